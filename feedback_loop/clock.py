@@ -1,0 +1,109 @@
+"""Time as something that is passed in: clocks, half-open windows, durations."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from feedback_loop.errors import BadInput
+
+Clock = Callable[[], datetime]
+"""Anything that answers what time it is, in UTC."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
+
+
+def system_clock() -> datetime:
+    """The machine's time, in UTC."""
+    return datetime.now(UTC)
+
+
+class ManualClock:
+    """A clock that stands still until it is set: simulations and tests own their time."""
+
+    def __init__(self, moment: datetime) -> None:
+        self.moment = as_utc(moment)
+
+    def __call__(self) -> datetime:
+        """The moment it was set to."""
+        return self.moment
+
+    def set(self, moment: datetime) -> None:
+        """Moves to `moment`, forwards or backwards."""
+        self.moment = as_utc(moment)
+
+
+def clock_from(start: datetime) -> Clock:
+    """A clock that says `start` now and runs at the machine's pace from there (for replays)."""
+    began = time.monotonic()
+    return lambda: as_utc(start) + timedelta(seconds=time.monotonic() - began)
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """The half-open interval `[start, end)` in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if as_utc(self.start) >= as_utc(self.end):
+            raise BadInput.of("window", f"starts at {self.start}, which is not before its end {self.end}")
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+    def __str__(self) -> str:
+        return f"[{format_moment(self.start)}, {format_moment(self.end)})"
+
+
+def windows_between(start: datetime, end: datetime, length: timedelta) -> Iterator[Window]:
+    """The whole windows of `length`, counted from 1970, that overlap `[start, end)` and end by `end`."""
+    opens = floor_moment(start, length)
+    while opens + length <= end:
+        yield Window(opens, opens + length)
+        opens += length
+
+
+def floor_moment(moment: datetime, length: timedelta) -> datetime:
+    """The newest multiple of `length` since 1970 that is not after `moment`."""
+    return moment - (moment - EPOCH) % length
+
+
+def as_utc(moment: datetime) -> datetime:
+    """The same moment in UTC; raises BadInput where it has no time zone."""
+    if moment.tzinfo is None:
+        raise BadInput.of("time", f"{moment.isoformat()} has no time zone", cure="Give it one, such as +00:00.")
+    return moment.astimezone(UTC)
+
+
+def parse_moment(text: str) -> datetime:
+    """ISO 8601 to a moment in UTC. A bare date is its midnight in UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput.of("time", f"{text!r} is not ISO 8601", cure="Write 2026-05-31T04:00:00Z.") from None
+    return moment.replace(tzinfo=UTC) if len(text) == len("2026-05-31") else as_utc(moment)
+
+
+def format_moment(moment: datetime) -> str:
+    """Short ISO 8601: no time of day at midnight, no seconds where they are zero."""
+    utc = as_utc(moment)
+    if utc.microsecond or utc.second:
+        return utc.isoformat().replace("+00:00", "Z")
+    return utc.strftime("%Y-%m-%d" if not (utc.hour or utc.minute) else "%Y-%m-%dT%H:%MZ")
+
+
+def parse_duration(text: str) -> timedelta:
+    """`90s`, `30m`, `6h`, `2d`, `4w` and sums such as `1d12h` to a timedelta above zero."""
+    parts = _DURATION.findall(text.strip().lower())
+    total = sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
+    if _DURATION.sub("", text.strip().lower()).strip() or total <= timedelta():
+        raise BadInput.of("duration", f"{text!r} is not a duration", cure="Write 90s, 30m, 6h, 2d, 4w or 1d12h.")
+    return total

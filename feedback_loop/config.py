@@ -1,0 +1,284 @@
+"""`feedback_loop.toml` and `FEEDBACK_LOOP_…` variables, read into frozen settings."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from feedback_loop.clock import parse_duration
+from feedback_loop.errors import ConfigError, FeedbackLoopError, NotFound
+
+FILE_NAME = "feedback_loop.toml"
+PREFIX = "FEEDBACK_LOOP_"
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+SQLITE = "sqlite:///"
+
+
+def _duration(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_duration(value)
+    except FeedbackLoopError as error:
+        raise ValueError(str(error)) from error
+
+
+def _optional_duration(value: object) -> object:
+    return None if value == "never" else _duration(value)
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
+OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreSettings(_Section):
+    """Where predictions, outcomes and everything concluded from them are kept."""
+
+    url: str = SQLITE + "feedback_loop.db"
+
+
+class RegistrySettings(_Section):
+    """The MLflow server or store that holds the models."""
+
+    tracking_uri: str = SQLITE + "mlflow.db"
+    registry_uri: str = ""  # empty: the same as tracking_uri
+    artifact_root: str = "mlartifacts"  # used where tracking_uri is a database, not a server
+    experiment: str = "feedback-loop"
+
+
+class ServingSettings(_Section):
+    """The HTTP server. `require_key` is `auto`: off on loopback, on for every other address."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 5001
+    poll_alias: Duration = timedelta(seconds=10)
+    require_key: Literal["auto", "always", "never"] = "auto"
+    max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
+    threads: Annotated[int, Field(gt=0)] = 1
+
+
+class AlertSettings(_Section):
+    """Alert routes by name, each an Apprise URL. The URLs hold secrets: only the names are stored."""
+
+    routes: dict[str, str] = {}
+    attempts: Annotated[int, Field(gt=0)] = 8
+    backoff: Duration = timedelta(minutes=1)
+
+
+class SchedulerSettings(_Section):
+    """How long a job's lease lasts unless it is renewed, and where reports are written."""
+
+    lease: Duration = timedelta(minutes=2)
+    reports: str = "reports"
+
+
+class PolicySettings(_Section):
+    """What counts as worse, and what may follow from it."""
+
+    loss: Literal["auto", "error", "brier", "absolute_error"] = "auto"
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    unit: Literal["auto", "label", "window"] = "auto"
+    rule: Literal["change", "threshold"] = "change"
+    threshold: Annotated[float, Field(gt=0)] = 0.10
+    reference: Annotated[int, Field(ge=1000)] = 5000
+    seed: int = 0
+    mode: Literal["observe", "propose", "act"] = "act"
+    cooldown: Duration = timedelta(days=14)
+    refresh: OptionalDuration = timedelta(days=28)
+
+
+class RetrainingSettings(_Section):
+    """Which rows a candidate learns from, and what it must not lose against the champion."""
+
+    recent: Duration = timedelta(days=30)
+    history: str = ""  # labelled rows from before the log began: a Parquet file
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    min_rows: Annotated[int, Field(ge=20)] = 1000
+    margin: Annotated[float, Field(ge=0)] = 0.05
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    refit: bool = True
+
+
+class ScheduleSettings(_Section):
+    """When the loop runs: a duration (`1d`), a cron line (`0 4 * * *`, UTC) or `never`."""
+
+    cycle: str = "1d"
+    report: str = "0 6 1 * *"
+
+
+class OutcomeSettings(_Section):
+    """Where outcomes are taken in from by the scheduler: a folder of Parquet or CSV files."""
+
+    folder: str = ""
+
+
+class ModelSettings(_Section):
+    """One registered model: what it predicts, how its outcomes are found, what to do about them."""
+
+    task: Literal["binary", "multiclass", "regression"]
+    label: str
+    key: tuple[str, ...] = ()
+    key_types: dict[str, Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]] = {}
+    positive: bool | int | str | None = None
+    segments: tuple[str, ...] = ()
+    alias: str = "champion"
+    maturity: Duration = timedelta(days=1)
+    window: Duration = timedelta(days=1)
+    policy: PolicySettings = PolicySettings()
+    retraining: RetrainingSettings = RetrainingSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    outcomes: OutcomeSettings = OutcomeSettings()
+
+
+class Settings(BaseSettings):
+    """All of it. `home` is the folder that relative paths start from: the configuration file's."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__", env_nested_max_split=5
+    )
+
+    store: StoreSettings = StoreSettings()
+    registry: RegistrySettings = RegistrySettings()
+    serving: ServingSettings = ServingSettings()
+    alerts: AlertSettings = AlertSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
+    models: dict[str, ModelSettings] = {}
+    home: Path = Path()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file; no other source is read."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fold_model_names(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Variables come in lower case: `…MODELS__CHURN__ALIAS` means the file's `[models.Churn]`."""
+        models = data.get("models")
+        if not isinstance(models, dict):
+            return data
+        folded: dict[str, Any] = {str(name): value for name, value in models.items() if name != name.lower()}
+        spelling = {name.lower(): name for name in folded}
+        for name, value in models.items():
+            if name in folded:
+                continue
+            known = spelling.get(name) or str(name)
+            folded[known] = _merged(folded.get(known), value)
+        return {**data, "models": folded}
+
+    def model(self, name: str) -> ModelSettings:
+        """The settings of one model; raises NotFound with the names that there are."""
+        if name not in self.models:
+            known = ", ".join(sorted(self.models)) or "none"
+            raise NotFound("model in the configuration", name, cure=f"Known: {known}. Add it: feedback-loop init.")
+        return self.models[name]
+
+    def path(self, text: str) -> Path:
+        """A path of the configuration, relative ones from the configuration's folder."""
+        return (self.home / Path(text).expanduser()).absolute()
+
+    def url(self, text: str) -> str:
+        """A database URL of the configuration; SQLite files are relative to the configuration's folder."""
+        name = text.removeprefix(SQLITE)
+        if name == text or not name or name == ":memory:":
+            return text
+        return f"{SQLITE}{self.path(name)}"
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Reads the file (default: `$FEEDBACK_LOOP_CONFIG`, then `./feedback_loop.toml`) and the environment.
+
+    Raises ConfigError, which names the file, the key and the nearest right one.
+    """
+    place = path or Path(os.environ.get(CONFIG_VARIABLE, FILE_NAME))
+    try:
+        with place.open("rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"There is no configuration {str(place)!r}.", cure="Write one: feedback-loop init.", path=place
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{place} is not TOML: {error}.", cure="Mend that line.", path=place) from error
+    if "home" in content:
+        raise _unknown(place, ("home",), "home")
+    _refuse_unknown_variables(place)
+    try:
+        return Settings(**content, home=place.absolute().parent)
+    except ValidationError as error:
+        raise _explained(error, place) from error
+
+
+def keep_telemetry_off() -> None:
+    """Says no to what MLflow and Evidently would report home, unless the user already answered.
+
+    Both read the environment when they are first imported, so this is called just before.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def _merged(base: object, over: object) -> object:
+    if isinstance(base, dict) and isinstance(over, dict):
+        return {key: _merged(base.get(key), over[key]) if key in over else base[key] for key in {**base, **over}}
+    return over
+
+
+def _refuse_unknown_variables(place: Path) -> None:
+    known = set(Settings.model_fields) - {"home"}
+    for variable in os.environ:
+        first = variable.removeprefix(PREFIX).split("__")[0].lower()
+        if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE and first not in known:
+            raise ConfigError(
+                f"The variable {variable} sets nothing.",
+                cure=_nearest(first, known, lambda name: f"{PREFIX}{name.upper()}__…"),
+                path=place,
+                key=variable,
+            )
+
+
+def _explained(error: ValidationError, place: Path) -> ConfigError:
+    first = error.errors()[0]
+    keys = tuple(str(part) for part in first["loc"])
+    dotted = ".".join(keys)
+    if first["type"] == "extra_forbidden":
+        return _unknown(place, keys, dotted)
+    cause = "is missing" if first["type"] == "missing" else f"{first['msg']} (it is {first['input']!r})"
+    cure = "Add it." if first["type"] == "missing" else "Mend it."
+    return ConfigError(f"{place}: {dotted}: {cause}.", cure=cure, path=place, key=dotted)
+
+
+def _unknown(place: Path, keys: tuple[str, ...], dotted: str) -> ConfigError:
+    section: Any = Settings
+    for key in keys[:-1]:
+        field = section.model_fields.get(key) if section is not ModelSettings or key in section.model_fields else None
+        section = ModelSettings if field is None or key == "models" else field.annotation
+    known = set(section.model_fields) - {"home"}
+    cure = _nearest(keys[-1], known, lambda name: ".".join((*keys[:-1], name)))
+    return ConfigError(f"{place}: there is no setting {dotted!r}.", cure=cure, path=place, key=dotted)
+
+
+def _nearest(word: str, known: set[str], spell: Any) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {spell(close[0])}?"
+    return f"Known here: {', '.join(sorted(known))}."

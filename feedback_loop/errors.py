@@ -1,0 +1,92 @@
+"""Every error that the package raises on purpose: what happened, where, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class FeedbackLoopError(Exception):
+    """Base of all: `cause` says what happened and where, `cure` what the reader can do."""
+
+    def __init__(self, cause: str, *, cure: str = "") -> None:
+        super().__init__(cause, cure)
+        self.cause = cause
+        self.cure = cure
+
+    def __str__(self) -> str:
+        return f"{self.cause} {self.cure}".rstrip()
+
+
+class ConfigError(FeedbackLoopError):
+    """The configuration names something that does not exist or holds a wrong value."""
+
+    def __init__(self, cause: str, *, cure: str = "", path: Path | None = None, key: str = "") -> None:
+        super().__init__(cause, cure=cure)
+        self.path = path
+        self.key = key
+
+
+class ContractError(FeedbackLoopError):
+    """A model's signature, key or label is not what this model's tables were made for."""
+
+    def __init__(self, cause: str, *, cure: str = "", model: str, field: str = "") -> None:
+        super().__init__(cause, cure=cure)
+        self.model = model
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with one row: `row` counts from 0, -1 means the whole input."""
+
+    row: int
+    field: str
+    cause: str
+
+    def __str__(self) -> str:
+        place = "" if self.row < 0 else f"row {self.row}: "
+        return f"{place}{self.field}: {self.cause}" if self.field else f"{place}{self.cause}"
+
+
+class BadInput(FeedbackLoopError):
+    """Data from a caller that can't be taken; `problems` names each row and field (the first 100)."""
+
+    SHOWN = 5
+
+    def __init__(self, problems: Sequence[Problem], *, cure: str = "", total: int | None = None) -> None:
+        self.problems = tuple(problems[:100])
+        self.total = len(problems) if total is None else total
+        shown = "; ".join(str(problem) for problem in self.problems[: self.SHOWN])
+        more = f"; and {self.total - self.SHOWN} more" if self.total > self.SHOWN else ""
+        super().__init__(f"{shown}{more}.", cure=cure)
+
+    @classmethod
+    def of(cls, field: str, cause: str, *, row: int = -1, cure: str = "") -> BadInput:
+        """One problem as an error."""
+        return cls([Problem(row, field, cause)], cure=cure)
+
+
+class NotFound(FeedbackLoopError):
+    """A model, version, alias, file or record that was asked for by name is not there."""
+
+    def __init__(self, kind: str, name: str, *, cure: str = "") -> None:
+        super().__init__(f"There is no {kind} {name!r}.", cure=cure)
+        self.kind = kind
+        self.name = name
+
+
+class Refused(FeedbackLoopError):
+    """A guard said no, on purpose: a fence, a gate, a lease, a policy."""
+
+
+class Unavailable(FeedbackLoopError):
+    """A service that this needs did not answer; the same call may go through later."""
+
+    def __init__(self, service: str, cause: str, *, cure: str = "") -> None:
+        super().__init__(cause, cure=cure)
+        self.service = service

