@@ -1,0 +1,200 @@
+"""Data from outside into the types of a contract: all good, or every bad row by its number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from feedback_loop.errors import BadInput, Problem
+from feedback_loop.schema.contract import Column, ColumnType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+UTC_MICROSECONDS = ("us", "UTC")
+
+
+def arrow_type(kind: ColumnType) -> pa.DataType:
+    """The Arrow type that holds such a column."""
+    import pyarrow as pa
+
+    return {
+        ColumnType.BOOLEAN: pa.bool_(),
+        ColumnType.INTEGER: pa.int32(),
+        ColumnType.LONG: pa.int64(),
+        ColumnType.FLOAT: pa.float32(),
+        ColumnType.DOUBLE: pa.float64(),
+        ColumnType.STRING: pa.string(),
+        ColumnType.DATETIME: pa.timestamp(*UTC_MICROSECONDS),
+    }[kind]
+
+
+def as_table(frame: Any, keep: Collection[str] | None = None) -> pa.Table:
+    """An Arrow table from a table, a pandas or Polars frame, a mapping of columns or a list of rows.
+
+    With `keep`, other columns are not looked at: whatever they hold can't be in the way. Raises BadInput where
+    a column holds values of several kinds or columns differ in length.
+    """
+    import pyarrow as pa
+
+    if isinstance(frame, pa.Table):
+        return frame
+    if isinstance(frame, pa.RecordBatch):
+        return pa.Table.from_batches([frame])
+    if hasattr(frame, "iloc"):  # pandas, whose own conversion gives up on a whole frame for one bad column
+        columns = {str(name): frame[name] for name in frame.columns}
+    elif hasattr(frame, "__arrow_c_stream__"):
+        return pa.table(frame)
+    elif isinstance(frame, Mapping):
+        columns = {str(name): values for name, values in frame.items()}
+    else:
+        rows = list(frame)
+        names = dict.fromkeys(str(name) for row in rows for name in row)
+        columns = {name: [row.get(name) for row in rows] for name in names}
+    if keep is not None:
+        columns = {name: values for name, values in columns.items() if name in keep}
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise BadInput.of("", f"columns differ in length: {lengths}")
+    return pa.table({name: _inferred(name, values) for name, values in columns.items()})
+
+
+def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) -> pa.Table:
+    """The wanted columns of `table`, in their types and order; others are left out.
+
+    Widening that loses nothing is done (integers to doubles, whole doubles to integers); NaN is missing. With
+    `text`, strings are parsed (for CSV). Raises BadInput with each column that is missing and each row that does
+    not fit.
+    """
+    import pyarrow as pa
+
+    problems: list[Problem] = []
+    arrays = []
+    wanted = list(columns)
+    for column in wanted:
+        if column.name not in table.column_names:
+            if column.required:
+                problems.append(Problem(-1, column.name, f"is missing; its type is {column.type}"))
+            arrays.append(pa.nulls(table.num_rows, arrow_type(column.type)))
+            continue
+        values = table.column(column.name)
+        converted = _converted(values, column.type, text=text)
+        if converted is None:
+            problems.extend(_misfits(values, column, text=text))
+            continue
+        arrays.append(converted)
+    if problems:
+        raise BadInput(problems, cure="Nothing was taken.")
+    return pa.table(arrays, names=[column.name for column in wanted])
+
+
+def array_of(name: str, values: Sequence[object], kind: ColumnType) -> pa.Array:
+    """Plain Python values (from JSON) as one typed column; raises BadInput with the rows that do not fit."""
+    return coerce(_as_single(name, values), [Column(name, kind, required=False)]).column(0).combine_chunks()
+
+
+def _as_single(name: str, values: Sequence[object]) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.table({name: _inferred(name, values)})
+
+
+def _inferred(name: str, values: Any) -> pa.Array:
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeError):
+        pass
+    plain = list(values)
+    kinds = [_kind(value) for value in plain]
+    usual = max(set(kinds) - {""}, key=kinds.count, default="")
+    problems = [
+        Problem(row, name, f"{plain[row]!r} is a {kind}, where the others are of the kind {usual}")
+        for row, kind in enumerate(kinds)
+        if kind not in ("", usual)
+    ]
+    raise BadInput(problems or [Problem(-1, name, "holds values that can't be a column")])
+
+
+def _kind(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return "boolean"
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+def _converted(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> pa.ChunkedArray | None:
+    """The values in that type, or None where one of them does not fit."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    target = arrow_type(kind)
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    if pa.types.is_null(values.type) or _may_become(values.type, kind, text=text):
+        try:
+            return _cast(values, kind, target)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return None
+    return None
+
+
+def _cast(values: pa.ChunkedArray, kind: ColumnType, target: pa.DataType) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    source = values.type
+    is_text = pa.types.is_string(source) or pa.types.is_large_string(source) or pa.types.is_string_view(source)
+    if is_text and kind is not ColumnType.STRING:
+        trimmed = pc.utf8_trim_whitespace(values.cast(pa.string()))
+        values = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
+        if kind is ColumnType.DATETIME:
+            moments = [None if text is None else _moment(text) for text in values.to_pylist()]
+            return pa.chunked_array([pa.array(moments, target)])
+    if pa.types.is_timestamp(source) and source.tz is None:
+        values = values.cast(pa.timestamp(source.unit, "UTC"))
+    cast = values.cast(target)
+    if kind is ColumnType.FLOAT and pc.any(pc.and_(pc.is_inf(cast), pc.is_finite(values))).as_py():
+        raise pa.ArrowInvalid("out of the range of a float")
+    return cast
+
+
+def _may_become(source: pa.DataType, kind: ColumnType, *, text: bool) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_string(source) or pa.types.is_large_string(source) or pa.types.is_string_view(source):
+        return text or kind in (ColumnType.STRING, ColumnType.DATETIME)
+    if kind is ColumnType.BOOLEAN:
+        return bool(pa.types.is_boolean(source))
+    if kind is ColumnType.DATETIME:
+        return bool(pa.types.is_timestamp(source) or pa.types.is_date(source))
+    return kind.is_numeric and bool(pa.types.is_integer(source) or pa.types.is_floating(source))
+
+
+def _moment(text: str) -> datetime:
+    """ISO 8601 to UTC; a time without a zone is UTC, as MLflow's `datetime` columns are."""
+    import pyarrow as pa
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise pa.ArrowInvalid(str(error)) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[Problem]:
+    """The rows that keep a column from its type, each with what it holds."""
+    import pyarrow as pa
+
+    problems = []
+    for row, value in enumerate(values.to_pylist()):
+        single = pa.chunked_array([pa.array([value], values.type)])
+        if _converted(single, column.type, text=text) is None:
+            problems.append(Problem(row, column.name, f"{value!r} does not fit the type {column.type}"))
+    return problems or [Problem(-1, column.name, f"is {values.type}, which does not fit the type {column.type}")]

@@ -1,0 +1,222 @@
+"""A model's contract: which columns it takes, what it answers, what it is held against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from feedback_loop.errors import ContractError
+from feedback_loop.schema.names import fields_for
+
+Label = bool | int | str
+"""A class that a classifier can answer."""
+
+MOST_CLASSES = 100
+"""Above this many classes their probabilities are not logged: a table's columns are bounded."""
+
+
+class ColumnType(StrEnum):
+    """MLflow's column types, as far as they can be columns of a table."""
+
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    LONG = "long"
+    FLOAT = "float"
+    DOUBLE = "double"
+    STRING = "string"
+    DATETIME = "datetime"
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its values have an order and a mean."""
+        return self in (ColumnType.INTEGER, ColumnType.LONG, ColumnType.FLOAT, ColumnType.DOUBLE)
+
+
+class Task(StrEnum):
+    """What kind of thing is predicted."""
+
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    REGRESSION = "regression"
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether outcomes are classes."""
+        return self is not Task.REGRESSION
+
+
+class Role(StrEnum):
+    """In what part a version predicted."""
+
+    CHAMPION = "champion"
+    SHADOW = "shadow"
+    CANARY = "canary"
+
+
+class Source(StrEnum):
+    """By what way a prediction was asked for."""
+
+    ONLINE = "online"
+    BATCH = "batch"
+    EXTERNAL = "external"
+
+
+@dataclass(frozen=True)
+class Column:
+    """`name` is the model's or the caller's word; `field` is what it is called in our tables."""
+
+    name: str
+    type: ColumnType
+    required: bool = True
+    field: str = ""
+
+    @property
+    def stored(self) -> str:
+        """The column's name in the tables."""
+        return self.field or self.name
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What one model version takes and answers, and the outcome it is held against.
+
+    `key` columns identify what was predicted; those that are features too are in both.
+    `outputs` are `prediction` and, for classifiers that give them, probabilities: one column
+    `probability` (of the positive class) for a binary task, `probability_<class>` for each class else.
+    """
+
+    model: str
+    task: Task
+    features: tuple[Column, ...]
+    key: tuple[Column, ...]
+    label: Column
+    outputs: tuple[Column, ...]
+    classes: tuple[Label, ...] = ()
+    positive: Label | None = None
+    segments: tuple[str, ...] = ()
+
+    @property
+    def probabilities(self) -> tuple[Column, ...]:
+        """The output columns that hold probabilities, in the order of `classes` (binary: one)."""
+        return self.outputs[1:]
+
+    @property
+    def extra_key(self) -> tuple[Column, ...]:
+        """The key columns that are not features: a caller gives them beside the features."""
+        features = {column.name for column in self.features}
+        return tuple(column for column in self.key if column.name not in features)
+
+    def column(self, name: str) -> Column:
+        """The feature, key or output column of that name; raises ContractError."""
+        for column in (*self.features, *self.key, *self.outputs):
+            if column.name == name:
+                return column
+        raise ContractError(
+            f"The model {self.model!r} has no column {name!r}.",
+            cure=f"It has {', '.join(column.name for column in (*self.features, *self.extra_key))}.",
+            model=self.model,
+            field=name,
+        )
+
+
+def make_contract(
+    *,
+    model: str,
+    task: Task,
+    features: tuple[Column, ...],
+    label: str,
+    label_type: ColumnType,
+    key: tuple[str, ...] = (),
+    key_types: dict[str, ColumnType] | None = None,
+    classes: tuple[Label, ...] = (),
+    positive: Label | None = None,
+    segments: tuple[str, ...] = (),
+    has_probabilities: bool = False,
+) -> Contract:
+    """Puts a contract together and gives every column its name in the tables.
+
+    Key columns have the type of the feature of that name, else of `key_types`, else string.
+    Raises ContractError where a name is used twice, or `positive` or a segment is not among what there is.
+    """
+    _refuse_repeats(model, "feature", [column.name for column in features])
+    _refuse_repeats(model, "key column", list(key))
+    if label in {column.name for column in features} | set(key):
+        raise ContractError(
+            f"The label {label!r} of {model!r} is also one of its features or keys.",
+            cure="A label is what becomes known later: name another column.",
+            model=model,
+            field=label,
+        )
+    by_name = {column.name: column for column in features}
+    types = key_types or {}
+    keys = tuple(
+        replace(by_name[name], required=False)
+        if name in by_name
+        else Column(name, types.get(name, ColumnType.STRING), required=False)
+        for name in key
+    )
+    outputs = _outputs(task, label_type, classes, has_probabilities=has_probabilities)
+    others = (Column(label, label_type), *keys, *(column for column in features if column.name not in key))
+    names = fields_for([*outputs, *others])
+    fields = dict(zip((column.name for column in others), names[len(outputs) :], strict=True))
+    contract = Contract(
+        model=model,
+        task=task,
+        features=tuple(replace(column, field=fields[column.name]) for column in features),
+        key=tuple(replace(column, field=fields[column.name]) for column in keys),
+        label=Column(label, label_type, field=fields[label]),
+        outputs=tuple(replace(column, field=field) for column, field in zip(outputs, names, strict=False)),
+        classes=classes,
+        positive=_positive(model, task, classes, positive),
+        segments=segments,
+    )
+    for name in segments:
+        contract.column(name)
+    return contract
+
+
+def _outputs(
+    task: Task, label_type: ColumnType, classes: tuple[Label, ...], *, has_probabilities: bool
+) -> tuple[Column, ...]:
+    if task is Task.REGRESSION:
+        return (Column("prediction", ColumnType.DOUBLE),)
+    prediction = Column("prediction", label_type)
+    if not has_probabilities or not classes or len(classes) > MOST_CLASSES:
+        return (prediction,)
+    if task is Task.BINARY:
+        return (prediction, Column("probability", ColumnType.DOUBLE))
+    return (prediction, *(Column(f"probability_{label}", ColumnType.DOUBLE) for label in classes))
+
+
+def _positive(model: str, task: Task, classes: tuple[Label, ...], wanted: Label | None) -> Label | None:
+    if task is not Task.BINARY or not classes:
+        return wanted
+    if len(classes) != 2:
+        raise ContractError(
+            f"The task of {model!r} is binary, but it knows {len(classes)} classes: {classes}.",
+            cure='Set task = "multiclass".',
+            model=model,
+            field="task",
+        )
+    if wanted is None:
+        return classes[-1]
+    for label in classes:
+        if label == wanted or str(label) == str(wanted):
+            return label
+    raise ContractError(
+        f"{model!r} does not know the positive class {wanted!r}.",
+        cure=f"It knows {classes[0]!r} and {classes[1]!r}.",
+        model=model,
+        field="positive",
+    )
+
+
+def _refuse_repeats(model: str, kind: str, names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ContractError(
+            f"The {kind} {repeated[0]!r} of {model!r} is there twice.",
+            cure="Every column needs a name of its own.",
+            model=model,
+            field=repeated[0],
+        )

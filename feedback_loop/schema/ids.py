@@ -1,0 +1,54 @@
+"""Identifiers: prediction ids are UUIDv7 (RFC 9562, section 5.7), so they sort by time."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import NewType
+from uuid import UUID
+
+from feedback_loop.clock import EPOCH, as_utc
+from feedback_loop.errors import BadInput
+
+PredictionId = NewType("PredictionId", str)
+"""A UUIDv7 in its usual 36 characters, in lower case."""
+
+RandomBits = Callable[[int], int]
+"""Gives so many random bits: `secrets.randbits`, or a seeded generator's `getrandbits`."""
+
+_RANDOM = 74
+_EARLIEST = (datetime(2000, 1, 1, tzinfo=EPOCH.tzinfo) - EPOCH) // timedelta(milliseconds=1)
+_SLACK = timedelta(days=1)
+
+
+def prediction_id(moment: datetime, bits: RandomBits = secrets.randbits) -> PredictionId:
+    """A new id of that moment (to the millisecond)."""
+    milliseconds = (as_utc(moment) - EPOCH) // timedelta(milliseconds=1)
+    random = bits(_RANDOM)
+    value = milliseconds << 80 | 0x7 << 76 | (random >> 62) << 64 | 0x2 << 62 | random & (1 << 62) - 1
+    return PredictionId(str(UUID(int=value)))
+
+
+def moment_of(identifier: str) -> datetime:
+    """The moment inside a prediction id."""
+    return EPOCH + timedelta(milliseconds=UUID(identifier).int >> 80)
+
+
+def check_prediction_id(text: object, now: datetime, *, row: int = -1) -> PredictionId:
+    """A caller's own id, if it is a UUIDv7 from 2000 to a day after `now`; raises BadInput else.
+
+    Time is inside the id, and PostgreSQL's partitions are cut by it: a random UUIDv4 would scatter rows over all.
+    """
+    try:
+        value = UUID(str(text))
+    except ValueError:
+        raise BadInput.of("prediction_id", f"{text!r} is not a UUID", row=row, cure=_CURE) from None
+    if value.version != 7 or value.int >> 80 < _EARLIEST:
+        raise BadInput.of("prediction_id", f"{text!r} is not a UUIDv7", row=row, cure=_CURE)
+    if value.int >> 80 > (as_utc(now) + _SLACK - EPOCH) // timedelta(milliseconds=1):
+        raise BadInput.of("prediction_id", f"{text!r} is from the future", row=row, cure=_CURE)
+    return PredictionId(str(value))
+
+
+_CURE = "Give a UUIDv7 of the prediction's time, or none: then one is made."

@@ -1,0 +1,74 @@
+"""MLflow's signature, read from its JSON: nothing here imports MLflow."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from feedback_loop.errors import ContractError
+from feedback_loop.schema.contract import Column, ColumnType
+
+_TENSOR_TYPES = {
+    "bool": ColumnType.BOOLEAN,
+    "int8": ColumnType.INTEGER,
+    "int16": ColumnType.INTEGER,
+    "int32": ColumnType.INTEGER,
+    "uint8": ColumnType.INTEGER,
+    "int64": ColumnType.LONG,
+    "float32": ColumnType.FLOAT,
+    "float64": ColumnType.DOUBLE,
+    "str": ColumnType.STRING,
+    "object": ColumnType.STRING,
+}
+
+
+def feature_columns(model: str, signature: dict[str, Any] | None) -> tuple[Column, ...]:
+    """The features that a signature (`ModelSignature.to_dict()`) names.
+
+    A two-dimensional tensor input of known width becomes `feature_0 … feature_n`. Raises ContractError for a
+    model without a signature and for inputs that are not columns (images, lists, objects).
+    """
+    inputs = json.loads(signature["inputs"]) if signature and signature.get("inputs") else None
+    if not inputs:
+        raise ContractError(
+            f"The model {model!r} has no signature.",
+            cure="Log it with signature=mlflow.models.infer_signature(X, y).",
+            model=model,
+        )
+    if len(inputs) == 1 and inputs[0]["type"] == "tensor" and "name" not in inputs[0]:
+        return _from_tensor(model, inputs[0]["tensor-spec"])
+    return tuple(_from_column(model, spec) for spec in inputs)
+
+
+def output_type(signature: dict[str, Any] | None) -> ColumnType | None:
+    """The type of a signature's first output, where it has one that can be a column."""
+    outputs = json.loads(signature["outputs"]) if signature and signature.get("outputs") else None
+    if not outputs:
+        return None
+    spec = outputs[0]
+    if spec["type"] == "tensor":
+        return _TENSOR_TYPES.get(spec["tensor-spec"]["dtype"])
+    return ColumnType(spec["type"]) if spec["type"] in set(ColumnType) else None
+
+
+def _from_tensor(model: str, spec: dict[str, Any]) -> tuple[Column, ...]:
+    shape, kind = spec["shape"], _TENSOR_TYPES.get(spec["dtype"])
+    if len(shape) != 2 or shape[1] < 1 or kind is None:
+        raise ContractError(
+            f"The model {model!r} takes a tensor of {spec['dtype']} and shape {tuple(shape)}, which is no table.",
+            cure="Only column inputs and tensors of shape (-1, n) can be logged column by column.",
+            model=model,
+        )
+    return tuple(Column(f"feature_{place}", kind) for place in range(shape[1]))
+
+
+def _from_column(model: str, spec: dict[str, Any]) -> Column:
+    if "name" not in spec or spec["type"] not in set(ColumnType):
+        name = spec.get("name", "(no name)")
+        raise ContractError(
+            f"The input {name!r} of {model!r} has the type {spec['type']!r}, which can't be a column.",
+            cure=f"Columns are {', '.join(ColumnType)}.",
+            model=model,
+            field=name,
+        )
+    return Column(spec["name"], ColumnType(spec["type"]), required=bool(spec.get("required", True)))

@@ -1,0 +1,239 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from feedback_loop.errors import BadInput, ContractError
+from feedback_loop.schema import (
+    Column,
+    ColumnType,
+    Task,
+    as_table,
+    check_prediction_id,
+    coerce,
+    feature_columns,
+    make_contract,
+    moment_of,
+    output_type,
+    prediction_id,
+)
+from tests.builders import binary_contract, multiclass_contract, regression_contract
+
+C, T = Column, ColumnType
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def coerced(values, kind, *, text=False):
+    return coerce(as_table({"x": values}), [C("x", kind)], text=text).column("x").to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        ([1, None, 3], T.LONG, [1, None, 3]),
+        ([1.0, 2.0], T.LONG, [1, 2]),
+        ([1, 2], T.DOUBLE, [1.0, 2.0]),
+        ([1.5, float("nan")], T.DOUBLE, [1.5, None]),
+        (["a", None], T.STRING, ["a", None]),
+        ([True, False], T.BOOLEAN, [True, False]),
+        (["2026-03-01T01:00:00+01:00", "2026-03-01"], T.DATETIME, [NOW, NOW]),
+        ([None, None], T.BOOLEAN, [None, None]),
+        (pd.Series(["a", "b"], dtype="category"), T.STRING, ["a", "b"]),
+        (pd.Series([1, None], dtype="Int64"), T.LONG, [1, None]),
+        (np.array([1, 2], dtype="int8"), T.DOUBLE, [1.0, 2.0]),
+    ],
+)
+def test_values_widen_where_nothing_is_lost(values, kind, expected):
+    assert coerced(values, kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "row"),
+    [
+        ([1, 2.5], T.LONG, 1),
+        ([True], T.LONG, 0),
+        ([1], T.BOOLEAN, 0),
+        (["1"], T.LONG, 0),
+        ([1], T.STRING, 0),
+        ([3_000_000_000], T.INTEGER, 0),
+        ([1e300], T.FLOAT, 0),
+        ([float("inf")], T.LONG, 0),
+        (["2026-03-01", "soon"], T.DATETIME, 1),
+        ([[1], [2]], T.DOUBLE, 0),
+    ],
+)
+def test_what_would_lose_something_is_refused_with_its_row(values, kind, row):
+    with pytest.raises(BadInput) as caught:
+        coerced(values, kind)
+    assert (caught.value.problems[0].row, caught.value.problems[0].field) == (row, "x")
+
+
+def test_a_value_of_another_kind_is_named_by_its_row():
+    with pytest.raises(BadInput, match="row 2: x: 'two' is a str, where the others are of the kind number"):
+        coerced([0, 1, "two", 3], T.LONG)
+
+
+def test_text_is_parsed_for_csv_and_empty_is_missing():
+    assert coerced(["1", "", " 3"], T.LONG, text=True) == [1, None, 3]
+    assert coerced(["true", "0"], T.BOOLEAN, text=True) == [True, False]
+    with pytest.raises(BadInput, match="row 1: x: 'x' does not fit"):
+        coerced(["1", "x"], T.DOUBLE, text=True)
+
+
+def test_a_missing_column_is_named_and_an_optional_one_is_null():
+    table = as_table({"a": [1.0]})
+    with pytest.raises(BadInput, match="b: is missing; its type is string"):
+        coerce(table, [C("a", T.DOUBLE), C("b", T.STRING)])
+    assert coerce(table, [C("a", T.DOUBLE), C("b", T.STRING, required=False)]).column("b").to_pylist() == [None]
+
+
+def test_columns_that_nobody_asked_for_can_hold_anything():
+    frame = pd.DataFrame({"x": [1.0, 2.0], "junk": [object(), "a"]})
+    assert as_table(frame, {"x"}).column_names == ["x"]
+
+
+def test_tables_come_from_rows_columns_and_frames_alike():
+    rows = [{"x": 1, "y": "a"}, {"x": 2}]
+    expected = {"x": [1, 2], "y": ["a", None]}
+    assert as_table(rows).to_pydict() == expected
+    assert as_table(expected).to_pydict() == expected
+    assert as_table(pd.DataFrame(expected)).to_pydict() == expected
+    assert as_table(pa.table(expected)).to_pydict() == expected
+
+
+def test_columns_of_different_length_are_refused():
+    with pytest.raises(BadInput, match="differ in length"):
+        as_table({"a": [1], "b": [1, 2]})
+
+
+def test_text_that_is_no_unicode_is_refused():
+    with pytest.raises(BadInput):
+        as_table({"a": ["\ud800"]})
+
+
+def test_prediction_ids_are_uuid7_of_their_moment_and_sort_by_it():
+    ids = [prediction_id(NOW + timedelta(milliseconds=step)) for step in range(5)]
+    assert ids == sorted(ids)
+    assert [moment_of(each) for each in ids] == [NOW + timedelta(milliseconds=step) for step in range(5)]
+    assert all(each[14] == "7" and each[19] in "89ab" for each in ids)
+    assert len({prediction_id(NOW) for _ in range(1000)}) == 1000
+
+
+def test_a_callers_id_is_taken_in_any_spelling():
+    given = prediction_id(NOW)
+    assert check_prediction_id(given.upper(), NOW) == given
+    assert check_prediction_id(given.replace("-", ""), NOW) == given
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not one",
+        "c232ab00-9414-4e1f-8d1b-2a3f5a0e7b11",  # version 4
+        prediction_id(NOW + timedelta(days=2), lambda _: 0),
+        prediction_id(datetime(1999, 12, 31, tzinfo=UTC), lambda _: 0),
+        None,
+        7,
+    ],
+)
+def test_an_id_that_is_no_uuid7_of_now_or_before_is_refused(text):
+    with pytest.raises(BadInput) as caught:
+        check_prediction_id(text, NOW, row=3)
+    assert caught.value.problems[0].row == 3
+
+
+def test_a_signature_of_columns_becomes_features():
+    inputs = [
+        {"type": "double", "name": "age", "required": True},
+        {"type": "string", "name": "plan", "required": False},
+    ]
+    columns = feature_columns("m", {"inputs": json.dumps(inputs)})
+    assert columns == (C("age", T.DOUBLE), C("plan", T.STRING, required=False))
+
+
+def test_a_signature_of_a_matrix_becomes_numbered_features():
+    spec = [{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 3]}}]
+    columns = feature_columns("m", {"inputs": json.dumps(spec)})
+    assert [column.name for column in columns] == ["feature_0", "feature_1", "feature_2"]
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        None,
+        {"inputs": None},
+        {"inputs": json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 28, 28]}}])},
+        {"inputs": json.dumps([{"type": "array", "name": "tags", "items": {"type": "string"}}])},
+    ],
+)
+def test_inputs_that_are_no_table_are_refused(signature):
+    with pytest.raises(ContractError):
+        feature_columns("m", signature)
+
+
+def test_the_output_type_is_read_from_tensors_and_columns():
+    tensor = [{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}]
+    assert output_type({"outputs": json.dumps(tensor)}) is T.LONG
+    assert output_type({"outputs": json.dumps([{"type": "string"}])}) is T.STRING
+    assert output_type(None) is None
+
+
+def test_a_binary_contract_logs_the_probability_of_the_positive_class():
+    contract = binary_contract()
+    assert [column.name for column in contract.outputs] == ["prediction", "probability"]
+    assert contract.positive is True
+    assert [column.name for column in contract.extra_key] == ["customer", "month"]
+
+
+def test_a_multiclass_contract_logs_one_probability_a_class():
+    assert [column.name for column in multiclass_contract().probabilities] == [
+        "probability_a",
+        "probability_b",
+        "probability_c",
+    ]
+    many = multiclass_contract([f"c{number}" for number in range(101)])
+    assert many.probabilities == ()
+
+
+def test_a_regression_logs_its_prediction():
+    assert regression_contract().outputs[0].type is T.DOUBLE
+
+
+def test_features_that_are_called_like_our_columns_get_another_name_in_the_table():
+    contract = binary_contract(
+        features=(C("role", T.STRING), C("Prediction", T.DOUBLE), C("age", T.LONG), C("AGE", T.LONG)),
+        segments=(),
+    )
+    assert [column.stored for column in contract.features] == ["role_2", "Prediction_2", "age", "AGE_2"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"label": "age"}, "also one of its features"),
+        ({"features": (C("a", T.LONG), C("a", T.DOUBLE))}, "there twice"),
+        ({"key": ("customer", "customer")}, "there twice"),
+        ({"positive": "maybe"}, "does not know the positive class"),
+        ({"classes": (0, 1, 2)}, "knows 3 classes"),
+        ({"segments": ("nothing",)}, "has no column 'nothing'"),
+    ],
+)
+def test_a_contract_that_contradicts_itself_is_refused(changes, said):
+    with pytest.raises(ContractError, match=said):
+        binary_contract(**changes)
+
+
+def test_the_positive_class_may_be_written_as_text():
+    contract = make_contract(
+        model="m",
+        task=Task.BINARY,
+        features=(C("x", T.DOUBLE),),
+        label="y",
+        label_type=T.LONG,
+        classes=(0, 1),
+        positive="0",
+    )
+    assert contract.positive == 0
