@@ -1,0 +1,127 @@
+"""One database: SQLite (embedded) or PostgreSQL (server), its transactions and its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
+
+from feedback_loop.errors import ConfigError, Unavailable
+
+BUSY_SECONDS = 30
+"""How long a SQLite writer waits for another before it gives up."""
+
+_WRITES = "feedback_loop_writes"
+
+
+class Store:
+    """A database by its URL. Thread-safe; nothing is opened before the first transaction."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url)
+        except exc.ArgumentError as error:
+            raise ConfigError(
+                f"{url!r} is no database URL.",
+                cure="Write sqlite:///file.db or postgresql://user@host/name.",
+                key="store.url",
+            ) from error
+        backend = parsed.get_backend_name()
+        if backend not in ("sqlite", "postgresql"):
+            raise ConfigError(
+                f"The store can't be {backend}.", cure="Use sqlite:///… or postgresql://….", key="store.url"
+            )
+        if backend == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        self.url = parsed
+        self.is_postgresql = backend == "postgresql"
+        self._engine: Engine | None = None
+
+    @property
+    def name(self) -> str:
+        """The URL with its password hidden."""
+        return self.url.render_as_string(hide_password=True)
+
+    @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine, made on first use."""
+        if self._engine is None:
+            self._engine = _make_engine(self)
+        return self._engine
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection in a transaction that only reads: one snapshot. Raises Unavailable."""
+        with self._translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A connection in a transaction that is durable once the block is left. Raises Unavailable.
+
+        On SQLite the write lock is taken at once: a transaction that reads first and writes later could otherwise
+        fail halfway because somebody wrote in between.
+        """
+        with self._translated(), self.engine.execution_options(**{_WRITES: True}).begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Gives all connections back; the store can be used again after."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.IntegrityError:
+            raise  # whoever writes knows what a row that is there already means
+        except exc.DBAPIError as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: exc.DBAPIError) -> Unavailable:
+        said = str(error.orig).strip().splitlines()[0]
+        cure = "Check that it runs and that the URL is right; the same call may go through later."
+        if "no such table" in said or "does not exist" in said:
+            cure = "Its tables are missing or old: feedback-loop db upgrade."
+        elif "locked" in said:
+            cure = f"Another process held its write lock for {BUSY_SECONDS} s; try again."
+        elif "malformed" in said or "not a database" in said:
+            cure = "Its file is damaged: restore it from a backup. Nothing was written to it."
+        elif "full" in said or "No space" in said:
+            cure = "Free disk space; nothing of this call was stored."
+        return Unavailable("database", f"The database {self.name} refused: {said}.", cure=cure)
+
+
+def _make_engine(store: Store) -> Engine:
+    if store.is_postgresql:
+        try:
+            return create_engine(store.url, pool_pre_ping=True)
+        except ImportError as error:
+            raise ConfigError(
+                "PostgreSQL needs a driver that is not installed.",
+                cure="pip install 'feedback-loop[postgres]'.",
+                key="store.url",
+            ) from error
+    engine = create_engine(store.url, connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # The driver's own BEGINs are switched off: they come too late for a write lock.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # FULL: in WAL mode a lesser setting may lose acknowledged commits with the machine's power.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

@@ -1,0 +1,189 @@
+"""Evaluations: what was computed of one window as of one moment, and the profiles it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, exc, func, select
+
+from feedback_loop.clock import Window
+from feedback_loop.store import tables
+from feedback_loop.store.engine import Store
+from feedback_loop.store.records import insert_one
+
+ALL_ROWS = ""
+"""The segment that is everything."""
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """One metric of the labelled rows of one segment (`origin=JFK`; empty: all)."""
+
+    metric: str
+    value: float
+    rows: int
+    standard_error: float | None = None
+    segment: str = ALL_ROWS
+
+
+@dataclass(frozen=True)
+class DriftValue:
+    """How far one column is from the reference, and how often chance alone would put it so far."""
+
+    column: str
+    method: str
+    value: float
+    threshold: float
+    p_value: float
+    drifted: bool
+    rows: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One version in one window, with what was known `as_of`. Immutable: asked again, it is the same."""
+
+    model: str
+    version: str
+    window: Window
+    as_of: datetime
+    matured: bool
+    predictions: int
+    labelled: int
+    metrics: tuple[MetricValue, ...] = ()
+    drift: tuple[DriftValue, ...] = ()
+    evaluation_id: int | None = None
+
+    @property
+    def coverage(self) -> float | None:
+        """Labelled / predicted; None where nothing was predicted."""
+        return self.labelled / self.predictions if self.predictions else None
+
+    @property
+    def drifted_share(self) -> float | None:
+        """The share of columns that drifted; None where drift could not be computed."""
+        return sum(value.drifted for value in self.drift) / len(self.drift) if self.drift else None
+
+    def metric(self, name: str, segment: str = ALL_ROWS) -> float | None:
+        """One metric's value, or None where it could not be computed."""
+        return next((m.value for m in self.metrics if m.metric == name and m.segment == segment), None)
+
+
+def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
+    """Stores it and returns it with its id; the same window asked `as_of` the same moment is stored once."""
+    head = {
+        "model": evaluation.model,
+        "version": evaluation.version,
+        "window_start": evaluation.window.start,
+        "window_end": evaluation.window.end,
+        "as_of": evaluation.as_of,
+    }
+    rest = {
+        "matured": evaluation.matured,
+        "predictions": evaluation.predictions,
+        "labelled": evaluation.labelled,
+    }
+    try:
+        with store.write() as connection:
+            statement = tables.evaluations.insert().values(**head, **rest)
+            identifier = insert_one(connection, statement)
+            _save_values(connection, identifier, evaluation)
+    except exc.IntegrityError:
+        same = and_(*(tables.evaluations.c[name] == value for name, value in head.items()))
+        with store.read() as connection:
+            identifier = connection.execute(select(tables.evaluations.c.evaluation_id).where(same)).scalar_one()
+    return replace(evaluation, evaluation_id=identifier)
+
+
+def load_evaluations(
+    store: Store, model: str, *, within: Window | None = None, newest: int | None = None
+) -> list[Evaluation]:
+    """Evaluations, oldest window first, each window's newest `as_of` last; `newest` limits to the last so many."""
+    table = tables.evaluations
+    where = [table.c.model == model]
+    if within is not None:
+        where += [table.c.window_start >= within.start, table.c.window_end <= within.end]
+    order = table.c.window_end.desc(), table.c.as_of.desc(), table.c.evaluation_id.desc()
+    with store.read() as connection:
+        rows = connection.execute(select(table).where(*where).order_by(*order).limit(newest)).all()[::-1]
+        ids = [row.evaluation_id for row in rows]
+        metrics = _values(connection, tables.metric_values, ids)
+        drift = _values(connection, tables.drift_values, ids)
+    return [_evaluation(row, metrics.get(row.evaluation_id, []), drift.get(row.evaluation_id, [])) for row in rows]
+
+
+def newest_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Of each window and version the one with the newest `as_of`, in the order given."""
+    newest = {(e.window, e.version): e for e in sorted(evaluations, key=lambda e: e.as_of)}
+    return [e for e in evaluations if newest[e.window, e.version] is e]
+
+
+def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | None:
+    """Where the last window ends that was evaluated (when matured, or at all)."""
+    table = tables.evaluations.c
+    where = [table.model == model]
+    where += [table.matured] if matured else []
+    with store.read() as connection:
+        until: datetime | None = connection.execute(select(func.max(table.window_end)).where(*where)).scalar_one()
+    return until
+
+
+def save_profile(
+    store: Store, model: str, version: str, kind: str, bucket: Window, rows: int, profile: dict[str, Any]
+) -> None:
+    """Keeps one profile; that of the same bucket before is replaced (late rows change it)."""
+    table = tables.profiles
+    key = {"model": model, "version": version, "kind": kind, "segment": ALL_ROWS, "bucket_start": bucket.start}
+    with store.write() as connection:
+        connection.execute(table.delete().where(*(table.c[name] == value for name, value in key.items())))
+        values = {**key, "bucket_end": bucket.end, "rows": rows, "profile": profile}
+        connection.execute(table.insert().values(**values))
+
+
+def load_profiles(
+    store: Store, model: str, version: str, kind: str, within: Window | None = None
+) -> list[tuple[Window, dict[str, Any]]]:
+    """The profiles of one kind, oldest bucket first."""
+    table = tables.profiles
+    where = [table.c.model == model, table.c.version == version, table.c.kind == kind]
+    if within is not None:
+        where += [table.c.bucket_start >= within.start, table.c.bucket_end <= within.end]
+    with store.read() as connection:
+        rows = connection.execute(select(table).where(*where).order_by(table.c.bucket_start)).all()
+    return [(Window(row.bucket_start, row.bucket_end), row.profile) for row in rows]
+
+
+def _save_values(connection: Connection, identifier: int, evaluation: Evaluation) -> None:
+    for table, values in ((tables.metric_values, evaluation.metrics), (tables.drift_values, evaluation.drift)):
+        rows = [{"evaluation_id": identifier, **vars(value)} for value in values]
+        if rows:
+            connection.execute(table.insert(), rows)
+
+
+def _values(connection: Connection, table: Any, ids: list[int]) -> dict[int, list[Row[Any]]]:
+    found: dict[int, list[Row[Any]]] = {}
+    for start in range(0, len(ids), 500):  # SQLite and PostgreSQL both bound a statement's parameters
+        statement = select(table).where(table.c.evaluation_id.in_(ids[start : start + 500]))
+        for row in connection.execute(statement.order_by(*table.primary_key.columns)):
+            found.setdefault(row.evaluation_id, []).append(row)
+    return found
+
+
+def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]]) -> Evaluation:
+    return Evaluation(
+        model=row.model,
+        version=row.version,
+        window=Window(row.window_start, row.window_end),
+        as_of=row.as_of,
+        matured=row.matured,
+        predictions=row.predictions,
+        labelled=row.labelled,
+        metrics=tuple(MetricValue(m.metric, m.value, m.rows, m.standard_error, m.segment) for m in metrics),
+        drift=tuple(
+            DriftValue(d.column, d.method, d.value, d.threshold, d.p_value, d.drifted, d.rows) for d in drift
+        ),
+        evaluation_id=row.evaluation_id,
+    )

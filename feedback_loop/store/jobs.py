@@ -1,0 +1,111 @@
+"""Leases and the ledger of job runs: who may run what now, and what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, exc, func, select
+
+from feedback_loop.store import tables
+from feedback_loop.store.engine import Store
+from feedback_loop.store.records import as_record, insert_one
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """One run of one job: when it was due, when it ran, how it ended."""
+
+    run_id: int
+    job: str
+    model: str
+    scheduled_at: datetime
+    started_at: datetime
+    finished_at: datetime | None
+    holder: str
+    state: str
+    result: Any
+    cause: str | None
+
+
+def take_lease(store: Store, name: str, holder: str, now: datetime, length: timedelta) -> bool:
+    """Takes or renews a lease; False while somebody else holds it."""
+    try:
+        with store.write() as connection:
+            return _take(connection, name, holder, now, length)
+    except exc.IntegrityError:  # somebody else made the same lease first
+        return False
+
+
+def drop_lease(store: Store, name: str, holder: str) -> None:
+    """Gives a lease back, if it is still this holder's."""
+    table = tables.leases
+    with store.write() as connection:
+        connection.execute(table.delete().where(table.c.name == name, table.c.holder == holder))
+
+
+def begin_run(store: Store, job: str, model: str, scheduled_at: datetime, holder: str, now: datetime) -> int | None:
+    """Opens a run in the ledger; None where this very run was made already, by whomever.
+
+    A run that is still open belongs to a process that died: this is only called by whoever holds the job's lease.
+    """
+    table = tables.job_runs
+    same = (table.c.job == job) & (table.c.model == model)
+    died = {"state": "abandoned", "finished_at": now, "cause": "its process ended before the job did"}
+    values = {
+        "job": job,
+        "model": model,
+        "scheduled_at": scheduled_at,
+        "started_at": now,
+        "holder": holder,
+        "state": "running",
+    }
+    try:
+        with store.write() as connection:
+            connection.execute(table.update().where(same, table.c.state == "running").values(**died))
+            lost = same & (table.c.scheduled_at == scheduled_at) & (table.c.state == "abandoned")
+            connection.execute(table.delete().where(lost))
+            return insert_one(connection, table.insert().values(**values))
+    except exc.IntegrityError:
+        return None
+
+
+def end_run(
+    store: Store, run_id: int, *, state: str, now: datetime, result: Any = None, cause: str | None = None
+) -> None:
+    """Closes a run in the ledger."""
+    table = tables.job_runs
+    values = {"state": state, "finished_at": now, "result": result, "cause": cause}
+    with store.write() as connection:
+        connection.execute(table.update().where(table.c.run_id == run_id).values(**values))
+
+
+def last_scheduled(store: Store, job: str, model: str) -> datetime | None:
+    """When the newest run of a job was due that came to an end, good or bad."""
+    table = tables.job_runs
+    where = (table.c.job == job) & (table.c.model == model) & table.c.state.in_(["succeeded", "failed"])
+    with store.read() as connection:
+        newest: datetime | None = connection.execute(select(func.max(table.c.scheduled_at)).where(where)).scalar_one()
+    return newest
+
+
+def load_runs(store: Store, model: str | None = None, newest: int | None = None) -> list[JobRun]:
+    """Runs, newest first."""
+    table = tables.job_runs
+    where = [table.c.model == model] if model is not None else []
+    with store.read() as connection:
+        rows = connection.execute(select(table).where(*where).order_by(table.c.run_id.desc()).limit(newest)).all()
+    return [as_record(JobRun, row) for row in rows]
+
+
+def _take(connection: Connection, name: str, holder: str, now: datetime, length: timedelta) -> bool:
+    table = tables.leases
+    free = (table.c.holder == holder) | (table.c.expires_at <= now)
+    update = table.update().where(table.c.name == name, free).values(holder=holder, expires_at=now + length)
+    if connection.execute(update).rowcount:
+        return True
+    if connection.execute(select(table.c.name).where(table.c.name == name)).one_or_none() is not None:
+        return False
+    connection.execute(table.insert().values(name=name, holder=holder, expires_at=now + length))
+    return True

@@ -1,0 +1,73 @@
+"""The shared tables' version: Alembic's migrations, from the wheel or from the checkout."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import func, inspect, select
+
+from feedback_loop.errors import Unavailable
+from feedback_loop.store.engine import Store
+from feedback_loop.store.tables import metadata
+
+CONNECTION = "connection"
+"""The attribute in which `migrations/env.py` finds the connection to work on."""
+
+
+def upgrade(store: Store) -> str:
+    """Brings the shared tables to this version, in one transaction; returns the revision."""
+    config = _config()
+    with store.write() as connection:
+        if store.is_postgresql:  # SQLite's write lock already keeps a second upgrade waiting
+            connection.execute(select(func.pg_advisory_xact_lock(func.hashtext("feedback_loop.migrations"))))
+        config.attributes[CONNECTION] = connection
+        command.upgrade(config, "head")
+    return head()
+
+
+def current(store: Store) -> str | None:
+    """The revision that the database is at, or None for a database without our tables."""
+    with store.read() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def head() -> str:
+    """The revision that this version of the package needs."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None  # migrations/ always holds one
+    return revision
+
+
+def prepare(store: Store) -> None:
+    """Makes the tables in an empty database; refuses (raises Unavailable) one that is at another revision."""
+    at = current(store)
+    if at == head():
+        return
+    with store.read() as connection:
+        ours = set(inspect(connection).get_table_names()) & set(metadata.tables)
+    if at is None and not ours:
+        upgrade(store)
+        return
+    raise Unavailable(
+        "database",
+        f"The database {store.name} is at revision {at or 'none'}; this version needs {head()}.",
+        cure="Back it up, then: feedback-loop db upgrade.",
+    )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    return config
+
+
+def _scripts() -> Path:
+    """In the wheel the migrations lie inside the package, in a checkout beside it."""
+    package = Path(str(resources.files("feedback_loop")))
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"

@@ -1,0 +1,199 @@
+"""The prediction log: rows go in once, and come out joined with what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import pyarrow as pa
+from sqlalchemy import Connection, Insert, Select, Table, and_, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from feedback_loop.clock import Window
+from feedback_loop.errors import NotFound
+from feedback_loop.schema import Column, Contract, arrow_type
+from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
+from feedback_loop.store.engine import Store
+from feedback_loop.store.labels import labelled_select
+from feedback_loop.store.model_tables import Generation, ModelTables, ensure_tables, find_tables, prediction_columns
+from feedback_loop.store.partitions import ensure_partitions
+
+SYSTEM_TYPES = {
+    "prediction_id": pa.string(),
+    "predicted_at": UTC_MOMENT,
+    "model_version": pa.string(),
+    "role": pa.string(),
+    "source": pa.string(),
+    "request_id": pa.string(),
+    "latency_us": pa.int32(),
+}
+"""Our own columns of a table of predictions."""
+
+LABEL_TYPES = {"occurred_at": UTC_MOMENT, "recorded_at": UTC_MOMENT, "revision": pa.int32()}
+"""Our own columns of the outcome beside a prediction; all null where there is none."""
+
+
+def prediction_schema(contract: Contract) -> pa.Schema:
+    """The Arrow schema of a contract's rows in the log: our columns, then key, outputs and features."""
+    fields = {column.stored: arrow_type(column.type) for column in prediction_columns(contract)}
+    return pa.schema(list({**SYSTEM_TYPES, **fields}.items()))
+
+
+class PredictionLog:
+    """Appends predictions, durably and each id once. Thread-safe as far as its store is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tables: dict[str, ModelTables] = {}
+        self._partitions: set[str] = set()
+
+    def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
+        """Stores rows of `prediction_schema(contract)`; on return they are durable. Returns how many were new.
+
+        A row whose id is there already is left as it was: a retry is no second row.
+        """
+        columns = prediction_columns(contract)
+        known = self._tables.get(contract.model)
+        if known is None or known.generation_for(columns) is None:
+            known = self._tables[contract.model] = ensure_tables(self._store, contract, now)
+        generation = known.generation_for(columns)
+        assert generation is not None  # ensure_tables made it
+        dialect = postgresql if self._store.is_postgresql else sqlite
+        insert = dialect.insert(generation.table).on_conflict_do_nothing(index_elements=["prediction_id"])
+        partitions = set(self._partitions)
+        with self._store.write() as connection:
+            ensure_partitions(connection, generation.table, rows.column("prediction_id").to_pylist(), partitions)
+            stored = _insert_new(connection, insert, generation.table, rows.to_pylist())
+        self._partitions |= partitions
+        return stored
+
+
+def read_labelled(
+    store: Store,
+    contract: Contract,
+    window: Window,
+    *,
+    as_of: datetime | None = None,
+    version: str | None = None,
+    role: str | None = None,
+    columns: Sequence[Column] | None = None,
+) -> pa.Table:
+    """The predictions of a window with what was known of them `as_of` (default: now), ordered by id.
+
+    Columns: our own (`SYSTEM_TYPES`, `LABEL_TYPES`), the label, and the given contract columns (default: all) by
+    their stored names. Spans all generations of the model's tables; a column that one lacks is null there.
+    """
+    wanted = tuple(prediction_columns(contract) if columns is None else columns)
+    types = {
+        **SYSTEM_TYPES,
+        **LABEL_TYPES,
+        contract.label.stored: arrow_type(contract.label.type),
+        **{column.stored: arrow_type(column.type) for column in wanted},
+    }
+    parts = []
+    with store.read() as connection:
+        for generation, statement in _labelled(connection, contract.model, window, as_of, version, role):
+            parts.append(_fetch(connection, generation, statement, types, wanted))
+    empty = pa.schema(list(types.items())).empty_table()
+    return pa.concat_tables([part for part in parts if part.num_rows] or [empty]).sort_by("prediction_id")
+
+
+def count_predictions(store: Store, model: str) -> dict[tuple[str, str, str], int]:
+    """How many predictions there are by version, role and source."""
+    counts: dict[tuple[str, str, str], int] = {}
+    for connection, generation in _generations(store, model):
+        table = generation.table
+        groups = table.c.model_version, table.c.role, table.c.source
+        for version, role, source, rows in connection.execute(select(*groups, func.count()).group_by(*groups)):
+            counts[version, role, source] = counts.get((version, role, source), 0) + rows
+    return counts
+
+
+def predicted_span(store: Store, model: str, version: str | None = None) -> tuple[datetime, datetime] | None:
+    """The moments of the first and the last prediction (of one version), or None where there is none."""
+    moments: list[datetime] = []
+    for connection, generation in _generations(store, model):
+        table = generation.table
+        where = [table.c.model_version == version] if version is not None else []
+        for end in (func.min(table.c.predicted_at), func.max(table.c.predicted_at)):
+            moments.extend(m for m in connection.execute(select(end).where(*where)).scalars() if m is not None)
+    return (min(moments), max(moments)) if moments else None
+
+
+def versions_in(store: Store, model: str, window: Window, role: str) -> list[str]:
+    """The versions that predicted in a window in that role, sorted."""
+    versions: set[str] = set()
+    for connection, generation in _generations(store, model):
+        table = generation.table
+        where = and_(table.c.predicted_at >= window.start, table.c.predicted_at < window.end, table.c.role == role)
+        versions.update(connection.execute(select(table.c.model_version).where(where).distinct()).scalars())
+    return sorted(versions)
+
+
+def _generations(store: Store, model: str) -> Iterator[tuple[Connection, Generation]]:
+    with store.read() as connection:
+        try:
+            found = find_tables(connection, model)
+        except NotFound:
+            return
+        for generation in found.generations:
+            yield connection, generation
+
+
+def _labelled(
+    connection: Connection,
+    model: str,
+    window: Window,
+    as_of: datetime | None,
+    version: str | None,
+    role: str | None,
+) -> Iterator[tuple[Generation, Select[tuple[object, ...]]]]:
+    try:
+        found = find_tables(connection, model)
+    except NotFound:
+        return
+    for generation in found.generations:
+        table = generation.table
+        where = [table.c.predicted_at >= window.start, table.c.predicted_at < window.end]
+        where += [table.c.predicted_at <= as_of] if as_of is not None else []
+        where += [table.c.model_version == version] if version is not None else []
+        where += [table.c.role == role] if role is not None else []
+        statement = labelled_select(table, found.outcomes, found.key, found.label, as_of)
+        yield generation, statement.where(*where)
+
+
+def _fetch(
+    connection: Connection,
+    generation: Generation,
+    statement: Select[tuple[object, ...]],
+    types: dict[str, pa.DataType],
+    wanted: Sequence[Column],
+) -> pa.Table:
+    """One generation's rows in the wanted types: what it lacks, or can't be converted from its type, is null."""
+    here = {column.stored: arrow_type(column.type) for column in generation.columns}
+    contract_fields = {column.stored for column in wanted}
+    own = {
+        name: here.get(name, kind) if name in contract_fields else kind
+        for name, kind in types.items()
+        if name not in contract_fields or name in here
+    }
+    table = fetch_arrow(connection, statement.with_only_columns(*(statement.selected_columns[n] for n in own)), own)
+    arrays = []
+    for name, kind in types.items():
+        try:
+            arrays.append(table.column(name).cast(kind) if name in own else pa.nulls(table.num_rows, kind))
+        except pa.ArrowInvalid:
+            arrays.append(pa.nulls(table.num_rows, kind))
+    return pa.table(arrays, schema=pa.schema(list(types.items())))
+
+
+def _insert_new(connection: Connection, insert: Insert, table: Table, rows: list[dict[str, object]]) -> int:
+    """Inserts the rows whose id is not there yet and counts them (executemany's rowcount counts ignored ones too)."""
+    if not rows:
+        return 0
+    if connection.dialect.name == "postgresql":
+        return len(connection.execute(insert.returning(table.c.prediction_id), rows).all())
+    changes = "SELECT total_changes()"
+    before = connection.exec_driver_sql(changes).scalar_one()
+    connection.execute(insert, rows)
+    return int(connection.exec_driver_sql(changes).scalar_one() - before)

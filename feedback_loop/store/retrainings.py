@@ -1,0 +1,189 @@
+"""Retrainings with their trials, and promotions with the fence that lets one of two rivals through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, exc, func, select
+
+from feedback_loop.errors import Refused
+from feedback_loop.store import tables
+from feedback_loop.store.engine import Store
+from feedback_loop.store.records import as_record, insert_one
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way of training that was tried: which rows, and the loss on the held-out newest ones."""
+
+    name: str
+    trained_from: datetime
+    trained_until: datetime
+    rows: int
+    loss: float | None
+    chosen: bool = False
+    cause: str | None = None
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """One search for a better version and how it ended."""
+
+    retraining_id: int
+    model: str
+    reason: str
+    incident_id: int | None
+    champion: str
+    candidate: str | None
+    state: str
+    started_at: datetime
+    finished_at: datetime | None
+    gate: dict[str, Any] | None
+    cause: str | None
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One change of the champion: intended first, done once the registry's alias is set."""
+
+    promotion_id: int
+    model: str
+    ordinal: int
+    kind: str
+    from_version: str | None
+    to_version: str
+    state: str
+    reason: str
+    intended_at: datetime
+    done_at: datetime | None
+
+
+def start_retraining(
+    store: Store, model: str, *, reason: str, champion: str, incident_id: int | None, now: datetime
+) -> int:
+    """Records that a retraining began; returns its id. One that is still open belongs to a process that died."""
+    table = tables.retrainings
+    died = {"state": "abandoned", "finished_at": now, "cause": "its process ended before it did"}
+    values = {
+        "model": model,
+        "reason": reason,
+        "incident_id": incident_id,
+        "champion": champion,
+        "state": "running",
+        "started_at": now,
+    }
+    with store.write() as connection:
+        connection.execute(table.update().where(table.c.model == model, table.c.state == "running").values(**died))
+        return insert_one(connection, table.insert().values(**values))
+
+
+def finish_retraining(
+    store: Store,
+    retraining_id: int,
+    *,
+    state: str,
+    now: datetime,
+    candidate: str | None = None,
+    gate: dict[str, Any] | None = None,
+    cause: str | None = None,
+    trials: Sequence[Trial] = (),
+) -> None:
+    """Records how a retraining ended, with its trials."""
+    table = tables.retrainings
+    values = {"state": state, "finished_at": now, "candidate": candidate, "gate": gate, "cause": cause}
+    rows = [{"retraining_id": retraining_id, "ordinal": n, **asdict(trial)} for n, trial in enumerate(trials)]
+    with store.write() as connection:
+        connection.execute(table.update().where(table.c.retraining_id == retraining_id).values(**values))
+        if rows:
+            connection.execute(tables.trials.insert(), rows)
+
+
+def load_retrainings(store: Store, model: str) -> list[Retraining]:
+    """All retrainings of a model, oldest first."""
+    table = tables.retrainings
+    with store.read() as connection:
+        rows = connection.execute(select(table).where(table.c.model == model).order_by(table.c.retraining_id)).all()
+    return [as_record(Retraining, row) for row in rows]
+
+
+def load_trials(store: Store, retraining_id: int) -> list[Trial]:
+    """The trials of one retraining, in the order they were made."""
+    table = tables.trials
+    statement = select(table).where(table.c.retraining_id == retraining_id).order_by(table.c.ordinal)
+    with store.read() as connection:
+        return [as_record(Trial, row) for row in connection.execute(statement)]
+
+
+def intend_promotion(
+    store: Store,
+    model: str,
+    *,
+    kind: str,
+    from_version: str | None,
+    to_version: str,
+    reason: str,
+    now: datetime,
+    retraining_id: int | None = None,
+) -> Promotion:
+    """The fence: records the intent to replace `from_version`, if that still is what was promoted last.
+
+    Raises Refused where somebody else has promoted since, or is about to.
+    """
+    table = tables.promotions
+    try:
+        with store.write() as connection:
+            last = _last(connection, model)
+            if last is not None and last.state == "intended":
+                raise Refused(
+                    f"A promotion of {model} to version {last.to_version} has begun and not ended.",
+                    cure="It is finished by the next run of the scheduler; then try again.",
+                )
+            if last is not None and last.to_version != from_version:
+                raise Refused(
+                    f"The champion of {model} is version {last.to_version} by now, not {from_version}.",
+                    cure="Compare with that one and try again.",
+                )
+            newest = select(func.max(table.c.ordinal)).where(table.c.model == model)
+            values = {
+                "model": model,
+                "ordinal": (connection.execute(newest).scalar_one() or 0) + 1,
+                "kind": kind,
+                "from_version": from_version,
+                "to_version": to_version,
+                "state": "intended",
+                "reason": reason,
+                "retraining_id": retraining_id,
+                "intended_at": now,
+            }
+            identifier = insert_one(connection, table.insert().values(**values))
+            row = connection.execute(select(table).where(table.c.promotion_id == identifier)).one()
+            return as_record(Promotion, row)
+    except exc.IntegrityError as error:
+        raise Refused(f"Somebody else promotes {model} at this moment.", cure="Look again, then retry.") from error
+
+
+def end_promotion(store: Store, promotion: Promotion, *, state: str, now: datetime) -> None:
+    """Records that the registry's alias was set (`done`) or could not be (`failed`)."""
+    table = tables.promotions
+    where = (table.c.promotion_id == promotion.promotion_id) & (table.c.state == "intended")
+    with store.write() as connection:
+        connection.execute(table.update().where(where).values(state=state, done_at=now))
+
+
+def load_promotions(store: Store, model: str) -> list[Promotion]:
+    """All promotions of a model, oldest first."""
+    table = tables.promotions
+    with store.read() as connection:
+        rows = connection.execute(select(table).where(table.c.model == model).order_by(table.c.ordinal)).all()
+    return [as_record(Promotion, row) for row in rows]
+
+
+def _last(connection: Connection, model: str) -> Promotion | None:
+    """The newest promotion that was not given up."""
+    table = tables.promotions
+    where = (table.c.model == model) & (table.c.state != "failed")
+    row = connection.execute(select(table).where(where).order_by(table.c.ordinal.desc()).limit(1)).one_or_none()
+    return as_record(Promotion, row) if row is not None else None

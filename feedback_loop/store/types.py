@@ -1,0 +1,77 @@
+"""Column types that mean the same on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, BigInteger, Boolean, Dialect, Double, Float, Integer, String, types
+from sqlalchemy.dialects import postgresql
+
+from feedback_loop.clock import as_utc
+from feedback_loop.schema import ColumnType
+
+SQLITE_MOMENT = "%Y-%m-%d %H:%M:%S.%f"
+"""How a moment is written in SQLite: people can read it, its functions know it, and its order is time's."""
+
+Json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+
+class Moment(types.TypeDecorator[datetime]):
+    """A timezone-aware datetime: `timestamptz` on PostgreSQL, UTC text of fixed width on SQLite."""
+
+    impl = String(26)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        """The database's own type."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True, precision=6))
+        return dialect.type_descriptor(String(26))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Python to database."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        return as_utc(value).strftime(SQLITE_MOMENT)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Database to Python."""
+        if value is None:
+            return None
+        if dialect.name == "postgresql":
+            return as_utc(value)
+        return datetime.strptime(value, SQLITE_MOMENT).replace(tzinfo=UTC)
+
+
+class Identifier(types.TypeDecorator[str]):
+    """A UUID as text of 36 characters in Python and SQLite, `uuid` on PostgreSQL."""
+
+    impl = String(36)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        """The database's own type."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.UUID(as_uuid=False))
+        return dialect.type_descriptor(String(36))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Database to Python."""
+        del dialect
+        return str(value) if isinstance(value, UUID) else value
+
+
+def sql_type(kind: ColumnType) -> types.TypeEngine[Any]:
+    """The database type that a contract's column is stored in."""
+    types_: dict[ColumnType, types.TypeEngine[Any]] = {
+        ColumnType.BOOLEAN: Boolean(),
+        ColumnType.INTEGER: Integer(),
+        ColumnType.LONG: BigInteger(),
+        ColumnType.FLOAT: Float(),
+        ColumnType.DOUBLE: Double(),
+        ColumnType.STRING: String(),
+        ColumnType.DATETIME: Moment(),
+    }
+    return types_[kind]

@@ -1,0 +1,13 @@
+"""Alembic's entry: works on the connection that `feedback_loop.store.migrate` hands it, in its transaction."""
+
+from alembic import context
+
+from feedback_loop.store.migrate import CONNECTION
+from feedback_loop.store.tables import metadata
+
+context.configure(
+    connection=context.config.attributes[CONNECTION],
+    target_metadata=metadata,
+    render_as_batch=True,
+)
+context.run_migrations()

@@ -1,0 +1,185 @@
+"""Things that tests need: contracts, rows, models, a loop on a small made-up task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from feedback_loop.clock import ManualClock
+from feedback_loop.loop import FeedbackLoop
+from feedback_loop.registry import DataSource, ModelVersion, Registry
+from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
+from feedback_loop.store.predictions import prediction_schema
+
+C, T = Column, ColumnType
+
+
+def binary_contract(model: str = "churn", *, probabilities: bool = True, **changes: Any) -> Contract:
+    """A binary task with a number, a word, a composite key and a segment."""
+    options: dict[str, Any] = {
+        "features": (C("age", T.DOUBLE), C("plan", T.STRING)),
+        "label": "churned",
+        "label_type": T.BOOLEAN,
+        "key": ("customer", "month"),
+        "key_types": {"customer": T.LONG},
+        "classes": (False, True),
+        "segments": ("plan",),
+        "has_probabilities": probabilities,
+    }
+    return make_contract(model=model, task=Task.BINARY, **(options | changes))
+
+
+def multiclass_contract(classes: Sequence[str] = ("a", "b", "c")) -> Contract:
+    return make_contract(
+        model="kind",
+        task=Task.MULTICLASS,
+        features=(C("x", T.DOUBLE),),
+        label="kind",
+        label_type=T.STRING,
+        classes=tuple(classes),
+        has_probabilities=True,
+    )
+
+
+def regression_contract() -> Contract:
+    return make_contract(
+        model="price", task=Task.REGRESSION, features=(C("x", T.DOUBLE),), label="paid", label_type=T.DOUBLE
+    )
+
+
+def prediction_rows(contract: Contract, moments: Sequence[datetime], **columns: Sequence[Any]) -> pa.Table:
+    """Rows of the log at these moments; columns (by stored name) that are not given are null or a default."""
+    count = len(moments)
+    values: dict[str, Any] = {
+        "prediction_id": [prediction_id(moment) for moment in moments],
+        "predicted_at": moments,
+        "model_version": ["1"] * count,
+        "role": ["champion"] * count,
+        "source": ["batch"] * count,
+    }
+    values |= columns
+    schema = prediction_schema(contract)
+    return pa.table({name: values.get(name, [None] * count) for name in schema.names}, schema=schema)
+
+
+def outcome_frame(**columns: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    return dict(columns)
+
+
+CONFIG = """\
+[store]
+url = {store}
+[registry]
+tracking_uri = {mlflow}
+[models.churn]
+task = "binary"
+label = "churned"
+key = ["customer", "month"]
+key_types = {{ customer = "long" }}
+segments = ["plan"]
+maturity = "1d"
+[models.churn.policy]
+reference = 1000
+[models.churn.retraining]
+min_rows = 100
+[models.churn.outcomes]
+folder = "outcomes"
+"""
+
+
+def write_config(
+    folder: Path, *, store: str = "sqlite:///store.db", mlflow: str = "sqlite:///mlflow.db", more: str = ""
+) -> Path:
+    path = folder / "feedback_loop.toml"
+    path.write_text(CONFIG.format(store=json.dumps(store), mlflow=json.dumps(mlflow)) + more)
+    return path
+
+
+def customers(
+    count: int, seed: int, *, harder: float = 0.0, month: str = "2026-03", first: int = 0
+) -> dict[str, Any]:
+    """Customers with features, key and outcome; `harder` turns so large a share of outcomes around."""
+    random = np.random.default_rng(seed)
+    age = random.uniform(18, 90, count)
+    plan = random.choice(["basic", "plus", "pro"], count)
+    chance = 1 / (1 + np.exp(-(age - 54) / 8 - (plan == "basic")))
+    churned = random.random(count) < chance
+    churned ^= random.random(count) < harder
+    return {
+        "customer": np.arange(first, first + count),
+        "month": np.full(count, month),
+        "age": age,
+        "plan": plan,
+        "churned": churned,
+    }
+
+
+def churn_pipeline() -> Any:
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    columns = make_column_transformer((StandardScaler(), ["age"]), (OneHotEncoder(handle_unknown="ignore"), ["plan"]))
+    return make_pipeline(columns, LogisticRegression())
+
+
+def register_churn(
+    registry: Registry, now: datetime, *, rows: int = 3000, reference: int = 2000, seed: int = 0
+) -> ModelVersion:
+    """A version of the churn model with a reference; no alias is set."""
+    import pandas as pd
+
+    known = pd.DataFrame(customers(rows, seed))
+    held = pd.DataFrame(customers(reference, seed + 1))
+    model = churn_pipeline().fit(known[["age", "plan"]], known["churned"])
+    times = pd.to_datetime(
+        [now - timedelta(days=10 - place % 5) for place in range(reference)], utc=True
+    ).sort_values()
+    rows_of_reference = held[["age", "plan", "churned"]].assign(
+        prediction=model.predict(held[["age", "plan"]]),
+        probability=model.predict_proba(held[["age", "plan"]])[:, 1],
+        predicted_at=times.as_unit("us"),
+    )
+    return registry.register(
+        "churn",
+        model,
+        signature=None,
+        example=known[["age", "plan"]].head(3),
+        reference=pa.Table.from_pandas(rows_of_reference, preserve_index=False),
+        trained_until=now - timedelta(days=5),
+        source=DataSource("made up", "tests", rows, "", "", "", str(seed)),
+        metrics={"holdout_log_loss": 0.5},
+        params={},
+        now=now,
+    )
+
+
+def open_loop(config: Path, clock: ManualClock, **options: Any) -> FeedbackLoop:
+    return FeedbackLoop.open(config, clock=clock, **options)
+
+
+def churn_loop(folder: Path, clock: ManualClock, *, more: str = "") -> FeedbackLoop:
+    """A loop whose champion is version 1 of the churn model (the MLflow database must lie in the folder)."""
+    loop = open_loop(write_config(folder, more=more), clock)
+    version = register_churn(loop.registry, clock())
+    loop.promote("churn", version.version, reason="first")
+    return loop
+
+
+def play_days(
+    loop: FeedbackLoop, clock: ManualClock, days: int, *, harder: float = 0.0, per_day: int = 300, seed: int = 10
+) -> None:
+    """So many days of predictions, whose outcomes come the day after; nothing is evaluated."""
+    for day in range(days):
+        month = f"{clock():%Y-%m-%d}"
+        rows = customers(per_day, seed + day, harder=harder, month=month)
+        loop.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
+        clock.set(clock() + timedelta(days=1))
+        loop.record_outcomes("churn", {name: rows[name] for name in ("customer", "month", "churned")})

@@ -1,0 +1,205 @@
+"""Outcomes, on both databases."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from feedback_loop.clock import Window
+from feedback_loop.errors import BadInput
+from feedback_loop.outcomes import record_outcomes
+from feedback_loop.store import Store
+from feedback_loop.store.evaluations import Evaluation, save_evaluation
+from feedback_loop.store.outcomes import Intake, count_outcomes
+from feedback_loop.store.predictions import PredictionLog, read_labelled
+from tests.builders import binary_contract, multiclass_contract, prediction_rows
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+WHOLE = Window(START - 400 * DAY, START + 400 * DAY)
+CONTRACT = binary_contract()
+
+
+@pytest.fixture
+def predicted(store):
+    """Three customers, predicted in March."""
+    rows = prediction_rows(CONTRACT, [START] * 3, customer=[1, 2, 3], month=["m"] * 3)
+    PredictionLog(store).append(CONTRACT, rows, START)
+    return rows.column("prediction_id").to_pylist()
+
+
+def take(store, now=START + DAY, **columns):
+    return record_outcomes(store, CONTRACT, columns, now=now, source="test")
+
+
+def labels(store, as_of=None):
+    rows = read_labelled(store, CONTRACT, WHOLE, as_of=as_of).sort_by("customer")
+    return rows.column("churned").to_pylist()
+
+
+def test_outcomes_find_their_prediction_by_key(store, predicted):
+    result = take(store, customer=[1, 3], month=["m", "m"], churned=[True, False])
+    assert result.counts == Intake(received=2, new=2)
+    assert labels(store) == [True, None, False]
+
+
+def test_outcomes_find_their_prediction_by_id_and_that_goes_first(store, predicted):
+    take(store, customer=[1], month=["m"], churned=[False])
+    result = take(store, prediction_id=[predicted[0].upper()], churned=[True])
+    assert result.counts == Intake(received=1, new=1)
+    assert labels(store) == [True, None, None]
+
+
+def test_the_same_outcome_again_changes_nothing(store, predicted):
+    frame = {"customer": [1], "month": ["m"], "churned": [True]}
+    take(store, **frame)
+    assert take(store, now=START + 2 * DAY, **frame).counts == Intake(received=1, unchanged=1)
+    assert take(store, now=START + 3 * DAY, occurred_at=[START + DAY], **frame).counts.unchanged == 1
+    assert labels(store) == [True, None, None]
+
+
+def test_another_value_is_a_correction_and_the_old_one_stays_known_as_of_then(store, predicted):
+    take(store, customer=[1], month=["m"], churned=[True])
+    result = take(store, now=START + 2 * DAY, customer=[1], month=["m"], churned=[False])
+    assert result.counts == Intake(received=1, corrected=1)
+    assert labels(store) == [False, None, None]
+    assert labels(store, as_of=START + DAY) == [True, None, None]
+    assert labels(store, as_of=START + DAY - timedelta.resolution) == [None, None, None]
+
+
+def test_another_time_is_a_correction_only_where_times_are_given(store, predicted):
+    frame = {"customer": [1], "month": ["m"], "churned": [True]}
+    take(store, occurred_at=[START], **frame)
+    assert take(store, occurred_at=[START + DAY], **frame).counts.corrected == 1
+
+
+def test_corrections_within_one_batch_are_taken_in_their_order(store, predicted):
+    result = take(store, customer=[1] * 4, month=["m"] * 4, churned=[True, True, False, True])
+    assert result.counts == Intake(received=4, new=1, corrected=2, unchanged=1)
+    assert labels(store) == [True, None, None]
+
+
+def test_an_outcome_without_a_prediction_is_kept_and_counted_and_waits_for_it(store, predicted):
+    result = take(store, customer=[9, 1], month=["m", "m"], churned=[True, True])
+    assert result.counts == Intake(received=2, new=2, unmatched=1)
+    assert count_outcomes(store, "churn") == (2, 1)
+    later = prediction_rows(CONTRACT, [START + DAY], customer=[9], month=["m"])
+    PredictionLog(store).append(CONTRACT, later, START)
+    assert labels(store) == [True, None, None, True]
+    assert count_outcomes(store, "churn") == (2, 0)
+
+
+def test_outcomes_may_come_before_any_prediction_of_the_model(store):
+    assert take(store, customer=[1], month=["m"], churned=[True]).counts == Intake(1, new=1, unmatched=1)
+    assert count_outcomes(store, "churn") == (1, 1)
+
+
+def test_one_key_labels_every_prediction_of_it(store, predicted):
+    again = prediction_rows(CONTRACT, [START + DAY], customer=[1], month=["m"])
+    PredictionLog(store).append(CONTRACT, again, START)
+    take(store, customer=[1], month=["m"], churned=[True])
+    assert labels(store) == [True, True, None, None]
+
+
+def test_a_key_matches_in_all_its_parts(store, predicted):
+    result = take(store, customer=[1, 2], month=["other", "m"], churned=[True, True])
+    assert result.counts.unmatched == 1
+    assert labels(store) == [None, True, None]
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "field"),
+    [
+        ({"customer": [1, 2], "month": ["m", "m"], "churned": [True, None]}, 1, "churned"),
+        ({"customer": [1, None], "month": ["m", "m"], "churned": [True, True]}, 1, ""),
+        ({"customer": [1, 2], "month": ["m", 3], "churned": [True, True]}, 1, "month"),
+        ({"customer": [1, 2.5], "month": ["m", "m"], "churned": [True, True]}, 1, "customer"),
+        ({"prediction_id": ["nonsense"], "churned": [True]}, 0, "prediction_id"),
+        ({"customer": [1], "month": ["m"], "churned": [True], "occurred_at": ["soon"]}, 0, "occurred_at"),
+        ({"customer": [1], "month": ["m"], "churned": [True], "recorded_at": ["2030-01-01"]}, 0, "recorded_at"),
+    ],
+)
+def test_a_bad_row_is_named_and_nothing_is_stored(store, predicted, columns, row, field):
+    with pytest.raises(BadInput) as caught:
+        take(store, **columns)
+    assert (caught.value.problems[0].row, caught.value.problems[0].field) == (row, field)
+    assert labels(store) == [None, None, None]
+
+
+def test_a_missing_label_column_is_refused_whatever_the_mode(store, predicted):
+    with pytest.raises(BadInput, match="churned: is missing"):
+        record_outcomes(store, CONTRACT, {"customer": [1]}, now=START, source="t", on_error="skip")
+
+
+def test_bad_rows_are_left_out_only_if_asked_and_are_reported(store, predicted):
+    frame = {"customer": [1, None, 3], "month": ["m"] * 3, "churned": [True, True, None]}
+    result = record_outcomes(store, CONTRACT, frame, now=START + DAY, source="t", on_error="skip")
+    assert result.counts == Intake(received=1, new=1)
+    assert [problem.row for problem in result.skipped] == [1, 2]
+    assert labels(store) == [True, None, None]
+
+
+def evaluated(store, as_of):
+    evaluation = Evaluation("churn", "1", Window(START, START + DAY), as_of, matured=True, predictions=0, labelled=0)
+    save_evaluation(store, evaluation)
+
+
+def test_nothing_is_recorded_before_a_moment_that_was_asked_about(store, predicted):
+    evaluated(store, START + 5 * DAY)
+    with pytest.raises(BadInput, match="already evaluated"):
+        take(store, now=START + 6 * DAY, customer=[1], month=["m"], churned=[True], recorded_at=[START + 5 * DAY])
+    later = [START + 5 * DAY + timedelta.resolution]
+    take(store, now=START + 6 * DAY, customer=[1], month=["m"], churned=[True], recorded_at=later)
+    assert labels(store, as_of=START + 5 * DAY) == [None, None, None]
+
+
+@pytest.mark.parametrize("now", [START + 5 * DAY, START + 4 * DAY])
+def test_a_clock_that_stands_still_or_was_set_back_does_not_change_what_was_known(store, predicted, now):
+    evaluated(store, START + 5 * DAY)
+    take(store, now=now, customer=[1], month=["m"], churned=[True])
+    assert labels(store, as_of=START + 5 * DAY) == [None, None, None]
+    assert labels(store) == [True, None, None]
+
+
+def test_outcomes_of_words_are_taken_as_they_are(store):
+    contract = multiclass_contract()
+    rows = prediction_rows(contract, [START])
+    PredictionLog(store).append(contract, rows, START)
+    frame = {"prediction_id": rows.column("prediction_id").to_pylist(), "kind": ["a class nobody knew"]}
+    record_outcomes(store, contract, frame, now=START + DAY, source="t")
+    assert read_labelled(store, contract, WHOLE).column("kind").to_pylist() == ["a class nobody knew"]
+
+
+def test_a_model_without_a_key_takes_outcomes_by_id_only(store):
+    with pytest.raises(BadInput, match="none is configured"):
+        record_outcomes(store, multiclass_contract(), {"kind": ["a"]}, now=START, source="t")
+
+
+def test_many_correct_the_same_outcome_at_once_and_every_revision_is_kept(store, predicted):
+    failures = []
+
+    def write(value):
+        try:
+            own = Store(store.url.render_as_string(hide_password=False))
+            for turn in range(5):
+                frame = {"customer": [1], "month": ["m"], "churned": [bool((turn + value) % 2)]}
+                record_outcomes(own, CONTRACT, frame, now=START + DAY, source=str(value))
+            own.close()
+        except Exception as error:  # noqa: BLE001
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=[value]) for value in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with store.read() as connection:
+        revisions = (
+            connection.exec_driver_sql("SELECT revision FROM outcomes_churn ORDER BY revision").scalars().all()
+        )
+    assert revisions == list(range(1, len(revisions) + 1))
+
+
+def test_nothing_at_all_is_taken_in_as_nothing(store, predicted):
+    assert take(store, customer=[], month=[], churned=[]).counts == Intake()

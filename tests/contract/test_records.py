@@ -1,0 +1,265 @@
+"""Evaluations, verdicts, incidents, retrainings, promotions, jobs and keys, on both databases."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from feedback_loop.clock import Window
+from feedback_loop.errors import NotFound, Refused
+from feedback_loop.store import jobs, keys, retrainings, verdicts
+from feedback_loop.store.evaluations import (
+    DriftValue,
+    Evaluation,
+    MetricValue,
+    evaluated_until,
+    load_evaluations,
+    load_profiles,
+    newest_evaluations,
+    save_evaluation,
+    save_profile,
+)
+from feedback_loop.store.verdicts import State, Verdict
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
+WINDOW = Window(START, START + DAY)
+
+
+def evaluation(**changes):
+    made = Evaluation(
+        model="churn",
+        version="1",
+        window=WINDOW,
+        as_of=START + DAY,
+        matured=False,
+        predictions=10,
+        labelled=8,
+        metrics=(MetricValue("accuracy", 0.75, 8, 0.1), MetricValue("accuracy", 0.5, 4, None, "plan=pro")),
+        drift=(DriftValue("age", "wasserstein_normed", 0.3, 0.1, 1e-9, drifted=True, rows=10),),
+    )
+    return replace(made, **changes)
+
+
+def test_an_evaluation_comes_back_as_it_was(store):
+    saved = save_evaluation(store, evaluation())
+    assert load_evaluations(store, "churn") == [saved]
+    assert replace(saved, evaluation_id=None) == evaluation()
+
+
+def test_the_same_question_is_stored_once(store):
+    first = save_evaluation(store, evaluation())
+    assert save_evaluation(store, evaluation()).evaluation_id == first.evaluation_id
+    assert len(load_evaluations(store, "churn")) == 1
+
+
+def test_a_later_question_about_the_same_window_is_kept_beside_the_first(store):
+    save_evaluation(store, evaluation())
+    later = save_evaluation(store, evaluation(as_of=START + 2 * DAY, matured=True, labelled=10))
+    found = load_evaluations(store, "churn")
+    assert [each.labelled for each in found] == [8, 10]
+    assert newest_evaluations(found) == [later]
+    assert evaluated_until(store, "churn", matured=True) == WINDOW.end
+    assert evaluated_until(store, "other", matured=False) is None
+
+
+def test_the_newest_evaluations_are_the_last_windows(store):
+    for day in range(5):
+        window = Window(START + day * DAY, START + (day + 1) * DAY)
+        save_evaluation(store, evaluation(window=window))
+    found = load_evaluations(store, "churn", newest=2)
+    assert [each.window.start for each in found] == [START + 3 * DAY, START + 4 * DAY]
+    assert len(load_evaluations(store, "churn", within=Window(START, START + 2 * DAY))) == 2
+
+
+def test_a_profile_replaces_that_of_its_bucket(store):
+    save_profile(store, "churn", "1", "window", WINDOW, 5, {"rows": 5})
+    save_profile(store, "churn", "1", "window", WINDOW, 6, {"rows": 6})
+    assert load_profiles(store, "churn", "1", "window") == [(WINDOW, {"rows": 6})]
+
+
+def verdict(state=State.OK, day=0, version="1"):
+    window = Window(START + day * DAY, START + (day + 1) * DAY)
+    return Verdict("churn", version, START + (day + 2) * DAY, window, state, "words", {"n": 1}, {"state": None})
+
+
+def test_a_degraded_verdict_opens_one_incident_with_an_alert_on_each_route(store):
+    saved, opened = verdicts.record_verdict(store, verdict(State.DEGRADED), ["log", "ops"])
+    assert opened is not None
+    assert opened.verdict_id == saved.verdict_id
+    _, again = verdicts.record_verdict(store, verdict(State.DEGRADED, day=1), ["log", "ops"])
+    assert again is None
+    alerts = verdicts.due_alerts(store, START + 9 * DAY)
+    assert [(alert.route, alert.incident_id) for alert in alerts] == [
+        ("log", opened.incident_id),
+        ("ops", opened.incident_id),
+    ]
+
+
+@pytest.mark.parametrize("state", [State.OK, State.WARNING, State.INSUFFICIENT_DATA])
+def test_other_verdicts_open_nothing(store, state):
+    assert verdicts.record_verdict(store, verdict(state), ["log"])[1] is None
+    assert verdicts.open_incident(store, "churn") is None
+
+
+def test_a_cohort_is_judged_once(store):
+    verdicts.record_verdict(store, verdict())
+    with pytest.raises(Refused, match="judged already"):
+        verdicts.record_verdict(store, verdict(State.DEGRADED), ["log"])
+    assert verdicts.open_incident(store, "churn") is None
+
+
+def test_a_closed_incident_stays_as_it_was_closed_and_another_may_open(store):
+    _, first = verdicts.record_verdict(store, verdict(State.DEGRADED), [])
+    verdicts.close_incident(store, first.incident_id, START + 3 * DAY, "recovered")
+    verdicts.close_incident(store, first.incident_id, START + 4 * DAY, "again")
+    assert verdicts.load_incidents(store, "churn")[0].closed_because == "recovered"
+    _, second = verdicts.record_verdict(store, verdict(State.DEGRADED, day=1), [])
+    assert second.incident_id != first.incident_id
+    assert verdicts.open_incident(store, "churn") == second
+
+
+def test_an_alert_waits_for_its_next_attempt(store):
+    verdicts.record_verdict(store, verdict(State.DEGRADED), ["ops"])
+    now = START + 2 * DAY
+    alert = verdicts.due_alerts(store, now)[0]
+    tried = replace(alert, attempts=1, next_attempt_at=now + MINUTE, cause="refused")
+    verdicts.save_attempt(store, tried, sent_at=None)
+    assert verdicts.due_alerts(store, now) == []
+    assert verdicts.due_alerts(store, now + MINUTE) == [tried]
+    verdicts.save_attempt(store, replace(tried, state="sent"), sent_at=now)
+    assert verdicts.due_alerts(store, now + DAY) == []
+
+
+def intend(store, from_version, to_version):
+    return retrainings.intend_promotion(
+        store, "churn", kind="promotion", from_version=from_version, to_version=to_version, reason="r", now=START
+    )
+
+
+def promoted(store, from_version, to_version):
+    made = intend(store, from_version, to_version)
+    retrainings.end_promotion(store, made, state="done", now=START)
+    return made
+
+
+def test_promotions_form_a_chain(store):
+    promoted(store, None, "1")
+    promoted(store, "1", "2")
+    assert [(each.ordinal, each.from_version, each.to_version, each.state) for each in _history(store)] == [
+        (1, None, "1", "done"),
+        (2, "1", "2", "done"),
+    ]
+
+
+def _history(store):
+    return retrainings.load_promotions(store, "churn")
+
+
+def test_whoever_compared_with_an_older_champion_is_refused(store):
+    promoted(store, None, "1")
+    promoted(store, "1", "2")
+    with pytest.raises(Refused, match="is version 2 by now, not 1"):
+        intend(store, "1", "3")
+
+
+def test_nobody_overtakes_a_promotion_that_has_begun(store):
+    promoted(store, None, "1")
+    intend(store, "1", "2")
+    with pytest.raises(Refused, match="has begun and not ended"):
+        intend(store, "1", "3")
+
+
+def test_a_promotion_that_failed_does_not_count(store):
+    promoted(store, None, "1")
+    failed = intend(store, "1", "2")
+    retrainings.end_promotion(store, failed, state="failed", now=START)
+    promoted(store, "1", "3")
+    assert [(each.ordinal, each.state) for each in _history(store)] == [(1, "done"), (2, "failed"), (3, "done")]
+
+
+def start(store, champion="1"):
+    return retrainings.start_retraining(
+        store, "churn", reason="alarm", champion=champion, incident_id=None, now=START
+    )
+
+
+def test_a_retraining_keeps_its_trials_and_its_end(store):
+    trial = retrainings.Trial("all", START, START + DAY, 100, 0.5, chosen=True)
+    number = start(store)
+    retrainings.finish_retraining(
+        store, number, state="promoted", now=START + DAY, candidate="2", gate={"passed": True}, trials=[trial]
+    )
+    (found,) = retrainings.load_retrainings(store, "churn")
+    assert (found.state, found.candidate, found.gate) == ("promoted", "2", {"passed": True})
+    assert retrainings.load_trials(store, number) == [trial]
+
+
+def test_a_retraining_whose_process_died_is_abandoned_when_the_next_begins(store):
+    start(store)
+    start(store)
+    assert [each.state for each in retrainings.load_retrainings(store, "churn")] == ["abandoned", "running"]
+
+
+def test_a_lease_has_one_holder_until_it_expires(store):
+    assert jobs.take_lease(store, "m", "a", START, MINUTE)
+    assert not jobs.take_lease(store, "m", "b", START, MINUTE)
+    assert jobs.take_lease(store, "m", "a", START + MINUTE / 2, MINUTE)  # renewed
+    assert not jobs.take_lease(store, "m", "b", START + MINUTE, MINUTE)
+    assert jobs.take_lease(store, "m", "b", START + 2 * MINUTE, MINUTE)
+    jobs.drop_lease(store, "m", "a")  # not its own any more
+    assert not jobs.take_lease(store, "m", "a", START + 2 * MINUTE, MINUTE)
+    jobs.drop_lease(store, "m", "b")
+    assert jobs.take_lease(store, "m", "a", START + 2 * MINUTE, MINUTE)
+
+
+def begin(store, scheduled_at=START, now=START):
+    return jobs.begin_run(store, "evaluate", "churn", scheduled_at, "me", now)
+
+
+def test_a_run_is_made_once(store):
+    run = begin(store)
+    jobs.end_run(store, run, state="succeeded", now=START + MINUTE, result={"rows": 1})
+    assert begin(store) is None
+    (found,) = jobs.load_runs(store, "churn")
+    assert (found.state, found.result, found.finished_at) == ("succeeded", {"rows": 1}, START + MINUTE)
+    assert jobs.last_scheduled(store, "evaluate", "churn") == START
+
+
+def test_a_run_whose_process_died_is_made_again(store):
+    begin(store)
+    assert jobs.last_scheduled(store, "evaluate", "churn") is None
+    assert begin(store, now=START + MINUTE) is not None
+    assert [each.state for each in jobs.load_runs(store, "churn")] == ["running"]
+
+
+def test_an_older_run_whose_process_died_is_on_record(store):
+    begin(store)
+    begin(store, scheduled_at=START + DAY, now=START + DAY)
+    assert [each.state for each in jobs.load_runs(store, "churn")] == ["running", "abandoned"]
+
+
+def test_a_failed_run_is_not_made_again_for_the_same_time(store):
+    jobs.end_run(store, begin(store), state="failed", now=START, cause="it broke")
+    assert begin(store) is None
+    assert jobs.load_runs(store, "churn")[0].cause == "it broke"
+
+
+def test_a_key_is_seen_once_and_only_its_digest_is_kept(store):
+    key = keys.create_key(store, "caller", START)
+    assert keys.digest(key) in keys.valid_digests(store)
+    with store.read() as connection:
+        row = connection.exec_driver_sql("SELECT * FROM api_keys").one()
+    assert key not in map(str, row)
+    with pytest.raises(Refused):
+        keys.create_key(store, "caller", START)
+
+
+def test_a_revoked_key_is_not_valid(store):
+    keys.create_key(store, "caller", START)
+    keys.revoke_key(store, "caller", START + DAY)
+    assert keys.valid_digests(store) == frozenset()
+    assert keys.load_keys(store)[0].revoked_at == START + DAY
+    with pytest.raises(NotFound):
+        keys.revoke_key(store, "caller", START + DAY)

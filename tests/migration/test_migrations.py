@@ -1,0 +1,74 @@
+"""The migrations make exactly the declared tables; an older or newer database is never touched unasked."""
+
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from feedback_loop.errors import ConfigError, Unavailable
+from feedback_loop.store import Store, migrate, tables
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request):
+    store = Store(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url"))
+    yield store
+    store.close()
+
+
+def test_the_migrations_make_exactly_the_declared_tables(empty):
+    migrate.upgrade(empty)
+    with empty.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_an_empty_database_is_prepared_and_then_left_alone(empty):
+    assert migrate.current(empty) is None
+    migrate.prepare(empty)
+    assert migrate.current(empty) == migrate.head()
+    migrate.prepare(empty)
+    assert migrate.upgrade(empty) == migrate.head()
+
+
+def test_a_database_of_another_version_is_refused_with_the_command_to_run(empty):
+    migrate.prepare(empty)
+    with empty.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    with pytest.raises(Unavailable, match="feedback-loop db upgrade"):
+        migrate.prepare(empty)
+
+
+def test_tables_without_a_version_are_not_overwritten(empty):
+    with empty.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE models (name TEXT)")
+    with pytest.raises(Unavailable, match="at revision none"):
+        migrate.prepare(empty)
+
+
+def test_two_processes_may_prepare_at_once(empty):
+    failures = []
+
+    def prepare():
+        own = Store(empty.url.render_as_string(hide_password=False))
+        try:
+            migrate.prepare(own)
+        except Exception as error:  # noqa: BLE001
+            failures.append(error)
+        own.close()
+
+    threads = [threading.Thread(target=prepare) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert migrate.current(empty) == migrate.head()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", ""])
+def test_a_database_that_is_neither_is_refused(url):
+    with pytest.raises(ConfigError) as caught:
+        Store(url)
+    assert caught.value.key == "store.url"
