@@ -1,0 +1,87 @@
+"""The one way to MLflow: imported on first use, its telemetry off, its errors in our words."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feedback_loop.config import keep_telemetry_off
+from feedback_loop.errors import NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DEFAULTS = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # ours says more
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 12 s until a server counts as away, and not 4 minutes
+}
+"""MLflow's settings that we prefer; what the user's environment says goes first."""
+
+
+class Connection:
+    """An MLflow tracking server and registry, by their URIs. No global state of MLflow's is set."""
+
+    def __init__(self, tracking_uri: str, registry_uri: str, artifact_root: Path, experiment: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.registry_uri = registry_uri or tracking_uri
+        self._artifact_root = artifact_root
+        self._experiment = experiment
+
+    @property
+    def is_server(self) -> bool:
+        """Whether a server is asked, and not its database."""
+        return self.tracking_uri.startswith(("http://", "https://", "databricks"))
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client, made on first use (its import takes seconds)."""
+        keep_telemetry_off()
+        for name, value in DEFAULTS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
+        return MlflowClient(self.tracking_uri, self.registry_uri)
+
+    @cached_property
+    def experiment_id(self) -> str:
+        """The experiment that holds the loop's runs, made if it is not there."""
+        with self.translated("experiment", self._experiment):
+            found = self.client.get_experiment_by_name(self._experiment)
+            if found is not None:
+                return str(found.experiment_id)
+            # A server knows where artifacts go; a bare database must be told, or they land in the working folder.
+            location = None if self.is_server else (self._artifact_root / self._experiment).as_uri()
+            return str(self.client.create_experiment(self._experiment, artifact_location=location))
+
+    @contextmanager
+    def translated(self, kind: str, name: str) -> Iterator[None]:
+        """Turns what MLflow raises into NotFound (of that kind and name) or Unavailable."""
+        keep_telemetry_off()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "not found" in str(error).lower():
+                raise NotFound(kind, name, cure="See what there is: feedback-loop models list.") from error
+            raise self._unavailable(error) from error
+        except Exception as error:
+            # Where MLflow is a bare database or a server that is away, its own libraries' errors come through.
+            if isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("requests", "sqlalchemy"):
+                raise self._unavailable(error) from error
+            raise
+
+    def _unavailable(self, error: Exception) -> Unavailable:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return Unavailable(
+            "registry",
+            f"MLflow at {self.tracking_uri} refused: {said[:300]}.",
+            cure="Check registry.tracking_uri, and that the server runs.",
+        )

@@ -1,0 +1,114 @@
+"""Runs in MLflow that show the loop: what a version was trained on, and how it fared since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from feedback_loop.registry.client import Connection
+from feedback_loop.registry.versions import TAG, ModelVersion
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where training rows came from: enough to read exactly them again."""
+
+    name: str
+    place: str
+    rows: int
+    trained_from: str
+    trained_until: str
+    as_of: str
+    digest: str
+
+
+class Lineage:
+    """Writes runs, through the client and without an active run."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._mlflow = connection
+        self._monitoring_runs: dict[tuple[str, str], str] = {}
+
+    def start(self, name: str, now: datetime, tags: Mapping[str, str]) -> str:
+        """Begins a run; returns its id."""
+        run = self._mlflow.client.create_run(
+            self._mlflow.experiment_id, start_time=_milliseconds(now), tags=dict(tags), run_name=name
+        )
+        return str(run.info.run_id)
+
+    def end(self, run_id: str, now: datetime) -> None:
+        """Ends a run well."""
+        self._mlflow.client.set_terminated(run_id, "FINISHED", end_time=_milliseconds(now))
+
+    def describe(
+        self,
+        run_id: str,
+        *,
+        params: Mapping[str, str],
+        metrics: Mapping[str, float],
+        source: DataSource,
+        model_id: str,
+        now: datetime,
+    ) -> None:
+        """Writes how a version was trained, on which data, and how well it did on rows that it had not seen."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+        data = Dataset(
+            name=source.name,
+            digest=source.digest,
+            source_type="feedback-loop",
+            source=json.dumps(asdict(source)),
+            profile=json.dumps({"num_rows": source.rows}),
+        )
+        self._mlflow.client.log_inputs(
+            run_id, datasets=[DatasetInput(data, tags=[InputTag("mlflow.data.context", "training")])]
+        )
+        stamp = _milliseconds(now)
+        self._mlflow.client.log_batch(
+            run_id,
+            params=[Param(name, value[:6000]) for name, value in params.items()],
+            metrics=[Metric(name, value, stamp, 0, model_id=model_id) for name, value in metrics.items()],
+        )
+
+    def log_metrics(
+        self, version: ModelVersion, metrics: Mapping[str, float], moment: datetime, now: datetime
+    ) -> None:
+        """Adds one window's metrics to the version's monitoring run: MLflow's page draws them over time."""
+        from mlflow.entities import Metric
+
+        with self._mlflow.translated("run", str(version)):
+            stamp = _milliseconds(moment)
+            step = stamp // 3_600_000
+            values = [Metric(name, value, stamp, step) for name, value in metrics.items()]
+            self._mlflow.client.log_batch(self._monitoring_run(version, now), metrics=values)
+
+    def log_files(self, version: ModelVersion, paths: Sequence[Path], folder: str, now: datetime) -> None:
+        """Adds files, such as reports, to the version's monitoring run."""
+        with self._mlflow.translated("run", str(version)):
+            run_id = self._monitoring_run(version, now)
+            for path in paths:
+                self._mlflow.client.log_artifact(run_id, str(path), folder)
+
+    def _monitoring_run(self, version: ModelVersion, now: datetime) -> str:
+        key = (version.model, version.version)
+        if key not in self._monitoring_runs:
+            self._monitoring_runs[key] = self._find_monitoring_run(version) or self.start(
+                f"monitor {version}",
+                now,
+                {TAG + "kind": "monitoring", TAG + "model": version.model, TAG + "version": version.version},
+            )
+        return self._monitoring_runs[key]
+
+    def _find_monitoring_run(self, version: ModelVersion) -> str | None:
+        name = version.model.replace("'", "\\'")
+        wanted = f"tags.`{TAG}kind` = 'monitoring' and tags.`{TAG}model` = '{name}'"
+        wanted += f" and tags.`{TAG}version` = '{version.version}'"
+        runs = self._mlflow.client.search_runs([self._mlflow.experiment_id], wanted, max_results=1)
+        return str(runs[0].info.run_id) if runs else None
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

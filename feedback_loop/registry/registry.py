@@ -1,0 +1,249 @@
+"""The registry: find a version, load it, register one, set an alias."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feedback_loop.config import RegistrySettings, Settings
+from feedback_loop.errors import NotFound
+from feedback_loop.registry.client import Connection
+from feedback_loop.registry.lineage import DataSource, Lineage
+from feedback_loop.registry.sklearn_model import load_sklearn, save_sklearn
+from feedback_loop.registry.sources import ModelSource, resolve_source
+from feedback_loop.registry.versions import TAG, TRAINED_UNTIL, LoadedModel, ModelVersion, Reference
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+REFERENCE_RUN = "reference_run"
+"""The tag with the run whose artifacts hold a version's reference rows."""
+
+FOLDER = "feedback_loop"
+"""The folder of a run's artifacts that ours are in."""
+
+
+class Registry:
+    """An MLflow registry. Nothing is imported or reached before the first call; methods raise Unavailable."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._mlflow = connection
+        self.lineage = Lineage(connection)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Registry:
+        """The registry that the configuration names."""
+        wanted: RegistrySettings = settings.registry
+        uris = (settings.url(wanted.tracking_uri), settings.url(wanted.registry_uri))
+        return cls(Connection(*uris, settings.path(wanted.artifact_root), wanted.experiment))
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where it is."""
+        return self._mlflow.tracking_uri
+
+    def find(self, reference: Reference) -> ModelVersion:
+        """The version that is meant; raises NotFound."""
+        name = reference.model
+        if reference.version is not None:
+            with self._mlflow.translated("model version", f"{name}/{reference.version}"):
+                return _version(self._mlflow.client.get_model_version(name, reference.version))
+        alias = reference.alias or "champion"
+        with self._mlflow.translated("model with that alias", f"{name}@{alias}"):
+            return _version(self._mlflow.client.get_model_version_by_alias(name, alias))
+
+    def champion(self, model: str, alias: str) -> ModelVersion | None:
+        """The version behind an alias, or None where the model or the alias is not there yet."""
+        try:
+            return self.find(Reference(model, alias=alias))
+        except NotFound:
+            return None
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """All versions of a model, oldest first."""
+        with self._mlflow.translated("model", model):
+            client = self._mlflow.client
+            aliases: dict[str, list[str]] = {}
+            for alias, version in client.get_registered_model(model).aliases.items():  # a search leaves them out
+                aliases.setdefault(str(version), []).append(alias)
+            found = [_version(each) for each in client.search_model_versions(f"name = '{_quoted(model)}'", 1000)]
+            named = [replace(each, aliases=tuple(sorted(aliases.get(each.version, ())))) for each in found]
+            return sorted(named, key=lambda each: int(each.version))
+
+    def models(self) -> list[str]:
+        """The names of all registered models."""
+        with self._mlflow.translated("model", "*"):
+            return sorted(each.name for each in self._mlflow.client.search_registered_models(max_results=1000))
+
+    def load(self, version: ModelVersion) -> LoadedModel:
+        """Brings a version to this machine and into memory."""
+        with self._mlflow.translated("model version", f"{version.model}/{version.version}"):
+            import mlflow.artifacts
+            from mlflow.models import Model
+
+            client, uris = self._mlflow.client, (self._mlflow.tracking_uri, self._mlflow.registry_uri)
+            source = client.get_model_version_download_uri(version.model, version.version)
+            location = resolve_source(client, source).location
+            path = Path(mlflow.artifacts.download_artifacts(location, tracking_uri=uris[0], registry_uri=uris[1]))
+            described = Model.load(str(path))
+            signature = described.signature.to_dict() if described.signature is not None else None
+            estimator, pyfunc = None, None
+            if "sklearn" in described.flavors:
+                estimator = load_sklearn(path)
+            else:
+                from mlflow import pyfunc as flavor
+
+                pyfunc = flavor.load_model(str(path)).predict
+            return LoadedModel(
+                version=version,
+                path=path,
+                signature=signature,
+                estimator=estimator,
+                pyfunc=pyfunc,
+                answers_with=str(described.flavors.get("python_function", {}).get("predict_fn", "predict")),
+                requirements=_requirements(path),
+            )
+
+    def register(
+        self,
+        model: str,
+        estimator: Any,
+        *,
+        signature: dict[str, Any] | None,
+        example: pd.DataFrame,
+        answers_with: str = "predict",
+        reference: pa.Table,
+        trained_until: datetime,
+        source: DataSource,
+        metrics: dict[str, float],
+        params: dict[str, str],
+        now: datetime,
+        requirements: Sequence[str] = (),
+        tags: dict[str, str] | None = None,
+    ) -> ModelVersion:
+        """Makes a new version of a scikit-learn model, with the run, data and metrics it came from.
+
+        Without a `signature` one is inferred from `example` (some inputs) and the model's answers to them.
+        `reference` rows are kept with the version. No alias is set: that is a promotion.
+        """
+        with self._mlflow.translated("model", model):
+            from mlflow.models import ModelSignature, infer_signature
+
+            described = (
+                ModelSignature.from_dict(signature)
+                if signature is not None
+                else infer_signature(example, getattr(estimator, answers_with)(example))
+            )
+            run_id = self.lineage.start(f"train {model}", now, {TAG + "kind": "training", TAG + "model": model})
+            with tempfile.TemporaryDirectory() as folder:
+                model_id, location = save_sklearn(
+                    self._mlflow.client,
+                    self._mlflow.experiment_id,
+                    run_id,
+                    estimator,
+                    folder=Path(folder),
+                    name=model,
+                    signature=described,
+                    answers_with=answers_with,
+                    example=example,
+                    requirements=requirements,
+                )
+            self.lineage.describe(run_id, params=params, metrics=metrics, source=source, model_id=model_id, now=now)
+            self.lineage.end(run_id, now)
+            self._ensure_model(model)
+            made = self._create(
+                model,
+                ModelSource(location, run_id, model_id),
+                {
+                    TRAINED_UNTIL: trained_until.isoformat(),
+                    **{TAG + name: each for name, each in (tags or {}).items()},
+                },
+            )
+            version = _version(made)
+        self.keep_reference(version, reference, now)
+        return version
+
+    def adopt(self, model: str, source: str) -> ModelVersion:
+        """Registers a model that was logged elsewhere (`runs:/…/model`, `models:/m-…`, a folder) as a version."""
+        with self._mlflow.translated("model source", source):
+            found = resolve_source(self._mlflow.client, source)
+            self._ensure_model(model)
+            return _version(self._create(model, found, {}))
+
+    def keep_reference(self, version: ModelVersion, rows: pa.Table, now: datetime) -> None:
+        """Keeps reference rows with a version, as an artifact of its run (or of one made for this)."""
+        import pyarrow.parquet as pq
+
+        with self._mlflow.translated("model version", str(version)), tempfile.TemporaryDirectory() as folder:
+            run_id = version.run_id
+            if run_id is None:
+                kind = {TAG + "kind": "reference", TAG + "model": version.model, TAG + "version": version.version}
+                run_id = self.lineage.start(f"reference of {version}", now, kind)
+                self.lineage.end(run_id, now)
+            path = Path(folder) / _reference_file(version)
+            pq.write_table(rows, path)
+            self._mlflow.client.log_artifact(run_id, str(path), FOLDER)
+        self.tag(version, {REFERENCE_RUN: run_id})
+
+    def reference_rows(self, version: ModelVersion) -> pa.Table | None:
+        """The reference rows that are kept with a version, or None where it has none."""
+        import pyarrow.parquet as pq
+
+        with self._mlflow.translated("reference", str(version)), tempfile.TemporaryDirectory() as folder:
+            tags = self._mlflow.client.get_model_version(version.model, version.version).tags
+            if TAG + REFERENCE_RUN not in tags:
+                return None
+            file = f"{FOLDER}/{_reference_file(version)}"
+            return pq.read_table(self._mlflow.client.download_artifacts(tags[TAG + REFERENCE_RUN], file, folder))
+
+    def set_alias(self, model: str, alias: str, version: str) -> None:
+        """Points an alias to a version. Last write wins in MLflow: the fence is in the store."""
+        with self._mlflow.translated("model version", f"{model}/{version}"):
+            self._mlflow.client.set_registered_model_alias(model, alias, version)
+
+    def tag(self, version: ModelVersion, tags: dict[str, str]) -> None:
+        """Sets tags (without our prefix in their names) on a version."""
+        with self._mlflow.translated("model version", f"{version.model}/{version.version}"):
+            for name, value in tags.items():
+                self._mlflow.client.set_model_version_tag(version.model, version.version, TAG + name, value)
+
+    def _create(self, model: str, source: ModelSource, tags: dict[str, str]) -> Any:
+        place = source.registered_as(is_server=self._mlflow.is_server)
+        return self._mlflow.client.create_model_version(
+            model, place, run_id=source.run_id, model_id=source.model_id, tags=tags
+        )
+
+    def _ensure_model(self, model: str) -> None:
+        client = self._mlflow.client
+        if not client.search_registered_models(f"name = '{_quoted(model)}'"):
+            client.create_registered_model(model)
+
+
+def _reference_file(version: ModelVersion) -> str:
+    return f"reference-{version.version}.parquet"
+
+
+def _quoted(name: str) -> str:
+    return name.replace("'", "''")
+
+
+def _requirements(path: Path) -> tuple[str, ...]:
+    file = path / "requirements.txt"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def _version(found: Any) -> ModelVersion:
+    return ModelVersion(
+        model=found.name,
+        version=str(found.version),
+        run_id=found.run_id or None,
+        created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+        aliases=tuple(found.aliases or ()),
+        tags=dict(found.tags or {}),
+    )

@@ -1,0 +1,55 @@
+"""Where a model's files are: MLflow's `models:/…` and `runs:/…` resolved by our own client.
+
+MLflow's own resolution goes through the tracking URI that is set globally, and would look in another store.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from feedback_loop.errors import NotFound
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model's files: their plain location, and the run and logged model that they belong to, if any."""
+
+    location: str
+    run_id: str | None = None
+    model_id: str | None = None
+
+    def registered_as(self, *, is_server: bool) -> str:
+        """What a registry is told: a server resolves `models:/…` itself and refuses bare paths, a database can't."""
+        return f"models:/{self.model_id}" if is_server and self.model_id else self.location
+
+
+def resolve_source(client: MlflowClient, source: str) -> ModelSource:
+    """Finds what `models:/m-…`, `runs:/<run>/<name>`, a URI or a folder means; raises NotFound."""
+    if source.startswith("models:/m-"):
+        return _logged_model(client, source.removeprefix("models:/"))
+    if source.startswith("runs:/"):
+        run_id, _, name = source.removeprefix("runs:/").partition("/")
+        run = client.get_run(run_id)
+        for output in run.outputs.model_outputs if run.outputs is not None else ():
+            found = _logged_model(client, output.model_id)
+            if client.get_logged_model(output.model_id).name == name:
+                return found
+        return ModelSource(f"{run.info.artifact_uri.rstrip('/')}/{name}", run_id)
+    if "://" not in source and not source.startswith("mlflow-artifacts:"):
+        path = Path(source).absolute()
+        if not (path / "MLmodel").is_file():
+            raise NotFound(
+                "MLflow model", str(path), cure="Give its folder (with the file MLmodel), runs:/… or models:/…."
+            )
+        return ModelSource(path.as_uri())
+    return ModelSource(source)
+
+
+def _logged_model(client: MlflowClient, model_id: str) -> ModelSource:
+    found = client.get_logged_model(model_id)
+    return ModelSource(str(found.artifact_location), found.source_run_id or None, model_id)

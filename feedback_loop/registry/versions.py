@@ -1,0 +1,81 @@
+"""Model versions: what a registry says of one, and what is loaded from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feedback_loop.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TAG = "feedback_loop."
+"""What the names of our tags in MLflow begin with."""
+
+TRAINED_UNTIL = TAG + "trained_until"
+"""The tag that says until when a version's training rows reach: rows before it are no fair test of it."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version in the registry."""
+
+    model: str
+    version: str
+    run_id: str | None
+    created_at: datetime
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.model} version {self.version}"
+
+    @property
+    def trained_until(self) -> datetime:
+        """Until when its training rows reach; where nobody said so, the moment it was registered."""
+        said = self.tags.get(TRAINED_UNTIL)
+        return datetime.fromisoformat(said) if said else self.created_at
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A version in memory. `estimator` is scikit-learn's own object where the version is one."""
+
+    version: ModelVersion
+    path: Path
+    signature: dict[str, Any] | None
+    estimator: Any | None
+    pyfunc: Callable[[pd.DataFrame], Any] | None
+    answers_with: str  # the method whose result callers get: predict | predict_proba | …
+    requirements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`name`, `name@alias` or `name/version`: how people write which version they mean."""
+
+    model: str
+    alias: str | None = None
+    version: str | None = None
+
+    @classmethod
+    def parse(cls, text: str, *, default_alias: str = "champion") -> Reference:
+        """Reads such a text; a bare name means the default alias. Raises BadInput."""
+        text = text.removeprefix("models:/")
+        model, at, alias = text.partition("@")
+        if at:
+            return cls(_named(model, text), alias=_named(alias, text))
+        model, slash, version = text.rpartition("/")
+        if slash and version.isdigit():
+            return cls(_named(model, text), version=version)
+        return cls(_named(text, text), alias=default_alias)
+
+
+def _named(name: str, text: str) -> str:
+    if not name or "/" in name:
+        raise BadInput.of("model", f"{text!r} names no model", cure="Write name, name@alias or name/version.")
+    return name

@@ -1,0 +1,136 @@
+"""The registry against a real MLflow store."""
+
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from feedback_loop.errors import BadInput, NotFound, Unavailable
+from feedback_loop.registry import Reference, Registry
+from feedback_loop.registry.client import Connection
+from tests.builders import churn_pipeline, customers, register_churn
+
+
+@pytest.fixture
+def version(registry, now):
+    return register_churn(registry, now, rows=500, reference=300)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("churn", Reference("churn", alias="champion")),
+        ("churn@shadow", Reference("churn", alias="shadow")),
+        ("churn/7", Reference("churn", version="7")),
+        ("models:/churn@champion", Reference("churn", alias="champion")),
+        ("models:/churn/7", Reference("churn", version="7")),
+    ],
+)
+def test_versions_are_named_as_people_write_them(text, expected):
+    assert Reference.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "@champion", "churn@", "a/b", "/3"])
+def test_what_names_no_version_is_refused(text):
+    with pytest.raises(BadInput):
+        Reference.parse(text)
+
+
+def test_a_registered_version_is_found_by_number_and_by_alias(registry, version):
+    assert registry.find(Reference("churn", version="1")).version == "1"
+    assert registry.champion("churn", "champion") is None
+    registry.set_alias("churn", "champion", "1")
+    assert registry.champion("churn", "champion").version == "1"
+    assert registry.models() == ["churn"]
+    assert [each.aliases for each in registry.versions("churn")] == [("champion",)]
+
+
+def test_a_loaded_version_answers_as_the_one_that_was_registered(registry, version):
+    loaded = registry.load(version)
+    known = pd.DataFrame(customers(500, 0))
+    expected = churn_pipeline().fit(known[["age", "plan"]], known["churned"]).predict_proba(known[["age", "plan"]])
+    assert np.allclose(loaded.estimator.predict_proba(known[["age", "plan"]]), expected)
+    assert loaded.answers_with == "predict"
+    assert any(line.startswith("scikit-learn") for line in loaded.requirements)
+
+
+def test_a_version_carries_its_lineage(registry, version, now):
+    client = registry._mlflow.client
+    run = client.get_run(version.run_id)
+    assert run.data.metrics == {"holdout_log_loss": 0.5}
+    assert run.inputs.dataset_inputs[0].dataset.source_type == "feedback-loop"
+    assert run.info.status == "FINISHED"
+    assert registry.find(Reference("churn", version="1")).trained_until == now - timedelta(days=5)
+    model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    assert model.name == "churn"
+
+
+def test_the_reference_rows_stay_with_their_version(registry, version, now):
+    rows = registry.reference_rows(version)
+    assert rows.num_rows == 300
+    assert set(rows.column_names) == {"age", "plan", "churned", "prediction", "probability", "predicted_at"}
+    other = register_churn(registry, now, rows=200, reference=100, seed=5)
+    assert registry.reference_rows(other).num_rows == 100
+    assert registry.reference_rows(version).num_rows == 300
+
+
+def test_the_model_is_saved_without_code_where_that_is_possible(registry, version):
+    loaded = registry.load(version)
+    assert (loaded.path / "model.skops").exists()
+
+
+def test_what_is_not_there_is_not_found(registry, version):
+    for reference in ("churn/9", "churn@shadow", "other/1", "other"):
+        with pytest.raises(NotFound):
+            registry.find(Reference.parse(reference))
+    with pytest.raises(NotFound):
+        registry.adopt("churn", "runs:/0123456789abcdef0123456789abcdef/model")
+    with pytest.raises(NotFound):
+        registry.adopt("churn", "no/such/folder")
+
+
+def test_a_model_that_was_logged_elsewhere_is_adopted_with_its_own_reference(registry, version, now):
+    run = registry._mlflow.client.get_run(version.run_id)
+    model_id = run.outputs.model_outputs[0].model_id
+    for source in (f"runs:/{version.run_id}/churn", f"models:/{model_id}", str(registry.load(version).path)):
+        adopted = registry.adopt("copy", source)
+        assert registry.load(adopted).estimator is not None
+        assert registry.reference_rows(adopted) is None
+        registry.keep_reference(adopted, pa.table({"age": [1.0]}), now)
+        assert registry.reference_rows(adopted).num_rows == 1
+    assert len(registry.versions("copy")) == 3
+
+
+def test_a_windows_metrics_and_reports_are_in_the_versions_monitoring_run(registry, version, now, tmp_path):
+    registry.lineage.log_metrics(version, {"log_loss": 0.5}, now, now)
+    registry.lineage.log_metrics(version, {"log_loss": 0.6}, now + timedelta(days=1), now)
+    page = tmp_path / "page.html"
+    page.write_text("<p>report</p>")
+    registry.lineage.log_files(version, [page], "reports", now)
+    client = registry._mlflow.client
+    (run,) = client.search_runs([registry._mlflow.experiment_id], "tags.`feedback_loop.kind` = 'monitoring'")
+    history = client.get_metric_history(run.info.run_id, "log_loss")
+    assert [each.value for each in history] == [0.5, 0.6]
+    assert [each.path for each in client.list_artifacts(run.info.run_id, "reports")] == ["reports/page.html"]
+
+
+def test_the_users_own_mlflow_settings_are_left_alone(registry, version, tmp_path):
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    registry.load(version)
+    assert mlflow.get_tracking_uri() == before
+    assert mlflow.active_run() is None
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_registry_that_is_away_is_unavailable(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = Registry(Connection("http://127.0.0.1:1", "", tmp_path, "e"))
+    with pytest.raises(Unavailable) as caught:
+        away.find(Reference("churn"))
+    assert caught.value.service == "registry"
+    with pytest.raises(Unavailable):
+        away.champion("churn", "champion")
