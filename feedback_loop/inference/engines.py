@@ -1,0 +1,112 @@
+"""Engines: features in, outputs and answers out. Each wraps one kind of loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from feedback_loop.errors import BadInput
+from feedback_loop.schema import Column, Contract, Task, array_of, arrow_type
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model said of some rows: `outputs` by stored name for the log, `answers` for the caller."""
+
+    outputs: pa.Table
+    answers: list[Any]
+
+
+class Engine(Protocol):
+    """Scores features (columns by the model's names, in the contract's types). Thread-safe; raises BadInput."""
+
+    def score(self, features: pa.Table) -> Scored:
+        """One row of outputs and one answer per row of features."""
+        ...
+
+
+class SklearnEngine:
+    """scikit-learn's own object, without MLflow's pyfunc around it."""
+
+    def __init__(
+        self, estimator: Any, contract: Contract, *, answers_with: str = "predict", as_array: bool = False
+    ) -> None:
+        self.estimator = estimator
+        self._contract = contract
+        self._answers_with = answers_with
+        self._as_array = as_array
+
+    def score(self, features: pa.Table) -> Scored:
+        """Asks for classes and for probabilities: one can't be had from the other for every classifier."""
+        frame = feature_frame(features, self._contract)
+        inputs = frame.to_numpy() if self._as_array else frame
+        prediction = _asked(self.estimator.predict, inputs)
+        columns = [prediction]
+        probabilities = None
+        if self._contract.probabilities:
+            probabilities = _asked(self.estimator.predict_proba, inputs)
+            columns += _probability_columns(self._contract, probabilities)
+        answers = prediction if self._answers_with != "predict_proba" or probabilities is None else probabilities
+        return Scored(_outputs(self._contract, columns), answers.tolist())
+
+
+class PyfuncEngine:
+    """Anything that MLflow can load, through its `predict`; what it answers is the prediction."""
+
+    def __init__(self, predict: Callable[[pd.DataFrame], Any], contract: Contract) -> None:
+        self._predict = predict
+        self._contract = contract
+
+    def score(self, features: pa.Table) -> Scored:
+        """One value per row; a frame of several columns is logged by its first."""
+        answered = _asked(self._predict, feature_frame(features, self._contract))
+        if hasattr(answered, "iloc"):
+            plain = answered.to_dict(orient="records") if answered.ndim > 1 else answered.tolist()
+            first = answered.iloc[:, 0].tolist() if answered.ndim > 1 else plain
+        else:
+            plain = answered.tolist() if hasattr(answered, "tolist") else list(answered)
+            first = [row[0] if isinstance(row, list) else row for row in plain]
+        return Scored(_outputs(self._contract, [first]), plain)
+
+
+def feature_frame(features: pa.Table, contract: Contract) -> pd.DataFrame:
+    """Features as the pandas frame that a model was trained on: missing numbers NaN, times without a zone."""
+    columns = []
+    for column in contract.features:
+        values = features.column(column.name)
+        if pa.types.is_timestamp(values.type):
+            values = values.cast(pa.timestamp("us"))
+        columns.append(values)
+    return pa.table(columns, names=[column.name for column in contract.features]).to_pandas()
+
+
+def _asked(predict: Callable[[Any], Any], inputs: Any) -> Any:
+    try:
+        return predict(inputs)
+    except Exception as error:
+        raise BadInput.of("", f"the model refused these rows: {type(error).__name__}: {error}") from error
+
+
+def _probability_columns(contract: Contract, probabilities: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    if contract.task is Task.BINARY and contract.positive is not None:
+        return [probabilities[:, contract.classes.index(contract.positive)]]
+    return list(probabilities.T)
+
+
+def _outputs(contract: Contract, columns: list[Any]) -> pa.Table:
+    arrays = [_output(column, values) for column, values in zip(contract.outputs, columns, strict=True)]
+    return pa.table(arrays, names=[column.stored for column in contract.outputs])
+
+
+def _output(column: Column, values: Any) -> pa.Array:
+    kind = arrow_type(column.type)
+    if hasattr(values, "dtype") and values.dtype.kind in "fiub":
+        return pa.array(values).cast(kind)
+    return array_of(column.name, list(values), column.type)

@@ -1,0 +1,107 @@
+"""A loaded version ready to score: its contract worked out, its engine chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from feedback_loop.config import ModelSettings
+from feedback_loop.errors import ContractError
+from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine
+from feedback_loop.registry import LoadedModel, ModelVersion
+from feedback_loop.schema import (
+    Column,
+    ColumnType,
+    Contract,
+    Label,
+    Task,
+    as_table,
+    coerce,
+    feature_columns,
+    make_contract,
+    output_type,
+)
+
+ID = Column("prediction_id", ColumnType.STRING, required=False)
+"""The column in which a caller may give ids of its own."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One version in memory. Thread-safe."""
+
+    version: ModelVersion
+    contract: Contract
+    engine: Engine
+    loaded: LoadedModel
+
+    def rows_of(self, frame: Any, *, text: bool = False) -> pa.Table:
+        """Features, keys and ids of what a caller gave, in the contract's types; raises BadInput."""
+        wanted = (*self.contract.features, *self.contract.extra_key, ID)
+        return coerce(as_table(frame, {column.name for column in wanted}), wanted, text=text)
+
+    def score(self, rows: pa.Table) -> Scored:
+        """Scores rows of `rows_of`."""
+        return self.engine.score(rows)
+
+
+def make_scorer(loaded: LoadedModel, settings: ModelSettings) -> Scorer:
+    """Works out the contract of a loaded version and wraps it in its engine; raises ContractError."""
+    contract = contract_of(loaded, settings)
+    if loaded.estimator is None:
+        assert loaded.pyfunc is not None  # a version is loaded as the one or the other
+        return Scorer(loaded.version, contract, PyfuncEngine(loaded.pyfunc, contract), loaded)
+    engine = SklearnEngine(
+        loaded.estimator,
+        contract,
+        answers_with=loaded.answers_with,
+        as_array=not hasattr(loaded.estimator, "feature_names_in_") and _is_tensor(loaded),
+    )
+    return Scorer(loaded.version, contract, engine, loaded)
+
+
+def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
+    """The contract: features from the signature, classes from the model, the rest from the configuration."""
+    model, task = loaded.version.model, Task(settings.task)
+    classes = _classes(loaded) if task.is_classification else ()
+    return make_contract(
+        model=model,
+        task=task,
+        features=feature_columns(model, loaded.signature),
+        label=settings.label,
+        label_type=_label_type(model, task, classes, loaded),
+        key=settings.key,
+        key_types={name: ColumnType(kind) for name, kind in settings.key_types.items()},
+        classes=classes,
+        positive=settings.positive,
+        segments=settings.segments,
+        has_probabilities=hasattr(loaded.estimator, "predict_proba"),
+    )
+
+
+def _is_tensor(loaded: LoadedModel) -> bool:
+    return bool(loaded.signature) and '"tensor"' in str(loaded.signature["inputs"] if loaded.signature else "")
+
+
+def _classes(loaded: LoadedModel) -> tuple[Label, ...]:
+    known = getattr(loaded.estimator, "classes_", None)
+    return tuple(known.tolist()) if known is not None and getattr(known, "ndim", 0) == 1 else ()
+
+
+def _label_type(model: str, task: Task, classes: tuple[Label, ...], loaded: LoadedModel) -> ColumnType:
+    if task is Task.REGRESSION:
+        return ColumnType.DOUBLE
+    kinds = {bool: ColumnType.BOOLEAN, int: ColumnType.LONG, str: ColumnType.STRING}
+    if classes and type(classes[0]) in kinds:
+        return kinds[type(classes[0])]
+    from_signature = output_type(loaded.signature)
+    if from_signature in (ColumnType.BOOLEAN, ColumnType.INTEGER, ColumnType.LONG, ColumnType.STRING):
+        return from_signature
+    raise ContractError(
+        f"It can't be seen which classes {model!r} answers.",
+        cure="Log it with a signature whose output is a boolean, an integer or a string.",
+        model=model,
+        field="label",
+    )

@@ -1,0 +1,102 @@
+"""Real processes for tests: started, waited for, ended; none is left behind."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a group of its own; at the end all of the group is gone."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            list(command),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, seconds: float = 30) -> int:
+    """Sends the signal, waits, and kills whatever of the process's group is left."""
+    if process.poll() is None:
+        process.send_signal(number)
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        code = -1
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return code
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """What a power cut does: every process of the group is gone at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def call(
+    port: int, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60
+) -> tuple[int, Any, dict[str, str]]:
+    """One HTTP request; returns status, body (JSON where it is) and headers."""
+    sent = body if isinstance(body, bytes | str | None) else json.dumps(body)
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)) as connection:
+        connection.request(method, path, sent, {"content-type": "application/json", **(headers or {})})
+        response = connection.getresponse()
+        content = response.read()
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = content
+    return response.status, answer, {name.lower(): value for name, value in response.getheaders()}
+
+
+def wait_until(condition: Any, process: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> Any:
+    """Waits until the condition gives something true; fails with the log if the process ends before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if found := condition():
+                return found
+        except OSError:
+            pass
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise AssertionError(f"{process.args} is not ready:\n{log.read_text()[-3000:]}")
+
+
+@contextmanager
+def server(
+    config: Path, *arguments: str, log: Path, **environment: str
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """`feedback-loop serve churn` on a free port, ready."""
+    port = free_port()
+    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--config", str(config), "--port", str(port)]
+    with running([*command, *arguments], log, **environment) as process:
+        wait_until(lambda: call(port, "GET", "/ping")[0] == 200, process, log)
+        yield port, process

@@ -1,0 +1,192 @@
+"""Files scored in chunks: the same answers, whatever the format, resumed wherever it stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import csv
+
+from feedback_loop.errors import BadInput, NotFound, Refused
+from feedback_loop.inference import files
+from feedback_loop.store import predictions
+from tests.builders import churn_loop, customers
+
+
+@pytest.fixture
+def loop(mlflow_uri, tmp_path, clock):
+    made = churn_loop(tmp_path, clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "in.parquet"
+    pd.DataFrame(customers(2500, 3)).assign(note="kept").to_parquet(path, index=False)
+    return path
+
+
+def logged(loop):
+    return sum(predictions.count_predictions(loop.store, "churn").values())
+
+
+def test_a_file_is_scored_row_by_row_in_its_order_and_every_row_is_logged(loop, source, tmp_path):
+    target = tmp_path / "out.parquet"
+    result = loop.predict_file("churn", source, target)
+    assert (result.rows, result.logged, result.resumed_rows) == (2500, 2500, 0)
+    written, given = pq.read_table(target), pq.read_table(source)
+    assert written.column("customer").equals(given.column("customer"))
+    assert written.column("note").equals(given.column("note"))
+    scorer = loop.scorer(loop.champion("churn"))
+    expected = scorer.score(scorer.rows_of(given)).outputs
+    assert written.column("probability").to_pylist() == expected.column("probability").to_pylist()
+    assert logged(loop) == 2500
+    assert not (tmp_path / "out.parquet.parts").exists()
+
+
+def test_csv_gives_the_same_answers_as_parquet(loop, source, tmp_path):
+    as_text = tmp_path / "in.csv"
+    csv.write_csv(pq.read_table(source), as_text)
+    loop.predict_file("churn", source, tmp_path / "one.parquet")
+    loop.predict_file("churn", as_text, tmp_path / "other.csv")
+    one, other = pq.read_table(tmp_path / "one.parquet"), csv.read_csv(tmp_path / "other.csv")
+    assert other.column("probability").to_pylist() == pytest.approx(one.column("probability").to_pylist())
+    assert logged(loop) == 5000
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 100, 2499, 2500, 9999])
+def test_chunks_of_any_size_hold_every_row_once(source, chunk_rows):
+    parts = list(files._chunks(source, chunk_rows))
+    assert all(part.num_rows == chunk_rows for part in parts[:-1])
+    assert pa.concat_tables(parts).equals(pq.read_table(source))
+
+
+def test_a_target_that_is_there_is_not_overwritten_unasked(loop, source, tmp_path):
+    target = tmp_path / "out.parquet"
+    target.write_text("precious")
+    with pytest.raises(Refused, match="--overwrite"):
+        loop.predict_file("churn", source, target)
+    assert target.read_text() == "precious"
+    assert loop.predict_file("churn", source, target, overwrite=True).rows == 2500
+
+
+def test_files_that_can_not_be_read_are_refused(loop, tmp_path):
+    with pytest.raises(NotFound):
+        loop.predict_file("churn", tmp_path / "none.parquet", tmp_path / "out.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 but not really")
+    with pytest.raises(BadInput, match="can't be read"):
+        loop.predict_file("churn", tmp_path / "bad.parquet", tmp_path / "out.parquet")
+    (tmp_path / "in.xlsx").write_text("x")
+    with pytest.raises(BadInput, match=r"neither .parquet nor .csv"):
+        loop.predict_file("churn", tmp_path / "in.xlsx", tmp_path / "out.parquet")
+    pd.DataFrame(customers(3, 1)).to_parquet(tmp_path / "in.parquet")
+    with pytest.raises(BadInput, match=r"neither .parquet nor .csv"):
+        loop.predict_file("churn", tmp_path / "in.parquet", tmp_path / "out.json")
+    assert logged(loop) == 0
+
+
+def test_an_empty_file_is_refused(loop, tmp_path):
+    pd.DataFrame(customers(1, 1)).head(0).to_parquet(tmp_path / "in.parquet")
+    with pytest.raises(BadInput, match="holds no rows"):
+        loop.predict_file("churn", tmp_path / "in.parquet", tmp_path / "out.parquet")
+
+
+def test_a_bad_row_is_named_by_its_place_in_the_file_and_mending_it_goes_on(loop, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "CHUNK_ROWS", 1000)
+    rows = pd.DataFrame(customers(2500, 3)).astype({"age": "object"})
+    rows.loc[1700, "age"] = "old"
+    source = tmp_path / "in.csv"
+    rows.to_csv(source, index=False)
+    scored = []
+    with pytest.raises(BadInput, match="row 1700: age: 'old' does not fit the type double"):
+        _predict(loop, source, tmp_path, scored)
+    assert logged(loop) == 1000
+    assert scored == [1000]
+
+
+def _predict(loop, source, tmp_path, scored=None):
+    def record(scorer, rows, answered, ids, moment):
+        if scored is not None:
+            scored.append(len(ids))
+        return loop.recorder.record(scorer, rows, answered, ids, moment, source=files_source)
+
+    from feedback_loop.progress import Silent
+    from feedback_loop.schema import Source
+
+    files_source = Source.BATCH
+    return files.predict_file(
+        lambda _: loop.scorer(loop.champion("churn")),
+        source,
+        tmp_path / "out.parquet",
+        record=record,
+        now=loop.clock(),
+        progress=Silent(),
+        chunk_rows=1000,
+    )
+
+
+def test_another_file_does_not_go_on_where_the_first_stopped(loop, source, tmp_path):
+    parts = tmp_path / "out.parquet.parts"
+    parts.mkdir()
+    other = files.Job(str(source), 1, 2, "churn", "1", loop.clock().isoformat(), "seed", 1000)
+    (parts / "job.json").write_text(__import__("json").dumps(vars(other)))
+    with pytest.raises(Refused, match="parts of another job"):
+        loop.predict_file("churn", source, tmp_path / "out.parquet")
+
+
+def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, clock):
+    from tests.builders import register_churn
+
+    calls = []
+
+    def record(scorer, rows, answered, ids, moment):
+        calls.append(scorer.version.version)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return loop.recorder.record(scorer, rows, answered, ids, moment, source="batch")
+
+    from feedback_loop.progress import Silent
+    from feedback_loop.registry import Reference
+
+    def choose(version):
+        return loop.scorer(
+            loop.champion("churn") if version is None else loop.registry.find(Reference("churn", version=version))
+        )
+
+    options = {"record": record, "now": clock(), "progress": Silent(), "chunk_rows": 1000}
+    with pytest.raises(KeyboardInterrupt):
+        files.predict_file(choose, source, tmp_path / "out.parquet", **options)
+    loop.promote("churn", register_churn(loop.registry, clock(), seed=3).version)
+    result = files.predict_file(choose, source, tmp_path / "out.parquet", **options)
+    assert (result.version, result.resumed_rows, result.rows) == ("1", 1000, 2500)
+    assert set(calls) == {"1"}
+    assert logged(loop) == 2500
+
+
+@pytest.mark.parametrize("after_seconds", [0.0, 0.15, 0.4])
+def test_a_job_that_was_killed_ends_with_every_row_once(loop, tmp_path, after_seconds):
+    source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    count = 60_000
+    pd.DataFrame(customers(count, 3)).to_parquet(source, index=False)
+    command = [sys.executable, "-m", "feedback_loop", "predict", "churn", str(source), str(target), "--json"]
+    command += ["--config", str(tmp_path / "feedback_loop.toml")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    parts = tmp_path / "out.parquet.parts"
+    deadline = time.monotonic() + 60
+    while not list(parts.glob("part-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(after_seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:  # it had ended before the signal came
+        assert "is there already" in done.stdout
+    assert pq.read_table(target).column("customer").to_pylist() == list(range(count))
+    assert logged(loop) == count
+    assert len(set(pq.read_table(target).column("prediction_id").to_pylist())) == count
