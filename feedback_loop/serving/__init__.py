@@ -1,0 +1,8 @@
+"""Online inference over HTTP: protocols, batches, the versions that answer, guards."""
+
+from feedback_loop.serving.app import App
+from feedback_loop.serving.batcher import Batcher
+from feedback_loop.serving.endpoints import Endpoints, Guard, Source
+from feedback_loop.serving.server import needs_key, run_server
+
+__all__ = ["App", "Batcher", "Endpoints", "Guard", "Source", "needs_key", "run_server"]

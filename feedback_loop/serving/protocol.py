@@ -1,0 +1,120 @@
+"""MLflow's scoring protocol: request bodies into columns, answers into JSON. No pandas on the way."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+from pyarrow import csv
+
+from feedback_loop.errors import BadInput
+from feedback_loop.schema import Contract
+
+FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+"""The top-level names, one of which a JSON body has."""
+
+
+class _Split(msgspec.Struct):
+    data: list[list[Any]]
+    columns: list[str] | None = None
+
+
+class _Body(msgspec.Struct):
+    dataframe_split: _Split | None = None
+    dataframe_records: list[dict[str, Any]] | None = None
+    instances: list[Any] | None = None
+    inputs: dict[str, Any] | list[Any] | None = None
+    params: dict[str, Any] | None = None
+    prediction_ids: list[str] | None = None
+
+
+class Decoded(msgspec.Struct):
+    """The columns of a request: `is_text` says that values are text still (CSV)."""
+
+    columns: dict[str, Any]
+    is_text: bool = False
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def decode_request(body: bytes, content_type: str, contract: Contract) -> Decoded:
+    """Reads a body of `application/json` or `text/csv`; raises BadInput with what was expected."""
+    if content_type.partition(";")[0].strip().lower() == "text/csv":
+        return Decoded(_csv_columns(body), is_text=True)
+    try:
+        decoded = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput.of("body", f"is not the JSON that is expected: {error}", cure=_EXPECTED) from error
+    given = [name for name in FORMATS if getattr(decoded, name) is not None]
+    if len(given) != 1:
+        what = f"has {' and '.join(given)}" if given else "has none of the input formats"
+        raise BadInput.of("body", what, cure=_EXPECTED)
+    if decoded.params:
+        raise BadInput.of("params", "are not taken: this model's signature has none")
+    columns = _columns(decoded, contract)
+    if decoded.prediction_ids is not None:
+        columns["prediction_id"] = decoded.prediction_ids
+    return Decoded(columns)
+
+
+def encode_answer(answers: Sequence[Any], ids: Sequence[str], version: str) -> bytes:
+    """The answer's body: MLflow's `predictions`, and beside them the ids and the version that answered."""
+    return msgspec.json.encode({"predictions": answers, "prediction_ids": ids, "model_version": version})
+
+
+def encode_error(code: str, message: str, problems: Sequence[Mapping[str, object]] = ()) -> bytes:
+    """An error's body, as MLflow words it; `problems` names rows and fields."""
+    body: dict[str, object] = {"error_code": code, "message": message}
+    return msgspec.json.encode(body | ({"problems": problems} if problems else {}))
+
+
+def _columns(body: _Body, contract: Contract) -> dict[str, Any]:
+    names = [column.name for column in contract.features]
+    if body.dataframe_split is not None:
+        return _by_position(body.dataframe_split.data, body.dataframe_split.columns or names)
+    if body.dataframe_records is not None:
+        return _from_records(body.dataframe_records)
+    if body.instances is not None:
+        return _from_rows(body.instances, names)
+    if isinstance(body.inputs, dict):
+        return {name: each if isinstance(each, list) else [each] for name, each in body.inputs.items()}
+    return _from_rows(body.inputs or [], names)
+
+
+def _from_rows(rows: list[Any], names: Sequence[str]) -> dict[str, Any]:
+    if all(isinstance(row, dict) for row in rows):
+        return _from_records(rows)
+    if all(isinstance(row, list) for row in rows):
+        return _by_position(rows, names)
+    if len(names) == 1:
+        return {names[0]: rows}
+    raise BadInput.of("body", "its rows are neither objects nor lists", cure=_EXPECTED)
+
+
+def _from_records(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _by_position(rows: list[list[Any]], names: Sequence[str]) -> dict[str, Any]:
+    for number, row in enumerate(rows):
+        if len(row) != len(names):
+            raise BadInput.of("body", f"has {len(row)} values, where {len(names)} columns are named", row=number)
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _csv_columns(body: bytes) -> dict[str, Any]:
+    try:
+        names = csv.open_csv(io.BytesIO(body)).schema.names
+        options = csv.ConvertOptions(column_types={name: pa.string() for name in names})
+        table = csv.read_csv(io.BytesIO(body), convert_options=options)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise BadInput.of("body", f"is not CSV: {error}") from error
+    return {name: table.column(name) for name in table.column_names}
+
+
+_EXPECTED = f"Send one of {', '.join(FORMATS)}."

@@ -1,0 +1,269 @@
+"""The server as a real process, over real HTTP."""
+
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from feedback_loop.clock import ManualClock
+from feedback_loop.store import keys, predictions
+from feedback_loop.store.outcomes import count_outcomes
+from tests.builders import churn_loop, customers, register_churn
+from tests.integration.processes import call, end, server, wait_until
+
+RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(datetime.now(UTC))
+
+
+@pytest.fixture
+def loop(mlflow_uri, tmp_path, clock):
+    made = churn_loop(tmp_path, clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(empty_mlflow, tmp_path_factory):
+    """One loop and one server for the tests that only ask: they count what they added."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    made = churn_loop(folder, ManualClock(datetime.now(UTC)))
+    with server(folder / "feedback_loop.toml", log=folder / "server.log") as (port, _):
+        yield made, port
+    made.close()
+
+
+@pytest.fixture
+def served(shared):
+    return shared[0]
+
+
+@pytest.fixture
+def port(shared):
+    return shared[1]
+
+
+def count(loop):
+    return sum(predictions.count_predictions(loop.store, "churn").values())
+
+
+def test_every_format_is_answered_as_scikit_learn_would_and_logged(served, port):
+    import pandas as pd
+
+    before = count(served)
+    rows = pd.DataFrame(customers(5, 3))[["age", "plan"]]
+    model = served.scorer(served.champion("churn")).loaded.estimator
+    expected = model.predict(rows).tolist()
+    split = {"columns": ["age", "plan"], "data": rows.to_numpy().tolist()}
+    bodies = [
+        {"dataframe_split": split},
+        {"dataframe_records": rows.to_dict(orient="records")},
+        {"instances": rows.to_numpy().tolist()},
+        {"inputs": rows.to_dict(orient="list")},
+    ]
+    for body in bodies:
+        status, answer, _ = call(port, "POST", "/invocations", body)
+        assert (status, answer["predictions"]) == (200, expected)
+        assert len(set(answer["prediction_ids"])) == 5
+        assert answer["model_version"] == "1"
+    text = rows.to_csv(index=False)
+    status, answer, _ = call(port, "POST", "/models/churn/invocations", text, {"content-type": "text/csv"})
+    assert (status, answer["predictions"]) == (200, expected)
+    assert count(served) - before == 25
+
+
+def test_health_and_version_are_mlflows(port):
+    import mlflow
+
+    assert call(port, "GET", "/ping")[:2] == (200, b"\n")
+    assert call(port, "GET", "/health")[:2] == (200, b"\n")
+    assert call(port, "GET", "/version")[1] == f"{mlflow.__version__}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers", "status", "said"),
+    [
+        ("POST", "/invocations", b"{", {}, 400, "is not the JSON"),
+        ("POST", "/invocations", {"instances": [[1]]}, {}, 400, "row 0: body: has 1 values"),
+        ("POST", "/invocations", {"dataframe_records": [{"age": 1.0}]}, {}, 400, "plan: is missing"),
+        ("POST", "/invocations", {"dataframe_records": [{**RECORD, "age": "old"}]}, {}, 400, "does not fit the type"),
+        ("POST", "/invocations", {"dataframe_records": [{**RECORD, "age": None}]}, {}, 400, "the model refused"),
+        (
+            "POST",
+            "/invocations",
+            {"dataframe_records": [RECORD], "prediction_ids": ["x"]},
+            {},
+            400,
+            "prediction_id: 'x' is not a UUID",
+        ),
+        ("POST", "/invocations", b"x", {"content-type": "application/xml"}, 415, "content type"),
+        ("GET", "/invocations", None, {}, 405, "Use POST"),
+        ("GET", "/nothing", None, {}, 404, "There is no /nothing"),
+        ("POST", "/models/other/invocations", {}, {}, 404, "Served: churn"),
+        ("POST", "/models/churn/outcomes", b"[[]]", {}, 400, "not a list of objects"),
+        ("POST", "/models/churn/outcomes", {"outcomes": [{"churned": True}]}, {}, 400, "names no prediction"),
+    ],
+)
+def test_a_wrong_request_says_what_was_expected(served, port, method, path, body, headers, status, said):
+    before = count(served)
+    found, answer, _ = call(port, method, path, body, headers)
+    assert found == status
+    assert said in answer["message"]
+    assert answer["error_code"]
+    assert count(served) == before
+
+
+def test_too_large_a_body_is_refused_and_the_server_goes_on(loop, tmp_path):
+    settings = {"FEEDBACK_LOOP_SERVING__MAX_BODY_BYTES": "2000"}
+    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", **settings) as (port, _):
+        rows = {"dataframe_records": [RECORD] * 100}
+        status, answer, _ = call(port, "POST", "/invocations", rows)
+        assert status == 413
+        assert "2,000 bytes" in answer["message"]
+        assert call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})[0] == 200
+
+
+def test_outcomes_come_in_over_http_and_a_retry_changes_nothing(served, port):
+    record = {**RECORD, "month": "outcomes"}
+    call(port, "POST", "/invocations", {"dataframe_records": [record]})
+    before = count_outcomes(served.store, "churn")
+    body = {
+        "outcomes": [
+            {"customer": 1, "month": "outcomes", "churned": True},
+            {"customer": 2, "month": "outcomes", "churned": False},
+        ]
+    }
+    status, answer, _ = call(port, "POST", "/models/churn/outcomes", body)
+    assert (status, answer) == (200, {"received": 2, "new": 2, "corrected": 0, "unchanged": 0, "unmatched": 1})
+    assert call(port, "POST", "/models/churn/outcomes", body)[1]["unchanged"] == 2
+    after = count_outcomes(served.store, "churn")
+    assert (after[0] - before[0], after[1] - before[1]) == (2, 1)
+
+
+def test_many_callers_at_once_get_their_own_answers_and_every_row_is_there(served, port):
+    import numpy as np
+
+    ages = np.random.default_rng(0).uniform(18, 90, 200)
+    model = served.scorer(served.champion("churn")).loaded.estimator
+    import pandas as pd
+
+    expected = model.predict(pd.DataFrame({"age": ages, "plan": "pro"})).tolist()
+
+    def ask(place):
+        record = {**RECORD, "age": float(ages[place]), "customer": place, "month": "many"}
+        status, answer, _ = call(
+            port, "POST", "/invocations", {"dataframe_records": [record]}, {"x-request-id": f"r{place}"}
+        )
+        assert status == 200
+        return answer["predictions"][0], answer["prediction_ids"][0]
+
+    with ThreadPoolExecutor(16) as callers:
+        answers = list(callers.map(ask, range(200)))
+    assert [answer for answer, _ in answers] == expected
+    assert len({identifier for _, identifier in answers}) == 200
+    with served.store.read() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT customer, prediction_id, request_id, source, latency_us FROM predictions_churn "
+            "WHERE month = 'many'"
+        ).all()
+    assert {(row[0], row[1]) for row in rows} == {(place, answers[place][1]) for place in range(200)}
+    assert {row[2] for row in rows} == {f"r{place}" for place in range(200)}
+    assert {row[3] for row in rows} == {"online"}
+    assert all(row[4] > 0 for row in rows)
+
+
+def test_a_bad_request_does_not_spoil_the_ones_that_came_with_it(served, port):
+    before = count(served)
+    good = {"dataframe_records": [RECORD]}
+    bad = {"dataframe_records": [{**RECORD, "age": None}]}
+    with ThreadPoolExecutor(16) as callers:
+        statuses = list(
+            callers.map(lambda n: call(port, "POST", "/invocations", bad if n % 4 == 0 else good)[0], range(80))
+        )
+    assert statuses == [400 if place % 4 == 0 else 200 for place in range(80)]
+    assert count(served) - before == 60
+
+
+def test_a_promotion_reaches_the_server_without_a_failed_answer(loop, tmp_path, clock):
+    settings = {"FEEDBACK_LOOP_SERVING__POLL_ALIAS": "1s"}
+    log = tmp_path / "server.log"
+    with server(tmp_path / "feedback_loop.toml", log=log, **settings) as (port, process):
+        stop, seen = threading.Event(), []
+
+        def ask():
+            while not stop.is_set():
+                status, answer, _ = call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})
+                seen.append((status, answer.get("model_version")))
+
+        caller = threading.Thread(target=ask)
+        caller.start()
+        loop.promote("churn", register_churn(loop.registry, clock(), seed=4).version)
+        wait_until(lambda: (200, "2") in seen, process, log)
+        stop.set()
+        caller.join()
+    versions = [version for _, version in seen]
+    assert {status for status, _ in seen} == {200}
+    assert versions == sorted(versions)
+    by_version = predictions.count_predictions(loop.store, "churn")
+    assert by_version["1", "champion", "online"] == versions.count("1")
+    assert by_version["2", "champion", "online"] == versions.count("2")
+
+
+def test_callers_from_elsewhere_need_a_key(loop, tmp_path, clock):
+    key = keys.create_key(loop.store, "caller", clock())
+    settings = {"FEEDBACK_LOOP_SERVING__REQUIRE_KEY": "always", "FEEDBACK_LOOP_SERVING__POLL_ALIAS": "1s"}
+    log = tmp_path / "server.log"
+    with server(tmp_path / "feedback_loop.toml", log=log, **settings) as (port, process):
+        body = {"dataframe_records": [RECORD]}
+        status, answer, headers = call(port, "POST", "/invocations", body)
+        assert (status, headers["www-authenticate"]) == (401, "Bearer")
+        assert "Authorization" in answer["message"]
+        for wrong in ("Bearer nonsense", f"Basic {key}", key, f"Bearer {key}x"):
+            assert call(port, "POST", "/invocations", body, {"authorization": wrong})[0] == 401
+        right = {"authorization": f"Bearer {key}"}
+        assert call(port, "POST", "/invocations", body, right)[0] == 200
+        assert call(port, "GET", "/ping")[0] == 200
+        keys.revoke_key(loop.store, "caller", clock())
+        wait_until(lambda: call(port, "POST", "/invocations", body, right)[0] == 401, process, log)
+
+
+def test_a_request_that_is_in_flight_when_the_server_is_told_to_stop_is_answered(loop, tmp_path):
+    log = tmp_path / "server.log"
+    with server(tmp_path / "feedback_loop.toml", log=log) as (port, process):
+        rows = {"dataframe_records": [RECORD] * 20_000}
+        with ThreadPoolExecutor(1) as caller:
+            answer = caller.submit(call, port, "POST", "/invocations", rows)
+            wait_until(answer.running, process, log)
+            threading.Event().wait(0.3)
+            code = end(process)
+            assert answer.result()[0] == 200
+        assert code == 0
+    assert count(loop) == 20_000
+
+
+def test_a_server_without_a_champion_says_so_and_ends(mlflow_uri, tmp_path):
+    import subprocess
+    import sys
+
+    from tests.builders import write_config
+
+    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--config", str(write_config(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "There is no model with that alias 'churn@champion'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_time_in_answers_is_the_clocks(loop, tmp_path):
+    start = datetime(2025, 1, 1, tzinfo=UTC)
+    arguments = ("--clock-start", start.isoformat())
+    with server(tmp_path / "feedback_loop.toml", *arguments, log=tmp_path / "server.log") as (port, _):
+        call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})
+    first, _ = predictions.predicted_span(loop.store, "churn")
+    assert start <= first < start + timedelta(minutes=5)
