@@ -1,0 +1,28 @@
+"""Watching: profiles, validation, drift, reports and plots of what versions predicted."""
+
+from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
+from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
+from feedback_loop.monitoring.plots import plot_losses
+from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.reference import References, make_reference, scored_rows
+from feedback_loop.monitoring.reports import report_names, write_report
+from feedback_loop.monitoring.windows import due_windows, evaluate_window
+
+__all__ = [
+    "Floats",
+    "Profile",
+    "References",
+    "due_windows",
+    "evaluate_rows",
+    "evaluate_window",
+    "labelled_only",
+    "make_reference",
+    "plot_losses",
+    "primary_loss",
+    "profile_of_reference",
+    "report_names",
+    "row_losses",
+    "scored_rows",
+    "window_numbers",
+    "write_report",
+]
