@@ -1,0 +1,7 @@
+"""Deciding: has the model become worse, with a stated error rate, and what follows."""
+
+from feedback_loop.decisions.decide import decide
+from feedback_loop.decisions.monitors import LEAST_REFERENCE, monitored_loss
+from feedback_loop.decisions.policy import Baseline, Cohort, Reason, judge, next_step
+
+__all__ = ["LEAST_REFERENCE", "Baseline", "Cohort", "Reason", "decide", "judge", "monitored_loss", "next_step"]
