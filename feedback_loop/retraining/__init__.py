@@ -1,0 +1,18 @@
+"""A better version: rows, trials, the gate, promotion and rollback."""
+
+from feedback_loop.retraining.dataset import TrainingRows, training_rows
+from feedback_loop.retraining.gate import GateResult, non_inferiority
+from feedback_loop.retraining.promotion import promote, reconcile, rollback
+from feedback_loop.retraining.retrain import RetrainingResult, Search
+
+__all__ = [
+    "GateResult",
+    "RetrainingResult",
+    "Search",
+    "TrainingRows",
+    "non_inferiority",
+    "promote",
+    "reconcile",
+    "rollback",
+    "training_rows",
+]

@@ -1,0 +1,139 @@
+"""Trials: the champion's own pipeline, trained on several windows, compared on the newest labelled rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from feedback_loop.clock import EPOCH, floor_moment
+from feedback_loop.config import RetrainingSettings
+from feedback_loop.errors import Refused
+from feedback_loop.inference import Scorer, SklearnEngine
+from feedback_loop.monitoring import Floats
+from feedback_loop.progress import Advance
+from feedback_loop.retraining.dataset import TrainingRows
+from feedback_loop.retraining.gate import paired_difference
+from feedback_loop.store.retrainings import Trial
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows to learn from, the newest ones held out, and where the one ends and the other begins."""
+
+    learn: TrainingRows
+    holdout: TrainingRows
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The best trial: what it fitted, its losses on the held-out rows, how far back it looked (None: all)."""
+
+    trial: Trial
+    estimator: Any
+    scorer: Scorer
+    losses: Floats
+    reach: timedelta | None
+
+
+def split_newest(
+    rows: TrainingRows,
+    settings: RetrainingSettings,
+    champion_trained_until: datetime,
+    until: datetime,
+    window: timedelta,
+) -> Split:
+    """Holds the newest share of the last three `recent` spans out, and nothing that the champion has learned from.
+
+    Whole windows are held out, up to `until` (the end of one). Raises Refused where that leaves too few rows to
+    compare or to learn from.
+    """
+    if not len(rows):
+        raise Refused(
+            "There are no labelled predictions to learn from.", cure="Load outcomes: feedback-loop outcomes load."
+        )
+    lately = np.sort(rows.between(until - 3 * settings.recent, until).times)
+    begins = _moment(lately[int(len(lately) * (1 - settings.holdout))]) if len(lately) else until
+    at = max(floor_moment(begins, window), champion_trained_until)
+    split = Split(rows.between(EPOCH, at), rows.between(at, until), at)
+    for part, what in (
+        (split.holdout, "newer than what the champion has learned from"),
+        (split.learn, "to learn from"),
+    ):
+        if len(part) < settings.min_rows:
+            raise Refused(
+                f"{len(part):,} labelled rows are {what}; {settings.min_rows:,} are needed.",
+                cure="Wait for more outcomes, or lower retraining.min_rows.",
+            )
+    return split
+
+
+def reaches(settings: RetrainingSettings) -> dict[str, timedelta | None]:
+    """The windows that are tried: how far back each looks."""
+    return {"recent": settings.recent, "3x recent": 3 * settings.recent, "all": None}
+
+
+def try_windows(
+    champion: Scorer, estimator: Any, split: Split, settings: RetrainingSettings, loss: str, advance: Advance
+) -> tuple[Candidate, Sequence[Trial]]:
+    """Fits the estimator once per window and scores each on the held-out rows; returns the best, and all.
+
+    A trial that fails is recorded with its cause and does not stop the others. Raises Refused if none succeeded.
+    """
+    trials: list[Trial] = []
+    tried: list[Candidate] = []
+    for name, reach in reaches(settings).items():
+        start = split.at - reach if reach is not None else EPOCH
+        rows = split.learn.between(start, split.at)
+        trial = Trial(name, max(start, _moment(split.learn.times.min())), split.at, len(rows), None)
+        advance(1)
+        if len(rows) < settings.min_rows or any(len(rows) == each.trial.rows for each in tried):
+            cause = "too few rows" if len(rows) < settings.min_rows else "the same rows as another trial"
+            trials.append(replace(trial, cause=cause))
+            continue
+        try:
+            fitted = rows.fitted(estimator)
+            scorer = rescored(champion, fitted)
+            losses = split.holdout.losses(scorer, loss)
+        except Exception as error:  # noqa: BLE001 (training is foreign code: its failure is a result)
+            trials.append(replace(trial, cause=f"{type(error).__name__}: {error}"))
+            continue
+        trials.append(replace(trial, loss=float(losses.mean())))
+        tried.append(Candidate(trials[-1], fitted, scorer, losses, reach))
+    if not tried:
+        causes = "; ".join(f"{trial.name}: {trial.cause}" for trial in trials)
+        raise Refused(f"No trial succeeded: {causes}.", cure="See what the pipeline raises on these rows.")
+    best = choose(tried, split.holdout.times)
+    chosen = replace(best.trial, chosen=True)
+    return replace(best, trial=chosen), [chosen if each is best.trial else each for each in trials]
+
+
+def choose(tried: Sequence[Candidate], times: npt.NDArray[np.datetime64]) -> Candidate:
+    """The trial with the most rows among those that are not worse than the best by more than one standard error.
+
+    The one-standard-error rule (Breiman et al. 1984, section 3.4.3): a few weeks can't tell good from lucky, and
+    more data is the safer choice where they do not.
+    """
+    best = min(tried, key=lambda each: float(each.losses.mean()))
+    close = []
+    for each in tried:
+        paired = paired_difference(each.losses, best.losses, times)
+        if each is best or paired.mean <= paired.standard_error < float("inf"):
+            close.append(each)
+    return max(close, key=lambda each: each.trial.rows)
+
+
+def rescored(scorer: Scorer, estimator: Any) -> Scorer:
+    """The same contract and version, another estimator: what a candidate is before it is registered."""
+    engine = SklearnEngine(estimator, scorer.contract, answers_with=scorer.loaded.answers_with)
+    return replace(scorer, engine=engine)
+
+
+def _moment(time: np.datetime64) -> datetime:
+    moment: datetime = time.astype("datetime64[us]").item()
+    return moment.replace(tzinfo=UTC)
