@@ -1,0 +1,86 @@
+"""Alerts on their way: each attempt is on record, a failed one is tried again later, and none stops anything."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from feedback_loop.config import AlertSettings
+from feedback_loop.store import Store
+from feedback_loop.store.verdicts import Alert, due_alerts, save_attempt
+
+LOG = "log"
+"""The route that is always there: the structured log."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of the alerts that were due."""
+
+    sent: int = 0
+    failed: int = 0
+    given_up: int = 0
+
+
+def route_names(settings: AlertSettings) -> tuple[str, ...]:
+    """The routes that every incident is told on."""
+    return (LOG, *sorted(settings.routes))
+
+
+def deliver_alerts(store: Store, settings: AlertSettings, now: datetime) -> Delivery:
+    """Tries every alert that is due; the waiting time doubles with each failure, up to `attempts`."""
+    counts = {"sent": 0, "failed": 0, "given_up": 0}
+    for alert in due_alerts(store, now):
+        cause = _send(alert, settings.routes)
+        attempts = alert.attempts + 1
+        if cause is None:
+            save_attempt(store, replace(alert, state="sent", attempts=attempts, cause=None), sent_at=now)
+            counts["sent"] += 1
+            continue
+        is_last = attempts >= settings.attempts
+        tried = replace(
+            alert,
+            state="given_up" if is_last else "pending",
+            attempts=attempts,
+            next_attempt_at=now + settings.backoff * 2 ** (attempts - 1),
+            cause=cause,
+        )
+        save_attempt(store, tried, sent_at=None)
+        _log.warning("alert not sent", route=alert.route, incident=alert.incident_id, attempts=attempts, cause=cause)
+        counts["given_up" if is_last else "failed"] += 1
+    return Delivery(**counts)
+
+
+def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:
+    """None if it went out, else why it did not."""
+    if alert.route == LOG:
+        _log.error("incident", incident=alert.incident_id, title=alert.title, body=alert.body)
+        return None
+    if alert.route not in routes:
+        return f"there is no route {alert.route!r} in the configuration any more"
+    import apprise
+
+    messenger = apprise.Apprise()
+    if not messenger.add(routes[alert.route]):
+        return f"the URL of the route {alert.route!r} is none that Apprise knows"
+    with apprise.LogCapture(level=logging.WARNING) as said:
+        if messenger.notify(body=alert.body, title=alert.title, notify_type=apprise.NotifyType.FAILURE):
+            return None
+        lines = [line for line in said.getvalue().splitlines() if line.strip()]
+    return _without_secrets(lines[-1] if lines else "the route did not take it", routes[alert.route])
+
+
+def _without_secrets(text: str, url: str) -> str:
+    """The route's URL holds its credentials: they go into no table and no log."""
+    for part in sorted(
+        {url, *url.replace("?", "/").replace("@", "/").replace(":", "/").split("/")}, key=len, reverse=True
+    ):
+        if len(part) > 3:
+            text = text.replace(part, "…")
+    return text[:300]

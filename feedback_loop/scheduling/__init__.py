@@ -1,0 +1,7 @@
+"""When things run: schedules, leases, the ledger of runs, catching up."""
+
+from feedback_loop.scheduling.runner import Job, Outcome, Runner
+from feedback_loop.scheduling.scheduler import Chain, Scheduler
+from feedback_loop.scheduling.triggers import last_due, parse_schedule
+
+__all__ = ["Chain", "Job", "Outcome", "Runner", "Scheduler", "last_due", "parse_schedule"]

@@ -1,0 +1,112 @@
+"""Alerts over real HTTP: sent once, tried again, given up, and never with a secret in them."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from feedback_loop.alerts import deliver_alerts, route_names
+from feedback_loop.alerts.delivery import Delivery
+from feedback_loop.clock import Window
+from feedback_loop.config import AlertSettings
+from feedback_loop.store import verdicts
+from feedback_loop.store.verdicts import State, Verdict
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def receiver():
+    """An HTTP endpoint that keeps what it is sent and answers as it is told."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            self.server.received.append(json.loads(body))
+            self.send_response(self.server.status)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.received, server.status = [], 200
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def routes(receiver):
+    return AlertSettings(routes={"ops": f"json://127.0.0.1:{receiver.server_port}/s3cr3t-t0ken"}, attempts=3)
+
+
+@pytest.fixture
+def incident(sqlite_store, routes):
+    window = Window(START - timedelta(days=1), START)
+    verdict = Verdict("churn", "1", START, window, State.DEGRADED, "brier 0.1 → 0.3", {}, {"state": None})
+    return verdicts.record_verdict(sqlite_store, verdict, route_names(routes))[1]
+
+
+def alerts(store, incident):
+    return {alert.route: alert for alert in verdicts.load_alerts(store, [incident.incident_id])}
+
+
+def test_an_incident_is_told_once_on_every_route_and_in_the_log(sqlite_store, routes, receiver, incident):
+    assert deliver_alerts(sqlite_store, routes, START) == Delivery(sent=2)
+    assert deliver_alerts(sqlite_store, routes, START + MINUTE) == Delivery()
+    (message,) = receiver.received
+    assert message["title"] == "churn version 1 has become worse"
+    assert message["message"] == "brier 0.1 → 0.3"
+    assert {alert.state for alert in alerts(sqlite_store, incident).values()} == {"sent"}
+
+
+def test_a_route_that_fails_is_tried_again_ever_later_and_does_not_stop_the_others(
+    sqlite_store, routes, receiver, incident
+):
+    receiver.status = 503
+    assert deliver_alerts(sqlite_store, routes, START) == Delivery(sent=1, failed=1)
+    alert = alerts(sqlite_store, incident)["ops"]
+    assert (alert.attempts, alert.next_attempt_at) == (1, START + MINUTE)
+    assert "503" in alert.cause
+    assert deliver_alerts(sqlite_store, routes, START + MINUTE / 2) == Delivery()
+    deliver_alerts(sqlite_store, routes, START + MINUTE)
+    assert alerts(sqlite_store, incident)["ops"].next_attempt_at == START + 3 * MINUTE
+    receiver.status = 200
+    assert deliver_alerts(sqlite_store, routes, START + 3 * MINUTE) == Delivery(sent=1)
+    assert alerts(sqlite_store, incident)["ops"].state == "sent"
+
+
+def test_a_route_that_never_answers_is_given_up_and_stays_visible(sqlite_store, routes, receiver, incident):
+    receiver.status = 500
+    found = [deliver_alerts(sqlite_store, routes, START + step * timedelta(hours=1)) for step in range(4)]
+    assert found[2:] == [Delivery(given_up=1), Delivery()]
+    assert alerts(sqlite_store, incident)["ops"].state == "given_up"
+
+
+def test_no_secret_of_a_route_is_stored(sqlite_store, receiver, incident, routes):
+    away = AlertSettings(routes={"ops": "json://user:pa55word@127.0.0.1:1/s3cr3t-t0ken"})
+    deliver_alerts(sqlite_store, away, START)
+    with sqlite_store.read() as connection:
+        rows = connection.exec_driver_sql("SELECT * FROM alerts").all()
+    everything = str(rows)
+    assert "s3cr3t-t0ken" not in everything
+    assert "pa55word" not in everything
+    assert alerts(sqlite_store, incident)["ops"].cause
+
+
+@pytest.mark.parametrize("url", ["nonsense", "unknown://somewhere"])
+def test_a_route_that_can_not_be_read_is_a_recorded_failure(sqlite_store, incident, url):
+    assert deliver_alerts(sqlite_store, AlertSettings(routes={"ops": url}), START) == Delivery(sent=1, failed=1)
+    assert "none that Apprise knows" in alerts(sqlite_store, incident)["ops"].cause
+
+
+def test_a_route_that_was_removed_is_a_recorded_failure(sqlite_store, incident):
+    deliver_alerts(sqlite_store, AlertSettings(), START)
+    assert "no route 'ops'" in alerts(sqlite_store, incident)["ops"].cause
