@@ -1,0 +1,5 @@
+"""`python -m feedback_loop`: the command line."""
+
+from feedback_loop.cli import main
+
+main()

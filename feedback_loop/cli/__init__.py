@@ -1,0 +1,57 @@
+"""The command line: one module per group of commands, each a thin layer over `FeedbackLoop`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from feedback_loop.cli import (
+    db,
+    demo,
+    init,
+    keys,
+    models,
+    monitor,
+    outcomes,
+    predict,
+    retrain,
+    scheduler,
+    serve,
+    status,
+)
+from feedback_loop.cli.output import fail
+from feedback_loop.errors import FeedbackLoopError
+
+app = typer.Typer(
+    name="feedback-loop",
+    help="Closes the loop a deployed MLflow model leaves open: log, join, judge, retrain, promote, roll back.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+app.command("init")(init.init)
+app.command("demo")(demo.demo)
+app.command("serve")(serve.serve)
+app.command("predict")(predict.predict)
+app.add_typer(outcomes.app, name="outcomes")
+app.command("evaluate")(monitor.evaluate)
+app.command("report")(monitor.report)
+app.command("decide")(monitor.decide)
+app.command("retrain")(retrain.retrain)
+app.add_typer(models.app, name="models")
+app.command("scheduler")(scheduler.scheduler)
+app.add_typer(db.app, name="db")
+app.add_typer(keys.app, name="keys")
+app.command("status")(status.status)
+app.command("doctor")(status.doctor)
+
+
+def main() -> None:
+    """The console script: exit code 0 done, 1 refused or failed (with cause and cure), 2 bad usage."""
+    try:
+        app()
+    except FeedbackLoopError as error:
+        sys.exit(fail(error, as_json="--json" in sys.argv))

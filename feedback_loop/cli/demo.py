@@ -1,0 +1,31 @@
+"""`feedback-loop demo`: the loop closes on real flights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feedback_loop.cli.output import JsonOption, configure_logging, emit
+
+
+def demo(
+    months: Annotated[int, typer.Option(min=1, max=11, help="How many months to play, from February 2013.")] = 11,
+    fast: Annotated[bool, typer.Option("--fast", help="Fewer flights and reports, for the impatient.")] = False,
+    seed: Annotated[int, typer.Option(help="What is random depends on this only.")] = 0,
+    folder: Annotated[Path, typer.Option(help="Where everything is left; an earlier demo there is replaced.")] = Path(
+        "demo"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Plays 2013's flights out of New York: predicts, learns what happened, judges, retrains, promotes."""
+    import sys
+
+    from feedback_loop.demo import DemoOptions, Screen, closing_words, fresh_folder, play
+
+    options = DemoOptions(folder=folder, months=months, fast=fast, seed=seed)
+    with (fresh_folder(options) / "log.jsonl").open("a") as log:
+        configure_logging(log)
+        result = play(options, Screen(live=not as_json and sys.stderr.isatty()))
+    emit(result, as_json=as_json, words=lambda result: closing_words(result, folder))

@@ -1,0 +1,154 @@
+"""`feedback-loop init`: a commented configuration from a registered model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feedback_loop.cli.output import JsonOption, emit
+from feedback_loop.errors import BadInput, Refused
+
+if TYPE_CHECKING:
+    from feedback_loop.registry import LoadedModel
+
+TEMPLATE = """\
+# How feedback-loop runs. Every value can be overridden by a variable, such as FEEDBACK_LOOP_STORE__URL.
+# Relative paths start from this file's folder. A setting that does not exist is an error, never ignored.
+
+[store]
+url = {store_url}                # or postgresql://user@host/name
+
+[registry]
+tracking_uri = {tracking_uri}    # an MLflow server, or its database
+
+[serving]
+host = "127.0.0.1"               # on any other address callers need a key: feedback-loop keys create
+port = 5001
+
+[alerts]
+# routes = {{ ops = "slack://…" }}  # any Apprise URL; the log is told in any case
+
+[models.{name}]
+task = {task}                    # binary | multiclass | regression
+label = {label}                  # the outcome's column
+key = {key}                      # the columns by which outcomes find their prediction
+segments = {segments}            # columns whose values are looked at one by one
+maturity = "1d"                  # after this a prediction has had its chance of an outcome
+window = "1d"                    # what is evaluated and judged at a time
+{positive}
+[models.{name}.policy]
+alpha = 0.05                     # the probability of any false retraining, for ever
+mode = "act"                     # observe | propose | act
+cooldown = "14d"                 # between retrainings, at least
+refresh = "28d"                  # a retraining without an alarm after this long; or "never"
+
+[models.{name}.schedule]
+cycle = "1d"                     # or a cron line in UTC: "0 4 * * *"
+report = "0 6 1 * *"
+"""
+
+
+def init(
+    model: Annotated[str, typer.Option(help="The registered model: name, name@alias or name/version.")],
+    task: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
+    label: Annotated[str | None, typer.Option(help="The name of the outcome's column.")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="A column of the key; repeat it for several.")] = None,
+    segment: Annotated[list[str] | None, typer.Option(help="A column whose values are segments; repeatable.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The positive class of a binary task.")] = None,
+    tracking_uri: Annotated[str, typer.Option(help="The MLflow server or database.")] = "sqlite:///mlflow.db",
+    store_url: Annotated[str, typer.Option(help="The database for predictions.")] = "sqlite:///feedback_loop.db",
+    output: Annotated[Path, typer.Option(help="The file to write.")] = Path("feedback_loop.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Writes a commented feedback_loop.toml for a registered model; asks for what is not given."""
+    if output.exists() and not force:
+        raise Refused(f"{output} is there already.", cure="Give another --output, or --force.")
+    loaded = _load(model, tracking_uri, output)
+    features = _features(loaded)
+    task = task or _asked("What is predicted (binary, multiclass, regression)?", _guess(loaded), "--task")
+    label = label or _asked("What is the outcome's column called?", None, "--label")
+    if key is None:
+        said = _asked("By which columns do outcomes find their prediction (comma; empty: by its id)?", "", "--key")
+        key = [name.strip() for name in said.split(",") if name.strip()]
+    text = _render(loaded.version.model, task, label, key, segment or [], positive, tracking_uri, store_url)
+    _check(text, loaded, output)
+    output.write_text(text)
+    plain = {"written": str(output), "model": loaded.version.model, "version": loaded.version.version}
+    emit({**plain, "features": features}, as_json=as_json, words=_words)
+
+
+def _load(model: str, tracking_uri: str, output: Path) -> LoadedModel:
+    from feedback_loop.config import RegistrySettings, Settings
+    from feedback_loop.registry import Reference, Registry
+
+    settings = Settings(registry=RegistrySettings(tracking_uri=tracking_uri), home=output.absolute().parent)
+    registry = Registry.of(settings)
+    return registry.load(registry.find(Reference.parse(model)))
+
+
+def _features(loaded: LoadedModel) -> list[str]:
+    from feedback_loop.schema import feature_columns
+
+    return [f"{each.name} ({each.type})" for each in feature_columns(loaded.version.model, loaded.signature)]
+
+
+def _guess(loaded: LoadedModel) -> str:
+    classes = getattr(loaded.estimator, "classes_", None)
+    if classes is None:
+        return "regression"
+    return "binary" if len(classes) == 2 else "multiclass"
+
+
+def _asked(question: str, default: str | None, option: str) -> str:
+    if not sys.stdin.isatty():
+        raise BadInput.of(option, "is missing", cure="Nobody can be asked here: give it as an option.")
+    answer: str = typer.prompt(question, default=default, show_default=bool(default))
+    return answer.strip()
+
+
+def _render(
+    name: str,
+    task: str,
+    label: str,
+    key: list[str],
+    segments: list[str],
+    positive: str | None,
+    tracking_uri: str,
+    store_url: str,
+) -> str:
+    quoted = json.dumps  # TOML's basic strings and arrays of them are JSON's
+    return TEMPLATE.format(
+        name=name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else quoted(name),
+        store_url=quoted(store_url),
+        tracking_uri=quoted(tracking_uri),
+        task=quoted(task),
+        label=quoted(label),
+        key=quoted(key),
+        segments=quoted(segments),
+        positive=f"positive = {quoted(positive)}\n" if positive is not None else "",
+    )
+
+
+def _check(text: str, loaded: LoadedModel, output: Path) -> None:
+    """What is written is what would be read: a wrong answer is refused here, and nothing is written."""
+    import tempfile
+
+    from feedback_loop.config import load_settings
+    from feedback_loop.inference import contract_of
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / output.name
+        path.write_text(text)
+        contract_of(loaded, load_settings(path).model(loaded.version.model))
+
+
+def _words(made: dict[str, Any]) -> str:
+    return (
+        f"{made['written']} is written for {made['model']} version {made['version']}, which takes "
+        f"{', '.join(made['features'])}.\nNext: feedback-loop doctor, then feedback-loop serve {made['model']}"
+    )

@@ -1,0 +1,45 @@
+"""`feedback-loop keys`: who may call the server."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop, table
+from feedback_loop.clock import format_moment
+
+app = typer.Typer(help="API keys: who may call the server.", no_args_is_help=True)
+NameArgument = Annotated[str, typer.Argument(help="What the key is for; to know it again in the list.")]
+
+
+@app.command("create")
+def create(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Makes a key and prints it: it can't be seen again."""
+    from feedback_loop.store import keys
+
+    loop = open_loop(config, as_json=as_json)
+    key = keys.create_key(loop.store, name, loop.clock())
+    emit({"name": name, "key": key}, as_json=as_json, words=lambda made: str(made["key"]))
+
+
+@app.command("list")
+def list_keys(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Lists the keys by name."""
+    from feedback_loop.store import keys
+
+    rows = [asdict(each) for each in keys.load_keys(open_loop(config, as_json=as_json).store)]
+    for row in rows:
+        row.update({name: format_moment(row[name]) if row[name] else None for name in ("created_at", "revoked_at")})
+    emit(rows, as_json=as_json, words=lambda rows: table(rows, "There are no keys."))
+
+
+@app.command("revoke")
+def revoke(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Ends a key's validity; servers notice within serving.poll_alias."""
+    from feedback_loop.store import keys
+
+    loop = open_loop(config, as_json=as_json)
+    keys.revoke_key(loop.store, name, loop.clock())
+    emit({"name": name, "revoked": True}, as_json=as_json, words=lambda done: f"The key {done['name']} is revoked.")

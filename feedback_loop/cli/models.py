@@ -1,0 +1,113 @@
+"""`feedback-loop models`: versions in the registry."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.clock import format_moment
+
+app = typer.Typer(help="Versions in the registry: list, register, promote, roll back.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_models(
+    model: Annotated[str | None, typer.Argument(help="Only this model's versions.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists registered models and their versions, newest last."""
+    loop = open_loop(config, as_json=as_json)
+    rows = [
+        {
+            "model": each.model,
+            "version": each.version,
+            "aliases": ", ".join(each.aliases),
+            "registered": format_moment(each.created_at),
+            "trained_until": format_moment(each.trained_until),
+            "run": each.run_id,
+        }
+        for name in ([model] if model else loop.registry.models())
+        for each in loop.registry.versions(name)
+    ]
+    emit(rows, as_json=as_json, words=lambda rows: table(rows, "No model is registered."))
+
+
+@app.command("register")
+def register(
+    model: ModelArgument,
+    source: Annotated[
+        str, typer.Option("--from", help="Where it was logged: runs:/…/model, models:/m-… or a folder.")
+    ],
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Parquet or CSV of rows it has not seen in training, with features and label."),
+    ] = None,
+    promote: Annotated[bool, typer.Option("--promote", help="Make it the champion at once.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Makes a new version of a model that was logged elsewhere."""
+    from feedback_loop.outcomes import read_outcomes
+
+    loop = open_loop(config, as_json=as_json)
+    rows, is_text = read_outcomes(reference) if reference is not None else (None, False)
+    version = loop.register(model, source, reference=rows, text=is_text)
+    if promote:
+        loop.promote(model, version.version)
+    plain = {"model": model, "version": version.version, "promoted": promote}
+    emit(plain, as_json=as_json, words=lambda made: f"{made['model']} version {made['version']} is registered.")
+
+
+@app.command("promote")
+def promote(
+    model: ModelArgument,
+    version: Annotated[str, typer.Argument(help="The version's number.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Makes a version the champion."""
+    done = open_loop(config, as_json=as_json).promote(model, version, reason=reason)
+    emit(asdict(done), as_json=as_json, words=_promotion_words)
+
+
+@app.command("rollback")
+def rollback(
+    model: ModelArgument,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Makes the champion before this one the champion again."""
+    done = open_loop(config, as_json=as_json).rollback(model, reason=reason)
+    emit(asdict(done), as_json=as_json, words=_promotion_words)
+
+
+@app.command("history")
+def history(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Lists a model's promotions and rollbacks, oldest first."""
+    from feedback_loop.store import retrainings
+
+    loop = open_loop(config, as_json=as_json)
+    rows = [
+        {
+            "at": format_moment(each.done_at or each.intended_at),
+            "kind": each.kind,
+            "from": each.from_version,
+            "to": each.to_version,
+            "state": each.state,
+            "reason": each.reason,
+        }
+        for each in retrainings.load_promotions(loop.store, model)
+    ]
+    emit(rows, as_json=as_json, words=lambda rows: table(rows, "Nothing was promoted yet."))
+
+
+def _promotion_words(done: dict[str, Any]) -> str:
+    before = f" (before: version {done['from_version']})" if done["from_version"] else ""
+    return f"Version {done['to_version']} is the champion of {done['model']}{before}."

@@ -1,0 +1,120 @@
+"""`feedback-loop evaluate`, `report`, `decide`: how the model does, shown and judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.clock import Window, format_moment, parse_moment
+from feedback_loop.errors import BadInput
+
+if TYPE_CHECKING:
+    from feedback_loop.store.evaluations import Evaluation
+
+FromOption = Annotated[str | None, typer.Option("--from", help="Start of the window, ISO 8601 (UTC if bare).")]
+ToOption = Annotated[str | None, typer.Option("--to", help="End of the window (not part of it).")]
+
+
+def evaluate(
+    model: ModelArgument,
+    start: FromOption = None,
+    end: ToOption = None,
+    as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Computes validation, coverage and drift of a window (default: of every window that is due)."""
+    window = _window(start, end)
+    moment = parse_moment(as_of) if as_of else None
+    found = open_loop(config, as_json=as_json).evaluate(model, window, moment)
+    rows = [_evaluation(each) for each in found]
+    emit(rows, as_json=as_json, words=lambda rows: table([_short(row) for row in rows], "No window is due."))
+
+
+def report(
+    model: ModelArgument,
+    start: FromOption = None,
+    end: ToOption = None,
+    month: Annotated[str | None, typer.Option(help="A whole month instead: 2026-05.")] = None,
+    lists: Annotated[bool, typer.Option("--list", help="Only list the reports that are there.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Writes Evidently's reports of drift and validation (HTML and JSON), and keeps them in MLflow."""
+    from feedback_loop.monitoring import report_names
+
+    loop = open_loop(config, as_json=as_json)
+    if lists:
+        found = [str(path) for path in report_names(loop.reports)]
+        emit(found, as_json=as_json, words=lambda paths: "\n".join(paths) or "There are no reports yet.")
+        return
+    window = _month(month) if month else _window(start, end)
+    if window is None:
+        raise BadInput.of("window", "is missing", cure="Give --month, or --from and --to.")
+    name = month or f"{format_moment(window.start)}_{format_moment(window.end)}".replace(":", "")
+    paths = [str(path) for path in loop.report(model, window, name)]
+    emit(paths, as_json=as_json, words="\n".join)
+
+
+def decide(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Judges what has matured since the last verdict: ok, warning, degraded or insufficient_data."""
+    verdict = open_loop(config, as_json=as_json).decide(model)
+    plain: dict[str, Any] | None = None
+    if verdict is not None:
+        plain = {
+            "model": verdict.model,
+            "version": verdict.version,
+            "state": str(verdict.state),
+            "summary": verdict.summary,
+            "window": [format_moment(verdict.window.start), format_moment(verdict.window.end)],
+            "evidence": verdict.evidence,
+        }
+    emit(plain, as_json=as_json, words=_verdict_words)
+
+
+def _verdict_words(verdict: dict[str, Any] | None) -> str:
+    if verdict is None:
+        return "Nothing has matured since the last verdict."
+    return f"{verdict['state']}: {verdict['summary']}"
+
+
+def _evaluation(found: Evaluation) -> dict[str, Any]:
+    return {
+        "window": [format_moment(found.window.start), format_moment(found.window.end)],
+        "as_of": format_moment(found.as_of),
+        "version": found.version,
+        "matured": found.matured,
+        "predictions": found.predictions,
+        "labelled": found.labelled,
+        "coverage": found.coverage,
+        "metrics": [vars(each) for each in found.metrics],
+        "drift": [vars(each) for each in found.drift],
+        "drifted_share": found.drifted_share,
+    }
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    overall = {each["metric"]: f"{each['value']:.4f}" for each in row["metrics"] if not each["segment"]}
+    return {
+        "window": " – ".join(row["window"]),
+        "version": row["version"] or "–",
+        "predictions": f"{row['predictions']:,}",
+        "coverage": "–" if row["coverage"] is None else f"{row['coverage']:.1%}",
+        "matured": "yes" if row["matured"] else "not yet",
+        "drifted": "–" if row["drifted_share"] is None else f"{row['drifted_share']:.0%}",
+        "metrics": ", ".join(f"{name} {value}" for name, value in list(overall.items())[:4]),
+    }
+
+
+def _window(start: str | None, end: str | None) -> Window | None:
+    if (start is None) != (end is None):
+        raise BadInput.of("window", "has only one end", cure="Give both --from and --to, or neither.")
+    return Window(parse_moment(start), parse_moment(end)) if start is not None and end is not None else None
+
+
+def _month(text: str) -> Window:
+    start = parse_moment(f"{text}-01")
+    following = (start.year + start.month // 12, start.month % 12 + 1)
+    return Window(start, start.replace(year=following[0], month=following[1]))

@@ -1,0 +1,105 @@
+"""What commands have in common: their options, how they open the loop, how they print and how they fail."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from feedback_loop.clock import format_moment
+from feedback_loop.errors import BadInput, FeedbackLoopError
+
+if TYPE_CHECKING:
+    from feedback_loop.loop import FeedbackLoop
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="The configuration file.", show_default="./feedback_loop.toml"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of words for people.")]
+ModelArgument = Annotated[str, typer.Argument(help="The model's name in the configuration.")]
+VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias or name/version.")]
+
+
+def open_loop(config: Path | None, *, as_json: bool, **options: Any) -> FeedbackLoop:
+    """The loop of the configuration; with a progress bar where a person looks."""
+    from feedback_loop.loop import FeedbackLoop
+    from feedback_loop.progress import Bar, Silent
+
+    configure_logging()
+    progress = Silent() if as_json or not sys.stderr.isatty() else Bar()
+    return FeedbackLoop.open(config, progress=progress, **options)
+
+
+def emit(value: Any, *, as_json: bool, words: Callable[[Any], str]) -> None:
+    """Prints a result: as one JSON value, or as `words` makes of it."""
+    print(json.dumps(value, default=_plain, allow_nan=False) if as_json else words(value))
+
+
+def fail(error: FeedbackLoopError, *, as_json: bool) -> int:
+    """Prints an error, cause and cure, and returns the exit code."""
+    if as_json:
+        problem: dict[str, Any] = {"error": error.cause, "cure": error.cure}
+        if isinstance(error, BadInput):
+            problem["problems"] = [vars(each) for each in error.problems]
+        print(json.dumps(problem))
+    else:
+        print(f"feedback-loop: {error}", file=sys.stderr)
+    return 1
+
+
+def table(rows: list[dict[str, Any]], empty: str) -> str:
+    """Rows as a plain table with the first row's keys as its head."""
+    if not rows:
+        return empty
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        drawn.add_column(name, overflow="fold")
+    for row in rows:
+        drawn.add_row(*("" if value is None else str(value) for value in row.values()))
+    text = StringIO()
+    Console(file=text, width=_width(), force_terminal=sys.stdout.isatty()).print(drawn)
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+
+
+def configure_logging(stream: TextIO | None = None) -> None:
+    """Structured logs go to standard error (or that stream): words for a terminal, JSON lines for a collector."""
+    import structlog
+
+    stream = stream or sys.stderr
+    renderer: Any = structlog.processors.JSONRenderer()
+    if stream.isatty():
+        renderer = structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+    )
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((140, 40)).columns
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return format_moment(value)
+    return str(value)

@@ -1,0 +1,80 @@
+"""`feedback-loop status` and `doctor`: the whole loop at a glance, and whether it can work at all."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop
+
+
+def status(
+    model: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Shows every model's champion, rows, outcomes, verdict, incident, retrainings and failed jobs."""
+    from feedback_loop.status import loop_status
+
+    loop = open_loop(config, as_json=as_json)
+    if model:
+        loop.settings.model(model)
+    state = loop_status(loop)
+    if model:
+        state["models"] = {model: state["models"][model]}
+    emit(state, as_json=as_json, words=_words)
+
+
+def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Checks configuration, database, registry, models and disk; exit code 1 if anything is amiss."""
+    from feedback_loop.config import load_settings
+    from feedback_loop.loop import FeedbackLoop
+    from feedback_loop.status import diagnose
+
+    checks = [asdict(check) for check in diagnose(FeedbackLoop(load_settings(config)))]
+    emit(checks, as_json=as_json, words=_check_words)
+    if not all(check["ok"] for check in checks):
+        raise typer.Exit(1)
+
+
+def _check_words(checks: list[dict[str, Any]]) -> str:
+    return "\n".join(
+        f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']}: {check['detail']} {check['cure']}".rstrip()
+        for check in checks
+    )
+
+
+def _words(state: dict[str, Any]) -> str:
+    lines = [f"store {state['store']}, registry {state['registry']}, now {state['now']}"]
+    for name, model in state["models"].items():
+        lines += ["", name, *(f"  {line}" for line in _model_lines(model))]
+    return "\n".join(lines)
+
+
+def _model_lines(model: dict[str, Any]) -> list[str]:
+    predicted = f", {model['predicted'][0]} – {model['predicted'][1]}" if model["predicted"] else ""
+    lines = [
+        f"champion      version {model['champion']}" if model["champion"] else "champion      none yet",
+        f"predictions   {model['predictions']:,}{predicted}",
+        f"outcomes      {model['outcomes']:,}, of which {model['unmatched_outcomes']:,} match no prediction",
+    ]
+    if evaluation := model["evaluation"]:
+        coverage = "–" if evaluation["coverage"] is None else f"{evaluation['coverage']:.1%}"
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in list(evaluation["metrics"].items())[:4])
+        lines.append(f"last window   {' – '.join(evaluation['window'])}: coverage {coverage}; {metrics}")
+    if verdict := model["verdict"]:
+        lines.append(f"verdict       {verdict['state']} ({verdict['decided_at']}): {verdict['summary']}")
+    incident = model["incident"]
+    opened = f"{incident['id']} since {incident['since']}" if incident else "none open"
+    lines.append(f"incident      {opened}")
+    if last := model["last_retraining"]:
+        lines.append(f"retrainings   {model['retrainings']}; last {last['at']} ({last['reason']}): {last['state']}")
+    lines.append(f"promotions    {model['promotions']}")
+    lines += [f"FAILED job    {each['job']} of {each['at']}: {each['cause']}" for each in model["failed_jobs"]]
+    lines += [
+        f"UNDELIVERED   alert on {each['route']} ({each['state']}): {each['cause'] or 'not tried yet'}"
+        for each in model["undelivered_alerts"]
+    ]
+    return lines

@@ -1,0 +1,185 @@
+"""The state of the whole loop at a glance: one read-only view, whoever shows it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from feedback_loop.clock import Window, format_moment
+from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.jobs import chains
+from feedback_loop.loop import FeedbackLoop
+from feedback_loop.store import evaluations, jobs, migrate, outcomes, predictions, retrainings, verdicts
+
+
+def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
+    """All models' states, as plain values. What can't be read is said in its place and hides nothing else."""
+    return {
+        "store": loop.store.name,
+        "registry": loop.registry.tracking_uri,
+        "now": format_moment(loop.clock()),
+        "models": {name: model_status(loop, name) for name in loop.settings.models},
+    }
+
+
+def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    """One model: champion, rows, outcomes, the last evaluation and verdict, what is open, what failed."""
+    store, alias = loop.store, loop.settings.model(model).alias
+    try:
+        champion = loop.registry.champion(model, alias)
+        answering: Any = champion.version if champion is not None else None
+    except FeedbackLoopError as error:
+        answering = f"unknown: {error.cause}"
+    counts = predictions.count_predictions(store, model)
+    span = predictions.predicted_span(store, model)
+    subjects, unmatched = outcomes.count_outcomes(store, model)
+    verdict = verdicts.latest_verdict(store, model)
+    incidents = verdicts.load_incidents(store, model)
+    incident = verdicts.open_incident(store, model)
+    alerts = verdicts.load_alerts(store, [each.incident_id for each in incidents])
+    searches = retrainings.load_retrainings(store, model)
+    promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
+    return {
+        "champion": answering,
+        "predictions": sum(counts.values()),
+        "predictions_by_version": _by_version(counts),
+        "predicted": [format_moment(each) for each in span] if span else None,
+        "outcomes": subjects,
+        "unmatched_outcomes": unmatched,
+        "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1)),
+        "verdict": _verdict(verdict) if verdict else None,
+        "incident": {"id": incident.incident_id, "since": format_moment(incident.opened_at)} if incident else None,
+        "incidents": len(incidents),
+        "undelivered_alerts": [
+            {"route": a.route, "state": a.state, "cause": a.cause} for a in alerts if a.state != "sent"
+        ],
+        "retrainings": len(searches),
+        "last_retraining": _retraining(searches[-1], retrainings.load_trials(store, searches[-1].retraining_id))
+        if searches
+        else None,
+        "promotions": len(promoted),
+        "failed_jobs": _failed(jobs.load_runs(store, model, newest=20)),
+    }
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that `doctor` looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    cure: str = ""
+
+
+def diagnose(loop: FeedbackLoop) -> list[Check]:
+    """Checks all that the loop needs, one thing at a time; never raises."""
+    checks = [
+        _check("versions", _versions),
+        _check("database", lambda: _database(loop)),
+        _check(
+            "registry", lambda: f"{len(loop.registry.models())} registered models at {loop.registry.tracking_uri}"
+        ),
+        _check("reports", lambda: _writable(loop.reports)),
+    ]
+    checks += [_check(f"model {name}", partial(_model, loop, name)) for name in loop.settings.models]
+    return checks
+
+
+def _check(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, ok=True, detail=look())
+    except FeedbackLoopError as error:
+        return Check(name, ok=False, detail=error.cause, cure=error.cure)
+    except OSError as error:
+        return Check(name, ok=False, detail=str(error), cure="Check the path and its rights.")
+
+
+def _versions() -> str:
+    names = ("feedback-loop", "mlflow", "scikit-learn", "evidently", "sqlalchemy")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+
+
+def _database(loop: FeedbackLoop) -> str:
+    migrate.prepare(loop.store)
+    return f"{loop.store.name} at revision {migrate.current(loop.store)}"
+
+
+def _model(loop: FeedbackLoop, name: str) -> str:
+    scorer = loop.scorer(loop.champion(name))
+    chains(loop, name)  # a schedule that can't be read is told here
+    missing = "" if scorer.contract.key else "; no key: outcomes must name a prediction_id"
+    features = len(scorer.contract.features)
+    return f"{scorer.version} as {type(scorer.engine).__name__}, {scorer.contract.task}, {features} features{missing}"
+
+
+def _writable(folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        free = shutil.disk_usage(folder).free
+    return f"{folder} is writable, {free / 2**30:.0f} GiB free"
+
+
+def _by_version(counts: dict[tuple[str, str, str], int]) -> dict[str, int]:
+    by_version: dict[str, int] = {}
+    for (version, _, _), rows in counts.items():
+        by_version[version] = by_version.get(version, 0) + rows
+    return dict(sorted(by_version.items(), key=lambda each: int(each[0]) if each[0].isdigit() else 0))
+
+
+def _evaluation(found: list[evaluations.Evaluation]) -> dict[str, Any] | None:
+    if not found:
+        return None
+    last = found[0]
+    return {
+        "window": _window(last.window),
+        "as_of": format_moment(last.as_of),
+        "matured": last.matured,
+        "version": last.version,
+        "predictions": last.predictions,
+        "coverage": last.coverage,
+        "drifted_share": last.drifted_share,
+        "metrics": {each.metric: each.value for each in last.metrics if each.segment == evaluations.ALL_ROWS},
+    }
+
+
+def _verdict(verdict: verdicts.Verdict) -> dict[str, Any]:
+    return {
+        "state": str(verdict.state),
+        "version": verdict.version,
+        "decided_at": format_moment(verdict.decided_at),
+        "summary": verdict.summary,
+    }
+
+
+def _retraining(last: retrainings.Retraining, trials: list[retrainings.Trial]) -> dict[str, Any]:
+    return {
+        "at": format_moment(last.started_at),
+        "reason": last.reason,
+        "state": last.state,
+        "candidate": last.candidate,
+        "cause": last.cause,
+        "trials": [
+            {"window": each.name, "rows": each.rows, "loss": each.loss, "chosen": each.chosen, "cause": each.cause}
+            for each in trials
+        ],
+    }
+
+
+def _failed(runs: list[jobs.JobRun]) -> list[dict[str, Any]]:
+    """The jobs whose newest run did not succeed."""
+    newest: dict[str, jobs.JobRun] = {}
+    for run in runs:
+        newest.setdefault(run.job, run)
+    failed = [run for run in newest.values() if run.state in ("failed", "abandoned")]
+    return [{"job": run.job, "at": format_moment(run.scheduled_at), "cause": run.cause} for run in failed]
+
+
+def _window(window: Window) -> list[str]:
+    return [format_moment(window.start), format_moment(window.end)]

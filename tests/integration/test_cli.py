@@ -1,0 +1,233 @@
+"""The command line as a user types it: what it prints, and how it ends."""
+
+import json
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from feedback_loop.cli import main
+from feedback_loop.clock import system_clock
+from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Runs `feedback-loop …` in the test's folder; returns exit code, what it printed and what it complained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["feedback-loop", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def plain(run):
+    """The same with `--json`, decoded."""
+
+    def plain(*arguments):
+        code, out, _ = run(*arguments, "--json")
+        return code, json.loads(out)
+
+    return plain
+
+
+@pytest.fixture
+def loop(mlflow_uri, tmp_path, clock):
+    """A loop that has lived for a while; commands see it through the real clock."""
+    made = churn_loop(tmp_path, clock)
+    play_days(made, clock, 3)
+    made.close()
+    return made
+
+
+def test_init_writes_a_configuration_that_works(run, plain, mlflow_uri, clock, tmp_path):
+    write_config(tmp_path)
+    register_churn(open_loop(tmp_path / "feedback_loop.toml", clock).registry, clock())
+    (tmp_path / "feedback_loop.toml").unlink()
+    options = ["--model", "churn/1", "--task", "binary", "--label", "churned", "--key", "customer", "--key", "month"]
+    code, out, _ = run("init", *options, "--segment", "plan")
+    assert code == 0
+    assert "age (double), plan (string)" in out
+    assert "# the columns by which outcomes find their prediction" in (tmp_path / "feedback_loop.toml").read_text()
+    assert plain("models", "promote", "churn", "1")[1]["kind"] == "first"
+    code, checks = plain("doctor")
+    assert (code, {check["ok"] for check in checks}) == (0, {True})
+    code, _, err = run("init", *options)
+    assert (code, "--force" in err) == (1, True)
+
+
+def test_init_says_what_is_missing_where_nobody_can_be_asked(run, mlflow_uri, clock, tmp_path):
+    register_churn(open_loop(write_config(tmp_path), clock).registry, clock())
+    code, _, err = run("init", "--model", "churn/1", "--output", "new.toml")
+    assert (code, "--task: is missing" in err) == (1, True)
+    code, _, err = run(
+        "init", "--model", "churn/1", "--task", "regression", "--label", "age", "--key", "x", "--output", "new.toml"
+    )
+    assert (code, "also one of its features" in err) == (1, True)
+    assert not (tmp_path / "new.toml").exists()
+
+
+def test_a_file_is_scored_its_outcomes_loaded_and_the_status_tells(run, plain, loop, tmp_path):
+    rows = pd.DataFrame(customers(40, 5, month="cli"))
+    rows.drop(columns="churned").to_parquet(tmp_path / "in.parquet")
+    code, result = plain("predict", "churn@champion", "in.parquet", "out.parquet")
+    assert (code, result["rows"], result["logged"], result["version"]) == (0, 40, 40, "1")
+    assert pq.read_table(tmp_path / "out.parquet").num_rows == 40
+    rows[["customer", "month", "churned"]].to_csv(tmp_path / "outcomes.csv", index=False)
+    code, out, _ = run("outcomes", "load", "churn", "outcomes.csv")
+    assert (code, out) == (0, "40 outcomes: 40 new, 0 corrected, 0 unchanged, 0 without a prediction yet.\n")
+    assert plain("outcomes", "load", "churn", "outcomes.csv")[1]["unchanged"] == 40
+    code, state = plain("status")
+    assert state["models"]["churn"]["predictions"] == 940
+    code, out, _ = run("status", "churn")
+    assert (code, "predictions   940" in out) == (0, True)
+
+
+def test_a_file_with_bad_rows_is_refused_whole_unless_asked(run, plain, loop, tmp_path):
+    (tmp_path / "bad.csv").write_text("customer,month,churned\n1,2026-03-02,true\n2,2026-03-02,maybe\n")
+    code, _, err = run("outcomes", "load", "churn", "bad.csv")
+    assert code == 1
+    assert "row 1: churned: 'maybe' does not fit the type boolean" in err
+    assert "--on-error skip" in err
+    code, problem = plain("outcomes", "load", "churn", "bad.csv")
+    assert problem["problems"] == [{"row": 1, "field": "churned", "cause": "'maybe' does not fit the type boolean"}]
+    code, out, err = run("outcomes", "load", "churn", "bad.csv", "--on-error", "skip")
+    assert (code, "1 left out" in out, "left out: row 1: churned" in err) == (0, True, True)
+
+
+def test_evaluations_verdicts_and_reports_are_printed(run, plain, loop, tmp_path):
+    window = ["--from", "2026-03-02", "--to", "2026-03-05"]
+    code, (found,) = plain("evaluate", "churn", *window)
+    assert (code, found["predictions"], found["coverage"]) == (0, 900, 1.0)
+    code, out, _ = run("evaluate", "churn", *window)
+    assert "accuracy" in out
+    code, verdict = plain("decide", "churn")
+    assert (code, verdict["state"]) == (0, "ok")
+    code, out, _ = run("decide", "churn")
+    assert (code, "has matured since" in out) == (0, True)
+    code, paths = plain("report", "churn", "--month", "2026-03")
+    assert code == 0
+    assert sorted(path.rsplit("/", 1)[1] for path in paths) == [
+        "2026-03-drift.html",
+        "2026-03-drift.json",
+        "2026-03-validation.html",
+        "2026-03-validation.json",
+    ]
+    assert len(plain("report", "churn", "--list")[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "churn", "--from", "2026-03-02"], "only one end"),
+        (["evaluate", "churn", "--from", "soon", "--to", "later"], "ISO 8601"),
+        (["evaluate", "churn", "--as-of", "2200-01-01"], "in the future"),
+        (["report", "churn"], "--month"),
+        (["report", "churn", "--month", "2020-01"], "too few"),
+        (["evaluate", "chrun"], "Known: churn"),
+        (["predict", "churn", "none.parquet", "out.parquet"], "There is no file 'none.parquet'"),
+        (["models", "promote", "churn", "9"], "There is no model version 'churn/9'"),
+        (["models", "rollback", "churn"], "no champion before"),
+        (["models", "register", "churn", "--from", "nowhere"], "There is no MLflow model"),
+        (["status", "chrun"], "Known: churn"),
+        (["keys", "revoke", "nobody"], "There is no valid key 'nobody'"),
+    ],
+)
+def test_what_can_not_be_done_is_one_line_with_cause_and_cure(run, loop, arguments, said):
+    code, out, err = run(*arguments)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["predict"], ["nonsense"], ["evaluate", "churn", "--nonsense"], ["serve", "churn", "--port", "x"]]
+)
+def test_bad_usage_ends_with_two(run, loop, arguments):
+    assert run(*arguments)[0] == 2
+
+
+def test_without_a_configuration_the_cure_is_init(run):
+    code, _, err = run("status")
+    assert (code, "feedback-loop init" in err) == (1, True)
+
+
+def test_models_are_listed_and_their_history_told(run, plain, loop, clock, tmp_path):
+    second = register_churn(open_loop(tmp_path / "feedback_loop.toml", clock).registry, clock(), seed=3).version
+    assert [row["version"] for row in plain("models", "list")[1]] == ["1", second]
+    assert plain("models", "promote", "churn", second, "--reason", "it is newer")[1]["from_version"] == "1"
+    code, out, _ = run("models", "rollback", "churn")
+    assert (code, out) == (0, "Version 1 is the champion of churn (before: version 2).\n")
+    assert [row["kind"] for row in plain("models", "history", "churn")[1]] == ["first", "promotion", "rollback"]
+    code, out, _ = run("models", "history", "churn")
+    assert "it is newer" in out
+
+
+def test_a_retraining_by_hand_tells_its_trials(run, plain, loop, clock):
+    code, result = plain("retrain", "churn", "--no-promote")
+    assert code == 0
+    assert result["state"] in ("passed", "refused")
+    assert result["summary"]
+    code, out, _ = run("retrain", "churn", "--no-promote")
+    assert code == 0
+    assert result["state"] in out
+
+
+def test_the_scheduler_runs_once_and_tells_each_job(run, plain, loop):
+    code, rows = plain("scheduler", "--once")
+    assert (code, [row["state"] for row in rows]) == (0, ["succeeded"] * 7)
+
+
+def test_the_database_is_checked_and_upgraded(run, plain, loop, tmp_path):
+    assert plain("db", "check")[1]["revision"] == "0001"
+    code, out, _ = run("db", "upgrade")
+    assert (code, "0001 → 0001" in out) == (0, True)
+    (tmp_path / "store.db").unlink()
+    for suffix in ("-wal", "-shm"):
+        (tmp_path / f"store.db{suffix}").unlink(missing_ok=True)
+    assert run("db", "check")[0] == 1
+
+
+def test_a_key_is_shown_once(run, plain, loop):
+    _, made = plain("keys", "create", "caller")
+    assert made["key"].startswith("fl_")
+    _, rows = plain("keys", "list")
+    assert rows[0]["name"] == "caller"
+    assert made["key"] not in json.dumps(rows)
+    assert run("keys", "revoke", "caller")[0] == 0
+
+
+def test_the_doctor_names_what_is_wrong_and_ends_with_one(run, loop, monkeypatch):
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__SCHEDULE__CYCLE", "whenever")
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "FAIL model churn: models.churn.schedule.cycle: 'whenever' is no schedule" in out
+    assert "ok   database" in out
+
+
+def test_every_command_takes_json(run):
+    commands = [
+        ["init"], ["demo"], ["predict"], ["outcomes", "load"], ["evaluate"], ["report"], ["decide"], ["retrain"],
+        ["models", "list"], ["models", "register"], ["models", "promote"], ["models", "rollback"],
+        ["models", "history"], ["scheduler"], ["db", "upgrade"], ["db", "check"], ["keys", "create"],
+        ["keys", "list"], ["keys", "revoke"], ["status"], ["doctor"],
+    ]  # fmt: skip
+    for command in commands:
+        code, out, _ = run(*command, "--help")
+        assert code == 0
+        assert "--json" in out, command
+
+
+def test_the_real_clock_is_utc():
+    assert system_clock().utcoffset().total_seconds() == 0

@@ -1,0 +1,302 @@
+"""The whole loop from Python: a small made-up task, a real MLflow store, a clock that is set."""
+
+from datetime import timedelta
+
+import pandas as pd
+import pytest
+
+from feedback_loop.clock import Window
+from feedback_loop.errors import BadInput, NotFound, Refused
+from feedback_loop.jobs import cycle, month_before, run_cycle
+from feedback_loop.status import diagnose, loop_status
+from feedback_loop.store import jobs, predictions, retrainings, verdicts
+from feedback_loop.store.verdicts import State
+from tests.builders import churn_loop, customers, play_days, register_churn
+
+DAY = timedelta(days=1)
+FEATURES = ("customer", "month", "age", "plan")
+
+
+@pytest.fixture
+def loop(mlflow_uri, tmp_path, clock):
+    made = churn_loop(tmp_path, clock)
+    yield made
+    made.close()
+
+
+def test_predictions_are_answered_and_logged(loop):
+    rows = customers(20, 3)
+    answers = loop.predict("churn", pd.DataFrame(rows))
+    assert answers.column_names == ["prediction_id", "prediction", "probability"]
+    assert answers.num_rows == 20
+    assert predictions.count_predictions(loop.store, "churn") == {("1", "champion", "batch"): 20}
+    contract = loop.scorer(loop.champion("churn")).contract
+    window = Window(loop.clock() - DAY, loop.clock() + DAY)
+    logged = predictions.read_labelled(loop.store, contract, window)
+    by_id = dict(
+        zip(logged.column("prediction_id").to_pylist(), logged.column("probability").to_pylist(), strict=True)
+    )
+    assert by_id == dict(
+        zip(answers.column("prediction_id").to_pylist(), answers.column("probability").to_pylist(), strict=True)
+    )
+
+
+def test_a_callers_own_ids_are_kept_and_a_retry_is_no_second_row(loop):
+    rows = {name: customers(3, 3)[name] for name in FEATURES}
+    ids = loop.predict("churn", rows).column("prediction_id").to_pylist()
+    again = loop.predict("churn", {**rows, "prediction_id": ids})
+    assert again.column("prediction_id").to_pylist() == ids
+    assert predictions.count_predictions(loop.store, "churn") == {("1", "champion", "batch"): 3}
+    with pytest.raises(BadInput, match="given to several rows"):
+        loop.predict("churn", {**rows, "prediction_id": [ids[0]] * 3})
+
+
+def test_a_good_model_stays(loop, clock):
+    play_days(loop, clock, 6)
+    outcomes = run_cycle(loop, "churn")
+    assert {each.state for each in outcomes} == {"succeeded"}
+    verdict = verdicts.latest_verdict(loop.store, "churn")
+    assert verdict.state is State.OK
+    assert loop.champion("churn").version == "1"
+
+
+def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loop, clock):
+    play_days(loop, clock, 4)
+    run_cycle(loop, "churn")
+    play_days(loop, clock, 12, harder=0.45, seed=100)
+    outcomes = {each.job: each for each in run_cycle(loop, "churn")}
+    assert outcomes["decide"].result["state"] == "degraded"
+    incident = verdicts.load_incidents(loop.store, "churn")[0]
+    assert incident.closed_at is None
+    assert sorted(outcomes["explain"].result["reports"]) == [
+        f"incident-1-{kind}" for kind in ("drift.html", "drift.json", "validation.html", "validation.json")
+    ]
+    (search,) = retrainings.load_retrainings(loop.store, "churn")
+    assert (search.reason, search.incident_id, search.state) == ("alarm", incident.incident_id, "promoted")
+    assert loop.champion("churn").version == search.candidate == "2"
+    (alert,) = verdicts.load_alerts(loop.store, [incident.incident_id])
+    assert (alert.route, alert.state) == ("log", "sent")
+    # The new version does well on the world as it is now: the incident is closed by its verdict.
+    play_days(loop, clock, 4, harder=0.45, seed=200)
+    run_cycle(loop, "churn")
+    # It was compared on 900 rows; where 1,000 are wanted, its first 100 labelled predictions are added.
+    judged = verdicts.latest_verdict(loop.store, "churn", "2")
+    assert (judged.state, judged.evidence["labels"]) == (State.OK, 600)
+    assert "version 2 has taken over" in verdicts.load_incidents(loop.store, "churn")[0].closed_because
+
+
+def test_an_evaluation_asked_again_as_of_then_gives_the_same_numbers(loop, clock):
+    play_days(loop, clock, 3)
+    window, then = Window(clock() - 3 * DAY, clock()), clock()
+    first = loop.evaluate("churn", window, then)
+    clock.set(clock() + 5 * DAY)
+    late = customers(300, 12, month=f"{clock() - 6 * DAY:%Y-%m-%d}")
+    corrected = {name: late[name] for name in ("customer", "month")} | {"churned": ~late["churned"]}
+    assert loop.record_outcomes("churn", corrected).counts.corrected == 300
+    loop.promote("churn", register_churn(loop.registry, clock(), seed=9).version)
+    assert loop.evaluate("churn", window, then) == first
+    assert loop.evaluate("churn", window)[0].metrics != first[0].metrics
+
+
+def test_nobody_can_ask_what_will_be_known(loop, clock):
+    with pytest.raises(BadInput, match="in the future"):
+        loop.evaluate("churn", as_of=clock() + DAY)
+
+
+def test_each_window_is_evaluated_when_it_closes_and_when_it_has_matured(loop, clock):
+    play_days(loop, clock, 3)
+    found = loop.evaluate("churn")
+    assert [(each.matured, each.predictions) for each in found] == [(True, 300), (True, 300), (False, 300)]
+    assert loop.evaluate("churn") == []
+    clock.set(clock() + DAY)
+    assert [(each.matured, each.predictions) for each in loop.evaluate("churn")] == [(True, 300), (False, 0)]
+
+
+def test_a_look_consumes_each_cohort_once(loop, clock):
+    play_days(loop, clock, 3)
+    first = loop.decide("churn")
+    assert first.evidence["labels"] == 600
+    assert loop.decide("churn") is None
+    clock.set(clock() + DAY)
+    assert loop.decide("churn").evidence["labels"] == 300
+
+
+def test_what_is_not_mature_is_not_judged(loop, clock):
+    play_days(loop, clock, 1)
+    assert loop.decide("churn") is None
+
+
+def test_too_little_to_learn_from_is_a_refusal_and_on_record(loop, clock):
+    play_days(loop, clock, 2, per_day=20)
+    clock.set(clock() + DAY)
+    result = loop.retrain("churn")
+    assert result.state == "refused"
+    assert "100 are needed" in result.summary
+    assert retrainings.load_retrainings(loop.store, "churn")[0].cause == result.summary
+    assert loop.champion("churn").version == "1"
+
+
+def test_a_candidate_may_be_made_without_being_promoted(loop, clock):
+    play_days(loop, clock, 12, harder=0.3)
+    result = loop.retrain("churn", promotes=False)
+    assert (result.state, result.candidate) == ("passed", "2")
+    assert loop.champion("churn").version == "1"
+    trained = loop.registry.versions("churn")[1]
+    assert loop.registry.reference_rows(trained).num_rows == result.gate.rows
+    assert trained.tags["feedback_loop.champion_before"] == "1"
+
+
+def test_a_promotion_can_be_rolled_back_and_that_too(loop, clock):
+    second = register_churn(loop.registry, clock(), seed=4).version
+    loop.promote("churn", second)
+    assert loop.rollback("churn").to_version == "1"
+    assert loop.champion("churn").version == "1"
+    assert loop.rollback("churn").to_version == second
+    kinds = [each.kind for each in retrainings.load_promotions(loop.store, "churn")]
+    assert kinds == ["first", "promotion", "rollback", "rollback"]
+
+
+def test_what_can_not_be_promoted_is_refused(loop):
+    with pytest.raises(Refused, match="champion already"):
+        loop.promote("churn", "1")
+    with pytest.raises(NotFound):
+        loop.promote("churn", "7")
+    with pytest.raises(Refused, match="no champion before"):
+        loop.rollback("churn")
+
+
+def test_an_alias_that_was_moved_in_mlflow_is_taken_note_of(loop, clock):
+    second = register_churn(loop.registry, clock(), seed=4).version
+    loop.registry.set_alias("churn", "champion", second)
+    assert loop.reconcile("churn") == second
+    assert loop.reconcile("churn") == second
+    kinds = [(each.kind, each.to_version) for each in retrainings.load_promotions(loop.store, "churn")]
+    assert kinds == [("first", "1"), ("external", second)]
+
+
+def test_a_version_without_a_reference_is_judged_by_its_own_first_rows(loop, clock):
+    run = loop.champion("churn")
+    adopted = loop.register("churn", f"runs:/{run.run_id}/churn")
+    loop.promote("churn", adopted.version)
+    play_days(loop, clock, 2)
+    clock.set(clock() + DAY)
+    verdict = loop.decide("churn")
+    assert verdict.state is State.INSUFFICIENT_DATA
+    assert "400 are missing" in verdict.summary
+    play_days(loop, clock, 5, seed=50)
+    verdict = loop.decide("churn")
+    assert verdict.state is State.OK
+    assert verdict.evidence["change"]["reference"] > 0
+    # The 1,000 rows of the reference end on the fourth day: none of them is judged.
+    assert verdict.evidence["change"]["labels"] == 2 * 300
+
+
+def test_a_reference_can_be_brought_with_a_version(loop, clock):
+    held = pd.DataFrame(customers(1500, 77))[["age", "plan", "churned"]]
+    source = str(loop.registry.load(loop.champion("churn")).path)
+    version = loop.register("churn", source, reference=held)
+    loop.promote("churn", version.version)
+    play_days(loop, clock, 2)
+    clock.set(clock() + DAY)
+    assert loop.decide("churn").state is State.OK
+    with pytest.raises(BadInput, match="churned: is missing"):
+        loop.register("churn", source, reference=held.drop(columns="churned"))
+
+
+def test_a_job_that_fails_is_recorded_and_does_not_stop_the_others(loop, clock, tmp_path):
+    play_days(loop, clock, 3)
+    folder = tmp_path / "outcomes"
+    folder.rmdir() if folder.exists() else None
+    folder.write_text("a file where a folder should be")
+    outcomes = {each.job: each for each in run_cycle(loop, "churn")}
+    assert outcomes["outcomes"].state == "failed"
+    assert "File exists" in outcomes["outcomes"].cause
+    assert outcomes["decide"].state == "succeeded"
+    failed = loop_status(loop)["models"]["churn"]["failed_jobs"]
+    assert [each["job"] for each in failed] == ["outcomes"]
+
+
+def test_the_same_cycle_is_made_once(loop, clock):
+    play_days(loop, clock, 1)
+    run_cycle(loop, "churn")
+    assert {each.state for each in run_cycle(loop, "churn")} == {"skipped"}
+    assert len(jobs.load_runs(loop.store, "churn")) == len(cycle(loop, "churn"))
+
+
+def test_two_processes_do_not_work_on_one_model_at_once(loop, clock):
+    assert jobs.take_lease(loop.store, "model:churn", "another", clock(), DAY)
+    with pytest.raises(Refused, match="Another process"):
+        run_cycle(loop, "churn")
+
+
+@pytest.mark.parametrize("mode", ["observe", "propose"])
+def test_a_loop_that_only_watches_changes_nothing(mlflow_uri, tmp_path, clock, mode, monkeypatch):
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", mode)
+    loop = churn_loop(tmp_path, clock)
+    play_days(loop, clock, 2)
+    clock.set(clock() + 40 * DAY)
+    outcomes = {each.job: each.result for each in run_cycle(loop, "churn")}
+    assert outcomes["retrain"] == {"proposed": "refresh" if mode == "propose" else None}
+    assert loop.champion("churn").version == "1"
+    loop.close()
+
+
+def test_outcomes_in_a_folder_are_taken_in_once_and_moved_aside(loop, clock, tmp_path):
+    play_days(loop, clock, 1)
+    folder = tmp_path / "outcomes"
+    folder.mkdir(exist_ok=True)
+    rows = pd.DataFrame(customers(5, 10, month="2026-03-02"))[["customer", "month", "churned"]]
+    rows.to_csv(folder / "good.csv", index=False)
+    rows.assign(churned="perhaps").to_csv(folder / "wrong.csv", index=False)
+    (folder / ".still-being-written.csv").write_text("customer,mo")
+    found = loop.take_in_outcomes("churn")
+    assert (found.loaded, list(found.refused)) == (1, ["wrong.csv"])
+    assert (folder / "loaded" / "good.csv").exists()
+    assert "perhaps" in (folder / "refused" / "wrong.csv.cause.txt").read_text()
+    assert loop.take_in_outcomes("churn").loaded == 0
+
+
+def test_status_tells_the_whole_loop(loop, clock):
+    play_days(loop, clock, 3)
+    run_cycle(loop, "churn")
+    state = loop_status(loop)["models"]["churn"]
+    assert state["champion"] == "1"
+    assert state["predictions"] == 900
+    assert state["outcomes"] == 900
+    assert state["unmatched_outcomes"] == 0
+    assert state["verdict"]["state"] == "ok"
+    assert state["evaluation"]["coverage"] == 1.0
+    assert state["incident"] is None
+
+
+def test_the_doctor_finds_a_healthy_loop_healthy_and_names_what_is_not(loop, monkeypatch):
+    assert all(check.ok for check in diagnose(loop))
+    loop.registry.set_alias("churn", "other", "1")
+    broken = loop.settings.model_copy(
+        update={"models": {"churn": loop.settings.model("churn").model_copy(update={"alias": "nobody"})}}
+    )
+    monkeypatch.setattr(loop, "settings", broken)
+    failed = [check for check in diagnose(loop) if not check.ok]
+    assert [check.name for check in failed] == ["model churn"]
+    assert "nobody" in failed[0].detail
+
+
+def test_the_month_before_is_a_whole_calendar_month(now):
+    assert str(month_before(now)) == "[2026-02-01, 2026-03-01)"
+    assert str(month_before(now.replace(month=1))) == "[2025-12-01, 2026-01-01)"
+
+
+def test_ids_and_everything_after_them_depend_on_the_seed_only(mlflow_uri, tmp_path, clock):
+    import random
+
+    from tests.builders import open_loop, write_config
+
+    loop = churn_loop(tmp_path, clock)
+    loop.close()
+    rows = {name: customers(5, 3)[name] for name in FEATURES}
+    ids = []
+    for _ in range(2):
+        again = open_loop(write_config(tmp_path), clock, bits=random.Random(5).getrandbits)
+        ids.append(again.predict("churn", rows).column("prediction_id").to_pylist())
+        again.close()
+    assert ids[0] == ids[1]

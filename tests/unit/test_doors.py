@@ -1,0 +1,59 @@
+"""What the package costs before it is used, and what its public names are."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import feedback_loop
+
+HEAVY = (
+    "mlflow",
+    "sklearn",
+    "evidently",
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "sqlalchemy",
+    "scipy",
+    "pydantic",
+    "structlog",
+)
+
+
+HELP = """
+import sys
+from feedback_loop.cli import main
+sys.argv = ["feedback-loop", "--help"]
+try:
+    main()
+except SystemExit:
+    pass
+"""
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import feedback_loop",
+        "import feedback_loop.cli",
+        HELP,
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_used(code):
+    assert not modules_after(code) & set(HEAVY)
+
+
+def test_public_names_are_what_they_say():
+    assert feedback_loop.__all__ == ["FeedbackLoop", "FeedbackLoopError", "Window", "__version__"]
+    for name in feedback_loop.__all__:
+        assert getattr(feedback_loop, name)
+    with pytest.raises(AttributeError):
+        _ = feedback_loop.nothing
