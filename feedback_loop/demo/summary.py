@@ -1,0 +1,105 @@
+"""What the demo showed, in figures: the loop beside doing nothing and beside a calendar."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from feedback_loop.monitoring.losses import CLIP
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way of keeping a model: its probabilities for the same flights, and what it cost."""
+
+    name: str
+    probabilities: Floats
+    retrainings: int
+    promotions: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the closing table. `log_loss_change` is relative to the first strategy's (negative: better)."""
+
+    strategy: str
+    log_loss: float
+    brier: float
+    log_loss_change: float
+    retrainings: int
+    promotions: int
+
+
+def compare(truth: npt.NDArray[np.bool_], strategies: Sequence[Strategy]) -> list[Row]:
+    """The closing table: strategies on the same labelled flights; the first one is what changes are relative to."""
+    rows: list[Row] = []
+    for each in strategies:
+        chances = np.clip(each.probabilities, CLIP, 1 - CLIP)
+        loss = float(-np.log(np.where(truth, chances, 1 - chances)).mean())
+        brier = float(((each.probabilities - truth) ** 2).mean())
+        change = loss / rows[0].log_loss - 1 if rows else 0.0
+        rows.append(Row(each.name, loss, brier, change, each.retrainings, each.promotions))
+    return rows
+
+
+def daily_losses(
+    days: Sequence[datetime], truth: npt.NDArray[np.bool_], probabilities: Floats
+) -> dict[datetime, float]:
+    """The mean log loss of each day."""
+    chances = np.clip(probabilities, CLIP, 1 - CLIP)
+    losses = -np.log(np.where(truth, chances, 1 - chances))
+    found, place = np.unique(np.array(days, dtype="datetime64[us]"), return_inverse=True)
+    means = np.bincount(place, weights=losses) / np.bincount(place)
+    return dict(zip(found.tolist(), means.tolist(), strict=True))
+
+
+def count_rows(database: Path, table: str) -> int:
+    """Counts rows with plain SQL, past all our code."""
+    with closing(sqlite3.connect(database)) as connection:
+        return int(connection.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])  # noqa: S608 (our own name)
+
+
+def closing_words(result: Mapping[str, Any], folder: Path) -> str:
+    """The result for people: the table, the accounts, where things are, what to type next."""
+    head = f"{'':22}{'log loss':>9}{'change':>9}{'Brier':>9}{'retrainings':>13}{'promotions':>12}"
+    lines = [head]
+    for row in result["strategies"]:
+        change = f"{row['log_loss_change']:+.1%}" if row["log_loss_change"] else "–"
+        figures = f"{row['log_loss']:9.4f}{change:>9}{row['brier']:9.4f}{row['retrainings']:13}{row['promotions']:12}"
+        lines.append(f"{row['strategy']:22}{figures}")
+    equal = "=" if result["logged"] == result["answered"] == result["flights"] else "≠"
+    answered, logged = f"{result['answered']:,}", f"{result['logged']:,}"
+    lines += [
+        "",
+        f"flights with a schedule  {result['flights']:,} {equal} answered {answered} {equal} rows logged {logged}",
+        f"of these over HTTP       {result['answered_over_http']:,}",
+        f"with an outcome          {result['labelled']:,} ({result['coverage']:.2%}; the rest never arrived)",
+        f"incidents                {result['incidents']}",
+        f"wall time                {result['seconds']:.0f} s",
+        "",
+        f"plot of the daily loss   {folder}/loss.png, {folder}/loss.html",
+        f"reports                  {folder}/reports/ ({result['reports']} pages)",
+        "",
+        "Next:",
+        f"  feedback-loop status --config {folder}/feedback_loop.toml",
+        f"  feedback-loop models history flights --config {folder}/feedback_loop.toml",
+        f"  mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db",
+        f"  feedback-loop serve flights --config {folder}/feedback_loop.toml",
+        "  feedback-loop init --help        (your own model)",
+    ]
+    return "\n".join(lines)
+
+
+def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The table as plain values."""
+    return [asdict(row) for row in rows]
