@@ -1,0 +1,34 @@
+"""Names that are used, but not by code that vulture reads: each with who uses it."""
+
+import feedback_loop
+from feedback_loop import schema, status, store
+from feedback_loop.alerts import Delivery
+from feedback_loop.config import Settings
+from feedback_loop.demo.summary import Row
+from feedback_loop.inference import FileResult
+from feedback_loop.scheduling.triggers import Trigger
+from feedback_loop.store import jobs, retrainings, tables, types, verdicts
+
+# Python itself, of the package.
+feedback_loop.__getattr__
+
+# Fields that are printed: `--json` writes whole records.
+Delivery.sent, Delivery.given_up
+FileResult.resumed_rows
+Row.strategy, Row.log_loss_change
+status.Check.ok, status.Check.detail
+jobs.JobRun.finished_at, retrainings.Retraining.finished_at, verdicts.Incident.closed_because
+
+# Words that a prediction log may hold; who writes them comes with traffic and with the client for others' servers.
+schema.Role.SHADOW, schema.Role.CANARY, schema.Source.EXTERNAL
+
+# pydantic-settings.
+Settings.settings_customise_sources
+
+# APScheduler, by keyword.
+Trigger.get_next_fire_time.previous_fire_time
+
+# SQLAlchemy and its drivers.
+store.engine.connection.isolation_level
+tables.incidents_open
+types.Moment.load_dialect_impl, types.Moment.process_bind_param, types.Moment.process_result_value
