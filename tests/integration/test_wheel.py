@@ -1,0 +1,90 @@
+"""The built wheel, with the sources gone: it carries its migrations, and the demo runs where nothing else is."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.integration.processes import running
+
+PROJECT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+COUNTS = (
+    "SELECT count(*), count(DISTINCT prediction_id) FROM predictions_flights",
+    "SELECT count(*) FROM (SELECT DISTINCT carrier, flight, date, origin FROM predictions_flights)",
+    "SELECT count(*) FROM predictions_flights WHERE source = 'online'",
+)
+DEMO = ("demo", "--fast", "--months", "2", "--seed", "3", "--json")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(PROJECT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """An empty environment with the locked dependencies and the wheel; made offline, from what set-up has fetched."""
+    environment = tmp_path_factory.mktemp("empty") / "venv"
+    uv = [str(BIN / "uv"), "--offline", "--quiet"]
+    where = {"UV_PROJECT_ENVIRONMENT": str(environment), "PATH": "/usr/bin:/bin", "HOME": str(Path.home())}
+    locked = ["sync", "--frozen", "--no-dev", "--extra", "demo", "--no-install-project", "--project", str(PROJECT)]
+    subprocess.run([*uv, *locked, "--python", sys.executable], check=True, env=where)
+    subprocess.run(
+        [*uv, "pip", "install", "--no-deps", "--python", str(environment), str(wheel)], check=True, env=where
+    )
+    return environment / "bin"
+
+
+def test_the_wheel_holds_the_package_and_its_migrations_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = Counter(name.split("/")[0] for name in names)
+    assert set(tops) == {"feedback_loop", next(name for name in tops if name.endswith(".dist-info"))}
+    assert "feedback_loop/migrations/env.py" in names
+    assert "feedback_loop/py.typed" in names
+    sources = {f"feedback_loop/{path.relative_to(PROJECT / 'feedback_loop')}" for path in _sources("feedback_loop")}
+    assert sources <= set(names)
+
+
+@pytest.mark.timeout(600)
+def test_the_installed_demo_is_counted_by_plain_sql_and_is_the_checkouts_given_the_seed(installed, tmp_path):
+    empty, checkout = tmp_path / "empty", tmp_path / "checkout"
+    empty.mkdir()
+    checkout.mkdir()
+    clean = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
+    with (
+        running(["env", "-C", str(empty), str(installed / "feedback-loop"), *DEMO], empty / "log", **clean) as one,
+        running(["env", "-C", str(checkout), str(BIN / "feedback-loop"), *DEMO], checkout / "log", **clean) as other,
+    ):
+        codes = one.wait(), other.wait()
+    logs = (empty / "log").read_text(), (checkout / "log").read_text()
+    assert codes == (0, 0), logs
+    told, again = (json.loads(log[log.index("{") :]) for log in logs)
+
+    with closing(sqlite3.connect(empty / "demo" / "feedback_loop.db")) as database:
+        (rows, ids), (flights,), (over_http,) = (database.execute(query).fetchone() for query in COUNTS)
+    assert rows == ids == flights == told["flights"] == told["answered"] == told["logged"] > 10_000
+    assert 0 < over_http == told["answered_over_http"] < rows
+
+    left = {path.name for path in (empty / "demo").iterdir()}
+    assert {"feedback_loop.db", "mlflow.db", "mlartifacts", "loss.png", "loss.html", "reports"} <= left
+    months = {f"2013-0{month}-{kind}.html" for month in (2, 3) for kind in ("drift", "validation")}
+    assert months <= {path.name for path in (empty / "demo" / "reports").iterdir()}
+
+    differing = {name for name in told if told[name] != again[name]}
+    assert differing <= {"folder", "seconds"}
+
+
+def _sources(folder):
+    return (PROJECT / folder).rglob("*.py")
