@@ -36,6 +36,7 @@ port = 5001
 task = {task}                    # binary | multiclass | regression
 label = {label}                  # the outcome's column
 key = {key}                      # the columns by which outcomes find their prediction
+key_types = {key_types}          # string | long | double | boolean | datetime; of those that are no features
 segments = {segments}            # columns whose values are looked at one by one
 maturity = "1d"                  # after this a prediction has had its chance of an outcome
 window = "1d"                    # what is evaluated and judged at a time
@@ -56,7 +57,10 @@ def init(
     model: Annotated[str, typer.Option(help="The registered model: name, name@alias or name/version.")],
     task: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
     label: Annotated[str | None, typer.Option(help="The name of the outcome's column.")] = None,
-    key: Annotated[list[str] | None, typer.Option(help="A column of the key; repeat it for several.")] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of the key, as name or name:type (long, …; string if bare); repeatable."),
+    ] = None,
     segment: Annotated[list[str] | None, typer.Option(help="A column whose values are segments; repeatable.")] = None,
     positive: Annotated[str | None, typer.Option(help="The positive class of a binary task.")] = None,
     tracking_uri: Annotated[str, typer.Option(help="The MLflow server or database.")] = "sqlite:///mlflow.db",
@@ -75,7 +79,8 @@ def init(
     if key is None:
         said = _asked("By which columns do outcomes find their prediction (comma; empty: by its id)?", "", "--key")
         key = [name.strip() for name in said.split(",") if name.strip()]
-    text = _render(loaded.version.model, task, label, key, segment or [], positive, tracking_uri, store_url)
+    types = dict(_name_and_type(text) for text in key)
+    text = _render(loaded.version.model, task, label, types, segment or [], positive, tracking_uri, store_url)
     _check(text, loaded, output)
     output.write_text(text)
     plain = {"written": str(output), "model": loaded.version.model, "version": loaded.version.version}
@@ -111,11 +116,16 @@ def _asked(question: str, default: str | None, option: str) -> str:
     return answer.strip()
 
 
+def _name_and_type(text: str) -> tuple[str, str | None]:
+    name, _, kind = text.partition(":")
+    return name.strip(), kind.strip() or None
+
+
 def _render(
     name: str,
     task: str,
     label: str,
-    key: list[str],
+    key: dict[str, str | None],
     segments: list[str],
     positive: str | None,
     tracking_uri: str,
@@ -128,7 +138,10 @@ def _render(
         tracking_uri=quoted(tracking_uri),
         task=quoted(task),
         label=quoted(label),
-        key=quoted(key),
+        key=quoted(list(key)),
+        key_types="{"
+        + ", ".join(f" {quoted(column)} = {quoted(kind)}" for column, kind in key.items() if kind)
+        + " }",
         segments=quoted(segments),
         positive=f"positive = {quoted(positive)}\n" if positive is not None else "",
     )

@@ -41,7 +41,7 @@ def list_models(
 def register(
     model: ModelArgument,
     source: Annotated[
-        str, typer.Option("--from", help="Where it was logged: runs:/…/model, models:/m-… or a folder.")
+        str, typer.Option("--from", help="What it is: runs:/…/model, models:/m-…, models:/name/1 or a folder.")
     ],
     reference: Annotated[
         Path | None,

@@ -62,8 +62,8 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     ]
     if evaluation := model["evaluation"]:
         coverage = "–" if evaluation["coverage"] is None else f"{evaluation['coverage']:.1%}"
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in list(evaluation["metrics"].items())[:4])
-        lines.append(f"last window   {' – '.join(evaluation['window'])}: coverage {coverage}; {metrics}")
+        metrics = "".join(f", {name} {value:.4f}" for name, value in list(evaluation["metrics"].items())[:4])
+        lines.append(f"last window   {' – '.join(evaluation['window'])}: coverage {coverage}{metrics}")
     if verdict := model["verdict"]:
         lines.append(f"verdict       {verdict['state']} ({verdict['decided_at']}): {verdict['summary']}")
     incident = model["incident"]

@@ -64,7 +64,7 @@ window = "1d"
 alpha = 0.05
 mode = "act"
 cooldown = "14d"
-refresh = "28d"
+refresh = "24d"
 reference = %(reference)d
 seed = %(seed)d
 

@@ -148,7 +148,8 @@ def _score_chunk(
     except BadInput as error:
         raise BadInput(
             [Problem(p.row + first_row if p.row >= 0 else p.row, p.field, p.cause) for p in error.problems],
-            cure="Mend the file; what was scored before these rows is kept, and the same command goes on there.",
+            cure=error.cure
+            or "Mend the file; what was scored before these rows is kept, and a new run goes on there.",
             total=error.total,
         ) from error
     ids = job.ids(first_row, chunk.num_rows)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from feedback_loop.config import ModelSettings
-from feedback_loop.errors import ContractError
+from feedback_loop.errors import BadInput, ContractError
 from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine
 from feedback_loop.registry import LoadedModel, ModelVersion
 from feedback_loop.schema import (
@@ -40,7 +40,14 @@ class Scorer:
     def rows_of(self, frame: Any, *, text: bool = False) -> pa.Table:
         """Features, keys and ids of what a caller gave, in the contract's types; raises BadInput."""
         wanted = (*self.contract.features, *self.contract.extra_key, ID)
-        return coerce(as_table(frame, {column.name for column in wanted}), wanted, text=text)
+        try:
+            return coerce(as_table(frame, {column.name for column in wanted}), wanted, text=text)
+        except BadInput as error:
+            keys = {column.name for column in self.contract.extra_key} & {each.field for each in error.problems}
+            if not keys:
+                raise
+            cure = f"Types of key columns are said in models.{self.contract.model}.key_types of the configuration."
+            raise BadInput(error.problems, cure=cure, total=error.total) from error
 
     def score(self, rows: pa.Table) -> Scored:
         """Scores rows of `rows_of`."""

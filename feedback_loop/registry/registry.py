@@ -169,7 +169,7 @@ class Registry:
         return version
 
     def adopt(self, model: str, source: str) -> ModelVersion:
-        """Registers a model that was logged elsewhere (`runs:/…/model`, `models:/m-…`, a folder) as a version."""
+        """Registers what `runs:/…/model`, `models:/m-…`, `models:/name/1` or a folder is as a version."""
         with self._mlflow.translated("model source", source):
             found = resolve_source(self._mlflow.client, source)
             self._ensure_model(model)

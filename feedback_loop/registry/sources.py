@@ -5,11 +5,12 @@ MLflow's own resolution goes through the tracking URI that is set globally, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feedback_loop.errors import NotFound
+from feedback_loop.registry.versions import Reference
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,9 +30,14 @@ class ModelSource:
 
 
 def resolve_source(client: MlflowClient, source: str) -> ModelSource:
-    """Finds what `models:/m-…`, `runs:/<run>/<name>`, a URI or a folder means; raises NotFound."""
+    """Finds what `models:/m-…`, `models:/name/1`, `runs:/<run>/<name>`, a URI or a folder means.
+
+    Raises NotFound, BadInput for a `models:/` that names nothing, and MLflow's own errors.
+    """
     if source.startswith("models:/m-"):
         return _logged_model(client, source.removeprefix("models:/"))
+    if source.startswith("models:/"):
+        return _registered(client, Reference.parse(source))
     if source.startswith("runs:/"):
         run_id, _, name = source.removeprefix("runs:/").partition("/")
         run = client.get_run(run_id)
@@ -48,6 +54,16 @@ def resolve_source(client: MlflowClient, source: str) -> ModelSource:
             )
         return ModelSource(path.as_uri())
     return ModelSource(source)
+
+
+def _registered(client: MlflowClient, reference: Reference) -> ModelSource:
+    if reference.version is not None:
+        found = client.get_model_version(reference.model, reference.version)
+    else:
+        found = client.get_model_version_by_alias(reference.model, reference.alias)
+    if found.model_id:
+        return _logged_model(client, found.model_id)
+    return replace(resolve_source(client, found.source), run_id=found.run_id or None)
 
 
 def _logged_model(client: MlflowClient, model_id: str) -> ModelSource:

@@ -8,6 +8,7 @@ import pytest
 
 from feedback_loop.cli import main
 from feedback_loop.clock import system_clock
+from feedback_loop.config import load_settings
 from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
 
 
@@ -54,7 +55,8 @@ def test_init_writes_a_configuration_that_works(run, plain, mlflow_uri, clock, t
     write_config(tmp_path)
     register_churn(open_loop(tmp_path / "feedback_loop.toml", clock).registry, clock())
     (tmp_path / "feedback_loop.toml").unlink()
-    options = ["--model", "churn/1", "--task", "binary", "--label", "churned", "--key", "customer", "--key", "month"]
+    options = ["--model", "churn/1", "--task", "binary", "--label", "churned"]
+    options += ["--key", "customer:long", "--key", "month"]
     code, out, _ = run("init", *options, "--segment", "plan")
     assert code == 0
     assert "age (double), plan (string)" in out
@@ -62,8 +64,18 @@ def test_init_writes_a_configuration_that_works(run, plain, mlflow_uri, clock, t
     assert plain("models", "promote", "churn", "1")[1]["kind"] == "first"
     code, checks = plain("doctor")
     assert (code, {check["ok"] for check in checks}) == (0, {True})
+    assert load_settings(tmp_path / "feedback_loop.toml").model("churn").key_types == {"customer": "long"}
     code, _, err = run("init", *options)
     assert (code, "--force" in err) == (1, True)
+
+
+def test_a_key_of_another_type_is_refused_with_where_its_type_is_said(run, loop, tmp_path):
+    frame = pd.DataFrame(customers(5, 3)).drop(columns="churned").assign(month=3)
+    frame.to_parquet(tmp_path / "in.parquet")
+    code, _, err = run("predict", "churn", "in.parquet", "out.parquet")
+    assert code == 1
+    assert "row 0: month: 3 does not fit the type string" in err
+    assert "models.churn.key_types" in err
 
 
 def test_init_says_what_is_missing_where_nobody_can_be_asked(run, mlflow_uri, clock, tmp_path):

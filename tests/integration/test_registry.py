@@ -89,18 +89,29 @@ def test_what_is_not_there_is_not_found(registry, version):
         registry.adopt("churn", "runs:/0123456789abcdef0123456789abcdef/model")
     with pytest.raises(NotFound):
         registry.adopt("churn", "no/such/folder")
+    with pytest.raises(NotFound):
+        registry.adopt("churn", "models:/churn/9")
 
 
 def test_a_model_that_was_logged_elsewhere_is_adopted_with_its_own_reference(registry, version, now):
     run = registry._mlflow.client.get_run(version.run_id)
     model_id = run.outputs.model_outputs[0].model_id
-    for source in (f"runs:/{version.run_id}/churn", f"models:/{model_id}", str(registry.load(version).path)):
+    registry.set_alias("churn", "best", version.version)
+    sources = (
+        f"runs:/{version.run_id}/churn",
+        f"models:/{model_id}",
+        f"models:/churn/{version.version}",
+        "models:/churn@best",
+        str(registry.load(version).path),
+        "models:/copy/5",  # itself a version that was registered from a folder
+    )
+    for source in sources:
         adopted = registry.adopt("copy", source)
         assert registry.load(adopted).estimator is not None
         assert registry.reference_rows(adopted) is None
         registry.keep_reference(adopted, pa.table({"age": [1.0]}), now)
         assert registry.reference_rows(adopted).num_rows == 1
-    assert len(registry.versions("copy")) == 3
+    assert len(registry.versions("copy")) == len(sources)
 
 
 def test_a_windows_metrics_and_reports_are_in_the_versions_monitoring_run(registry, version, now, tmp_path):
