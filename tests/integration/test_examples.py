@@ -1,0 +1,32 @@
+"""The examples' pages, typed in as they stand."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in EXAMPLES.glob("*/README.md")))
+def test_every_command_of_an_examples_page_works(name, tmp_path):
+    folder = tmp_path / name
+    shutil.copytree(EXAMPLES / name, folder)
+    page = (folder / "README.md").read_text()
+    commands = re.findall(r"^\$ (.*)$", page, re.MULTILINE)
+    assert len(commands) > 5
+    done = subprocess.run(
+        ["bash", "-euc", "\n".join(commands)],
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "6,083 rows" in done.stdout
+    assert "5,991 outcomes: 5,991 new, 0 corrected, 0 unchanged, 0 without a prediction yet." in done.stdout
