@@ -110,7 +110,7 @@ def _inferred(name: str, values: Any) -> pa.Array:
         pass
     plain = list(values)
     kinds = [_kind(value) for value in plain]
-    usual = max(set(kinds) - {""}, key=kinds.count, default="")
+    usual = max(dict.fromkeys(filter(None, kinds)), key=kinds.count, default="")  # of two, the one that came first
     problems = [
         Problem(row, name, f"{plain[row]!r} is a {kind}, where the others are of the kind {usual}")
         for row, kind in enumerate(kinds)
