@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.lines import Line, figure
 
-NAMES = ("loop", "batch", "startup")
+NAMES = ("startup", "alarms", "batch", "loop")
 PACKAGES = ("mlflow", "scikit-learn", "evidently", "sqlalchemy", "pyarrow", "pandas", "numpy")
 TARGET = Path(__file__).parent.parent / "docs" / "figures.md"
 
@@ -40,8 +40,8 @@ def main() -> None:
         lines = [Line(**json.loads(row)) for row in done.stdout.splitlines()]
         parts.append(_table(name, lines))
         print(parts[-1], flush=True)
-    if not options.quick:
-        TARGET.write_text("\n".join(parts))
+        if not options.quick:
+            TARGET.write_text("\n".join(parts))
 
 
 def _table(name: str, lines: list[Line]) -> str:

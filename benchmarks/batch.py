@@ -49,7 +49,7 @@ COLUMNS = 20
 
 def benchmark(quick: bool) -> Iterator[Line]:
     """Rows per second and peak memory on a small and on a large file."""
-    sizes = (20_000, 60_000) if quick else (100_000, 1_000_000)
+    sizes = (20_000, 60_000) if quick else (100_000, 500_000)
     runs = 1 if quick else 3
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

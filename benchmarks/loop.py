@@ -38,7 +38,6 @@ def benchmark(quick: bool) -> Iterator[Line]:
     for name in ("flights", "answered", "logged", "answered_over_http", "incidents", "reports"):
         yield Line("loop", case, name, median([float(result[name]) for result in played]), "count", "the loop")
     yield Line("loop", case, "coverage", median([result["coverage"] for result in played]), "share", "the loop")
-    yield Line("loop", case, "wall time", median([result["seconds"] for result in played]), "s", "the loop")
 
 
 def _play(seed: int, options: list[str]) -> Any:
