@@ -56,10 +56,11 @@ class Problem:
 class BadInput(FeedbackLoopError):
     """Data from a caller that can't be taken; `problems` names each row and field (the first 100)."""
 
+    KEPT = 100
     SHOWN = 5
 
     def __init__(self, problems: Sequence[Problem], *, cure: str = "", total: int | None = None) -> None:
-        self.problems = tuple(problems[:100])
+        self.problems = tuple(problems[: self.KEPT])
         self.total = len(problems) if total is None else total
         shown = "; ".join(str(problem) for problem in self.problems[: self.SHOWN])
         more = f"; and {self.total - self.SHOWN} more" if self.total > self.SHOWN else ""
@@ -69,6 +70,11 @@ class BadInput(FeedbackLoopError):
     def of(cls, field: str, cause: str, *, row: int = -1, cure: str = "") -> BadInput:
         """One problem as an error."""
         return cls([Problem(row, field, cause)], cure=cure)
+
+    def moved(self, rows: int, *, cure: str = "") -> BadInput:
+        """The same about rows that come so many later: those of a part, counted from the whole's first."""
+        moved = [Problem(each.row + rows if each.row >= 0 else -1, each.field, each.cause) for each in self.problems]
+        return BadInput(moved, cure=self.cure or cure, total=self.total)
 
 
 class NotFound(FeedbackLoopError):

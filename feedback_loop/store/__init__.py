@@ -1,16 +1,33 @@
 """The database: tables, transactions, the prediction log, and a record of every conclusion, by concept."""
 
-from feedback_loop.store import evaluations, jobs, keys, migrate, outcomes, predictions, retrainings, verdicts
+from feedback_loop.store import (
+    erasure,
+    evaluations,
+    fence,
+    jobs,
+    keys,
+    migrate,
+    outcomes,
+    predictions,
+    retention,
+    retrainings,
+    spools,
+    verdicts,
+)
 from feedback_loop.store.engine import Store
 
 __all__ = [
     "Store",
+    "erasure",
     "evaluations",
+    "fence",
     "jobs",
     "keys",
     "migrate",
     "outcomes",
     "predictions",
+    "retention",
     "retrainings",
+    "spools",
     "verdicts",
 ]

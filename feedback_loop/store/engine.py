@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url
 
-from feedback_loop.errors import ConfigError, Unavailable
+from feedback_loop.errors import ConfigError, Refused, Unavailable
 
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for another before it gives up."""
@@ -17,9 +17,12 @@ _WRITES = "feedback_loop_writes"
 
 
 class Store:
-    """A database by its URL. Thread-safe; nothing is opened before the first transaction."""
+    """A database by its URL. Thread-safe; nothing is opened before the first transaction.
 
-    def __init__(self, url: str) -> None:
+    `secret` is the key of the hashes in it (of hashed columns and of erased keys).
+    """
+
+    def __init__(self, url: str, secret: bytes = b"") -> None:
         try:
             parsed = make_url(url)
         except exc.ArgumentError as error:
@@ -36,6 +39,7 @@ class Store:
         if backend == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         self.url = parsed
+        self.secret = secret
         self.is_postgresql = backend == "postgresql"
         self._engine: Engine | None = None
 
@@ -59,13 +63,21 @@ class Store:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A connection in a transaction that is durable once the block is left. Raises Unavailable.
+        """A connection in a transaction that is durable once the block is left. Raises Unavailable, and Refused for
+        values that the database can't hold.
 
         On SQLite the write lock is taken at once: a transaction that reads first and writes later could otherwise
         fail halfway because somebody wrote in between.
         """
         with self._translated(), self.engine.execution_options(**{_WRITES: True}).begin() as connection:
             yield connection
+
+    def flush(self) -> None:
+        """Empties SQLite's write-ahead log into the file, as far as readers let it: deleted rows are in it still."""
+        if not self.is_postgresql:
+            connection = self.engine.raw_connection()
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.close()
 
     def close(self) -> None:
         """Gives all connections back; the store can be used again after."""
@@ -80,10 +92,12 @@ class Store:
         except exc.IntegrityError:
             raise  # whoever writes knows what a row that is there already means
         except exc.DBAPIError as error:
+            if _is_about_data(error):
+                raise Refused(f"The database {self.name} can't hold that: {_first_line(error)}.") from error
             raise self._unavailable(error) from error
 
     def _unavailable(self, error: exc.DBAPIError) -> Unavailable:
-        said = str(error.orig).strip().splitlines()[0]
+        said = _first_line(error)
         cure = "Check that it runs and that the URL is right; the same call may go through later."
         if "no such table" in said or "does not exist" in said:
             cure = "Its tables are missing or old: feedback-loop db upgrade."
@@ -94,6 +108,21 @@ class Store:
         elif "full" in said or "No space" in said:
             cure = "Free disk space; nothing of this call was stored."
         return Unavailable("database", f"The database {self.name} refused: {said}.", cure=cure)
+
+
+_DATA = ("22", "23", "54")
+"""Classes of SQLSTATE: values that no column takes, constraints, more than fits (a key too long for its index)."""
+
+
+def _is_about_data(error: exc.DBAPIError) -> bool:
+    """Whether the same statement would fail again however healthy the database is."""
+    if isinstance(error, exc.DataError | exc.NotSupportedError):
+        return True
+    return str(getattr(error.orig, "sqlstate", None)).startswith(_DATA)
+
+
+def _first_line(error: exc.DBAPIError) -> str:
+    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
 
 
 def _make_engine(store: Store) -> Engine:
@@ -117,6 +146,8 @@ def _make_engine(store: Store) -> Engine:
         # FULL: in WAL mode a lesser setting may lose acknowledged commits with the machine's power.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
+        # What is deleted or moved is overwritten in the file, from the beginning: an erasure can't do so later.
+        cursor.execute("PRAGMA secure_delete = ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")

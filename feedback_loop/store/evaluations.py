@@ -18,6 +18,10 @@ ALL_ROWS = ""
 """The segment that is everything."""
 
 
+COVERAGE = "coverage"
+"""The metric that holds it where rows stand for different numbers of predictions."""
+
+
 @dataclass(frozen=True)
 class MetricValue:
     """One metric of the labelled rows of one segment (`origin=JFK`; empty: all)."""
@@ -56,10 +60,14 @@ class Evaluation:
     metrics: tuple[MetricValue, ...] = ()
     drift: tuple[DriftValue, ...] = ()
     evaluation_id: int | None = None
+    revision: int = 1  # of this window and version: the next one follows when more is known
 
     @property
     def coverage(self) -> float | None:
         """Labelled / predicted; None where nothing was predicted."""
+        weighted = self.metric(COVERAGE)
+        if weighted is not None:
+            return weighted
         return self.labelled / self.predictions if self.predictions else None
 
     @property
@@ -86,16 +94,20 @@ def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
         "predictions": evaluation.predictions,
         "labelled": evaluation.labelled,
     }
+    same_window = and_(*(tables.evaluations.c[name] == value for name, value in head.items() if name != "as_of"))
     try:
         with store.write() as connection:
-            statement = tables.evaluations.insert().values(**head, **rest)
+            before = connection.execute(select(func.max(tables.evaluations.c.revision)).where(same_window)).scalar()
+            revision = (before or 0) + 1
+            statement = tables.evaluations.insert().values(**head, **rest, revision=revision)
             identifier = insert_one(connection, statement)
             _save_values(connection, identifier, evaluation)
     except exc.IntegrityError:
         same = and_(*(tables.evaluations.c[name] == value for name, value in head.items()))
         with store.read() as connection:
-            identifier = connection.execute(select(tables.evaluations.c.evaluation_id).where(same)).scalar_one()
-    return replace(evaluation, evaluation_id=identifier)
+            found = select(tables.evaluations.c.evaluation_id, tables.evaluations.c.revision).where(same)
+            identifier, revision = connection.execute(found).one()
+    return replace(evaluation, evaluation_id=identifier, revision=revision)
 
 
 def load_evaluations(
@@ -186,4 +198,5 @@ def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]]) -
             DriftValue(d.column, d.method, d.value, d.threshold, d.p_value, d.drifted, d.rows) for d in drift
         ),
         evaluation_id=row.evaluation_id,
+        revision=row.revision,
     )

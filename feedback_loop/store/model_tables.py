@@ -16,7 +16,6 @@ from feedback_loop.errors import ContractError, NotFound
 from feedback_loop.schema import Column, ColumnType, Contract, table_name
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.labels import create_view
 from feedback_loop.store.types import Identifier, Moment, sql_type
 
 
@@ -30,8 +29,8 @@ class Generation:
 
     def fits(self, columns: Iterable[Column]) -> bool:
         """Whether rows with these columns can be kept here, if need be after adding some."""
-        types = {column.stored: (column.name, column.type) for column in self.columns}
-        return all(types.get(c.stored, (c.name, c.type)) == (c.name, c.type) for c in columns)
+        here = {column.stored: _identity(column) for column in self.columns}
+        return all(here.get(column.stored, _identity(column)) == _identity(column) for column in columns)
 
     def lacks(self, columns: Iterable[Column]) -> list[Column]:
         """Those of the columns that this table does not have yet."""
@@ -115,8 +114,10 @@ def _change(connection: Connection, contract: Contract, columns: tuple[Column, .
     changed = find_tables(connection, contract.model)
     generation = changed.generation_for(columns)
     if generation is not None:
+        from feedback_loop.store.labels import create_view  # which knows these tables
+
         name = table_name("labelled", contract.model, generation.number)
-        create_view(connection, name, generation.table, changed.outcomes, changed.key, changed.label)
+        create_view(connection, name, changed, generation.table, contract.join)
     return changed
 
 
@@ -153,6 +154,8 @@ def _prediction_table(model: str, generation: int, columns: Iterable[Column], ke
         MetaData(),
         sa.Column("prediction_id", Identifier, primary_key=True),
         sa.Column("predicted_at", Moment, nullable=False),
+        sa.Column("logged_at", Moment, nullable=False),
+        sa.Column("sample_weight", sa.Double, nullable=False),
         sa.Column("model_version", sa.String, nullable=False),
         sa.Column("role", sa.String, nullable=False),
         sa.Column("source", sa.String, nullable=False),
@@ -163,6 +166,7 @@ def _prediction_table(model: str, generation: int, columns: Iterable[Column], ke
         postgresql_partition_by="RANGE (prediction_id)",
     )
     sa.Index(table_name("ix", f"{name}_predicted_at"), table.c.predicted_at)
+    sa.Index(table_name("ix", f"{name}_logged_at"), table.c.logged_at)
     if key:
         sa.Index(table_name("ix", f"{name}_key"), *(table.c[column.stored] for column in key))
     return table
@@ -176,44 +180,56 @@ def _outcome_table(model: str, key: tuple[Column, ...], label: Column) -> Table:
         sa.Column("outcome_id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
         sa.Column("prediction_id", Identifier),
         *(sa.Column(column.stored, sql_type(column.type)) for column in key),
+        sa.Column("event_at", Moment, nullable=False),  # which event of its key: EPOCH where a key has only one
         sa.Column("occurred_at", Moment, nullable=False),
         sa.Column("recorded_at", Moment, nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("source", sa.String, nullable=False),
         sa.Column(label.stored, sql_type(label.type), nullable=False),
     )
-    sa.Index(table_name("uq", f"{name}_prediction"), table.c.prediction_id, table.c.revision, unique=True)
+    _unique(f"{name}_prediction", [table.c.prediction_id, table.c.revision])
     sa.Index(table_name("ix", f"{name}_recorded_at"), table.c.recorded_at)
     if key:
         columns = [table.c[column.stored] for column in key]
-        sa.Index(table_name("uq", f"{name}_key"), *columns, table.c.revision, unique=True)
+        _unique(f"{name}_key", [*columns, table.c.event_at, table.c.revision])
     return table
 
 
-def _refuse_other_key_or_label(found: ModelTables, contract: Contract) -> None:
-    def plain(columns: Iterable[Column]) -> list[tuple[str, ColumnType, str]]:
-        return [(column.name, column.type, column.stored) for column in columns]
+def _unique(name: str, columns: list[sa.Column[Any]]) -> None:
+    """A unique index of the rows that name their prediction in this way.
 
-    for what, before, after in (
-        ("key", plain(found.key), plain(contract.key)),
-        ("label", plain([found.label]), plain([contract.label])),
-    ):
-        if before != after:
+    Without the others, that it is empty for: a planner would take one value of so many rows for a useless index.
+    """
+    named = columns[0].is_not(None)
+    sa.Index(table_name("uq", name), *columns, unique=True, sqlite_where=named, postgresql_where=named)
+
+
+def _refuse_other_key_or_label(found: ModelTables, contract: Contract) -> None:
+    for what, before, after in (("key", found.key, contract.key), ("label", (found.label,), (contract.label,))):
+        if [(_identity(each), each.stored) for each in before] != [(_identity(each), each.stored) for each in after]:
             raise ContractError(
                 f"The {what} of {contract.model!r} was {_words(before)}; it can't become {_words(after)}.",
-                cure="Outcomes of both could not be joined: register the model under another name.",
+                cure="Outcomes of both could not be joined: set it back, or register the model under another name.",
                 model=contract.model,
                 field=what,
             )
 
 
-def _words(columns: list[tuple[str, ColumnType, str]]) -> str:
-    return ", ".join(f"{name} ({kind})" for name, kind, _ in columns) or "nothing"
+def _identity(column: Column) -> tuple[str, ColumnType, str]:
+    """What values of a column must share to stand below each other."""
+    return column.name, column.type, column.hashed
+
+
+def _words(columns: Iterable[Column]) -> str:
+    kinds = ((each.name, f"hashed by key {each.hashed}" if each.hashed else str(each.type)) for each in columns)
+    return ", ".join(f"{name} ({kind})" for name, kind in kinds) or "nothing"
 
 
 def _spec(column: Column) -> dict[str, Any]:
-    return {"name": column.name, "type": str(column.type), "required": column.required, "field": column.stored}
+    spec = {"name": column.name, "type": str(column.type), "required": column.required, "field": column.stored}
+    return {**spec, "hashed": column.hashed} if column.hashed else spec
 
 
 def _column(spec: dict[str, Any]) -> Column:
-    return Column(spec["name"], ColumnType(spec["type"]), required=spec["required"], field=spec["field"])
+    kind = ColumnType(spec["type"])
+    return Column(spec["name"], kind, spec["required"], spec["field"], spec.get("hashed", ""))

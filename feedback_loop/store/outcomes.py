@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import sqlalchemy as sa
-from sqlalchemy import Connection, MetaData, Table, and_, exc, exists, func, or_, select
+from sqlalchemy import Connection, MetaData, Table, and_, exc, exists, func, select, union
 
+from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound, Unavailable
-from feedback_loop.schema import Contract
-from feedback_loop.store import tables
+from feedback_loop.schema import Contract, arrow_type
+from feedback_loop.store import erasure, fence
+from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
+from feedback_loop.store.bulk import insert_new
 from feedback_loop.store.engine import Store
 from feedback_loop.store.model_tables import ModelTables, ensure_tables, find_tables
-from feedback_loop.store.types import Identifier, sql_type
+from feedback_loop.store.types import Identifier, Moment, sql_type
 
 TRIES = 5
 """How often an intake is begun anew because another one wrote the same subject's revision first."""
 
+_PLACE = "outcome_id"
+"""A row's place among those that are asked for; a word of ours, so that no column of a key is called so."""
+
+_Said = tuple[int, object, int]
+"""A revision, its label, and when it occurred (microseconds since 1970)."""
+
 
 @dataclass(frozen=True)
 class Intake:
-    """What became of outcomes: `received = new + corrected + unchanged`; `unmatched` are among these."""
+    """What became of outcomes: `received = new + corrected + unchanged + erased`.
+
+    `unmatched` are among the first three. `erased` are those of an erased key, from before that: they are not stored.
+    """
 
     received: int = 0
     new: int = 0
     corrected: int = 0
     unchanged: int = 0
     unmatched: int = 0
+    erased: int = 0
 
     def __add__(self, other: Intake) -> Intake:
         return Intake(
@@ -39,21 +52,30 @@ class Intake:
             self.corrected + other.corrected,
             self.unchanged + other.unchanged,
             self.unmatched + other.unmatched,
+            self.erased + other.erased,
         )
 
 
 def append_outcomes(store: Store, contract: Contract, rows: pa.Table, now: datetime, *, timed: bool) -> Intake:
     """Stores outcomes in one transaction, each as its subject's next revision unless it says nothing new.
 
+    A subject is a prediction or a key (and, where the join has a horizon, the moment at which it occurred).
     `rows` holds `prediction_id` (or null), the key's and the label's stored columns, `occurred_at`, `recorded_at`
-    and `source`. `timed` says that `occurred_at` came from the caller: only then does another time make another
-    revision. Raises Unavailable where other writers kept getting in between.
+    (null: now; one that was asked about meanwhile is moved behind it) and `source`. `timed` says that `occurred_at`
+    came from the caller: only then does another time make another revision. Raises Unavailable where other writers
+    kept getting in between.
     """
     found = ensure_tables(store, contract, now)
+    if not rows.num_rows:
+        return Intake()
     for _ in range(TRIES):
         try:
             with store.write() as connection:
-                return _append(connection, found, rows.to_pylist(), timed=timed)
+                learned = fence.enter(connection, contract.model, now)
+                asked = fence.asked_in(connection, contract.model)
+                kept = erasure.without_erased_outcomes(connection, store.secret, contract, rows)
+                counts = _append(connection, found, _stamped(contract, kept, learned, asked), timed=timed)
+                return counts + Intake(received=rows.num_rows - kept.num_rows, erased=rows.num_rows - kept.num_rows)
         except exc.IntegrityError:
             continue
     raise Unavailable(
@@ -61,82 +83,114 @@ def append_outcomes(store: Store, contract: Contract, rows: pa.Table, now: datet
     )
 
 
-def count_outcomes(store: Store, model: str) -> tuple[int, int]:
-    """How many subjects have an outcome, and how many of these match no prediction (they may be early)."""
+def count_outcomes(store: Store, model: str) -> int:
+    """How many subjects have an outcome."""
     with store.read() as connection:
         try:
-            found = find_tables(connection, model)
+            first = find_tables(connection, model).outcomes.c.revision == 1
         except NotFound:
-            return 0, 0
-        first = found.outcomes.c.revision == 1
-        total = connection.execute(select(func.count()).where(first)).scalar_one()
-        matched = or_(*_matches(found, found.outcomes))
-        unmatched = connection.execute(select(func.count()).where(first, ~matched)).scalar_one()
-    return total, unmatched
+            return 0
+        return int(connection.execute(select(func.count()).where(first)).scalar_one())
 
 
-def latest_as_of(store: Store, model: str) -> datetime | None:
-    """The newest moment as of which the model has been evaluated."""
-    evaluated = tables.evaluations.c
-    newest = select(func.max(evaluated.as_of)).where(evaluated.model == model)
-    with store.read() as connection:
-        asked: datetime | None = connection.execute(newest).scalar_one()
-    return asked
+def _stamped(contract: Contract, rows: pa.Table, learned: datetime, asked: datetime | None) -> pa.Table:
+    """The rows with their event and with the moment at which they were learned, which is never one asked about."""
+    moment = pa.scalar(learned, UTC_MOMENT)
+    recorded = pc.coalesce(rows.column("recorded_at"), moment)
+    if asked is not None:
+        recorded = pc.if_else(pc.less_equal(recorded, pa.scalar(asked, UTC_MOMENT)), moment, recorded)
+    occurred = pc.coalesce(rows.column("occurred_at"), recorded)
+    event = pa.repeat(pa.scalar(EPOCH, UTC_MOMENT), rows.num_rows)
+    if contract.join.horizon is not None:
+        event = pc.if_else(pc.is_null(rows.column("prediction_id")), occurred, event)
+    stamps = {"recorded_at": recorded, "occurred_at": occurred}
+    columns = {name: stamps.get(name, rows.column(name)) for name in rows.column_names}
+    return pa.table({**columns, "event_at": event})
 
 
-def _append(connection: Connection, found: ModelTables, rows: Sequence[dict[str, Any]], *, timed: bool) -> Intake:
+def _append(connection: Connection, found: ModelTables, rows: pa.Table, *, timed: bool) -> Intake:
     asked = _ask(connection, found, rows)
     newest = _newest_revisions(connection, found, asked)
-    matched = set(connection.execute(select(asked.c.ordinal).where(or_(*_matches(found, asked)))).scalars())
+    matched = union(*(select(asked.c[_PLACE]).where(condition) for condition in _matches(found, asked))).subquery()
+    matches = connection.execute(select(func.count()).select_from(matched)).scalar_one()
     asked.drop(connection)
-    key, label = [column.stored for column in found.key], found.label.stored
-    known: dict[object, tuple[int, object, datetime]] = {}
-    inserts: list[dict[str, Any]] = []
-    counts = {"new": 0, "corrected": 0, "unchanged": 0}
-    for ordinal, row in enumerate(rows):
-        subject = row["prediction_id"] or tuple(row[field] for field in key)
-        revision, value, occurred_at = known.get(subject) or newest.get(ordinal) or (0, None, None)
-        if revision and value == row[label] and (occurred_at == row["occurred_at"] or not timed):
-            counts["unchanged"] += 1
+    known: dict[object, _Said] = {}
+    places, revisions, corrected = [], [], 0
+    for place, (subject, said, occurred_us) in enumerate(
+        zip(_subjects(found, rows), *_said(found, rows), strict=True)
+    ):
+        before = known.get(subject) or newest.get(place)
+        if before and before[1] == said and (before[2] == occurred_us or not timed):
             continue
-        counts["corrected" if revision else "new"] += 1
-        known[subject] = (revision + 1, row[label], row["occurred_at"])
-        inserts.append({**row, "revision": revision + 1})
-    if inserts:
-        connection.execute(found.outcomes.insert(), inserts)
-    return Intake(received=len(rows), unmatched=len(rows) - len(matched), **counts)
+        known[subject] = ((before[0] if before else 0) + 1, said, occurred_us)
+        places.append(place)
+        revisions.append(known[subject][0])
+        corrected += before is not None
+    said_anew = rows.take(pa.array(places, pa.int32())).append_column("revision", pa.array(revisions, pa.int32()))
+    insert_new(connection, found.outcomes, said_anew, None)
+    return Intake(
+        received=rows.num_rows,
+        new=len(places) - corrected,
+        corrected=corrected,
+        unchanged=rows.num_rows - len(places),
+        unmatched=rows.num_rows - matches,
+    )
 
 
-def _ask(connection: Connection, found: ModelTables, rows: Sequence[dict[str, Any]]) -> Table:
+def _ask(connection: Connection, found: ModelTables, rows: pa.Table) -> Table:
     """The rows' subjects in a temporary table, so that the database can join them."""
     asked = Table(
         "asked_outcomes",
         MetaData(),
-        sa.Column("ordinal", sa.Integer, primary_key=True),
+        sa.Column(_PLACE, sa.Integer, primary_key=True),
         sa.Column("prediction_id", Identifier),
         *(sa.Column(column.stored, sql_type(column.type)) for column in found.key),
+        sa.Column("event_at", Moment),
         prefixes=["TEMPORARY"],
     )
     asked.create(connection, checkfirst=False)
-    subjects = [
-        {"ordinal": ordinal, **{column.name: row[column.name] for column in asked.c if column.name != "ordinal"}}
-        for ordinal, row in enumerate(rows)
-    ]
-    if subjects:
-        connection.execute(asked.insert(), subjects)
+    subjects = rows.select([column.name for column in asked.c if column.name != _PLACE])
+    insert_new(connection, asked, subjects.add_column(0, _PLACE, pa.array(range(rows.num_rows), pa.int32())), None)
+    if connection.dialect.name == "postgresql":
+        # One look-up in an index per row. The planner would rather read the whole history once: it can't know that
+        # this is little beside what other queries need in memory, and it costs more with every month.
+        off = (func.set_config(f"enable_{way}", "off", True) for way in ("hashjoin", "mergejoin"))
+        connection.execute(select(*off))
     return asked
 
 
-def _newest_revisions(connection: Connection, found: ModelTables, asked: Table) -> dict[int, Any]:
-    outcomes, label = found.outcomes, found.label.stored
-    newest: dict[int, Any] = {}
-    for fields in (["prediction_id"], [column.stored for column in found.key]):
-        if not fields:
+def _subjects(found: ModelTables, rows: pa.Table) -> Iterator[object]:
+    """What each row is about: its prediction's id, else its key and event."""
+    fields = [*(column.stored for column in found.key), "event_at"]
+    keys = zip(*(rows.column(field).to_pylist() for field in fields), strict=True)
+    return (identifier or key for identifier, key in zip(rows.column("prediction_id").to_pylist(), keys, strict=True))
+
+
+def _said(found: ModelTables, rows: pa.Table, label: str = "") -> tuple[list[object], list[int]]:
+    """What each row says: its label, and when it occurred (microseconds since 1970)."""
+    return rows.column(label or found.label.stored).to_pylist(), rows.column("occurred_at").cast(
+        pa.int64()
+    ).to_pylist()
+
+
+def _newest_revisions(connection: Connection, found: ModelTables, asked: Table) -> dict[int, _Said]:
+    outcomes, label = found.outcomes, found.label
+    wanted = [asked.c[_PLACE], outcomes.c.revision, outcomes.c[label.stored].label("said"), outcomes.c.occurred_at]
+    types = {
+        _PLACE: pa.int32(),
+        "revision": pa.int32(),
+        "said": arrow_type(label.type),
+        "occurred_at": UTC_MOMENT,
+    }
+    newest: dict[int, _Said] = {}
+    for fields in (["prediction_id"], [*(column.stored for column in found.key), "event_at"]):
+        if fields == ["event_at"]:
             continue
         same = and_(*(outcomes.c[field] == asked.c[field] for field in fields))
-        statement = select(asked.c.ordinal, outcomes.c.revision, outcomes.c[label], outcomes.c.occurred_at)
-        rows = connection.execute(statement.join_from(asked, outcomes, same).order_by(outcomes.c.revision))
-        newest.update({row[0]: tuple(row[1:]) for row in rows})
+        statement = select(*wanted).join_from(asked, outcomes, same).order_by(outcomes.c.revision)
+        rows = fetch_arrow(connection, statement, types)
+        places, revisions = rows.column(_PLACE).to_pylist(), rows.column("revision").to_pylist()
+        newest.update(zip(places, zip(revisions, *_said(found, rows, "said"), strict=True), strict=True))
     return newest
 
 

@@ -6,21 +6,25 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import pyarrow as pa
-from sqlalchemy import Connection, Insert, Select, Table, and_, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+import pyarrow.compute as pc
+from sqlalchemy import Connection, Select, and_, exc, func, select
 
-from feedback_loop.clock import Window
+from feedback_loop.clock import Window, system_clock
 from feedback_loop.errors import NotFound
-from feedback_loop.schema import Column, Contract, arrow_type
+from feedback_loop.schema import Column, Contract, arrow_type, hashed
+from feedback_loop.store import erasure, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
+from feedback_loop.store.bulk import insert_new
 from feedback_loop.store.engine import Store
-from feedback_loop.store.labels import labelled_select
+from feedback_loop.store.labels import is_known, labelled_select
 from feedback_loop.store.model_tables import Generation, ModelTables, ensure_tables, find_tables, prediction_columns
 from feedback_loop.store.partitions import ensure_partitions
 
 SYSTEM_TYPES = {
     "prediction_id": pa.string(),
     "predicted_at": UTC_MOMENT,
+    "logged_at": UTC_MOMENT,
+    "sample_weight": pa.float64(),
     "model_version": pa.string(),
     "role": pa.string(),
     "source": pa.string(),
@@ -29,14 +33,18 @@ SYSTEM_TYPES = {
 }
 """Our own columns of a table of predictions."""
 
+LOGGED_AT = "logged_at"
+"""When the log learned of a row: the log itself says that."""
+
 LABEL_TYPES = {"occurred_at": UTC_MOMENT, "recorded_at": UTC_MOMENT, "revision": pa.int32()}
 """Our own columns of the outcome beside a prediction; all null where there is none."""
 
 
 def prediction_schema(contract: Contract) -> pa.Schema:
-    """The Arrow schema of a contract's rows in the log: our columns, then key, outputs and features."""
+    """The Arrow schema of rows on their way to the log: our columns (but `logged_at`), key, outputs and features."""
+    own = {name: kind for name, kind in SYSTEM_TYPES.items() if name != LOGGED_AT}
     fields = {column.stored: arrow_type(column.type) for column in prediction_columns(contract)}
-    return pa.schema(list({**SYSTEM_TYPES, **fields}.items()))
+    return pa.schema(list({**own, **fields}.items()))
 
 
 class PredictionLog:
@@ -50,7 +58,8 @@ class PredictionLog:
     def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
         """Stores rows of `prediction_schema(contract)`; on return they are durable. Returns how many were new.
 
-        A row whose id is there already is left as it was: a retry is no second row.
+        A row whose id is there already is left as it was: a retry is no second row. Rows of before their key was
+        erased are left out, wherever they come from.
         """
         columns = prediction_columns(contract)
         known = self._tables.get(contract.model)
@@ -58,12 +67,20 @@ class PredictionLog:
             known = self._tables[contract.model] = ensure_tables(self._store, contract, now)
         generation = known.generation_for(columns)
         assert generation is not None  # ensure_tables made it
-        dialect = postgresql if self._store.is_postgresql else sqlite
-        insert = dialect.insert(generation.table).on_conflict_do_nothing(index_elements=["prediction_id"])
+        try:
+            return self._insert(contract, generation, rows, now)
+        except exc.IntegrityError:  # a partition that was there is gone: retention drops them
+            self._partitions.clear()
+            return self._insert(contract, generation, rows, now)
+
+    def _insert(self, contract: Contract, generation: Generation, rows: pa.Table, now: datetime) -> int:
         partitions = set(self._partitions)
         with self._store.write() as connection:
             ensure_partitions(connection, generation.table, rows.column("prediction_id").to_pylist(), partitions)
-            stored = _insert_new(connection, insert, generation.table, rows.to_pylist())
+            moment = pa.scalar(fence.enter(connection, contract.model, now), UTC_MOMENT)
+            kept = erasure.without_erased(connection, self._store.secret, contract, rows)
+            stamped = kept.append_column(LOGGED_AT, pa.repeat(moment, kept.num_rows))
+            stored = insert_new(connection, generation.table, stamped, "prediction_id")
         self._partitions |= partitions
         return stored
 
@@ -92,10 +109,21 @@ def read_labelled(
     }
     parts = []
     with store.read() as connection:
-        for generation, statement in _labelled(connection, contract.model, window, as_of, version, role):
-            parts.append(_fetch(connection, generation, statement, types, wanted))
+        for generation, statement in _labelled(connection, contract, window, as_of, version, role):
+            parts.append(_fetch(connection, generation, statement, types, wanted, store.secret))
     empty = pa.schema(list(types.items())).empty_table()
-    return pa.concat_tables([part for part in parts if part.num_rows] or [empty]).sort_by("prediction_id")
+    rows = pa.concat_tables([part for part in parts if part.num_rows] or [empty]).sort_by("prediction_id")
+    return with_absent(contract, rows, as_of) if contract.join.absent_means is not None else rows
+
+
+def with_absent(contract: Contract, rows: pa.Table, as_of: datetime | None) -> pa.Table:
+    """The rows with the label that absence means, where maturity has passed (by `as_of` or now) without any."""
+    place = rows.column_names.index(contract.label.stored)
+    known_by = (as_of or system_clock()) - contract.join.maturity
+    matured = pc.less_equal(rows.column("predicted_at"), pa.scalar(known_by, UTC_MOMENT))
+    means = pa.scalar(contract.join.absent_means, arrow_type(contract.label.type))
+    absent = pc.and_(matured, pc.is_null(rows.column("revision")))
+    return rows.set_column(place, contract.label.stored, pc.if_else(absent, means, rows.column(place)))
 
 
 def count_predictions(store: Store, model: str) -> dict[tuple[str, str, str], int]:
@@ -142,23 +170,23 @@ def _generations(store: Store, model: str) -> Iterator[tuple[Connection, Generat
 
 def _labelled(
     connection: Connection,
-    model: str,
+    contract: Contract,
     window: Window,
     as_of: datetime | None,
     version: str | None,
     role: str | None,
 ) -> Iterator[tuple[Generation, Select[tuple[object, ...]]]]:
     try:
-        found = find_tables(connection, model)
+        found = find_tables(connection, contract.model)
     except NotFound:
         return
     for generation in found.generations:
         table = generation.table
         where = [table.c.predicted_at >= window.start, table.c.predicted_at < window.end]
-        where += [table.c.predicted_at <= as_of] if as_of is not None else []
+        where += [is_known(table.c.logged_at, as_of)]
         where += [table.c.model_version == version] if version is not None else []
         where += [table.c.role == role] if role is not None else []
-        statement = labelled_select(table, found.outcomes, found.key, found.label, as_of)
+        statement = labelled_select(found, table, contract.join, as_of)
         yield generation, statement.where(*where)
 
 
@@ -168,16 +196,27 @@ def _fetch(
     statement: Select[tuple[object, ...]],
     types: dict[str, pa.DataType],
     wanted: Sequence[Column],
+    secret: bytes,
 ) -> pa.Table:
-    """One generation's rows in the wanted types: what it lacks, or can't be converted from its type, is null."""
-    here = {column.stored: arrow_type(column.type) for column in generation.columns}
-    contract_fields = {column.stored for column in wanted}
+    """One generation's rows in the wanted types: what it lacks, or can't be converted from its type, is null.
+
+    A column that is hashed by now is hashed here too where it was not yet; one hashed in another way is null.
+    """
+    contract_fields = {column.stored: column for column in wanted}
+    here = {
+        column.stored: column
+        for column in generation.columns
+        if column.hashed in ("", contract_fields.get(column.stored, column).hashed)
+    }
     own = {
-        name: here.get(name, kind) if name in contract_fields else kind
+        name: arrow_type(here[name].type) if name in here and name in contract_fields else kind
         for name, kind in types.items()
         if name not in contract_fields or name in here
     }
     table = fetch_arrow(connection, statement.with_only_columns(*(statement.selected_columns[n] for n in own)), own)
+    for place, name in enumerate(table.column_names):
+        if name in contract_fields and contract_fields[name].hashed != here[name].hashed:
+            table = table.set_column(place, name, hashed(here[name], table.column(name), secret))
     arrays = []
     for name, kind in types.items():
         try:
@@ -185,15 +224,3 @@ def _fetch(
         except pa.ArrowInvalid:
             arrays.append(pa.nulls(table.num_rows, kind))
     return pa.table(arrays, schema=pa.schema(list(types.items())))
-
-
-def _insert_new(connection: Connection, insert: Insert, table: Table, rows: list[dict[str, object]]) -> int:
-    """Inserts the rows whose id is not there yet and counts them (executemany's rowcount counts ignored ones too)."""
-    if not rows:
-        return 0
-    if connection.dialect.name == "postgresql":
-        return len(connection.execute(insert.returning(table.c.prediction_id), rows).all())
-    changes = "SELECT total_changes()"
-    before = connection.exec_driver_sql(changes).scalar_one()
-    connection.execute(insert, rows)
-    return int(connection.exec_driver_sql(changes).scalar_one() - before)

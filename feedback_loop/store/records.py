@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, Insert
+from sqlalchemy import Connection, Insert, Table
+from sqlalchemy.dialects import postgresql, sqlite
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -19,6 +20,11 @@ def insert_one(connection: Connection, insert: Insert) -> int:
     key = connection.execute(insert).inserted_primary_key
     assert key is not None  # of a single row it always is
     return int(key[0])
+
+
+def insert_unless(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """The database's own insert into a table, which knows what to do on a conflict."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def as_record(kind: type[RecordT], row: Row[Any]) -> RecordT:

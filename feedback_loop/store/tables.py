@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     Double,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -60,6 +62,7 @@ evaluations = Table(
     Column("window_start", Moment, nullable=False),
     Column("window_end", Moment, nullable=False),
     Column("as_of", Moment, nullable=False),
+    Column("revision", Integer, nullable=False, server_default="1"),  # of this version and window: 1, 2, …
     Column("matured", Boolean, nullable=False),
     Column("predictions", Integer, nullable=False),
     Column("labelled", Integer, nullable=False),
@@ -132,7 +135,8 @@ alerts = Table(
     "alerts",
     metadata,
     Column("alert_id", Integer, primary_key=True),
-    Column("incident_id", ForeignKey("incidents.incident_id"), nullable=False),
+    Column("subject", String, nullable=False),  # what it is about: `incident:7`, `spool:…`; told once on each route
+    Column("incident_id", ForeignKey("incidents.incident_id")),
     Column("route", String, nullable=False),
     Column("title", String, nullable=False),
     Column("body", Text, nullable=False),
@@ -141,7 +145,7 @@ alerts = Table(
     Column("next_attempt_at", Moment, nullable=False),
     Column("sent_at", Moment),
     Column("cause", Text),
-    UniqueConstraint("incident_id", "route"),
+    UniqueConstraint("subject", "route"),
 )
 
 retrainings = Table(
@@ -191,6 +195,113 @@ promotions = Table(
     Column("done_at", Moment),
     # The fence: of two that promote from the same champion, one gets the ordinal and the other is refused.
     UniqueConstraint("model", "ordinal"),
+)
+
+fences = Table(
+    "fences",
+    metadata,
+    Column("model", String, primary_key=True),
+    # Up to here everything was asked for: what is learned from now on is recorded after it.
+    Column("asked_until", Moment, nullable=False),
+)
+
+joins = Table(
+    "joins",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("watermark", Moment, nullable=False),  # what was recorded until then is in the accounts
+    Column("rule", Json, nullable=False),  # what they were made by: join rule, segments, length of a bucket
+)
+
+label_accounts = Table(
+    "label_accounts",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("bucket_start", Moment, primary_key=True),  # of predicted_at
+    Column("version", String, primary_key=True),
+    Column("role", String, primary_key=True),
+    Column("segment", String, primary_key=True),  # empty: all rows
+    Column("predictions", Integer, nullable=False),
+    Column("labelled", Integer, nullable=False),
+    Column("changed_at", Moment, nullable=False),  # the watermark that last changed what is known of its rows
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("kind", String, primary_key=True),  # unmatched (an outcome) | conflict (a prediction)
+    Column("subject", String, primary_key=True),  # the outcome's or the prediction's id
+    Column("since", Moment, nullable=False),
+)
+
+outcome_sources = Table(
+    "outcome_sources",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("source", String, primary_key=True),
+    Column("watermark", Json, nullable=False),
+    Column("taken_at", Moment, nullable=False),
+)
+
+spool_accounts = Table(
+    "spool_accounts",
+    metadata,
+    Column("spool", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("answered", BigInteger, nullable=False),  # rows whose answer left
+    Column("spooled", BigInteger, nullable=False),  # rows that were durable before it did
+    Column("stored", BigInteger, nullable=False),  # rows of the spool that are in the store
+    Column("refused", BigInteger, nullable=False),  # rows that were not answered, since they could not be logged
+    Column("dropped", BigInteger, nullable=False),  # rows answered without being logged, as on_full = "drop" wants
+    Column("unsampled", BigInteger, nullable=False),  # rows that sampling left out
+    Column("waiting", BigInteger, nullable=False),  # rows in the spool that are not in the store yet
+    Column("rejected", BigInteger, nullable=False),  # rows that the store refused as data: they are kept in the spool
+    Column("waiting_since", Moment),  # when the first of the waiting rows was predicted
+    Column("state", String, nullable=False),  # open | ended (all of it is in the store) | damaged
+    Column("updated_at", Moment, nullable=False),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("digest", String, primary_key=True),  # of the erased key: the key itself is gone
+    Column("columns", String, nullable=False),  # which columns it is of, as JSON; or the id of an erased prediction
+    Column("keyed_by", String, nullable=False),  # the fingerprint of the digest's key; empty: it has none
+    Column("erased_at", Moment, nullable=False),  # rows predicted until then are erased wherever they still come from
+)
+
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("event", String, primary_key=True),  # what the request and the answer of one call have in common
+    Column("request", LargeBinary),  # the bodies, until both are there and logged
+    Column("answer", LargeBinary),
+    Column("content_type", String),  # of the request
+    Column("requested_at", Moment),  # when its sender says that the request was made
+    Column("version", String),  # that answered, where the sender said so
+    Column("received_at", Moment, nullable=False),
+    Column("done_at", Moment),  # kept for a while, so that an event that comes again is known
+    Index("ix_payloads_received_at", "received_at"),
+)
+
+payload_accounts = Table(
+    "payload_accounts",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("logged", BigInteger, nullable=False),  # pairs whose rows are in the log
+    Column("refused", BigInteger, nullable=False),  # pairs that do not fit each other
+    Column("expired", BigInteger, nullable=False),  # halves whose other half never came
+)
+
+retentions = Table(
+    "retentions",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("kept_since", Moment, nullable=False),  # predictions from before are gone
 )
 
 job_runs = Table(

@@ -8,13 +8,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, exc, select
+from sqlalchemy import Connection, Row, exc, false, select
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import Refused
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, insert_one
+from feedback_loop.store.records import as_record, insert_one, insert_unless
 
 
 class State(StrEnum):
@@ -57,10 +57,11 @@ class Incident:
 
 @dataclass(frozen=True)
 class Alert:
-    """One message about an incident on one route."""
+    """One message about an incident, or about another subject (`spool:…`), on one route."""
 
     alert_id: int
-    incident_id: int
+    subject: str
+    incident_id: int | None
     route: str
     title: str
     body: str
@@ -138,6 +139,17 @@ def close_incident(store: Store, incident_id: int, now: datetime, because: str) 
         connection.execute(table.update().where(where).values(closed_at=now, closed_because=because))
 
 
+def raise_alert(store: Store, subject: str, title: str, body: str, routes: Sequence[str], now: datetime) -> int:
+    """Has something else than an incident told, on each route once per subject; returns on how many it is new."""
+    table, told = tables.alerts, 0
+    with store.write() as connection:
+        for route in routes:
+            insert = insert_unless(connection, table).values(**_new_alert(subject, route, title, body, now))
+            ignoring = insert.on_conflict_do_nothing(index_elements=["subject", "route"])
+            told += connection.execute(ignoring.execution_options(preserve_rowcount=True)).rowcount
+    return told
+
+
 def due_alerts(store: Store, now: datetime) -> list[Alert]:
     """The alerts whose next attempt is due, oldest first."""
     table = tables.alerts
@@ -147,10 +159,11 @@ def due_alerts(store: Store, now: datetime) -> list[Alert]:
     return [as_record(Alert, row) for row in rows]
 
 
-def load_alerts(store: Store, incident_ids: Sequence[int]) -> list[Alert]:
-    """The alerts of these incidents."""
+def load_alerts(store: Store, incident_ids: Sequence[int], *, about: str = "") -> list[Alert]:
+    """The alerts of these incidents, and those whose subject begins so."""
     table = tables.alerts
-    statement = select(table).where(table.c.incident_id.in_(incident_ids)).order_by(table.c.alert_id)
+    also = table.c.subject.startswith(about, autoescape=True) if about else false()
+    statement = select(table).where(table.c.incident_id.in_(incident_ids) | also).order_by(table.c.alert_id)
     with store.read() as connection:
         return [as_record(Alert, row) for row in connection.execute(statement)]
 
@@ -179,18 +192,23 @@ def _open(connection: Connection, verdict: Verdict, routes: Sequence[str]) -> In
         "opened_at": verdict.decided_at,
     }
     identifier = insert_one(connection, tables.incidents.insert().values(**values))
+    subject = f"incident:{identifier}"
     for route in routes:
-        alert = {
-            "incident_id": identifier,
-            "route": route,
-            "title": title,
-            "body": verdict.summary,
-            "state": "pending",
-            "attempts": 0,
-            "next_attempt_at": verdict.decided_at,
-        }
-        connection.execute(tables.alerts.insert().values(**alert))
+        alert = _new_alert(subject, route, title, verdict.summary, verdict.decided_at)
+        connection.execute(tables.alerts.insert().values(**alert, incident_id=identifier))
     return Incident(identifier, verdict.model, verdict.version, verdict.verdict_id or 0, title, verdict.decided_at)
+
+
+def _new_alert(subject: str, route: str, title: str, body: str, now: datetime) -> dict[str, Any]:
+    return {
+        "subject": subject,
+        "route": route,
+        "title": title,
+        "body": body,
+        "state": "pending",
+        "attempts": 0,
+        "next_attempt_at": now,
+    }
 
 
 def _open_incident(connection: Connection, model: str) -> Incident | None:

@@ -11,7 +11,7 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import ContractError, NotFound, Unavailable
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, prediction_id
-from feedback_loop.store import Store
+from feedback_loop.store import Store, fence
 from feedback_loop.store.model_tables import ensure_tables, find_tables
 from feedback_loop.store.predictions import (
     PredictionLog,
@@ -118,10 +118,38 @@ def test_a_window_holds_its_start_and_not_its_end(store, log):
     assert read_labelled(store, contract, Window(START + DAY, START + 3 * DAY)).num_rows == 2
 
 
-def test_predictions_made_after_the_moment_are_not_known_as_of_it(store, log):
+def test_predictions_logged_after_the_moment_are_not_known_as_of_it_whenever_they_were_made(store, log):
     contract = binary_contract()
-    log.append(contract, prediction_rows(contract, moments(3, DAY)), START)
+    for day in range(3):
+        log.append(contract, prediction_rows(contract, [START]), START + day * DAY)
     assert read_labelled(store, contract, WHOLE, as_of=START + DAY).num_rows == 2
+    assert fence.close(store, "churn", START + 5 * DAY) == START + 5 * DAY
+    log.append(contract, prediction_rows(contract, [START]), START + 4 * DAY)  # from a spool, by a slow clock
+    assert read_labelled(store, contract, WHOLE, as_of=START + 5 * DAY).num_rows == 3
+    assert read_labelled(store, contract, WHOLE).num_rows == 4
+
+
+def test_whoever_asks_waits_for_the_writers_that_are_under_way(store):
+    """A row whose transaction commits late is either seen by who asked meanwhile, or is recorded after that."""
+    contract, asked = binary_contract(), []
+    PredictionLog(store).append(contract, prediction_rows(contract, [START]), START)
+    own = Store(store.url.render_as_string(hide_password=False))
+
+    def ask():
+        asked.append(fence.close(own, "churn", START + DAY))
+
+    with store.write() as connection:
+        assert fence.enter(connection, "churn", START + DAY) == START + DAY
+        asking = threading.Thread(target=ask)
+        asking.start()
+        asking.join(0.3)
+        assert asking.is_alive()
+        assert asked == []
+    asking.join()
+    assert asked == [START + DAY]
+    with store.write() as connection:
+        assert fence.enter(connection, "churn", START) == START + DAY + timedelta.resolution
+    own.close()
 
 
 def test_versions_and_roles_are_read_apart(store, log):

@@ -1,13 +1,20 @@
 """The migrations make exactly the declared tables; an older or newer database is never touched unasked."""
 
+import sqlite3
 import threading
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from feedback_loop.clock import Window
 from feedback_loop.errors import ConfigError, Unavailable
-from feedback_loop.store import Store, migrate, tables
+from feedback_loop.outcomes import record_outcomes
+from feedback_loop.store import Store, evaluations, migrate, predictions, tables, verdicts
+from tests.builders import binary_contract, prediction_rows
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -72,3 +79,29 @@ def test_a_database_that_is_neither_is_refused(url):
     with pytest.raises(ConfigError) as caught:
         Store(url)
     assert caught.value.key == "store.url"
+
+
+def test_a_database_of_stage_1_is_upgraded_and_then_used(tmp_path):
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript((Path(__file__).parent / "stage1.sql").read_text())
+    store, contract = Store(f"sqlite:///{path}"), binary_contract()
+    with pytest.raises(Unavailable, match="feedback-loop db upgrade"):
+        migrate.prepare(store)
+    migrate.upgrade(store)
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    window = Window(start, start + timedelta(days=1))
+    before = predictions.read_labelled(store, contract, window)
+    assert before.column("churned").to_pylist() == [True, False, True, None, None]
+    assert predictions.read_labelled(store, contract, window, as_of=start + timedelta(hours=6)).column(
+        "churned"
+    ).to_pylist() == [True, True, None, None, None]
+    [alert] = verdicts.load_alerts(store, [1])
+    assert (alert.subject, alert.incident_id) == ("incident:1", 1)
+    rows = prediction_rows(contract, [start + timedelta(hours=5)], customer=[6], month=["m"])
+    assert predictions.PredictionLog(store).append(contract, rows, start + timedelta(hours=5)) == 1
+    frame = {"customer": [6, 1], "month": ["m", "m"], "churned": [True, False]}
+    counts = record_outcomes(store, contract, frame, now=start + timedelta(days=3), source="t").counts
+    assert (counts.new, counts.corrected) == (1, 1)
+    assert evaluations.load_evaluations(store, "churn")[0].labelled == 3
+    store.close()

@@ -1,0 +1,116 @@
+"""Many Arrow rows into a table, each id once: the databases' own fastest ways, in the caller's transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import Column, Connection, MetaData, Table, exc, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from feedback_loop.store.types import SQLITE_MOMENT, Identifier
+
+
+def insert_new(connection: Connection, table: Table, rows: pa.Table, unique: str | None) -> int:
+    """Inserts the rows (columns by the table's names) whose `unique` is not there yet; returns how many were not.
+
+    Without a `unique` all are inserted: one that is there already raises SQLAlchemy's IntegrityError.
+    """
+    if not rows.num_rows:
+        return 0
+    if connection.dialect.name == "postgresql":
+        return _copy(connection, table, rows, unique)
+    return _executemany(connection, table, rows, unique)
+
+
+def _copy(connection: Connection, table: Table, rows: pa.Table, unique: str | None) -> int:
+    """Binary COPY into the table itself; where a row is there already, which is rare, by way of a staging table."""
+    try:
+        with connection.begin_nested():
+            _copy_into(connection, table, _as_stored(table, rows))
+        return int(rows.num_rows)
+    except exc.IntegrityError:
+        if unique is None:
+            raise
+    staging = Table(
+        f"staging_{hashlib.blake2b(f'{table.name} {rows.schema}'.encode(), digest_size=8).hexdigest()}",
+        MetaData(),
+        *(Column(name, table.c[name].type) for name in rows.column_names),
+        prefixes=["TEMPORARY"],
+        postgresql_on_commit="DELETE ROWS",
+    )
+    staging.create(connection, checkfirst=True)  # of this session; each transaction finds it empty
+    _copy_into(connection, staging, _as_stored(table, rows))
+    new = select(*(staging.c[name] for name in rows.column_names))
+    insert = postgresql.insert(table).from_select(rows.column_names, new)
+    ignoring = insert.on_conflict_do_nothing(index_elements=[unique])  # COPY itself knows no such thing
+    return connection.execute(ignoring.execution_options(preserve_rowcount=True)).rowcount
+
+
+def _copy_into(connection: Connection, table: Table, rows: pa.Table) -> None:
+    import psycopg
+    from pgpq import ArrowToPostgresBinaryEncoder
+
+    quote = connection.dialect.identifier_preparer.quote
+    names = ", ".join(quote(name) for name in rows.column_names)
+    encoder = ArrowToPostgresBinaryEncoder(rows.schema)
+    driver: Any = connection.connection.driver_connection
+    statement = f"COPY {quote(table.name)} ({names}) FROM STDIN (FORMAT BINARY)"
+    try:
+        with driver.cursor().copy(statement) as copy:
+            copy.write(encoder.write_header())
+            for batch in rows.to_batches():
+                copy.write(encoder.write_batch(batch))
+            copy.write(encoder.finish())
+    except psycopg.Error as error:  # past SQLAlchemy, which would have wrapped it so
+        if driver.closed:
+            connection.invalidate(error)
+        raise exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error
+
+
+def _as_stored(table: Table, rows: pa.Table) -> pa.Table:
+    """The rows in the very types of the table's columns: COPY converts nothing."""
+    for place, field in enumerate(rows.schema):
+        values = rows.column(place)
+        if isinstance(table.c[field.name].type, Identifier):
+            rows = rows.set_column(place, field.name, _as_uuids(values))
+        elif pa.types.is_float32(field.type):
+            rows = rows.set_column(place, field.name, values.cast(pa.float64()))
+    return rows
+
+
+def _as_uuids(texts: pa.ChunkedArray) -> pa.Array:
+    """Identifiers as the 16 bytes that each of them is."""
+    if texts.null_count:
+        return pa.array([None if text is None else UUID(text).bytes for text in texts.to_pylist()], pa.binary(16))
+    plain_bytes = bytes.fromhex("".join(texts.to_pylist()).replace("-", ""))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(plain_bytes)])
+
+
+def _executemany(connection: Connection, table: Table, rows: pa.Table, unique: str | None) -> int:
+    insert = sqlite.insert(table)
+    if unique is not None:
+        insert = insert.on_conflict_do_nothing(index_elements=[unique])
+    # Past SQLAlchemy's conversion of every value: Arrow has done it, a column at a time.
+    statement = str(insert.compile(dialect=connection.dialect, column_keys=rows.column_names))
+    columns = {name: plain(rows.column(name)) for name in rows.column_names}
+    in_order = [columns[column.name] for column in table.c if column.name in columns]  # as the statement has them
+    changes = "SELECT total_changes()"  # executemany's row count has those in it that were there
+    before = connection.exec_driver_sql(changes).scalar_one()
+    connection.exec_driver_sql(statement, list(zip(*in_order, strict=True)))
+    return int(connection.exec_driver_sql(changes).scalar_one() - before)
+
+
+def plain(values: pa.ChunkedArray) -> list[Any]:
+    """A column as SQLite's driver takes it."""
+    if pa.types.is_timestamp(values.type):
+        values = pc.strftime(values.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us")), SQLITE_SECONDS)
+    plain: list[Any] = values.to_pylist()
+    return plain
+
+
+SQLITE_SECONDS = SQLITE_MOMENT.removesuffix(".%f")
+"""Arrow's %S writes the fraction too."""

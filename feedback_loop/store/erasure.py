@@ -1,0 +1,220 @@
+"""Erasure: a person's rows removed for good. What remains is a digest, by which rows that come later are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select
+
+from feedback_loop.clock import EPOCH
+from feedback_loop.errors import ConfigError, NotFound
+from feedback_loop.schema import Contract, canonical, fingerprint, keyed_digest
+from feedback_loop.store import fence, tables
+from feedback_loop.store.engine import Store
+from feedback_loop.store.model_tables import ModelTables, find_tables
+from feedback_loop.store.retention import prune_findings
+
+ID = "prediction_id"
+
+Key = Mapping[str, object]
+"""The erased key, or a part of it: values (as the log has them) by the stored names of their columns."""
+
+RowFilter = Callable[[pa.Table], pa.Table]
+"""Gives rows of predictions without those that were erased."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """How many rows were removed from the tables (or would be)."""
+
+    predictions: int = 0
+    outcomes: int = 0
+    findings: int = 0
+
+
+def find_predictions(store: Store, model: str, key: Key) -> dict[str, datetime]:
+    """The ids of the predictions with that key, and when they were made."""
+    found: dict[str, datetime] = {}
+    with store.read() as connection:
+        for table in _prediction_tables(connection, model):
+            rows = connection.execute(select(table.c.prediction_id, table.c.predicted_at).where(_has(table, key)))
+            found |= {row[0]: row[1] for row in rows}
+    return found
+
+
+def remember(store: Store, model: str, key: Key, now: datetime) -> None:
+    """Records that a key is erased: from now on no row of it from before is stored, whoever brings it.
+
+    Writers that are at work are waited for: what they store is there to be removed.
+    """
+    names = sorted(key)
+    digest = _digest(names, [canonical([key[name]])[0] for name in names], store.secret)
+    with store.write() as connection:
+        fence.shut(connection, model)
+        _save(connection, model, [digest], _names(names), fingerprint(store.secret), now)
+
+
+def count(store: Store, model: str, key: Key) -> Erased:
+    """What `remove` would remove from the tables, but for findings."""
+    with store.read() as connection:
+        try:
+            found = find_tables(connection, model)
+        except NotFound:
+            return Erased()
+        tables_ = [generation.table for generation in found.generations]
+        rows = [
+            connection.execute(select(func.count()).where(where)).scalar_one()
+            for where in (*(_has(table, key) for table in tables_), _outcomes_of(found, key))
+        ]
+    return Erased(sum(rows[:-1]), rows[-1])
+
+
+def remove(store: Store, model: str, key: Key, now: datetime) -> Erased:
+    """Removes the predictions with that key, all revisions of their outcomes, and findings about them.
+
+    All at once: a reader sees all or nothing of it. Their ids are remembered as digests.
+    """
+    with store.write() as connection:
+        try:
+            found = find_tables(connection, model)
+        except NotFound:
+            return Erased()
+        ids = [
+            identifier
+            for table in (each.table for each in found.generations)
+            for identifier in connection.execute(select(table.c.prediction_id).where(_has(table, key))).scalars()
+        ]
+        digests = [_digest([ID], [each], store.secret) for each in ids]
+        _save(connection, model, digests, _names([ID]), fingerprint(store.secret), now)
+        outcomes = connection.execute(delete(found.outcomes).where(_outcomes_of(found, key))).rowcount
+        predictions = sum(
+            connection.execute(delete(each.table).where(_has(each.table, key))).rowcount for each in found.generations
+        )
+        done = Erased(predictions, outcomes, prune_findings(connection, found))
+    store.flush()
+    return done
+
+
+def has_key(rows: pa.Table, key: Key) -> pa.ChunkedArray:
+    """Which rows (by stored names, as the log has them) have that key."""
+    mask = pa.chunked_array([pa.array([True] * rows.num_rows, pa.bool_())])
+    for name, value in key.items():
+        same = pa.array([text == canonical([value])[0] for text in canonical(rows.column(name))], pa.bool_())
+        mask = pc.and_(mask, same)
+    return mask
+
+
+def row_filter(store: Store, contract: Contract) -> RowFilter:
+    """Takes rows of `prediction_schema(contract)` that were erased out of others: for spools."""
+
+    def kept(rows: pa.Table) -> pa.Table:
+        with store.read() as connection:
+            return without_erased(connection, store.secret, contract, rows)
+
+    return kept
+
+
+def without_erased(connection: Connection, secret: bytes, contract: Contract, rows: pa.Table) -> pa.Table:
+    """Rows of predictions without those made before their key was erased.
+
+    In the transaction that stores them, behind the fence. Raises ConfigError where erasures can't be recognised.
+    """
+    erased = _known(connection, contract.model, secret, tables.erasures.c.columns != _names([ID]))
+    return _without(rows, erased, rows.column("predicted_at")) if erased else rows
+
+
+def without_erased_outcomes(connection: Connection, secret: bytes, contract: Contract, rows: pa.Table) -> pa.Table:
+    """The same for outcomes: of an erased prediction, or of an erased key that occurred (or were recorded) before."""
+    erased = _known(connection, contract.model, secret)
+    if not erased:
+        return rows
+    # Without a moment it is learned now, later than all that was erased; but never of a prediction that is gone.
+    moments = pc.coalesce(rows.column("occurred_at"), rows.column("recorded_at"))
+    always = pa.scalar(EPOCH, moments.type)
+    return _without(rows, erased, pc.if_else(pc.is_valid(rows.column(ID)), always, moments))
+
+
+@dataclass(frozen=True)
+class _Erasures:
+    """What was erased by the same columns with the same key: when, by digest."""
+
+    columns: tuple[str, ...]
+    secret: bytes
+    digests: dict[str, datetime]
+
+
+def _known(connection: Connection, model: str, secret: bytes, *where: ColumnElement[bool]) -> list[_Erasures]:
+    table = tables.erasures.c
+    found: dict[tuple[str, str], _Erasures] = {}
+    statement = select(table.columns, table.keyed_by, table.digest, table.erased_at).where(
+        table.model == model, *where
+    )
+    for columns, keyed_by, digest, erased_at in connection.execute(statement):
+        if keyed_by not in ("", fingerprint(secret)):
+            raise ConfigError(
+                f"Rows of {model} were erased under another capture.hash_key: they could come back unseen.",
+                cure="Set FEEDBACK_LOOP_CAPTURE__HASH_KEY as it was, the same on every host.",
+                key="capture.hash_key",
+            )
+        own = secret if keyed_by else b""
+        each = found.setdefault((columns, keyed_by), _Erasures(tuple(json.loads(columns)), own, {}))
+        each.digests[digest] = erased_at
+    return list(found.values())
+
+
+def _without(rows: pa.Table, erasures: Sequence[_Erasures], moments: pa.ChunkedArray) -> pa.Table:
+    gone = [False] * rows.num_rows
+    times = moments.to_pylist()
+    for each in erasures:
+        texts = zip(*(canonical(rows.column(name)) for name in each.columns), strict=True)
+        for row, values in enumerate(texts):
+            erased_at = each.digests.get(_digest(each.columns, values, each.secret))
+            if erased_at is not None and times[row] is not None and times[row] <= erased_at:
+                gone[row] = True
+    return rows.filter(pa.array([not each for each in gone], pa.bool_())) if any(gone) else rows
+
+
+def _digest(columns: Sequence[str], values: Sequence[str | None], secret: bytes) -> str:
+    return keyed_digest(json.dumps([list(columns), list(values)]), secret)
+
+
+def _names(columns: Sequence[str]) -> str:
+    return json.dumps(columns)
+
+
+def _save(
+    connection: Connection, model: str, digests: Sequence[str], columns: str, keyed_by: str, now: datetime
+) -> None:
+    """Once each: what was erased before is erased until now."""
+    table = tables.erasures
+    for digest in digests:
+        same = and_(table.c.model == model, table.c.digest == digest)
+        if not connection.execute(table.update().where(same).values(erased_at=now)).rowcount:
+            values = {"model": model, "digest": digest, "columns": columns, "keyed_by": keyed_by, "erased_at": now}
+            connection.execute(table.insert().values(**values))
+
+
+def _prediction_tables(connection: Connection, model: str) -> list[Table]:
+    try:
+        return [generation.table for generation in find_tables(connection, model).generations]
+    except NotFound:
+        return []
+
+
+def _has(table: Table, key: Key) -> ColumnElement[bool]:
+    return and_(*(table.c[name] == value for name, value in key.items()))
+
+
+def _outcomes_of(found: ModelTables, key: Key) -> ColumnElement[bool]:
+    """Outcomes with that key, and those that name a prediction with it."""
+    outcome = found.outcomes
+    named = (
+        outcome.c.prediction_id.in_(select(each.table.c.prediction_id).where(_has(each.table, key)))
+        for each in found.generations
+    )
+    return or_(_has(outcome, key), *named)

@@ -1,0 +1,363 @@
+"""The incremental join: what arrived since the last run changes the accounts of the windows that it touches.
+
+A run takes what was recorded between its watermark and a moment at which the fence was closed, finds the predictions
+of which something else may be known now than then, reads both states by the same join `as_of` the two moments, and
+books the difference. So the accounts are at every watermark what a join from scratch would give, and a run costs what
+is new. The accounts and the watermark move in one transaction: a run that dies has done nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Column as SqlColumn
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    MetaData,
+    Select,
+    String,
+    Table,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from feedback_loop.clock import EPOCH, floor_moment
+from feedback_loop.errors import NotFound
+from feedback_loop.schema import Contract, Which, arrow_type, table_name
+from feedback_loop.store import fence, tables
+from feedback_loop.store.accounts import CONFLICTING, UNMATCHED
+from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
+from feedback_loop.store.engine import Store
+from feedback_loop.store.evaluations import ALL_ROWS
+from feedback_loop.store.labels import CONFLICT, create_view, is_known, labelled_select, same_key
+from feedback_loop.store.model_tables import ModelTables, find_tables
+from feedback_loop.store.predictions import with_absent
+from feedback_loop.store.types import Identifier, Moment
+
+STEP_ROWS = 50_000
+"""About so many new rows are taken in one transaction: a first run over a long history is many small ones."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What one run took in: rows that came, predictions of which something else is known now, windows touched."""
+
+    predictions: int
+    outcomes: int
+    changed: int
+    windows: int
+    until: datetime | None
+
+    def __add__(self, other: Joined) -> Joined:
+        return Joined(
+            self.predictions + other.predictions,
+            self.outcomes + other.outcomes,
+            self.changed + other.changed,
+            self.windows + other.windows,
+            other.until,
+        )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """What was recorded after `since` and by `until`."""
+
+    since: datetime
+    until: datetime
+
+    def holds(self, recorded_at: ColumnElement[Any]) -> ColumnElement[bool]:
+        return and_(recorded_at > self.since, recorded_at <= self.until)
+
+
+def join_new(store: Store, contract: Contract, length: timedelta, now: datetime) -> Joined:
+    """Takes what arrived since the last run into the accounts of windows of that length; counts all of its steps.
+
+    Another join rule, other segments or another length begin from the start: the accounts are made anew.
+    """
+    until = fence.close(store, contract.model, now)
+    total = Joined(0, 0, 0, 0, None)
+    while True:
+        with store.write() as connection:
+            try:
+                found = find_tables(connection, contract.model)
+            except NotFound:
+                return total
+            _prefer_indexes(connection)
+            since = _watermark(connection, found, contract, length)
+            if since >= until:
+                return Joined(total.predictions, total.outcomes, total.changed, total.windows, until)
+            span = _Span(since, _step(connection, found, since, until))
+            total += _book(connection, found, contract, length, span)
+            _move(connection, contract.model, span.until)
+
+
+def _prefer_indexes(connection: Connection) -> None:
+    """Has each new row looked up by an index, whatever PostgreSQL believes of a table that has grown since.
+
+    Its statistics are always older than the newest rows, and by them it may read a whole table for a few of them:
+    right at that size, and slower with every day.
+    """
+    if connection.dialect.name == "postgresql":
+        for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"):
+            connection.execute(text(f"SET LOCAL {setting} = off"))
+
+
+def _watermark(connection: Connection, found: ModelTables, contract: Contract, length: timedelta) -> datetime:
+    """Where the last run ended, locked until this transaction ends; EPOCH if all is to be done anew."""
+    join = contract.join
+    rule = {
+        "horizon_seconds": join.horizon.total_seconds() if join.horizon is not None else None,
+        "which": str(join.which),
+        "absent_means": join.absent_means,
+        "maturity_seconds": join.maturity.total_seconds(),
+        "segments": list(contract.segments),
+        "length_seconds": length.total_seconds(),
+    }
+    same_model = tables.joins.c.model == contract.model
+    row = connection.execute(select(tables.joins).where(same_model).with_for_update()).one_or_none()
+    if row is not None and row.rule == rule:
+        since: datetime = row.watermark
+        return since
+    for table in (tables.joins, tables.label_accounts, tables.findings):
+        connection.execute(table.delete().where(table.c.model == contract.model))
+    connection.execute(tables.joins.insert().values(model=contract.model, watermark=EPOCH, rule=rule))
+    for generation in found.generations:
+        name = table_name("labelled", contract.model, generation.number)
+        create_view(connection, name, found, generation.table, join)
+    return EPOCH
+
+
+def _move(connection: Connection, model: str, until: datetime) -> None:
+    table = tables.joins
+    connection.execute(table.update().where(table.c.model == model).values(watermark=until))
+
+
+def _step(connection: Connection, found: ModelTables, since: datetime, until: datetime) -> datetime:
+    """The moment by which about STEP_ROWS new rows had come from each table, or `until`."""
+    ends = [until]
+    for recorded in (*(each.table.c.logged_at for each in found.generations), found.outcomes.c.recorded_at):
+        new = select(recorded).where(recorded > since, recorded <= until)
+        ends += connection.execute(new.order_by(recorded).offset(STEP_ROWS).limit(1)).scalars()
+    return min(ends)
+
+
+def _book(connection: Connection, found: ModelTables, contract: Contract, length: timedelta, span: _Span) -> Joined:
+    affected = _affected(connection, found, contract, span)
+    before = _states(connection, found, contract, affected, span.since)
+    rows = _states(connection, found, contract, affected, span.until)
+    known = {row["prediction_id"]: row for row in before}
+    changed = [row for row in rows if known.get(row["prediction_id"]) != row]
+    accounts = _Accounts(contract, length)
+    for row in changed:
+        was = known.get(row["prediction_id"])
+        # Of a row that is new, when it came is known: accounts that are made anew reopen no window.
+        moment = span.until if was is not None else _known_since(contract, row)
+        accounts.add(row, 1, moment)
+        if was is not None:
+            accounts.add(was, -1, moment)
+    accounts.save(connection, contract.model)
+    _note_conflicts(connection, contract.model, affected, rows, span.until)
+    _note_unmatched(connection, found, contract, span)
+    affected.drop(connection)
+    outcomes = found.outcomes
+    came = connection.execute(select(func.count()).where(span.holds(outcomes.c.recorded_at))).scalar_one()
+    return Joined(len(rows) - len(known), came, len(changed), len(accounts.windows), span.until)
+
+
+def _affected(connection: Connection, found: ModelTables, contract: Contract, span: _Span) -> Table:
+    """The ids of predictions of which something else may be known at the span's end than at its start."""
+    affected = Table(
+        "affected_predictions",
+        MetaData(),
+        SqlColumn("prediction_id", Identifier, primary_key=True),
+        prefixes=["TEMPORARY"],
+    )
+    affected.create(connection, checkfirst=False)
+    insert = _dialect(connection).insert(affected)
+    for generation in found.generations:
+        for ids in _may_have_changed(found, generation.table, contract, span):
+            connection.execute(insert.from_select(["prediction_id"], ids).on_conflict_do_nothing())
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("ANALYZE affected_predictions"))
+    return affected
+
+
+def _may_have_changed(
+    found: ModelTables, predictions: Table, contract: Contract, span: _Span
+) -> Iterator[Select[tuple[str]]]:
+    ids = select(predictions.c.prediction_id)
+    outcomes, rule = found.outcomes, contract.join
+    came = span.holds(outcomes.c.recorded_at)
+    yield ids.where(span.holds(predictions.c.logged_at))
+    yield ids.join(outcomes, outcomes.c.prediction_id == predictions.c.prediction_id).where(came)
+    if found.key:
+        yield ids.join(outcomes, same_key(found, predictions, outcomes, rule)).where(came)
+        if rule.which is not Which.ALL:  # a new prediction may take an outcome from another one of its key
+            for generation in found.generations:
+                new = generation.table.alias()
+                same = and_(*(new.c[column.stored] == predictions.c[column.stored] for column in found.key))
+                yield ids.join(new, same).where(span.holds(new.c.logged_at))
+    if rule.absent_means is not None:  # its chance of an outcome has passed
+        matured = _Span(span.since - rule.maturity, span.until - rule.maturity) if span.since > EPOCH else None
+        if matured is not None:
+            yield ids.where(matured.holds(predictions.c.predicted_at))
+
+
+def _states(
+    connection: Connection, found: ModelTables, contract: Contract, affected: Table, as_of: datetime
+) -> list[dict[str, Any]]:
+    """What was known of the affected predictions at a moment; those that the log had not learned of are left out."""
+    label = contract.label
+    types = {**_TYPES, label.stored: arrow_type(label.type)}
+    segments = {_SEGMENT + name: contract.column(name).stored for name in contract.segments}
+    rows: list[dict[str, Any]] = []
+    for generation in found.generations:
+        here = {each.stored: arrow_type(each.type) for each in generation.columns}
+        own = {alias: stored for alias, stored in segments.items() if stored in here}
+        statement = labelled_select(found, generation.table, contract.join, as_of).where(
+            generation.table.c.prediction_id.in_(select(affected.c.prediction_id)),
+            is_known(generation.table.c.logged_at, as_of),
+        )
+        columns = [statement.selected_columns[name] for name in types]
+        columns += [generation.table.c[stored].label(alias) for alias, stored in own.items()]
+        kinds = {**types, **{alias: here[stored] for alias, stored in own.items()}}
+        table = fetch_arrow(connection, statement.with_only_columns(*columns), kinds)
+        rows += (with_absent(contract, table, as_of) if contract.join.absent_means is not None else table).to_pylist()
+    return rows
+
+
+_TYPES = {
+    "prediction_id": pa.string(),
+    "predicted_at": UTC_MOMENT,
+    "logged_at": UTC_MOMENT,
+    "model_version": pa.string(),
+    "role": pa.string(),
+    "recorded_at": UTC_MOMENT,
+    "revision": pa.int32(),
+    CONFLICT: pa.bool_(),
+}
+_SEGMENT = "segment:"
+
+
+def _known_since(contract: Contract, row: dict[str, Any]) -> datetime:
+    """The moment since which a prediction is known as it is: it was logged, its outcome came, or stayed away."""
+    moments: list[datetime] = [row["logged_at"], row["recorded_at"] or row["logged_at"]]
+    if row["revision"] is None and row[contract.label.stored] is not None:
+        moments.append(row["predicted_at"] + contract.join.maturity)
+    return max(moments)
+
+
+class _Accounts:
+    """Differences by window, version, role and segment, to be added to the stored accounts."""
+
+    def __init__(self, contract: Contract, length: timedelta) -> None:
+        self._label = contract.label.stored
+        self._length = length
+        self._sums: dict[tuple[datetime, str, str, str], tuple[int, int, datetime]] = {}
+
+    @property
+    def windows(self) -> set[datetime]:
+        """The starts of the windows that are touched."""
+        return {start for start, *_ in self._sums}
+
+    def add(self, row: dict[str, Any], sign: int, moment: datetime) -> None:
+        """Counts a prediction in (1) or out (-1) as it is known since a moment."""
+        head = floor_moment(row["predicted_at"], self._length), row["model_version"], row["role"]
+        labelled = sign if row[self._label] is not None else 0
+        named = [
+            f"{name.removeprefix(_SEGMENT)}={row[name]}"
+            for name in row
+            if name.startswith(_SEGMENT) and row[name] is not None
+        ]
+        for segment in (ALL_ROWS, *named):
+            predictions, known, since = self._sums.get((*head, segment), (0, 0, moment))
+            self._sums[*head, segment] = predictions + sign, known + labelled, max(since, moment)
+
+    def save(self, connection: Connection, model: str) -> None:
+        """Adds them to what is stored; a window that is touched is marked, also where no count changed."""
+        if not self._sums:
+            return
+        table = tables.label_accounts
+        insert = _dialect(connection).insert(table)
+        rows = [
+            {
+                "model": model,
+                "bucket_start": start,
+                "version": version,
+                "role": role,
+                "segment": segment,
+                "predictions": predictions,
+                "labelled": labelled,
+                "changed_at": changed_at,
+            }
+            for (start, version, role, segment), (predictions, labelled, changed_at) in sorted(self._sums.items())
+        ]
+        added = {
+            "predictions": table.c.predictions + insert.excluded.predictions,
+            "labelled": table.c.labelled + insert.excluded.labelled,
+            "changed_at": case(
+                (table.c.changed_at > insert.excluded.changed_at, table.c.changed_at),
+                else_=insert.excluded.changed_at,
+            ),
+        }
+        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=added), rows)
+
+
+def _note_conflicts(
+    connection: Connection, model: str, affected: Table, rows: list[dict[str, Any]], since: datetime
+) -> None:
+    table = tables.findings
+    ids = select(cast(affected.c.prediction_id, String))
+    mine = and_(table.c.model == model, table.c.kind == CONFLICTING)
+    connection.execute(table.delete().where(mine, table.c.subject.in_(ids)))
+    conflicts = [
+        {"model": model, "kind": CONFLICTING, "subject": row["prediction_id"], "since": since}
+        for row in rows
+        if row[CONFLICT]
+    ]
+    if conflicts:
+        connection.execute(table.insert(), conflicts)
+
+
+def _note_unmatched(connection: Connection, found: ModelTables, contract: Contract, span: _Span) -> None:
+    """Notes the new outcomes that fit no prediction, and strikes out those that a new prediction has come for."""
+    table, outcomes = tables.findings, found.outcomes
+    mine = and_(table.c.model == contract.model, table.c.kind == UNMATCHED)
+    if connection.execute(select(exists().where(mine))).scalar_one():
+        for generation in found.generations:
+            for fits in _fits(found, generation.table, contract):
+                came = select(cast(outcomes.c.outcome_id, String)).join(generation.table, fits)
+                came = came.where(span.holds(generation.table.c.logged_at))
+                connection.execute(table.delete().where(mine, table.c.subject.in_(came)))
+    fits_any = [
+        exists().where(fits, is_known(generation.table.c.logged_at, span.until))
+        for generation in found.generations
+        for fits in _fits(found, generation.table, contract)
+    ]
+    subject = cast(outcomes.c.outcome_id, String)
+    new = select(literal(contract.model), literal(UNMATCHED), subject, literal(span.until, Moment()))
+    new = new.where(span.holds(outcomes.c.recorded_at), outcomes.c.revision == 1, *(~each for each in fits_any))
+    connection.execute(table.insert().from_select(["model", "kind", "subject", "since"], new))
+
+
+def _fits(found: ModelTables, predictions: Table, contract: Contract) -> Iterator[ColumnElement[bool]]:
+    """Whether an outcome is about a prediction: by its id; by its key. Apart, so that each is found by its index."""
+    yield found.outcomes.c.prediction_id == predictions.c.prediction_id
+    if found.key:
+        yield same_key(found, predictions, found.outcomes, contract.join)
+
+
+def _dialect(connection: Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else sqlite

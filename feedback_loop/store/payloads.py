@@ -1,0 +1,134 @@
+"""Requests and answers that others' servers log as events of their own: each waits here for its other half."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from feedback_loop.store import tables
+from feedback_loop.store.engine import Store
+
+_t = tables.payloads
+_accounts = tables.payload_accounts
+
+
+@dataclass(frozen=True)
+class Half:
+    """A request or an answer, as its event brought it."""
+
+    event: str
+    is_request: bool
+    body: bytes
+    content_type: str = ""
+    moment: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is known of one call: its request, its answer, or both."""
+
+    model: str
+    event: str
+    request: bytes | None
+    answer: bytes | None
+    content_type: str
+    requested_at: datetime
+    version: str | None
+    is_done: bool
+
+
+@dataclass(frozen=True)
+class PayloadAccount:
+    """What became of a model's events: pairs `logged` and `refused`, halves `expired` and still `waiting`."""
+
+    logged: int = 0
+    refused: int = 0
+    expired: int = 0
+    waiting: int = 0
+
+
+def keep_half(store: Store, model: str, half: Half, version: str | None, now: datetime) -> Pair:
+    """Makes a half durable and says what is there of its call by now. One that is there already stays as it was."""
+    values: dict[str, Any] = {"model": model, "event": half.event, "version": version, "received_at": now}
+    if half.is_request:
+        values |= {"request": half.body, "content_type": half.content_type, "requested_at": half.moment}
+    else:
+        values["answer"] = half.body
+    with store.write() as connection:
+        insert = _insert(connection, _t).values(values)
+        # The row is written in any case, so that it comes back; one that is done gets no body again.
+        keep = {
+            name: case(
+                (_t.c.done_at.is_not(None), _t.c[name]), else_=func.coalesce(_t.c[name], insert.excluded[name])
+            )
+            for name in values
+            if name not in ("model", "event")
+        }
+        statement = insert.on_conflict_do_update(index_elements=["model", "event"], set_=keep).returning(*_t.c)
+        return _pair(connection.execute(statement).one())
+
+
+def finish(store: Store, pair: Pair, became: Literal["logged", "refused"], now: datetime) -> None:
+    """Counts a pair, once, and lets go of its bodies."""
+    with store.write() as connection:
+        open_still = and_(_t.c.model == pair.model, _t.c.event == pair.event, _t.c.done_at.is_(None))
+        done = connection.execute(_t.update().where(open_still).values(request=None, answer=None, done_at=now))
+        if done.rowcount:
+            _count(connection, pair.model, became, 1)
+
+
+def whole_pairs(store: Store, model: str, before: datetime) -> list[Pair]:
+    """Pairs both of whose halves were there at that moment and that were not finished: a crash came between."""
+    both = and_(_t.c.request.is_not(None), _t.c.answer.is_not(None), _t.c.received_at < before)
+    with store.read() as connection:
+        rows = connection.execute(select(_t).where(_t.c.model == model, _t.c.done_at.is_(None), both).limit(1000))
+        return [_pair(row) for row in rows]
+
+
+def expire(store: Store, model: str, before: datetime) -> int:
+    """Gives up halves that were received before that moment and counts them; forgets calls that are done so long."""
+    old = and_(_t.c.model == model, _t.c.received_at < before)
+    half = _t.c.request.is_(None) | _t.c.answer.is_(None)
+    with store.write() as connection:
+        expired = connection.execute(_t.delete().where(old, _t.c.done_at.is_(None), half)).rowcount
+        if expired:
+            _count(connection, model, "expired", expired)
+        connection.execute(_t.delete().where(_t.c.model == model, _t.c.done_at < before))
+    return expired
+
+
+def load_account(store: Store, model: str) -> PayloadAccount:
+    """What became of a model's events so far."""
+    waiting = select(func.count()).where(_t.c.model == model, _t.c.done_at.is_(None))
+    with store.read() as connection:
+        row = connection.execute(select(_accounts).where(_accounts.c.model == model)).one_or_none()
+        logged, refused, expired = (row.logged, row.refused, row.expired) if row is not None else (0, 0, 0)
+        return PayloadAccount(logged, refused, expired, connection.execute(waiting).scalar_one())
+
+
+def _count(connection: Connection, model: str, what: str, by: int) -> None:
+    counts = {"logged": 0, "refused": 0, "expired": 0} | {what: by}
+    insert = _insert(connection, _accounts).values(model=model, **counts)
+    more = {what: _accounts.c[what] + by}
+    connection.execute(insert.on_conflict_do_update(index_elements=["model"], set_=more))
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def _pair(row: Any) -> Pair:
+    return Pair(
+        model=row.model,
+        event=row.event,
+        request=row.request,
+        answer=row.answer,
+        content_type=row.content_type or "",
+        requested_at=row.requested_at or row.received_at,
+        version=row.version,
+        is_done=row.done_at is not None,
+    )

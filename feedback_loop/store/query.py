@@ -1,0 +1,81 @@
+"""The result of somebody's SQL query, in tables of so many rows: memory stays bounded, nothing is written there."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+from sqlalchemy import NullPool, create_engine, exc, make_url, text
+
+from feedback_loop.errors import BadInput, ConfigError, Unavailable
+from feedback_loop.schema import as_table
+
+
+@dataclass(frozen=True)
+class Query:
+    """A statement for a database of any kind that SQLAlchemy has a driver for."""
+
+    url: str = field(repr=False)
+    sql: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def chunks(self, rows: int) -> Generator[pa.Table]:
+        """The result, so many rows at a time. Raises ConfigError (URL, driver), Unavailable and BadInput."""
+        engine = self._engine()
+        first = 0
+        try:
+            with engine.connect() as connection:
+                streaming = connection.execution_options(stream_results=True, max_row_buffer=rows)
+                result = streaming.execute(text(self.sql), dict(self.parameters))
+                names = list(result.keys())
+                for part in result.partitions(rows):
+                    yield _table(names, part, first)
+                    first += len(part)
+        except exc.DBAPIError as error:
+            said = str(error.orig).strip().splitlines()[0]
+            raise Unavailable(
+                "database",
+                f"The database {engine.url.render_as_string(hide_password=True)} refused: {said}.",
+                cure="Check the URL and the query.",
+            ) from error
+        except exc.SQLAlchemyError as error:
+            raise BadInput.of(
+                "sql", str(error).splitlines()[0], cure="Give a statement that returns rows."
+            ) from error
+
+    def _engine(self) -> Any:
+        try:
+            url = make_url(self.url)
+            if url.drivername == "postgresql":
+                url = url.set(drivername="postgresql+psycopg")
+            return create_engine(url, poolclass=NullPool)
+        except (exc.ArgumentError, exc.NoSuchModuleError) as error:
+            raise ConfigError(
+                f"{self.url.partition('://')[0]!r} begins no database URL that is known.",
+                cure="Write it as SQLAlchemy does: postgresql://user@host/name, sqlite:///file.db, …",
+                key="url",
+            ) from error
+        except ImportError as error:
+            raise ConfigError(
+                f"The driver of {self.url.partition('://')[0]!r} is not installed: {error}.",
+                cure="Install it beside this package.",
+                key="url",
+            ) from error
+
+
+def _table(names: list[str], part: Any, first_row: int) -> pa.Table:
+    columns = zip(names, zip(*part, strict=True), strict=True)
+    try:
+        return as_table({name: [_plain(value) for value in values] for name, values in columns})
+    except BadInput as error:
+        raise error.moved(first_row) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return float(value)
+    return str(value) if isinstance(value, UUID) else value

@@ -1,0 +1,141 @@
+"""Retention: predictions older than a moment go, and the outcomes that belonged to nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Column as SqlColumn
+from sqlalchemy import ColumnElement, Connection, and_, case, cast, delete, exists, false, or_, select, true
+from sqlalchemy.types import BigInteger
+
+from feedback_loop.errors import NotFound
+from feedback_loop.schema import JoinRule, Which
+from feedback_loop.store import tables
+from feedback_loop.store.engine import Store
+from feedback_loop.store.labels import matches
+from feedback_loop.store.model_tables import ModelTables, find_tables
+from feedback_loop.store.partitions import drop_partition, partitions_before
+from feedback_loop.store.types import Identifier
+
+BATCH = 5000
+"""Rows that one transaction deletes: nobody waits long behind it."""
+
+
+@dataclass(frozen=True)
+class Retained:
+    """What a run removed: `predictions` counts the rows of dropped `partitions` too."""
+
+    kept_since: datetime
+    predictions: int = 0
+    partitions: int = 0
+    outcomes: int = 0
+    findings: int = 0
+
+
+def kept_since(store: Store, model: str) -> datetime | None:
+    """From when on a model's predictions are all there; None: retention has removed nothing."""
+    table = tables.retentions.c
+    with store.read() as connection:
+        since: datetime | None = connection.execute(
+            select(table.kept_since).where(table.model == model)
+        ).scalar_one_or_none()
+    return since
+
+
+def retain(store: Store, model: str, rule: JoinRule, since: datetime) -> Retained:
+    """Removes the model's predictions from before a moment, and outcomes recorded before it that fit none that stays.
+
+    PostgreSQL's months that are wholly before it are dropped, other rows deleted in batches. That they go is on
+    record first: whoever asks about a window from before it is refused from then on.
+    """
+    since = _remember(store, model, since)
+    try:
+        with store.read() as connection:
+            found = find_tables(connection, model)
+    except NotFound:
+        return Retained(since)
+    outcomes = _delete_in_batches(store, found.outcomes.c.outcome_id, _belongs_to_what_goes(found, rule, since))
+    predictions = partitions = 0
+    for generation in found.generations:
+        with store.read() as connection:
+            old = partitions_before(connection, generation.table, since)
+        for part in old:
+            with store.write() as connection:
+                predictions += drop_partition(connection, part)
+            partitions += 1
+        table = generation.table
+        predictions += _delete_in_batches(store, table.c.prediction_id, table.c.predicted_at < since)
+    outcomes += _delete_in_batches(store, found.outcomes.c.outcome_id, _is_left_over(found, rule, since))
+    with store.write() as connection:
+        findings = prune_findings(connection, found)
+    return Retained(since, predictions, partitions, outcomes, findings)
+
+
+def prune_findings(connection: Connection, found: ModelTables) -> int:
+    """Removes the findings about rows that are gone; returns how many."""
+    finding = tables.findings
+    # In a CASE: a subject of the other kind could not be cast.
+    outcome = case((finding.c.kind == "unmatched", cast(finding.c.subject, BigInteger)))
+    prediction = case((finding.c.kind == "conflict", cast(finding.c.subject, Identifier)))
+    kept: ColumnElement[bool] = exists().where(found.outcomes.c.outcome_id == outcome)
+    for generation in found.generations:
+        kept = or_(kept, exists().where(generation.table.c.prediction_id == prediction))
+    return connection.execute(delete(finding).where(finding.c.model == found.model, ~kept)).rowcount
+
+
+def _remember(store: Store, model: str, since: datetime) -> datetime:
+    table = tables.retentions
+    with store.write() as connection:
+        before: datetime | None = connection.execute(
+            select(table.c.kept_since).where(table.c.model == model)
+        ).scalar_one_or_none()
+        if before is None:
+            connection.execute(table.insert().values(model=model, kept_since=since))
+        elif before < since:
+            connection.execute(table.update().where(table.c.model == model).values(kept_since=since))
+    return since if before is None else max(before, since)
+
+
+def _belongs_to_what_goes(found: ModelTables, rule: JoinRule, since: datetime) -> ColumnElement[bool]:
+    """Outcomes of a key that belong to a prediction that goes, and would fall to a later one if they stayed."""
+    if rule.which is not Which.FIRST or not found.key:
+        return false()
+    outcome = found.outcomes
+    return and_(
+        outcome.c.prediction_id.is_(None),
+        or_(
+            *(
+                exists().where(matches(found, each.table, outcome, rule), each.table.c.predicted_at < since)
+                for each in found.generations
+            )
+        ),
+    )
+
+
+def _is_left_over(found: ModelTables, rule: JoinRule, since: datetime) -> ColumnElement[bool]:
+    """Old outcomes without a prediction. One whose subject has a newer revision is not old."""
+    outcome, newer = found.outcomes, found.outcomes.alias()
+    same: ColumnElement[Any] = newer.c.prediction_id == outcome.c.prediction_id
+    if found.key:
+        fields = [*(column.stored for column in found.key), "event_at"]
+        same = or_(same, and_(*(newer.c[field] == outcome.c[field] for field in fields)))
+    return and_(
+        outcome.c.recorded_at < since,
+        ~exists().where(same, newer.c.recorded_at >= since),
+        *(~exists().where(matches(found, each.table, outcome, rule)) for each in found.generations),
+    )
+
+
+def _delete_in_batches(store: Store, key: SqlColumn[Any], where: ColumnElement[bool]) -> int:
+    """Deletes a table's rows, a bounded number at a time, in the order of their key."""
+    deleted, last = 0, None
+    while True:
+        with store.write() as connection:
+            chosen = select(key).where(where, key > last if last is not None else true())
+            ids = connection.execute(chosen.order_by(key).limit(BATCH)).scalars().all()
+            if not ids:
+                return deleted
+            connection.execute(delete(key.table).where(key.in_(ids)))
+        deleted, last = deleted + len(ids), ids[-1]

@@ -1,0 +1,107 @@
+"""The spools' accounts: how many rows each process answered, made durable and got into the store, by model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import and_, select
+
+from feedback_loop.store import tables
+from feedback_loop.store.engine import Store
+from feedback_loop.store.records import as_record, insert_unless
+
+COUNTERS = ("answered", "spooled", "stored", "refused", "dropped", "unsampled")
+"""What only ever grows in an account."""
+
+
+class SpoolState(StrEnum):
+    """What has become of a spool."""
+
+    OPEN = "open"
+    ENDED = "ended"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the rows of one model in one process; all numbers are rows.
+
+    Whatever happens, `answered` is at most `spooled` + `dropped` + `unsampled`, and `spooled` is `stored` + `waiting`
+    + `rejected`. See `feedback_loop.store.tables.spool_accounts` for each.
+    """
+
+    spool: str
+    model: str
+    host: str
+    answered: int
+    spooled: int
+    stored: int
+    refused: int
+    dropped: int
+    unsampled: int
+    waiting: int
+    rejected: int
+    waiting_since: datetime | None
+    state: SpoolState
+    updated_at: datetime
+
+    @property
+    def missing(self) -> int:
+        """Rows that were durable once and are neither stored nor anywhere in the spool; below zero: too many are."""
+        return self.spooled - self.stored - self.waiting - self.rejected
+
+
+def save_accounts(store: Store, accounts: Iterable[Account]) -> None:
+    """Keeps accounts beside those that are known.
+
+    One that is older than what is known changes nothing; those of a spool that has ended are final.
+    """
+    table = tables.spool_accounts
+    with store.write() as connection:
+        for account in accounts:
+            insert = insert_unless(connection, table).values(**asdict(account) | {"state": str(account.state)})
+            new = insert.excluded
+            keys = ("spool", "model")
+            is_news = and_(
+                table.c.state == str(SpoolState.OPEN),
+                *(getattr(table.c, name) <= new[name] for name in ("answered", "spooled", "stored")),
+            )
+            changed = {column.name: new[column.name] for column in table.c if column.name not in keys}
+            connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed, where=is_news))
+
+
+def end_accounts(store: Store, spool: str, accounts: Iterable[Account], now: datetime) -> list[Account]:
+    """Keeps the last accounts of a spool whose file is about to go; returns them as they are kept.
+
+    What had been told before counts: where the file has forgotten rows (it was torn), the spool is `damaged`.
+    """
+    known = {each.model: each for each in load_accounts(store, spool=spool)}
+    last = {each.model: each for each in accounts}
+    ended = [_last_of(known.get(model), last.get(model), now) for model in sorted({*known, *last})]
+    save_accounts(store, ended)
+    return ended
+
+
+def load_accounts(store: Store, *, model: str | None = None, spool: str | None = None) -> list[Account]:
+    """The accounts of all spools that were ever forwarded (of a model, of one spool), by spool and model."""
+    table = tables.spool_accounts
+    where = [table.c.model == model] if model is not None else []
+    where += [table.c.spool == spool] if spool is not None else []
+    with store.read() as connection:
+        rows = connection.execute(select(table).where(*where).order_by(table.c.spool, table.c.model)).all()
+    return [replace(as_record(Account, row), state=SpoolState(row.state)) for row in rows]
+
+
+def _last_of(known: Account | None, last: Account | None, now: datetime) -> Account:
+    if known is None or last is None:
+        only = last or known
+        assert only is not None  # one of both named the model
+        if last is not None:
+            return only
+        return replace(only, waiting=0, rejected=0, waiting_since=None, state=SpoolState.DAMAGED, updated_at=now)
+    most = {name: max(getattr(known, name), getattr(last, name)) for name in COUNTERS}
+    state = SpoolState.DAMAGED if known.spooled > last.spooled else last.state
+    return replace(last, **most, state=state, updated_at=now)
