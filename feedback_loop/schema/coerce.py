@@ -84,10 +84,26 @@ def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) ->
         if converted is None:
             problems.extend(_misfits(values, column, text=text))
             continue
+        if column.type is ColumnType.STRING:
+            problems.extend(_with_nul(converted, column))
         arrays.append(converted)
     if problems:
         raise BadInput(problems, cure="Nothing was taken.")
     return pa.table(arrays, names=[column.name for column in wanted])
+
+
+def with_booleans(table: pa.Table, columns: Iterable[Column]) -> pa.Table:
+    """The table with the 0 and 1 of such columns as booleans: databases and files that have none hold these."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for column in columns:
+        if column.type is not ColumnType.BOOLEAN or column.name not in table.column_names:
+            continue
+        values = table.column(column.name)
+        if pa.types.is_integer(values.type) and pc.all(pc.is_in(values, pa.array([0, 1, None], values.type))).as_py():
+            table = table.set_column(table.column_names.index(column.name), column.name, values.cast(pa.bool_()))
+    return table
 
 
 def array_of(name: str, values: Sequence[object], kind: ColumnType) -> pa.Array:
@@ -157,6 +173,8 @@ def _cast(values: pa.ChunkedArray, kind: ColumnType, target: pa.DataType) -> pa.
         if kind is ColumnType.DATETIME:
             moments = [None if text is None else _moment(text) for text in values.to_pylist()]
             return pa.chunked_array([pa.array(moments, target)])
+        if kind is ColumnType.FLOAT:
+            values = values.cast(pa.float64())  # so that what is too large for a float is seen below
     if pa.types.is_timestamp(source) and source.tz is None:
         values = values.cast(pa.timestamp(source.unit, "UTC"))
     cast = values.cast(target)
@@ -186,6 +204,17 @@ def _moment(text: str) -> datetime:
     except ValueError as error:
         raise pa.ArrowInvalid(str(error)) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def _with_nul(values: pa.ChunkedArray, column: Column) -> list[Problem]:
+    """The rows whose text PostgreSQL could not hold."""
+    import pyarrow.compute as pc
+
+    found = pc.match_substring(values, "\0")
+    if not pc.any(found).as_py():
+        return []
+    rows = [row for row, has_nul in enumerate(found.to_pylist()) if has_nul]
+    return [Problem(row, column.name, "holds a NUL character, which no database of ours can store") for row in rows]
 
 
 def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 
 from feedback_loop.errors import ContractError
@@ -63,17 +64,45 @@ class Source(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """`name` is the model's or the caller's word; `field` is what it is called in our tables."""
+    """`name` is the model's or the caller's word; `field` is what it is called in our tables.
+
+    `hashed` names the key that its values are hashed with (see `schema.privacy`); empty: they are plain.
+    """
 
     name: str
     type: ColumnType
     required: bool = True
     field: str = ""
+    hashed: str = ""
 
     @property
     def stored(self) -> str:
         """The column's name in the tables."""
         return self.field or self.name
+
+
+class Which(StrEnum):
+    """Which of several predictions of one key an outcome belongs to."""
+
+    ALL = "all"
+    FIRST = "first"
+    LAST = "last"
+
+
+@dataclass(frozen=True)
+class JoinRule:
+    """How an outcome finds its predictions where it names their key (one that names an id needs no rule).
+
+    With a `horizon` an outcome belongs to predictions that were made at most so long before it occurred, and each
+    time at which one occurred is an event of its own; without, a key has one outcome, whenever it occurred.
+    `which` chooses among the predictions of one role that an outcome fits. `absent_means` is the label of a
+    prediction that has no outcome when `maturity` has passed (no chargeback: no fraud); None: it stays unlabelled.
+    """
+
+    horizon: timedelta | None = None
+    which: Which = Which.ALL
+    absent_means: Label | float | None = None
+    maturity: timedelta = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -94,6 +123,7 @@ class Contract:
     classes: tuple[Label, ...] = ()
     positive: Label | None = None
     segments: tuple[str, ...] = ()
+    join: JoinRule = JoinRule()
 
     @property
     def probabilities(self) -> tuple[Column, ...]:
@@ -132,6 +162,7 @@ def make_contract(
     positive: Label | None = None,
     segments: tuple[str, ...] = (),
     has_probabilities: bool = False,
+    join: JoinRule | None = None,
 ) -> Contract:
     """Puts a contract together and gives every column its name in the tables.
 
@@ -169,6 +200,7 @@ def make_contract(
         classes=classes,
         positive=_positive(model, task, classes, positive),
         segments=segments,
+        join=join or JoinRule(),
     )
     for name in segments:
         contract.column(name)

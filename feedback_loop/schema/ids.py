@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -18,8 +19,11 @@ RandomBits = Callable[[int], int]
 """Gives so many random bits: `secrets.randbits`, or a seeded generator's `getrandbits`."""
 
 _RANDOM = 74
-_EARLIEST = (datetime(2000, 1, 1, tzinfo=EPOCH.tzinfo) - EPOCH) // timedelta(milliseconds=1)
-_SLACK = timedelta(days=1)
+EARLIEST = datetime(2000, 1, 1, tzinfo=EPOCH.tzinfo)
+"""No prediction is from before."""
+
+SLACK = timedelta(days=1)
+"""So far may a caller's clock be ahead of ours."""
 
 
 def prediction_id(moment: datetime, bits: RandomBits = secrets.randbits) -> PredictionId:
@@ -28,6 +32,12 @@ def prediction_id(moment: datetime, bits: RandomBits = secrets.randbits) -> Pred
     random = bits(_RANDOM)
     value = milliseconds << 80 | 0x7 << 76 | (random >> 62) << 64 | 0x2 << 62 | random & (1 << 62) - 1
     return PredictionId(str(UUID(int=value)))
+
+
+def derived_bits(seed: str) -> RandomBits:
+    """Bits that are always the same for a seed: what is brought twice gets the same id twice."""
+    digest = int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=16).digest())
+    return lambda bits: digest >> 128 - bits
 
 
 def moment_of(identifier: str) -> datetime:
@@ -44,9 +54,9 @@ def check_prediction_id(text: object, now: datetime, *, row: int = -1) -> Predic
         value = UUID(str(text))
     except ValueError:
         raise BadInput.of("prediction_id", f"{text!r} is not a UUID", row=row, cure=_CURE) from None
-    if value.version != 7 or value.int >> 80 < _EARLIEST:
+    if value.version != 7 or value.int >> 80 < (EARLIEST - EPOCH) // timedelta(milliseconds=1):
         raise BadInput.of("prediction_id", f"{text!r} is not a UUIDv7", row=row, cure=_CURE)
-    if value.int >> 80 > (as_utc(now) + _SLACK - EPOCH) // timedelta(milliseconds=1):
+    if value.int >> 80 > (as_utc(now) + SLACK - EPOCH) // timedelta(milliseconds=1):
         raise BadInput.of("prediction_id", f"{text!r} is from the future", row=row, cure=_CURE)
     return PredictionId(str(value))
 

@@ -5,7 +5,7 @@ import pytest
 from feedback_loop.config import ServingSettings
 from feedback_loop.errors import BadInput
 from feedback_loop.schema import as_table
-from feedback_loop.serving.protocol import decode_request, encode_answer, encode_error
+from feedback_loop.schema.protocol import decode_request, encode_answer, encode_error
 from feedback_loop.serving.server import needs_key
 from tests.builders import binary_contract
 

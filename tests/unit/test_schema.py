@@ -83,6 +83,12 @@ def test_text_is_parsed_for_csv_and_empty_is_missing():
         coerced(["1", "x"], T.DOUBLE, text=True)
 
 
+def test_text_that_is_too_large_for_a_float_is_refused():
+    assert coerced(["0.5", "-3", None], T.FLOAT, text=True) == [0.5, -3.0, None]
+    with pytest.raises(BadInput, match="row 1"):
+        coerced(["1", "1e40"], T.FLOAT, text=True)
+
+
 def test_a_missing_column_is_named_and_an_optional_one_is_null():
     table = as_table({"a": [1.0]})
     with pytest.raises(BadInput, match="b: is missing; its type is string"):

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from feedback_loop.errors import BadInput
-from feedback_loop.schema import Contract
+from feedback_loop.schema.contract import Contract
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """The top-level names, one of which a JSON body has."""
@@ -79,13 +79,14 @@ def _columns(body: _Body, contract: Contract) -> dict[str, Any]:
     if body.dataframe_records is not None:
         return _from_records(body.dataframe_records)
     if body.instances is not None:
-        return _from_rows(body.instances, names)
+        return columns_of(body.instances, names)
     if isinstance(body.inputs, dict):
         return {name: each if isinstance(each, list) else [each] for name, each in body.inputs.items()}
-    return _from_rows(body.inputs or [], names)
+    return columns_of(body.inputs or [], names)
 
 
-def _from_rows(rows: list[Any], names: Sequence[str]) -> dict[str, Any]:
+def columns_of(rows: list[Any], names: Sequence[str]) -> dict[str, Any]:
+    """Rows (objects, or lists in the order of `names`) as columns; raises BadInput."""
     if all(isinstance(row, dict) for row in rows):
         return _from_records(rows)
     if all(isinstance(row, list) for row in rows):
