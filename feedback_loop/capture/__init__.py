@@ -1,5 +1,37 @@
 """Between an answer and the store: every prediction is made durable here before it is given out."""
 
-from feedback_loop.capture.recorder import Recorder
+from feedback_loop.capture.accounts import Notice, local_accounts, merged, notices
+from feedback_loop.capture.client import AsyncClient, Client
+from feedback_loop.capture.events import EventIntake, PayloadEvent, read_event
+from feedback_loop.capture.external import Deployed, Deployments
+from feedback_loop.capture.forwarder import Drained, Forwarder
+from feedback_loop.capture.importing import ImportResult, import_predictions
+from feedback_loop.capture.middleware import CaptureMiddleware
+from feedback_loop.capture.outputs import read_outputs
+from feedback_loop.capture.recorder import Recorded, Recorder
+from feedback_loop.capture.sink import Sink
+from feedback_loop.capture.spool import Spool
 
-__all__ = ["Recorder"]
+__all__ = [
+    "AsyncClient",
+    "CaptureMiddleware",
+    "Client",
+    "Deployed",
+    "Deployments",
+    "Drained",
+    "EventIntake",
+    "Forwarder",
+    "ImportResult",
+    "Notice",
+    "PayloadEvent",
+    "Recorded",
+    "Recorder",
+    "Sink",
+    "Spool",
+    "import_predictions",
+    "local_accounts",
+    "merged",
+    "notices",
+    "read_event",
+    "read_outputs",
+]

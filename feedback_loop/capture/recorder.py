@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
 
+from feedback_loop.capture.sink import Sink
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scored, Scorer
-from feedback_loop.schema import PredictionId, RandomBits, Role, Source, check_prediction_id, prediction_id
-from feedback_loop.store.predictions import PredictionLog, prediction_schema
+from feedback_loop.schema import (
+    PredictionId,
+    RandomBits,
+    Redaction,
+    Role,
+    Source,
+    check_prediction_id,
+    in_sample,
+    prediction_id,
+)
+from feedback_loop.store.predictions import prediction_schema
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of scored rows: so many were new to the log, so many are left out of the sample."""
+
+    new: int
+    unsampled: int
 
 
 class Recorder:
-    """Writes to one prediction log. Thread-safe; `bits` makes the ids' random part."""
+    """Writes to one sink. Thread-safe; `bits` makes the ids' random part."""
 
-    def __init__(self, log: PredictionLog, bits: RandomBits = secrets.randbits) -> None:
+    def __init__(self, log: Sink, bits: RandomBits = secrets.randbits) -> None:
         self._log = log
         self._bits = bits
 
@@ -44,12 +63,13 @@ class Recorder:
         source: Source,
         request_ids: Sequence[str | None] | None = None,
         latency_us: Sequence[int] | None = None,
-    ) -> int:
-        """Stores scored rows; on return they are durable. Returns how many were new (a retry's are not)."""
+    ) -> Recorded:
+        """Stores scored rows in the form that the log has; on return they are durable."""
         contract, count = scorer.contract, rows.num_rows
         values: dict[str, object] = {
             "prediction_id": list(ids),
             "predicted_at": [moment] * count,
+            "sample_weight": [1.0] * count,
             "model_version": [scorer.version.version] * count,
             "role": [str(role)] * count,
             "source": [str(source)] * count,
@@ -60,4 +80,19 @@ class Recorder:
         values |= {column.stored: scored.outputs.column(column.stored) for column in contract.outputs}
         schema = prediction_schema(contract)
         table = pa.table({name: values[name] for name in schema.names}, schema=schema)
-        return self._log.append(contract, table, moment)
+        return keep(self._log, scorer.redaction, scorer.sample, table, moment)
+
+
+def keep(sink: Sink, redaction: Redaction, sample: float, rows: pa.Table, now: datetime) -> Recorded:
+    """Gives rows of the served contract to a sink as they are to be logged: redacted, and a sample of them."""
+    count = rows.num_rows
+    if sample < 1.0:
+        rows = rows.filter(pa.array(in_sample(rows.column("prediction_id").to_pylist(), sample), pa.bool_()))
+        weights = pa.repeat(pa.scalar(1.0 / sample, pa.float64()), rows.num_rows)
+        rows = rows.set_column(rows.column_names.index("sample_weight"), "sample_weight", weights)
+    unsampled = count - rows.num_rows
+    if redaction.logged != redaction.served:
+        schema = prediction_schema(redaction.logged)
+        rows = redaction.redact(rows).select(schema.names).cast(schema)
+    new = sink.append(redaction.logged, rows, now) if rows.num_rows or not count else 0
+    return Recorded(new, unsampled)

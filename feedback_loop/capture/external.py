@@ -1,0 +1,161 @@
+"""Predictions that somebody else's server made, as rows of the log: checked as ours are, their source `external`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import structlog
+
+from feedback_loop.capture.recorder import Recorded, keep
+from feedback_loop.capture.sink import Sink
+from feedback_loop.clock import as_utc
+from feedback_loop.errors import BadInput, Problem, Unavailable
+from feedback_loop.inference import ID
+from feedback_loop.schema import (
+    EARLIEST,
+    SLACK,
+    Column,
+    ColumnType,
+    Contract,
+    PredictionId,
+    RandomBits,
+    Redaction,
+    Role,
+    Source,
+    check_prediction_id,
+    prediction_id,
+)
+from feedback_loop.store.predictions import prediction_schema
+
+PREDICTED_AT = Column("predicted_at", ColumnType.DATETIME, required=False)
+REQUEST_ID = Column("request_id", ColumnType.STRING, required=False)
+LATENCY = Column("latency_us", ColumnType.INTEGER, required=False)
+OWN = (PREDICTED_AT, REQUEST_ID, LATENCY)
+"""Columns of ours that a caller may give beside features and key."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A version that somebody else's server answers with, and what it takes and answers."""
+
+    redaction: Redaction
+    version: str
+    sample: float = 1.0
+
+    @property
+    def contract(self) -> Contract:
+        """What it takes and answers; rows of it are redacted on their way to the log."""
+        return self.redaction.served
+
+    def log(self, sink: Sink, rows: pa.Table, now: datetime) -> Recorded:
+        """Gives rows of `external_rows` to a sink, as they are to be logged."""
+        return keep(sink, self.redaction, self.sample, rows, now)
+
+
+Find = Callable[[str, str | None], Deployed]
+"""A model's version by its number, or (None) the one that its alias means now; raises NotFound and Unavailable."""
+
+
+class Deployments:
+    """Remembers versions: a numbered one for good, an alias's for so long. Thread-safe."""
+
+    def __init__(self, find: Find, remember: timedelta, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._find = find
+        self._remember = remember.total_seconds()
+        self._monotonic = monotonic
+        self._known: dict[tuple[str, str | None], tuple[float, Deployed]] = {}
+
+    def find(self, model: str, version: str | None = None) -> Deployed:
+        """The version; while the registry is away, the one that the alias last meant."""
+        key, now = (model, version), self._monotonic()
+        since, known = self._known.get(key, (0.0, None))
+        if known is not None and (version is not None or now - since < self._remember):
+            return known
+        try:
+            found = self._find(model, version)
+        except Unavailable as error:
+            if known is None:
+                raise
+            _log.warning("alias not read again", model=model, version=known.version, cause=str(error))
+            found = known
+        self._known[key] = (now, found)
+        return found
+
+
+def external_rows(
+    deployed: Deployed,
+    inputs: pa.Table,
+    outputs: pa.Table,
+    now: datetime,
+    *,
+    bits: RandomBits = secrets.randbits,
+    make_id: Callable[[int, datetime], PredictionId] | None = None,
+) -> pa.Table:
+    """Rows of the log from `input_rows(contract, …, OWN)` and `read_outputs`; raises BadInput.
+
+    A row without a time is of now; one without an id gets one of its time: `make_id` of the row's number and time,
+    or a random one.
+    """
+    contract, count = deployed.contract, inputs.num_rows
+    if outputs.num_rows != count:
+        raise BadInput.of("predictions", f"there are {outputs.num_rows} for {count} rows of features")
+    moments = [now if given is None else given for given in inputs.column(PREDICTED_AT.name).to_pylist()]
+    _refuse_untimely(moments, now)
+    make = make_id or (lambda _, moment: prediction_id(moment, bits))
+    values: dict[str, object] = {
+        "prediction_id": _identified(inputs.column(ID.name).to_pylist(), moments, now, make),
+        "predicted_at": moments,
+        "sample_weight": [1.0] * count,
+        "model_version": [deployed.version] * count,
+        "role": [str(Role.CHAMPION)] * count,
+        "source": [str(Source.EXTERNAL)] * count,
+        "request_id": inputs.column(REQUEST_ID.name),
+        "latency_us": inputs.column(LATENCY.name),
+    }
+    values |= {column.stored: inputs.column(column.name) for column in (*contract.extra_key, *contract.features)}
+    values |= {column.stored: outputs.column(column.stored) for column in contract.outputs}
+    schema = prediction_schema(contract)
+    return pa.table({name: values[name] for name in schema.names}, schema=schema)
+
+
+def repeated(value: Any, count: int) -> list[Any]:
+    """One value for all rows, or what was given for each."""
+    is_each = isinstance(value, Sequence) and not isinstance(value, str)
+    return list(value) if is_each or hasattr(value, "__array__") else [value] * count
+
+
+def _identified(
+    given: Sequence[str | None],
+    moments: Sequence[datetime],
+    now: datetime,
+    make: Callable[[int, datetime], PredictionId],
+) -> list[PredictionId]:
+    ids: list[PredictionId] = []
+    problems: list[Problem] = []
+    for row, (text, moment) in enumerate(zip(given, moments, strict=True)):
+        try:
+            ids.append(make(row, moment) if text is None else check_prediction_id(text, now, row=row))
+        except BadInput as error:
+            problems.extend(error.problems)
+    if problems:
+        raise BadInput(problems, cure="Give a UUIDv7 of the prediction's time, or none: then one is made.")
+    return ids
+
+
+def _refuse_untimely(moments: Sequence[datetime], now: datetime) -> None:
+    latest = as_utc(now) + SLACK
+    problems = [
+        Problem(row, PREDICTED_AT.name, "is from the future" if moment > latest else "is before the year 2000")
+        for row, moment in enumerate(moments)
+        if not EARLIEST <= moment <= latest
+    ]
+    if problems:
+        raise BadInput(problems, cure="Give the time at which it was predicted, with its zone.")

@@ -1,0 +1,380 @@
+"""A spool's file: SQLite with the groups of rows that wait for the store, and the accounts of all that passed.
+
+Whoever finds one can empty it, alive or dead its owner: the contracts of the rows are in it. The owner holds a lock
+beside it for as long as it lives, so that an orphan can be told from a spool that is in use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from feedback_loop.clock import EPOCH
+from feedback_loop.errors import BadInput
+from feedback_loop.schema import Contract
+from feedback_loop.store.spools import Account, SpoolState
+
+SUFFIX = ".spool"
+LOCK = ".lock"
+DAMAGED = ".damaged"
+WAL = "-wal"
+
+BUSY_SECONDS = 30
+"""How long one process waits for another that writes to the same spool."""
+
+WAL_BYTES = 4 * 1024 * 1024
+"""What is kept of the write-ahead log's file once its content is in the database."""
+
+SCHEMA = """
+BEGIN;
+CREATE TABLE contracts (id INTEGER PRIMARY KEY, body BLOB NOT NULL, schema BLOB NOT NULL, crc INTEGER NOT NULL);
+CREATE TABLE groups (seq INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, contract INTEGER NOT NULL,
+    rows INTEGER NOT NULL, moment INTEGER NOT NULL, crc INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE TABLE rejected (id INTEGER PRIMARY KEY, model TEXT NOT NULL, contract INTEGER NOT NULL,
+    rows INTEGER NOT NULL, moment INTEGER NOT NULL, crc INTEGER NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL,
+    cause TEXT NOT NULL);
+CREATE TABLE accounts (model TEXT PRIMARY KEY, stored INTEGER NOT NULL DEFAULT 0, answered INTEGER NOT NULL,
+    spooled INTEGER NOT NULL, refused INTEGER NOT NULL, dropped INTEGER NOT NULL, unsampled INTEGER NOT NULL);
+COMMIT;
+"""
+INSERT_CONTRACT = "INSERT INTO contracts (id, body, schema, crc) VALUES (?, ?, ?, ?)"
+INSERT_GROUP = "INSERT INTO groups (model, contract, rows, moment, crc, size, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+SET_COUNTS = """
+INSERT INTO accounts (model, answered, spooled, refused, dropped, unsampled) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (model) DO UPDATE SET answered = excluded.answered, spooled = excluded.spooled,
+    refused = excluded.refused, dropped = excluded.dropped, unsampled = excluded.unsampled
+"""
+_CONTRACT = "SELECT id, body, schema, crc FROM contracts WHERE id = ?"
+_READ = "SELECT seq, model, contract, rows, moment, crc, size, body FROM groups WHERE seq <= ? ORDER BY seq"
+_READ_BACK = _READ + " DESC"
+_COUNT_THOSE = """
+SELECT model, sum(rows) FROM groups WHERE seq IN (SELECT value FROM json_each(?)) GROUP BY model
+"""
+_DELETE_THOSE = "DELETE FROM groups WHERE seq IN (SELECT value FROM json_each(?))"
+_ADD_STORED = "UPDATE accounts SET stored = stored + ? WHERE model = ?"
+_REJECT = """
+INSERT INTO rejected (model, contract, rows, moment, crc, size, body, cause) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_RETRY = """
+INSERT INTO groups (model, contract, rows, moment, crc, size, body)
+SELECT model, contract, rows, moment, crc, size, body FROM rejected ORDER BY id
+"""
+_OF_MODEL = "SELECT {number}, model, contract, rows, moment, crc, size, body FROM {table} WHERE model = ?"
+_ACCOUNTS = "SELECT model, stored, answered, spooled, refused, dropped, unsampled FROM accounts"
+_WAITING = "SELECT model, sum(rows), min(moment) FROM groups GROUP BY model"
+_REJECTED = "SELECT model, sum(rows) FROM rejected GROUP BY model"
+
+_CODEC = "lz4"  # a third of a single row's bytes are left, for some microseconds
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # ERROR: a table is missing
+_PRIMARY = 0xFF  # of SQLite's error codes: the rest says more exactly what it was
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that were made durable together, still as bytes. `seq` is 0 for one that is not in a file yet."""
+
+    seq: int
+    model: str
+    contract: int
+    rows: int
+    moment: int  # microseconds since 1970
+    crc: int
+    size: int  # bytes of the body when it is unpacked
+    body: Any
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """What `INSERT_GROUP` wants."""
+        return self.model, self.contract, self.rows, self.moment, self.crc, self.size, self.body
+
+
+def pack(model: str, contract: int, rows: pa.Table, moment: int) -> Group:
+    """Rows (at least one) as a group of that contract."""
+    plain = rows.combine_chunks().to_batches()[0].serialize()
+    body = pa.compress(plain, codec=_CODEC)
+    crc = _checksum(model, contract, rows.num_rows, body)
+    return Group(0, model, contract, rows.num_rows, moment, crc, plain.size, body)
+
+
+def contract_row(number: int, body: bytes, schema: bytes) -> tuple[int, bytes, bytes, int]:
+    """What `INSERT_CONTRACT` wants."""
+    return number, body, schema, _checksum(number, body, schema)
+
+
+def microseconds(moment: datetime) -> int:
+    """A moment as the file has it."""
+    return (moment - EPOCH) // timedelta.resolution
+
+
+def connect(path: Path, *, creates: bool = False, synchronous: str = "FULL") -> sqlite3.Connection:
+    """The file, opened; one that is not there is made only if asked for. To be used under a lock."""
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode={'rwc' if creates else 'rw'}",
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_SECONDS,
+        check_same_thread=False,
+    )
+    if creates:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """All that is done in the block, or nothing."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite ends it itself after some errors
+            connection.execute("ROLLBACK")
+        raise
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the error says that the file is no whole database, rather than that it can't be written just now."""
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _DAMAGE
+
+
+def lock_of(path: Path) -> Path:
+    """The file that the spool's owner holds locked."""
+    return path.with_name(path.name + LOCK)
+
+
+def take_lock(lock: Path, *, creates: bool) -> int | None:
+    """Locks a file; returns its descriptor (closing it unlocks), or None where another has it or it is not there."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if creates else 0), 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(lock).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH116 (beside fstat)
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):  # another has it, or has just done away with it
+        pass
+    os.close(descriptor)
+    return None
+
+
+class SpoolFile:
+    """One spool, opened to be emptied or looked at. `guard` keeps the owner in the same process from writing."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, guard: AbstractContextManager[Any]) -> None:
+        self.path = path
+        self.name = path.name.removesuffix(SUFFIX)
+        self._connection = connection
+        self._guard = guard
+        self._contracts: dict[int, tuple[Contract, pa.Schema]] = {}
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, guard: AbstractContextManager[Any] | None = None) -> Iterator[SpoolFile]:
+        """The file at that place; raises sqlite3.Error."""
+        # What is taken out is in the store already: to lose that in a power cut means to store it once more, in vain.
+        with closing(connect(path, synchronous="NORMAL")) as connection:
+            yield cls(path, connection, guard or nullcontext())
+
+    def last(self) -> int:
+        """The number of the newest group that waits, 0 where none does."""
+        return int(self._connection.execute("SELECT coalesce(max(seq), 0) FROM groups").fetchone()[0])
+
+    def waits_since(self, moment: datetime) -> bool:
+        """Whether a group of that moment or before still waits."""
+        first = self._connection.execute("SELECT moment FROM groups ORDER BY seq LIMIT 1").fetchone()
+        return first is not None and first[0] <= microseconds(moment)
+
+    def read(self, until: int, most_rows: int, *, newest_first: bool = False) -> Iterator[Group]:
+        """Groups up to a number, in order, as many as have at least so many rows."""
+        rows = 0
+        with closing(self._connection.execute(_READ_BACK if newest_first else _READ, (until,))) as found:
+            for row in found:
+                group = Group(*row)
+                yield group
+                rows += group.rows
+                if rows >= most_rows:
+                    return
+
+    def load_contracts(self, numbers: Iterable[int]) -> None:
+        """Reads what `unpack` needs for groups of these contracts; leaves out those that are not as they were written."""
+        for number in set(numbers) - set(self._contracts):
+            row = self._connection.execute(_CONTRACT, (number,)).fetchone()
+            if row is not None and _checksum(*row[:3]) == row[3]:
+                contract = msgspec.json.decode(row[1], type=Contract)
+                self._contracts[number] = contract, pa.ipc.read_schema(pa.py_buffer(row[2]))
+
+    def unpack(self, groups: Sequence[Group]) -> tuple[Contract, pa.Table]:
+        """The rows of groups of one contract; raises BadInput where they are not what was written."""
+        number = groups[0].contract
+        if number not in self._contracts:
+            raise BadInput.of("contract", f"{number} is not in the spool")
+        contract, schema = self._contracts[number]
+        batches = [_unpacked(group, schema) for group in groups]
+        return contract, pa.Table.from_batches(batches, schema)
+
+    def settle(self, groups: Sequence[Group], rejected: Sequence[tuple[Group, str]] = ()) -> int:
+        """Takes groups out: their rows are stored, but for the rejected, which are put aside with their cause.
+
+        Returns how many rows were stored by that: of groups that another has taken out before, none.
+        """
+        numbers = msgspec.json.encode([group.seq for group in groups]).decode()
+        with self._guard, transaction(self._connection):
+            stored = dict(self._connection.execute(_COUNT_THOSE, (numbers,)).fetchall())
+            if rejected and stored:  # settled one by one: the group is there, or another has settled it
+                self._connection.executemany(_REJECT, [(*group.values, cause) for group, cause in rejected])
+                stored[groups[0].model] -= sum(group.rows for group, _ in rejected)
+            self._connection.executemany(_ADD_STORED, [(rows, model) for model, rows in stored.items()])
+            self._connection.execute(_DELETE_THOSE, (numbers,))
+        return sum(stored.values())
+
+    def erase(self, model: str, kept: Callable[[pa.Table], pa.Table]) -> int:
+        """Leaves of each group of a model, waiting or rejected, the rows that `kept` gives back; returns how many go.
+
+        They count as stored: they have left the spool. Groups whose bytes can't be read stay as they are.
+        """
+        erased = 0
+        self._connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        with self._guard, transaction(self._connection):
+            for table, number in (("groups", "seq"), ("rejected", "id")):
+                for row in self._connection.execute(
+                    _OF_MODEL.format(table=table, number=number), (model,)
+                ).fetchall():
+                    group = Group(*row)
+                    self.load_contracts([group.contract])
+                    try:
+                        rows = self.unpack([group])[1]
+                    except BadInput:
+                        continue
+                    left = kept(rows)
+                    if left.num_rows < rows.num_rows:
+                        erased += rows.num_rows - left.num_rows
+                        self._replace(table, number, group, left)
+            self._connection.execute(_ADD_STORED, (erased, model))
+        return erased
+
+    def _replace(self, table: str, number: str, group: Group, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            self._connection.execute(f"DELETE FROM {table} WHERE {number} = ?", (group.seq,))  # noqa: S608 (our names)
+            return
+        new = repack(group, rows)
+        change = f"UPDATE {table} SET rows = ?, crc = ?, size = ?, body = ? WHERE {number} = ?"  # noqa: S608 (likewise)
+        self._connection.execute(change, (new.rows, new.crc, new.size, new.body, group.seq))
+
+    def retry_rejected(self) -> int:
+        """Makes what was rejected wait again; returns how many rows."""
+        with self._guard, transaction(self._connection):
+            rows = self._connection.execute("SELECT coalesce(sum(rows), 0) FROM rejected").fetchone()[0]
+            self._connection.execute(_RETRY)
+            self._connection.execute("DELETE FROM rejected")
+        return int(rows)
+
+    def accounts(self, now: datetime, state: SpoolState = SpoolState.OPEN) -> list[Account]:
+        """What went which way, for each model; all of one moment. Of a damaged one, nothing is said to wait."""
+        is_whole = state is not SpoolState.DAMAGED  # else what waits may not be readable
+        with transaction(self._connection, "DEFERRED"):
+            counts = [row for row in self._connection.execute(_ACCOUNTS) if _is_account(row)]
+            waiting = self._connection.execute(_WAITING).fetchall() if is_whole else []
+            rejected = dict(self._connection.execute(_REJECTED).fetchall() if is_whole else [])
+        waits = {model: (rows, moment) for model, rows, moment in waiting}
+        accounts = []
+        for model, stored, answered, spooled, refused, dropped, unsampled in counts:
+            rows, moment = waits.get(model, (0, None))
+            accounts.append(
+                Account(
+                    spool=self.name,
+                    model=model,
+                    host=_host(self.path),
+                    answered=answered,
+                    spooled=spooled,
+                    stored=stored,
+                    refused=refused,
+                    dropped=dropped,
+                    unsampled=unsampled,
+                    waiting=rows,
+                    rejected=rejected.get(model, 0),
+                    waiting_since=None if moment is None else EPOCH + timedelta(microseconds=moment),
+                    state=state,
+                    updated_at=now,
+                )
+            )
+        return accounts
+
+    def check(self) -> None:
+        """Reads all of the file; raises sqlite3.DatabaseError where SQLite finds it damaged."""
+        found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(f"quick_check says: {found}")
+
+
+def repack(group: Group, rows: pa.Table) -> Group:
+    """Some of a group's rows as a group of the same kind."""
+    return replace(pack(group.model, group.contract, rows, group.moment), seq=group.seq)
+
+
+def blank_account(path: Path, model: str, rows: int, now: datetime) -> Account:
+    """The account of a damaged spool of which nothing is known but how many rows could be read."""
+    return Account(
+        spool=path.name.removesuffix(SUFFIX),
+        model=model,
+        host=_host(path),
+        answered=0,
+        spooled=rows,
+        stored=0,
+        refused=0,
+        dropped=0,
+        unsampled=0,
+        waiting=0,
+        rejected=0,
+        waiting_since=None,
+        state=SpoolState.DAMAGED,
+        updated_at=now,
+    )
+
+
+def _host(path: Path) -> str:
+    """The host that a spool's name says."""
+    return path.name.rsplit("-", 2)[0]
+
+
+def is_intact(group: Group) -> bool:
+    """Whether a group is what was written: in a torn file anything can stand, in any type."""
+    return _checksum(group.model, group.contract, group.rows, group.body) == group.crc
+
+
+def _checksum(*parts: Any) -> int:
+    """Of parts that are bytes, numbers or text, and of where each begins."""
+    crc = 0
+    for part in parts:
+        plain = part if isinstance(part, bytes | pa.Buffer) else repr(part).encode()
+        crc = zlib.crc32(plain, zlib.crc32(b"%d" % len(plain), crc))
+    return crc
+
+
+def _is_account(row: Sequence[Any]) -> bool:
+    """Whether each value is of its column's type; in a torn file it may not be."""
+    return isinstance(row[0], str) and all(isinstance(each, int) for each in row[1:])
+
+
+def _unpacked(group: Group, schema: pa.Schema) -> pa.RecordBatch:
+    if not is_intact(group):
+        raise BadInput.of(f"group {group.seq}", "its checksum is wrong: its bytes are not those that were written")
+    plain = pa.decompress(group.body, decompressed_size=group.size, codec=_CODEC)
+    batch = pa.ipc.read_record_batch(plain, schema)
+    if batch.num_rows != group.rows:
+        raise BadInput.of(f"group {group.seq}", f"has {batch.num_rows} rows, where {group.rows} are said")
+    return batch

@@ -1,0 +1,396 @@
+"""The forwarder: whatever waits in the spools of a folder gets into the store, once, whoever wrote it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import structlog
+
+from feedback_loop.capture import files
+from feedback_loop.capture.files import Group, SpoolFile
+from feedback_loop.capture.sink import Sink
+from feedback_loop.capture.spool import Spool
+from feedback_loop.clock import Clock
+from feedback_loop.config import CaptureSettings
+from feedback_loop.errors import ContractError, Unavailable
+from feedback_loop.schema import Contract
+from feedback_loop.store import Store, spools
+from feedback_loop.store.spools import Account, SpoolState
+
+MOST_ROWS = 10_000
+"""So many rows go to the store in one append, and are in memory at a time."""
+
+STOP_SECONDS = 10.0
+"""How long the last drain of a process may take; what is left then is found by whoever drains the folder next."""
+
+_log = structlog.get_logger(__name__)
+_jitter = secrets.SystemRandom()
+
+
+@dataclass
+class Drained:
+    """What a drain did: rows stored and rejected, spools looked at, ended (empty, their owner gone) and damaged."""
+
+    stored: int = 0
+    rejected: int = 0
+    spools: int = 0
+    ended: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+class Forwarder:
+    """Drains a folder of spools into the prediction log. `own` is the spool of this process, if it has one.
+
+    A row may be sent twice (after a crash, or by two forwarders) and is stored once, by its id. Rows that the store
+    refuses as data are put aside in their spool, with the cause, and what is behind them goes on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        log: Sink,
+        store: Store,
+        clock: Clock,
+        settings: CaptureSettings,
+        own: Spool | None = None,
+    ) -> None:
+        self._folder = folder
+        self._log = log
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self.own = own
+        self._sound: set[Path] = set()
+        self._saved: dict[str, list[Account]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="forwarder", daemon=True)
+
+    def start(self) -> None:
+        """Drains every `capture.forward_every` in the background, less often while the store is away."""
+        self._thread.start()
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Closes this process's spool, drains once more for at most so long, and ends."""
+        if self.own is not None:
+            self.own.close()
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    def drain(self, *, spares: timedelta | None = None, until: float | None = None) -> Drained:
+        """Moves what waits to the store, until nothing of it does or a moment of `time.monotonic` has come.
+
+        With `spares`, a spool whose owner lives is left to it, as long as no row in it is older. Raises Unavailable,
+        once all that can be moved is.
+        """
+        done, away = Drained(), None
+        if self.own is not None:
+            self.own.flush()
+        for path in sorted(self._folder.glob(f"*{files.SUFFIX}")):
+            try:
+                self._visit(path, done, spares, until)
+            except Unavailable as error:
+                away = error
+            except (sqlite3.Error, OSError) as error:
+                if path.exists():  # else another forwarder has ended it meanwhile
+                    _log.warning("spool not drained", spool=path.name, cause=str(error))
+                    away = Unavailable("spool", f"The spool {path.name} could not be drained: {error}.")
+        self._sweep()
+        if away is not None:
+            raise away
+        return done
+
+    def retry_rejected(self) -> int:
+        """Makes all that was rejected wait again, in every spool of the folder; returns how many rows."""
+        rows = 0
+        for path in sorted(self._folder.glob(f"*{files.SUFFIX}")):
+            with SpoolFile.open(path) as file:
+                rows += file.retry_rejected()
+        return rows
+
+    def erase(self, model: str, kept: Callable[[pa.Table], pa.Table]) -> int:
+        """Takes rows of a model that `kept` does not give back out of every spool of the folder; returns how many.
+
+        Raises Unavailable where one can't be written.
+        """
+        erased = 0
+        for path in sorted(self._folder.glob(f"*{files.SUFFIX}")):
+            try:
+                with SpoolFile.open(path) as file:
+                    erased += file.erase(model, kept)
+            except sqlite3.Error as error:
+                if path.exists():  # else another forwarder has ended it meanwhile
+                    raise Unavailable(
+                        "spool", f"The spool {path.name} can't be written: {error}.", cure="Erase again."
+                    ) from error
+        return erased
+
+    # One spool
+
+    def _visit(self, path: Path, done: Drained, spares: timedelta | None, until: float | None) -> None:
+        if self.own is not None and path == self.own.path:
+            try:
+                with SpoolFile.open(path, self.own.guard) as file:
+                    self._empty(file, done, until)
+            except sqlite3.Error as error:
+                if not files.is_damage(error):
+                    raise
+                self.own.retire(path)  # it is an orphan now, and what is in it is saved with the next drain
+            return
+        with _owned(path) as is_orphan:
+            if is_orphan:
+                self._visit_orphan(path, done, until)
+            elif path.exists():
+                with SpoolFile.open(path) as file:
+                    if spares is None or file.waits_since(self._clock() - spares):
+                        self._empty(file, done, until)
+
+    def _visit_orphan(self, path: Path, done: Drained, until: float | None) -> None:
+        try:
+            _refuse_empty(path)
+            with SpoolFile.open(path) as file:
+                if path not in self._sound:
+                    file.check()
+                self._sound.add(path)
+                is_empty = self._empty(file, done, until)
+                accounts = file.accounts(self._clock(), SpoolState.ENDED)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and not files.is_damage(error):
+                raise  # it can't be written just now, or another is at it
+            self._save_what_is_left(path, str(error), done)
+        else:
+            if is_empty and not any(account.rejected for account in accounts):
+                torn = [each for each in self._end(path, accounts) if each.state is SpoolState.DAMAGED]
+                if torn:
+                    _log.error("spool torn: rows that were in it are gone", spool=path.name, accounts=torn)
+                    done.damaged.append(path.name)
+                _delete(path)
+                done.ended.append(path.name)
+
+    def _empty(self, file: SpoolFile, done: Drained, until: float | None) -> bool:
+        """Moves what waits by now; returns whether nothing is left of it."""
+        done.spools += 1
+        last = file.last()
+        while True:
+            groups = list(file.read(last, MOST_ROWS))
+            is_late = until is not None and time.monotonic() > until
+            if not groups or is_late:
+                break
+            self._forward_all(file, groups, done)
+        accounts = file.accounts(self._clock())
+        if _told(accounts) != _told(self._saved.get(file.name, [])):
+            spools.save_accounts(self._store, accounts)
+            self._saved[file.name] = accounts
+        return not groups
+
+    def _forward_all(self, file: SpoolFile, groups: Sequence[Group], done: Drained) -> None:
+        file.load_contracts(group.contract for group in groups)
+        by_contract: dict[int, list[Group]] = {}
+        for group in groups:
+            by_contract.setdefault(group.contract, []).append(group)
+        for same in by_contract.values():
+            self._forward(file, same, done)
+
+    def _forward(self, file: SpoolFile, groups: list[Group], done: Drained) -> None:
+        """Stores groups of one contract together; where that is refused, each by itself; and then the good rows."""
+        rejected: list[tuple[Group, str]] = []
+        try:
+            contract, rows = file.unpack(groups)
+            self._log.append(contract, rows, self._clock())
+        except _PASSES:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must not keep back what comes behind)
+            if len(groups) > 1:
+                for group in groups:
+                    self._forward(file, [group], done)
+                return
+            rejected = list(self._sift(file, groups[0], error))
+            causes = sorted({cause for _, cause in rejected})
+            _log.error("rows rejected", spool=file.name, model=groups[0].model, rows=_rows(rejected), causes=causes)
+        done.stored += file.settle(groups, rejected)
+        done.rejected += _rows(rejected)
+
+    def _sift(self, file: SpoolFile, group: Group, cause: Exception) -> Iterator[tuple[Group, str]]:
+        """Stores what can be stored of a group; gives the rest, as groups with their causes."""
+        try:
+            contract, rows = file.unpack([group])
+        except Exception:  # noqa: BLE001 (its bytes are not rows: they are kept as they are)
+            yield group, str(cause)
+            return
+        for bad, why in self._sift_rows(contract, rows, cause):
+            yield files.repack(group, bad), why
+
+    def _sift_rows(self, contract: Contract, rows: pa.Table, cause: Exception) -> Iterator[tuple[pa.Table, str]]:
+        if rows.num_rows == 1 or isinstance(cause, ContractError):  # the latter is true of every row
+            yield rows, str(cause)
+            return
+        half = rows.num_rows // 2
+        for part in (rows.slice(0, half), rows.slice(half)):
+            try:
+                self._log.append(contract, part, self._clock())
+            except _PASSES:
+                raise
+            except Exception as error:  # noqa: BLE001 (as above)
+                yield from self._sift_rows(contract, part, error)
+
+    # What is left of one
+
+    def _save_what_is_left(self, path: Path, cause: str, done: Drained) -> None:
+        """Stores what can be read of a damaged spool and moves its file aside."""
+        groups: dict[int, Group] = {}
+        accounts: list[Account] = []
+        counts: dict[str, int] = {}
+        try:
+            _refuse_empty(path)
+            with SpoolFile.open(path) as file:
+                for group in _readable(file):
+                    groups[group.seq] = group
+                file.load_contracts(group.contract for group in groups.values())
+                accounts = _readable_accounts(file, self._clock)
+                for group in groups.values():
+                    counts[group.model] = counts.get(group.model, 0) + self._save(file, group)
+        except sqlite3.Error as error:
+            cause = f"{cause}; {error}"
+        name = path.name.removesuffix(files.SUFFIX)
+        known = {each.model: each for each in (*spools.load_accounts(self._store, spool=name), *accounts)}
+        for model in {*counts, *known} or {""}:
+            rows = counts.get(model, 0)
+            account = known.get(model) or files.blank_account(path, model, rows, self._clock())
+            stored = min(account.stored + rows, account.spooled)
+            known[model] = replace(
+                account, stored=stored, waiting=0, rejected=0, waiting_since=None, state=SpoolState.DAMAGED
+            )
+        spools.end_accounts(self._store, name, known.values(), self._clock())
+        _log.error("spool damaged", spool=path.name, cause=cause, saved=counts, accounts=list(known.values()))
+        for old in (path, path.with_name(path.name + files.WAL)):
+            if old.exists():
+                old.rename(old.with_name(old.name.replace(files.SUFFIX, files.SUFFIX + files.DAMAGED)))
+        _delete(path)
+        done.stored += sum(counts.values())
+        done.damaged.append(path.name)
+
+    def _save(self, file: SpoolFile, group: Group) -> int:
+        """Stores a group of a damaged file; returns how many of its rows are in the store now."""
+        try:
+            contract, rows = file.unpack([group])
+            self._log.append(contract, rows, self._clock())
+        except _PASSES:
+            raise
+        except Exception as error:  # noqa: BLE001 (the next group may be good)
+            _log.error("group lost", spool=file.name, group=group.seq, rows=group.rows, cause=str(error))
+            return 0
+        return group.rows
+
+    def _end(self, path: Path, accounts: list[Account]) -> list[Account]:
+        name = path.name.removesuffix(files.SUFFIX)
+        self._saved.pop(name, None)
+        self._sound.discard(path)
+        return spools.end_accounts(self._store, name, accounts, self._clock())
+
+    def _sweep(self) -> None:
+        """Does away with what a process left behind that died while it made its spool."""
+        for lock in self._folder.glob(f"*{files.SUFFIX}{files.LOCK}"):
+            path = lock.with_name(lock.name.removesuffix(files.LOCK))
+            if not path.exists():
+                with _owned(path) as is_orphan:
+                    if is_orphan and not path.exists():
+                        _delete(path)
+
+    # In the background
+
+    def _work(self) -> None:
+        failures = 0
+        while not self._stopping.wait(self._pause(failures)):
+            failures = 0 if self._try(spares=self._settings.max_backoff) else failures + 1
+        self._try(until=time.monotonic() + STOP_SECONDS)
+
+    def _pause(self, failures: int) -> float:
+        """Seconds to wait; the more failures, the longer, and never the same as others'."""
+        every, most = self._settings.forward_every.total_seconds(), self._settings.max_backoff.total_seconds()
+        return every if not failures else min(most, every * 2.0 ** min(failures, 30)) * _jitter.uniform(0.5, 1)
+
+    def _try(self, *, spares: timedelta | None = None, until: float | None = None) -> bool:
+        try:
+            self.drain(spares=spares, until=until)
+        except Unavailable as error:
+            _log.warning("rows wait", cause=str(error))
+            return False
+        except Exception:  # noqa: BLE001 (the next drain may go through, and nothing is lost)
+            _log.exception("drain failed")
+            return False
+        return True
+
+
+_EVERY = 2**62
+
+_PASSES = (Unavailable, OSError, MemoryError)
+"""What says nothing about the rows: the same append may go through later."""
+
+
+def _refuse_empty(path: Path) -> None:
+    """SQLite would take an empty file for a new one, and do away with the log beside it."""
+    if not path.stat().st_size:
+        raise sqlite3.DatabaseError("the file is empty")
+
+
+@contextmanager
+def _owned(path: Path) -> Iterator[bool]:
+    """Whether the spool's owner is gone; if so, nobody else takes it for an orphan within the block.
+
+    One without a lock file is nobody's orphan: whoever removed the file, the owner may live.
+    """
+    descriptor = files.take_lock(files.lock_of(path), creates=False)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _delete(path: Path) -> None:
+    """Removes a spool, its lock last: as long as there is one, it is held."""
+    new = path.with_suffix(".new")
+    for base in (path, new):
+        for suffix in ("", files.WAL, "-shm", "-journal"):
+            base.with_name(base.name + suffix).unlink(missing_ok=True)
+    files.lock_of(path).unlink(missing_ok=True)
+
+
+def _readable(file: SpoolFile) -> Iterator[Group]:
+    """The groups before the first damage, and those behind the last."""
+    for newest_first in (False, True):
+        try:
+            for group in file.read(_EVERY, _EVERY, newest_first=newest_first):
+                if files.is_intact(group):
+                    yield group
+                else:
+                    _log.error("group lost", spool=file.name, group=group.seq, cause="its checksum is wrong")
+        except sqlite3.DatabaseError as error:
+            _log.warning("spool unreadable", spool=file.name, newest_first=newest_first, cause=str(error))
+
+
+def _readable_accounts(file: SpoolFile, clock: Clock) -> list[Account]:
+    try:
+        return file.accounts(clock(), SpoolState.DAMAGED)
+    except sqlite3.DatabaseError as error:
+        _log.warning("accounts unreadable", spool=file.name, cause=str(error))
+        return []
+
+
+def _told(accounts: Iterable[Account]) -> list[Account]:
+    """Accounts but for the moment they were taken at."""
+    return [replace(each, updated_at=each.updated_at.min) for each in accounts]
+
+
+def _rows(groups: Iterable[tuple[Group, str]]) -> int:
+    return sum(group.rows for group, _ in groups)

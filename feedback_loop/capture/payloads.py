@@ -1,0 +1,165 @@
+"""Bodies of requests and answers as serving systems log them: KServe's and MLflow's, Open Inference, Seldon's.
+
+- KServe v1: `{"instances": …}` (or `inputs`), `{"predictions": …}`
+  (kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol)
+- Open Inference Protocol v2 (KServe, MLServer, Triton): `{"inputs": [{name, shape, datatype, data}]}`, and so
+  `outputs` (docs.seldon.ai/seldon-core-2/user-guide/v2)
+- Seldon Core v1: `{"data": {"names", "ndarray"}}` or `{"data": {"names", "tensor": {shape, values}}}`, both ways
+  (docs.seldon.ai/seldon-core-1/reference/prediction-apis/prediction)
+- MLflow: all formats of its scoring server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from feedback_loop.capture.external import OWN
+from feedback_loop.capture.outputs import read_outputs
+from feedback_loop.errors import BadInput
+from feedback_loop.inference import input_rows
+from feedback_loop.schema import Contract
+from feedback_loop.schema.protocol import columns_of, decode_request
+
+JSON = "application/json"
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any]
+
+
+class _Values(msgspec.Struct):
+    shape: list[int]
+    values: list[Any]
+
+
+class _Data(msgspec.Struct):
+    names: list[str] = []
+    ndarray: list[Any] | None = None
+    tensor: _Values | None = None
+
+
+def read_request(body: bytes, contract: Contract, content_type: str = JSON) -> pa.Table:
+    """The features, keys and ids of a request, in their types; raises BadInput."""
+    columns, is_text = _request_columns(body, contract, content_type)
+    return input_rows(contract, columns, OWN, text=is_text)
+
+
+def read_answer(body: bytes, contract: Contract) -> pa.Table:
+    """The outputs of an answer (see `read_outputs`); raises BadInput."""
+    content = _decoded(body)
+    if isinstance(content, dict) and "predictions" in content:
+        return read_outputs(contract, content["predictions"])
+    if isinstance(content, dict) and "outputs" in content:
+        return read_outputs(contract, _named(contract, _tensors(content["outputs"])))
+    if isinstance(content, dict) and "data" in content:
+        data = _converted(content["data"], _Data, "data")
+        names = {column.name for column in contract.outputs}
+        is_named = bool(names & set(data.names))
+        return read_outputs(contract, columns_of(_seldon_rows(data), data.names) if is_named else _seldon_rows(data))
+    raise BadInput.of("body", "has none of predictions, outputs and data", cure=_EXPECTED)
+
+
+def _request_columns(body: bytes, contract: Contract, content_type: str) -> tuple[dict[str, Any], bool]:
+    if content_type.partition(";")[0].strip().lower() == "text/csv":
+        return decode_request(body, content_type, contract).columns, True
+    # Whatever the type is called: what curl sends without one is logged as a form (KServe's own example shows that).
+    content = _decoded(body)
+    names = [column.name for column in contract.features]
+    if isinstance(content, dict) and "data" in content:
+        data = _converted(content["data"], _Data, "data")
+        return columns_of(_seldon_rows(data), data.names if set(names) <= set(data.names) else names), False
+    tensors = content.get("inputs") if isinstance(content, dict) else None
+    if isinstance(tensors, list) and tensors and isinstance(tensors[0], dict) and "datatype" in tensors[0]:
+        return _columns_of_tensors(contract, _tensors(tensors)), False
+    return decode_request(body, JSON, contract).columns, False
+
+
+def _columns_of_tensors(contract: Contract, tensors: Sequence[_Tensor]) -> dict[str, Any]:
+    """One tensor a column, or one with all features in their order."""
+    features = [column.name for column in contract.features]
+    known = {*features, *(column.name for column in contract.key)}
+    named = {tensor.name: _flat_rows(tensor) for tensor in tensors if tensor.name in known}
+    if named or len(tensors) != 1:
+        return named
+    rows = _flat_rows(tensors[0])
+    return columns_of(rows, features)
+
+
+def _named(contract: Contract, tensors: Sequence[_Tensor]) -> dict[str, Any]:
+    """Several tensors of an answer (`predict`, `predict_proba`) as output columns, each by its name or its shape."""
+    names = {column.name for column in contract.outputs}
+    columns: dict[str, Any] = {}
+    for tensor in tensors:
+        rows = _flat_rows(tensor)
+        if tensor.name in names:
+            columns.setdefault(tensor.name, rows)
+            continue
+        outputs = read_outputs(contract, rows)
+        for column in contract.outputs:
+            values = outputs.column(column.stored)
+            if values.null_count < len(values):
+                columns.setdefault(column.name, values)
+    return columns
+
+
+def _tensors(given: Any) -> list[_Tensor]:
+    return [_converted(each, _Tensor, "tensor") for each in _converted(given, list[Any], "tensors")]
+
+
+def _flat_rows(tensor: _Tensor) -> list[Any]:
+    """A value per row, or a list of them where the tensor has more than one column."""
+    values: list[Any] = list(_flat(tensor.data))
+    if tensor.datatype.startswith("FP"):  # JSON writes 1.0 as 1
+        values = [float(value) if isinstance(value, int) else value for value in values]
+    return _shaped(values, tensor.shape, tensor.name)
+
+
+def _seldon_rows(data: _Data) -> list[Any]:
+    if data.tensor is not None:
+        rows = _shaped(data.tensor.values, data.tensor.shape, "tensor")
+        return [row if isinstance(row, list) else [row] for row in rows]
+    if data.ndarray is None:
+        raise BadInput.of("data", "has neither ndarray nor tensor", cure=_EXPECTED)
+    return data.ndarray
+
+
+def _shaped(values: list[Any], shape: Sequence[int], name: str) -> list[Any]:
+    rows, width = (shape[0] if shape else 0), prod(shape[1:])
+    if len(values) != rows * width:
+        raise BadInput.of(name, f"has {len(values)} values, which are not of the shape {list(shape)}")
+    if width == 1:
+        return values
+    return [values[row * width : (row + 1) * width] for row in range(rows)]
+
+
+def _flat(values: Any) -> Any:
+    for value in values:
+        if isinstance(value, list):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput.of("body", f"is not JSON: {error}", cure=_EXPECTED) from error
+
+
+def _converted(given: Any, kind: Any, name: str) -> Any:
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise BadInput.of(name, str(error), cure=_EXPECTED) from error
+
+
+_EXPECTED = "Known are KServe's v1 and v2 (Open Inference), Seldon's and MLflow's bodies."

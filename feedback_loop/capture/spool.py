@@ -1,0 +1,346 @@
+"""The spool: rows are durable on this host's disk before anybody is answered, whether the store is there or not."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import structlog
+
+from feedback_loop.capture import files
+from feedback_loop.capture.files import Group
+from feedback_loop.config import CaptureSettings, LogSettings
+from feedback_loop.errors import Unavailable
+from feedback_loop.schema import Contract
+
+LEFT_FREE = 16 * 1024 * 1024
+"""Bytes of its disk that a spool leaves alone: without room, what is stored could not be taken out of it either."""
+
+MOST_CONTRACTS = 100
+"""So many contracts are remembered as they were given; a process has one per version that it serves."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Counts:
+    """What this process did with the rows of one model."""
+
+    answered: int = 0
+    spooled: int = 0
+    refused: int = 0
+    dropped: int = 0
+    unsampled: int = 0
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """What waits in this process's spool: rows by model, and when the first of them came."""
+
+    waiting: dict[str, int]
+    stored: dict[str, int]
+    waiting_since: int | None  # microseconds since 1970
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A contract as the file has it."""
+
+    contract: Contract
+    schema: pa.Schema
+    body: bytes
+    number: int
+
+    @property
+    def values(self) -> tuple[int, bytes, bytes, int]:
+        return files.contract_row(self.number, self.body, self.schema.serialize().to_pybytes())
+
+
+@dataclass
+class _Entry:
+    """A group on its way into the file: its thread waits until it is `done`, or there is a `cause` why not."""
+
+    group: Group
+    is_fast: bool  # acknowledged before it is on the disk
+    done: bool = False
+    cause: str = ""
+    known: _Known | None = None
+
+
+@dataclass
+class _File:
+    path: Path
+    connection: sqlite3.Connection
+    lock: int
+    contracts: set[int] = field(default_factory=set)  # those that are in it
+    synchronous: str = "FULL"
+    used: int = 0  # bytes, when it was last looked at
+    added: int = 0  # bytes since
+
+
+class Spool:
+    """One process's spool. Thread-safe: whoever comes while a commit is under way shares the next one.
+
+    Its file is made with the first rows, and a new one if that is damaged or taken away. `log_of` says how a model's
+    rows are logged.
+    """
+
+    def __init__(self, folder: Path, settings: CaptureSettings, log_of: Callable[[str], LogSettings]) -> None:
+        self.folder = folder
+        self.guard = threading.Lock()
+        """Held while the file is written to."""
+        self._settings = settings
+        self._log_of = log_of
+        self._waiting: deque[_Entry] = deque()
+        self._counts: dict[str, Counts] = {}
+        self._counting = threading.Lock()
+        self._are_saved = True
+        self._known: dict[int, _Known] = {}
+        self._numbers: dict[tuple[bytes, bytes], int] = {}
+        self._file: _File | None = None
+        self._is_closed = False
+
+    @property
+    def path(self) -> Path | None:
+        """Where its file is, once there is one."""
+        file = self._file
+        return file.path if file is not None else None
+
+    def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
+        """Takes rows of `prediction_schema(contract)`; on return they are durable, as the model's `log.durability`
+        wants it. Returns how many were taken: none where nothing is logged.
+
+        Raises Unavailable where the spool is full or can't be written and `log.on_full` is `refuse`; else such rows
+        are counted as dropped.
+        """
+        model = contract.model
+        log, count = self._log_of(model), int(rows.num_rows)
+        if log.durability == "off":
+            self.count(model, unsampled=count)
+            return 0
+        if not count:
+            return 0
+        known = self._as_known(contract, rows.schema)
+        group = files.pack(model, known.number, rows, files.microseconds(now))
+        entry = _Entry(group, log.durability == "buffered", known=known)
+        self._waiting.append(entry)
+        with self.guard:
+            if not entry.done and not entry.cause:
+                self._commit_waiting()
+        if entry.done:
+            return count
+        if log.on_full == "drop":
+            self.count(model, dropped=count)
+            return 0
+        self.count(model, refused=count)
+        raise Unavailable(
+            "spool", f"The spool takes no rows: {entry.cause}.", cure="See: feedback-loop spool status."
+        )
+
+    def count(self, model: str, *, answered: int = 0, refused: int = 0, dropped: int = 0, unsampled: int = 0) -> None:
+        """Adds rows to a model's accounts; they are on the disk with the next commit or `flush`."""
+        with self._counting:
+            counts = self._counts.setdefault(model, Counts())
+            counts.answered += answered
+            counts.refused += refused
+            counts.dropped += dropped
+            counts.unsampled += unsampled
+            self._are_saved = False
+
+    def counts(self) -> dict[str, Counts]:
+        """The accounts of this process, by model."""
+        with self._counting:
+            return {model: replace(counts) for model, counts in self._counts.items()}
+
+    def gauges(self) -> Gauges:
+        """What waits; nothing where there is no file yet. Raises Unavailable."""
+        with self.guard:
+            if self._file is None:
+                return Gauges({}, {}, None)
+            ask = self._file.connection.execute
+            try:
+                stored = dict(ask("SELECT model, stored FROM accounts").fetchall())
+                rejected = dict(ask("SELECT model, sum(rows) FROM rejected GROUP BY model").fetchall())
+                first = ask("SELECT moment FROM groups ORDER BY seq LIMIT 1").fetchone()
+            except sqlite3.Error as error:
+                raise Unavailable("spool", f"It can't be read: {error}.") from error
+        spooled = {model: counts.spooled for model, counts in self.counts().items()}
+        waiting = {
+            model: spooled[model] - stored[model] - rejected.get(model, 0) for model in stored if model in spooled
+        }
+        return Gauges(waiting, stored, first[0] if first else None)
+
+    def flush(self) -> None:
+        """Brings the accounts to the disk. Where that can't be done now, a later call or commit does it."""
+        with self.guard:
+            if self._are_saved:
+                return
+            try:
+                file = self._file or self._open()
+                with files.transaction(file.connection):
+                    self._save_counts(file, {})
+            except (sqlite3.Error, OSError) as error:
+                _log.warning("accounts not saved", counts=self.counts(), cause=self._look_at(error))
+
+    def retire(self, path: Path) -> None:
+        """Gives a file up that turned out damaged, for whoever drains the folder to save what is in it."""
+        with self.guard:
+            if self._file is not None and self._file.path == path:
+                self._let_go(self._file)
+
+    def close(self) -> None:
+        """Brings the accounts to the disk and gives the file up; nothing can be appended after."""
+        if not self._is_closed:
+            self.flush()
+        with self.guard:
+            self._is_closed = True
+            if self._file is not None:
+                self._let_go(self._file)
+
+    # The rest is done by the thread that holds the guard, for all that wait.
+
+    def _commit_waiting(self) -> None:
+        entries = []
+        while self._waiting:
+            entries.append(self._waiting.popleft())
+        try:
+            self._write(entries)
+        except (sqlite3.Error, OSError, _Full) as error:
+            cause = self._look_at(error)
+            for entry in entries:
+                entry.cause = cause
+        except BaseException as error:
+            for entry in entries:
+                entry.cause = repr(error)
+            raise
+        else:
+            for entry in entries:
+                entry.done = True
+
+    def _write(self, entries: list[_Entry]) -> None:
+        file = self._file or self._open()
+        self._refuse_if_full(file, sum(len(entry.group.body) for entry in entries))
+        self._set_synchronous(file, "NORMAL" if all(entry.is_fast for entry in entries) else "FULL")
+        new = {e.known.number: e.known for e in entries if e.known and e.known.number not in file.contracts}
+        rows: dict[str, int] = {}
+        for entry in entries:
+            rows[entry.group.model] = rows.get(entry.group.model, 0) + entry.group.rows
+        with files.transaction(file.connection):
+            for known in new.values():
+                file.connection.execute(files.INSERT_CONTRACT, known.values)
+            file.connection.executemany(files.INSERT_GROUP, [entry.group.values for entry in entries])
+            self._save_counts(file, rows)
+        file.contracts |= set(new)
+        with self._counting:
+            for model, count in rows.items():
+                self._counts[model].spooled += count
+
+    def _save_counts(self, file: _File, spooled: dict[str, int]) -> None:
+        with self._counting:
+            for model in spooled:
+                self._counts.setdefault(model, Counts())
+            changed = self._counts if not self._are_saved else {model: self._counts[model] for model in spooled}
+            values = [
+                (model, c.answered, c.spooled + spooled.get(model, 0), c.refused, c.dropped, c.unsampled)
+                for model, c in changed.items()
+            ]
+            self._are_saved = True
+        file.connection.executemany(files.SET_COUNTS, values)
+
+    def _refuse_if_full(self, file: _File, size: int) -> None:
+        try:
+            disk = os.statvfs(file.path)
+        except FileNotFoundError:
+            self._let_go(file)
+            raise
+        if disk.f_bavail * disk.f_frsize < LEFT_FREE:
+            raise _Full(f"its disk has less than {LEFT_FREE:,} bytes left")
+        if file.used + file.added + size > self._settings.max_bytes:
+            ask = file.connection.execute
+            pages = ask("PRAGMA page_count").fetchone()[0] - ask("PRAGMA freelist_count").fetchone()[0]
+            file.used, file.added = pages * ask("PRAGMA page_size").fetchone()[0], 0
+            if file.used + size > self._settings.max_bytes:
+                raise _Full(f"{file.used:,} bytes wait in it, capture.max_bytes is {self._settings.max_bytes:,}")
+        file.added += size
+
+    @staticmethod
+    def _set_synchronous(file: _File, wanted: str) -> None:
+        if file.synchronous != wanted:
+            file.connection.execute(f"PRAGMA synchronous = {wanted}")
+            file.synchronous = wanted
+
+    def _look_at(self, error: Exception) -> str:
+        """What went wrong, in words; a file that is damaged is given up."""
+        self._are_saved = False
+        if isinstance(error, sqlite3.Error) and files.is_damage(error) and self._file is not None:
+            self._let_go(self._file)
+            return f"its file is damaged ({error}), a new one is made"
+        return str(error)
+
+    def _let_go(self, file: _File) -> None:
+        self._file = None
+        with self._counting:
+            self._counts = {}
+        file.connection.close()
+        os.close(file.lock)
+
+    def _open(self) -> _File:
+        """Makes the file, under another name at first: one that is called a spool is whole."""
+        if self._is_closed:
+            raise OSError("it is closed")
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync(self.folder.parent)
+        host = "".join(letter if letter.isalnum() else "_" for letter in socket.gethostname())
+        path = self.folder / f"{host}-{os.getpid()}-{secrets.token_hex(4)}{files.SUFFIX}"
+        new, lock = path.with_suffix(".new"), files.take_lock(files.lock_of(path), creates=True)
+        if lock is None:
+            raise OSError(f"{files.lock_of(path)} is taken")
+        try:
+            with closing(files.connect(new, creates=True)) as connection:
+                connection.executescript(files.SCHEMA)
+            new.rename(path)
+            _sync(self.folder)
+            self._file = _File(path, files.connect(path), lock)
+        except BaseException:
+            for left in (new, path, files.lock_of(path)):
+                left.unlink(missing_ok=True)
+            os.close(lock)
+            raise
+        return self._file
+
+    def _as_known(self, contract: Contract, schema: pa.Schema) -> _Known:
+        known = self._known.get(id(contract))
+        if known is not None and known.contract is contract and known.schema.equals(schema):
+            return known
+        body = msgspec.json.encode(contract)
+        with self._counting:
+            number = self._numbers.setdefault((body, schema.serialize().to_pybytes()), len(self._numbers) + 1)
+            if len(self._known) >= MOST_CONTRACTS:
+                self._known.clear()
+            made = self._known[id(contract)] = _Known(contract, schema, body, number)
+        return made
+
+
+class _Full(Exception):
+    """There is no room; it comes back when the forwarder has made some."""
+
+
+def _sync(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
