@@ -1,16 +1,26 @@
 """What really happened: taken in, revised, counted; when it may be judged."""
 
-from feedback_loop.outcomes.coverage import is_matured, matured_until
+from feedback_loop.outcomes.coverage import By, Coverage, coverage, is_matured, matured_until
 from feedback_loop.outcomes.folder import FolderIntake, load_folder, read_outcomes
+from feedback_loop.outcomes.formats import FORMATS, decode_outcomes, format_of
 from feedback_loop.outcomes.intake import IntakeResult, OnError, record_outcomes
+from feedback_loop.outcomes.polling import Polled, poll_sql
 
 __all__ = [
+    "FORMATS",
+    "By",
+    "Coverage",
     "FolderIntake",
     "IntakeResult",
     "OnError",
+    "Polled",
+    "coverage",
+    "decode_outcomes",
+    "format_of",
     "is_matured",
     "load_folder",
     "matured_until",
+    "poll_sql",
     "read_outcomes",
     "record_outcomes",
 ]

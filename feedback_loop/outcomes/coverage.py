@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
-from feedback_loop.clock import Window, floor_moment
+from feedback_loop.clock import Window, floor_moment, format_moment
+from feedback_loop.schema import Role
+from feedback_loop.store.accounts import Account
+from feedback_loop.store.evaluations import ALL_ROWS
+
+By = Literal["age", "version", "segment"]
+"""What coverage is broken down by."""
+
+_AGES = (timedelta(days=1), timedelta(days=2), timedelta(days=7), timedelta(days=30), timedelta(days=90))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many predictions of a group there are, and of how many the outcome is known."""
+
+    group: str
+    predictions: int
+    labelled: int
+
+    @property
+    def share(self) -> float:
+        """Labelled / predicted."""
+        return self.labelled / self.predictions
 
 
 def matured_until(now: datetime, maturity: timedelta, length: timedelta) -> datetime:
@@ -15,3 +40,29 @@ def matured_until(now: datetime, maturity: timedelta, length: timedelta) -> date
 def is_matured(window: Window, as_of: datetime, maturity: timedelta) -> bool:
     """Whether every prediction of the window has had its chance of an outcome by then."""
     return window.end + maturity <= as_of
+
+
+def coverage(accounts: Iterable[Account], by: By, until: datetime) -> list[Coverage]:
+    """The champion's coverage by group: age of the window's start at `until`, version, or segment."""
+    champion = [each for each in accounts if each.role == Role.CHAMPION]
+    if by == "segment":
+        return _grouped(champion, lambda each: each.segment or "all")
+    whole = [each for each in champion if each.segment == ALL_ROWS]
+    if by == "version":
+        return _grouped(whole, lambda each: each.version)
+    return _grouped(sorted(whole, key=lambda each: each.window_start, reverse=True), lambda each: _age(each, until))
+
+
+def _grouped(accounts: Iterable[Account], group: Callable[[Account], str]) -> list[Coverage]:
+    sums: dict[str, tuple[int, int]] = {}
+    for each in accounts:
+        predictions, labelled = sums.get(group(each), (0, 0))
+        sums[group(each)] = predictions + each.predictions, labelled + each.labelled
+    return [Coverage(name, *counts) for name, counts in sums.items()]
+
+
+def _age(account: Account, until: datetime) -> str:
+    for most in _AGES:
+        if account.window_start > until - most:
+            return f"up to {most.days} d"
+    return f"before {format_moment(until - _AGES[-1])[:10]}"

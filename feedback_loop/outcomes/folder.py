@@ -1,17 +1,15 @@
-"""Outcomes that are put into a folder as files: each is taken in once, then moved aside."""
+"""Outcomes that are put into a folder (here, or of an object store) as files: each is taken in once, then moved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyarrow import csv
-
-from feedback_loop.errors import BadInput, NotFound
+from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
+from feedback_loop.outcomes.formats import decode_outcomes, format_of
 from feedback_loop.outcomes.intake import IntakeResult
 from feedback_loop.store import outcomes as stored
 
@@ -28,46 +26,78 @@ class FolderIntake:
     refused: dict[str, str]
 
 
-def read_outcomes(path: Path) -> tuple[pa.Table, bool]:
-    """A Parquet or CSV file as a table, and whether its values are text; raises NotFound and BadInput."""
+def read_outcomes(path: Path) -> tuple[Any, bool]:
+    """A file's rows, and whether their values are text; raises NotFound and BadInput."""
     if not path.exists():
         raise NotFound("file", str(path))
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pq.read_table(path), False
-        if path.suffix.lower() == ".csv":
-            with path.open("rb") as file:
-                names = csv.open_csv(file).schema.names
-            options = csv.ConvertOptions(column_types={name: pa.string() for name in names})
-            return csv.read_csv(path, convert_options=options), True
-    except pa.ArrowInvalid as error:
-        raise BadInput.of("file", f"{path.name} can't be read: {error}") from error
-    raise BadInput.of("file", f"{path.name} is neither .parquet nor .csv")
+    return decode_outcomes(path.read_bytes(), format_of(path.name))
 
 
-def load_folder(folder: Path, take: Callable[[Any, bool], IntakeResult]) -> FolderIntake:
-    """Takes every file of the folder in, by name, and moves it to `loaded/` (or `refused/`, with its cause beside).
+def load_folder(folder: str, take: Callable[[Any, bool], IntakeResult]) -> FolderIntake:
+    """Takes every file of a folder in, by name, and moves it to `loaded/` (or `refused/`, with its cause beside).
 
-    A crash between the two leaves the file: it is taken in again, which changes nothing. A name that begins with a
-    dot is a file that is still being written.
+    `folder` is a path or a URL that fsspec knows (`s3://bucket/outcomes`, `gs://…`, `abfs://…`). A crash between
+    the two leaves the file: it is taken in again, which changes nothing. A name that begins with a dot is a file
+    that is still being written. Raises ConfigError (the URL's driver is missing) and Unavailable.
     """
+    with _translated(folder):
+        system, root = _open(folder)
+        system.makedirs(root, exist_ok=True)
+        system.invalidate_cache(root)
+        paths = sorted(each["name"] for each in system.ls(root, detail=True) if each["type"] == "file")
     counts, loaded, refused = stored.Intake(), 0, {}
-    for path in sorted(folder.glob("[!.]*.*")):
-        if not path.is_file():
+    for path in paths:
+        name = path.rstrip("/").rpartition("/")[2]
+        if name.startswith(".") or "." not in name:
             continue
+        with _translated(folder):
+            content = system.cat_file(path)
         try:
-            table, text = read_outcomes(path)
-            counts += take(table, text).counts
+            counts += take(*decode_outcomes(content, format_of(name))).counts
         except BadInput as error:
-            refused[path.name] = str(error)
-            _move(path, REFUSED).with_suffix(path.suffix + ".cause.txt").write_text(str(error) + "\n")
+            refused[name] = str(error)
+            with _translated(folder):
+                target = _move(system, root, path, REFUSED)
+                system.pipe_file(f"{target}.cause.txt", f"{error}\n".encode())
             continue
         loaded += 1
-        _move(path, LOADED)
+        with _translated(folder):
+            _move(system, root, path, LOADED)
     return FolderIntake(counts, loaded, refused)
 
 
-def _move(path: Path, folder: str) -> Path:
-    target = path.parent / folder / path.name
-    target.parent.mkdir(exist_ok=True)
-    return path.replace(target)
+def _open(folder: str) -> tuple[Any, str]:
+    import fsspec
+
+    system, root = fsspec.core.url_to_fs(folder)
+    return system, str(root).rstrip("/")
+
+
+def _move(system: Any, root: str, path: str, into: str) -> str:
+    """Where a file lies now: renamed where the store can do that, else copied and then deleted."""
+    target = f"{root}/{into}/{path.rpartition('/')[2]}"
+    system.makedirs(f"{root}/{into}", exist_ok=True)
+    system.mv(path, target)
+    return target
+
+
+@contextmanager
+def _translated(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        raise ConfigError(
+            f"The folder {_plain(folder)} can't be opened: {error}.",
+            cure="Install what fsspec needs for it (s3fs, gcsfs, adlfs, …) beside this package, or correct it.",
+            key="outcomes.folder",
+        ) from error
+    except OSError as error:
+        raise Unavailable(
+            "folder", f"The folder {_plain(folder)} did not answer: {error}.", cure="The next run tries again."
+        ) from error
+
+
+def _plain(folder: str) -> str:
+    """The folder without what a URL may hold of a secret."""
+    scheme, found, rest = folder.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if found else folder

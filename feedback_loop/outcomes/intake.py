@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import as_utc, format_moment
 from feedback_loop.errors import BadInput, Problem
-from feedback_loop.schema import Column, ColumnType, Contract, array_of, as_table, coerce
-from feedback_loop.store import Store
+from feedback_loop.schema import Column, ColumnType, Contract, Redaction, as_table, coerce
+from feedback_loop.store import Store, fence
 from feedback_loop.store import outcomes as stored
 
 OnError = Literal["refuse", "skip"]
@@ -43,24 +43,25 @@ def record_outcomes(
     source: str,
     on_error: OnError = "refuse",
     text: bool = False,
+    redaction: Redaction | None = None,
 ) -> IntakeResult:
     """Takes outcomes in: rows that name a prediction (`prediction_id`, or all key columns) and hold the label.
 
-    `occurred_at` says when it became true (default: now), `recorded_at` when this was learned (default: now; a
-    stream that is replayed may give earlier moments, but none that an evaluation was already asked about). A row
-    that says nothing new changes nothing; another value is the next revision. Raises BadInput with every bad row.
+    `occurred_at` says when it became true (default: now; a join with a horizon needs it), `recorded_at` when this
+    was learned (default: now; a stream that is replayed may give earlier moments, but none that was already asked
+    about). A row that says nothing new changes nothing; another value is the next revision. Keys are hashed as the
+    predictions' are (`redaction`). Raises BadInput with every bad row.
     """
-    asked_until = stored.latest_as_of(store, contract.model)
-    # Never at or before a moment that was asked about, even if the clock stood still or was set back.
-    learned = max(now, asked_until + timedelta.resolution) if asked_until is not None else now
     table = as_table(frame, {column.name for column in _columns(contract)})
-    rows, problems = _checked(table, contract, learned, asked_until, text=text)
+    rows, problems = _checked(table, contract, now, fence.asked_until(store, contract.model), text=text)
     if problems and on_error == "refuse":
         raise BadInput(problems, cure="Nothing was stored. Mend the rows, or have them left out: --on-error skip.")
     bad = {problem.row for problem in problems}
     kept = rows.filter(pa.array([row not in bad for row in range(rows.num_rows)], pa.bool_())) if bad else rows
     timed = _OCCURRED.name in table.column_names
     canonical = _canonical(kept, contract, source)
+    if redaction is not None:
+        canonical, contract = redaction.redact(canonical), redaction.logged
     return IntakeResult(stored.append_outcomes(store, contract, canonical, now, timed=timed), tuple(problems))
 
 
@@ -84,10 +85,13 @@ def _checked(
             values = table.column(column.name).to_pylist()
             bad = {problem.row for problem in problems if problem.field == column.name}
             good = [None if row in bad else value for row, value in enumerate(values)]
-            single = pa.table({column.name: pa.array(good, table.column(column.name).type)})
+            any_good = any(value is not None for value in good)
+            single = pa.table(
+                {column.name: pa.array(good, table.column(column.name).type if any_good else pa.null())}
+            )
             arrays.append(coerce(single, [column], text=text).column(0))
     rows = pa.table(arrays, names=[column.name for column in _columns(contract)])
-    rows = _with_times(rows, now)
+    rows = _with_times(rows)
     problems += _bad_ids(rows.column(_ID.name)) + _missing(rows, contract)
     problems += _untimely(rows, now, asked_until)
     return rows, sorted(_first_per_row(problems), key=lambda problem: problem.row)
@@ -95,20 +99,18 @@ def _checked(
 
 def _all_misfits(table: pa.Table, column: Column, *, text: bool) -> list[Problem]:
     problems: list[Problem] = []
-    for row in range(table.num_rows):
+    for start in range(0, table.num_rows, BadInput.KEPT):  # an error keeps no more problems than that
         try:
-            coerce(table.slice(row, 1), [column], text=text)
+            coerce(table.slice(start, BadInput.KEPT), [column], text=text)
         except BadInput as error:
-            problems.append(Problem(row, column.name, error.problems[0].cause))
+            problems += [replace(problem, row=start + problem.row) for problem in error.problems]
     return problems
 
 
-def _with_times(rows: pa.Table, now: datetime) -> pa.Table:
-    moment = pa.scalar(as_utc(now), rows.schema.field(_RECORDED.name).type)
-    recorded = pc.fill_null(rows.column(_RECORDED.name), moment)
-    occurred = pc.coalesce(rows.column(_OCCURRED.name), recorded)
-    rows = rows.set_column(rows.column_names.index(_OCCURRED.name), _OCCURRED.name, occurred)
-    return rows.set_column(rows.column_names.index(_RECORDED.name), _RECORDED.name, recorded)
+def _with_times(rows: pa.Table) -> pa.Table:
+    """What was learned at a moment occurred by then; rows without any time get it when they are stored."""
+    occurred = pc.coalesce(rows.column(_OCCURRED.name), rows.column(_RECORDED.name))
+    return rows.set_column(rows.column_names.index(_OCCURRED.name), _OCCURRED.name, occurred)
 
 
 def _missing(rows: pa.Table, contract: Contract) -> list[Problem]:
@@ -122,17 +124,29 @@ def _missing(rows: pa.Table, contract: Contract) -> list[Problem]:
         has_key = pc.and_(has_key, pc.is_valid(rows.column(column.name)))
     key = ", ".join(column.name for column in contract.key) or "none is configured"
     cause = f"names no prediction: give prediction_id or the key ({key})"
-    return problems + [Problem(row, "", cause) for row in _where(pc.invert(pc.or_(named, has_key)))]
+    problems += [Problem(row, "", cause) for row in _where(pc.invert(pc.or_(named, has_key)))]
+    if contract.join.horizon is not None:
+        timeless = pc.and_(pc.invert(named), pc.is_null(rows.column(_OCCURRED.name)))
+        cause = "is missing: this model's join has a horizon, so an outcome needs its time"
+        problems += [Problem(row, _OCCURRED.name, cause) for row in _where(timeless)]
+    return problems
 
 
 def _bad_ids(identifiers: pa.ChunkedArray) -> list[Problem]:
-    problems = []
-    for row, text in enumerate(identifiers.to_pylist()):
-        try:
-            UUID(text or str(UUID(int=0)))
-        except ValueError:
-            problems.append(Problem(row, _ID.name, f"{text!r} is not a UUID"))
-    return problems
+    texts = [(row, identifiers[row].as_py()) for row in _where(_is_unusual(identifiers))]
+    return [Problem(row, _ID.name, f"{text!r} is not a UUID") for row, text in texts if _canonical_id(text) is None]
+
+
+def _is_unusual(identifiers: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Which ids are not written as we write them: they may still be UUIDs."""
+    return pc.invert(pc.match_substring_regex(identifiers, "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"))
+
+
+def _canonical_id(text: str) -> str | None:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
 
 
 def _untimely(rows: pa.Table, now: datetime, asked_until: datetime | None) -> list[Problem]:
@@ -147,8 +161,8 @@ def _untimely(rows: pa.Table, now: datetime, asked_until: datetime | None) -> li
 
 
 def _where(mask: pa.ChunkedArray) -> Sequence[int]:
-    # Not Arrow's indices_nonzero: on a column without any chunk it crashes the process (pyarrow 25.0).
-    rows: list[int] = np.flatnonzero(np.asarray(mask.to_pylist(), dtype=bool)).tolist()
+    # A null is no yes. Not Arrow's indices_nonzero: it crashes on a column without any chunk (pyarrow 25.0).
+    rows: list[int] = np.flatnonzero(pc.fill_null(mask, fill_value=False).to_numpy()).tolist()
     return rows
 
 
@@ -163,7 +177,13 @@ def _canonical(rows: pa.Table, contract: Contract, source: str) -> pa.Table:
     """Rows as they are stored: a row that names its prediction does not name a key beside it."""
     identifier = rows.column(_ID.name)
     named = pc.is_valid(identifier)
-    columns = {_ID.name: array_of(_ID.name, _lower(identifier), ColumnType.STRING)}
+    unusual = _where(_is_unusual(identifier))
+    if unusual:
+        texts = identifier.to_pylist()
+        for row in unusual:
+            texts[row] = _canonical_id(texts[row])
+        identifier = pa.array(texts, pa.string())
+    columns = {_ID.name: identifier}
     for column in contract.key:
         values = rows.column(column.name)
         columns[column.stored] = pc.if_else(named, pa.scalar(None, values.type), values)
@@ -171,7 +191,3 @@ def _canonical(rows: pa.Table, contract: Contract, source: str) -> pa.Table:
     columns |= {name: rows.column(name) for name in (_OCCURRED.name, _RECORDED.name)}
     columns["source"] = pa.array([source] * rows.num_rows, pa.string())
     return pa.table(columns)
-
-
-def _lower(identifier: pa.ChunkedArray) -> list[str | None]:
-    return [None if text is None else text.lower() for text in identifier.to_pylist()]

@@ -1,0 +1,85 @@
+"""Outcomes as bytes, in the formats that people send and keep them in, as rows."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv
+
+from feedback_loop.errors import BadInput, Problem
+
+FORMATS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+"""Formats by how a file's name ends."""
+
+
+def format_of(name: str) -> str:
+    """The format of a file by its name; raises BadInput."""
+    ending = name[name.rfind(".") :].lower() if "." in name else ""
+    if ending not in FORMATS:
+        raise BadInput.of("file", f"{name} is none of {', '.join(FORMATS)}")
+    return FORMATS[ending]
+
+
+def decode_outcomes(body: bytes, kind: str) -> tuple[Any, bool]:
+    """Rows (a table, or a list of objects), and whether their values are text still. Raises BadInput."""
+    try:
+        if kind == "json":
+            return _json(body), False
+        if kind == "ndjson":
+            return _objects(body), False
+        if kind == "arrow":
+            return _arrow(body), False
+        if kind == "parquet":
+            return pq.read_table(io.BytesIO(body)), False
+        names = csv.open_csv(io.BytesIO(body)).schema.names
+        options = csv.ConvertOptions(column_types={name: pa.string() for name in names})
+        return csv.read_csv(io.BytesIO(body), convert_options=options), True
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise BadInput.of("body", f"is no {kind}: {error}", cure=_EXPECTED) from error
+
+
+def _json(body: bytes) -> list[dict[str, Any]]:
+    try:
+        given = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadInput.of("body", f"is not JSON: {error}", cure=_EXPECTED) from error
+    rows = given.get("outcomes") if isinstance(given, dict) else given
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadInput.of("outcomes", "is not a list of objects", cure=_EXPECTED)
+    return rows
+
+
+def _objects(body: bytes) -> list[dict[str, Any]]:
+    rows, problems = [], []
+    for number, line in enumerate(line for line in body.splitlines() if line.strip()):
+        try:
+            rows.append(msgspec.json.decode(line, type=dict[str, Any]))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            problems.append(Problem(number, "", f"is no JSON object: {error}"))
+    if problems:
+        raise BadInput(problems, cure="Send one object a line.")
+    return rows
+
+
+def _arrow(body: bytes) -> pa.Table:
+    """A stream or a file of Arrow IPC, every buffer of it checked: it may come from anybody."""
+    is_file = body.startswith(b"ARROW1")
+    with pa.ipc.open_file(body) if is_file else pa.ipc.open_stream(body) as reader:
+        table = reader.read_all()
+    table.validate(full=True)
+    return table
+
+
+_EXPECTED = 'Send {"outcomes": [{"prediction_id": "…" or the key\'s columns, "<label>": …, "occurred_at": "…"}]}.'

@@ -1,0 +1,88 @@
+"""Outcomes from somebody's own database: a query that is asked again and again for what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from feedback_loop.config import SqlSourceSettings
+from feedback_loop.errors import BadInput, Problem
+from feedback_loop.outcomes.intake import IntakeResult
+from feedback_loop.store import Store
+from feedback_loop.store import outcomes as stored
+from feedback_loop.store.query import Query
+from feedback_loop.store.sources import load_watermark, save_watermark
+
+SOURCE = "sql"
+CHUNK_ROWS = 10_000
+OVERLAP, OVERLAP_NUMBERS = timedelta(hours=1), 1000
+"""How far a poll looks back where `overlap` is not set: for times, and for numbers."""
+
+
+@dataclass(frozen=True)
+class Polled:
+    """What one poll brought: rows that were bad are left out, told, and not asked for again."""
+
+    counts: stored.Intake
+    bad_rows: int
+    problems: tuple[Problem, ...]  # the first of them
+    watermark: Any
+
+
+def poll_sql(
+    store: Store, model: str, source: SqlSourceSettings, take: Callable[[Any], IntakeResult], now: datetime
+) -> Polled:
+    """Takes in what the source's query gives above the watermark, less an overlap; then moves the watermark.
+
+    A row whose transaction commits late has an older time or number than others that were seen before it: the
+    overlap finds it as long as it is no later than that, and rows that come again change nothing. The watermark
+    moves after all rows are stored: a crash before that means that they come again too. Raises Unavailable,
+    ConfigError, and BadInput where the query does not give the watermark's column.
+    """
+    kept = load_watermark(store, model, SOURCE)
+    since = source.start if kept is None else _earlier(kept, source.overlap)
+    counts, newest, bad_rows = stored.Intake(), kept, 0
+    problems: tuple[Problem, ...] = ()
+    with closing(Query(source.url, source.query, {"watermark": since}).chunks(CHUNK_ROWS)) as chunks:
+        for chunk in chunks:
+            newest = _newest(chunk, source.watermark, newest)
+            result = take(chunk)
+            counts += result.counts
+            bad_rows += len(result.skipped)
+            problems += result.skipped[: BadInput.SHOWN - len(problems)]
+    if newest is not None and newest != kept:
+        save_watermark(store, model, SOURCE, newest, now)
+    return Polled(counts, bad_rows, problems, newest)
+
+
+def _newest(chunk: pa.Table, column: str, newest: Any) -> Any:
+    if column not in chunk.column_names:
+        raise BadInput.of(
+            "outcomes.sql.query", f"gives no column {column!r}", cure="Select the watermark's column as well."
+        )
+    values = [value for value in chunk.column(column).to_pylist() if value is not None]
+    return max(values if newest is None else [*values, newest], default=None, key=_comparable)
+
+
+def _comparable(value: Any) -> Any:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
+def _earlier(watermark: Any, overlap: timedelta | int | None) -> Any:
+    """The watermark set back: a time (also one that is text, as in SQLite) or a number."""
+    if isinstance(watermark, int | float):
+        return watermark - (overlap if isinstance(overlap, int) else OVERLAP_NUMBERS)
+    back = overlap if isinstance(overlap, timedelta) else OVERLAP
+    if isinstance(watermark, datetime):
+        return watermark - back
+    try:
+        moment = datetime.fromisoformat(watermark) - back
+    except ValueError:
+        return watermark  # a text that is no time: nothing is known of what is before it
+    text = moment.isoformat(watermark[10:11] or "T", "microseconds" if "." in watermark else "seconds")
+    return text.replace("+00:00", "Z") if watermark.endswith("Z") else text[: max(len(watermark), 10)]

@@ -1,0 +1,256 @@
+"""Every way in for outcomes: formats over HTTP, folders here and in an object store, somebody's own database."""
+
+import io
+import json
+import sqlite3
+import sys
+from datetime import UTC, datetime, timedelta
+
+import fsspec
+import pyarrow as pa
+import pytest
+
+from feedback_loop.clock import ManualClock
+from feedback_loop.errors import BadInput, ConfigError, FeedbackLoopError, Unavailable
+from feedback_loop.jobs import cycle, take_in
+from feedback_loop.outcomes import decode_outcomes, load_folder
+from feedback_loop.store.outcomes import count_outcomes
+from feedback_loop.store.sources import load_watermark
+from tests.builders import churn_loop
+from tests.integration.processes import call, server
+
+ROWS = [{"customer": number, "month": "m", "churned": bool(number % 2)} for number in range(4)]
+HOUR = timedelta(hours=1)
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def ndjson(rows):
+    return "\n".join(json.dumps(row) for row in rows).encode()
+
+
+def arrow(rows, opener=pa.ipc.new_stream):
+    table, sink = pa.Table.from_pylist(rows), io.BytesIO()
+    with opener(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+@pytest.fixture
+def loop(mlflow_uri, tmp_path, clock):
+    made = churn_loop(tmp_path, clock)
+    yield made
+    made.close()
+
+
+def test_every_format_comes_in_over_http_and_bad_rows_are_told(mlflow_uri, tmp_path):
+    loop = churn_loop(tmp_path, ManualClock(datetime.now(UTC)))
+    bad = [*ROWS, {"customer": None, "month": "m", "churned": True}]
+    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "log") as (port, _):
+
+        def send(body, kind, more=""):
+            status, answer, _ = call(port, "POST", f"/models/churn/outcomes{more}", body, {"content-type": kind})
+            return status, answer
+
+        assert send(ndjson(ROWS), "application/x-ndjson")[1]["new"] == 4
+        assert send(arrow(ROWS), "application/vnd.apache.arrow.stream")[1]["unchanged"] == 4
+        assert send(json.dumps(ROWS), "application/json; charset=utf-8")[1]["unchanged"] == 4
+        status, answer = send(ndjson(bad), "application/x-ndjson")
+        assert (status, answer["problems"][0]["row"]) == (400, 4)
+        status, answer = send(ndjson(bad), "application/x-ndjson", "?on_error=skip")
+        assert (status, answer["received"], [each["row"] for each in answer["skipped"]]) == (200, 4, [4])
+        status, answer = send(b'{"a": 1}\n{"b"', "application/x-ndjson")
+        assert (status, answer["problems"][0]["row"]) == (400, 1)
+        for torn in (arrow(ROWS)[:-40], b"\x00" * 50, b""):
+            assert send(torn, "application/vnd.apache.arrow.stream")[0] == 400
+        assert send(ndjson(ROWS), "text/csv")[0] == 415
+        assert send(ndjson(ROWS), "application/x-ndjson", "?on_error=ignore")[0] == 400
+        assert call(port, "GET", "/ping")[0] == 200
+    assert count_outcomes(loop.store, "churn") == 4
+    loop.close()
+
+
+@pytest.mark.parametrize("cut", [0, 7, 8, 20, 100, 200, 300, 400])
+def test_arrow_that_was_cut_off_or_changed_is_refused_and_never_a_crash(cut):
+    for whole in (arrow(ROWS), arrow(ROWS, pa.ipc.new_file)):
+        with pytest.raises(BadInput):
+            decode_outcomes(whole[: cut or 3], "arrow")
+
+
+@pytest.mark.parametrize("where", ["here", "object store"])
+def test_each_file_of_a_folder_is_taken_once_whatever_kind_of_folder_it_is(where, loop, tmp_path):
+    folder = f"memory://{tmp_path.name}/outcomes" if where == "object store" else str(tmp_path / "in")
+    system, root = fsspec.core.url_to_fs(folder)
+    system.makedirs(root)
+    files = {
+        "a.ndjson": ndjson(ROWS),
+        "b.arrow": arrow(ROWS, pa.ipc.new_file),
+        "c.csv": b"customer,month\n1,m\n",
+        "d.txt": b"x",
+        ".e.csv": b"half a fi",
+    }
+    for name, content in files.items():
+        system.pipe_file(f"{root}/{name}", content)
+
+    def take(rows, text):
+        return loop.record_outcomes("churn", rows, text=text)
+
+    found = load_folder(folder, take)
+    assert (found.loaded, found.counts.new, found.counts.unchanged) == (2, 4, 4)
+    assert set(found.refused) == {"c.csv", "d.txt"}
+    there = sorted(path.removeprefix(root) for path in system.find(root))
+    assert there == [
+        "/.e.csv",
+        "/loaded/a.ndjson",
+        "/loaded/b.arrow",
+        "/refused/c.csv",
+        "/refused/c.csv.cause.txt",
+        "/refused/d.txt",
+        "/refused/d.txt.cause.txt",
+    ]
+    assert b"churned" in system.cat_file(f"{root}/refused/c.csv.cause.txt")
+    # A crash between the intake and the move: the file comes again, and says nothing new.
+    system.pipe_file(f"{root}/a.ndjson", ndjson(ROWS))
+    again = load_folder(folder, take)
+    assert (again.loaded, again.counts.unchanged) == (1, 4)
+    assert load_folder(folder, take).loaded == 0
+
+
+def test_a_folder_that_can_not_be_opened_says_what_is_missing_and_no_secret(loop):
+    with pytest.raises(ConfigError, match="nonsense") as caught:
+        load_folder("nonsense://key:secret@bucket/x", lambda *_: None)
+    assert "secret" not in str(caught.value)
+    with pytest.raises(Unavailable):
+        load_folder("/proc/none/outcomes", lambda *_: None)
+
+
+def test_a_file_comes_from_standard_input(loop, tmp_path, monkeypatch, capsys):
+    from feedback_loop.cli import main
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(ndjson(ROWS))))
+    arguments = ["outcomes", "load", "churn", "-", "--format", "ndjson", "--json"]
+    monkeypatch.setattr(sys, "argv", ["feedback-loop", *arguments, "--config", str(tmp_path / "feedback_loop.toml")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    assert json.loads(capsys.readouterr().out)["new"] == 4
+
+
+class Source:
+    """Somebody's own table of outcomes, in one of two databases."""
+
+    def __init__(self, kind, request, tmp_path):
+        self.is_postgresql = kind == "postgresql"
+        if self.is_postgresql:
+            import psycopg
+
+            self.url = request.getfixturevalue("postgres_url")
+            self.connect = lambda: psycopg.connect(self.url)
+        else:
+            self.url = f"sqlite:///{tmp_path}/theirs.db"
+            self.connect = lambda: sqlite3.connect(tmp_path / "theirs.db")
+        when = "timestamp" if self.is_postgresql else "text"
+        self.run(f"CREATE TABLE cases (customer bigint, month text, churned boolean, at {when}, number integer)")
+
+    def run(self, statement, *parameters):
+        connection = self.connect()
+        connection.execute(statement.replace("?", "%s") if self.is_postgresql else statement, parameters)
+        connection.commit()
+        connection.close()
+
+    def say(self, customer, churned, at, number=0, connection=None):
+        moment = at.replace(tzinfo=None) if self.is_postgresql else f"{at:%Y-%m-%d %H:%M:%S}"
+        values = (customer, "m", churned, moment, number)
+        statement = "INSERT INTO cases VALUES (?, ?, ?, ?, ?)"
+        if connection is None:
+            self.run(statement, *values)
+        else:
+            connection.execute(statement.replace("?", "%s"), values)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def source(request, tmp_path):
+    return Source(request.param, request, tmp_path)
+
+
+def loop_on(source, folder, clock, *, column="at", more=""):
+    query = f"SELECT customer, month, churned, {column} FROM cases WHERE {column} > :watermark"  # noqa: S608 (a test's)
+    text = f"[models.churn.outcomes.sql]\nurl = {json.dumps(source.url)}\nquery = {json.dumps(query)}\n"
+    return churn_loop(folder, clock, more=f'{text}watermark = "{column}"\n{more}')
+
+
+def test_a_sql_source_is_polled_from_where_the_last_poll_ended(source, mlflow_uri, tmp_path, clock):
+    loop = loop_on(source, tmp_path, clock)
+    source.say(1, True, START)
+    source.say(2, False, START + HOUR)
+    first = loop.poll_outcomes("churn")
+    assert (first.counts.new, first.bad_rows) == (2, 0)
+    assert loop.poll_outcomes("churn").counts.new == 0
+    source.say(3, True, START + 3 * HOUR)
+    source.say(1, False, START + 4 * HOUR)  # a correction
+    found = loop.poll_outcomes("churn")
+    assert (found.counts.new, found.counts.corrected, found.counts.received) == (1, 1, 3)
+    # What is older than the overlap is not asked for again: one is as old as the overlap, and not above it.
+    assert loop.poll_outcomes("churn").counts.received == 1
+    assert load_watermark(loop.store, "churn", "sql") is not None
+    loop.close()
+
+
+def test_numbers_are_watermarks_too(source, mlflow_uri, tmp_path, clock):
+    loop = loop_on(source, tmp_path, clock, column="number", more="start = 0\noverlap = 2\n")
+    for number in range(1, 8):
+        source.say(number, True, START, number)
+    assert loop.poll_outcomes("churn").counts.new == 7
+    source.say(9, True, START, 6)  # a number that was drawn before, and committed after
+    found = loop.poll_outcomes("churn")
+    assert (found.counts.new, found.counts.received) == (1, 3)
+    loop.close()
+
+
+def test_a_row_whose_transaction_commits_late_is_not_lost(request, mlflow_uri, tmp_path, clock):
+    source = Source("postgresql", request, tmp_path)
+    loop = loop_on(source, tmp_path, clock)
+    late = source.connect()
+    source.say(1, True, START, connection=late)
+    source.say(2, True, START + HOUR / 2)
+    assert loop.poll_outcomes("churn").counts.new == 1
+    late.commit()
+    late.close()
+    assert loop.poll_outcomes("churn").counts.new == 1
+    loop.close()
+
+
+def test_bad_rows_of_a_source_are_left_out_and_told_and_the_good_ones_taken(source, mlflow_uri, tmp_path, clock):
+    loop = loop_on(source, tmp_path, clock)
+    source.say(1, True, START)
+    source.say(None, True, START)
+    found = loop.poll_outcomes("churn")
+    assert (found.counts.new, found.bad_rows, found.problems[0].cause[:20]) == (1, 1, "names no prediction:")
+    loop.close()
+
+
+def test_a_source_that_is_away_stops_no_other_and_is_told_without_its_password(mlflow_uri, tmp_path, clock):
+    away = '[models.churn.outcomes.sql]\nquery = "SELECT 1"\nwatermark = "at"\n'
+    away += 'url = "postgresql://me:secret@127.0.0.1:1/x"\n'
+    loop = churn_loop(tmp_path, clock, more=away)
+    (tmp_path / "outcomes").mkdir()
+    (tmp_path / "outcomes" / "a.ndjson").write_bytes(ndjson(ROWS))
+    with pytest.raises(Unavailable) as caught:
+        take_in(loop, "churn")
+    assert "secret" not in str(caught.value)
+    assert count_outcomes(loop.store, "churn") == 4
+    outcomes = {each.job: each.state for each in loop.runner.run("churn", cycle(loop, "churn"), clock())}
+    assert (outcomes["outcomes"], outcomes["join"]) == ("failed", "succeeded")
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"), [("SELECT nothing FROM cases", "nothing"), ("SELECT customer FROM cases", "no column 'at'")]
+)
+def test_a_query_that_is_wrong_says_so(query, said, request, mlflow_uri, tmp_path, clock):
+    source = Source("sqlite", request, tmp_path)
+    source.say(1, True, START)
+    text = f'[models.churn.outcomes.sql]\nurl = "{source.url}"\nquery = "{query}"\nwatermark = "at"\n'
+    loop = churn_loop(tmp_path, clock, more=text)
+    with pytest.raises(FeedbackLoopError, match=said):
+        loop.poll_outcomes("churn")
+    loop.close()
