@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from feedback_loop.errors import BadInput, NotFound, Problem, Refused
+from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.inference.engines import Scored
 from feedback_loop.inference.scorer import Scorer
 from feedback_loop.progress import Progress
-from feedback_loop.schema import PredictionId, prediction_id
+from feedback_loop.schema import PredictionId, derived_bits, prediction_id
 
 CHUNK_ROWS = 10_000
 
@@ -46,11 +44,9 @@ class Job:
     def ids(self, first_row: int, rows: int) -> list[PredictionId]:
         """The rows' ids: the same whenever the job is run, so that a chunk that is logged twice is there once."""
         moment = datetime.fromisoformat(self.predicted_at)
-        return [prediction_id(moment, partial(self._bits, row)) for row in range(first_row, first_row + rows)]
-
-    def _bits(self, row: int, bits: int) -> int:
-        digest = hashlib.blake2b(f"{self.seed}:{row}".encode(), digest_size=16).digest()
-        return int.from_bytes(digest) >> 128 - bits
+        return [
+            prediction_id(moment, derived_bits(f"{self.seed}:{row}")) for row in range(first_row, first_row + rows)
+        ]
 
 
 @dataclass(frozen=True)
@@ -83,8 +79,8 @@ def predict_file(
     """
     if not source.exists():
         raise NotFound("file", str(source))
-    total = _count_rows(source)
-    _is_csv(target)  # a format that can't be written is refused before the work
+    total = count_rows(source)
+    is_csv(target)  # a format that can't be written is refused before the work
     if target.exists() and not overwrite:
         raise Refused(f"{target} is there already.", cure="Give another name, or --overwrite.")
     parts = target.with_name(target.name + ".parts")
@@ -94,10 +90,10 @@ def predict_file(
     logged = 0
     with progress.track(f"predict {source.name}", total) as advance:
         advance(resumed)
-        for number, chunk in enumerate(_chunks(source, job.chunk_rows)):
+        for number, chunk in enumerate(read_chunks(source, job.chunk_rows)):
             if number < len(done):
                 continue
-            scored, new = _score_chunk(scorer, job, chunk, rows, record, is_text=_is_csv(source))
+            scored, new = _score_chunk(scorer, job, chunk, rows, record, is_text=is_csv(source))
             _write_part(scored, parts / f"part-{number:08d}.parquet")
             rows, logged = rows + chunk.num_rows, logged + new
             advance(chunk.num_rows)
@@ -146,12 +142,8 @@ def _score_chunk(
         rows = scorer.rows_of(chunk, text=is_text)
         scored = scorer.score(rows)
     except BadInput as error:
-        raise BadInput(
-            [Problem(p.row + first_row if p.row >= 0 else p.row, p.field, p.cause) for p in error.problems],
-            cure=error.cure
-            or "Mend the file; what was scored before these rows is kept, and a new run goes on there.",
-            total=error.total,
-        ) from error
+        cure = "Mend the file; what was scored before these rows is kept, and a new run goes on there."
+        raise error.moved(first_row, cure=cure) from error
     ids = job.ids(first_row, chunk.num_rows)
     new = record(scorer, rows, scored, ids, datetime.fromisoformat(job.predicted_at))
     ours = {"prediction_id": pa.array(ids), "model_version": pa.array([job.version] * chunk.num_rows)}
@@ -160,19 +152,20 @@ def _score_chunk(
     return pa.table({**{name: chunk.column(name) for name in kept}, **ours}), new
 
 
-def _is_csv(path: Path) -> bool:
+def is_csv(path: Path) -> bool:
+    """Whether a file is CSV (and not Parquet) by its name; raises BadInput where it is neither."""
     if path.suffix.lower() not in (".csv", ".parquet", ".pq"):
         raise BadInput.of("file", f"{path.name} is neither .parquet nor .csv")
     return path.suffix.lower() == ".csv"
 
 
-def _count_rows(source: Path) -> int | None:
+def count_rows(source: Path) -> int | None:
     """How many rows a file has, where it says so (CSV does not)."""
     with _readable(source):
-        return None if _is_csv(source) else int(pq.read_metadata(source).num_rows)
+        return None if is_csv(source) else int(pq.read_metadata(source).num_rows)
 
 
-def _chunks(source: Path, chunk_rows: int) -> Iterator[pa.Table]:
+def read_chunks(source: Path, chunk_rows: int) -> Generator[pa.Table]:
     """The file's rows in tables of exactly `chunk_rows` (the last may have fewer)."""
     with _readable(source):
         yield from _cut(_batches(source, chunk_rows), chunk_rows)
@@ -187,7 +180,7 @@ def _readable(source: Path) -> Iterator[None]:
 
 
 def _batches(source: Path, chunk_rows: int) -> Iterator[pa.RecordBatch]:
-    if not _is_csv(source):
+    if not is_csv(source):
         with pq.ParquetFile(source) as file:
             yield from file.iter_batches(batch_size=chunk_rows)
         return
@@ -225,7 +218,7 @@ def _join(parts: Sequence[Path], target: Path) -> None:
 
     def write(place: Path) -> None:
         writer: csv.CSVWriter | pq.ParquetWriter
-        with csv.CSVWriter(place, schema) if _is_csv(target) else pq.ParquetWriter(place, schema) as writer:
+        with csv.CSVWriter(place, schema) if is_csv(target) else pq.ParquetWriter(place, schema) as writer:
             for part in parts:
                 writer.write_table(pq.read_table(part).cast(schema))
 

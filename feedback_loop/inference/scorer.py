@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,16 @@ from feedback_loop.schema import (
     Column,
     ColumnType,
     Contract,
+    JoinRule,
     Label,
+    Redaction,
     Task,
+    Which,
     as_table,
     coerce,
     feature_columns,
     make_contract,
+    make_redaction,
     output_type,
 )
 
@@ -30,43 +35,62 @@ ID = Column("prediction_id", ColumnType.STRING, required=False)
 
 @dataclass(frozen=True)
 class Scorer:
-    """One version in memory. Thread-safe."""
+    """One version in memory. Thread-safe.
+
+    Callers are answered by its `contract`; what is logged of them, and all that follows from the log, has the form of
+    the `logged` one. `sample` is the share of its rows that are logged.
+    """
 
     version: ModelVersion
     contract: Contract
     engine: Engine
     loaded: LoadedModel
+    redaction: Redaction
+    sample: float = 1.0
+
+    @property
+    def logged(self) -> Contract:
+        """The contract of its rows in the log."""
+        return self.redaction.logged
 
     def rows_of(self, frame: Any, *, text: bool = False) -> pa.Table:
         """Features, keys and ids of what a caller gave, in the contract's types; raises BadInput."""
-        wanted = (*self.contract.features, *self.contract.extra_key, ID)
-        try:
-            return coerce(as_table(frame, {column.name for column in wanted}), wanted, text=text)
-        except BadInput as error:
-            keys = {column.name for column in self.contract.extra_key} & {each.field for each in error.problems}
-            if not keys:
-                raise
-            cure = f"Types of key columns are said in models.{self.contract.model}.key_types of the configuration."
-            raise BadInput(error.problems, cure=cure, total=error.total) from error
+        return input_rows(self.contract, frame, text=text)
 
     def score(self, rows: pa.Table) -> Scored:
         """Scores rows of `rows_of`."""
         return self.engine.score(rows)
 
 
-def make_scorer(loaded: LoadedModel, settings: ModelSettings) -> Scorer:
-    """Works out the contract of a loaded version and wraps it in its engine; raises ContractError."""
+def input_rows(contract: Contract, frame: Any, more: Sequence[Column] = (), *, text: bool = False) -> pa.Table:
+    """Features, keys and ids (and `more` columns) of what a caller gave, in their types; raises BadInput."""
+    wanted = (*contract.features, *contract.extra_key, ID, *more)
+    try:
+        return coerce(as_table(frame, {column.name for column in wanted}), wanted, text=text)
+    except BadInput as error:
+        keys = {column.name for column in contract.extra_key} & {each.field for each in error.problems}
+        if not keys:
+            raise
+        cure = f"Types of key columns are said in models.{contract.model}.key_types of the configuration."
+        raise BadInput(error.problems, cure=cure, total=error.total) from error
+
+
+def make_scorer(loaded: LoadedModel, settings: ModelSettings, hash_key: bytes = b"") -> Scorer:
+    """Works out the contract of a loaded version and wraps it in its engine; raises ContractError and ConfigError."""
     contract = contract_of(loaded, settings)
+    redaction = make_redaction(contract, settings.log.columns, hash_key)
+    engine: Engine
     if loaded.estimator is None:
         assert loaded.pyfunc is not None  # a version is loaded as the one or the other
-        return Scorer(loaded.version, contract, PyfuncEngine(loaded.pyfunc, contract), loaded)
-    engine = SklearnEngine(
-        loaded.estimator,
-        contract,
-        answers_with=loaded.answers_with,
-        as_array=not hasattr(loaded.estimator, "feature_names_in_") and _is_tensor(loaded),
-    )
-    return Scorer(loaded.version, contract, engine, loaded)
+        engine = PyfuncEngine(loaded.pyfunc, contract)
+    else:
+        engine = SklearnEngine(
+            loaded.estimator,
+            contract,
+            answers_with=loaded.answers_with,
+            as_array=not hasattr(loaded.estimator, "feature_names_in_") and _is_tensor(loaded),
+        )
+    return Scorer(loaded.version, contract, engine, loaded, redaction, settings.log.sample)
 
 
 def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
@@ -85,6 +109,12 @@ def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
         positive=settings.positive,
         segments=settings.segments,
         has_probabilities=hasattr(loaded.estimator, "predict_proba"),
+        join=JoinRule(
+            horizon=settings.join.horizon,
+            which=Which(settings.join.which),
+            absent_means=settings.join.absent_means,
+            maturity=settings.maturity,
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -91,6 +92,30 @@ class Lineage:
             run_id = self._monitoring_run(version, now)
             for path in paths:
                 self._mlflow.client.log_artifact(run_id, str(path), folder)
+
+    def fetch_files(self, version: ModelVersion, folder: str, suffix: str, target: Path) -> None:
+        """Brings the files of a folder of the version's monitoring run (those that end so) into `target`."""
+        with self._mlflow.translated("run", str(version)):
+            run_id = self._find_monitoring_run(version)
+            for file in self._mlflow.client.list_artifacts(run_id, folder) if run_id is not None else ():
+                if file.path.endswith(suffix):
+                    brought = Path(self._mlflow.client.download_artifacts(run_id, file.path, str(target)))
+                    brought.replace(target / brought.name)
+
+    def delete_file(self, version: ModelVersion, path: str) -> bool:
+        """Deletes a file of the version's monitoring run; False where the place that it lies in knows no deletion."""
+        with self._mlflow.translated("run", str(version)):
+            from mlflow.exceptions import MlflowException
+            from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+            run_id = self._find_monitoring_run(version)
+            assert run_id is not None  # the file was found in it
+            place = self._mlflow.client.get_run(run_id).info.artifact_uri
+            repository = get_artifact_repository(place, tracking_uri=self._mlflow.tracking_uri)
+            with suppress(NotImplementedError, MlflowException):
+                repository.delete_artifacts(path)
+            folder = path.rpartition("/")[0]
+            return path not in {file.path for file in self._mlflow.client.list_artifacts(run_id, folder)}
 
     def _monitoring_run(self, version: ModelVersion, now: datetime) -> str:
         key = (version.model, version.version)

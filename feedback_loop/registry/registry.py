@@ -115,7 +115,7 @@ class Registry:
         estimator: Any,
         *,
         signature: dict[str, Any] | None,
-        example: pd.DataFrame,
+        example: pd.DataFrame | None,
         answers_with: str = "predict",
         reference: pa.Table,
         trained_until: datetime,
@@ -128,7 +128,7 @@ class Registry:
     ) -> ModelVersion:
         """Makes a new version of a scikit-learn model, with the run, data and metrics it came from.
 
-        Without a `signature` one is inferred from `example` (some inputs) and the model's answers to them.
+        Without a `signature` one is inferred from `example` (some inputs, kept with the model) and its answers.
         `reference` rows are kept with the version. No alias is set: that is a promotion.
         """
         with self._mlflow.translated("model", model):
@@ -189,6 +189,16 @@ class Registry:
             pq.write_table(rows, path)
             self._mlflow.client.log_artifact(run_id, str(path), FOLDER)
         self.tag(version, {REFERENCE_RUN: run_id})
+
+    def replace_reference(self, version: ModelVersion, rows: pa.Table) -> None:
+        """Puts other reference rows in the place of those that are kept with a version."""
+        import pyarrow.parquet as pq
+
+        with self._mlflow.translated("reference", str(version)), tempfile.TemporaryDirectory() as folder:
+            tags = self._mlflow.client.get_model_version(version.model, version.version).tags
+            path = Path(folder) / _reference_file(version)
+            pq.write_table(rows, path)
+            self._mlflow.client.log_artifact(tags[TAG + REFERENCE_RUN], str(path), FOLDER)
 
     def reference_rows(self, version: ModelVersion) -> pa.Table | None:
         """The reference rows that are kept with a version, or None where it has none."""

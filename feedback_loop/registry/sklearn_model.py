@@ -26,7 +26,7 @@ def save_sklearn(
     name: str,
     signature: ModelSignature,
     answers_with: str,
-    example: pd.DataFrame,
+    example: pd.DataFrame | None,
     requirements: Sequence[str],
 ) -> tuple[str, str]:
     """Logs a fitted estimator as a model of that run; returns MLflow's model id and where its files are.

@@ -3,6 +3,7 @@
 from feedback_loop.serving.app import App
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.endpoints import Endpoints, Guard, Source
+from feedback_loop.serving.metrics import Metrics
 from feedback_loop.serving.server import needs_key, run_server
 
-__all__ = ["App", "Batcher", "Endpoints", "Guard", "Source", "needs_key", "run_server"]
+__all__ = ["App", "Batcher", "Endpoints", "Guard", "Metrics", "Source", "needs_key", "run_server"]

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from importlib.metadata import version as package_version
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import msgspec
 import structlog
 
+from feedback_loop.capture import Forwarder, read_event
 from feedback_loop.errors import BadInput, FeedbackLoopError, NotFound, Refused, Unavailable
+from feedback_loop.schema.protocol import decode_request, encode_answer, encode_error
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.endpoints import Endpoints, Guard
-from feedback_loop.serving.protocol import decode_request, encode_answer, encode_error
+from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
 
-TakeOutcomes = Callable[[str, Any], dict[str, Any]]
-"""Takes rows of outcomes of a model in and says what became of them."""
+TakeOutcomes = Callable[[str, bytes, str, str], dict[str, Any]]
+"""Takes a body of outcomes of a model in (its format; bad rows: `refuse` or `skip`) and says what became of them."""
+
+TakeHalf = Callable[[str, Any, str | None], str]
+"""Takes half of a call in that another server logged (and the version that answered) and says what became of it."""
+
+METRICS = "/metrics"
 
 _JSON = ("content-type", "application/json")
 _log = structlog.get_logger(__name__)
@@ -38,27 +46,42 @@ class App:
     """Answers requests for the endpoints' models. Granian calls `__rsgi__` and the two around it."""
 
     def __init__(
-        self, endpoints: Endpoints, batcher: Batcher, guard: Guard, take_outcomes: TakeOutcomes, *, most_bytes: int
+        self,
+        endpoints: Endpoints,
+        batcher: Batcher,
+        guard: Guard,
+        take_outcomes: TakeOutcomes,
+        take_half: TakeHalf,
+        *,
+        forwarder: Forwarder,
+        metrics: Metrics,
+        most_bytes: int,
     ) -> None:
         self._endpoints = endpoints
         self._batcher = batcher
         self._guard = guard
         self._take_outcomes = take_outcomes
+        self._take_half = take_half
+        self._forwarder = forwarder
+        self._metrics = metrics
         self._most_bytes = most_bytes
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once a worker is up."""
         del loop
         self._batcher.start()
+        self._forwarder.start()
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called when a worker has answered its last request."""
         del loop
         self._endpoints.stop()
         self._batcher.stop()
+        self._forwarder.stop()
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """One request."""
+        began = time.perf_counter()
         try:
             status, body, headers = await self._respond(scope, protocol)
         except _Problem as problem:
@@ -71,8 +94,9 @@ class App:
             status, body, headers = 404, encode_error("RESOURCE_DOES_NOT_EXIST", str(error)), [_JSON]
         except Unavailable as error:
             _log.error("unavailable", path=scope.path, cause=str(error))
-            body = encode_error("TEMPORARILY_UNAVAILABLE", f"The {error.service} did not answer. Nothing was logged.")
+            message = f"The {error.service} takes nothing at the moment. Nothing was logged."
             status, headers = 503, [_JSON, ("retry-after", "1")]
+            body = encode_error("TEMPORARILY_UNAVAILABLE", message)
         except (Refused, FeedbackLoopError) as error:
             status, body, headers = 409, encode_error("REFUSED", str(error)), [_JSON]
         except Exception:  # noqa: BLE001 (a caller gets a number, the log the rest)
@@ -81,6 +105,7 @@ class App:
             body = encode_error("INTERNAL_ERROR", f"It is in the server's log under {incident}.")
             status, headers = 500, [_JSON]
         protocol.response_bytes(status, headers, body)
+        self._metrics.observe(_route_name(scope.path), status, time.perf_counter() - began)
 
     async def _respond(self, scope: Any, protocol: Any) -> tuple[int, bytes, list[tuple[str, str]]]:
         handler, model = self._route(scope.method, scope.path)
@@ -91,19 +116,26 @@ class App:
             message = "A valid key is needed: Authorization: Bearer fl_…"
             raise _Problem(401, "UNAUTHENTICATED", message, www_authenticate="Bearer")
         body = await self._read(scope, protocol)
-        return 200, await handler(model, scope, body), [_JSON]
+        answer = await handler(model, scope, body)
+        if scope.path == METRICS:
+            return 200, answer, [("content-type", CONTENT_TYPE)]
+        return 202 if handler == self._events else 200, answer, [_JSON]
 
     def _route(self, method: str, path: str) -> tuple[Callable[..., Awaitable[bytes]] | None, str | None]:
         if path in ("/ping", "/health", "/version"):
             self._expect(method, "GET")
             return None, None
-        if path == "/invocations":
-            self._expect(method, "POST")
-            return self._invoke, None
+        if path == METRICS:
+            self._expect(method, "GET")
+            return self._tell_metrics, None
+        handlers = {"invocations": self._invoke, "outcomes": self._outcomes, "events": self._events}
         parts = path.strip("/").split("/")
-        if len(parts) == 3 and parts[0] == "models" and parts[2] in ("invocations", "outcomes"):
+        if path in ("/invocations", "/events"):
             self._expect(method, "POST")
-            return (self._invoke if parts[2] == "invocations" else self._outcomes), unquote(parts[1])
+            return handlers[parts[0]], None
+        if len(parts) == 3 and parts[0] == "models" and parts[2] in handlers:
+            self._expect(method, "POST")
+            return handlers[parts[2]], unquote(parts[1])
         raise _Problem(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
 
     @staticmethod
@@ -140,18 +172,41 @@ class App:
         answered = await asyncio.wrap_future(answer)
         return encode_answer(answered.answers, answered.ids, answered.version)
 
+    async def _tell_metrics(self, model: str | None, scope: Any, body: bytes) -> bytes:
+        del model, scope, body
+        return await asyncio.to_thread(self._metrics.text)  # it may wait for a commit
+
     async def _outcomes(self, model: str | None, scope: Any, body: bytes) -> bytes:
-        del scope
         name = self._endpoints.scorer(model).contract.model
-        try:
-            given = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise BadInput.of("body", f"is not JSON: {error}", cure=_OUTCOMES) from error
-        rows = given.get("outcomes") if isinstance(given, dict) else given
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise BadInput.of("outcomes", "is not a list of objects", cure=_OUTCOMES)
-        result = await asyncio.to_thread(self._take_outcomes, name, rows)
-        return msgspec.json.encode(result)
+        content_type = (scope.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        if content_type not in _OUTCOME_FORMATS:
+            message = f"The content type {content_type!r} is not taken. Send {', '.join(_OUTCOME_FORMATS)}."
+            raise _Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
+        on_error = parse_qs(scope.query_string).get("on_error", ["refuse"])[0]
+        if on_error not in ("refuse", "skip"):
+            raise BadInput.of("on_error", f"is {on_error!r}", cure="Say refuse or skip.")
+        kind = _OUTCOME_FORMATS[content_type]
+        return msgspec.json.encode(await asyncio.to_thread(self._take_outcomes, name, body, kind, on_error))
+
+    async def _events(self, model: str | None, scope: Any, body: bytes) -> bytes:
+        event = read_event(scope.headers.get, body)
+        name = self._endpoints.scorer(model or event.service).contract.model
+        version = parse_qs(scope.query_string).get("version", [None])[0]
+        became = await asyncio.to_thread(self._take_half, name, event.half, version)
+        return msgspec.json.encode({"event": became})
 
 
-_OUTCOMES = 'Send {"outcomes": [{"prediction_id": "…" or the key\'s columns, "<label>": …, "occurred_at": "…"}]}.'
+_OUTCOME_FORMATS = {
+    "application/json": "json",
+    "application/x-ndjson": "ndjson",
+    "application/vnd.apache.arrow.stream": "arrow",
+}
+
+
+def _route_name(path: str) -> str:
+    """What a request is counted under: few names, whatever callers ask for."""
+    last = path.rpartition("/")[2]
+    return last if last in _ROUTES else "other"
+
+
+_ROUTES = ("ping", "health", "version", "metrics", "invocations", "outcomes", "events")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,10 +43,17 @@ class Request:
 
 
 class Batcher:
-    """One thread that scores and records. `submit` may be called from any thread."""
+    """One thread that scores and records. `submit` may be called from any thread.
 
-    def __init__(self, recorder: Recorder, clock: Clock, threads: int = 1) -> None:
+    `answered` is told, whenever answers have been given out, of how many rows of a model and how many of these no
+    sample holds.
+    """
+
+    def __init__(
+        self, recorder: Recorder, clock: Clock, threads: int = 1, *, answered: Callable[[str, int, int], None]
+    ) -> None:
         self._threads = threads
+        self._answered = answered
         self._recorder = recorder
         self._clock = clock
         self._waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -113,7 +120,7 @@ class Batcher:
         scored = scorer.score(rows)
         now = time.perf_counter()
         counts = [request.rows.num_rows for request in batch]
-        self._recorder.record(
+        recorded = self._recorder.record(
             scorer,
             rows,
             scored,
@@ -128,6 +135,7 @@ class Batcher:
             end = start + len(own)
             request.answer.set_result(Answered(scored.answers[start:end], own, scorer.version.version))
             start = end
+        self._answered(scorer.contract.model, start, recorded.unsampled)
 
 
 def _by_scorer(batch: Sequence[Request]) -> list[list[Request]]:

@@ -62,7 +62,7 @@ def test_csv_gives_the_same_answers_as_parquet(loop, source, tmp_path):
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 100, 2499, 2500, 9999])
 def test_chunks_of_any_size_hold_every_row_once(source, chunk_rows):
-    parts = list(files._chunks(source, chunk_rows))
+    parts = list(files.read_chunks(source, chunk_rows))
     assert all(part.num_rows == chunk_rows for part in parts[:-1])
     assert pa.concat_tables(parts).equals(pq.read_table(source))
 
@@ -114,7 +114,7 @@ def _predict(loop, source, tmp_path, scored=None):
     def record(scorer, rows, answered, ids, moment):
         if scored is not None:
             scored.append(len(ids))
-        return loop.recorder.record(scorer, rows, answered, ids, moment, source=files_source)
+        return loop.recorder.record(scorer, rows, answered, ids, moment, source=files_source).new
 
     from feedback_loop.progress import Silent
     from feedback_loop.schema import Source
@@ -149,7 +149,7 @@ def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, cl
         calls.append(scorer.version.version)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return loop.recorder.record(scorer, rows, answered, ids, moment, source="batch")
+        return loop.recorder.record(scorer, rows, answered, ids, moment, source="batch").new
 
     from feedback_loop.progress import Silent
     from feedback_loop.registry import Reference
