@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from feedback_loop.clock import Window
     from feedback_loop.errors import FeedbackLoopError
-    from feedback_loop.loop import FeedbackLoop
+    from feedback_loop.loop import FeedbackLoop, open_client
 
 __version__ = "0.1.0"
 
-__all__ = ["FeedbackLoop", "FeedbackLoopError", "Window", "__version__"]
+__all__ = ["FeedbackLoop", "FeedbackLoopError", "Window", "__version__", "open_client"]
 
-_HOMES = {"FeedbackLoop": "loop", "FeedbackLoopError": "errors", "Window": "clock"}
+_HOMES = {"FeedbackLoop": "loop", "FeedbackLoopError": "errors", "Window": "clock", "open_client": "loop"}
 
 
 def __getattr__(name: str) -> object:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from feedback_loop.clock import parse_duration
@@ -83,6 +83,18 @@ class SchedulerSettings(_Section):
     reports: str = "reports"
 
 
+class CaptureSettings(_Section):
+    """The spools: where they lie, how large one may become, how often they are forwarded to the store."""
+
+    folder: str = "spool"
+    max_bytes: Annotated[int, Field(gt=0)] = 1024**3
+    forward_every: Duration = timedelta(milliseconds=200)
+    max_backoff: Duration = timedelta(seconds=30)
+    pair_within: Duration = timedelta(hours=1)  # a logged request and its answer, events of others' servers
+    alert_after: Duration = timedelta(minutes=10)  # a row that waits longer for the store is told about
+    hash_key: SecretStr = SecretStr("")  # of columns that are logged as hashes: FEEDBACK_LOOP_CAPTURE__HASH_KEY
+
+
 class PolicySettings(_Section):
     """What counts as worse, and what may follow from it."""
 
@@ -117,10 +129,40 @@ class ScheduleSettings(_Section):
     report: str = "0 6 1 * *"
 
 
+class SqlSourceSettings(_Section):
+    """A database that outcomes are polled from: `query` gives those with a `watermark` column above `:watermark`."""
+
+    url: str
+    query: str
+    watermark: str
+    start: str | int = "1970-01-01T00:00:00"  # the watermark before the first poll
+    # So far each poll looks back, for rows that were committed late: a time (default: 1h), or a number (1000).
+    overlap: Annotated[int, Field(strict=True, ge=0)] | Duration | None = None
+
+
 class OutcomeSettings(_Section):
-    """Where outcomes are taken in from by the scheduler: a folder of Parquet or CSV files."""
+    """Where the scheduler takes outcomes in from: a folder (or object store URL) of files, a SQL query."""
 
     folder: str = ""
+    sql: SqlSourceSettings | None = None
+
+
+class JoinSettings(_Section):
+    """Which outcome belongs to which prediction, where it names the key (see `feedback_loop.schema.JoinRule`)."""
+
+    horizon: OptionalDuration = None
+    which: Literal["all", "first", "last"] = "all"
+    absent_means: bool | int | float | str | None = None
+
+
+class LogSettings(_Section):
+    """What of the predictions is logged, how safely, and for how long."""
+
+    durability: Literal["committed", "buffered", "off"] = "committed"
+    on_full: Literal["refuse", "drop"] = "refuse"
+    columns: dict[str, Literal["plain", "hash", "drop"]] = {}
+    sample: Annotated[float, Field(gt=0, le=1)] = 1.0
+    retention: OptionalDuration = None
 
 
 class ModelSettings(_Section):
@@ -139,6 +181,15 @@ class ModelSettings(_Section):
     retraining: RetrainingSettings = RetrainingSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     outcomes: OutcomeSettings = OutcomeSettings()
+    join: JoinSettings = JoinSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _keep_until_judged(self) -> ModelSettings:
+        """Rows that went before they had matured could not be judged."""
+        if self.log.retention is not None and self.log.retention < self.maturity + 2 * self.window:
+            raise ValueError("log.retention must be at least maturity and two windows")
+        return self
 
 
 class Settings(BaseSettings):
@@ -151,6 +202,7 @@ class Settings(BaseSettings):
     store: StoreSettings = StoreSettings()
     registry: RegistrySettings = RegistrySettings()
     serving: ServingSettings = ServingSettings()
+    capture: CaptureSettings = CaptureSettings()
     alerts: AlertSettings = AlertSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     models: dict[str, ModelSettings] = {}
@@ -191,6 +243,11 @@ class Settings(BaseSettings):
             known = ", ".join(sorted(self.models)) or "none"
             raise NotFound("model in the configuration", name, cure=f"Known: {known}. Add it: feedback-loop init.")
         return self.models[name]
+
+    @property
+    def hash_key(self) -> bytes:
+        """The key of hashes in the log; empty: there is none."""
+        return self.capture.hash_key.get_secret_value().encode()
 
     def path(self, text: str) -> Path:
         """A path of the configuration, relative ones from the configuration's folder."""
@@ -262,7 +319,8 @@ def _explained(error: ValidationError, place: Path) -> ConfigError:
     dotted = ".".join(keys)
     if first["type"] == "extra_forbidden":
         return _unknown(place, keys, dotted)
-    cause = "is missing" if first["type"] == "missing" else f"{first['msg']} (it is {first['input']!r})"
+    shown = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
+    cause = "is missing" if first["type"] == "missing" else f"{first['msg']}{shown}"
     cure = "Add it." if first["type"] == "missing" else "Mend it."
     return ConfigError(f"{place}: {dotted}: {cause}.", cure=cure, path=place, key=dotted)
 

@@ -6,22 +6,26 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from feedback_loop.clock import Window
+from feedback_loop.clock import Window, format_moment
+from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.scheduling import Chain, Job, Outcome, Scheduler, parse_schedule
-from feedback_loop.store import verdicts
+from feedback_loop.store import retention, verdicts
 
 
 def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
     """One turn of the loop, in order; each job's failure is its own."""
     return (
+        Job("forward", lambda: _forward(loop, model)),
         Job("reconcile", lambda: {"champion": loop.reconcile(model)}),
-        Job("outcomes", lambda: _plain(loop.take_in_outcomes(model))),
+        Job("outcomes", lambda: take_in(loop, model)),
+        Job("join", lambda: _join(loop, model)),
         Job("evaluate", lambda: {"evaluations": len(loop.evaluate(model))}),
         Job("decide", lambda: _decide(loop, model)),
         Job("explain", lambda: _explain(loop, model)),
         Job("retrain", lambda: _retrain(loop, model)),
         Job("alerts", lambda: _plain(loop.deliver_alerts())),
+        Job("retention", lambda: retained(loop, model)),
     )
 
 
@@ -55,10 +59,46 @@ def make_scheduler(loop: FeedbackLoop) -> Scheduler:
     return Scheduler(loop.store, loop.clock, loop.runner, scheduled)
 
 
+def retained(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    """What the model's retention removed, as plain values; `kept_since` is None where it keeps everything."""
+    done = loop.retain(model)
+    return {**asdict(done), "kept_since": format_moment(done.kept_since)} if done else {"kept_since": None}
+
+
 def month_before(moment: datetime) -> Window:
     """The calendar month before the one that a moment is in."""
     end = datetime(moment.year, moment.month, 1, tzinfo=moment.tzinfo)
     return Window((end - timedelta(days=1)).replace(day=1), end)
+
+
+def take_in(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    """What came by folder and by SQL; that one of them failed neither hides nor stops the other."""
+    done: dict[str, Any] = {}
+    failed: list[FeedbackLoopError] = []
+    for name, take in (("folder", loop.take_in_outcomes), ("sql", loop.poll_outcomes)):
+        try:
+            done[name] = _plain(take(model))
+        except FeedbackLoopError as error:
+            failed.append(error)
+    if failed:
+        told = "; ".join(f"{name} took in {result['counts']}" for name, result in done.items() if result)
+        causes = " ".join(error.cause for error in failed)
+        raise Unavailable("outcomes", f"{causes} {told}".strip(), cure=failed[0].cure) from failed[0]
+    return done
+
+
+def _join(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    joined = asdict(loop.join(model))
+    return joined | {"until": format_moment(joined["until"]) if joined["until"] else None}
+
+
+def _forward(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    """What is judged next is to hold all that this host has; and what is not in order is told with the alerts."""
+    try:
+        drained = loop.forward()
+    finally:
+        alerts = loop.watch_accounts(model)
+    return {**asdict(drained), "alerts": alerts}
 
 
 def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:
@@ -76,6 +116,7 @@ def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         each for each in verdicts.load_verdicts(loop.store, model) if each.verdict_id == incident.verdict_id
     )
     since = datetime.fromisoformat(verdict.monitor["since"])
+    since = max(since, retention.kept_since(loop.store, model) or since)
     return {"reports": [path.name for path in loop.report(model, Window(since, verdict.window.end), name)]}
 
 
@@ -84,7 +125,10 @@ def _retrain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     reason, mode = loop.retrain_reason(model), loop.settings.model(model).policy.mode
     if reason is None or mode != "act":
         return {"proposed": reason if mode == "propose" else None}
-    result = loop.retrain(model, reason=reason)
+    try:
+        result = loop.retrain(model, reason=reason)
+    except Refused as error:
+        return {"reason": reason, "state": "refused", "candidate": None, "summary": str(error)}
     return {"reason": reason, "state": result.state, "candidate": result.candidate, "summary": result.summary}
 
 

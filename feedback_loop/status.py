@@ -6,16 +6,28 @@ import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from feedback_loop.capture import notices
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.jobs import chains
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.store import evaluations, jobs, migrate, outcomes, predictions, retrainings, verdicts
+from feedback_loop.store import (
+    accounts,
+    evaluations,
+    jobs,
+    migrate,
+    outcomes,
+    payloads,
+    predictions,
+    retrainings,
+    verdicts,
+)
+from feedback_loop.store.spools import COUNTERS, Account
 
 
 def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
@@ -25,6 +37,18 @@ def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
         "registry": loop.registry.tracking_uri,
         "now": format_moment(loop.clock()),
         "models": {name: model_status(loop, name) for name in loop.settings.models},
+    }
+
+
+def spool_status(loop: FeedbackLoop, accounts: list[Account]) -> dict[str, Any]:
+    """What became of the rows that servers answered: in all, by process and model, and every difference in words."""
+    now, after = loop.clock(), loop.settings.capture.alert_after
+    return {
+        **{name: sum(getattr(each, name) for each in accounts) for name in (*COUNTERS, "waiting", "rejected")},
+        "differences": [
+            f"{each.spool}, {each.model}: {notice.words}" for each in accounts for notice in notices(each, now, after)
+        ],
+        "processes": [_account(each) for each in accounts],
     }
 
 
@@ -38,11 +62,11 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         answering = f"unknown: {error.cause}"
     counts = predictions.count_predictions(store, model)
     span = predictions.predicted_span(store, model)
-    subjects, unmatched = outcomes.count_outcomes(store, model)
+    findings = accounts.count_findings(store, model)
     verdict = verdicts.latest_verdict(store, model)
     incidents = verdicts.load_incidents(store, model)
     incident = verdicts.open_incident(store, model)
-    alerts = verdicts.load_alerts(store, [each.incident_id for each in incidents])
+    alerts = verdicts.load_alerts(store, [each.incident_id for each in incidents], about="spool:")
     searches = retrainings.load_retrainings(store, model)
     promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
     return {
@@ -50,8 +74,11 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "predictions": sum(counts.values()),
         "predictions_by_version": _by_version(counts),
         "predicted": [format_moment(each) for each in span] if span else None,
-        "outcomes": subjects,
-        "unmatched_outcomes": unmatched,
+        "payloads": asdict(payloads.load_account(store, model)),
+        "capture": spool_status(loop, loop.accounts(model)),
+        "outcomes": outcomes.count_outcomes(store, model),
+        "unmatched_outcomes": findings[accounts.UNMATCHED],  # by the last join
+        "conflicts": findings[accounts.CONFLICTING],
         "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1)),
         "verdict": _verdict(verdict) if verdict else None,
         "incident": {"id": incident.incident_id, "since": format_moment(incident.opened_at)} if incident else None,
@@ -124,6 +151,15 @@ def _writable(folder: Path) -> str:
     with tempfile.TemporaryFile(dir=folder):
         free = shutil.disk_usage(folder).free
     return f"{folder} is writable, {free / 2**30:.0f} GiB free"
+
+
+def _account(account: Account) -> dict[str, Any]:
+    since = account.waiting_since
+    moments = {
+        "waiting_since": format_moment(since) if since is not None else None,
+        "updated_at": format_moment(account.updated_at),
+    }
+    return {**asdict(account), "state": str(account.state), **moments}
 
 
 def _by_version(counts: dict[tuple[str, str, str], int]) -> dict[str, int]:

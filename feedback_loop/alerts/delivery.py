@@ -52,7 +52,7 @@ def deliver_alerts(store: Store, settings: AlertSettings, now: datetime) -> Deli
             cause=cause,
         )
         save_attempt(store, tried, sent_at=None)
-        _log.warning("alert not sent", route=alert.route, incident=alert.incident_id, attempts=attempts, cause=cause)
+        _log.warning("alert not sent", route=alert.route, subject=alert.subject, attempts=attempts, cause=cause)
         counts["given_up" if is_last else "failed"] += 1
     return Delivery(**counts)
 
@@ -60,7 +60,7 @@ def deliver_alerts(store: Store, settings: AlertSettings, now: datetime) -> Deli
 def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:
     """None if it went out, else why it did not."""
     if alert.route == LOG:
-        _log.error("incident", incident=alert.incident_id, title=alert.title, body=alert.body)
+        _log.error("alert", subject=alert.subject, title=alert.title, body=alert.body)
         return None
     if alert.route not in routes:
         return f"there is no route {alert.route!r} in the configuration any more"

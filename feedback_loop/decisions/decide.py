@@ -12,7 +12,7 @@ import pyarrow as pa
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.policy import Baseline, Cohort, judge
-from feedback_loop.monitoring import labelled_only, row_losses
+from feedback_loop.monitoring import labelled_only, row_losses, uniform
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
@@ -109,7 +109,9 @@ def _cohort(store: Store, contract: Contract, version: str, loss: str, window: W
     rows = read_labelled(
         store, contract, window, as_of=now, version=version, role=Role.CHAMPION, columns=contract.outputs
     )
-    labelled = labelled_only(contract, rows)
+    # Unweighted, since each label counts as one draw for the monitor. Equal weights change no mean; where the rate
+    # of sampling was changed within the cohort, it is thinned to the lowest.
+    labelled = labelled_only(contract, uniform(rows))
     if not labelled.num_rows:
         return Cohort(window, np.empty(0), rows.num_rows)
     losses = row_losses(contract, labelled)[loss]

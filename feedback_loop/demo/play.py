@@ -176,6 +176,7 @@ class _Story:
             ids = [prediction_id(moment, bits) for _ in range(len(flights))]
             count = predict_over_http(self.folder / "feedback_loop.toml", flights, ids, moment)
             self.answered_over_http += count
+            self.loop.forward()  # what the server did not get into the store before it ended
         else:
             count = self.loop.predict(NAME, flights[list(dict.fromkeys((*KEY, *FEATURES)))]).num_rows
         self.answered += count

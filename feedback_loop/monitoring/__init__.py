@@ -1,18 +1,23 @@
 """Watching: profiles, validation, drift, reports and plots of what versions predicted."""
 
+from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
 from feedback_loop.monitoring.plots import plot_losses
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
 from feedback_loop.monitoring.reports import report_names, write_report
+from feedback_loop.monitoring.weights import uniform
 from feedback_loop.monitoring.windows import due_windows, evaluate_window
 
 __all__ = [
+    "Eraser",
+    "Erasure",
     "Floats",
     "Profile",
     "References",
     "due_windows",
+    "erased_key",
     "evaluate_rows",
     "evaluate_window",
     "labelled_only",
@@ -23,6 +28,7 @@ __all__ = [
     "report_names",
     "row_losses",
     "scored_rows",
+    "uniform",
     "window_numbers",
     "write_report",
 ]

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.drift import drift_values, with_swings
 from feedback_loop.monitoring.profiles import Profile, is_profiled, profile_like, reference_profile
-from feedback_loop.monitoring.validation import validation_metrics
+from feedback_loop.monitoring.validation import coverage_metric, validation_metrics
+from feedback_loop.monitoring.weights import uniform
 from feedback_loop.schema import Column, Contract
 from feedback_loop.store.evaluations import Evaluation
 
@@ -52,11 +53,12 @@ def evaluate_rows(
 ) -> tuple[Evaluation, Profile | None]:
     """Evaluates one version's joined rows of a window; the second result is their profile.
 
-    Without a reference there is no drift, and no profile. Nothing here depends on anything but its arguments:
+    Without a reference there is no drift, and no profile. Counts are of rows that were logged, metrics of the
+    predictions that they stand for. Nothing here depends on anything but its arguments:
     the same rows give the same numbers, whenever they are asked for.
     """
     labelled = labelled_only(contract, rows)
-    profile = profile_like(reference, rows) if reference is not None and rows.num_rows else None
+    profile = profile_like(reference, uniform(rows)) if reference is not None and rows.num_rows else None
     evaluation = Evaluation(
         model=contract.model,
         version=version,
@@ -65,7 +67,7 @@ def evaluate_rows(
         matured=matured,
         predictions=rows.num_rows,
         labelled=labelled.num_rows,
-        metrics=validation_metrics(contract, labelled),
+        metrics=(*validation_metrics(contract, labelled), *coverage_metric(rows, labelled)),
         drift=drift_values(reference, profile) if reference is not None and profile is not None else (),
     )
     return evaluation, profile

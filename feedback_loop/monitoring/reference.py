@@ -13,12 +13,18 @@ from feedback_loop.inference import Scorer
 from feedback_loop.monitoring.evaluation import TIME, labelled_only, profile_of_reference, profiled_columns
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.registry import ModelVersion, Registry
-from feedback_loop.schema import Column, ColumnType, Contract, Role, as_table, coerce
+from feedback_loop.schema import Column, ColumnType, Contract, Redaction, Role, as_table, coerce
 from feedback_loop.store import Store
 from feedback_loop.store.evaluations import load_profiles, save_profile
 from feedback_loop.store.predictions import read_labelled
 
 KIND = "reference"
+
+ID = "prediction_id"
+"""The column of rows of the log by which an erased one is found in a reference too."""
+
+FORM = "form"
+"""Beside a kept profile: by what each column was hashed (empty: plain)."""
 
 
 def scored_rows(scorer: Scorer, rows: pa.Table) -> pa.Table:
@@ -27,15 +33,20 @@ def scored_rows(scorer: Scorer, rows: pa.Table) -> pa.Table:
     named = (*contract.features, contract.label)
     columns = {column.stored: rows.column(column.name) for column in named}
     columns |= {name: outputs.column(name) for name in outputs.column_names}
-    return pa.table({**({TIME: rows.column(TIME)} if TIME in rows.column_names else {}), **columns})
+    own = {name: rows.column(name) for name in (ID, TIME) if name in rows.column_names}
+    return pa.table({**own, **columns})
 
 
 def make_reference(scorer: Scorer, frame: Any, *, text: bool = False) -> pa.Table:
-    """Reference rows of what a user brought: features and label (and `predicted_at`); raises BadInput."""
+    """Reference rows of what a user brought (features and label, and `predicted_at`), as the log would hold them.
+
+    Raises BadInput.
+    """
     wanted = (*scorer.contract.features, replace(scorer.contract.label, required=True))
     table = as_table(frame)
     extra = (Column(TIME, ColumnType.DATETIME),) if TIME in table.column_names else ()
-    return labelled_only(scorer.contract, scored_rows(scorer, coerce(table, (*wanted, *extra), text=text)))
+    rows = labelled_only(scorer.contract, scored_rows(scorer, coerce(table, (*wanted, *extra), text=text)))
+    return scorer.redaction.redact(rows)
 
 
 class References:
@@ -53,8 +64,8 @@ class References:
         self._rows: dict[tuple[str, str], pa.Table] = {}
         self._profiles: dict[tuple[str, str], Profile] = {}
 
-    def rows(self, contract: Contract, version: ModelVersion, wanted: int, matured_until: datetime) -> pa.Table:
-        """The reference rows (stored names, with `predicted_at`), in the order of time.
+    def rows(self, redaction: Redaction, version: ModelVersion, wanted: int, matured_until: datetime) -> pa.Table:
+        """The reference rows (stored names, with `predicted_at`) as the log would hold them, in the order of time.
 
         They are fewer than `wanted`, or none, while the log has no more matured ones.
         """
@@ -62,8 +73,9 @@ class References:
         if key in self._rows:
             return self._rows[key]
         if key not in self._kept:
-            self._kept[key] = self._registry.reference_rows(version)
-        kept = self._kept[key]
+            found = self._registry.reference_rows(version)
+            self._kept[key] = redaction.redact(found) if found is not None else None
+        contract, kept = redaction.logged, self._kept[key]
         rows = _timed(labelled_only(contract, kept)) if kept is not None else None
         missing = wanted - (rows.num_rows if rows is not None else 0)
         if missing > 0:
@@ -76,26 +88,35 @@ class References:
         return rows
 
     def profile(
-        self, contract: Contract, version: ModelVersion, wanted: int, matured_until: datetime, length: timedelta
+        self, redaction: Redaction, version: ModelVersion, wanted: int, matured_until: datetime, length: timedelta
     ) -> Profile | None:
         """The profile of the reference rows; None while there are none."""
         key = (version.model, version.version)
         if key in self._profiles:
             return self._profiles[key]
         kept = load_profiles(self._store, version.model, version.version, KIND)
-        names = {column.stored for column in profiled_columns(contract)}
-        if kept and set(kept[0][1]["columns"]) == names:
+        contract = redaction.logged
+        form = {column.stored: column.hashed for column in profiled_columns(contract)}
+        if kept and kept[0][1].get(FORM, dict.fromkeys(kept[0][1]["columns"], "")) == form:
             self._profiles[key] = Profile.from_json(kept[0][1])
             return self._profiles[key]
-        rows = self.rows(contract, version, wanted, matured_until)
+        rows = self.rows(redaction, version, wanted, matured_until)
         if not rows.num_rows:
             return None
         profile = profile_of_reference(contract, rows, length)
         if key in self._rows:
             self._profiles[key] = profile
             bucket = Window(EPOCH, version.created_at)
-            save_profile(self._store, version.model, version.version, KIND, bucket, rows.num_rows, profile.to_json())
+            plain = {**profile.to_json(), FORM: form}
+            save_profile(self._store, version.model, version.version, KIND, bucket, rows.num_rows, plain)
         return profile
+
+    def forget(self, model: str) -> None:
+        """Forgets what is kept in memory of a model: its rows have changed."""
+        caches: tuple[dict[tuple[str, str], Any], ...] = (self._kept, self._rows, self._profiles)
+        for cache in caches:
+            for key in [key for key in cache if key[0] == model]:
+                del cache[key]
 
     def _from_log(self, contract: Contract, version: ModelVersion, wanted: int, matured_until: datetime) -> pa.Table:
         window = Window(EPOCH, matured_until)

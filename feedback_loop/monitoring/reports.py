@@ -7,20 +7,26 @@ import json
 import random
 import warnings
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from feedback_loop.clock import Window
 from feedback_loop.config import keep_telemetry_off
 from feedback_loop.errors import BadInput
-from feedback_loop.monitoring.evaluation import labelled_only, profiled_columns
+from feedback_loop.monitoring.evaluation import TIME, labelled_only, profiled_columns
 from feedback_loop.schema import Contract, Task
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["drift", "validation"]
+
+MODEL, SPANS = "model", "spans"
+"""In a report's data: whose rows are in it, and when these were predicted."""
 
 MOST_ROWS = 10_000
 """Evidently's time and memory grow with the rows: more than these are sampled, and the report says so."""
@@ -31,12 +37,20 @@ STYLE = "font: 15px sans-serif; margin: 1em 2em; color: #444"
 
 
 def write_report(
-    kind: Kind, contract: Contract, reference: pa.Table, current: pa.Table, folder: Path, name: str, *, seed: int = 0
+    kind: Kind,
+    contract: Contract,
+    reference: pa.Table,
+    current: pa.Table,
+    folder: Path,
+    name: str,
+    *,
+    window: Window | None = None,
+    seed: int = 0,
 ) -> list[Path]:
     """Writes `<name>-<kind>.html` and `.json` into the folder and returns both paths.
 
-    `reference` and `current` are rows of the log (stored names); for validation only labelled ones count. Raises
-    BadInput where either has fewer than ten.
+    `reference` and `current` are rows of the log (stored names), these of `window`; for validation only labelled ones
+    count. Raises BadInput where either has fewer than ten.
     """
     if kind == "validation":
         reference, current = labelled_only(contract, reference), labelled_only(contract, current)
@@ -52,8 +66,34 @@ def write_report(
     said = _said(kind, contract, reference, current, name)
     page = snapshot.get_html_str(as_iframe=False)
     paths[0].write_text(page.replace("<body>", f"<body>\n<p style='{STYLE}'>{html.escape(said)}</p>", 1))
-    paths[1].write_text(json.dumps({**json.loads(snapshot.json()), "about": said}))
+    held = {MODEL: contract.model, SPANS: _spans(window, reference)} if window is not None else {}
+    paths[1].write_text(json.dumps({**json.loads(snapshot.json()), "about": said, **held}))
     return paths
+
+
+def pages_holding(folder: Path, model: str, moments: Sequence[datetime]) -> list[Path]:
+    """The data files of reports that may hold a row predicted at one of these moments.
+
+    A report may show single values of the rows that it is of. One that does not say of when it is may hold any.
+    """
+    return [path for path in sorted(folder.glob("*-*.json")) if moments and _holds(path, model, moments)]
+
+
+def _holds(path: Path, model: str, moments: Sequence[datetime]) -> bool:
+    page = json.loads(path.read_text())
+    if SPANS not in page:
+        return str(page.get("about", "")).startswith(f"{model}, ")
+    spans = [tuple(datetime.fromisoformat(end) for end in span) for span in page[SPANS]]
+    return page[MODEL] == model and any(first <= moment <= last for moment in moments for first, last in spans)
+
+
+def _spans(window: Window, reference: pa.Table) -> list[tuple[str, str]]:
+    """From when to when the rows of a report were predicted, those of the reference apart."""
+    spans = [(window.start, window.end)]
+    if TIME in reference.column_names and reference.num_rows:
+        ends = pc.min_max(reference.column(TIME)).as_py()
+        spans.append((ends["min"], ends["max"]))
+    return [(start.isoformat(), end.isoformat()) for start, end in spans]
 
 
 def _run(kind: Kind, contract: Contract, reference: pa.Table, current: pa.Table, seed: int) -> Any:

@@ -11,6 +11,7 @@ from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
+from feedback_loop.store.accounts import reopened_windows
 from feedback_loop.store.evaluations import Evaluation, evaluated_until, save_evaluation, save_profile
 from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
 
@@ -21,12 +22,13 @@ ReferenceOf = Callable[[str], Profile | None]
 def due_windows(store: Store, model: str, length: timedelta, maturity: timedelta, now: datetime) -> list[Window]:
     """The windows that have closed or matured since they were last evaluated, oldest first.
 
-    Each is evaluated twice: when it closes (drift, and the outcomes so far) and when it has matured.
+    Each is evaluated twice: when it closes (drift, and the outcomes so far) and when it has matured; after that,
+    again whenever the join has found that something else is known of it (a late outcome, a correction).
     """
     span = predicted_span(store, model)
     if span is None:
         return []
-    due: set[Window] = set()
+    due = set(reopened_windows(store, model, length))
     for matured, until in ((False, floor_moment(now, length)), (True, matured_until(now, maturity, length))):
         since = evaluated_until(store, model, matured=matured) or floor_moment(span[0], length)
         due.update(windows_between(since, until, length))

@@ -22,12 +22,12 @@ from feedback_loop.schema import Column, ColumnType, Contract, coerce
 from feedback_loop.store import Store
 from feedback_loop.store.predictions import read_labelled
 
-TIME = "predicted_at"
+ID, TIME = "prediction_id", "predicted_at"
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows with features by the model's names, the label by its name, and `predicted_at`.
+    """Rows with features by the model's names, the label by its name, `predicted_at` and (of the log) their ids.
 
     Rows of the log are in the order of their ids, which is that of time to the millisecond: what a fit makes of the
     rows depends on nothing that a race between callers decides.
@@ -46,10 +46,10 @@ class TrainingRows:
 
     @property
     def digest(self) -> str:
-        """A fingerprint of the rows' content."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.table.schema) as writer:
-            writer.write_table(self.table.combine_chunks())
+        """A fingerprint of the rows' content, but for their ids."""
+        sink, table = pa.BufferOutputStream(), self.table.drop_columns([ID])
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
         return hashlib.sha256(sink.getvalue()).hexdigest()[:16]
 
     def between(self, start: datetime, end: datetime) -> TrainingRows:
@@ -88,9 +88,12 @@ def training_rows(
     )
     logged = labelled_only(contract, logged)
     names = {column.name: column.stored for column in (*contract.features, contract.label)}
-    parts = [pa.table({TIME: logged.column(TIME), **{name: logged.column(stored) for name, stored in names.items()}})]
+    own = {name: logged.column(name) for name in (ID, TIME)}
+    parts = [pa.table({**own, **{name: logged.column(stored) for name, stored in names.items()}})]
     if history is not None:
-        parts.insert(0, _history(contract, history).cast(parts[0].schema))
+        known = _history(contract, history)
+        known = known.add_column(0, ID, pa.nulls(known.num_rows, pa.string()))
+        parts.insert(0, known.cast(parts[0].schema))
     return TrainingRows(pa.concat_tables(parts), contract)
 
 

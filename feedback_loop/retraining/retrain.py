@@ -10,7 +10,7 @@ from typing import Any
 from feedback_loop.config import RetrainingSettings
 from feedback_loop.decisions import Reason
 from feedback_loop.errors import FeedbackLoopError, Refused
-from feedback_loop.inference import Scorer, feature_frame
+from feedback_loop.inference import Scorer
 from feedback_loop.monitoring import primary_loss
 from feedback_loop.monitoring.validation import validation_metrics
 from feedback_loop.progress import Progress
@@ -140,7 +140,7 @@ class Search:
             fitted,
             signature=self.champion.loaded.signature,
             answers_with=self.champion.loaded.answers_with,
-            example=feature_frame(split.holdout.table.slice(0, 5), self.champion.contract),
+            example=None,  # rows of the log inside a model's files could not be erased
             reference=reference,
             trained_until=until,
             source=DataSource(

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pandas as pd
+import pyarrow.compute as pc
 import pytest
 
 from feedback_loop.clock import Window
@@ -10,6 +11,7 @@ from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.jobs import cycle, month_before, run_cycle
 from feedback_loop.status import diagnose, loop_status
 from feedback_loop.store import jobs, predictions, retrainings, verdicts
+from feedback_loop.store.evaluations import load_evaluations
 from feedback_loop.store.verdicts import State
 from tests.builders import churn_loop, customers, play_days, register_churn
 
@@ -96,6 +98,56 @@ def test_an_evaluation_asked_again_as_of_then_gives_the_same_numbers(loop, clock
     loop.promote("churn", register_churn(loop.registry, clock(), seed=9).version)
     assert loop.evaluate("churn", window, then) == first
     assert loop.evaluate("churn", window)[0].metrics != first[0].metrics
+
+
+def test_a_late_outcome_or_a_correction_reopens_exactly_the_windows_that_it_touches(loop, clock):
+    play_days(loop, clock, 5)
+    first = {each.window: each for each in loop.evaluate("churn") if each.matured}
+    assert len(first) == 4
+    touched = Window(clock() - 3 * DAY - timedelta(hours=4), clock() - 2 * DAY - timedelta(hours=4))
+    assert touched in first
+    clock.set(clock() + timedelta(hours=1))
+    assert loop.evaluate("churn") == []
+    key = {"customer": [7], "month": [f"{touched.start + timedelta(hours=4):%Y-%m-%d}"]}
+    window = Window(touched.start, touched.end)
+    before = loop.labelled("churn", window).filter(pc.field("customer") == 7).column("churned")[0].as_py()
+    loop.record_outcomes("churn", {**key, "churned": [not before]})
+    clock.set(clock() + timedelta(hours=1))
+    again = loop.evaluate("churn")
+    assert [(each.window, each.revision) for each in again] == [(touched, first[touched].revision + 1)]
+    assert again[0].metric("accuracy") != first[touched].metric("accuracy")
+    history = load_evaluations(loop.store, "churn", within=touched)
+    assert [(each.revision, each.metric("accuracy")) for each in history[-2:]] == [
+        (each.revision, each.metric("accuracy")) for each in (first[touched], again[0])
+    ]
+    # A retry says nothing new, so nothing is looked at again; another model's clock or a promotion neither.
+    loop.record_outcomes("churn", {**key, "churned": [not before]})
+    clock.set(clock() + timedelta(hours=1))
+    assert loop.evaluate("churn") == []
+
+
+def test_rows_that_were_labelled_then_are_the_same_rows_for_ever(loop, clock):
+    play_days(loop, clock, 3)
+    window, then = Window(clock() - 5 * DAY, clock() + DAY), clock()
+    answer = loop.labelled("churn", window, then)
+    clock.set(clock() - timedelta(hours=1))  # a clock that is set back
+    play_days(loop, clock, 2, seed=12)
+    assert loop.labelled("churn", window, then).equals(answer)
+    assert loop.labelled("churn", window).num_rows > answer.num_rows
+
+
+def test_coverage_is_shown_by_age_version_and_segment(loop, clock):
+    play_days(loop, clock, 3)
+    loop.predict("churn", {name: customers(100, 5, month="later")[name] for name in FEATURES})
+    [version] = loop.coverage("churn", "version")
+    assert (version.group, version.predictions, version.labelled) == ("1", 1000, 900)
+    assert {each.group: each.share for each in loop.coverage("churn", "age")} == {
+        "up to 1 d": 0.0,
+        "up to 2 d": 1.0,
+        "up to 7 d": 1.0,
+    }
+    segments = {each.group: each.predictions for each in loop.coverage("churn", "segment")}
+    assert segments.pop("all") == sum(segments.values()) == 1000
 
 
 def test_nobody_can_ask_what_will_be_known(loop, clock):

@@ -108,6 +108,14 @@ def test_never_is_an_answer_to_when_to_retrain(load):
     assert load(MODEL + '[models.churn.policy]\nrefresh = "never"').model("churn").policy.refresh is None
 
 
+def test_rows_can_not_go_before_they_are_judged(load):
+    text = MODEL + 'maturity = "30d"\n[models.churn.log]\nretention = '
+    assert load(text + '"32d"').model("churn").log.retention.days == 32
+    with pytest.raises(ConfigError, match=r"log\.retention must be at least maturity and two windows") as caught:
+        load(text + '"31d"')
+    assert "{" not in str(caught.value)
+
+
 def test_settings_can_not_be_changed(load):
     settings = load(MODEL)
     with pytest.raises(ValueError, match="frozen"):

@@ -1,0 +1,125 @@
+"""What all parts of the facade share: settings, clock, store, registry, the versions in memory."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from feedback_loop.capture import (
+    Forwarder,
+    Recorder,
+    Spool,
+)
+from feedback_loop.clock import Clock, system_clock
+from feedback_loop.config import Settings, load_settings
+from feedback_loop.errors import BadInput
+from feedback_loop.inference import Scorer, make_scorer
+from feedback_loop.monitoring import (
+    References,
+    make_reference,
+)
+from feedback_loop.progress import Progress, Silent
+from feedback_loop.registry import ModelVersion, Reference, Registry
+from feedback_loop.scheduling import Runner
+from feedback_loop.schema import RandomBits
+from feedback_loop.store import Store, fence, migrate, predictions, retrainings
+from feedback_loop.store.retrainings import Promotion
+
+
+class Wired:
+    """The rooms of one loop, wired. Constructors only assign: nothing is opened before it is used."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock = system_clock,
+        progress: Progress | None = None,
+        bits: RandomBits = secrets.randbits,
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.progress = progress or Silent()
+        self.store = Store(settings.url(settings.store.url), settings.hash_key)
+        self.registry = Registry.of(settings)
+        self._bits = bits
+        self._log = predictions.PredictionLog(self.store)
+        self.recorder = Recorder(self._log, bits)
+        self.runner = Runner(self.store, clock, settings.scheduler.lease)
+        self._references = References(self.store, self.registry)
+        self._scorers: dict[tuple[str, str], Scorer] = {}
+        self._versions: dict[tuple[str, str], ModelVersion] = {}
+
+    @classmethod
+    def open(cls, path: str | Path | None = None, **options: Any) -> Self:
+        """A loop by its configuration; makes the tables of an empty store. Options are those of the constructor."""
+        loop = cls(load_settings(Path(path) if path is not None else None), **options)
+        migrate.prepare(loop.store)
+        return loop
+
+    @property
+    def reports(self) -> Path:
+        """The folder that reports are written to."""
+        return self.settings.path(self.settings.scheduler.reports)
+
+    def close(self) -> None:
+        """Gives database connections back."""
+        self.store.close()
+
+    def champion(self, model: str) -> ModelVersion:
+        """The version that answers callers; raises NotFound."""
+        return self.registry.find(Reference(model, alias=self.settings.model(model).alias))
+
+    def scorer(self, version: ModelVersion) -> Scorer:
+        """A version, loaded; kept in memory for the next time."""
+        key = (version.model, version.version)
+        if key not in self._scorers:
+            settings = self.settings.model(version.model)
+            self._scorers[key] = make_scorer(self.registry.load(version), settings, self.settings.hash_key)
+        return self._scorers[key]
+
+    def find(self, reference: str) -> ModelVersion:
+        """The version that `name`, `name@alias` or `name/version` means; a bare name means its champion."""
+        parsed = Reference.parse(reference)
+        if parsed.version is None and "@" not in reference:
+            return self.champion(parsed.model)
+        return self.registry.find(parsed)
+
+    def register(self, model: str, source: str, *, reference: Any = None, text: bool = False) -> ModelVersion:
+        """Makes a version of a model that was logged elsewhere; `reference` rows (features and label) stay with it.
+
+        Raises NotFound, BadInput and ContractError. No alias is set.
+        """
+        version = self.registry.adopt(model, source)
+        scorer = self.scorer(version)
+        if reference is not None:
+            self.registry.keep_reference(version, make_reference(scorer, reference, text=text), self.clock())
+        return version
+
+    def _version(self, model: str, version: str) -> ModelVersion:
+        key = (model, version)
+        if key not in self._versions:
+            self._versions[key] = self.registry.find(Reference(model, version=version))
+        return self._versions[key]
+
+    def _promotions(self, model: str) -> list[Promotion]:
+        return [each for each in retrainings.load_promotions(self.store, model) if each.state == "done"]
+
+    def _final(self, model: str, as_of: datetime | None) -> datetime:
+        """The moment (default: now), with what is known at it made final."""
+        if as_of is not None and as_of > self.clock():
+            raise BadInput.of("as_of", "is in the future: what will be known then can't be")
+        final = fence.close(self.store, model, as_of or self.clock())
+        return as_of or final
+
+    @property
+    def _spools(self) -> Path:
+        return self.settings.path(self.settings.capture.folder)
+
+    def _new_spool(self) -> Spool:
+        return Spool(self._spools, self.settings.capture, lambda model: self.settings.model(model).log)
+
+    def _forwarder(self, own: Spool | None = None) -> Forwarder:
+        return Forwarder(self._spools, self._log, self.store, self.clock, self.settings.capture, own)

@@ -1,0 +1,73 @@
+"""Retraining and promotion: better versions, found and put in place."""
+
+from __future__ import annotations
+
+from feedback_loop.decisions import Reason, next_step
+from feedback_loop.errors import Refused
+from feedback_loop.loop.base import Wired
+from feedback_loop.outcomes import (
+    matured_until,
+)
+from feedback_loop.registry import Reference
+from feedback_loop.retraining import RetrainingResult, Search, promote, reconcile, rollback
+from feedback_loop.store import retrainings, verdicts
+from feedback_loop.store.retrainings import Promotion
+
+
+class Improving(Wired):
+    """Everything that changes which version answers."""
+
+    def retrain_reason(self, model: str) -> Reason | None:
+        """Why the model should be retrained now: its champion's alarm, the slow schedule, or not at all."""
+        policy, champion = self.settings.model(model).policy, self.champion(model)
+        since = [each.done_at for each in self._promotions(model) if each.done_at is not None]
+        return next_step(
+            verdicts.latest_verdict(self.store, model, champion.version),
+            policy,
+            retrainings=retrainings.load_retrainings(self.store, model),
+            champion_since=since[-1] if since else champion.created_at,
+            now=self.clock(),
+        )
+
+    def retrain(self, model: str, *, reason: Reason = "manual", promotes: bool = True) -> RetrainingResult:
+        """Searches for a better version, gates it and (if it `promotes`) makes it the champion.
+
+        Raises Refused for a model whose features the log does not hold plain.
+        """
+        champion = self.scorer(self.champion(model))
+        if champion.redaction.hides_features:
+            raise Refused(
+                f"{champion.version} can't be retrained: some of its features are logged hashed or not at all.",
+                cure=f"Log them plain (models.{model}.log.columns), or train elsewhere and promote that version.",
+            )
+        settings, now = self.settings.model(model), self._final(model, None)
+        incident = verdicts.open_incident(self.store, model)
+        history = settings.retraining.history
+        search = Search(
+            store=self.store,
+            registry=self.registry,
+            champion=champion,
+            settings=settings.retraining,
+            alias=settings.alias,
+            until=matured_until(now, settings.maturity, settings.window),
+            window=settings.window,
+            history=self.settings.path(history) if history else None,
+            now=now,
+            progress=self.progress,
+        )
+        return search.run(reason, incident.incident_id if incident is not None else None, promotes=promotes)
+
+    def promote(self, model: str, version: str, *, reason: str = "by hand") -> Promotion:
+        """Makes a version the champion; raises NotFound and Refused."""
+        self.registry.find(Reference(model, version=version))
+        alias = self.settings.model(model).alias
+        return promote(self.store, self.registry, model, alias, version, reason=reason, now=self.clock())
+
+    def rollback(self, model: str, *, reason: str = "by hand") -> Promotion:
+        """Makes the champion before this one the champion again; raises Refused where there is none."""
+        alias = self.settings.model(model).alias
+        return rollback(self.store, self.registry, model, alias, reason=reason, now=self.clock())
+
+    def reconcile(self, model: str) -> str | None:
+        """Ends promotions that a crash interrupted and takes note of aliases that were moved in MLflow."""
+        return reconcile(self.store, self.registry, model, self.settings.model(model).alias, self.clock())

@@ -1,0 +1,142 @@
+"""Monitoring and decisions: evaluations, verdicts, reports, alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from feedback_loop.alerts import Delivery, deliver_alerts, route_names
+from feedback_loop.clock import Window
+from feedback_loop.config import ModelSettings
+from feedback_loop.decisions import Baseline, decide, monitored_loss
+from feedback_loop.loop.labelling import Labelling
+from feedback_loop.monitoring import (
+    due_windows,
+    evaluate_window,
+    row_losses,
+    uniform,
+    window_numbers,
+    write_report,
+)
+from feedback_loop.outcomes import (
+    matured_until,
+)
+from feedback_loop.registry import ModelVersion
+from feedback_loop.schema import Role
+from feedback_loop.store import predictions, retention
+from feedback_loop.store.evaluations import ALL_ROWS, Evaluation
+from feedback_loop.store.verdicts import Verdict
+
+
+class Judging(Labelling):
+    """Everything that is concluded from labelled predictions."""
+
+    def evaluate(self, model: str, window: Window | None = None, as_of: datetime | None = None) -> list[Evaluation]:
+        """Evaluates a window (default: each that is due) as of a moment (default: now), one result per version.
+
+        Raises Refused for a window of which retention has removed rows: its numbers would be others.
+        """
+        settings, now = self.settings.model(model), self._final(model, as_of)
+        if window is not None:
+            self._refuse_removed(model, window)
+        elif as_of is None:
+            self.join(model)
+        windows = [window] if window else due_windows(self.store, model, settings.window, settings.maturity, now)
+        since = retention.kept_since(self.store, model)
+        windows = [each for each in windows if since is None or each.start >= since]
+        contract = self.scorer(self.champion(model)).logged
+        found: list[Evaluation] = []
+        with self.progress.track(f"evaluate {model}", len(windows)) as advance:
+            for each in windows:
+                found += evaluate_window(
+                    self.store,
+                    contract,
+                    each,
+                    lambda v: self._profile(model, v),
+                    maturity=settings.maturity,
+                    as_of=now,
+                )
+                advance(1)
+        if as_of is None:
+            self._show_metrics(found)
+        return found
+
+    def decide(self, model: str) -> Verdict | None:
+        """Judges what has matured since the last verdict on the champion; None where nothing has."""
+        settings, version = self.settings.model(model), self.champion(model)
+        contract = self.scorer(version).logged
+        promotions = self._promotions(model)
+        return decide(
+            self.store,
+            contract,
+            version.version,
+            settings,
+            self._baseline(version, settings, ordinal=max(len(promotions), 1)),
+            since=promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None,
+            routes=route_names(self.settings.alerts),
+            now=self._final(model, None),
+        )
+
+    def report(self, model: str, window: Window, name: str, folder: Path | None = None) -> list[Path]:
+        """Writes Evidently's reports of drift and of validation of a window, and keeps them in MLflow.
+
+        Of the champion's predictions of the window, against the reference of the version that is champion now.
+        """
+        self._refuse_removed(model, window)
+        version, now = self.champion(model), self._final(model, None)
+        contract = self.scorer(version).logged
+        rows = uniform(predictions.read_labelled(self.store, contract, window, as_of=now, role=Role.CHAMPION))
+        reference = self._reference(version)
+        target = folder or self.reports
+        paths: list[Path] = []
+        with self.progress.track(f"report {name}", 2) as advance:
+            for kind in ("drift", "validation"):
+                paths += write_report(kind, contract, reference, rows, target, name, window=window)
+                advance(1)
+        self.registry.lineage.log_files(version, paths, "reports", now)
+        return paths
+
+    def deliver_alerts(self) -> Delivery:
+        """Tries every alert that is due."""
+        return deliver_alerts(self.store, self.settings.alerts, self.clock())
+
+    def _show_metrics(self, found: Sequence[Evaluation]) -> None:
+        """MLflow's own page draws what a matured window said about a version."""
+        for each in found:
+            if each.matured and each.version:
+                metrics = {value.metric: value.value for value in each.metrics if value.segment == ALL_ROWS}
+                if each.coverage is not None:
+                    metrics["coverage"] = each.coverage
+                version = self._version(each.model, each.version)
+                self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
+
+    def _reference(self, version: ModelVersion) -> pa.Table:
+        settings = self.settings.model(version.model)
+        until = matured_until(self.clock(), settings.maturity, settings.window)
+        redaction = self.scorer(version).redaction
+        return self._references.rows(redaction, version, settings.policy.reference, until)
+
+    def _profile(self, model: str, version: str) -> Any:
+        settings = self.settings.model(model)
+        until = matured_until(self.clock(), settings.maturity, settings.window)
+        found = self._version(model, version)
+        return self._references.profile(
+            self.scorer(found).redaction, found, settings.policy.reference, until, settings.window
+        )
+
+    def _baseline(self, version: ModelVersion, settings: ModelSettings, *, ordinal: int) -> Baseline:
+        contract = self.scorer(version).logged
+        rows = self._reference(version)
+        loss = monitored_loss(contract, settings.policy)
+        losses = row_losses(contract, rows).get(loss) if len(rows) else None
+        if losses is None:
+            return Baseline(loss, np.empty(0), np.empty(0, dtype=np.int64), ordinal)
+        times = rows.column("predicted_at")
+        is_enough = len(losses) >= settings.policy.reference
+        until = times[-1].as_py() if is_enough else None
+        return Baseline(loss, losses, window_numbers(times, settings.window), ordinal, until)

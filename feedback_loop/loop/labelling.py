@@ -1,0 +1,131 @@
+"""Outcomes: taken in, joined, looked at; and what of a model's rows is kept or erased."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from feedback_loop.clock import Window, floor_moment, format_moment
+from feedback_loop.errors import Refused
+from feedback_loop.loop.base import Wired
+from feedback_loop.monitoring import (
+    Eraser,
+    Erasure,
+    erased_key,
+)
+from feedback_loop.outcomes import (
+    By,
+    Coverage,
+    FolderIntake,
+    IntakeResult,
+    OnError,
+    Polled,
+    coverage,
+    load_folder,
+    poll_sql,
+    record_outcomes,
+)
+from feedback_loop.schema import with_booleans
+from feedback_loop.store import predictions, retention
+from feedback_loop.store.accounts import Finding, load_accounts, load_findings
+from feedback_loop.store.joins import Joined, join_new
+
+
+class Labelling(Wired):
+    """Everything that is known of predictions after they were made."""
+
+    def record_outcomes(
+        self, model: str, frame: Any, *, source: str = "python", on_error: OnError = "refuse", text: bool = False
+    ) -> IntakeResult:
+        """Takes outcomes in (see `feedback_loop.outcomes.record_outcomes`)."""
+        scorer = self.scorer(self.champion(model))
+        return record_outcomes(
+            self.store,
+            scorer.contract,
+            frame,
+            now=self.clock(),
+            source=source,
+            on_error=on_error,
+            text=text,
+            redaction=scorer.redaction,
+        )
+
+    def take_in_outcomes(self, model: str) -> FolderIntake | None:
+        """Takes in what lies in the model's folder of outcomes; None where none is configured."""
+        folder = self.settings.model(model).outcomes.folder
+        if not folder:
+            return None
+        place = folder if "://" in folder else str(self.settings.path(folder))
+        return load_folder(place, lambda table, text: self.record_outcomes(model, table, source="folder", text=text))
+
+    def poll_outcomes(self, model: str) -> Polled | None:
+        """Takes in what the model's SQL source has that is new; None where none is configured."""
+        source = self.settings.model(model).outcomes.sql
+        if source is None:
+            return None
+        url = self.settings.url(source.url)
+
+        contract = self.scorer(self.champion(model)).contract
+
+        def take(rows: pa.Table) -> IntakeResult:
+            rows = with_booleans(rows, (*contract.key, contract.label))
+            return self.record_outcomes(model, rows, source="sql", on_error="skip")
+
+        return poll_sql(self.store, model, source.model_copy(update={"url": url}), take, self.clock())
+
+    def join(self, model: str) -> Joined:
+        """Takes what has come since the last time into the accounts: coverage, findings, windows to look at again."""
+        contract = self.scorer(self.champion(model)).logged
+        return join_new(self.store, contract, self.settings.model(model).window, self.clock())
+
+    def labelled(self, model: str, window: Window, as_of: datetime | None = None) -> pa.Table:
+        """The predictions of a window, each with what was known of it `as_of` a moment: the same rows for ever.
+
+        Columns: those of `store.predictions.read_labelled`. Raises BadInput for a moment that has not come yet.
+        """
+        self._refuse_removed(model, window)
+        contract = self.scorer(self.champion(model)).logged
+        return predictions.read_labelled(self.store, contract, window, as_of=self._final(model, as_of))
+
+    def coverage(self, model: str, by: By) -> list[Coverage]:
+        """How many of the champion's predictions have an outcome, by `age`, `version` or `segment`."""
+        self.join(model)
+        accounts, until = load_accounts(self.store, model)
+        return coverage(accounts, by, until or self.clock())
+
+    def findings(self, model: str, kind: Finding, most: int | None = None) -> list[dict[str, Any]]:
+        """Outcomes that fit no prediction (`unmatched`: they may be early), or predictions with a `conflict`."""
+        self.join(model)
+        return load_findings(self.store, self.scorer(self.champion(model)).logged, kind, most)
+
+    def retain(self, model: str) -> retention.Retained | None:
+        """Removes predictions older than the model's `log.retention`, in whole windows; None: it has none."""
+        settings = self.settings.model(model)
+        if settings.log.retention is None:
+            return None
+        since = floor_moment(self.clock() - settings.log.retention, settings.window)
+        return retention.retain(self.store, model, self.scorer(self.champion(model)).logged.join, since)
+
+    def erase(self, model: str, key: Mapping[str, object], *, text: bool = False, dry_run: bool = False) -> Erasure:
+        """Removes every row with that key, or part of a composite key, wherever it is, and says what was removed.
+
+        Rows of it that still come from before now are left out from now on. With `text`, values are parsed. Raises
+        BadInput for what is no part of the key. See `feedback_loop.monitoring.erasing` for the order of things.
+        """
+        scorer = self.scorer(self.champion(model))
+        wanted = erased_key(scorer.redaction, key, text=text)
+        eraser = Eraser(self.store, self.registry, scorer.redaction, self.reports, self._forwarder().erase)
+        done = eraser.run(wanted, self.clock(), dry_run=dry_run)
+        self._references.forget(model)
+        return done
+
+    def _refuse_removed(self, model: str, window: Window) -> None:
+        since = retention.kept_since(self.store, model)
+        if since is not None and window.start < since:
+            raise Refused(
+                f"Predictions of {model} from before {format_moment(since)} are gone: models.{model}.log.retention.",
+                cure="What was said of that window then is kept in the evaluations; ask for one from that moment on.",
+            )

@@ -1,0 +1,193 @@
+"""Predictions: scored here or elsewhere, made durable, forwarded to the store, accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from feedback_loop import serving
+from feedback_loop.alerts import route_names, tell_differences
+from feedback_loop.capture import (
+    Client,
+    Deployed,
+    Deployments,
+    Drained,
+    EventIntake,
+    ImportResult,
+    Recorder,
+    import_predictions,
+    local_accounts,
+    merged,
+)
+from feedback_loop.capture.importing import CHUNK_ROWS, read_file
+from feedback_loop.config import ServingSettings
+from feedback_loop.inference import FileResult, Scorer, predict_file
+from feedback_loop.loop.labelling import Labelling
+from feedback_loop.outcomes import (
+    OnError,
+    decode_outcomes,
+)
+from feedback_loop.registry import Reference
+from feedback_loop.schema import Source
+from feedback_loop.store import keys, predictions, spools
+from feedback_loop.store.query import Query
+from feedback_loop.store.spools import Account
+
+
+class Predicting(Labelling):
+    """Everything that puts rows into the prediction log."""
+
+    def predict(self, model: str, frame: Any, *, source: Source = Source.BATCH) -> pa.Table:
+        """Scores a frame and logs it; returns `prediction_id` and the outputs, one row per row, in its order.
+
+        `frame` (pandas, Arrow, Polars, columns or rows) holds the features and, beside them, the key's columns.
+        """
+        moment = self.clock()
+        scorer = self.scorer(self.find(model))
+        rows = scorer.rows_of(frame)
+        ids = self.recorder.identify(rows, moment)
+        scored = scorer.score(rows)
+        self.recorder.record(scorer, rows, scored, ids, moment, source=source)
+        return scored.outputs.add_column(0, "prediction_id", pa.array(ids, pa.string()))
+
+    def predict_file(self, model: str, source: Path, target: Path, *, overwrite: bool = False) -> FileResult:
+        """Scores a Parquet or CSV file into another and logs every row; resumes where an earlier run stopped."""
+        wanted = self.find(model)
+
+        def choose(version: str | None) -> Scorer:
+            found = wanted if version is None else self.registry.find(Reference(wanted.model, version=version))
+            return self.scorer(found)
+
+        def record(scorer: Scorer, rows: pa.Table, scored: Any, ids: Any, moment: datetime) -> int:
+            return self.recorder.record(scorer, rows, scored, ids, moment, source=Source.BATCH).new
+
+        return predict_file(
+            choose, source, target, record=record, now=self.clock(), progress=self.progress, overwrite=overwrite
+        )
+
+    def import_predictions(
+        self, model: str, source: Path | Query, *, version: str | None = None, on_error: OnError = "refuse"
+    ) -> ImportResult:
+        """Logs what was predicted elsewhere: a Parquet or CSV file, a query (see `capture.import_predictions`)."""
+        chunks, total, text = (
+            (source.chunks(CHUNK_ROWS), None, False) if isinstance(source, Query) else read_file(source)
+        )
+        with closing(chunks):  # an import that is refused half way gives the source's connection back at once
+            return import_predictions(
+                chunks,
+                model,
+                self._deployments(),
+                predictions.PredictionLog(self.store),
+                now=self.clock(),
+                progress=self.progress,
+                total=total,
+                version=version,
+                on_error=on_error,
+                text=text,
+            )
+
+    def capture_client(self, *, close: Callable[[], None] = lambda: None) -> Client:
+        """A client for a process that serves by itself, to log what it answered; `close` is called at its end."""
+        spool = self._new_spool()
+        forwarder = self._forwarder(spool)
+        forwarder.start()
+
+        def end() -> None:
+            forwarder.stop()
+            close()
+
+        return Client(self._deployments(), spool, self.clock, bits=self._bits, close=end)
+
+    def app(self, models: Sequence[str], serve: ServingSettings) -> serving.App:
+        """The HTTP application for these models (`name` or `name@alias`), their versions loaded and watched.
+
+        Its predictions are durable in a spool of this process, from where they are forwarded to the store.
+        """
+        found = {Reference.parse(model).model: model for model in models}
+        endpoints = serving.Endpoints(
+            {name: serving.Source(partial(self.find, model), self.scorer) for name, model in found.items()}
+        )
+        guard = serving.Guard(
+            partial(keys.valid_digests, self.store), keys.digest, is_needed=serving.needs_key(serve)
+        )
+        endpoints.load()
+        guard.refresh()
+        spool = self._new_spool()
+        events = EventIntake(
+            self.store,
+            self._deployments(),
+            spool,
+            self.clock,
+            self.settings.capture.pair_within,
+        )
+
+        def refresh() -> None:
+            guard.refresh()
+            for name in endpoints.names:
+                events.sweep(name)
+
+        endpoints.watch(serve.poll_alias, refresh)
+
+        def take(model: str, body: bytes, kind: str, on_error: str) -> dict[str, Any]:
+            rows, _ = decode_outcomes(body, kind)
+            skips = on_error == "skip"
+            result = self.record_outcomes(model, rows, source="http", on_error="skip" if skips else "refuse")
+            skipped = [asdict(problem) for problem in result.skipped]
+            return asdict(result.counts) | ({"skipped": skipped} if skips else {})
+
+        batcher = serving.Batcher(
+            Recorder(spool, self._bits),
+            self.clock,
+            serve.threads,
+            answered=lambda model, rows, unsampled: spool.count(model, answered=rows, unsampled=unsampled),
+        )
+        return serving.App(
+            endpoints,
+            batcher,
+            guard,
+            take,
+            events.take,
+            forwarder=self._forwarder(spool),
+            metrics=serving.Metrics(spool, self.clock),
+            most_bytes=serve.max_body_bytes,
+        )
+
+    def forward(self, *, rejected: bool = False) -> Drained:
+        """Moves what waits in the spools of this host to the store, with `rejected` also what it refused before.
+
+        Raises Unavailable; what could be moved is moved by then.
+        """
+        forwarder = self._forwarder()
+        if rejected:
+            forwarder.retry_rejected()
+        return forwarder.drain()
+
+    def accounts(self, model: str | None = None) -> list[Account]:
+        """What became of the rows of every serving process: those that the store knows of, and this host's."""
+        known = merged(spools.load_accounts(self.store, model=model), self.local_accounts())
+        return [account for account in known if model is None or account.model in (model, "")]
+
+    def local_accounts(self) -> list[Account]:
+        """What the spools on this host say themselves; needs no store."""
+        return local_accounts(self._spools, self.clock())
+
+    def watch_accounts(self, model: str) -> int:
+        """Raises an alert for whatever is not as it should be in the accounts; returns how many are new."""
+        return tell_differences(
+            self.store, self.accounts(model), route_names(self.settings.alerts), self.clock(), self.settings.capture
+        )
+
+    def _deployments(self) -> Deployments:
+        return Deployments(self._deployed, self.settings.serving.poll_alias)
+
+    def _deployed(self, model: str, version: str | None) -> Deployed:
+        found = self.champion(model) if version is None else self._version(model, version)
+        scorer = self.scorer(found)
+        return Deployed(scorer.redaction, found.version, scorer.sample)

@@ -1,0 +1,167 @@
+"""Erasing a person: rows in the store, in this host's spools, in references and reports, here and in MLflow.
+
+The erasure is recorded first, so that nothing new comes in; the rows themselves go last, since what they say (when
+they were predicted) finds the copies. A run that is interrupted is run again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.clock import EPOCH
+from feedback_loop.errors import BadInput, NotFound
+from feedback_loop.monitoring.evaluation import TIME
+from feedback_loop.monitoring.reference import ID
+from feedback_loop.monitoring.reports import pages_holding
+from feedback_loop.registry import ModelVersion, Registry
+from feedback_loop.schema import Redaction, as_table, coerce
+from feedback_loop.store import Store, erasure
+
+EraseSpooled = Callable[[str, erasure.RowFilter], int]
+"""Takes the rows that the filter leaves out out of a spool; returns how many there were."""
+
+REPORTS = "reports"
+"""The folder of a run's artifacts that reports are kept in."""
+
+STAYS = (
+    "aggregates: evaluations, verdicts, profiles and accounts, which name nobody",
+    "versions that were trained on these rows: retrain, and delete the old ones in MLflow, if they must go too",
+    "files that you brought or asked for: outcomes/loaded, outputs of predict, backups",
+)
+"""What an erasure does not touch."""
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What was removed (with `dry_run`: would be), by place. `undeleted` pages are to be deleted by hand."""
+
+    model: str
+    dry_run: bool
+    predictions: int
+    outcomes: int
+    findings: int
+    spooled: int
+    reference_rows: dict[str, int]
+    reports: tuple[str, ...]
+    mlflow_reports: tuple[str, ...]
+    undeleted: tuple[str, ...]
+    stays: tuple[str, ...] = STAYS
+
+
+def erased_key(redaction: Redaction, given: Mapping[str, object], *, text: bool) -> dict[str, object]:
+    """The key's values as the log has them, by stored name; raises BadInput for what is no part of the key."""
+    columns = {column.name: column for column in redaction.served.key}
+    known = f"The key of {redaction.served.model} is {', '.join(columns) or 'not configured'}."
+    for name in given:
+        if name not in columns:
+            raise BadInput.of(name, "is not in the key", cure=known)
+    if not given:
+        raise BadInput.of("key", "is missing", cure=known)
+    table = coerce(as_table({name: [value] for name, value in given.items()}), [columns[n] for n in given], text=text)
+    logged = {columns[name].stored: redaction.values(name, table.column(name))[0].as_py() for name in given}
+    for name, value in logged.items():
+        if value is None:
+            raise BadInput.of(name, "is missing", cure=known)
+    return logged
+
+
+@dataclass(frozen=True)
+class Eraser:
+    """Erases keys of one model from everything that it is given."""
+
+    store: Store
+    registry: Registry
+    redaction: Redaction
+    reports: Path
+    erase_spooled: EraseSpooled
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.redaction.logged.model
+
+    def run(self, key: erasure.Key, now: datetime, *, dry_run: bool) -> Erasure:
+        """Removes all rows with that key; with `dry_run` only says which. Raises Unavailable; then run it again."""
+        if not dry_run:
+            erasure.remember(self.store, self.model, key, now)
+        found = erasure.find_predictions(self.store, self.model, key)
+        versions = self.registry.versions(self.model)
+        moments = list(found.values())
+        rows_of: dict[str, int] = {}
+        for version in versions:
+            gone = self._erase_reference(version, key, found, dry_run=dry_run)
+            if gone.num_rows:
+                rows_of[version.version] = gone.num_rows
+                moments += gone.column(TIME).to_pylist() if TIME in gone.column_names else [EPOCH]
+        pages = self._erase_pages(moments, dry_run=dry_run)
+        in_mlflow, undeleted = self._erase_logged_pages(versions, moments, dry_run=dry_run)
+        if dry_run:
+            spooled, counts = 0, erasure.count(self.store, self.model, key)
+        else:
+            spooled = self.erase_spooled(self.model, erasure.row_filter(self.store, self.redaction.logged))
+            counts = erasure.remove(self.store, self.model, key, now)
+        return Erasure(
+            model=self.model,
+            dry_run=dry_run,
+            **vars(counts),
+            spooled=spooled,
+            reference_rows=rows_of,
+            reports=tuple(pages),
+            mlflow_reports=tuple(in_mlflow),
+            undeleted=tuple(undeleted),
+        )
+
+    def _erase_reference(
+        self, version: ModelVersion, key: erasure.Key, ids: Collection[str], *, dry_run: bool
+    ) -> pa.Table:
+        """The reference rows of a version that are about the key, or of its predictions; they are removed."""
+        try:
+            rows = self.registry.reference_rows(version)
+        except NotFound:  # its run was deleted
+            rows = None
+        if rows is None:
+            return pa.table({})
+        logged = self.redaction.redact(rows)
+        gone = pa.chunked_array([pa.array([False] * rows.num_rows, pa.bool_())])
+        if set(key) <= set(logged.column_names):
+            gone = erasure.has_key(logged, key)
+        if ID in rows.column_names:
+            gone = pc.or_(gone, pc.is_in(rows.column(ID), pa.array(list(ids), pa.string())))
+        erased = rows.filter(gone)
+        if erased.num_rows and not dry_run:
+            self.registry.replace_reference(version, rows.filter(pc.invert(gone)))
+        return erased
+
+    def _erase_pages(self, moments: Sequence[datetime], *, dry_run: bool) -> list[str]:
+        pages = [each for data in pages_holding(self.reports, self.model, moments) for each in _both(data)]
+        found = [page for page in pages if page.exists()]
+        if not dry_run:
+            for page in found:
+                page.unlink()
+        return [str(page) for page in found]
+
+    def _erase_logged_pages(
+        self, versions: Sequence[ModelVersion], moments: Sequence[datetime], *, dry_run: bool
+    ) -> tuple[list[str], list[str]]:
+        deleted: list[str] = []
+        undeleted: list[str] = []
+        for version in versions:
+            with tempfile.TemporaryDirectory() as folder:
+                self.registry.lineage.fetch_files(version, REPORTS, ".json", Path(folder))
+                pages = pages_holding(Path(folder), self.model, moments)
+            for page in (f"{REPORTS}/{each.name}" for data in pages for each in _both(data)):
+                is_deleted = dry_run or self.registry.lineage.delete_file(version, page)
+                (deleted if is_deleted else undeleted).append(f"{version}: {page}")
+        return deleted, undeleted
+
+
+def _both(data: Path) -> tuple[Path, Path]:
+    """A report's data and its page. The data, by which they are found, come last: a run may be interrupted."""
+    return data.with_suffix(".html"), data
