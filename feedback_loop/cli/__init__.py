@@ -9,6 +9,8 @@ import typer
 from feedback_loop.cli import (
     db,
     demo,
+    erase,
+    imports,
     init,
     keys,
     models,
@@ -18,6 +20,7 @@ from feedback_loop.cli import (
     retrain,
     scheduler,
     serve,
+    spool,
     status,
 )
 from feedback_loop.cli.output import fail
@@ -37,13 +40,16 @@ app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
 app.command("predict")(predict.predict)
 app.add_typer(outcomes.app, name="outcomes")
+app.add_typer(imports.app, name="import")
 app.command("evaluate")(monitor.evaluate)
 app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
+app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")
 app.command("scheduler")(scheduler.scheduler)
 app.add_typer(db.app, name="db")
+app.add_typer(spool.app, name="spool")
 app.add_typer(keys.app, name="keys")
 app.command("status")(status.status)
 app.command("doctor")(status.doctor)

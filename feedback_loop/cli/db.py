@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, emit
+from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop, table
 
-app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+app = typer.Typer(help="The database: its schema, and how long rows stay.", no_args_is_help=True)
 
 
 @app.command("upgrade")
@@ -42,3 +44,20 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     )
     if plain["revision"] != plain["needed"]:
         raise typer.Exit(1)
+
+
+@app.command("retain")
+def retain(
+    model: Annotated[str | None, typer.Argument(help="The model's name in the configuration; default: all.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Removes predictions (and their outcomes) that are older than `log.retention`, as the scheduler does."""
+    from feedback_loop.jobs import retained
+
+    loop = open_loop(config, as_json=as_json)
+    rows = []
+    for name in [model] if model is not None else loop.settings.models:
+        with loop.runner.leased(name):
+            rows.append({"model": name, **retained(loop, name)})
+    emit(rows, as_json=as_json, words=lambda rows: table(rows, "No model is configured."))

@@ -41,6 +41,10 @@ segments = {segments}            # columns whose values are looked at one by one
 maturity = "1d"                  # after this a prediction has had its chance of an outcome
 window = "1d"                    # what is evaluated and judged at a time
 {positive}
+# [models.{name}.outcomes]       # where the scheduler takes outcomes in from, besides HTTP and the command line
+# folder = "outcomes"            # or s3://bucket/outcomes: Parquet, CSV, NDJSON, Arrow
+# sql = {{ url = "postgresql://…", query = "SELECT … WHERE changed_at > :watermark", watermark = "changed_at" }}
+
 [models.{name}.policy]
 alpha = 0.05                     # the probability of any false retraining, for ever
 mode = "act"                     # observe | propose | act

@@ -85,6 +85,7 @@ def _evaluation(found: Evaluation) -> dict[str, Any]:
         "window": [format_moment(found.window.start), format_moment(found.window.end)],
         "as_of": format_moment(found.as_of),
         "version": found.version,
+        "revision": found.revision,
         "matured": found.matured,
         "predictions": found.predictions,
         "labelled": found.labelled,
@@ -103,6 +104,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
         "predictions": f"{row['predictions']:,}",
         "coverage": "–" if row["coverage"] is None else f"{row['coverage']:.1%}",
         "matured": "yes" if row["matured"] else "not yet",
+        "revision": row["revision"],
         "drifted": "–" if row["drifted_share"] is None else f"{row['drifted_share']:.0%}",
         "metrics": ", ".join(f"{name} {value}" for name, value in list(overall.items())[:4]),
     }

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.errors import BadInput
 
 app = typer.Typer(help="Outcomes: what really happened.", no_args_is_help=True)
 
@@ -22,6 +23,30 @@ class OnErrorChoice(StrEnum):
     SKIP = "skip"
 
 
+class FormatChoice(StrEnum):
+    """What standard input may hold."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+    NDJSON = "ndjson"
+    ARROW = "arrow"
+
+
+class ByChoice(StrEnum):
+    """What coverage is broken down by."""
+
+    AGE = "age"
+    VERSION = "version"
+    SEGMENT = "segment"
+
+
+class FindingChoice(StrEnum):
+    """What may be odd."""
+
+    UNMATCHED = "unmatched"
+    CONFLICT = "conflict"
+
+
 @app.callback()
 def _group() -> None:
     """Outcomes: what really happened."""
@@ -30,20 +55,29 @@ def _group() -> None:
 @app.command("load")
 def load(
     model: ModelArgument,
-    file: Annotated[Path, typer.Argument(help="Parquet or CSV: prediction_id or the key, the label, occurred_at.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="Parquet, CSV, NDJSON or Arrow, or - : prediction_id or the key, the label."),
+    ],
     on_error: Annotated[
         OnErrorChoice, typer.Option(help="What a bad row does: all are refused, or it is left out.")
     ] = OnErrorChoice.REFUSE,
+    kind: Annotated[FormatChoice | None, typer.Option("--format", help="Of standard input.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Takes a file of outcomes in. Loaded twice, it changes nothing; another value is a correction."""
-    from feedback_loop.outcomes import read_outcomes
+    from feedback_loop.outcomes import decode_outcomes, read_outcomes
 
-    table, is_text = read_outcomes(file)
+    if str(file) == "-":
+        if kind is None:
+            raise BadInput.of("format", "is missing", cure="Say what standard input holds: --format csv.")
+        rows, is_text = decode_outcomes(sys.stdin.buffer.read(), kind.value)
+    else:
+        rows, is_text = read_outcomes(file)
     loop = open_loop(config, as_json=as_json)
     result = loop.record_outcomes(
-        model, table, source=file.name, on_error="skip" if on_error is OnErrorChoice.SKIP else "refuse", text=is_text
+        model, rows, source=file.name, on_error="skip" if on_error is OnErrorChoice.SKIP else "refuse", text=is_text
     )
     if not as_json:
         for problem in result.skipped:
@@ -52,9 +86,58 @@ def load(
     emit(plain, as_json=as_json, words=_words)
 
 
+@app.command("poll")
+def poll(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Takes in now what lies in the model's folder and what its SQL source has that is new."""
+    from feedback_loop.jobs import take_in
+
+    emit(take_in(open_loop(config, as_json=as_json), model), as_json=as_json, words=_poll_words)
+
+
+def _poll_words(done: dict[str, Any]) -> str:
+    told = [f"{name}: {_words({**result['counts'], 'skipped': []})}" for name, result in done.items() if result]
+    told += [f"refused {file}: {cause}" for file, cause in (done["folder"] or {}).get("refused", {}).items()]
+    if done["sql"] and done["sql"]["bad_rows"]:
+        told.append(f"sql: {done['sql']['bad_rows']:,} bad rows were left out, first: {done['sql']['problems']}")
+    return "\n".join(told) or "Neither outcomes.folder nor outcomes.sql is configured."
+
+
+@app.command("coverage")
+def coverage(
+    model: ModelArgument,
+    by: Annotated[ByChoice, typer.Option(help="Break it down by this.")] = ByChoice.AGE,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Shows how many of the champion's predictions have an outcome."""
+    found = open_loop(config, as_json=as_json).coverage(model, by.value)
+    rows = [{**asdict(each), "coverage": each.share} for each in found]
+    emit(rows, as_json=as_json, words=lambda rows: table([_bar(row) for row in rows], "Nothing was predicted yet."))
+
+
+@app.command("findings")
+def findings(
+    model: ModelArgument,
+    kind: Annotated[FindingChoice, typer.Option(help="Which of them.")] = FindingChoice.UNMATCHED,
+    most: Annotated[int, typer.Option(help="So many at the most, oldest first.")] = 100,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lists outcomes that fit no prediction (they may be early), or predictions whose outcomes conflict."""
+    rows = open_loop(config, as_json=as_json).findings(model, kind.value, most)
+    emit(rows, as_json=as_json, words=lambda rows: table(rows, f"There is no {kind.value} one."))
+
+
+def _bar(row: dict[str, Any]) -> dict[str, Any]:
+    drawn = "█" * round(20 * row["coverage"])
+    counts = {name: f"{row[name]:,}" for name in ("predictions", "labelled")}
+    return {"group": row["group"], **counts, "coverage": f"{row['coverage']:7.2%} {drawn}"}
+
+
 def _words(result: dict[str, Any]) -> str:
+    erased = f", {result['erased']:,} of erased keys not stored" if result["erased"] else ""
     skipped = f", {len(result['skipped']):,} left out" if result["skipped"] else ""
     return (
         f"{result['received']:,} outcomes: {result['new']:,} new, {result['corrected']:,} corrected, "
-        f"{result['unchanged']:,} unchanged, {result['unmatched']:,} without a prediction yet{skipped}."
+        f"{result['unchanged']:,} unchanged, {result['unmatched']:,} without a prediction yet{erased}{skipped}."
     )

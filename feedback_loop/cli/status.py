@@ -58,8 +58,13 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     lines = [
         f"champion      version {model['champion']}" if model["champion"] else "champion      none yet",
         f"predictions   {model['predictions']:,}{predicted}",
+        *_capture_lines(model["capture"]),
         f"outcomes      {model['outcomes']:,}, of which {model['unmatched_outcomes']:,} match no prediction",
+        f"conflicts     {model['conflicts']:,} predictions whose outcomes contradict each other",
     ]
+    payloads = model["payloads"]
+    if any(payloads.values()):
+        lines.append("payloads      " + ", ".join(f"{count:,} {what}" for what, count in payloads.items()))
     if evaluation := model["evaluation"]:
         coverage = "–" if evaluation["coverage"] is None else f"{evaluation['coverage']:.1%}"
         metrics = "".join(f", {name} {value:.4f}" for name, value in list(evaluation["metrics"].items())[:4])
@@ -78,3 +83,11 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         for each in model["undelivered_alerts"]
     ]
     return lines
+
+
+def _capture_lines(capture: dict[str, Any]) -> list[str]:
+    if not capture["processes"]:
+        return []
+    names = ("answered", "spooled", "stored", "waiting", "refused", "dropped", "unsampled")
+    told = ", ".join(f"{capture[name]:,} {name}" for name in names if capture[name] or name in names[:3])
+    return [f"served        {told}", *(f"DIFFERENCE    {each}" for each in capture["differences"])]

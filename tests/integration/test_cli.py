@@ -138,9 +138,53 @@ def test_evaluations_verdicts_and_reports_are_printed(run, plain, loop, tmp_path
     assert len(plain("report", "churn", "--list")[1]) == 2
 
 
+def test_predictions_made_elsewhere_are_imported_from_files_and_queries_once(run, plain, loop, tmp_path):
+    import sqlite3
+
+    rows = pd.DataFrame(customers(50, 5, month="elsewhere")).drop(columns="churned")
+    rows = rows.assign(prediction=True, probability=0.75, predicted_at=pd.Timestamp("2026-03-01T12:00:00.123456Z"))
+    rows.to_parquet(tmp_path / "answered.parquet")
+    rows.to_csv(tmp_path / "answered.csv", index=False)
+    with sqlite3.connect(tmp_path / "theirs.db") as theirs:
+        rows.assign(predicted_at=rows["predicted_at"].astype(str)).to_sql("answered", theirs, index=False)
+    theirs.close()
+    code, out, _ = run("import", "predictions", "churn", "answered.parquet")
+    assert (code, out) == (0, "50 predictions of version 1: 50 logged, 0 there already, 0 left out.\n")
+    assert plain("import", "predictions", "churn", "answered.csv")[1]["known"] == 50
+    query = ["--sql", "SELECT * FROM answered", "--url", "sqlite:///theirs.db"]
+    code, result = plain("import", "predictions", "churn", *query)
+    assert (code, result["rows"], result["logged"], result["known"]) == (0, 50, 0, 50)
+    counts = plain("status")[1]["models"]["churn"]
+    assert counts["predictions"] == 950
+    assert "there already" in run("import", "predictions", "churn", *query, "--version", "1")[1]
+
+
+def test_an_import_with_bad_rows_is_refused_whole_unless_asked(run, plain, loop, tmp_path):
+    rows = pd.DataFrame(customers(5, 5)).drop(columns="churned").assign(probability=0.75, predicted_at="2026-03-01")
+    rows.loc[3, "predicted_at"] = "soon"
+    rows.to_csv(tmp_path / "answered.csv", index=False)
+    code, _, err = run("import", "predictions", "churn", "answered.csv")
+    assert (code, "row 3: predicted_at: 'soon' does not fit" in err) == (1, True)
+    assert plain("status")[1]["models"]["churn"]["predictions"] == 900
+    code, out, err = run("import", "predictions", "churn", "answered.csv", "--on-error", "skip")
+    assert (code, "4 logged, 0 there already, 1 left out" in out, "left out: row 3" in err) == (0, True, True)
+
+
+def test_the_group_of_imports_shows_what_can_be_imported(run):
+    code, out, _ = run("import", "--help")
+    assert (code, "predictions" in out) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["import", "predictions", "churn"], "--sql and --url"),
+        (["import", "predictions", "churn", "none.parquet"], "There is no file 'none.parquet'"),
+        (["import", "predictions", "churn", "--sql", "SELECT 1"], "--sql and --url"),
+        (["import", "predictions", "churn", "--sql", "SELECT 1", "--url", "nonsense"], "no database URL"),
+        (["import", "predictions", "churn", "--sql", "SELECT 1", "--url", "oracle://x/y"], "not installed"),
+        (["import", "predictions", "churn", "--sql", "SELEC 1", "--url", "sqlite://"], "syntax error"),
+        (["import", "predictions", "churn", "--sql", "SELECT :x", "--url", "sqlite://"], "sql: "),
         (["evaluate", "churn", "--from", "2026-03-02"], "only one end"),
         (["evaluate", "churn", "--from", "soon", "--to", "later"], "ISO 8601"),
         (["evaluate", "churn", "--as-of", "2200-01-01"], "in the future"),
@@ -198,13 +242,13 @@ def test_a_retraining_by_hand_tells_its_trials(run, plain, loop, clock):
 
 def test_the_scheduler_runs_once_and_tells_each_job(run, plain, loop):
     code, rows = plain("scheduler", "--once")
-    assert (code, [row["state"] for row in rows]) == (0, ["succeeded"] * 7)
+    assert (code, [row["state"] for row in rows]) == (0, ["succeeded"] * 10)
 
 
 def test_the_database_is_checked_and_upgraded(run, plain, loop, tmp_path):
-    assert plain("db", "check")[1]["revision"] == "0001"
+    assert plain("db", "check")[1]["revision"] == "0002"
     code, out, _ = run("db", "upgrade")
-    assert (code, "0001 → 0001" in out) == (0, True)
+    assert (code, "0002 → 0002" in out) == (0, True)
     (tmp_path / "store.db").unlink()
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"store.db{suffix}").unlink(missing_ok=True)
@@ -232,8 +276,8 @@ def test_every_command_takes_json(run):
     commands = [
         ["init"], ["demo"], ["predict"], ["outcomes", "load"], ["evaluate"], ["report"], ["decide"], ["retrain"],
         ["models", "list"], ["models", "register"], ["models", "promote"], ["models", "rollback"],
-        ["models", "history"], ["scheduler"], ["db", "upgrade"], ["db", "check"], ["keys", "create"],
-        ["keys", "list"], ["keys", "revoke"], ["status"], ["doctor"],
+        ["models", "history"], ["scheduler"], ["db", "upgrade"], ["db", "check"], ["db", "retain"], ["erase"],
+        ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["status"], ["doctor"], ["import", "predictions"],
     ]  # fmt: skip
     for command in commands:
         code, out, _ = run(*command, "--help")

@@ -1,0 +1,52 @@
+"""`feedback-loop erase`: a person's rows, removed everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop
+from feedback_loop.errors import BadInput
+
+
+def erase(
+    model: ModelArgument,
+    key: Annotated[list[str], typer.Option(help="A column of the key and its value: customer=123; repeatable.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Removes every row with that key (or part of a composite key): predictions, outcomes, references, reports."""
+    wanted = dict(_column_and_value(text) for text in key)
+    if len(wanted) < len(key):
+        raise BadInput.of("--key", "names a column twice", cure="Erase one key after the other.")
+    loop = open_loop(config, as_json=as_json)
+    with loop.runner.leased(model):
+        done = loop.erase(model, wanted, text=True, dry_run=dry_run)
+    emit(asdict(done), as_json=as_json, words=_words)
+
+
+def _column_and_value(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise BadInput.of("--key", f"{text!r} is no column=value", cure="Write --key customer=123.")
+    return column.strip(), value
+
+
+def _words(done: dict[str, Any]) -> str:
+    references = sum(done["reference_rows"].values())
+    counted = (
+        f"{'Would remove' if done['dry_run'] else 'Removed'} {done['predictions']:,} predictions, "
+        f"{done['outcomes']:,} outcomes, {done['findings']:,} findings, {done['spooled']:,} spooled rows, "
+        f"{references:,} reference rows in MLflow."
+    )
+    lines = [
+        counted,
+        *(f"report: {path}" for path in (*done["reports"], *done["mlflow_reports"])),
+        *(f"NOT deleted, MLflow can't here: {path}" for path in done["undeleted"]),
+    ]
+    if done["reports"] or done["mlflow_reports"]:
+        lines.append(f"Reports can be written anew: feedback-loop report {done['model']} …")
+    return "\n".join([*lines, *(f"stays: {text}" for text in done["stays"])])

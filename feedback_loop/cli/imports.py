@@ -1,0 +1,63 @@
+"""`feedback-loop import`: what others predicted, brought into the log."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feedback_loop.cli.outcomes import OnErrorChoice
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop
+from feedback_loop.errors import BadInput
+
+app = typer.Typer(help="Import: what others predicted, brought into the log.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Import: what others predicted, brought into the log."""
+
+
+@app.command("predictions")
+def predictions(
+    model: ModelArgument,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="Parquet or CSV: features, key, prediction and/or probabilities, predicted_at."),
+    ] = None,
+    sql: Annotated[str | None, typer.Option(help="A query with these columns, instead of a file.")] = None,
+    url: Annotated[str | None, typer.Option(help="The database that is asked, as SQLAlchemy writes it.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="The version that answered, where no model_version says so; default: champion.")
+    ] = None,
+    on_error: Annotated[
+        OnErrorChoice, typer.Option(help="What a bad row does: all are refused, or it is left out.")
+    ] = OnErrorChoice.REFUSE,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Brings predictions that were made elsewhere into the log. Imported twice, they change nothing."""
+    from feedback_loop.store.query import Query
+
+    if (file is None) == (sql is None) or (sql is None) != (url is None):
+        raise BadInput.of("source", "it takes a file, or --sql and --url", cure="Give the one or the other.")
+    source = file if file is not None else Query(str(url), str(sql))
+    loop = open_loop(config, as_json=as_json)
+    result = loop.import_predictions(
+        model, source, version=version, on_error="skip" if on_error is OnErrorChoice.SKIP else "refuse"
+    )
+    if not as_json:
+        for problem in result.problems:
+            print(f"left out: {problem}", file=sys.stderr)
+    emit(asdict(result), as_json=as_json, words=_words)
+
+
+def _words(result: dict[str, Any]) -> str:
+    versions = " and ".join(result["versions"]) or "no version"
+    return (
+        f"{result['rows']:,} predictions of version {versions}: {result['logged']:,} logged, "
+        f"{result['known']:,} there already, {result['skipped']:,} left out."
+    )

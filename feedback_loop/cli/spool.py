@@ -1,0 +1,53 @@
+"""`feedback-loop spool`: what the servers made durable on their own disks, and how it gets into the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from feedback_loop.cli.output import ConfigOption, JsonOption, configure_logging, emit, open_loop, table
+
+app = typer.Typer(help="The servers' spools: predictions on their way to the store.", no_args_is_help=True)
+
+
+@app.command("status")
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Shows what became of the rows of every server; without the store, of those on this host."""
+    from feedback_loop.config import load_settings
+    from feedback_loop.errors import Unavailable
+    from feedback_loop.loop import FeedbackLoop
+    from feedback_loop.status import spool_status
+
+    configure_logging()
+    loop = FeedbackLoop(load_settings(config))
+    try:
+        state = {"store": loop.store.name, **spool_status(loop, loop.accounts())}
+    except Unavailable as error:
+        state = {"store": f"away: {error.cause}", **spool_status(loop, loop.local_accounts())}
+    emit(state, as_json=as_json, words=_words)
+
+
+@app.command("drain")
+def drain(
+    rejected: Annotated[bool, typer.Option("--rejected", help="Also what the store refused before.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Moves what waits in this host's spools to the store, whoever wrote it and whether they live."""
+    loop = open_loop(config, as_json=as_json)
+    emit(asdict(loop.forward(rejected=rejected)), as_json=as_json, words=_drained)
+
+
+def _words(state: dict[str, Any]) -> str:
+    shown = ("spool", "model", "state", "answered", "spooled", "stored", "waiting", "rejected", "refused", "dropped")
+    rows = [{name: row[name] for name in (*shown, "unsampled")} for row in state["processes"]]
+    lines = [f"store {state['store']}", table(rows, "No server has spooled anything yet.")]
+    return "\n".join([*lines, *(f"DIFFERENCE {each}" for each in state["differences"])])
+
+
+def _drained(done: dict[str, Any]) -> str:
+    words = f"{done['spools']} spools: {done['stored']:,} rows stored, {done['rejected']:,} rejected"
+    damaged = f"; damaged: {', '.join(done['damaged'])}" if done["damaged"] else ""
+    return f"{words}, {len(done['ended'])} ended{damaged}."
