@@ -62,6 +62,7 @@ def prediction_rows(contract: Contract, moments: Sequence[datetime], **columns: 
         "model_version": ["1"] * count,
         "role": ["champion"] * count,
         "source": ["batch"] * count,
+        "sample_weight": [1.0] * count,
     }
     values |= columns
     schema = prediction_schema(contract)

@@ -18,6 +18,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
 import pytest
+import structlog
 
 from feedback_loop.clock import ManualClock
 from feedback_loop.registry import Registry
@@ -25,6 +26,13 @@ from feedback_loop.registry.client import Connection
 from feedback_loop.store import Store, migrate
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs() -> Iterator[None]:
+    """Commands that a test runs in this process log to what is standard error during that test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -3,10 +3,14 @@
 import feedback_loop
 from feedback_loop import schema, status, store
 from feedback_loop.alerts import Delivery
+from feedback_loop.capture import middleware
+from feedback_loop.cli import outcomes as cli_outcomes
 from feedback_loop.config import Settings
 from feedback_loop.demo.summary import Row
 from feedback_loop.inference import FileResult
+from feedback_loop.monitoring import Erasure
 from feedback_loop.scheduling.triggers import Trigger
+from feedback_loop.serving import metrics
 from feedback_loop.store import jobs, retrainings, tables, types, verdicts
 
 # Python itself, of the package.
@@ -15,18 +19,30 @@ feedback_loop.__getattr__
 # Fields that are printed: `--json` writes whole records.
 Delivery.sent, Delivery.given_up
 FileResult.resumed_rows
+Erasure.mlflow_reports, Erasure.stays
 Row.strategy, Row.log_loss_change
 status.Check.ok, status.Check.detail
 jobs.JobRun.finished_at, retrainings.Retraining.finished_at, verdicts.Incident.closed_because
 
-# Words that a prediction log may hold; who writes them comes with traffic and with the client for others' servers.
-schema.Role.SHADOW, schema.Role.CANARY, schema.Source.EXTERNAL
+# Read by whoever runs a server of their own.
+middleware.Counts.missed
+
+# Words that a prediction log may hold; who writes them comes with traffic.
+schema.Role.SHADOW, schema.Role.CANARY
+
+# What a user may say: Typer reads their values.
+cli_outcomes.FormatChoice.PARQUET, cli_outcomes.FormatChoice.CSV
+cli_outcomes.FormatChoice.NDJSON, cli_outcomes.FormatChoice.ARROW
+cli_outcomes.ByChoice.SEGMENT
 
 # pydantic-settings.
 Settings.settings_customise_sources
 
 # APScheduler, by keyword.
 Trigger.get_next_fire_time.previous_fire_time
+
+# prometheus-client.
+metrics._Accounts.collect
 
 # SQLAlchemy and its drivers.
 store.engine.connection.isolation_level
