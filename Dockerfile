@@ -19,8 +19,8 @@ COPY feedback_loop feedback_loop
 COPY migrations migrations
 RUN uv sync --frozen --no-dev --extra postgres --no-editable \
     && useradd --create-home loop \
-    && mkdir /work /mlartifacts \
-    && chown loop /work /mlartifacts
+    && mkdir -p /work/reports /work/spool /mlartifacts \
+    && chown -R loop /work /mlartifacts
 
 USER loop
 WORKDIR /work

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.lines import Line, figure
 
-NAMES = ("startup", "alarms", "batch", "loop")
+NAMES = ("startup", "log", "join", "alarms", "batch", "loop")
 PACKAGES = ("mlflow", "scikit-learn", "evidently", "sqlalchemy", "pyarrow", "pandas", "numpy")
 TARGET = Path(__file__).parent.parent / "docs" / "figures.md"
 
