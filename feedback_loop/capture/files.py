@@ -211,7 +211,7 @@ class SpoolFile:
                     return
 
     def load_contracts(self, numbers: Iterable[int]) -> None:
-        """Reads what `unpack` needs for groups of these contracts; leaves out those that are not as they were written."""
+        """Reads what `unpack` needs for groups of these contracts; one that is not as it was written stays out."""
         for number in set(numbers) - set(self._contracts):
             row = self._connection.execute(_CONTRACT, (number,)).fetchone()
             if row is not None and _checksum(*row[:3]) == row[3]:
