@@ -4,6 +4,7 @@ import feedback_loop
 from feedback_loop import schema, status, store
 from feedback_loop.alerts import Delivery
 from feedback_loop.capture import middleware
+from feedback_loop.cli import keys as cli_keys
 from feedback_loop.cli import outcomes as cli_outcomes
 from feedback_loop.config import Settings
 from feedback_loop.demo.summary import Row
@@ -11,7 +12,7 @@ from feedback_loop.inference import FileResult
 from feedback_loop.monitoring import Erasure
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
-from feedback_loop.store import jobs, retrainings, tables, types, verdicts
+from feedback_loop.store import jobs, retrainings, tables, traffic, types, verdicts
 
 # Python itself, of the package.
 feedback_loop.__getattr__
@@ -34,6 +35,11 @@ schema.Role.SHADOW, schema.Role.CANARY
 cli_outcomes.FormatChoice.PARQUET, cli_outcomes.FormatChoice.CSV
 cli_outcomes.FormatChoice.NDJSON, cli_outcomes.FormatChoice.ARROW
 cli_outcomes.ByChoice.SEGMENT
+cli_keys.ScopeChoice.PREDICT, cli_keys.ScopeChoice.OUTCOMES, cli_keys.ScopeChoice.READ, cli_keys.ScopeChoice.ADMIN
+
+# Versions beside the champion: who serves them reads and sets these.
+traffic.save_traffic, traffic.load_traffic
+traffic.open_load_incident, traffic.close_load_incidents, traffic.find_load_incidents
 
 # pydantic-settings.
 Settings.settings_customise_sources

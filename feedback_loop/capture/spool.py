@@ -193,6 +193,18 @@ class Spool:
             except (sqlite3.Error, OSError) as error:
                 _log.warning("accounts not saved", counts=self.counts(), cause=self._look_at(error))
 
+    def trouble(self) -> str | None:
+        """Why rows would not be taken now, found out by writing; None where they would."""
+        with self.guard:
+            try:
+                file = self._file or self._open()
+                self._refuse_if_full(file, 0)
+                with files.transaction(file.connection):
+                    file.connection.execute("PRAGMA user_version = 1")  # nobody reads it
+            except (sqlite3.Error, OSError, _Full) as error:
+                return self._look_at(error)
+        return None
+
     def retire(self, path: Path) -> None:
         """Gives a file up that turned out damaged, for whoever drains the folder to save what is in it."""
         with self.guard:

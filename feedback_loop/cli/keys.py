@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,17 +12,39 @@ from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop, 
 from feedback_loop.clock import format_moment
 
 app = typer.Typer(help="API keys: who may call the server.", no_args_is_help=True)
+
+
+class ScopeChoice(StrEnum):
+    """What a key may be used for."""
+
+    PREDICT = "predict"
+    OUTCOMES = "outcomes"
+    READ = "read"
+    ADMIN = "admin"
+
+
+ScopeOption = Annotated[
+    list[ScopeChoice] | None,
+    typer.Option("--scope", help="What it may be used for; default: all but admin. Repeatable."),
+]
 NameArgument = Annotated[str, typer.Argument(help="What the key is for; to know it again in the list.")]
 
 
 @app.command("create")
-def create(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def create(
+    name: NameArgument, scope: ScopeOption = None, config: ConfigOption = None, as_json: JsonOption = False
+) -> None:
     """Makes a key and prints it: it can't be seen again."""
     from feedback_loop.store import keys
 
     loop = open_loop(config, as_json=as_json)
-    key = keys.create_key(loop.store, name, loop.clock())
-    emit({"name": name, "key": key}, as_json=as_json, words=lambda made: str(made["key"]))
+    scopes = [keys.Scope(each) for each in scope] if scope else keys.USUAL_SCOPES
+    made = {
+        "name": name,
+        "scopes": [each for each in keys.Scope if each in scopes],
+        "key": keys.create_key(loop.store, name, loop.clock(), scopes),
+    }
+    emit(made, as_json=as_json, words=lambda made: str(made["key"]))
 
 
 @app.command("list")
@@ -31,6 +54,7 @@ def list_keys(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
     rows = [asdict(each) for each in keys.load_keys(open_loop(config, as_json=as_json).store)]
     for row in rows:
+        row["scopes"] = row["scopes"] if as_json else " ".join(row["scopes"])
         row.update({name: format_moment(row[name]) if row[name] else None for name in ("created_at", "revoked_at")})
     emit(rows, as_json=as_json, words=lambda rows: table(rows, "There are no keys."))
 

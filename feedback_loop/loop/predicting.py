@@ -114,9 +114,7 @@ class Predicting(Labelling):
         endpoints = serving.Endpoints(
             {name: serving.Source(partial(self.find, model), self.scorer) for name, model in found.items()}
         )
-        guard = serving.Guard(
-            partial(keys.valid_digests, self.store), keys.digest, is_needed=serving.needs_key(serve)
-        )
+        guard = serving.Guard(partial(keys.valid_keys, self.store), is_needed=serving.needs_key(serve))
         endpoints.load()
         guard.refresh()
         spool = self._new_spool()
@@ -156,6 +154,7 @@ class Predicting(Labelling):
             events.take,
             forwarder=self._forwarder(spool),
             metrics=serving.Metrics(spool, self.clock),
+            spool_trouble=spool.trouble if any(map(self._must_log, found)) else lambda: None,
             most_bytes=serve.max_body_bytes,
         )
 
@@ -183,6 +182,10 @@ class Predicting(Labelling):
         return tell_differences(
             self.store, self.accounts(model), route_names(self.settings.alerts), self.clock(), self.settings.capture
         )
+
+    def _must_log(self, model: str) -> bool:
+        log = self.settings.model(model).log
+        return log.durability != "off" and log.on_full == "refuse"
 
     def _deployments(self) -> Deployments:
         return Deployments(self._deployed, self.settings.serving.poll_alias)

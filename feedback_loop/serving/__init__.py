@@ -2,8 +2,9 @@
 
 from feedback_loop.serving.app import App
 from feedback_loop.serving.batcher import Batcher
-from feedback_loop.serving.endpoints import Endpoints, Guard, Source
+from feedback_loop.serving.endpoints import Endpoints, Source
+from feedback_loop.serving.guard import Guard, needs_key
 from feedback_loop.serving.metrics import Metrics
-from feedback_loop.serving.server import needs_key, run_server
+from feedback_loop.serving.server import run_server
 
 __all__ = ["App", "Batcher", "Endpoints", "Guard", "Metrics", "Source", "needs_key", "run_server"]

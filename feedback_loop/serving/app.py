@@ -18,8 +18,11 @@ from feedback_loop.capture import Forwarder, read_event
 from feedback_loop.errors import BadInput, FeedbackLoopError, NotFound, Refused, Unavailable
 from feedback_loop.schema.protocol import decode_request, encode_answer, encode_error
 from feedback_loop.serving.batcher import Batcher
-from feedback_loop.serving.endpoints import Endpoints, Guard
+from feedback_loop.serving.endpoints import Endpoints
+from feedback_loop.serving.guard import Denied, Guard
+from feedback_loop.serving.health import readiness
 from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
+from feedback_loop.store.keys import Scope
 
 TakeOutcomes = Callable[[str, bytes, str, str], dict[str, Any]]
 """Takes a body of outcomes of a model in (its format; bad rows: `refuse` or `skip`) and says what became of them."""
@@ -28,6 +31,7 @@ TakeHalf = Callable[[str, Any, str | None], str]
 """Takes half of a call in that another server logged (and the version that answered) and says what became of it."""
 
 METRICS = "/metrics"
+READY = "/ready"
 
 _JSON = ("content-type", "application/json")
 _log = structlog.get_logger(__name__)
@@ -56,6 +60,7 @@ class App:
         forwarder: Forwarder,
         metrics: Metrics,
         most_bytes: int,
+        spool_trouble: Callable[[], str | None],
     ) -> None:
         self._endpoints = endpoints
         self._batcher = batcher
@@ -65,6 +70,7 @@ class App:
         self._forwarder = forwarder
         self._metrics = metrics
         self._most_bytes = most_bytes
+        self._spool_trouble = spool_trouble
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once a worker is up."""
@@ -87,6 +93,9 @@ class App:
         except _Problem as problem:
             status, body = problem.status, encode_error(problem.code, problem.message)
             headers = [_JSON, *((name.replace("_", "-"), value) for name, value in problem.headers.items())]
+        except Denied as denied:
+            status, body = denied.status, encode_error(denied.code, denied.message)
+            headers = [_JSON, *denied.headers.items()]
         except BadInput as error:
             problems = [asdict(problem) for problem in error.problems]
             status, body, headers = 400, encode_error("BAD_REQUEST", str(error), problems), [_JSON]
@@ -108,13 +117,15 @@ class App:
         self._metrics.observe(_route_name(scope.path), status, time.perf_counter() - began)
 
     async def _respond(self, scope: Any, protocol: Any) -> tuple[int, bytes, list[tuple[str, str]]]:
+        if scope.path == READY:
+            self._expect(scope.method, "GET")
+            ready = readiness(self._endpoints.versions(), await asyncio.to_thread(self._spool_trouble))
+            return ready.status, ready.body, [_JSON]
         handler, model = self._route(scope.method, scope.path)
         if handler is None:
             plain = f"{package_version('mlflow')}\n" if scope.path == "/version" else "\n"
             return 200, plain.encode(), [("content-type", "text/plain")]
-        if not self._guard.admits(scope.headers.get("authorization") or ""):
-            message = "A valid key is needed: Authorization: Bearer fl_…"
-            raise _Problem(401, "UNAUTHENTICATED", message, www_authenticate="Bearer")
+        self._guard.admits(scope.headers.get("authorization"), _SCOPES[_route_name(scope.path)])
         body = await self._read(scope, protocol)
         answer = await handler(model, scope, body)
         if scope.path == METRICS:
@@ -209,4 +220,10 @@ def _route_name(path: str) -> str:
     return last if last in _ROUTES else "other"
 
 
-_ROUTES = ("ping", "health", "version", "metrics", "invocations", "outcomes", "events")
+_ROUTES = ("ping", "health", "ready", "version", "metrics", "invocations", "outcomes", "events")
+_SCOPES = {
+    "invocations": Scope.PREDICT,
+    "events": Scope.PREDICT,
+    "outcomes": Scope.OUTCOMES,
+    "metrics": Scope.READ,
+}

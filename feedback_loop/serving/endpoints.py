@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hmac
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -43,6 +42,12 @@ class Endpoints:
         for name, source in self._sources.items():
             self._scorers[name] = source.load(source.wanted())
 
+    def versions(self) -> dict[str, str | None]:
+        """By model, the version that answers; None where none is loaded yet."""
+        return {
+            name: self._scorers[name].version.version if name in self._scorers else None for name in self._sources
+        }
+
     def scorer(self, name: str | None) -> Scorer:
         """The scorer that answers for a model (None: the only or first one); raises NotFound."""
         wanted = name if name is not None else self.names[0]
@@ -74,33 +79,3 @@ class Endpoints:
     def stop(self) -> None:
         """Ends watching."""
         self._done.set()
-
-
-class Guard:
-    """Lets callers in by their key. The valid digests are read again with every `refresh`."""
-
-    def __init__(
-        self, digests: Callable[[], Iterable[str]], digest: Callable[[str], str], *, is_needed: bool
-    ) -> None:
-        self._read = digests
-        self._digest = digest
-        self._valid: tuple[str, ...] = ()
-        self.is_needed = is_needed
-
-    def refresh(self) -> None:
-        """Reads which keys are valid; on a failure those of before stay."""
-        if not self.is_needed:
-            return
-        try:
-            self._valid = tuple(self._read())
-        except FeedbackLoopError as error:
-            _log.warning("keys not read", cause=str(error))
-
-    def admits(self, authorization: str) -> bool:
-        """Whether an Authorization header (`Bearer fl_…`) holds a valid key."""
-        if not self.is_needed:
-            return True
-        scheme, _, key = authorization.partition(" ")
-        given = self._digest(key.strip())
-        same = [hmac.compare_digest(given, each) for each in self._valid]  # all of them: time tells nothing
-        return scheme.lower() == "bearer" and any(same)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -29,15 +28,3 @@ def run_server(load: Callable[[], Any], settings: ServingSettings) -> None:
         workers_kill_timeout=30,
     )
     server.serve(target_loader=load, wrap_loader=False)
-
-
-def needs_key(settings: ServingSettings) -> bool:
-    """Whether callers must show a key: always, never, or (`auto`) unless only this machine can reach the server."""
-    if settings.require_key != "auto":
-        return settings.require_key == "always"
-    if settings.host == "localhost":
-        return False
-    try:
-        return not ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        return True

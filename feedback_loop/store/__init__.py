@@ -12,6 +12,7 @@ from feedback_loop.store import (
     retention,
     retrainings,
     spools,
+    traffic,
     verdicts,
 )
 from feedback_loop.store.engine import Store
@@ -29,5 +30,6 @@ __all__ = [
     "retention",
     "retrainings",
     "spools",
+    "traffic",
     "verdicts",
 ]

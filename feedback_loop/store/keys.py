@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
-from sqlalchemy import exc, select
+from sqlalchemy import Row, exc, select
 
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record
+
+
+class Scope(StrEnum):
+    """What a key may be used for. `admin` is all of it."""
+
+    PREDICT = "predict"
+    OUTCOMES = "outcomes"
+    READ = "read"
+    ADMIN = "admin"
+
+
+USUAL_SCOPES = (Scope.PREDICT, Scope.OUTCOMES, Scope.READ)
+"""Those of a key unless it is said: whatever a caller does. Keys from before there were scopes have them."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +34,32 @@ class ApiKey:
     """A key by its name; the key itself is known to its owner only."""
 
     name: str
+    scopes: tuple[Scope, ...]
     created_at: datetime
     revoked_at: datetime | None
 
 
-def create_key(store: Store, name: str, now: datetime) -> str:
-    """Makes a key and returns it, the only time that it can be seen; raises Refused where the name is taken."""
+@dataclass(frozen=True)
+class KeyRight:
+    """What a server needs to know a key that it is shown: digest, name, and what the key may be used for."""
+
+    digest: str
+    name: str
+    scopes: frozenset[Scope]
+
+
+def create_key(store: Store, name: str, now: datetime, scopes: Collection[Scope] = USUAL_SCOPES) -> str:
+    """Makes a key and returns it, the only time that it can be seen.
+
+    Raises Refused where the name is taken, or without a scope.
+    """
+    if not scopes:
+        raise Refused(f"The key {name!r} would be good for nothing.", cure=f"Scopes: {', '.join(Scope)}.")
     key = f"fl_{secrets.token_urlsafe(32)}"
+    ordered = [str(scope) for scope in Scope if scope in scopes]
     try:
         with store.write() as connection:
-            values = {"name": name, "digest": digest(key), "created_at": now}
+            values = {"name": name, "digest": digest(key), "scopes": ordered, "created_at": now}
             connection.execute(tables.api_keys.insert().values(**values))
     except exc.IntegrityError as error:
         raise Refused(f"There is a key named {name!r} already.", cure="Choose another name.") from error
@@ -48,16 +78,22 @@ def revoke_key(store: Store, name: str, now: datetime) -> None:
 def load_keys(store: Store) -> list[ApiKey]:
     """All keys, by name."""
     with store.read() as connection:
-        return [as_record(ApiKey, row) for row in connection.execute(select(tables.api_keys).order_by("name"))]
+        rows = connection.execute(select(tables.api_keys).order_by("name")).all()
+    return [ApiKey(row.name, _scopes(row), row.created_at, row.revoked_at) for row in rows]
 
 
-def valid_digests(store: Store) -> frozenset[str]:
-    """The digests of the keys that are valid now."""
+def valid_keys(store: Store) -> list[KeyRight]:
+    """What the keys that are valid now may be used for."""
     table = tables.api_keys
     with store.read() as connection:
-        return frozenset(connection.execute(select(table.c.digest).where(table.c.revoked_at.is_(None))).scalars())
+        rows = connection.execute(select(table).where(table.c.revoked_at.is_(None)).order_by("name")).all()
+    return [KeyRight(row.digest, row.name, frozenset(_scopes(row))) for row in rows]
 
 
 def digest(key: str) -> str:
     """What is stored of a key. A key is 256 random bits, so a plain hash can't be guessed backwards."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _scopes(row: Row[tuple[object, ...]]) -> tuple[Scope, ...]:
+    return tuple(Scope(each) for each in row.scopes)

@@ -333,6 +333,28 @@ api_keys = Table(
     metadata,
     Column("name", String, primary_key=True),
     Column("digest", String, nullable=False, unique=True),  # SHA-256 of the key, which is shown once
+    Column("scopes", Json, nullable=False),  # what it may be used for: predict, outcomes, read, admin
     Column("created_at", Moment, nullable=False),
     Column("revoked_at", Moment),
+)
+
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("shadows", Json, nullable=False),  # aliases whose versions predict too, their answers only logged
+    Column("canary", String),  # the alias whose version answers a share of the callers
+    Column("share", Double, nullable=False),  # of the callers, for the canary: 0 … 1
+    Column("changed_at", Moment, nullable=False),
+)
+
+load_incidents = Table(
+    "load_incidents",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("cause", Text, nullable=False),
+    Column("opened_at", Moment, nullable=False),
+    Column("closed_at", Moment),
+    Column("closed_because", String),
 )

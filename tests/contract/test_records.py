@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from feedback_loop.clock import Window
-from feedback_loop.errors import NotFound, Refused
-from feedback_loop.store import jobs, keys, retrainings, verdicts
+from feedback_loop.errors import BadInput, NotFound, Refused
+from feedback_loop.store import jobs, keys, retrainings, traffic, verdicts
 from feedback_loop.store.evaluations import (
     DriftValue,
     Evaluation,
@@ -19,6 +19,8 @@ from feedback_loop.store.evaluations import (
     save_evaluation,
     save_profile,
 )
+from feedback_loop.store.keys import Scope
+from feedback_loop.store.traffic import Traffic
 from feedback_loop.store.verdicts import State, Verdict
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -248,7 +250,7 @@ def test_a_failed_run_is_not_made_again_for_the_same_time(store):
 
 def test_a_key_is_seen_once_and_only_its_digest_is_kept(store):
     key = keys.create_key(store, "caller", START)
-    assert keys.digest(key) in keys.valid_digests(store)
+    assert [keys.digest(key)] == [each.digest for each in keys.valid_keys(store)]
     with store.read() as connection:
         row = connection.exec_driver_sql("SELECT * FROM api_keys").one()
     assert key not in map(str, row)
@@ -259,7 +261,49 @@ def test_a_key_is_seen_once_and_only_its_digest_is_kept(store):
 def test_a_revoked_key_is_not_valid(store):
     keys.create_key(store, "caller", START)
     keys.revoke_key(store, "caller", START + DAY)
-    assert keys.valid_digests(store) == frozenset()
+    assert keys.valid_keys(store) == []
     assert keys.load_keys(store)[0].revoked_at == START + DAY
     with pytest.raises(NotFound):
         keys.revoke_key(store, "caller", START + DAY)
+
+
+def test_a_key_may_be_used_for_what_it_was_made_for(store):
+    keys.create_key(store, "caller", START)
+    keys.create_key(store, "scraper", START, [Scope.READ])
+    assert {each.name: set(each.scopes) for each in keys.valid_keys(store)} == {
+        "caller": {"predict", "outcomes", "read"},
+        "scraper": {"read"},
+    }
+    with pytest.raises(Refused, match="good for nothing"):
+        keys.create_key(store, "none", START, [])
+
+
+def test_a_models_traffic_is_the_last_that_was_set(store):
+    assert traffic.load_traffic(store, "churn") == Traffic()
+    traffic.save_traffic(store, "churn", Traffic(("challenger",)), START)
+    wanted = Traffic(("other",), "challenger", 0.05)
+    traffic.save_traffic(store, "churn", wanted, START + DAY)
+    assert traffic.load_traffic(store, "churn") == wanted
+    assert traffic.load_traffic(store, "price") == Traffic()
+
+
+@pytest.mark.parametrize("wrong", [((), "c", 1.5), ((), "c", 0.0), ((), None, 0.5), (("c",), "c", 0.5)])
+def test_traffic_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(BadInput):
+        Traffic(*wrong)
+
+
+def test_a_version_that_can_not_be_loaded_opens_one_incident(store):
+    assert traffic.open_load_incident(store, "churn", "3", "no proof", START)
+    assert not traffic.open_load_incident(store, "churn", "3", "no proof", START + DAY)
+    [incident] = traffic.find_load_incidents(store, "churn")
+    assert (incident.version, incident.cause, incident.opened_at, incident.closed_at) == (
+        "3",
+        "no proof",
+        START,
+        None,
+    )
+    assert traffic.close_load_incidents(store, "churn", START + DAY, "version 4 answers") == 1
+    assert traffic.find_load_incidents(store, "churn")[0].closed_because == "version 4 answers"
+    assert not traffic.open_load_incident(store, "churn", "3", "no proof", START + DAY)
+    assert traffic.close_load_incidents(store, "churn", START + DAY, "again") == 0

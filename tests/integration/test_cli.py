@@ -248,7 +248,7 @@ def test_the_scheduler_runs_once_and_tells_each_job(run, plain, loop):
 def test_the_database_is_checked_and_upgraded(run, plain, loop, tmp_path):
     assert plain("db", "check")[1]["revision"] == "0002"
     code, out, _ = run("db", "upgrade")
-    assert (code, "0002 → 0002" in out) == (0, True)
+    assert (code, "0003 → 0003" in out) == (0, True)
     (tmp_path / "store.db").unlink()
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"store.db{suffix}").unlink(missing_ok=True)
@@ -259,9 +259,18 @@ def test_a_key_is_shown_once(run, plain, loop):
     _, made = plain("keys", "create", "caller")
     assert made["key"].startswith("fl_")
     _, rows = plain("keys", "list")
-    assert rows[0]["name"] == "caller"
+    assert (rows[0]["name"], rows[0]["scopes"]) == ("caller", ["predict", "outcomes", "read"])
     assert made["key"] not in json.dumps(rows)
     assert run("keys", "revoke", "caller")[0] == 0
+
+
+def test_a_key_is_made_for_certain_scopes(run, plain, loop):
+    _, made = plain("keys", "create", "caller", "--scope", "outcomes", "--scope", "predict")
+    assert made["scopes"] == ["predict", "outcomes"]
+    assert "predict outcomes" in run("keys", "list")[1]
+    _, done = plain("keys", "revoke", "caller")
+    assert done == {"name": "caller", "revoked": True}
+    assert run("keys", "create", "other", "--scope", "everything")[0] == 2
 
 
 def test_the_doctor_names_what_is_wrong_and_ends_with_one(run, loop, monkeypatch):

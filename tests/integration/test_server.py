@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from feedback_loop.clock import ManualClock
-from feedback_loop.store import keys, predictions
+from feedback_loop.store import predictions
 from feedback_loop.store.outcomes import count_outcomes
 from tests.builders import churn_loop, customers, register_churn
 from tests.integration.processes import call, end, server, wait_until
@@ -217,27 +217,6 @@ def test_a_promotion_reaches_the_server_without_a_failed_answer(loop, tmp_path, 
     by_version = predictions.count_predictions(loop.store, "churn")
     assert by_version["1", "champion", "online"] == versions.count("1")
     assert by_version["2", "champion", "online"] == versions.count("2")
-
-
-def test_callers_from_elsewhere_need_a_key(loop, tmp_path, clock):
-    key = keys.create_key(loop.store, "caller", clock())
-    settings = {"FEEDBACK_LOOP_SERVING__REQUIRE_KEY": "always", "FEEDBACK_LOOP_SERVING__POLL_ALIAS": "1s"}
-    log = tmp_path / "server.log"
-    with server(tmp_path / "feedback_loop.toml", log=log, **settings) as (port, process):
-        body = {"dataframe_records": [RECORD]}
-        status, answer, headers = call(port, "POST", "/invocations", body)
-        assert (status, headers["www-authenticate"]) == (401, "Bearer")
-        assert "Authorization" in answer["message"]
-        for wrong in ("Bearer nonsense", f"Basic {key}", key, f"Bearer {key}x"):
-            assert call(port, "POST", "/invocations", body, {"authorization": wrong})[0] == 401
-        right = {"authorization": f"Bearer {key}"}
-        assert call(port, "POST", "/invocations", body, right)[0] == 200
-        assert call(port, "GET", "/ping")[0] == 200
-        event = {"ce-type": "org.kubeflow.serving.inference.request", "ce-id": "guarded"}
-        assert call(port, "POST", "/models/churn/events", body, event)[0] == 401
-        assert call(port, "POST", "/models/churn/events", body, {**right, **event})[0] == 202
-        keys.revoke_key(loop.store, "caller", clock())
-        wait_until(lambda: call(port, "POST", "/invocations", body, right)[0] == 401, process, log)
 
 
 def test_a_request_that_is_in_flight_when_the_server_is_told_to_stop_is_answered(loop, tmp_path):

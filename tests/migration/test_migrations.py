@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from feedback_loop.clock import Window
 from feedback_loop.errors import ConfigError, Unavailable
 from feedback_loop.outcomes import record_outcomes
-from feedback_loop.store import Store, evaluations, migrate, predictions, tables, verdicts
+from feedback_loop.store import Store, evaluations, keys, migrate, predictions, tables, traffic, verdicts
 from tests.builders import binary_contract, prediction_rows
 
 
@@ -104,4 +104,28 @@ def test_a_database_of_stage_1_is_upgraded_and_then_used(tmp_path):
     counts = record_outcomes(store, contract, frame, now=start + timedelta(days=3), source="t").counts
     assert (counts.new, counts.corrected) == (1, 1)
     assert evaluations.load_evaluations(store, "churn")[0].labelled == 3
+    store.close()
+
+
+def test_a_database_of_stage_2_is_upgraded_and_its_keys_go_on_working(tmp_path):
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript((Path(__file__).parent / "stage2.sql").read_text())
+    store, contract = Store(f"sqlite:///{path}"), binary_contract()
+    with pytest.raises(Unavailable, match="feedback-loop db upgrade"):
+        migrate.prepare(store)
+    migrate.upgrade(store)
+    [valid] = keys.valid_keys(store)
+    assert valid == keys.KeyRight(
+        keys.digest("fl_caller_of_stage_2"), "caller", frozenset({"predict", "outcomes", "read"})
+    )
+    assert [each.name for each in keys.load_keys(store)] == ["caller", "former"]
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    keys.create_key(store, "new", start, [keys.Scope.ADMIN])
+    assert {each.name for each in keys.valid_keys(store)} == {"caller", "new"}
+    window = Window(start, start + timedelta(days=1))
+    labels = predictions.read_labelled(store, contract, window).column("churned").to_pylist()
+    assert labels == [True, False, None, None, None]
+    assert traffic.load_traffic(store, "churn") == traffic.Traffic()
+    traffic.save_traffic(store, "churn", traffic.Traffic(("challenger",)), start)
     store.close()

@@ -1,0 +1,96 @@
+"""Who may do what: keys with scopes, and where a server listens without asking for one."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from feedback_loop.config import ServingSettings
+from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.store.keys import KeyRight, Scope, digest
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who a request is from: the name of its key, None where none is needed."""
+
+    key: str | None = None
+
+
+ANYONE = Caller()
+
+
+class Denied(Exception):
+    """A request that is not let in: what its answer says, in MLflow's words."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str]) -> None:
+        super().__init__(status, code, message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers
+
+
+class Guard:
+    """Lets callers in by their key. Thread-safe; which keys are valid is read again with every `refresh`.
+
+    A key that is revoked is refused from the next `refresh` on. Where the store can't be read then, the keys of
+    before stay: callers are answered while the store is away.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[KeyRight]], *, is_needed: bool) -> None:
+        self._read = read
+        self._valid: tuple[tuple[bytes, KeyRight], ...] = ()
+        self.is_needed = is_needed
+
+    def refresh(self) -> None:
+        """Reads which keys are valid; on a failure those of before stay."""
+        if not self.is_needed:
+            return
+        try:
+            self._valid = tuple((each.digest.encode(), each) for each in self._read())
+        except FeedbackLoopError as error:
+            _log.warning("keys not read", cause=str(error))
+
+    def admits(self, authorization: str | None, scope: Scope) -> Caller:
+        """Who it is, by the Authorization header (`Bearer fl_…`).
+
+        Raises Denied: 401 without a valid key, 403 with one that has neither the scope nor `admin`.
+        """
+        if not self.is_needed:
+            return ANYONE
+        right = self._right(authorization or "")
+        if right is None:
+            message = "A valid key is needed: Authorization: Bearer fl_…"
+            raise Denied(401, "UNAUTHENTICATED", message, {"www-authenticate": "Bearer"})
+        if scope not in right.scopes and Scope.ADMIN not in right.scopes:
+            message = f"The key {right.name!r} lacks the scope {scope}. Make one: feedback-loop keys create."
+            challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
+            raise Denied(403, "PERMISSION_DENIED", message, {"www-authenticate": challenge})
+        return Caller(right.name)
+
+    def _right(self, authorization: str) -> KeyRight | None:
+        scheme, _, key = authorization.partition(" ")
+        given, found = digest(key.strip()).encode(), None
+        for known, right in self._valid:  # all of them, whichever it is: time tells nothing
+            if hmac.compare_digest(given, known):
+                found = right
+        return found if scheme.lower() == "bearer" else None
+
+
+def needs_key(settings: ServingSettings) -> bool:
+    """Whether callers must show a key: always, never, or (`auto`) unless only this machine can reach the server."""
+    if settings.require_key != "auto":
+        return settings.require_key == "always"
+    if settings.host == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        return True

@@ -1,0 +1,34 @@
+"""Whether a server can answer: what `/ready` says, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """The version that answers per model, and every reason why requests should not be sent here now."""
+
+    models: dict[str, str | None]
+    reasons: tuple[str, ...]
+
+    @property
+    def status(self) -> int:
+        """The answer's HTTP status: 200 or 503."""
+        return 503 if self.reasons else 200
+
+    @property
+    def body(self) -> bytes:
+        """The answer's body: JSON."""
+        return msgspec.json.encode({"ready": not self.reasons, "models": self.models, "reasons": self.reasons})
+
+
+def readiness(versions: Mapping[str, str | None], spool_trouble: str | None) -> Readiness:
+    """From the proven version that is loaded per model (None: none yet) and why the spool takes no rows, if so."""
+    reasons = [f"{model}: no version is loaded yet" for model, version in versions.items() if version is None]
+    if spool_trouble is not None:
+        reasons.append(f"the spool takes no rows: {spool_trouble}")
+    return Readiness(dict(versions), tuple(reasons))

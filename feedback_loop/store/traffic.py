@@ -1,0 +1,90 @@
+"""Which versions beside the champion take part in serving a model, and the versions that could not be loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from feedback_loop.errors import BadInput
+from feedback_loop.store import tables
+from feedback_loop.store.engine import Store
+from feedback_loop.store.records import as_record, insert_unless
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Aliases of a model's shadows, and the alias of its canary with the share (0 … 1) of callers that it answers."""
+
+    shadows: tuple[str, ...] = ()
+    canary: str | None = None
+    share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise BadInput.of("share", f"is {self.share}", cure="Give a number from 0 to 1.")
+        if (self.canary is None) != (self.share == 0):
+            raise BadInput.of("canary", "has no share, or the share has no canary", cure="Give both, or neither.")
+        if self.canary in self.shadows:
+            raise BadInput.of("canary", f"{self.canary!r} is a shadow too", cure="An alias has one role.")
+
+
+@dataclass(frozen=True)
+class LoadIncident:
+    """A version that a server was to answer with and could not load, from the first attempt to its end."""
+
+    model: str
+    version: str
+    cause: str
+    opened_at: datetime
+    closed_at: datetime | None = None
+    closed_because: str | None = None
+
+
+def save_traffic(store: Store, model: str, wanted: Traffic, now: datetime) -> None:
+    """Replaces a model's traffic; servers notice within `serving.poll_alias`."""
+    table = tables.traffic
+    values = {
+        "shadows": list(wanted.shadows),
+        "canary": wanted.canary,
+        "share": wanted.share,
+        "changed_at": now,
+    }
+    with store.write() as connection:
+        insert = insert_unless(connection, table).values(model=model, **values)
+        connection.execute(insert.on_conflict_do_update(index_elements=["model"], set_=values))
+
+
+def load_traffic(store: Store, model: str) -> Traffic:
+    """A model's traffic; of one that nobody has set: the champion alone."""
+    table = tables.traffic
+    with store.read() as connection:
+        row = connection.execute(select(table).where(table.c.model == model)).one_or_none()
+    return Traffic(tuple(row.shadows), row.canary, row.share) if row is not None else Traffic()
+
+
+def open_load_incident(store: Store, model: str, version: str, cause: str, now: datetime) -> bool:
+    """Opens an incident of a version that can't be loaded; False where it has had one already, open or closed."""
+    table = tables.load_incidents
+    with store.write() as connection:
+        insert = insert_unless(connection, table).values(model=model, version=version, cause=cause, opened_at=now)
+        ignoring = insert.on_conflict_do_nothing(index_elements=["model", "version"])
+        return bool(connection.execute(ignoring.execution_options(preserve_rowcount=True)).rowcount)
+
+
+def close_load_incidents(store: Store, model: str, now: datetime, because: str) -> int:
+    """Closes the open ones of a model (its wanted version answers again); returns how many."""
+    table = tables.load_incidents
+    where = (table.c.model == model) & table.c.closed_at.is_(None)
+    with store.write() as connection:
+        done = connection.execute(table.update().where(where).values(closed_at=now, closed_because=because))
+        return done.rowcount
+
+
+def find_load_incidents(store: Store, model: str) -> list[LoadIncident]:
+    """All of a model's, oldest first."""
+    table = tables.load_incidents
+    statement = select(table).where(table.c.model == model).order_by(table.c.opened_at, table.c.version)
+    with store.read() as connection:
+        return [as_record(LoadIncident, row) for row in connection.execute(statement)]

@@ -1,0 +1,131 @@
+"""Who is let in, and what `/ready` says."""
+
+import json
+
+import pytest
+
+from feedback_loop.config import ServingSettings
+from feedback_loop.errors import Unavailable
+from feedback_loop.serving.guard import ANYONE, Caller, Denied, Guard, needs_key
+from feedback_loop.serving.health import readiness
+from feedback_loop.store.keys import KeyRight, Scope, digest
+
+
+def right(name, *scopes):
+    return KeyRight(digest(f"fl_{name}"), name, frozenset(scopes))
+
+
+@pytest.fixture
+def guard():
+    rights = [
+        right("caller", Scope.PREDICT, Scope.OUTCOMES),
+        right("scraper", Scope.READ),
+        right("boss", Scope.ADMIN),
+    ]
+    made = Guard(lambda: rights, is_needed=True)
+    made.refresh()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "scope"),
+    [
+        ("caller", Scope.PREDICT),
+        ("caller", Scope.OUTCOMES),
+        ("scraper", Scope.READ),
+        *(("boss", scope) for scope in Scope),
+    ],
+)
+def test_a_key_is_let_in_by_its_scopes_and_admin_is_all_of_them(guard, name, scope):
+    assert guard.admits(f"Bearer fl_{name}", scope) == Caller(name)
+    assert guard.admits(f"bearer  fl_{name} ", scope) == Caller(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "scope"), [("caller", Scope.READ), ("caller", Scope.ADMIN), ("scraper", Scope.PREDICT)]
+)
+def test_a_key_without_the_scope_is_refused_and_told_which(guard, name, scope):
+    with pytest.raises(Denied) as caught:
+        guard.admits(f"Bearer fl_{name}", scope)
+    denied = caught.value
+    assert (denied.status, denied.code) == (403, "PERMISSION_DENIED")
+    assert f"{name!r} lacks the scope {scope}" in denied.message
+    assert f'scope="{scope}"' in denied.headers["www-authenticate"]
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer nonsense",
+        "Basic fl_boss",
+        "fl_boss",
+        "Bearer fl_boss2",
+        "Bearer fl_bos\ud800",
+    ],
+)
+def test_without_a_valid_key_nobody_is_let_in(guard, authorization):
+    with pytest.raises(Denied) as caught:
+        guard.admits(authorization, Scope.READ)
+    assert (caught.value.status, caught.value.code) == (401, "UNAUTHENTICATED")
+    assert caught.value.headers == {"www-authenticate": "Bearer"}
+
+
+def test_where_no_key_is_needed_everybody_is_let_in_and_none_is_read():
+    def read():
+        raise AssertionError
+
+    guard = Guard(read, is_needed=False)
+    guard.refresh()
+    assert guard.admits(None, Scope.ADMIN) is ANYONE
+
+
+def test_keys_of_before_stay_while_the_store_is_away():
+    answers = [[right("caller", Scope.PREDICT)]]
+
+    def read():
+        if not answers:
+            raise Unavailable("database", "It is away.")
+        return answers.pop()
+
+    guard = Guard(read, is_needed=True)
+    with pytest.raises(Denied):
+        guard.admits("Bearer fl_caller", Scope.PREDICT)
+    guard.refresh()
+    guard.refresh()
+    assert guard.admits("Bearer fl_caller", Scope.PREDICT).key == "caller"
+    answers.append([])
+    guard.refresh()
+    with pytest.raises(Denied):
+        guard.admits("Bearer fl_caller", Scope.PREDICT)
+
+
+@pytest.mark.parametrize(
+    ("host", "required", "needed"),
+    [
+        ("127.0.0.1", "auto", False),
+        ("::1", "auto", False),
+        ("localhost", "auto", False),
+        ("0.0.0.0", "auto", True),  # noqa: S104 (nothing listens)
+        ("models.example", "auto", True),
+        ("127.0.0.1", "always", True),
+        ("0.0.0.0", "never", False),  # noqa: S104 (likewise)
+    ],
+)
+def test_a_key_is_needed_unless_only_this_machine_can_call(host, required, needed):
+    assert needs_key(ServingSettings(host=host, require_key=required)) is needed
+
+
+def test_a_server_is_ready_once_every_model_is_loaded_and_the_spool_takes_rows():
+    ready = readiness({"churn": "3"}, None)
+    assert ready.status == 200
+    assert json.loads(ready.body) == {"ready": True, "models": {"churn": "3"}, "reasons": []}
+    unready = readiness({"churn": None, "price": "1"}, "its disk is full")
+    assert unready.status == 503
+    assert json.loads(unready.body)["reasons"] == [
+        "churn: no version is loaded yet",
+        "the spool takes no rows: its disk is full",
+    ]
