@@ -66,6 +66,7 @@ class ServingSettings(_Section):
     require_key: Literal["auto", "always", "never"] = "auto"
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
     threads: Annotated[int, Field(gt=0)] = 1
+    cache: str = "models"  # versions that were made ready to answer, and what the workers count
 
 
 class AlertSettings(_Section):

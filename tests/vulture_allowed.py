@@ -11,7 +11,7 @@ from feedback_loop.demo.summary import Row
 from feedback_loop.inference import FileResult
 from feedback_loop.monitoring import Erasure
 from feedback_loop.scheduling.triggers import Trigger
-from feedback_loop.serving import metrics
+from feedback_loop.serving import board, metrics
 from feedback_loop.store import jobs, retrainings, tables, traffic, types, verdicts
 
 # Python itself, of the package.
@@ -48,7 +48,10 @@ Settings.settings_customise_sources
 Trigger.get_next_fire_time.previous_fire_time
 
 # prometheus-client.
-metrics._Accounts.collect
+metrics.Metrics.collect, metrics.Metrics.describe
+
+# The thread that scores for shadows.
+board.Board.shadow_dropped
 
 # SQLAlchemy and its drivers.
 store.engine.connection.isolation_level

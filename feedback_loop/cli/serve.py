@@ -26,16 +26,20 @@ def serve(
 ) -> None:
     """Answers predictions over HTTP (MLflow's scoring protocol), each one durable before its answer."""
     from feedback_loop.config import load_settings
-    from feedback_loop.serving import run_server
+    from feedback_loop.serving import run_server, shared_folder
 
-    settings = load_settings(config).serving
+    loaded = load_settings(config)
+    settings = loaded.serving
     given = {"host": host, "port": port}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
     typer.echo(f"Serving {', '.join(models)} at http://{settings.host}:{settings.port} (Ctrl-C ends it).", err=True)
-    run_server(partial(_load, config, models, clock_start, settings.host, settings.port), settings)
+    with shared_folder(loaded.path(settings.cache)) as figures:
+        run_server(partial(_load, config, models, clock_start, settings.host, settings.port, figures), settings)
 
 
-def _load(config: Path | None, models: list[str], clock_start: str | None, host: str, port: int) -> App:
+def _load(
+    config: Path | None, models: list[str], clock_start: str | None, host: str, port: int, figures: Path
+) -> App:
     """The application, made in the worker's process: what it holds can't cross from one process to another."""
     from feedback_loop.clock import clock_from, parse_moment, system_clock
     from feedback_loop.loop import FeedbackLoop
@@ -44,6 +48,6 @@ def _load(config: Path | None, models: list[str], clock_start: str | None, host:
     try:
         clock = clock_from(parse_moment(clock_start)) if clock_start else system_clock
         loop = FeedbackLoop.open(config, clock=clock)
-        return loop.app(models, loop.settings.serving.model_copy(update={"host": host, "port": port}))
+        return loop.app(models, loop.settings.serving.model_copy(update={"host": host, "port": port}), figures)
     except FeedbackLoopError as error:  # here, since the process that started this one would show a stack trace
         raise SystemExit(fail(error, as_json=False)) from error

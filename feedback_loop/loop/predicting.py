@@ -105,8 +105,10 @@ class Predicting(Labelling):
 
         return Client(self._deployments(), spool, self.clock, bits=self._bits, close=end)
 
-    def app(self, models: Sequence[str], serve: ServingSettings) -> serving.App:
+    def app(self, models: Sequence[str], serve: ServingSettings, figures: Path) -> serving.App:
         """The HTTP application for these models (`name` or `name@alias`), their versions loaded and watched.
+
+        `figures` is the folder in which the workers of one server share what they count.
 
         Its predictions are durable in a spool of this process, from where they are forwarded to the store.
         """
@@ -117,6 +119,8 @@ class Predicting(Labelling):
         guard = serving.Guard(partial(keys.valid_keys, self.store), is_needed=serving.needs_key(serve))
         endpoints.load()
         guard.refresh()
+        board = serving.Board(figures, endpoints.names)
+        board.open()
         spool = self._new_spool()
         events = EventIntake(
             self.store,
@@ -126,11 +130,17 @@ class Predicting(Labelling):
             self.settings.capture.pair_within,
         )
 
+        def show() -> None:
+            versions = endpoints.versions()
+            board.show_versions([(name, "champion", version) for name, version in versions.items() if version])
+
         def refresh() -> None:
+            show()
             guard.refresh()
             for name in endpoints.names:
                 events.sweep(name)
 
+        show()
         endpoints.watch(serve.poll_alias, refresh)
 
         def take(model: str, body: bytes, kind: str, on_error: str) -> dict[str, Any]:
@@ -140,11 +150,15 @@ class Predicting(Labelling):
             skipped = [asdict(problem) for problem in result.skipped]
             return asdict(result.counts) | ({"skipped": skipped} if skips else {})
 
+        def answered(model: str, rows: int, unsampled: int) -> None:
+            board.batch_done(rows)
+            spool.count(model, answered=rows, unsampled=unsampled)
+
         batcher = serving.Batcher(
             Recorder(spool, self._bits),
             self.clock,
             serve.threads,
-            answered=lambda model, rows, unsampled: spool.count(model, answered=rows, unsampled=unsampled),
+            answered=answered,
         )
         return serving.App(
             endpoints,
@@ -153,7 +167,8 @@ class Predicting(Labelling):
             take,
             events.take,
             forwarder=self._forwarder(spool),
-            metrics=serving.Metrics(spool, self.clock),
+            board=board,
+            metrics=serving.Metrics(board, spool, self.clock),
             spool_trouble=spool.trouble if any(map(self._must_log, found)) else lambda: None,
             most_bytes=serve.max_body_bytes,
         )

@@ -2,9 +2,21 @@
 
 from feedback_loop.serving.app import App
 from feedback_loop.serving.batcher import Batcher
+from feedback_loop.serving.board import Board, shared_folder
 from feedback_loop.serving.endpoints import Endpoints, Source
 from feedback_loop.serving.guard import Guard, needs_key
 from feedback_loop.serving.metrics import Metrics
 from feedback_loop.serving.server import run_server
 
-__all__ = ["App", "Batcher", "Endpoints", "Guard", "Metrics", "Source", "needs_key", "run_server"]
+__all__ = [
+    "App",
+    "Batcher",
+    "Board",
+    "Endpoints",
+    "Guard",
+    "Metrics",
+    "Source",
+    "needs_key",
+    "run_server",
+    "shared_folder",
+]

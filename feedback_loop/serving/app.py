@@ -18,6 +18,7 @@ from feedback_loop.capture import Forwarder, read_event
 from feedback_loop.errors import BadInput, FeedbackLoopError, NotFound, Refused, Unavailable
 from feedback_loop.schema.protocol import decode_request, encode_answer, encode_error
 from feedback_loop.serving.batcher import Batcher
+from feedback_loop.serving.board import ROUTES, Board
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import Denied, Guard
 from feedback_loop.serving.health import readiness
@@ -58,6 +59,7 @@ class App:
         take_half: TakeHalf,
         *,
         forwarder: Forwarder,
+        board: Board,
         metrics: Metrics,
         most_bytes: int,
         spool_trouble: Callable[[], str | None],
@@ -68,6 +70,7 @@ class App:
         self._take_outcomes = take_outcomes
         self._take_half = take_half
         self._forwarder = forwarder
+        self._board = board
         self._metrics = metrics
         self._most_bytes = most_bytes
         self._spool_trouble = spool_trouble
@@ -88,6 +91,7 @@ class App:
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """One request."""
         began = time.perf_counter()
+        self._board.request_began()
         try:
             status, body, headers = await self._respond(scope, protocol)
         except _Problem as problem:
@@ -114,7 +118,7 @@ class App:
             body = encode_error("INTERNAL_ERROR", f"It is in the server's log under {incident}.")
             status, headers = 500, [_JSON]
         protocol.response_bytes(status, headers, body)
-        self._metrics.observe(_route_name(scope.path), status, time.perf_counter() - began)
+        self._board.request_done(_route_name(scope.path), status, time.perf_counter() - began)
 
     async def _respond(self, scope: Any, protocol: Any) -> tuple[int, bytes, list[tuple[str, str]]]:
         if scope.path == READY:
@@ -217,10 +221,9 @@ _OUTCOME_FORMATS = {
 def _route_name(path: str) -> str:
     """What a request is counted under: few names, whatever callers ask for."""
     last = path.rpartition("/")[2]
-    return last if last in _ROUTES else "other"
+    return last if last in ROUTES else "other"
 
 
-_ROUTES = ("ping", "health", "ready", "version", "metrics", "invocations", "outcomes", "events")
 _SCOPES = {
     "invocations": Scope.PREDICT,
     "events": Scope.PREDICT,

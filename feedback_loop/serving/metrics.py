@@ -1,19 +1,28 @@
-"""What Prometheus reads of a server: requests, and the accounts of its spool."""
+"""What Prometheus reads of a server: requests, batches, versions, and the accounts of its spools; of all workers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from feedback_loop.capture import Spool
-from feedback_loop.capture.files import microseconds
+from feedback_loop.capture.files import SUFFIX, SpoolFile, microseconds
 from feedback_loop.clock import Clock
+from feedback_loop.errors import Unavailable
+from feedback_loop.serving.board import ROUTES, ROWS, SECONDS, STATUSES, Board, Figures, Places
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_log = structlog.get_logger(__name__)
 
 _MEANING = {
     "answered": "Rows whose answer was given out.",
@@ -24,56 +33,144 @@ _MEANING = {
 }
 
 
-class Metrics:
-    """One server's metrics, in a registry of their own. Thread-safe."""
+class Metrics(Collector):
+    """A server's metrics, collected when they are asked for. Thread-safe."""
 
-    def __init__(self, spool: Spool, clock: Clock) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_Accounts(spool, clock))
-        self._requests = Counter(
-            "feedback_loop_requests", "Requests by route and status.", ["route", "status"], registry=self._registry
-        )
-        self._seconds = Histogram(
-            "feedback_loop_request_seconds", "Time to the answer.", ["route"], registry=self._registry
-        )
-
-    def observe(self, route: str, status: int, seconds: float) -> None:
-        """Counts a request."""
-        self._requests.labels(route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+    def __init__(self, board: Board, spool: Spool, clock: Clock) -> None:
+        self._board = board
+        self._spool = spool
+        self._clock = clock
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""
-        return generate_latest(self._registry)
-
-
-class _Accounts(Collector):
-    def __init__(self, spool: Spool, clock: Clock) -> None:
-        self._spool = spool
-        self._clock = clock
+        registry = CollectorRegistry()
+        registry.register(self)
+        return generate_latest(registry)
 
     def describe(self) -> list[Metric]:
         """Nothing: else the registry would collect once to find out."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The accounts, read when they are asked for."""
-        counts, gauges = self._spool.counts(), self._spool.gauges()
+        """The figures of all workers, added up."""
+        workers = self._board.read_all()
+        total = [sum(numbers) for numbers in zip(*(each.numbers for each in workers), strict=True)]
+        if total:  # else this worker has not begun
+            yield from _requests(total)
+            yield _batches(total)
+            yield from _by_model(total, self._board.places)
+        yield from _now(workers)
+        yield from self._accounts([each.pid for each in workers if each.is_alive])
+
+    def _accounts(self, pids: Sequence[int]) -> Iterator[Metric]:
+        """What became of the rows, by the spools of the workers that live.
+
+        This worker's account is brought to its file first: what it tells here, the others must tell too.
+        """
+        rows, since = self._own()
+        for pid in pids:
+            for path in self._spool.folder.glob(f"*-{pid}-*{SUFFIX}") if pid != os.getpid() else ():
+                try:
+                    with SpoolFile.open(path) as file:
+                        accounts = file.accounts(self._clock())
+                except sqlite3.Error as error:  # its owner makes a new one, and says so in its log
+                    _log.warning("spool not read", path=path.name, cause=str(error))
+                    continue
+                for account in accounts:
+                    for name in (*_MEANING, "stored", "waiting"):
+                        rows.setdefault(name, Counter())[account.model] += getattr(account, name)
+                    if account.waiting_since is not None:
+                        since.append(microseconds(account.waiting_since))
         for name, meaning in _MEANING.items():
-            rows = {model: asdict(each)[name] for model, each in counts.items()}
-            yield _counter(name, meaning, rows)
-        yield _counter("stored", "Rows of this server's spool that are in the store.", gauges.stored)
-        waiting = GaugeMetricFamily("feedback_loop_rows_waiting", "Rows not in the store yet.", labels=["model"])
-        for model, count in gauges.waiting.items():
-            waiting.add_metric([model], count)
-        yield waiting
-        since = gauges.waiting_since
-        age = 0.0 if since is None else max(0.0, (microseconds(self._clock()) - since) / 1e6)
-        yield GaugeMetricFamily("feedback_loop_oldest_waiting_seconds", "Age of the first row that waits.", value=age)
+            yield _counter(f"rows_{name}", meaning, rows[name])
+        yield _counter("rows_stored", "Rows of this server's spools that are in the store.", rows["stored"])
+        yield _gauge(
+            "rows_waiting", "Rows not in the store yet.", ["model"], [((m,), n) for m, n in rows["waiting"].items()]
+        )
+        age = max(0.0, (microseconds(self._clock()) - min(since)) / 1e6) if since else 0.0
+        yield _gauge("oldest_waiting_seconds", "Age of the first row that waits.", [], [((), age)])
+
+    def _own(self) -> tuple[dict[str, Counter[str]], list[int]]:
+        self._spool.flush()
+        counts = self._spool.counts()
+        rows = {name: Counter({m: asdict(each)[name] for m, each in counts.items()}) for name in _MEANING}
+        try:
+            gauges = self._spool.gauges()
+        except Unavailable as error:  # the rest is told all the same: now it is wanted most
+            _log.warning("spool not read", cause=str(error))
+            return rows | {"stored": Counter(), "waiting": Counter()}, []
+        first = gauges.waiting_since
+        return rows | {"stored": Counter(gauges.stored), "waiting": Counter(gauges.waiting)}, [first] if first else []
 
 
-def _counter(name: str, meaning: str, rows: dict[str, int]) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"feedback_loop_rows_{name}", meaning, labels=["model"])
-    for model, count in rows.items():
+def _requests(total: Sequence[int]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "feedback_loop_requests", "Requests by route and status.", labels=["route", "status"]
+    )
+    errors = CounterMetricFamily(
+        "feedback_loop_errors", "Requests that failed, by whose fault it was.", labels=["route", "fault"]
+    )
+    times = HistogramMetricFamily("feedback_loop_request_seconds", "Time to the answer.", labels=["route"])
+    for number, route in enumerate(ROUTES):
+        counts = total[number * len(STATUSES) : (number + 1) * len(STATUSES)]
+        by_fault = {"caller": 0, "server": 0}
+        for status, count in zip(STATUSES, counts, strict=True):
+            if count:
+                requests.add_metric([route, str(status) if status else "other"], count)
+            if status >= 400:
+                by_fault["server" if status >= 500 else "caller"] += count
+        if any(counts):
+            for fault, count in by_fault.items():
+                errors.add_metric([route, fault], count)
+            first = Places.times + number * Places.per_time
+            buckets = total[first : first + len(SECONDS) + 1]
+            times.add_metric([route], _cumulated(SECONDS, buckets), total[first + len(SECONDS) + 1] / 1e9)
+    yield from (requests, errors, times)
+
+
+def _batches(total: Sequence[int]) -> Metric:
+    rows = HistogramMetricFamily("feedback_loop_batch_rows", "Rows that were scored together.")
+    buckets = total[Places.batches : Places.batches + len(ROWS) + 1]
+    rows.add_metric([], _cumulated(ROWS, buckets), total[Places.batches + len(ROWS) + 1])
+    return rows
+
+
+def _by_model(total: Sequence[int], places: Places) -> Iterator[Metric]:
+    swaps = dict(zip(places.models, total[places.swaps :], strict=False))
+    yield _counter("swaps", "Times that a worker has begun to answer with another version.", Counter(swaps))
+    dropped = dict(zip(places.models, total[places.dropped :], strict=False))
+    meaning = "Rows that shadows did not score, since they were too slow."
+    yield _counter("shadow_rows_dropped", meaning, Counter(dropped))
+
+
+def _now(workers: Sequence[Figures]) -> Iterator[Metric]:
+    alive = [each for each in workers if each.is_alive]
+    yield _gauge("workers", "Workers that answer.", [], [((), len(alive))])
+    flying = sum(each.numbers[Places.in_flight] for each in alive)
+    yield _gauge("requests_in_flight", "Requests that wait for their answer.", [], [((), flying)])
+    serving = Counter(version for each in alive for version in each.in_service)
+    meaning = "Workers in which the version is in service."
+    yield _gauge("version_in_service", meaning, ["model", "role", "version"], list(serving.items()))
+
+
+def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Buckets as Prometheus has them: how many are at most so large."""
+    buckets, below = [], 0
+    for bound, count in zip([*map(str, map(float, bounds)), "+Inf"], counts, strict=True):
+        below += count
+        buckets.append((bound, float(below)))
+    return buckets
+
+
+def _counter(name: str, meaning: str, values: Counter[str]) -> CounterMetricFamily:
+    family = CounterMetricFamily(f"feedback_loop_{name}", meaning, labels=["model"])
+    for model, count in values.items():
         family.add_metric([model], count)
+    return family
+
+
+def _gauge(name: str, meaning: str, labels: list[str], values: Sequence[tuple[Any, float]]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"feedback_loop_{name}", meaning, labels=labels)
+    for of, value in values:
+        family.add_metric(list(of), value)
     return family

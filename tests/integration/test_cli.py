@@ -246,7 +246,7 @@ def test_the_scheduler_runs_once_and_tells_each_job(run, plain, loop):
 
 
 def test_the_database_is_checked_and_upgraded(run, plain, loop, tmp_path):
-    assert plain("db", "check")[1]["revision"] == "0002"
+    assert plain("db", "check")[1]["revision"] == "0003"
     code, out, _ = run("db", "upgrade")
     assert (code, "0003 → 0003" in out) == (0, True)
     (tmp_path / "store.db").unlink()
