@@ -16,7 +16,8 @@ import structlog
 
 from feedback_loop.capture import Forwarder, read_event
 from feedback_loop.errors import BadInput, FeedbackLoopError, NotFound, Refused, Unavailable
-from feedback_loop.schema.protocol import decode_request, encode_answer, encode_error
+from feedback_loop.inference import Scorer
+from feedback_loop.schema.protocol import Decoder, WireError, encode_answer, encode_error, make_decoder, rows_table
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import ROUTES, Board
 from feedback_loop.serving.endpoints import Endpoints
@@ -74,6 +75,7 @@ class App:
         self._metrics = metrics
         self._most_bytes = most_bytes
         self._spool_trouble = spool_trouble
+        self._decoders: dict[str, tuple[Scorer, Decoder]] = {}
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once a worker is up."""
@@ -100,6 +102,8 @@ class App:
         except Denied as denied:
             status, body = denied.status, encode_error(denied.code, denied.message)
             headers = [_JSON, *denied.headers.items()]
+        except WireError as error:
+            status, body, headers = error.status, error.body(), [("content-type", error.content_type)]
         except BadInput as error:
             problems = [asdict(problem) for problem in error.problems]
             status, body, headers = 400, encode_error("BAD_REQUEST", str(error), problems), [_JSON]
@@ -176,16 +180,20 @@ class App:
         return _Problem(413, "REQUEST_LIMIT_EXCEEDED", message)
 
     async def _invoke(self, model: str | None, scope: Any, body: bytes) -> bytes:
-        content_type = scope.headers.get("content-type") or ""
-        if content_type.partition(";")[0].strip().lower() not in ("application/json", "text/csv"):
-            message = f"The content type {content_type!r} is not taken. Send application/json or text/csv."
-            raise _Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
         scorer = self._endpoints.scorer(model)
-        decoded = decode_request(body, content_type, scorer.contract)
-        rows = scorer.rows_of(decoded.columns, text=decoded.is_text)
-        answer = self._batcher.submit(scorer, rows, scope.headers.get("x-request-id"))
+        rows = self._decoder(scorer).decode(body, scope.headers.get("content-type") or "", scope.headers.get)
+        table = rows_table(scorer.contract, [rows])
+        answer = self._batcher.submit(scorer, table, scope.headers.get("x-request-id"))
         answered = await asyncio.wrap_future(answer)
         return encode_answer(answered.answers, answered.ids, answered.version)
+
+    def _decoder(self, scorer: Scorer) -> Decoder:
+        """A version's decoder, made when it is first asked for."""
+        made = self._decoders.get(scorer.contract.model)
+        if made is None or made[0] is not scorer:
+            made = scorer, make_decoder(scorer.contract, scorer.loaded.signature)
+            self._decoders[scorer.contract.model] = made
+        return made[1]
 
     async def _tell_metrics(self, model: str | None, scope: Any, body: bytes) -> bytes:
         del model, scope, body

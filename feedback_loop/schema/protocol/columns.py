@@ -1,9 +1,13 @@
-"""MLflow's scoring protocol: request bodies into columns, answers into JSON. No pandas on the way."""
+"""Bodies of MLflow's protocol read generously: for what others' servers have answered already.
+
+Our own server reads as MLflow does (`make_decoder`). What is captured beside another server was accepted there, by
+rules that are not known here: rows without names are taken in the signature's order.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -59,17 +63,6 @@ def decode_request(body: bytes, content_type: str, contract: Contract) -> Decode
     if decoded.prediction_ids is not None:
         columns["prediction_id"] = decoded.prediction_ids
     return Decoded(columns)
-
-
-def encode_answer(answers: Sequence[Any], ids: Sequence[str], version: str) -> bytes:
-    """The answer's body: MLflow's `predictions`, and beside them the ids and the version that answered."""
-    return msgspec.json.encode({"predictions": answers, "prediction_ids": ids, "model_version": version})
-
-
-def encode_error(code: str, message: str, problems: Sequence[Mapping[str, object]] = ()) -> bytes:
-    """An error's body, as MLflow words it; `problems` names rows and fields."""
-    body: dict[str, object] = {"error_code": code, "message": message}
-    return msgspec.json.encode(body | ({"problems": problems} if problems else {}))
 
 
 def _columns(body: _Body, contract: Contract) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+"""MLflow's scoring protocol in JSON, by MLflow's own rules (3.17): the way of everything that is not plain.
+
+What is usual takes `decoder`'s fast way and gives the same; here the rules stand one by one, as
+`mlflow.pyfunc.scoring_server`, `mlflow.utils.proto_json_utils` and `mlflow.models.utils` have them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from feedback_loop.errors import Problem
+from feedback_loop.schema.protocol.arrays import read_arrays, read_tensor
+from feedback_loop.schema.protocol.frame import Frame, RepeatedError, Signature, missing_inputs
+from feedback_loop.schema.protocol.frames import converted_frame, read_records, read_split
+from feedback_loop.schema.protocol.values import ModelRefusesError
+from feedback_loop.schema.protocol.wire import bad_request, invalid_input, not_enforced, refused_by_model
+
+RECORDS, SPLIT, INSTANCES, INPUTS = "dataframe_records", "dataframe_split", "instances", "inputs"
+FORMATS = (RECORDS, SPLIT, INSTANCES, INPUTS)
+"""The top-level names, exactly one of which a JSON body has."""
+
+CHAT = ("messages", "prompt", "input")
+"""Top-level names that make a body one for a language model, whatever else is in it."""
+
+MOST_ECHOED = 2000
+"""So much of a body that is no JSON is shown to its sender."""
+
+_EXPECTED = (
+    "The input must be a JSON dictionary with exactly one of the input fields {'dataframe_records', "
+    "'dataframe_split', 'instances', 'inputs'}"
+)
+CHANGED = (
+    "IMPORTANT: The MLflow Model scoring protocol has changed in MLflow version 2.0. If you are seeing this "
+    "error, you are likely using an outdated scoring request format. To resolve the error, either update your "
+    "request format or adjust your MLflow Model's requirements file to specify an older version of MLflow (for"
+    " example, change the 'mlflow' requirement specifier to 'mlflow==1.30.0'). If you are making a request "
+    "using the MLflow client (e.g. via `mlflow.pyfunc.spark_udf()`), upgrade your MLflow client to a version "
+    ">= 2.0 in order to use the new request format. For more information about the updated MLflow Model "
+    "scoring protocol in MLflow 2.0, see https://mlflow.org/docs/latest/models.html#deploy-mlflow-models."
+)
+
+
+def read_body(body: bytes) -> dict[str, Any]:
+    """The body's object; raises WireError."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise invalid_input(_no_json(body, error)) from error
+    if isinstance(content, dict):
+        return content
+    if isinstance(content, list):
+        raise invalid_input(f"{_EXPECTED}. Received a list.")
+    raise invalid_input(f"{_EXPECTED}. Received unexpected input type '{type(content)}.")
+
+
+def read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[str] = ()) -> Frame:
+    """The features (and the caller's `own` columns, unconverted) of a body's object; raises WireError.
+
+    The columns of features are in their types. An optional feature that is not given is not there.
+    """
+    try:
+        return _read_rows(content, signature, own)
+    except RepeatedError as error:
+        problem = Problem(-1, str(error.name), "is there twice")
+        raise not_enforced(signature.text, "'DataFrame' object has no attribute 'dtype'", problem) from error
+    except ModelRefusesError:
+        raise refused_by_model("a text column holds a list or an object") from None
+    except RecursionError as error:
+        raise invalid_input(f"{error}") from error
+
+
+def _no_json(body: bytes, error: Exception) -> str:
+    shown = body if len(body) <= MOST_ECHOED else body[:MOST_ECHOED] + b"..."
+    said = repr(error)
+    if isinstance(error, UnicodeDecodeError):  # its own repr holds the whole body once more
+        place = f"{error.start}, {error.end}, {error.reason!r}"
+        said = f"UnicodeDecodeError({error.encoding!r}, {shown!r}, {place})"
+    return f"Ensure that input is a valid JSON formatted string. Error: '{said}'\nInput: \n{shown!r}\n"
+
+
+def _read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[str]) -> Frame:
+    if any(name in content for name in CHAT):
+        raise missing_inputs(signature, signature.names, [name for name in content if name != "params"])
+    given = [name for name in content if name in FORMATS]
+    if len(given) != 1:
+        raise bad_request(f"{_EXPECTED}. Received dictionary with input fields: {given}. {CHANGED}")
+    data = content[given[0]]
+    if given[0] in (RECORDS, SPLIT):
+        frame = read_records(data) if given[0] == RECORDS else read_split(data)
+        return converted_frame(frame, signature, own)
+    if signature.width is not None:
+        return read_tensor(data, signature)
+    return read_arrays(data, signature, own, by_row=given[0] == INSTANCES)

@@ -1,0 +1,247 @@
+"""Values of a request in the types of a column: what MLflow converts is converted, and refused in its words.
+
+MLflow hands `dataframe_split`, `dataframe_records` and CSV to pandas (`as_pandas`) and the rest to NumPy
+(`as_numpy`): the two convert alike, but not quite, and word their refusals in their own way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from feedback_loop.clock import EPOCH
+from feedback_loop.errors import BadInput, Problem
+from feedback_loop.schema.contract import Column, ColumnType
+
+Array = npt.NDArray[Any]
+
+DTYPES = {
+    ColumnType.BOOLEAN: np.dtype(bool),
+    ColumnType.INTEGER: np.dtype(np.int32),
+    ColumnType.LONG: np.dtype(np.int64),
+    ColumnType.FLOAT: np.dtype(np.float32),
+    ColumnType.DOUBLE: np.dtype(np.float64),
+    ColumnType.STRING: np.dtype(str),
+    ColumnType.DATETIME: np.dtype("datetime64[ns]"),
+}
+INTEGERS = {ColumnType.INTEGER: 2**31, ColumnType.LONG: 2**63}
+"""The integer types, and how far from zero their values may be."""
+
+PANDAS_NAMES = {kind: dtype.name for kind, dtype in DTYPES.items()} | {ColumnType.STRING: "object"}
+"""What MLflow calls a type in its messages: the name of the pandas type."""
+
+REFUSALS = (ValueError, TypeError, OverflowError, RecursionError, AttributeError)
+"""What a conversion raises of a value that it does not take."""
+
+_NOT_FINITE = (
+    "Cannot convert non-finite values (NA or inf) to integer.Replace or remove non-finite values or cast to an "
+    "integer typethat supports these values (e.g. 'Int64')"
+)
+_DATE = "Unknown datetime string format, unable to parse: {}"
+
+
+class IntCastingNaNError(ValueError):
+    """pandas' error of that name, which MLflow's messages show."""
+
+
+class DateParseError(ValueError):
+    """pandas' error of that name, which MLflow's messages show."""
+
+
+class ModelRefusesError(Exception):
+    """Values that MLflow passes on to the model as they are, and that no column of a model holds."""
+
+
+def as_pandas(values: Sequence[Any], kind: ColumnType, *, required: bool = True) -> list[Any]:
+    """A column as pandas' `astype` makes it; raises what pandas would, or ModelRefusesError."""
+    if kind is ColumnType.STRING:
+        return [_text(value) for value in values]
+    if kind is ColumnType.DATETIME:
+        return [_moment(value) for value in values]
+    if kind is ColumnType.BOOLEAN:
+        return [None if not required and is_missing(value) else bool(value) for value in values]
+    if kind in INTEGERS:
+        return _integers(values, INTEGERS[kind])
+    return _floats(_plain_array(values), DTYPES[kind])
+
+
+def as_numpy(value: Any, kind: ColumnType) -> Any:
+    """An array (or, of what is no list, one NumPy value) as `numpy.array` makes it; raises what NumPy would.
+
+    Text and moments stay Python's, with None for what is missing.
+    """
+    if kind in (ColumnType.STRING, ColumnType.DATETIME):
+        return _objects(value, _text_of if kind is ColumnType.STRING else _numpy_moment)
+    with np.errstate(over="ignore"):  # beyond a float's range is infinity, as for MLflow
+        if isinstance(value, list):
+            return np.array(value, DTYPES[kind])
+        return np.array([value], DTYPES[kind])[0]
+
+
+def parse_text(text: str, kind: ColumnType) -> Any:
+    """One value from its text (a header's); None where it is empty. Raises ValueError."""
+    if kind is ColumnType.STRING:
+        return text
+    stripped = text.strip()
+    if not stripped:
+        return None
+    if kind is ColumnType.BOOLEAN:
+        return _BOOLEANS[stripped.lower()] if stripped.lower() in _BOOLEANS else _raise(f"{text!r} is no boolean")
+    return as_pandas([stripped], kind)[0]
+
+
+def key_values(column: Column, values: Sequence[Any]) -> list[Any]:
+    """A key column that is no feature: JSON's values in its type; raises BadInput with the rows that do not fit."""
+    problems, found = [], []
+    for row, value in enumerate(values):
+        try:
+            found.append(_key_value(value, column.type))
+        except REFUSALS:
+            problems.append(Problem(row, column.name, f"{value!r} does not fit the type {column.type}"))
+    if problems:
+        raise BadInput(problems)
+    return found
+
+
+def is_missing(value: Any) -> bool:
+    """Whether it is None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+_BOOLEANS = {"true": True, "false": False}
+
+
+def _raise(message: str) -> Any:
+    raise ValueError(message)
+
+
+def _key_value(value: Any, kind: ColumnType) -> Any:
+    if is_missing(value):
+        return None
+    if kind.is_numeric:
+        return _key_number(value, kind)
+    if kind is ColumnType.DATETIME:
+        return _moment(value) if isinstance(value, str | datetime) else _raise("no moment")
+    return value if isinstance(value, str if kind is ColumnType.STRING else bool) else _raise(f"no {kind}")
+
+
+def _key_number(value: Any, kind: ColumnType) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("no number")
+    if kind not in INTEGERS:
+        return float(value)
+    if value != int(value) or not -INTEGERS[kind] <= value < INTEGERS[kind]:
+        raise ValueError("no such integer")
+    return int(value)
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if is_missing(value):
+        return None
+    if isinstance(value, list | dict):
+        raise ModelRefusesError
+    return str(value)
+
+
+def _text_of(value: Any) -> str | None:
+    return None if is_missing(value) else str(value)
+
+
+def _plain_array(values: Sequence[Any]) -> Array:
+    """The array that pandas infers: of one number type where all are of it, of objects else."""
+    kinds = {type(value) for value in values if not is_missing(value)}
+    if kinds <= {int, float} and kinds:
+        missing = any(map(is_missing, values))
+        try:
+            return np.array(values, np.float64 if missing or float in kinds else np.int64)
+        except OverflowError:
+            pass
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _floats(array: Array, dtype: np.dtype[Any]) -> list[Any]:
+    with np.errstate(over="ignore"):
+        found: list[Any] = array.astype(dtype).tolist()
+    return found
+
+
+def _integers(values: Sequence[Any], bound: int) -> list[Any]:
+    array = _plain_array(values)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise IntCastingNaNError(_NOT_FINITE)
+        found = [int(value) for value in array.tolist()]
+    elif array.dtype.kind == "i":
+        found = array.tolist()
+    else:
+        found = [int(value) for value in values]
+    for value in found:
+        if not -bound <= value < bound:
+            raise OverflowError(
+                "Python int too large to convert to C long"
+                if bound == INTEGERS[ColumnType.LONG]
+                else f"Python integer {value} out of bounds for int32"
+            )
+    return found
+
+
+def _objects(value: Any, convert: Any) -> Any:
+    if not isinstance(value, list):
+        return convert(value)
+    if any(isinstance(each, list) for each in value):
+        return np.array(value)  # its shape is what is wrong with it
+    array = np.empty(len(value), object)
+    array[:] = [convert(each) for each in value]
+    return array
+
+
+def _moment(value: Any) -> datetime | None:
+    """As pandas' `to_datetime`, of ISO 8601 and of nanoseconds since 1970; without a zone it is UTC."""
+    if is_missing(value) or value == "":
+        return None
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, bool):
+        raise TypeError("<class 'bool'> is not convertible to datetime")
+    if isinstance(value, int | float):
+        return EPOCH + timedelta(microseconds=int(value) // 1000)
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value)} is not convertible to datetime")
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        try:
+            return _of_numpy(np.datetime64(value.strip(), "ns"))
+        except ValueError:
+            raise DateParseError(_DATE.format(value)) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _numpy_moment(value: Any) -> datetime | None:
+    """As NumPy's `datetime64`: ISO 8601 and nanoseconds since 1970."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return _of_numpy(np.datetime64(value, "ns"))
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if is_missing(value):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return EPOCH + timedelta(microseconds=value // 1000)
+    raise ValueError("Could not convert object to NumPy datetime")
+
+
+def _of_numpy(moment: np.datetime64) -> datetime | None:
+    if np.isnat(moment):
+        return None
+    return EPOCH + timedelta(microseconds=int(moment.astype("datetime64[us]").astype(np.int64)))
