@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ class BadInput(FeedbackLoopError):
         super().__init__(f"{shown}{more}.", cure=cure)
 
     @classmethod
-    def of(cls, field: str, cause: str, *, row: int = -1, cure: str = "") -> BadInput:
+    def of(cls, field: str, cause: str, *, row: int = -1, cure: str = "") -> Self:
         """One problem as an error."""
         return cls([Problem(row, field, cause)], cure=cure)
 
@@ -75,6 +75,10 @@ class BadInput(FeedbackLoopError):
         """The same about rows that come so many later: those of a part, counted from the whole's first."""
         moved = [Problem(each.row + rows if each.row >= 0 else -1, each.field, each.cause) for each in self.problems]
         return BadInput(moved, cure=self.cure or cure, total=self.total)
+
+
+class ModelRefused(BadInput):
+    """Rows that fit a model's signature, and that the model itself raised an error for."""
 
 
 class NotFound(FeedbackLoopError):

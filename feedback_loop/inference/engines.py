@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from feedback_loop.errors import BadInput
+from feedback_loop.errors import ModelRefused
 from feedback_loop.schema import Column, Contract, Task, array_of, arrow_type
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _asked(predict: Callable[[Any], Any], inputs: Any) -> Any:
     try:
         return predict(inputs)
     except Exception as error:
-        raise BadInput.of("", f"the model refused these rows: {type(error).__name__}: {error}") from error
+        raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {error}") from error
 
 
 def _probability_columns(contract: Contract, probabilities: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:

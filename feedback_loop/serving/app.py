@@ -15,9 +15,17 @@ import msgspec
 import structlog
 
 from feedback_loop.capture import Forwarder, read_event
-from feedback_loop.errors import BadInput, FeedbackLoopError, NotFound, Refused, Unavailable
+from feedback_loop.errors import BadInput, FeedbackLoopError, ModelRefused, NotFound, Refused, Unavailable
 from feedback_loop.inference import Scorer
-from feedback_loop.schema.protocol import Decoder, WireError, encode_answer, encode_error, make_decoder, rows_table
+from feedback_loop.schema.protocol import (
+    Decoder,
+    WireError,
+    encode_answer,
+    encode_error,
+    make_decoder,
+    refused_by_model,
+    rows_table,
+)
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import ROUTES, Board
 from feedback_loop.serving.endpoints import Endpoints
@@ -104,6 +112,8 @@ class App:
             headers = [_JSON, *denied.headers.items()]
         except WireError as error:
             status, body, headers = error.status, error.body(), [("content-type", error.content_type)]
+        except ModelRefused as error:
+            status, body, headers = 400, refused_by_model(str(error)).body(), [_JSON]
         except BadInput as error:
             problems = [asdict(problem) for problem in error.problems]
             status, body, headers = 400, encode_error("BAD_REQUEST", str(error), problems), [_JSON]
@@ -131,7 +141,7 @@ class App:
             return ready.status, ready.body, [_JSON]
         handler, model = self._route(scope.method, scope.path)
         if handler is None:
-            plain = f"{package_version('mlflow')}\n" if scope.path == "/version" else "\n"
+            plain = package_version("mlflow") if scope.path == "/version" else "\n"
             return 200, plain.encode(), [("content-type", "text/plain")]
         self._guard.admits(scope.headers.get("authorization"), _SCOPES[_route_name(scope.path)])
         body = await self._read(scope, protocol)

@@ -2,11 +2,9 @@ import json
 
 import pytest
 
-from feedback_loop.config import ServingSettings
 from feedback_loop.errors import BadInput
 from feedback_loop.schema import as_table
 from feedback_loop.schema.protocol import decode_request, encode_answer, encode_error
-from feedback_loop.serving.server import needs_key
 from tests.builders import binary_contract
 
 CONTRACT = binary_contract()
@@ -76,20 +74,3 @@ def test_an_answer_holds_mlflows_predictions_and_the_ids_beside_them():
 
 def test_an_error_is_worded_as_mlflow_does():
     assert json.loads(encode_error("BAD_REQUEST", "no")) == {"error_code": "BAD_REQUEST", "message": "no"}
-
-
-@pytest.mark.parametrize(
-    ("host", "require", "needed"),
-    [
-        ("127.0.0.1", "auto", False),
-        ("::1", "auto", False),
-        ("localhost", "auto", False),
-        ("0.0.0.0", "auto", True),  # noqa: S104
-        ("10.0.0.1", "auto", True),
-        ("models.example", "auto", True),
-        ("127.0.0.1", "always", True),
-        ("0.0.0.0", "never", False),  # noqa: S104
-    ],
-)
-def test_a_key_is_needed_where_others_can_reach_the_server(host, require, needed):
-    assert needs_key(ServingSettings(host=host, require_key=require)) is needed

@@ -26,6 +26,7 @@ from feedback_loop.schema.protocol.values import (
     Array,
     ModelRefusesError,
     as_numpy,
+    is_missing,
 )
 from feedback_loop.schema.protocol.wire import WireError, invalid_input, not_enforced
 
@@ -37,6 +38,7 @@ _NO_TENSOR = (
     "This model contains a tensor-based model signature with no input names, which suggests a numpy array input or a "
     "pandas dataframe input with proper column values, but an input of type {} was found."
 )
+_INCOMPATIBLE = "Incompatible input types for column {}. Can not safely convert {} to {}."
 _HINT = (
     " Hint: the type mismatch is likely caused by missing values. Integer columns in python can not represent "
     "missing values and are therefore encoded as floats. The best way to avoid this problem is to infer the "
@@ -71,18 +73,14 @@ def _whole(data: Any, signature: Signature) -> WireError:
     if isinstance(data, list):
         array = np.asarray(_convert(data, first))
         width = array.shape[1] if array.ndim > 1 else 1
-        return missing_inputs(signature, _required(signature), list(range(width)) if array.size else [])
+        return missing_inputs(signature, signature.required, list(range(width)) if array.size else [])
     try:
         _convert(data, first)
     except WireError:
         spec = f"{first.name!r}: {first.type} ({'required' if first.required else 'optional'})"
         said = f"Failed to convert data `{data}` to type `{spec}` defined in the model signature."
         return invalid_input(said)
-    return missing_inputs(signature, _required(signature), [0])
-
-
-def _required(signature: Signature) -> list[str]:
-    return [column.name for column in signature.features if column.required]
+    return missing_inputs(signature, signature.required, [0])
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def _instances(data: Any, signature: Signature, own: Sequence[str]) -> _Given:
             raise invalid_input(f"Ensure that the input is a valid JSON-formatted string.\nError: {said}")
         for name, value in row.items():
             lists.setdefault(name, []).append(value if name in own else _convert(value, known.get(name)))
-    lengths = {len(lists[name]) for name in _required(signature) if name in lists}
+    lengths = {len(lists[name]) for name in signature.required if name in lists}
     if len(lengths) > 1:
         raise invalid_input("The length of values for each input/column name are not the same")
     for name in own:  # ours, which not every row need have
@@ -156,8 +154,11 @@ def _enforced(given: _Given, own: Sequence[str]) -> Frame:
         single = not (isinstance(values, np.ndarray) and values.ndim)
         found[name] = [_plain(values)] * count if single else [_plain(value) for value in values.tolist()]
     for column in signature.features:
-        if column.name in found:
-            _enforce(found[column.name], column, signature)
+        if column.name not in found:
+            continue
+        _enforce(found[column.name], column, signature)
+        if column.type in (ColumnType.STRING, ColumnType.DATETIME):  # an absent one is NaN still
+            found[column.name] = [None if is_missing(value) else value for value in found[column.name]]
     return Frame(found, count)
 
 
@@ -169,10 +170,12 @@ def _enforce(values: Sequence[Any], column: Column, signature: Signature) -> Non
     if any(isinstance(value, list) for value in values):
         if column.type in (ColumnType.STRING, ColumnType.BOOLEAN):
             raise ModelRefusesError
-        raise not_enforced(signature.text, _NOT_A_LIST, Problem(-1, column.name, "holds a list"))
+        cause = _NOT_A_LIST
+        if column.type in INTEGERS:
+            cause = _INCOMPATIBLE.format(column.name, "object", PANDAS_NAMES[column.type])
+        raise not_enforced(signature.text, cause, Problem(-1, column.name, "holds a list"))
     if column.type in INTEGERS and any(isinstance(value, float) for value in values):
-        said = f"Incompatible input types for column {column.name}. Can not safely convert float64 to "
-        cause = f"{said}{PANDAS_NAMES[column.type]}.{_HINT}"
+        cause = _INCOMPATIBLE.format(column.name, "float64", PANDAS_NAMES[column.type]) + _HINT
         raise not_enforced(signature.text, cause, Problem(-1, column.name, "has no value in some rows"))
 
 

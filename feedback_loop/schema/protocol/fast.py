@@ -103,6 +103,8 @@ class FastDecoder:
         if (records is UNSET) + (split is UNSET) + (instances is UNSET) + (inputs is UNSET) != 3:
             raise _Unusual
         if records is not UNSET:
+            if self._is_tensor:  # its columns have no names: they count in the order in which records have them
+                raise _Unusual
             return self._of_records(records, self._uncertain)
         if split is not UNSET:
             return self._of_split(split)

@@ -29,6 +29,11 @@ class Signature:
         """The features' names."""
         return [column.name for column in self.features]
 
+    @property
+    def required(self) -> list[str]:
+        """The names of the features that must be given."""
+        return [column.name for column in self.features if column.required]
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -48,7 +53,7 @@ class RepeatedError(Exception):
 
 def refuse_missing(signature: Signature, given: Mapping[Any, Any], own: Sequence[str]) -> None:
     """Raises WireError where a required feature is not among the columns that are given."""
-    missing = [column.name for column in signature.features if column.required and column.name not in given]
+    missing = [name for name in signature.required if name not in given]
     if missing:
         known = {*signature.names, *own}
         raise missing_inputs(signature, missing, [name for name in given if name not in known])

@@ -82,7 +82,7 @@ def _no_json(body: bytes, error: Exception) -> str:
 
 def _read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[str]) -> Frame:
     if any(name in content for name in CHAT):
-        raise missing_inputs(signature, signature.names, [name for name in content if name != "params"])
+        raise missing_inputs(signature, signature.required, list(content))
     given = [name for name in content if name in FORMATS]
     if len(given) != 1:
         raise bad_request(f"{_EXPECTED}. Received dictionary with input fields: {given}. {CHANGED}")
