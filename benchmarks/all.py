@@ -14,8 +14,18 @@ from pathlib import Path
 
 from benchmarks.lines import Line, figure
 
-NAMES = ("startup", "log", "join", "alarms", "batch", "loop")
-PACKAGES = ("mlflow", "scikit-learn", "evidently", "sqlalchemy", "pyarrow", "pandas", "numpy")
+NAMES = ("startup", "log", "join", "alarms", "batch", "serving", "loop")
+PACKAGES = (
+    "mlflow",
+    "scikit-learn",
+    "evidently",
+    "sqlalchemy",
+    "pyarrow",
+    "pandas",
+    "numpy",
+    "granian",
+    "onnxruntime",
+)
 TARGET = Path(__file__).parent.parent / "docs" / "figures.md"
 
 HEAD = """# Figures

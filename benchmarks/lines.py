@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 
@@ -29,13 +29,23 @@ Benchmark = Callable[[bool], Iterator[Line]]
 
 def run(benchmark: Benchmark, description: str | None) -> None:
     """The command line of one benchmark."""
+    options = command_line(description).parse_args()
+    show(benchmark(options.quick), as_json=options.json)
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """The options that all benchmarks have; one may add its own."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--quick", action="store_true", help="the same lines within 60 s, from smaller work")
-    options = parser.parse_args()
-    for line in benchmark(options.quick):
+    return parser
+
+
+def show(lines: Iterable[Line], *, as_json: bool) -> None:
+    """Prints lines as they come."""
+    for line in lines:
         plain = {name: value for name, value in asdict(line).items() if value is not None}
-        print(json.dumps(plain) if options.json else words(line), flush=True)
+        print(json.dumps(plain) if as_json else words(line), flush=True)
 
 
 def words(line: Line) -> str:
