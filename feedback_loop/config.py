@@ -67,6 +67,18 @@ class ServingSettings(_Section):
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
     threads: Annotated[int, Field(gt=0)] = 1
     cache: str = "models"  # versions that were made ready to answer, and what the workers count
+    tls_certificate: str = ""  # PEM files; empty: no TLS
+    tls_key: str = ""
+    header_timeout: Duration = timedelta(seconds=10)  # a connection that has sent no whole head by then is closed
+    max_connections: Annotated[int, Field(gt=0)] = 1024  # of each worker, idle ones too; others wait in the backlog
+    backlog: Annotated[int, Field(ge=128)] = 1024  # connections that the system holds until a worker takes them
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> ServingSettings:
+        """A certificate is of no use without its key."""
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key: give both, or neither")
+        return self
 
 
 class AlertSettings(_Section):

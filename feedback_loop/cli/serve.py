@@ -26,15 +26,20 @@ def serve(
 ) -> None:
     """Answers predictions over HTTP (MLflow's scoring protocol), each one durable before its answer."""
     from feedback_loop.config import load_settings
-    from feedback_loop.serving import run_server, shared_folder
+    from feedback_loop.serving import Certificate, run_server, shared_folder
 
     loaded = load_settings(config)
     settings = loaded.serving
     given = {"host": host, "port": port}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value is not None})
-    typer.echo(f"Serving {', '.join(models)} at http://{settings.host}:{settings.port} (Ctrl-C ends it).", err=True)
+    certificate = None
+    if settings.tls_certificate:
+        certificate = Certificate(loaded.path(settings.tls_certificate), loaded.path(settings.tls_key))
+    address = f"{'https' if certificate else 'http'}://{settings.host}:{settings.port}"
+    typer.echo(f"Serving {', '.join(models)} at {address} (Ctrl-C ends it).", err=True)
     with shared_folder(loaded.path(settings.cache)) as figures:
-        run_server(partial(_load, config, models, clock_start, settings.host, settings.port, figures), settings)
+        load = partial(_load, config, models, clock_start, settings.host, settings.port, figures)
+        run_server(load, settings, certificate)
 
 
 def _load(

@@ -1,0 +1,176 @@
+"""What callers may do with a connection: TLS, slow ones, ones that send too much."""
+
+import datetime as dt
+import http.client
+import ipaddress
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, closing
+from datetime import UTC
+
+import pytest
+
+from feedback_loop.clock import ManualClock
+from tests.builders import churn_loop
+from tests.integration.processes import call, free_port, running, server, wait_until
+
+RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
+BODY = {"dataframe_records": [RECORD]}
+
+
+@pytest.fixture(scope="module")
+def home(empty_mlflow, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("connections")
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    churn_loop(folder, ManualClock(dt.datetime.now(UTC))).close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def port(home):
+    """A server that waits a second for a request's head, and has room for sixteen connections."""
+    settings = {"FEEDBACK_LOOP_SERVING__HEADER_TIMEOUT": "1s", "FEEDBACK_LOOP_SERVING__MAX_CONNECTIONS": "16"}
+    with server(home / "feedback_loop.toml", log=home / "server.log", **settings) as (port, _):
+        yield port
+
+
+def certify(folder, name="server"):
+    """A self-signed certificate for 127.0.0.1, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    certificate, private = folder / f"{name}.pem", folder / f"{name}.key"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    private.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
+    return certificate, private
+
+
+def call_securely(port, certificate, body):
+    context = ssl.create_default_context(cafile=str(certificate))
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)) as connection:
+        connection.request("POST", "/invocations", json.dumps(body), {"content-type": "application/json"})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read()), connection.sock.version()
+
+
+def serve(home, port, certificate, key):
+    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--config", str(home / "feedback_loop.toml")]
+    settings = {
+        "FEEDBACK_LOOP_SERVING__TLS_CERTIFICATE": str(certificate),
+        "FEEDBACK_LOOP_SERVING__TLS_KEY": str(key),
+    }
+    return [*command, "--port", str(port)], settings
+
+
+def test_callers_speak_tls_to_a_server_with_a_certificate(home, tmp_path):
+    certificate, key = certify(tmp_path)
+    port, log = free_port(), tmp_path / "server.log"
+    command, settings = serve(home, port, certificate, key)
+    with running(command, log, **settings) as process:
+        status, answer, spoken = wait_until(lambda: call_securely(port, certificate, BODY), process, log)
+        assert (status, answer["model_version"], spoken) == (200, "1", "TLSv1.3")
+        with pytest.raises((OSError, http.client.HTTPException)):
+            call(port, "GET", "/ping")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            call_securely(port, certify(tmp_path, "other")[0], BODY)
+    assert f"https://127.0.0.1:{port}" in log.read_text()
+
+
+@pytest.mark.parametrize("wrong", ["missing", "no PEM", "another's key"])
+def test_a_wrong_certificate_is_one_line_that_says_so(home, tmp_path, wrong):
+    certificate, key = certify(tmp_path)
+    if wrong == "missing":
+        key.unlink()
+    elif wrong == "no PEM":
+        certificate.write_text("certainly")
+    else:
+        key = certify(tmp_path, "other")[1]
+    command, settings = serve(home, free_port(), certificate, key)
+    done = subprocess.run(
+        command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Serving")]
+    assert len(said) == 1
+    assert str(key if wrong == "missing" else certificate) in said[0]
+
+
+def test_connections_that_send_no_whole_head_are_closed_and_make_room_for_others(port):
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(16)]
+        for connection in slow[:10]:
+            connection.sendall(b"POST /invocations HTTP/1.1\r\nhost: a\r\nx-slow: ")
+        began = time.monotonic()
+        assert call(port, "POST", "/invocations", BODY)[0] == 200
+        assert time.monotonic() - began < 15
+        for connection in slow:
+            assert ends(connection)
+    assert call(port, "POST", "/invocations", BODY)[0] == 200
+
+
+def test_a_head_that_comes_drop_by_drop_is_cut_off(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+        connection.sendall(b"GET /ping HTTP/1.1\r\nhost: a\r\nx: ")
+        began = time.monotonic()
+        while time.monotonic() - began < 20 and not is_closed(connection):
+            time.sleep(0.1)
+        assert 0.9 < time.monotonic() - began < 15
+
+
+def is_closed(connection):
+    """Whether the server has closed it by now, found out by sending some more of the head."""
+    try:
+        connection.sendall(b"a")
+        connection.setblocking(False)
+        return connection.recv(4096, socket.MSG_PEEK) is not None
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(15)
+
+
+def ends(connection):
+    """Whether the server has closed it (an error's answer may come first)."""
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionResetError:
+        return True
+    return True
+
+
+def test_a_head_that_is_too_long_is_refused(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+        try:
+            connection.sendall(b"GET /ping HTTP/1.1\r\nhost: a\r\n" + b"x: " + b"a" * 200_000 + b"\r\n\r\n")
+            answer = connection.recv(4096)
+        except (ConnectionResetError, BrokenPipeError):
+            answer = b""
+    assert answer == b"" or b" 431 " in answer.splitlines()[0]
+    assert call(port, "GET", "/ping")[0] == 200
