@@ -55,6 +55,8 @@ class RegistrySettings(_Section):
     registry_uri: str = ""  # empty: the same as tracking_uri
     artifact_root: str = "mlartifacts"  # used where tracking_uri is a database, not a server
     experiment: str = "feedback-loop"
+    # Whether what lies there may be executed as code (pickles, code beside models); None: unless it is remote.
+    trusted: bool | None = None
 
 
 class ServingSettings(_Section):
@@ -66,6 +68,7 @@ class ServingSettings(_Section):
     require_key: Literal["auto", "always", "never"] = "auto"
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
     threads: Annotated[int, Field(gt=0)] = 1
+    providers: tuple[str, ...] = ("CPU",)  # what ONNX Runtime computes on, the preferred first
     cache: str = "models"  # versions that were made ready to answer, and what the workers count
     tls_certificate: str = ""  # PEM files; empty: no TLS
     tls_key: str = ""
@@ -178,6 +181,17 @@ class LogSettings(_Section):
     retention: OptionalDuration = None
 
 
+class InferenceSettings(_Section):
+    """What a version is scored by. `auto` takes ONNX where it answers within `tolerance` of the model itself.
+
+    `providers` (CPU, CUDA, TensorRT, OpenVINO, CoreML, …) are tried in this order; empty: those of `serving`.
+    """
+
+    engine: Literal["auto", "native"] = "auto"
+    tolerance: Annotated[float, Field(gt=0)] = 1e-6
+    providers: tuple[str, ...] = ()
+
+
 class ModelSettings(_Section):
     """One registered model: what it predicts, how its outcomes are found, what to do about them."""
 
@@ -196,6 +210,7 @@ class ModelSettings(_Section):
     outcomes: OutcomeSettings = OutcomeSettings()
     join: JoinSettings = JoinSettings()
     log: LogSettings = LogSettings()
+    inference: InferenceSettings = InferenceSettings()
 
     @model_validator(mode="after")
     def _keep_until_judged(self) -> ModelSettings:

@@ -1,5 +1,7 @@
 """Names that are used, but not by code that vulture reads: each with who uses it."""
 
+import onnxruntime
+
 import feedback_loop
 from feedback_loop import schema, status, store
 from feedback_loop.alerts import Delivery
@@ -9,10 +11,16 @@ from feedback_loop.cli import outcomes as cli_outcomes
 from feedback_loop.config import Settings
 from feedback_loop.demo.summary import Row
 from feedback_loop.inference import FileResult
+from feedback_loop.inference.bundle import Bundle
+from feedback_loop.inference.proving import Proof
 from feedback_loop.monitoring import Erasure
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import board, metrics
 from feedback_loop.store import jobs, retrainings, tables, traffic, types, verdicts
+
+# ONNX Runtime reads its options off the object.
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level
 
 # Python itself, of the package.
 feedback_loop.__getattr__
@@ -22,8 +30,12 @@ Delivery.sent, Delivery.given_up
 FileResult.resumed_rows
 Erasure.mlflow_reports, Erasure.stays
 Row.strategy, Row.log_loss_change
+Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail
 jobs.JobRun.finished_at, retrainings.Retraining.finished_at, verdicts.Incident.closed_because
+
+# Of a model's description, by servers.
+Bundle.output_names
 
 # Read by whoever runs a server of their own.
 middleware.Counts.missed

@@ -1,12 +1,26 @@
 """Scoring: engines around loaded models, and files scored in chunks."""
 
+from feedback_loop.inference.bundle import (
+    Bundle,
+    DamagedBundle,
+    EngineKind,
+    open_bundle,
+    read_bundle,
+    stage,
+    write_bundle,
+)
 from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine, feature_frame
 from feedback_loop.inference.files import FileResult, count_rows, is_csv, predict_file, read_chunks
+from feedback_loop.inference.providers import EngineOptions
 from feedback_loop.inference.scorer import ID, Scorer, contract_of, input_rows, make_scorer
 
 __all__ = [
     "ID",
+    "Bundle",
+    "DamagedBundle",
     "Engine",
+    "EngineKind",
+    "EngineOptions",
     "FileResult",
     "PyfuncEngine",
     "Scored",
@@ -18,6 +32,10 @@ __all__ = [
     "input_rows",
     "is_csv",
     "make_scorer",
+    "open_bundle",
     "predict_file",
+    "read_bundle",
     "read_chunks",
+    "stage",
+    "write_bundle",
 ]

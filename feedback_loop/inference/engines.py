@@ -48,13 +48,13 @@ class SklearnEngine:
         frame = feature_frame(features, self._contract)
         inputs = frame.to_numpy() if self._as_array else frame
         prediction = _asked(self.estimator.predict, inputs)
-        columns = [prediction]
+        columns = [prediction if prediction.ndim == 1 else prediction[:, 0]]  # of several outputs the first is logged
         probabilities = None
         if self._contract.probabilities:
             probabilities = _asked(self.estimator.predict_proba, inputs)
             columns += _probability_columns(self._contract, probabilities)
         answers = prediction if self._answers_with != "predict_proba" or probabilities is None else probabilities
-        return Scored(_outputs(self._contract, columns), answers.tolist())
+        return Scored(make_outputs(self._contract, columns), answers.tolist())
 
 
 class PyfuncEngine:
@@ -73,7 +73,7 @@ class PyfuncEngine:
         else:
             plain = answered.tolist() if hasattr(answered, "tolist") else list(answered)
             first = [row[0] if isinstance(row, list) else row for row in plain]
-        return Scored(_outputs(self._contract, [first]), plain)
+        return Scored(make_outputs(self._contract, [first]), plain)
 
 
 def feature_frame(features: pa.Table, contract: Contract) -> pd.DataFrame:
@@ -100,7 +100,8 @@ def _probability_columns(contract: Contract, probabilities: np.ndarray[Any, Any]
     return list(probabilities.T)
 
 
-def _outputs(contract: Contract, columns: list[Any]) -> pa.Table:
+def make_outputs(contract: Contract, columns: list[Any]) -> pa.Table:
+    """The contract's output columns, in their types, of arrays in their order."""
     arrays = [_output(column, values) for column, values in zip(contract.outputs, columns, strict=True)]
     return pa.table(arrays, names=[column.stored for column in contract.outputs])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from feedback_loop.config import ModelSettings
-from feedback_loop.errors import BadInput, ContractError
+from feedback_loop.errors import BadInput, ContractError, Refused
 from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine
 from feedback_loop.registry import LoadedModel, ModelVersion
 from feedback_loop.schema import (
@@ -44,9 +44,19 @@ class Scorer:
     version: ModelVersion
     contract: Contract
     engine: Engine
-    loaded: LoadedModel
     redaction: Redaction
     sample: float = 1.0
+    model: LoadedModel | None = None
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model itself; raises Refused for a version that was opened from an ONNX bundle, which leaves it out."""
+        if self.model is None:
+            raise Refused(
+                f"{self.version} was opened for scoring alone: the model itself is not in memory.",
+                cure="Load it from the registry.",
+            )
+        return self.model
 
     @property
     def logged(self) -> Contract:
@@ -79,36 +89,71 @@ def make_scorer(loaded: LoadedModel, settings: ModelSettings, hash_key: bytes = 
     """Works out the contract of a loaded version and wraps it in its engine; raises ContractError and ConfigError."""
     contract = contract_of(loaded, settings)
     redaction = make_redaction(contract, settings.log.columns, hash_key)
-    engine: Engine
+    return Scorer(loaded.version, contract, make_native(loaded, contract), redaction, settings.log.sample, loaded)
+
+
+def make_native(loaded: LoadedModel, contract: Contract) -> Engine:
+    """The engine around the model as it is: scikit-learn's own object, else MLflow's pyfunc."""
     if loaded.estimator is None:
         assert loaded.pyfunc is not None  # a version is loaded as the one or the other
-        engine = PyfuncEngine(loaded.pyfunc, contract)
-    else:
-        engine = SklearnEngine(
-            loaded.estimator,
-            contract,
-            answers_with=loaded.answers_with,
-            as_array=not hasattr(loaded.estimator, "feature_names_in_") and _is_tensor(loaded),
-        )
-    return Scorer(loaded.version, contract, engine, loaded, redaction, settings.log.sample)
+        return PyfuncEngine(loaded.pyfunc, contract)
+    return SklearnEngine(
+        loaded.estimator,
+        contract,
+        answers_with=loaded.answers_with,
+        as_array=not hasattr(loaded.estimator, "feature_names_in_") and _is_tensor(loaded),
+    )
 
 
 def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
     """The contract: features from the signature, classes from the model, the rest from the configuration."""
     model, task = loaded.version.model, Task(settings.task)
     classes = _classes(loaded) if task.is_classification else ()
+    return _contract(
+        model,
+        settings,
+        feature_columns(model, loaded.signature),
+        _label_type(model, task, classes, loaded),
+        classes,
+        has_probabilities=hasattr(loaded.estimator, "predict_proba"),
+    )
+
+
+def remade_contract(contract: Contract, settings: ModelSettings, *, has_probabilities: bool) -> Contract:
+    """The contract of the same model under the settings of today; raises Refused where its task is another now."""
+    if Task(settings.task) is not contract.task:
+        raise Refused(
+            f"{contract.model!r} was made ready as {contract.task}, and is {settings.task} now.",
+            cure="Delete its bundles: they are staged anew.",
+        )
+    features = tuple(replace(column, field="") for column in contract.features)
+    label_type = contract.label.type
+    return _contract(
+        contract.model, settings, features, label_type, contract.classes, has_probabilities=has_probabilities
+    )
+
+
+def _contract(
+    model: str,
+    settings: ModelSettings,
+    features: tuple[Column, ...],
+    label_type: ColumnType,
+    classes: tuple[Label, ...],
+    *,
+    has_probabilities: bool,
+) -> Contract:
     return make_contract(
         model=model,
-        task=task,
-        features=feature_columns(model, loaded.signature),
+        task=Task(settings.task),
+        features=features,
         label=settings.label,
-        label_type=_label_type(model, task, classes, loaded),
+        label_type=label_type,
         key=settings.key,
         key_types={name: ColumnType(kind) for name, kind in settings.key_types.items()},
         classes=classes,
         positive=settings.positive,
         segments=settings.segments,
-        has_probabilities=hasattr(loaded.estimator, "predict_proba"),
+        has_probabilities=has_probabilities,
         join=JoinRule(
             horizon=settings.join.horizon,
             which=Which(settings.join.which),

@@ -1,7 +1,8 @@
 """MLflow: versions are found, loaded, registered, tagged and aliased here, and nowhere else."""
 
 from feedback_loop.registry.lineage import DataSource
+from feedback_loop.registry.loading import input_example, load_folder
 from feedback_loop.registry.registry import Registry
 from feedback_loop.registry.versions import LoadedModel, ModelVersion, Reference
 
-__all__ = ["DataSource", "LoadedModel", "ModelVersion", "Reference", "Registry"]
+__all__ = ["DataSource", "LoadedModel", "ModelVersion", "Reference", "Registry", "input_example", "load_folder"]

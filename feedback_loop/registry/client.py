@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from feedback_loop.config import keep_telemetry_off
 from feedback_loop.errors import NotFound, Unavailable
@@ -26,7 +27,16 @@ DEFAULTS = {
 class Connection:
     """An MLflow tracking server and registry, by their URIs. No global state of MLflow's is set."""
 
-    def __init__(self, tracking_uri: str, registry_uri: str, artifact_root: Path, experiment: str) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        registry_uri: str,
+        artifact_root: Path,
+        experiment: str,
+        *,
+        trusted: bool | None = None,
+    ) -> None:
+        self._trusted = trusted
         self.tracking_uri = tracking_uri
         self.registry_uri = registry_uri or tracking_uri
         self._artifact_root = artifact_root
@@ -36,6 +46,13 @@ class Connection:
     def is_server(self) -> bool:
         """Whether a server is asked, and not its database."""
         return self.tracking_uri.startswith(("http://", "https://", "databricks"))
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether models may hold code (pickles): as configured, else if tracking and registry are on this host."""
+        if self._trusted is not None:
+            return self._trusted
+        return all(_is_local(uri) for uri in (self.tracking_uri, self.registry_uri))
 
     @cached_property
     def client(self) -> MlflowClient:
@@ -85,3 +102,9 @@ class Connection:
             f"MLflow at {self.tracking_uri} refused: {said[:300]}.",
             cure="Check registry.tracking_uri, and that the server runs.",
         )
+
+
+def _is_local(uri: str) -> bool:
+    if uri.startswith(("http://", "https://")):
+        return urlsplit(uri).hostname in ("127.0.0.1", "::1", "localhost")
+    return uri.startswith(("sqlite:", "file:", "/", ".")) or ("://" not in uri and uri != "databricks")

@@ -13,7 +13,8 @@ from feedback_loop.config import RegistrySettings, Settings
 from feedback_loop.errors import NotFound
 from feedback_loop.registry.client import Connection
 from feedback_loop.registry.lineage import DataSource, Lineage
-from feedback_loop.registry.sklearn_model import load_sklearn, save_sklearn
+from feedback_loop.registry.loading import load_folder
+from feedback_loop.registry.sklearn_model import save_sklearn
 from feedback_loop.registry.sources import ModelSource, resolve_source
 from feedback_loop.registry.versions import TAG, TRAINED_UNTIL, LoadedModel, ModelVersion, Reference
 
@@ -40,7 +41,8 @@ class Registry:
         """The registry that the configuration names."""
         wanted: RegistrySettings = settings.registry
         uris = (settings.url(wanted.tracking_uri), settings.url(wanted.registry_uri))
-        return cls(Connection(*uris, settings.path(wanted.artifact_root), wanted.experiment))
+        place = settings.path(wanted.artifact_root)
+        return cls(Connection(*uris, place, wanted.experiment, trusted=wanted.trusted))
 
     @property
     def tracking_uri(self) -> str:
@@ -84,30 +86,12 @@ class Registry:
         """Brings a version to this machine and into memory."""
         with self._mlflow.translated("model version", f"{version.model}/{version.version}"):
             import mlflow.artifacts
-            from mlflow.models import Model
 
             client, uris = self._mlflow.client, (self._mlflow.tracking_uri, self._mlflow.registry_uri)
             source = client.get_model_version_download_uri(version.model, version.version)
             location = resolve_source(client, source).location
             path = Path(mlflow.artifacts.download_artifacts(location, tracking_uri=uris[0], registry_uri=uris[1]))
-            described = Model.load(str(path))
-            signature = described.signature.to_dict() if described.signature is not None else None
-            estimator, pyfunc = None, None
-            if "sklearn" in described.flavors:
-                estimator = load_sklearn(path)
-            else:
-                from mlflow import pyfunc as flavor
-
-                pyfunc = flavor.load_model(str(path)).predict
-            return LoadedModel(
-                version=version,
-                path=path,
-                signature=signature,
-                estimator=estimator,
-                pyfunc=pyfunc,
-                answers_with=str(described.flavors.get("python_function", {}).get("predict_fn", "predict")),
-                requirements=_requirements(path),
-            )
+            return load_folder(path, version, trusted=self._mlflow.is_trusted)
 
     def register(
         self,
@@ -211,6 +195,17 @@ class Registry:
             file = f"{FOLDER}/{_reference_file(version)}"
             return pq.read_table(self._mlflow.client.download_artifacts(tags[TAG + REFERENCE_RUN], file, folder))
 
+    def keep_proof(self, version: ModelVersion, proof: dict[str, Any], *, engine: str, now: datetime) -> None:
+        """Keeps a proof with a version: an artifact of its monitoring run, and what it says as tags."""
+        import json
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"proof-{version.version}.json"
+            path.write_text(json.dumps(proof, indent=2, allow_nan=True))
+            self.lineage.log_files(version, [path], FOLDER, now)
+        tags = {"engine": engine, "proof": "holds" if proof["holds"] else f"fails: {proof['reason']}"}
+        self.tag(version, {**tags, "proof_max_difference": f"{proof['max_difference']:.3g}"})
+
     def set_alias(self, model: str, alias: str, version: str) -> None:
         """Points an alias to a version. Last write wins in MLflow: the fence is in the store."""
         with self._mlflow.translated("model version", f"{model}/{version}"):
@@ -240,12 +235,6 @@ def _reference_file(version: ModelVersion) -> str:
 
 def _quoted(name: str) -> str:
     return name.replace("'", "''")
-
-
-def _requirements(path: Path) -> tuple[str, ...]:
-    file = path / "requirements.txt"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
 def _version(found: Any) -> ModelVersion:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,3 +84,20 @@ def _serialization(estimator: Any) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 (skops raises whatever a foreign class raises while it is taken apart)
         return {"serialization_format": "cloudpickle"}
     return {"serialization_format": "skops", "skops_trusted_types": types}
+
+
+def foreign_types(file: Path) -> list[str]:
+    """What a skops file asks to be trusted that is not a class of scikit-learn's (or NumPy's `dtype`)."""
+    import skops.io as skops
+
+    return [name for name in skops.get_untrusted_types(file=file) if not _is_harmless(name)]
+
+
+def _is_harmless(name: str) -> bool:
+    """Functions are not: a name that a package holds by chance may be one that runs what it is given."""
+    if name == "numpy.dtype":
+        return True
+    module, _, kind = name.rpartition(".")
+    if module.split(".")[0] != "sklearn":
+        return False
+    return isinstance(getattr(sys.modules.get(module) or import_module(module), kind, None), type)

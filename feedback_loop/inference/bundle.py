@@ -1,0 +1,244 @@
+"""Bundles: a version made ready on local disk, so that a server needs neither MLflow nor (for ONNX) scikit-learn.
+
+A bundle is a folder with `bundle.json` and the engine's files. It is written beside its place and renamed, so that it
+is there whole or not at all; digests of its files tell when it is torn all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import structlog
+
+from feedback_loop.config import ModelSettings
+from feedback_loop.errors import FeedbackLoopError, Refused
+from feedback_loop.inference.choosing import Made, make_engine
+from feedback_loop.inference.engines import Engine
+from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
+from feedback_loop.inference.providers import EngineOptions, open_session
+from feedback_loop.inference.proving import Proof
+from feedback_loop.inference.scorer import Scorer, contract_of, make_native, remade_contract
+from feedback_loop.inference.tensors import spare_pandas
+from feedback_loop.registry import LoadedModel, ModelVersion, Registry, load_folder
+from feedback_loop.schema import Contract, make_redaction
+
+_log = structlog.get_logger(__name__)
+
+FILE = "bundle.json"
+MODEL = "model.onnx"
+NATIVE = "model"
+"""The folder of an MLflow model within a bundle."""
+
+FORMAT = 1
+"""What this version of the package writes, and the only one that it reads: a bundle is made anew at any time."""
+
+
+class EngineKind(StrEnum):
+    """What a bundle is scored by, fastest first."""
+
+    ONNX = "onnx"
+    SKLEARN = "sklearn"
+    PYFUNC = "pyfunc"
+
+
+class DamagedBundle(Refused):
+    """A bundle that is not what was written, or was made by or for another version or configuration."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What `bundle.json` holds."""
+
+    version: ModelVersion
+    contract: Contract
+    has_probabilities: bool
+    signature: dict[str, Any] | None
+    engine: EngineKind
+    reason: str  # why no faster engine was taken; empty for ONNX
+    answers_with: str
+    requirements: tuple[str, ...]
+    form: OnnxForm | None = None
+    proof: Proof | None = None
+    digests: dict[str, str] = field(default_factory=dict)  # of the engine's files, by path in the bundle
+    format: int = FORMAT
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the outputs in the log."""
+        return tuple(column.stored for column in self.contract.outputs)
+
+
+def stage(
+    registry: Registry,
+    version: ModelVersion,
+    settings: ModelSettings,
+    folder: Path,
+    now: datetime,
+    *,
+    options: EngineOptions | None = None,
+    hash_key: bytes = b"",
+) -> Bundle:
+    """The version's bundle in that folder: the one that is there if it is whole, else a new one.
+
+    The proof of a new one is kept with the version in the registry. Raises what loading and `write_bundle` raise.
+    """
+    if folder.exists():
+        try:
+            bundle = read_bundle(folder)
+            remade_contract(bundle.contract, settings, has_probabilities=bundle.has_probabilities)
+        except FeedbackLoopError as error:
+            _log.warning("bundle_staged_anew", folder=str(folder), cause=str(error))
+        else:
+            if (bundle.version.model, bundle.version.version) == (version.model, version.version):
+                return bundle
+    loaded = registry.load(version)
+    known = None
+    if not make_redaction(contract_of(loaded, settings), settings.log.columns, hash_key).hides_features:
+        known = registry.reference_rows(version)
+    bundle = write_bundle(loaded, settings, folder, known=known, options=options)
+    if bundle.proof is not None:
+        registry.keep_proof(version, bundle.proof.to_json(), engine=bundle.engine, now=now)
+    return bundle
+
+
+def write_bundle(
+    loaded: LoadedModel,
+    settings: ModelSettings,
+    folder: Path,
+    *,
+    known: pa.Table | None = None,
+    options: EngineOptions | None = None,
+) -> Bundle:
+    """Converts, proves, chooses the engine and writes the bundle; what was in `folder` before is replaced.
+
+    `known` rows (reference rows, by the model's or the log's names) are what the proof begins with; without, the
+    model's input example. Raises ContractError and ConfigError.
+    """
+    contract = contract_of(loaded, settings)
+    made = make_engine(loaded, contract, settings.inference, known, options or EngineOptions())
+    engine = EngineKind.ONNX if made.content is not None else EngineKind.SKLEARN
+    if engine is EngineKind.SKLEARN and loaded.estimator is None:
+        engine = EngineKind.PYFUNC
+    if made.reason:
+        _log.warning("engine_fallback", version=str(loaded.version), engine=str(engine), reason=made.reason)
+    with _replaced(folder) as beside:
+        _write_files(loaded, made, beside)
+        bundle = Bundle(
+            version=loaded.version,
+            contract=contract,
+            has_probabilities=hasattr(loaded.estimator, "predict_proba"),
+            signature=loaded.signature,
+            engine=engine,
+            reason=made.reason,
+            answers_with=loaded.answers_with,
+            requirements=loaded.requirements,
+            form=made.form,
+            proof=made.proof,
+            digests={str(path.relative_to(beside)): _digest(path) for path in _files(beside)},
+        )
+        (beside / FILE).write_bytes(msgspec.json.encode(bundle))
+        _sync(beside)
+    return bundle
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """What a bundle says of itself, its files checked; raises DamagedBundle."""
+    try:
+        bundle = msgspec.json.decode((folder / FILE).read_bytes(), type=Bundle)
+    except (OSError, msgspec.DecodeError) as error:
+        raise _damaged(folder, f"{FILE} can't be read: {error}") from error
+    if bundle.format != FORMAT:
+        raise _damaged(folder, f"its format is {bundle.format}, not {FORMAT}")
+    for name, digest in bundle.digests.items():
+        path = folder / name
+        if not path.is_file() or _digest(path) != digest:
+            raise _damaged(folder, f"{name} is not what was written")
+    return bundle
+
+
+def open_bundle(
+    folder: Path, settings: ModelSettings, hash_key: bytes = b"", options: EngineOptions | None = None
+) -> Scorer:
+    """A scorer of what lies in the folder. Of an ONNX bundle, nothing of MLflow, scikit-learn or pandas is imported.
+
+    Raises DamagedBundle, ConfigError and ContractError.
+    """
+    bundle = read_bundle(folder)
+    contract = remade_contract(bundle.contract, settings, has_probabilities=bundle.has_probabilities)
+    engine: Engine
+    loaded = None
+    if bundle.engine is EngineKind.ONNX:
+        assert bundle.form is not None  # written together
+        spare_pandas()
+        session = open_session(folder / MODEL, options or EngineOptions())
+        engine = OnnxEngine(session, contract, bundle.form, answers_with=bundle.answers_with)
+    else:
+        loaded = load_folder(folder / NATIVE, bundle.version)
+        engine = make_native(loaded, contract)
+    redaction = make_redaction(contract, settings.log.columns, hash_key)
+    return Scorer(bundle.version, contract, engine, redaction, settings.log.sample, loaded)
+
+
+def _write_files(loaded: LoadedModel, made: Made, folder: Path) -> None:
+    if made.content is not None:
+        (folder / MODEL).write_bytes(made.content)
+    else:
+        shutil.copytree(loaded.path, folder / NATIVE, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    """The same file under another name where that is possible, which costs no room; else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A new folder beside, which takes the place of what is there when all went well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside, old = (folder.with_name(f".{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        if folder.exists():
+            folder.replace(old)
+        beside.replace(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    for path in (*_files(folder), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _damaged(folder: Path, cause: str) -> DamagedBundle:
+    return DamagedBundle(f"The bundle {folder} is damaged: {cause}.", cure="Delete it: it is staged anew.")

@@ -1,0 +1,90 @@
+"""A fitted pipeline as an ONNX graph with at most two inputs: all numbers, all words."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from feedback_loop.inference.conversion.graph import finish
+from feedback_loop.inference.conversion.rewriting import rewritten
+from feedback_loop.inference.tensors import NUMBERS, WORDS, Layout
+from feedback_loop.schema import Column, ColumnType
+
+OPSET = {"": 20, "ai.onnx.ml": 3}
+"""What skl2onnx writes at most."""
+
+
+class CantConvert(Exception):
+    """Why an estimator has no ONNX form; not an error of anybody, there are other engines."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A graph (`content`, as a file holds it) and how it is fed."""
+
+    content: bytes
+    layout: Layout
+    has_scores: bool
+
+
+def convert(estimator: Any, features: Sequence[Column]) -> Converted:
+    """The estimator's graph, not yet proven; raises CantConvert with the reason."""
+    moments = [column.name for column in features if column.type is ColumnType.DATETIME]
+    if moments:
+        raise CantConvert(f"the column {moments[0]!r} is a datetime, for which ONNX has no type")
+    try:
+        return _convert(estimator, features)
+    except CantConvert:
+        raise
+    except Exception as error:  # what skl2onnx raises depends on the estimator; whatever it is, it is the reason
+        said = " ".join(str(error).split())[:300]
+        raise CantConvert(f"{type(error).__name__}: {said}") from error
+
+
+def _convert(estimator: Any, features: Sequence[Column]) -> Converted:
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+    from sklearn.base import is_classifier
+
+    from feedback_loop.inference.conversion.registered import conversions, shapes
+
+    words = tuple(column.name for column in features if column.type is ColumnType.STRING)
+    numbers = tuple(column.name for column in features if column.type is not ColumnType.STRING)
+    if _takes_columns(estimator):
+        types = [
+            (column.name, StringTensorType([None, 1]) if column.name in words else DoubleTensorType([None, 1]))
+            for column in features
+        ]
+    elif words and numbers:
+        raise CantConvert("it takes words and numbers without saying (by a ColumnTransformer) which is which")
+    else:
+        whole = (WORDS, StringTensorType) if words else (NUMBERS, DoubleTensorType)
+        types = [(whole[0], whole[1]([None, len(features)]))]
+    model = rewritten(estimator)
+    classifies = is_classifier(estimator)
+    has_scores = not classifies or hasattr(estimator, "predict_proba")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # skl2onnx warns of what the proof will find out
+        made = convert_sklearn(
+            model,
+            name="model",
+            initial_types=types,
+            target_opset=OPSET,
+            options={id(model): {"zipmap": False}} if has_scores and classifies else None,
+            custom_conversion_functions=conversions(),
+            custom_shape_calculators=shapes(),
+        )
+    layout = Layout(numbers, words)
+    return Converted(finish(made, layout, classifies=classifies, has_scores=has_scores), layout, has_scores)
+
+
+def _takes_columns(estimator: Any) -> bool:
+    """Whether the first thing that is done with the rows is to choose columns by name or place."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+    while isinstance(estimator, Pipeline):
+        estimator = estimator.steps[0][1]
+    return isinstance(estimator, ColumnTransformer) or getattr(estimator, "_preprocessor", None) is not None

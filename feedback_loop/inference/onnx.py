@@ -1,0 +1,128 @@
+"""The ONNX engine: neither scikit-learn nor pandas nor MLflow is needed to score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from feedback_loop.errors import BadInput, Problem
+from feedback_loop.inference.engines import Scored, make_outputs
+from feedback_loop.inference.tensors import NUMBERS, Layout
+from feedback_loop.schema import ColumnType, Contract
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+LABEL, SCORES, REFUSED = "label", "scores", "refused"
+"""Outputs of a converted model: the class, what it follows from (or the number predicted), rows it can't take."""
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """What the model itself refuses, found by asking it: columns that may not be missing, numbers too large."""
+
+    missing: tuple[str, ...] = ()
+    largest: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OnnxForm:
+    """How a converted model is asked: its inputs, what it refuses, whether its class is that of the highest score."""
+
+    layout: Layout
+    has_scores: bool
+    label_follows: bool = False
+    refusals: Refusals = Refusals()
+
+
+class OnnxEngine:
+    """A converted model. Thread-safe: an ONNX Runtime session may be run from several threads."""
+
+    def __init__(
+        self, session: InferenceSession, contract: Contract, form: OnnxForm, *, answers_with: str = "predict"
+    ) -> None:
+        self._session = session
+        self._contract = contract
+        self._form = form
+        self._answers_scores = answers_with == "predict_proba" and bool(contract.probabilities)
+        self._is_classifier = contract.task.is_classification
+        self._wanted = _wanted(session, form, is_classifier=self._is_classifier)
+        self._classes = np.array(contract.classes, dtype=_class_kind(contract))
+        self._must_be_there = form.refusals.missing
+        numbers = [(form.layout.numbers.index(name), limit) for name, limit in form.refusals.largest.items()]
+        self._limited = np.array([place for place, _ in numbers], dtype=np.intp)
+        self._limits = np.array([limit for _, limit in numbers])
+
+    def score(self, features: pa.Table) -> Scored:
+        """One row of outputs and one answer per row of features."""
+        feed = self._form.layout.feed(features)
+        self._refuse(features, feed)
+        named = dict(zip(self._wanted, self._session.run(self._wanted, feed), strict=True))
+        if REFUSED in named and named[REFUSED].any():
+            raise _refused(named[REFUSED].any(axis=1), "holds a category that the model does not know")
+        scores = named.get(SCORES)
+        if not self._is_classifier:
+            assert scores is not None  # a regression has no other output
+            return self._regressed(scores)
+        prediction = self._predicted(named.get(LABEL), scores)
+        columns: list[Any] = [prediction]
+        answers = prediction
+        if self._contract.probabilities and scores is not None:
+            columns += self._probabilities(scores)
+            answers = scores if self._answers_scores else prediction
+        return Scored(make_outputs(self._contract, columns), answers.tolist())
+
+    def _regressed(self, values: np.ndarray[Any, Any]) -> Scored:
+        """One number per row; of several outputs the first is logged."""
+        columns = values.reshape(len(values), -1)
+        answers = columns[:, 0] if columns.shape[1] == 1 else columns
+        return Scored(make_outputs(self._contract, [columns[:, 0].astype(np.float64)]), answers.tolist())
+
+    def _predicted(
+        self, label: np.ndarray[Any, Any] | None, scores: np.ndarray[Any, Any] | None
+    ) -> np.ndarray[Any, Any]:
+        if label is None:
+            assert scores is not None  # one of the two is always asked for
+            likeliest: np.ndarray[Any, Any] = self._classes[scores.argmax(axis=1)]
+            return likeliest
+        label = label.reshape(len(label), -1)
+        if label.shape[1] > 1:
+            return label
+        return label[:, 0].astype(bool) if self._classes.dtype == bool else label[:, 0]
+
+    def _probabilities(self, scores: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        scores = scores.astype(np.float64, copy=False)
+        if len(self._contract.probabilities) == 1 and self._contract.positive is not None:
+            return [scores[:, self._contract.classes.index(self._contract.positive)]]
+        return list(scores.T)
+
+    def _refuse(self, features: pa.Table, feed: dict[str, np.ndarray[Any, Any]]) -> None:
+        for name in self._must_be_there:
+            column = features.column(name)
+            if column.null_count:
+                raise _refused(column.is_null().to_numpy(), "is missing, and the model takes no missing value", name)
+        if len(self._limited):
+            beyond = np.abs(feed[NUMBERS][:, self._limited]) > self._limits
+            if beyond.any():
+                name = self._form.layout.numbers[self._limited[beyond.any(axis=0).argmax()]]
+                raise _refused(beyond.any(axis=1), "is larger than the model takes", name)
+
+
+def _wanted(session: InferenceSession, form: OnnxForm, *, is_classifier: bool) -> list[str]:
+    there = [output.name for output in session.get_outputs()]
+    wanted = [SCORES] if form.has_scores else []
+    if is_classifier and not (form.label_follows and form.has_scores):
+        wanted.insert(0, LABEL)
+    return [*wanted, *([REFUSED] if REFUSED in there else [])]
+
+
+def _class_kind(contract: Contract) -> Any:
+    kinds = {ColumnType.BOOLEAN: bool, ColumnType.LONG: np.int64, ColumnType.INTEGER: np.int64}
+    return kinds.get(contract.label.type, object)
+
+
+def _refused(rows: np.ndarray[Any, Any], cause: str, name: str = "") -> BadInput:
+    return BadInput([Problem(int(row), name, cause) for row in np.flatnonzero(rows)])

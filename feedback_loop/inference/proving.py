@@ -1,0 +1,236 @@
+"""The proof that a converted model answers as the original does: no proof, no use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from feedback_loop.errors import BadInput
+from feedback_loop.inference.engines import Engine, Scored
+from feedback_loop.inference.onnx import Refusals
+from feedback_loop.schema import Column, ColumnType, Contract, arrow_type
+
+SEED = 20_260_302
+RANDOM_ROWS = 2_000
+MOST_REFERENCE_ROWS = 5_000
+EXTREMES = (0.0, -1.0, 1.0, 1e-12, 1e3, -1e6, 1e9)
+BEYOND = (3.5e38, 1e300, float("inf"))
+"""Numbers that some models refuse: beyond single precision, far beyond, and infinity."""
+
+ONE_BY_ONE = 60
+"""From so many columns on, which of them may be missing is asked of all at once only."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared, and how far the two were apart at most. `reason` says why it failed (empty: it holds)."""
+
+    rows: dict[str, int]
+    classes_differ: int
+    max_difference: float
+    tolerance: float
+    reason: str = ""
+    seed: int = SEED
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the converted model may be used."""
+        return not self.reason
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for an artifact."""
+        return {"holds": self.holds, **asdict(self)}
+
+
+def ask_refusals(original: Engine, contract: Contract, known: pa.Table) -> Refusals:
+    """What the original refuses, asked with a row that it takes and one value in it changed."""
+    base = known.slice(0, 1)
+    missing = list(contract.features)
+    if _takes(original, _changed(base, {column.name: None for column in missing}, contract)):
+        missing = []
+    elif len(missing) <= ONE_BY_ONE:
+        missing = [each for each in missing if not _takes(original, _changed(base, {each.name: None}, contract))]
+    numeric = [column for column in contract.features if column.type in (ColumnType.DOUBLE, ColumnType.FLOAT)]
+    largest: dict[str, float] = {}
+    for limit, value in zip((3.4e38, 3.5e38, 1e300), BEYOND, strict=True):
+        fits = [each for each in numeric if value <= 3.4e38 or each.type is ColumnType.DOUBLE or np.isinf(value)]
+        fits = [each for each in fits if each.name not in largest]
+        if not fits or _takes(original, _changed(base, {each.name: value for each in fits}, contract)):
+            continue
+        singly = fits if len(fits) <= ONE_BY_ONE else []
+        refused = [each for each in singly if not _takes(original, _changed(base, {each.name: value}, contract))]
+        largest |= {each.name: limit for each in refused or fits}
+    return Refusals(tuple(each.name for each in missing), largest)
+
+
+def label_follows(contract: Contract, scored: Scored) -> bool:
+    """Whether every class answered is the one of the highest probability."""
+    if len(contract.probabilities) == 0 or scored.outputs.num_rows == 0:
+        return False
+    columns = [scored.outputs.column(each.stored).to_numpy() for each in contract.probabilities]
+    if len(columns) == 1 and contract.positive is not None:
+        place = contract.classes.index(contract.positive)
+        columns = [1 - columns[0], columns[0]] if place else [columns[0], 1 - columns[0]]
+    likeliest = np.column_stack(columns).argmax(axis=1)
+    predicted = scored.outputs.column(contract.outputs[0].stored).to_pylist()
+    return bool(predicted == [contract.classes[place] for place in likeliest])
+
+
+def proof_rows(
+    contract: Contract, known: pa.Table, refusals: Refusals, words: Sequence[str], *, seed: int = SEED
+) -> dict[str, pa.Table]:
+    """Rows to compare on: the version's own, edges, and random ones that look like its own and do not."""
+    return {
+        "reference": known.slice(0, MOST_REFERENCE_ROWS),
+        "edges": _edges(contract, known, refusals),
+        "random": _random(contract, known, refusals, words, np.random.default_rng(seed)),
+    }
+
+
+def prove(
+    original: Engine, converted: Engine, contract: Contract, rows: dict[str, pa.Table], tolerance: float
+) -> Proof:
+    """Compares the two on all rows: what one refuses the other has to refuse, classes equal, numbers near."""
+    differ, furthest, counts, reason = 0, 0.0, {}, ""
+    for kind, table in rows.items():
+        counts[kind] = table.num_rows
+        for part, theirs in _answered(original, table):
+            try:
+                ours = converted.score(part)
+            except BadInput as error:
+                ours = None
+                if theirs is not None:
+                    reason = reason or f"{kind} rows are refused that scikit-learn takes: {error.cause}"
+            if theirs is None and ours is not None:
+                reason = reason or f"{kind} rows are taken that scikit-learn refuses"
+            if theirs is not None and ours is not None:
+                classes, distance = compare(contract, theirs, ours)
+                differ, furthest = differ + classes, max(furthest, distance)
+    if differ:
+        reason = reason or f"{differ} classes differ"
+    if not furthest <= tolerance:
+        reason = reason or f"answers differ by up to {furthest:.3g}, more than {tolerance:g}"
+    return Proof(counts, differ, furthest, tolerance, reason)
+
+
+def compare(contract: Contract, theirs: Scored, ours: Scored) -> tuple[int, float]:
+    """How many classes differ, and how far numbers are apart at most (those above 1 in proportion)."""
+    names = [column.stored for column in contract.outputs]
+    differ = 0
+    if contract.task.is_classification:
+        ones, others = (each.outputs.column(names[0]).to_pylist() for each in (theirs, ours))
+        differ = sum(one != other for one, other in zip(ones, others, strict=True))
+        names = names[1:]
+    pairs = [(theirs.outputs.column(name).to_numpy(), ours.outputs.column(name).to_numpy()) for name in names]
+    if not contract.task.is_classification:
+        pairs.append((np.asarray(theirs.answers), np.asarray(ours.answers)))
+    elif theirs.answers and isinstance(theirs.answers[0], list):
+        pairs.append((np.asarray(theirs.answers, dtype=np.float64), np.asarray(ours.answers, dtype=np.float64)))
+    return differ, max((_distance(one, other) for one, other in pairs), default=0.0)
+
+
+def _distance(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
+    if one.shape != other.shape:
+        return float("inf")
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(one - other) / np.maximum(np.abs(one), 1.0)
+    apart = np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
+    return float(apart.max(initial=0.0))
+
+
+def _answered(engine: Engine, rows: pa.Table) -> Iterable[tuple[pa.Table, Scored | None]]:
+    """The rows with their answers: all at once, or row by row where the model refuses (None) some of them."""
+    if not rows.num_rows:
+        return
+    try:
+        yield rows, engine.score(rows)
+    except BadInput:
+        for place in range(rows.num_rows):
+            row = rows.slice(place, 1)
+            try:
+                yield row, engine.score(row)
+            except BadInput:
+                yield row, None
+
+
+def _takes(engine: Engine, rows: pa.Table) -> bool:
+    try:
+        engine.score(rows)
+    except BadInput:
+        return False
+    return True
+
+
+def _changed(rows: pa.Table, values: dict[str, Any], contract: Contract) -> pa.Table:
+    columns = {
+        column.name: pa.array([values[column.name]] * rows.num_rows, arrow_type(column.type))
+        if column.name in values
+        else rows.column(column.name)
+        for column in contract.features
+    }
+    return pa.table(columns)
+
+
+def _edges(contract: Contract, known: pa.Table, refusals: Refusals) -> pa.Table:
+    """A known row with, one at a time, each column missing, unseen or extreme; and all columns so at once."""
+    base = known.slice(0, 1)
+    changes: list[dict[str, Any]] = []
+    together: dict[int, dict[str, Any]] = {}
+    for column in contract.features:
+        values = _edge_values(column, known, takes_missing=column.name not in refusals.missing)
+        for place, value in enumerate(values):
+            changes.append({column.name: value})
+            together.setdefault(place, {})[column.name] = value
+    rows = [_changed(base, each, contract) for each in [*changes[:2_000], *together.values()]]
+    return pa.concat_tables(rows).combine_chunks()
+
+
+def _edge_values(column: Column, known: pa.Table, *, takes_missing: bool) -> list[Any]:
+    missing = [None] if takes_missing else []
+    if column.type is ColumnType.STRING:
+        return [*missing, "", "an unseen category", "ünßeen ☂", " "]
+    if column.type is ColumnType.BOOLEAN:
+        return [*missing, True, False]
+    seen = [each for each in known.column(column.name).to_pylist() if each is not None]
+    extremes = [min(seen), max(seen)] if seen else []
+    if column.type in (ColumnType.INTEGER, ColumnType.LONG):
+        return [*missing, *extremes, *(int(each) for each in EXTREMES if float(each).is_integer())]
+    return [*missing, *extremes, *EXTREMES]
+
+
+def _random(
+    contract: Contract, known: pa.Table, refusals: Refusals, words: Sequence[str], random: np.random.Generator
+) -> pa.Table:
+    columns = {}
+    for column in contract.features:
+        values = _random_values(column, known, words, random)
+        if column.name not in refusals.missing:
+            values[random.random(RANDOM_ROWS) < 0.05] = None
+        columns[column.name] = pa.array(values.tolist(), arrow_type(column.type))
+    return pa.table(columns)
+
+
+def _random_values(
+    column: Column, known: pa.Table, words: Sequence[str], random: np.random.Generator
+) -> np.ndarray[Any, Any]:
+    """Half as they were seen, half anywhere in (and somewhat beyond) their range."""
+    seen = [each for each in known.column(column.name).to_pylist() if each is not None]
+    if column.type is ColumnType.STRING:
+        pool = [*dict.fromkeys(seen), *words, "an unseen category"]
+        return random.choice(np.array(pool, dtype=object), RANDOM_ROWS)
+    if column.type is ColumnType.BOOLEAN:
+        return (random.random(RANDOM_ROWS) < 0.5).astype(object)
+    numbers = np.array(seen or [0.0, 1.0], dtype=np.float64)
+    low, high = np.quantile(numbers, [0, 1])
+    margin = (high - low) / 4 + 1.0
+    spread = random.uniform(low - margin, high + margin, RANDOM_ROWS)
+    values = np.where(random.random(RANDOM_ROWS) < 0.5, random.choice(numbers, RANDOM_ROWS), spread)
+    if column.type in (ColumnType.INTEGER, ColumnType.LONG):
+        return np.round(values).astype(np.int64).astype(object)
+    return values.astype(object)

@@ -1,0 +1,159 @@
+"""Versions made ready for servers: the engine chosen, its proof kept, the bundle whole or refused."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from feedback_loop.config import ModelSettings
+from feedback_loop.errors import BadInput, Refused
+from feedback_loop.inference import (
+    DamagedBundle,
+    EngineKind,
+    SklearnEngine,
+    make_scorer,
+    open_bundle,
+    stage,
+    write_bundle,
+)
+from feedback_loop.inference.onnx import OnnxEngine
+from feedback_loop.registry import Reference
+from tests.builders import customers, register_churn
+
+CHURN = ModelSettings(task="binary", label="churned", key=("customer",), key_types={"customer": "long"})
+
+
+@pytest.fixture
+def version(registry, now):
+    return register_churn(registry, now, rows=400, reference=200)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "bundles" / "1"
+
+
+def test_a_version_is_staged_as_proven_onnx_and_answers_as_the_model_itself(registry, version, folder, now):
+    bundle = stage(registry, version, CHURN, folder, now)
+    assert (bundle.engine, bundle.reason) == (EngineKind.ONNX, "")
+    assert bundle.proof.holds
+    assert bundle.proof.rows["reference"] == 200
+    assert bundle.proof.max_difference < 1e-12
+    opened, native = open_bundle(folder, CHURN), make_scorer(registry.load(version), CHURN)
+    assert isinstance(opened.engine, OnnxEngine)
+    assert opened.contract == native.contract
+    rows = opened.rows_of(customers(50, 7))
+    ours, theirs = opened.score(rows), native.score(rows)
+    assert ours.answers == theirs.answers
+    assert ours.outputs.column("prediction") == theirs.outputs.column("prediction")
+    assert np.allclose(ours.outputs.column("probability"), theirs.outputs.column("probability"), rtol=0, atol=1e-12)
+    with pytest.raises(Refused, match="not in memory"):
+        _ = opened.loaded
+
+
+def test_a_proof_is_kept_with_the_version_as_tags_and_as_an_artifact(registry, version, folder, now, tmp_path):
+    stage(registry, version, CHURN, folder, now)
+    tags = registry.find(Reference("churn", version=version.version)).tags
+    assert (tags["feedback_loop.engine"], tags["feedback_loop.proof"]) == ("onnx", "holds")
+    registry.lineage.fetch_files(version, "feedback_loop", ".json", tmp_path)
+    proof = json.loads((tmp_path / "proof-1.json").read_text())
+    assert proof["holds"]
+    assert proof["rows"]["random"] > 1000
+
+
+OPEN = """
+import json, sys, time
+from pathlib import Path
+import pyarrow as pa
+from feedback_loop.config import ModelSettings
+from feedback_loop.inference import open_bundle
+began = time.perf_counter()
+scorer = open_bundle(Path(sys.argv[1]), ModelSettings(task="binary", label="churned"))
+rows = pa.table({"age": pa.array([40.0, 70.0]), "plan": pa.array(["pro", None])})
+scored = scorer.score(rows)
+pa.array(["a"])
+seconds = time.perf_counter() - began
+print(json.dumps([seconds, scored.answers, sorted(sys.modules)]))
+"""
+
+
+def test_an_onnx_bundle_opens_at_once_without_mlflow_scikit_learn_or_pandas(registry, version, folder, now):
+    stage(registry, version, CHURN, folder, now)
+    done = subprocess.run(
+        [sys.executable, "-c", OPEN, str(folder)], capture_output=True, text=True, check=True, timeout=60
+    )
+    seconds, answers, modules = json.loads(done.stdout)
+    assert seconds < 1
+    assert len(answers) == 2
+    heavy = {"mlflow", "sklearn", "pandas", "scipy", "skops", "skl2onnx", "onnx"}
+    assert not heavy & {name.split(".")[0] for name in modules}
+
+
+def test_a_torn_bundle_is_refused_and_staged_anew(registry, version, folder, now):
+    stage(registry, version, CHURN, folder, now)
+    model = folder / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-10])
+    with pytest.raises(DamagedBundle, match="is not what was written"):
+        open_bundle(folder, CHURN)
+    stage(registry, version, CHURN, folder, now)
+    assert open_bundle(folder, CHURN).score(open_bundle(folder, CHURN).rows_of(customers(1, 3))).answers
+    (folder / "bundle.json").write_text("{")
+    with pytest.raises(DamagedBundle, match="can't be read"):
+        open_bundle(folder, CHURN)
+
+
+def test_a_whole_bundle_is_not_made_again(registry, version, folder, now):
+    stage(registry, version, CHURN, folder, now)
+    before = (folder / "bundle.json").stat().st_ino
+    stage(registry, version, CHURN, folder, now)
+    assert (folder / "bundle.json").stat().st_ino == before
+
+
+def test_what_the_model_refuses_its_bundle_refuses_too(registry, version, folder, now):
+    stage(registry, version, CHURN, folder, now)
+    opened = open_bundle(folder, CHURN)
+    with pytest.raises(BadInput, match="row 1: age: is missing"):
+        opened.score(opened.rows_of({"age": [30.0, None], "plan": ["pro", "pro"], "customer": [1, 2]}))
+    with pytest.raises(BadInput, match="row 0: age: is larger"):
+        opened.score(opened.rows_of({"age": [float("inf")], "plan": ["pro"], "customer": [1]}))
+
+
+def test_without_a_proof_the_model_itself_answers_and_the_reason_is_told(registry, version, folder):
+    strict = CHURN.model_copy(update={"inference": CHURN.inference.model_copy(update={"tolerance": 1e-300})})
+    bundle = write_bundle(registry.load(version), strict, folder, known=registry.reference_rows(version))
+    assert bundle.engine is EngineKind.SKLEARN
+    assert "differ by up to" in bundle.reason
+    assert not bundle.proof.holds
+    opened = open_bundle(folder, strict)
+    assert isinstance(opened.engine, SklearnEngine)
+    assert len(opened.score(opened.rows_of(customers(5, 1))).answers) == 5
+
+
+def test_settings_that_changed_since_hold_for_a_bundle_that_is_opened(registry, version, folder, now):
+    stage(registry, version, CHURN, folder, now)
+    changed = CHURN.model_copy(update={"positive": False, "segments": ("plan",)})
+    opened = open_bundle(folder, changed)
+    assert opened.contract.segments == ("plan",)
+    rows = opened.rows_of(customers(20, 2))
+    before = open_bundle(folder, CHURN).score(rows).outputs.column("probability").to_numpy()
+    assert np.allclose(opened.score(rows).outputs.column("probability").to_numpy(), 1 - before)
+
+
+def test_the_input_example_proves_a_version_that_has_no_reference(registry, tmp_path, folder):
+    import mlflow
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LinearRegression
+
+    frame = pd.DataFrame({"x": [1.0, 2.0, 3.5], "n": [1.0, 2.0, 3.0]})
+    model = LinearRegression().fit(frame, [1.0, 2.0, 4.0])
+    signature = infer_signature(frame, model.predict(frame))
+    mlflow.sklearn.save_model(
+        model, str(tmp_path / "m"), signature=signature, input_example=frame, pip_requirements=[]
+    )
+    loaded = registry.load(registry.adopt("m", str(tmp_path / "m")))
+    bundle = write_bundle(loaded, ModelSettings(task="regression", label="y"), folder)
+    assert bundle.engine is EngineKind.ONNX
+    assert bundle.proof.rows["reference"] == 3
