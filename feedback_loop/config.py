@@ -69,6 +69,8 @@ class ServingSettings(_Section):
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
     threads: Annotated[int, Field(gt=0)] = 1
     providers: tuple[str, ...] = ("CPU",)  # what ONNX Runtime computes on, the preferred first
+    access_log: bool = False  # a line for every request; some of the failed ones are logged in any case
+    trace: bool = False  # OpenTelemetry; where to is said by its own variables (OTEL_EXPORTER_OTLP_ENDPOINT)
     cache: str = "models"  # versions that were made ready to answer, and what the workers count
     tls_certificate: str = ""  # PEM files; empty: no TLS
     tls_key: str = ""

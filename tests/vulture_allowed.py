@@ -8,14 +8,14 @@ from feedback_loop.alerts import Delivery
 from feedback_loop.capture import middleware
 from feedback_loop.cli import keys as cli_keys
 from feedback_loop.cli import outcomes as cli_outcomes
-from feedback_loop.config import Settings
+from feedback_loop.config import ServingSettings, Settings
 from feedback_loop.demo.summary import Row
 from feedback_loop.inference import FileResult
 from feedback_loop.inference.bundle import Bundle
 from feedback_loop.inference.proving import Proof
 from feedback_loop.monitoring import Erasure
 from feedback_loop.scheduling.triggers import Trigger
-from feedback_loop.serving import board, metrics
+from feedback_loop.serving import board, metrics, observer, tracing
 from feedback_loop.store import jobs, retrainings, tables, traffic, types, verdicts
 
 # ONNX Runtime reads its options off the object.
@@ -64,6 +64,10 @@ metrics.Metrics.collect, metrics.Metrics.describe
 
 # The thread that scores for shadows.
 board.Board.shadow_dropped
+
+# The application, once its hot path stands.
+observer.Observer, observer.note, tracing.start_tracing
+ServingSettings.access_log, ServingSettings.trace
 
 # SQLAlchemy and its drivers.
 store.engine.connection.isolation_level

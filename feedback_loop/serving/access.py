@@ -1,0 +1,77 @@
+"""The access log: one structured line a request where that is wanted, some of the failed ones always."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+ERRORS_PER_SECOND = 10
+"""So many failed requests are logged where not all requests are; of the others it is said how many there were."""
+
+MOST_LETTERS = 200
+"""What a caller may put into a line with its path or its request id."""
+
+_log = structlog.get_logger("feedback_loop.access")
+
+
+class Seen:
+    """What is learned of a request on its way. `key` is the name of the caller's key, never the key."""
+
+    __slots__ = ("began", "key", "model", "rows", "version")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.key: str | None = None
+        self.model: str | None = None
+        self.version: str | None = None
+        self.rows: int | None = None
+
+
+class AccessLog:
+    """Writes lines from the event loop's thread. `clock` gives seconds that only grow."""
+
+    def __init__(self, *, every_request: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self.has_every_request = every_request
+        self._clock = clock
+        self._second = 0
+        self._told = 0
+        self._left_out = 0
+
+    def done(self, scope: Any, status: int, seconds: float, seen: Seen) -> None:
+        """A request whose answer has left, a failed one unless all are wanted; `scope` is RSGI's."""
+        if self.has_every_request:
+            write = _log.info if status < 400 else _log.warning
+            write("request", **_line(scope, status, seconds, seen))
+        elif self._has_room():
+            left_out, self._left_out = self._left_out, 0
+            more = {"left_out": left_out} if left_out else {}
+            _log.warning("request", **_line(scope, status, seconds, seen), **more)
+
+    def _has_room(self) -> bool:
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._told = second, 0
+        self._told += 1
+        if self._told > ERRORS_PER_SECOND:
+            self._left_out += 1
+            return False
+        return True
+
+
+def _line(scope: Any, status: int, seconds: float, seen: Seen) -> dict[str, Any]:
+    request_id = scope.headers.get("x-request-id")
+    told = {
+        "method": scope.method,
+        "path": scope.path[:MOST_LETTERS],
+        "status": status,
+        "ms": round(seconds * 1000, 3),
+        "model": seen.model,
+        "version": seen.version,
+        "rows": seen.rows,
+        "request_id": request_id[:MOST_LETTERS] if request_id is not None else None,
+        "key": seen.key,
+    }
+    return {name: value for name, value in told.items() if value is not None}

@@ -1,0 +1,146 @@
+"""OpenTelemetry traces of requests and batches, where they are asked for.
+
+Nothing of OpenTelemetry is imported, and nothing is paid but the look at an empty variable, unless `serving.trace` is
+set. Where spans go and which are sampled is said by OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`,
+`OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, …).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from feedback_loop.errors import ConfigError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span, Tracer
+
+Header = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A span that is under way, of a request or of a batch."""
+
+    tracer: Tracer
+    span: Span
+
+
+_current: ContextVar[Traced | None] = ContextVar("traced", default=None)
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
+def current() -> Traced | None:
+    """What this request (on the event loop) or batch (in its thread) is traced by; None: it is not."""
+    return _current.get()
+
+
+def step(name: str) -> AbstractContextManager[None]:
+    """A span within the one that is under way: `decode`, `model`, `commit`. Nothing, where none is."""
+    traced = _current.get()
+    return _NOTHING if traced is None else _step(traced, name)
+
+
+def batch(requests: Sequence[Traced], rows: int, model: str, version: str) -> AbstractContextManager[None]:
+    """A span of a batch, linked to those of the requests in it. Nothing, where none of them is traced."""
+    return _batch(requests, rows, model, version) if requests else _NOTHING
+
+
+class Tracing:
+    """Makes spans of requests. `provider` is handed in, and shut down with `stop`."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("feedback_loop.serving")
+
+    def begin(self, method: str, route: str, header: Header) -> Traced:
+        """The span of a request, a child of the caller's (`traceparent`); this task's work is traced by it."""
+        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        names = ("traceparent", "tracestate")
+        carrier = {name: value for name in names if (value := header(name)) is not None}
+        parent = TraceContextTextMapPropagator().extract(carrier)
+        attributes = {"http.request.method": method, "http.route": route}
+        span = self._tracer.start_span(f"{method} {route}", parent, SpanKind.SERVER, attributes)
+        traced = Traced(self._tracer, span)
+        _current.set(traced)
+        return traced
+
+    @staticmethod
+    def end(traced: Traced, status: int, **attributes: Any) -> None:
+        """Ends a request's span; attributes without a value are left out."""
+        from opentelemetry.trace import Status, StatusCode
+
+        _current.set(None)
+        traced.span.set_attribute("http.response.status_code", status)
+        for name, value in attributes.items():
+            if value is not None:
+                traced.span.set_attribute(f"feedback_loop.{name}", value)
+        if status >= 500:
+            traced.span.set_status(Status(StatusCode.ERROR))
+        traced.span.end()
+
+    def stop(self) -> None:
+        """Sends what is left."""
+        self._provider.shutdown()
+
+
+def start_tracing() -> Tracing:
+    """Traces that are sent by OTLP over HTTP; raises ConfigError where the packages for that are missing."""
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise ConfigError(
+            f"serving.trace needs packages that are missing: {error}.",
+            cure="Install them: pip install 'feedback-loop[tracing]'.",
+            key="serving.trace",
+        ) from error
+    named = {SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "feedback-loop")}
+    provider = TracerProvider(resource=Resource.create(named))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return Tracing(provider)
+
+
+@contextmanager
+def _step(traced: Traced, name: str) -> Iterator[None]:
+    from opentelemetry.trace import set_span_in_context
+
+    with traced.tracer.start_as_current_span(name, set_span_in_context(traced.span)):
+        yield
+
+
+@contextmanager
+def _batch(requests: Sequence[Traced], rows: int, model: str, version: str) -> Iterator[None]:
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link
+
+    tracer = requests[0].tracer
+    span = tracer.start_span(
+        "batch",
+        Context(),  # a trace of its own: it belongs to many
+        links=[Link(each.span.get_span_context()) for each in requests],
+        attributes={
+            "feedback_loop.rows": rows,
+            "feedback_loop.requests": len(requests),
+            "feedback_loop.model": model,
+            "feedback_loop.version": version,
+        },
+    )
+    token = _current.set(Traced(tracer, span))
+    try:
+        yield
+    except BaseException as error:
+        span.record_exception(error)
+        raise
+    finally:
+        _current.reset(token)
+        span.end()

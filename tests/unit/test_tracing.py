@@ -1,0 +1,99 @@
+"""Traces: of requests, of their batches, and of nothing where nobody asked."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from feedback_loop.serving.tracing import Tracing, batch, current, step
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def exported():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def tracing(exported):
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exported))
+    made = Tracing(provider)
+    yield made
+    made.stop()
+
+
+def test_a_request_is_a_child_of_its_callers_span_and_has_steps(tracing, exported):
+    traced = tracing.begin("POST", "invocations", {"traceparent": PARENT}.get)
+    with step("decode"):
+        pass
+    tracing.end(traced, 200, model="churn", version="3", rows=1)
+    decode, request = exported.get_finished_spans()
+    assert f"{request.context.trace_id:032x}" == PARENT.split("-")[1]
+    assert f"{request.parent.span_id:016x}" == PARENT.split("-")[2]
+    assert (request.name, request.kind) == ("POST invocations", SpanKind.SERVER)
+    assert dict(request.attributes) == {
+        "http.request.method": "POST",
+        "http.route": "invocations",
+        "http.response.status_code": 200,
+        "feedback_loop.model": "churn",
+        "feedback_loop.version": "3",
+        "feedback_loop.rows": 1,
+    }
+    assert (decode.name, decode.parent.span_id) == ("decode", request.context.span_id)
+    assert current() is None
+
+
+def test_a_batch_is_linked_to_its_requests_and_holds_model_and_commit(tracing, exported):
+    requests = [tracing.begin("POST", "invocations", {}.get) for _ in range(2)]
+
+    def work():
+        with batch(requests, 7, "churn", "3"):
+            with step("model"):
+                pass
+            with step("commit"):
+                pass
+        assert current() is None
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    model, commit, whole = exported.get_finished_spans()
+    assert [link.context.span_id for link in whole.links] == [
+        each.span.get_span_context().span_id for each in requests
+    ]
+    assert whole.parent is None
+    assert {model.parent.span_id, commit.parent.span_id} == {whole.context.span_id}
+    assert (whole.attributes["feedback_loop.rows"], whole.attributes["feedback_loop.requests"]) == (7, 2)
+
+
+def test_what_fails_is_marked(tracing, exported):
+    traced = tracing.begin("POST", "invocations", {"traceparent": "nonsense"}.get)
+
+    def fail():
+        with batch([traced], 1, "churn", "3"), step("model"):
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    tracing.end(traced, 500)
+    model, whole, request = exported.get_finished_spans()
+    assert (request.status.status_code, request.parent) == (StatusCode.ERROR, None)
+    assert (model.events[0].name, whole.events[0].name) == ("exception", "exception")
+
+
+def test_where_nothing_is_traced_nothing_of_opentelemetry_is_loaded():
+    program = """
+import sys
+from feedback_loop.serving.tracing import batch, current, step
+with step("decode"), batch([], 1, "churn", "3"), step("model"):
+    assert current() is None
+assert not [name for name in sys.modules if name.startswith("opentelemetry")]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
