@@ -144,6 +144,7 @@ def _measure_one(
         memory, wrong = [], 0
         for case in plan.cases:
             right = requests.load[case.rows][0].predictions
+            server.check(requests.check[:5])  # waits for what callers who are gone have left in its queue
             result = load(subject, server.port, bodies[case.rows], right, case.callers, plan.seconds)
             for metric, value in ((SPEED, result.requests_per_second), (P50, result.p50_ms), (P99, result.p99_ms)):
                 figures.add(metric, case, subject.name, value)

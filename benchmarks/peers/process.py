@@ -47,10 +47,9 @@ class Running:
         while problem is not None:
             if self._process.poll() is not None or time.perf_counter() > stop:
                 raise RuntimeError(f"{self.subject.name} did not start: {problem}\n{self._log.read_text()[-3000:]}")
-            try:
+            with contextlib.suppress(OSError):  # nobody listens yet
                 problem = self.problem_of(request)
-            except OSError:
-                time.sleep(0.005)
+            time.sleep(0.005 if problem is not None else 0)
         self._tree()
 
     def check(self, requests: Sequence[Request]) -> None:
