@@ -53,6 +53,7 @@ class Plan:
     rounds: int
     seconds: int
     checked: int
+    settle_seconds: float
 
 
 FULL = Plan(
@@ -61,8 +62,16 @@ FULL = Plan(
     rounds=3,
     seconds=3,
     checked=10_000,
+    settle_seconds=20,
 )
-QUICK = Plan(models=("logistic_regression",), cases=(Case(1, 1), Case(1, 64)), rounds=1, seconds=1, checked=40)
+QUICK = Plan(
+    models=("logistic_regression",),
+    cases=(Case(1, 1), Case(1, 64)),
+    rounds=1,
+    seconds=1,
+    checked=40,
+    settle_seconds=3,
+)
 
 
 @dataclass
@@ -140,7 +149,7 @@ def _measure_one(
     with _started(subject, place, folder, requests) as (server, seconds):
         figures.add(START, None, subject.name, seconds)
         server.check(_some(requests, plan))
-        server.mark_work()
+        server.settle(plan.settle_seconds)
         memory, wrong = [], 0
         for case in plan.cases:
             right = requests.load[case.rows][0].predictions
@@ -153,7 +162,7 @@ def _measure_one(
             if result.wrong:
                 _tell(f"{result.wrong} of {result.answers} answers of {subject.name} are wrong: {result.example}")
         figures.add(MEMORY, None, subject.name, max(memory))
-        figures.add(WORKER, None, subject.name, server.worker_mib(place.workers))
+        figures.add(WORKER, None, subject.name, server.worker_mib(place.workers, requests.check[0]))
         figures.add(WRONG, None, subject.name, wrong)
 
 

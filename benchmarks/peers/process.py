@@ -23,6 +23,8 @@ START_SECONDS = 180
 END_SECONDS = 20
 """Whoever has not ended by itself by then is killed."""
 
+SETTLED_FOR_SECONDS = 0.5
+
 NEAR = 1e-6
 """So far may a probability be from scikit-learn's."""
 
@@ -37,7 +39,6 @@ class Running:
         self.port = port
         self._process = process
         self._log = log
-        self._seconds: dict[int, float] = {}
         self._seen: set[psutil.Process] = set()
 
     def first_answer(self, request: Request) -> None:
@@ -61,11 +62,9 @@ class Running:
 
     def problem_of(self, request: Request) -> str | None:
         """What is wrong with the answer to a request, or None; raises OSError where there is none."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = self._connection()
         try:
-            connection.request("POST", self.subject.path, request.body, {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            status, body = response.status, response.read()
+            status, body = _exchange(connection, self.subject.path, request)
         except http.client.HTTPException as error:
             raise ConnectionError(f"The answer is torn: {error!r}") from error
         finally:
@@ -84,14 +83,25 @@ class Running:
         """Resident memory of the whole tree, pages that several share counted for each."""
         return sum(_resident(process) for process in self._tree()) / MIB
 
-    def mark_work(self) -> None:
-        """Remembers how long each process has computed: who computes from here on is a worker."""
-        self._seconds = {process.pid: _computed(process) for process in self._tree()}
+    def settle(self, most_seconds: float) -> None:
+        """Returns once hardly anything is computed any more: some go on after they could answer."""
+        stop = time.perf_counter() + most_seconds
+        before, idle = self._computed_seconds(), False
+        while not idle and time.perf_counter() < stop:
+            time.sleep(SETTLED_FOR_SECONDS)
+            now = self._computed_seconds()
+            before, idle = now, now - before < 0.1 * SETTLED_FOR_SECONDS
 
-    def worker_mib(self, workers: int) -> float:
-        """Resident memory of the largest of those that computed most since `mark_work`."""
-        busy = sorted(self._tree(), key=lambda each: _computed(each) - self._seconds.get(each.pid, 0.0))
-        return max(_resident(process) for process in busy[-workers:]) / MIB
+    def worker_mib(self, workers: int, request: Request) -> float:
+        """Resident memory of the largest process that answers callers itself."""
+        connections = [self._connection() for _ in range(8 * workers)]  # more than one may go to the same worker
+        try:
+            for connection in connections:
+                _exchange(connection, self.subject.path, request)
+            return max(_resident(process) for process in self._tree() if self._is_connected(process)) / MIB
+        finally:
+            for connection in connections:
+                connection.close()
 
     def end(self) -> None:
         """Asks it to end, and kills whoever is left of it: also those who left its process group (BentoML's do)."""
@@ -105,6 +115,20 @@ class Running:
         _, left = psutil.wait_procs(left, timeout=END_SECONDS)
         if left:
             raise RuntimeError(f"{self.subject.name}: processes {[each.pid for each in left]} can't be ended")
+
+    def _connection(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def _is_connected(self, process: psutil.Process) -> bool:
+        """Whether it holds the server's end of a caller's connection."""
+        try:
+            found = process.net_connections("tcp")
+        except psutil.NoSuchProcess:
+            return False
+        return any(each.status == psutil.CONN_ESTABLISHED and each.laddr.port == self.port for each in found)
+
+    def _computed_seconds(self) -> float:
+        return sum(_computed(process) for process in self._tree())
 
     def _tree(self) -> list[psutil.Process]:
         """Who runs now. Whoever was seen once is ended in the end, also if the one that started it died before."""
@@ -135,6 +159,12 @@ def running(
         yield server
     finally:
         server.end()
+
+
+def _exchange(connection: http.client.HTTPConnection, path: str, request: Request) -> tuple[int, bytes]:
+    connection.request("POST", path, request.body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    return response.status, response.read()
 
 
 def free_port() -> int:
