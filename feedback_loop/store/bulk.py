@@ -7,11 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlalchemy import Column, Connection, MetaData, Table, exc, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from feedback_loop.store.types import SQLITE_MOMENT, Identifier
+from feedback_loop.store.types import Identifier
 
 
 def insert_new(connection: Connection, table: Table, rows: pa.Table, unique: str | None) -> int:
@@ -62,7 +61,7 @@ def _copy_into(connection: Connection, table: Table, rows: pa.Table) -> None:
     try:
         with driver.cursor().copy(statement) as copy:
             copy.write(encoder.write_header())
-            for batch in rows.to_batches():
+            for batch in rows.combine_chunks().to_batches():  # each costs the same, however few rows it has
                 copy.write(encoder.write_batch(batch))
             copy.write(encoder.finish())
     except psycopg.Error as error:  # past SQLAlchemy, which would have wrapped it so
@@ -107,10 +106,7 @@ def _executemany(connection: Connection, table: Table, rows: pa.Table, unique: s
 def plain(values: pa.ChunkedArray) -> list[Any]:
     """A column as SQLite's driver takes it."""
     if pa.types.is_timestamp(values.type):
-        values = pc.strftime(values.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us")), SQLITE_SECONDS)
+        # Arrow's own text of microseconds is SQLITE_MOMENT, at a thirtieth of what `strftime` costs.
+        values = values.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us")).cast(pa.string())
     plain: list[Any] = values.to_pylist()
     return plain
-
-
-SQLITE_SECONDS = SQLITE_MOMENT.removesuffix(".%f")
-"""Arrow's %S writes the fraction too."""
