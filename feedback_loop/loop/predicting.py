@@ -103,7 +103,7 @@ class Predicting(Labelling):
             forwarder.stop()
             close()
 
-        return Client(self._deployments(), spool, self.clock, bits=self._bits, close=end)
+        return Client(self._deployments(), spool, self.clock, bits=self._bits, accounts=spool, close=end)
 
     def app(self, models: Sequence[str], serve: ServingSettings) -> serving.App:
         """The HTTP application for these models (`name` or `name@alias`), their versions loaded and watched.
@@ -126,6 +126,7 @@ class Predicting(Labelling):
             spool,
             self.clock,
             self.settings.capture.pair_within,
+            spool,
         )
 
         def refresh() -> None:

@@ -63,13 +63,24 @@ class _Accounts(Collector):
             rows = {model: asdict(each)[name] for model, each in counts.items()}
             yield _counter(name, meaning, rows)
         yield _counter("stored", "Rows of this server's spool that are in the store.", gauges.stored)
-        waiting = GaugeMetricFamily("feedback_loop_rows_waiting", "Rows not in the store yet.", labels=["model"])
-        for model, count in gauges.waiting.items():
-            waiting.add_metric([model], count)
-        yield waiting
+        yield _gauge("waiting", "Rows not in the store yet.", gauges.waiting)
+        yield _gauge("rejected", "Rows that the store refused as data; they are kept.", gauges.rejected)
+        missing = {
+            model: counts[model].spooled - stored - gauges.waiting[model] - gauges.rejected[model]
+            for model, stored in gauges.stored.items()
+            if model in counts
+        }
+        yield _gauge("missing", "Rows that were durable once and are nowhere now.", missing)
         since = gauges.waiting_since
         age = 0.0 if since is None else max(0.0, (microseconds(self._clock()) - since) / 1e6)
         yield GaugeMetricFamily("feedback_loop_oldest_waiting_seconds", "Age of the first row that waits.", value=age)
+
+
+def _gauge(name: str, meaning: str, rows: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"feedback_loop_rows_{name}", meaning, labels=["model"])
+    for model, count in rows.items():
+        family.add_metric([model], count)
+    return family
 
 
 def _counter(name: str, meaning: str, rows: dict[str, int]) -> CounterMetricFamily:
