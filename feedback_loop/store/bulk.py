@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -99,8 +101,17 @@ def _executemany(connection: Connection, table: Table, rows: pa.Table, unique: s
     in_order = [columns[column.name] for column in table.c if column.name in columns]  # as the statement has them
     changes = "SELECT total_changes()"  # executemany's row count has those in it that were there
     before = connection.exec_driver_sql(changes).scalar_one()
-    connection.exec_driver_sql(statement, list(zip(*in_order, strict=True)))
+    _execute_all(connection, statement, zip(*in_order, strict=True))
     return int(connection.exec_driver_sql(changes).scalar_one() - before)
+
+
+def _execute_all(connection: Connection, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
+    """The driver's own executemany, which takes rows as they come: none of them waits in memory for the others."""
+    driver: Any = connection.connection.driver_connection
+    try:
+        driver.executemany(statement, rows)
+    except sqlite3.Error as error:  # past SQLAlchemy, which would have wrapped it so
+        raise exc.DBAPIError.instance(statement, None, error, sqlite3.Error) from error
 
 
 def plain(values: pa.ChunkedArray) -> list[Any]:
