@@ -21,7 +21,7 @@ from feedback_loop.capture.external import (
     repeated,
 )
 from feedback_loop.capture.outputs import plain_values, read_outputs
-from feedback_loop.capture.sink import Sink
+from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
 from feedback_loop.clock import Clock, as_utc
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import ID, input_rows
@@ -39,8 +39,10 @@ class Client:
         clock: Clock,
         *,
         bits: RandomBits = secrets.randbits,
+        accounts: Accounts | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
+        self.accounts = accounts or NoAccounts()
         self._deployments = deployments
         self._sink = sink
         self._clock = clock
@@ -104,7 +106,8 @@ class Client:
         found: list[PredictionId] = rows.column("prediction_id").to_pylist()
         if len(set(found)) < len(found):
             raise BadInput.of(ID.name, "the same id is given to several rows")
-        deployed.log(self._sink, rows, now)
+        recorded = deployed.log(self._sink, rows, now)
+        self.accounts.count(deployed.contract.model, answered=len(found), unsampled=recorded.unsampled)
         return found
 
     def deployed(self, model: str, version: str | None = None) -> Deployed:

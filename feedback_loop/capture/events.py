@@ -25,7 +25,7 @@ import structlog
 
 from feedback_loop.capture.external import Deployed, Deployments, external_rows
 from feedback_loop.capture.payloads import read_answer, read_request
-from feedback_loop.capture.sink import Sink
+from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
 from feedback_loop.clock import Clock, as_utc
 from feedback_loop.errors import BadInput, FeedbackLoopError
 from feedback_loop.schema import EARLIEST, SLACK, PredictionId, derived_bits, prediction_id
@@ -61,8 +61,15 @@ class EventIntake:
     """Takes events in, pairs them in the store and logs the pairs. Thread-safe."""
 
     def __init__(
-        self, store: Store, deployments: Deployments, sink: Sink, clock: Clock, pair_within: timedelta
+        self,
+        store: Store,
+        deployments: Deployments,
+        sink: Sink,
+        clock: Clock,
+        pair_within: timedelta,
+        accounts: Accounts | None = None,
     ) -> None:
+        self._accounts = accounts or NoAccounts()
         self._store = store
         self._deployments = deployments
         self._sink = sink
@@ -115,7 +122,8 @@ class EventIntake:
             payloads.finish(self._store, pair, "refused", now)
             raise
         # A crash after the first line is no second row: the rows' ids come from the pair.
-        deployed.log(self._sink, rows, now)
+        recorded = deployed.log(self._sink, rows, now)
+        self._accounts.count(pair.model, answered=rows.num_rows, unsampled=recorded.unsampled)
         payloads.finish(self._store, pair, "logged", now)
 
 

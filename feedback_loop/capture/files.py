@@ -72,8 +72,8 @@ SELECT model, contract, rows, moment, crc, size, body FROM rejected ORDER BY id
 """
 _OF_MODEL = "SELECT {number}, model, contract, rows, moment, crc, size, body FROM {table} WHERE model = ?"
 _ACCOUNTS = "SELECT model, stored, answered, spooled, refused, dropped, unsampled FROM accounts"
-_WAITING = "SELECT model, sum(rows), min(moment) FROM groups GROUP BY model"
-_REJECTED = "SELECT model, sum(rows) FROM rejected GROUP BY model"
+WAITING = "SELECT model, sum(rows), min(moment) FROM groups GROUP BY model"
+REJECTED = "SELECT model, sum(rows) FROM rejected GROUP BY model"
 
 _CODEC = "lz4"  # a third of a single row's bytes are left, for some microseconds
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # ERROR: a table is missing
@@ -101,7 +101,9 @@ class Group:
 
 def pack(model: str, contract: int, rows: pa.Table, moment: int) -> Group:
     """Rows (at least one) as a group of that contract."""
-    plain = rows.combine_chunks().to_batches()[0].serialize()
+    batches = rows.to_batches()
+    batch = batches[0] if len(batches) == 1 else rows.combine_chunks().to_batches()[0]
+    plain = batch.serialize()
     body = pa.compress(plain, codec=_CODEC)
     crc = _checksum(model, contract, rows.num_rows, body)
     return Group(0, model, contract, rows.num_rows, moment, crc, plain.size, body)
@@ -154,6 +156,23 @@ def is_damage(error: sqlite3.Error) -> bool:
 def lock_of(path: Path) -> Path:
     """The file that the spool's owner holds locked."""
     return path.with_name(path.name + LOCK)
+
+
+def write_mark(lock: int, spooled: dict[str, int]) -> None:
+    """Notes beside the spool how many rows of each model it took, into its lock file.
+
+    A log that was torn off looks to SQLite like one that ends there: by this it is seen that there was more. It is
+    not synced, so after a power cut it may say less than there is; of a process that was killed it says all.
+    """
+    os.pwrite(lock, msgspec.json.encode(spooled), 0)  # counts only grow, so nothing old is left behind it
+
+
+def read_mark(path: Path) -> dict[str, int]:
+    """What was noted of the spool at that place; nothing where nothing (that makes sense) was."""
+    try:
+        return msgspec.json.decode(lock_of(path).read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.DecodeError):
+        return {}
 
 
 def take_lock(lock: Path, *, creates: bool) -> int | None:
@@ -288,8 +307,8 @@ class SpoolFile:
         is_whole = state is not SpoolState.DAMAGED  # else what waits may not be readable
         with transaction(self._connection, "DEFERRED"):
             counts = [row for row in self._connection.execute(_ACCOUNTS) if _is_account(row)]
-            waiting = self._connection.execute(_WAITING).fetchall() if is_whole else []
-            rejected = dict(self._connection.execute(_REJECTED).fetchall() if is_whole else [])
+            waiting = self._connection.execute(WAITING).fetchall() if is_whole else []
+            rejected = dict(self._connection.execute(REJECTED).fetchall() if is_whole else [])
         waits = {model: (rows, moment) for model, rows, moment in waiting}
         accounts = []
         for model, stored, answered, spooled, refused, dropped, unsampled in counts:

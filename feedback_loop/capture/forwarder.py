@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
-from feedback_loop.capture import files
+from feedback_loop.capture import files, remains
 from feedback_loop.capture.files import Group, SpoolFile
 from feedback_loop.capture.sink import Sink
 from feedback_loop.capture.spool import Spool
@@ -147,7 +146,7 @@ class Forwarder:
                     raise
                 self.own.retire(path)  # it is an orphan now, and what is in it is saved with the next drain
             return
-        with _owned(path) as is_orphan:
+        with remains.owned(path) as is_orphan:
             if is_orphan:
                 self._visit_orphan(path, done, until)
             elif path.exists():
@@ -157,13 +156,13 @@ class Forwarder:
 
     def _visit_orphan(self, path: Path, done: Drained, until: float | None) -> None:
         try:
-            _refuse_empty(path)
+            remains.refuse_empty(path)
             with SpoolFile.open(path) as file:
                 if path not in self._sound:
                     file.check()
                 self._sound.add(path)
                 is_empty = self._empty(file, done, until)
-                accounts = file.accounts(self._clock(), SpoolState.ENDED)
+                accounts = remains.as_marked(path, file.accounts(self._clock(), SpoolState.ENDED), self._clock())
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) and not files.is_damage(error):
                 raise  # it can't be written just now, or another is at it
@@ -173,9 +172,11 @@ class Forwarder:
                 torn = [each for each in self._end(path, accounts) if each.state is SpoolState.DAMAGED]
                 if torn:
                     _log.error("spool torn: rows that were in it are gone", spool=path.name, accounts=torn)
+                    remains.put_aside(path)
                     done.damaged.append(path.name)
-                _delete(path)
-                done.ended.append(path.name)
+                else:
+                    remains.delete(path)
+                    done.ended.append(path.name)
 
     def _empty(self, file: SpoolFile, done: Drained, until: float | None) -> bool:
         """Moves what waits by now; returns whether nothing is left of it."""
@@ -249,47 +250,38 @@ class Forwarder:
         """Stores what can be read of a damaged spool and moves its file aside."""
         groups: dict[int, Group] = {}
         accounts: list[Account] = []
-        counts: dict[str, int] = {}
+        saved: Counter[str] = Counter()
+        new: Counter[str] = Counter()
         try:
-            _refuse_empty(path)
+            remains.refuse_empty(path)
             with SpoolFile.open(path) as file:
-                for group in _readable(file):
+                for group in remains.readable(file):
                     groups[group.seq] = group
-                file.load_contracts(group.contract for group in groups.values())
-                accounts = _readable_accounts(file, self._clock)
+                accounts = remains.readable_accounts(file, self._clock)
                 for group in groups.values():
-                    counts[group.model] = counts.get(group.model, 0) + self._save(file, group)
+                    self._save(file, group, saved, new)
         except sqlite3.Error as error:
             cause = f"{cause}; {error}"
         name = path.name.removesuffix(files.SUFFIX)
-        known = {each.model: each for each in (*spools.load_accounts(self._store, spool=name), *accounts)}
-        for model in {*counts, *known} or {""}:
-            rows = counts.get(model, 0)
-            account = known.get(model) or files.blank_account(path, model, rows, self._clock())
-            stored = min(account.stored + rows, account.spooled)
-            known[model] = replace(
-                account, stored=stored, waiting=0, rejected=0, waiting_since=None, state=SpoolState.DAMAGED
-            )
-        spools.end_accounts(self._store, name, known.values(), self._clock())
-        _log.error("spool damaged", spool=path.name, cause=cause, saved=counts, accounts=list(known.values()))
-        for old in (path, path.with_name(path.name + files.WAL)):
-            if old.exists():
-                old.rename(old.with_name(old.name.replace(files.SUFFIX, files.SUFFIX + files.DAMAGED)))
-        _delete(path)
-        done.stored += sum(counts.values())
+        told = spools.load_accounts(self._store, spool=name)
+        last = remains.last_accounts(path, accounts, told, saved, new, self._clock())
+        spools.end_accounts(self._store, name, last, self._clock())
+        _log.error("spool damaged", spool=path.name, cause=cause, saved=dict(saved), accounts=last)
+        remains.put_aside(path)
+        done.stored += saved.total()
         done.damaged.append(path.name)
 
-    def _save(self, file: SpoolFile, group: Group) -> int:
-        """Stores a group of a damaged file; returns how many of its rows are in the store now."""
+    def _save(self, file: SpoolFile, group: Group, saved: Counter[str], new: Counter[str]) -> None:
+        """Stores a group of a damaged file; counts its rows as saved, and those that the store lacked as new."""
         try:
+            file.load_contracts([group.contract])
             contract, rows = file.unpack([group])
-            self._log.append(contract, rows, self._clock())
+            new[group.model] += self._log.append(contract, rows, self._clock())
+            saved[group.model] += group.rows
         except _PASSES:
             raise
         except Exception as error:  # noqa: BLE001 (the next group may be good)
             _log.error("group lost", spool=file.name, group=group.seq, rows=group.rows, cause=str(error))
-            return 0
-        return group.rows
 
     def _end(self, path: Path, accounts: list[Account]) -> list[Account]:
         name = path.name.removesuffix(files.SUFFIX)
@@ -302,9 +294,9 @@ class Forwarder:
         for lock in self._folder.glob(f"*{files.SUFFIX}{files.LOCK}"):
             path = lock.with_name(lock.name.removesuffix(files.LOCK))
             if not path.exists():
-                with _owned(path) as is_orphan:
+                with remains.owned(path) as is_orphan:
                     if is_orphan and not path.exists():
-                        _delete(path)
+                        remains.delete(path)
 
     # In the background
 
@@ -331,60 +323,8 @@ class Forwarder:
         return True
 
 
-_EVERY = 2**62
-
 _PASSES = (Unavailable, OSError, MemoryError)
 """What says nothing about the rows: the same append may go through later."""
-
-
-def _refuse_empty(path: Path) -> None:
-    """SQLite would take an empty file for a new one, and do away with the log beside it."""
-    if not path.stat().st_size:
-        raise sqlite3.DatabaseError("the file is empty")
-
-
-@contextmanager
-def _owned(path: Path) -> Iterator[bool]:
-    """Whether the spool's owner is gone; if so, nobody else takes it for an orphan within the block.
-
-    One without a lock file is nobody's orphan: whoever removed the file, the owner may live.
-    """
-    descriptor = files.take_lock(files.lock_of(path), creates=False)
-    try:
-        yield descriptor is not None
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _delete(path: Path) -> None:
-    """Removes a spool, its lock last: as long as there is one, it is held."""
-    new = path.with_suffix(".new")
-    for base in (path, new):
-        for suffix in ("", files.WAL, "-shm", "-journal"):
-            base.with_name(base.name + suffix).unlink(missing_ok=True)
-    files.lock_of(path).unlink(missing_ok=True)
-
-
-def _readable(file: SpoolFile) -> Iterator[Group]:
-    """The groups before the first damage, and those behind the last."""
-    for newest_first in (False, True):
-        try:
-            for group in file.read(_EVERY, _EVERY, newest_first=newest_first):
-                if files.is_intact(group):
-                    yield group
-                else:
-                    _log.error("group lost", spool=file.name, group=group.seq, cause="its checksum is wrong")
-        except sqlite3.DatabaseError as error:
-            _log.warning("spool unreadable", spool=file.name, newest_first=newest_first, cause=str(error))
-
-
-def _readable_accounts(file: SpoolFile, clock: Clock) -> list[Account]:
-    try:
-        return file.accounts(clock(), SpoolState.DAMAGED)
-    except sqlite3.DatabaseError as error:
-        _log.warning("accounts unreadable", spool=file.name, cause=str(error))
-        return []
 
 
 def _told(accounts: Iterable[Account]) -> list[Account]:

@@ -12,7 +12,8 @@ import structlog
 
 from feedback_loop.capture.client import Client
 from feedback_loop.capture.payloads import read_answer, read_request
-from feedback_loop.errors import BadInput, FeedbackLoopError
+from feedback_loop.capture.spool import SPOOL
+from feedback_loop.errors import BadInput, FeedbackLoopError, Unavailable
 from feedback_loop.schema import PredictionId
 from feedback_loop.schema.protocol import encode_error
 
@@ -47,6 +48,8 @@ class _Exchange:
     began: float = field(default_factory=time.perf_counter)
     request: list[bytes] = field(default_factory=list)
     answer: list[bytes] = field(default_factory=list)
+    was_refused: bool = False  # by the spool, which has counted that itself
+    rows: int = 1  # until they are read, one is what it has at least
     sizes: dict[str, int] = field(default_factory=dict)
 
     def keep(self, side: Literal["request", "answer"], part: bytes) -> None:
@@ -105,6 +108,7 @@ class CaptureMiddleware:
         try:
             ids = await asyncio.to_thread(self._logged, exchange)
         except FeedbackLoopError as error:
+            exchange.was_refused = isinstance(error, Unavailable) and error.service == SPOOL
             _log.warning("answer not logged", model=self._model, cause=str(error))
         except Exception:  # noqa: BLE001 (whatever it is, the application that is served here has answered)
             _log.exception("answer not logged", model=self._model)
@@ -113,12 +117,16 @@ class CaptureMiddleware:
             return ids
         return None
 
-    def lets_pass(self) -> bool:
-        """Whether an answer that is not logged may leave; counts it."""
+    def lets_pass(self, exchange: _Exchange) -> bool:
+        """Whether an answer that is not logged may leave; counts it, also in the spool's accounts."""
+        count, rows = self._client.accounts.count, exchange.rows
+        known = rows if exchange.was_refused else 0
         if self._on_error == "refuse":
             self.counts.refused += 1
+            count(self._model, refused=rows - known)
             return False
         self.counts.missed += 1
+        count(self._model, answered=rows, dropped=rows, refused=-known)
         return True
 
     def _logged(self, exchange: _Exchange) -> list[PredictionId]:
@@ -126,6 +134,7 @@ class CaptureMiddleware:
             raise BadInput.of("body", f"is over {self._most_bytes:,} bytes", cure="Send fewer rows, or score a file.")
         deployed = self._client.deployed(self._model, self._version)
         inputs = read_request(b"".join(exchange.request), deployed.contract, exchange.content_type)
+        exchange.rows = inputs.num_rows
         outputs = read_answer(b"".join(exchange.answer), deployed.contract)
         latency_us = int((time.perf_counter() - exchange.began) * 1e6)
         return self._client.log_rows(deployed, inputs, outputs, request_id=exchange.request_id, latency_us=latency_us)
@@ -158,7 +167,7 @@ class _Answer:
         self._is_through = True
         assert self._start is not None
         ids = await self._middleware.log(self._exchange)
-        if ids is None and not self._middleware.lets_pass():
+        if ids is None and not self._middleware.lets_pass(self._exchange):
             await _refuse(self._send)
             self._send = _nowhere  # whatever of the answer is still to come
             return

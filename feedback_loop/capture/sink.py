@@ -20,3 +20,18 @@ class Sink(Protocol):
         could not keep them: then none of them counts as taken.
         """
         ...
+
+
+class Accounts(Protocol):
+    """Where what became of rows is counted (a spool), by model. Thread-safe; never raises ours."""
+
+    def count(self, model: str, *, answered: int = 0, refused: int = 0, dropped: int = 0, unsampled: int = 0) -> None:
+        """Adds so many rows."""
+        ...
+
+
+class NoAccounts:
+    """For rows that go to the log itself: there is no way on which any could be lost."""
+
+    def count(self, model: str, *, answered: int = 0, refused: int = 0, dropped: int = 0, unsampled: int = 0) -> None:
+        """Counts nothing."""

@@ -24,6 +24,9 @@ from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.schema import Contract
 
+SPOOL = "spool"
+"""The service that is unavailable where a spool takes no rows."""
+
 LEFT_FREE = 16 * 1024 * 1024
 """Bytes of its disk that a spool leaves alone: without room, what is stored could not be taken out of it either."""
 
@@ -46,10 +49,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Gauges:
-    """What waits in this process's spool: rows by model, and when the first of them came."""
+    """What became of the rows in this process's spool, by model, and when the first that waits came."""
 
     waiting: dict[str, int]
     stored: dict[str, int]
+    rejected: dict[str, int]
+    missing: dict[str, int]  # taken once, and nowhere now
     waiting_since: int | None  # microseconds since 1970
 
 
@@ -144,9 +149,7 @@ class Spool:
             self.count(model, dropped=count)
             return 0
         self.count(model, refused=count)
-        raise Unavailable(
-            "spool", f"The spool takes no rows: {entry.cause}.", cure="See: feedback-loop spool status."
-        )
+        raise Unavailable(SPOOL, f"The spool takes no rows: {entry.cause}.", cure="See: feedback-loop spool status.")
 
     def count(self, model: str, *, answered: int = 0, refused: int = 0, dropped: int = 0, unsampled: int = 0) -> None:
         """Adds rows to a model's accounts; they are on the disk with the next commit or `flush`."""
@@ -167,19 +170,25 @@ class Spool:
         """What waits; nothing where there is no file yet. Raises Unavailable."""
         with self.guard:
             if self._file is None:
-                return Gauges({}, {}, None)
+                return Gauges({}, {}, {}, {}, None)
             ask = self._file.connection.execute
             try:
-                stored = dict(ask("SELECT model, stored FROM accounts").fetchall())
-                rejected = dict(ask("SELECT model, sum(rows) FROM rejected GROUP BY model").fetchall())
-                first = ask("SELECT moment FROM groups ORDER BY seq LIMIT 1").fetchone()
+                with files.transaction(self._file.connection, "DEFERRED"):  # all of one moment
+                    stored = dict(ask("SELECT model, stored FROM accounts").fetchall())
+                    rejected = dict(ask(files.REJECTED).fetchall())
+                    waiting = {model: (rows, first) for model, rows, first in ask(files.WAITING).fetchall()}
             except sqlite3.Error as error:
-                raise Unavailable("spool", f"It can't be read: {error}.") from error
-        spooled = {model: counts.spooled for model, counts in self.counts().items()}
-        waiting = {
-            model: spooled[model] - stored[model] - rejected.get(model, 0) for model in stored if model in spooled
-        }
-        return Gauges(waiting, stored, first[0] if first else None)
+                raise Unavailable(SPOOL, f"It can't be read: {error}.") from error
+            spooled = {model: counts.spooled for model, counts in self.counts().items()}
+        waits = {model: waiting.get(model, (0, 0))[0] for model in stored}
+        refused = {model: rejected.get(model, 0) for model in stored}
+        return Gauges(
+            waiting=waits,
+            stored=stored,
+            rejected=refused,
+            missing={model: spooled[model] - stored[model] - waits[model] - refused[model] for model in stored},
+            waiting_since=min((first for _, first in waiting.values()), default=None),
+        )
 
     def flush(self) -> None:
         """Brings the accounts to the disk. Where that can't be done now, a later call or commit does it."""
@@ -257,6 +266,11 @@ class Spool:
         with self._counting:
             for model, count in rows.items():
                 self._counts[model].spooled += count
+            spooled = {model: counts.spooled for model, counts in self._counts.items() if counts.spooled}
+        try:
+            files.write_mark(file.lock, spooled)
+        except OSError as error:  # the rows are durable: they are acknowledged, whatever is noted beside them
+            _log.warning("mark not written", spool=file.path.name, cause=str(error))
 
     def _save_counts(self, file: _File, spooled: dict[str, int]) -> None:
         with self._counting:

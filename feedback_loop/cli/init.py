@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feedback_loop.cli.output import JsonOption, emit
-from feedback_loop.errors import BadInput, Refused
+from feedback_loop.errors import BadInput, NotFound, Refused
 
 if TYPE_CHECKING:
-    from feedback_loop.registry import LoadedModel
+    from feedback_loop.registry import LoadedModel, ModelVersion, Registry
 
 TEMPLATE = """\
 # How feedback-loop runs. Every value can be overridden by a variable, such as FEEDBACK_LOOP_STORE__URL.
@@ -88,7 +88,8 @@ def init(
     _check(text, loaded, output)
     output.write_text(text)
     plain = {"written": str(output), "model": loaded.version.model, "version": loaded.version.version}
-    emit({**plain, "features": features}, as_json=as_json, words=_words)
+    is_champion = "champion" in loaded.version.aliases
+    emit({**plain, "features": features, "is_champion": is_champion}, as_json=as_json, words=_words)
 
 
 def _load(model: str, tracking_uri: str, output: Path) -> LoadedModel:
@@ -97,7 +98,22 @@ def _load(model: str, tracking_uri: str, output: Path) -> LoadedModel:
 
     settings = Settings(registry=RegistrySettings(tracking_uri=tracking_uri), home=output.absolute().parent)
     registry = Registry.of(settings)
-    return registry.load(registry.find(Reference.parse(model)))
+    typer.echo(f"Looking {model} up in {tracking_uri} …", err=True)  # MLflow takes its time, the first time above all
+    wanted = Reference.parse(model)
+    if wanted.version is None and "@" not in model:
+        version = registry.champion(wanted.model, "champion") or _newest(registry, wanted.model)
+    else:
+        version = registry.find(wanted)
+    return registry.load(version)
+
+
+def _newest(registry: Registry, model: str) -> ModelVersion:
+    """The newest version of a model that has no champion yet: what it takes and answers can be read of any."""
+    versions = registry.versions(model)
+    if not versions:
+        cure = "Log one: mlflow.sklearn.log_model(…, registered_model_name=…)."
+        raise NotFound("version of the model", model, cure=cure)
+    return versions[-1]
 
 
 def _features(loaded: LoadedModel) -> list[str]:
@@ -165,7 +181,8 @@ def _check(text: str, loaded: LoadedModel, output: Path) -> None:
 
 
 def _words(made: dict[str, Any]) -> str:
+    promote = "" if made["is_champion"] else f"feedback-loop models promote {made['model']} {made['version']}, "
     return (
         f"{made['written']} is written for {made['model']} version {made['version']}, which takes "
-        f"{', '.join(made['features'])}.\nNext: feedback-loop doctor, then feedback-loop serve {made['model']}"
+        f"{', '.join(made['features'])}.\nNext: {promote}feedback-loop doctor, feedback-loop serve {made['model']}"
     )

@@ -103,7 +103,7 @@ class Predicting(Labelling):
             forwarder.stop()
             close()
 
-        return Client(self._deployments(), spool, self.clock, bits=self._bits, close=end)
+        return Client(self._deployments(), spool, self.clock, bits=self._bits, accounts=spool, close=end)
 
     def app(self, models: Sequence[str], serve: ServingSettings, figures: Path) -> serving.App:
         """The HTTP application for these models (`name` or `name@alias`), their versions loaded and watched.
@@ -128,6 +128,7 @@ class Predicting(Labelling):
             spool,
             self.clock,
             self.settings.capture.pair_within,
+            spool,
         )
 
         def show() -> None:

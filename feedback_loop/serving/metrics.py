@@ -32,6 +32,12 @@ _MEANING = {
     "unsampled": "Rows that the configuration leaves out of the log.",
 }
 
+_WAITING = {
+    "waiting": "Rows not in the store yet.",
+    "rejected": "Rows that the store refused as data; they are kept.",
+    "missing": "Rows that were durable once and are nowhere now.",
+}
+
 
 class Metrics(Collector):
     """A server's metrics, collected when they are asked for. Thread-safe."""
@@ -77,16 +83,15 @@ class Metrics(Collector):
                     _log.warning("spool not read", path=path.name, cause=str(error))
                     continue
                 for account in accounts:
-                    for name in (*_MEANING, "stored", "waiting"):
+                    for name in (*_MEANING, "stored", *_WAITING):
                         rows.setdefault(name, Counter())[account.model] += getattr(account, name)
                     if account.waiting_since is not None:
                         since.append(microseconds(account.waiting_since))
         for name, meaning in _MEANING.items():
             yield _counter(f"rows_{name}", meaning, rows[name])
         yield _counter("rows_stored", "Rows of this server's spools that are in the store.", rows["stored"])
-        yield _gauge(
-            "rows_waiting", "Rows not in the store yet.", ["model"], [((m,), n) for m, n in rows["waiting"].items()]
-        )
+        for name, meaning in _WAITING.items():
+            yield _gauge(f"rows_{name}", meaning, ["model"], [((m,), n) for m, n in rows[name].items()])
         age = max(0.0, (microseconds(self._clock()) - min(since)) / 1e6) if since else 0.0
         yield _gauge("oldest_waiting_seconds", "Age of the first row that waits.", [], [((), age)])
 
@@ -98,9 +103,10 @@ class Metrics(Collector):
             gauges = self._spool.gauges()
         except Unavailable as error:  # the rest is told all the same: now it is wanted most
             _log.warning("spool not read", cause=str(error))
-            return rows | {"stored": Counter(), "waiting": Counter()}, []
+            return rows | {name: Counter() for name in ("stored", *_WAITING)}, []
         first = gauges.waiting_since
-        return rows | {"stored": Counter(gauges.stored), "waiting": Counter(gauges.waiting)}, [first] if first else []
+        now = {name: Counter(getattr(gauges, name)) for name in ("stored", *_WAITING)}
+        return rows | now, [first] if first else []
 
 
 def _requests(total: Sequence[int]) -> Iterator[Metric]:

@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from feedback_loop.capture import AsyncClient, Client, Deployed, Deployments, EventIntake, import_predictions
+from feedback_loop.capture import AsyncClient, Client, Deployed, Deployments, EventIntake, Spool, import_predictions
 from feedback_loop.capture.importing import CHUNK_ROWS
 from feedback_loop.clock import Window
+from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, NotFound, Unavailable
 from feedback_loop.progress import Silent
 from feedback_loop.schema import make_redaction, moment_of, prediction_id
@@ -56,6 +57,21 @@ def column(store, name):
 
 
 # The client
+
+
+def test_whatever_the_client_was_given_is_in_an_account(sqlite_store, clock, tmp_path):
+    def sampled(model, version):
+        return Deployed(make_redaction(CONTRACT, {}, b""), "1", sample=0.25)
+
+    spool = Spool(tmp_path, CaptureSettings(), lambda _: LogSettings())
+    client = Client(Deployments(sampled, DAY), spool, clock, accounts=spool)
+    for customer in range(100):
+        client.log("churn", {"age": [30.0], "plan": ["pro"]}, [True], keys={"customer": [customer], "month": ["m"]})
+    counts = spool.counts()["churn"]
+    spool.close()
+    assert counts.answered == 100
+    assert 0 < counts.spooled < 100
+    assert counts.unsampled == 100 - counts.spooled
 
 
 def test_what_is_logged_comes_back_as_it_was_given(store, client):

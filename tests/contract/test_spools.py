@@ -252,6 +252,34 @@ def test_what_is_left_of_a_damaged_spool_is_stored_the_file_kept_and_all_of_it_t
     assert forwarder(folder, store).drain().spools == 0
 
 
+def test_rows_whose_log_was_torn_off_are_told_though_the_store_never_heard_of_them(store, folder, spool):
+    ids = fill(spool, 1) + fill(spool, 200)
+    path, size = spool.path, spool.path.stat().st_size
+    log = path.with_name(path.name + "-wal")
+    kept = {each: each.read_bytes() for each in (path, log, files.lock_of(path))}
+    spool.close()
+    for each, content in kept.items():  # as a kill would have left them
+        each.write_bytes(content)
+    with log.open("r+b") as file:
+        file.truncate(log.stat().st_size // 2)
+    done = forwarder(folder, store).drain()
+    lost = set(ids) - set(stored(store))
+    assert 0 < len(lost) < len(ids)
+    assert (done.damaged, done.ended) == ([path.name], [])
+    found = account_of(store)
+    assert (found.state, found.spooled, found.missing) == (SpoolState.DAMAGED, 603, len(lost))
+    assert [notice.kind for notice in notices(found, NOW, MINUTE)] == ["damaged", "difference"]
+    assert (folder / f"{path.name}.damaged").stat().st_size >= size
+
+
+def test_what_waits_and_what_is_gone_is_counted_in_the_file_and_not_guessed(store, folder, spool):
+    fill(spool, 4)
+    with SpoolFile.open(spool.path) as file:
+        file._connection.execute("DELETE FROM groups WHERE seq < 3")
+    gauges, counts = spool.gauges(), spool.counts()["churn"]
+    assert (counts.spooled, gauges.waiting["churn"], gauges.stored["churn"]) == (12, 6, 0)
+
+
 def test_a_connection_that_is_cut_in_the_middle_of_a_copy_loses_and_doubles_nothing(
     postgres_store, postgres_url, folder, spool
 ):

@@ -153,6 +153,18 @@ def test_or_it_is_given_all_the_same_and_counted(loop, scoring_server, sink):
     assert (app.counts.missed, app.counts.logged) == (1, 0)
 
 
+def test_answers_that_left_unlogged_are_in_the_accounts_that_everybody_sees(loop, scoring_server):
+    client = loop.capture_client()
+    app = CaptureMiddleware(scoring_server, client, model="churn", on_error="pass", most_bytes=1000)
+    small = json.dumps({"dataframe_records": [RECORD] * 2}).encode()
+    large = json.dumps({"dataframe_records": [RECORD] * 200}).encode()
+    assert [answer.status_code for answer in ask(app, (small, JSON), (large, JSON))] == [200, 200]
+    client.close()
+    (account,) = loop.accounts("churn")
+    # How many rows the large one had was not read: one at least.
+    assert (account.answered, account.spooled, account.stored, account.dropped) == (3, 2, 2, 1)
+
+
 def test_bodies_over_the_limit_are_not_kept_in_memory(loop, scoring_server):
     body = json.dumps({"dataframe_records": [RECORD] * 200}).encode()
     refusing = CaptureMiddleware(scoring_server, loop.capture_client(), model="churn", most_bytes=1000)

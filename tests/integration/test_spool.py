@@ -68,7 +68,7 @@ def test_metrics_count_requests_and_every_row_and_need_a_key(loop, tmp_path, clo
         found = figures(port, headers=key)
         for name in ("answered_total", "spooled_total", "stored_total"):
             assert found[f"feedback_loop_rows_{name}", "churn"] == 3
-        for name in ("refused_total", "dropped_total", "unsampled_total", "waiting"):
+        for name in ("refused_total", "dropped_total", "unsampled_total", "waiting", "rejected", "missing"):
             assert found[f"feedback_loop_rows_{name}", "churn"] == 0
         assert found["feedback_loop_requests_total", "invocations", "200"] == 1
         assert found["feedback_loop_requests_total", "invocations", "400"] == 1

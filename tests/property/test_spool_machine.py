@@ -3,8 +3,10 @@
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from feedback_loop.capture import Forwarder, Spool, local_accounts
-from feedback_loop.capture.files import SpoolFile, lock_of
+from feedback_loop.capture import Forwarder, Spool, local_accounts, notices
+from feedback_loop.capture.files import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
+from feedback_loop.errors import BadInput
 from feedback_loop.store import Store, migrate, predictions, spools
 from feedback_loop.store.predictions import PredictionLog
 from tests.builders import binary_contract, prediction_rows, regression_contract
@@ -76,14 +79,14 @@ def test_a_spool_that_is_torn_anywhere_gives_what_was_committed_first_or_is_call
                 with SpoolFile.open(spool.path) as file:
                     file._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
         # By another process: to open and close the file in this one would drop its locks.
-        copied = [spool.path.with_name(spool.path.name + suffix) for suffix in ("", "-wal")]
+        copied = [spool.path.with_name(spool.path.name + suffix) for suffix in ("", "-wal", ".lock")]
         subprocess.run(["cp", *(str(path) for path in copied), str(torn)], check=True)
         path = torn / spool.path.name
-        lock_of(path).touch()
         spool.close()
         victim = data.draw(st.sampled_from([path, path.with_name(path.name + "-wal")]), label="torn")
         length = victim.stat().st_size
         os.truncate(victim, length * data.draw(st.integers(0, 10**6), label="at millionths") // 10**6)
+        readable = {each for number in numbers_before_the_tear(path) for each in groups[number - 1]}
         healthy = new_spool(torn)
         behind = prediction_rows(CONTRACT, [NOW])
         healthy.append(CONTRACT, behind, NOW)
@@ -91,23 +94,37 @@ def test_a_spool_that_is_torn_anywhere_gives_what_was_committed_first_or_is_call
         healthy.close()
         everything = {identifier for group in groups for identifier in group}
         there = set(stored(module_store))
-        assert set(ids_of(behind)) < there
-        prefixes = [{each for group in groups[:count] for each in group} for count in range(len(groups) + 1)]
-        event("damaged" if done.damaged else "rejected" if done.rejected else "whole or a prefix")
-        if done.damaged:
-            assert done.damaged == [path.name]
-            (account,) = [each for each in spools.load_accounts(module_store) if each.spool == path.stem]
-            assert account.state == "damaged"
-        elif (
-            done.rejected
-        ):  # SQLite itself finds nothing wrong: what is not as it was written is put aside by its checksum
-            gone = [group for group in groups if not there & set(group)]
-            assert there & everything == everything - {each for group in gone for each in group}
-            (account,) = [each for each in local_accounts(torn, NOW) if each.spool == path.stem]
-            assert account.rejected == done.rejected <= sum(len(group) for group in gone)
-        else:
-            assert there & everything in prefixes
-            assert done.ended == [path.name]
+        gone = everything - there
+        event("damaged" if done.damaged else "rejected" if done.rejected else "whole")
+        assert set(ids_of(behind)) < there  # no other spool waits for it
+        assert readable <= there
+        if not done.rejected:  # what SQLite finds nothing wrong with is put aside by its checksum
+            assert done.damaged == ([path.name] if gone else done.damaged)
+            assert done.ended == ([] if done.damaged else [path.name])
+        kept = [each.name for each in torn.iterdir() if each.name.startswith(path.name + ".damaged")]
+        assert bool(kept) == bool(done.damaged)
+        accounts = [each for each in spools.load_accounts(module_store) if each.spool == path.stem]
+        if done.rejected:
+            accounts = [each for each in local_accounts(torn, NOW) if each.spool == path.stem]
+        (account,) = accounts
+        assert account.state == ("damaged" if done.damaged else "open" if done.rejected else "ended")
+        assert account.missing + account.rejected == len(gone)  # whatever is lost is told, to the row
+        if gone:
+            assert {notice.kind for notice in notices(account, NOW, timedelta(1))} & {"difference", "rejected"}
+
+
+def numbers_before_the_tear(path):
+    """The groups that are read of a copy, one after the other, up to where something is wrong with one."""
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        for suffix in ("", "-wal"):
+            shutil.copy(path.with_name(path.name + suffix), name)
+        with suppress(sqlite3.DatabaseError, BadInput), SpoolFile.open(Path(name) / path.name) as file:
+            for group in file.read(2**62, 2**62):
+                file.load_contracts([group.contract])
+                file.unpack([group])
+                found.append(group.seq)
+    return found
 
 
 class SpoolMachine(RuleBasedStateMachine):
