@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import ModelRefused, Problem
 from feedback_loop.inference.engines import Scored, make_outputs
 from feedback_loop.inference.tensors import NUMBERS, Layout
 from feedback_loop.schema import ColumnType, Contract
@@ -124,5 +124,5 @@ def _class_kind(contract: Contract) -> Any:
     return kinds.get(contract.label.type, object)
 
 
-def _refused(rows: np.ndarray[Any, Any], cause: str, name: str = "") -> BadInput:
-    return BadInput([Problem(int(row), name, cause) for row in np.flatnonzero(rows)])
+def _refused(rows: np.ndarray[Any, Any], cause: str, name: str = "") -> ModelRefused:
+    return ModelRefused([Problem(int(row), name, cause) for row in np.flatnonzero(rows)])
