@@ -25,6 +25,7 @@ class Refusals:
     """What the model itself refuses, found by asking it: columns that may not be missing, numbers too large."""
 
     missing: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()  # columns whose every category must be known (the graph itself tells which are)
     largest: dict[str, float] = field(default_factory=dict)
 
 
