@@ -79,6 +79,7 @@ class ServingSettings(_Section):
     tls_certificate: str = ""  # PEM files; empty: no TLS
     tls_key: str = ""
     header_timeout: Duration = timedelta(seconds=10)  # a connection that has sent no whole head by then is closed
+    body_timeout: Duration = timedelta(seconds=30)  # a request whose body is not there by then is refused
     max_connections: Annotated[int, Field(gt=0)] = 1024  # of each worker, idle ones too; others wait in the backlog
     backlog: Annotated[int, Field(ge=128)] = 1024  # connections that the system holds until a worker takes them
 

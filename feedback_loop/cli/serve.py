@@ -33,7 +33,7 @@ def serve(
     """Answers predictions over HTTP (MLflow's scoring protocol), each one durable before its answer."""
     from feedback_loop.config import load_settings
     from feedback_loop.loop.serving import places_of
-    from feedback_loop.serving import Certificate, run_server, shared_folder
+    from feedback_loop.serving import Certificate, require_tracing, run_server, shared_folder
 
     configure_logging()
     settings = load_settings(config)
@@ -43,6 +43,8 @@ def serve(
     certificate, serving = None, settings.serving
     if serving.tls_certificate:
         certificate = Certificate(settings.path(serving.tls_certificate), settings.path(serving.tls_key))
+    if serving.trace:
+        require_tracing()
     address = f"{'https' if certificate else 'http'}://{serving.host}:{serving.port}"
     typer.echo(f"Serving {', '.join(models)} at {address} (Ctrl-C ends it).", err=True)
     with shared_folder(settings.path(serving.cache)) as figures:

@@ -122,7 +122,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             serving.start_tracing() if serve.trace else None,
         ),
         metrics=serving.Metrics(board, spool, clock),
-        limits=serving.Limits(serve.max_body_bytes, serve.max_in_flight),
+        limits=serving.Limits(serve.max_body_bytes, serve.body_timeout.total_seconds(), serve.max_in_flight),
     )
 
 

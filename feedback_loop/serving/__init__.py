@@ -13,7 +13,7 @@ from feedback_loop.serving.predictions import Predictions
 from feedback_loop.serving.server import end_with, run_server
 from feedback_loop.serving.shadows import Shadows
 from feedback_loop.serving.stager import Source, Stager
-from feedback_loop.serving.tracing import start_tracing
+from feedback_loop.serving.tracing import require_tracing, start_tracing
 
 __all__ = [
     "AccessLog",
@@ -34,6 +34,7 @@ __all__ = [
     "TakeHint",
     "end_with",
     "needs_key",
+    "require_tracing",
     "run_server",
     "shared_folder",
     "start_tracing",

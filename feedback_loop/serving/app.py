@@ -16,6 +16,7 @@ from feedback_loop.errors import BadInput
 from feedback_loop.serving.access import Seen
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import ROUTES
+from feedback_loop.serving.bodies import Bodies
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import Guard
 from feedback_loop.serving.health import readiness
@@ -52,9 +53,10 @@ class Doors:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a server takes: bytes of a body, requests at a time."""
+    """How much a server takes: bytes of a body, time that it may take to come, requests at a time."""
 
     body_bytes: int
+    body_seconds: float
     in_flight: int
 
 
@@ -88,6 +90,7 @@ class App:
         self._doors = doors
         self._forwarder = forwarder
         self._observer = observer
+        self._bodies = Bodies(limits.body_bytes, limits.body_seconds)
         self._metrics = metrics
         self._limits = limits
         self._in_flight = 0
@@ -111,11 +114,13 @@ class App:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once a worker is up."""
         self._batcher.start(loop)
+        self._bodies.start(loop)
         self._forwarder.start()
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called when a worker has answered its last request."""
         del loop
+        self._bodies.stop()
         self._endpoints.stop()
         self._batcher.stop()
         self._forwarder.stop()
@@ -131,6 +136,8 @@ class App:
             status, body, headers = await self._respond(path, scope, protocol, seen)
         except Exception as error:  # noqa: BLE001 (whatever it is, a caller is told what it needs to know)
             status, body, headers = explained(error, path)
+            if not seen.is_read and scope.method not in ("GET", "HEAD"):
+                headers = [*headers, _CLOSE]
         finally:
             self._in_flight -= 1
         protocol.response_bytes(status, headers, body)
@@ -146,31 +153,17 @@ class App:
         if route.is_limited and self._in_flight > self._limits.in_flight:
             raise Problem(429, "TOO_MANY_REQUESTS", "Too many requests are under way here.", retry_after="1")
         if route.scope is not None and self._guard.is_needed:
-            seen.key = self._guard.admits(scope.headers.get("authorization"), route.scope).key
-        return await route.handler(model, scope, await self._read(scope, protocol))
+            caller = self._guard.admits(scope.headers.get("authorization"), route.scope)
+            seen.key = caller.key
+        body = b"" if route.method == "GET" else await self._bodies.read(scope, protocol)
+        seen.is_read = True
+        return await route.handler(model, scope, body)
 
     def _of_model(self, path: str) -> tuple[_Route, str]:
         parts = path.strip("/").split("/")
         if len(parts) == 3 and parts[0] == "models" and parts[2] in self._of_models:
             return self._of_models[parts[2]], unquote(parts[1])
         raise Problem(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
-
-    async def _read(self, scope: Any, protocol: Any) -> bytes:
-        """The body, never more of it in memory than is allowed."""
-        if scope.method in ("GET", "HEAD"):
-            return b""
-        length, most = scope.headers.get("content-length"), self._limits.body_bytes
-        if length is not None and length.isdecimal():
-            if int(length) > most:
-                raise _too_large(most)
-            return bytes(await protocol())  # the server below takes no more than was announced
-        parts, size = [], 0
-        async for part in protocol:
-            size += len(part)
-            if size > most:
-                raise _too_large(most)
-            parts.append(bytes(part))
-        return b"".join(parts)
 
     async def _ping(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
@@ -222,6 +215,9 @@ class App:
 
 _TEXT = [("content-type", "text/plain")]
 
+_CLOSE = ("connection", "close")
+"""Said where a body is left unread: the server below closes the connection then, and a caller should know."""
+
 _OUTCOME_FORMATS = {
     "application/json": "json",
     "application/x-ndjson": "ndjson",
@@ -235,8 +231,3 @@ def _route_name(path: str) -> str:
         return "webhooks"
     last = path.rpartition("/")[2]
     return last if last in ROUTES else "other"
-
-
-def _too_large(most: int) -> Problem:
-    message = f"The body is over {most:,} bytes. Send fewer rows, or score a file."
-    return Problem(413, "REQUEST_LIMIT_EXCEEDED", message)
