@@ -66,7 +66,11 @@ class ServingSettings(_Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 5001
     poll_alias: Duration = timedelta(seconds=10)
     require_key: Literal["auto", "always", "never"] = "auto"
+    workers: Annotated[int, Field(gt=0)] = 1
+    webhook_secret: SecretStr = SecretStr("")  # of MLflow's registry webhook; empty: none is expected
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
+    max_rows: Annotated[int, Field(gt=0)] = 100_000  # of one request
+    max_in_flight: Annotated[int, Field(gt=0)] = 512  # requests, per worker
     threads: Annotated[int, Field(gt=0)] = 1
     providers: tuple[str, ...] = ("CPU",)  # what ONNX Runtime computes on, the preferred first
     access_log: bool = False  # a line for every request; some of the failed ones are logged in any case
@@ -75,6 +79,7 @@ class ServingSettings(_Section):
     tls_certificate: str = ""  # PEM files; empty: no TLS
     tls_key: str = ""
     header_timeout: Duration = timedelta(seconds=10)  # a connection that has sent no whole head by then is closed
+    body_timeout: Duration = timedelta(seconds=30)  # a request whose body is not there by then is refused
     max_connections: Annotated[int, Field(gt=0)] = 1024  # of each worker, idle ones too; others wait in the backlog
     backlog: Annotated[int, Field(ge=128)] = 1024  # connections that the system holds until a worker takes them
 

@@ -25,6 +25,7 @@ from feedback_loop.store import (
     payloads,
     predictions,
     retrainings,
+    traffic,
     verdicts,
 )
 from feedback_loop.store.spools import COUNTERS, Account
@@ -66,7 +67,10 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     verdict = verdicts.latest_verdict(store, model)
     incidents = verdicts.load_incidents(store, model)
     incident = verdicts.open_incident(store, model)
-    alerts = verdicts.load_alerts(store, [each.incident_id for each in incidents], about="spool:")
+    told = [each.incident_id for each in incidents]
+    alerts = verdicts.load_alerts(store, told, about="spool:") + verdicts.load_alerts(
+        store, [], about=f"serving:{model}:"
+    )
     searches = retrainings.load_retrainings(store, model)
     promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
     return {
@@ -83,6 +87,11 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "verdict": _verdict(verdict) if verdict else None,
         "incident": {"id": incident.incident_id, "since": format_moment(incident.opened_at)} if incident else None,
         "incidents": len(incidents),
+        "not_served": [
+            {"version": each.version, "since": format_moment(each.opened_at), "cause": each.cause}
+            for each in traffic.find_load_incidents(store, model)
+            if each.closed_at is None
+        ],
         "undelivered_alerts": [
             {"route": a.route, "state": a.state, "cause": a.cause} for a in alerts if a.state != "sent"
         ],

@@ -132,13 +132,15 @@ def churn_pipeline() -> Any:
 
 
 def register_churn(
-    registry: Registry, now: datetime, *, rows: int = 3000, reference: int = 2000, seed: int = 0
+    registry: Registry, now: datetime, *, rows: int = 3000, reference: int = 2000, seed: int = 0, turned: bool = False
 ) -> ModelVersion:
-    """A version of the churn model with a reference; no alias is set."""
+    """A version of the churn model with a reference; no alias is set. One that is `turned` learned the opposite."""
     import pandas as pd
 
     known = pd.DataFrame(customers(rows, seed))
     held = pd.DataFrame(customers(reference, seed + 1))
+    if turned:
+        known["churned"], held["churned"] = ~known["churned"], ~held["churned"]
     model = churn_pipeline().fit(known[["age", "plan"]], known["churned"])
     times = pd.to_datetime(
         [now - timedelta(days=10 - place % 5) for place in range(reference)], utc=True

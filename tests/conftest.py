@@ -24,6 +24,7 @@ from feedback_loop.clock import ManualClock
 from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.store import Store, migrate
+from tests.builders import churn_loop
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
 
@@ -98,6 +99,15 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = Connection(f"sqlite:///{path}", "", path.parent, "feedback-loop")
     made.client.search_registered_models()
     return path
+
+
+@pytest.fixture(scope="session")
+def churn_home(empty_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a configuration and a champion of the churn model, for servers whose rows nobody counts."""
+    folder = tmp_path_factory.mktemp("churn")
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    churn_loop(folder, ManualClock(datetime.now(UTC))).close()
+    return folder
 
 
 @pytest.fixture

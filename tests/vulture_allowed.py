@@ -3,20 +3,20 @@
 import onnxruntime
 
 import feedback_loop
-from feedback_loop import schema, status, store
+from feedback_loop import status, store
 from feedback_loop.alerts import Delivery
 from feedback_loop.capture import middleware
 from feedback_loop.cli import keys as cli_keys
 from feedback_loop.cli import outcomes as cli_outcomes
-from feedback_loop.config import ServingSettings, Settings
+from feedback_loop.config import Settings
 from feedback_loop.demo.summary import Row
 from feedback_loop.inference import FileResult
 from feedback_loop.inference.bundle import Bundle
 from feedback_loop.inference.proving import Proof
 from feedback_loop.monitoring import Erasure
 from feedback_loop.scheduling.triggers import Trigger
-from feedback_loop.serving import board, metrics, observer, tracing
-from feedback_loop.store import jobs, retrainings, tables, traffic, types, verdicts
+from feedback_loop.serving import metrics
+from feedback_loop.store import jobs, retrainings, tables, types, verdicts
 
 # ONNX Runtime reads its options off the object.
 options = onnxruntime.SessionOptions()
@@ -40,18 +40,11 @@ Bundle.output_names
 # Read by whoever runs a server of their own.
 middleware.Counts.missed
 
-# Words that a prediction log may hold; who writes them comes with traffic.
-schema.Role.SHADOW, schema.Role.CANARY
-
 # What a user may say: Typer reads their values.
 cli_outcomes.FormatChoice.PARQUET, cli_outcomes.FormatChoice.CSV
 cli_outcomes.FormatChoice.NDJSON, cli_outcomes.FormatChoice.ARROW
 cli_outcomes.ByChoice.SEGMENT
 cli_keys.ScopeChoice.PREDICT, cli_keys.ScopeChoice.OUTCOMES, cli_keys.ScopeChoice.READ, cli_keys.ScopeChoice.ADMIN
-
-# Versions beside the champion: who serves them reads and sets these.
-traffic.save_traffic, traffic.load_traffic
-traffic.open_load_incident, traffic.close_load_incidents, traffic.find_load_incidents
 
 # pydantic-settings.
 Settings.settings_customise_sources
@@ -61,13 +54,6 @@ Trigger.get_next_fire_time.previous_fire_time
 
 # prometheus-client.
 metrics.Metrics.collect, metrics.Metrics.describe
-
-# The thread that scores for shadows.
-board.Board.shadow_dropped
-
-# The application, once its hot path stands.
-observer.Observer, observer.note, tracing.start_tracing
-ServingSettings.access_log, ServingSettings.trace
 
 # SQLAlchemy and its drivers.
 store.engine.connection.isolation_level

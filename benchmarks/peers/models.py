@@ -17,6 +17,9 @@ SIZES = (1, 100)
 """Rows per request."""
 
 TRAINING_ROWS = 5_000
+EXAMPLE_ROWS = 100
+"""Kept with the model, as MLflow recommends; the product proves its ONNX form on them."""
+
 CHECKED = {1: 200, 100: 6}
 """Requests that a server answers rightly before it is measured, by rows per request."""
 
@@ -73,7 +76,7 @@ def main(folder: Path) -> None:
         joblib.dump(pipeline, folder / f"{name}.joblib")
         requests = _requests(pipeline, numbers)
         (folder / f"{name}.json").write_text(json.dumps(requests, default=vars))
-        _log(pipeline, name, infer_signature(frame, pipeline.predict(frame)))
+        _log(pipeline, name, infer_signature(frame, pipeline.predict(frame)), frame.head(EXAMPLE_ROWS))
         mlflow.MlflowClient().set_registered_model_alias(name, "champion", "1")
 
 
@@ -95,7 +98,7 @@ def _pipeline(name: str) -> Any:
     return Pipeline([("columns", columns), ("estimator", estimator)])
 
 
-def _log(pipeline: Any, name: str, signature: Any) -> None:
+def _log(pipeline: Any, name: str, signature: Any, example: Any) -> None:
     """As MLflow's documents show it, in the format without pickle; requirements stated, as guessing takes 8 s."""
     from importlib.metadata import version
 
@@ -107,6 +110,7 @@ def _log(pipeline: Any, name: str, signature: Any) -> None:
         name=name,
         registered_model_name=name,
         signature=signature,
+        input_example=example,
         serialization_format="skops",
         skops_trusted_types=skops.get_untrusted_types(data=skops.dumps(pipeline)),
         pip_requirements=[f"{package}=={version(package)}" for package in ("scikit-learn", "skops", "pandas")],

@@ -8,9 +8,9 @@ from feedback_loop.capture.forwarder import Drained, Forwarder
 from feedback_loop.capture.importing import ImportResult, import_predictions
 from feedback_loop.capture.middleware import CaptureMiddleware
 from feedback_loop.capture.outputs import read_outputs
-from feedback_loop.capture.recorder import Recorded, Recorder
+from feedback_loop.capture.recorder import Recorded, Recorder, checked_ids
 from feedback_loop.capture.sink import Sink
-from feedback_loop.capture.spool import Spool
+from feedback_loop.capture.spool import Spool, Unhurried
 
 __all__ = [
     "AsyncClient",
@@ -28,6 +28,8 @@ __all__ = [
     "Recorder",
     "Sink",
     "Spool",
+    "Unhurried",
+    "checked_ids",
     "import_predictions",
     "local_accounts",
     "merged",

@@ -102,8 +102,7 @@ class Group:
 def pack(model: str, contract: int, rows: pa.Table, moment: int) -> Group:
     """Rows (at least one) as a group of that contract."""
     batches = rows.to_batches()
-    batch = batches[0] if len(batches) == 1 else rows.combine_chunks().to_batches()[0]
-    plain = batch.serialize()
+    plain = (batches[0] if len(batches) == 1 else rows.combine_chunks().to_batches()[0]).serialize()
     body = pa.compress(plain, codec=_CODEC)
     crc = _checksum(model, contract, rows.num_rows, body)
     return Group(0, model, contract, rows.num_rows, moment, crc, plain.size, body)

@@ -6,13 +6,16 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 import pyarrow as pa
 
+from feedback_loop.capture.files import microseconds
 from feedback_loop.capture.sink import Sink
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scored, Scorer
 from feedback_loop.schema import (
+    Contract,
     PredictionId,
     RandomBits,
     Redaction,
@@ -20,9 +23,13 @@ from feedback_loop.schema import (
     Source,
     check_prediction_id,
     in_sample,
-    prediction_id,
+    prediction_ids,
 )
-from feedback_loop.store.predictions import prediction_schema
+from feedback_loop.store.arrow import UTC_MOMENT
+from feedback_loop.store.predictions import SYSTEM_TYPES, prediction_schema
+
+REMEMBERED = 64
+"""So many contracts have their log's form kept; a process serves a few versions at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,20 @@ class Recorder:
 
     def identify(self, rows: pa.Table, moment: datetime) -> list[PredictionId]:
         """An id for each row: the caller's own where it gave one, else a new one; raises BadInput."""
-        given = rows.column("prediction_id").to_pylist()
-        ids = [
-            prediction_id(moment, self._bits) if text is None else check_prediction_id(text, moment, row=row)
-            for row, text in enumerate(given)
-        ]
-        if len(set(ids)) < len(ids):
-            raise BadInput.of("prediction_id", "the same id is given to several rows")
-        return ids
+        return self.complete(rows.column("prediction_id").to_pylist(), moment)
+
+    def complete(self, given: Sequence[str | None], moment: datetime) -> list[PredictionId]:
+        """The ids of rows, with a new one in the place of each that is None; raises BadInput."""
+        return self.fill(checked_ids(given, moment), moment)
+
+    def fill(self, ids: Sequence[str | None], moment: datetime) -> list[PredictionId]:
+        """The same ids (checked ones), with a new one in the place of each that is None."""
+        missing = sum(each is None for each in ids)
+        made = prediction_ids(moment, missing, self._bits)
+        if missing == len(ids):
+            return made
+        new = iter(made)
+        return [next(new) if each is None else PredictionId(each) for each in ids]
 
     def record(
         self,
@@ -66,21 +79,30 @@ class Recorder:
     ) -> Recorded:
         """Stores scored rows in the form that the log has; on return they are durable."""
         contract, count = scorer.contract, rows.num_rows
-        values: dict[str, object] = {
-            "prediction_id": list(ids),
-            "predicted_at": [moment] * count,
-            "sample_weight": [1.0] * count,
-            "model_version": [scorer.version.version] * count,
-            "role": [str(role)] * count,
-            "source": [str(source)] * count,
-            "request_id": request_ids if request_ids is not None else [None] * count,
-            "latency_us": latency_us if latency_us is not None else [None] * count,
+        values = {
+            "prediction_id": pa.array(ids, pa.string()),
+            "predicted_at": pa.repeat(pa.scalar(microseconds(moment), UTC_MOMENT), count),
+            "sample_weight": _repeated("sample_weight", 1.0, count),
+            "model_version": _repeated("model_version", scorer.version.version, count),
+            "role": _repeated("role", str(role), count),
+            "source": _repeated("source", str(source), count),
+            "request_id": _given("request_id", request_ids, count),
+            "latency_us": _given("latency_us", latency_us, count),
         }
         values |= {column.stored: rows.column(column.name) for column in (*contract.extra_key, *contract.features)}
         values |= {column.stored: scored.outputs.column(column.stored) for column in contract.outputs}
-        schema = prediction_schema(contract)
-        table = pa.table({name: values[name] for name in schema.names}, schema=schema)
+        schema = _schema(contract)
+        table = pa.Table.from_arrays([values[name] for name in schema.names], schema=schema)
         return keep(self._log, scorer.redaction, scorer.sample, table, moment)
+
+
+def checked_ids(given: Sequence[str | None], moment: datetime) -> list[PredictionId | None]:
+    """Callers' own ids, if each is one and none is there twice; raises BadInput."""
+    ids = [None if text is None else check_prediction_id(text, moment, row=row) for row, text in enumerate(given)]
+    own = [each for each in ids if each is not None]
+    if len(set(own)) < len(own):
+        raise BadInput.of("prediction_id", "the same id is given to several rows")
+    return ids
 
 
 def keep(sink: Sink, redaction: Redaction, sample: float, rows: pa.Table, now: datetime) -> Recorded:
@@ -91,8 +113,41 @@ def keep(sink: Sink, redaction: Redaction, sample: float, rows: pa.Table, now: d
         weights = pa.repeat(pa.scalar(1.0 / sample, pa.float64()), rows.num_rows)
         rows = rows.set_column(rows.column_names.index("sample_weight"), "sample_weight", weights)
     unsampled = count - rows.num_rows
-    if redaction.logged != redaction.served:
-        schema = prediction_schema(redaction.logged)
+    if redaction.changes:
+        schema = _schema(redaction.logged)
         rows = redaction.redact(rows).select(schema.names).cast(schema)
     new = sink.append(redaction.logged, rows, now) if rows.num_rows or not count else 0
     return Recorded(new, unsampled)
+
+
+def _repeated(name: str, value: object, count: int) -> pa.Array:
+    return pa.repeat(_scalar(name, value), count)
+
+
+def _given(name: str, values: Sequence[object] | None, count: int) -> pa.Array:
+    """Values where there are any: a column of nothing costs nothing."""
+    kind = SYSTEM_TYPES[name]
+    if values is None:
+        return pa.nulls(count, kind)
+    return pa.array(values, kind)
+
+
+# What is the same for every batch of a version is worked out once: for one row it would cost more than the row.
+
+
+@lru_cache(maxsize=256)
+def _scalar(name: str, value: object) -> pa.Scalar:
+    return pa.scalar(value, SYSTEM_TYPES[name])
+
+
+_schemas: dict[int, tuple[Contract, pa.Schema]] = {}
+
+
+def _schema(contract: Contract) -> pa.Schema:
+    """`prediction_schema`, remembered by the object: to compare contracts would cost as much as to make it."""
+    known = _schemas.get(id(contract))
+    if known is None or known[0] is not contract:
+        if len(_schemas) >= REMEMBERED:
+            _schemas.clear()
+        known = _schemas[id(contract)] = contract, prediction_schema(contract)
+    return known[1]

@@ -122,9 +122,10 @@ class Spool:
         file = self._file
         return file.path if file is not None else None
 
-    def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
+    def append(self, contract: Contract, rows: pa.Table, now: datetime, *, waits: bool = True) -> int:
         """Takes rows of `prediction_schema(contract)`; on return they are durable, as the model's `log.durability`
-        wants it. Returns how many were taken: none where nothing is logged.
+        wants it (with `waits` false they get to the disk with those of others). Returns how many were taken: none
+        where nothing is logged.
 
         Raises Unavailable where the spool is full or can't be written and `log.on_full` is `refuse`; else such rows
         are counted as dropped.
@@ -138,7 +139,7 @@ class Spool:
             return 0
         known = self._as_known(contract, rows.schema)
         group = files.pack(model, known.number, rows, files.microseconds(now))
-        entry = _Entry(group, log.durability == "buffered", known=known)
+        entry = _Entry(group, log.durability == "buffered" or not waits, known=known)
         self._waiting.append(entry)
         with self.guard:
             if not entry.done and not entry.cause:
@@ -357,6 +358,17 @@ class Spool:
                 self._known.clear()
             made = self._known[id(contract)] = _Known(contract, schema, body, number)
         return made
+
+
+class Unhurried:
+    """A spool for rows that nobody waits for: they make no other row wait for the disk."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
+        """As `Spool.append`; on return rows outlive the process, not yet a power cut."""
+        return self._spool.append(contract, rows, now, waits=False)
 
 
 class _Full(Exception):

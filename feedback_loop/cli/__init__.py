@@ -38,6 +38,7 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
+app.command("stage", hidden=True)(serve.stage)
 app.command("predict")(predict.predict)
 app.add_typer(outcomes.app, name="outcomes")
 app.add_typer(imports.app, name="import")

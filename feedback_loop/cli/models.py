@@ -108,6 +108,37 @@ def history(model: ModelArgument, config: ConfigOption = None, as_json: JsonOpti
     emit(rows, as_json=as_json, words=lambda rows: table(rows, "Nothing was promoted yet."))
 
 
+@app.command("traffic")
+def traffic(
+    model: ModelArgument,
+    shadow: Annotated[
+        list[str] | None, typer.Option(help="An alias whose version is scored too and only logged; may be repeated.")
+    ] = None,
+    canary: Annotated[str | None, typer.Option(help="The alias whose version answers a share of the keys.")] = None,
+    share: Annotated[float, typer.Option(help="That share, above 0 and at most 1.")] = 0.0,
+    off: Annotated[bool, typer.Option("--off", help="Let the champion alone answer again.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sets who takes part beside the champion, without a restart; with no options it says who does."""
+    from feedback_loop.store.traffic import Traffic
+
+    loop = open_loop(config, as_json=as_json)
+    changes = bool(shadow or canary or share)
+    if off and changes:
+        raise typer.BadParameter("says that nobody takes part: give it alone", param_hint="--off")
+    if off or changes:
+        loop.route(model, Traffic(tuple(shadow or ()), canary, share))
+    emit({"model": model, **asdict(loop.traffic(model))}, as_json=as_json, words=_traffic_words)
+
+
+def _traffic_words(set_to: dict[str, Any]) -> str:
+    said = [f"{alias} is a shadow" for alias in set_to["shadows"]]
+    if set_to["canary"]:
+        said.append(f"{set_to['canary']} answers {set_to['share']:.2%} of the keys")
+    return f"{set_to['model']}: {', '.join(said) or 'the champion alone answers'}."
+
+
 def _promotion_words(done: dict[str, Any]) -> str:
     before = f" (before: version {done['from_version']})" if done["from_version"] else ""
     return f"Version {done['to_version']} is the champion of {done['model']}{before}."

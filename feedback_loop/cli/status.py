@@ -77,6 +77,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     if last := model["last_retraining"]:
         lines.append(f"retrainings   {model['retrainings']}; last {last['at']} ({last['reason']}): {last['state']}")
     lines.append(f"promotions    {model['promotions']}")
+    lines += [f"NOT SERVED    version {each['version']}: {each['cause']}" for each in model["not_served"]]
     lines += [f"FAILED job    {each['job']} of {each['at']}: {each['cause']}" for each in model["failed_jobs"]]
     lines += [
         f"UNDELIVERED   alert on {each['route']} ({each['state']}): {each['cause'] or 'not tried yet'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def make_engine(
     known: pa.Table | None,
     options: EngineOptions,
 ) -> Made:
-    """Converts and proves; whatever stands against it is a reason, not an error."""
+    """Converts and proves, on as many threads as the options say; what is against it is a reason, not an error."""
     reason = _without_trying(loaded, settings)
     if reason:
         return Made(reason=reason)
@@ -51,8 +52,12 @@ def make_engine(
     if rows is None or not rows.num_rows:
         return Made(reason="there are no rows to prove it on: neither reference rows nor an input example")
     form = OnnxForm(converted.layout, converted.has_scores)
+    from threadpoolctl import threadpool_limits
+
     try:
-        return _proven(loaded, contract, converted.content, form, rows, settings.tolerance, options)
+        with warnings.catch_warnings(), threadpool_limits(options.threads):
+            warnings.simplefilter("ignore")  # edges are meant to be where scikit-learn warns
+            return _proven(loaded, contract, converted.content, form, rows, settings.tolerance, options)
     except FeedbackLoopError as error:
         return Made(reason=f"it can't be proven: {error.cause}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import ModelRefused, Problem
 from feedback_loop.inference.engines import Scored, make_outputs
 from feedback_loop.inference.tensors import NUMBERS, Layout
 from feedback_loop.schema import ColumnType, Contract
@@ -25,6 +25,7 @@ class Refusals:
     """What the model itself refuses, found by asking it: columns that may not be missing, numbers too large."""
 
     missing: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()  # columns whose every category must be known (the graph itself tells which are)
     largest: dict[str, float] = field(default_factory=dict)
 
 
@@ -124,5 +125,5 @@ def _class_kind(contract: Contract) -> Any:
     return kinds.get(contract.label.type, object)
 
 
-def _refused(rows: np.ndarray[Any, Any], cause: str, name: str = "") -> BadInput:
-    return BadInput([Problem(int(row), name, cause) for row in np.flatnonzero(rows)])
+def _refused(rows: np.ndarray[Any, Any], cause: str, name: str = "") -> ModelRefused:
+    return ModelRefused([Problem(int(row), name, cause) for row in np.flatnonzero(rows)])

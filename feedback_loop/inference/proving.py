@@ -21,6 +21,8 @@ EXTREMES = (0.0, -1.0, 1.0, 1e-12, 1e3, -1e6, 1e9)
 BEYOND = (3.5e38, 1e300, float("inf"))
 """Numbers that some models refuse: beyond single precision, far beyond, and infinity."""
 
+UNSEEN = "an unseen category"
+
 ONE_BY_ONE = 60
 """From so many columns on, which of them may be missing is asked of all at once only."""
 
@@ -55,6 +57,11 @@ def ask_refusals(original: Engine, contract: Contract, known: pa.Table) -> Refus
         missing = []
     elif len(missing) <= ONE_BY_ONE:
         missing = [each for each in missing if not _takes(original, _changed(base, {each.name: None}, contract))]
+    words = [column for column in contract.features if column.type is ColumnType.STRING]
+    if not words or _takes(original, _changed(base, {column.name: UNSEEN for column in words}, contract)):
+        words = []
+    elif len(words) <= ONE_BY_ONE:
+        words = [each for each in words if not _takes(original, _changed(base, {each.name: UNSEEN}, contract))]
     numeric = [column for column in contract.features if column.type in (ColumnType.DOUBLE, ColumnType.FLOAT)]
     largest: dict[str, float] = {}
     for limit, value in zip((3.4e38, 3.5e38, 1e300), BEYOND, strict=True):
@@ -65,7 +72,7 @@ def ask_refusals(original: Engine, contract: Contract, known: pa.Table) -> Refus
         singly = fits if len(fits) <= ONE_BY_ONE else []
         refused = [each for each in singly if not _takes(original, _changed(base, {each.name: value}, contract))]
         largest |= {each.name: limit for each in refused or fits}
-    return Refusals(tuple(each.name for each in missing), largest)
+    return Refusals(tuple(each.name for each in missing), tuple(each.name for each in words), largest)
 
 
 def label_follows(contract: Contract, scored: Scored) -> bool:
@@ -194,7 +201,7 @@ def _edges(contract: Contract, known: pa.Table, refusals: Refusals) -> pa.Table:
 def _edge_values(column: Column, known: pa.Table, *, takes_missing: bool) -> list[Any]:
     missing = [None] if takes_missing else []
     if column.type is ColumnType.STRING:
-        return [*missing, "", "an unseen category", "ünßeen ☂", " "]
+        return [*missing, "", UNSEEN, "ünßeen ☂ İ", " "]
     if column.type is ColumnType.BOOLEAN:
         return [*missing, True, False]
     seen = [each for each in known.column(column.name).to_pylist() if each is not None]
@@ -209,7 +216,8 @@ def _random(
 ) -> pa.Table:
     columns = {}
     for column in contract.features:
-        values = _random_values(column, known, words, random)
+        pool = () if column.name in refusals.unseen else (*words, UNSEEN)
+        values = _random_values(column, known, pool, random)
         if column.name not in refusals.missing:
             values[random.random(RANDOM_ROWS) < 0.05] = None
         columns[column.name] = pa.array(values.tolist(), arrow_type(column.type))
@@ -222,7 +230,7 @@ def _random_values(
     """Half as they were seen, half anywhere in (and somewhat beyond) their range."""
     seen = [each for each in known.column(column.name).to_pylist() if each is not None]
     if column.type is ColumnType.STRING:
-        pool = [*dict.fromkeys(seen), *words, "an unseen category"]
+        pool = [*dict.fromkeys(seen), *words] or [""]
         return random.choice(np.array(pool, dtype=object), RANDOM_ROWS)
     if column.type is ColumnType.BOOLEAN:
         return (random.random(RANDOM_ROWS) < 0.5).astype(object)

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-MISSING_WORD = "\0"
-"""What stands for a missing word: ONNX's strings know no null, and no word of a caller may hold this character."""
+MISSING_WORD = "\ufdd0"
+"""What stands for a missing word, since ONNX's strings know no null: a code that Unicode keeps free of characters.
+
+(Not NUL, which no caller's word may hold either: ONNX Runtime takes it for the end, and so for an empty word.)
+"""
 
 NUMBERS, WORDS = "numbers", "words"
 """The names of the two inputs."""
@@ -24,6 +27,7 @@ class Layout:
 
     numbers: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    lowered: tuple[str, ...] = ()  # of the words: texts that are taken in lower case
 
     def feed(self, features: pa.Table) -> dict[str, np.ndarray[Any, Any]]:
         """The inputs for these rows; a missing number is NaN, a missing word `MISSING_WORD`."""
@@ -36,7 +40,8 @@ class Layout:
         if self.words:
             words = np.empty((features.num_rows, len(self.words)), dtype=object)
             for place, name in enumerate(self.words):
-                words[:, place] = _words(features.column(name))
+                values = _words(features.column(name))
+                words[:, place] = [each.lower() for each in values] if name in self.lowered else values
             feed[WORDS] = words
         return feed
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from feedback_loop.capture import Client
-from feedback_loop.loop.improving import Improving
-from feedback_loop.loop.judging import Judging
-from feedback_loop.loop.predicting import Predicting
+if TYPE_CHECKING:
+    from feedback_loop.loop.facade import FeedbackLoop, open_client
 
 __all__ = ["FeedbackLoop", "open_client"]
 
 
-class FeedbackLoop(Predicting, Judging, Improving):
-    """The whole loop over one store and one registry. Methods raise FeedbackLoopError's children only."""
+def __getattr__(name: str) -> object:
+    """Imports the facade when it is first used: a server's workers need its serving part only."""
+    if name not in __all__:
+        raise AttributeError(name)
+    from feedback_loop.loop import facade
 
-
-def open_client(path: str | Path | None = None, **options: Any) -> Client:
-    """A capture client by the configuration alone; at its end (or that of a `with`) it gives all back."""
-    loop = FeedbackLoop.open(path, **options)
-    return loop.capture_client(close=loop.close)
+    return getattr(facade, name)

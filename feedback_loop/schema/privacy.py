@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,11 @@ class Redaction:
     served: Contract
     logged: Contract
     key: bytes = field(repr=False, default=b"")
+
+    @cached_property
+    def changes(self) -> bool:
+        """Whether rows are logged in another form than they are served in."""
+        return self.logged != self.served
 
     @property
     def hides_features(self) -> bool:

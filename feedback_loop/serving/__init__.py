@@ -1,23 +1,41 @@
 """Online inference over HTTP: protocols, batches, the versions that answer, guards."""
 
-from feedback_loop.serving.app import App
+from feedback_loop.serving.access import AccessLog
+from feedback_loop.serving.app import App, Doors, Limits, TakeHint
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import Board, shared_folder
-from feedback_loop.serving.endpoints import Endpoints, Source
+from feedback_loop.serving.certificate import Certificate
+from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import Guard, needs_key
 from feedback_loop.serving.metrics import Metrics
-from feedback_loop.serving.server import Certificate, run_server
+from feedback_loop.serving.observer import Observer
+from feedback_loop.serving.predictions import Predictions
+from feedback_loop.serving.server import end_with, run_server
+from feedback_loop.serving.shadows import Shadows
+from feedback_loop.serving.stager import Source, Stager
+from feedback_loop.serving.tracing import require_tracing, start_tracing
 
 __all__ = [
+    "AccessLog",
     "App",
     "Batcher",
     "Board",
     "Certificate",
+    "Doors",
     "Endpoints",
     "Guard",
+    "Limits",
     "Metrics",
+    "Observer",
+    "Predictions",
+    "Shadows",
     "Source",
+    "Stager",
+    "TakeHint",
+    "end_with",
     "needs_key",
+    "require_tracing",
     "run_server",
     "shared_folder",
+    "start_tracing",
 ]

@@ -20,10 +20,11 @@ _log = structlog.get_logger("feedback_loop.access")
 class Seen:
     """What is learned of a request on its way. `key` is the name of the caller's key, never the key."""
 
-    __slots__ = ("began", "key", "model", "rows", "version")
+    __slots__ = ("began", "is_read", "key", "model", "rows", "version")
 
     def __init__(self, began: float) -> None:
         self.began = began
+        self.is_read = False  # its body
         self.key: str | None = None
         self.model: str | None = None
         self.version: str | None = None

@@ -1,81 +1,177 @@
-"""The models that a server answers for: each with the version that answers now, swapped when its alias moves."""
+"""The models that a server answers for: each with the versions that take part, swapped when others are published."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 
-from feedback_loop.errors import FeedbackLoopError, NotFound
+from feedback_loop.clock import EPOCH
+from feedback_loop.errors import BadInput, NotFound
 from feedback_loop.inference import Scorer
-from feedback_loop.registry import ModelVersion
+from feedback_loop.schema import ColumnType, Contract, Role
+from feedback_loop.schema.protocol import Decoder, Rows, rows_table
+from feedback_loop.serving.publication import NotStaged, Part, Place, Publication, stamp
+from feedback_loop.serving.traffic import Target, Traffic
+
+LOOK_SECONDS = 0.05
+"""How often a worker looks whether something new was published: it costs a `stat` per model."""
+
+AGAIN_SECONDS = 5.0
+"""How long a worker waits before it tries a publication again that it could not open."""
+
+Open = Callable[[str, Path], tuple[Scorer, Decoder]]
+"""Loads a model's bundle, for answers and for requests."""
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a model's version comes from: which one is meant now, and how it is loaded."""
-
-    wanted: Callable[[], ModelVersion]
-    load: Callable[[ModelVersion], Scorer]
-
-
 class Endpoints:
-    """Scorers by model name; `watch` keeps them at the versions that their aliases mean. Thread-safe."""
+    """Traffic by model name; `watch` keeps it at what is published. Thread-safe."""
 
-    def __init__(self, sources: Mapping[str, Source]) -> None:
-        self._sources = sources
-        self._scorers: dict[str, Scorer] = {}
+    def __init__(self, places: Mapping[str, Place], open_bundle: Open) -> None:
+        self._places = places
+        self._open = open_bundle
+        self._traffic: dict[str, Traffic] = {}
+        self._opened: dict[str, dict[str, tuple[Scorer, Decoder]]] = {name: {} for name in places}
+        self._seen: dict[str, tuple[int, int, int] | None] = {}
+        self._again: dict[str, float] = {}
         self._done = threading.Event()
 
     @property
     def names(self) -> list[str]:
         """The models, the default one first."""
-        return list(self._sources)
+        return list(self._places)
 
     def load(self) -> None:
-        """Loads every model's version; raises what keeps one from being loaded."""
-        for name, source in self._sources.items():
-            self._scorers[name] = source.load(source.wanted())
+        """Loads what is published of every model; raises what keeps one from being loaded."""
+        for name in self._places:
+            self._seen[name] = stamp(self._places[name].published)
+            self._load(name)
 
     def versions(self) -> dict[str, str | None]:
         """By model, the version that answers; None where none is loaded yet."""
+        loaded = self._traffic
         return {
-            name: self._scorers[name].version.version if name in self._scorers else None for name in self._sources
+            name: loaded[name].champion.scorer.version.version if name in loaded else None for name in self._places
         }
 
-    def scorer(self, name: str | None) -> Scorer:
-        """The scorer that answers for a model (None: the only or first one); raises NotFound."""
+    def in_service(self) -> list[tuple[str, str, str]]:
+        """Model, role and version of all that take part."""
+        found = []
+        for name, traffic in self._traffic.items():
+            targets = [traffic.champion, *((traffic.canary,) if traffic.canary is not None else ())]
+            found += [(name, str(target.role), target.scorer.version.version) for target in targets]
+            found += [(name, str(Role.SHADOW), each.version.version) for each in traffic.champion.shadows]
+        return found
+
+    def traffic(self, name: str | None) -> Traffic:
+        """The versions that take part for a model (None: the only or first one); raises NotFound."""
         wanted = name if name is not None else self.names[0]
-        if wanted not in self._scorers:
+        found = self._traffic.get(wanted)
+        if found is None:
             raise NotFound("model served here", wanted, cure=f"Served: {', '.join(self.names)}.")
-        return self._scorers[wanted]
+        return found
 
-    def refresh(self) -> None:
-        """Swaps to the versions that are wanted by now. One that can't be loaded leaves the old one answering."""
-        for name, source in self._sources.items():
+    def scorer(self, name: str | None) -> Scorer:
+        """The champion; raises NotFound."""
+        return self.traffic(name).champion.scorer
+
+    def open(self, name: str, version: str) -> Scorer | None:
+        """A certain version, if its bundle is there."""
+        known = self._opened[name].get(bundle := self._places[name].bundle_name(version))
+        if known is not None:
+            return known[0]
+        folder = self._places[name].bundle(bundle)
+        return self._open(name, folder)[0] if folder.is_dir() else None
+
+    def refresh(self) -> bool:
+        """Swaps to what is published by now, if anything is new. What can't be opened leaves those of before."""
+        is_new = False
+        for name, place in self._places.items():
+            now, found = time.monotonic(), stamp(place.published)
+            if found == self._seen.get(name) and now < self._again.get(name, float("inf")):
+                continue
+            self._seen[name] = found
+            self._again.pop(name, None)
             try:
-                version, current = source.wanted(), self._scorers[name].version
-                if version.version != current.version:
-                    self._scorers[name] = source.load(version)  # loaded first: the old one answers meanwhile
-                    _log.info("version swapped", model=name, old=current.version, new=version.version)
-            except FeedbackLoopError as error:
+                self._load(name)
+                is_new = True
+            except Exception as error:  # noqa: BLE001 (whatever is wrong with a new version, the old one answers)
+                self._again[name] = now + AGAIN_SECONDS
                 _log.warning("version not swapped", model=name, cause=str(error))
+        return is_new
 
-    def watch(self, interval: timedelta, also: Callable[[], None]) -> None:
-        """Refreshes (and calls `also`) every so often in the background until `stop`."""
+    def watch(self, interval: timedelta, swapped: Callable[[], None], also: Callable[[], None]) -> None:
+        """Looks for what is new in the background until `stop`, calls `swapped` then, and `also` every so often."""
 
         def work() -> None:
-            while not self._done.wait(interval.total_seconds()):
-                self.refresh()
-                also()
+            due = time.monotonic() + interval.total_seconds()
+            while not self._done.wait(LOOK_SECONDS):
+                if self.refresh():
+                    swapped()
+                if time.monotonic() >= due:
+                    also()
+                    due = time.monotonic() + interval.total_seconds()
 
-        threading.Thread(target=work, name="watch aliases", daemon=True).start()
+        threading.Thread(target=work, name="watch versions", daemon=True).start()
 
     def stop(self) -> None:
         """Ends watching."""
         self._done.set()
+
+    def _load(self, name: str) -> None:
+        published = self._places[name].read()
+        if published is None:
+            raise NotStaged(f"No version of {name!r} has been published.", cure="Start the server again.")
+        made = self._made(name, published)
+        before, self._traffic[name] = self._traffic.get(name), made
+        self._opened[name] = {part.bundle: self._opened[name][part.bundle] for part in published.parts}
+        new = made.champion.scorer.version.version
+        old = before.champion.scorer.version.version if before is not None else None
+        _log.info("versions", model=name, old=old, champion=new, share=made.share, all=self.in_service())
+
+    def _made(self, name: str, published: Publication) -> Traffic:
+        """All loaded and warm: the old ones answer meanwhile."""
+        champion, decoder = self._loaded(name, published.champion)
+        shadows = tuple(self._loaded(name, part)[0] for part in published.shadows)
+        canary = None
+        if published.canary is not None:
+            canary = Target(self._loaded(name, published.canary)[0], Role.CANARY, shadows)
+        return Traffic(Target(champion, Role.CHAMPION, shadows), decoder, canary, published.share)
+
+    def _loaded(self, name: str, part: Part) -> tuple[Scorer, Decoder]:
+        opened = self._opened[name]
+        if part.bundle not in opened:
+            made = self._open(name, self._places[name].bundle(part.bundle))
+            warm(made[0])
+            opened[part.bundle] = made
+        return opened[part.bundle]
+
+
+def warm(scorer: Scorer) -> None:
+    """Scores a made-up row: what is made with the first call is made before the first caller comes."""
+    try:
+        scorer.score(rows_table(scorer.contract, [_made_up(scorer.contract)]))
+    except BadInput as error:  # a row of zeros need not make sense to every model
+        _log.debug("not warmed", version=str(scorer.version), cause=str(error))
+
+
+def _made_up(contract: Contract) -> Rows:
+    columns = (*contract.features, *contract.extra_key)
+    return Rows(1, {column.name: [_ZEROS[column.type]] for column in columns}, [None])
+
+
+_ZEROS = {
+    ColumnType.BOOLEAN: False,
+    ColumnType.INTEGER: 0,
+    ColumnType.LONG: 0,
+    ColumnType.FLOAT: 0.0,
+    ColumnType.DOUBLE: 0.0,
+    ColumnType.STRING: "",
+    ColumnType.DATETIME: EPOCH,
+}

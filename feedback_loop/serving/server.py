@@ -1,61 +1,133 @@
-"""The server process: Granian in front of the application, with TLS and limits on what a connection may do."""
+"""The server's processes: Granian's workers on one port, and the stager beside them."""
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+import structlog
 
 from feedback_loop.config import ServingSettings
-from feedback_loop.errors import ConfigError
+from feedback_loop.serving.certificate import Certificate
+from feedback_loop.serving.publication import NotStaged, Place
 
 MOST_HEAD_BYTES = 64 * 1024
 """The longest head of a request that is taken: request line and headers."""
 
+RESTART_SECONDS = 1.0
+"""How long a stager that died stays away."""
 
-@dataclass(frozen=True)
-class Certificate:
-    """The server's certificate (with its chain) and private key: PEM files."""
+MOST_RESTART_SECONDS = 60.0
+"""How long it stays away at most, if it dies again and again."""
 
-    certificate: Path
-    key: Path
+LOOK_SECONDS = 0.5
+"""How often a process looks whether its parent is still there."""
 
-    def check(self) -> None:
-        """Raises ConfigError where they can't be read or do not belong together."""
-        for path, setting in ((self.certificate, "serving.tls_certificate"), (self.key, "serving.tls_key")):
-            if not path.is_file():
-                raise ConfigError(f"There is no file {str(path)!r}.", cure=f"Mend {setting}.", key=setting)
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, password="")
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigError(
-                f"{self.certificate} and {self.key} are no certificate and its key: {error}.",
-                cure="Give PEM files that belong together, the key without a password.",
-                key="serving.tls_certificate",
-            ) from error
+END_SECONDS = 5.0
+"""How long a stager may take to end; what it was making is made again the next time."""
+
+_log = structlog.get_logger(__name__)
 
 
-def run_server(load: Callable[[], Any], settings: ServingSettings, certificate: Certificate | None = None) -> None:
-    """Serves until SIGTERM or SIGINT; requests that are in flight then are answered.
+class Beside:
+    """A process that runs beside this one: started again where it dies, ended with it."""
 
-    `load` makes the application, in the worker's process, before it takes its first request. Raises ConfigError for
-    a certificate that is none.
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
+        self.deaths = 0
+        """How often it has ended by itself."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ending = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="watch stager", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._process = self._started()
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        process = self._process
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._watcher.join(END_SECONDS)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command)  # noqa: S603 (our own program)
+
+    def _watch(self) -> None:
+        pause = RESTART_SECONDS
+        while self._process is not None:
+            began = time.monotonic()
+            code = self._process.wait()
+            self.deaths += 1
+            if time.monotonic() - began > MOST_RESTART_SECONDS:
+                pause = RESTART_SECONDS
+            if self._ending.wait(pause):
+                return
+            _log.error("stager ended and is started again", code=code)
+            pause = min(2 * pause, MOST_RESTART_SECONDS)
+            self._process = self._started()
+
+
+def run_server(
+    load: Callable[[], Any],
+    settings: ServingSettings,
+    stager: Sequence[str],
+    places: Mapping[str, Place],
+    certificate: Certificate | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT; requests that are in flight then are answered, and no process is left.
+
+    `load` makes the application, in each worker's process, before it takes its first request; `stager` is the command
+    that fills the `places`. Raises NotStaged where there is nothing to begin with, ConfigError for a certificate that
+    is none.
     """
+    if certificate is not None:
+        certificate.check()
+    for place in places.values():
+        place.forget_failure()
+    with Beside(stager) as beside:
+        for name, place in places.items():
+            _wait_for(name, place, beside)
+        _serve(load, settings, certificate)
+
+
+def _wait_for(name: str, place: Place, stager: Beside) -> None:
+    """Until there is something to answer with; what a server before this one published will do."""
+    while place.read() is None:
+        has_died = stager.deaths > 0  # before the failure is looked for: it may have said why
+        failure = place.failure()
+        if failure is not None:
+            raise NotStaged(failure.cause or f"No version of {name!r} could be made ready.", cure=failure.cure)
+        if has_died:
+            raise NotStaged("The stager ended before it had made a version ready.", cure="See what it said above.")
+        time.sleep(0.02)
+
+
+def _serve(load: Callable[[], Any], settings: ServingSettings, certificate: Certificate | None) -> None:
     from granian.constants import HTTPModes, Interfaces, SSLProtocols
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server import Server
 
-    if certificate is not None:
-        certificate.check()
     server = Server(
         "feedback_loop",  # a name for the logs: the application comes from `load`
         address=settings.host,
         port=settings.port,
         interface=Interfaces.RSGI,
-        workers=1,
+        workers=settings.workers,
         http=HTTPModes.http1,  # whose heads have a time limit
         websockets=False,
         backlog=settings.backlog,
@@ -69,5 +141,28 @@ def run_server(load: Callable[[], Any], settings: ServingSettings, certificate: 
         ssl_protocol_min=SSLProtocols.tls12,
         log_level=LogLevels.warning,
         workers_kill_timeout=30,
+        respawn_failed_workers=True,
     )
-    server.serve(target_loader=load, wrap_loader=False)
+    server.serve(target_loader=partial(_loaded, load, os.getpid()), wrap_loader=False)
+
+
+def _loaded(load: Callable[[], Any], parent: int) -> Any:
+    """The application, in a worker that ends when its server was killed: nobody else would end it."""
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+    ):  # until Granian takes them; the server's own handlers do nothing here
+        signal.signal(number, signal.SIG_DFL)
+    end_with(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    return load()
+
+
+def end_with(parent: int, end: Callable[[], None]) -> None:
+    """Calls `end` once this process's parent is not that one any more."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_SECONDS)
+        end()
+
+    threading.Thread(target=watch, name="watch parent", daemon=True).start()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from feedback_loop.errors import ConfigError
@@ -91,19 +92,23 @@ class Tracing:
         self._provider.shutdown()
 
 
-def start_tracing() -> Tracing:
-    """Traces that are sent by OTLP over HTTP; raises ConfigError where the packages for that are missing."""
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
+def require_tracing(find: Callable[[str], object | None] = find_spec) -> None:
+    """Raises ConfigError where the packages that traces need are missing; loads none of them."""
+    if find("opentelemetry.sdk") is None or find("opentelemetry.exporter") is None:
         raise ConfigError(
-            f"serving.trace needs packages that are missing: {error}.",
+            "serving.trace needs packages that are not installed.",
             cure="Install them: pip install 'feedback-loop[tracing]'.",
             key="serving.trace",
-        ) from error
+        )
+
+
+def start_tracing() -> Tracing:
+    """Traces that are sent by OTLP over HTTP; `require_tracing` has said that they can be."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     named = {SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", "feedback-loop")}
     provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import func, inspect, select
 
 from feedback_loop.errors import Unavailable
 from feedback_loop.store.engine import Store
 from feedback_loop.store.tables import metadata
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 CONNECTION = "connection"
 """The attribute in which `migrations/env.py` finds the connection to work on."""
@@ -21,6 +21,8 @@ CONNECTION = "connection"
 
 def upgrade(store: Store) -> str:
     """Brings the shared tables to this version, in one transaction; returns the revision."""
+    from alembic import command
+
     config = _config()
     with store.write() as connection:
         if store.is_postgresql:  # SQLite's write lock already keeps a second upgrade waiting
@@ -32,12 +34,16 @@ def upgrade(store: Store) -> str:
 
 def current(store: Store) -> str | None:
     """The revision that the database is at, or None for a database without our tables."""
+    from alembic.runtime.migration import MigrationContext
+
     with store.read() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def head() -> str:
     """The revision that this version of the package needs."""
+    from alembic.script import ScriptDirectory
+
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     assert revision is not None  # migrations/ always holds one
     return revision
@@ -61,6 +67,8 @@ def prepare(store: Store) -> None:
 
 
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
     return config

@@ -8,8 +8,6 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
 from sqlalchemy import Connection, MetaData, Table, exc, select
 
 from feedback_loop.errors import ContractError, NotFound
@@ -138,6 +136,9 @@ def _create_generation(
 
 
 def _grow(connection: Connection, model: str, generation: Generation, columns: tuple[Column, ...]) -> None:
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
+
     missing = generation.lacks(columns)
     operations = Operations(MigrationContext.configure(connection))
     for column in missing:

@@ -5,7 +5,6 @@ import http.client
 import ipaddress
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -16,8 +15,6 @@ from datetime import UTC
 
 import pytest
 
-from feedback_loop.clock import ManualClock
-from tests.builders import churn_loop
 from tests.integration.processes import call, free_port, running, server, wait_until
 
 RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
@@ -25,18 +22,12 @@ BODY = {"dataframe_records": [RECORD]}
 
 
 @pytest.fixture(scope="module")
-def home(empty_mlflow, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("connections")
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
-    churn_loop(folder, ManualClock(dt.datetime.now(UTC))).close()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def port(home):
-    """A server that waits a second for a request's head, and has room for sixteen connections."""
-    settings = {"FEEDBACK_LOOP_SERVING__HEADER_TIMEOUT": "1s", "FEEDBACK_LOOP_SERVING__MAX_CONNECTIONS": "16"}
-    with server(home / "feedback_loop.toml", log=home / "server.log", **settings) as (port, _):
+def port(churn_home, tmp_path_factory):
+    """A server that waits a second for a request's head and for its body, and has room for sixteen connections."""
+    limits = {"HEADER_TIMEOUT": "1s", "BODY_TIMEOUT": "1s", "MAX_CONNECTIONS": "16"}
+    settings = {f"FEEDBACK_LOOP_SERVING__{name}": value for name, value in limits.items()}
+    log = tmp_path_factory.mktemp("connections") / "server.log"
+    with server(churn_home / "feedback_loop.toml", log=log, **settings) as (port, _):
         yield port
 
 
@@ -86,10 +77,10 @@ def serve(home, port, certificate, key):
     return [*command, "--port", str(port)], settings
 
 
-def test_callers_speak_tls_to_a_server_with_a_certificate(home, tmp_path):
+def test_callers_speak_tls_to_a_server_with_a_certificate(churn_home, tmp_path):
     certificate, key = certify(tmp_path)
     port, log = free_port(), tmp_path / "server.log"
-    command, settings = serve(home, port, certificate, key)
+    command, settings = serve(churn_home, port, certificate, key)
     with running(command, log, **settings) as process:
         status, answer, spoken = wait_until(lambda: call_securely(port, certificate, BODY), process, log)
         assert (status, answer["model_version"], spoken) == (200, "1", "TLSv1.3")
@@ -101,7 +92,7 @@ def test_callers_speak_tls_to_a_server_with_a_certificate(home, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ["missing", "no PEM", "another's key"])
-def test_a_wrong_certificate_is_one_line_that_says_so(home, tmp_path, wrong):
+def test_a_wrong_certificate_is_one_line_that_says_so(churn_home, tmp_path, wrong):
     certificate, key = certify(tmp_path)
     if wrong == "missing":
         key.unlink()
@@ -109,7 +100,7 @@ def test_a_wrong_certificate_is_one_line_that_says_so(home, tmp_path, wrong):
         certificate.write_text("certainly")
     else:
         key = certify(tmp_path, "other")[1]
-    command, settings = serve(home, free_port(), certificate, key)
+    command, settings = serve(churn_home, free_port(), certificate, key)
     done = subprocess.run(
         command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60, check=False
     )
@@ -139,6 +130,21 @@ def test_a_head_that_comes_drop_by_drop_is_cut_off(port):
         while time.monotonic() - began < 20 and not is_closed(connection):
             time.sleep(0.1)
         assert 0.9 < time.monotonic() - began < 15
+
+
+def test_a_body_that_does_not_come_is_refused_and_costs_no_place(port):
+    head = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(10)]
+        for place, connection in enumerate(slow):
+            rest = b"content-length: 1000\r\n\r\n{" if place % 2 else b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"
+            connection.sendall(head + rest)
+        assert call(port, "POST", "/invocations", BODY)[0] == 200
+        for connection in slow:
+            answer = connection.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert b"within 1 seconds" in answer
+    assert call(port, "POST", "/invocations", BODY)[0] == 200
 
 
 def is_closed(connection):

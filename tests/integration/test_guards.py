@@ -1,15 +1,22 @@
-"""Guards of the server as a real process: keys and scopes, readiness."""
+"""Guards of the server as a real process: keys and scopes, readiness, and pickles that nobody opens."""
 
+import base64
+import http.client
+import io
 import json
-import shutil
+import pickle
+from contextlib import closing
 from datetime import UTC, datetime
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from feedback_loop.clock import ManualClock
 from feedback_loop.store import keys
 from feedback_loop.store.keys import Scope
-from tests.builders import churn_loop
+from tests.builders import open_loop
 from tests.integration.processes import call, server, wait_until
 
 RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
@@ -27,15 +34,13 @@ ROUTES = [
 
 
 @pytest.fixture(scope="module")
-def guarded(empty_mlflow, tmp_path_factory):
+def guarded(churn_home, tmp_path_factory):
     """A loop, and a server of it that asks for keys."""
-    folder = tmp_path_factory.mktemp("guards")
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
-    loop = churn_loop(folder, ManualClock(datetime.now(UTC)))
-    made = {scope.value: keys.create_key(loop.store, scope, loop.clock(), [scope]) for scope in Scope}
+    loop = open_loop(churn_home / "feedback_loop.toml", ManualClock(datetime.now(UTC)))
+    made = {scope.value: keys.create_key(loop.store, f"only {scope}", loop.clock(), [scope]) for scope in Scope}
     settings = {"FEEDBACK_LOOP_SERVING__REQUIRE_KEY": "always", "FEEDBACK_LOOP_SERVING__POLL_ALIAS": "1s"}
-    log = folder / "server.log"
-    with server(folder / "feedback_loop.toml", log=log, **settings) as (port, process):
+    log = tmp_path_factory.mktemp("guards") / "server.log"
+    with server(churn_home / "feedback_loop.toml", log=log, **settings) as (port, process):
         yield loop, port, process, log, made
     loop.close()
 
@@ -68,14 +73,113 @@ def test_a_key_that_is_revoked_is_refused_without_a_restart(guarded):
     wait_until(lambda: call(port, "POST", "/invocations", BODY, shown)[0] == 401, process, log)
 
 
-def test_a_server_whose_spool_takes_nothing_says_why_it_is_not_ready(empty_mlflow, tmp_path):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    churn_loop(tmp_path, ManualClock(datetime.now(UTC))).close()
-    (tmp_path / "spool").write_text("in the way")
-    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log") as (port, _):
+def test_a_server_whose_spool_takes_nothing_says_why_it_is_not_ready(churn_home, tmp_path):
+    spool = tmp_path / "spool"
+    spool.write_text("in the way")
+    settings = {"FEEDBACK_LOOP_CAPTURE__FOLDER": str(spool)}
+    with server(churn_home / "feedback_loop.toml", log=tmp_path / "server.log", **settings) as (port, _):
         status, answer, _ = call(port, "GET", "/ready")
         assert (status, answer["ready"], answer["models"]) == (503, False, {"churn": "1"})
         assert "the spool takes no rows" in json.dumps(answer["reasons"])
         assert call(port, "GET", "/health")[0] == 200
-        (tmp_path / "spool").unlink()
+        spool.unlink()
         assert call(port, "GET", "/ready")[0] == 200
+
+
+def test_callers_whose_body_is_not_read_are_told_that_the_connection_ends(guarded):
+    _, port, _, _, _ = guarded
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        for path, status in [("/invocations", 401), ("/nothing", 404), ("/metrics", 405)] * 20:
+            connection.request("POST", path, b"x" * 100_000)
+            answer = connection.getresponse()
+            answer.read()
+            assert (answer.status, answer.getheader("connection")) == (status, "close")
+
+
+# No pickle that comes in a request is ever loaded: each of these would make a file.
+
+CONTENT_TYPES = [
+    "application/json",
+    "application/x-ndjson",
+    "text/csv",
+    "application/vnd.apache.arrow.stream",
+    "application/vnd.apache.arrow.file",
+    "application/vnd.apache.parquet",
+    "application/octet-stream",
+    "application/x-pickle",
+    "application/python-pickle",
+    "application/x-python-serialize",
+    "application/cloudevents+json",
+    "multipart/form-data; boundary=x",
+    "",
+]
+PATHS = [
+    "/invocations",
+    "/models/churn/invocations",
+    "/models/churn/outcomes",
+    "/models/churn/events",
+    "/events",
+    "/v2/models/churn/infer",
+    "/webhooks/mlflow",
+    "/ping",
+    "/metrics",
+]
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def arrow_with(pickled):
+    """A table whose schema asks for a type that is unpickled (CVE-2023-47248), and holds pickles as values."""
+    asking = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickled}
+    fields = [pa.field("customer", pa.int64(), metadata=asking), pa.field("churned", pa.binary())]
+    schema = pa.schema(fields, metadata={b"pandas": pickled})
+    return pa.table({"customer": [1], "churned": [pickled]}, schema=schema)
+
+
+def bodies(pickled):
+    table = arrow_with(pickled)
+    stream, file, parquet, array = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    with pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    pq.write_table(table, parquet)
+    np.save(array, np.array([None], dtype=object), allow_pickle=True)
+    text = base64.b64encode(pickled).decode()
+    records = f'{{"dataframe_records": [{{"age": 1.0, "plan": "{text}"}}], "outcomes": [{{"churned": "{text}"}}]}}'
+    npy = array.getvalue().partition(b"\n")[0] + b"\n" + pickled
+    return [pickled, stream.getvalue(), file.getvalue(), parquet.getvalue(), npy, records.encode(), text.encode()]
+
+
+def test_the_payload_does_what_it_is_feared_for(tmp_path):
+    made = pickle.loads(pickle.dumps(Payload(tmp_path / "made")))  # noqa: S301 (our own)
+    made.close()
+    assert (tmp_path / "made").exists()
+
+
+def test_no_route_loads_a_pickle_in_any_content_type(guarded, tmp_path):
+    _, port, _, _, made = guarded
+    shown = {"authorization": f"Bearer {made['admin']}"}
+    target = tmp_path / "made"
+    statuses = set()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        for body in bodies(pickle.dumps(Payload(target))):
+            for path in PATHS:
+                for content_type in CONTENT_TYPES:
+                    headers = {**shown, "ce-type": "org.kubeflow.serving.inference.request", "ce-id": "p"}
+                    connection.request("POST", path, body, {**headers, "content-type": content_type})
+                    answer = connection.getresponse()
+                    said = answer.read()
+                    statuses.add(answer.status)
+                    assert answer.status < 500, (path, content_type, body[:40], said)
+                    assert not target.exists(), (path, content_type, body[:40])
+    assert statuses & {400, 415}
+    assert call(port, "POST", "/invocations", BODY, shown)[0] == 200

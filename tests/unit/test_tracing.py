@@ -10,7 +10,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from feedback_loop.serving.tracing import Tracing, batch, current, step
+from feedback_loop.errors import ConfigError
+from feedback_loop.serving.tracing import Tracing, batch, current, require_tracing, step
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -91,9 +92,16 @@ def test_what_fails_is_marked(tracing, exported):
 def test_where_nothing_is_traced_nothing_of_opentelemetry_is_loaded():
     program = """
 import sys
+from feedback_loop.errors import ConfigError
 from feedback_loop.serving.tracing import batch, current, step
 with step("decode"), batch([], 1, "churn", "3"), step("model"):
     assert current() is None
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_packages_that_are_missing_are_named_before_a_server_starts():
+    require_tracing()
+    with pytest.raises(ConfigError, match=r"feedback-loop\[tracing\]"):
+        require_tracing(lambda _: None)

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+VERSIONS = {"": 20, "ai.onnx.ml": 3, "com.microsoft": 1}
+"""The versions of the operators' domains, as skl2onnx may declare them."""
+
 
 class Builder:
     """Adds nodes and constants to skl2onnx's container; every method returns the name of what it made."""
@@ -42,7 +45,7 @@ class Builder:
         for name, value in attributes.items():
             node.attribute.append(helper.make_attribute(name, value))
         self._container.nodes.append(node)
-        self._container.node_domain_version_pair_sets.add((domain, 3 if domain else 20))
+        self._container.node_domain_version_pair_sets.add((domain, VERSIONS[domain]))
         return output
 
     def cast(self, tensor: str, kind: Any, output: str = "") -> str:

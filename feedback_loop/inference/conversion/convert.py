@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from feedback_loop.inference.conversion.graph import finish
-from feedback_loop.inference.conversion.rewriting import rewritten
+from feedback_loop.inference.conversion.rewriting import rewritten, without_lowering
 from feedback_loop.inference.tensors import NUMBERS, WORDS, Layout
 from feedback_loop.schema import Column, ColumnType
 
@@ -62,9 +62,10 @@ def _convert(estimator: Any, features: Sequence[Column]) -> Converted:
     else:
         whole = (WORDS, StringTensorType) if words else (NUMBERS, DoubleTensorType)
         types = [(whole[0], whole[1]([None, len(features)]))]
-    model = rewritten(estimator)
+    model, lowered = without_lowering(rewritten(estimator))
     classifies = is_classifier(estimator)
     has_scores = not classifies or hasattr(estimator, "predict_proba")
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # skl2onnx warns of what the proof will find out
         made = convert_sklearn(
@@ -72,11 +73,11 @@ def _convert(estimator: Any, features: Sequence[Column]) -> Converted:
             name="model",
             initial_types=types,
             target_opset=OPSET,
-            options={id(model): {"zipmap": False}} if has_scores and classifies else None,
-            custom_conversion_functions=conversions(),
-            custom_shape_calculators=shapes(),
+            options={id(model): {"zipmap": False}} if classifies else None,
+            custom_conversion_functions=conversions(last),
+            custom_shape_calculators=shapes(last),
         )
-    layout = Layout(numbers, words)
+    layout = Layout(numbers, words, lowered)
     return Converted(finish(made, layout, classifies=classifies, has_scores=has_scores), layout, has_scores)
 
 

@@ -13,6 +13,9 @@ REFUSING = "refusing_row"
 """What the names of tensors begin with that say which rows an encoder does not take."""
 
 
+COMPUTED = "computed_scores"
+
+
 def finish(made: Any, layout: Layout, *, classifies: bool, has_scores: bool) -> bytes:
     """The model as a file holds it."""
     graph = made.graph
@@ -38,7 +41,7 @@ def _name_outputs(graph: Any, *, classifies: bool, has_scores: bool) -> None:
     names = [*([LABEL] if classifies else []), *([SCORES] if has_scores else [])]
     del graph.output[len(names) :]
     found = [each.name for each in graph.output]
-    renamed = dict(zip(found, names, strict=False))
+    renamed = {name: f"{name}_within" for name in names} | dict(zip(found, names, strict=False))
     for node in graph.node:
         for places in (node.input, node.output):
             for place, name in enumerate(places):
@@ -46,6 +49,25 @@ def _name_outputs(graph: Any, *, classifies: bool, has_scores: bool) -> None:
                     places[place] = renamed[name]
     for output in graph.output:
         output.name = renamed[output.name]
+    if has_scores:
+        _declare_doubles(graph)
+
+
+def _declare_doubles(graph: Any) -> None:
+    """The scores in double precision, whatever they were computed or (by skl2onnx, at times wrongly) declared in."""
+    from onnx import TensorProto, helper
+
+    for node in graph.node:
+        for place, name in enumerate(node.output):
+            if name == SCORES:
+                node.output[place] = COMPUTED
+        for place, name in enumerate(node.input):
+            if name == SCORES:
+                node.input[place] = COMPUTED
+    graph.node.append(helper.make_node("Cast", [COMPUTED], [SCORES], to=TensorProto.DOUBLE))
+    for output in graph.output:
+        if output.name == SCORES:
+            output.type.tensor_type.elem_type = TensorProto.DOUBLE
 
 
 def _collect_refusals(graph: Any) -> None:

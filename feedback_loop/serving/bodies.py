@@ -1,0 +1,80 @@
+"""Bodies of requests: no more of one in memory than is allowed, and none that takes for ever to come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from feedback_loop.serving.problems import Problem
+
+
+class Bodies:
+    """Reads bodies on one event loop, from whose thread alone it is used.
+
+    A timer for each request would cost microseconds; so one look at all that are being read, every now and then,
+    ends those that take too long.
+    """
+
+    def __init__(self, most_bytes: int, seconds: float) -> None:
+        self._most_bytes = most_bytes
+        self._seconds = seconds
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._next: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begins to look for bodies that take too long."""
+        self._loop = loop
+        self._look()
+
+    def stop(self) -> None:
+        """Ends looking."""
+        if self._next is not None:
+            self._next.cancel()
+
+    async def read(self, scope: Any, protocol: Any) -> bytes:
+        """The whole body of a request; raises Problem: 413 for one that is too large, 408 if it is too slow."""
+        task = asyncio.current_task()
+        assert task is not None  # each request has one
+        self._reading[task] = time.monotonic()
+        try:
+            return await self._read(scope, protocol)
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            self._late.discard(task)
+            task.uncancel()
+            message = f"The body was not there within {self._seconds:g} seconds."
+            raise Problem(408, "REQUEST_TIMEOUT", message) from None
+        finally:
+            del self._reading[task]
+
+    async def _read(self, scope: Any, protocol: Any) -> bytes:
+        length, most = scope.headers.get("content-length"), self._most_bytes
+        if length is not None and length.isdecimal():
+            if int(length) > most:
+                raise _too_large(most)
+            return bytes(await protocol())  # the server below takes no more than was announced
+        parts, size = [], 0
+        async for part in protocol:
+            size += len(part)
+            if size > most:
+                raise _too_large(most)
+            parts.append(bytes(part))
+        return b"".join(parts)
+
+    def _look(self) -> None:
+        assert self._loop is not None  # it was started
+        since = time.monotonic() - self._seconds
+        for task, began in list(self._reading.items()):
+            if began < since and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        self._next = self._loop.call_later(min(1.0, self._seconds / 2), self._look)
+
+
+def _too_large(most: int) -> Problem:
+    message = f"The body is over {most:,} bytes. Send fewer rows, or score a file."
+    return Problem(413, "REQUEST_LIMIT_EXCEEDED", message)

@@ -1,0 +1,95 @@
+"""Requests for predictions: decoded, sent to whoever answers them, encoded. The way that must be short."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from feedback_loop.capture import checked_ids
+from feedback_loop.clock import Clock
+from feedback_loop.schema import PredictionId
+from feedback_loop.schema.protocol import Rows, encode_answer
+from feedback_loop.serving.batcher import Answered, Batcher
+from feedback_loop.serving.endpoints import Endpoints
+from feedback_loop.serving.observer import note
+from feedback_loop.serving.problems import JSON, Headers, Problem
+from feedback_loop.serving.tracing import step
+from feedback_loop.serving.traffic import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """Answers of one request that a champion and a canary gave: `versions` says whose each row's is."""
+
+    answers: list[Any]
+    ids: list[PredictionId]
+    versions: list[str]
+
+
+class Predictions:
+    """Answers MLflow's scoring protocol. Its methods run on the event loop."""
+
+    def __init__(self, endpoints: Endpoints, batcher: Batcher, clock: Clock, *, most_rows: int) -> None:
+        self._endpoints = endpoints
+        self._batcher = batcher
+        self._clock = clock
+        self._most_rows = most_rows
+
+    async def invoke(self, model: str | None, scope: Any, body: bytes) -> tuple[int, bytes, Headers]:
+        """A request of `POST /invocations`."""
+        began = time.perf_counter()
+        traffic, header = self._endpoints.traffic(model), scope.headers.get
+        with step("decode"):
+            rows = traffic.decoder.decode(body, header("content-type") or "", header)
+        answered = await self.predict(traffic, rows, header("x-request-id"), began)
+        name = traffic.contract.model
+        if isinstance(answered, Answered):
+            note(name, answered.version, rows.count)
+            return 200, encode_answer(answered.answers, answered.ids, answered.version), JSON
+        note(name, None, rows.count)
+        return 200, _encode_mixed(answered), JSON
+
+    async def predict(self, traffic: Traffic, rows: Rows, request_id: str | None, began: float) -> Answered | Mixed:
+        """The answers to decoded rows, once they are durable; raises what went wrong."""
+        if rows.count != 1:
+            self._refuse_many(rows.count)
+        if rows.ids != _NO_ID:
+            rows = Rows(rows.count, rows.columns, list(checked_ids(rows.ids, self._clock())), rows.params)
+        if traffic.canary is None:
+            return await self._batcher.submit(traffic.champion, rows, request_id, began)
+        parts = traffic.split(rows, self._clock())
+        if len(parts) == 1:
+            return await self._batcher.submit(parts[0][0], parts[0][1], request_id, began)
+        sent = [self._batcher.submit(target, mine, request_id, began) for target, mine, _ in parts]
+        return _merged(await asyncio.gather(*sent), [places for _, _, places in parts])
+
+    def _refuse_many(self, rows: int) -> None:
+        if rows > self._most_rows:
+            message = f"{rows:,} rows are over {self._most_rows:,}. Send fewer, or score a file."
+            raise Problem(413, "REQUEST_LIMIT_EXCEEDED", message)
+
+
+def _merged(answered: Sequence[Answered], places: Sequence[Sequence[int]]) -> Mixed:
+    """Each row's answer in its place."""
+    rows = [
+        (place, answer, identifier, part.version)
+        for part, mine in zip(answered, places, strict=True)
+        for place, answer, identifier in zip(mine, part.answers, part.ids, strict=True)
+    ]
+    rows.sort(key=lambda row: row[0])
+    return Mixed([row[1] for row in rows], [row[2] for row in rows], [row[3] for row in rows])
+
+
+def _encode_mixed(mixed: Mixed) -> bytes:
+    """No single version answered, so none is named but each row's."""
+    return msgspec.json.encode(
+        {"predictions": mixed.answers, "prediction_ids": mixed.ids, "model_versions": mixed.versions}
+    )
+
+
+_NO_ID = [None]

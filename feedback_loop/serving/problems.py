@@ -1,0 +1,57 @@
+"""Errors on their way to a caller: a status, MLflow's code and words, and never a stack trace."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import asdict
+
+import structlog
+
+from feedback_loop.errors import BadInput, FeedbackLoopError, ModelRefused, NotFound, Unavailable
+from feedback_loop.schema.protocol import WireError, encode_error, refused_by_model
+from feedback_loop.serving.guard import Denied
+
+Headers = list[tuple[str, str]]
+
+JSON: Headers = [("content-type", "application/json")]
+
+_log = structlog.get_logger(__name__)
+
+
+class Problem(Exception):
+    """A request that is refused before anybody looks into it. Headers are given with `_` in the place of `-`."""
+
+    def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def explained(error: Exception, path: str) -> tuple[int, bytes, Headers]:
+    """What a caller is told: what it did wrong, when to come again, or under which number the log has the rest."""
+    if isinstance(error, WireError):
+        return error.status, error.body(), [("content-type", error.content_type)]
+    if isinstance(error, Problem | Denied):
+        return error.status, encode_error(error.code, error.message), [*JSON, *error.headers.items()]
+    if isinstance(error, FeedbackLoopError):
+        return _explained(error, path)
+    incident = uuid.uuid4().hex[:8]
+    _log.error("request failed", path=path, incident=incident, exc_info=error)
+    return 500, encode_error("INTERNAL_ERROR", f"It is in the server's log under {incident}."), JSON
+
+
+def _explained(error: FeedbackLoopError, path: str) -> tuple[int, bytes, Headers]:
+    if isinstance(error, ModelRefused):
+        return 400, refused_by_model(str(error)).body(), JSON
+    if isinstance(error, BadInput):
+        problems = [asdict(problem) for problem in error.problems]
+        return 400, encode_error("BAD_REQUEST", str(error), problems), JSON
+    if isinstance(error, NotFound):
+        return 404, encode_error("RESOURCE_DOES_NOT_EXIST", str(error)), JSON
+    if isinstance(error, Unavailable):
+        _log.error("unavailable", path=path, cause=str(error))
+        message = f"The {error.service} takes nothing at the moment. Nothing was logged."
+        return 503, encode_error("TEMPORARILY_UNAVAILABLE", message), [*JSON, ("retry-after", "1")]
+    return 409, encode_error("REFUSED", str(error)), JSON

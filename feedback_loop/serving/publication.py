@@ -1,0 +1,151 @@
+"""What the stager tells the workers: which bundle of a model plays which part, in one file that is replaced whole."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from feedback_loop.errors import FeedbackLoopError
+
+HINT = "hint"
+"""The file in the cache that is touched to wake the stager."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A version that takes part, the folder of its bundle, and the alias that made it take part."""
+
+    version: str
+    bundle: str
+    alias: str = ""
+
+
+class Publication(msgspec.Struct, frozen=True):
+    """Who answers for a model: the champion, a canary for a share of the keys; and which shadows look on.
+
+    `form` names the configuration that the bundles were made by: what another one made is not used.
+    """
+
+    form: str
+    champion: Part
+    shadows: tuple[Part, ...] = ()
+    canary: Part | None = None
+    share: float = 0.0
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that take part."""
+        return (self.champion, *self.shadows, *((self.canary,) if self.canary is not None else ()))
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why there is nothing to publish."""
+
+    cause: str
+    cure: str = ""
+
+
+_Record = TypeVar("_Record", Publication, Failure)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of one model's bundles, as one server's reference (`name@alias`) sees it.
+
+    Servers of several aliases share the folder, and the bundles in it.
+    """
+
+    folder: Path
+    label: str
+    form: str
+
+    @classmethod
+    def of(cls, cache: Path, model: str, label: str, form: str) -> Place:
+        """The place of a model in the cache."""
+        return cls(cache / quote(model, safe=""), quote(label, safe=""), form)
+
+    @property
+    def published(self) -> Path:
+        """The file with the publication."""
+        return self.folder / f"published-{self.label}.json"
+
+    def bundle(self, name: str) -> Path:
+        """The folder of a bundle."""
+        return self.folder / name
+
+    def bundle_name(self, version: str) -> str:
+        """What the bundle of a version is called: those of another configuration have other names."""
+        return f"{quote(version, safe='')}-{self.form}"
+
+    def read(self) -> Publication | None:
+        """What is published; None where nothing is, or nothing of this configuration whose bundles are there."""
+        found = _read(self.published, Publication)
+        if found is None or found.form != self.form:
+            return None
+        return found if all(self.bundle(part.bundle).is_dir() for part in found.parts) else None
+
+    def publish(self, publication: Publication) -> None:
+        """Replaces what is published."""
+        _write(self.published, publication)
+        self._failed.unlink(missing_ok=True)
+
+    def fail(self, failure: Failure) -> None:
+        """Says why nothing is published."""
+        _write(self._failed, failure)
+
+    def forget_failure(self) -> None:
+        """Before a new attempt: what is said from now on is of this one."""
+        self._failed.unlink(missing_ok=True)
+
+    def failure(self) -> Failure | None:
+        """Why nothing is published, if that was said."""
+        return _read(self._failed, Failure)
+
+    def in_use(self) -> set[str]:
+        """The bundles that any server's publication names."""
+        found = (_read(path, Publication) for path in self.folder.glob("published-*.json"))
+        return {part.bundle for each in found if each is not None for part in each.parts}
+
+    @property
+    def _failed(self) -> Path:
+        return self.folder / f"failed-{self.label}.json"
+
+
+class NotStaged(FeedbackLoopError):
+    """There is no version to answer with."""
+
+
+def hint(cache: Path) -> None:
+    """Wakes the stager: something may have changed in the registry."""
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (cache / HINT).touch()
+
+
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """What differs once a file has been replaced or touched; None where it is not there."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path, kind: type[_Record]) -> _Record | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, msgspec.DecodeError):  # another release's: it is made again
+        return None
+
+
+def _write(path: Path, record: Publication | Failure) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    with new.open("wb") as file:
+        file.write(msgspec.json.encode(record))
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

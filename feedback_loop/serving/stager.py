@@ -1,0 +1,196 @@
+"""The stager: the one process beside the workers that asks the registry, and makes bundles of what it finds there."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+import structlog
+
+from feedback_loop.errors import FeedbackLoopError, NotFound, Unavailable
+from feedback_loop.registry import ModelVersion
+from feedback_loop.schema import Contract
+from feedback_loop.serving.publication import HINT, Failure, Part, Place, Publication, stamp
+from feedback_loop.serving.traffic import misfit
+from feedback_loop.store.traffic import Traffic as Wanted
+
+KEPT = 2
+"""So many bundles that nobody uses any more stay in the cache, the newest: a rollback finds its version there."""
+
+AGAIN_SECONDS = 300.0
+"""How long a version that could not be made ready is left alone."""
+
+HALF_MADE_SECONDS = 86_400.0
+"""After so long nobody is still making a bundle: its stager was killed."""
+
+LOOK_SECONDS = 0.05
+"""How often the stager looks for hints."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One model: which versions are wanted, how a bundle is made of one, and who is told that it can't be.
+
+    `make` writes the bundle of a version into a folder, if it is not there and whole, opens it to see that it can be
+    answered with, and returns its contract.
+    """
+
+    place: Place
+    champion: Callable[[], ModelVersion]
+    aliased: Callable[[str], ModelVersion]
+    traffic: Callable[[], Wanted]
+    make: Callable[[ModelVersion, Path], Contract]
+    told: Callable[[ModelVersion, str], None]
+    recovered: Callable[[ModelVersion], None]
+
+
+@dataclass(frozen=True)
+class _Staged:
+    part: Part
+    contract: Contract
+
+
+class Stager:
+    """Keeps what is published at what the registry and the store want."""
+
+    def __init__(self, sources: Sequence[Source], *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._sources = sources
+        self._monotonic = monotonic
+        self._staged: dict[Path, Contract] = {}
+        self._failed: dict[Path, float] = {}
+
+    def refresh(self) -> None:
+        """Publishes what is wanted by now. What can't be made ready leaves what is published as it is."""
+        for source in self._sources:
+            try:
+                self._refresh(source)
+            except Exception as error:  # noqa: BLE001 (the next model, and the next time, may do better)
+                if source.place.read() is None:
+                    cure = error.cure if isinstance(error, FeedbackLoopError) else ""
+                    source.place.fail(Failure(getattr(error, "cause", None) or repr(error), cure))
+                _log.warning("nothing new published", folder=str(source.place.folder), cause=str(error))
+
+    def watch(self, cache: Path, seconds: float) -> NoReturn:
+        """Refreshes every so often, and at once on a hint, for ever."""
+        seen, due = stamp(cache / HINT), 0.0
+        waits = threading.Event()
+        while True:
+            hinted = stamp(cache / HINT)
+            if hinted != seen or self._monotonic() >= due:
+                seen, due = hinted, self._monotonic() + seconds
+                self.refresh()
+            waits.wait(LOOK_SECONDS)
+
+    def _refresh(self, source: Source) -> None:
+        published = source.place.read()
+        champion = self._champion(source, published)
+        if champion is None:
+            return
+        wanted = _wanted(source, published)
+        others = {alias: self._challenger(source, alias, champion, published) for alias in _aliases(wanted)}
+        canary = others.get(wanted.canary or "")
+        made = Publication(
+            form=source.place.form,
+            champion=champion.part,
+            shadows=tuple(part for alias in wanted.shadows if (part := others[alias]) is not None),
+            canary=canary,
+            share=wanted.share if canary is not None else 0.0,
+        )
+        if made != published:
+            source.place.publish(made)
+            _log.info("published", folder=str(source.place.folder), champion=champion.part.version, share=made.share)
+        self._clean(source.place)
+
+    def _champion(self, source: Source, published: Publication | None) -> _Staged | None:
+        """The version that is to answer; the published one where it can't be had; None where that is all there is."""
+        try:
+            version = source.champion()
+            staged = self._stage(source, version)
+        except (NotFound, Unavailable, _NotMadeError) as error:
+            if published is None:
+                raise
+            _log.warning("champion stays", version=published.champion.version, cause=str(error))
+            contract = self._staged.get(source.place.bundle(published.champion.bundle))
+            return _Staged(published.champion, contract) if contract is not None else None
+        source.recovered(version)
+        return staged
+
+    def _challenger(
+        self, source: Source, alias: str, champion: _Staged, published: Publication | None
+    ) -> Part | None:
+        """A version beside the champion; None where there is none, or it can't take part."""
+        try:
+            version = source.aliased(alias)
+            if version.version == champion.part.version:
+                return None  # it was promoted
+            staged = self._stage(source, version)
+        except NotFound as error:
+            _log.warning("challenger left out", alias=alias, cause=str(error))
+            return None
+        except (Unavailable, _NotMadeError) as error:
+            _log.warning("challenger stays", alias=alias, cause=str(error))
+            before = published.parts[1:] if published is not None else ()
+            return next((part for part in before if part.alias == alias), None)
+        why = misfit(staged.contract, champion.contract)
+        if why is not None:
+            source.told(version, f"It can't take part beside version {champion.part.version}: {why}.")
+            return None
+        return msgspec.structs.replace(staged.part, alias=alias)
+
+    def _stage(self, source: Source, version: ModelVersion) -> _Staged:
+        """The bundle of a version, made if it is not there; raises _NotMadeError, and then not at once again."""
+        place = source.place
+        part = Part(version.version, place.bundle_name(version.version))
+        folder = place.bundle(part.bundle)
+        if folder in self._staged and folder.is_dir():
+            return _Staged(part, self._staged[folder])
+        if self._monotonic() < self._failed.get(folder, 0.0):
+            raise _NotMadeError(f"{version} could not be made ready; it is tried again later.")
+        try:
+            contract = source.make(version, folder)
+        except Exception as error:
+            if not isinstance(error, Unavailable):  # else the next time may do
+                self._failed[folder] = self._monotonic() + AGAIN_SECONDS
+            source.told(version, str(error) or repr(error))
+            raise _NotMadeError(str(error) or repr(error), cure=getattr(error, "cure", "")) from error
+        self._failed.pop(folder, None)
+        self._staged[folder] = contract
+        return _Staged(part, contract)
+
+    def _clean(self, place: Place) -> None:
+        used = place.in_use()
+        left = [each for each in place.folder.iterdir() if each.is_dir() and each.name not in used]
+        left.sort(key=lambda each: each.stat().st_mtime, reverse=True)
+        half_made = [each for each in left if each.name.startswith(".")]
+        old = [each for each in half_made if time.time() - each.stat().st_mtime > HALF_MADE_SECONDS]
+        for folder in (*old, *[each for each in left if each not in half_made][KEPT:]):
+            self._staged.pop(folder, None)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class _NotMadeError(FeedbackLoopError):
+    """A version of which no bundle could be made."""
+
+
+def _wanted(source: Source, published: Publication | None) -> Wanted:
+    """The traffic that is set; while the store is away, what is published."""
+    try:
+        return source.traffic()
+    except Unavailable as error:
+        _log.warning("traffic stays", cause=str(error))
+    if published is None:
+        return Wanted()
+    canary = published.canary.alias if published.canary is not None else None
+    return Wanted(tuple(part.alias for part in published.shadows), canary, published.share)
+
+
+def _aliases(wanted: Wanted) -> tuple[str, ...]:
+    return (*wanted.shadows, *((wanted.canary,) if wanted.canary is not None else ()))

@@ -1,0 +1,116 @@
+"""Who answers whom: a champion, a canary for a sticky share of callers, shadows that only look on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+
+import pyarrow as pa
+
+from feedback_loop.inference import ID, Scorer
+from feedback_loop.schema import Column, Contract, Role, arrow_type, canonical, prediction_id
+from feedback_loop.schema.protocol import Decoder, Rows
+
+_SALT = b"canary"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A version in the part that it plays; `shadows` are scored with what it answered."""
+
+    scorer: Scorer
+    role: Role
+    shadows: tuple[Scorer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """All versions of one model that take part at a moment. Requests are decoded for the champion's contract.
+
+    `share` of the keys go to the canary: always the same ones, and with a larger share those and more.
+    """
+
+    champion: Target
+    decoder: Decoder
+    canary: Target | None = None
+    share: float = 0.0
+
+    @property
+    def contract(self) -> Contract:
+        """What callers give: the champion's contract."""
+        return self.champion.scorer.contract
+
+    def split(self, rows: Rows, moment: datetime) -> list[tuple[Target, Rows, list[int]]]:
+        """Which rows (their numbers) go to whom; each part has the columns that its version wants.
+
+        Where a row's key says nothing its prediction id decides, which it is given here if it has none.
+        """
+        assert self.canary is not None  # else there is nothing to split
+        chosen = self._chosen(rows, moment)
+        parts = []
+        for target, wanted in ((self.champion, False), (self.canary, True)):
+            places = [place for place, is_chosen in enumerate(chosen) if is_chosen is wanted]
+            if places:
+                mine = rows if len(places) == rows.count else _taken(rows, places)
+                parts.append((target, fitted(mine, target.scorer.contract), places))
+        return parts
+
+    def _chosen(self, rows: Rows, moment: datetime) -> list[bool]:
+        keys = [canonical(rows.columns[column.name]) for column in self.contract.key if column.name in rows.columns]
+        chosen = []
+        for place in range(rows.count):
+            parts = [key[place] for key in keys]
+            if parts and None not in parts:
+                words = "\0".join(str(part) for part in parts)
+            else:
+                words = rows.ids[place] or prediction_id(moment)
+                rows.ids[place] = words
+            chosen.append(bucket(words) < self.share)
+        return chosen
+
+
+def bucket(words: str) -> float:
+    """Where in [0, 1) a key lies, the same on every host and for ever."""
+    return int.from_bytes(blake2b(words.encode(), digest_size=8, person=_SALT).digest()) / 2.0**64
+
+
+def misfit(challenger: Contract, champion: Contract) -> str | None:
+    """Why a challenger can't be asked with what the champion's callers give; None where it can."""
+    given = {column.name: column for column in (*champion.features, *champion.extra_key)}
+    for column in (*challenger.features, *challenger.extra_key):
+        here = given.get(column.name)
+        if here is None and column.required:
+            return f"it needs the column {column.name!r}, which callers of the champion do not give"
+        if here is not None and here.type is not column.type:
+            return f"its column {column.name!r} is {column.type}, the champion's {here.type}"
+        if here is not None and column.required and not here.required:
+            return f"it needs the column {column.name!r}, which callers of the champion may leave out"
+    return None
+
+
+def fitted(rows: Rows, contract: Contract) -> Rows:
+    """Rows with the columns that a contract wants; those that are not there are missing."""
+    wanted = [column.name for column in (*contract.features, *contract.extra_key)]
+    if all(name in rows.columns for name in wanted) and len(wanted) == len(rows.columns):
+        return rows
+    nothing = [None] * rows.count
+    return Rows(rows.count, {name: rows.columns.get(name, nothing) for name in wanted}, rows.ids)
+
+
+def fitted_table(rows: pa.Table, contract: Contract) -> pa.Table:
+    """The same for rows that are a table already."""
+    wanted: Sequence[Column] = (*contract.features, *contract.extra_key, ID)
+    columns = {
+        column.name: rows.column(column.name)
+        if column.name in rows.column_names
+        else pa.nulls(rows.num_rows, arrow_type(column.type))
+        for column in wanted
+    }
+    return pa.table(columns)
+
+
+def _taken(rows: Rows, places: Sequence[int]) -> Rows:
+    columns = {name: [values[place] for place in places] for name, values in rows.columns.items()}
+    return Rows(len(places), columns, [rows.ids[place] for place in places])

@@ -1,0 +1,147 @@
+"""What is seen of a server with two workers: figures, lines, traces."""
+
+import http.server
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
+
+from feedback_loop.clock import ManualClock
+from feedback_loop.store import keys
+from tests.builders import open_loop
+from tests.integration.processes import call, server, wait_until
+
+RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
+BODY = {"dataframe_records": [RECORD, RECORD]}
+
+
+@pytest.fixture(scope="module")
+def receiver():
+    """A collector of traces by OTLP over HTTP: its address, and the spans that it has got."""
+    spans = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            sent = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
+            for resource in sent.resource_spans:
+                for scope in resource.scope_spans:
+                    spans.extend(scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=made.serve_forever)
+    thread.start()
+    yield SimpleNamespace(url=f"http://127.0.0.1:{made.server_port}", spans=spans)
+    made.shutdown()
+    thread.join()
+    made.server_close()
+
+
+@pytest.fixture(scope="module")
+def watched(churn_home, tmp_path_factory, receiver):
+    loop = open_loop(churn_home / "feedback_loop.toml", ManualClock(datetime.now(UTC)))
+    key = keys.create_key(loop.store, "web", loop.clock())
+    loop.close()
+    settings = {
+        "FEEDBACK_LOOP_SERVING__REQUIRE_KEY": "always",
+        "FEEDBACK_LOOP_SERVING__ACCESS_LOG": "true",
+        "FEEDBACK_LOOP_SERVING__TRACE": "true",
+        "FEEDBACK_LOOP_SERVING__WORKERS": "2",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
+    log = tmp_path_factory.mktemp("watched") / "server.log"
+    with server(churn_home / "feedback_loop.toml", log=log, **settings) as (port, process):
+        wait_until(lambda: figures(port, key).get(("workers",)) == 2, process, log)
+        yield SimpleNamespace(port=port, process=process, log=log, key={"authorization": f"Bearer {key}"}, secret=key)
+
+
+def figures(port, key):
+    status, body, _ = call(port, "GET", "/metrics", None, {"authorization": f"Bearer {key}"})
+    assert status == 200
+    return {
+        (sample.name.removeprefix("feedback_loop_"), *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def test_each_scrape_tells_of_both_workers_and_no_count_ever_falls(watched):
+    asked = ("requests_total", "invocations", "200")
+    before = figures(watched.port, watched.secret).get(asked, 0)
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(
+            callers.map(lambda _: call(watched.port, "POST", "/invocations", BODY, watched.key)[0], range(100))
+        )
+    assert answers == [200] * 100
+    scrapes = [figures(watched.port, watched.secret) for _ in range(12)]
+    assert {each[asked] - before for each in scrapes} == {100}
+    assert {each["version_in_service", "churn", "champion", "1"] for each in scrapes} == {2}
+    for name in ("answered", "spooled", "stored"):
+        told = [each[f"rows_{name}_total", "churn"] for each in scrapes]
+        assert told == sorted(told)
+    assert scrapes[0]["rows_spooled_total", "churn"] >= 200
+    assert scrapes[0]["batch_rows_sum",] == scrapes[0]["rows_spooled_total", "churn"]
+    assert scrapes[0]["requests_in_flight",] >= 1  # the scrape itself
+
+
+def test_each_request_leaves_a_line_that_names_the_key_and_does_not_hold_it(watched):
+    call(watched.port, "POST", "/models/churn/invocations?secret=1", BODY, {**watched.key, "x-request-id": "line"})
+    call(watched.port, "POST", "/invocations", BODY, {"x-request-id": "refused"})
+
+    def lines():
+        written = [json.loads(line) for line in watched.log.read_text().splitlines() if line.startswith("{")]
+        found = {line.get("request_id"): line for line in written}
+        return found if {"line", "refused"} <= set(found) else None
+
+    found = wait_until(lines, watched.process, watched.log)
+    line = found["line"]
+    assert (line["event"], line["method"], line["path"]) == ("request", "POST", "/models/churn/invocations")
+    assert (line["status"], line["model"], line["version"], line["rows"], line["key"]) == (
+        200,
+        "churn",
+        "1",
+        2,
+        "web",
+    )
+    assert line["ms"] > 0
+    assert found["refused"]["status"] == 401
+    assert "key" not in found["refused"]
+    assert watched.secret not in watched.log.read_text()
+
+
+def test_a_request_and_its_batch_are_traced_from_the_callers_span_on(watched, receiver):
+    def ask(number):
+        parent = f"00-{number:032x}-{number:016x}-01"
+        assert call(watched.port, "POST", "/invocations", BODY, {**watched.key, "traceparent": parent})[0] == 200
+
+    numbers = range(1000, 1020)
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(ask, numbers))
+
+    def traced():
+        mine = {int.from_bytes(span.trace_id): span for span in receiver.spans if span.name == "POST invocations"}
+        linked = {link.span_id for span in receiver.spans if span.name == "batch" for link in span.links}
+        found = [mine.get(number) for number in numbers]
+        return found if all(span is not None and span.span_id in linked for span in found) else None
+
+    requests = wait_until(traced, watched.process, watched.log)
+    for number, request in zip(numbers, requests, strict=True):
+        assert int.from_bytes(request.parent_span_id) == number
+        attributes = {each.key: each.value for each in request.attributes}
+        assert attributes["feedback_loop.version"].string_value == "1"
+        assert attributes["feedback_loop.rows"].int_value == 2
+        [decode] = [span for span in receiver.spans if span.parent_span_id == request.span_id]
+        assert (decode.name, decode.trace_id) == ("decode", request.trace_id)
+    for batch in [span for span in receiver.spans if span.name == "batch"]:
+        inside = sorted(span.name for span in receiver.spans if span.parent_span_id == batch.span_id)
+        assert inside == ["commit", "model"]

@@ -1,0 +1,116 @@
+"""Converted pipelines of every kind answer as scikit-learn does, or are not used."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.pipelines import Kind, fitted, kinds, piped
+from feedback_loop.errors import BadInput
+from feedback_loop.inference import EngineOptions
+from feedback_loop.inference.choosing import make_engine
+from feedback_loop.inference.onnx import OnnxEngine
+from feedback_loop.inference.providers import open_session
+from feedback_loop.inference.proving import compare, prove
+from feedback_loop.inference.scorer import contract_of, make_native
+
+KINDS = {kind.name: kind for kind in kinds()}
+NATIVE = {"linear discriminant analysis", "AdaBoost", "power transformed"}
+"""What skl2onnx computes in single precision, or not as scikit-learn does."""
+
+
+def engines(kind):
+    loaded, chosen, known = fitted(kind)
+    contract = contract_of(loaded, chosen)
+    made = make_engine(loaded, contract, chosen.inference, known, EngineOptions())
+    native = make_native(loaded, contract)
+    if made.content is None:
+        return made, contract, native, None, known
+    return made, contract, native, OnnxEngine(open_session(made.content, EngineOptions()), contract, made.form), known
+
+
+@pytest.mark.parametrize("name", sorted(set(KINDS) - NATIVE))
+def test_this_pipeline_is_served_by_onnx_and_answers_as_it_did(name):
+    made, contract, native, converted, known = engines(KINDS[name])
+    assert made.reason == ""
+    assert made.proof.holds
+    assert made.proof.max_difference < 1e-12
+    theirs, ours = native.score(known), converted.score(known)
+    assert ours.outputs.schema == theirs.outputs.schema
+    assert compare(contract, theirs, ours)[0] == 0
+    assert np.shape(ours.answers) == np.shape(theirs.answers)
+
+
+@pytest.mark.parametrize("name", sorted(NATIVE))
+def test_what_has_no_proven_form_says_why_and_stays_as_it_is(name):
+    made, _, _, converted, _ = engines(KINDS[name])
+    assert converted is None
+    assert made.reason.startswith(("the proof fails", "it can't be converted", "ONNX Runtime refuses"))
+
+
+def test_a_category_that_the_encoder_refuses_is_refused_by_its_row():
+    _, _, native, converted, known = engines(KINDS["unknown categories refused"])
+    words = known.column("w0").to_pylist()
+    words[3] = "mauve"
+    rows = known.set_column(known.column_names.index("w0"), "w0", pa.array(words))
+    with pytest.raises(BadInput, match="unknown categories"):
+        native.score(rows)
+    with pytest.raises(BadInput, match="row 3: holds a category that the model does not know"):
+        converted.score(rows)
+
+
+def test_a_conversion_that_answers_otherwise_is_found_out():
+    """Forests in single precision, as skl2onnx converts them by itself, are what the proof is there for."""
+    _, contract, native, converted, known = engines(KINDS["random forest"])
+
+    class Off:
+        def score(self, features):
+            scored = converted.score(features)
+            moved = [value + 3e-3 for value in scored.outputs.column("probability").to_pylist()]
+            outputs = scored.outputs.set_column(1, "probability", pa.array(moved))
+            return type(scored)(outputs, scored.answers)
+
+    found = prove(native, Off(), contract, {"reference": known}, 1e-6)
+    assert not found.holds
+    assert "differ by up to 0.003" in found.reason
+
+
+def estimators():
+    from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    return st.one_of(
+        st.builds(lambda c: LogisticRegression(C=c), st.floats(0.01, 10)),
+        st.builds(
+            lambda n, d: RandomForestClassifier(n, max_depth=d, random_state=0), st.integers(1, 8), st.integers(1, 9)
+        ),
+        st.builds(lambda n: GradientBoostingClassifier(n_estimators=n, random_state=0), st.integers(1, 12)),
+        st.builds(lambda d: DecisionTreeClassifier(max_depth=d, random_state=0), st.none() | st.integers(1, 4)),
+    )
+
+
+def scalers():
+    from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
+
+    return st.sampled_from([StandardScaler(), MinMaxScaler(), MaxAbsScaler(), RobustScaler(), "passthrough"])
+
+
+NUMBER = st.floats(-1e9, 1e9) | st.sampled_from([0.0, -0.0, 1e-300, 5e-324, 3e38])
+WORD = st.sampled_from(["red", "blue", "", "ré\u0301d", "☂"]) | st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), max_size=5
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    estimators(), scalers(), st.lists(st.tuples(NUMBER, NUMBER, NUMBER, NUMBER, WORD, WORD), min_size=1, max_size=20)
+)
+def test_any_pipeline_on_any_rows_answers_the_same(estimator, scaler, rows):
+    kind = Kind("any", lambda: piped(estimator, numbers=scaler))
+    made, contract, native, converted, known = engines(kind)
+    assert made.reason == ""
+    table = pa.table([pa.array(column) for column in zip(*rows, strict=True)], names=known.column_names)
+    found = prove(native, converted, contract, {"any": table}, 1e-9)
+    assert found.reason == ""

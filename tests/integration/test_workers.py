@@ -1,0 +1,300 @@
+"""A server's processes: workers that answer from bundles, the stager that makes them; swaps, traffic, kills."""
+
+import base64
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+
+import psutil
+import pytest
+
+from feedback_loop.clock import ManualClock
+from feedback_loop.schema import derived_bits, moment_of, prediction_id
+from feedback_loop.serving.traffic import bucket
+from feedback_loop.store import predictions, traffic, verdicts
+from feedback_loop.store.traffic import Traffic
+from tests.builders import churn_loop, register_churn
+from tests.integration.processes import call, end, server, wait_until
+
+SHARED = "known to MLflow and to the server"
+SETTINGS = {
+    "FEEDBACK_LOOP_SERVING__POLL_ALIAS": "1h",  # what happens sooner, a hint made happen
+    "FEEDBACK_LOOP_SERVING__WEBHOOK_SECRET": SHARED,
+    "FEEDBACK_LOOP_SERVING__MAX_ROWS": "5000",
+}
+RECORD = {"age": 20.0, "plan": "pro", "month": "2026-03"}
+MOST_BYTES = 250 * 2**20
+
+
+def is_alive(process):
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+class Served:
+    """A server of two workers; versions 1 and 2 of its model never agree on this record."""
+
+    def __init__(self, loop, port, process, log):
+        self.loop, self.port, self.process, self.log = loop, port, process, log
+
+    def ask(self, customer=1, **record):
+        body = {"dataframe_records": [RECORD | {"customer": customer} | record]}
+        return call(self.port, "POST", "/invocations", body)
+
+    def wait(self, condition, seconds=60):
+        return wait_until(condition, self.process, self.log, seconds)
+
+    def hint(self, key=SHARED, age=0):
+        """What MLflow sends when an alias was set."""
+        body = json.dumps({"entity": "model_version_alias", "action": "created", "data": {"name": "churn"}})
+        sent = str(int(time.time()) - age)
+        signed = hmac.new(key.encode(), f"id-1.{sent}.{body}".encode(), hashlib.sha256).digest()
+        headers = {
+            "x-mlflow-signature": f"v1,{base64.b64encode(signed).decode()}",
+            "x-mlflow-timestamp": sent,
+            "x-mlflow-delivery-id": "id-1",
+        }
+        return call(self.port, "POST", "/webhooks/mlflow", body, headers)[0]
+
+    def promote(self, version):
+        self.loop.registry.set_alias("churn", "champion", version)
+        assert self.hint() == 202
+        self.wait(lambda: {self.ask()[1]["model_version"] for _ in range(8)} == {version})
+
+    @property
+    def processes(self):
+        """The workers, and the stager."""
+        children = [each for each in psutil.Process(self.process.pid).children() if is_alive(each)]
+        stagers = [each for each in children if "stage" in each.cmdline()]
+        return [each for each in children if each not in stagers], stagers
+
+
+@pytest.fixture(scope="module")
+def served(empty_mlflow, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("workers")
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    clock = ManualClock(datetime.now(UTC))
+    loop = churn_loop(folder, clock)
+    register_churn(loop.registry, clock(), seed=4, turned=True)
+    log = folder / "server.log"
+    with server(folder / "feedback_loop.toml", "--workers", "2", log=log, **SETTINGS) as (port, process):
+        yield Served(loop, port, process, log)
+    loop.close()
+
+
+@contextmanager
+def asking(served, callers, check):
+    """Callers that ask over connections of their own until the block ends; `check` gets each status and answer."""
+    stop = threading.Event()
+
+    def work(number):
+        with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)) as connection:
+            body = json.dumps({"dataframe_records": [RECORD | {"customer": number}]})
+            while not stop.is_set():
+                try:
+                    connection.request("POST", "/invocations", body, {"content-type": "application/json"})
+                    response = connection.getresponse()
+                    check(response.status, json.loads(response.read()))
+                except OSError as error:
+                    connection.close()
+                    check(None, error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_workers_hold_neither_mlflow_nor_pandas_nor_scikit_learn(served):
+    assert served.ask()[0] == 200
+    workers, stagers = served.processes
+    assert (len(workers), len(stagers)) == (2, 1)
+    for worker in workers:
+        mapped = {each.path for each in worker.memory_maps()}
+        assert any("onnxruntime" in path for path in mapped)
+        for library in ("pandas", "sklearn", "scipy"):  # MLflow has no binary of its own, but it loads pandas
+            assert not [path for path in mapped if f"/{library}/" in path]
+        assert worker.memory_info().rss <= MOST_BYTES
+
+
+def test_a_hundred_hot_swaps_under_load_fail_nobody_and_every_answer_names_its_version(served):
+    served.promote("1")
+    expected = {"1": served.ask()[1]["predictions"]}
+    served.promote("2")
+    expected["2"] = served.ask()[1]["predictions"]
+    assert expected["1"] != expected["2"]
+    wrong, seen, swaps = [], Counter(), 100
+
+    def check(status, answer):
+        if status != 200 or answer["predictions"] != expected[answer["model_version"]]:
+            wrong.append((status, answer))
+        else:
+            seen[answer["model_version"]] += 1
+
+    with asking(served, 4, check):
+        for number in range(swaps):
+            served.loop.registry.set_alias("churn", "champion", "1" if number % 2 == 0 else "2")
+            assert served.hint() == 202
+            now = "1" if number % 2 == 0 else "2"
+            served.wait(lambda now=now: served.ask()[1]["model_version"] == now)
+    assert wrong == []
+    assert min(seen.values()) > swaps
+    served.loop.forward()
+    logged = predictions.count_predictions(served.loop.store, "churn")
+    assert logged["1", "champion", "online"] > seen["1"]
+
+
+def test_only_a_webhook_that_mlflow_signed_just_now_is_a_hint(served):
+    assert served.hint() == 202
+    assert served.hint(key="guessed") == 401
+    assert served.hint(age=3600) == 401
+    assert call(served.port, "POST", "/webhooks/mlflow", b"{}")[0] == 401
+
+
+def test_a_canary_answers_the_same_keys_always_and_its_share_changes_without_a_restart(served):
+    loop = served.loop
+    served.promote("1")
+    loop.registry.set_alias("churn", "challenger", "2")
+    try:
+        for share in (0.3, 0.8):
+            loop.route("churn", Traffic(canary="challenger", share=share))
+            wanted = {customer: "2" if bucket(f"{customer}\0canary") < share else "1" for customer in range(40)}
+
+            def versions(wanted=wanted):
+                return {each: served.ask(each, month="canary")[1]["model_version"] for each in wanted}
+
+            served.wait(lambda wanted=wanted: versions() == versions() == wanted)
+            assert len(set(wanted.values())) == 2
+        rows = [RECORD | {"customer": each, "month": "canary"} for each in range(40)]
+        status, answer, _ = call(served.port, "POST", "/invocations", {"dataframe_records": rows})
+        assert (status, answer["model_versions"]) == (200, list(wanted.values()))
+        loop.forward()
+        with loop.store.read() as connection:
+            sides = connection.exec_driver_sql(
+                "SELECT DISTINCT role, model_version FROM predictions_churn WHERE month = 'canary'"
+            ).all()
+        assert set(map(tuple, sides)) == {("champion", "1"), ("canary", "2")}
+    finally:
+        loop.route("churn", Traffic())
+    served.wait(lambda: {served.ask(each)[1]["model_version"] for each in range(40)} == {"1"})
+
+
+def test_a_shadow_scores_what_was_answered_and_only_the_log_knows(served):
+    loop = served.loop
+    served.promote("1")
+    loop.registry.set_alias("churn", "challenger", "2")
+    loop.route("churn", Traffic(shadows=("challenger",)))
+
+    def logged():
+        loop.forward()
+        with loop.store.read() as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT prediction_id, prediction FROM predictions_churn WHERE month = 'shadow' AND role = 'shadow'"
+            ).all()
+        return dict(map(tuple, rows))
+
+    try:
+        asked = []
+        served.wait(lambda: asked.append(served.ask(month="shadow")[1]) or logged())
+        for answer in [served.ask(month="shadow")[1] for _ in range(5)]:
+            (answered,) = answer["prediction_ids"]
+            own = prediction_id(moment_of(answered), derived_bits(f"{answered}:2"))
+            served.wait(lambda own=own: own in logged())
+            assert answer["model_version"] == "1"
+            assert bool(logged()[own]) is not answer["predictions"][0]
+    finally:
+        loop.route("churn", Traffic())
+
+
+def test_a_version_that_can_not_be_loaded_leaves_the_old_one_and_an_incident(served):
+    loop = served.loop
+    served.promote("1")
+    broken = register_churn(loop.registry, loop.clock(), seed=9)
+    for file in loop.registry.load(broken).path.glob("model.*"):
+        file.unlink()
+    loop.registry.set_alias("churn", "champion", broken.version)
+    assert served.hint() == 202
+    served.wait(lambda: traffic.find_load_incidents(loop.store, "churn"))
+    assert served.ask()[1]["model_version"] == "1"
+    (incident,) = traffic.find_load_incidents(loop.store, "churn")
+    assert (incident.version, incident.closed_at) == (broken.version, None)
+    (alert,) = verdicts.load_alerts(loop.store, [], about="serving:")
+    assert alert.title == f"churn version {broken.version} can't be served"
+    served.promote("2")
+    served.wait(lambda: traffic.find_load_incidents(loop.store, "churn")[0].closed_at)
+
+
+def test_what_is_over_the_limit_of_rows_is_refused(served):
+    rows = [RECORD | {"customer": 1}] * 5001
+    status, answer, _ = call(served.port, "POST", "/invocations", {"dataframe_records": rows})
+    assert (status, answer["error_code"]) == (413, "REQUEST_LIMIT_EXCEEDED")
+    assert call(served.port, "POST", "/invocations", {"dataframe_records": rows[:-1]})[0] == 200
+
+
+def test_a_killed_stager_comes_back(served):
+    served.promote("1")
+    (stager,) = served.processes[1]
+    stager.kill()
+    served.wait(lambda: [each for each in served.processes[1] if each.pid != stager.pid])
+    served.promote("2")
+
+
+def test_a_killed_worker_loses_nothing_that_was_acknowledged_and_comes_back(served):
+    acknowledged, failed = [], []
+
+    def check(status, answer):
+        if status == 200:
+            acknowledged.extend(answer["prediction_ids"])
+        else:
+            failed.append(answer)
+
+    with asking(served, 6, check):
+        served.wait(lambda: len(acknowledged) > 50)
+        killed = served.processes[0][0]
+        killed.kill()
+        before = len(acknowledged)
+        served.wait(lambda: len(acknowledged) > before + 50)
+        served.wait(lambda: len(served.processes[0]) == 2)
+    assert len(failed) <= 12  # the connections that it held, and that the system had queued for it
+    assert all(isinstance(error, OSError) for error in failed)
+
+    def missing():
+        with served.loop.store.read() as connection:
+            rows = connection.exec_driver_sql("SELECT prediction_id FROM predictions_churn").all()
+        return set(acknowledged) - {row[0] for row in rows}
+
+    served.wait(lambda: not missing())  # the other worker has drained its spool
+
+
+def test_a_server_begins_with_what_it_has_and_leaves_no_process_behind(served, tmp_path):
+    folder = served.log.parent
+    for name in ("feedback_loop.toml", "store.db"):
+        shutil.copy(folder / name, tmp_path / name)
+    shutil.copytree(folder / "models", tmp_path / "models", ignore=shutil.ignore_patterns("figures-*"))
+    log = tmp_path / "server.log"  # and there is no registry
+    with server(tmp_path / "feedback_loop.toml", "--workers", "2", log=log) as (port, process):
+        second = Served(served.loop, port, process, log)
+        assert second.ask()[0] == 200
+        children = [each for some in second.processes for each in some]
+        assert len(children) == 3
+        assert end(process) == 0
+        assert not [each for each in children if is_alive(each)]
+    with server(tmp_path / "feedback_loop.toml", log=log) as (port, process):
+        children = [each for some in Served(served.loop, port, process, log).processes for each in some]
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        gone, alive = psutil.wait_procs(children, timeout=30)
+        assert (len(gone), alive) == (2, [])
