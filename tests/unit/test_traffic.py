@@ -1,0 +1,211 @@
+"""Champion, canary and shadows on a real spool: who answers whom, and that nobody waits for a shadow."""
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pytest
+
+from feedback_loop.capture import Recorder, Spool, Unhurried
+from feedback_loop.capture.files import SpoolFile
+from feedback_loop.clock import system_clock
+from feedback_loop.config import CaptureSettings, LogSettings
+from feedback_loop.errors import BadInput, Unavailable
+from feedback_loop.inference import Scored, Scorer
+from feedback_loop.registry import ModelVersion
+from feedback_loop.schema import Role, make_redaction
+from feedback_loop.schema.protocol import Rows, make_decoder
+from feedback_loop.serving.batcher import Batcher
+from feedback_loop.serving.shadows import Shadows, shadow_id
+from feedback_loop.serving.traffic import Target, Traffic, bucket, misfit
+from tests.builders import C, T, binary_contract
+
+CONTRACT = binary_contract()
+
+
+class Answering:
+    """An engine that answers one thing, after a while; or raises."""
+
+    def __init__(self, answer, *, seconds=0.0, error=None):
+        self.answer, self.seconds, self.error = answer, seconds, error
+
+    def score(self, features):
+        time.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        count = features.num_rows
+        outputs = {"prediction": [self.answer] * count, "probability": pa.array([0.5] * count)}
+        return Scored(pa.table(outputs), [self.answer] * count)
+
+
+def scorer(version, engine, contract=CONTRACT):
+    found = ModelVersion("churn", version, None, datetime.now(UTC), (), {})
+    return Scorer(found, contract, engine, make_redaction(contract, {}, b""))
+
+
+def rows(*customers, age=40.0):
+    count = len(customers)
+    columns = {"age": [age] * count, "plan": ["pro"] * count, "customer": list(customers), "month": ["m"] * count}
+    return Rows(count, columns, [None] * count)
+
+
+@pytest.fixture
+def spool(tmp_path):
+    made = Spool(tmp_path / "spool", CaptureSettings(), lambda _: LogSettings())
+    yield made
+    made.close()
+
+
+def answered(spool, target, requests, *, dropped=lambda *_: None):
+    """The answers of a real batcher, and how long all of them took."""
+
+    async def ask():
+        shadows = Shadows(Recorder(Unhurried(spool)), dropped)
+        batcher = Batcher(Recorder(spool), system_clock, answered=lambda *_: None, shadows=shadows)
+        batcher.start(asyncio.get_running_loop())
+        try:
+            await batcher.submit(Target(target.scorer, target.role), rows(0), None, time.perf_counter())  # it is up
+            began = time.perf_counter()
+            asked = [batcher.submit(target, each, None, began) for each in requests]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            return found, time.perf_counter() - began
+        finally:
+            await asyncio.to_thread(batcher.stop)
+
+    return asyncio.run(ask())
+
+
+def logged(spool):
+    """Id, version and role of the rows in the spool."""
+    with SpoolFile.open(spool.path) as file:
+        groups = list(file.read(file.last(), 10**6))
+        file.load_contracts(group.contract for group in groups)
+        tables = [file.unpack([group])[1] for group in groups]
+    names = ("prediction_id", "model_version", "role")
+    found = [row for each in tables for row in zip(*(each.column(name).to_pylist() for name in names), strict=True)]
+    return found[1:]  # but for the first, which only showed that the batcher is up
+
+
+@pytest.mark.parametrize(
+    "engine", [Answering(True, seconds=1.0), Answering(True, error=ZeroDivisionError("a challenger's mistake"))]
+)
+def test_a_shadow_that_sleeps_or_raises_neither_delays_nor_fails_an_answer(spool, engine):
+    lost = []
+    target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", engine),))
+    found, took = answered(spool, target, [rows(1)], dropped=lambda model, count: lost.append((model, count)))
+    assert [(each.answers, each.version) for each in found] == [([False], "1")]
+    assert took < 0.9
+    champion = (found[0].ids[0], "1", "champion")
+    if engine.error is None:
+        assert logged(spool) == [champion, (shadow_id(found[0].ids[0], "2"), "2", "shadow")]
+    else:
+        assert logged(spool) == [champion]
+
+
+def test_what_a_shadow_is_too_slow_for_is_left_out_and_counted(spool):
+    lost = []
+    shadows = Shadows(Recorder(Unhurried(spool)), lambda _, count: lost.append(count))
+    target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", Answering(True)),))
+
+    async def ask():
+        batcher = Batcher(Recorder(spool), system_clock, answered=lambda *_: None, shadows=shadows)
+        shadows.start = lambda: None  # a shadow that does not come to anything at all
+        batcher.start(asyncio.get_running_loop())
+        for _ in range(70):
+            await batcher.submit(target, rows(1, 2), None, time.perf_counter())
+        shadows._thread.start()
+        await asyncio.to_thread(batcher.stop)
+
+    asyncio.run(ask())
+    roles = [role for _, _, role in logged(spool)]
+    assert roles.count("champion") == 139  # and the first, which `logged` leaves out
+    assert roles.count("shadow") == 128
+    assert sum(lost) == 12
+
+
+def test_a_request_that_the_model_refuses_does_not_spoil_those_that_came_with_it(spool):
+    class Picky(Answering):
+        def score(self, features):
+            if -1.0 in features.column("age").to_pylist():
+                raise BadInput.of("age", "is negative")
+            return super().score(features)
+
+    target = Target(scorer("1", Picky(False)), Role.CHAMPION)
+    found, _ = answered(spool, target, [rows(1), rows(2, age=-1.0), rows(3, 4)])
+    assert [type(each) for each in found] == [type(found[0]), BadInput, type(found[0])]
+    assert [found[0].answers, found[2].answers] == [[False], [False, False]]
+    assert len(logged(spool)) == 3
+
+
+def test_what_can_not_be_made_durable_is_not_answered(tmp_path):
+    spool = Spool(tmp_path / "spool", CaptureSettings(max_bytes=1), lambda _: LogSettings())
+    with pytest.raises(Unavailable):
+        answered(spool, Target(scorer("1", Answering(False)), Role.CHAMPION), [rows(1)])
+    assert spool.counts()["churn"].refused == 1
+
+
+def test_each_row_of_a_request_goes_where_its_key_always_goes(spool):
+    champion, canary = scorer("1", Answering(False)), scorer("2", Answering(True))
+    traffic = Traffic(
+        Target(champion, Role.CHAMPION), make_decoder(CONTRACT, None), Target(canary, Role.CANARY), share=0.4
+    )
+    asked = rows(*range(100))
+    parts = traffic.split(asked, datetime.now(UTC))
+    to_canary = {place for target, _, places in parts if target.role is Role.CANARY for place in places}
+    assert to_canary == {each for each in range(100) if bucket(f"{each}\0m") < 0.4}
+    assert 25 < len(to_canary) < 55
+    more = replace(traffic, share=0.7).split(asked, datetime.now(UTC))
+    assert to_canary < {place for target, _, places in more if target.role is Role.CANARY for place in places}
+    for target, mine, places in parts:
+        assert mine.columns["customer"] == places
+        assert mine.count == len(places) == len(mine.ids), target
+
+
+def test_without_a_key_the_prediction_id_decides_and_is_kept():
+    contract = binary_contract(key=(), key_types={})
+    target = Target(scorer("1", Answering(False), contract), Role.CHAMPION)
+    canary = Target(scorer("2", Answering(True), contract), Role.CANARY)
+    traffic = Traffic(target, make_decoder(contract, None), canary, share=0.5)
+    asked = Rows(40, {"age": [1.0] * 40, "plan": ["a"] * 40}, [None] * 40)
+    parts = traffic.split(asked, datetime.now(UTC))
+    assert {target.role for target, _, _ in parts} == {Role.CHAMPION, Role.CANARY}
+    for target, mine, _ in parts:
+        assert {bucket(each) < 0.5 for each in mine.ids} == {target.role is Role.CANARY}
+
+
+@pytest.mark.parametrize(
+    ("features", "said"),
+    [
+        ((C("age", T.DOUBLE), C("plan", T.STRING)), None),
+        ((C("age", T.DOUBLE),), None),
+        ((C("age", T.DOUBLE), C("plan", T.STRING), C("city", T.STRING, required=False)), None),
+        ((C("age", T.DOUBLE), C("plan", T.STRING), C("city", T.STRING)), "needs the column 'city'"),
+        ((C("age", T.STRING), C("plan", T.STRING)), "'age' is string, the champion's double"),
+    ],
+)
+def test_a_challenger_takes_part_if_what_callers_give_is_enough_for_it(features, said):
+    found = misfit(binary_contract(features=features, segments=()), CONTRACT)
+    assert (found is None) if said is None else (said in found)
+
+
+def test_a_shadow_of_another_signature_gets_the_columns_that_it_wants(spool):
+    wider = binary_contract(features=(C("plan", T.STRING), C("city", T.STRING, required=False)), segments=())
+    seen = []
+
+    class Looking(Answering):
+        def score(self, features):
+            seen.append({name: features.column(name).to_pylist() for name in features.column_names})
+            return super().score(features)
+
+    target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", Looking(True), wider),))
+    answered(spool, target, [rows(7)])
+    assert seen == [{"plan": ["pro"], "city": [None], "customer": [7], "month": ["m"], "prediction_id": [None]}]
+    assert [row[2] for row in logged(spool)] == ["champion", "shadow"]
+
+
+def test_threads_end_with_the_batcher(spool):
+    answered(spool, Target(scorer("1", Answering(False)), Role.CHAMPION), [rows(1)])
+    assert {"batcher", "shadows"} & {thread.name for thread in threading.enumerate()} == set()
