@@ -14,6 +14,7 @@ from typing import Any
 from feedback_loop.capture import notices
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.inference import describe_hardware
 from feedback_loop.jobs import chains
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.store import (
@@ -118,6 +119,7 @@ def diagnose(loop: FeedbackLoop) -> list[Check]:
     """Checks all that the loop needs, one thing at a time; never raises."""
     checks = [
         _check("versions", _versions),
+        _check("hardware", lambda: describe_hardware(_providers(loop))),
         _check("database", lambda: _database(loop)),
         _check(
             "registry", lambda: f"{len(loop.registry.models())} registered models at {loop.registry.tracking_uri}"
@@ -126,6 +128,12 @@ def diagnose(loop: FeedbackLoop) -> list[Check]:
     ]
     checks += [_check(f"model {name}", partial(_model, loop, name)) for name in loop.settings.models]
     return checks
+
+
+def _providers(loop: FeedbackLoop) -> list[str]:
+    """Every provider that the configuration names."""
+    own = [name for model in loop.settings.models.values() for name in model.inference.providers]
+    return list(dict.fromkeys([*loop.settings.serving.providers, *own]))
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:

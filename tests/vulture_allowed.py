@@ -1,6 +1,7 @@
 """Names that are used, but not by code that vulture reads: each with who uses it."""
 
 import onnxruntime
+from sklearn.ensemble import HistGradientBoostingClassifier
 
 import feedback_loop
 from feedback_loop import status, store
@@ -33,6 +34,10 @@ Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail
 jobs.JobRun.finished_at, retrainings.Retraining.finished_at, verdicts.Incident.closed_because
+
+# scikit-learn reads these off its estimators.
+forest = HistGradientBoostingClassifier()
+forest.n_estimators, forest.n_estimators_, forest.max_iter
 
 # Of a model's description, by servers.
 Bundle.output_names

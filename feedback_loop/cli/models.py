@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, VersionArgument, emit, open_loop, table
 from feedback_loop.clock import format_moment
 
 app = typer.Typer(help="Versions in the registry: list, register, promote, roll back.", no_args_is_help=True)
@@ -130,6 +130,48 @@ def traffic(
     if off or changes:
         loop.route(model, Traffic(tuple(shadow or ()), canary, share))
     emit({"model": model, **asdict(loop.traffic(model))}, as_json=as_json, words=_traffic_words)
+
+
+@app.command("optimize")
+def optimize(
+    version: VersionArgument,
+    budget: Annotated[
+        float, typer.Option(min=0, help="How much accuracy (of a regression: R²) may be lost, such as 0.002.")
+    ] = 0.002,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Try and show the variants; register none.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tries smaller, faster variants of a version and registers the fastest that keeps within the budget."""
+    done = open_loop(config, as_json=as_json).optimize(version, budget, register=not dry_run)
+    emit(asdict(done), as_json=as_json, words=_optimized_words)
+
+
+def _optimized_words(done: dict[str, Any]) -> str:
+    rows = [
+        {
+            "variant": each["variant"],
+            "engine": each["engine"],
+            "KiB": f"{each['size_bytes'] / 1024:,.0f}",
+            "p50 µs": f"{each['p50_us']:,.0f}",
+            "p99 µs": f"{each['p99_us']:,.0f}",
+            "rows/s": f"{each['rows_per_second']:,.0f}",
+            "score": f"{each['score']:.4f}",
+            "": "chosen" if each["chosen"] else "" if each["within_budget"] else "over budget",
+        }
+        for each in done["tried"]
+    ]
+    lines = [table(rows, ""), ""] if rows else []
+    if rows:
+        lines.append(f"Scores of {done['rows']:,} labelled rows ({done['source']}); plots: {done['plots'][0]}.")
+    if done["reason"]:
+        lines.append(f"Nothing was chosen: {done['reason']}.")
+    elif done["version"]:
+        lines.append(
+            f"{done['model']} version {done['version']} is registered, made of version {done['parent']}. "
+            f"It answers nobody yet: feedback-loop models promote {done['model']} {done['version']}."
+        )
+    return "\n".join(lines)
 
 
 def _traffic_words(set_to: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from feedback_loop.inference.bundle import (
 )
 from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine, feature_frame
 from feedback_loop.inference.files import FileResult, count_rows, is_csv, predict_file, read_chunks
-from feedback_loop.inference.providers import EngineOptions
+from feedback_loop.inference.providers import EngineOptions, describe_hardware
 from feedback_loop.inference.scorer import ID, Scorer, contract_of, input_rows, make_scorer
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "SklearnEngine",
     "contract_of",
     "count_rows",
+    "describe_hardware",
     "feature_frame",
     "input_rows",
     "is_csv",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -59,6 +61,18 @@ def available() -> list[str]:
 
     offered = get_available_providers()
     return [name for name, theirs in PROVIDERS.items() if theirs in offered]
+
+
+def describe_hardware(wanted: Sequence[str]) -> str:
+    """What this machine offers to compute on, in words; with a warning for each wanted provider that is not there."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    told = f"{cores} cores ({platform.processor() or platform.machine()})"
+    if not is_onnx_installed():
+        return f"{told}; ONNX Runtime is not installed: models are scored by scikit-learn (the extra `onnx`)"
+    offered = available()
+    missing = [name for name in wanted if name not in offered]
+    lost = f"; not there, though configured: {', '.join(missing)}" if missing else ""
+    return f"{told}; ONNX Runtime {version('onnxruntime')} computes on {', '.join(offered)}{lost}"
 
 
 def chosen(wanted: Sequence[str]) -> list[str]:

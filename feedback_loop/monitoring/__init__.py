@@ -3,7 +3,7 @@
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
-from feedback_loop.monitoring.plots import plot_losses
+from feedback_loop.monitoring.plots import plot_losses, plot_variants
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
 from feedback_loop.monitoring.reports import report_names, write_report
@@ -23,6 +23,7 @@ __all__ = [
     "labelled_only",
     "make_reference",
     "plot_losses",
+    "plot_variants",
     "primary_loss",
     "profile_of_reference",
     "report_names",

@@ -74,3 +74,71 @@ def _html(losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str
         figure.add_vline(x=moment.timestamp() * 1000, line_dash="dot", line_color="grey", annotation_text=label)
     figure.update_layout(title=title, yaxis_title="mean log loss of the day", template="plotly_white", hovermode="x")
     figure.write_html(path, include_plotlyjs=True)
+
+
+Figures = Mapping[str, float | str | bool]
+"""One variant of a model: its `variant` name, what it costs and how good it is."""
+
+_PANELS = (
+    ("size_bytes", "size, KiB", 1 / 1024),
+    ("p50_us", "one row, median, µs", 1.0),
+    ("p99_us", "one row, 99th percentile, µs", 1.0),
+    ("rows_per_second", "rows a second, thousands", 1e-3),
+    ("score", "accuracy, or R²", 1.0),
+)
+
+
+def plot_variants(variants: Sequence[Figures], *, name: str, title: str, folder: Path) -> list[Path]:
+    """Draws what each variant costs and how good it is, a panel per figure; the chosen one in red, those out of the
+    budget in grey.
+
+    Writes `<name>.png` and `<name>.html` (which needs no network) and returns both paths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    png, html = folder / f"{name}.png", folder / f"{name}.html"
+    labels = [str(each["variant"]) for each in variants][::-1]
+    colours = [_variant_colour(each) for each in variants][::-1]
+    panels = [(label, [float(each[key]) * by for each in variants][::-1]) for key, label, by in _PANELS]
+    _variants_png(labels, colours, panels, title, png)
+    _variants_html(labels, colours, panels, title, html)
+    return [png, html]
+
+
+def _variant_colour(figures: Figures) -> str:
+    if figures["chosen"]:
+        return _COLOURS[1]
+    return _COLOURS[2] if figures["within_budget"] else "#c8c8c8"
+
+
+def _variants_png(
+    labels: Sequence[str], colours: Sequence[str], panels: Sequence[tuple[str, list[float]]], title: str, path: Path
+) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(16, 1.5 + 0.35 * len(labels)), layout="constrained")
+    for axes, (label, values) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True
+    ):
+        axes.barh(labels, values, color=colours)
+        axes.set_title(label, fontsize=9)
+        if label.startswith("accuracy"):  # the differences are what is looked for
+            axes.set_xlim(min(values) - 0.02, max(values) + 0.01)
+        axes.grid(axis="x", alpha=0.2)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+def _variants_html(
+    labels: Sequence[str], colours: Sequence[str], panels: Sequence[tuple[str, list[float]]], title: str, path: Path
+) -> None:
+    from plotly import graph_objects
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(1, len(panels), shared_yaxes=True, subplot_titles=[label for label, _ in panels])
+    for place, (label, values) in enumerate(panels, start=1):
+        bars = graph_objects.Bar(x=values, y=labels, orientation="h", marker={"color": list(colours)}, name=label)
+        figure.add_trace(bars, 1, place)
+        if label.startswith("accuracy"):
+            figure.update_xaxes(range=[min(values) - 0.02, max(values) + 0.01], row=1, col=place)
+    figure.update_layout(title=title, template="plotly_white", showlegend=False, height=200 + 30 * len(labels))
+    figure.write_html(path, include_plotlyjs=True)

@@ -87,17 +87,23 @@ def _serialization(estimator: Any) -> dict[str, Any]:
 
 
 def foreign_types(file: Path) -> list[str]:
-    """What a skops file asks to be trusted that is not a class of scikit-learn's (or NumPy's `dtype`)."""
+    """What a skops file asks to be trusted that is neither an estimator nor a loss of scikit-learn's."""
     import skops.io as skops
 
     return [name for name in skops.get_untrusted_types(file=file) if not _is_harmless(name)]
 
 
 def _is_harmless(name: str) -> bool:
-    """Functions are not: a name that a package holds by chance may be one that runs what it is given."""
+    """Functions are not, since one that a package holds by chance may run what it is given; nor are trees.
+
+    scikit-learn reads a tree's nodes without looking at bounds: wrong ones would read other memory.
+    """
     if name == "numpy.dtype":
         return True
     module, _, kind = name.rpartition(".")
     if module.split(".")[0] != "sklearn":
         return False
-    return isinstance(getattr(sys.modules.get(module) or import_module(module), kind, None), type)
+    from sklearn.base import BaseEstimator
+
+    found = getattr(sys.modules.get(module) or import_module(module), kind, None)
+    return isinstance(found, type) and (issubclass(found, BaseEstimator) or module.startswith("sklearn._loss"))

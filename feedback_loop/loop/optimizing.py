@@ -1,0 +1,141 @@
+"""Smaller versions of a model: tried on what the log knows, the best one registered with where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from feedback_loop.errors import Refused
+from feedback_loop.inference import EngineOptions, Scorer
+from feedback_loop.inference.optimizing import Measured, Optimization, optimize
+from feedback_loop.loop.base import Wired
+from feedback_loop.monitoring import make_reference, plot_variants
+from feedback_loop.outcomes import matured_until
+from feedback_loop.registry import DataSource, ModelVersion
+from feedback_loop.retraining import training_rows
+
+FEWEST = 200
+"""With fewer matured labelled rows in the log, the version's reference rows are taken."""
+
+MOST = 20_000
+"""The newest so many are enough: a thousandth of accuracy is 20 rows."""
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """What `optimize` did: the figures of every variant, the version made of the chosen one, the plot's files."""
+
+    model: str
+    parent: str
+    rows: int
+    source: str  # log | reference
+    tried: tuple[Measured, ...]
+    version: str | None
+    reason: str
+    plots: tuple[Path, ...]
+
+
+class Optimizing(Wired):
+    """Optimization against a budget."""
+
+    def optimize(self, reference: str, budget: float, *, register: bool = True) -> Optimized:
+        """Tries smaller variants of a version, and registers the fastest that loses at most `budget` of its score.
+
+        Raises Refused where there are no labelled rows to judge by.
+        """
+        scorer = self.scorer(self.find(reference))
+        settings, name = self.settings.model(scorer.version.model), scorer.version.model
+        rows, source = self._labelled_rows(scorer)
+        providers = settings.inference.providers or self.settings.serving.providers
+        options = EngineOptions(tuple(providers), self.settings.serving.threads)
+        found = optimize(scorer.loaded, scorer.contract, rows, budget, options, self.progress)
+        plots = self._plotted(scorer.version, found)
+        version = self._register_variant(scorer, found, rows, source) if register and found.chosen else None
+        return Optimized(
+            model=name,
+            parent=scorer.version.version,
+            rows=rows.num_rows,
+            source=source,
+            tried=found.tried,
+            version=version.version if version is not None else None,
+            reason=found.reason,
+            plots=tuple(plots),
+        )
+
+    def _labelled_rows(self, scorer: Scorer) -> tuple[pa.Table, str]:
+        """Features and label by the model's names: of the log's newest matured rows, else of the reference."""
+        model = scorer.version.model
+        if scorer.redaction.hides_features:
+            raise Refused(
+                f"{scorer.version} can't be optimized: some of its features are logged hashed or not at all.",
+                cure=f"Log them plain (models.{model}.log.columns).",
+            )
+        settings, now = self.settings.model(model), self._final(model, None)
+        until = matured_until(now, settings.maturity, settings.window)
+        names = [column.name for column in (*scorer.contract.features, scorer.contract.label)]
+        logged = training_rows(self.store, scorer.contract, until=until, as_of=now, history=None).table.select(names)
+        if logged.num_rows >= FEWEST:
+            return logged.slice(max(logged.num_rows - MOST, 0)).combine_chunks(), "log"
+        kept = self.registry.reference_rows(scorer.version)
+        if kept is None:
+            raise Refused(
+                f"{scorer.version} can't be optimized: the log has {logged.num_rows} matured labelled rows "
+                "and it has no reference rows.",
+                cure=f"Wait for {FEWEST} outcomes, or register it with --reference.",
+            )
+        columns = (*scorer.contract.features, scorer.contract.label)
+        return pa.table({each.name: kept.column(each.stored) for each in columns}).slice(0, MOST), "reference"
+
+    def _plotted(self, version: ModelVersion, found: Optimization) -> list[Path]:
+        if not found.tried:
+            return []
+        name = f"{version.model}-{version.version}-variants"
+        plots = plot_variants(
+            [asdict(each) for each in found.tried], name=name, title=f"Variants of {version}", folder=self.reports
+        )
+        self.registry.lineage.log_files(version, plots, "reports", self.clock())
+        return plots
+
+    def _register_variant(self, parent: Scorer, found: Optimization, rows: pa.Table, source: str) -> ModelVersion:
+        chosen, base = found.chosen, found.tried[0]
+        assert chosen is not None  # what is registered was chosen
+        version, now = parent.version, self.clock()
+        figures = {
+            "size_bytes": chosen.size_bytes,
+            "p50_us": chosen.p50_us,
+            "p99_us": chosen.p99_us,
+            "rows_per_second": chosen.rows_per_second,
+            "score": chosen.score,
+            "score_of_parent": base.score,
+        }
+        made = self.registry.register(
+            version.model,
+            found.estimator,
+            signature=parent.loaded.signature,
+            answers_with=parent.loaded.answers_with,
+            example=None,  # rows of the log inside a model's files could not be erased
+            reference=make_reference(parent, rows),
+            trained_until=version.trained_until,
+            source=DataSource(
+                name=version.model,
+                place=self.store.name if source == "log" else str(version),
+                rows=rows.num_rows,
+                trained_from="",
+                trained_until=version.trained_until.isoformat(),
+                as_of=now.isoformat(),
+                digest="",
+            ),
+            metrics={name: float(value) for name, value in figures.items()},
+            params={"variant": chosen.variant, "parent": version.version},
+            requirements=parent.loaded.requirements,
+            tags={
+                "parent_version": version.version,
+                "variant": chosen.variant,
+                **{name: f"{value:.6g}" for name, value in figures.items()},
+            },
+            now=now,
+        )
+        self.registry.keep_reference(made, make_reference(self.scorer(made), rows), now)
+        return made

@@ -1,0 +1,40 @@
+"""What ONNX Runtime computes on: by configuration, checked, falling back aloud."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from benchmarks.pipelines import fitted, kinds
+from feedback_loop.errors import ConfigError
+from feedback_loop.inference import EngineOptions, describe_hardware
+from feedback_loop.inference.conversion import convert
+from feedback_loop.inference.providers import available, chosen, open_session
+from feedback_loop.inference.scorer import contract_of
+
+
+def test_a_provider_that_is_not_installed_is_told_and_passed_over():
+    with capture_logs() as logs:
+        assert chosen(["TensorRT", "CPU"]) == ["CPU"]
+    assert [(each["event"], each["wanted"]) for each in logs] == [("provider_missing", "TensorRT")]
+
+
+def test_a_provider_that_nobody_knows_is_a_mistake():
+    with pytest.raises(ConfigError, match="no execution provider 'GPU'") as wrong:
+        chosen(["GPU"])
+    assert "CUDA" in wrong.value.cure
+
+
+def test_a_session_computes_on_what_there_is_with_bounded_threads():
+    loaded, settings, _ = fitted(next(kind for kind in kinds() if kind.name == "ridge regression"))
+    content = convert(loaded.estimator, contract_of(loaded, settings).features).content
+    with capture_logs():
+        session = open_session(content, EngineOptions(("CUDA",), threads=1))
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert session.get_session_options().intra_op_num_threads == 1
+
+
+def test_what_this_machine_offers_is_told_in_words():
+    assert "CPU" in available()
+    told = describe_hardware(["CUDA", "CPU"])
+    assert "cores" in told
+    assert "computes on CPU" in told
+    assert "not there, though configured: CUDA" in told

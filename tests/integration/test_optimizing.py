@@ -1,0 +1,145 @@
+"""Smaller variants of a model, tried against a budget, the best one registered with where it came from."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmarks.pipelines import fitted, kinds, made_up
+from feedback_loop.cli import main
+from feedback_loop.clock import ManualClock
+from feedback_loop.inference import EngineKind, EngineOptions, read_bundle, stage
+from feedback_loop.inference.conversion import convert
+from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
+from feedback_loop.inference.optimizing import optimize
+from feedback_loop.inference.optimizing.dense import quantized
+from feedback_loop.inference.providers import open_session
+from feedback_loop.inference.scorer import contract_of
+from feedback_loop.progress import Silent
+from tests.builders import churn_loop, customers
+
+KINDS = {kind.name: kind for kind in kinds()}
+
+
+def tried(name, budget):
+    kind = KINDS[name]
+    loaded, chosen, _ = fitted(kind)
+    frame, outcomes = made_up(kind, 300, seed=2)
+    rows = pa.Table.from_pandas(frame, preserve_index=False).append_column("y", pa.array(outcomes.tolist()))
+    return optimize(loaded, contract_of(loaded, chosen), rows, budget, EngineOptions(), Silent())
+
+
+def test_trees_are_dropped_and_branches_merged_within_the_budget():
+    found = tried("random forest", 0.05)
+    base, chosen = found.tried[0], found.chosen
+    assert base.variant == "as it is"
+    assert chosen.score >= base.score - 0.05
+    assert chosen.size_bytes < base.size_bytes
+    merged = {each.variant: each for each in found.tried}
+    assert merged["branches that say the same merged"].score == base.score
+    assert merged["branches below 20 rows merged"].size_bytes < base.size_bytes / 2
+
+
+@pytest.mark.parametrize("name", ["gradient boosting", "histogram boosting regression (Poisson)", "decision tree"])
+def test_stages_and_branches_of_every_kind_of_tree_are_tried(name):
+    found = tried(name, 1e9)
+    assert len(found.tried) > 3
+    assert found.chosen.size_bytes < found.tried[0].size_bytes
+    assert found.estimator is not None
+
+
+def test_nothing_is_chosen_where_every_variant_loses_more_than_the_budget():
+    found = tried("neural network (MLP)", 0.0)
+    assert {each.variant for each in found.tried} >= {"dense layers in float32", "dense layers in int8"}
+    assert all(each.score >= found.tried[0].score for each in found.tried if each.within_budget)
+
+
+def test_what_can_not_be_optimized_says_why():
+    assert tried("k nearest neighbours", 0.1).reason.startswith("KNeighborsClassifier has no trees")
+
+
+@pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-5), ("float16", 1e-2), ("int8", 0.2)])
+def test_dense_layers_in_fewer_bits_answer_nearly_the_same(precision, apart):
+    loaded, chosen, known = fitted(KINDS["neural network (MLP)"])
+    contract = contract_of(loaded, chosen)
+    made = convert(loaded.estimator, contract.features)
+    smaller = quantized(made.content, precision)
+    assert len(smaller) < len(made.content)
+    form = OnnxForm(made.layout, made.has_scores)
+    ours, theirs = (
+        OnnxEngine(open_session(content, EngineOptions()), contract, form).score(known).outputs.column("probability")
+        for content in (smaller, made.content)
+    )
+    assert 0 < np.abs(ours.to_numpy() - theirs.to_numpy()).max() < apart
+
+
+def test_a_graph_without_dense_layers_has_nothing_to_quantize():
+    loaded, chosen, _ = fitted(KINDS["decision tree"])
+    made = convert(loaded.estimator, contract_of(loaded, chosen).features)
+    assert quantized(made.content, "int8") is None
+
+
+@pytest.fixture
+def forest_loop(tmp_path, empty_mlflow, now):
+    """A loop whose champion is a forest with a reference, and nothing in the log."""
+    import shutil
+
+    import mlflow
+    import pandas as pd
+    from mlflow.models import infer_signature
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    loop = churn_loop(tmp_path, ManualClock(now))
+    known = pd.DataFrame(customers(1000, 0))
+    columns = make_column_transformer((OneHotEncoder(), ["plan"]), remainder="passthrough")
+    model = make_pipeline(columns, RandomForestClassifier(40, random_state=0))
+    model.fit(known[["age", "plan"]], known["churned"])
+    signature = infer_signature(known[["age", "plan"]], model.predict(known[["age", "plan"]]))
+    mlflow.sklearn.save_model(
+        model,
+        str(tmp_path / "m"),
+        signature=signature,
+        pip_requirements=[],
+        serialization_format="cloudpickle",
+    )
+    version = loop.register("churn", str(tmp_path / "m"), reference=pd.DataFrame(customers(600, 5)))
+    loop.promote("churn", version.version)
+    return loop
+
+
+def test_the_command_registers_the_chosen_variant_with_its_lineage(forest_loop, tmp_path, capsys, monkeypatch, now):
+    arguments = [
+        "models",
+        "optimize",
+        "churn",
+        "--budget",
+        "0.05",
+        "--json",
+        "-c",
+        str(tmp_path / "feedback_loop.toml"),
+    ]
+    monkeypatch.setattr("sys.argv", ["feedback-loop", *arguments, "--dry-run"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    dry = json.loads(capsys.readouterr().out)
+    assert (dry["parent"], dry["version"], dry["source"], dry["rows"]) == ("2", None, "reference", 600)
+    monkeypatch.setattr("sys.argv", ["feedback-loop", *arguments])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    done = json.loads(capsys.readouterr().out)
+    chosen = next(each for each in done["tried"] if each["chosen"])
+    assert done["version"] == "3"
+    assert [path.rpartition(".")[2] for path in done["plots"]] == ["png", "html"]
+    version = forest_loop.find("churn/3")
+    assert version.tags["feedback_loop.parent_version"] == "2"
+    assert version.tags["feedback_loop.variant"] == chosen["variant"]
+    assert float(version.tags["feedback_loop.score"]) == pytest.approx(chosen["score"], rel=1e-5)
+    stage(forest_loop.registry, version, forest_loop.settings.model("churn"), tmp_path / "bundle", now)
+    bundle = read_bundle(tmp_path / "bundle")
+    assert bundle.engine is EngineKind.ONNX
+    assert bundle.proof.rows["reference"] == 600
