@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any, Self
 import structlog
 
 from feedback_loop.config import ServingSettings
+from feedback_loop.errors import Refused
 from feedback_loop.serving.certificate import Certificate
 from feedback_loop.serving.publication import NotStaged, Place
 
@@ -91,17 +93,30 @@ def run_server(
     """Serves until SIGTERM or SIGINT; requests that are in flight then are answered, and no process is left.
 
     `load` makes the application, in each worker's process, before it takes its first request; `stager` is the command
-    that fills the `places`. Raises NotStaged where there is nothing to begin with, ConfigError for a certificate that
-    is none.
+    that fills the `places`. Raises NotStaged where there is nothing to begin with, Refused for an address that
+    is taken, ConfigError for a certificate that is none.
     """
     if certificate is not None:
         certificate.check()
+    _refuse_taken(settings.host, settings.port)
     for place in places.values():
         place.forget_failure()
     with Beside(stager) as beside:
         for name, place in places.items():
             _wait_for(name, place, beside)
         _serve(load, settings, certificate)
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Workers share their port with whoever asks for it in the same way: with those of another server, too."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else connections that have ended are in the way
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            cure = "End the server that is there, or give another --port."
+            raise Refused(f"Nothing can be served at {host}:{port}: {error.strerror}.", cure=cure) from error
 
 
 def _wait_for(name: str, place: Place, stager: Beside) -> None:

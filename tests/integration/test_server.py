@@ -1,6 +1,8 @@
 """The server as a real process, over real HTTP."""
 
 import shutil
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -247,9 +249,6 @@ def test_a_request_that_is_in_flight_when_the_server_is_told_to_stop_is_answered
 
 
 def test_a_server_without_a_champion_says_so_and_ends(mlflow_uri, tmp_path):
-    import subprocess
-    import sys
-
     from tests.builders import write_config
 
     command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--config", str(write_config(tmp_path))]
@@ -257,6 +256,29 @@ def test_a_server_without_a_champion_says_so_and_ends(mlflow_uri, tmp_path):
     assert done.returncode == 1
     assert "There is no model with that alias 'churn@champion'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_refused_and_not_shared_with_another_server(served, port):
+    config = served.settings.home / "feedback_loop.toml"
+    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--config", str(config), "--port", str(port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert f"Nothing can be served at 127.0.0.1:{port}: Address already in use." in done.stderr
+
+
+def test_a_server_that_starts_while_store_and_registry_are_away_answers_from_what_is_local(loop, tmp_path):
+    config, log = tmp_path / "feedback_loop.toml", tmp_path / "server.log"
+    with server(config, log=log) as (port, _):
+        assert call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})[0] == 200
+    said = config.read_text()
+    away = said.replace("sqlite:///store.db", "postgresql://nobody@127.0.0.1:1/nothing")
+    config.write_text(away.replace(loop.registry.tracking_uri, "http://127.0.0.1:1"))
+    with server(config, log=log) as (port, process):
+        answers = [call(port, "POST", "/invocations", {"dataframe_records": [RECORD]}) for _ in range(3)]
+        wait_until(lambda: "rows wait" in log.read_text(), process, log)
+    assert [status for status, _, _ in answers] == [200] * 3
+    config.write_text(said)
+    assert count(loop) == 4
 
 
 def test_time_in_answers_is_the_clocks(loop, tmp_path):
