@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,9 @@ class OnnxEngine:
         self._limited = np.array([place for place, _ in numbers], dtype=np.intp)
         self._limits = np.array([limit for _, limit in numbers])
 
-    def score(self, features: pa.Table) -> Scored:
+    def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """One row of outputs and one answer per row of features."""
+        del params  # what is converted is scikit-learn's, which has no use for them
         feed = self._form.layout.feed(features)
         self._refuse(features, feed)
         named = dict(zip(self._wanted, self._session.run(self._wanted, feed), strict=True))
