@@ -111,6 +111,12 @@ def make_outputs(contract: Contract, columns: list[Any]) -> pa.Table:
 
 def _output(column: Column, values: Any) -> pa.Array:
     kind = arrow_type(column.type)
-    if hasattr(values, "dtype") and values.dtype.kind in "fiub":
+    made_of = values.dtype.kind if hasattr(values, "dtype") else ""
+    if made_of and made_of in "fiub":
         return pa.array(values).cast(kind)
+    if made_of == "O" and pa.types.is_string(kind):
+        try:
+            return pa.array(values, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            pass  # what is wrong with which row is told below
     return array_of(column.name, list(values), column.type)

@@ -63,7 +63,7 @@ class OnnxEngine:
         del params  # what is converted is scikit-learn's, which has no use for them
         feed = self._form.layout.feed(features)
         self._refuse(features, feed)
-        named = dict(zip(self._wanted, self._session.run(self._wanted, feed), strict=True))
+        named = dict(zip(self._wanted, self._run(feed), strict=True))
         if REFUSED in named and named[REFUSED].any():
             raise _refused(named[REFUSED].any(axis=1), "holds a category that the model does not know")
         scores = named.get(SCORES)
@@ -77,6 +77,14 @@ class OnnxEngine:
             columns += self._probabilities(scores)
             answers = scores if self._answers_scores else prediction
         return Scored(make_outputs(self._contract, columns), answers.tolist())
+
+    def _run(self, feed: dict[str, np.ndarray[Any, Any]]) -> list[Any]:
+        try:
+            answered: list[Any] = self._session.run(self._wanted, feed)
+        except Exception as error:
+            said = " ".join(str(error).split())
+            raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {said}") from error
+        return answered
 
     def _regressed(self, values: np.ndarray[Any, Any]) -> Scored:
         """One number per row; of several outputs the first is logged."""
