@@ -113,7 +113,8 @@ def _output(column: Column, values: Any) -> pa.Array:
     kind = arrow_type(column.type)
     made_of = values.dtype.kind if hasattr(values, "dtype") else ""
     if made_of and made_of in "fiub":
-        return pa.array(values).cast(kind)
+        plain = pa.array(values)
+        return plain if plain.type == kind else plain.cast(kind)
     if made_of == "O" and pa.types.is_string(kind):
         try:
             return pa.array(values, kind)
