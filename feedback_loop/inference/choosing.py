@@ -58,8 +58,9 @@ def make_engine(
         with warnings.catch_warnings(), threadpool_limits(options.threads):
             warnings.simplefilter("ignore")  # edges are meant to be where scikit-learn warns
             return _proven(loaded, contract, converted.content, form, rows, settings.tolerance, options)
-    except FeedbackLoopError as error:
-        return Made(reason=f"it can't be proven: {error.cause}")
+    except Exception as error:  # noqa: BLE001 (whatever goes wrong while it is proven, the model itself still answers)
+        said = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
+        return Made(reason=f"it can't be proven: {said}")
 
 
 def _without_trying(loaded: LoadedModel, settings: InferenceSettings) -> str:

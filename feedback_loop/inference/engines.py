@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
@@ -27,8 +28,8 @@ class Scored:
 class Engine(Protocol):
     """Scores features (columns by the model's names, in the contract's types). Thread-safe; raises BadInput."""
 
-    def score(self, features: pa.Table) -> Scored:
-        """One row of outputs and one answer per row of features."""
+    def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
+        """One row of outputs and one answer per row of features; `params` are for models whose signature has some."""
         ...
 
 
@@ -43,8 +44,9 @@ class SklearnEngine:
         self._answers_with = answers_with
         self._as_array = as_array
 
-    def score(self, features: pa.Table) -> Scored:
+    def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """Asks for classes and for probabilities: one can't be had from the other for every classifier."""
+        del params  # neither scikit-learn nor MLflow's wrapper of it has a use for them
         frame = feature_frame(features, self._contract)
         inputs = frame.to_numpy() if self._as_array else frame
         prediction = _asked(self.estimator.predict, inputs)
@@ -60,13 +62,14 @@ class SklearnEngine:
 class PyfuncEngine:
     """Anything that MLflow can load, through its `predict`; what it answers is the prediction."""
 
-    def __init__(self, predict: Callable[[pd.DataFrame], Any], contract: Contract) -> None:
+    def __init__(self, predict: Callable[..., Any], contract: Contract) -> None:
         self._predict = predict
         self._contract = contract
 
-    def score(self, features: pa.Table) -> Scored:
+    def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """One value per row; a frame of several columns is logged by its first."""
-        answered = _asked(self._predict, feature_frame(features, self._contract))
+        predict = partial(self._predict, params=dict(params)) if params else self._predict
+        answered = _asked(predict, feature_frame(features, self._contract))
         if hasattr(answered, "iloc"):
             plain = answered.to_dict(orient="records") if answered.ndim > 1 else answered.tolist()
             first = answered.iloc[:, 0].tolist() if answered.ndim > 1 else plain
@@ -108,6 +111,13 @@ def make_outputs(contract: Contract, columns: list[Any]) -> pa.Table:
 
 def _output(column: Column, values: Any) -> pa.Array:
     kind = arrow_type(column.type)
-    if hasattr(values, "dtype") and values.dtype.kind in "fiub":
-        return pa.array(values).cast(kind)
+    made_of = values.dtype.kind if hasattr(values, "dtype") else ""
+    if made_of and made_of in "fiub":
+        plain = pa.array(values)
+        return plain if plain.type == kind else plain.cast(kind)
+    if made_of == "O" and pa.types.is_string(kind):
+        try:
+            return pa.array(values, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            pass  # what is wrong with which row is told below
     return array_of(column.name, list(values), column.type)

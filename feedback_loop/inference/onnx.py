@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +53,15 @@ class OnnxEngine:
         self._is_classifier = contract.task.is_classification
         self._wanted = _wanted(session, form, is_classifier=self._is_classifier)
         self._classes = np.array(contract.classes, dtype=_class_kind(contract))
-        self._must_be_there = form.refusals.missing
-        numbers = [(form.layout.numbers.index(name), limit) for name, limit in form.refusals.largest.items()]
-        self._limited = np.array([place for place, _ in numbers], dtype=np.intp)
-        self._limits = np.array([limit for _, limit in numbers])
+        self._limits = _limits(form)
+        self._words = [name for name in form.layout.words if name in form.refusals.missing]
 
-    def score(self, features: pa.Table) -> Scored:
+    def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """One row of outputs and one answer per row of features."""
+        del params  # what is converted is scikit-learn's, which has no use for them
         feed = self._form.layout.feed(features)
         self._refuse(features, feed)
-        named = dict(zip(self._wanted, self._session.run(self._wanted, feed), strict=True))
+        named = dict(zip(self._wanted, self._run(feed), strict=True))
         if REFUSED in named and named[REFUSED].any():
             raise _refused(named[REFUSED].any(axis=1), "holds a category that the model does not know")
         scores = named.get(SCORES)
@@ -75,6 +75,14 @@ class OnnxEngine:
             columns += self._probabilities(scores)
             answers = scores if self._answers_scores else prediction
         return Scored(make_outputs(self._contract, columns), answers.tolist())
+
+    def _run(self, feed: dict[str, np.ndarray[Any, Any]]) -> list[Any]:
+        try:
+            answered: list[Any] = self._session.run(self._wanted, feed)
+        except Exception as error:
+            said = " ".join(str(error).split())
+            raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {said}") from error
+        return answered
 
     def _regressed(self, values: np.ndarray[Any, Any]) -> Scored:
         """One number per row; of several outputs the first is logged."""
@@ -101,15 +109,28 @@ class OnnxEngine:
         return list(scores.T)
 
     def _refuse(self, features: pa.Table, feed: dict[str, np.ndarray[Any, Any]]) -> None:
-        for name in self._must_be_there:
-            column = features.column(name)
-            if column.null_count:
-                raise _refused(column.is_null().to_numpy(), "is missing, and the model takes no missing value", name)
-        if len(self._limited):
-            beyond = np.abs(feed[NUMBERS][:, self._limited]) > self._limits
+        """Looks at all numbers at once; only where one of them is missing or too large, at each column."""
+        if self._limits is not None and not (np.abs(feed[NUMBERS]) <= self._limits).all():
+            self._refuse_missing(features, self._form.layout.numbers)
+            beyond = np.abs(feed[NUMBERS]) > self._limits
             if beyond.any():
-                name = self._form.layout.numbers[self._limited[beyond.any(axis=0).argmax()]]
+                name = self._form.layout.numbers[beyond.any(axis=0).argmax()]
                 raise _refused(beyond.any(axis=1), "is larger than the model takes", name)
+        self._refuse_missing(features, self._words)
+
+    def _refuse_missing(self, features: pa.Table, names: Sequence[str]) -> None:
+        for name in names:
+            column = features.column(name)
+            if column.null_count and name in self._form.refusals.missing:
+                raise _refused(column.is_null().to_numpy(), "is missing, and the model takes no missing value", name)
+
+
+def _limits(form: OnnxForm) -> np.ndarray[Any, Any] | None:
+    """The largest number that each column may hold; None where all may hold any, or none."""
+    refusals, numbers = form.refusals, form.layout.numbers
+    if not numbers or not (refusals.largest or set(refusals.missing) & set(numbers)):
+        return None
+    return np.array([refusals.largest.get(name, np.inf) for name in numbers])
 
 
 def _wanted(session: InferenceSession, form: OnnxForm, *, is_classifier: bool) -> list[str]:

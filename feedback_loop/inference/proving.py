@@ -21,7 +21,12 @@ EXTREMES = (0.0, -1.0, 1.0, 1e-12, 1e3, -1e6, 1e9)
 BEYOND = (3.5e38, 1e300, float("inf"))
 """Numbers that some models refuse: beyond single precision, far beyond, and infinity."""
 
+FARTHEST = 1e150
+"""Random numbers are not larger: their differences would be infinite."""
+
 UNSEEN = "an unseen category"
+
+MOST_EDGES = 2_000
 
 ONE_BY_ONE = 60
 """From so many columns on, which of them may be missing is asked of all at once only."""
@@ -186,16 +191,19 @@ def _changed(rows: pa.Table, values: dict[str, Any], contract: Contract) -> pa.T
 
 def _edges(contract: Contract, known: pa.Table, refusals: Refusals) -> pa.Table:
     """A known row with, one at a time, each column missing, unseen or extreme; and all columns so at once."""
-    base = known.slice(0, 1)
-    changes: list[dict[str, Any]] = []
-    together: dict[int, dict[str, Any]] = {}
+    values = {
+        column.name: _edge_values(column, known, takes_missing=column.name not in refusals.missing)
+        for column in contract.features
+    }
+    single = [(name, value) for name, several in values.items() for value in several][:MOST_EDGES]
+    together = max((len(several) for several in values.values()), default=0)
+    columns = {}
     for column in contract.features:
-        values = _edge_values(column, known, takes_missing=column.name not in refusals.missing)
-        for place, value in enumerate(values):
-            changes.append({column.name: value})
-            together.setdefault(place, {})[column.name] = value
-    rows = [_changed(base, each, contract) for each in [*changes[:2_000], *together.values()]]
-    return pa.concat_tables(rows).combine_chunks()
+        usual, own = known.column(column.name)[0].as_py(), values[column.name]
+        changed = [value if name == column.name else usual for name, value in single]
+        changed += [own[place] if place < len(own) else usual for place in range(together)]
+        columns[column.name] = pa.array(changed, arrow_type(column.type))
+    return pa.table(columns)
 
 
 def _edge_values(column: Column, known: pa.Table, *, takes_missing: bool) -> list[Any]:
@@ -234,11 +242,14 @@ def _random_values(
         return random.choice(np.array(pool, dtype=object), RANDOM_ROWS)
     if column.type is ColumnType.BOOLEAN:
         return (random.random(RANDOM_ROWS) < 0.5).astype(object)
-    numbers = np.array(seen or [0.0, 1.0], dtype=np.float64)
-    low, high = np.quantile(numbers, [0, 1])
+    numbers = np.array(seen, dtype=np.float64)
+    numbers = np.clip(numbers[np.isfinite(numbers)], -FARTHEST, FARTHEST)
+    numbers = numbers if len(numbers) else np.array([0.0, 1.0])
+    low, high = numbers.min(), numbers.max()
     margin = (high - low) / 4 + 1.0
     spread = random.uniform(low - margin, high + margin, RANDOM_ROWS)
     values = np.where(random.random(RANDOM_ROWS) < 0.5, random.choice(numbers, RANDOM_ROWS), spread)
     if column.type in (ColumnType.INTEGER, ColumnType.LONG):
-        return np.round(values).astype(np.int64).astype(object)
+        most = 2**31 - 1 if column.type is ColumnType.INTEGER else 2**53
+        return np.clip(np.round(values), -most, most).astype(np.int64).astype(object)
     return values.astype(object)

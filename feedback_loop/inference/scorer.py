@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,9 +67,9 @@ class Scorer:
         """Features, keys and ids of what a caller gave, in the contract's types; raises BadInput."""
         return input_rows(self.contract, frame, text=text)
 
-    def score(self, rows: pa.Table) -> Scored:
-        """Scores rows of `rows_of`."""
-        return self.engine.score(rows)
+    def score(self, rows: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
+        """Scores rows of `rows_of`; `params` are a request's, for models whose signature has some."""
+        return self.engine.score(rows, params)
 
 
 def input_rows(contract: Contract, frame: Any, more: Sequence[Column] = (), *, text: bool = False) -> pa.Table:

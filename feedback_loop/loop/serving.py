@@ -212,9 +212,11 @@ def stage(config: Path | None, models: Sequence[str], parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to the whole group; the server ends this one
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     serving.end_with(parent, lambda: os._exit(0))
-    os.nice(NICE)
     settings = load_settings(config)
     references, places = served_models(settings, models), places_of(settings, models)
+    answers = all(place.read() is not None for place in places.values())
+    if answers:
+        os.nice(NICE)
     try:
         loop = FeedbackLoop.open(config)
     except FeedbackLoopError as error:
@@ -222,12 +224,15 @@ def stage(config: Path | None, models: Sequence[str], parent: int) -> None:
             place.fail(Failure(error.cause, error.cure))
         raise
     stager = serving.Stager([_source(loop, references[name], places[name]) for name in references])
+    stager.refresh()
+    if not answers:
+        os.nice(NICE)
     serve = settings.serving
     stager.watch(settings.path(serve.cache), serve.poll_alias.total_seconds())
 
 
 NICE = 10
-"""Answers go first: a version may be made ready more slowly."""
+"""Once there are answers they go first: a version may be made ready more slowly."""
 
 
 def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.Source:

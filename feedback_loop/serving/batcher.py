@@ -117,7 +117,7 @@ class Batcher:
         with threadpool_limits(self._threads):
             while batch := self._gather():
                 outcomes: list[_Outcome] = []
-                for same in _by_target(batch):
+                for same in _alike(batch):
                     self._handle(same, outcomes)
                 self._give_out(outcomes)
                 self._shadow()
@@ -164,7 +164,7 @@ class Batcher:
         rows = rows_table(scorer.contract, [request.rows for request in batch])
         ids = self._recorder.fill([each for request in batch for each in request.rows.ids], moment)
         with tracing.step("model"):
-            scored = scorer.score(rows)
+            scored = scorer.score(rows, batch[0].rows.params or None)
         now = time.perf_counter()
         request_ids, latencies = _of_requests(batch, now)
         with tracing.step("commit"):
@@ -187,7 +187,7 @@ class Batcher:
             start = end
         self._answered(scorer.contract.model, start, recorded.unsampled)
         for shadow in target.shadows:
-            self._shadowed.append(Job(shadow, rows, ids, moment, request_ids))
+            self._shadowed.append(Job(shadow, rows, ids, moment, request_ids, batch[0].rows.params))
         return outcomes
 
     def _give_out(self, outcomes: list[_Outcome]) -> None:
@@ -211,13 +211,15 @@ def _settle(outcomes: list[_Outcome]) -> None:
             answer.set_exception(outcome)
 
 
-def _by_target(batch: list[_Request]) -> list[list[_Request]]:
+def _alike(batch: list[_Request]) -> list[list[_Request]]:
+    """Those that the same version answers with the same params together: one call has one of each."""
     first = batch[0].target
-    if all(request.target is first for request in batch):
+    if all(request.target is first and not request.rows.params for request in batch):
         return [batch]
-    groups: dict[int, list[_Request]] = {}
+    groups: dict[tuple[int, str], list[_Request]] = {}
     for request in batch:
-        groups.setdefault(id(request.target), []).append(request)
+        params = request.rows.params
+        groups.setdefault((id(request.target), repr(params) if params else ""), []).append(request)
     return list(groups.values())
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import structlog
@@ -32,6 +33,7 @@ class Job:
     ids: Sequence[PredictionId]
     moment: datetime
     request_ids: Sequence[str | None] | None
+    params: Mapping[str, Any]
 
 
 class Shadows:
@@ -85,7 +87,7 @@ class Shadows:
     def _score(self, job: Job) -> None:
         scorer = job.scorer
         rows = fitted_table(job.rows, scorer.contract)
-        scored = scorer.score(rows)
+        scored = scorer.score(rows, job.params or None)
         ids = [shadow_id(each, scorer.version.version) for each in job.ids]
         self._recorder.record(
             scorer,

@@ -79,8 +79,8 @@ class Stager:
                 _log.warning("nothing new published", folder=str(source.place.folder), cause=str(error))
 
     def watch(self, cache: Path, seconds: float) -> NoReturn:
-        """Refreshes every so often, and at once on a hint, for ever."""
-        seen, due = stamp(cache / HINT), 0.0
+        """Refreshes every so often from now on, and at once on a hint, for ever."""
+        seen, due = None, self._monotonic() + seconds
         waits = threading.Event()
         while True:
             hinted = stamp(cache / HINT)

@@ -96,7 +96,7 @@ def fitted(rows: Rows, contract: Contract) -> Rows:
     if all(name in rows.columns for name in wanted) and len(wanted) == len(rows.columns):
         return rows
     nothing = [None] * rows.count
-    return Rows(rows.count, {name: rows.columns.get(name, nothing) for name in wanted}, rows.ids)
+    return Rows(rows.count, {name: rows.columns.get(name, nothing) for name in wanted}, rows.ids, rows.params)
 
 
 def fitted_table(rows: pa.Table, contract: Contract) -> pa.Table:
@@ -113,4 +113,4 @@ def fitted_table(rows: pa.Table, contract: Contract) -> pa.Table:
 
 def _taken(rows: Rows, places: Sequence[int]) -> Rows:
     columns = {name: [values[place] for place in places] for name, values in rows.columns.items()}
-    return Rows(len(places), columns, [rows.ids[place] for place in places])
+    return Rows(len(places), columns, [rows.ids[place] for place in places], rows.params)

@@ -17,7 +17,7 @@ from feedback_loop.inference.optimizing.dense import quantized
 from feedback_loop.inference.providers import open_session
 from feedback_loop.inference.scorer import contract_of
 from feedback_loop.progress import Silent
-from tests.builders import churn_loop, customers
+from tests.builders import churn_loop, customers, play_days
 
 KINDS = {kind.name: kind for kind in kinds()}
 
@@ -143,3 +143,16 @@ def test_the_command_registers_the_chosen_variant_with_its_lineage(forest_loop, 
     bundle = read_bundle(tmp_path / "bundle")
     assert bundle.engine is EngineKind.ONNX
     assert bundle.proof.rows["reference"] == 600
+
+
+def test_matured_outcomes_of_the_log_are_what_variants_are_judged_by(tmp_path, empty_mlflow, now):
+    import shutil
+
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    clock = ManualClock(now)
+    loop = churn_loop(tmp_path, clock)
+    play_days(loop, clock, 4, per_day=100)
+    done = loop.optimize("churn", 0.5, register=False)
+    assert done.source == "log"
+    assert 200 <= done.rows < 400  # those of the last days have not matured
+    assert done.tried[1].variant == "75% of the coefficients"

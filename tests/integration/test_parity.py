@@ -114,3 +114,56 @@ def test_any_pipeline_on_any_rows_answers_the_same(estimator, scaler, rows):
     table = pa.table([pa.array(column) for column in zip(*rows, strict=True)], names=known.column_names)
     found = prove(native, converted, contract, {"any": table}, 1e-9)
     assert found.reason == ""
+
+
+def test_columns_of_every_type_reach_the_converted_model_as_they_reach_the_original():
+    """Booleans, integers (with gaps) and words, some encoded and some taken as numbers."""
+    import json
+    from datetime import UTC, datetime
+    from pathlib import Path
+
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    from feedback_loop.config import ModelSettings
+    from feedback_loop.registry import LoadedModel, ModelVersion
+
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "is_new": random.random(300) < 0.5,
+            "store": random.integers(1, 6, 300),
+            "count": random.integers(0, 50, 300).astype(np.int32),
+            "price": random.normal(size=300).astype(np.float32),
+            "plan": random.choice(["a", "b"], 300),
+        }
+    )
+    truth = (frame["is_new"] ^ (frame["store"] > 3) ^ (frame["price"] > 0)).astype(bool).to_numpy()
+    types = ["boolean", "long", "integer", "float", "string"]
+    inputs = [{"type": kind, "name": name, "required": True} for kind, name in zip(types, frame, strict=True)]
+    encoded = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["store", "plan", "is_new"]), (StandardScaler(), ["count", "price"])
+    )
+    taken = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["plan"]), remainder="passthrough")
+    for pipeline in (
+        make_pipeline(encoded, LogisticRegression()),
+        make_pipeline(taken, HistGradientBoostingClassifier(max_iter=10)),
+    ):
+        loaded = LoadedModel(
+            version=ModelVersion("m", "1", None, datetime(2026, 1, 1, tzinfo=UTC), (), {}),
+            path=Path(),
+            signature={"inputs": json.dumps(inputs), "outputs": json.dumps([{"type": "boolean", "required": True}])},
+            estimator=pipeline.fit(frame, truth),
+            pyfunc=None,
+            answers_with="predict_proba",
+            requirements=(),
+        )
+        wanted = ModelSettings(task="binary", label="y")
+        known = pa.Table.from_pandas(frame, preserve_index=False)
+        made = make_engine(loaded, contract_of(loaded, wanted), wanted.inference, known, EngineOptions())
+        assert made.reason == ""
+        assert made.proof.max_difference < 1e-12

@@ -32,7 +32,8 @@ class Answering:
     def __init__(self, answer, *, seconds=0.0, error=None):
         self.answer, self.seconds, self.error = answer, seconds, error
 
-    def score(self, features):
+    def score(self, features, params=None):
+        self.params = params
         time.sleep(self.seconds)
         if self.error is not None:
             raise self.error
@@ -128,10 +129,10 @@ def test_what_a_shadow_is_too_slow_for_is_left_out_and_counted(spool):
 
 def test_a_request_that_the_model_refuses_does_not_spoil_those_that_came_with_it(spool):
     class Picky(Answering):
-        def score(self, features):
+        def score(self, features, params=None):
             if -1.0 in features.column("age").to_pylist():
                 raise BadInput.of("age", "is negative")
-            return super().score(features)
+            return super().score(features, params)
 
     target = Target(scorer("1", Picky(False)), Role.CHAMPION)
     found, _ = answered(spool, target, [rows(1), rows(2, age=-1.0), rows(3, 4)])
@@ -196,14 +197,40 @@ def test_a_shadow_of_another_signature_gets_the_columns_that_it_wants(spool):
     seen = []
 
     class Looking(Answering):
-        def score(self, features):
+        def score(self, features, params=None):
             seen.append({name: features.column(name).to_pylist() for name in features.column_names})
-            return super().score(features)
+            return super().score(features, params)
 
     target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", Looking(True), wider),))
     answered(spool, target, [rows(7)])
     assert seen == [{"plan": ["pro"], "city": [None], "customer": [7], "month": ["m"], "prediction_id": [None]}]
     assert [row[2] for row in logged(spool)] == ["champion", "shadow"]
+
+
+def test_requests_with_other_params_are_asked_apart(spool):
+    seen = []
+
+    class Asked(Answering):
+        def score(self, features, params=None):
+            seen.append((params, features.num_rows))
+            return super().score(features, params)
+
+    def with_params(params, *customers):
+        plain = rows(*customers)
+        return Rows(plain.count, plain.columns, plain.ids, params)
+
+    target = Target(scorer("1", Asked(False)), Role.CHAMPION)
+    asked = [rows(1), with_params({"top": 3}, 2), with_params({"top": 3}, 3, 4), with_params({"top": 1}, 5)]
+    found, _ = answered(spool, target, asked)
+    assert [len(each.answers) for each in found] == [1, 1, 2, 1]
+    by_params = {}
+    for params, count in seen:
+        by_params[repr(params)] = by_params.get(repr(params), 0) + count
+    assert by_params == {
+        "None": 2,
+        "{'top': 3}": 3,
+        "{'top': 1}": 1,
+    }  # and the first row, which only showed that it is up
 
 
 def test_threads_end_with_the_batcher(spool):
