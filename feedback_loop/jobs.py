@@ -77,7 +77,7 @@ def take_in(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     failed: list[FeedbackLoopError] = []
     for name, take in (("folder", loop.take_in_outcomes), ("sql", loop.poll_outcomes)):
         try:
-            done[name] = _plain(take(model))
+            done[name] = _written(take(model))
         except FeedbackLoopError as error:
             failed.append(error)
     if failed:
@@ -139,3 +139,13 @@ def _report(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 
 def _plain(record: Any) -> Any:
     return asdict(record) if record is not None else None
+
+
+def _written(record: Any) -> Any:
+    """The same with its times as text: the ledger is JSON."""
+    values = _plain(record)
+    return {name: _time(value) for name, value in values.items()} if values is not None else None
+
+
+def _time(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

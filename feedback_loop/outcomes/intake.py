@@ -85,11 +85,7 @@ def _checked(
             values = table.column(column.name).to_pylist()
             bad = {problem.row for problem in problems if problem.field == column.name}
             good = [None if row in bad else value for row, value in enumerate(values)]
-            any_good = any(value is not None for value in good)
-            single = pa.table(
-                {column.name: pa.array(good, table.column(column.name).type if any_good else pa.null())}
-            )
-            arrays.append(coerce(single, [column], text=text).column(0))
+            arrays.append(coerce(as_table({column.name: good}), [column], text=text).column(0))
     rows = pa.table(arrays, names=[column.name for column in _columns(contract)])
     rows = _with_times(rows)
     problems += _bad_ids(rows.column(_ID.name)) + _missing(rows, contract)

@@ -26,15 +26,13 @@ class Query:
     def chunks(self, rows: int) -> Generator[pa.Table]:
         """The result, so many rows at a time. Raises ConfigError (URL, driver), Unavailable and BadInput."""
         engine = self._engine()
-        first = 0
         try:
             with engine.connect() as connection:
                 streaming = connection.execution_options(stream_results=True, max_row_buffer=rows)
                 result = streaming.execute(text(self.sql), dict(self.parameters))
                 names = list(result.keys())
                 for part in result.partitions(rows):
-                    yield _table(names, part, first)
-                    first += len(part)
+                    yield _table(names, part)
         except exc.DBAPIError as error:
             said = str(error.orig).strip().splitlines()[0]
             raise Unavailable(
@@ -67,12 +65,9 @@ class Query:
             ) from error
 
 
-def _table(names: list[str], part: Any, first_row: int) -> pa.Table:
+def _table(names: list[str], part: Any) -> pa.Table:
     columns = zip(names, zip(*part, strict=True), strict=True)
-    try:
-        return as_table({name: [_plain(value) for value in values] for name, values in columns})
-    except BadInput as error:
-        raise error.moved(first_row) from error
+    return as_table({name: [_plain(value) for value in values] for name, values in columns})
 
 
 def _plain(value: Any) -> Any:

@@ -228,6 +228,37 @@ def test_bad_rows_of_a_source_are_left_out_and_told_and_the_good_ones_taken(sour
     loop.close()
 
 
+def test_a_value_of_another_kind_in_a_source_stops_neither_the_others_nor_the_next_poll(
+    request, mlflow_uri, tmp_path, clock
+):
+    source = Source("sqlite", request, tmp_path)  # which takes any value in any column
+    loop = loop_on(source, tmp_path, clock)
+    source.say(1, 1, START)
+    source.say(2, "perhaps", START + HOUR / 4)
+    source.say(3, 0, START + HOUR / 2)
+    source.run("INSERT INTO cases VALUES (4, 'm', 1, x'00', 0), (5, 'm', 2, 'later', 0)")
+    found = loop.poll_outcomes("churn")
+    assert (found.counts.new, found.bad_rows) == (3, 2)
+    assert [each.cause for each in found.problems] == [
+        "'perhaps' does not fit the type boolean",
+        "2 does not fit the type boolean",
+    ]
+    assert load_watermark(loop.store, "churn", "sql") == "later"
+    loop.close()
+
+
+def test_a_poll_of_times_is_on_record_in_the_ledger(request, mlflow_uri, tmp_path, clock):
+    source = Source("postgresql", request, tmp_path)
+    loop = loop_on(source, tmp_path, clock)
+    source.say(1, True, START)
+    outcomes = {each.job: each for each in loop.runner.run("churn", cycle(loop, "churn"), clock())}
+    assert (outcomes["outcomes"].state, outcomes["outcomes"].result["sql"]["watermark"]) == (
+        "succeeded",
+        "2026-03-01T00:00:00",
+    )
+    loop.close()
+
+
 def test_a_source_that_is_away_stops_no_other_and_is_told_without_its_password(mlflow_uri, tmp_path, clock):
     away = '[models.churn.outcomes.sql]\nquery = "SELECT 1"\nwatermark = "at"\n'
     away += 'url = "postgresql://me:secret@127.0.0.1:1/x"\n'
