@@ -81,10 +81,15 @@ def take_in(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         except FeedbackLoopError as error:
             failed.append(error)
     if failed:
-        told = "; ".join(f"{name} took in {result['counts']}" for name, result in done.items() if result)
-        causes = " ".join(error.cause for error in failed)
-        raise Unavailable("outcomes", f"{causes} {told}".strip(), cure=failed[0].cure) from failed[0]
+        told = [error.cause for error in failed] + [_taken(name, result) for name, result in done.items() if result]
+        raise Unavailable("outcomes", " ".join(told), cure=failed[0].cure) from failed[0]
     return done
+
+
+def _taken(name: str, result: dict[str, Any]) -> str:
+    counts, refused = result["counts"], result.get("refused") or {}
+    left = "".join(f" It refused {file}: {cause.rstrip('.')}." for file, cause in refused.items())
+    return f"The {name} brought {counts['received']:,} outcomes, {counts['new']:,} of them new.{left}"
 
 
 def _join(loop: FeedbackLoop, model: str) -> dict[str, Any]:

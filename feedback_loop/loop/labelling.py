@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from feedback_loop.alerts import route_names, tell_bad_rows, tell_refused_file
 from feedback_loop.clock import Window, floor_moment, format_moment
 from feedback_loop.errors import Refused
 from feedback_loop.loop.base import Wired
@@ -54,15 +55,26 @@ class Labelling(Wired):
         )
 
     def take_in_outcomes(self, model: str) -> FolderIntake | None:
-        """Takes in what lies in the model's folder of outcomes; None where none is configured."""
+        """Takes in what lies in the model's folder of outcomes; None where none is configured.
+
+        Each file that is refused raises an alert.
+        """
         folder = self.settings.model(model).outcomes.folder
         if not folder:
             return None
         place = folder if "://" in folder else str(self.settings.path(folder))
-        return load_folder(place, lambda table, text: self.record_outcomes(model, table, source="folder", text=text))
+        routes = route_names(self.settings.alerts)
+        return load_folder(
+            place,
+            lambda table, text: self.record_outcomes(model, table, source="folder", text=text),
+            lambda refused: tell_refused_file(self.store, model, refused, routes, self.clock()),
+        )
 
     def poll_outcomes(self, model: str) -> Polled | None:
-        """Takes in what the model's SQL source has that is new; None where none is configured."""
+        """Takes in what the model's SQL source has that is new; None where none is configured.
+
+        Rows that are left out raise an alert, once.
+        """
         source = self.settings.model(model).outcomes.sql
         if source is None:
             return None
@@ -74,7 +86,9 @@ class Labelling(Wired):
             rows = with_booleans(rows, (*contract.key, contract.label))
             return self.record_outcomes(model, rows, source="sql", on_error="skip")
 
-        return poll_sql(self.store, model, source.model_copy(update={"url": url}), take, self.clock())
+        polled = poll_sql(self.store, model, source.model_copy(update={"url": url}), take, self.clock())
+        tell_bad_rows(self.store, model, polled, route_names(self.settings.alerts), self.clock())
+        return polled
 
     def join(self, model: str) -> Joined:
         """Takes what has come since the last time into the accounts: coverage, findings, windows to look at again."""

@@ -52,6 +52,8 @@ def record_outcomes(
     about). A row that says nothing new changes nothing; another value is the next revision. Keys are hashed as the
     predictions' are (`redaction`). Raises BadInput with every bad row.
     """
+    if isinstance(frame, list) and not frame:
+        return IntakeResult(stored.Intake())
     table = as_table(frame, {column.name for column in _columns(contract)})
     rows, problems = _checked(table, contract, now, fence.asked_until(store, contract.model), text=text)
     if problems and on_error == "refuse":

@@ -33,8 +33,8 @@ def arrow_type(kind: ColumnType) -> pa.DataType:
 def as_table(frame: Any, keep: Collection[str] | None = None) -> pa.Table:
     """An Arrow table from a table, a pandas or Polars frame, a mapping of columns or a list of rows.
 
-    With `keep`, other columns are not looked at: whatever they hold can't be in the way. A column of values of several
-    kinds is a union: `coerce` names those that don't fit. Raises BadInput where columns differ in length.
+    With `keep`, other columns are not looked at: whatever they hold can't be in the way. A column of values of
+    several kinds is a union: `coerce` names those that don't fit. Raises BadInput where columns differ in length.
     """
     import pyarrow as pa
 
@@ -63,9 +63,9 @@ def as_table(frame: Any, keep: Collection[str] | None = None) -> pa.Table:
 def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) -> pa.Table:
     """The wanted columns of `table`, in their types and order; others are left out.
 
-    Widening that loses nothing is done (integers to doubles, whole doubles to integers); NaN is missing, and so is an
-    empty text in a column of the key. With `text`, strings are parsed (for CSV). Raises BadInput with each column that
-    is missing and each row that does not fit.
+    Widening that loses nothing is done (integers to doubles, whole doubles to integers); NaN is missing, and so is
+    an empty text in a column of the key. With `text`, strings are parsed (for CSV). Raises BadInput with each column
+    that is missing and each row that does not fit.
     """
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-from sqlalchemy import NullPool, create_engine, exc, make_url, text
+from sqlalchemy import URL, NullPool, create_engine, exc, make_url, text
 
-from feedback_loop.errors import BadInput, ConfigError, Unavailable
+from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
 from feedback_loop.schema import as_table
 
 
@@ -24,7 +25,7 @@ class Query:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def chunks(self, rows: int) -> Generator[pa.Table]:
-        """The result, so many rows at a time. Raises ConfigError (URL, driver), Unavailable and BadInput."""
+        """The result, so many rows at a time. Raises ConfigError (URL, driver), NotFound, Unavailable, BadInput."""
         engine = self._engine()
         try:
             with engine.connect() as connection:
@@ -50,6 +51,7 @@ class Query:
             url = make_url(self.url)
             if url.drivername == "postgresql":
                 url = url.set(drivername="postgresql+psycopg")
+            _refuse_missing(url)
             return create_engine(url, poolclass=NullPool)
         except (exc.ArgumentError, exc.NoSuchModuleError) as error:
             raise ConfigError(
@@ -63,6 +65,13 @@ class Query:
                 cure="Install it beside this package.",
                 key="url",
             ) from error
+
+
+def _refuse_missing(url: URL) -> None:
+    """SQLite would make an empty database of a name that is mistyped."""
+    name = url.database or ":memory:"
+    if url.get_backend_name() == "sqlite" and not name.startswith((":memory:", "file:")) and not Path(name).exists():
+        raise NotFound("SQLite database", name, cure="Correct the path in the URL.")
 
 
 def _table(names: list[str], part: Any) -> pa.Table:
