@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from feedback_loop.alerts import route_names, tell_bad_rows, tell_refused_file
+from feedback_loop.capture import erase_waiting
 from feedback_loop.clock import Window, floor_moment, format_moment
 from feedback_loop.errors import Refused
 from feedback_loop.loop.base import Wired
@@ -131,8 +132,16 @@ class Labelling(Wired):
         """
         scorer = self.scorer(self.champion(model))
         wanted = erased_key(scorer.redaction, key, text=text)
-        eraser = Eraser(self.store, self.registry, scorer.redaction, self.reports, self._forwarder().erase)
-        done = eraser.run(wanted, self.clock(), dry_run=dry_run)
+        now = self.clock()
+        eraser = Eraser(
+            self.store,
+            self.registry,
+            scorer.redaction,
+            self.reports,
+            self._forwarder().erase,
+            lambda key, dry_run: erase_waiting(self.store, self._deployments(), model, key, now, dry_run=dry_run),
+        )
+        done = eraser.run(wanted, now, dry_run=dry_run)
         self._references.forget(model)
         return done
 

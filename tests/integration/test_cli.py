@@ -178,9 +178,10 @@ def test_the_group_of_imports_shows_what_can_be_imported(run):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["import", "predictions", "churn"], "--sql and --url"),
         (["import", "predictions", "churn", "none.parquet"], "There is no file 'none.parquet'"),
-        (["import", "predictions", "churn", "--sql", "SELECT 1"], "--sql and --url"),
+        (["import", "predictions", "churn", "."], ". is a folder"),
+        (["import", "predictions", "churn", "--sql", "SELECT 1", "--url", "sqlite:///nofile.db"], "nofile.db"),
+        (["outcomes", "load", "churn", "."], ". is a folder"),
         (["import", "predictions", "churn", "--sql", "SELECT 1", "--url", "nonsense"], "no database URL"),
         (["import", "predictions", "churn", "--sql", "SELECT 1", "--url", "oracle://x/y"], "not installed"),
         (["import", "predictions", "churn", "--sql", "SELEC 1", "--url", "sqlite://"], "syntax error"),
@@ -208,10 +209,35 @@ def test_what_can_not_be_done_is_one_line_with_cause_and_cure(run, loop, argumen
 
 
 @pytest.mark.parametrize(
-    "arguments", [["predict"], ["nonsense"], ["evaluate", "churn", "--nonsense"], ["serve", "churn", "--port", "x"]]
+    "arguments",
+    [
+        ["predict"],
+        ["nonsense"],
+        ["evaluate", "churn", "--nonsense"],
+        ["serve", "churn", "--port", "x"],
+        ["import", "predictions", "churn"],
+        ["import", "predictions", "churn", "--sql", "SELECT 1"],
+        ["outcomes", "findings", "churn", "--most", "-1"],
+    ],
 )
-def test_bad_usage_ends_with_two(run, loop, arguments):
+def test_bad_usage_ends_with_two(run, loop, arguments, tmp_path):
     assert run(*arguments)[0] == 2
+
+
+def test_a_database_that_is_mistyped_is_not_made(run, loop, tmp_path):
+    run("import", "predictions", "churn", "--sql", "SELECT 1", "--url", "sqlite:///nofile.db")
+    assert not (tmp_path / "nofile.db").exists()
+
+
+def test_no_outcomes_and_no_findings_are_said_in_words(run, plain, loop, tmp_path):
+    (tmp_path / "none.ndjson").write_text("\n")
+    assert plain("outcomes", "load", "churn", "none.ndjson")[1]["received"] == 0
+    (tmp_path / "empty.csv").write_text("customer,month,churned\n7,,true\n")
+    code, _, err = run("outcomes", "load", "churn", "empty.csv")
+    assert (code, "row 0: names no prediction" in err) == (1, True)
+    for kind, said in ("unmatched", "no outcome that fits no prediction"), ("conflict", "whose outcomes conflict"):
+        code, out, _ = run("outcomes", "findings", "churn", "--kind", kind)
+        assert (code, said in out) == (0, True)
 
 
 def test_without_a_configuration_the_cure_is_init(run):
