@@ -110,9 +110,9 @@ def coverage(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Shows how many of the champion's predictions have an outcome."""
+    """Shows how many of the champion's predictions have an outcome (█), or a label for having none (░)."""
     found = open_loop(config, as_json=as_json).coverage(model, by.value)
-    rows = [{**asdict(each), "coverage": each.share} for each in found]
+    rows = [{**asdict(each), "labelled": each.labelled, "coverage": each.share} for each in found]
     emit(rows, as_json=as_json, words=lambda rows: table([_bar(row) for row in rows], "Nothing was predicted yet."))
 
 
@@ -136,8 +136,9 @@ _NO_FINDINGS = {
 
 
 def _bar(row: dict[str, Any]) -> dict[str, Any]:
-    drawn = "█" * round(20 * row["coverage"])
-    counts = {name: f"{row[name]:,}" for name in ("predictions", "labelled")}
+    observed = round(20 * row["observed"] / row["predictions"])
+    drawn = "█" * observed + "░" * (round(20 * row["coverage"]) - observed)
+    counts = {name: f"{row[name]:,}" for name in ("predictions", "observed", "inferred", "labelled")}
     return {"group": row["group"], **counts, "coverage": f"{row['coverage']:7.2%} {drawn}"}
 
 

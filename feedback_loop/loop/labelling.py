@@ -32,7 +32,7 @@ from feedback_loop.outcomes import (
 )
 from feedback_loop.schema import with_booleans
 from feedback_loop.store import predictions, retention
-from feedback_loop.store.accounts import Finding, load_accounts, load_findings
+from feedback_loop.store.accounts import Finding, load_accounts, load_findings, with_inferred
 from feedback_loop.store.joins import Joined, join_new
 
 
@@ -106,10 +106,16 @@ class Labelling(Wired):
         return predictions.read_labelled(self.store, contract, window, as_of=self._final(model, as_of))
 
     def coverage(self, model: str, by: By) -> list[Coverage]:
-        """How many of the champion's predictions have an outcome, by `age`, `version` or `segment`."""
+        """How many of the champion's predictions have an outcome, by `age`, `version` or `segment`.
+
+        What absence means is counted apart from what was observed.
+        """
         self.join(model)
         accounts, until = load_accounts(self.store, model)
-        return coverage(accounts, by, until or self.clock())
+        until = until or self.clock()
+        contract = self.scorer(self.champion(model)).logged
+        known = with_inferred(self.store, contract, self.settings.model(model).window, accounts, until)
+        return coverage(known, by, until)
 
     def findings(self, model: str, kind: Finding, most: int | None = None) -> list[dict[str, Any]]:
         """Outcomes that fit no prediction (`unmatched`: they may be early), or predictions with a `conflict`."""

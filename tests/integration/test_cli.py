@@ -240,6 +240,21 @@ def test_no_outcomes_and_no_findings_are_said_in_words(run, plain, loop, tmp_pat
         assert (code, said in out) == (0, True)
 
 
+def test_coverage_tells_what_was_observed_from_what_absence_means(run, plain, loop, tmp_path):
+    config = tmp_path / "feedback_loop.toml"
+    config.write_text(config.read_text() + "[models.churn.join]\nabsent_means = false\n")
+    rows = pd.DataFrame(customers(300, 5, month="dead")).drop(columns="churned")
+    rows.assign(prediction=True, probability=0.75, predicted_at=pd.Timestamp("2026-03-01T12:00Z")).to_parquet(
+        tmp_path / "answered.parquet"
+    )
+    assert plain("import", "predictions", "churn", "answered.parquet")[1]["logged"] == 300
+    [row] = plain("outcomes", "coverage", "churn", "--by", "version")[1]
+    counts = [row[name] for name in ("predictions", "observed", "inferred", "labelled", "coverage")]
+    assert counts == [1200, 900, 300, 1200, 1.0]
+    code, out, _ = run("outcomes", "coverage", "churn", "--by", "version")
+    assert (code, f"{'█' * 15}{'░' * 5}" in out) == (0, True)
+
+
 def test_without_a_configuration_the_cure_is_init(run):
     code, _, err = run("status")
     assert (code, "feedback-loop init" in err) == (1, True)
