@@ -1,6 +1,7 @@
 """The command line as a user types it: what it prints, and how it ends."""
 
 import json
+import re
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -65,6 +66,17 @@ def test_init_writes_a_configuration_that_works(run, plain, mlflow_uri, clock, t
     code, checks = plain("doctor")
     assert (code, {check["ok"] for check in checks}) == (0, {True})
     assert load_settings(tmp_path / "feedback_loop.toml").model("churn").key_types == {"customer": "long"}
+    # What stands there as a comment is what holds without it.
+    text = (tmp_path / "feedback_loop.toml").read_text()
+    commented = re.findall(r"(?m)^# (\[(?:capture|models\.churn\.(?:log|join))\](?:.*\n# .*)+)", text)
+    assert len(commented) == 3
+    tables = "\n".join(commented).replace("\n# ", "\n").replace("absent_means = false", "")
+    (tmp_path / "all.toml").write_text(f"{text}\n{tables}")
+    said, meant = (load_settings(tmp_path / name) for name in ("all.toml", "feedback_loop.toml"))
+    assert (said.capture, said.models) == (meant.capture, meant.models)
+    for section in (said.capture, said.model("churn").log, said.model("churn").join):
+        named = set(re.findall(r"(?m)^(\w+) = ", tables)) | {"absent_means", "hash_key"}
+        assert set(type(section).model_fields) <= named
     code, _, err = run("init", *options)
     assert (code, "--force" in err) == (1, True)
 
