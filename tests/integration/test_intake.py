@@ -15,6 +15,7 @@ from feedback_loop.clock import ManualClock
 from feedback_loop.errors import BadInput, ConfigError, FeedbackLoopError, Unavailable
 from feedback_loop.jobs import cycle, take_in
 from feedback_loop.outcomes import decode_outcomes, load_folder
+from feedback_loop.status import loop_status
 from feedback_loop.store import verdicts
 from feedback_loop.store.outcomes import count_outcomes
 from feedback_loop.store.sources import load_watermark
@@ -199,6 +200,7 @@ def test_each_refused_file_is_told_once_and_nothing_of_what_it_holds(loop, tmp_p
     assert len(bring(wrong=bad + "4,m,or not\n")) == 2
     assert len(bring(other="customer,month\n")) == 3
     assert count_refused(loop.store, "churn") == {"files": 3, "polls": 0}
+    assert loop_status(loop)["models"]["churn"]["refused_outcomes"] == {"files": 3, "polls": 0}
 
 
 def test_bad_rows_of_a_source_are_told_once_and_newer_ones_again(request, mlflow_uri, tmp_path, clock):
