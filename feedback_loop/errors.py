@@ -14,6 +14,8 @@ class FeedbackLoopError(Exception):
     """Base of all: `cause` says what happened and where, `cure` what the reader can do."""
 
     def __init__(self, cause: str, *, cure: str = "") -> None:
+        if cause.endswith(".."):  # a library's words bring a full stop of their own
+            cause = cause.rstrip(".") + "."
         super().__init__(cause, cure)
         self.cause = cause
         self.cure = cure
@@ -62,7 +64,7 @@ class BadInput(FeedbackLoopError):
     def __init__(self, problems: Sequence[Problem], *, cure: str = "", total: int | None = None) -> None:
         self.problems = tuple(problems[: self.KEPT])
         self.total = len(problems) if total is None else total
-        shown = "; ".join(str(problem) for problem in self.problems[: self.SHOWN])
+        shown = "; ".join(str(problem).rstrip(".") for problem in self.problems[: self.SHOWN])
         more = f"; and {self.total - self.SHOWN} more" if self.total > self.SHOWN else ""
         super().__init__(f"{shown}{more}.", cure=cure)
 

@@ -77,14 +77,19 @@ def take_in(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     failed: list[FeedbackLoopError] = []
     for name, take in (("folder", loop.take_in_outcomes), ("sql", loop.poll_outcomes)):
         try:
-            done[name] = _plain(take(model))
+            done[name] = _written(take(model))
         except FeedbackLoopError as error:
             failed.append(error)
     if failed:
-        told = "; ".join(f"{name} took in {result['counts']}" for name, result in done.items() if result)
-        causes = " ".join(error.cause for error in failed)
-        raise Unavailable("outcomes", f"{causes} {told}".strip(), cure=failed[0].cure) from failed[0]
+        told = [error.cause for error in failed] + [_taken(name, result) for name, result in done.items() if result]
+        raise Unavailable("outcomes", " ".join(told), cure=failed[0].cure) from failed[0]
     return done
+
+
+def _taken(name: str, result: dict[str, Any]) -> str:
+    counts, refused = result["counts"], result.get("refused") or {}
+    left = "".join(f" It refused {file}: {cause.rstrip('.')}." for file, cause in refused.items())
+    return f"The {name} brought {counts['received']:,} outcomes, {counts['new']:,} of them new.{left}"
 
 
 def _join(loop: FeedbackLoop, model: str) -> dict[str, Any]:
@@ -139,3 +144,13 @@ def _report(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 
 def _plain(record: Any) -> Any:
     return asdict(record) if record is not None else None
+
+
+def _written(record: Any) -> Any:
+    """The same with its times as text: the ledger is JSON."""
+    values = _plain(record)
+    return {name: _time(value) for name, value in values.items()} if values is not None else None
+
+
+def _time(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

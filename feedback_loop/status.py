@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from feedback_loop.alerts import about_outcomes, count_refused
 from feedback_loop.capture import notices
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.errors import FeedbackLoopError
@@ -68,10 +69,9 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     verdict = verdicts.latest_verdict(store, model)
     incidents = verdicts.load_incidents(store, model)
     incident = verdicts.open_incident(store, model)
-    told = [each.incident_id for each in incidents]
-    alerts = verdicts.load_alerts(store, told, about="spool:") + verdicts.load_alerts(
-        store, [], about=f"serving:{model}:"
-    )
+    alerts = verdicts.load_alerts(store, [each.incident_id for each in incidents], about="spool:")
+    for about in (f"serving:{model}:", about_outcomes(model)):
+        alerts += verdicts.load_alerts(store, [], about=about)
     searches = retrainings.load_retrainings(store, model)
     promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
     return {
@@ -83,6 +83,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "capture": spool_status(loop, loop.accounts(model)),
         "outcomes": outcomes.count_outcomes(store, model),
         "unmatched_outcomes": findings[accounts.UNMATCHED],  # by the last join
+        "refused_outcomes": count_refused(store, model),
         "conflicts": findings[accounts.CONFLICTING],
         "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1)),
         "verdict": _verdict(verdict) if verdict else None,

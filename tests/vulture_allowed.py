@@ -29,7 +29,7 @@ feedback_loop.__getattr__
 # Fields that are printed: `--json` writes whole records.
 Delivery.sent, Delivery.given_up
 FileResult.resumed_rows
-Erasure.mlflow_reports, Erasure.stays
+Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail

@@ -1,6 +1,16 @@
 """Telling people: routes, attempts, and what became of them."""
 
 from feedback_loop.alerts.delivery import Delivery, deliver_alerts, route_names
+from feedback_loop.alerts.outcomes import about_outcomes, count_refused, tell_bad_rows, tell_refused_file
 from feedback_loop.alerts.spools import tell_differences
 
-__all__ = ["Delivery", "deliver_alerts", "route_names", "tell_differences"]
+__all__ = [
+    "Delivery",
+    "about_outcomes",
+    "count_refused",
+    "deliver_alerts",
+    "route_names",
+    "tell_bad_rows",
+    "tell_differences",
+    "tell_refused_file",
+]

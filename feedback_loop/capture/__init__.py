@@ -2,7 +2,7 @@
 
 from feedback_loop.capture.accounts import Notice, local_accounts, merged, notices
 from feedback_loop.capture.client import AsyncClient, Client
-from feedback_loop.capture.events import EventIntake, PayloadEvent, read_event
+from feedback_loop.capture.events import EventIntake, PayloadEvent, erase_waiting, read_event
 from feedback_loop.capture.external import Deployed, Deployments
 from feedback_loop.capture.forwarder import Drained, Forwarder
 from feedback_loop.capture.importing import ImportResult, import_predictions
@@ -30,6 +30,7 @@ __all__ = [
     "Spool",
     "Unhurried",
     "checked_ids",
+    "erase_waiting",
     "import_predictions",
     "local_accounts",
     "merged",

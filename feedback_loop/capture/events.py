@@ -21,6 +21,8 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
 from feedback_loop.capture.external import Deployed, Deployments, external_rows
@@ -29,8 +31,8 @@ from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
 from feedback_loop.clock import Clock, as_utc
 from feedback_loop.errors import BadInput, FeedbackLoopError
 from feedback_loop.schema import EARLIEST, SLACK, PredictionId, derived_bits, prediction_id
-from feedback_loop.store import Store, payloads
-from feedback_loop.store.payloads import Half, Pair
+from feedback_loop.store import Store, erasure, payloads
+from feedback_loop.store.payloads import ErasedPayloads, Half, Pair
 
 STRUCTURED = "application/cloudevents+json"
 VENDORS = ("org.kubeflow.serving.inference.", "io.seldon.serving.inference.")
@@ -125,6 +127,34 @@ class EventIntake:
         recorded = deployed.log(self._sink, rows, now)
         self._accounts.count(pair.model, answered=rows.num_rows, unsampled=recorded.unsampled)
         payloads.finish(self._store, pair, "logged", now)
+
+
+def erase_waiting(
+    store: Store, deployments: Deployments, model: str, key: erasure.Key, now: datetime, *, dry_run: bool
+) -> ErasedPayloads:
+    """Erases the calls whose request waits for its answer and holds that key, also with other rows of the request.
+
+    An answer that waits for its request names nobody; its rows are left out when that comes.
+    """
+    erased = unread = 0
+    for pair in payloads.open_requests(store, model):
+        try:
+            has_key = _has_key(pair, deployments.find(model, pair.version), key)
+        except FeedbackLoopError:
+            unread += 1
+            continue
+        if has_key:
+            erased += 1
+            if not dry_run:
+                payloads.forget(store, pair, now)
+    return ErasedPayloads(erased, unread)
+
+
+def _has_key(pair: Pair, deployed: Deployed, key: erasure.Key) -> bool:
+    assert pair.request is not None  # it was asked for by that
+    inputs = read_request(pair.request, deployed.contract, pair.content_type)
+    keys = pa.table({column.stored: inputs.column(column.name) for column in deployed.contract.key})
+    return bool(pc.any(erasure.has_key(deployed.redaction.redact(keys), key)).as_py())
 
 
 def _rows(pair: Pair, deployed: Deployed, now: datetime) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
@@ -15,11 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feedback_loop.capture.external import LATENCY, PREDICTED_AT, REQUEST_ID, Deployed, Deployments, external_rows
+from feedback_loop.capture.external import (
+    LATENCY,
+    OWN,
+    PREDICTED_AT,
+    REQUEST_ID,
+    Deployed,
+    Deployments,
+    external_rows,
+)
 from feedback_loop.capture.outputs import read_outputs
-from feedback_loop.capture.sink import Sink
 from feedback_loop.errors import BadInput, NotFound, Problem
-from feedback_loop.inference import count_rows, input_rows, is_csv, read_chunks
+from feedback_loop.inference import ID, count_rows, input_rows, is_csv, read_chunks
 from feedback_loop.progress import Progress
 from feedback_loop.schema import (
     Column,
@@ -30,6 +38,7 @@ from feedback_loop.schema import (
     prediction_id,
     with_booleans,
 )
+from feedback_loop.store.predictions import PredictionLog
 
 CHUNK_ROWS = 10_000
 MOST_PROBLEMS = 100
@@ -41,11 +50,17 @@ OnError = Literal["refuse", "skip"]
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What became of the rows: `rows = logged + known + skipped`; `known` were there before (or twice)."""
+    """What became of the rows: `rows = logged + known + erased + unsampled + skipped`.
+
+    `known` were there before (or twice), `erased` are of before their key was erased, `unsampled` are not in the
+    sample that is logged.
+    """
 
     rows: int
     logged: int
     known: int
+    erased: int
+    unsampled: int
     skipped: int
     versions: tuple[str, ...]
     problems: tuple[Problem, ...] = ()  # of the rows that were left out, the first 100
@@ -71,10 +86,26 @@ class _Staged:
                 self.problems.append(problem)
 
 
+@dataclass
+class _Counting:
+    """The log as a sink that counts what it left out."""
+
+    log: PredictionLog
+    erased: int = 0
+    unsampled: int = 0
+
+    def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
+        done = self.log.append_counted(contract, rows, now)
+        self.erased += done.erased
+        return done.new
+
+
 def read_file(source: Path) -> tuple[Generator[pa.Table], int | None, bool]:
     """A Parquet or CSV file's rows in chunks, how many there are (CSV does not say), and whether they are text."""
     if not source.exists():
         raise NotFound("file", str(source))
+    if source.is_dir():
+        raise BadInput.of("file", f"{source} is a folder", cure="Name one file of it.")
     return read_chunks(source, CHUNK_ROWS), count_rows(source), is_csv(source)
 
 
@@ -82,7 +113,7 @@ def import_predictions(
     chunks: Iterator[pa.Table],
     model: str,
     deployments: Deployments,
-    sink: Sink,
+    log: PredictionLog,
     *,
     now: datetime,
     progress: Progress,
@@ -95,7 +126,8 @@ def import_predictions(
 
     `prediction_id`, `model_version`, `request_id` and `latency_us` are taken where they are there. A row without a
     version is of `version` (default: the one that the model's alias means). A row without an id gets one made of its
-    version, time and key (without a key: of all that it holds), so that a second run changes nothing.
+    version, time and key (without a key: of all that it holds), so that a second run changes nothing. Only rows with
+    an id of their own may lack a column of the key.
 
     Rows are checked, all of them, before the first is stored; until then they lie in a temporary folder, and memory
     is bounded whatever their number. Raises BadInput, with row numbers, NotFound and Unavailable: run again after it.
@@ -117,24 +149,29 @@ def import_predictions(
         if staged.problems and on_error == "refuse":
             cure = "Nothing was stored. Mend the rows, or have them left out: --on-error skip."
             raise BadInput(staged.problems, cure=cure, total=staged.bad_rows)
-        logged = _store(staged, sink, now, progress, f"import predictions of {model}")
+        counting = _Counting(log)
+        logged = _store(staged, counting, now, progress, f"import predictions of {model}")
     return ImportResult(
         rows=staged.rows,
         logged=logged,
-        known=staged.rows - staged.bad_rows - logged,
+        known=staged.rows - staged.bad_rows - logged - counting.erased - counting.unsampled,
+        erased=counting.erased,
+        unsampled=counting.unsampled,
         skipped=staged.bad_rows,
         versions=tuple(sorted(staged.deployed)),
         problems=tuple(staged.problems),
     )
 
 
-def _store(staged: _Staged, sink: Sink, now: datetime, progress: Progress, description: str) -> int:
+def _store(staged: _Staged, sink: _Counting, now: datetime, progress: Progress, description: str) -> int:
     logged = 0
     with progress.track(description, staged.rows - staged.bad_rows) as advance:
         for version, deployed in staged.deployed.items():
             with pq.ParquetFile(staged.path(version)) as file:
                 for batch in file.iter_batches(batch_size=CHUNK_ROWS):
-                    logged += deployed.log(sink, pa.Table.from_batches([batch]), now).new
+                    recorded = deployed.log(sink, pa.Table.from_batches([batch]), now)
+                    logged += recorded.new
+                    sink.unsampled += recorded.unsampled
                     advance(batch.num_rows)
     return logged
 
@@ -184,6 +221,7 @@ def _good(
 
 def _rows(table: pa.Table, deployed: Deployed, now: datetime, *, text: bool) -> pa.Table:
     contract = deployed.contract
+    _refuse_keyless(table, contract)
     table = with_booleans(table, (*contract.features, *contract.key, *contract.outputs))
     own = (replace(PREDICTED_AT, required=True), REQUEST_ID, LATENCY)
     inputs = input_rows(contract, table, own, text=text)
@@ -198,6 +236,31 @@ def _rows(table: pa.Table, deployed: Deployed, now: datetime, *, text: bool) -> 
         return prediction_id(moment, derived_bits(seed))
 
     return external_rows(deployed, inputs, outputs, now, make_id=make_id)
+
+
+def _refuse_keyless(table: pa.Table, contract: Contract) -> None:
+    """A prediction that nobody's outcome can find is no row of the log."""
+    missing = [column.name for column in contract.key if column.name not in table.column_names]
+    if not missing:
+        return
+    ids = table.column(ID.name).to_pylist() if ID.name in table.column_names else []
+    if any(ids):
+        cause = "is missing, and the row has no prediction_id by which its outcome could find it"
+        problems = [Problem(row, missing[0], cause) for row, given in enumerate(ids) if not given]
+        if problems:
+            raise BadInput(problems)
+        return
+    expected = {column.name for column in (*contract.features, *contract.key, *contract.outputs, ID, VERSION, *OWN)}
+    others = [name for name in table.column_names if name not in expected]
+    nearest = [
+        (name, close) for name in missing for close in difflib.get_close_matches(name, others, n=1, cutoff=0.5)
+    ]
+    meant = ", ".join(f"is {close} meant to be {name}?" for name, close in nearest)
+    given = f"{meant[:1].upper()}{meant[1:]}" if meant else f"There is {', '.join(table.column_names)}."
+    raise BadInput(
+        [Problem(-1, name, "is missing: outcomes find their predictions by the key") for name in missing],
+        cure=f"{given} Give the key's columns, or prediction_id.",
+    )
 
 
 def _contents(inputs: pa.Table, outputs: pa.Table, contract: Contract) -> list[tuple[object, ...]]:

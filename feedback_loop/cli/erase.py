@@ -40,10 +40,12 @@ def _words(done: dict[str, Any]) -> str:
     counted = (
         f"{'Would remove' if done['dry_run'] else 'Removed'} {done['predictions']:,} predictions, "
         f"{done['outcomes']:,} outcomes, {done['findings']:,} findings, {done['spooled']:,} spooled rows, "
-        f"{references:,} reference rows in MLflow."
+        f"{done['payloads']:,} waiting payloads, {references:,} reference rows in MLflow."
     )
+    unread = f"NOT looked into, they can't be read: {done['unread_payloads']:,} waiting payloads."
     lines = [
         counted,
+        *([unread] if done["unread_payloads"] else []),
         *(f"report: {path}" for path in (*done["reports"], *done["mlflow_reports"])),
         *(f"NOT deleted, MLflow can't here: {path}" for path in done["undeleted"]),
     ]

@@ -11,7 +11,6 @@ import typer
 
 from feedback_loop.cli.outcomes import OnErrorChoice
 from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop
-from feedback_loop.errors import BadInput
 
 app = typer.Typer(help="Import: what others predicted, brought into the log.", no_args_is_help=True)
 
@@ -43,7 +42,7 @@ def predictions(
     from feedback_loop.store.query import Query
 
     if (file is None) == (sql is None) or (sql is None) != (url is None):
-        raise BadInput.of("source", "it takes a file, or --sql and --url", cure="Give the one or the other.")
+        raise typer.BadParameter("it takes a file, or --sql and --url: give the one or the other", param_hint="FILE")
     source = file if file is not None else Query(str(url), str(sql))
     loop = open_loop(config, as_json=as_json)
     result = loop.import_predictions(
@@ -57,7 +56,9 @@ def predictions(
 
 def _words(result: dict[str, Any]) -> str:
     versions = " and ".join(result["versions"]) or "no version"
+    erased = f"{result['erased']:,} of erased keys not stored, " if result["erased"] else ""
+    unsampled = f"{result['unsampled']:,} not in the sample, " if result["unsampled"] else ""
     return (
         f"{result['rows']:,} predictions of version {versions}: {result['logged']:,} logged, "
-        f"{result['known']:,} there already, {result['skipped']:,} left out."
+        f"{result['known']:,} there already, {erased}{unsampled}{result['skipped']:,} left out."
     )

@@ -29,6 +29,14 @@ tracking_uri = {tracking_uri}    # an MLflow server, or its database
 host = "127.0.0.1"               # on any other address callers need a key: feedback-loop keys create
 port = 5001
 
+# [capture]                      # the spools, in which predictions wait for the store
+# folder = "spool"
+# max_bytes = 1073741824         # of one process; beyond that: models.<name>.log.on_full
+# forward_every = "0.2s"
+# max_backoff = "30s"            # between attempts, while the store is away
+# pair_within = "1h"             # a logged request waits so long for its answer (POST /models/<name>/events)
+# alert_after = "10m"            # a row that waits longer for the store is told about
+
 [alerts]
 # routes = {{ ops = "slack://…" }}  # any Apprise URL; the log is told in any case
 
@@ -44,6 +52,18 @@ window = "1d"                    # what is evaluated and judged at a time
 # [models.{name}.outcomes]       # where the scheduler takes outcomes in from, besides HTTP and the command line
 # folder = "outcomes"            # or s3://bucket/outcomes: Parquet, CSV, NDJSON, Arrow
 # sql = {{ url = "postgresql://…", query = "SELECT … WHERE changed_at > :watermark", watermark = "changed_at" }}
+
+# [models.{name}.log]            # what of the predictions is logged, how safely, and for how long
+# durability = "committed"       # | buffered: answered before the disk has it | off: nothing is logged
+# on_full = "refuse"             # a spool without room: callers get 503 | drop: they are answered, and it is counted
+# columns = {{}}                   # such as {{ customer = "hash", age = "drop" }}; the others are logged plain
+# sample = 1.0                   # the share of the rows that is logged, with its weight
+# retention = "never"            # predictions that are older are removed: such as "400d"
+
+# [models.{name}.join]           # which outcome belongs to which prediction, where it names the key
+# horizon = "never"              # an outcome occurs at most so long after its prediction: such as "30d"
+# which = "all"                  # of several predictions that it fits: all | first | last
+# absent_means = false           # the label of a prediction that has none at maturity; without this line: none
 
 [models.{name}.policy]
 alpha = 0.05                     # the probability of any false retraining, for ever

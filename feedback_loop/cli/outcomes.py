@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
-from feedback_loop.errors import BadInput
+from feedback_loop.errors import BadInput, Problem
 
 app = typer.Typer(help="Outcomes: what really happened.", no_args_is_help=True)
 
@@ -72,7 +72,7 @@ def load(
     if str(file) == "-":
         if kind is None:
             raise BadInput.of("format", "is missing", cure="Say what standard input holds: --format csv.")
-        rows, is_text = decode_outcomes(sys.stdin.buffer.read(), kind.value)
+        rows, is_text = decode_outcomes(sys.stdin.buffer.read(), kind.value, "standard input")
     else:
         rows, is_text = read_outcomes(file)
     loop = open_loop(config, as_json=as_json)
@@ -98,7 +98,8 @@ def _poll_words(done: dict[str, Any]) -> str:
     told = [f"{name}: {_words({**result['counts'], 'skipped': []})}" for name, result in done.items() if result]
     told += [f"refused {file}: {cause}" for file, cause in (done["folder"] or {}).get("refused", {}).items()]
     if done["sql"] and done["sql"]["bad_rows"]:
-        told.append(f"sql: {done['sql']['bad_rows']:,} bad rows were left out, first: {done['sql']['problems']}")
+        first = "; ".join(str(Problem(**problem)) for problem in done["sql"]["problems"])
+        told.append(f"sql: {done['sql']['bad_rows']:,} bad rows were left out, first: {first}")
     return "\n".join(told) or "Neither outcomes.folder nor outcomes.sql is configured."
 
 
@@ -109,9 +110,9 @@ def coverage(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Shows how many of the champion's predictions have an outcome."""
+    """Shows how many of the champion's predictions have an outcome (█), or a label for having none (░)."""
     found = open_loop(config, as_json=as_json).coverage(model, by.value)
-    rows = [{**asdict(each), "coverage": each.share} for each in found]
+    rows = [{**asdict(each), "labelled": each.labelled, "coverage": each.share} for each in found]
     emit(rows, as_json=as_json, words=lambda rows: table([_bar(row) for row in rows], "Nothing was predicted yet."))
 
 
@@ -119,18 +120,25 @@ def coverage(
 def findings(
     model: ModelArgument,
     kind: Annotated[FindingChoice, typer.Option(help="Which of them.")] = FindingChoice.UNMATCHED,
-    most: Annotated[int, typer.Option(help="So many at the most, oldest first.")] = 100,
+    most: Annotated[int, typer.Option(min=1, help="So many at the most, oldest first.")] = 100,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Lists outcomes that fit no prediction (they may be early), or predictions whose outcomes conflict."""
     rows = open_loop(config, as_json=as_json).findings(model, kind.value, most)
-    emit(rows, as_json=as_json, words=lambda rows: table(rows, f"There is no {kind.value} one."))
+    emit(rows, as_json=as_json, words=lambda rows: table(rows, _NO_FINDINGS[kind]))
+
+
+_NO_FINDINGS = {
+    FindingChoice.UNMATCHED: "There is no outcome that fits no prediction.",
+    FindingChoice.CONFLICT: "There is no prediction whose outcomes conflict.",
+}
 
 
 def _bar(row: dict[str, Any]) -> dict[str, Any]:
-    drawn = "█" * round(20 * row["coverage"])
-    counts = {name: f"{row[name]:,}" for name in ("predictions", "labelled")}
+    observed = round(20 * row["observed"] / row["predictions"])
+    drawn = "█" * observed + "░" * (round(20 * row["coverage"]) - observed)
+    counts = {name: f"{row[name]:,}" for name in ("predictions", "observed", "inferred", "labelled")}
     return {"group": row["group"], **counts, "coverage": f"{row['coverage']:7.2%} {drawn}"}
 
 

@@ -62,6 +62,10 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         f"outcomes      {model['outcomes']:,}, of which {model['unmatched_outcomes']:,} match no prediction",
         f"conflicts     {model['conflicts']:,} predictions whose outcomes contradict each other",
     ]
+    refused = model["refused_outcomes"]
+    if any(refused.values()):
+        told = f"{refused['files']:,} files of outcomes; {refused['polls']:,} polls left rows out"
+        lines.append(f"REFUSED       {told}")
     payloads = model["payloads"]
     if any(payloads.values()):
         lines.append("payloads      " + ", ".join(f"{count:,} {what}" for what, count in payloads.items()))

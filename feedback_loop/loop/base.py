@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from feedback_loop.capture import (
+    Deployed,
+    Deployments,
     Forwarder,
     Recorder,
     Spool,
@@ -103,6 +105,14 @@ class Wired:
         if key not in self._versions:
             self._versions[key] = self.registry.find(Reference(model, version=version))
         return self._versions[key]
+
+    def _deployments(self) -> Deployments:
+        return Deployments(self._deployed, self.settings.serving.poll_alias)
+
+    def _deployed(self, model: str, version: str | None) -> Deployed:
+        found = self.champion(model) if version is None else self._version(model, version)
+        scorer = self.scorer(found)
+        return Deployed(scorer.redaction, found.version, scorer.sample)
 
     def _promotions(self, model: str) -> list[Promotion]:
         return [each for each in retrainings.load_promotions(self.store, model) if each.state == "done"]

@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from feedback_loop.alerts import route_names, tell_bad_rows, tell_refused_file
+from feedback_loop.capture import erase_waiting
 from feedback_loop.clock import Window, floor_moment, format_moment
 from feedback_loop.errors import Refused
 from feedback_loop.loop.base import Wired
@@ -30,7 +32,7 @@ from feedback_loop.outcomes import (
 )
 from feedback_loop.schema import with_booleans
 from feedback_loop.store import predictions, retention
-from feedback_loop.store.accounts import Finding, load_accounts, load_findings
+from feedback_loop.store.accounts import Finding, load_accounts, load_findings, with_inferred
 from feedback_loop.store.joins import Joined, join_new
 
 
@@ -54,15 +56,26 @@ class Labelling(Wired):
         )
 
     def take_in_outcomes(self, model: str) -> FolderIntake | None:
-        """Takes in what lies in the model's folder of outcomes; None where none is configured."""
+        """Takes in what lies in the model's folder of outcomes; None where none is configured.
+
+        Each file that is refused raises an alert.
+        """
         folder = self.settings.model(model).outcomes.folder
         if not folder:
             return None
         place = folder if "://" in folder else str(self.settings.path(folder))
-        return load_folder(place, lambda table, text: self.record_outcomes(model, table, source="folder", text=text))
+        routes = route_names(self.settings.alerts)
+        return load_folder(
+            place,
+            lambda table, text: self.record_outcomes(model, table, source="folder", text=text),
+            lambda refused: tell_refused_file(self.store, model, refused, routes, self.clock()),
+        )
 
     def poll_outcomes(self, model: str) -> Polled | None:
-        """Takes in what the model's SQL source has that is new; None where none is configured."""
+        """Takes in what the model's SQL source has that is new; None where none is configured.
+
+        Rows that are left out raise an alert, once.
+        """
         source = self.settings.model(model).outcomes.sql
         if source is None:
             return None
@@ -74,7 +87,9 @@ class Labelling(Wired):
             rows = with_booleans(rows, (*contract.key, contract.label))
             return self.record_outcomes(model, rows, source="sql", on_error="skip")
 
-        return poll_sql(self.store, model, source.model_copy(update={"url": url}), take, self.clock())
+        polled = poll_sql(self.store, model, source.model_copy(update={"url": url}), take, self.clock())
+        tell_bad_rows(self.store, model, polled, route_names(self.settings.alerts), self.clock())
+        return polled
 
     def join(self, model: str) -> Joined:
         """Takes what has come since the last time into the accounts: coverage, findings, windows to look at again."""
@@ -91,10 +106,16 @@ class Labelling(Wired):
         return predictions.read_labelled(self.store, contract, window, as_of=self._final(model, as_of))
 
     def coverage(self, model: str, by: By) -> list[Coverage]:
-        """How many of the champion's predictions have an outcome, by `age`, `version` or `segment`."""
+        """How many of the champion's predictions have an outcome, by `age`, `version` or `segment`.
+
+        What absence means is counted apart from what was observed.
+        """
         self.join(model)
         accounts, until = load_accounts(self.store, model)
-        return coverage(accounts, by, until or self.clock())
+        until = until or self.clock()
+        contract = self.scorer(self.champion(model)).logged
+        known = with_inferred(self.store, contract, self.settings.model(model).window, accounts, until)
+        return coverage(known, by, until)
 
     def findings(self, model: str, kind: Finding, most: int | None = None) -> list[dict[str, Any]]:
         """Outcomes that fit no prediction (`unmatched`: they may be early), or predictions with a `conflict`."""
@@ -117,8 +138,16 @@ class Labelling(Wired):
         """
         scorer = self.scorer(self.champion(model))
         wanted = erased_key(scorer.redaction, key, text=text)
-        eraser = Eraser(self.store, self.registry, scorer.redaction, self.reports, self._forwarder().erase)
-        done = eraser.run(wanted, self.clock(), dry_run=dry_run)
+        now = self.clock()
+        eraser = Eraser(
+            self.store,
+            self.registry,
+            scorer.redaction,
+            self.reports,
+            self._forwarder().erase,
+            lambda key, dry_run: erase_waiting(self.store, self._deployments(), model, key, now, dry_run=dry_run),
+        )
+        done = eraser.run(wanted, now, dry_run=dry_run)
         self._references.forget(model)
         return done
 

@@ -13,8 +13,6 @@ import pyarrow as pa
 from feedback_loop.alerts import route_names, tell_differences
 from feedback_loop.capture import (
     Client,
-    Deployed,
-    Deployments,
     Drained,
     ImportResult,
     import_predictions,
@@ -135,11 +133,3 @@ class Predicting(Labelling):
         return tell_differences(
             self.store, self.accounts(model), route_names(self.settings.alerts), self.clock(), self.settings.capture
         )
-
-    def _deployments(self) -> Deployments:
-        return Deployments(self._deployed, self.settings.serving.poll_alias)
-
-    def _deployed(self, model: str, version: str | None) -> Deployed:
-        found = self.champion(model) if version is None else self._version(model, version)
-        scorer = self.scorer(found)
-        return Deployed(scorer.redaction, found.version, scorer.sample)

@@ -23,9 +23,13 @@ from feedback_loop.monitoring.reports import pages_holding
 from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import Redaction, as_table, coerce
 from feedback_loop.store import Store, erasure
+from feedback_loop.store.payloads import ErasedPayloads
 
 EraseSpooled = Callable[[str, erasure.RowFilter], int]
 """Takes the rows that the filter leaves out out of a spool; returns how many there were."""
+
+ErasePayloads = Callable[[erasure.Key, bool], ErasedPayloads]
+"""Takes the calls out that wait for their other half and hold the key (or only counts them)."""
 
 REPORTS = "reports"
 """The folder of a run's artifacts that reports are kept in."""
@@ -33,14 +37,18 @@ REPORTS = "reports"
 STAYS = (
     "aggregates: evaluations, verdicts, profiles and accounts, which name nobody",
     "versions that were trained on these rows: retrain, and delete the old ones in MLflow, if they must go too",
-    "files that you brought or asked for: outcomes/loaded, outputs of predict, backups",
+    "files that you brought or asked for: outcomes/loaded/, outcomes/refused/, outputs of predict, backups",
+    "spools whose file is damaged (*.damaged): delete them, if their rows must go too",
 )
 """What an erasure does not touch."""
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """What was removed (with `dry_run`: would be), by place. `undeleted` pages are to be deleted by hand."""
+    """What was removed (with `dry_run`: would be), by place. `undeleted` pages are to be deleted by hand.
+
+    `payloads` are calls of others' servers that waited for their answer; `unread_payloads` could not be looked into.
+    """
 
     model: str
     dry_run: bool
@@ -48,6 +56,8 @@ class Erasure:
     outcomes: int
     findings: int
     spooled: int
+    payloads: int
+    unread_payloads: int
     reference_rows: dict[str, int]
     reports: tuple[str, ...]
     mlflow_reports: tuple[str, ...]
@@ -81,6 +91,7 @@ class Eraser:
     redaction: Redaction
     reports: Path
     erase_spooled: EraseSpooled
+    erase_payloads: ErasePayloads
 
     @property
     def model(self) -> str:
@@ -91,6 +102,7 @@ class Eraser:
         """Removes all rows with that key; with `dry_run` only says which. Raises Unavailable; then run it again."""
         if not dry_run:
             erasure.remember(self.store, self.model, key, now)
+        waiting = self.erase_payloads(key, dry_run)
         found = erasure.find_predictions(self.store, self.model, key)
         versions = self.registry.versions(self.model)
         moments = list(found.values())
@@ -112,6 +124,8 @@ class Eraser:
             dry_run=dry_run,
             **vars(counts),
             spooled=spooled,
+            payloads=waiting.erased,
+            unread_payloads=waiting.unread,
             reference_rows=rows_of,
             reports=tuple(pages),
             mlflow_reports=tuple(in_mlflow),

@@ -1,7 +1,7 @@
 """What really happened: taken in, revised, counted; when it may be judged."""
 
 from feedback_loop.outcomes.coverage import By, Coverage, coverage, is_matured, matured_until
-from feedback_loop.outcomes.folder import FolderIntake, load_folder, read_outcomes
+from feedback_loop.outcomes.folder import FolderIntake, RefusedFile, load_folder, read_outcomes
 from feedback_loop.outcomes.formats import FORMATS, decode_outcomes, format_of
 from feedback_loop.outcomes.intake import IntakeResult, OnError, record_outcomes
 from feedback_loop.outcomes.polling import Polled, poll_sql
@@ -14,6 +14,7 @@ __all__ = [
     "IntakeResult",
     "OnError",
     "Polled",
+    "RefusedFile",
     "coverage",
     "decode_outcomes",
     "format_of",

@@ -20,11 +20,21 @@ _AGES = (timedelta(days=1), timedelta(days=2), timedelta(days=7), timedelta(days
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many predictions of a group there are, and of how many the outcome is known."""
+    """How many predictions of a group there are, and of how many the outcome is known.
+
+    `observed` ones have an outcome; `inferred` ones have none and have matured, which `absent_means` says the meaning
+    of: where all are inferred, nobody may be bringing outcomes at all.
+    """
 
     group: str
     predictions: int
-    labelled: int
+    observed: int
+    inferred: int = 0
+
+    @property
+    def labelled(self) -> int:
+        """Those that have a label, observed or inferred."""
+        return self.observed + self.inferred
 
     @property
     def share(self) -> float:
@@ -54,10 +64,10 @@ def coverage(accounts: Iterable[Account], by: By, until: datetime) -> list[Cover
 
 
 def _grouped(accounts: Iterable[Account], group: Callable[[Account], str]) -> list[Coverage]:
-    sums: dict[str, tuple[int, int]] = {}
+    sums: dict[str, tuple[int, int, int]] = {}
     for each in accounts:
-        predictions, labelled = sums.get(group(each), (0, 0))
-        sums[group(each)] = predictions + each.predictions, labelled + each.labelled
+        predictions, observed, inferred = sums.get(group(each), (0, 0, 0))
+        sums[group(each)] = predictions + each.predictions, observed + each.labelled, inferred + each.inferred
     return [Coverage(name, *counts) for name, counts in sums.items()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,19 +27,35 @@ class FolderIntake:
     refused: dict[str, str]
 
 
+@dataclass(frozen=True)
+class RefusedFile:
+    """A file of a folder that was not taken in. Another content of the same name has another digest."""
+
+    name: str
+    digest: str
+    error: BadInput
+
+
 def read_outcomes(path: Path) -> tuple[Any, bool]:
     """A file's rows, and whether their values are text; raises NotFound and BadInput."""
     if not path.exists():
         raise NotFound("file", str(path))
-    return decode_outcomes(path.read_bytes(), format_of(path.name))
+    if path.is_dir():
+        raise BadInput.of("file", f"{path} is a folder", cure="Name one file of it.")
+    return decode_outcomes(path.read_bytes(), format_of(path.name), path.name)
 
 
-def load_folder(folder: str, take: Callable[[Any, bool], IntakeResult]) -> FolderIntake:
+def load_folder(
+    folder: str,
+    take: Callable[[Any, bool], IntakeResult],
+    tell: Callable[[RefusedFile], object] = lambda _: None,
+) -> FolderIntake:
     """Takes every file of a folder in, by name, and moves it to `loaded/` (or `refused/`, with its cause beside).
 
     `folder` is a path or a URL that fsspec knows (`s3://bucket/outcomes`, `gs://…`, `abfs://…`). A crash between
     the two leaves the file: it is taken in again, which changes nothing. A name that begins with a dot is a file
-    that is still being written. Raises ConfigError (the URL's driver is missing) and Unavailable.
+    that is still being written. `tell` hears of each refused file before it is moved. Raises ConfigError (the URL's
+    driver is missing) and Unavailable.
     """
     with _translated(folder):
         system, root = _open(folder)
@@ -48,14 +65,15 @@ def load_folder(folder: str, take: Callable[[Any, bool], IntakeResult]) -> Folde
     counts, loaded, refused = stored.Intake(), 0, {}
     for path in paths:
         name = path.rstrip("/").rpartition("/")[2]
-        if name.startswith(".") or "." not in name:
+        if name.startswith("."):
             continue
         with _translated(folder):
             content = system.cat_file(path)
         try:
-            counts += take(*decode_outcomes(content, format_of(name))).counts
+            counts += take(*decode_outcomes(content, format_of(name), name)).counts
         except BadInput as error:
             refused[name] = str(error)
+            tell(RefusedFile(name, hashlib.sha256(content).hexdigest()[:16], error))
             with _translated(folder):
                 target = _move(system, root, path, REFUSED)
                 system.pipe_file(f"{target}.cause.txt", f"{error}\n".encode())

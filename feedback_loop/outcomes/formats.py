@@ -32,13 +32,16 @@ def format_of(name: str) -> str:
     return FORMATS[ending]
 
 
-def decode_outcomes(body: bytes, kind: str) -> tuple[Any, bool]:
-    """Rows (a table, or a list of objects), and whether their values are text still. Raises BadInput."""
+def decode_outcomes(body: bytes, kind: str, name: str = "body") -> tuple[Any, bool]:
+    """Rows (a table, or a list of objects), and whether their values are text still.
+
+    Raises BadInput, which calls the whole by its `name`: a file's, or the body of a request.
+    """
     try:
         if kind == "json":
             return _json(body), False
         if kind == "ndjson":
-            return _objects(body), False
+            return _objects(body, name), False
         if kind == "arrow":
             return _arrow(body), False
         if kind == "parquet":
@@ -47,7 +50,8 @@ def decode_outcomes(body: bytes, kind: str) -> tuple[Any, bool]:
         options = csv.ConvertOptions(column_types={name: pa.string() for name in names})
         return csv.read_csv(io.BytesIO(body), convert_options=options), True
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise BadInput.of("body", f"is no {kind}: {error}", cure=_EXPECTED) from error
+        cure = f"Send outcomes as {kind}, or say which format they are in." if name == "body" else _MEND
+        raise BadInput.of(name, f"is no {kind}: {error}", cure=cure) from error
 
 
 def _json(body: bytes) -> list[dict[str, Any]]:
@@ -61,15 +65,17 @@ def _json(body: bytes) -> list[dict[str, Any]]:
     return rows
 
 
-def _objects(body: bytes) -> list[dict[str, Any]]:
+def _objects(body: bytes, name: str) -> list[dict[str, Any]]:
+    """The objects, one a line; blank lines are no rows, so a bad one is told by its line too."""
     rows, problems = [], []
-    for number, line in enumerate(line for line in body.splitlines() if line.strip()):
+    lines = [(number, line) for number, line in enumerate(body.splitlines(), start=1) if line.strip()]
+    for row, (number, line) in enumerate(lines):
         try:
             rows.append(msgspec.json.decode(line, type=dict[str, Any]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problems.append(Problem(number, "", f"is no JSON object: {error}"))
+            problems.append(Problem(row, name, f"line {number} is no JSON object: {error}"))
     if problems:
-        raise BadInput(problems, cure="Send one object a line.")
+        raise BadInput(problems, cure="Write one object a line.")
     return rows
 
 
@@ -82,4 +88,5 @@ def _arrow(body: bytes) -> pa.Table:
     return table
 
 
+_MEND = "Mend the file, or give it the ending of its format."
 _EXPECTED = 'Send {"outcomes": [{"prediction_id": "…" or the key\'s columns, "<label>": …, "occurred_at": "…"}]}.'

@@ -52,6 +52,8 @@ def record_outcomes(
     about). A row that says nothing new changes nothing; another value is the next revision. Keys are hashed as the
     predictions' are (`redaction`). Raises BadInput with every bad row.
     """
+    if isinstance(frame, list) and not frame:
+        return IntakeResult(stored.Intake())
     table = as_table(frame, {column.name for column in _columns(contract)})
     rows, problems = _checked(table, contract, now, fence.asked_until(store, contract.model), text=text)
     if problems and on_error == "refuse":
@@ -85,11 +87,7 @@ def _checked(
             values = table.column(column.name).to_pylist()
             bad = {problem.row for problem in problems if problem.field == column.name}
             good = [None if row in bad else value for row, value in enumerate(values)]
-            any_good = any(value is not None for value in good)
-            single = pa.table(
-                {column.name: pa.array(good, table.column(column.name).type if any_good else pa.null())}
-            )
-            arrays.append(coerce(single, [column], text=text).column(0))
+            arrays.append(coerce(as_table({column.name: good}), [column], text=text).column(0))
     rows = pa.table(arrays, names=[column.name for column in _columns(contract)])
     rows = _with_times(rows)
     problems += _bad_ids(rows.column(_ID.name)) + _missing(rows, contract)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,6 +32,7 @@ class Polled:
     bad_rows: int
     problems: tuple[Problem, ...]  # the first of them
     watermark: Any
+    bad_until: Any = None  # the newest watermark of a bad row: another one if there are new ones among them
 
 
 def poll_sql(
@@ -46,27 +47,42 @@ def poll_sql(
     """
     kept = load_watermark(store, model, SOURCE)
     since = source.start if kept is None else _earlier(kept, source.overlap)
-    counts, newest, bad_rows = stored.Intake(), kept, 0
+    counts, newest, bad_rows, bad_until = stored.Intake(), kept, 0, None
     problems: tuple[Problem, ...] = ()
     with closing(Query(source.url, source.query, {"watermark": since}).chunks(CHUNK_ROWS)) as chunks:
         for chunk in chunks:
-            newest = _newest(chunk, source.watermark, newest)
+            marks = _marks(chunk, source.watermark)
+            newest = _newest(marks, newest)
             result = take(chunk)
             counts += result.counts
             bad_rows += len(result.skipped)
+            bad_until = _newest([marks[problem.row] for problem in result.skipped], bad_until)
             problems += result.skipped[: BadInput.SHOWN - len(problems)]
     if newest is not None and newest != kept:
         save_watermark(store, model, SOURCE, newest, now)
-    return Polled(counts, bad_rows, problems, newest)
+    return Polled(counts, bad_rows, problems, newest, bad_until)
 
 
-def _newest(chunk: pa.Table, column: str, newest: Any) -> Any:
+def _marks(chunk: pa.Table, column: str) -> list[Any]:
     if column not in chunk.column_names:
         raise BadInput.of(
             "outcomes.sql.query", f"gives no column {column!r}", cure="Select the watermark's column as well."
         )
-    values = [value for value in chunk.column(column).to_pylist() if value is not None]
-    return max(values if newest is None else [*values, newest], default=None, key=_comparable)
+    marks: list[Any] = chunk.column(column).to_pylist()
+    return marks
+
+
+def _newest(marks: Sequence[Any], newest: Any) -> Any:
+    """The newest of them and the one before; a mark of another kind than the usual one (SQLite has such) is none."""
+    given = [mark for mark in (newest, *marks) if mark is not None]
+    kinds = [_kind(mark) for mark in given]
+    usual = kinds[0] if newest is not None else max(dict.fromkeys(kinds), key=kinds.count, default=None)
+    comparable = [mark for mark, kind in zip(given, kinds, strict=True) if kind is usual]
+    return max(comparable, default=None, key=_comparable)
+
+
+def _kind(mark: Any) -> type:
+    return float if isinstance(mark, int | float) else type(mark)
 
 
 def _comparable(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -34,8 +33,8 @@ def arrow_type(kind: ColumnType) -> pa.DataType:
 def as_table(frame: Any, keep: Collection[str] | None = None) -> pa.Table:
     """An Arrow table from a table, a pandas or Polars frame, a mapping of columns or a list of rows.
 
-    With `keep`, other columns are not looked at: whatever they hold can't be in the way. Raises BadInput where
-    a column holds values of several kinds or columns differ in length.
+    With `keep`, other columns are not looked at: whatever they hold can't be in the way. A column of values of
+    several kinds is a union: `coerce` names those that don't fit. Raises BadInput where columns differ in length.
     """
     import pyarrow as pa
 
@@ -58,17 +57,18 @@ def as_table(frame: Any, keep: Collection[str] | None = None) -> pa.Table:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise BadInput.of("", f"columns differ in length: {lengths}")
-    return pa.table({name: _inferred(name, values) for name, values in columns.items()})
+    return pa.table({name: _inferred(values) for name, values in columns.items()})
 
 
 def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) -> pa.Table:
     """The wanted columns of `table`, in their types and order; others are left out.
 
-    Widening that loses nothing is done (integers to doubles, whole doubles to integers); NaN is missing. With
-    `text`, strings are parsed (for CSV). Raises BadInput with each column that is missing and each row that does
-    not fit.
+    Widening that loses nothing is done (integers to doubles, whole doubles to integers); NaN is missing, and so is
+    an empty text in a column of the key. With `text`, strings are parsed (for CSV). Raises BadInput with each column
+    that is missing and each row that does not fit.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     problems: list[Problem] = []
     arrays = []
@@ -86,6 +86,8 @@ def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) ->
             continue
         if column.type is ColumnType.STRING:
             problems.extend(_with_nul(converted, column))
+            if column.is_key:
+                converted = pc.if_else(pc.equal(converted, ""), pa.scalar(None, converted.type), converted)
         arrays.append(converted)
     if problems:
         raise BadInput(problems, cure="Nothing was taken.")
@@ -102,45 +104,71 @@ def with_booleans(table: pa.Table, columns: Iterable[Column]) -> pa.Table:
             continue
         values = table.column(column.name)
         if pa.types.is_integer(values.type) and pc.all(pc.is_in(values, pa.array([0, 1, None], values.type))).as_py():
-            table = table.set_column(table.column_names.index(column.name), column.name, values.cast(pa.bool_()))
+            booleans = values.cast(pa.bool_())
+        elif pa.types.is_integer(values.type) or pa.types.is_union(values.type):
+            booleans = _inferred([_as_boolean(value) for value in values.to_pylist()])
+        else:
+            continue
+        table = table.set_column(table.column_names.index(column.name), column.name, booleans)
     return table
+
+
+def _as_boolean(value: object) -> object:
+    return bool(value) if isinstance(value, int) and value in (0, 1) else value
 
 
 def array_of(name: str, values: Sequence[object], kind: ColumnType) -> pa.Array:
     """Plain Python values (from JSON) as one typed column; raises BadInput with the rows that do not fit."""
-    return coerce(_as_single(name, values), [Column(name, kind, required=False)]).column(0).combine_chunks()
+    return coerce(as_table({name: values}), [Column(name, kind, required=False)]).column(0).combine_chunks()
 
 
-def _as_single(name: str, values: Sequence[object]) -> pa.Table:
-    import pyarrow as pa
+def _inferred(values: Any) -> pa.Array:
+    found = _array(values)
+    return _mixed(list(values)) if found is None else found
 
-    return pa.table({name: _inferred(name, values)})
 
-
-def _inferred(name: str, values: Any) -> pa.Array:
+def _array(values: Any) -> pa.Array | None:
+    """The values as one column, or None where Arrow has no type for all of them."""
     import pyarrow as pa
 
     try:
-        return pa.array(values, from_pandas=True)
+        found = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeError):
-        pass
-    plain = list(values)
-    kinds = [_kind(value) for value in plain]
-    usual = max(dict.fromkeys(filter(None, kinds)), key=kinds.count, default="")  # of two, the one that came first
-    problems = [
-        Problem(row, name, f"{plain[row]!r} is a {kind}, where the others are of the kind {usual}")
-        for row, kind in enumerate(kinds)
-        if kind not in ("", usual)
-    ]
-    raise BadInput(problems or [Problem(-1, name, "holds values that can't be a column")])
+        return None
+    # Among bytes, Arrow makes bytes of texts.
+    return None if pa.types.is_binary(found.type) and any(isinstance(value, str) for value in values) else found
 
 
-def _kind(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool):
-        return "boolean"
-    return "number" if isinstance(value, int | float) else type(value).__name__
+def _mixed(values: Sequence[Any]) -> pa.Array:
+    """Values of several kinds side by side, each as it is; what no column holds as the bytes of how it is written."""
+    import pyarrow as pa
+
+    codes, offsets, children = [0] * len(values), [0] * len(values), []
+    for code, (places, group) in enumerate(_by_kind(values)):
+        children.append(group)
+        for offset, place in enumerate(places):
+            codes[place], offsets[place] = code, offset
+    return pa.UnionArray.from_dense(pa.array(codes, pa.int8()), pa.array(offsets, pa.int32()), children)
+
+
+def _by_kind(values: Sequence[Any]) -> list[tuple[list[int], pa.Array]]:
+    """The places of values of one kind, and these values, kind by kind."""
+    import pyarrow as pa
+
+    groups: dict[str, tuple[list[int], list[Any]]] = {}
+    for place, value in enumerate(values):
+        single = _array([value])
+        kind = "" if single is None else "null" if single.null_count else str(single.type)
+        if kind not in groups and len(groups) >= _MOST_KINDS:
+            kind = ""
+        places, group = groups.setdefault(kind, ([], []))
+        places.append(place)
+        group.append(None if kind == "null" else value if kind else repr(value).encode())
+    return [(places, pa.array(group)) for places, group in groups.values()]
+
+
+_MOST_KINDS = 100
+"""A union has few codes for its kinds: what is still of another one fits no column anyway."""
 
 
 def _converted(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> pa.ChunkedArray | None:
@@ -150,6 +178,8 @@ def _converted(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> pa.C
 
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
+    if pa.types.is_union(values.type):
+        return _converted_by_kind(values, kind, text=text)
     target = arrow_type(kind)
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
@@ -159,6 +189,19 @@ def _converted(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> pa.C
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return None
     return None
+
+
+def _converted_by_kind(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> pa.ChunkedArray | None:
+    import pyarrow as pa
+
+    found: list[Any] = [None] * len(values)
+    for places, group in _by_kind(values.to_pylist()):
+        converted = _converted(pa.chunked_array([group]), kind, text=text)
+        if converted is None:
+            return None
+        for place, value in zip(places, converted.to_pylist(), strict=True):
+            found[place] = value
+    return pa.chunked_array([pa.array(found, arrow_type(kind))])
 
 
 def _cast(values: pa.ChunkedArray, kind: ColumnType, target: pa.DataType) -> pa.ChunkedArray:
@@ -223,7 +266,8 @@ def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[Pro
 
     problems = []
     for row, value in enumerate(values.to_pylist()):
-        single = pa.chunked_array([pa.array([value], values.type)])
-        if _converted(single, column.type, text=text) is None:
-            problems.append(Problem(row, column.name, f"{value!r} does not fit the type {column.type}"))
+        single = _inferred([value]) if pa.types.is_union(values.type) else pa.array([value], values.type)
+        if _converted(pa.chunked_array([single]), column.type, text=text) is None:
+            shown = value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
+            problems.append(Problem(row, column.name, f"{shown} does not fit the type {column.type}"))
     return problems or [Problem(-1, column.name, f"is {values.type}, which does not fit the type {column.type}")]

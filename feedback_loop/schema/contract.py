@@ -66,7 +66,8 @@ class Source(StrEnum):
 class Column:
     """`name` is the model's or the caller's word; `field` is what it is called in our tables.
 
-    `hashed` names the key that its values are hashed with (see `schema.privacy`); empty: they are plain.
+    `hashed` names the key that its values are hashed with (see `schema.privacy`); empty: they are plain. Of a key's
+    column (`is_key`) an empty text is no value: strangers whose key nobody knows would be one and the same.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Column:
     required: bool = True
     field: str = ""
     hashed: str = ""
+    is_key: bool = False
 
     @property
     def stored(self) -> str:
@@ -181,9 +183,9 @@ def make_contract(
     by_name = {column.name: column for column in features}
     types = key_types or {}
     keys = tuple(
-        replace(by_name[name], required=False)
+        replace(by_name[name], required=False, is_key=True)
         if name in by_name
-        else Column(name, types.get(name, ColumnType.STRING), required=False)
+        else Column(name, types.get(name, ColumnType.STRING), required=False, is_key=True)
         for name in key
     )
     outputs = _outputs(task, label_type, classes, has_probabilities=has_probabilities)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+import pyarrow.compute as pc
 from sqlalchemy import String, and_, cast, func, select
 
 from feedback_loop.clock import Window
@@ -13,7 +16,9 @@ from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
+from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.model_tables import find_tables
+from feedback_loop.store.predictions import read_labelled
 
 Finding = Literal["unmatched", "conflict"]
 """What may be odd: an outcome that no prediction fits, a prediction whose outcomes contradict each other."""
@@ -24,7 +29,10 @@ CONFLICTING: Finding = "conflict"
 
 @dataclass(frozen=True)
 class Account:
-    """Predictions of one version, role and segment (empty: all) in one window, and how many have an outcome."""
+    """Predictions of one version, role and segment (empty: all) in one window, and how many have an outcome.
+
+    `inferred` have none, and their label is what absence means (see `with_inferred`).
+    """
 
     window_start: datetime
     version: str
@@ -32,6 +40,7 @@ class Account:
     segment: str
     predictions: int
     labelled: int
+    inferred: int = 0
 
 
 def load_accounts(store: Store, model: str) -> tuple[list[Account], datetime | None]:
@@ -49,6 +58,42 @@ def load_accounts(store: Store, model: str) -> tuple[list[Account], datetime | N
         until = connection.execute(select(tables.joins.c.watermark).where(tables.joins.c.model == model)).scalar()
         rows = connection.execute(select(*columns).where(table.c.model == model).order_by(*columns[:4])).all()
     return [Account(*row) for row in rows if row.predictions], until
+
+
+def with_inferred(
+    store: Store, contract: Contract, length: timedelta, accounts: Iterable[Account], until: datetime
+) -> list[Account]:
+    """The accounts of windows of that length with how many labels absence gave by `until`, the accounts' watermark.
+
+    Absence needs no row, so none is counted for it: of a window that has matured all that has no outcome is inferred,
+    and the one that is maturing at that moment is read.
+    """
+    if contract.join.absent_means is None:
+        return list(accounts)
+    matured_until, found, maturing = until - contract.join.maturity, [], None
+    for each in accounts:
+        inferred = 0
+        if each.window_start + length <= matured_until:
+            inferred = each.predictions - each.labelled
+        elif each.window_start <= matured_until:
+            if maturing is None:
+                window = Window(each.window_start, each.window_start + length)
+                maturing = _absent(store, contract, window, until)
+            inferred = maturing[each.version, each.role, each.segment]
+        found.append(replace(each, inferred=inferred))
+    return found
+
+
+def _absent(store: Store, contract: Contract, window: Window, until: datetime) -> Counter[tuple[str, str, str]]:
+    """How many labels absence gave in a window, by version, role and segment."""
+    segments = [contract.column(name) for name in contract.segments]
+    rows = read_labelled(store, contract, window, as_of=until, columns=segments)
+    absent = pc.and_(pc.is_null(rows.column("revision")), pc.is_valid(rows.column(contract.label.stored)))
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for row in rows.filter(absent).to_pylist():
+        named = [f"{each.name}={row[each.stored]}" for each in segments if row[each.stored] is not None]
+        counts.update((row["model_version"], row["role"], segment) for segment in (ALL_ROWS, *named))
+    return counts
 
 
 def load_findings(store: Store, contract: Contract, kind: Finding, most: int | None = None) -> list[dict[str, Any]]:

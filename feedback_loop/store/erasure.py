@@ -15,6 +15,7 @@ from feedback_loop.clock import EPOCH
 from feedback_loop.errors import ConfigError, NotFound
 from feedback_loop.schema import Contract, canonical, fingerprint, keyed_digest
 from feedback_loop.store import fence, tables
+from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
 from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.retention import prune_findings
@@ -129,12 +130,15 @@ def without_erased(connection: Connection, secret: bytes, contract: Contract, ro
 
 
 def without_erased_outcomes(connection: Connection, secret: bytes, contract: Contract, rows: pa.Table) -> pa.Table:
-    """The same for outcomes: of an erased prediction, or of an erased key that occurred (or were recorded) before."""
+    """The same for outcomes: of an erased prediction, and of an erased key unless they occurred after that.
+
+    Where it is not said when they occurred, when they were recorded counts. A row without any moment may be one that
+    was erased: it is left out too.
+    """
     erased = _known(connection, contract.model, secret)
     if not erased:
         return rows
-    # Without a moment it is learned now, later than all that was erased; but never of a prediction that is gone.
-    moments = pc.coalesce(rows.column("occurred_at"), rows.column("recorded_at"))
+    moments = pc.coalesce(rows.column("occurred_at"), rows.column("recorded_at"), pa.scalar(EPOCH, UTC_MOMENT))
     always = pa.scalar(EPOCH, moments.type)
     return _without(rows, erased, pc.if_else(pc.is_valid(rows.column(ID)), always, moments))
 

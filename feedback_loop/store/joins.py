@@ -125,6 +125,8 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
         "segments": list(contract.segments),
         "length_seconds": length.total_seconds(),
     }
+    if join.absent_means is not None:
+        rule["counts"] = "observed"  # accounts of before counted what absence means as well
     same_model = tables.joins.c.model == contract.model
     row = connection.execute(select(tables.joins).where(same_model).with_for_update()).one_or_none()
     if row is not None and row.rule == rule:
@@ -159,7 +161,7 @@ def _book(connection: Connection, found: ModelTables, contract: Contract, length
     rows = _states(connection, found, contract, affected, span.until)
     known = {row["prediction_id"]: row for row in before}
     changed = [row for row in rows if known.get(row["prediction_id"]) != row]
-    accounts = _Accounts(contract, length)
+    accounts = _Accounts(length)
     for row in changed:
         was = known.get(row["prediction_id"])
         # Of a row that is new, when it came is known: accounts that are made anew reopen no window.
@@ -262,8 +264,7 @@ def _known_since(contract: Contract, row: dict[str, Any]) -> datetime:
 class _Accounts:
     """Differences by window, version, role and segment, to be added to the stored accounts."""
 
-    def __init__(self, contract: Contract, length: timedelta) -> None:
-        self._label = contract.label.stored
+    def __init__(self, length: timedelta) -> None:
         self._length = length
         self._sums: dict[tuple[datetime, str, str, str], tuple[int, int, datetime]] = {}
 
@@ -275,7 +276,7 @@ class _Accounts:
     def add(self, row: dict[str, Any], sign: int, moment: datetime) -> None:
         """Counts a prediction in (1) or out (-1) as it is known since a moment."""
         head = floor_moment(row["predicted_at"], self._length), row["model_version"], row["role"]
-        labelled = sign if row[self._label] is not None else 0
+        labelled = sign if row["revision"] is not None else 0  # what absence means is not counted, it is known
         named = [
             f"{name.removeprefix(_SEGMENT)}={row[name]}"
             for name in row

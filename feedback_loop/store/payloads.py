@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -14,6 +15,9 @@ from feedback_loop.store.engine import Store
 
 _t = tables.payloads
 _accounts = tables.payload_accounts
+
+_PAGE = 100
+"""Bodies may be large: so many are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class Pair:
     requested_at: datetime
     version: str | None
     is_done: bool
+
+
+@dataclass(frozen=True)
+class ErasedPayloads:
+    """Calls that waited and held an erased key (they are gone whole), and those whose request could not be read."""
+
+    erased: int
+    unread: int
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,27 @@ def whole_pairs(store: Store, model: str, before: datetime) -> list[Pair]:
     with store.read() as connection:
         rows = connection.execute(select(_t).where(_t.c.model == model, _t.c.done_at.is_(None), both).limit(1000))
         return [_pair(row) for row in rows]
+
+
+def open_requests(store: Store, model: str) -> Iterator[Pair]:
+    """The calls whose request is here and that are not finished, a few at a time."""
+    waiting = and_(_t.c.model == model, _t.c.done_at.is_(None), _t.c.request.is_not(None))
+    last = ""
+    while True:
+        with store.read() as connection:
+            some = select(_t).where(waiting, _t.c.event > last).order_by(_t.c.event).limit(_PAGE)
+            pairs = [_pair(row) for row in connection.execute(some)]
+        yield from pairs
+        if len(pairs) < _PAGE:
+            return
+        last = pairs[-1].event
+
+
+def forget(store: Store, pair: Pair, now: datetime) -> None:
+    """Lets go of an open call's bodies, uncounted; what else comes of it is not kept either."""
+    with store.write() as connection:
+        open_still = and_(_t.c.model == pair.model, _t.c.event == pair.event, _t.c.done_at.is_(None))
+        connection.execute(_t.update().where(open_still).values(request=None, answer=None, done_at=now))
 
 
 def expire(store: Store, model: str, before: datetime) -> int:

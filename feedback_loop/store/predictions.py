@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
@@ -47,6 +48,14 @@ def prediction_schema(contract: Contract) -> pa.Schema:
     return pa.schema(list({**own, **fields}.items()))
 
 
+@dataclass(frozen=True)
+class Appended:
+    """What became of rows: so many were new, so many are of before their key was erased and are left out."""
+
+    new: int
+    erased: int
+
+
 class PredictionLog:
     """Appends predictions, durably and each id once. Thread-safe as far as its store is."""
 
@@ -61,6 +70,10 @@ class PredictionLog:
         A row whose id is there already is left as it was: a retry is no second row. Rows of before their key was
         erased are left out, wherever they come from.
         """
+        return self.append_counted(contract, rows, now).new
+
+    def append_counted(self, contract: Contract, rows: pa.Table, now: datetime) -> Appended:
+        """The same, and how many rows were left out."""
         columns = prediction_columns(contract)
         known = self._tables.get(contract.model)
         if known is None or known.generation_for(columns) is None:
@@ -73,7 +86,7 @@ class PredictionLog:
             self._partitions.clear()
             return self._insert(contract, generation, rows, now)
 
-    def _insert(self, contract: Contract, generation: Generation, rows: pa.Table, now: datetime) -> int:
+    def _insert(self, contract: Contract, generation: Generation, rows: pa.Table, now: datetime) -> Appended:
         partitions = set(self._partitions)
         with self._store.write() as connection:
             ensure_partitions(connection, generation.table, rows.column("prediction_id").to_pylist(), partitions)
@@ -82,7 +95,7 @@ class PredictionLog:
             stamped = kept.append_column(LOGGED_AT, pa.repeat(moment, kept.num_rows))
             stored = insert_new(connection, generation.table, stamped, "prediction_id")
         self._partitions |= partitions
-        return stored
+        return Appended(stored, rows.num_rows - kept.num_rows)
 
 
 def read_labelled(

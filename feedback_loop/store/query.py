@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
-from sqlalchemy import NullPool, create_engine, exc, make_url, text
+from sqlalchemy import URL, NullPool, create_engine, exc, make_url, text
 
-from feedback_loop.errors import BadInput, ConfigError, Unavailable
+from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
 from feedback_loop.schema import as_table
 
 
@@ -24,17 +25,15 @@ class Query:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def chunks(self, rows: int) -> Generator[pa.Table]:
-        """The result, so many rows at a time. Raises ConfigError (URL, driver), Unavailable and BadInput."""
+        """The result, so many rows at a time. Raises ConfigError (URL, driver), NotFound, Unavailable, BadInput."""
         engine = self._engine()
-        first = 0
         try:
             with engine.connect() as connection:
                 streaming = connection.execution_options(stream_results=True, max_row_buffer=rows)
                 result = streaming.execute(text(self.sql), dict(self.parameters))
                 names = list(result.keys())
                 for part in result.partitions(rows):
-                    yield _table(names, part, first)
-                    first += len(part)
+                    yield _table(names, part)
         except exc.DBAPIError as error:
             said = str(error.orig).strip().splitlines()[0]
             raise Unavailable(
@@ -52,6 +51,7 @@ class Query:
             url = make_url(self.url)
             if url.drivername == "postgresql":
                 url = url.set(drivername="postgresql+psycopg")
+            _refuse_missing(url)
             return create_engine(url, poolclass=NullPool)
         except (exc.ArgumentError, exc.NoSuchModuleError) as error:
             raise ConfigError(
@@ -67,12 +67,16 @@ class Query:
             ) from error
 
 
-def _table(names: list[str], part: Any, first_row: int) -> pa.Table:
+def _refuse_missing(url: URL) -> None:
+    """SQLite would make an empty database of a name that is mistyped."""
+    name = url.database or ":memory:"
+    if url.get_backend_name() == "sqlite" and not name.startswith((":memory:", "file:")) and not Path(name).exists():
+        raise NotFound("SQLite database", name, cure="Correct the path in the URL.")
+
+
+def _table(names: list[str], part: Any) -> pa.Table:
     columns = zip(names, zip(*part, strict=True), strict=True)
-    try:
-        return as_table({name: [_plain(value) for value in values] for name, values in columns})
-    except BadInput as error:
-        raise error.moved(first_row) from error
+    return as_table({name: [_plain(value) for value in values] for name, values in columns})
 
 
 def _plain(value: Any) -> Any:

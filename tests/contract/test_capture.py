@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
@@ -11,15 +12,24 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from feedback_loop.capture import AsyncClient, Client, Deployed, Deployments, EventIntake, Spool, import_predictions
+from feedback_loop.capture import (
+    AsyncClient,
+    Client,
+    Deployed,
+    Deployments,
+    EventIntake,
+    Spool,
+    erase_waiting,
+    import_predictions,
+)
 from feedback_loop.capture.importing import CHUNK_ROWS
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, NotFound, Unavailable
 from feedback_loop.progress import Silent
-from feedback_loop.schema import make_redaction, moment_of, prediction_id
-from feedback_loop.store import Store, payloads
-from feedback_loop.store.payloads import Half, PayloadAccount
+from feedback_loop.schema import as_table, make_redaction, moment_of, prediction_id
+from feedback_loop.store import Store, erasure, payloads
+from feedback_loop.store.payloads import ErasedPayloads, Half, PayloadAccount
 from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
 from feedback_loop.store.query import Query
 from tests.builders import binary_contract
@@ -284,11 +294,11 @@ def test_an_import_that_was_interrupted_is_run_again_and_every_row_is_there_once
         def __init__(self):
             self.log, self.batches = PredictionLog(store), 0
 
-        def append(self, contract, table, now):
+        def append_counted(self, contract, table, now):
             self.batches += 1
             if self.batches == 2:
                 raise Unavailable("database", "it went away")
-            return self.log.append(contract, table, now)
+            return self.log.append_counted(contract, table, now)
 
     table = answered(CHUNK_ROWS + 50)
     with pytest.raises(Unavailable):
@@ -296,6 +306,41 @@ def test_an_import_that_was_interrupted_is_run_again_and_every_row_is_there_once
     assert count_predictions(store, "churn") == {("1", "champion", "external"): CHUNK_ROWS}
     again = bring(store, deployments, table)
     assert (again.logged, again.known) == (50, CHUNK_ROWS)
+
+
+def test_an_import_without_the_key_is_refused_with_the_column_that_is_nearest(store, deployments):
+    table = answered(3).rename_columns(
+        ["custmer" if name == "customer" else name for name in answered(1).column_names]
+    )
+    with pytest.raises(BadInput, match="customer: is missing") as caught:
+        bring(store, deployments, table, on_error="skip")
+    assert "Is custmer meant to be customer?" in caught.value.cure
+    with pytest.raises(BadInput, match="There is month, age, "):
+        bring(store, deployments, table.drop_columns(["custmer", "unrelated"]))
+    own = pa.array([prediction_id(NOW - DAY), None, prediction_id(NOW - DAY)])
+    with pytest.raises(BadInput, match="row 1: customer: is missing, and the row has no prediction_id"):
+        bring(store, deployments, table.append_column("prediction_id", own))
+    done = bring(store, deployments, table.append_column("prediction_id", own), on_error="skip")
+    assert (done.logged, done.skipped) == (2, 1)
+
+
+def test_an_import_counts_what_was_erased_and_what_is_not_in_the_sample(store, deployments):
+    assert bring(store, deployments, answered(50)).logged == 50
+    erasure.remember(store, "churn", {"customer": 7}, NOW)
+    assert erasure.remove(store, "churn", {"customer": 7}, NOW).predictions == 1
+    again = bring(store, deployments, answered(50))
+    assert (again.rows, again.logged, again.known, again.erased, again.unsampled) == (50, 0, 49, 1, 0)
+    sampled = Deployments(lambda *_: replace(deployments.find("churn"), sample=0.5), DAY)
+    done = bring(store, sampled, answered(400, first=1000))
+    assert (done.known, done.erased, done.logged + done.unsampled) == (0, 0, 400)
+    assert done.unsampled > 0
+
+
+def test_rows_of_a_query_whose_values_are_of_another_kind_are_left_out(store, deployments):
+    rows = answered(4).to_pylist()
+    rows[1]["age"], rows[2]["predicted_at"] = "old", 5
+    done = bring(store, deployments, as_table(rows), on_error="skip")
+    assert (done.logged, [(each.row, each.field) for each in done.problems]) == (2, [(1, "age"), (2, "predicted_at")])
 
 
 def test_rows_say_their_own_version_and_id(store, deployments):
@@ -309,6 +354,8 @@ def test_rows_say_their_own_version_and_id(store, deployments):
 
 def test_without_a_key_rows_are_told_apart_by_what_they_hold(store, deployments):
     table = answered(3).drop_columns(["customer", "month"])
+    for name in ("customer", "month"):
+        table = table.append_column(name, pa.nulls(3))
     same_moment = table.set_column(table.column_names.index("predicted_at"), "predicted_at", [[NOW - DAY] * 3])
     assert bring(store, deployments, same_moment).logged == 3
     assert bring(store, deployments, same_moment).logged == 0
@@ -414,11 +461,12 @@ def test_a_database_that_is_away_is_unavailable(tmp_path):
     assert "secret" not in str(caught.value)
 
 
-def test_a_column_of_several_kinds_is_refused_with_the_number_of_its_row(tmp_path):
+def test_a_column_of_several_kinds_keeps_each_value_as_it_is():
     statement = "SELECT 1 AS x UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 'four'"
-    with pytest.raises(BadInput) as caught:
-        list(Query("sqlite://", statement).chunks(2))
-    assert caught.value.problems[0].row == 3
+    assert [chunk.to_pydict() for chunk in Query("sqlite://", statement).chunks(2)] == [
+        {"x": [1, 2]},
+        {"x": [3, "four"]},
+    ]
 
 
 # Events
@@ -556,6 +604,30 @@ def test_a_half_that_does_not_fit_the_model_is_refused_and_does_not_wait(store, 
     with pytest.raises(BadInput):
         events.take("churn", half)
     assert payloads.load_account(store, "churn") == PayloadAccount()
+
+
+def test_a_request_that_waits_is_erased_with_the_key_that_it_holds(store, deployments, events):
+    """The request of customers 1 and 2 waits, another's too, and one that nothing can read any more."""
+    request, answer = halves("theirs")
+    other = json.dumps({"dataframe_records": [{"age": 30.0, "plan": "pro", "customer": 3, "month": "m"}]}).encode()
+    events.take("churn", request)
+    events.take("churn", Half("another's", is_request=True, body=other))
+    payloads.keep_half(store, "churn", Half("odd", is_request=True, body=b"{"), None, NOW)
+    events.take("churn", Half("an answer", *_rest(answer)))
+    for dry_run, left in ((True, 4), (False, 3)):
+        done = erase_waiting(store, deployments, "churn", {"customer": 1}, NOW, dry_run=dry_run)
+        assert (done, payloads.load_account(store, "churn").waiting) == (ErasedPayloads(erased=1, unread=1), left)
+    assert [pair.event for pair in payloads.open_requests(store, "churn")] == ["another's", "odd"]
+    assert [events.take("churn", half) for half in (answer, request)] == ["known", "known"]
+    assert rows(store) == []
+
+
+def test_open_requests_are_all_found_however_many_there_are(store, monkeypatch):
+    monkeypatch.setattr(payloads, "_PAGE", 3)
+    names = [f"call-{number}" for number in range(7)]
+    for name in names:
+        payloads.keep_half(store, "churn", Half(name, is_request=True, body=b"{}"), None, NOW)
+    assert [pair.event for pair in payloads.open_requests(store, "churn")] == names
 
 
 def test_the_version_is_the_one_that_the_sender_said(store, events):

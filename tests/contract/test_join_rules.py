@@ -6,7 +6,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
-from feedback_loop.outcomes import record_outcomes
+from feedback_loop.outcomes import coverage, record_outcomes
 from feedback_loop.schema import Column, ColumnType, JoinRule, Which
 from feedback_loop.store import accounts, joins
 from feedback_loop.store.predictions import PredictionLog, read_labelled
@@ -192,7 +192,26 @@ def test_segments_span_generations(store):
 def test_maturity_that_passes_changes_the_accounts_though_nothing_came(store):
     contract = binary_contract(join=JoinRule(absent_means=False, maturity=DAY))
     predict(store, contract, [0], logged=START)
-    for hours, labelled in ((23, 0), (24, 1), (48, 1)):
-        joins.join_new(store, contract, DAY, START + hours * HOUR)
-        [account] = accounts.load_accounts(store, "churn")[0]
-        assert (account.predictions, account.labelled) == (1, labelled)
+    predict(store, contract, [1, 30], customer=2, logged=START)
+    for hours, inferred in ((23, [0, 0]), (24, [1, 0]), (25, [2, 0]), (48, [2, 0]), (72, [2, 1])):
+        until = START + hours * HOUR
+        changed = joins.join_new(store, contract, DAY, until).windows
+        found, watermark = accounts.load_accounts(store, "churn")
+        known = accounts.with_inferred(store, contract, DAY, found, until)
+        assert ([each.predictions for each in known], watermark) == ([2, 1], until)
+        assert [(each.labelled, each.inferred) for each in known] == [(0, count) for count in inferred]
+        assert changed == {23: 2, 24: 1, 25: 1, 48: 0, 72: 1}[hours]
+
+
+def test_what_was_observed_is_told_apart_from_what_absence_means(store):
+    """The outcomes of fifty predictions stay away: a feed that is dead does not look like one that is complete."""
+    contract = binary_contract(join=JoinRule(absent_means=False, maturity=DAY))
+    for customer in range(50):
+        predict(store, contract, [0], customer=customer, logged=START)
+    happen(store, contract, 2, customer=7, now=START + HOUR)
+    joins.join_new(store, contract, DAY, START + 3 * DAY)
+    found, until = accounts.load_accounts(store, "churn")
+    [whole] = coverage(accounts.with_inferred(store, contract, DAY, found, until), "version", until)
+    assert (whole.observed, whole.inferred, whole.labelled, whole.share) == (1, 49, 50, 1.0)
+    [account] = accounts.with_inferred(store, binary_contract(), DAY, found, until)
+    assert (account.labelled, account.inferred) == (1, 0)

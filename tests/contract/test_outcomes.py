@@ -7,6 +7,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
+from feedback_loop.inference import input_rows
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store import Store, fence
 from feedback_loop.store.outcomes import Intake, count_outcomes
@@ -123,6 +124,37 @@ def test_a_bad_row_is_named_and_nothing_is_stored(store, predicted, columns, row
         take(store, **columns)
     assert (caught.value.problems[0].row, caught.value.problems[0].field) == (row, field)
     assert labels(store) == [None, None, None]
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_an_empty_key_names_no_prediction_and_joins_no_strangers(store, text):
+    contract = binary_contract(key_types={})
+    rows = input_rows(
+        contract, {"age": [40.0, 50.0], "plan": ["pro", "pro"], "customer": ["", ""], "month": ["m", "m"]}
+    )
+    keys = {name: rows.column(name) for name in ("customer", "month")}
+    PredictionLog(store).append(contract, prediction_rows(contract, [START] * 2, **keys), START)
+    frame = {"customer": ["", "1"], "month": ["m", ""], "churned": ["true", "true"] if text else [True, True]}
+    with pytest.raises(BadInput, match="row 0: names no prediction"):
+        record_outcomes(store, contract, frame, now=START, source="t", text=text)
+    result = record_outcomes(store, contract, frame, now=START, source="t", text=text, on_error="skip")
+    assert (result.counts, [problem.row for problem in result.skipped]) == (Intake(), [0, 1])
+    assert read_labelled(store, contract, WHOLE).column("churned").to_pylist() == [None, None]
+
+
+def test_rows_whose_values_are_of_another_kind_are_left_out_like_other_bad_rows(store, predicted):
+    rows = [{"customer": number, "month": "m", "churned": True} for number in (1, 2, 3)]
+    rows[1]["churned"], rows[2]["occurred_at"] = "perhaps", "2026-03-02"
+    rows += [{"customer": 2, "month": "m", "churned": False, "occurred_at": 7}, {"customer": "x", "churned": True}]
+    with pytest.raises(BadInput, match="row 1: churned: 'perhaps' does not fit the type boolean"):
+        record_outcomes(store, CONTRACT, rows, now=START + DAY, source="t")
+    result = record_outcomes(store, CONTRACT, rows, now=START + DAY, source="t", on_error="skip")
+    assert [(each.row, each.field) for each in result.skipped] == [
+        (1, "churned"),
+        (3, "occurred_at"),
+        (4, "customer"),
+    ]
+    assert labels(store) == [True, None, True]
 
 
 def test_a_missing_label_column_is_refused_whatever_the_mode(store, predicted):

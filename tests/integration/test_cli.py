@@ -1,6 +1,7 @@
 """The command line as a user types it: what it prints, and how it ends."""
 
 import json
+import re
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -65,6 +66,17 @@ def test_init_writes_a_configuration_that_works(run, plain, mlflow_uri, clock, t
     code, checks = plain("doctor")
     assert (code, {check["ok"] for check in checks}) == (0, {True})
     assert load_settings(tmp_path / "feedback_loop.toml").model("churn").key_types == {"customer": "long"}
+    # What stands there as a comment is what holds without it.
+    text = (tmp_path / "feedback_loop.toml").read_text()
+    commented = re.findall(r"(?m)^# (\[(?:capture|models\.churn\.(?:log|join))\](?:.*\n# .*)+)", text)
+    assert len(commented) == 3
+    tables = "\n".join(commented).replace("\n# ", "\n").replace("absent_means = false", "")
+    (tmp_path / "all.toml").write_text(f"{text}\n{tables}")
+    said, meant = (load_settings(tmp_path / name) for name in ("all.toml", "feedback_loop.toml"))
+    assert (said.capture, said.models) == (meant.capture, meant.models)
+    for section in (said.capture, said.model("churn").log, said.model("churn").join):
+        named = set(re.findall(r"(?m)^(\w+) = ", tables)) | {"absent_means", "hash_key"}
+        assert set(type(section).model_fields) <= named
     code, _, err = run("init", *options)
     assert (code, "--force" in err) == (1, True)
 
@@ -178,9 +190,10 @@ def test_the_group_of_imports_shows_what_can_be_imported(run):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["import", "predictions", "churn"], "--sql and --url"),
         (["import", "predictions", "churn", "none.parquet"], "There is no file 'none.parquet'"),
-        (["import", "predictions", "churn", "--sql", "SELECT 1"], "--sql and --url"),
+        (["import", "predictions", "churn", "."], ". is a folder"),
+        (["import", "predictions", "churn", "--sql", "SELECT 1", "--url", "sqlite:///nofile.db"], "nofile.db"),
+        (["outcomes", "load", "churn", "."], ". is a folder"),
         (["import", "predictions", "churn", "--sql", "SELECT 1", "--url", "nonsense"], "no database URL"),
         (["import", "predictions", "churn", "--sql", "SELECT 1", "--url", "oracle://x/y"], "not installed"),
         (["import", "predictions", "churn", "--sql", "SELEC 1", "--url", "sqlite://"], "syntax error"),
@@ -208,10 +221,50 @@ def test_what_can_not_be_done_is_one_line_with_cause_and_cure(run, loop, argumen
 
 
 @pytest.mark.parametrize(
-    "arguments", [["predict"], ["nonsense"], ["evaluate", "churn", "--nonsense"], ["serve", "churn", "--port", "x"]]
+    "arguments",
+    [
+        ["predict"],
+        ["nonsense"],
+        ["evaluate", "churn", "--nonsense"],
+        ["serve", "churn", "--port", "x"],
+        ["import", "predictions", "churn"],
+        ["import", "predictions", "churn", "--sql", "SELECT 1"],
+        ["outcomes", "findings", "churn", "--most", "-1"],
+    ],
 )
-def test_bad_usage_ends_with_two(run, loop, arguments):
+def test_bad_usage_ends_with_two(run, loop, arguments, tmp_path):
     assert run(*arguments)[0] == 2
+
+
+def test_a_database_that_is_mistyped_is_not_made(run, loop, tmp_path):
+    run("import", "predictions", "churn", "--sql", "SELECT 1", "--url", "sqlite:///nofile.db")
+    assert not (tmp_path / "nofile.db").exists()
+
+
+def test_no_outcomes_and_no_findings_are_said_in_words(run, plain, loop, tmp_path):
+    (tmp_path / "none.ndjson").write_text("\n")
+    assert plain("outcomes", "load", "churn", "none.ndjson")[1]["received"] == 0
+    (tmp_path / "empty.csv").write_text("customer,month,churned\n7,,true\n")
+    code, _, err = run("outcomes", "load", "churn", "empty.csv")
+    assert (code, "row 0: names no prediction" in err) == (1, True)
+    for kind, said in ("unmatched", "no outcome that fits no prediction"), ("conflict", "whose outcomes conflict"):
+        code, out, _ = run("outcomes", "findings", "churn", "--kind", kind)
+        assert (code, said in out) == (0, True)
+
+
+def test_coverage_tells_what_was_observed_from_what_absence_means(run, plain, loop, tmp_path):
+    config = tmp_path / "feedback_loop.toml"
+    config.write_text(config.read_text() + "[models.churn.join]\nabsent_means = false\n")
+    rows = pd.DataFrame(customers(300, 5, month="dead")).drop(columns="churned")
+    rows.assign(prediction=True, probability=0.75, predicted_at=pd.Timestamp("2026-03-01T12:00Z")).to_parquet(
+        tmp_path / "answered.parquet"
+    )
+    assert plain("import", "predictions", "churn", "answered.parquet")[1]["logged"] == 300
+    [row] = plain("outcomes", "coverage", "churn", "--by", "version")[1]
+    counts = [row[name] for name in ("predictions", "observed", "inferred", "labelled", "coverage")]
+    assert counts == [1200, 900, 300, 1200, 1.0]
+    code, out, _ = run("outcomes", "coverage", "churn", "--by", "version")
+    assert (code, f"{'█' * 15}{'░' * 5}" in out) == (0, True)
 
 
 def test_without_a_configuration_the_cure_is_init(run):

@@ -10,10 +10,13 @@ import fsspec
 import pyarrow as pa
 import pytest
 
+from feedback_loop.alerts import about_outcomes, count_refused
 from feedback_loop.clock import ManualClock
 from feedback_loop.errors import BadInput, ConfigError, FeedbackLoopError, Unavailable
 from feedback_loop.jobs import cycle, take_in
 from feedback_loop.outcomes import decode_outcomes, load_folder
+from feedback_loop.status import loop_status
+from feedback_loop.store import verdicts
 from feedback_loop.store.outcomes import count_outcomes
 from feedback_loop.store.sources import load_watermark
 from tests.builders import churn_loop
@@ -86,6 +89,7 @@ def test_each_file_of_a_folder_is_taken_once_whatever_kind_of_folder_it_is(where
         "b.arrow": arrow(ROWS, pa.ipc.new_file),
         "c.csv": b"customer,month\n1,m\n",
         "d.txt": b"x",
+        "f": b"a file without an ending",
         ".e.csv": b"half a fi",
     }
     for name, content in files.items():
@@ -96,7 +100,7 @@ def test_each_file_of_a_folder_is_taken_once_whatever_kind_of_folder_it_is(where
 
     found = load_folder(folder, take)
     assert (found.loaded, found.counts.new, found.counts.unchanged) == (2, 4, 4)
-    assert set(found.refused) == {"c.csv", "d.txt"}
+    assert set(found.refused) == {"c.csv", "d.txt", "f"}
     there = sorted(path.removeprefix(root) for path in system.find(root))
     assert there == [
         "/.e.csv",
@@ -106,6 +110,8 @@ def test_each_file_of_a_folder_is_taken_once_whatever_kind_of_folder_it_is(where
         "/refused/c.csv.cause.txt",
         "/refused/d.txt",
         "/refused/d.txt.cause.txt",
+        "/refused/f",
+        "/refused/f.cause.txt",
     ]
     assert b"churned" in system.cat_file(f"{root}/refused/c.csv.cause.txt")
     # A crash between the intake and the move: the file comes again, and says nothing new.
@@ -172,6 +178,67 @@ def source(request, tmp_path):
     return Source(request.param, request, tmp_path)
 
 
+def test_each_refused_file_is_told_once_and_nothing_of_what_it_holds(loop, tmp_path, clock):
+    folder = tmp_path / "outcomes"
+    folder.mkdir()
+
+    def bring(**files):
+        for name, text in files.items():
+            (folder / f"{name}.csv").write_text(text)
+        outcomes = {each.job: each for each in loop.runner.run("churn", cycle(loop, "churn"), clock())}
+        assert outcomes["outcomes"].state == "succeeded"
+        clock.set(clock() + HOUR)
+        return verdicts.load_alerts(loop.store, [], about=about_outcomes("churn"))
+
+    bad = "customer,month,churned\n1,m,true\n2,m,perhaps\n3,m,never\n"
+    [alert] = bring(wrong=bad, good="customer,month,churned\n1,m,true\n")
+    assert (alert.route, alert.state, alert.title) == ("log", "sent", "churn: a file of outcomes was refused")
+    assert "wrong.csv (row 1, churned and 1 more problems) lies in refused/" in alert.body
+    assert "perhaps" not in alert.body
+    assert count_refused(loop.store, "churn") == {"files": 1, "polls": 0}
+    assert len(bring(wrong=bad)) == 1  # a crash between the alert and the move, or the same file brought again
+    assert len(bring(wrong=bad + "4,m,or not\n")) == 2
+    assert len(bring(other="customer,month\n")) == 3
+    assert count_refused(loop.store, "churn") == {"files": 3, "polls": 0}
+    assert loop_status(loop)["models"]["churn"]["refused_outcomes"] == {"files": 3, "polls": 0}
+
+
+def test_bad_rows_of_a_source_are_told_once_and_newer_ones_again(request, mlflow_uri, tmp_path, clock):
+    source = Source("sqlite", request, tmp_path)
+    loop = loop_on(source, tmp_path, clock)
+    source.say(1, "perhaps", START)
+    for _ in range(2):
+        loop.poll_outcomes("churn")
+    source.say(2, True, START + HOUR / 4)
+    assert loop.poll_outcomes("churn").bad_rows == 1  # the overlap brings it again
+    assert count_refused(loop.store, "churn") == {"files": 0, "polls": 1}
+    source.say(3, "never", START + HOUR / 2)
+    loop.poll_outcomes("churn")
+    alerts = verdicts.load_alerts(loop.store, [], about=about_outcomes("churn"))
+    assert [alert.body[:50] for alert in alerts] == [
+        "1 rows don't fit, the newest at 2026-03-01 00:00:0",
+        "2 rows don't fit, the newest at 2026-03-01 00:30:0",
+    ]
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("parquet", b"PAR1", "old.parquet: is no parquet: "),
+        ("csv", b"a,b\n1\n", "old.csv: is no csv: "),
+        ("arrow", b"x" * 50, "old.arrow: is no arrow: "),
+        ("ndjson", b'\n\n{"a": 1}\n{"b"\n', "row 1: old.ndjson: line 4 is no JSON object: "),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_told_by_its_name_and_with_a_cure_for_files(kind, body, said):
+    with pytest.raises(BadInput) as caught:
+        decode_outcomes(body, kind, f"old.{kind}")
+    text = str(caught.value)
+    assert text.startswith(said)
+    assert not any(each in text for each in ("..", "body", "Send"))
+
+
 def loop_on(source, folder, clock, *, column="at", more=""):
     query = f"SELECT customer, month, churned, {column} FROM cases WHERE {column} > :watermark"  # noqa: S608 (a test's)
     text = f"[models.churn.outcomes.sql]\nurl = {json.dumps(source.url)}\nquery = {json.dumps(query)}\n"
@@ -228,6 +295,37 @@ def test_bad_rows_of_a_source_are_left_out_and_told_and_the_good_ones_taken(sour
     loop.close()
 
 
+def test_a_value_of_another_kind_in_a_source_stops_neither_the_others_nor_the_next_poll(
+    request, mlflow_uri, tmp_path, clock
+):
+    source = Source("sqlite", request, tmp_path)  # which takes any value in any column
+    loop = loop_on(source, tmp_path, clock)
+    source.say(1, 1, START)
+    source.say(2, "perhaps", START + HOUR / 4)
+    source.say(3, 0, START + HOUR / 2)
+    source.run("INSERT INTO cases VALUES (4, 'm', 1, x'00', 0), (5, 'm', 2, 'later', 0)")
+    found = loop.poll_outcomes("churn")
+    assert (found.counts.new, found.bad_rows) == (3, 2)
+    assert [each.cause for each in found.problems] == [
+        "'perhaps' does not fit the type boolean",
+        "2 does not fit the type boolean",
+    ]
+    assert load_watermark(loop.store, "churn", "sql") == "later"
+    loop.close()
+
+
+def test_a_poll_of_times_is_on_record_in_the_ledger(request, mlflow_uri, tmp_path, clock):
+    source = Source("postgresql", request, tmp_path)
+    loop = loop_on(source, tmp_path, clock)
+    source.say(1, True, START)
+    outcomes = {each.job: each for each in loop.runner.run("churn", cycle(loop, "churn"), clock())}
+    assert (outcomes["outcomes"].state, outcomes["outcomes"].result["sql"]["watermark"]) == (
+        "succeeded",
+        "2026-03-01T00:00:00",
+    )
+    loop.close()
+
+
 def test_a_source_that_is_away_stops_no_other_and_is_told_without_its_password(mlflow_uri, tmp_path, clock):
     away = '[models.churn.outcomes.sql]\nquery = "SELECT 1"\nwatermark = "at"\n'
     away += 'url = "postgresql://me:secret@127.0.0.1:1/x"\n'
@@ -238,6 +336,11 @@ def test_a_source_that_is_away_stops_no_other_and_is_told_without_its_password(m
         take_in(loop, "churn")
     assert "secret" not in str(caught.value)
     assert count_outcomes(loop.store, "churn") == 4
+    (tmp_path / "outcomes" / "b.ndjson").write_bytes(ndjson(ROWS))
+    (tmp_path / "outcomes" / "c.csv").write_text("nonsense\n1\n")
+    with pytest.raises(Unavailable) as caught:
+        take_in(loop, "churn")
+    assert "The folder brought 4 outcomes, 0 of them new. It refused c.csv: churned: is missing" in caught.value.cause
     outcomes = {each.job: each.state for each in loop.runner.run("churn", cycle(loop, "churn"), clock())}
     assert (outcomes["outcomes"], outcomes["join"]) == ("failed", "succeeded")
     loop.close()

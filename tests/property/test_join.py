@@ -17,7 +17,7 @@ from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
 from feedback_loop.store import Store, fence, joins, migrate, tables
-from feedback_loop.store.accounts import CONFLICTING, UNMATCHED, load_accounts, load_findings
+from feedback_loop.store.accounts import CONFLICTING, UNMATCHED, load_accounts, load_findings, with_inferred
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
 
@@ -99,14 +99,31 @@ class Plain:
         by_id = [s for s in said if s.subject == prediction.id]
         if by_id:
             return by_id[-1].value
-        by_key = [s for s in said if s.subject == prediction.customer and self.fits(prediction, s)]
-        if self.rule.horizon is not None and by_key:
-            first = min(s.occurred_at for s in by_key)
-            by_key = [s for s in by_key if s.occurred_at == first]
-        if by_key and self.is_chosen(prediction, known, by_key[-1]):
-            return by_key[-1].value
+        by_key = self.by_key(prediction, known, said)
+        if by_key is not None:
+            return by_key.value
         matured = prediction.at + self.rule.maturity <= as_of
         return self.rule.absent_means if matured else None
+
+    def by_key(self, prediction, known, said):
+        """What was said last of the prediction's key, if it belongs to this one of its predictions."""
+        fits = [s for s in said if s.subject == prediction.customer and self.fits(prediction, s)]
+        if self.rule.horizon is not None and fits:
+            first = min(s.occurred_at for s in fits)
+            fits = [s for s in fits if s.occurred_at == first]
+        return fits[-1] if fits and self.is_chosen(prediction, known, fits[-1]) else None
+
+    def conflicts(self, as_of):
+        """The predictions of which another thing was said by their id than by their key."""
+        known = [p for p in self.predictions if p.logged_at <= as_of]
+        said = [s for s in self.said if s.recorded_at <= as_of]
+        found = set()
+        for prediction in known:
+            by_id = [s for s in said if s.subject == prediction.id]
+            by_key = self.by_key(prediction, known, said)
+            if by_id and by_key is not None and by_id[-1].value != by_key.value:
+                found.add(prediction.id)
+        return found
 
     def is_chosen(self, prediction, known, said):
         if self.rule.which is Which.ALL:
@@ -222,21 +239,23 @@ class Run:
 
     def check_accounts(self, until):
         """The accounts of all incremental runs are those of the join from scratch."""
-        scratch = self.rows(until).select(["predicted_at", "plan", "churned"]).to_pylist()
-        predictions, labelled = Counter(), Counter()
+        scratch = self.rows(until).select(["predicted_at", "plan", "churned", "revision"]).to_pylist()
+        predictions, observed, inferred = Counter(), Counter(), Counter()
         for row in scratch:
             for segment in ("", f"plan={row['plan']}"):
                 place = floor_moment(row["predicted_at"], WINDOW), segment
                 predictions[place] += 1
-                labelled[place] += row["churned"] is not None
+                observed[place] += row["revision"] is not None
+                inferred[place] += row["revision"] is None and row["churned"] is not None
         accounts, watermark = load_accounts(self.store, "churn")
         assert watermark == until
-        assert {(a.window_start, a.segment): (a.predictions, a.labelled) for a in accounts} == {
-            place: (predictions[place], labelled[place]) for place in predictions
+        known = with_inferred(self.store, self.contract, WINDOW, accounts, until)
+        assert {(a.window_start, a.segment): (a.predictions, a.labelled, a.inferred) for a in known} == {
+            place: (predictions[place], observed[place], inferred[place]) for place in predictions
         }
         assert len(load_findings(self.store, self.contract, UNMATCHED)) == self.plain.unmatched(until)
-        ids = {p.id for p in self.plain.predictions}
-        assert {row["prediction_id"] for row in load_findings(self.store, self.contract, CONFLICTING)} <= ids
+        conflicts = [row["prediction_id"] for row in load_findings(self.store, self.contract, CONFLICTING)]
+        assert (len(conflicts), set(conflicts)) == (len(set(conflicts)), self.plain.conflicts(until))
 
 
 @settings(

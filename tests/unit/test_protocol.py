@@ -4,8 +4,10 @@ import pytest
 
 from feedback_loop.errors import BadInput
 from feedback_loop.schema import as_table
-from feedback_loop.schema.protocol import decode_request, encode_answer, encode_error
+from feedback_loop.schema.protocol import decode_request, encode_answer, encode_error, make_decoder
 from tests.builders import binary_contract
+
+RECORD = {"age": 40.0, "plan": "pro", "customer": 7, "month": ""}
 
 CONTRACT = binary_contract()
 JSON = "application/json; charset=utf-8"
@@ -74,3 +76,14 @@ def test_an_answer_holds_mlflows_predictions_and_the_ids_beside_them():
 
 def test_an_error_is_worded_as_mlflow_does():
     assert json.loads(encode_error("BAD_REQUEST", "no")) == {"error_code": "BAD_REQUEST", "message": "no"}
+
+
+@pytest.mark.parametrize(
+    "body", [{"dataframe_records": [RECORD]}, {"inputs": {name: [RECORD[name]] for name in RECORD}}]
+)
+def test_an_empty_text_is_no_key(body):
+    rows = make_decoder(binary_contract(), None).decode(json.dumps(body).encode(), "application/json", {}.get)
+    assert (rows.columns["month"], rows.columns["customer"]) == ([None], [7])
+    named = {"x-key-month": "2026-03"}.get
+    rows = make_decoder(binary_contract(), None).decode(json.dumps(body).encode(), "application/json", named)
+    assert rows.columns["month"] == ["2026-03"]

@@ -19,6 +19,7 @@ from feedback_loop.schema import (
     moment_of,
     output_type,
     prediction_id,
+    with_booleans,
 )
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
@@ -71,9 +72,58 @@ def test_what_would_lose_something_is_refused_with_its_row(values, kind, row):
     assert (caught.value.problems[0].row, caught.value.problems[0].field) == (row, "x")
 
 
-def test_a_value_of_another_kind_is_named_by_its_row():
-    with pytest.raises(BadInput, match="row 2: x: 'two' is a str, where the others are of the kind number"):
-        coerced([0, 1, "two", 3], T.LONG)
+@pytest.mark.parametrize(
+    ("values", "kind", "bad"),
+    [
+        ([0, 1, "two", 3], T.LONG, [2]),
+        (["two", "three", 1], T.LONG, [0, 1]),  # by the column's type, and not by what most of them are
+        ([1, 2.0, 2.5, None, float("nan"), "x"], T.LONG, [2, 5]),
+        (["a", 1, None, float("nan"), [2]], T.STRING, [1, 4]),
+        ([2**70, 2**63, -1, True], T.LONG, [0, 1, 3]),
+        ([NOW, "2026-03-01", "soon", 5], T.DATETIME, [2, 3]),
+        ([{"a": 1}, {"a": "b"}, b"c", "d"], T.STRING, [0, 1, 2]),
+        (["\ud800", "a"], T.STRING, [0]),
+    ],
+)
+def test_values_of_another_kind_are_each_named_by_their_row_and_the_others_are_good(values, kind, bad):
+    with pytest.raises(BadInput) as caught:
+        coerced(values, kind)
+    assert [problem.row for problem in caught.value.problems] == bad
+    assert all(f"does not fit the type {kind}" in problem.cause for problem in caught.value.problems)
+    table = as_table({"x": values})
+    good = table.filter(pa.array([row not in bad for row in range(len(values))]))
+    assert coerce(good, [C("x", kind)]).num_rows == len(values) - len(bad)
+
+
+def test_more_kinds_than_a_union_has_are_refused_row_by_row():
+    values = [{f"x{number}": number} for number in range(150)]
+    with pytest.raises(BadInput) as caught:
+        coerced([*values, [1]], T.STRING)
+    assert caught.value.total == 151
+
+
+def test_zero_and_one_are_booleans_whatever_stands_beside_them():
+    for values, expected in (
+        ([1, 0, None], [True, False, None]),
+        ([1, 2, "x"], [True, 2, "x"]),
+        ([0, 2], [False, 2]),
+    ):
+        assert with_booleans(as_table({"x": values}), [C("x", T.BOOLEAN)]).column("x").to_pylist() == expected
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_an_empty_text_is_missing_in_a_key_and_a_value_elsewhere(text):
+    table = as_table({"x": ["", "a", None]})
+    for is_key, expected in ((True, [None, "a", None]), (False, ["", "a", None])):
+        found = coerce(table, [C("x", T.STRING, is_key=is_key)], text=text)
+        assert found.column("x").to_pylist() == expected
+    contract = binary_contract(key=("month", "plan"))
+    assert [(each.name, each.is_key) for each in (*contract.key, *contract.features)] == [
+        ("month", True),
+        ("plan", True),
+        ("age", False),
+        ("plan", False),
+    ]
 
 
 def test_text_is_parsed_for_csv_and_empty_is_missing():
@@ -117,7 +167,7 @@ def test_columns_of_different_length_are_refused():
 
 def test_text_that_is_no_unicode_is_refused():
     with pytest.raises(BadInput):
-        as_table({"a": ["\ud800"]})
+        coerced(["\ud800"], T.STRING)
 
 
 def test_prediction_ids_are_uuid7_of_their_moment_and_sort_by_it():

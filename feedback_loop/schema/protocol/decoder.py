@@ -59,6 +59,7 @@ class Decoder:
             column.name for column in (*contract.features, *self._keys) if column.type is ColumnType.STRING
         ]
         self._key_headers = [(column, f"{KEY_HEADER}{column.name.lower()}") for column in self._keys]
+        self._text_keys = [column for column in self._keys if column.type is ColumnType.STRING]
         self._fast = FastDecoder(contract, signature.width is not None)
 
     def decode(self, body: bytes, content_type: str, header: Header) -> Rows:
@@ -81,6 +82,9 @@ class Decoder:
         self, count: int, columns: dict[str, list[Any]], ids: Sequence[Any] | None, header: Header
     ) -> list[str | None]:
         """The ids; key columns that no row holds are filled from their headers. Raises WireError."""
+        for column in self._text_keys:
+            if "" in columns[column.name]:  # no key: see `Column`
+                columns[column.name] = [value or None for value in columns[column.name]]
         for column, name in self._key_headers:
             text = header(name)
             if text is not None and columns[column.name].count(None) == count:

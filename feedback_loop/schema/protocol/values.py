@@ -121,7 +121,7 @@ def _raise(message: str) -> Any:
 
 
 def _key_value(value: Any, kind: ColumnType) -> Any:
-    if is_missing(value):
+    if is_missing(value) or value == "":
         return None
     if kind.is_numeric:
         return _key_number(value, kind)
