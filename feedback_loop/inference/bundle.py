@@ -91,7 +91,8 @@ def stage(
 ) -> Bundle:
     """The version's bundle in that folder: the one that is there if it is whole, else a new one.
 
-    The proof of a new one is kept with the version in the registry. Raises what loading and `write_bundle` raise.
+    The proof of a new one is kept with the version in the registry, if that can be written to. Raises what loading
+    and `write_bundle` raise.
     """
     if folder.exists():
         try:
@@ -108,7 +109,10 @@ def stage(
         known = registry.reference_rows(version)
     bundle = write_bundle(loaded, settings, folder, known=known, options=options)
     if bundle.proof is not None:
-        registry.keep_proof(version, bundle.proof.to_json(), engine=bundle.engine, now=now)
+        try:
+            registry.keep_proof(version, bundle.proof.to_json(), engine=bundle.engine, now=now)
+        except FeedbackLoopError as error:  # the bundle holds it too; a server may only read its registry
+            _log.warning("proof_not_kept", version=str(version), cause=str(error))
     return bundle
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from feedback_loop.errors import BadInput, Problem
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 UTC_MICROSECONDS = ("us", "UTC")
 
 
+@cache
 def arrow_type(kind: ColumnType) -> pa.DataType:
     """The Arrow type that holds such a column."""
     import pyarrow as pa

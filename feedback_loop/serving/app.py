@@ -22,8 +22,10 @@ from feedback_loop.serving.guard import Guard
 from feedback_loop.serving.health import readiness
 from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
 from feedback_loop.serving.observer import Observer
+from feedback_loop.serving.oip import OpenInference
+from feedback_loop.serving.openapi import PAGE, describe
 from feedback_loop.serving.predictions import Predictions
-from feedback_loop.serving.problems import JSON, Headers, Problem, explained
+from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, explained
 from feedback_loop.store.keys import Scope
 
 TakeOutcomes = Callable[[str, bytes, str, str], dict[str, Any]]
@@ -109,7 +111,14 @@ class App:
             "/ready": _Route(self._ready, "GET", is_limited=False),
             "/version": _Route(self._version, "GET", is_limited=False),
             WEBHOOK: _Route(self._webhook, is_limited=False),
+            "/openapi.json": _Route(self._describe, "GET", Scope.PREDICT, is_limited=False),
+            "/docs": _Route(self._page, "GET", is_limited=False),
         }
+        inference = OpenInference(endpoints, predictions, doors.spool_trouble)
+        told = _Route(inference.tell, "GET", is_limited=False)
+        self._plain |= dict.fromkeys((INFERENCE, f"{INFERENCE}/health/live", f"{INFERENCE}/health/ready"), told)
+        self._infer = _Route(inference.infer, scope=Scope.PREDICT)
+        self._of_inference = _Route(inference.tell, "GET", Scope.PREDICT)
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once a worker is up."""
@@ -163,15 +172,29 @@ class App:
         parts = path.strip("/").split("/")
         if len(parts) == 3 and parts[0] == "models" and parts[2] in self._of_models:
             return self._of_models[parts[2]], unquote(parts[1])
+        if len(parts) == 3 and parts[0] == "endpoints" and parts[2] == "invocations":
+            # mlflow.deployments calls it so
+            return self._plain["/invocations"], unquote(parts[1])
+        if path.startswith(f"{INFERENCE}/models/"):
+            return (self._infer if parts[-1] == "infer" else self._of_inference), ""
         raise Problem(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
 
     async def _ping(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
-        return 200, b"\n", _TEXT
+        return 200, b"\n", JSON  # so says MLflow
 
     async def _version(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
-        return 200, package_version("mlflow").encode(), _TEXT
+        return 200, package_version("mlflow").encode(), JSON
+
+    async def _describe(self, model: str | None, scope: Any, body: bytes) -> Answer:
+        del model, scope, body
+        contracts = [self._endpoints.traffic(name).contract for name in self._endpoints.names]
+        return 200, msgspec.json.encode(describe(contracts, package_version("feedback-loop"))), JSON
+
+    async def _page(self, model: str | None, scope: Any, body: bytes) -> Answer:
+        del model, scope, body
+        return 200, PAGE, [("content-type", "text/html; charset=utf-8")]
 
     async def _ready(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
@@ -213,8 +236,6 @@ class App:
         return 202, msgspec.json.encode({"event": became}), JSON
 
 
-_TEXT = [("content-type", "text/plain")]
-
 _CLOSE = ("connection", "close")
 """Said where a body is left unread: the server below closes the connection then, and a caller should know."""
 
@@ -230,4 +251,8 @@ def _route_name(path: str) -> str:
     if path == WEBHOOK:
         return "webhooks"
     last = path.rpartition("/")[2]
-    return last if last in ROUTES else "other"
+    if last in ROUTES:
+        return last
+    if path.startswith(INFERENCE):
+        return "metadata"
+    return "docs" if path == "/openapi.json" else "other"

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from feedback_loop.capture import Recorder
 from feedback_loop.clock import Clock
 from feedback_loop.errors import BadInput
@@ -31,11 +33,21 @@ BETWEEN_COLLECTIONS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What one request gets: its answers and ids, and the version that gave them."""
+    """What one request gets: its answers and ids, and the version that gave them.
+
+    Its outputs are rows of its batch's, from `start` on.
+    """
 
     answers: list[Any]
     ids: list[PredictionId]
     version: str
+    batch: pa.Table
+    start: int
+
+    @property
+    def outputs(self) -> pa.Table:
+        """The outputs for the log, by their stored names: a row for each answer."""
+        return self.batch.slice(self.start, len(self.ids))
 
 
 class _Request:
@@ -183,7 +195,7 @@ class Batcher:
         start, answers, version = 0, scored.answers, scorer.version.version
         for request in batch:
             end = start + request.rows.count
-            outcomes.append((request, Answered(answers[start:end], ids[start:end], version)))
+            outcomes.append((request, Answered(answers[start:end], ids[start:end], version, scored.outputs, start)))
             start = end
         self._answered(scorer.contract.model, start, recorded.unsampled)
         for shadow in target.shadows:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from feedback_loop.capture import checked_ids
 from feedback_loop.clock import Clock
@@ -29,6 +30,7 @@ class Mixed:
     answers: list[Any]
     ids: list[PredictionId]
     versions: list[str]
+    outputs: pa.Table
 
 
 class Predictions:
@@ -81,8 +83,9 @@ def _merged(answered: Sequence[Answered], places: Sequence[Sequence[int]]) -> Mi
         for part, mine in zip(answered, places, strict=True)
         for place, answer, identifier in zip(mine, part.answers, part.ids, strict=True)
     ]
-    rows.sort(key=lambda row: row[0])
-    return Mixed([row[1] for row in rows], [row[2] for row in rows], [row[3] for row in rows])
+    order = sorted(range(len(rows)), key=lambda row: rows[row][0])
+    outputs = pa.concat_tables([part.outputs for part in answered], promote_options="default").take(order)
+    return Mixed([rows[at][1] for at in order], [rows[at][2] for at in order], [rows[at][3] for at in order], outputs)
 
 
 def _encode_mixed(mixed: Mixed) -> bytes:

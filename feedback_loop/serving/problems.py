@@ -5,11 +5,16 @@ from __future__ import annotations
 import uuid
 from dataclasses import asdict
 
+import msgspec
 import structlog
 
 from feedback_loop.errors import BadInput, FeedbackLoopError, ModelRefused, NotFound, Unavailable
 from feedback_loop.schema.protocol import WireError, encode_error, refused_by_model
+from feedback_loop.schema.protocol.oip import encode_oip_error
 from feedback_loop.serving.guard import Denied
+
+INFERENCE = "/v2"
+"""What paths of the Open Inference Protocol begin with."""
 
 Headers = list[tuple[str, str]]
 
@@ -31,6 +36,13 @@ class Problem(Exception):
 
 def explained(error: Exception, path: str) -> tuple[int, bytes, Headers]:
     """What a caller is told: what it did wrong, when to come again, or under which number the log has the rest."""
+    status, body, headers = _told(error, path)
+    if path.startswith(INFERENCE):  # the same words, as that protocol has them
+        body = encode_oip_error(msgspec.json.decode(body)["message"])
+    return status, body, headers
+
+
+def _told(error: Exception, path: str) -> tuple[int, bytes, Headers]:
     if isinstance(error, WireError):
         return error.status, error.body(), [("content-type", error.content_type)]
     if isinstance(error, Problem | Denied):

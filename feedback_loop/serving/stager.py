@@ -74,8 +74,7 @@ class Stager:
                 self._refresh(source)
             except Exception as error:  # noqa: BLE001 (the next model, and the next time, may do better)
                 if source.place.read() is None:
-                    cure = error.cure if isinstance(error, FeedbackLoopError) else ""
-                    source.place.fail(Failure(getattr(error, "cause", None) or repr(error), cure))
+                    source.place.fail(_failure(error))
                 _log.warning("nothing new published", folder=str(source.place.folder), cause=str(error))
 
     def watch(self, cache: Path, seconds: float) -> NoReturn:
@@ -159,8 +158,9 @@ class Stager:
         except Exception as error:
             if not isinstance(error, Unavailable):  # else the next time may do
                 self._failed[folder] = self._monotonic() + AGAIN_SECONDS
-            source.told(version, str(error) or repr(error))
-            raise _NotMadeError(str(error) or repr(error), cure=getattr(error, "cure", "")) from error
+            failure = _failure(error)
+            source.told(version, f"{failure.cause} {failure.cure}".rstrip())
+            raise _NotMadeError(failure.cause, cure=failure.cure) from error
         self._failed.pop(folder, None)
         self._staged[folder] = contract
         return _Staged(part, contract)
@@ -178,6 +178,13 @@ class Stager:
 
 class _NotMadeError(FeedbackLoopError):
     """A version of which no bundle could be made."""
+
+
+def _failure(error: Exception) -> Failure:
+    """What is said of an error: ours have a cause and a cure, others what they are."""
+    if isinstance(error, FeedbackLoopError):
+        return Failure(error.cause, error.cure)
+    return Failure(f"{type(error).__name__}: {error}")
 
 
 def _wanted(source: Source, published: Publication | None) -> Wanted:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
@@ -292,7 +293,13 @@ def test_a_server_begins_with_what_it_has_and_leaves_no_process_behind(served, t
         assert len(children) == 3
         assert end(process) == 0
         assert not [each for each in children if is_alive(each)]
-    with server(tmp_path / "feedback_loop.toml", log=log) as (port, process):
+    limit = {"FEEDBACK_LOOP_SERVING__MAX_IN_FLIGHT": "2"}
+    with server(tmp_path / "feedback_loop.toml", log=log, **limit) as (port, process):
+        rows = {"dataframe_records": [RECORD | {"customer": 1}] * 5000}
+        with ThreadPoolExecutor(12) as callers:
+            found = list(callers.map(lambda _: call(port, "POST", "/invocations", rows), range(24)))
+        assert {status for status, _, _ in found} == {200, 429}
+        assert {headers.get("retry-after") for status, _, headers in found if status == 429} == {"1"}
         children = [each for some in Served(served.loop, port, process, log).processes for each in some]
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

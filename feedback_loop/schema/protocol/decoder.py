@@ -158,7 +158,8 @@ def _media_type(content_type: str) -> str:
         raise _unsupported(f"Unrecognized content type parameters: {', '.join(unknown)}. {CHANGED}")
     if kind not in (JSON, CSV):
         said = "This predictor only supports the following content types:"
-        raise _unsupported(f"{said} Types: {TYPES}. Got '{content_type}'.")
+        types = TYPES if kind != PARQUET else [CSV, JSON]  # MLflow takes it, we do not
+        raise _unsupported(f"{said} Types: {types}. Got '{content_type}'.")
     return kind
 
 

@@ -1,7 +1,7 @@
 """The fast way for bodies that are as they should be: msgspec decodes into types made from the contract.
 
 It gives what the rules of `scoring` give, or nothing: whatever is unusual (a number as text, a missing column, NaN, a
-null where there should be none) is left to them. tests/property holds the two against each other.
+null where there should be none) is left to them. tests/property/test_requests.py holds the two against each other.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _UNSTORABLE = b"\\u0000"
 _MOST_LAYOUTS = 64
 
 
-class _Split(msgspec.Struct, gc=False):
+class _Split(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: Raw
     columns: list[str] | None = None
-    index: Any = None
+    index: list[Any] | None = None
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -130,11 +130,11 @@ class FastDecoder:
         return count, columns
 
     def _of_split(self, split: _Split) -> tuple[int, dict[str, list[Any]]]:
-        if split.index is not None or (split.columns is None and not self._is_tensor):
+        if split.columns is None and not self._is_tensor:
             raise _Unusual
         decoder, places = self._layout(self._features if split.columns is None else tuple(split.columns))
         rows = decoder.decode(split.data)
-        if not rows:
+        if not rows or (split.index is not None and len(split.index) != len(rows)):
             raise _Unusual
         given = [list(column) for column in zip(*rows, strict=True)]
         count = len(rows)

@@ -39,7 +39,7 @@ class Signature:
 class Frame:
     """Columns by name (numbers where a body gave no names) and how many rows they have."""
 
-    columns: dict[Any, Sequence[Any]]
+    columns: Mapping[Any, Sequence[Any]]
     count: int
 
 

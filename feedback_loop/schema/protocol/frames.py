@@ -44,9 +44,8 @@ def read_split(data: Any) -> Frame:
     try:
         frame = _split_frame(data["data"], data.get("columns"))
         if data.get("index") is not None and len(data["index"]) != frame.count:
-            width = len(frame.columns)
-            said = f"({frame.count}, {width}), indices imply ({len(data['index'])}, {width})"
-            raise ValueError(f"Shape of passed values is {said}")
+            said = f"Length of values ({frame.count}) does not match length of index ({len(data['index'])})"
+            raise ValueError(said)
     except REFUSALS as error:
         raise _no_frame("dataframe_split", error) from error
     return frame

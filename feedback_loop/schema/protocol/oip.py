@@ -1,0 +1,244 @@
+"""Open Inference Protocol v2 (KServe, Triton) over HTTP: metadata, requests into rows, answers into tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from feedback_loop.errors import Problem
+from feedback_loop.schema.contract import Contract
+from feedback_loop.schema.protocol.decoder import Decoder, Header
+from feedback_loop.schema.protocol.frame import Frame
+from feedback_loop.schema.protocol.params import check_params
+from feedback_loop.schema.protocol.table import ID
+from feedback_loop.schema.protocol.tensors import (
+    BYTES,
+    DATATYPES,
+    Tensor,
+    TensorSpec,
+    column_values,
+    read_tensor,
+    tensor_bytes,
+    tensor_error,
+)
+from feedback_loop.schema.protocol.wire import Rows, WireError, bad_request, encodable
+
+LENGTH_HEADER = "inference-header-content-length"
+"""How many bytes of a body are JSON; what follows are tensors."""
+
+EXTENSIONS = ("binary_tensor_data",)
+
+RESERVED = ("binary_data_output", "sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers")
+"""Parameters of a request that are the protocol's or Triton's, and no model's."""
+
+BinaryHeaders = list[tuple[str, str]]
+
+
+class _Output(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Request(msgspec.Struct):
+    inputs: list[TensorSpec]
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: list[_Output] | None = None
+
+
+@dataclass(frozen=True)
+class Infer:
+    """A request for inference: its rows, and how it wants its answer. `outputs` are names and whether in bytes."""
+
+    rows: Rows
+    id: str | None
+    outputs: tuple[tuple[str, bool], ...]
+
+
+def decode_infer(decoder: Decoder, body: bytes, header: Header) -> Infer:
+    """The request; raises WireError.
+
+    A tensor a column (of `[n]` or `[n, 1]`), by its name; or one tensor `[n, columns]` of any other name, whose
+    columns are the features in the signature's order. Key columns and `prediction_id` may be tensors, or headers.
+    """
+    request, raw = _parts(body, header(LENGTH_HEADER))
+    frame = _frame(decoder, [read_tensor(*each) for each in _with_bytes(request.inputs, raw)])
+    if frame.count == 0:
+        raise bad_request("the inputs have no rows")
+    count, columns, ids = decoder.finish(frame, None)
+    given = decoder.from_headers(count, columns, ids, header)
+    params = {name: value for name, value in request.parameters.items() if name not in RESERVED}
+    checked = check_params(params, decoder.params) if decoder.params else {}
+    return Infer(Rows(count, columns, given, checked), request.id, _outputs(decoder.contract, request))
+
+
+def encode_infer(
+    infer: Infer,
+    contract: Contract,
+    outputs: Mapping[str, Sequence[Any]],
+    ids: Sequence[str],
+    versions: Sequence[str],
+) -> tuple[bytes, BinaryHeaders]:
+    """The answer's body and headers: the outputs that were wanted, and always the ids and the version that answered.
+
+    `outputs` are the contract's, by name; `versions` are one, or one a row where a canary answered some.
+    """
+    columns = {column.name: DATATYPES[column.type] for column in contract.outputs} | {ID: BYTES}
+    values = {**outputs, ID: ids}
+    tensors, raws = [], []
+    for name, is_binary in infer.outputs:
+        tensor: dict[str, Any] = {"name": name, "datatype": columns[name], "shape": [len(ids)]}
+        if is_binary:
+            raws.append(tensor_bytes(values[name], columns[name]))
+            tensor["parameters"] = {"binary_data_size": len(raws[-1])}
+        else:
+            tensor["data"] = values[name]
+        tensors.append(tensor)
+    answer: dict[str, Any] = {"model_name": contract.model}
+    parameters = {"prediction_ids": ",".join(ids)}
+    if len(versions) == 1:
+        answer["model_version"] = versions[0]
+    else:
+        parameters["model_versions"] = ",".join(versions)
+    if infer.id is not None:
+        answer["id"] = infer.id
+    text = msgspec.json.encode({**answer, "parameters": parameters, "outputs": tensors})
+    if not raws:
+        return text, [("content-type", "application/json")]
+    headers = [("content-type", "application/octet-stream"), (LENGTH_HEADER, str(len(text)))]
+    return b"".join([text, *raws]), headers
+
+
+def model_metadata(contract: Contract, versions: Sequence[str]) -> dict[str, Any]:
+    """What a model takes and answers."""
+    outputs = [(column.name, DATATYPES[column.type]) for column in contract.outputs]
+    inputs = [(column.name, DATATYPES[column.type]) for column in contract.features]
+    return {
+        "name": contract.model,
+        "versions": list(versions),
+        "platform": "mlflow",
+        "inputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in inputs],
+        "outputs": [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in (*outputs, (ID, BYTES))],
+    }
+
+
+def server_metadata(version: str) -> dict[str, Any]:
+    """What this server is."""
+    return {"name": "feedback-loop", "version": version, "extensions": list(EXTENSIONS)}
+
+
+def encode_oip_error(message: str) -> bytes:
+    """An error's body, as the protocol has it."""
+    return msgspec.json.encode({"error": encodable(message)})
+
+
+def _parts(body: bytes, length: str | None) -> tuple[_Request, bytes]:
+    """The request's JSON, and the bytes behind it."""
+    if length is None:
+        size = len(body)
+    elif length.isascii() and length.isdigit() and len(length) < 20 and int(length) <= len(body):
+        size = int(length)
+    else:
+        raise bad_request(f"{LENGTH_HEADER} is {length!r}, and the body has {len(body)} bytes")
+    text = body[:size]
+    try:
+        return _decoder.decode(text), body[size:]
+    except msgspec.ValidationError as error:
+        raise bad_request(f"failed to parse the request: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _generously(text), body[size:]
+
+
+def _generously(text: bytes) -> _Request:
+    """Clients of Triton write NaN, which is no JSON."""
+    try:
+        return msgspec.convert(json.loads(text), _Request)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"failed to parse the request JSON: {encodable(str(error))}") from error
+
+
+def _with_bytes(specs: Sequence[TensorSpec], raw: bytes) -> list[tuple[TensorSpec, bytes | None]]:
+    """Each tensor with its bytes, if it has any; raises WireError where the sizes do not add up."""
+    found: list[tuple[TensorSpec, bytes | None]] = []
+    place = 0
+    for spec in specs:
+        size = spec.parameters.get("binary_data_size")
+        if size is None:
+            found.append((spec, None))
+            continue
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(raw) - place:
+            raise tensor_error(
+                spec.name, f"has a binary_data_size of {size!r}, where {len(raw) - place} bytes are left"
+            )
+        found.append((spec, raw[place : place + size]))
+        place += size
+    if place != len(raw):
+        raise bad_request(f"{len(raw) - place} bytes behind the JSON belong to no input")
+    return found
+
+
+def _frame(decoder: Decoder, tensors: Sequence[Tensor]) -> Frame:
+    contract = decoder.contract
+    columns = {column.name: column for column in (*contract.features, *contract.extra_key)}
+    lists: dict[str, list[Any]] = {}
+    for tensor in tensors:
+        if tensor.name in lists:
+            raise tensor_error(tensor.name, "is there twice")
+        if tensor.name in columns:
+            lists[tensor.name] = column_values(_flat(tensor), columns[tensor.name])
+        elif tensor.name == ID and tensor.datatype == BYTES:
+            lists[ID] = [value or None for value in _flat(tensor).values]
+        elif len(tensor.shape) == 2 and tensor.shape[1] == len(contract.features) and not set(lists) & set(columns):
+            lists |= _by_place(tensor, contract)
+        else:
+            raise bad_request(f"unexpected inference input {tensor.name!r} for model {contract.model!r}")
+    missing = [column.name for column in contract.features if column.required and column.name not in lists]
+    if missing:
+        said = f"expected the inputs {missing} for model {contract.model!r}, which are not there"
+        raise bad_request(said, *(Problem(-1, name, "is missing") for name in missing))
+    lengths = {name: len(values) for name, values in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise bad_request(f"the inputs have rows of different number: {lengths}")
+    return Frame(lists, next(iter(lengths.values()), 0))
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    if len(tensor.shape) == 1 or (len(tensor.shape) == 2 and tensor.shape[1] == 1):
+        return tensor
+    raise tensor_error(tensor.name, f"has the shape {list(tensor.shape)}, where [rows] or [rows, 1] is expected")
+
+
+def _by_place(tensor: Tensor, contract: Contract) -> dict[str, list[Any]]:
+    """The columns of one tensor for all features."""
+    width = len(contract.features)
+    found = {}
+    for place, column in enumerate(contract.features):
+        values = tensor.values[place::width]
+        found[column.name] = column_values(Tensor(tensor.name, tensor.datatype, (len(values),), values), column)
+    return found
+
+
+def _outputs(contract: Contract, request: _Request) -> tuple[tuple[str, bool], ...]:
+    known = (*(column.name for column in contract.outputs), ID)
+    is_binary = request.parameters.get("binary_data_output") is True
+    if request.outputs is None:
+        return tuple((name, is_binary) for name in known)
+    wanted = []
+    for output in request.outputs:
+        if output.name not in known:
+            raise _unexpected(output.name, contract)
+        if output.parameters.get("classification"):
+            raise bad_request(f"output {output.name!r} is asked for as a classification, which is not offered")
+        wanted.append((output.name, output.parameters.get("binary_data", is_binary) is True))
+    return tuple(wanted)
+
+
+def _unexpected(name: str, contract: Contract) -> WireError:
+    return bad_request(f"unexpected inference output {name!r} for model {contract.model!r}")
+
+
+_decoder = msgspec.json.Decoder(_Request)

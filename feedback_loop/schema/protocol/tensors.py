@@ -1,0 +1,176 @@
+"""Tensors of the Open Inference Protocol: in JSON, or in bytes behind it (its binary tensor data extension)."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from feedback_loop.errors import Problem
+from feedback_loop.schema.contract import Column, ColumnType
+from feedback_loop.schema.protocol.values import INTEGERS, REFUSALS, as_pandas
+from feedback_loop.schema.protocol.wire import WireError, bad_request
+
+BYTES = "BYTES"
+
+NUMBERS = {
+    "BOOL": np.dtype(bool),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+"""The protocol's datatypes of one size, as they lie in bytes."""
+
+DATATYPES = {
+    ColumnType.BOOLEAN: "BOOL",
+    ColumnType.INTEGER: "INT32",
+    ColumnType.LONG: "INT64",
+    ColumnType.FLOAT: "FP32",
+    ColumnType.DOUBLE: "FP64",
+    ColumnType.STRING: BYTES,
+    ColumnType.DATETIME: BYTES,
+}
+"""The protocol's datatype for a column."""
+
+_LENGTH = struct.Struct("<I")
+
+
+class TensorSpec(msgspec.Struct):
+    """A tensor as a request has it: `parameters.binary_data_size` bytes behind the JSON, or `data`."""
+
+    name: str
+    shape: list[Annotated[int, Meta(ge=0)]]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: Any = None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor's values, flat, in Python's types."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    values: list[Any]
+
+
+def read_tensor(spec: TensorSpec, raw: bytes | None) -> Tensor:
+    """The tensor from its bytes, or from its JSON where there are none; raises WireError."""
+    if spec.datatype != BYTES and spec.datatype not in NUMBERS:
+        raise tensor_error(spec.name, f"has the unknown datatype {spec.datatype!r}")
+    count = math.prod(spec.shape)
+    if raw is None:
+        values = _from_json(spec)
+    elif spec.datatype == BYTES:
+        values = _texts(spec.name, raw)
+    else:
+        dtype = NUMBERS[spec.datatype]
+        if len(raw) != count * dtype.itemsize:
+            raise tensor_error(spec.name, f"has {len(raw)} bytes, where its shape {spec.shape} needs another number")
+        values = np.frombuffer(raw, dtype).tolist()
+    if len(values) != count:
+        raise tensor_error(spec.name, f"has {len(values)} values, which are not of the shape {spec.shape}")
+    return Tensor(spec.name, spec.datatype, tuple(spec.shape), values)
+
+
+def column_values(tensor: Tensor, column: Column) -> list[Any]:
+    """A tensor's values as a column's: numbers that lose nothing but a float's digits; raises WireError."""
+    if not _fits(tensor.datatype, column.type):
+        said = f"has the datatype {tensor.datatype}, where {DATATYPES[column.type]} is expected"
+        raise tensor_error(tensor.name, said)
+    if tensor.datatype == BYTES and column.type is ColumnType.STRING:
+        return tensor.values
+    try:
+        return as_pandas(tensor.values, column.type, required=False)
+    except REFUSALS as error:
+        raise tensor_error(tensor.name, f"does not fit the type {column.type}: {error}") from error
+
+
+def tensor_bytes(values: Sequence[Any], datatype: str) -> bytes:
+    """The values as they lie in bytes; a missing text is an empty one."""
+    if datatype != BYTES:
+        missing = float("nan") if datatype.startswith("FP") else 0
+        return np.array([missing if value is None else value for value in values], NUMBERS[datatype]).tobytes()
+    texts = [b"" if value is None else str(value).encode() for value in values]
+    return b"".join(part for text in texts for part in (_LENGTH.pack(len(text)), text))
+
+
+def tensor_error(name: str, cause: str) -> WireError:
+    """What is wrong with a tensor."""
+    return bad_request(f"input {name!r} {cause}", Problem(-1, name, cause))
+
+
+def _fits(datatype: str, kind: ColumnType) -> bool:
+    if kind in INTEGERS:
+        return "INT" in datatype
+    if kind.is_numeric:
+        return datatype not in (BYTES, "BOOL")
+    return datatype == DATATYPES[kind]
+
+
+def _from_json(spec: TensorSpec) -> list[Any]:
+    if not isinstance(spec.data, list):
+        raise tensor_error(spec.name, "has neither data nor a binary_data_size")
+    try:
+        values: list[Any] = msgspec.convert(_flat(spec.data, len(spec.shape)), _JSON[spec.datatype])
+    except msgspec.ValidationError as error:
+        raise tensor_error(spec.name, f"is not {spec.datatype}: {error}") from error
+    return values
+
+
+def _flat(values: list[Any], depth: int) -> list[Any]:
+    """Values in lists of lists, at most `depth` of them deep, as one list."""
+    for _ in range(depth - 1):
+        if not any(isinstance(value, list) for value in values):
+            break
+        values = [each for value in values for each in (value if isinstance(value, list) else [value])]
+    return values
+
+
+def _texts(name: str, raw: bytes) -> list[str]:
+    found, place = [], 0
+    while place < len(raw):
+        if place + _LENGTH.size > len(raw):
+            raise tensor_error(name, "ends within a text's length")
+        (length,) = _LENGTH.unpack_from(raw, place)
+        place += _LENGTH.size + length
+        if place > len(raw):
+            raise tensor_error(name, "ends within a text")
+        try:
+            found.append(raw[place - length : place].decode())
+        except UnicodeDecodeError as error:
+            raise tensor_error(name, f"holds text that is not UTF-8: {error.reason}") from error
+    return found
+
+
+def _json_type(datatype: str) -> Any:
+    if datatype == BYTES:
+        return list[str | None]
+    if datatype == "BOOL":
+        return list[bool]
+    if datatype.startswith("FP"):
+        return list[float | None]
+    if datatype == "UINT64":  # beyond what msgspec can be told
+        return list[Annotated[int, Meta(ge=0)]]
+    bits = NUMBERS[datatype].itemsize * 8
+    least, most = (0, 2**bits) if datatype.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    return list[Annotated[int, Meta(ge=least, lt=most)]] if bits < 64 else list[_Int64]
+
+
+_Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_JSON = {datatype: _json_type(datatype) for datatype in (*NUMBERS, BYTES)}

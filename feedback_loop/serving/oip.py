@@ -1,0 +1,89 @@
+"""Open Inference Protocol v2 over HTTP (`/v2/…`): health, metadata, inference."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version as package_version
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from feedback_loop.errors import NotFound
+from feedback_loop.schema.protocol import oip
+from feedback_loop.serving.batcher import Answered
+from feedback_loop.serving.endpoints import Endpoints
+from feedback_loop.serving.health import readiness
+from feedback_loop.serving.predictions import Predictions
+from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem
+from feedback_loop.serving.traffic import Traffic
+
+_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer))?")
+
+Answer = tuple[int, bytes, Headers]
+
+
+class OpenInference:
+    """Answers the protocol's requests. Its methods run on the event loop."""
+
+    def __init__(
+        self, endpoints: Endpoints, predictions: Predictions, spool_trouble: Callable[[], str | None]
+    ) -> None:
+        self._endpoints = endpoints
+        self._predictions = predictions
+        self._spool_trouble = spool_trouble
+
+    async def infer(self, model: str | None, scope: Any, body: bytes) -> Answer:
+        """`POST /v2/models/{model}[/versions/{version}]/infer`."""
+        del model
+        began = time.perf_counter()
+        traffic, version, _ = self._served(scope.path)
+        header = scope.headers.get
+        if header("content-encoding") not in (None, "", "identity"):
+            raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", "Compressed bodies are not taken.")
+        if version is not None:  # who names a version is answered by it
+            traffic = replace(traffic, canary=None)
+        asked = oip.decode_infer(traffic.decoder, body, header)
+        answered = await self._predictions.predict(traffic, asked.rows, header("x-request-id"), began)
+        named = {
+            column.name: answered.outputs.column(column.stored).to_pylist() for column in traffic.contract.outputs
+        }
+        versions = [answered.version] if isinstance(answered, Answered) else answered.versions
+        answer, headers = oip.encode_infer(asked, traffic.contract, named, answered.ids, versions)
+        return 200, answer, headers
+
+    async def tell(self, model: str | None, scope: Any, body: bytes) -> Answer:
+        """Every other path of the protocol."""
+        del model, body
+        path = scope.path.rstrip("/")
+        if path == INFERENCE:
+            return 200, msgspec.json.encode(oip.server_metadata(package_version("feedback-loop"))), JSON
+        if path == f"{INFERENCE}/health/live":
+            return 200, b'{"live":true}', JSON
+        if path == f"{INFERENCE}/health/ready":
+            found = readiness(self._endpoints.versions(), await asyncio.to_thread(self._spool_trouble))
+            is_ready = found.status == 200
+            return found.status, msgspec.json.encode({"ready": is_ready}), JSON
+        traffic, _, what = self._served(path)
+        contract = traffic.contract
+        if what == "ready":
+            return 200, msgspec.json.encode({"name": contract.model, "ready": True}), JSON
+        targets = [traffic.champion, *([traffic.canary] if traffic.canary else [])]
+        versions = [target.scorer.version.version for target in targets]
+        return 200, msgspec.json.encode(oip.model_metadata(contract, versions)), JSON
+
+    def _served(self, path: str) -> tuple[Traffic, str | None, str | None]:
+        """The model that a path names, the version (None: whichever answers now) and what is asked of it."""
+        found = _MODEL.fullmatch(path)
+        if found is None:
+            raise Problem(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
+        traffic = self._endpoints.traffic(unquote(found[1]))
+        answers = traffic.champion.scorer.version.version
+        if found[2] is not None and unquote(found[2]) != answers:
+            cure = f"It is answered by version {answers}."
+            raise NotFound("served version", f"{traffic.contract.model}/{unquote(found[2])}", cure=cure)
+        return traffic, found[2], found[3]
