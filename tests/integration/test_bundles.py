@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from structlog.testing import capture_logs
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.errors import BadInput, Refused
@@ -157,3 +158,27 @@ def test_the_input_example_proves_a_version_that_has_no_reference(registry, tmp_
     bundle = write_bundle(loaded, ModelSettings(task="regression", label="y"), folder)
     assert bundle.engine is EngineKind.ONNX
     assert bundle.proof.rows["reference"] == 3
+
+
+def test_what_is_no_scikit_learn_model_is_served_by_mlflow_and_the_log_says_why(registry, tmp_path, folder):
+    import mlflow
+    from mlflow.models import infer_signature
+
+    class Doubler(mlflow.pyfunc.PythonModel):
+        def predict(self, model_input):
+            return (model_input["x"] * 2).to_numpy()
+
+    frame = pd.DataFrame({"x": [1.0, 2.0]})
+    mlflow.pyfunc.save_model(
+        str(tmp_path / "m"),
+        python_model=Doubler(),
+        signature=infer_signature(frame, np.array([2.0])),
+        pip_requirements=[],
+    )
+    settings = ModelSettings(task="regression", label="y")
+    with capture_logs() as logs:
+        bundle = write_bundle(registry.load(registry.adopt("m", str(tmp_path / "m"))), settings, folder)
+    assert bundle.engine is EngineKind.PYFUNC
+    assert [(each["event"], each["reason"]) for each in logs] == [("engine_fallback", "it is no scikit-learn model")]
+    opened = open_bundle(folder, settings)
+    assert opened.score(opened.rows_of({"x": [1.5, 4.0]})).answers == [3.0, 8.0]
