@@ -169,11 +169,10 @@ def test_what_is_no_scikit_learn_model_is_served_by_mlflow_and_the_log_says_why(
             return (model_input["x"] * 2).to_numpy()
 
     frame = pd.DataFrame({"x": [1.0, 2.0]})
+    signature = infer_signature(frame, np.array([2.0]))
+    place = str(tmp_path / "m")
     mlflow.pyfunc.save_model(
-        str(tmp_path / "m"),
-        python_model=Doubler(),
-        signature=infer_signature(frame, np.array([2.0])),
-        pip_requirements=[],
+        place, python_model=Doubler(), signature=signature, input_example=frame, pip_requirements=[]
     )
     settings = ModelSettings(task="regression", label="y")
     with capture_logs() as logs:
