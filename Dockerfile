@@ -14,12 +14,12 @@ RUN apt-get update \
 WORKDIR /app
 # Dependencies first: they change less often than the package.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --frozen --no-dev --extra postgres --no-install-project
+RUN uv sync --frozen --no-dev --extra postgres --extra onnx --no-install-project
 COPY feedback_loop feedback_loop
 COPY migrations migrations
-RUN uv sync --frozen --no-dev --extra postgres --no-editable \
+RUN uv sync --frozen --no-dev --extra postgres --extra onnx --no-editable \
     && useradd --create-home loop \
-    && mkdir -p /work/reports /work/spool /mlartifacts \
+    && mkdir -p /work/reports /work/spool /work/models /mlartifacts \
     && chown -R loop /work /mlartifacts
 
 USER loop
