@@ -112,11 +112,14 @@ class Endpoints:
         def work() -> None:
             due = time.monotonic() + interval.total_seconds()
             while not self._done.wait(LOOK_SECONDS):
-                if self.refresh():
-                    swapped()
-                if time.monotonic() >= due:
-                    also()
-                    due = time.monotonic() + interval.total_seconds()
+                try:
+                    if self.refresh():
+                        swapped()
+                    if time.monotonic() >= due:
+                        due = time.monotonic() + interval.total_seconds()
+                        also()
+                except Exception:  # noqa: BLE001 (who stopped looking would answer with the old version for ever)
+                    _log.exception("watch failed")
 
         threading.Thread(target=work, name="watch versions", daemon=True).start()
 

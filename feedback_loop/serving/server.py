@@ -158,16 +158,18 @@ def _serve(load: Callable[[], Any], settings: ServingSettings, certificate: Cert
         workers_kill_timeout=30,
         respawn_failed_workers=True,
     )
+    os.register_at_fork(after_in_child=_end_on_signals)
     server.serve(target_loader=partial(_loaded, load, os.getpid()), wrap_loader=False)
+
+
+def _end_on_signals() -> None:
+    """What a worker does until Granian sets its handlers: those of the main process would do nothing in it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _loaded(load: Callable[[], Any], parent: int) -> Any:
     """The application, in a worker that ends when its server was killed: nobody else would end it."""
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-    ):  # until Granian takes them; the server's own handlers do nothing here
-        signal.signal(number, signal.SIG_DFL)
     end_with(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
     return load()
 
