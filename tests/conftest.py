@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import chdir
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,7 +98,8 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables (which take it seconds to make), to be copied."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     made = Connection(f"sqlite:///{path}", "", path.parent, "feedback-loop")
-    made.client.search_registered_models()
+    with chdir(path.parent):  # where MLflow puts what nobody gave a place to
+        made.client.search_registered_models()
     return path
 
 
