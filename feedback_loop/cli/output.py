@@ -89,7 +89,8 @@ def configure_logging(stream: TextIO | None = None) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        # Each line in one write, its end included: several workers write to the same place.
+        logger_factory=structlog.WriteLoggerFactory(stream),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -110,6 +112,20 @@ class Store:
         return Unavailable("database", f"The database {self.name} refused: {said}.", cure=cure)
 
 
+def _begin_wal(cursor: sqlite3.Cursor) -> None:
+    """Of processes that do this to a new file at once, SQLite turns all but one away without the wait it was told."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+        else:
+            return
+
+
 _DATA = ("22", "23", "54")
 """Classes of SQLSTATE: values that no column takes, constraints, more than fits (a key too long for its index)."""
 
@@ -142,7 +158,7 @@ def _make_engine(store: Store) -> Engine:
         # The driver's own BEGINs are switched off: they come too late for a write lock.
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _begin_wal(cursor)
         # FULL: in WAL mode a lesser setting may lose acknowledged commits with the machine's power.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")

@@ -129,3 +129,27 @@ def test_a_database_of_stage_2_is_upgraded_and_its_keys_go_on_working(tmp_path):
     assert traffic.load_traffic(store, "churn") == traffic.Traffic()
     traffic.save_traffic(store, "churn", traffic.Traffic(("challenger",)), start)
     store.close()
+
+
+def test_nobody_is_turned_away_from_a_new_file_that_all_open_at_once(tmp_path):
+    failures = []
+
+    def write(url, together):
+        own = Store(url)
+        together.wait()
+        try:
+            with own.write() as connection:
+                connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS t (x)")
+        except Unavailable as error:
+            failures.append(error)
+        own.close()
+
+    for number in range(60):
+        together = threading.Barrier(6)
+        arguments = (f"sqlite:///{tmp_path}/{number}.db", together)
+        threads = [threading.Thread(target=write, args=arguments) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failures == []
