@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import queue
+import sys
 import threading
 import time
 from collections import deque
@@ -29,6 +30,10 @@ MOST_ROWS = 4096
 
 BETWEEN_COLLECTIONS = 50_000
 """Objects that are made before Python looks for cycles among them: requests leave none, and looking stops all."""
+
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread that computes may keep the others waiting. Python's 5 ms are most of what a slow answer takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +130,7 @@ class Batcher:
 
         gc.freeze()  # models and modules stay: they are not looked through again and again
         gc.set_threshold(BETWEEN_COLLECTIONS, 20, 100)
+        sys.setswitchinterval(SWITCH_SECONDS)
         # Set in this thread: OpenMP's limit is one of the thread that asks. Without, each call wakes all cores.
         with threadpool_limits(self._threads):
             while batch := self._gather():
