@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import pickle
+import secrets
 from contextlib import closing
 from datetime import UTC, datetime
 
@@ -37,7 +38,9 @@ ROUTES = [
 def guarded(churn_home, tmp_path_factory):
     """A loop, and a server of it that asks for keys."""
     loop = open_loop(churn_home / "feedback_loop.toml", ManualClock(datetime.now(UTC)))
-    made = {scope.value: keys.create_key(loop.store, f"only {scope}", loop.clock(), [scope]) for scope in Scope}
+    again = secrets.token_hex(4)  # whoever runs tests in any order may make this fixture twice in one home
+    names = {scope: f"only {scope} {again}" for scope in Scope}
+    made = {scope.value: keys.create_key(loop.store, name, loop.clock(), [scope]) for scope, name in names.items()}
     settings = {"FEEDBACK_LOOP_SERVING__REQUIRE_KEY": "always", "FEEDBACK_LOOP_SERVING__POLL_ALIAS": "1s"}
     log = tmp_path_factory.mktemp("guards") / "server.log"
     with server(churn_home / "feedback_loop.toml", log=log, **settings) as (port, process):
