@@ -23,7 +23,7 @@ import pyarrow as pa
 from benchmarks.lines import Line, median, run
 from benchmarks.stores import temporary_store
 from feedback_loop.capture import Forwarder, Spool
-from feedback_loop.capture.files import pack
+from feedback_loop.capture.groups import pack
 from feedback_loop.clock import system_clock
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id

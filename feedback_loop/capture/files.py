@@ -9,10 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from feedback_loop.capture.groups import Group, checksum, repack, unpack
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput
 from feedback_loop.schema import Contract
@@ -33,8 +32,14 @@ WAL = "-wal"
 BUSY_SECONDS = 30
 """How long one process waits for another that writes to the same spool."""
 
-WAL_BYTES = 4 * 1024 * 1024
-"""What is kept of the write-ahead log's file once its content is in the database."""
+WAL_PAGES = 8192
+"""An owner brings its write-ahead log to the database itself only when it is so long, for callers wait meanwhile."""
+
+WAL_BYTES = 40 * 1024 * 1024
+"""What is kept of the log's file once its content is in the database: to write over it is faster than to grow it."""
+
+SETTLED_AT_ONCE = 64
+"""So many groups are taken out in one transaction: an owner that comes meanwhile waits for it."""
 
 SCHEMA = """
 BEGIN;
@@ -75,42 +80,13 @@ _ACCOUNTS = "SELECT model, stored, answered, spooled, refused, dropped, unsample
 WAITING = "SELECT model, sum(rows), min(moment) FROM groups GROUP BY model"
 REJECTED = "SELECT model, sum(rows) FROM rejected GROUP BY model"
 
-_CODEC = "lz4"  # a third of a single row's bytes are left, for some microseconds
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # ERROR: a table is missing
 _PRIMARY = 0xFF  # of SQLite's error codes: the rest says more exactly what it was
 
 
-@dataclass(frozen=True)
-class Group:
-    """Rows that were made durable together, still as bytes. `seq` is 0 for one that is not in a file yet."""
-
-    seq: int
-    model: str
-    contract: int
-    rows: int
-    moment: int  # microseconds since 1970
-    crc: int
-    size: int  # bytes of the body when it is unpacked
-    body: Any
-
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """What `INSERT_GROUP` wants."""
-        return self.model, self.contract, self.rows, self.moment, self.crc, self.size, self.body
-
-
-def pack(model: str, contract: int, rows: pa.Table, moment: int) -> Group:
-    """Rows (at least one) as a group of that contract."""
-    batches = rows.to_batches()
-    plain = (batches[0] if len(batches) == 1 else rows.combine_chunks().to_batches()[0]).serialize()
-    body = pa.compress(plain, codec=_CODEC)
-    crc = _checksum(model, contract, rows.num_rows, body)
-    return Group(0, model, contract, rows.num_rows, moment, crc, plain.size, body)
-
-
 def contract_row(number: int, body: bytes, schema: bytes) -> tuple[int, bytes, bytes, int]:
     """What `INSERT_CONTRACT` wants."""
-    return number, body, schema, _checksum(number, body, schema)
+    return number, body, schema, checksum(number, body, schema)
 
 
 def microseconds(moment: datetime) -> int:
@@ -232,7 +208,7 @@ class SpoolFile:
         """Reads what `unpack` needs for groups of these contracts; one that is not as it was written stays out."""
         for number in set(numbers) - set(self._contracts):
             row = self._connection.execute(_CONTRACT, (number,)).fetchone()
-            if row is not None and _checksum(*row[:3]) == row[3]:
+            if row is not None and checksum(*row[:3]) == row[3]:
                 contract = msgspec.json.decode(row[1], type=Contract)
                 self._contracts[number] = contract, pa.ipc.read_schema(pa.py_buffer(row[2]))
 
@@ -242,14 +218,19 @@ class SpoolFile:
         if number not in self._contracts:
             raise BadInput.of("contract", f"{number} is not in the spool")
         contract, schema = self._contracts[number]
-        batches = [_unpacked(group, schema) for group in groups]
-        return contract, pa.Table.from_batches(batches, schema)
+        return contract, unpack(contract, schema, groups)
 
     def settle(self, groups: Sequence[Group], rejected: Sequence[tuple[Group, str]] = ()) -> int:
         """Takes groups out: their rows are stored, but for the rejected, which are put aside with their cause.
 
         Returns how many rows were stored by that: of groups that another has taken out before, none.
         """
+        return sum(
+            self._settle(groups[start : start + SETTLED_AT_ONCE], rejected)
+            for start in range(0, len(groups), SETTLED_AT_ONCE)
+        )
+
+    def _settle(self, groups: Sequence[Group], rejected: Sequence[tuple[Group, str]]) -> int:
         numbers = msgspec.json.encode([group.seq for group in groups]).decode()
         with self._guard, transaction(self._connection):
             stored = dict(self._connection.execute(_COUNT_THOSE, (numbers,)).fetchall())
@@ -339,11 +320,6 @@ class SpoolFile:
             raise sqlite3.DatabaseError(f"quick_check says: {found}")
 
 
-def repack(group: Group, rows: pa.Table) -> Group:
-    """Some of a group's rows as a group of the same kind."""
-    return replace(pack(group.model, group.contract, rows, group.moment), seq=group.seq)
-
-
 def blank_account(path: Path, model: str, rows: int, now: datetime) -> Account:
     """The account of a damaged spool of which nothing is known but how many rows could be read."""
     return Account(
@@ -369,30 +345,6 @@ def _host(path: Path) -> str:
     return path.name.rsplit("-", 2)[0]
 
 
-def is_intact(group: Group) -> bool:
-    """Whether a group is what was written: in a torn file anything can stand, in any type."""
-    return _checksum(group.model, group.contract, group.rows, group.body) == group.crc
-
-
-def _checksum(*parts: Any) -> int:
-    """Of parts that are bytes, numbers or text, and of where each begins."""
-    crc = 0
-    for part in parts:
-        plain = part if isinstance(part, bytes | pa.Buffer) else repr(part).encode()
-        crc = zlib.crc32(plain, zlib.crc32(b"%d" % len(plain), crc))
-    return crc
-
-
 def _is_account(row: Sequence[Any]) -> bool:
     """Whether each value is of its column's type; in a torn file it may not be."""
     return isinstance(row[0], str) and all(isinstance(each, int) for each in row[1:])
-
-
-def _unpacked(group: Group, schema: pa.Schema) -> pa.RecordBatch:
-    if not is_intact(group):
-        raise BadInput.of(f"group {group.seq}", "its checksum is wrong: its bytes are not those that were written")
-    plain = pa.decompress(group.body, decompressed_size=group.size, codec=_CODEC)
-    batch = pa.ipc.read_record_batch(plain, schema)
-    if batch.num_rows != group.rows:
-        raise BadInput.of(f"group {group.seq}", f"has {batch.num_rows} rows, where {group.rows} are said")
-    return batch

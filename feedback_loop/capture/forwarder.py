@@ -16,7 +16,8 @@ import pyarrow as pa
 import structlog
 
 from feedback_loop.capture import files, remains
-from feedback_loop.capture.files import Group, SpoolFile
+from feedback_loop.capture.files import SpoolFile
+from feedback_loop.capture.groups import Group, repack
 from feedback_loop.capture.sink import Sink
 from feedback_loop.capture.spool import Spool
 from feedback_loop.clock import Clock
@@ -75,7 +76,11 @@ class Forwarder:
         self._thread = threading.Thread(target=self._work, name="forwarder", daemon=True)
 
     def start(self) -> None:
-        """Drains every `capture.forward_every` in the background, less often while the store is away."""
+        """Drains every `capture.forward_every` in the background, less often while the store is away.
+
+        One without a spool of its own works for those who have no forwarder; one that has leaves theirs to them, as
+        long as they come to it.
+        """
         self._thread.start()
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
@@ -229,7 +234,7 @@ class Forwarder:
             yield group, str(cause)
             return
         for bad, why in self._sift_rows(contract, rows, cause):
-            yield files.repack(group, bad), why
+            yield repack(group, bad), why
 
     def _sift_rows(self, contract: Contract, rows: pa.Table, cause: Exception) -> Iterator[tuple[pa.Table, str]]:
         if rows.num_rows == 1 or isinstance(cause, ContractError):  # the latter is true of every row
@@ -302,8 +307,9 @@ class Forwarder:
 
     def _work(self) -> None:
         failures = 0
+        spares = self._settings.max_backoff if self.own is not None else None
         while not self._stopping.wait(self._pause(failures)):
-            failures = 0 if self._try(spares=self._settings.max_backoff) else failures + 1
+            failures = 0 if self._try(spares=spares) else failures + 1
         self._try(until=time.monotonic() + STOP_SECONDS)
 
     def _pause(self, failures: int) -> float:

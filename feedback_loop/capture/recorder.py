@@ -6,12 +6,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
 
-from feedback_loop.capture.files import microseconds
-from feedback_loop.capture.sink import Sink
+from feedback_loop.capture.sink import Sink, ValuesSink
+from feedback_loop.capture.values import Values
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scored, Scorer
 from feedback_loop.schema import (
@@ -25,7 +25,7 @@ from feedback_loop.schema import (
     in_sample,
     prediction_ids,
 )
-from feedback_loop.store.arrow import UTC_MOMENT
+from feedback_loop.schema.protocol import Rows, rows_table
 from feedback_loop.store.predictions import SYSTEM_TYPES, prediction_schema
 
 REMEMBERED = 64
@@ -45,6 +45,7 @@ class Recorder:
 
     def __init__(self, log: Sink, bits: RandomBits = secrets.randbits) -> None:
         self._log = log
+        self._values = log if isinstance(log, ValuesSink) else None
         self._bits = bits
 
     def identify(self, rows: pa.Table, moment: datetime) -> list[PredictionId]:
@@ -67,7 +68,7 @@ class Recorder:
     def record(
         self,
         scorer: Scorer,
-        rows: pa.Table,
+        rows: pa.Table | Rows,
         scored: Scored,
         ids: Sequence[PredictionId],
         moment: datetime,
@@ -78,22 +79,45 @@ class Recorder:
         latency_us: Sequence[int] | None = None,
     ) -> Recorded:
         """Stores scored rows in the form that the log has; on return they are durable."""
-        contract, count = scorer.contract, rows.num_rows
-        values = {
-            "prediction_id": pa.array(ids, pa.string()),
-            "predicted_at": pa.repeat(pa.scalar(microseconds(moment), UTC_MOMENT), count),
-            "sample_weight": _repeated("sample_weight", 1.0, count),
-            "model_version": _repeated("model_version", scorer.version.version, count),
-            "role": _repeated("role", str(role), count),
-            "source": _repeated("source", str(source), count),
-            "request_id": _given("request_id", request_ids, count),
-            "latency_us": _given("latency_us", latency_us, count),
+        same = {
+            "predicted_at": moment,
+            "sample_weight": 1.0,
+            "model_version": scorer.version.version,
+            "role": str(role),
+            "source": str(source),
         }
-        values |= {column.stored: rows.column(column.name) for column in (*contract.extra_key, *contract.features)}
-        values |= {column.stored: scored.outputs.column(column.stored) for column in contract.outputs}
+        each = {"prediction_id": ids, "request_id": request_ids, "latency_us": latency_us}
+        same |= dict.fromkeys(name for name, values in each.items() if values is None)
+        of_rows = {name: values for name, values in each.items() if values is not None}
+        if isinstance(rows, Rows):
+            if self._values is not None and scorer.sample >= 1.0 and not scorer.redaction.changes:
+                return self._record_values(self._values, scorer, rows, scored, same, of_rows)
+            rows = rows_table(scorer.contract, rows)
+        contract, count = scorer.contract, rows.num_rows
+        arrays = {name: pa.repeat(pa.scalar(value, SYSTEM_TYPES[name]), count) for name, value in same.items()}
+        arrays |= {name: pa.array(values, SYSTEM_TYPES[name]) for name, values in of_rows.items()}
+        arrays |= {column.stored: rows.column(column.name) for column in (*contract.extra_key, *contract.features)}
+        arrays |= {column.stored: scored.outputs.column(column.stored) for column in contract.outputs}
         schema = _schema(contract)
-        table = pa.Table.from_arrays([values[name] for name in schema.names], schema=schema)
+        table = pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
         return keep(self._log, scorer.redaction, scorer.sample, table, moment)
+
+    @staticmethod
+    def _record_values(
+        sink: ValuesSink,
+        scorer: Scorer,
+        rows: Rows,
+        scored: Scored,
+        same: dict[str, Any],
+        of_rows: dict[str, Any],
+    ) -> Recorded:
+        """The short way for a few rows that are logged as they are."""
+        contract = scorer.contract
+        columns = of_rows | scored.values()
+        columns |= {column.stored: rows.columns[column.name] for column in (*contract.extra_key, *contract.features)}
+        schema = _schema(contract)
+        values = Values(rows.count, same, [columns[name] for name in schema.names if name not in same])
+        return Recorded(sink.append_values(scorer.logged, schema, values, same["predicted_at"]), 0)
 
 
 def checked_ids(given: Sequence[str | None], moment: datetime) -> list[PredictionId | None]:
@@ -120,25 +144,7 @@ def keep(sink: Sink, redaction: Redaction, sample: float, rows: pa.Table, now: d
     return Recorded(new, unsampled)
 
 
-def _repeated(name: str, value: object, count: int) -> pa.Array:
-    return pa.repeat(_scalar(name, value), count)
-
-
-def _given(name: str, values: Sequence[object] | None, count: int) -> pa.Array:
-    """Values where there are any: a column of nothing costs nothing."""
-    kind = SYSTEM_TYPES[name]
-    if values is None:
-        return pa.nulls(count, kind)
-    return pa.array(values, kind)
-
-
 # What is the same for every batch of a version is worked out once: for one row it would cost more than the row.
-
-
-@lru_cache(maxsize=256)
-def _scalar(name: str, value: object) -> pa.Scalar:
-    return pa.scalar(value, SYSTEM_TYPES[name])
-
 
 _schemas: dict[int, tuple[Contract, pa.Schema]] = {}
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import structlog
 
 from feedback_loop.capture import files
-from feedback_loop.capture.files import Group, SpoolFile, read_mark
+from feedback_loop.capture.files import SpoolFile, read_mark
+from feedback_loop.capture.groups import Group, is_intact
 from feedback_loop.clock import Clock
 from feedback_loop.store.spools import Account, SpoolState
 
@@ -109,7 +110,7 @@ def readable(file: SpoolFile) -> Iterator[Group]:
     for newest_first in (False, True):
         try:
             for group in file.read(_EVERY, _EVERY, newest_first=newest_first):
-                if files.is_intact(group):
+                if is_intact(group):
                     yield group
                 else:
                     _log.error("group lost", spool=file.name, group=group.seq, cause="its checksum is wrong")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from feedback_loop.capture.values import Values
 from feedback_loop.schema import Contract
 
 
@@ -19,6 +20,15 @@ class Sink(Protocol):
         Returns how many it did not have yet. Raises Unavailable (and other children of FeedbackLoopError) where it
         could not keep them: then none of them counts as taken.
         """
+        ...
+
+
+@runtime_checkable
+class ValuesSink(Protocol):
+    """A sink that also takes rows as plain values."""
+
+    def append_values(self, contract: Contract, schema: pa.Schema, rows: Values, now: datetime) -> int:
+        """As `Sink.append`; the schema is `prediction_schema(contract)`."""
         ...
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,8 @@ import pyarrow as pa
 import structlog
 
 from feedback_loop.capture import files
-from feedback_loop.capture.files import Group
+from feedback_loop.capture.groups import Group, pack, pack_values
+from feedback_loop.capture.values import Values
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.schema import Contract
@@ -34,6 +36,10 @@ MOST_CONTRACTS = 100
 """So many contracts are remembered as they were given; a process has one per version that it serves."""
 
 _log = structlog.get_logger(__name__)
+
+
+_Pack = Callable[..., Group]
+"""Makes a group of rows: of a model's name, a contract's number and a moment."""
 
 
 @dataclass
@@ -130,15 +136,26 @@ class Spool:
         Raises Unavailable where the spool is full or can't be written and `log.on_full` is `refuse`; else such rows
         are counted as dropped.
         """
+        return self._take(contract, rows.schema, int(rows.num_rows), partial(pack, rows=rows), now, waits)
+
+    def append_values(
+        self, contract: Contract, schema: pa.Schema, rows: Values, now: datetime, *, waits: bool = True
+    ) -> int:
+        """The same for plain values; the schema is `prediction_schema(contract)`."""
+        return self._take(contract, schema, rows.count, partial(pack_values, rows=rows), now, waits)
+
+    def _take(
+        self, contract: Contract, schema: pa.Schema, count: int, pack: _Pack, now: datetime, waits: bool
+    ) -> int:
         model = contract.model
-        log, count = self._log_of(model), int(rows.num_rows)
+        log = self._log_of(model)
         if log.durability == "off":
             self.count(model, unsampled=count)
             return 0
         if not count:
             return 0
-        known = self._as_known(contract, rows.schema)
-        group = files.pack(model, known.number, rows, files.microseconds(now))
+        known = self._as_known(contract, schema)
+        group = pack(model, known.number, moment=files.microseconds(now))
         entry = _Entry(group, log.durability == "buffered" or not waits, known=known)
         self._waiting.append(entry)
         with self.guard:
@@ -340,6 +357,7 @@ class Spool:
             new.rename(path)
             _sync(self.folder)
             self._file = _File(path, files.connect(path), lock)
+            self._file.connection.execute(f"PRAGMA wal_autocheckpoint = {files.WAL_PAGES}")
         except BaseException:
             for left in (new, path, files.lock_of(path)):
                 left.unlink(missing_ok=True)
@@ -349,7 +367,11 @@ class Spool:
 
     def _as_known(self, contract: Contract, schema: pa.Schema) -> _Known:
         known = self._known.get(id(contract))
-        if known is not None and known.contract is contract and known.schema.equals(schema):
+        if (
+            known is not None
+            and known.contract is contract
+            and (known.schema is schema or known.schema.equals(schema))
+        ):
             return known
         body = msgspec.json.encode(contract)
         with self._counting:
@@ -369,6 +391,10 @@ class Unhurried:
     def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
         """As `Spool.append`; on return rows outlive the process, not yet a power cut."""
         return self._spool.append(contract, rows, now, waits=False)
+
+    def append_values(self, contract: Contract, schema: pa.Schema, rows: Values, now: datetime) -> int:
+        """The same for plain values."""
+        return self._spool.append_values(contract, schema, rows, now, waits=False)
 
 
 class _Full(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from feedback_loop.cli.output import ConfigOption, configure_logging, fail
 from feedback_loop.errors import FeedbackLoopError
 
 if TYPE_CHECKING:
+    from feedback_loop.clock import Clock
     from feedback_loop.config import Settings
     from feedback_loop.serving import App
 
@@ -31,8 +33,9 @@ def serve(
     config: ConfigOption = None,
 ) -> None:
     """Answers predictions over HTTP (MLflow's scoring protocol), each one durable before its answer."""
+    from feedback_loop.clock import parse_moment, system_clock
     from feedback_loop.config import load_settings
-    from feedback_loop.loop.serving import places_of
+    from feedback_loop.loop.serving import forward_rest, places_of
     from feedback_loop.serving import Certificate, require_tracing, run_server, shared_folder
 
     configure_logging()
@@ -40,6 +43,7 @@ def serve(
     given = {"host": host, "port": port, "workers": workers}
     changed = {name: value for name, value in given.items() if value is not None}
     settings = settings.model_copy(update={"serving": settings.serving.model_copy(update=changed)})
+    ahead = (parse_moment(clock_start) - system_clock()).total_seconds() if clock_start else 0.0
     certificate, serving = None, settings.serving
     if serving.tls_certificate:
         certificate = Certificate(settings.path(serving.tls_certificate), settings.path(serving.tls_key))
@@ -49,38 +53,45 @@ def serve(
     typer.echo(f"Serving {', '.join(models)} at {address} (Ctrl-C ends it).", err=True)
     with shared_folder(settings.path(serving.cache)) as figures:
         run_server(
-            partial(_load, settings, models, clock_start, figures),
+            partial(_load, settings, models, ahead, figures),
             serving,
-            _stager(config, models),
+            _stager(config, models, ahead),
             places_of(settings, models),
             certificate,
         )
+    forward_rest(settings, _clock(ahead))
 
 
 def stage(
     models: Annotated[list[str], typer.Argument(help="As of the server that this works for.")],
     parent: Annotated[int, typer.Option(help="The server's process.")],
+    ahead: Annotated[float, typer.Option(help="Seconds that its clock is ahead.")] = 0.0,
     config: ConfigOption = None,
 ) -> None:
-    """Makes versions ready for the server that started this."""
+    """Makes versions ready for the server that started this, and brings what its workers spool to the store."""
     from feedback_loop.loop.serving import stage as work
 
     configure_logging()
-    work(config, models, parent)
+    work(config, models, parent, _clock(ahead))
 
 
-def _stager(config: Path | None, models: list[str]) -> list[str]:
+def _stager(config: Path | None, models: list[str], ahead: float) -> list[str]:
     where = ["--config", str(config)] if config is not None else []
-    return [sys.executable, "-m", "feedback_loop", "stage", *models, "--parent", str(os.getpid()), *where]
+    own = ["--parent", str(os.getpid()), f"--ahead={ahead}"]
+    return [sys.executable, "-m", "feedback_loop", "stage", *models, *own, *where]
 
 
-def _load(settings: Settings, models: list[str], clock_start: str | None, figures: Path) -> App:
+def _clock(ahead: float) -> Clock:
+    from feedback_loop.clock import shifted_clock, system_clock
+
+    return shifted_clock(timedelta(seconds=ahead)) if ahead else system_clock
+
+
+def _load(settings: Settings, models: list[str], ahead: float, figures: Path) -> App:
     """The application, made in the worker's process: what it holds can't cross from one process to another."""
-    from feedback_loop.clock import clock_from, parse_moment, system_clock
     from feedback_loop.loop.serving import make_app
 
     try:
-        clock = clock_from(parse_moment(clock_start)) if clock_start else system_clock
-        return make_app(settings, models, clock, figures)
+        return make_app(settings, models, _clock(ahead), figures)
     except FeedbackLoopError as error:  # here, since the process that started this one would show a stack trace
         raise SystemExit(fail(error, as_json=False)) from error

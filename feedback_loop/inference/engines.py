@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
 from feedback_loop.errors import ModelRefused
 from feedback_loop.schema import Column, Contract, Task, array_of, arrow_type
+from feedback_loop.schema.protocol import Rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,10 +20,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model said of some rows: `outputs` by stored name for the log, `answers` for the caller."""
+    """What a model said of some rows: `answers` for the caller, `columns` for the log.
 
-    outputs: pa.Table
+    There is a column for each of the contract's outputs, of as many values as there are rows: a NumPy or Arrow array.
+    """
+
+    contract: Contract
     answers: list[Any]
+    columns: Sequence[Any]
+
+    @cached_property
+    def outputs(self) -> pa.Table:
+        """The columns in their types, by stored name; raises BadInput where the model said what does not fit them."""
+        arrays = [_output(column, values) for column, values in zip(self.contract.outputs, self.columns, strict=True)]
+        return pa.table(arrays, names=[column.stored for column in self.contract.outputs])
+
+    def values(self) -> dict[str, list[Any]]:
+        """The same as plain values."""
+        named = zip(self.contract.outputs, self.columns, strict=True)
+        return {column.stored: values.tolist() for column, values in named}
 
 
 class Engine(Protocol):
@@ -30,6 +46,15 @@ class Engine(Protocol):
 
     def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """One row of outputs and one answer per row of features; `params` are for models whose signature has some."""
+        ...
+
+
+@runtime_checkable
+class RowsEngine(Protocol):
+    """An engine that has no need of a table: to make one for a single row costs more than the answer."""
+
+    def score_rows(self, rows: Rows) -> Scored:
+        """As `Engine.score`."""
         ...
 
 
@@ -56,7 +81,7 @@ class SklearnEngine:
             probabilities = _asked(self.estimator.predict_proba, inputs)
             columns += _probability_columns(self._contract, probabilities)
         answers = prediction if self._answers_with != "predict_proba" or probabilities is None else probabilities
-        return Scored(make_outputs(self._contract, columns), answers.tolist())
+        return _checked(Scored(self._contract, answers.tolist(), columns))
 
 
 class PyfuncEngine:
@@ -76,7 +101,7 @@ class PyfuncEngine:
         else:
             plain = answered.tolist() if hasattr(answered, "tolist") else list(answered)
             first = [row[0] if isinstance(row, list) else row for row in plain]
-        return Scored(make_outputs(self._contract, [first]), plain)
+        return _checked(Scored(self._contract, plain, [first]))
 
 
 def feature_frame(features: pa.Table, contract: Contract) -> pd.DataFrame:
@@ -103,10 +128,9 @@ def _probability_columns(contract: Contract, probabilities: np.ndarray[Any, Any]
     return list(probabilities.T)
 
 
-def make_outputs(contract: Contract, columns: list[Any]) -> pa.Table:
-    """The contract's output columns, in their types, of arrays in their order."""
-    arrays = [_output(column, values) for column, values in zip(contract.outputs, columns, strict=True)]
-    return pa.table(arrays, names=[column.stored for column in contract.outputs])
+def _checked(scored: Scored) -> Scored:
+    """The same, its columns in their types: whatever a model says, what is wrong with it is its own error."""
+    return replace(scored, columns=[column.combine_chunks() for column in scored.outputs.columns])
 
 
 def _output(column: Column, values: Any) -> pa.Array:

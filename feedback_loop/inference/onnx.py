@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from feedback_loop.errors import ModelRefused, Problem
-from feedback_loop.inference.engines import Scored, make_outputs
-from feedback_loop.inference.tensors import NUMBERS, Layout
+from feedback_loop.inference.engines import Scored
+from feedback_loop.inference.tensors import MISSING_WORD, NUMBERS, WORDS, Layout
 from feedback_loop.schema import ColumnType, Contract
+from feedback_loop.schema.protocol import Rows
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -54,13 +55,21 @@ class OnnxEngine:
         self._wanted = _wanted(session, form, is_classifier=self._is_classifier)
         self._classes = np.array(contract.classes, dtype=_class_kind(contract))
         self._limits = _limits(form)
-        self._words = [name for name in form.layout.words if name in form.refusals.missing]
+        self._words = [place for place, name in enumerate(form.layout.words) if name in form.refusals.missing]
+        single = {column.name for column in contract.features if column.type is ColumnType.FLOAT}
+        self._single = [place for place, name in enumerate(form.layout.numbers) if name in single]
 
     def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """One row of outputs and one answer per row of features."""
         del params  # what is converted is scikit-learn's, which has no use for them
-        feed = self._form.layout.feed(features)
-        self._refuse(features, feed)
+        return self._score(self._form.layout.feed(features))
+
+    def score_rows(self, rows: Rows) -> Scored:
+        """The same for rows as they were decoded."""
+        return self._score(self._form.layout.feed_rows(rows, self._single))
+
+    def _score(self, feed: dict[str, np.ndarray[Any, Any]]) -> Scored:
+        self._refuse(feed)
         named = dict(zip(self._wanted, self._run(feed), strict=True))
         if REFUSED in named and named[REFUSED].any():
             raise _refused(named[REFUSED].any(axis=1), "holds a category that the model does not know")
@@ -74,7 +83,7 @@ class OnnxEngine:
         if self._contract.probabilities and scores is not None:
             columns += self._probabilities(scores)
             answers = scores if self._answers_scores else prediction
-        return Scored(make_outputs(self._contract, columns), answers.tolist())
+        return Scored(self._contract, answers.tolist(), columns)
 
     def _run(self, feed: dict[str, np.ndarray[Any, Any]]) -> list[Any]:
         try:
@@ -88,7 +97,7 @@ class OnnxEngine:
         """One number per row; of several outputs the first is logged."""
         columns = values.reshape(len(values), -1)
         answers = columns[:, 0] if columns.shape[1] == 1 else columns
-        return Scored(make_outputs(self._contract, [columns[:, 0].astype(np.float64)]), answers.tolist())
+        return Scored(self._contract, answers.tolist(), [columns[:, 0].astype(np.float64)])
 
     def _predicted(
         self, label: np.ndarray[Any, Any] | None, scores: np.ndarray[Any, Any] | None
@@ -108,21 +117,25 @@ class OnnxEngine:
             return [scores[:, self._contract.classes.index(self._contract.positive)]]
         return list(scores.T)
 
-    def _refuse(self, features: pa.Table, feed: dict[str, np.ndarray[Any, Any]]) -> None:
+    def _refuse(self, feed: dict[str, np.ndarray[Any, Any]]) -> None:
         """Looks at all numbers at once; only where one of them is missing or too large, at each column."""
+        layout, missing = self._form.layout, self._form.refusals.missing
         if self._limits is not None and not (np.abs(feed[NUMBERS]) <= self._limits).all():
-            self._refuse_missing(features, self._form.layout.numbers)
-            beyond = np.abs(feed[NUMBERS]) > self._limits
+            numbers = feed[NUMBERS]
+            for place, name in enumerate(layout.numbers):
+                if name in missing:
+                    _refuse_missing(np.isnan(numbers[:, place]), name)
+            beyond = np.abs(numbers) > self._limits
             if beyond.any():
-                name = self._form.layout.numbers[beyond.any(axis=0).argmax()]
+                name = layout.numbers[beyond.any(axis=0).argmax()]
                 raise _refused(beyond.any(axis=1), "is larger than the model takes", name)
-        self._refuse_missing(features, self._words)
+        for place in self._words:
+            _refuse_missing(feed[WORDS][:, place] == MISSING_WORD, layout.words[place])
 
-    def _refuse_missing(self, features: pa.Table, names: Sequence[str]) -> None:
-        for name in names:
-            column = features.column(name)
-            if column.null_count and name in self._form.refusals.missing:
-                raise _refused(column.is_null().to_numpy(), "is missing, and the model takes no missing value", name)
+
+def _refuse_missing(rows: np.ndarray[Any, Any], name: str) -> None:
+    if rows.any():
+        raise _refused(rows, "is missing, and the model takes no missing value", name)
 
 
 def _limits(form: OnnxForm) -> np.ndarray[Any, Any] | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.errors import BadInput, ContractError, Refused
-from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine
+from feedback_loop.inference.engines import Engine, PyfuncEngine, RowsEngine, Scored, SklearnEngine
 from feedback_loop.registry import LoadedModel, ModelVersion
 from feedback_loop.schema import (
     Column,
@@ -28,6 +29,7 @@ from feedback_loop.schema import (
     make_redaction,
     output_type,
 )
+from feedback_loop.schema.protocol import Rows, rows_table
 
 ID = Column("prediction_id", ColumnType.STRING, required=False)
 """The column in which a caller may give ids of its own."""
@@ -63,6 +65,10 @@ class Scorer:
         """The contract of its rows in the log."""
         return self.redaction.logged
 
+    @cached_property
+    def _of_rows(self) -> RowsEngine | None:
+        return self.engine if isinstance(self.engine, RowsEngine) else None
+
     def rows_of(self, frame: Any, *, text: bool = False) -> pa.Table:
         """Features, keys and ids of what a caller gave, in the contract's types; raises BadInput."""
         return input_rows(self.contract, frame, text=text)
@@ -70,6 +76,12 @@ class Scorer:
     def score(self, rows: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """Scores rows of `rows_of`; `params` are a request's, for models whose signature has some."""
         return self.engine.score(rows, params)
+
+    def score_rows(self, rows: Rows) -> Scored:
+        """Scores decoded rows of the contract, with their params; by way of a table where the engine needs one."""
+        if self._of_rows is not None:
+            return self._of_rows.score_rows(rows)
+        return self.engine.score(rows_table(self.contract, rows), rows.params or None)
 
 
 def input_rows(contract: Contract, frame: Any, more: Sequence[Column] = (), *, text: bool = False) -> pa.Table:

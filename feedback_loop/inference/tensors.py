@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from feedback_loop.schema.protocol import Rows
+
 MISSING_WORD = "\ufdd0"
 """What stands for a missing word, since ONNX's strings know no null: a code that Unicode keeps free of characters.
 
@@ -41,6 +43,23 @@ class Layout:
             words = np.empty((features.num_rows, len(self.words)), dtype=object)
             for place, name in enumerate(self.words):
                 values = _words(features.column(name))
+                words[:, place] = [each.lower() for each in values] if name in self.lowered else values
+            feed[WORDS] = words
+        return feed
+
+    def feed_rows(self, rows: Rows, single: Sequence[int]) -> dict[str, np.ndarray[Any, Any]]:
+        """The same for decoded rows; `single` are the places of numbers that are of single precision."""
+        feed: dict[str, np.ndarray[Any, Any]] = {}
+        if self.numbers:
+            numbers = np.array([rows.columns[name] for name in self.numbers], dtype=np.float64)  # NaN for None
+            feed[NUMBERS] = numbers = np.ascontiguousarray(numbers.T)
+            if single:
+                with np.errstate(over="ignore"):  # becomes infinite, as in Arrow
+                    numbers[:, single] = numbers[:, single].astype(np.float32)
+        if self.words:
+            words = np.empty((rows.count, len(self.words)), dtype=object)
+            for place, name in enumerate(self.words):
+                values = [each if isinstance(each, str) else MISSING_WORD for each in rows.columns[name]]
                 words[:, place] = [each.lower() for each in values] if name in self.lowered else values
             feed[WORDS] = words
         return feed

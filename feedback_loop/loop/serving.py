@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import structlog
 
@@ -30,6 +31,12 @@ from feedback_loop.store import Store, keys, predictions
 
 if TYPE_CHECKING:
     from feedback_loop.loop.facade import FeedbackLoop
+
+FLUSH_EVERY = timedelta(seconds=1)
+"""So often what a worker counts is brought to its spool, for others to see; with each commit it is too."""
+
+STOP_SECONDS = 10.0
+"""How long the last drain of a server may take; what is left then is found by whoever drains the folder next."""
 
 _SEEN = {"task", "inference"}
 """Settings of a model that its bundles depend on; all others are applied when a bundle is opened."""
@@ -61,12 +68,11 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
     """The HTTP application of one worker for these models, their published versions loaded and watched.
 
     `figures` is the folder in which the workers of one server share what they count.
-    Its predictions are durable in a spool of this process, from where they are forwarded to the store.
+    Its predictions are durable in a spool of this process, from where the stager forwards them to the store.
     """
     serve = settings.serving
     store = Store(settings.url(settings.store.url), settings.hash_key)
-    folder = settings.path(settings.capture.folder)
-    spool = Spool(folder, settings.capture, lambda model: settings.model(model).log)
+    spool = Spool(settings.path(settings.capture.folder), settings.capture, lambda model: settings.model(model).log)
     endpoints = serving.Endpoints(places_of(settings, models), partial(_open, settings))
     guard = serving.Guard(partial(keys.valid_keys, store), is_needed=serving.needs_key(serve))
     endpoints.load()
@@ -95,7 +101,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         spool.count(model, answered=rows, unsampled=unsampled)
 
     show()
-    endpoints.watch(serve.poll_alias, show, refresh)
+    endpoints.watch(show, [(serve.poll_alias, refresh), (FLUSH_EVERY, spool.flush)])
     batcher = serving.Batcher(
         Recorder(spool),
         clock,
@@ -104,7 +110,6 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         shadows=serving.Shadows(Recorder(Unhurried(spool)), board.shadow_dropped),
     )
     must_log = any(_must_log(settings, name) for name in endpoints.names)
-    log = predictions.PredictionLog(store)
     return serving.App(
         endpoints,
         batcher,
@@ -116,7 +121,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             spool.trouble if must_log else lambda: None,
             _hints(settings),
         ),
-        forwarder=Forwarder(folder, log, store, clock, settings.capture, spool),
+        spool=spool,
         observer=serving.Observer(
             board,
             serving.AccessLog(every_request=serve.access_log),
@@ -205,20 +210,41 @@ def _must_log(settings: Settings, model: str) -> bool:
 # The stager's process
 
 
-def stage(config: Path | None, models: Sequence[str], parent: int) -> None:
-    """Keeps what is published for these models at what registry and store want, as long as the parent lives."""
-    from feedback_loop.loop import FeedbackLoop
-
+def stage(config: Path | None, models: Sequence[str], parent: int, clock: Clock) -> None:
+    """Does what a server needs beside its workers, as long as the parent lives: keeps what is published for these
+    models at what registry and store want, and forwards what the workers spool, which have no processor to spare.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to the whole group; the server ends this one
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     serving.end_with(parent, lambda: os._exit(0))
     settings = load_settings(config)
+    _forwarder(settings, clock).start()
+    _publish(settings, config, models, clock)
+
+
+def forward_rest(settings: Settings, clock: Clock) -> None:
+    """Brings what a server's workers have left to the store, once they have ended: for some seconds, if need be."""
+    try:
+        _forwarder(settings, clock).drain(until=time.monotonic() + STOP_SECONDS)
+    except FeedbackLoopError as error:
+        _log.warning("rows wait", cause=str(error))
+
+
+def _forwarder(settings: Settings, clock: Clock) -> Forwarder:
+    store = Store(settings.url(settings.store.url), settings.hash_key)
+    log = predictions.PredictionLog(store)
+    return Forwarder(settings.path(settings.capture.folder), log, store, clock, settings.capture)
+
+
+def _publish(settings: Settings, config: Path | None, models: Sequence[str], clock: Clock) -> NoReturn:
+    from feedback_loop.loop import FeedbackLoop
+
     references, places = served_models(settings, models), places_of(settings, models)
     answers = all(place.read() is not None for place in places.values())
     if answers:
         os.nice(NICE)
     try:
-        loop = FeedbackLoop.open(config)
+        loop = FeedbackLoop.open(config, clock=clock)
     except FeedbackLoopError as error:
         for place in places.values():
             place.fail(Failure(error.cause, error.cure))

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
-from feedback_loop.capture import Forwarder, read_event
+from feedback_loop.capture import Spool, read_event
 from feedback_loop.errors import BadInput
 from feedback_loop.serving.access import Seen
 from feedback_loop.serving.batcher import Batcher
@@ -81,7 +81,7 @@ class App:
         predictions: Predictions,
         doors: Doors,
         *,
-        forwarder: Forwarder,
+        spool: Spool,
         observer: Observer,
         metrics: Metrics,
         limits: Limits,
@@ -90,7 +90,7 @@ class App:
         self._batcher = batcher
         self._guard = guard
         self._doors = doors
-        self._forwarder = forwarder
+        self._spool = spool
         self._observer = observer
         self._bodies = Bodies(limits.body_bytes, limits.body_seconds)
         self._metrics = metrics
@@ -124,7 +124,6 @@ class App:
         """Called once a worker is up."""
         self._batcher.start(loop)
         self._bodies.start(loop)
-        self._forwarder.start()
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called when a worker has answered its last request."""
@@ -132,7 +131,7 @@ class App:
         self._bodies.stop()
         self._endpoints.stop()
         self._batcher.stop()
-        self._forwarder.stop()
+        self._spool.close()
         self._observer.stop()
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:

@@ -8,7 +8,6 @@ import queue
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,9 @@ import pyarrow as pa
 from feedback_loop.capture import Recorder
 from feedback_loop.clock import Clock
 from feedback_loop.errors import BadInput
+from feedback_loop.inference import Scored, Scorer
 from feedback_loop.schema import PredictionId, Source
-from feedback_loop.schema.protocol import Rows, rows_table
+from feedback_loop.schema.protocol import Rows, merged
 from feedback_loop.serving import tracing
 from feedback_loop.serving.shadows import Job, Shadows
 from feedback_loop.serving.tracing import current
@@ -28,9 +28,20 @@ from feedback_loop.serving.traffic import Target
 MOST_ROWS = 4096
 """A batch takes no further request once it has so many rows."""
 
+MOST_TURNS = 4
+"""So many turns of the event loop a batch waits at most for requests that come with each of them."""
+
+QUICK_SECONDS = 0.003
+"""A batch that takes no longer is answered by the event loop itself: to hand it to a thread may take as long."""
+
+QUICK_ROWS = 512
+"""A batch of more rows is never thought to be quick: what is known is of smaller ones."""
+
+REMEMBERED = 64
+"""Of so many versions it is kept how long their last batch took."""
+
 BETWEEN_COLLECTIONS = 50_000
 """Objects that are made before Python looks for cycles among them: requests leave none, and looking stops all."""
-
 
 SWITCH_SECONDS = 0.0005
 """How long a thread that computes may keep the others waiting. Python's 5 ms are most of what a slow answer takes."""
@@ -46,13 +57,13 @@ class Answered:
     answers: list[Any]
     ids: list[PredictionId]
     version: str
-    batch: pa.Table
+    batch: Scored
     start: int
 
     @property
     def outputs(self) -> pa.Table:
         """The outputs for the log, by their stored names: a row for each answer."""
-        return self.batch.slice(self.start, len(self.ids))
+        return self.batch.outputs.slice(self.start, len(self.ids))
 
 
 class _Request:
@@ -73,11 +84,12 @@ _Outcome = tuple[_Request, Answered | Exception]
 
 
 class Batcher:
-    """One thread that scores and records what an event loop submits.
+    """Scores and records what one event loop submits, a batch at a time; what comes meanwhile is the next batch.
 
-    It takes whatever waits as soon as the batch before is durable: without delay, and more the busier it is.
-    `answered` is told, whenever answers are given out, of how many rows of a model and how many of these no sample
-    holds. Shadows get their rows once the answers are on their way.
+    So there is no delay, and batches are larger the busier it is. The loop computes a batch itself as long as that is
+    quick, disk included: threads that take turns cost more. One that takes longer goes to a thread, and the loop goes
+    on reading and telling of its health. `answered` is told, whenever answers are given out, of how many rows of a
+    model and how many of these no sample holds. Shadows get their rows once the answers are on their way.
     """
 
     def __init__(
@@ -94,24 +106,26 @@ class Batcher:
         self._recorder = recorder
         self._clock = clock
         self._shadows = shadows
-        self._waiting: deque[_Request] = deque()
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._is_idle = False
-        self._is_stopping = False
-        self._shadowed: list[Job] = []
+        self._waiting: list[_Request] = []
+        self._is_busy = False  # a batch is on its way, or will be as soon as the loop comes to it
+        self._took: dict[int, float] = {}
+        self._slow: queue.SimpleQueue[list[_Request] | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begins to work for that loop, from whose thread alone `submit` may be called."""
+        """Begins to work for that loop, from whose thread alone this and `submit` may be called."""
+        gc.freeze()  # models and modules stay: they are not looked through again and again
+        gc.set_threshold(BETWEEN_COLLECTIONS, 20, 100)
+        sys.setswitchinterval(SWITCH_SECONDS)
+        self._bound_threads()
         self._loop = loop
         self._shadows.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """Finishes what is waiting, then ends."""
-        self._is_stopping = True
-        self._wake.put(None)
+        """Ends, once the batch that is on its way is answered; there must be no other."""
+        self._slow.put(None)
         self._thread.join()
         self._shadows.stop()
 
@@ -120,45 +134,76 @@ class Batcher:
         assert self._loop is not None  # it was started
         answer: asyncio.Future[Answered] = self._loop.create_future()
         self._waiting.append(_Request(target, rows, request_id, answer, received))
-        if self._is_idle:
-            self._is_idle = False
-            self._wake.put(None)
+        if not self._is_busy:
+            self._is_busy = True
+            self._loop.call_soon(self._begin)  # after all that the loop has at hand: they go together
         return answer
 
-    def _work(self) -> None:
-        from threadpoolctl import threadpool_limits
+    # On the loop
 
-        gc.freeze()  # models and modules stay: they are not looked through again and again
-        gc.set_threshold(BETWEEN_COLLECTIONS, 20, 100)
-        sys.setswitchinterval(SWITCH_SECONDS)
-        # Set in this thread: OpenMP's limit is one of the thread that asks. Without, each call wakes all cores.
-        with threadpool_limits(self._threads):
-            while batch := self._gather():
-                outcomes: list[_Outcome] = []
-                for same in _alike(batch):
-                    self._handle(same, outcomes)
-                self._give_out(outcomes)
-                self._shadow()
+    def _begin(self, seen: int = 0, turns: int = MOST_TURNS) -> None:
+        """Takes what waits, once a turn of the loop has brought nothing more: they are not there all at once."""
+        if seen < len(self._waiting) and turns and self._loop is not None:
+            self._loop.call_soon(self._begin, len(self._waiting), turns - 1)
+            return
+        batch = self._gather()
+        if self._is_quick(batch):
+            self._end(self._handle_all(batch))
+        else:
+            self._slow.put(batch)
+
+    def _end(self, outcomes: list[_Outcome]) -> None:
+        _settle(outcomes)
+        if self._waiting and self._loop is not None:
+            self._loop.call_soon(self._begin)
+        else:
+            self._is_busy = False
 
     def _gather(self) -> list[_Request]:
-        """Waits for a request and takes what else is there; nothing once `stop` was called and all is done."""
-        waiting = self._waiting
-        while not waiting:
-            # In this order: who submits after the second look sees that nobody is looking any more.
-            self._is_idle = True
-            if waiting:
-                break
-            if self._is_stopping:
-                return []
-            self._wake.get()
-        self._is_idle = False
-        batch: list[_Request] = []
         rows = 0
-        while waiting and rows < MOST_ROWS:
-            request = waiting.popleft()
-            batch.append(request)
+        for place, request in enumerate(self._waiting):
             rows += request.rows.count
+            if rows >= MOST_ROWS:
+                batch, self._waiting = self._waiting[: place + 1], self._waiting[place + 1 :]
+                return batch
+        batch, self._waiting = self._waiting, []
         return batch
+
+    def _is_quick(self, batch: Sequence[_Request]) -> bool:
+        """Whether all that it asks for was quick the last time; of what was never asked nothing is known."""
+        if sum(request.rows.count for request in batch) > QUICK_ROWS:
+            return False
+        scorers = {id(request.target.scorer) for request in batch}
+        return all(self._took.get(each, QUICK_SECONDS) < QUICK_SECONDS for each in scorers)
+
+    # In the thread
+
+    def _work(self) -> None:
+        assert self._loop is not None  # it was started
+        self._bound_threads()
+        while (batch := self._slow.get()) is not None:
+            self._loop.call_soon_threadsafe(self._end, self._handle_all(batch))
+
+    def _bound_threads(self) -> None:
+        """Set in each thread that scores, as OpenMP wants it. Without, each call wakes all cores."""
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(self._threads)
+
+    # In either
+
+    def _handle_all(self, batch: list[_Request]) -> list[_Outcome]:
+        outcomes: list[_Outcome] = []
+        for same in _alike(batch):
+            began = time.perf_counter()
+            self._handle(same, outcomes)
+            self._note(same[0].target.scorer, time.perf_counter() - began)
+        return outcomes
+
+    def _note(self, scorer: Scorer, seconds: float) -> None:
+        if len(self._took) >= REMEMBERED:
+            self._took.clear()
+        self._took[id(scorer)] = seconds
 
     def _handle(self, batch: Sequence[_Request], outcomes: list[_Outcome]) -> None:
         scorer = batch[0].target.scorer
@@ -179,10 +224,10 @@ class Batcher:
     def _answer(self, batch: Sequence[_Request]) -> list[_Outcome]:
         target, moment = batch[0].target, self._clock()
         scorer = target.scorer
-        rows = rows_table(scorer.contract, [request.rows for request in batch])
-        ids = self._recorder.fill([each for request in batch for each in request.rows.ids], moment)
+        rows = merged(scorer.contract, [request.rows for request in batch])
+        ids = self._recorder.fill(rows.ids, moment)
         with tracing.step("model"):
-            scored = scorer.score(rows, batch[0].rows.params or None)
+            scored = scorer.score_rows(rows)
         now = time.perf_counter()
         request_ids, latencies = _of_requests(batch, now)
         with tracing.step("commit"):
@@ -201,21 +246,12 @@ class Batcher:
         start, answers, version = 0, scored.answers, scorer.version.version
         for request in batch:
             end = start + request.rows.count
-            outcomes.append((request, Answered(answers[start:end], ids[start:end], version, scored.outputs, start)))
+            outcomes.append((request, Answered(answers[start:end], ids[start:end], version, scored, start)))
             start = end
         self._answered(scorer.contract.model, start, recorded.unsampled)
         for shadow in target.shadows:
-            self._shadowed.append(Job(shadow, rows, ids, moment, request_ids, batch[0].rows.params))
+            self._shadows.offer(Job(shadow, rows, ids, moment, request_ids))
         return outcomes
-
-    def _give_out(self, outcomes: list[_Outcome]) -> None:
-        assert self._loop is not None  # it was started
-        self._loop.call_soon_threadsafe(_settle, outcomes)
-
-    def _shadow(self) -> None:
-        for job in self._shadowed:
-            self._shadows.offer(job)
-        self._shadowed.clear()
 
 
 def _settle(outcomes: list[_Outcome]) -> None:

@@ -40,7 +40,11 @@ class Bodies:
         assert task is not None  # each request has one
         self._reading[task] = time.monotonic()
         try:
-            return await self._read(scope, protocol)
+            length = scope.headers.get("content-length")
+            if length is None or not length.isdecimal():
+                return await self._read_parts(protocol)
+            self._refuse_large(int(length))
+            return await protocol()  # type: ignore[no-any-return] # the server below takes no more than was announced
         except asyncio.CancelledError:
             if task not in self._late:
                 raise
@@ -51,19 +55,18 @@ class Bodies:
         finally:
             del self._reading[task]
 
-    async def _read(self, scope: Any, protocol: Any) -> bytes:
-        length, most = scope.headers.get("content-length"), self._most_bytes
-        if length is not None and length.isdecimal():
-            if int(length) > most:
-                raise _too_large(most)
-            return bytes(await protocol())  # the server below takes no more than was announced
+    async def _read_parts(self, protocol: Any) -> bytes:
         parts, size = [], 0
         async for part in protocol:
             size += len(part)
-            if size > most:
-                raise _too_large(most)
+            self._refuse_large(size)
             parts.append(bytes(part))
         return b"".join(parts)
+
+    def _refuse_large(self, size: int) -> None:
+        if size > self._most_bytes:
+            message = f"The body is over {self._most_bytes:,} bytes. Send fewer rows, or score a file."
+            raise Problem(413, "REQUEST_LIMIT_EXCEEDED", message)
 
     def _look(self) -> None:
         assert self._loop is not None  # it was started
@@ -73,8 +76,3 @@ class Bodies:
                 self._late.add(task)
                 task.cancel()
         self._next = self._loop.call_later(min(1.0, self._seconds / 2), self._look)
-
-
-def _too_large(most: int) -> Problem:
-    message = f"The body is over {most:,} bytes. Send fewer rows, or score a file."
-    return Problem(413, "REQUEST_LIMIT_EXCEEDED", message)

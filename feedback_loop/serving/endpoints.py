@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, NotFound
 from feedback_loop.inference import Scorer
 from feedback_loop.schema import ColumnType, Contract, Role
-from feedback_loop.schema.protocol import Decoder, Rows, rows_table
+from feedback_loop.schema.protocol import Decoder, Rows
 from feedback_loop.serving.publication import NotStaged, Part, Place, Publication, stamp
 from feedback_loop.serving.traffic import Target, Traffic
 
@@ -106,18 +106,19 @@ class Endpoints:
                 _log.warning("version not swapped", model=name, cause=str(error))
         return is_new
 
-    def watch(self, interval: timedelta, swapped: Callable[[], None], also: Callable[[], None]) -> None:
-        """Looks for what is new in the background until `stop`, calls `swapped` then, and `also` every so often."""
+    def watch(self, swapped: Callable[[], None], also: Sequence[tuple[timedelta, Callable[[], None]]]) -> None:
+        """Looks for what is new in the background until `stop`, calls `swapped` then, and `also` others at times."""
+        due = [time.monotonic() + every.total_seconds() for every, _ in also]
 
         def work() -> None:
-            due = time.monotonic() + interval.total_seconds()
             while not self._done.wait(LOOK_SECONDS):
                 try:
                     if self.refresh():
                         swapped()
-                    if time.monotonic() >= due:
-                        due = time.monotonic() + interval.total_seconds()
-                        also()
+                    for place, (every, call) in enumerate(also):
+                        if time.monotonic() >= due[place]:
+                            due[place] = time.monotonic() + every.total_seconds()
+                            call()
                 except Exception:  # noqa: BLE001 (who stopped looking would answer with the old version for ever)
                     _log.exception("watch failed")
 
@@ -159,7 +160,7 @@ class Endpoints:
 def warm(scorer: Scorer) -> None:
     """Scores a made-up row: what is made with the first call is made before the first caller comes."""
     try:
-        scorer.score(rows_table(scorer.contract, [_made_up(scorer.contract)]))
+        scorer.score_rows(_made_up(scorer.contract))
     except BadInput as error:  # a row of zeros need not make sense to every model
         _log.debug("not warmed", version=str(scorer.version), cause=str(error))
 

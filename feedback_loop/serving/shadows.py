@@ -5,18 +5,17 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-import pyarrow as pa
 import structlog
 
 from feedback_loop.capture import Recorder
 from feedback_loop.inference import Scorer
 from feedback_loop.schema import PredictionId, Role, Source, derived_bits, moment_of, prediction_id
-from feedback_loop.serving.traffic import fitted_table
+from feedback_loop.schema.protocol import Rows
+from feedback_loop.serving.traffic import fitted
 
 MOST_WAITING = 64
 """Batches that wait for a shadow; what comes then is not shadowed, and counted."""
@@ -29,11 +28,10 @@ class Job:
     """A batch that was answered: its rows, and the ids under which they are in the log."""
 
     scorer: Scorer
-    rows: pa.Table
+    rows: Rows
     ids: Sequence[PredictionId]
     moment: datetime
     request_ids: Sequence[str | None] | None
-    params: Mapping[str, Any]
 
 
 class Shadows:
@@ -70,7 +68,7 @@ class Shadows:
             self._failed.append(job)
         while self._failed:
             lost = self._failed.popleft()
-            self._dropped(lost.scorer.contract.model, lost.rows.num_rows)
+            self._dropped(lost.scorer.contract.model, lost.rows.count)
 
     def _work(self) -> None:
         from threadpoolctl import threadpool_limits
@@ -86,8 +84,8 @@ class Shadows:
 
     def _score(self, job: Job) -> None:
         scorer = job.scorer
-        rows = fitted_table(job.rows, scorer.contract)
-        scored = scorer.score(rows, job.params or None)
+        rows = fitted(job.rows, scorer.contract)
+        scored = scorer.score_rows(rows)
         ids = [shadow_id(each, scorer.version.version) for each in job.ids]
         self._recorder.record(
             scorer,

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 
-import pyarrow as pa
-
-from feedback_loop.inference import ID, Scorer
-from feedback_loop.schema import Column, Contract, Role, arrow_type, canonical, prediction_id
+from feedback_loop.inference import Scorer
+from feedback_loop.schema import Contract, Role, canonical, prediction_id
 from feedback_loop.schema.protocol import Decoder, Rows
 
 _SALT = b"canary"
@@ -97,18 +95,6 @@ def fitted(rows: Rows, contract: Contract) -> Rows:
         return rows
     nothing = [None] * rows.count
     return Rows(rows.count, {name: rows.columns.get(name, nothing) for name in wanted}, rows.ids, rows.params)
-
-
-def fitted_table(rows: pa.Table, contract: Contract) -> pa.Table:
-    """The same for rows that are a table already."""
-    wanted: Sequence[Column] = (*contract.features, *contract.extra_key, ID)
-    columns = {
-        column.name: rows.column(column.name)
-        if column.name in rows.column_names
-        else pa.nulls(rows.num_rows, arrow_type(column.type))
-        for column in wanted
-    }
-    return pa.table(columns)
 
 
 def _taken(rows: Rows, places: Sequence[int]) -> Rows:

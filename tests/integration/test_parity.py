@@ -69,7 +69,7 @@ def test_a_conversion_that_answers_otherwise_is_found_out():
             scored = converted.score(features)
             moved = [value + 3e-3 for value in scored.outputs.column("probability").to_pylist()]
             outputs = scored.outputs.set_column(1, "probability", pa.array(moved))
-            return type(scored)(outputs, scored.answers)
+            return type(scored)(contract, scored.answers, outputs.columns)
 
     found = prove(native, Off(), contract, {"reference": known}, 1e-6)
     assert not found.holds

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -245,11 +246,19 @@ def test_what_is_over_the_limit_of_rows_is_refused(served):
     assert call(served.port, "POST", "/invocations", {"dataframe_records": rows[:-1]})[0] == 200
 
 
-def test_a_killed_stager_comes_back(served):
+def not_in_the_store(loop, identifiers):
+    with loop.store.read() as connection:
+        rows = connection.exec_driver_sql("SELECT prediction_id FROM predictions_churn").all()
+    return set(identifiers) - {row[0] for row in rows}
+
+
+def test_a_killed_stager_comes_back_and_forwards_what_was_answered_meanwhile(served):
     served.promote("1")
     (stager,) = served.processes[1]
     stager.kill()
+    answered = [served.ask()[1]["prediction_ids"][0] for _ in range(20)]
     served.wait(lambda: [each for each in served.processes[1] if each.pid != stager.pid])
+    served.wait(lambda: not not_in_the_store(served.loop, answered))
     served.promote("2")
 
 
@@ -271,13 +280,7 @@ def test_a_killed_worker_loses_nothing_that_was_acknowledged_and_comes_back(serv
         served.wait(lambda: len(served.processes[0]) == 2)
     assert len(failed) <= 12  # the connections that it held, and that the system had queued for it
     assert all(isinstance(error, OSError) for error in failed)
-
-    def missing():
-        with served.loop.store.read() as connection:
-            rows = connection.exec_driver_sql("SELECT prediction_id FROM predictions_churn").all()
-        return set(acknowledged) - {row[0] for row in rows}
-
-    served.wait(lambda: not missing())  # the other worker has drained its spool
+    served.wait(lambda: not not_in_the_store(served.loop, acknowledged))  # the stager has drained its spool
 
 
 def test_a_server_begins_with_what_it_has_and_leaves_no_process_behind(served, tmp_path):
@@ -288,11 +291,18 @@ def test_a_server_begins_with_what_it_has_and_leaves_no_process_behind(served, t
     log = tmp_path / "server.log"  # and there is no registry
     with server(tmp_path / "feedback_loop.toml", "--workers", "2", log=log) as (port, process):
         second = Served(served.loop, port, process, log)
-        assert second.ask()[0] == 200
+        status, answer, _ = second.ask()
+        assert status == 200
         children = [each for some in second.processes for each in some]
         assert len(children) == 3
         assert end(process) == 0
         assert not [each for each in children if is_alive(each)]
+    assert not list((tmp_path / "spool").glob("*.spool"))  # the last thing the stager does is to empty them
+    with closing(sqlite3.connect(tmp_path / "store.db")) as store:
+        found = store.execute(
+            "SELECT count(*) FROM predictions_churn WHERE prediction_id = ?", answer["prediction_ids"]
+        )
+        assert found.fetchone() == (1,)
     limit = {"FEEDBACK_LOOP_SERVING__MAX_IN_FLIGHT": "2"}
     with server(tmp_path / "feedback_loop.toml", log=log, **limit) as (port, process):
         rows = {"dataframe_records": [RECORD | {"customer": 1}] * 5000}

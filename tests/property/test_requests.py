@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
-from feedback_loop.schema.protocol import Rows, WireError, make_decoder, oip, rows_table
+from feedback_loop.schema.protocol import Rows, WireError, make_decoder, merged, oip, rows_table
 
 T = ColumnType
 FEATURES = (
@@ -32,6 +32,19 @@ CONTRACT = make_contract(
     key_types={"order": T.LONG},
 )
 DECODER = make_decoder(CONTRACT, None)
+TIMELESS = make_decoder(
+    make_contract(
+        model="timeless",
+        task=Task.REGRESSION,
+        features=FEATURES[:-1],
+        label="y",
+        label_type=T.DOUBLE,
+        key=("order", "l"),
+        key_types={"order": T.LONG},
+    ),
+    None,
+)
+"""Of its bodies a single record stays one row."""
 TENSOR = make_decoder(
     make_contract(
         model="tensor",
@@ -102,9 +115,26 @@ def as_columns(rows):
 def test_what_was_encoded_is_decoded_again(rows, form):
     decoded = DECODER.decode(body_of(form, rows), JSON, {}.get)
     assert (decoded.count, decoded.columns) == (len(rows), as_columns(rows))
-    table = rows_table(CONTRACT, [decoded, decoded])
+    table = rows_table(CONTRACT, merged(CONTRACT, [decoded, decoded]))
     assert table.num_rows == 2 * len(rows)
     assert table.slice(len(rows)).select(list(decoded.columns)).to_pydict() == decoded.columns
+
+
+@patient
+@given(records, st.sampled_from(["dataframe_records", "instances"]), st.integers(0, 9) | st.none())
+def test_a_single_record_stays_a_row_and_means_the_same(record, form, order):
+    del record["t"]
+    record["order"] = None
+    header = {"x-key-order": str(order)}.get if order is not None else {}.get
+    rows = TIMELESS.decode(body_of(form, [record]), JSON, header)
+    assert rows.columns == {**{name: [value] for name, value in record.items()}, "order": [order]}
+    given = TIMELESS.decode(body_of(form, [{**record, "order": 7}]), JSON, header)
+    assert given.row is not None or "" in record.values()
+    assert given.columns["order"] == [7]
+    both = merged(TIMELESS.contract, [rows, given, given])
+    assert [list(values) for values in both.columns.values()] == [
+        [*rows.columns[name], *given.columns[name], *given.columns[name]] for name in both.columns
+    ]
 
 
 def outcome(decode, *arguments):
@@ -115,13 +145,13 @@ def outcome(decode, *arguments):
         return error
 
 
-@pytest.mark.parametrize("decoder", [DECODER, TENSOR], ids=["columns", "tensor"])
+@pytest.mark.parametrize("decoder", [DECODER, TIMELESS, TENSOR], ids=["columns", "timeless", "tensor"])
 @settings(patient, max_examples=300)
 @given(bodies)
 def test_any_json_gives_rows_or_says_what_is_wrong(decoder, content):
     found = outcome(decoder.decode, json.dumps(content).encode(), JSON)
     if isinstance(found, Rows):
-        rows_table(decoder.contract, [found])
+        rows_table(decoder.contract, found)
     else:
         assert found.status == 400
         assert json.loads(found.body())["message"]
@@ -137,18 +167,21 @@ def test_any_bytes_give_rows_or_say_what_is_wrong(body):
         oip.decode_infer(DECODER, body, {}.get)
 
 
+@pytest.mark.parametrize("decoder", [DECODER, TIMELESS], ids=["columns", "timeless"])
 @settings(patient, max_examples=500)
 @given(bodies | st.lists(nearly, max_size=3).map(lambda rows: {"dataframe_records": rows}))
-def test_the_fast_way_gives_what_the_rules_give(content):
+def test_the_fast_way_gives_what_the_rules_give(decoder, content):
     body = json.dumps(content).encode()
-    fast = DECODER._fast.decode(body)
+    fast = decoder._fast.decode(body)
     if fast is None:
         return
-    ruled = DECODER._slow(body, JSON)
+    ruled = decoder._slow(body, JSON)
     assert fast.count == ruled.count
     assert fast.ids in (ruled.ids, None) or list(fast.ids) == ruled.ids
+    columns = fast.columns if fast.row is None else {n: [v] for n, v in zip(decoder._names, fast.row, strict=True)}
     first, second = (
-        rows_table(CONTRACT, [Rows(each.count, each.columns, [None] * each.count)]) for each in (fast, ruled)
+        rows_table(decoder.contract, Rows(ruled.count, each, [None] * ruled.count))
+        for each in (columns, ruled.columns)
     )
     assert first.equals(second)
 
@@ -174,7 +207,7 @@ tensors = st.lists(
 def test_any_request_for_inference_gives_rows_or_says_what_is_wrong(content):
     found = outcome(partial(oip.decode_infer, DECODER), json.dumps(content).encode())
     if isinstance(found, oip.Infer):
-        rows_table(CONTRACT, [found.rows])
+        rows_table(CONTRACT, found.rows)
     else:
         assert found.status == 400
 

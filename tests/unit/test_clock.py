@@ -5,11 +5,12 @@ import pytest
 from feedback_loop.clock import (
     ManualClock,
     Window,
-    clock_from,
     floor_moment,
     format_moment,
     parse_duration,
     parse_moment,
+    shifted_clock,
+    system_clock,
 )
 from feedback_loop.errors import BadInput
 
@@ -84,7 +85,7 @@ def test_a_manual_clock_moves_only_when_it_is_set():
 
 
 def test_a_shifted_clock_begins_where_it_is_told_and_runs():
-    clock = clock_from(START)
+    clock = shifted_clock(START - system_clock())
     first, second = clock(), clock()
     assert START <= first <= second < START + timedelta(minutes=1)
 

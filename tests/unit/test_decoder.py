@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
-from feedback_loop.schema.protocol import WireError, make_decoder, rows_table
+from feedback_loop.schema.protocol import WireError, make_decoder, merged, rows_table
 from tests.builders import binary_contract
 
 T = ColumnType
@@ -170,7 +170,7 @@ def test_large_integers_stay_what_they_are(number):
     decoder = make_decoder(WIDE, None)
     for body in ({"dataframe_records": [{"l": number}]}, {"inputs": {"l": [number]}}, {"instances": [{"l": number}]}):
         rows = decoded(body, decoder=decoder)
-        assert rows_table(WIDE, [rows]).column("l").to_pylist() == [number]
+        assert rows_table(WIDE, rows).column("l").to_pylist() == [number]
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_what_is_optional_may_be_missing_and_is_null_in_the_table():
     rows = decoded(
         {"dataframe_records": [{"l": 1}, {"l": 2, "f": None, "b": None}]}, decoder=make_decoder(WIDE, None)
     )
-    table = rows_table(WIDE, [rows])
+    table = rows_table(WIDE, rows)
     assert [table.column(name).null_count for name in "ifbt"] == [2, 2, 2, 2]
 
 
@@ -263,7 +263,7 @@ def test_rows_of_several_requests_make_one_table():
     parts = [
         decoded({"instances": [{**ROW, "age": age}]}, headers={"x-prediction-id": str(age)}) for age in (1, 2, 3)
     ]
-    table = rows_table(CONTRACT, parts)
+    table = rows_table(CONTRACT, merged(CONTRACT, parts))
     assert table.column_names == ["age", "plan", "customer", "month", "prediction_id"]
     assert table.column("age").to_pylist() == [1.0, 2.0, 3.0]
     assert table.column("prediction_id").to_pylist() == ["1", "2", "3"]

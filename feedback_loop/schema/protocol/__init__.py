@@ -2,7 +2,7 @@
 
 from feedback_loop.schema.protocol.columns import columns_of, decode_request
 from feedback_loop.schema.protocol.decoder import Decoder, make_decoder
-from feedback_loop.schema.protocol.table import rows_table
+from feedback_loop.schema.protocol.table import merged, rows_table
 from feedback_loop.schema.protocol.wire import (
     UNEXPECTED,
     Rows,
@@ -24,6 +24,7 @@ __all__ = [
     "encode_answer",
     "encode_error",
     "make_decoder",
+    "merged",
     "refused_by_model",
     "rows_table",
 ]

@@ -37,7 +37,7 @@ class _Body:
     """What a body held, before headers are looked at."""
 
     count: int
-    columns: dict[str, list[Any]]
+    columns: dict[str, Any]
     ids: Sequence[Any] | None
     params: Any
 
@@ -58,6 +58,7 @@ class Decoder:
         self._texts = [
             column.name for column in (*contract.features, *self._keys) if column.type is ColumnType.STRING
         ]
+        self._names = tuple(column.name for column in (*contract.features, *self._keys))
         self._key_headers = [(column, f"{KEY_HEADER}{column.name.lower()}") for column in self._keys]
         self._text_keys = [column for column in self._keys if column.type is ColumnType.STRING]
         self._fast = FastDecoder(contract, signature.width is not None)
@@ -68,18 +69,24 @@ class Decoder:
         found: Found | _Body | None = self._fast.decode(body) if kind == JSON else None
         if found is None:
             found = self._slow(body, kind)
-        count, columns = found.count, found.columns
-        if count == 0:
+        if found.count == 0:
             raise refused_by_model("there are no rows")
-        ids = self.from_headers(count, columns, found.ids, header)
-        if not self.params:
-            return Rows(count, columns, ids)
-        params = found.params
-        given = msgspec.json.decode(params) if isinstance(params, msgspec.Raw) else params
-        return Rows(count, columns, ids, check_params(given, self.params))
+        row = found.row if isinstance(found, Found) else None
+        if row is not None and not (self._keys and ("" in row or None in row)):  # each key is there
+            rows = Rows(1, None, _given_ids(1, found.ids, header), names=self._names, row=row)
+        else:
+            columns = (
+                found.columns if row is None else {name: [each] for name, each in zip(self._names, row, strict=True)}
+            )
+            rows = Rows(found.count, columns, self.from_headers(found.count, columns, found.ids, header))
+        if self.params:
+            params = found.params
+            given = msgspec.json.decode(params) if isinstance(params, msgspec.Raw) else params
+            rows.params = check_params(given, self.params)
+        return rows
 
     def from_headers(
-        self, count: int, columns: dict[str, list[Any]], ids: Sequence[Any] | None, header: Header
+        self, count: int, columns: dict[str, Any], ids: Sequence[Any] | None, header: Header
     ) -> list[str | None]:
         """The ids; key columns that no row holds are filled from their headers. Raises WireError."""
         for column in self._text_keys:
@@ -89,10 +96,7 @@ class Decoder:
             text = header(name)
             if text is not None and columns[column.name].count(None) == count:
                 columns[column.name] = _header_values(name, text, column, count)
-        if ids is None:
-            text = header(ID_HEADER)
-            return [None] * count if text is None else _checked_ids(_listed(ID_HEADER, text), count)
-        return ids if isinstance(ids, list) else list(ids)
+        return _given_ids(count, ids, header)
 
     def finish(self, frame: Frame, ids: Any) -> tuple[int, dict[str, list[Any]], list[str | None] | None]:
         """Count, columns and ids of a frame whose features are in their types; raises WireError."""
@@ -177,6 +181,13 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _given_ids(count: int, ids: Sequence[Any] | None, header: Header) -> list[str | None]:
+    if ids is None:
+        text = header(ID_HEADER)
+        return [None] * count if text is None else _checked_ids(_listed(ID_HEADER, text), count)
+    return ids if isinstance(ids, list) else list(ids)
 
 
 def _checked_ids(given: Any, count: int) -> list[str | None]:

@@ -30,6 +30,7 @@ _TYPES: dict[ColumnType, Any] = {
 }
 """What JSON holds for a type. Where MLflow makes something else of null, there is no None."""
 
+_NO_COLUMNS: dict[str, list[Any]] = {}
 _UNSTORABLE = b"\\u0000"
 _MOST_LAYOUTS = 64
 
@@ -41,12 +42,13 @@ class _Split(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """Count, columns, ids (None: none were given) and the undecoded params of a body."""
+    """Count, columns (none, if there is a `row`), ids (None: none were given) and undecoded params of a body."""
 
     count: int
     columns: dict[str, list[Any]]
     ids: Sequence[str | None] | None
     params: Raw | None
+    row: list[Any] | None = None
 
 
 class _Unusual(Exception):
@@ -87,17 +89,39 @@ class FastDecoder:
     def _found(self, content: Any) -> Found:
         if content.messages is not UNSET or content.prompt is not UNSET or content.input is not UNSET:
             raise _Unusual
-        count, columns = self._rows(content.records, content.split, content.instances, content.inputs)
-        for name in self._moments:
-            columns[name] = [_moment(value) for value in columns[name]]
-        ids = columns.pop(ID, None)
+        row = self._single_row(content)
+        count, columns = 1, _NO_COLUMNS
+        ids: Sequence[str | None] | None
+        if row is not None:
+            *row, identifier = row
+            ids = [identifier]
+        else:
+            count, columns = self._rows(content.records, content.split, content.instances, content.inputs)
+            for name in self._moments:
+                columns[name] = [_moment(value) for value in columns[name]]
+            ids = columns.pop(ID, None)
         if content.prediction_ids is not UNSET and (ids is None or not any(ids)):
             ids = content.prediction_ids
             if len(ids) != count:
                 raise _Unusual
         elif ids is not None and not any(ids):
             ids = None
-        return Found(count, columns, ids, None if content.params is UNSET else content.params)
+        return Found(count, columns, ids, None if content.params is UNSET else content.params, row)
+
+    def _single_row(self, content: Any) -> list[Any] | None:
+        """What stands in a body with nothing but one record, in the order of our columns, and its id."""
+        if self._is_tensor or self._moments:
+            return None
+        rows = content.records if content.records is not UNSET else content.instances
+        if rows is UNSET or len(rows) != 1:
+            return None
+        if (
+            content.split is not UNSET
+            or content.inputs is not UNSET
+            or UNSET not in (content.records, content.instances)
+        ):
+            raise _Unusual
+        return list(astuple(rows[0]))
 
     def _rows(self, records: Any, split: Any, instances: Any, inputs: Any) -> tuple[int, dict[str, list[Any]]]:
         if (records is UNSET) + (split is UNSET) + (instances is UNSET) + (inputs is UNSET) != 3:
@@ -116,12 +140,9 @@ class FastDecoder:
 
     def _of_records(self, rows: list[Any], uncertain: Sequence[str]) -> tuple[int, dict[str, list[Any]]]:
         count = len(rows)
-        if count == 1:
-            values = [[value] for value in astuple(rows[0])]
-        elif count:
-            values = [list(column) for column in zip(*map(astuple, rows), strict=True)]
-        else:
+        if not count:
             raise _Unusual
+        values = [list(column) for column in zip(*map(astuple, rows), strict=True)]
         columns = dict(zip((*self._names, ID), values, strict=True))
         if count > 1:
             for name in uncertain:  # some rows have it and some do not: MLflow has a rule for that

@@ -1,8 +1,9 @@
-"""Rows of several requests as one typed table."""
+"""Rows of several requests as one: as plain values, or as a typed table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -13,16 +14,29 @@ from feedback_loop.schema.protocol.wire import Rows
 ID = "prediction_id"
 
 
-def rows_table(contract: Contract, parts: Sequence[Rows]) -> pa.Table:
-    """The rows of all parts, one after the other: features, key columns that are none, and ids, in their types."""
+def merged(contract: Contract, parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, one after the other; params, which are the same for all, are the first's."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [column.name for column in (*contract.features, *contract.extra_key)]
+    rows = [part.row for part in parts]
+    columns: dict[str, Sequence[Any]]
+    if None not in rows:
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    else:
+        columns = {name: [value for part in parts for value in part.columns[name]] for name in names}
+    ids = [each for part in parts for each in part.ids]
+    return Rows(len(ids), columns, ids, parts[0].params)
+
+
+def rows_table(contract: Contract, rows: Rows) -> pa.Table:
+    """Rows in their types: features, key columns that are none, and ids."""
     names, arrays = [], []
     for column in (*contract.features, *contract.extra_key):
-        if len(parts) == 1:
-            values = parts[0].columns[column.name]
-        else:
-            values = [value for part in parts for value in part.columns[column.name]]
         names.append(column.name)
-        arrays.append(pa.array(values, arrow_type(column.type), from_pandas=True))  # NaN is missing
+        arrays.append(
+            pa.array(rows.columns[column.name], arrow_type(column.type), from_pandas=True)
+        )  # NaN is missing
     names.append(ID)
-    arrays.append(pa.array([each for part in parts for each in part.ids], pa.string()))
+    arrays.append(pa.array(rows.ids, pa.string()))
     return pa.table(arrays, names=names)

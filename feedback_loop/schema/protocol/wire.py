@@ -16,19 +16,44 @@ UNEXPECTED = (
 """What MLflow says where the model itself refuses the rows."""
 
 
-class Rows(msgspec.Struct, frozen=True, gc=False):
-    """Rows of one request, column by column.
+NO_PARAMS: Mapping[str, Any] = {}
+
+
+class Rows:
+    """Rows of one request, or of several.
 
     `columns` holds every feature and every key column that is no feature, each `count` values long: they are in the
     contract's types (moments are aware), None and NaN are missing. `ids` are a caller's own prediction ids,
     unchecked, and None where it gave none. `params` are the request's, made to fit the signature's; empty where it
-    has none.
+    has none. A single row that came as one is kept as one, in `row`: columns of one value each cost more than it.
     """
 
-    count: int
-    columns: dict[str, list[Any]]
-    ids: list[str | None]
-    params: dict[str, Any] = {}
+    __slots__ = ("_columns", "_names", "count", "ids", "params", "row")
+
+    def __init__(
+        self,
+        count: int,
+        columns: Mapping[str, Sequence[Any]] | None,
+        ids: list[str | None],
+        params: Mapping[str, Any] = NO_PARAMS,
+        *,
+        names: Sequence[str] = (),
+        row: Sequence[Any] | None = None,
+    ) -> None:
+        self.count = count
+        self.ids = ids
+        self.params = params
+        self.row = row
+        self._names = names
+        self._columns = columns
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[Any]]:
+        """By name; made when they are first asked for, where there is only a row."""
+        if self._columns is None:
+            assert self.row is not None  # there is the one or the other
+            self._columns = {name: [value] for name, value in zip(self._names, self.row, strict=True)}
+        return self._columns
 
 
 class WireError(FeedbackLoopError):
