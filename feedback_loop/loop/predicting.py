@@ -15,6 +15,7 @@ from feedback_loop.capture import (
     Client,
     Drained,
     ImportResult,
+    Uncounted,
     import_predictions,
     local_accounts,
     merged,
@@ -94,7 +95,8 @@ class Predicting(Labelling):
             forwarder.stop()
             close()
 
-        return Client(self._deployments(), spool, self.clock, bits=self._bits, accounts=spool, close=end)
+        sink = Uncounted(spool)
+        return Client(self._deployments(), sink, self.clock, bits=self._bits, accounts=spool, close=end)
 
     def traffic(self, model: str) -> Traffic:
         """Which versions beside the champion take part in serving a model."""
