@@ -52,6 +52,7 @@ class Wired:
         self.runner = Runner(self.store, clock, settings.scheduler.lease)
         self._references = References(self.store, self.registry)
         self._scorers: dict[tuple[str, str], Scorer] = {}
+        self._fastest: dict[tuple[str, str], Scorer] = {}
         self._versions: dict[tuple[str, str], ModelVersion] = {}
 
     @classmethod
