@@ -94,11 +94,12 @@ def test_every_format_is_logged_with_mlflows_own_answer_untouched(loop, scoring_
     ]
     requests = [(json.dumps(body).encode(), JSON) for body in bodies]
     requests.append((frame.to_csv(index=False).encode(), {"content-type": "text/csv"}))
+    requests.append((frame.to_parquet(index=False), {"content-type": "application/vnd.apache.parquet"}))
     bare, captured = ask(scoring_server, *requests), ask(app, *requests)
-    assert [answer.status_code for answer in captured] == [200] * 5
+    assert [answer.status_code for answer in captured] == [200] * 6
     assert [answer.content for answer in captured] == [answer.content for answer in bare]
     rows = {row["prediction_id"]: row for row in logged(loop)}
-    assert len(rows) == 15
+    assert len(rows) == 18
     for answer in captured:
         ids = answer.headers["x-prediction-ids"].split(",")
         assert [rows[each]["prediction"] for each in ids] == answer.json()["predictions"]
@@ -107,7 +108,7 @@ def test_every_format_is_logged_with_mlflows_own_answer_untouched(loop, scoring_
         assert all(rows[each]["latency_us"] > 0 for each in ids)
     keyed = [rows[each]["customer"] for each in captured[1].headers["x-prediction-ids"].split(",")]
     assert keyed == [7, 7, 7]
-    assert app.counts.logged == 5
+    assert app.counts.logged == 6
 
 
 def test_the_version_and_the_request_are_written_beside(loop, scoring_server, clock):
