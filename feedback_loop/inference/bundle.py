@@ -65,7 +65,7 @@ class Bundle:
     has_probabilities: bool
     signature: dict[str, Any] | None
     engine: EngineKind
-    reason: str  # why no faster engine was taken; empty for ONNX
+    reason: str  # why nothing faster was taken
     answers_with: str
     requirements: tuple[str, ...]
     form: OnnxForm | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import structlog
 
 from feedback_loop.alerts import route_names, tell_differences
 from feedback_loop.capture import (
@@ -23,48 +21,20 @@ from feedback_loop.capture import (
     merged,
 )
 from feedback_loop.capture.importing import CHUNK_ROWS, read_file
-from feedback_loop.inference import DamagedBundle, FileResult, Scorer, open_bundle, predict_file, stage
+from feedback_loop.inference import FileResult, Scorer, predict_file
 from feedback_loop.loop.labelling import Labelling
-from feedback_loop.loop.serving import engine_options, place_of_version
 from feedback_loop.outcomes import OnError
-from feedback_loop.registry import ModelVersion, Reference
+from feedback_loop.registry import Reference
 from feedback_loop.schema import Source
 from feedback_loop.serving.publication import hint
-from feedback_loop.serving.stager import KEPT
 from feedback_loop.store import predictions, spools
 from feedback_loop.store.query import Query
 from feedback_loop.store.spools import Account
 from feedback_loop.store.traffic import Traffic, load_traffic, save_traffic
 
-_log = structlog.get_logger(__name__)
-
 
 class Predicting(Labelling):
     """Everything that puts rows into the prediction log."""
-
-    def fastest_scorer(self, version: ModelVersion) -> Scorer:
-        """A version by the fastest engine that is proven: from the bundle that servers answer from, made if need be.
-
-        Where none can be made or kept on this disk it is the model itself, as `scorer` has it, and the log says so.
-        """
-        key = (version.model, version.version)
-        if key not in self._fastest:
-            self._fastest[key] = self._from_bundle(version)
-        return self._fastest[key]
-
-    def _from_bundle(self, version: ModelVersion) -> Scorer:
-        settings, hash_key = self.settings.model(version.model), self.settings.hash_key
-        options, place = engine_options(self.settings, version.model), place_of_version(self.settings, version.model)
-        folder = place.bundle(place.bundle_name(version.version))
-        try:
-            stage(self.registry, version, settings, folder, self.clock(), options=options, hash_key=hash_key)
-            scorer = open_bundle(folder, settings, hash_key, options)
-            for old in [each for each in place.unused() if each != folder][KEPT:]:
-                shutil.rmtree(old, ignore_errors=True)
-        except (OSError, DamagedBundle) as error:
-            _log.warning("scored_without_bundle", version=str(version), cause=str(error))
-            return self.scorer(version)
-        return scorer
 
     def predict(self, model: str, frame: Any, *, source: Source = Source.BATCH) -> pa.Table:
         """Scores a frame and logs it; returns `prediction_id` and the outputs, one row per row, in its order.

@@ -12,7 +12,7 @@ from feedback_loop.inference import EngineOptions
 from feedback_loop.inference.choosing import make_engine
 from feedback_loop.inference.onnx import OnnxEngine
 from feedback_loop.inference.providers import open_session
-from feedback_loop.inference.proving import compare, prove
+from feedback_loop.inference.proving import Limits, compare, prove
 from feedback_loop.inference.scorer import contract_of, make_native
 
 KINDS = {kind.name: kind for kind in kinds()}
@@ -71,7 +71,7 @@ def test_a_conversion_that_answers_otherwise_is_found_out():
             outputs = scored.outputs.set_column(1, "probability", pa.array(moved))
             return type(scored)(outputs, scored.answers)
 
-    found = prove(native, Off(), contract, {"reference": known}, 1e-6)
+    found = prove(native, Off(), contract, {"reference": known}, Limits(1e-6))
     assert not found.holds
     assert "differ by up to 0.003" in found.reason
 
@@ -112,7 +112,7 @@ def test_any_pipeline_on_any_rows_answers_the_same(estimator, scaler, rows):
     made, contract, native, converted, known = engines(kind)
     assert made.reason == ""
     table = pa.table([pa.array(column) for column in zip(*rows, strict=True)], names=known.column_names)
-    found = prove(native, converted, contract, {"any": table}, 1e-9)
+    found = prove(native, converted, contract, {"any": table}, Limits(1e-9))
     assert found.reason == ""
 
 
