@@ -16,7 +16,7 @@ from feedback_loop.inference.proving import Limits, compare, prove
 from feedback_loop.inference.scorer import contract_of, make_native
 
 KINDS = {kind.name: kind for kind in kinds()}
-NATIVE = {"linear discriminant analysis", "AdaBoost", "power transformed"}
+NATIVE = {"AdaBoost", "power transformed"}
 """What skl2onnx computes in single precision, or not as scikit-learn does."""
 
 
