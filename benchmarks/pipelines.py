@@ -90,6 +90,7 @@ def kinds() -> list[Kind]:
         Kind("neural network, 3 classes", of(lambda: network((16,), max_iter=60, random_state=0)), "multiclass"),
         Kind("naive Bayes (Gaussian)", of(naive_bayes.GaussianNB)),
         Kind("linear discriminant analysis", of(discriminant_analysis.LinearDiscriminantAnalysis)),
+        Kind("discriminant analysis, 3 classes", of(discriminant_analysis.LinearDiscriminantAnalysis), "multiclass"),
         Kind("calibrated logistic regression", of(lambda: calibration.CalibratedClassifierCV(linear()))),
         Kind("bagged trees", of(lambda: ensemble.BaggingClassifier(random_state=0))),
         Kind(

@@ -22,15 +22,19 @@ from feedback_loop.capture.external import (
 )
 from feedback_loop.capture.outputs import plain_values, read_outputs
 from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
+from feedback_loop.capture.spool import Spool
 from feedback_loop.clock import Clock, as_utc
-from feedback_loop.errors import BadInput
+from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.inference import ID, input_rows
 from feedback_loop.schema import Column, Contract, PredictionId, RandomBits, as_table, coerce
 from feedback_loop.schema.protocol import columns_of
 
 
 class Client:
-    """Logs predictions that this process made itself. Thread-safe; `with` closes what it was opened with."""
+    """Logs predictions that this process made itself. Thread-safe; `with` closes what it was opened with.
+
+    What became of rows is counted in `accounts`, and there alone: a spool is given as `Uncounted`.
+    """
 
     def __init__(
         self,
@@ -85,9 +89,13 @@ class Client:
         if ids is not None:
             inputs = _with_own(inputs, {ID: ids})
         outputs = read_outputs(deployed.contract, predictions)
-        return self.log_rows(
-            deployed, inputs, outputs, predicted_at=predicted_at, request_id=request_id, latency_us=latency_us
-        )
+        try:
+            return self.log_rows(
+                deployed, inputs, outputs, predicted_at=predicted_at, request_id=request_id, latency_us=latency_us
+            )
+        except Unavailable:
+            self.accounts.count(model, refused=inputs.num_rows)
+            raise
 
     def log_rows(
         self,
@@ -99,7 +107,10 @@ class Client:
         request_id: str | Sequence[str | None] | None = None,
         latency_us: int | Sequence[int | None] | None = None,
     ) -> list[PredictionId]:
-        """The same for what was read already, by `input_rows` and `read_outputs` with the contract of `deployed`."""
+        """The same for what was read already, by `input_rows` and `read_outputs` with the contract of `deployed`.
+
+        Rows that could not be made durable are for the caller to count: it knows whether the answer leaves.
+        """
         now = self._clock()
         own = {PREDICTED_AT: predicted_at, REQUEST_ID: request_id, LATENCY: latency_us}
         rows = external_rows(deployed, _with_own(inputs, own), outputs, now, bits=self._bits)
@@ -123,6 +134,17 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Uncounted:
+    """A spool for whoever decides itself what becomes of an answer whose rows are not taken."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
+        """As `Spool.append`; rows of which Unavailable is raised are in no account yet."""
+        return self._spool.append(contract, rows, now, counts=False)
 
 
 class AsyncClient:

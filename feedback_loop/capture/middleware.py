@@ -12,8 +12,7 @@ import structlog
 
 from feedback_loop.capture.client import Client
 from feedback_loop.capture.payloads import read_answer, read_request
-from feedback_loop.capture.spool import SPOOL
-from feedback_loop.errors import BadInput, FeedbackLoopError, Unavailable
+from feedback_loop.errors import BadInput, FeedbackLoopError
 from feedback_loop.schema import PredictionId
 from feedback_loop.schema.protocol import encode_error
 
@@ -48,7 +47,6 @@ class _Exchange:
     began: float = field(default_factory=time.perf_counter)
     request: list[bytes] = field(default_factory=list)
     answer: list[bytes] = field(default_factory=list)
-    was_refused: bool = False  # by the spool, which has counted that itself
     rows: int = 1  # until they are read, one is what it has at least
     sizes: dict[str, int] = field(default_factory=dict)
 
@@ -108,7 +106,6 @@ class CaptureMiddleware:
         try:
             ids = await asyncio.to_thread(self._logged, exchange)
         except FeedbackLoopError as error:
-            exchange.was_refused = isinstance(error, Unavailable) and error.service == SPOOL
             _log.warning("answer not logged", model=self._model, cause=str(error))
         except Exception:  # noqa: BLE001 (whatever it is, the application that is served here has answered)
             _log.exception("answer not logged", model=self._model)
@@ -118,15 +115,14 @@ class CaptureMiddleware:
         return None
 
     def lets_pass(self, exchange: _Exchange) -> bool:
-        """Whether an answer that is not logged may leave; counts it, also in the spool's accounts."""
+        """Whether an answer that is not logged may leave; counts it, also in the client's accounts."""
         count, rows = self._client.accounts.count, exchange.rows
-        known = rows if exchange.was_refused else 0
         if self._on_error == "refuse":
             self.counts.refused += 1
-            count(self._model, refused=rows - known)
+            count(self._model, refused=rows)
             return False
         self.counts.missed += 1
-        count(self._model, answered=rows, dropped=rows, refused=-known)
+        count(self._model, answered=rows, dropped=rows)
         return True
 
     def _logged(self, exchange: _Exchange) -> list[PredictionId]:

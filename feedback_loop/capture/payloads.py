@@ -68,8 +68,9 @@ def read_answer(body: bytes, contract: Contract) -> pa.Table:
 
 
 def _request_columns(body: bytes, contract: Contract, content_type: str) -> tuple[dict[str, Any], bool]:
-    if content_type.partition(";")[0].strip().lower() == "text/csv":
-        return decode_request(body, content_type, contract).columns, True
+    if content_type.partition(";")[0].strip().lower() in ("text/csv", "application/vnd.apache.parquet"):
+        decoded = decode_request(body, content_type, contract)
+        return decoded.columns, decoded.is_text
     # Whatever the type is called: what curl sends without one is logged as a form (KServe's own example shows that).
     content = _decoded(body)
     names = [column.name for column in contract.features]

@@ -128,13 +128,15 @@ class Spool:
         file = self._file
         return file.path if file is not None else None
 
-    def append(self, contract: Contract, rows: pa.Table, now: datetime, *, waits: bool = True) -> int:
+    def append(
+        self, contract: Contract, rows: pa.Table, now: datetime, *, waits: bool = True, counts: bool = True
+    ) -> int:
         """Takes rows of `prediction_schema(contract)`; on return they are durable, as the model's `log.durability`
         wants it (with `waits` false they get to the disk with those of others). Returns how many were taken: none
         where nothing is logged.
 
         Raises Unavailable where the spool is full or can't be written and `log.on_full` is `refuse`; else such rows
-        are counted as dropped.
+        are counted as dropped. Who asks with `counts` false says itself what became of rows that were not taken.
         """
         return self._take(contract, rows.schema, int(rows.num_rows), partial(pack, rows=rows), now, waits)
 
@@ -166,7 +168,8 @@ class Spool:
         if log.on_full == "drop":
             self.count(model, dropped=count)
             return 0
-        self.count(model, refused=count)
+        if counts:
+            self.count(model, refused=count)
         raise Unavailable(SPOOL, f"The spool takes no rows: {entry.cause}.", cure="See: feedback-loop spool status.")
 
     def count(self, model: str, *, answered: int = 0, refused: int = 0, dropped: int = 0, unsampled: int = 0) -> None:

@@ -138,12 +138,15 @@ def optimize(
     budget: Annotated[
         float, typer.Option(min=0, help="How much accuracy (of a regression: R²) may be lost, such as 0.002.")
     ] = 0.002,
+    quantize: Annotated[
+        bool, typer.Option("--quantize", help="Also choose among dense layers in fewer bits (neural networks).")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Try and show the variants; register none.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tries smaller, faster variants of a version and registers the fastest that keeps within the budget."""
-    done = open_loop(config, as_json=as_json).optimize(version, budget, register=not dry_run)
+    done = open_loop(config, as_json=as_json).optimize(version, budget, register=not dry_run, quantize=quantize)
     emit(asdict(done), as_json=as_json, words=_optimized_words)
 
 

@@ -65,7 +65,7 @@ class Bundle:
     has_probabilities: bool
     signature: dict[str, Any] | None
     engine: EngineKind
-    reason: str  # why no faster engine was taken; empty for ONNX
+    reason: str  # why nothing faster was taken
     answers_with: str
     requirements: tuple[str, ...]
     form: OnnxForm | None = None
@@ -102,6 +102,7 @@ def stage(
             _log.warning("bundle_staged_anew", folder=str(folder), cause=str(error))
         else:
             if (bundle.version.model, bundle.version.version) == (version.model, version.version):
+                _tell_fallback(bundle)
                 return bundle
     loaded = registry.load(version)
     known = None
@@ -134,8 +135,6 @@ def write_bundle(
     engine = EngineKind.ONNX if made.content is not None else EngineKind.SKLEARN
     if engine is EngineKind.SKLEARN and loaded.estimator is None:
         engine = EngineKind.PYFUNC
-    if made.reason:
-        _log.warning("engine_fallback", version=str(loaded.version), engine=str(engine), reason=made.reason)
     with _replaced(folder) as beside:
         _write_files(loaded, made, beside)
         bundle = Bundle(
@@ -153,6 +152,7 @@ def write_bundle(
         )
         (beside / FILE).write_bytes(msgspec.json.encode(bundle))
         _sync(beside)
+    _tell_fallback(bundle)
     return bundle
 
 
@@ -192,6 +192,11 @@ def open_bundle(
         engine = make_native(loaded, contract)
     redaction = make_redaction(contract, settings.log.columns, hash_key)
     return Scorer(bundle.version, contract, engine, redaction, settings.log.sample, loaded)
+
+
+def _tell_fallback(bundle: Bundle) -> None:
+    if bundle.reason:
+        _log.warning("engine_fallback", version=str(bundle.version), engine=str(bundle.engine), reason=bundle.reason)
 
 
 def _write_files(loaded: LoadedModel, made: Made, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,20 +11,28 @@ import numpy as np
 import pyarrow as pa
 
 from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.inference.dense import quantized
 from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
 from feedback_loop.inference.providers import EngineOptions, is_onnx_installed, open_session
-from feedback_loop.inference.proving import Proof, ask_refusals, label_follows, proof_rows, prove
+from feedback_loop.inference.proving import Limits, Proof, ask_refusals, label_follows, proof_rows, prove
 from feedback_loop.inference.scorer import make_native
-from feedback_loop.registry import LoadedModel, input_example
+from feedback_loop.registry import TAG, LoadedModel, input_example
 from feedback_loop.schema import Contract, coerce
 
 if TYPE_CHECKING:
     from feedback_loop.config import InferenceSettings
 
 
+PRECISION, PARITY = TAG + "precision", TAG + "parity"
+"""Tags of a version with dense layers in fewer bits: in which, and how far that takes it from its estimator."""
+
+SLACK = 1.5
+"""So many times what was measured when it was registered: another machine adds in another order."""
+
+
 @dataclass(frozen=True)
 class Made:
-    """An ONNX file with its form and proof; or, without `content`, the reason why there is none."""
+    """An ONNX file with its form and proof; or, without `content`, no such file. `reason` is why nothing faster."""
 
     content: bytes | None = None
     form: OnnxForm | None = None
@@ -57,10 +66,58 @@ def make_engine(
     try:
         with warnings.catch_warnings(), threadpool_limits(options.threads):
             warnings.simplefilter("ignore")  # edges are meant to be where scikit-learn warns
-            return _proven(loaded, contract, converted.content, form, rows, settings.tolerance, options)
+            lost = ""
+            if PRECISION in loaded.version.tags:
+                made = _in_fewer_bits(loaded, contract, converted.content, form, rows, options)
+                if made.content is not None:
+                    return made
+                lost = f"its dense layers are not in fewer bits: {made.reason}"
+            limits = Limits(settings.tolerance)
+            made = _proven(loaded, contract, converted.content, form, rows, limits, options)
+            return replace(made, reason=made.reason or lost)
     except Exception as error:  # noqa: BLE001 (whatever goes wrong while it is proven, the model itself still answers)
         said = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
         return Made(reason=f"it can't be proven: {said}")
+
+
+def measure_parity(
+    loaded: LoadedModel, contract: Contract, precision: str, known: pa.Table, options: EngineOptions
+) -> Proof | None:
+    """How far the model with its dense layers in fewer bits is from itself on all rows of a proof.
+
+    None where it is too far for any limit: it has no such layers, or answers what the model refuses.
+    """
+    from feedback_loop.inference.conversion import convert
+
+    converted = convert(loaded.estimator, contract.features)
+    form = OnnxForm(converted.layout, converted.has_scores)
+    rows = known_rows(loaded, contract, known)
+    assert rows is not None  # some were given
+    endless = Limits(sys.float_info.max, float("inf"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # edges are meant to be where scikit-learn warns
+        smaller = quantized(converted.content, precision)
+        made = _proven(loaded, contract, smaller, form, rows, endless, options) if smaller is not None else Made()
+    return made.proof if made.content is not None else None
+
+
+def _in_fewer_bits(
+    loaded: LoadedModel,
+    contract: Contract,
+    content: bytes,
+    form: OnnxForm,
+    rows: pa.Table,
+    options: EngineOptions,
+) -> Made:
+    """The variant that was registered, if it is as near to the estimator as it was then."""
+    tags = loaded.version.tags
+    if PARITY not in tags:
+        return Made(reason="how far they were from the model when it was registered is not on record")
+    difference, classes = map(float, tags[PARITY].split())
+    smaller = quantized(content, tags[PRECISION])
+    if smaller is None:
+        return Made(reason="it has none")
+    return _proven(loaded, contract, smaller, form, rows, Limits(difference * SLACK, classes), options)
 
 
 def _without_trying(loaded: LoadedModel, settings: InferenceSettings) -> str:
@@ -77,7 +134,7 @@ def _proven(
     content: bytes,
     form: OnnxForm,
     known: pa.Table,
-    tolerance: float,
+    limits: Limits,
     options: EngineOptions,
 ) -> Made:
     try:
@@ -91,7 +148,7 @@ def _proven(
     follows = all(label_follows(contract, original.score(rows[kind])) for kind in ("reference", "random"))
     form = replace(form, label_follows=form.has_scores and follows)
     engine = OnnxEngine(session, contract, form, answers_with=loaded.answers_with)
-    proof = replace(prove(original, engine, contract, rows, tolerance), versions=_versions())
+    proof = replace(prove(original, engine, contract, rows, limits), versions=_versions())
     if not proof.holds:
         return Made(proof=proof, reason=f"the proof fails: {proof.reason}")
     return Made(content, form, proof)

@@ -33,6 +33,14 @@ ONE_BY_ONE = 60
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How far apart the two may be: numbers, and how many classes (of those that are compared)."""
+
+    difference: float
+    classes: float = 0
+
+
+@dataclass(frozen=True)
 class Proof:
     """What was compared, and how far the two were apart at most. `reason` says why it failed (empty: it holds)."""
 
@@ -105,7 +113,7 @@ def proof_rows(
 
 
 def prove(
-    original: Engine, converted: Engine, contract: Contract, rows: dict[str, pa.Table], tolerance: float
+    original: Engine, converted: Engine, contract: Contract, rows: dict[str, pa.Table], limits: Limits
 ) -> Proof:
     """Compares the two on all rows: what one refuses the other has to refuse, classes equal, numbers near."""
     differ, furthest, counts, reason = 0, 0.0, {}, ""
@@ -123,11 +131,11 @@ def prove(
             if theirs is not None and ours is not None:
                 classes, distance = compare(contract, theirs, ours)
                 differ, furthest = differ + classes, max(furthest, distance)
-    if differ:
+    if differ > limits.classes:
         reason = reason or f"{differ} classes differ"
-    if not furthest <= tolerance:
-        reason = reason or f"answers differ by up to {furthest:.3g}, more than {tolerance:g}"
-    return Proof(counts, differ, furthest, tolerance, reason)
+    if not furthest <= limits.difference:
+        reason = reason or f"answers differ by up to {furthest:.3g}, more than {limits.difference:g}"
+    return Proof(counts, differ, furthest, limits.difference, reason)
 
 
 def compare(contract: Contract, theirs: Scored, ours: Scored) -> tuple[int, float]:

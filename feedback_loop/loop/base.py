@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
+
+import structlog
 
 from feedback_loop.capture import (
     Deployed,
@@ -17,7 +20,8 @@ from feedback_loop.capture import (
 from feedback_loop.clock import Clock, system_clock
 from feedback_loop.config import Settings, load_settings
 from feedback_loop.errors import BadInput
-from feedback_loop.inference import Scorer, make_scorer
+from feedback_loop.inference import DamagedBundle, Scorer, make_scorer, open_bundle, stage
+from feedback_loop.loop.serving import engine_options, place_of_version
 from feedback_loop.monitoring import (
     References,
     make_reference,
@@ -26,8 +30,11 @@ from feedback_loop.progress import Progress, Silent
 from feedback_loop.registry import ModelVersion, Reference, Registry
 from feedback_loop.scheduling import Runner
 from feedback_loop.schema import RandomBits
+from feedback_loop.serving.stager import KEPT
 from feedback_loop.store import Store, fence, migrate, predictions, retrainings
 from feedback_loop.store.retrainings import Promotion
+
+_log = structlog.get_logger(__name__)
 
 
 class Wired:
@@ -52,6 +59,7 @@ class Wired:
         self.runner = Runner(self.store, clock, settings.scheduler.lease)
         self._references = References(self.store, self.registry)
         self._scorers: dict[tuple[str, str], Scorer] = {}
+        self._fastest: dict[tuple[str, str], Scorer] = {}
         self._versions: dict[tuple[str, str], ModelVersion] = {}
 
     @classmethod
@@ -81,6 +89,30 @@ class Wired:
             settings = self.settings.model(version.model)
             self._scorers[key] = make_scorer(self.registry.load(version), settings, self.settings.hash_key)
         return self._scorers[key]
+
+    def fastest_scorer(self, version: ModelVersion) -> Scorer:
+        """A version by the fastest engine that is proven: from the bundle that servers answer from, made if need be.
+
+        Where none can be made or kept on this disk it is the model itself, as `scorer` has it, and the log says so.
+        """
+        key = (version.model, version.version)
+        if key not in self._fastest:
+            self._fastest[key] = self._from_bundle(version)
+        return self._fastest[key]
+
+    def _from_bundle(self, version: ModelVersion) -> Scorer:
+        settings, hash_key = self.settings.model(version.model), self.settings.hash_key
+        options, place = engine_options(self.settings, version.model), place_of_version(self.settings, version.model)
+        folder = place.bundle(place.bundle_name(version.version))
+        try:
+            stage(self.registry, version, settings, folder, self.clock(), options=options, hash_key=hash_key)
+            scorer = open_bundle(folder, settings, hash_key, options)
+            for old in [each for each in place.unused() if each != folder][KEPT:]:
+                shutil.rmtree(old, ignore_errors=True)
+        except (OSError, DamagedBundle) as error:
+            _log.warning("scored_without_bundle", version=str(version), cause=str(error))
+            return self.scorer(version)
+        return scorer
 
     def find(self, reference: str) -> ModelVersion:
         """The version that `name`, `name@alias` or `name/version` means; a bare name means its champion."""

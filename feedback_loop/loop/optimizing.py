@@ -8,9 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from feedback_loop.errors import Refused
-from feedback_loop.inference import EngineOptions, Scorer
+from feedback_loop.inference import Scorer
+from feedback_loop.inference.choosing import measure_parity
 from feedback_loop.inference.optimizing import Measured, Optimization, optimize
 from feedback_loop.loop.base import Wired
+from feedback_loop.loop.serving import engine_options
 from feedback_loop.monitoring import make_reference, plot_variants
 from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import DataSource, ModelVersion
@@ -40,17 +42,17 @@ class Optimized:
 class Optimizing(Wired):
     """Optimization against a budget."""
 
-    def optimize(self, reference: str, budget: float, *, register: bool = True) -> Optimized:
+    def optimize(self, reference: str, budget: float, *, register: bool = True, quantize: bool = False) -> Optimized:
         """Tries smaller variants of a version, and registers the fastest that loses at most `budget` of its score.
 
-        Raises Refused where there are no labelled rows to judge by.
+        With `quantize` also one whose dense layers are in fewer bits where it is served. Raises Refused where there
+        are no labelled rows to judge by.
         """
         scorer = self.scorer(self.find(reference))
-        settings, name = self.settings.model(scorer.version.model), scorer.version.model
+        name = scorer.version.model
         rows, source = self._labelled_rows(scorer)
-        providers = settings.inference.providers or self.settings.serving.providers
-        options = EngineOptions(tuple(providers), self.settings.serving.threads)
-        found = optimize(scorer.loaded, scorer.contract, rows, budget, options, self.progress)
+        options = engine_options(self.settings, name)
+        found = optimize(scorer.loaded, scorer.contract, rows, budget, options, self.progress, quantize=quantize)
         plots = self._plotted(scorer.version, found)
         version = self._register_variant(scorer, found, rows, source) if register and found.chosen else None
         return Optimized(
@@ -102,6 +104,7 @@ class Optimizing(Wired):
         chosen, base = found.chosen, found.tried[0]
         assert chosen is not None  # what is registered was chosen
         version, now = parent.version, self.clock()
+        precise = self._parity(parent, found.precision, rows) if found.precision else {}
         figures = {
             "size_bytes": chosen.size_bytes,
             "p50_us": chosen.p50_us,
@@ -133,9 +136,27 @@ class Optimizing(Wired):
             tags={
                 "parent_version": version.version,
                 "variant": chosen.variant,
+                **precise,
                 **{name: f"{value:.6g}" for name, value in figures.items()},
             },
             now=now,
         )
-        self.registry.keep_reference(made, make_reference(self.scorer(made), rows), now)
+        answering = self.fastest_scorer(made) if precise else self.scorer(made)
+        self.registry.keep_reference(made, make_reference(answering, rows), now)
         return made
+
+    def _parity(self, parent: Scorer, precision: str, rows: pa.Table) -> dict[str, str]:
+        """Tags that say in which bits a variant's dense layers are, and how far from its estimator that takes it.
+
+        The stager holds it to that: the rows that it is measured on are the version's reference rows by then.
+        """
+        options = engine_options(self.settings, parent.version.model)
+        known = make_reference(parent, rows)
+        proof = measure_parity(parent.loaded, parent.contract, precision, known, options)
+        if proof is None:
+            raise Refused(
+                f"{parent.version} can't have its dense layers in {precision}: somewhere that answers what the model "
+                "refuses, or with no number.",
+                cure="Optimize it without --quantize.",
+            )
+        return {"precision": precision, "parity": f"{proof.max_difference!r} {proof.classes_differ}"}

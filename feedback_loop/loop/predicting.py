@@ -15,6 +15,7 @@ from feedback_loop.capture import (
     Client,
     Drained,
     ImportResult,
+    Uncounted,
     import_predictions,
     local_accounts,
     merged,
@@ -41,7 +42,7 @@ class Predicting(Labelling):
         `frame` (pandas, Arrow, Polars, columns or rows) holds the features and, beside them, the key's columns.
         """
         moment = self.clock()
-        scorer = self.scorer(self.find(model))
+        scorer = self.fastest_scorer(self.find(model))
         rows = scorer.rows_of(frame)
         ids = self.recorder.identify(rows, moment)
         scored = scorer.score(rows)
@@ -54,7 +55,7 @@ class Predicting(Labelling):
 
         def choose(version: str | None) -> Scorer:
             found = wanted if version is None else self.registry.find(Reference(wanted.model, version=version))
-            return self.scorer(found)
+            return self.fastest_scorer(found)
 
         def record(scorer: Scorer, rows: pa.Table, scored: Any, ids: Any, moment: datetime) -> int:
             return self.recorder.record(scorer, rows, scored, ids, moment, source=Source.BATCH).new
@@ -94,7 +95,8 @@ class Predicting(Labelling):
             forwarder.stop()
             close()
 
-        return Client(self._deployments(), spool, self.clock, bits=self._bits, accounts=spool, close=end)
+        sink = Uncounted(spool)
+        return Client(self._deployments(), sink, self.clock, bits=self._bits, accounts=spool, close=end)
 
     def traffic(self, model: str) -> Traffic:
         """Which versions beside the champion take part in serving a model."""

@@ -64,6 +64,11 @@ def places_of(settings: Settings, models: Sequence[str]) -> dict[str, Place]:
     }
 
 
+def place_of_version(settings: Settings, model: str) -> Place:
+    """Where the bundle of any version of a model is, whether a server answers with it or not."""
+    return Place.of(settings.path(settings.serving.cache), model, "", _form(settings, model))
+
+
 def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: Path) -> serving.App:
     """The HTTP application of one worker for these models, their published versions loaded and watched.
 
@@ -140,14 +145,14 @@ def _form(settings: Settings, model: str) -> str:
     return hashlib.blake2b(f"{__version__}\0{said}".encode(), digest_size=4).hexdigest()
 
 
-def _options(settings: Settings, model: str) -> EngineOptions:
+def engine_options(settings: Settings, model: str) -> EngineOptions:
     """On what a model is computed: its own providers, or the server's."""
     own = settings.model(model).inference.providers
     return EngineOptions(own or settings.serving.providers, settings.serving.threads)
 
 
 def _open(settings: Settings, model: str, folder: Path) -> tuple[Scorer, Decoder]:
-    scorer = open_bundle(folder, settings.model(model), settings.hash_key, _options(settings, model))
+    scorer = open_bundle(folder, settings.model(model), settings.hash_key, engine_options(settings, model))
     return scorer, make_decoder(scorer.contract, read_bundle(folder).signature)
 
 
@@ -270,7 +275,7 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
     of_model = settings.model(model)
 
     def make(version: ModelVersion, folder: Path) -> Contract:
-        options, key = _options(settings, model), settings.hash_key
+        options, key = engine_options(settings, model), settings.hash_key
         stage_bundle(loop.registry, version, of_model, folder, loop.clock(), options=options, hash_key=key)
         return open_bundle(folder, of_model, key, options).contract
 

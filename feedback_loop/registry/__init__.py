@@ -3,6 +3,15 @@
 from feedback_loop.registry.lineage import DataSource
 from feedback_loop.registry.loading import input_example, load_folder
 from feedback_loop.registry.registry import Registry
-from feedback_loop.registry.versions import LoadedModel, ModelVersion, Reference
+from feedback_loop.registry.versions import TAG, LoadedModel, ModelVersion, Reference
 
-__all__ = ["DataSource", "LoadedModel", "ModelVersion", "Reference", "Registry", "input_example", "load_folder"]
+__all__ = [
+    "TAG",
+    "DataSource",
+    "LoadedModel",
+    "ModelVersion",
+    "Reference",
+    "Registry",
+    "input_example",
+    "load_folder",
+]

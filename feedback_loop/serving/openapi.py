@@ -128,6 +128,7 @@ def _scoring(contract: Contract) -> dict[str, Any]:
                     "schema": {"anyOf": [_object({name: each, **beside}, [name]) for name, each in formats.items()]}
                 },
                 "text/csv": {"schema": _TEXT},
+                "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
             },
         },
         "responses": {

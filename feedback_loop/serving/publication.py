@@ -110,6 +110,14 @@ class Place:
         found = (_read(path, Publication) for path in self.folder.glob("published-*.json"))
         return {part.bundle for each in found if each is not None for part in each.parts}
 
+    def unused(self) -> list[Path]:
+        """The whole bundles that no publication names, newest first."""
+        used = self.in_use()
+        left = [each for each in self.folder.iterdir() if each.is_dir() and each.name not in used]
+        return sorted(
+            (each for each in left if each.name[0] != "."), key=lambda each: each.stat().st_mtime, reverse=True
+        )
+
     @property
     def _failed(self) -> Path:
         return self.folder / f"failed-{self.label}.json"

@@ -18,7 +18,8 @@ from feedback_loop.store import erasure, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
 from feedback_loop.store.bulk import insert_new
 from feedback_loop.store.engine import Store
-from feedback_loop.store.model_tables import ModelTables, ensure_tables, find_tables
+from feedback_loop.store.growing import ensure_tables
+from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.types import Identifier, Moment, sql_type
 
 TRIES = 5

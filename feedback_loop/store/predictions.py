@@ -17,8 +17,9 @@ from feedback_loop.store import erasure, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
 from feedback_loop.store.bulk import insert_new
 from feedback_loop.store.engine import Store
+from feedback_loop.store.growing import ensure_tables
 from feedback_loop.store.labels import is_known, labelled_select
-from feedback_loop.store.model_tables import Generation, ModelTables, ensure_tables, find_tables, prediction_columns
+from feedback_loop.store.model_tables import Generation, ModelTables, find_tables, prediction_columns
 from feedback_loop.store.partitions import ensure_partitions
 
 SYSTEM_TYPES = {

@@ -12,7 +12,8 @@ from feedback_loop.errors import ContractError, NotFound, Unavailable
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, prediction_id
 from feedback_loop.store import Store, fence
-from feedback_loop.store.model_tables import ensure_tables, find_tables
+from feedback_loop.store.growing import ensure_tables
+from feedback_loop.store.model_tables import find_tables
 from feedback_loop.store.predictions import (
     PredictionLog,
     count_predictions,

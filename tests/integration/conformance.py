@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
-JSON, CSV = "application/json", "text/csv"
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 
 ROW = {"amount": 12.5, "count": 3, "small": 2, "plan": "pro", "active": True}
 OTHER = {"amount": 99.0, "count": 1, "small": 7, "plan": "basic", "active": False}
@@ -247,6 +254,93 @@ CASES = [
 ]
 
 
+def parquet(name: str, **changes: Any) -> Case:
+    """Two rows as a file; columns (Arrow arrays, or values) in the place of the usual ones, None for none."""
+    usual = pa.table(
+        {
+            "amount": BOTH["amount"],
+            "count": BOTH["count"],
+            "small": pa.array(BOTH["small"], pa.int32()),
+            "plan": BOTH["plan"],
+            "active": BOTH["active"],
+        }
+    )
+    columns = {each: usual.column(each) for each in usual.column_names} | changes
+    sink = io.BytesIO()
+    pq.write_table(pa.table({each: values for each, values in columns.items() if values is not None}), sink)
+    return Case(f"parquet: {name}", sink.getvalue(), PARQUET)
+
+
+_MOMENTS = [datetime(2026, 1, 2, 3, 4, 5), datetime(2026, 1, 3)]  # noqa: DTZ001 (as pandas has them)
+
+CASES += [
+    parquet("two rows"),
+    parquet("more columns, in another order", zebra=[1, 2]),
+    parquet("no such column", plan=None),
+    parquet("no such column, and one more", plan=None, zebra=[1, 2]),
+    *(
+        parquet(f"{name} as {kind}: {values[0]}", **{name: pa.array(values, kind)})
+        for name, kind, values in [
+            ("amount", pa.float32(), [1.5, 2.5]),
+            ("amount", pa.float16(), np.array([1.5, 2.5], np.float16)),
+            ("amount", pa.int32(), [1, 2]),
+            ("amount", pa.int16(), [1, 2]),
+            ("amount", pa.uint32(), [1, 2]),
+            ("amount", pa.int64(), [5, 2]),
+            ("amount", pa.string(), ["1", "2"]),
+            ("amount", pa.bool_(), [True, False]),
+            ("amount", pa.decimal128(5, 2), [Decimal("1.5"), Decimal("2.5")]),
+            ("count", pa.int32(), [1, 2]),
+            ("count", pa.uint8(), [1, 2]),
+            ("count", pa.uint64(), [1, 2]),
+            ("count", pa.float64(), [1, 2]),
+            ("count", pa.bool_(), [True, False]),
+            ("count", pa.string(), ["1", "2"]),
+            ("small", pa.int64(), [1, 2]),
+            ("small", pa.int8(), [1, 2]),
+            ("small", pa.uint16(), [1, 2]),
+            ("plan", pa.large_string(), ["pro", "unseen"]),
+            ("plan", pa.int64(), [1, 2]),
+            ("plan", pa.dictionary(pa.int32(), pa.string()), ["pro", "basic"]),
+            ("active", pa.int64(), [1, 0]),
+            ("active", pa.string(), ["a", "b"]),
+            ("ratio", pa.float32(), [0.5, 1.5]),
+            ("ratio", pa.float64(), [0.5, 1.5]),
+            ("ratio", pa.int64(), [1, 0]),
+            ("ratio", pa.int64(), [1, 2]),
+            ("ratio", pa.int32(), [1, 2]),
+            ("when", pa.timestamp("ns"), _MOMENTS),
+            ("when", pa.timestamp("us"), _MOMENTS),
+            ("when", pa.timestamp("us", "UTC"), _MOMENTS),
+            ("when", pa.date32(), _MOMENTS),
+            ("when", pa.string(), ["2026-01-02", "2026-01-03"]),
+            ("when", pa.string(), ["soon", "later"]),
+            ("when", pa.int64(), [1, 2]),
+        ]
+    ),
+    parquet("int64 of ones and zeros as a double", amount=[1, 0]),
+    parquet("a missing number", amount=[None, 1.5]),
+    parquet("a missing whole number as a double", amount=pa.array([None, 1], pa.int64())),
+    parquet("a missing integer", count=pa.array([None, 1], pa.int64())),
+    parquet("a missing integer, as a fraction", count=pa.array([None, 1.5])),
+    parquet("a missing text", plan=[None, "pro"]),
+    parquet("a missing boolean", active=[None, True]),
+    parquet("nothing but missing numbers", amount=pa.nulls(2)),
+    parquet("nothing but missing texts", plan=pa.nulls(2)),
+    parquet("booleans, one missing, as numbers", amount=pa.array([True, None])),
+    parquet("decimals as integers", count=pa.array([Decimal(1), Decimal(2)])),
+    parquet("dates as numbers", amount=pa.array([date(2026, 1, 2), date(2026, 1, 3)])),
+    parquet("texts in fewer bits as numbers", ratio=pa.array(["1", "2"])),
+    parquet("decimals as single floats", ratio=pa.array([Decimal("1.5"), Decimal("2.5")])),
+    parquet("a list as a text", plan=pa.array([["pro"], ["a"]])),
+    parquet("a list as a number", amount=pa.array([[1.0], [2.0]])),
+    case("parquet: nothing", b"", PARQUET),
+    case("parquet: no file", b"PAR1", PARQUET),
+    case("parquet: not one at all", b"amount,count\n1,2\n" * 10, PARQUET),
+    case("parquet: another charset", b"", PARQUET + "; charset=latin1"),
+]
+
+
 def told(answer: tuple[int, Any]) -> tuple[int, Any]:
     """What an answer says, without what MLflow's own says otherwise from one call to the next.
 
@@ -275,7 +369,10 @@ DIFFERENCES: dict[str, list[str]] = {
         *(f"{form}: {value}" for form in ("records", "split") for value in (f"count {2**63}", f"small {2**31}")),
         "csv: an integer out of range",
     ],
-    "A moment may name its zone": [f"{form}: when '2026-01-02T03:04:05Z'" for form in ("records", "split")],
+    "A moment may name its zone": [
+        *(f"{form}: when '2026-01-02T03:04:05Z'" for form in ("records", "split")),
+        "parquet: when as timestamp[us, tz=UTC]: 2026-01-02 03:04:05",
+    ],
     "Moments are read as ISO 8601": [f"{form}: when '02.01.2026'" for form in ("records", "split")],
     "CSV may hold moments": ["csv: a moment"],
     "Half a surrogate pair is refused in one way": ["body: half a surrogate pair"],

@@ -43,7 +43,7 @@ def test_a_file_is_scored_row_by_row_in_its_order_and_every_row_is_logged(loop, 
     written, given = pq.read_table(target), pq.read_table(source)
     assert written.column("customer").equals(given.column("customer"))
     assert written.column("note").equals(given.column("note"))
-    scorer = loop.scorer(loop.champion("churn"))
+    scorer = loop.fastest_scorer(loop.champion("churn"))
     expected = scorer.score(scorer.rows_of(given)).outputs
     assert written.column("probability").to_pylist() == expected.column("probability").to_pylist()
     assert logged(loop) == 2500

@@ -10,8 +10,9 @@ import httpx
 import pandas as pd
 import pytest
 
-from feedback_loop.capture import CaptureMiddleware, Client, Deployments
+from feedback_loop.capture import CaptureMiddleware, Client, Deployments, Spool, Uncounted
 from feedback_loop.clock import ManualClock, Window
+from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.store.predictions import count_predictions, read_labelled
 from tests.builders import churn_loop, customers
@@ -93,11 +94,12 @@ def test_every_format_is_logged_with_mlflows_own_answer_untouched(loop, scoring_
     ]
     requests = [(json.dumps(body).encode(), JSON) for body in bodies]
     requests.append((frame.to_csv(index=False).encode(), {"content-type": "text/csv"}))
+    requests.append((frame.to_parquet(index=False), {"content-type": "application/vnd.apache.parquet"}))
     bare, captured = ask(scoring_server, *requests), ask(app, *requests)
-    assert [answer.status_code for answer in captured] == [200] * 5
+    assert [answer.status_code for answer in captured] == [200] * 6
     assert [answer.content for answer in captured] == [answer.content for answer in bare]
     rows = {row["prediction_id"]: row for row in logged(loop)}
-    assert len(rows) == 15
+    assert len(rows) == 18
     for answer in captured:
         ids = answer.headers["x-prediction-ids"].split(",")
         assert [rows[each]["prediction"] for each in ids] == answer.json()["predictions"]
@@ -106,7 +108,7 @@ def test_every_format_is_logged_with_mlflows_own_answer_untouched(loop, scoring_
         assert all(rows[each]["latency_us"] > 0 for each in ids)
     keyed = [rows[each]["customer"] for each in captured[1].headers["x-prediction-ids"].split(",")]
     assert keyed == [7, 7, 7]
-    assert app.counts.logged == 5
+    assert app.counts.logged == 6
 
 
 def test_the_version_and_the_request_are_written_beside(loop, scoring_server, clock):
@@ -163,6 +165,35 @@ def test_answers_that_left_unlogged_are_in_the_accounts_that_everybody_sees(loop
     (account,) = loop.accounts("churn")
     # How many rows the large one had was not read: one at least.
     assert (account.answered, account.spooled, account.stored, account.dropped) == (3, 2, 2, 1)
+
+
+@pytest.mark.parametrize(("on_error", "status"), [("pass", 200), ("refuse", 503)])
+def test_rows_that_a_full_spool_turns_away_are_in_one_account_and_never_in_two(
+    loop, scoring_server, clock, on_error, status
+):
+    """The counter of refused rows only ever grows: what a server showed once is never taken back."""
+    spool = Spool(loop._spools, CaptureSettings(max_bytes=1), lambda _: LogSettings())
+    counted = []
+
+    class Watched:
+        def count(self, model, **rows):
+            counted.append(rows)
+            spool.count(model, **rows)
+
+    found = Deployments(loop._deployed, loop.settings.serving.poll_alias)
+    client = Client(found, Uncounted(spool), clock, accounts=Watched())
+    app = CaptureMiddleware(scoring_server, client, model="churn", on_error=on_error)
+    (answer,) = ask(app, (json.dumps({"dataframe_records": [RECORD] * 3}).encode(), JSON))
+    counts = spool.counts()["churn"]
+    with pytest.raises(Unavailable):
+        client.log("churn", {"age": [30.0], "plan": ["pro"]}, [True])
+    refused = spool.counts()["churn"].refused
+    spool.close()
+    assert answer.status_code == status
+    left = (counts.answered, counts.dropped, counts.refused, counts.spooled)
+    assert left == ((3, 3, 0, 0) if on_error == "pass" else (0, 0, 3, 0))
+    assert refused == counts.refused + 1
+    assert all(rows >= 0 for each in counted for rows in each.values())
 
 
 def test_bodies_over_the_limit_are_not_kept_in_memory(loop, scoring_server):

@@ -1,6 +1,7 @@
 """Smaller variants of a model, tried against a budget, the best one registered with where it came from."""
 
 import json
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +12,18 @@ from feedback_loop.cli import main
 from feedback_loop.clock import ManualClock
 from feedback_loop.inference import EngineKind, EngineOptions, read_bundle, stage
 from feedback_loop.inference.conversion import convert
+from feedback_loop.inference.dense import quantized
 from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
 from feedback_loop.inference.optimizing import optimize
-from feedback_loop.inference.optimizing.dense import quantized
 from feedback_loop.inference.providers import open_session
 from feedback_loop.inference.scorer import contract_of
+from feedback_loop.monitoring import make_reference
 from feedback_loop.progress import Silent
-from tests.builders import churn_loop, customers, play_days
+from feedback_loop.registry import DataSource
+from tests.builders import churn_loop, churn_pipeline, customers, play_days
+from tests.integration.processes import call, free_port, running, wait_until
 
+optimizing = sys.modules["feedback_loop.inference.optimizing.optimize"]
 KINDS = {kind.name: kind for kind in kinds()}
 
 
@@ -59,7 +64,7 @@ def test_what_can_not_be_optimized_says_why():
     assert tried("k nearest neighbours", 0.1).reason.startswith("KNeighborsClassifier has no trees")
 
 
-@pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-5), ("float16", 1e-2), ("int8", 0.2)])
+@pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-5), ("float16", 1e-2), ("int8", 0.05)])
 def test_dense_layers_in_fewer_bits_answer_nearly_the_same(precision, apart):
     loaded, chosen, known = fitted(KINDS["neural network (MLP)"])
     contract = contract_of(loaded, chosen)
@@ -72,6 +77,9 @@ def test_dense_layers_in_fewer_bits_answer_nearly_the_same(precision, apart):
         for content in (smaller, made.content)
     )
     assert 0 < np.abs(ours.to_numpy() - theirs.to_numpy()).max() < apart
+    engine = OnnxEngine(open_session(smaller, EngineOptions()), contract, form)
+    alone = [engine.score(known.slice(place, 1)).outputs.column("probability")[0].as_py() for place in range(50)]
+    assert np.allclose(alone, ours.to_numpy()[:50], rtol=0, atol=1e-6), "a row's answer hangs on who else asks"
 
 
 def test_a_graph_without_dense_layers_has_nothing_to_quantize():
@@ -110,6 +118,99 @@ def forest_loop(tmp_path, empty_mlflow, now):
     version = loop.register("churn", str(tmp_path / "m"), reference=pd.DataFrame(customers(600, 5)))
     loop.promote("churn", version.version)
     return loop
+
+
+@pytest.fixture
+def network_loop(tmp_path, empty_mlflow, now):
+    """A loop whose champion is a small neural network with a reference."""
+    import shutil
+
+    import pandas as pd
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    loop = churn_loop(tmp_path, ManualClock(now))
+    known = pd.DataFrame(customers(1000, 0))
+    network = MLPClassifier((64, 64), random_state=0, max_iter=60, tol=1.0)
+    model = make_pipeline(churn_pipeline().steps[0][1], network).fit(known[["age", "plan"]], known["churned"])
+    reference = pa.Table.from_pandas(
+        pd.DataFrame(customers(600, 5))[["age", "plan", "churned"]], preserve_index=False
+    )
+    version = loop.registry.register(
+        "churn",
+        model,
+        signature=None,
+        example=known[["age", "plan"]].head(3),
+        reference=reference,
+        trained_until=now,
+        source=DataSource("made up", "tests", 1000, "", "", "", "0"),
+        metrics={},
+        params={},
+        now=now,
+    )
+    loop.registry.keep_reference(version, make_reference(loop.scorer(version), reference), now)
+    loop.promote("churn", version.version)
+    yield loop
+    loop.close()
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_a_network_in_fewer_bits_is_registered_when_asked_for_and_answers_as_it_was_measured(
+    network_loop, tmp_path, monkeypatch, precision
+):
+    monkeypatch.setattr(
+        optimizing, "_DENSE", {name: each for name, each in optimizing._DENSE.items() if each == precision}
+    )
+    monkeypatch.setattr(optimizing, "variants", lambda _: ([], ""))  # nothing else to choose
+    loop = network_loop
+    assert loop.optimize("churn", 0.05).version is None
+    done = loop.optimize("churn", 0.05, quantize=True)
+    version = loop.find(f"churn/{done.version}")
+    tags = {name.removeprefix("feedback_loop."): value for name, value in version.tags.items()}
+    assert (tags["precision"], tags["parent_version"], tags["proof"]) == (precision, "2", "holds")
+    apart, classes = map(float, tags["parity"].split())
+    assert 1e-9 < apart < 0.2
+    assert classes < 40
+
+    rows = {name: values for name, values in customers(300, 9).items() if name != "churned"}
+    served, native = loop.fastest_scorer(version), loop.scorer(version)
+    ours, theirs, parents = (
+        each.score(each.rows_of(rows)).outputs.column("probability").to_numpy()
+        for each in (served, native, loop.scorer(loop.find("churn/2")))
+    )
+    assert 0 < np.abs(ours - theirs).max() <= apart * 1.5
+    assert (theirs == parents).all(), "anywhere else MLflow loads the estimator as it was"
+    kept = loop.registry.reference_rows(version)
+    answered = served.score(served.rows_of(kept)).outputs.column("probability").to_numpy()
+    assert (kept.column("probability").to_numpy() == answered).all(), "what it is watched by are its own answers"
+
+    loop.promote("churn", version.version)
+    port, log = free_port(), tmp_path / "server.log"
+    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--port", str(port)]
+    with running([*command, "--config", str(tmp_path / "feedback_loop.toml")], log) as process:
+        wait_until(lambda: call(port, "GET", "/ready")[0] == 200, process, log, 180)
+        records = [{"age": age, "plan": plan} for age, plan in zip(rows["age"].tolist(), rows["plan"], strict=True)]
+        status, answer, _ = call(port, "POST", "/invocations", {"dataframe_records": records})
+    assert (status, answer["model_version"]) == (200, version.version)
+    expected = served.score(served.rows_of(rows)).answers
+    assert answer["predictions"] == expected
+
+
+def test_a_variant_that_is_farther_from_its_model_than_was_measured_is_served_without_it(
+    network_loop, tmp_path, now, monkeypatch
+):
+    loop = network_loop
+    monkeypatch.setattr(optimizing, "variants", lambda _: ([], ""))
+    version = loop.find(f"churn/{loop.optimize('churn', 0.05, quantize=True).version}")
+    for tags, said in (({"parity": "1e-15 0"}, "differ by up to"), ({}, "is not on record")):
+        loop.registry._mlflow.client.delete_model_version_tag("churn", version.version, "feedback_loop.parity")
+        loop.registry.tag(version, tags)
+        folder = tmp_path / f"bundle-{len(tags)}"
+        stage(loop.registry, loop.find(f"churn/{version.version}"), loop.settings.model("churn"), folder, now)
+        bundle = read_bundle(folder)
+        assert (bundle.engine, bundle.proof.holds, bundle.proof.tolerance) == (EngineKind.ONNX, True, 1e-6)
+        assert said in bundle.reason
 
 
 def test_the_command_registers_the_chosen_variant_with_its_lineage(forest_loop, tmp_path, capsys, monkeypatch, now):

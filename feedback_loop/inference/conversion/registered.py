@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from feedback_loop.inference.conversion import encoders, kernels, texts, trees
+from feedback_loop.inference.conversion import encoders, kernels, powers, texts, trees
 
-_PARTS = (encoders, kernels, texts, trees)
+_PARTS = (encoders, kernels, powers, texts, trees)
 
 
 def conversions(last: Any) -> dict[type, Callable[[Any, Any, Any], None]]:

@@ -15,9 +15,9 @@ def rewritten(estimator: Any) -> Any:
     if isinstance(estimator, Pipeline):
         steps = [(name, step) for name, step in estimator.steps if step is not None and step != "passthrough"]
         name, last = steps[-1]
-        steps[-1] = (name, _as_descent(last))
+        steps[-1] = (name, _as_linear(last))
         return Pipeline([(steps[0][0], rewritten(steps[0][1])), *steps[1:]])
-    estimator = _as_descent(estimator)
+    estimator = _as_linear(estimator)
     inner = getattr(estimator, "_preprocessor", None)
     if inner is None:
         return estimator
@@ -54,17 +54,22 @@ def without_lowering(model: Any) -> tuple[Any, tuple[str, ...]]:
     return Pipeline([(model.steps[0][0], chooser), *model.steps[1:]]), tuple(lowered)
 
 
-def _as_descent(estimator: Any) -> Any:
-    """A linear support vector machine as the classifier by gradient descent that has the same coefficients.
+def _as_linear(estimator: Any) -> Any:
+    """A linear classifier as the one with the same coefficients that skl2onnx converts as scikit-learn means it.
 
-    skl2onnx can't leave a LinearSVC's scores as plain numbers.
+    It can't leave a LinearSVC's scores as plain numbers, and takes the classes of a discriminant analysis one by one,
+    whose probabilities are the logistic function of its scores (of more than two classes their softmax).
     """
-    from sklearn.linear_model import SGDClassifier
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.linear_model import LogisticRegression, SGDClassifier
     from sklearn.svm import LinearSVC
 
-    if not isinstance(estimator, LinearSVC):
+    if isinstance(estimator, LinearDiscriminantAnalysis):
+        same = LogisticRegression()
+    elif isinstance(estimator, LinearSVC):
+        same = SGDClassifier(loss="hinge")
+    else:
         return estimator
-    same = SGDClassifier(loss="hinge")
     same.coef_, same.classes_ = estimator.coef_, estimator.classes_
     same.intercept_ = np.broadcast_to(estimator.intercept_, len(estimator.coef_))
     same.n_features_in_ = estimator.n_features_in_

@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from feedback_loop.inference.dense import PRECISIONS, quantized
 from feedback_loop.inference.engines import Engine
 from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
-from feedback_loop.inference.optimizing.dense import PRECISIONS, quantized
 from feedback_loop.inference.optimizing.measuring import Measured, measure
 from feedback_loop.inference.optimizing.shrinking import variants
 from feedback_loop.inference.providers import EngineOptions, is_onnx_installed, open_session
@@ -21,17 +21,24 @@ from feedback_loop.registry import LoadedModel
 from feedback_loop.schema import Contract
 
 AS_IT_IS = "as it is"
+_DENSE = {f"dense layers in {precision}": precision for precision in PRECISIONS}
+"""Variants that exist in ONNX only."""
+
 GAIN = 1.05
 """A variant has to be faster (or smaller) by so much to be worth a version of its own."""
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """What was tried, the model as it is first; `estimator` is that of the chosen one. `reason` says why none is."""
+    """What was tried, the model as it is first; `estimator` is that of the chosen one. `reason` says why none is.
+
+    `precision` is that of the chosen one's dense layers (float32, float16, int8), empty where they stay as they are.
+    """
 
     tried: tuple[Measured, ...]
     estimator: Any | None
     reason: str = ""
+    precision: str = ""
 
     @property
     def chosen(self) -> Measured | None:
@@ -46,10 +53,13 @@ def optimize(
     budget: float,
     options: EngineOptions,
     progress: Progress,
+    *,
+    quantize: bool = False,
 ) -> Optimization:
     """Tries the variants on labelled rows (features and label by the model's names).
 
-    Chosen is, of those whose score is at most `budget` below the model's own, the one that scores most rows a second.
+    Chosen is, of those whose score is at most `budget` below the model's own, the one that scores most rows a second;
+    one with dense layers in fewer bits, which no scikit-learn can hold, only where `quantize` says so.
     """
     if loaded.estimator is None:
         return Optimization((), None, "it is no scikit-learn model: nothing can be left out of what can't be seen")
@@ -57,7 +67,7 @@ def optimize(
     if reason:
         return Optimization((), None, reason)
     base = _measured(AS_IT_IS, loaded, contract, rows, options)
-    tried, estimators = [base], {}
+    tried, estimators = [base], dict.fromkeys(_DENSE, loaded.estimator) if quantize else {}
     with progress.track(f"optimize {loaded.version.model}", len(ways) + len(PRECISIONS)) as advance:
         for way in ways:
             estimators[way.name] = way.make()
@@ -71,7 +81,8 @@ def optimize(
     best = _best(judged, estimators)
     if best is None:
         return Optimization(tuple(judged), None, _why_none(judged, budget))
-    return Optimization(tuple(replace(each, chosen=each is best) for each in judged), estimators[best.variant])
+    chosen = tuple(replace(each, chosen=each is best) for each in judged)
+    return Optimization(chosen, estimators[best.variant], precision=_DENSE.get(best.variant, ""))
 
 
 def _best(judged: list[Measured], estimators: dict[str, Any]) -> Measured | None:
@@ -122,13 +133,13 @@ def _converted(loaded: LoadedModel, contract: Contract) -> tuple[bytes, OnnxForm
 def _in_fewer_bits(
     loaded: LoadedModel, contract: Contract, rows: pa.Table, options: EngineOptions
 ) -> Iterator[Measured]:
-    """Dense layers quantized: measured, so that it is seen what it would bring."""
+    """Dense layers in fewer bits: measured in any case, so that it is seen what it would bring."""
     converted = _converted(loaded, contract)
     if converted is None:
         return
     content, form = converted
-    for precision in PRECISIONS:
+    for name, precision in _DENSE.items():
         smaller = quantized(content, precision)
         if smaller is not None:
             engine = OnnxEngine(open_session(smaller, options), contract, form)
-            yield measure(f"dense layers in {precision}", engine, "onnx", len(smaller), contract, rows)
+            yield measure(name, engine, "onnx", len(smaller), contract, rows)

@@ -16,6 +16,8 @@ from pyarrow import csv
 
 from feedback_loop.errors import BadInput
 from feedback_loop.schema.contract import Contract
+from feedback_loop.schema.protocol.parquet import unpacked
+from feedback_loop.schema.protocol.wire import WireError
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """The top-level names, one of which a JSON body has."""
@@ -46,9 +48,12 @@ _decoder = msgspec.json.Decoder(_Body)
 
 
 def decode_request(body: bytes, content_type: str, contract: Contract) -> Decoded:
-    """Reads a body of `application/json` or `text/csv`; raises BadInput with what was expected."""
-    if content_type.partition(";")[0].strip().lower() == "text/csv":
+    """Reads a body of JSON, `text/csv` or Parquet; raises BadInput with what was expected."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "text/csv":
         return Decoded(_csv_columns(body), is_text=True)
+    if kind == "application/vnd.apache.parquet":
+        return Decoded(_parquet_columns(body))
     try:
         decoded = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -109,6 +114,14 @@ def _csv_columns(body: bytes) -> dict[str, Any]:
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise BadInput.of("body", f"is not CSV: {error}") from error
     return {name: table.column(name) for name in table.column_names}
+
+
+def _parquet_columns(body: bytes) -> dict[str, Any]:
+    try:
+        table, names = unpacked(body, None)
+    except WireError as error:
+        raise BadInput.of("body", error.message) from error
+    return {name: table.column(name) for name in names}
 
 
 _EXPECTED = f"Send one of {', '.join(FORMATS)}."

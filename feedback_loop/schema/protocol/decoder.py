@@ -14,6 +14,7 @@ from feedback_loop.schema.contract import Column, ColumnType, Contract
 from feedback_loop.schema.protocol.fast import FastDecoder, Found
 from feedback_loop.schema.protocol.frame import Frame, Signature
 from feedback_loop.schema.protocol.params import Param, check_params, signature_params
+from feedback_loop.schema.protocol.parquet import read_parquet
 from feedback_loop.schema.protocol.scoring import CHANGED, read_body, read_rows
 from feedback_loop.schema.protocol.table import ID
 from feedback_loop.schema.protocol.text import read_csv
@@ -116,6 +117,8 @@ class Decoder:
         if kind == CSV:
             frame = read_csv(body, self.signature, self._own, self._keys)
             return _Body(*self.finish(frame, None), None)
+        if kind == PARQUET:
+            return _Body(*self.finish(read_parquet(body, self.signature, self._own), None), None)
         content = read_body(body)
         frame = read_rows(content, self.signature, self._own)
         return _Body(*self.finish(frame, content.get("prediction_ids")), content.get("params"))
@@ -153,17 +156,16 @@ def make_decoder(contract: Contract, signature: dict[str, Any] | None) -> Decode
 
 
 def _media_type(content_type: str) -> str:
-    """JSON or CSV; raises WireError, worded as MLflow does, for anything else."""
+    """JSON, CSV or Parquet; raises WireError, worded as MLflow does, for anything else."""
     kind, *parameters = (part.strip() for part in content_type.split(";"))
     pairs = dict(part.partition("=")[::2] for part in parameters)
     if pairs.get("charset", "utf-8").lower() != "utf-8":
         raise _unsupported("The scoring server only supports UTF-8")
     if unknown := [name for name in pairs if name != "charset"]:
         raise _unsupported(f"Unrecognized content type parameters: {', '.join(unknown)}. {CHANGED}")
-    if kind not in (JSON, CSV):
+    if kind not in TYPES:
         said = "This predictor only supports the following content types:"
-        types = TYPES if kind != PARQUET else [CSV, JSON]  # MLflow takes it, we do not
-        raise _unsupported(f"{said} Types: {types}. Got '{content_type}'.")
+        raise _unsupported(f"{said} Types: {TYPES}. Got '{content_type}'.")
     return kind
 
 

@@ -108,7 +108,7 @@ def converted_frame(frame: Frame, signature: Signature, own: Sequence[str]) -> F
     """The features in their types, and the caller's own columns; raises WireError."""
     columns = frame.columns
     if signature.width is not None:
-        columns = _by_place(frame, signature, own)
+        columns = by_place(frame, signature, own)
     found: dict[Any, Sequence[Any]] = {name: columns[name] for name in own if name in columns}
     for column in signature.features:
         if column.name in columns:
@@ -129,7 +129,7 @@ def converted_column(values: Sequence[Any], column: Column) -> list[Any]:
         ) from error
 
 
-def _by_place(frame: Frame, signature: Signature, own: Sequence[str]) -> dict[Any, Sequence[Any]]:
+def by_place(frame: Frame, signature: Signature, own: Sequence[str]) -> dict[Any, Sequence[Any]]:
     """A tensor's columns have no names: they are taken as they come."""
     columns = {name: values for name, values in frame.columns.items() if name not in own}
     if len(columns) != signature.width:

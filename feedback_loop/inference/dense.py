@@ -1,4 +1,4 @@
-"""Dense layers of a converted graph in fewer bits: float32, float16, and int8 with a scale found row by row."""
+"""Dense layers of a converted graph in fewer bits: float32, float16, and int8 with a scale for each column."""
 
 from __future__ import annotations
 
@@ -61,20 +61,11 @@ class _Layers:
         self._in_single(node, self._node("Cast", [kept], f"{node.output[0]}_wide", to=1))
 
     def byte(self, node: Any, matrix: np.ndarray[Any, Any]) -> None:
-        """Weights as bytes, each column with its scale; inputs as bytes, each call with its own."""
-        name = node.output[0]
+        """Kept as bytes, each column with its scale; computed in single: no row's answer hangs on another's."""
         scales = np.maximum(np.abs(matrix).max(axis=0), 1e-30) / 127
-        weights = self._constant(node, "weights", np.round(matrix / scales).astype(np.int8))
-        single = self._node("Cast", [node.input[0]], f"{name}_single", to=1)
-        parts = [f"{name}_bytes", f"{name}_scale", f"{name}_zero"]
-        self._several("DynamicQuantizeLinear", [single], parts)
-        sums = self._node("MatMulInteger", [parts[0], weights, parts[2]], f"{name}_sums")
-        wide = self._node("Cast", [sums], f"{name}_wide", to=1)
-        scale = self._node(
-            "Mul", [parts[1], self._constant(node, "scales", scales.astype(np.float32))], f"{name}_scaling"
-        )
-        scaled = self._node("Mul", [wide, scale], f"{name}_scaled")
-        self._node("Cast", [scaled], name, to=11)
+        kept = self._constant(node, "weights", np.round(matrix / scales).astype(np.int8))
+        each = self._constant(node, "scales", scales.astype(np.float32))
+        self._in_single(node, self._node("DequantizeLinear", [kept, each], f"{node.output[0]}_wide", axis=1))
 
     def _in_single(self, node: Any, weights: str) -> None:
         name = node.output[0]
@@ -83,13 +74,10 @@ class _Layers:
         self._node("Cast", [product], name, to=11)
 
     def _node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self._several(operator, inputs, [output], **attributes)
-        return output
-
-    def _several(self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
         from onnx import helper
 
-        self.nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
+        self.nodes.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
 
     def _constant(self, node: Any, what: str, values: np.ndarray[Any, Any]) -> str:
         from onnx import numpy_helper

@@ -1,0 +1,225 @@
+"""Parquet as MLflow takes it: `pandas.read_parquet`, then a frame held against the signature; without pandas.
+
+What JSON's formats have cast, a frame has to be already: here stand the rules of `mlflow.models.utils`
+(`_enforce_mlflow_datatype`): a type may become a wider one of its kind, and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from feedback_loop.errors import Problem
+from feedback_loop.schema.coerce import arrow_type
+from feedback_loop.schema.contract import Column, ColumnType
+from feedback_loop.schema.protocol.frame import Frame, Signature, refuse_missing
+from feedback_loop.schema.protocol.frames import by_place
+from feedback_loop.schema.protocol.values import DTYPES, REFUSALS, ModelRefusesError, as_pandas
+from feedback_loop.schema.protocol.wire import WireError, bad_request, not_enforced, refused_by_model
+
+MOST_VALUES = 2**24
+"""Rows times columns that are read: a few bytes of Parquet can say that they are billions of rows."""
+
+MOST_BYTES = 2**26
+"""What the columns that are read may be unpacked."""
+
+_NOT_PARQUET = (
+    "Failed to parse input as a Pandas DataFrame. Ensure that the input is a valid Parquet Pandas DataFrame "
+    "produced using the `pandas.DataFrame.to_parquet()` method. Error: '{}'"
+)
+_UNSAFE = "Incompatible input types for column {}. Can not safely convert {} to {}.{}"
+_HINT = (
+    " Hint: the type mismatch is likely caused by missing values. Integer columns in python can not represent "
+    "missing values and are therefore encoded as floats. The best way to avoid this problem is to infer the model "
+    "schema based on a realistic data sample (training dataset) that includes missing values. Alternatively, you can "
+    "declare integer columns as doubles (float64) whenever these columns may have missing values. See `Handling "
+    "Integers With Missing Values <https://www.mlflow.org/docs/latest/models.html#"
+    "handling-integers-with-missing-values>`_ for more details."
+)
+
+
+def read_parquet(body: bytes, signature: Signature, own: Sequence[str]) -> Frame:
+    """The features (in their types) and the caller's `own` columns (unconverted) of a file; raises WireError."""
+    wanted = None if signature.width is not None else {*signature.names, *own}
+    table, names = unpacked(body, wanted)
+    if signature.width is not None:
+        return _tensor(table, names, signature, own)
+    refuse_missing(signature, dict.fromkeys(names), own)
+    found: dict[Any, Sequence[Any]] = {name: table.column(name).to_pylist() for name in own if name in names}
+    for column in signature.features:
+        if column.name in names:
+            found[column.name] = _enforced(table.column(column.name), column, signature)
+    return Frame(found, table.num_rows)
+
+
+def unpacked(body: bytes, wanted: set[str] | None) -> tuple[pa.Table, list[str]]:
+    """The columns that are wanted (None: all), and the names of all; raises WireError.
+
+    Texts are read as dictionaries at first, so that none takes its room twice before it is known how much that is.
+    """
+    try:
+        file = _opened(body)
+        schema, about = file.schema_arrow, file.metadata
+        index = [each for each in (schema.pandas_metadata or {}).get("index_columns", ()) if isinstance(each, str)]
+        names = [name for name in schema.names if name not in index]
+        if repeated := next((name for name in names if schema.names.count(name) > 1), None):
+            raise pa.ArrowInvalid(f"the column {repeated!r} is there twice")
+        read = [name for name in names if wanted is None or name in wanted]
+        size = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
+        if about.num_rows * max(len(read), 1) > MOST_VALUES or size > MOST_BYTES:
+            raise _too_large(f"{about.num_rows:,} rows in {size:,} bytes when unpacked")
+        texts = [name for name in read if _is_text(schema.field(name).type)]
+        file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
+        table = file.read(read, use_threads=False)
+        table.validate(full=True)
+        _refuse_long(table, texts)
+        return table.cast(pa.schema([schema.field(name) for name in read])), names
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise bad_request(_NOT_PARQUET.format(error)) from error
+
+
+def _opened(body: bytes) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(pa.BufferReader(body))
+    except (pa.ArrowException, OSError) as error:
+        raise pa.ArrowInvalid(f"Could not open Parquet input source '<Buffer>': {error}") from error
+
+
+def _refuse_long(table: pa.Table, texts: Sequence[str]) -> None:
+    """Texts take their room once for each row that has them, as soon as they are a caller's values."""
+    size = 0
+    for name in texts:
+        for chunk in table.column(name).chunks:
+            lengths = pc.binary_length(chunk.dictionary) if isinstance(chunk, pa.DictionaryArray) else None
+            each = lengths.take(chunk.indices) if lengths is not None else pc.binary_length(chunk)
+            size += pc.sum(each).as_py() or 0
+    if size > MOST_BYTES:
+        raise _too_large(f"{size:,} bytes of text")
+
+
+def _too_large(what: str) -> WireError:
+    message = f"The body holds {what}. Send fewer rows, or score a file."
+    return WireError(413, "REQUEST_LIMIT_EXCEEDED", message)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+_NO_NUMBERS = ("object", "category", "str", "datetime64", "timedelta64")
+"""What the names of pandas' types begin with that never become a number's or a boolean's."""
+
+
+def _pandas_type(values: pa.ChunkedArray) -> str:
+    """The type that a column has in a frame of pandas."""
+    kind = values.type
+    if pa.types.is_timestamp(kind):
+        return f"datetime64[{kind.unit}{f', {kind.tz}' if kind.tz else ''}]"
+    if pa.types.is_integer(kind) and values.null_count:
+        return "float64"
+    if (
+        pa.types.is_floating(kind)
+        or pa.types.is_integer(kind)
+        or (pa.types.is_boolean(kind) and not values.null_count)
+    ):
+        return str(np.dtype(kind.to_pandas_dtype()))
+    if pa.types.is_dictionary(kind):
+        return "category"
+    if pa.types.is_duration(kind):
+        return f"timedelta64[{kind.unit}]"
+    return "str" if _is_text(kind) else "object"
+
+
+def _enforced(values: pa.ChunkedArray, column: Column, signature: Signature) -> list[Any]:
+    """A feature's values, if pandas' type of them is the column's or may become it; raises WireError."""
+    given = _pandas_type(values)
+    if given == "str" and column.type is ColumnType.STRING:
+        return _cast(values, column)
+    if given == "object" and column.type in _FROM_OBJECTS:
+        return _of_objects(values, column, signature)
+    if given.startswith("datetime64") and column.type is ColumnType.DATETIME:
+        return _cast(values, column)
+    wanted = DTYPES[column.type]
+    if given.startswith(_NO_NUMBERS) or not _may_become(values, np.dtype(given), wanted):
+        hint = _HINT if wanted.kind == "i" and given == "float64" and _lacks_whole_numbers(values) else ""
+        raise not_enforced(
+            signature.text,
+            _UNSAFE.format(column.name, given, wanted, hint),
+            Problem(-1, column.name, f"does not fit the type {column.type}"),
+        )
+    return _cast(values, column)
+
+
+def _cast(values: pa.ChunkedArray, column: Column) -> list[Any]:
+    plain: list[Any] = values.cast(arrow_type(column.type), safe=False).to_pylist()
+    return plain
+
+
+_FROM_OBJECTS = {
+    ColumnType.BOOLEAN: (pa.types.is_boolean,),
+    ColumnType.DOUBLE: (pa.types.is_decimal, pa.types.is_boolean),
+    ColumnType.DATETIME: (pa.types.is_date,),
+    ColumnType.STRING: (),
+}
+"""What pandas has as objects, and MLflow takes for such a column all the same."""
+
+
+def _of_objects(values: pa.ChunkedArray, column: Column, signature: Signature) -> list[Any]:
+    if pa.types.is_null(values.type) or any(fits(values.type) for fits in _FROM_OBJECTS[column.type]):
+        if pa.types.is_boolean(values.type):
+            values = values.cast(pa.int8())
+        return _cast(values, column)
+    if column.type is ColumnType.STRING:
+        try:
+            return as_pandas(values.to_pylist(), column.type)
+        except ModelRefusesError:
+            raise refused_by_model("a text column holds a list or an object") from None
+    if column.type is ColumnType.BOOLEAN:
+        raise refused_by_model("a boolean column holds something else")
+    said = f"Failed to convert column {column.name} from type object to DataType.{column.type}."
+    if column.type is ColumnType.DOUBLE:
+        said = f"Invalid object type at position {pc.index(values.is_valid(), value=True).as_py()}"
+    raise not_enforced(signature.text, said, Problem(-1, column.name, f"does not fit the type {column.type}"))
+
+
+def _may_become(values: pa.ChunkedArray, given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    if given == wanted:
+        return True
+    if given.kind == wanted.kind:
+        return given.itemsize <= wanted.itemsize
+    if given.kind == "u" and wanted.kind == "i":
+        return given.itemsize < wanted.itemsize
+    if given.kind in "iu" and wanted == np.float64 and given.itemsize <= 4:
+        return True
+    return given == np.int64 and wanted.kind == "f" and set(pc.unique(values).to_pylist()) <= {0, 1}
+
+
+def _lacks_whole_numbers(values: pa.ChunkedArray) -> bool:
+    numbers = values.cast(pa.float64(), safe=False).to_numpy()
+    there = numbers[~np.isnan(numbers)]
+    return len(there) < len(numbers) and bool((there == np.trunc(there)).all())
+
+
+def _tensor(table: pa.Table, names: Sequence[str], signature: Signature, own: Sequence[str]) -> Frame:
+    """Columns as they come, if together they are an array of the tensor's type."""
+    columns = by_place(
+        Frame({name: table.column(name).to_pylist() for name in names}, table.num_rows), signature, own
+    )
+    wanted = DTYPES[signature.features[0].type]
+    kinds = {_pandas_type(table.column(name)) for name in names if name not in own}
+    is_plain = not any(kind.startswith(_NO_NUMBERS) for kind in kinds)
+    given = np.result_type(*kinds) if is_plain else np.dtype(object)
+    if signature.width != 1 and given != wanted:
+        said = f"dtype of input {given} does not match expected dtype {wanted}"
+        raise not_enforced(signature.text, said, Problem(-1, "body", f"is {given}, where {wanted} is expected"))
+    found = {name: columns[name] for name in own if name in columns}
+    try:
+        found |= {each.name: as_pandas(columns[each.name], each.type) for each in signature.features}
+    except REFUSALS as error:
+        raise not_enforced(signature.text, str(error)) from error
+    return Frame(found, table.num_rows)
