@@ -20,6 +20,7 @@ import pyarrow as pa
 import structlog
 
 from feedback_loop.capture import files
+from feedback_loop.capture.counts import Counts, Gauges
 from feedback_loop.capture.groups import Group, pack, pack_values
 from feedback_loop.capture.values import Values
 from feedback_loop.config import CaptureSettings, LogSettings
@@ -36,32 +37,6 @@ MOST_CONTRACTS = 100
 """So many contracts are remembered as they were given; a process has one per version that it serves."""
 
 _log = structlog.get_logger(__name__)
-
-
-_Pack = Callable[..., Group]
-"""Makes a group of rows: of a model's name, a contract's number and a moment."""
-
-
-@dataclass
-class Counts:
-    """What this process did with the rows of one model."""
-
-    answered: int = 0
-    spooled: int = 0
-    refused: int = 0
-    dropped: int = 0
-    unsampled: int = 0
-
-
-@dataclass(frozen=True)
-class Gauges:
-    """What became of the rows in this process's spool, by model, and when the first that waits came."""
-
-    waiting: dict[str, int]
-    stored: dict[str, int]
-    rejected: dict[str, int]
-    missing: dict[str, int]  # taken once, and nowhere now
-    waiting_since: int | None  # microseconds since 1970
 
 
 @dataclass(frozen=True)
@@ -138,16 +113,26 @@ class Spool:
         Raises Unavailable where the spool is full or can't be written and `log.on_full` is `refuse`; else such rows
         are counted as dropped. Who asks with `counts` false says itself what became of rows that were not taken.
         """
-        return self._take(contract, rows.schema, int(rows.num_rows), partial(pack, rows=rows), now, waits)
+        packing = partial(pack, rows=rows)
+        return self._take(contract, rows.schema, int(rows.num_rows), packing, now, waits=waits, counts=counts)
 
     def append_values(
         self, contract: Contract, schema: pa.Schema, rows: Values, now: datetime, *, waits: bool = True
     ) -> int:
         """The same for plain values; the schema is `prediction_schema(contract)`."""
-        return self._take(contract, schema, rows.count, partial(pack_values, rows=rows), now, waits)
+        packing = partial(pack_values, rows=rows)
+        return self._take(contract, schema, rows.count, packing, now, waits=waits, counts=True)
 
     def _take(
-        self, contract: Contract, schema: pa.Schema, count: int, pack: _Pack, now: datetime, waits: bool
+        self,
+        contract: Contract,
+        schema: pa.Schema,
+        count: int,
+        packing: Callable[..., Group],
+        now: datetime,
+        *,
+        waits: bool,
+        counts: bool,
     ) -> int:
         model = contract.model
         log = self._log_of(model)
@@ -157,7 +142,7 @@ class Spool:
         if not count:
             return 0
         known = self._as_known(contract, schema)
-        group = pack(model, known.number, moment=files.microseconds(now))
+        group = packing(model, known.number, moment=files.microseconds(now))
         entry = _Entry(group, log.durability == "buffered" or not waits, known=known)
         self._waiting.append(entry)
         with self.guard:
