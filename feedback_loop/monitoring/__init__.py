@@ -2,6 +2,7 @@
 
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
+from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
 from feedback_loop.monitoring.plots import plot_losses, plot_variants
 from feedback_loop.monitoring.profiles import Profile
@@ -20,6 +21,7 @@ __all__ = [
     "erased_key",
     "evaluate_rows",
     "evaluate_window",
+    "fold_news",
     "labelled_only",
     "make_reference",
     "plot_losses",
