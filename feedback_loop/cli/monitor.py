@@ -93,6 +93,7 @@ def _evaluation(found: Evaluation) -> dict[str, Any]:
         "coverage": found.coverage,
         "metrics": [vars(each) for each in found.metrics],
         "drift": [vars(each) for each in found.drift],
+        "quality": [vars(each) for each in found.quality],
         "drifted_share": found.drifted_share,
     }
 
@@ -107,6 +108,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
         "matured": "yes" if row["matured"] else "not yet",
         "revision": row["revision"],
         "drifted": "–" if row["drifted_share"] is None else f"{row['drifted_share']:.0%}",
+        "quality": ", ".join(f"{q['column'] or 'rows'}: {q['check']}" for q in row["quality"] if q["failed"]) or "–",
         "metrics": ", ".join(f"{name} {value}" for name, value in list(overall.items())[:4]),
     }
 

@@ -8,6 +8,7 @@ from feedback_loop.monitoring.plots import plot_losses, plot_variants
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
 from feedback_loop.monitoring.reports import report_names, write_report
+from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
 from feedback_loop.monitoring.weights import uniform
 from feedback_loop.monitoring.windows import due_windows, evaluate_window
 
@@ -15,6 +16,7 @@ __all__ = [
     "Eraser",
     "Erasure",
     "Floats",
+    "Notice",
     "Profile",
     "References",
     "due_windows",
@@ -31,7 +33,9 @@ __all__ = [
     "report_names",
     "row_losses",
     "scored_rows",
+    "silence_notice",
     "uniform",
+    "volume_notice",
     "window_numbers",
     "write_report",
 ]

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values, with_swings
 from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Rows, Tally, fold, fold_predictions, make_layout
+from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import Contract
 from feedback_loop.store.evaluations import COVERAGE, INSUFFICIENT, Evaluation, MetricValue
@@ -90,6 +91,7 @@ def evaluate_cells(
         labelled=labelled,
         metrics=metrics,
         drift=drift_values(reference, profile) if reference is not None and predictions else (),
+        quality=quality_values(reference, profile) if reference is not None and predictions else (),
     )
 
 

@@ -46,16 +46,16 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
 def class_places(classes: Sequence[Label], values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """The place of each value among the classes; -1 where it is none of them, or is missing."""
     index = {known: place for place, known in enumerate(classes)}
-    return _mapped(values, lambda value: index.get(value, -1))
+    return mapped(values, lambda value: index.get(value, -1))
 
 
 def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:
     places: dict[Any, int] = {}
-    first, second = (_mapped(each, lambda value: places.setdefault(value, len(places))) for each in (one, other))
+    first, second = (mapped(each, lambda value: places.setdefault(value, len(places))) for each in (one, other))
     return np.asarray(first != second)
 
 
-def _mapped(values: pa.ChunkedArray, place_of: Callable[[Any], int]) -> npt.NDArray[np.int64]:
+def mapped(values: pa.ChunkedArray, place_of: Callable[[Any], int]) -> npt.NDArray[np.int64]:
     """What each value is mapped to, asked once for each distinct one; missing ones are -1."""
     encoded = pa.concat_arrays(values.chunks or [pa.array([], values.type)]).dictionary_encode()
     places = np.array([*(place_of(value) for value in encoded.dictionary.to_pylist()), -1], dtype=np.int64)

@@ -65,6 +65,18 @@ class DriftValue:
 
 
 @dataclass(frozen=True)
+class QualityValue:
+    """What one check has found of a column (empty: of the rows), and what the reference lets expect."""
+
+    column: str
+    check: str
+    value: float
+    expected: float
+    failed: bool
+    rows: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One version in one window, with what was known `as_of`. Immutable: asked again, it is the same."""
 
@@ -77,6 +89,7 @@ class Evaluation:
     labelled: int
     metrics: tuple[MetricValue, ...] = ()
     drift: tuple[DriftValue, ...] = ()
+    quality: tuple[QualityValue, ...] = ()
     evaluation_id: int | None = None
     revision: int = 1  # of this window and version: the next one follows when more is known
 
@@ -143,7 +156,10 @@ def load_evaluations(
         ids = [row.evaluation_id for row in rows]
         metrics = _values(connection, tables.metric_values, ids)
         drift = _values(connection, tables.drift_values, ids)
-    return [_evaluation(row, metrics.get(row.evaluation_id, []), drift.get(row.evaluation_id, [])) for row in rows]
+        quality = _values(connection, tables.quality_values, ids)
+    return [
+        _evaluation(row, *(each.get(row.evaluation_id, []) for each in (metrics, drift, quality))) for row in rows
+    ]
 
 
 def newest_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -163,7 +179,11 @@ def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | No
 
 
 def _save_values(connection: Connection, identifier: int, evaluation: Evaluation) -> None:
-    for table, values in ((tables.metric_values, evaluation.metrics), (tables.drift_values, evaluation.drift)):
+    for table, values in (
+        (tables.metric_values, evaluation.metrics),
+        (tables.drift_values, evaluation.drift),
+        (tables.quality_values, evaluation.quality),
+    ):
         rows = [{"evaluation_id": identifier, **vars(value)} for value in values]
         if rows:
             connection.execute(table.insert(), rows)
@@ -178,7 +198,7 @@ def _values(connection: Connection, table: Any, ids: list[int]) -> dict[int, lis
     return found
 
 
-def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]]) -> Evaluation:
+def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]], quality: list[Row[Any]]) -> Evaluation:
     return Evaluation(
         model=row.model,
         version=row.version,
@@ -189,6 +209,7 @@ def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]]) -
         labelled=row.labelled,
         metrics=tuple(as_record(MetricValue, each) for each in metrics),
         drift=tuple(as_record(DriftValue, each) for each in drift),
+        quality=tuple(as_record(QualityValue, each) for each in quality),
         evaluation_id=row.evaluation_id,
         revision=row.revision,
     )

@@ -109,6 +109,18 @@ drift_values = Table(
     Column("is_default", Boolean, nullable=False),  # the one that Evidently would choose
 )
 
+quality_values = Table(
+    "quality_values",
+    metadata,
+    Column("evaluation_id", ForeignKey("evaluations.evaluation_id"), primary_key=True),
+    Column("column", String, primary_key=True),  # empty: of the rows
+    Column("check", String, primary_key=True),
+    Column("value", Double, nullable=False),
+    Column("expected", Double, nullable=False),
+    Column("failed", Boolean, nullable=False),
+    Column("rows", Integer, nullable=False),
+)
+
 verdicts = Table(
     "verdicts",
     metadata,

@@ -1,4 +1,4 @@
-"""Profiles by the hour and the day, references with what they are measured by; coverage and bounds of metrics."""
+"""Profiles by the hour and the day, references; coverage and bounds of metrics; data quality."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -42,6 +42,20 @@ def upgrade() -> None:
         sa.Column("known_since", Moment(), nullable=False),
         sa.Column("profile", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("model", "version", name=op.f("pk_reference_profiles")),
+    )
+    op.create_table(
+        "quality_values",
+        sa.Column("evaluation_id", sa.Integer(), nullable=False),
+        sa.Column("column", sa.String(), nullable=False),
+        sa.Column("check", sa.String(), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("expected", sa.Double(), nullable=False),
+        sa.Column("failed", sa.Boolean(), nullable=False),
+        sa.Column("rows", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["evaluation_id"], ["evaluations.evaluation_id"], name=op.f("fk_quality_values_evaluation_id")
+        ),
+        sa.PrimaryKeyConstraint("evaluation_id", "column", "check", name=op.f("pk_quality_values")),
     )
     for name in ("coverage", "least", "most"):
         op.add_column("metric_values", sa.Column(name, sa.Double()))

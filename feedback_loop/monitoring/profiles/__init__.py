@@ -1,6 +1,9 @@
 """Profiles: mergeable, subtractable statistics of rows, from which metrics and drift of any window follow."""
 
 from feedback_loop.monitoring.profiles.blocks import (
+    ABOVE,
+    BELOW,
+    HASHES,
     MISSING,
     NEW,
     NON_FINITE,
@@ -27,6 +30,9 @@ from feedback_loop.monitoring.profiles.profile import Mean, Profile
 from feedback_loop.monitoring.profiles.tally import Ints, Tally, total
 
 __all__ = [
+    "ABOVE",
+    "BELOW",
+    "HASHES",
     "MISSING",
     "NEW",
     "NON_FINITE",

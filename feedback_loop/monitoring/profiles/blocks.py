@@ -18,6 +18,7 @@ class Block(IntEnum):
     CONFUSION = 2  # labelled predictions by SIDE * true place + answered place
     LOSSES = 3  # sums: see Loss
     ERRORS = 4  # signed errors of a regression, in float bins
+    HASHES = 6  # predictions by a hash of their features
     TARGET = 8  # the label of a regression: counts, and in the next block sums
     SCORES = 100  # + class: probabilities of that class, of all predictions, in score bins
     HITS = 200  # + class: of labelled ones of that class
@@ -65,6 +66,9 @@ MISSING, NON_FINITE, BELOW, ABOVE = 65535, 65534, 65533, 65532
 
 RARE, NEW = 65534, 65533
 """Slots of a column of words beside its vocabulary, and MISSING."""
+
+HASHES = 1024
+"""Slots of `Block.HASHES`."""
 
 SIDE = 256
 MOST_CLASSES = SIDE - 1

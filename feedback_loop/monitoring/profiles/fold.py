@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,6 +18,7 @@ from feedback_loop.monitoring.losses import (
     class_probabilities,
     floats,
     is_positive,
+    mapped,
     row_losses,
 )
 from feedback_loop.monitoring.profiles import blocks
@@ -49,6 +51,7 @@ def fold_predictions(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
         counter.count(Block.ROWS, np.full(len(groups), Rows.PREDICTED))
         _answers(counter, layout, mine)
         if cells[0].segment == ALL_ROWS:
+            counter.count(Block.HASHES, _hashes(layout.contract, mine))
             for place, number in enumerate(layout.numbers):
                 _numbers(counter, Block.NUMBERS + 2 * place, number, floats(_column(mine, number.column)))
             for place, word in enumerate(layout.words):
@@ -201,6 +204,25 @@ def _words(counter: _Counter, block: int, layout: WordLayout, column: pa.Chunked
     slots = np.where(places < len(layout.words), places, blocks.RARE)
     slots = np.where(places < 0, np.where(pc.is_null(words).to_numpy(), blocks.MISSING, blocks.NEW), slots)
     counter.count(block, slots.astype(np.int64))
+
+
+def _hashes(contract: Contract, rows: pa.Table) -> Ints:
+    """A hash of each row's features, the same in every process."""
+    mixed = np.full(rows.num_rows, _MIX, np.uint64)
+    for feature in contract.features:
+        column = _column(rows, feature.stored)
+        if feature.type.is_numeric:
+            values = floats(column) + 0.0  # -0 is 0
+            part = np.where(np.isnan(values), 0.0, values).view(np.uint64)
+        else:
+            part = mapped(texts(column), lambda text: zlib.crc32(text.encode())).view(np.uint64)
+        mixed = (mixed ^ part) * _MIX
+        mixed ^= mixed >> np.uint64(29)
+    return (mixed >> np.uint64(32)).astype(np.int64) % blocks.HASHES
+
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number whose bits look random: 2⁶⁴ over the golden ratio (Knuth, TAOCP 3, section 6.4)."""
 
 
 def _answers(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
