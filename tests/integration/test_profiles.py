@@ -9,6 +9,7 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import windows
+from feedback_loop.store import evaluations, verdicts
 from tests.builders import churn_loop, customers, play_days, register_churn, write_config
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -85,3 +86,34 @@ def test_windows_that_cut_an_hour_are_read_from_the_log(loop, clock):
     [some], [every] = loop.evaluate("churn", cut), loop.evaluate("churn", whole)
     assert (some.predictions, every.predictions) == (120, 120)
     assert [m for m in some.metrics if not m.segment] == [m for m in every.metrics if not m.segment]
+
+
+def test_predictions_that_stay_away_raise_one_alert(tmp_path, empty_mlflow, clock, monkeypatch):
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__SILENCE", "30h")
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    loop = churn_loop(tmp_path, clock)
+    assert loop.watch_volume("churn") == 0
+    play_days(loop, clock, 7, per_day=60)
+    loop.evaluate("churn")
+    assert loop.watch_volume("churn") == 0
+    clock.set(clock() + DAY)
+    loop.join("churn")
+    assert loop.watch_volume("churn") == 2  # nothing for 30 hours, and the last whole day has nothing
+    assert loop.watch_volume("churn") == 0
+    told = {alert.body for alert in verdicts.due_alerts(loop.store, clock())}
+    assert any("no predictions since" in body for body in told)
+    assert any("0 predictions in" in body for body in told)
+    loop.close()
+
+
+def test_data_quality_is_kept_with_the_evaluation(loop, clock):
+    start = clock()
+    rows = customers(400, 3, month="m")
+    broken = {**{name: rows[name] for name in ("customer", "month", "age")}, "plan": ["gold"] * 400}
+    loop.predict("churn", broken)
+    [found] = loop.evaluate("churn", Window(start - 4 * HOUR, start + DAY))
+    failed = {(each.column, each.check) for each in found.quality if each.failed}
+    assert failed == {("plan", "new_categories"), ("plan", "constant")}
+    assert evaluations.load_evaluations(loop.store, "churn")[-1].quality == tuple(
+        sorted(found.quality, key=lambda each: (each.column, each.check))
+    )
