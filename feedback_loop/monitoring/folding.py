@@ -31,6 +31,10 @@ SLICE_ROWS = 200_000
 
 HOUR = timedelta(hours=1)
 
+PREDICTIONS, OUTCOMES = "predictions", "outcomes"
+FOLDS = {PREDICTIONS: fold_predictions, OUTCOMES: fold_outcomes}
+"""The parts that are kept apart."""
+
 
 def fold_news(connection: Transaction, model: str, news: News) -> None:
     """Adds new predictions and new knowledge of old ones to the tallies of their versions (see `store.joins.Fold`).
@@ -38,33 +42,32 @@ def fold_news(connection: Transaction, model: str, news: News) -> None:
     A version without a reference has no tallies: its windows are folded from the log when they are asked for.
     """
     known: dict[str, Layout | None] = {}
-    changed: dict[tuple[str, str], list[Mapping[Cell, Tally]]] = {}
-    for rows, tallies_of, sign in (
-        (news.new, fold_predictions, 1),
-        (news.after, fold_outcomes, 1),
-        (news.before, fold_outcomes, -1),
-    ):
+    changed: dict[tuple[str, str, str], list[Mapping[Cell, Tally]]] = {}
+    for rows, part, sign in ((news.new, PREDICTIONS, 1), (news.after, OUTCOMES, 1), (news.before, OUTCOMES, -1)):
         for version, role, mine in _by_version(rows):
             if version not in known:
                 known[version] = _layout(connection, model, version)
             layout = known[version]
             if layout is not None:
-                cells = tallies_of(layout, mine)
-                changed.setdefault((version, role), []).append(
-                    cells if sign > 0 else {k: -v for k, v in cells.items()}
-                )
-    for (version, role), parts in changed.items():
-        add_tallies(connection, model, version, role, merge(parts))
+                cells = FOLDS[part](layout, mine)
+                signed = cells if sign > 0 else {cell: -tally for cell, tally in cells.items()}
+                changed.setdefault((version, role, part), []).append(signed)
+    for (version, role, part), parts in changed.items():
+        add_tallies(connection, model, version, role, part, merge(parts))
 
 
-def add_tallies(connection: Transaction, model: str, version: str, role: str, cells: Mapping[Cell, Tally]) -> None:
+def add_tallies(
+    connection: Transaction, model: str, version: str, role: str, part: str, cells: Mapping[Cell, Tally]
+) -> None:
     """Adds tallies of hours to what is kept, of those hours and of their days."""
     added: dict[profiles.Bucket, list[Tally]] = {}
     for cell, tally in cells.items():
+        if not len(tally.keys):
+            continue
         hour = EPOCH + cell.hour * HOUR
         for start, length in ((hour, profiles.HOUR), (floor_moment(hour, profiles.DAY), profiles.DAY)):
-            added.setdefault(profiles.Bucket(cell.segment, start, length, cell.weight), []).append(tally)
-    kept = profiles.load_tallies(connection, model, version, role, (bucket.start for bucket in added))
+            added.setdefault(profiles.Bucket(part, cell.segment, start, length, cell.weight), []).append(tally)
+    kept = profiles.load_tallies(connection, model, version, role, part, (bucket.start for bucket in added))
     changed = {}
     for bucket, tallies in added.items():
         before = [Tally.from_bytes(kept[bucket])] if bucket in kept else []
@@ -85,7 +88,8 @@ def establish(store: Store, model: str, version: str, reference: Profile, known_
                 rows = labelled_in(
                     connection, contract, part, store.secret, as_of=watermark, version=version, role=role
                 )
-                add_tallies(connection, model, version, role, fold(reference.layout, rows))
+                for name, folded in FOLDS.items():
+                    add_tallies(connection, model, version, role, name, folded(reference.layout, rows))
 
 
 def fold_window(

@@ -22,8 +22,13 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 @dataclass(frozen=True)
 class Bucket:
-    """What one tally is of: predictions of that segment in that time, which stand for `weight` each."""
+    """What one tally is of: predictions of that segment in that time, which stand for `weight` each.
 
+    What they say as such and what they say together with their outcomes are apart (`part`): an outcome that comes
+    late changes the little that is of outcomes.
+    """
+
+    part: str
     segment: str
     start: datetime
     length: timedelta
@@ -73,17 +78,17 @@ def save_reference(connection: Connection, model: str, version: str, reference: 
 
 
 def load_tallies(
-    connection: Connection, model: str, version: str, role: str, starts: Iterable[datetime]
+    connection: Connection, model: str, version: str, role: str, part: str, starts: Iterable[datetime]
 ) -> dict[Bucket, bytes]:
-    """The tallies of all buckets that begin at one of these moments."""
+    """The tallies of all buckets of a part that begin at one of these moments."""
     table, found = tables.profiles, {}
     moments = sorted(set(starts))
     columns = (table.c.segment, table.c.bucket_start, table.c.bucket_seconds, table.c.weight, table.c.tally)
+    mine = and_(_of(model, version, role), table.c.part == part)
     for first in range(0, len(moments), 500):  # both databases bound a statement's parameters
-        mine = _of(model, version, role)
         chosen = select(*columns).where(mine, table.c.bucket_start.in_(moments[first : first + 500]))
         for segment, start, seconds, weight, tally in connection.execute(chosen):
-            found[Bucket(segment, start, timedelta(seconds=seconds), weight)] = tally
+            found[Bucket(part, segment, start, timedelta(seconds=seconds), weight)] = tally
     return found
 
 
@@ -99,6 +104,7 @@ def save_tallies(
     rows = [
         {
             **head,
+            "part": bucket.part,
             "segment": bucket.segment,
             "bucket_start": bucket.start,
             "bucket_seconds": int(bucket.length.total_seconds()),

@@ -55,6 +55,7 @@ profiles = Table(
     Column("model", String, primary_key=True),
     Column("version", String, primary_key=True),
     Column("role", String, primary_key=True),
+    Column("part", String, primary_key=True),  # predictions | outcomes
     Column("segment", String, primary_key=True),  # empty: all rows
     Column("bucket_start", Moment, primary_key=True),  # of predicted_at
     Column("bucket_seconds", Integer, primary_key=True),  # an hour; a day, which is the sum of its hours
