@@ -211,6 +211,7 @@ class ModelSettings(_Section):
     alias: str = "champion"
     maturity: Duration = timedelta(days=1)
     window: Duration = timedelta(days=1)
+    silence: Duration | None = None
     policy: PolicySettings = PolicySettings()
     retraining: RetrainingSettings = RetrainingSettings()
     schedule: ScheduleSettings = ScheduleSettings()

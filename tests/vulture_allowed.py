@@ -15,9 +15,11 @@ from feedback_loop.inference import FileResult
 from feedback_loop.inference.bundle import Bundle
 from feedback_loop.inference.proving import Proof
 from feedback_loop.monitoring import Erasure
+from feedback_loop.monitoring.confusion import Ratio
+from feedback_loop.monitoring.profiles import Loss
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
-from feedback_loop.store import jobs, retrainings, tables, types, verdicts
+from feedback_loop.store import evaluations, jobs, retrainings, tables, types, verdicts
 
 # ONNX Runtime reads its options off the object.
 options = onnxruntime.SessionOptions()
@@ -29,6 +31,7 @@ feedback_loop.__getattr__
 # Fields that are printed: `--json` writes whole records.
 Delivery.sent, Delivery.given_up
 FileResult.resumed_rows
+evaluations.DriftValue.is_default
 Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference
@@ -64,3 +67,6 @@ metrics.Metrics.collect, metrics.Metrics.describe
 store.engine.connection.isolation_level
 tables.incidents_open
 types.Moment.load_dialect_impl, types.Moment.process_bind_param, types.Moment.process_result_value
+
+# Gone through by the enumeration; squares stand one behind what they are of.
+Ratio.recall, Ratio.f1, Loss.LOG_LOSS_SQUARED, Loss.BRIER_SQUARED

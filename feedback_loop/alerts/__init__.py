@@ -3,6 +3,7 @@
 from feedback_loop.alerts.delivery import Delivery, deliver_alerts, route_names
 from feedback_loop.alerts.outcomes import about_outcomes, count_refused, tell_bad_rows, tell_refused_file
 from feedback_loop.alerts.spools import tell_differences
+from feedback_loop.alerts.volume import tell_volume
 
 __all__ = [
     "Delivery",
@@ -13,4 +14,5 @@ __all__ = [
     "tell_bad_rows",
     "tell_differences",
     "tell_refused_file",
+    "tell_volume",
 ]

@@ -47,6 +47,7 @@ key = {key}                      # the columns by which outcomes find their pred
 key_types = {key_types}          # string | long | double | boolean | datetime; of those that are no features
 segments = {segments}            # columns whose values are looked at one by one
 maturity = "1d"                  # after this a prediction has had its chance of an outcome
+# silence = "2h"                 # alert when nothing was predicted for so long; without this line: never
 window = "1d"                    # what is evaluated and judged at a time
 {positive}
 # [models.{name}.outcomes]       # where the scheduler takes outcomes in from, besides HTTP and the command line

@@ -22,13 +22,14 @@ def evaluate(
     start: FromOption = None,
     end: ToOption = None,
     as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
+    audit: Annotated[bool, typer.Option(help="Read every row again instead of what is kept of each hour.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Computes validation, coverage and drift of a window (default: of every window that is due)."""
     window = _window(start, end)
     moment = parse_moment(as_of) if as_of else None
-    found = open_loop(config, as_json=as_json).evaluate(model, window, moment)
+    found = open_loop(config, as_json=as_json).evaluate(model, window, moment, from_log=audit)
     rows = [_evaluation(each) for each in found]
     emit(rows, as_json=as_json, words=lambda rows: table([_short(row) for row in rows], "No window is due."))
 
@@ -92,6 +93,7 @@ def _evaluation(found: Evaluation) -> dict[str, Any]:
         "coverage": found.coverage,
         "metrics": [vars(each) for each in found.metrics],
         "drift": [vars(each) for each in found.drift],
+        "quality": [vars(each) for each in found.quality],
         "drifted_share": found.drifted_share,
     }
 
@@ -106,6 +108,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
         "matured": "yes" if row["matured"] else "not yet",
         "revision": row["revision"],
         "drifted": "–" if row["drifted_share"] is None else f"{row['drifted_share']:.0%}",
+        "quality": ", ".join(f"{q['column'] or 'rows'}: {q['check']}" for q in row["quality"] if q["failed"]) or "–",
         "metrics": ", ".join(f"{name} {value}" for name, value in list(overall.items())[:4]),
     }
 

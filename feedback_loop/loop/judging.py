@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.alerts import Delivery, deliver_alerts, route_names
+from feedback_loop.alerts import Delivery, deliver_alerts, route_names, tell_volume
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, decide, monitored_loss
 from feedback_loop.loop.labelling import Labelling
 from feedback_loop.monitoring import (
+    Profile,
     due_windows,
     evaluate_window,
     row_losses,
+    silence_notice,
     uniform,
+    volume_notice,
     window_numbers,
     write_report,
 )
@@ -28,7 +31,7 @@ from feedback_loop.outcomes import (
 )
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Role
-from feedback_loop.store import predictions, retention
+from feedback_loop.store import accounts, predictions, retention
 from feedback_loop.store.evaluations import ALL_ROWS, Evaluation
 from feedback_loop.store.verdicts import Verdict
 
@@ -36,16 +39,22 @@ from feedback_loop.store.verdicts import Verdict
 class Judging(Labelling):
     """Everything that is concluded from labelled predictions."""
 
-    def evaluate(self, model: str, window: Window | None = None, as_of: datetime | None = None) -> list[Evaluation]:
+    def evaluate(
+        self, model: str, window: Window | None = None, as_of: datetime | None = None, *, from_log: bool = False
+    ) -> list[Evaluation]:
         """Evaluates a window (default: each that is due) as of a moment (default: now), one result per version.
 
-        Raises Refused for a window of which retention has removed rows: its numbers would be others.
+        What the join keeps of each hour answers, or, for a moment of the past and with `from_log`, the rows
+        themselves: both say the same. Raises Refused for a window of which retention has removed rows: its numbers
+        would be others.
         """
-        settings, now = self.settings.model(model), self._final(model, as_of)
+        settings = self.settings.model(model)
         if window is not None:
             self._refuse_removed(model, window)
-        elif as_of is None:
-            self.join(model)
+        now = self._final(model, as_of)
+        if as_of is None:
+            self._tally_by_references(model)
+            now = self.join(model).until or now
         windows = [window] if window else due_windows(self.store, model, settings.window, settings.maturity, now)
         since = retention.kept_since(self.store, model)
         windows = [each for each in windows if since is None or each.start >= since]
@@ -57,9 +66,11 @@ class Judging(Labelling):
                     self.store,
                     contract,
                     each,
-                    lambda v: self._profile(model, v),
+                    lambda v: self._profile(model, v, now, is_past=as_of is not None),
+                    length=settings.window,
                     maturity=settings.maturity,
                     as_of=now,
+                    from_log=from_log,
                 )
                 advance(1)
         if as_of is None:
@@ -101,6 +112,23 @@ class Judging(Labelling):
         self.registry.lineage.log_files(version, paths, "reports", now)
         return paths
 
+    def watch_volume(self, model: str) -> int:
+        """Raises an alert where predictions stay away (`silence`) or come as they did not before; counts new ones."""
+        settings, now = self.settings.model(model), self.clock()
+        span = predictions.predicted_span(self.store, model)
+        if span is None:
+            return 0
+        counts: Counter[datetime] = Counter()
+        for each in accounts.load_accounts(self.store, model)[0]:
+            if each.role == Role.CHAMPION and each.segment == ALL_ROWS:
+                counts[each.window_start] += each.predictions
+        notices = [
+            volume_notice(counts, settings.window, now) if counts else None,
+            silence_notice(span[1], settings.silence, now) if settings.silence is not None else None,
+        ]
+        told = [notice for notice in notices if notice is not None]
+        return tell_volume(self.store, model, told, route_names(self.settings.alerts), now)
+
     def deliver_alerts(self) -> Delivery:
         """Tries every alert that is due."""
         return deliver_alerts(self.store, self.settings.alerts, self.clock())
@@ -121,12 +149,21 @@ class Judging(Labelling):
         redaction = self.scorer(version).redaction
         return self._references.rows(redaction, version, settings.policy.reference, until)
 
-    def _profile(self, model: str, version: str) -> Any:
+    def _tally_by_references(self, model: str) -> None:
+        """The champion has its reference before its first predictions are joined: they are tallied as they come."""
+        self._profile(model, self.champion(model).version, self.clock(), is_past=False)
+
+    def _profile(self, model: str, version: str, as_of: datetime, *, is_past: bool) -> Profile | None:
         settings = self.settings.model(model)
-        until = matured_until(self.clock(), settings.maturity, settings.window)
         found = self._version(model, version)
         return self._references.profile(
-            self.scorer(found).redaction, found, settings.policy.reference, until, settings.window
+            self.scorer(found).redaction,
+            found,
+            settings.policy.reference,
+            matured_until(as_of, settings.maturity, settings.window),
+            settings.window,
+            as_of=as_of,
+            is_past=is_past,
         )
 
     def _baseline(self, version: ModelVersion, settings: ModelSettings, *, ordinal: int) -> Baseline:

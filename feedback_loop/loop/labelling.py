@@ -17,6 +17,7 @@ from feedback_loop.monitoring import (
     Eraser,
     Erasure,
     erased_key,
+    fold_news,
 )
 from feedback_loop.outcomes import (
     By,
@@ -94,7 +95,7 @@ class Labelling(Wired):
     def join(self, model: str) -> Joined:
         """Takes what has come since the last time into the accounts: coverage, findings, windows to look at again."""
         contract = self.scorer(self.champion(model)).logged
-        return join_new(self.store, contract, self.settings.model(model).window, self.clock())
+        return join_new(self.store, contract, self.settings.model(model).window, self.clock(), fold_news)
 
     def labelled(self, model: str, window: Window, as_of: datetime | None = None) -> pa.Table:
         """The predictions of a window, each with what was known of it `as_of` a moment: the same rows for ever.

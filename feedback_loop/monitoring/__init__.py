@@ -2,11 +2,13 @@
 
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
+from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
 from feedback_loop.monitoring.plots import plot_losses, plot_variants
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
 from feedback_loop.monitoring.reports import report_names, write_report
+from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
 from feedback_loop.monitoring.weights import uniform
 from feedback_loop.monitoring.windows import due_windows, evaluate_window
 
@@ -14,12 +16,14 @@ __all__ = [
     "Eraser",
     "Erasure",
     "Floats",
+    "Notice",
     "Profile",
     "References",
     "due_windows",
     "erased_key",
     "evaluate_rows",
     "evaluate_window",
+    "fold_news",
     "labelled_only",
     "make_reference",
     "plot_losses",
@@ -29,7 +33,9 @@ __all__ = [
     "report_names",
     "row_losses",
     "scored_rows",
+    "silence_notice",
     "uniform",
+    "volume_notice",
     "window_numbers",
     "write_report",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -10,29 +11,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
-from feedback_loop.monitoring.drift import drift_values, with_swings
-from feedback_loop.monitoring.profiles import Profile, is_profiled, profile_like, reference_profile
-from feedback_loop.monitoring.validation import coverage_metric, validation_metrics
-from feedback_loop.monitoring.weights import uniform
-from feedback_loop.schema import Column, Contract
-from feedback_loop.store.evaluations import Evaluation
+from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values, with_swings
+from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Rows, Tally, fold, fold_predictions, make_layout
+from feedback_loop.monitoring.quality import quality_values
+from feedback_loop.monitoring.validation import metrics_of
+from feedback_loop.schema import Contract
+from feedback_loop.store.evaluations import COVERAGE, INSUFFICIENT, Evaluation, MetricValue
 
 TIME = "predicted_at"
 """The column of rows of the log that says when they were predicted."""
 
 
-def profiled_columns(contract: Contract) -> tuple[Column, ...]:
-    """The columns whose distributions are watched: features and outputs."""
-    return tuple(column for column in (*contract.outputs, *contract.features) if is_profiled(column))
-
-
 def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) -> Profile:
     """The profile of a version's reference rows, the measure of all its windows (which are so long)."""
-    profile = reference_profile(rows, profiled_columns(contract))
+    layout = make_layout(contract, rows)
+    profile = Profile.of(layout, fold(layout, rows))
     if TIME not in rows.column_names:
         return profile
     numbers = window_numbers(rows.column(TIME), length)
-    return with_swings(profile, [profile_like(profile, rows.filter(numbers == each)) for each in np.unique(numbers)])
+    windows = [rows.filter(numbers == each) for each in np.unique(numbers)]
+    return with_swings(profile, [Profile.of(layout, fold_predictions(layout, each)) for each in windows])
 
 
 def window_numbers(times: pa.ChunkedArray, length: timedelta) -> npt.NDArray[np.int64]:
@@ -50,27 +48,51 @@ def evaluate_rows(
     window: Window,
     as_of: datetime,
     matured: bool,
-) -> tuple[Evaluation, Profile | None]:
-    """Evaluates one version's joined rows of a window; the second result is their profile.
+) -> Evaluation:
+    """Evaluates one version's joined rows of a window. Without a reference there is no drift.
 
-    Without a reference there is no drift, and no profile. Counts are of rows that were logged, metrics of the
-    predictions that they stand for. Nothing here depends on anything but its arguments:
-    the same rows give the same numbers, whenever they are asked for.
+    Nothing here depends on anything but its arguments: the same rows give the same numbers, whenever they are asked.
     """
-    labelled = labelled_only(contract, rows)
-    profile = profile_like(reference, uniform(rows)) if reference is not None and rows.num_rows else None
-    evaluation = Evaluation(
-        model=contract.model,
+    layout = reference.layout if reference is not None else Layout(contract)
+    cells = fold(layout, rows)
+    return evaluate_cells(layout, cells, reference, version=version, window=window, as_of=as_of, matured=matured)
+
+
+def evaluate_cells(
+    layout: Layout,
+    cells: Mapping[Cell, Tally],
+    reference: Profile | None,
+    *,
+    version: str,
+    window: Window,
+    as_of: datetime,
+    matured: bool,
+) -> Evaluation:
+    """The same by the tallies of the rows, which hold all that is needed of them.
+
+    Counts are of rows that were logged, metrics of the predictions that they stand for. With fewer than 100 outcomes
+    the metrics say how many are missing.
+    """
+    profile = Profile.of(layout, cells)
+    predictions, labelled = profile.rows(), profile.rows(Rows.LABELLED)
+    metrics = metrics_of(layout, cells)
+    if predictions and len(profile.parts) > 1:  # else it is what is counted
+        covered = profile.weight(Rows.LABELLED) / profile.weight()
+        metrics = (*metrics, MetricValue(COVERAGE, covered, predictions, coverage=covered))
+    if predictions and labelled < LEAST_ROWS:
+        metrics = (*metrics, MetricValue(INSUFFICIENT, float(LEAST_ROWS - labelled), labelled))
+    return Evaluation(
+        model=layout.contract.model,
         version=version,
         window=window,
         as_of=as_of,
         matured=matured,
-        predictions=rows.num_rows,
-        labelled=labelled.num_rows,
-        metrics=(*validation_metrics(contract, labelled), *coverage_metric(rows, labelled)),
-        drift=drift_values(reference, profile) if reference is not None and profile is not None else (),
+        predictions=predictions,
+        labelled=labelled,
+        metrics=metrics,
+        drift=drift_values(reference, profile) if reference is not None and predictions else (),
+        quality=quality_values(reference, profile) if reference is not None and predictions else (),
     )
-    return evaluation, profile
 
 
 def labelled_only(contract: Contract, rows: pa.Table) -> pa.Table:

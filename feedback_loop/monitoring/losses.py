@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -24,17 +27,15 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     """
     label, prediction = rows.column(contract.label.stored), rows.column(contract.outputs[0].stored)
     if contract.task is Task.REGRESSION:
-        residual = _floats(label) - _floats(prediction)
+        residual = floats(label) - floats(prediction)
         return {"absolute_error": np.abs(residual), "squared_error": residual**2}
-    truth = np.array(label.to_pylist(), dtype=object)
-    losses = {"error": (truth != np.array(prediction.to_pylist(), dtype=object)).astype(float)}
+    losses = {"error": (_differ(label, prediction)).astype(float)}
     if not contract.probabilities:
         return losses
     probabilities = class_probabilities(contract, rows)
-    index = {known: place for place, known in enumerate(contract.classes)}
-    places = np.array([index.get(value, -1) for value in truth], dtype=np.int64)
+    places = class_places(contract.classes, label)
     known = places >= 0
-    chosen = np.where(known, probabilities[np.arange(len(truth)), places], 0.0)
+    chosen = np.where(known, probabilities[np.arange(len(places)), places], 0.0)
     hit = np.zeros_like(probabilities)
     hit[np.flatnonzero(known), places[known]] = 1.0
     losses["brier"] = ((probabilities - hit) ** 2).sum(axis=1) / 2
@@ -42,9 +43,29 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     return losses
 
 
+def class_places(classes: Sequence[Label], values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """The place of each value among the classes; -1 where it is none of them, or is missing."""
+    index = {known: place for place, known in enumerate(classes)}
+    return mapped(values, lambda value: index.get(value, -1))
+
+
+def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:
+    places: dict[Any, int] = {}
+    first, second = (mapped(each, lambda value: places.setdefault(value, len(places))) for each in (one, other))
+    return np.asarray(first != second)
+
+
+def mapped(values: pa.ChunkedArray, place_of: Callable[[Any], int]) -> npt.NDArray[np.int64]:
+    """What each value is mapped to, asked once for each distinct one; missing ones are -1."""
+    encoded = pa.concat_arrays(values.chunks or [pa.array([], values.type)]).dictionary_encode()
+    places = np.array([*(place_of(value) for value in encoded.dictionary.to_pylist()), -1], dtype=np.int64)
+    found: npt.NDArray[np.int64] = places[encoded.indices.fill_null(len(places) - 1).to_numpy(zero_copy_only=False)]
+    return found
+
+
 def class_probabilities(contract: Contract, rows: pa.Table) -> Floats:
     """Probabilities of shape (rows, classes), in the order of `contract.classes`."""
-    columns = [_floats(rows.column(column.stored)) for column in contract.probabilities]
+    columns = [floats(rows.column(column.stored)) for column in contract.probabilities]
     if contract.task is not Task.BINARY:
         return np.column_stack(columns)
     positive = columns[0]
@@ -62,8 +83,9 @@ def primary_loss(contract: Contract) -> str:
 def is_positive(contract: Contract, values: pa.ChunkedArray) -> Mask:
     """Which of these labels are the positive class of a binary task."""
     positive: Label | None = contract.positive
-    return np.array([value == positive for value in values.to_pylist()], dtype=bool)
+    return np.asarray(class_places((positive,), values) == 0) if positive is not None else np.zeros(len(values), bool)
 
 
-def _floats(values: pa.ChunkedArray) -> Floats:
-    return np.asarray(values.cast(pa.float64()).to_numpy(), dtype=np.float64)
+def floats(values: pa.ChunkedArray) -> Floats:
+    """Numbers as doubles (integers beyond 2⁵³ are rounded); what is missing is NaN."""
+    return np.asarray(values.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)

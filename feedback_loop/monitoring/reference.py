@@ -10,21 +10,16 @@ import pyarrow as pa
 
 from feedback_loop.clock import EPOCH, Window
 from feedback_loop.inference import Scorer
-from feedback_loop.monitoring.evaluation import TIME, labelled_only, profile_of_reference, profiled_columns
+from feedback_loop.monitoring.evaluation import TIME, labelled_only, profile_of_reference
+from feedback_loop.monitoring.folding import establish
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.registry import ModelVersion, Registry
-from feedback_loop.schema import Column, ColumnType, Contract, Redaction, Role, as_table, coerce
-from feedback_loop.store import Store
-from feedback_loop.store.evaluations import load_profiles, save_profile
+from feedback_loop.schema import Column, ColumnType, Redaction, Role, as_table, coerce
+from feedback_loop.store import Store, profiles
 from feedback_loop.store.predictions import read_labelled
-
-KIND = "reference"
 
 ID = "prediction_id"
 """The column of rows of the log by which an erased one is found in a reference too."""
-
-FORM = "form"
-"""Beside a kept profile: by what each column was hashed (empty: plain)."""
 
 
 def scored_rows(scorer: Scorer, rows: pa.Table) -> pa.Table:
@@ -53,8 +48,9 @@ class References:
     """The reference rows of versions: those kept in the registry, filled up with the first labelled ones of the log.
 
     A version that was registered elsewhere has none of its own, and one that was trained on little has few; its
-    first labelled predictions are added until there are `wanted`: no version stays unwatched for ever. Rows and
-    profiles are kept in memory, profiles in the store too. Thread-safe.
+    first labelled predictions are added until there are `wanted`: no version stays unwatched for ever. What is
+    complete is kept: rows in memory, the profile in the store, where the version's tallies are made by it.
+    Thread-safe.
     """
 
     def __init__(self, store: Store, registry: Registry) -> None:
@@ -62,7 +58,6 @@ class References:
         self._registry = registry
         self._kept: dict[tuple[str, str], pa.Table | None] = {}
         self._rows: dict[tuple[str, str], pa.Table] = {}
-        self._profiles: dict[tuple[str, str], Profile] = {}
 
     def rows(self, redaction: Redaction, version: ModelVersion, wanted: int, matured_until: datetime) -> pa.Table:
         """The reference rows (stored names, with `predicted_at`) as the log would hold them, in the order of time.
@@ -70,58 +65,78 @@ class References:
         They are fewer than `wanted`, or none, while the log has no more matured ones.
         """
         key = (version.model, version.version)
-        if key in self._rows:
-            return self._rows[key]
-        if key not in self._kept:
-            found = self._registry.reference_rows(version)
-            self._kept[key] = redaction.redact(found) if found is not None else None
-        contract, kept = redaction.logged, self._kept[key]
-        rows = _timed(labelled_only(contract, kept)) if kept is not None else None
-        missing = wanted - (rows.num_rows if rows is not None else 0)
-        if missing > 0:
-            logged = self._from_log(contract, version, missing, matured_until)
-            rows = logged if rows is None else _joined(rows, logged)
+        if key not in self._rows:
+            rows = self._find(redaction, version, wanted, matured_until, None)
             if rows.num_rows < wanted:
                 return rows  # the log may have more by the next time
-        assert rows is not None  # nothing is missing of what is there
-        self._rows[key] = rows
-        return rows
+            self._rows[key] = rows
+        return self._rows[key]
 
     def profile(
-        self, redaction: Redaction, version: ModelVersion, wanted: int, matured_until: datetime, length: timedelta
+        self,
+        redaction: Redaction,
+        version: ModelVersion,
+        wanted: int,
+        matured_until: datetime,
+        length: timedelta,
+        *,
+        as_of: datetime,
+        is_past: bool,
     ) -> Profile | None:
-        """The profile of the reference rows; None while there are none."""
-        key = (version.model, version.version)
-        if key in self._profiles:
-            return self._profiles[key]
-        kept = load_profiles(self._store, version.model, version.version, KIND)
+        """The profile of the reference rows as of a moment; None while there are none.
+
+        The first that is complete becomes the version's, unless it is only asked for a moment that `is_past`.
+        """
         contract = redaction.logged
-        form = {column.stored: column.hashed for column in profiled_columns(contract)}
-        if kept and kept[0][1].get(FORM, dict.fromkeys(kept[0][1]["columns"], "")) == form:
-            self._profiles[key] = Profile.from_json(kept[0][1])
-            return self._profiles[key]
-        rows = self.rows(redaction, version, wanted, matured_until)
+        with self._store.read() as connection:
+            kept = profiles.load_reference(connection, version.model, version.version)
+        if kept is not None and kept.known_since <= as_of:
+            profile = Profile.from_bytes(kept.profile)
+            if profile.layout.is_of(contract):
+                return profile
+        own = self._own(redaction, version)
+        rows = self._find(redaction, version, wanted, matured_until, as_of)
         if not rows.num_rows:
             return None
         profile = profile_of_reference(contract, rows, length)
-        if key in self._rows:
-            self._profiles[key] = profile
-            bucket = Window(EPOCH, version.created_at)
-            plain = {**profile.to_json(), FORM: form}
-            save_profile(self._store, version.model, version.version, KIND, bucket, rows.num_rows, plain)
+        if rows.num_rows >= wanted and not is_past:
+            is_own = own is not None and own.num_rows >= wanted
+            known_since = min(version.created_at, as_of) if is_own else as_of
+            establish(self._store, version.model, version.version, profile, known_since)
         return profile
 
     def forget(self, model: str) -> None:
         """Forgets what is kept in memory of a model: its rows have changed."""
-        caches: tuple[dict[tuple[str, str], Any], ...] = (self._kept, self._rows, self._profiles)
+        caches: tuple[dict[tuple[str, str], Any], ...] = (self._kept, self._rows)
         for cache in caches:
             for key in [key for key in cache if key[0] == model]:
                 del cache[key]
 
-    def _from_log(self, contract: Contract, version: ModelVersion, wanted: int, matured_until: datetime) -> pa.Table:
-        window = Window(EPOCH, matured_until)
-        rows = read_labelled(self._store, contract, window, version=version.version, role=Role.CHAMPION)
-        return labelled_only(contract, rows).slice(0, wanted)
+    def _own(self, redaction: Redaction, version: ModelVersion) -> pa.Table | None:
+        """The labelled rows that are kept in the registry."""
+        key = (version.model, version.version)
+        if key not in self._kept:
+            found = self._registry.reference_rows(version)
+            self._kept[key] = redaction.redact(found) if found is not None else None
+        kept = self._kept[key]
+        return _timed(labelled_only(redaction.logged, kept)) if kept is not None else None
+
+    def _find(
+        self,
+        redaction: Redaction,
+        version: ModelVersion,
+        wanted: int,
+        matured_until: datetime,
+        as_of: datetime | None,
+    ) -> pa.Table:
+        own = self._own(redaction, version)
+        missing = wanted - (own.num_rows if own is not None else 0)
+        if own is not None and missing <= 0:
+            return own
+        contract, window = redaction.logged, Window(EPOCH, matured_until)
+        found = read_labelled(self._store, contract, window, as_of=as_of, version=version.version, role=Role.CHAMPION)
+        logged = labelled_only(contract, found).slice(0, missing)
+        return logged if own is None else _joined(own, logged)
 
 
 def _timed(rows: pa.Table) -> pa.Table:

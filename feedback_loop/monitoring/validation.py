@@ -1,108 +1,191 @@
-"""Validation: the metrics of labelled predictions, all of them and segment by segment."""
+"""Validation: the metrics of labelled predictions, from their profile, and what bounds them whatever is not known.
+
+Each metric has its sampling error, the rows that it is of, and the coverage. `least` and `most` are what it could be
+over all predictions, for any outcome of those that have none: 60% coverage can't look like 100%.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from feedback_loop.monitoring.losses import Floats, Mask, class_probabilities, is_positive, row_losses
-from feedback_loop.monitoring.weights import WEIGHT, mean, row_weights, standard_error
+from feedback_loop.monitoring import ranking
+from feedback_loop.monitoring.confusion import Ratio, confusion, macro, of_class
+from feedback_loop.monitoring.losses import CLIP
+from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Moment, Profile, Rows, Tally, fold
 from feedback_loop.schema import Contract, Task
-from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, MetricValue
+from feedback_loop.store.evaluations import ALL_ROWS, MetricValue
 
 MOST_SEGMENTS = 20
-"""Of a column's values, so many of the most frequent are segments."""
+"""So many segments, those with the most rows, have metrics of their own."""
 
-_MEANS = {"brier": "brier", "log_loss": "log_loss", "absolute_error": "mae"}
+QUANTILES = (0.1, 0.5, 0.9)
+"""Of these the quantile loss is told."""
+
+Bounds = tuple[float | None, float | None]
+UNBOUNDED: Bounds = (None, None)
 
 
 def validation_metrics(contract: Contract, labelled: pa.Table) -> tuple[MetricValue, ...]:
-    """The metrics of a table of labelled rows; none at all for no rows.
+    """The metrics of a table of rows with outcomes, in all and by segment; none at all where none has one."""
+    layout = Layout(contract)
+    return metrics_of(layout, fold(layout, labelled))
 
-    Means (accuracy, brier, log_loss, mae) come with their standard error, for everything and for each segment.
-    The others (roc_auc, precision, recall, f1, f1_macro, rmse, r2, bias, outcome_rate, prediction_rate) are
-    scikit-learn's, for everything. One that is undefined (one class only) is left out, never made up. Each row counts
-    for the predictions that it stands for; `rows` counts the rows themselves.
+
+def metrics_of(layout: Layout, cells: Mapping[Cell, Tally]) -> tuple[MetricValue, ...]:
+    """The metrics of all rows, and the means of each segment. Rows count for the predictions that they stand for.
+
+    One that is undefined (no row, one class only) is left out, never made up.
     """
-    if not labelled.num_rows:
-        return ()
-    losses, weights = row_losses(contract, labelled), row_weights(labelled)
-    values = list(_means(losses, weights, np.ones(labelled.num_rows, dtype=bool), ALL_ROWS))
-    for name, mask in segment_masks(contract, labelled):
-        values.extend(_means(losses, weights, mask, name))
-    measure = _regression if contract.task is Task.REGRESSION else _classes
-    others = measure(contract, labelled, weights)
-    values.extend(MetricValue(name, float(value), labelled.num_rows) for name, value in others.items())
+    values = list(profile_metrics(Profile.of(layout, cells)))
+    segments = {cell.segment for cell in cells} - {ALL_ROWS}
+    profiles = {segment: Profile.of(layout, cells, segment) for segment in segments}
+    labelled = {segment: each.rows(Rows.LABELLED) for segment, each in profiles.items()}
+    for segment in sorted(segments, key=lambda name: (-labelled[name], name))[:MOST_SEGMENTS]:
+        if labelled[segment]:
+            values += _means(profiles[segment], segment)
     return tuple(values)
 
 
-def coverage_metric(rows: pa.Table, labelled: pa.Table) -> tuple[MetricValue, ...]:
-    """The share of predictions with an outcome, where it is another than that of rows: where weights differ."""
-    weights = row_weights(rows)
-    if weights is None:
-        return ()
-    known = np.asarray(labelled.column(WEIGHT).to_numpy(), dtype=np.float64)
-    return (MetricValue(COVERAGE, float(known.sum() / weights.sum()), rows.num_rows),)
+def profile_metrics(profile: Profile) -> Iterator[MetricValue]:
+    """The metrics of one profile.
+
+    Binary: accuracy, brier, log_loss, precision, recall, f1 (at the threshold of the model's answers), roc_auc,
+    pr_auc (average precision), calibration_error (10 bins), lift (of the tenth with the highest scores),
+    outcome_rate, prediction_rate. Multiclass: accuracy, brier, log_loss, f1, precision and recall of each class
+    (`f1[a]`), their means over classes (`f1_macro`) and over rows (`f1_weighted`), roc_auc of each class against
+    all others and its mean. Regression: mae, rmse, mape, r2, bias, quantile losses.
+    """
+    if not profile.rows(Rows.LABELLED):
+        return
+    yield from _means(profile, ALL_ROWS)
+    task = profile.layout.contract.task
+    if task is Task.REGRESSION:
+        yield from _regression(profile)
+    elif task is Task.BINARY:
+        yield from _binary(profile)
+    else:
+        yield from _multiclass(profile)
 
 
-def segment_masks(contract: Contract, rows: pa.Table) -> Iterator[tuple[str, Mask]]:
-    """Each segment (`origin=JFK`) that has rows, with which rows are its."""
-    for name in contract.segments:
-        values = rows.column(contract.column(name).stored)
-        counted = sorted(pc.value_counts(values).to_pylist(), key=lambda each: (-each["counts"], str(each["values"])))
-        plain = np.array(values.to_pylist(), dtype=object)
-        for each in counted[:MOST_SEGMENTS]:
-            if each["values"] is not None:
-                yield f"{name}={each['values']}", plain == each["values"]
+def unlabelled(profile: Profile) -> float:
+    """The weight of the predictions whose answer is known and whose outcome is not."""
+    answered = float(profile.slots(Block.ANSWERS)[1].sum())
+    return max(answered - profile.weight(Rows.LABELLED), 0.0)
 
 
-def _means(losses: dict[str, Floats], weights: Floats | None, mask: Mask, segment: str) -> Iterator[MetricValue]:
-    rows = int(mask.sum())
-    own = weights[mask] if weights is not None else None
-    for name, loss in losses.items():
-        chosen = loss[mask]
-        error = standard_error(chosen, own)
-        if name == "error":
-            yield MetricValue("accuracy", 1.0 - mean(chosen, own), rows, error, segment)
-        elif name in _MEANS:
-            yield MetricValue(_MEANS[name], mean(chosen, own), rows, error, segment)
+def _means(profile: Profile, segment: str) -> Iterator[MetricValue]:
+    gap = unlabelled(profile)
+    if profile.layout.contract.task is Task.REGRESSION:
+        if profile.rows(Rows.SCORED):
+            mae = profile.mean(Block.LOSSES, Loss.ABSOLUTE, Loss.SQUARED, Rows.SCORED)
+            yield _value("mae", mae, profile, _mixed(mae, profile.weight(Rows.SCORED), gap, 0.0, None), segment)
+        return
+    right = profile.share(Rows.RIGHT, Rows.LABELLED)
+    yield _value("accuracy", right, profile, _mixed(right, profile.weight(Rows.LABELLED), gap, 0.0, 1.0), segment)
+    if not profile.rows(Rows.SCORED):
+        return
+    scored = profile.weight(Rows.SCORED)
+    worst = {"brier": (0.0, 1.0), "log_loss": (0.0, float(-np.log(CLIP)))}
+    if profile.layout.contract.task is Task.BINARY and profile.layout.scored_classes:
+        gap, worst = ranking.unlabelled_losses(profile)
+    for name, ordinal in (("brier", Loss.BRIER), ("log_loss", Loss.LOG_LOSS)):
+        mean = profile.mean(Block.LOSSES, ordinal, ordinal + 1, Rows.SCORED)
+        yield _value(name, mean, profile, _mixed(mean, scored, gap, *worst[name]), segment)
 
 
-def _classes(contract: Contract, rows: pa.Table, weights: Floats | None) -> dict[str, float]:
-    from sklearn import metrics
-
-    if contract.task is Task.MULTICLASS:
-        words = [_words(rows.column(column.stored)) for column in (contract.label, contract.outputs[0])]
-        return {"f1_macro": metrics.f1_score(*words, average="macro", zero_division=0, sample_weight=weights)}
-    truth = is_positive(contract, rows.column(contract.label.stored))
-    answer = is_positive(contract, rows.column(contract.outputs[0].stored))
-    values = {"outcome_rate": mean(truth, weights), "prediction_rate": mean(answer, weights)}
-    if answer.any():
-        values["precision"] = metrics.precision_score(truth, answer, sample_weight=weights)
-    if truth.any():
-        values["recall"] = metrics.recall_score(truth, answer, sample_weight=weights)
-        values["f1"] = metrics.f1_score(truth, answer, sample_weight=weights)
-    if contract.probabilities and 0 < truth.sum() < len(truth):
-        place = contract.classes.index(contract.positive) if contract.positive is not None else 1
-        chance = class_probabilities(contract, rows)[:, place]
-        values["roc_auc"] = metrics.roc_auc_score(truth, chance, sample_weight=weights)
-    return values
+def _mixed(mean: Mean, weight: float, gap: float, least: float, most: float | None) -> Bounds:
+    """What a mean could be together with so many more rows whose own is between `least` and `most`."""
+    whole = weight + gap
+    below = (mean.value * weight + least * gap) / whole
+    above = (mean.value * weight + most * gap) / whole if most is not None else None
+    return below, above if gap else mean.value
 
 
-def _regression(contract: Contract, rows: pa.Table, weights: Floats | None) -> dict[str, float]:
-    from sklearn import metrics
-
-    truth = rows.column(contract.label.stored).to_numpy()
-    answer = rows.column(contract.outputs[0].stored).to_numpy()
-    rmse = metrics.root_mean_squared_error(truth, answer, sample_weight=weights)
-    values = {"rmse": rmse, "bias": mean(answer - truth, weights)}
-    if len(truth) > 1 and truth.std() > 0:
-        values["r2"] = metrics.r2_score(truth, answer, sample_weight=weights)
-    return values
+def _value(
+    name: str, mean: Mean, profile: Profile, bounds: Bounds = UNBOUNDED, segment: str = ALL_ROWS
+) -> MetricValue:
+    covered = profile.weight(Rows.LABELLED) / profile.weight()
+    return MetricValue(name, mean.value, mean.rows, mean.standard_error, segment, covered, *bounds)
 
 
-def _words(values: pa.ChunkedArray) -> list[str]:
-    return [str(value) for value in values.to_pylist()]
+def _binary(profile: Profile) -> Iterator[MetricValue]:
+    counts = confusion(profile)
+    rows, gap = profile.rows(Rows.LABELLED), unlabelled(profile)
+    answered = profile.counts(Block.ANSWERS, 2) - counts.table.sum(axis=0)
+    for share, name in ((counts.table.sum(axis=1), "outcome_rate"), (counts.table.sum(axis=0), "prediction_rate")):
+        value = float(share[1] / counts.table.sum())
+        error = float(np.sqrt(value * (1 - value) / (counts.rows - 1))) if rows > 1 else None
+        mean = Mean(value, rows, error)
+        bounds = _mixed(mean, float(counts.table.sum()), gap, 0.0, 1.0) if name == "outcome_rate" else UNBOUNDED
+        yield _value(name, mean, profile, bounds)
+    for ratio in Ratio:
+        found = of_class(counts, 1, ratio)
+        if found is not None:
+            yield _value(ratio.name, found, profile, ratio.bounds(counts.table, answered))
+    if profile.layout.scored_classes:
+        for name, (found, bounds) in ranking.binary_metrics(profile).items():
+            yield _value(name, found, profile, bounds)
+
+
+def _multiclass(profile: Profile) -> Iterator[MetricValue]:
+    counts, classes = confusion(profile), profile.layout.contract.classes
+    for ratio in Ratio:
+        name = ratio.name
+        yield _value(f"{name}_macro", macro(counts, ratio), profile)
+        yield _value(f"{name}_weighted", macro(counts, ratio, by_rows=True), profile)
+        for place, number in enumerate(counts.places):
+            found = of_class(counts, place, ratio)
+            if found is not None and number < len(classes):
+                yield _value(f"{name}[{classes[number]}]", found, profile)
+    areas = []
+    for number in range(profile.layout.scored_classes):
+        area = ranking.roc_auc(profile, number)
+        if area is not None:
+            areas.append(area)
+            yield _value(f"roc_auc[{classes[number]}]", area, profile)
+    if areas:
+        errors = [area.standard_error or 0.0 for area in areas]
+        mean = float(np.mean([area.value for area in areas]))
+        # The areas are of the same rows: their mean errs at most as much as they do in the mean.
+        yield _value("roc_auc_macro", Mean(mean, areas[0].rows, float(np.mean(errors))), profile)
+
+
+def _regression(profile: Profile) -> Iterator[MetricValue]:
+    rows = profile.rows(Rows.SCORED)
+    if not rows:
+        return
+    weight, gap = profile.weight(Rows.SCORED), unlabelled(profile)
+    squared = profile.mean(Block.LOSSES, Loss.SQUARED, Loss.FOURTH, Rows.SCORED)
+    rmse = float(np.sqrt(squared.value))
+    error = squared.standard_error / (2 * rmse) if squared.standard_error is not None and rmse else None
+    least = float(np.sqrt(squared.value * weight / (weight + gap)))
+    yield _value("rmse", Mean(rmse, rows, error), profile, (least, None if gap else rmse))
+    bias = profile.mean(Block.LOSSES, Loss.ERROR, Loss.SQUARED, Rows.SCORED)
+    yield _value("bias", bias, profile, UNBOUNDED if gap else (bias.value, bias.value))
+    yield _value("mape", profile.mean(Block.LOSSES, Loss.PERCENTAGE, Loss.PERCENTAGE_SQUARED, Rows.SCORED), profile)
+    yield from _quantile_losses(profile, bias)
+    first, second = (profile.sum(Block.TARGET + 1, each) for each in (Moment.FIRST, Moment.SECOND))
+    spread = second - first**2 / weight
+    if rows > 1 and spread > second * 1e-13:
+        left = squared.value * weight / spread
+        # By the delta method, as if errors and outcomes were independent and outcomes normal.
+        part = (squared.standard_error or 0.0) / squared.value if squared.value else 0.0
+        error = left * float(np.sqrt(part**2 + 2 / profile.effective(weight)))
+        yield _value("r2", Mean(1 - left, rows, error), profile)
+
+
+def _quantile_losses(profile: Profile, bias: Mean) -> Iterator[MetricValue]:
+    """Of e = answer - outcome the pinball loss is ((1 - 2q) e + |e|) / 2 (Koenker and Bassett 1978)."""
+    weight = profile.weight(Rows.SCORED)
+    absolute, signed = (profile.sum(Block.LOSSES, each) / weight for each in (Loss.ABSOLUTE, Loss.SIGNED_SQUARE))
+    squared = profile.sum(Block.LOSSES, Loss.SQUARED) / weight
+    for level in QUANTILES:
+        tilt = 1 - 2 * level
+        value = (tilt * bias.value + absolute) / 2
+        variance = ((tilt**2 + 1) * squared + 2 * tilt * signed) / 4 - value**2
+        rows = profile.effective(weight)
+        error = float(np.sqrt(max(variance, 0.0) / (rows - 1))) if bias.rows > 1 else None
+        yield _value(f"quantile_loss_{level}", Mean(value, bias.rows, error), profile)

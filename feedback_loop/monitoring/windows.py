@@ -1,4 +1,4 @@
-"""Evaluations of stored windows: which are due, read, computed, kept."""
+"""Evaluations of stored windows: which are due, what is kept or read of them, computed, kept."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from feedback_loop.clock import Window, floor_moment, windows_between
-from feedback_loop.monitoring.evaluation import evaluate_rows
-from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.evaluation import evaluate_cells
+from feedback_loop.monitoring.folding import fold_window, kept_cells
+from feedback_loop.monitoring.profiles import Layout, Profile
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
-from feedback_loop.store import Store
-from feedback_loop.store.accounts import reopened_windows
-from feedback_loop.store.evaluations import Evaluation, evaluated_until, save_evaluation, save_profile
-from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
+from feedback_loop.store import Store, profiles
+from feedback_loop.store.accounts import reopened_windows, versions_joined
+from feedback_loop.store.evaluations import Evaluation, evaluated_until, save_evaluation
+from feedback_loop.store.predictions import predicted_span, versions_in
 
 ReferenceOf = Callable[[str], Profile | None]
 """Gives the profile of a version's reference rows, if it has any."""
@@ -41,26 +42,42 @@ def evaluate_window(
     window: Window,
     reference_of: ReferenceOf,
     *,
+    length: timedelta,
     maturity: timedelta,
     as_of: datetime,
+    from_log: bool = False,
 ) -> list[Evaluation]:
     """Evaluates each version that was champion in a window, as of that moment, and keeps the results.
 
-    A window without predictions is kept too, under no version: that nothing was predicted is a finding.
+    Where that moment is the one that the join has reached, kept tallies answer, at the same cost for any number of
+    rows; else, and with `from_log`, the rows themselves do. Both say the same, to the bit. A window without
+    predictions is kept too, under no version: that nothing was predicted is a finding.
     """
+    versions = None if from_log else versions_joined(store, contract.model, window, Role.CHAMPION, length, as_of)
+    if versions is None:
+        versions = versions_in(store, contract.model, window, Role.CHAMPION)
     found = []
-    for version in versions_in(store, contract.model, window, Role.CHAMPION) or [""]:
-        rows = read_labelled(store, contract, window, as_of=as_of, version=version, role=Role.CHAMPION)
-        evaluation, profile = evaluate_rows(
-            contract,
-            rows,
-            reference_of(version) if version else None,
+    for version in versions or [""]:
+        reference = reference_of(version) if version else None
+        layout = reference.layout if reference is not None else Layout(contract)
+        cells = None
+        if reference is not None and not from_log and profiles.is_whole_hours(window):
+            kept = profiles.load_window(store, contract.model, version, Role.CHAMPION, window)
+            is_of_it = kept.reference is not None and kept.reference.profile == reference.to_bytes()
+            if is_of_it and kept.watermark == as_of:
+                cells = kept_cells(kept.tallies)
+        if cells is None:
+            cells = {}
+            if version:
+                cells = fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
+        evaluation = evaluate_cells(
+            layout,
+            cells,
+            reference,
             version=version,
             window=window,
             as_of=as_of,
             matured=is_matured(window, as_of, maturity),
         )
         found.append(save_evaluation(store, evaluation))
-        if profile is not None:
-            save_profile(store, contract.model, version, "window", window, rows.num_rows, profile.to_json())
     return found

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import pyarrow.compute as pc
-from sqlalchemy import String, and_, cast, func, select
+from sqlalchemy import Connection, String, and_, cast, func, select
 
-from feedback_loop.clock import Window
+from feedback_loop.clock import Window, floor_moment
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract
 from feedback_loop.store import tables
@@ -58,6 +58,35 @@ def load_accounts(store: Store, model: str) -> tuple[list[Account], datetime | N
         until = connection.execute(select(tables.joins.c.watermark).where(tables.joins.c.model == model)).scalar()
         rows = connection.execute(select(*columns).where(table.c.model == model).order_by(*columns[:4])).all()
     return [Account(*row) for row in rows if row.predictions], until
+
+
+def versions_joined(
+    store: Store, model: str, window: Window, role: str, length: timedelta, as_of: datetime
+) -> list[str] | None:
+    """The versions that predicted in a window in that role, sorted; None where the accounts can't tell as of then."""
+    if any(floor_moment(end, length) != end for end in (window.start, window.end)):
+        return None
+    table, joins = tables.label_accounts.c, tables.joins.c
+    within = and_(table.bucket_start >= window.start, table.bucket_start < window.end)
+    mine = and_(table.model == model, table.role == role, table.predictions > 0)
+    with store.read() as connection:
+        found = connection.execute(select(table.version).where(mine, within).distinct()).scalars().all()
+        # Read last: had the join moved on meanwhile, this would not be what was asked for.
+        until = connection.execute(select(joins.watermark, joins.rule).where(joins.model == model)).one_or_none()
+    is_known = until is not None and until[0] == as_of and until[1]["length_seconds"] == length.total_seconds()
+    return sorted(found) if is_known else None
+
+
+def spans_joined(connection: Connection, model: str, version: str) -> list[tuple[str, Window]]:
+    """From when to when a version predicted in each role, as far as it is joined, in whole windows."""
+    table, joins = tables.label_accounts.c, tables.joins.c
+    rule = connection.execute(select(joins.rule).where(joins.model == model)).scalar_one_or_none()
+    if rule is None:
+        return []
+    spans = select(table.role, func.min(table.bucket_start), func.max(table.bucket_start))
+    mine = spans.where(table.model == model, table.version == version).group_by(table.role)
+    length = timedelta(seconds=rule["length_seconds"])
+    return [(role, Window(first, last + length)) for role, first, last in connection.execute(mine)]
 
 
 def with_inferred(

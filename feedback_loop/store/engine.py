@@ -17,6 +17,9 @@ BUSY_SECONDS = 30
 
 _WRITES = "feedback_loop_writes"
 
+Transaction = Connection
+"""A connection within a transaction, for other rooms, which hand it back to functions of this one."""
+
 
 class Store:
     """A database by its URL. Thread-safe; nothing is opened before the first transaction.

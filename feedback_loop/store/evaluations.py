@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, and_, exc, func, select
 from feedback_loop.clock import Window
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import insert_one
+from feedback_loop.store.records import as_record, insert_one
 
 ALL_ROWS = ""
 """The segment that is everything."""
@@ -24,25 +24,55 @@ COVERAGE = "coverage"
 
 @dataclass(frozen=True)
 class MetricValue:
-    """One metric of the labelled rows of one segment (`origin=JFK`; empty: all)."""
+    """One metric of the labelled rows of one segment (`origin=JFK`; empty: all).
+
+    `coverage` is the share of its predictions that have an outcome. Whatever those of the others are, the metric of
+    all predictions is between `least` and `most`; None: there is no such bound, or none is known.
+    """
 
     metric: str
     value: float
     rows: int
     standard_error: float | None = None
     segment: str = ALL_ROWS
+    coverage: float | None = None
+    least: float | None = None
+    most: float | None = None
+
+
+INSUFFICIENT = "insufficient_data"
+"""In place of a metric or a method: `value` rows more are needed before anything can be said."""
 
 
 @dataclass(frozen=True)
 class DriftValue:
-    """How far one column is from the reference, and how often chance alone would put it so far."""
+    """How far one column is from the reference by one method, over bins that `binning` names.
+
+    `p_value` is how often chance alone would put it so far, where the method is a test or decides with one. Of each
+    column one value `decides` whether it counts as drifted; `is_default` is the method that Evidently would choose.
+    """
 
     column: str
     method: str
     value: float
     threshold: float
-    p_value: float
+    p_value: float | None
     drifted: bool
+    rows: int
+    binning: str = ""
+    decides: bool = False
+    is_default: bool = False
+
+
+@dataclass(frozen=True)
+class QualityValue:
+    """What one check has found of a column (empty: of the rows), and what the reference lets expect."""
+
+    column: str
+    check: str
+    value: float
+    expected: float
+    failed: bool
     rows: int
 
 
@@ -59,6 +89,7 @@ class Evaluation:
     labelled: int
     metrics: tuple[MetricValue, ...] = ()
     drift: tuple[DriftValue, ...] = ()
+    quality: tuple[QualityValue, ...] = ()
     evaluation_id: int | None = None
     revision: int = 1  # of this window and version: the next one follows when more is known
 
@@ -73,7 +104,8 @@ class Evaluation:
     @property
     def drifted_share(self) -> float | None:
         """The share of columns that drifted; None where drift could not be computed."""
-        return sum(value.drifted for value in self.drift) / len(self.drift) if self.drift else None
+        decisive = [value.drifted for value in self.drift if value.decides]
+        return sum(decisive) / len(decisive) if decisive else None
 
     def metric(self, name: str, segment: str = ALL_ROWS) -> float | None:
         """One metric's value, or None where it could not be computed."""
@@ -124,7 +156,10 @@ def load_evaluations(
         ids = [row.evaluation_id for row in rows]
         metrics = _values(connection, tables.metric_values, ids)
         drift = _values(connection, tables.drift_values, ids)
-    return [_evaluation(row, metrics.get(row.evaluation_id, []), drift.get(row.evaluation_id, [])) for row in rows]
+        quality = _values(connection, tables.quality_values, ids)
+    return [
+        _evaluation(row, *(each.get(row.evaluation_id, []) for each in (metrics, drift, quality))) for row in rows
+    ]
 
 
 def newest_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -143,33 +178,12 @@ def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | No
     return until
 
 
-def save_profile(
-    store: Store, model: str, version: str, kind: str, bucket: Window, rows: int, profile: dict[str, Any]
-) -> None:
-    """Keeps one profile; that of the same bucket before is replaced (late rows change it)."""
-    table = tables.profiles
-    key = {"model": model, "version": version, "kind": kind, "segment": ALL_ROWS, "bucket_start": bucket.start}
-    with store.write() as connection:
-        connection.execute(table.delete().where(*(table.c[name] == value for name, value in key.items())))
-        values = {**key, "bucket_end": bucket.end, "rows": rows, "profile": profile}
-        connection.execute(table.insert().values(**values))
-
-
-def load_profiles(
-    store: Store, model: str, version: str, kind: str, within: Window | None = None
-) -> list[tuple[Window, dict[str, Any]]]:
-    """The profiles of one kind, oldest bucket first."""
-    table = tables.profiles
-    where = [table.c.model == model, table.c.version == version, table.c.kind == kind]
-    if within is not None:
-        where += [table.c.bucket_start >= within.start, table.c.bucket_end <= within.end]
-    with store.read() as connection:
-        rows = connection.execute(select(table).where(*where).order_by(table.c.bucket_start)).all()
-    return [(Window(row.bucket_start, row.bucket_end), row.profile) for row in rows]
-
-
 def _save_values(connection: Connection, identifier: int, evaluation: Evaluation) -> None:
-    for table, values in ((tables.metric_values, evaluation.metrics), (tables.drift_values, evaluation.drift)):
+    for table, values in (
+        (tables.metric_values, evaluation.metrics),
+        (tables.drift_values, evaluation.drift),
+        (tables.quality_values, evaluation.quality),
+    ):
         rows = [{"evaluation_id": identifier, **vars(value)} for value in values]
         if rows:
             connection.execute(table.insert(), rows)
@@ -184,7 +198,7 @@ def _values(connection: Connection, table: Any, ids: list[int]) -> dict[int, lis
     return found
 
 
-def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]]) -> Evaluation:
+def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]], quality: list[Row[Any]]) -> Evaluation:
     return Evaluation(
         model=row.model,
         version=row.version,
@@ -193,10 +207,9 @@ def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]]) -
         matured=row.matured,
         predictions=row.predictions,
         labelled=row.labelled,
-        metrics=tuple(MetricValue(m.metric, m.value, m.rows, m.standard_error, m.segment) for m in metrics),
-        drift=tuple(
-            DriftValue(d.column, d.method, d.value, d.threshold, d.p_value, d.drifted, d.rows) for d in drift
-        ),
+        metrics=tuple(as_record(MetricValue, each) for each in metrics),
+        drift=tuple(as_record(DriftValue, each) for each in drift),
+        quality=tuple(as_record(QualityValue, each) for each in quality),
         evaluation_id=row.evaluation_id,
         revision=row.revision,
     )

@@ -8,43 +8,39 @@ is new. The accounts and the watermark move in one transaction: a run that dies 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Column as SqlColumn
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     MetaData,
     Select,
-    String,
     Table,
     and_,
     case,
-    cast,
-    exists,
     func,
-    literal,
     select,
     text,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
 from feedback_loop.clock import EPOCH, floor_moment
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, Which, arrow_type, table_name
 from feedback_loop.store import fence, tables
-from feedback_loop.store.accounts import CONFLICTING, UNMATCHED
-from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
+from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS
+from feedback_loop.store.findings import Span, note_conflicts, note_unmatched
 from feedback_loop.store.labels import CONFLICT, create_view, is_known, labelled_select, same_key
-from feedback_loop.store.model_tables import ModelTables, find_tables
-from feedback_loop.store.predictions import with_absent
-from feedback_loop.store.types import Identifier, Moment
+from feedback_loop.store.model_tables import ModelTables, find_tables, prediction_columns
+from feedback_loop.store.predictions import SYSTEM_TYPES, fetch_rows, with_absent
+from feedback_loop.store.records import insert_unless
+from feedback_loop.store.types import Identifier
 
 STEP_ROWS = 50_000
 """About so many new rows are taken in one transaction: a first run over a long history is many small ones."""
@@ -71,17 +67,23 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class _Span:
-    """What was recorded after `since` and by `until`."""
+class News:
+    """What one step has found, for whoever keeps more than counts of it.
 
-    since: datetime
-    until: datetime
+    `new` predictions have all their columns. Of those of which something else is known now, `before` and `after` say
+    what: system columns, label, outputs and segments.
+    """
 
-    def holds(self, recorded_at: ColumnElement[Any]) -> ColumnElement[bool]:
-        return and_(recorded_at > self.since, recorded_at <= self.until)
+    new: pa.Table
+    before: pa.Table
+    after: pa.Table
 
 
-def join_new(store: Store, contract: Contract, length: timedelta, now: datetime) -> Joined:
+Fold = Callable[[Connection, str, News], None]
+"""Takes a model's news in, in the transaction that moves the watermark."""
+
+
+def join_new(store: Store, contract: Contract, length: timedelta, now: datetime, fold: Fold | None = None) -> Joined:
     """Takes what arrived since the last run into the accounts of windows of that length; counts all of its steps.
 
     Another join rule, other segments or another length begin from the start: the accounts are made anew.
@@ -98,8 +100,9 @@ def join_new(store: Store, contract: Contract, length: timedelta, now: datetime)
             since = _watermark(connection, found, contract, length)
             if since >= until:
                 return Joined(total.predictions, total.outcomes, total.changed, total.windows, until)
-            span = _Span(since, _step(connection, found, since, until))
-            total += _book(connection, found, contract, length, span)
+            span = Span(since, _step(connection, found, since, until))
+            step = _Step(connection, found, contract, span, store.secret)
+            total += step.book(length, fold)
             _move(connection, contract.model, span.until)
 
 
@@ -117,7 +120,7 @@ def _prefer_indexes(connection: Connection) -> None:
 def _watermark(connection: Connection, found: ModelTables, contract: Contract, length: timedelta) -> datetime:
     """Where the last run ended, locked until this transaction ends; EPOCH if all is to be done anew."""
     join = contract.join
-    rule = {
+    rule: dict[str, Any] = {
         "horizon_seconds": join.horizon.total_seconds() if join.horizon is not None else None,
         "which": str(join.which),
         "absent_means": join.absent_means,
@@ -125,6 +128,9 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
         "segments": list(contract.segments),
         "length_seconds": length.total_seconds(),
     }
+    hashed = {each.name: each.hashed for each in map(contract.column, contract.segments) if each.hashed}
+    if hashed:
+        rule["hashed"] = hashed
     if join.absent_means is not None:
         rule["counts"] = "observed"  # accounts of before counted what absence means as well
     same_model = tables.joins.c.model == contract.model
@@ -132,7 +138,7 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
     if row is not None and row.rule == rule:
         since: datetime = row.watermark
         return since
-    for table in (tables.joins, tables.label_accounts, tables.findings):
+    for table in (tables.joins, tables.label_accounts, tables.findings, tables.profiles):
         connection.execute(table.delete().where(table.c.model == contract.model))
     connection.execute(tables.joins.insert().values(model=contract.model, watermark=EPOCH, rule=rule))
     for generation in found.generations:
@@ -155,30 +161,76 @@ def _step(connection: Connection, found: ModelTables, since: datetime, until: da
     return min(ends)
 
 
-def _book(connection: Connection, found: ModelTables, contract: Contract, length: timedelta, span: _Span) -> Joined:
-    affected = _affected(connection, found, contract, span)
-    before = _states(connection, found, contract, affected, span.since)
-    rows = _states(connection, found, contract, affected, span.until)
-    known = {row["prediction_id"]: row for row in before}
-    changed = [row for row in rows if known.get(row["prediction_id"]) != row]
-    accounts = _Accounts(length)
-    for row in changed:
-        was = known.get(row["prediction_id"])
-        # Of a row that is new, when it came is known: accounts that are made anew reopen no window.
-        moment = span.until if was is not None else _known_since(contract, row)
-        accounts.add(row, 1, moment)
-        if was is not None:
-            accounts.add(was, -1, moment)
-    accounts.save(connection, contract.model)
-    _note_conflicts(connection, contract.model, affected, rows, span.until)
-    _note_unmatched(connection, found, contract, span)
-    affected.drop(connection)
-    outcomes = found.outcomes
-    came = connection.execute(select(func.count()).where(span.holds(outcomes.c.recorded_at))).scalar_one()
-    return Joined(len(rows) - len(known), came, len(changed), len(accounts.windows), span.until)
+@dataclass(frozen=True)
+class _Step:
+    """One transaction's worth of news."""
+
+    connection: Connection
+    found: ModelTables
+    contract: Contract
+    span: Span
+    secret: bytes
+
+    def book(self, length: timedelta, fold: Fold | None) -> Joined:
+        """Books the difference that the span makes in the accounts, and has it folded."""
+        connection, found, contract, span = self.connection, self.found, self.contract, self.span
+        affected = _affected(connection, found, contract, span)
+        before, after = self._states(affected, span.since), self._states(affected, span.until)
+        compared = [*_TYPES, contract.label.stored, *(contract.column(name).stored for name in contract.segments)]
+        rows = after.select(compared).to_pylist()
+        known = {row["prediction_id"]: row for row in before.select(compared).to_pylist()}
+        is_changed = [known.get(row["prediction_id"]) != row for row in rows]
+        accounts = _Accounts(length, {name: contract.column(name).stored for name in contract.segments})
+        for row in (row for row, changed in zip(rows, is_changed, strict=True) if changed):
+            was = known.get(row["prediction_id"])
+            # Of a row that is new, when it came is known: accounts that are made anew reopen no window.
+            moment = span.until if was is not None else _known_since(contract, row)
+            accounts.add(row, 1, moment)
+            if was is not None:
+                accounts.add(was, -1, moment)
+        accounts.save(connection, contract.model)
+        if fold is not None:
+            changed = after.filter(pa.array(is_changed, pa.bool_()))
+            was_other = pc.is_in(before.column("prediction_id"), changed.column("prediction_id").combine_chunks())
+            fold(connection, contract.model, News(self._new(), before.filter(was_other), changed))
+        note_conflicts(connection, contract.model, affected, rows, span.until)
+        note_unmatched(connection, found, contract, span)
+        affected.drop(connection)
+        outcomes = found.outcomes
+        came = connection.execute(select(func.count()).where(span.holds(outcomes.c.recorded_at))).scalar_one()
+        return Joined(len(rows) - len(known), came, sum(is_changed), len(accounts.windows), span.until)
+
+    def _states(self, affected: Table, as_of: datetime) -> pa.Table:
+        """What was known of the affected predictions at a moment, of those that the log had learned of."""
+        found, contract = self.found, self.contract
+        named = {each.stored: each for each in map(contract.column, contract.segments)}
+        wanted = tuple({**{each.stored: each for each in contract.outputs}, **named}.values())
+        types = {**_TYPES, contract.label.stored: arrow_type(contract.label.type), "sample_weight": pa.float64()}
+        types |= {each.stored: arrow_type(each.type) for each in wanted}
+        parts = [pa.schema(list(types.items())).empty_table()]
+        for generation in found.generations:
+            statement = labelled_select(found, generation.table, contract.join, as_of).where(
+                generation.table.c.prediction_id.in_(select(affected.c.prediction_id)),
+                is_known(generation.table.c.logged_at, as_of),
+            )
+            parts.append(fetch_rows(self.connection, generation, statement, types, wanted, self.secret))
+        table = pa.concat_tables(parts)
+        return with_absent(contract, table, as_of) if contract.join.absent_means is not None else table
+
+    def _new(self) -> pa.Table:
+        """The predictions that were logged in the span, with all columns that any version has."""
+        own = {each.stored: each for each in prediction_columns(self.contract)}
+        parts = []
+        for generation in self.found.generations:
+            wanted = {each.stored: own.get(each.stored, each) for each in generation.columns}
+            types = {**SYSTEM_TYPES, **{name: arrow_type(each.type) for name, each in wanted.items()}}
+            statement = select(*generation.table.c).where(self.span.holds(generation.table.c.logged_at))
+            fetched = fetch_rows(self.connection, generation, statement, types, tuple(wanted.values()), self.secret)
+            parts.append(fetched)
+        return pa.concat_tables([part for part in parts if part.num_rows] or parts[:1], promote_options="permissive")
 
 
-def _affected(connection: Connection, found: ModelTables, contract: Contract, span: _Span) -> Table:
+def _affected(connection: Connection, found: ModelTables, contract: Contract, span: Span) -> Table:
     """The ids of predictions of which something else may be known at the span's end than at its start."""
     affected = Table(
         "affected_predictions",
@@ -187,7 +239,7 @@ def _affected(connection: Connection, found: ModelTables, contract: Contract, sp
         prefixes=["TEMPORARY"],
     )
     affected.create(connection, checkfirst=False)
-    insert = _dialect(connection).insert(affected)
+    insert = insert_unless(connection, affected)
     for generation in found.generations:
         for ids in _may_have_changed(found, generation.table, contract, span):
             connection.execute(insert.from_select(["prediction_id"], ids).on_conflict_do_nothing())
@@ -197,7 +249,7 @@ def _affected(connection: Connection, found: ModelTables, contract: Contract, sp
 
 
 def _may_have_changed(
-    found: ModelTables, predictions: Table, contract: Contract, span: _Span
+    found: ModelTables, predictions: Table, contract: Contract, span: Span
 ) -> Iterator[Select[tuple[str]]]:
     ids = select(predictions.c.prediction_id)
     outcomes, rule = found.outcomes, contract.join
@@ -212,32 +264,9 @@ def _may_have_changed(
                 same = and_(*(new.c[column.stored] == predictions.c[column.stored] for column in found.key))
                 yield ids.join(new, same).where(span.holds(new.c.logged_at))
     if rule.absent_means is not None:  # its chance of an outcome has passed
-        matured = _Span(span.since - rule.maturity, span.until - rule.maturity) if span.since > EPOCH else None
+        matured = Span(span.since - rule.maturity, span.until - rule.maturity) if span.since > EPOCH else None
         if matured is not None:
             yield ids.where(matured.holds(predictions.c.predicted_at))
-
-
-def _states(
-    connection: Connection, found: ModelTables, contract: Contract, affected: Table, as_of: datetime
-) -> list[dict[str, Any]]:
-    """What was known of the affected predictions at a moment; those that the log had not learned of are left out."""
-    label = contract.label
-    types = {**_TYPES, label.stored: arrow_type(label.type)}
-    segments = {_SEGMENT + name: contract.column(name).stored for name in contract.segments}
-    rows: list[dict[str, Any]] = []
-    for generation in found.generations:
-        here = {each.stored: arrow_type(each.type) for each in generation.columns}
-        own = {alias: stored for alias, stored in segments.items() if stored in here}
-        statement = labelled_select(found, generation.table, contract.join, as_of).where(
-            generation.table.c.prediction_id.in_(select(affected.c.prediction_id)),
-            is_known(generation.table.c.logged_at, as_of),
-        )
-        columns = [statement.selected_columns[name] for name in types]
-        columns += [generation.table.c[stored].label(alias) for alias, stored in own.items()]
-        kinds = {**types, **{alias: here[stored] for alias, stored in own.items()}}
-        table = fetch_arrow(connection, statement.with_only_columns(*columns), kinds)
-        rows += (with_absent(contract, table, as_of) if contract.join.absent_means is not None else table).to_pylist()
-    return rows
 
 
 _TYPES = {
@@ -250,7 +279,6 @@ _TYPES = {
     "revision": pa.int32(),
     CONFLICT: pa.bool_(),
 }
-_SEGMENT = "segment:"
 
 
 def _known_since(contract: Contract, row: dict[str, Any]) -> datetime:
@@ -264,8 +292,9 @@ def _known_since(contract: Contract, row: dict[str, Any]) -> datetime:
 class _Accounts:
     """Differences by window, version, role and segment, to be added to the stored accounts."""
 
-    def __init__(self, length: timedelta) -> None:
+    def __init__(self, length: timedelta, segments: dict[str, str]) -> None:
         self._length = length
+        self._segments = segments
         self._sums: dict[tuple[datetime, str, str, str], tuple[int, int, datetime]] = {}
 
     @property
@@ -277,11 +306,7 @@ class _Accounts:
         """Counts a prediction in (1) or out (-1) as it is known since a moment."""
         head = floor_moment(row["predicted_at"], self._length), row["model_version"], row["role"]
         labelled = sign if row["revision"] is not None else 0  # what absence means is not counted, it is known
-        named = [
-            f"{name.removeprefix(_SEGMENT)}={row[name]}"
-            for name in row
-            if name.startswith(_SEGMENT) and row[name] is not None
-        ]
+        named = [f"{name}={row[stored]}" for name, stored in self._segments.items() if row[stored] is not None]
         for segment in (ALL_ROWS, *named):
             predictions, known, since = self._sums.get((*head, segment), (0, 0, moment))
             self._sums[*head, segment] = predictions + sign, known + labelled, max(since, moment)
@@ -291,7 +316,7 @@ class _Accounts:
         if not self._sums:
             return
         table = tables.label_accounts
-        insert = _dialect(connection).insert(table)
+        insert = insert_unless(connection, table)
         rows = [
             {
                 "model": model,
@@ -314,51 +339,3 @@ class _Accounts:
             ),
         }
         connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=added), rows)
-
-
-def _note_conflicts(
-    connection: Connection, model: str, affected: Table, rows: list[dict[str, Any]], since: datetime
-) -> None:
-    table = tables.findings
-    ids = select(cast(affected.c.prediction_id, String))
-    mine = and_(table.c.model == model, table.c.kind == CONFLICTING)
-    connection.execute(table.delete().where(mine, table.c.subject.in_(ids)))
-    conflicts = [
-        {"model": model, "kind": CONFLICTING, "subject": row["prediction_id"], "since": since}
-        for row in rows
-        if row[CONFLICT]
-    ]
-    if conflicts:
-        connection.execute(table.insert(), conflicts)
-
-
-def _note_unmatched(connection: Connection, found: ModelTables, contract: Contract, span: _Span) -> None:
-    """Notes the new outcomes that fit no prediction, and strikes out those that a new prediction has come for."""
-    table, outcomes = tables.findings, found.outcomes
-    mine = and_(table.c.model == contract.model, table.c.kind == UNMATCHED)
-    if connection.execute(select(exists().where(mine))).scalar_one():
-        for generation in found.generations:
-            for fits in _fits(found, generation.table, contract):
-                came = select(cast(outcomes.c.outcome_id, String)).join(generation.table, fits)
-                came = came.where(span.holds(generation.table.c.logged_at))
-                connection.execute(table.delete().where(mine, table.c.subject.in_(came)))
-    fits_any = [
-        exists().where(fits, is_known(generation.table.c.logged_at, span.until))
-        for generation in found.generations
-        for fits in _fits(found, generation.table, contract)
-    ]
-    subject = cast(outcomes.c.outcome_id, String)
-    new = select(literal(contract.model), literal(UNMATCHED), subject, literal(span.until, Moment()))
-    new = new.where(span.holds(outcomes.c.recorded_at), outcomes.c.revision == 1, *(~each for each in fits_any))
-    connection.execute(table.insert().from_select(["model", "kind", "subject", "since"], new))
-
-
-def _fits(found: ModelTables, predictions: Table, contract: Contract) -> Iterator[ColumnElement[bool]]:
-    """Whether an outcome is about a prediction: by its id; by its key. Apart, so that each is found by its index."""
-    yield found.outcomes.c.prediction_id == predictions.c.prediction_id
-    if found.key:
-        yield same_key(found, predictions, found.outcomes, contract.join)
-
-
-def _dialect(connection: Connection) -> Any:
-    return postgresql if connection.dialect.name == "postgresql" else sqlite

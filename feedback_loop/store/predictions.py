@@ -114,6 +114,24 @@ def read_labelled(
     Columns: our own (`SYSTEM_TYPES`, `LABEL_TYPES`), the label, and the given contract columns (default: all) by
     their stored names. Spans all generations of the model's tables; a column that one lacks is null there.
     """
+    with store.read() as connection:
+        return labelled_in(
+            connection, contract, window, store.secret, as_of=as_of, version=version, role=role, columns=columns
+        )
+
+
+def labelled_in(
+    connection: Connection,
+    contract: Contract,
+    window: Window,
+    secret: bytes,
+    *,
+    as_of: datetime | None = None,
+    version: str | None = None,
+    role: str | None = None,
+    columns: Sequence[Column] | None = None,
+) -> pa.Table:
+    """The same within a transaction."""
     wanted = tuple(prediction_columns(contract) if columns is None else columns)
     types = {
         **SYSTEM_TYPES,
@@ -121,13 +139,27 @@ def read_labelled(
         contract.label.stored: arrow_type(contract.label.type),
         **{column.stored: arrow_type(column.type) for column in wanted},
     }
-    parts = []
-    with store.read() as connection:
-        for generation, statement in _labelled(connection, contract, window, as_of, version, role):
-            parts.append(_fetch(connection, generation, statement, types, wanted, store.secret))
+    parts = [
+        fetch_rows(connection, generation, statement, types, wanted, secret)
+        for generation, statement in _labelled(connection, contract, window, as_of, version, role)
+    ]
     empty = pa.schema(list(types.items())).empty_table()
     rows = pa.concat_tables([part for part in parts if part.num_rows] or [empty]).sort_by("prediction_id")
     return with_absent(contract, rows, as_of) if contract.join.absent_means is not None else rows
+
+
+def slices(connection: Connection, model: str, window: Window, rows: int) -> Iterator[Window]:
+    """The window in pieces of about so many predictions of one generation, oldest first: memory stays bounded."""
+    tables = [generation.table for generation in find_tables(connection, model).generations]
+    start = window.start
+    while start < window.end:
+        ends = [window.end]
+        for table in tables:
+            at = table.c.predicted_at
+            later = select(at).where(at >= start, at < window.end).order_by(at).offset(rows).limit(1)
+            ends += [end for end in connection.execute(later).scalars() if end > start]
+        yield Window(start, min(ends))
+        start = min(ends)
 
 
 def with_absent(contract: Contract, rows: pa.Table, as_of: datetime | None) -> pa.Table:
@@ -204,7 +236,7 @@ def _labelled(
         yield generation, statement.where(*where)
 
 
-def _fetch(
+def fetch_rows(
     connection: Connection,
     generation: Generation,
     statement: Select[tuple[object, ...]],

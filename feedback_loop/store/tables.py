@@ -40,17 +40,27 @@ models = Table(
     Column("created_at", Moment, nullable=False),
 )
 
+reference_profiles = Table(
+    "reference_profiles",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("known_since", Moment, nullable=False),  # evaluations as of before it do not know it
+    Column("profile", LargeBinary, nullable=False),  # with the layout that the version's tallies are made by
+)
+
 profiles = Table(
     "profiles",
     metadata,
     Column("model", String, primary_key=True),
     Column("version", String, primary_key=True),
-    Column("kind", String, primary_key=True),  # reference | window
+    Column("role", String, primary_key=True),
+    Column("part", String, primary_key=True),  # predictions | outcomes
     Column("segment", String, primary_key=True),  # empty: all rows
-    Column("bucket_start", Moment, primary_key=True),
-    Column("bucket_end", Moment, nullable=False),
-    Column("rows", Integer, nullable=False),
-    Column("profile", Json, nullable=False),
+    Column("bucket_start", Moment, primary_key=True),  # of predicted_at
+    Column("bucket_seconds", Integer, primary_key=True),  # an hour; a day, which is the sum of its hours
+    Column("weight", Double, primary_key=True),  # how many predictions each row stands for
+    Column("tally", LargeBinary, nullable=False),  # as of the join's watermark
 )
 
 evaluations = Table(
@@ -79,6 +89,9 @@ metric_values = Table(
     Column("value", Double, nullable=False),
     Column("standard_error", Double),
     Column("rows", Integer, nullable=False),
+    Column("coverage", Double),
+    Column("least", Double),  # whatever the outcomes of the unlabelled are
+    Column("most", Double),
 )
 
 drift_values = Table(
@@ -89,8 +102,23 @@ drift_values = Table(
     Column("method", String, primary_key=True),
     Column("value", Double, nullable=False),
     Column("threshold", Double, nullable=False),
-    Column("p_value", Double, nullable=False),
+    Column("p_value", Double),
     Column("drifted", Boolean, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("binning", String, nullable=False),
+    Column("decides", Boolean, nullable=False),  # one method of each column
+    Column("is_default", Boolean, nullable=False),  # the one that Evidently would choose
+)
+
+quality_values = Table(
+    "quality_values",
+    metadata,
+    Column("evaluation_id", ForeignKey("evaluations.evaluation_id"), primary_key=True),
+    Column("column", String, primary_key=True),  # empty: of the rows
+    Column("check", String, primary_key=True),
+    Column("value", Double, nullable=False),
+    Column("expected", Double, nullable=False),
+    Column("failed", Boolean, nullable=False),
     Column("rows", Integer, nullable=False),
 )
 

@@ -14,10 +14,8 @@ from feedback_loop.store.evaluations import (
     MetricValue,
     evaluated_until,
     load_evaluations,
-    load_profiles,
     newest_evaluations,
     save_evaluation,
-    save_profile,
 )
 from feedback_loop.store.keys import Scope
 from feedback_loop.store.traffic import Traffic
@@ -38,8 +36,14 @@ def evaluation(**changes):
         matured=False,
         predictions=10,
         labelled=8,
-        metrics=(MetricValue("accuracy", 0.75, 8, 0.1), MetricValue("accuracy", 0.5, 4, None, "plan=pro")),
-        drift=(DriftValue("age", "wasserstein_normed", 0.3, 0.1, 1e-9, drifted=True, rows=10),),
+        metrics=(
+            MetricValue("accuracy", 0.75, 8, 0.1, "", 0.8, 0.6, 0.8),
+            MetricValue("accuracy", 0.5, 4, None, "plan=pro"),
+        ),
+        drift=(
+            DriftValue("age", "psi", 0.3, 0.1, None, drifted=True, rows=10, binning="values"),
+            DriftValue("age", "wasserstein_normed", 0.3, 0.1, 1e-9, drifted=True, rows=10, decides=True),
+        ),
     )
     return replace(made, **changes)
 
@@ -73,12 +77,6 @@ def test_the_newest_evaluations_are_the_last_windows(store):
     found = load_evaluations(store, "churn", newest=2)
     assert [each.window.start for each in found] == [START + 3 * DAY, START + 4 * DAY]
     assert len(load_evaluations(store, "churn", within=Window(START, START + 2 * DAY))) == 2
-
-
-def test_a_profile_replaces_that_of_its_bucket(store):
-    save_profile(store, "churn", "1", "window", WINDOW, 5, {"rows": 5})
-    save_profile(store, "churn", "1", "window", WINDOW, 6, {"rows": 6})
-    assert load_profiles(store, "churn", "1", "window") == [(WINDOW, {"rows": 6})]
 
 
 def verdict(state=State.OK, day=0, version="1"):

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,8 +13,22 @@ from alembic.migration import MigrationContext
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import ConfigError, Unavailable
+from feedback_loop.monitoring.folding import establish, fold_news
+from feedback_loop.monitoring.profiles import Layout, Profile
 from feedback_loop.outcomes import record_outcomes
-from feedback_loop.store import Store, evaluations, keys, migrate, predictions, tables, traffic, verdicts
+from feedback_loop.store import (
+    Store,
+    evaluations,
+    joins,
+    keys,
+    migrate,
+    predictions,
+    profiles,
+    tables,
+    traffic,
+    verdicts,
+)
+from feedback_loop.store.evaluations import DriftValue
 from tests.builders import binary_contract, prediction_rows
 
 
@@ -153,3 +168,30 @@ def test_nobody_is_turned_away_from_a_new_file_that_all_open_at_once(tmp_path):
         for thread in threads:
             thread.join()
     assert failures == []
+
+
+def test_a_database_of_stage_3_is_upgraded_and_its_evaluations_say_what_they_said(tmp_path):
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript((Path(__file__).parent / "stage3.sql").read_text())
+    store, contract = Store(f"sqlite:///{path}"), binary_contract()
+    with pytest.raises(Unavailable, match="feedback-loop db upgrade"):
+        migrate.prepare(store)
+    migrate.upgrade(store)
+    [found] = evaluations.load_evaluations(store, "churn")
+    assert (found.metric("accuracy"), found.drifted_share) == (0.8, 0.5)
+    assert {value.column: value.p_value for value in found.drift} == {"age": 1e-9, "plan": 0.5}
+    newer = replace(
+        found,
+        as_of=found.as_of + timedelta(hours=1),
+        drift=(DriftValue("age", "psi", 0, 0.1, None, drifted=False, rows=9),),
+    )
+    assert evaluations.save_evaluation(store, newer).revision == 2
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    predictions.PredictionLog(store).append(contract, prediction_rows(contract, [start], age=[40.0]), start)
+    reference = Profile.of(Layout(contract), {})
+    establish(store, "churn", "1", reference, start)
+    joins.join_new(store, contract, timedelta(hours=4), start + timedelta(hours=1), fold_news)
+    window = Window(start, start + timedelta(hours=4))
+    assert len(profiles.load_window(store, "churn", "1", "champion", window).tallies) == 1
+    store.close()

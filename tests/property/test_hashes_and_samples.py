@@ -99,8 +99,8 @@ def test_metrics_of_a_sample_are_those_of_all_rows_up_to_their_error(seed, rates
     contract = binary_contract(probabilities=False)
     whole, sample = logged(random.Random(seed), 4000, rates, (0.9, 0.6))
     window, arguments = Window(START, START + timedelta(days=1)), {"version": "1", "as_of": START, "matured": True}
-    every, _ = evaluate_rows(contract, whole, None, window=window, **arguments)
-    some, _ = evaluate_rows(contract, sample, None, window=window, **arguments)
+    every = evaluate_rows(contract, whole, None, window=window, **arguments)
+    some = evaluate_rows(contract, sample, None, window=window, **arguments)
     found = next(m for m in some.metrics if m.metric == "accuracy" and not m.segment)
     assert abs(found.value - every.metric("accuracy")) < 5 * found.standard_error
     assert some.coverage == pytest.approx(every.coverage, abs=0.1)
@@ -117,8 +117,8 @@ def test_the_mean_over_many_samples_is_the_mean_of_all_rows():
     window, arguments = Window(START, START + timedelta(days=1)), {"version": "1", "as_of": START, "matured": True}
     for seed in range(100):
         whole, sample = logged(random.Random(seed), 400, (1.0, 0.2), (0.9, 0.6))
-        every, _ = evaluate_rows(contract, whole, None, window=window, **arguments)
-        some, _ = evaluate_rows(contract, sample, None, window=window, **arguments)
+        every = evaluate_rows(contract, whole, None, window=window, **arguments)
+        some = evaluate_rows(contract, sample, None, window=window, **arguments)
         gaps.append(some.metric("accuracy") - every.metric("accuracy"))
         errors.append(next(m for m in some.metrics if m.metric == "accuracy").standard_error)
     assert abs(np.mean(gaps)) < 3 * np.std(gaps) / np.sqrt(len(gaps))

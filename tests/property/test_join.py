@@ -2,21 +2,25 @@
 
 Whatever comes in whatever order (predictions logged late, outcomes before their prediction, corrections, retries, a
 clock that is set back), what was known at a moment that was asked about stays what it was, and the incremental join's
-accounts are those of a join from scratch.
+accounts and the kept profiles are those of a join from scratch, whenever a version's reference came.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
+from feedback_loop.monitoring.folding import establish, fold_news, fold_window, kept_cells
+from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, fold, make_layout
+from feedback_loop.monitoring.profiles.tally import EMPTY
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
-from feedback_loop.store import Store, fence, joins, migrate, tables
+from feedback_loop.store import Store, fence, joins, migrate, profiles, tables
 from feedback_loop.store.accounts import CONFLICTING, UNMATCHED, load_accounts, load_findings, with_inferred
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
@@ -36,11 +40,14 @@ others = st.one_of(
     st.tuples(st.just("join"), st.just(0)),
     st.tuples(st.just("ask"), st.just(0)),
     st.tuples(st.just("clock"), st.integers(-6, 6)),
+    st.tuples(st.just("reference"), st.integers(0, 2)),
 )
 parts = st.tuples(  # enough of both that they meet
     st.lists(predict, min_size=2, max_size=5), st.lists(outcome, min_size=1, max_size=4), st.lists(others, max_size=8)
 )
-events = parts.flatmap(lambda parts: st.permutations([*parts[0], *parts[1], *parts[2]]))
+JOINS = [("join", 0)] * 2  # with less, nothing that is booked is ever corrected
+shuffled = parts.flatmap(lambda parts: st.permutations([*parts[0], *parts[1], *parts[2], *JOINS]))
+events = st.one_of(shuffled.map(lambda events: [("reference", 0), *events]), shuffled)
 rules = st.builds(
     JoinRule,
     horizon=st.sampled_from([None, 6 * HOUR, 12 * HOUR + timedelta(seconds=1)]),
@@ -163,7 +170,8 @@ def fresh_store(request, tmp_path_factory):
             ).scalars()
             for name in [name for name in names if name.startswith(("predictions_", "outcomes_"))]:
                 connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}" CASCADE')
-            for table in (tables.models, tables.fences, tables.joins, tables.label_accounts, tables.findings):
+            shared = (tables.models, tables.fences, tables.joins, tables.label_accounts, tables.findings)
+            for table in (*shared, tables.profiles, tables.reference_profiles):
                 connection.execute(table.delete())
         return made
 
@@ -178,6 +186,7 @@ class Run:
         self.contract = binary_contract(join=rule)
         self.log, self.now = PredictionLog(store), START
         self.frames, self.answers = [], {}
+        self.layout, self.layout_then = None, {}
 
     def apply(self, event):
         self.now += HOUR
@@ -187,8 +196,18 @@ class Run:
         at = self.now - late * HOUR
         identifier = prediction_id(at)
         self.plain.predictions.append(Prediction(identifier, customer, at, self.plain.stamp(self.now)))
+        chance = len(self.plain.predictions) % 5 / 5
         rows = prediction_rows(
-            self.contract, [at], prediction_id=[identifier], customer=[customer], month=["m"], plan=[f"p{customer}"]
+            self.contract,
+            [at],
+            prediction_id=[identifier],
+            customer=[customer],
+            month=["m"],
+            plan=[f"p{customer}"],
+            age=[40.0 + 10 * customer],
+            prediction=[chance > 0.5],
+            probability=[chance],
+            sample_weight=[1.0 + customer],
         )
         assert self.log.append(self.contract, rows, self.now) == 1
 
@@ -223,16 +242,45 @@ class Run:
         self.now += hours * HOUR
 
     def join(self, _):
-        until = joins.join_new(self.store, self.contract, WINDOW, self.now).until
+        until = joins.join_new(self.store, self.contract, WINDOW, self.now, fold_news).until
         self.plain.asked = max(self.plain.asked, self.now)
         if until is not None:
             assert until == self.plain.asked
             self.check_accounts(until)
+            self.check_profiles(until)
+
+    def reference(self, seed):
+        """The version gets its reference, or another one, late or early."""
+        rows = prediction_rows(
+            self.contract, [START] * 8, age=[float(seed + k) for k in range(8)], plan=["p0", "p1"] * 4
+        ).append_column("churned", pa.array([True, False] * 4))
+        layout = make_layout(self.contract, rows)
+        self.layout = layout
+        establish(self.store, "churn", "1", Profile.of(layout, fold(layout, rows)), START)
+
+    def folded(self, window, as_of):
+        layout = self.layout or Layout(self.contract)
+        return fold_window(self.store, layout, window, version="1", role="champion", as_of=as_of)
+
+    def check_profiles(self, until):
+        """What the incremental runs keep is what the rows give, to the bit: of hours, of days, of cut ones."""
+        for window in (WHOLE, Window(START - 5 * HOUR, START + 3 * HOUR), Window(START, START + 27 * HOUR)):
+            kept = profiles.load_window(self.store, "churn", "1", "champion", window)
+            assert kept.watermark == until
+            if self.layout is None:
+                assert kept.tallies == []
+                continue
+            scratch = Counter()
+            for cell, tally in self.folded(window, until).items():
+                scratch[replace(cell, hour=0)] = scratch.get(replace(cell, hour=0), EMPTY) + tally
+            found = {cell: tally for cell, tally in kept_cells(kept.tallies).items() if tally != EMPTY}
+            assert found == dict(scratch)
 
     def ask(self, _):
         as_of = fence.close(self.store, "churn", self.now)
         self.plain.asked = max(self.plain.asked, self.now)
         self.answers[as_of] = self.rows(as_of)
+        self.layout_then[as_of] = self.layout, self.folded(WHOLE, as_of) if self.plain.predictions else {}
 
     def rows(self, as_of):
         return read_labelled(self.store, self.contract, WHOLE, as_of=as_of)
@@ -273,4 +321,21 @@ def test_the_join_says_what_was_known_at_every_moment(fresh_store, events, rule)
         assert again.equals(answer)
         found = dict(zip(again.column("prediction_id").to_pylist(), again.column("churned").to_pylist(), strict=True))
         assert found == run.plain.labelled(as_of)
+        layout, cells = run.layout_then[as_of]
+        if layout is run.layout and cells:
+            assert run.folded(WHOLE, as_of) == cells
+    run.store.close()
+
+
+def test_a_correction_is_taken_out_of_its_hour_and_put_in_again(fresh_store):
+    run = Run(fresh_store(), JoinRule())
+    predicted = [("reference", 0), ("predict", 0, 0), ("predict", 1, 5), ("join", 0)]
+    outcomes = [("outcome", 0, True, 0), ("outcome", 1, False, 0), ("join", 0), ("ask", 0)]
+    for event in [*predicted, *outcomes, ("outcome", 0, False, 0), ("outcome by id", 1, True), ("join", 0)]:
+        run.apply(event)
+    kept = kept_cells(profiles.load_window(run.store, "churn", "1", "champion", WHOLE).tallies)
+    assert sum(tally.at(Block.ROWS, Rows.LABELLED) for cell, tally in kept.items() if not cell.segment) == 2
+    [(layout, cells)] = run.layout_then.values()
+    [as_of] = run.layout_then
+    assert fold_window(run.store, layout, WHOLE, version="1", role="champion", as_of=as_of) == cells
     run.store.close()

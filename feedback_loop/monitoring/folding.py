@@ -1,0 +1,134 @@
+"""Keeping profiles up to date: what a run of the join has found is added to the tallies that it touches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.clock import EPOCH, Window, floor_moment
+from feedback_loop.monitoring.profiles import (
+    Cell,
+    Layout,
+    Profile,
+    Tally,
+    fold,
+    fold_outcomes,
+    fold_predictions,
+    merge,
+    total,
+)
+from feedback_loop.store import Store, profiles
+from feedback_loop.store.accounts import spans_joined
+from feedback_loop.store.engine import Transaction
+from feedback_loop.store.joins import News
+from feedback_loop.store.predictions import labelled_in, slices
+
+SLICE_ROWS = 200_000
+"""So many rows are in memory at once when a window is folded from the log."""
+
+HOUR = timedelta(hours=1)
+
+PREDICTIONS, OUTCOMES = "predictions", "outcomes"
+FOLDS = {PREDICTIONS: fold_predictions, OUTCOMES: fold_outcomes}
+"""The parts that are kept apart."""
+
+
+def fold_news(connection: Transaction, model: str, news: News) -> None:
+    """Adds new predictions and new knowledge of old ones to the tallies of their versions (see `store.joins.Fold`).
+
+    A version without a reference has no tallies: its windows are folded from the log when they are asked for.
+    """
+    known: dict[str, Layout | None] = {}
+    changed: dict[tuple[str, str, str], list[Mapping[Cell, Tally]]] = {}
+    for rows, part, sign in ((news.new, PREDICTIONS, 1), (news.after, OUTCOMES, 1), (news.before, OUTCOMES, -1)):
+        for version, role, mine in _by_version(rows):
+            if version not in known:
+                known[version] = _layout(connection, model, version)
+            layout = known[version]
+            if layout is not None:
+                cells = FOLDS[part](layout, mine)
+                signed = cells if sign > 0 else {cell: -tally for cell, tally in cells.items()}
+                changed.setdefault((version, role, part), []).append(signed)
+    for (version, role, part), parts in changed.items():
+        add_tallies(connection, model, version, role, part, merge(parts))
+
+
+def add_tallies(
+    connection: Transaction, model: str, version: str, role: str, part: str, cells: Mapping[Cell, Tally]
+) -> None:
+    """Adds tallies of hours to what is kept, of those hours and of their days."""
+    added: dict[profiles.Bucket, list[Tally]] = {}
+    for cell, tally in cells.items():
+        if not len(tally.keys):
+            continue
+        hour = EPOCH + cell.hour * HOUR
+        for start, length in ((hour, profiles.HOUR), (floor_moment(hour, profiles.DAY), profiles.DAY)):
+            added.setdefault(profiles.Bucket(part, cell.segment, start, length, cell.weight), []).append(tally)
+    kept = profiles.load_tallies(connection, model, version, role, part, (bucket.start for bucket in added))
+    changed = {}
+    for bucket, tallies in added.items():
+        before = [Tally.from_bytes(kept[bucket])] if bucket in kept else []
+        changed[bucket] = total([*before, *tallies]).to_bytes()
+    profiles.save_tallies(connection, model, version, role, changed)
+
+
+def establish(store: Store, model: str, version: str, reference: Profile, known_since: datetime) -> None:
+    """Makes a reference the one that a version is measured by; all that is joined of the version is tallied by it."""
+    contract = reference.layout.contract
+    kept = profiles.KeptReference(known_since, reference.to_bytes())
+    with store.write() as connection:
+        watermark = profiles.save_reference(connection, model, version, kept)
+        if watermark is None:
+            return
+        for role, window in spans_joined(connection, model, version):
+            for part in slices(connection, model, window, SLICE_ROWS):
+                rows = labelled_in(
+                    connection, contract, part, store.secret, as_of=watermark, version=version, role=role
+                )
+                for name, folded in FOLDS.items():
+                    add_tallies(connection, model, version, role, name, folded(reference.layout, rows))
+
+
+def fold_window(
+    store: Store, layout: Layout, window: Window, *, version: str, role: str, as_of: datetime
+) -> dict[Cell, Tally]:
+    """The tallies of a window from the log itself, as of any moment: to the bit what is kept as of that moment."""
+    found: dict[Cell, Tally] = {}
+    with store.read() as connection:
+        for part in slices(connection, layout.contract.model, window, SLICE_ROWS):
+            rows = labelled_in(
+                connection, layout.contract, part, store.secret, as_of=as_of, version=version, role=role
+            )
+            found = merge([found, fold(layout, rows)])
+    return found
+
+
+def kept_cells(tallies: Iterable[tuple[str, float, bytes]]) -> dict[Cell, Tally]:
+    """Kept tallies of a window, by segment and weight (the hour is of no more interest)."""
+    packed: dict[Cell, list[Tally]] = {}
+    for segment, weight, tally in tallies:
+        packed.setdefault(Cell(segment, 0, weight), []).append(Tally.from_bytes(tally))
+    return {cell: total(each) for cell, each in packed.items()}
+
+
+def _by_version(rows: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
+    if not rows.num_rows:
+        return
+    pairs = rows.select(["model_version", "role"]).group_by(["model_version", "role"]).aggregate([]).to_pylist()
+    for pair in sorted(pairs, key=lambda each: (each["model_version"], each["role"])):
+        mine = rows
+        if len(pairs) > 1:
+            same = pc.and_(
+                pc.equal(rows.column("model_version"), pair["model_version"]),
+                pc.equal(rows.column("role"), pair["role"]),
+            )
+            mine = rows.filter(same)
+        yield pair["model_version"], pair["role"], mine
+
+
+def _layout(connection: Transaction, model: str, version: str) -> Layout | None:
+    kept = profiles.load_reference(connection, model, version)
+    return Profile.from_bytes(kept.profile).layout if kept is not None else None

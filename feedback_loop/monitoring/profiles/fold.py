@@ -1,0 +1,293 @@
+"""Folding: rows of the log into tallies, by hour, weight and segment."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.monitoring.losses import (
+    Floats,
+    Mask,
+    class_places,
+    class_probabilities,
+    floats,
+    is_positive,
+    mapped,
+    row_losses,
+)
+from feedback_loop.monitoring.profiles import blocks
+from feedback_loop.monitoring.profiles.blocks import Block, Loss, Moment, Rows
+from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout, WordLayout, texts
+from feedback_loop.monitoring.profiles.sums import LIMBS, limbs
+from feedback_loop.monitoring.profiles.tally import SLOTS, Ints, Tally
+from feedback_loop.schema import Contract, Task
+from feedback_loop.store.evaluations import ALL_ROWS
+
+MOST = float(np.finfo(np.float64).max)
+WEIGHT, TIME = "sample_weight", "predicted_at"
+HOUR_US = 3_600_000_000
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """What one tally is of: rows of a segment, of an hour (counted from 1970), that stand for `weight` each."""
+
+    segment: str
+    hour: int
+    weight: float
+
+
+def fold_predictions(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
+    """What predictions say as such: how many, the distributions of features and outputs; answers by segment."""
+    found: dict[Cell, Tally] = {}
+    for cells, groups, mine in _cells(layout.contract, rows):
+        counter = _Counter(groups, len(cells))
+        counter.count(Block.ROWS, np.full(len(groups), Rows.PREDICTED))
+        _answers(counter, layout, mine)
+        if cells[0].segment == ALL_ROWS:
+            counter.count(Block.HASHES, _hashes(layout.contract, mine))
+            for place, number in enumerate(layout.numbers):
+                _numbers(counter, Block.NUMBERS + 2 * place, number, floats(_column(mine, number.column)))
+            for place, word in enumerate(layout.words):
+                _words(counter, Block.WORDS + place, word, _column(mine, word.column))
+        found |= dict(zip(cells, counter.tallies(), strict=True))
+    return found
+
+
+def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
+    """What predictions say together with their outcomes; rows without one count for nothing."""
+    contract = layout.contract
+    labelled = rows.filter(
+        pc.and_(pc.is_valid(rows.column(contract.label.stored)), pc.is_valid(rows.column(contract.outputs[0].stored)))
+    )
+    found: dict[Cell, Tally] = {}
+    for cells, groups, mine in _cells(contract, labelled):
+        counter = _Counter(groups, len(cells))
+        counter.count(Block.ROWS, np.full(len(groups), Rows.LABELLED))
+        (_regression if contract.task is Task.REGRESSION else _classes)(counter, layout, mine)
+        found |= dict(zip(cells, counter.tallies(), strict=True))
+    return found
+
+
+def fold(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
+    """All that rows say, from scratch."""
+    return merge([fold_predictions(layout, rows), fold_outcomes(layout, rows)])
+
+
+def merge(parts: Iterable[Mapping[Cell, Tally]]) -> dict[Cell, Tally]:
+    """The sums of tallies by what they are of."""
+    found: dict[Cell, Tally] = {}
+    for part in parts:
+        for cell, tally in part.items():
+            found[cell] = found[cell] + tally if cell in found else tally
+    return found
+
+
+@dataclass
+class _Counter:
+    """Collects what rows add to the blocks of their groups' tallies."""
+
+    groups: Ints
+    size: int
+    _parts: list[tuple[Ints, Ints]] = field(default_factory=list)
+
+    def count(self, block: int, slots: Ints, mask: Mask | None = None) -> None:
+        """Counts one for each row (of the mask) in its slot."""
+        groups = self.groups if mask is None else self.groups[mask]
+        slots = slots if mask is None else slots[mask]
+        if not len(slots):
+            return
+        width = int(slots.max()) + 1
+        if self.size * width <= 4 * len(slots) + 65536:
+            counts = np.bincount(groups * width + slots)
+            places = np.flatnonzero(counts)
+            counts = counts[places]
+        else:
+            places, counts = np.unique(groups * width + slots, return_counts=True)
+        self._add(places // width, block, places % width, counts)
+
+    def add(self, block: int, ordinal: int, values: Floats, mask: Mask | None = None) -> None:
+        """Adds the values (of the mask), made finite, to that sum of the block."""
+        groups = self.groups if mask is None else self.groups[mask]
+        chosen = np.clip(values if mask is None else values[mask], -MOST, MOST)
+        for group, slots, sums in limbs(chosen, groups, self.size):
+            self._add(group, block, slots + ordinal * LIMBS, sums)
+
+    def tallies(self) -> list[Tally]:
+        """One for each group."""
+        keys, values = (np.concatenate(each) for each in zip(*self._parts, strict=True))
+        whole = Tally.of(keys, values)
+        bounds = np.searchsorted(whole.keys, np.arange(self.size + 1) << _GROUP)
+        return [
+            Tally(whole.keys[first:end] - (number << _GROUP), whole.values[first:end])
+            for number, (first, end) in enumerate(pairwise(bounds.tolist()))
+        ]
+
+    def _add(self, groups: Ints, block: int, slots: Ints, values: Ints) -> None:
+        self._parts.append(((groups << _GROUP) + (block << SLOTS) + slots, np.asarray(values, np.int64)))
+
+
+_GROUP = 32
+"""Above a tally's own key, while many are counted at once: which of them it is."""
+
+
+def _cells(contract: Contract, rows: pa.Table) -> Iterable[tuple[list[Cell], Ints, pa.Table]]:
+    """For all rows and for each column of segments: the cells, which of them each row is in, and the rows."""
+    if not rows.num_rows:
+        return
+    hours = _hours(rows)
+    weights, which = np.unique(_weights(rows), return_inverse=True)
+    keys, groups = np.unique(hours * len(weights) + which, return_inverse=True)
+    keys = [(int(key // len(weights)), float(weights[key % len(weights)])) for key in keys.tolist()]
+    yield [Cell(ALL_ROWS, hour, weight) for hour, weight in keys], groups, rows
+    for name in contract.segments:
+        stored = contract.column(name).stored
+        known = pc.is_valid(_column(rows, stored))
+        if not pc.any(known).as_py():
+            continue
+        values = pa.concat_arrays(rows.column(stored).filter(known).chunks).dictionary_encode()
+        mask = known.to_numpy()
+        width = max(len(values.dictionary), 1)
+        places = groups[mask] * width + values.indices.to_numpy(zero_copy_only=False)
+        used, inner = np.unique(places, return_inverse=True)
+        named = values.dictionary.to_pylist()
+        cells = [Cell(f"{name}={named[place % width]}", *keys[place // width]) for place in used.tolist()]
+        if cells:
+            yield cells, inner, rows.filter(known)
+
+
+def _weights(rows: pa.Table) -> Floats:
+    return floats(rows.column(WEIGHT)) if WEIGHT in rows.column_names else np.ones(rows.num_rows)
+
+
+def _hours(rows: pa.Table) -> Ints:
+    if TIME not in rows.column_names:
+        return np.zeros(rows.num_rows, np.int64)
+    times = rows.column(TIME).cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+    return np.asarray(times // HOUR_US, np.int64)
+
+
+def _column(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column, or nulls where these rows have none of that name."""
+    return rows.column(name) if name in rows.column_names else pa.chunked_array([pa.nulls(rows.num_rows)])
+
+
+def _numbers(counter: _Counter, block: int, layout: NumberLayout, values: Floats) -> None:
+    finite, missing = np.isfinite(values), np.isnan(values)
+    counter.count(block, np.full(len(values), blocks.MISSING), missing)
+    counter.count(block, np.full(len(values), blocks.NON_FINITE), ~finite & ~missing)
+    counter.count(block, np.searchsorted(np.asarray(layout.edges), values, side="left"), finite)
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = values - layout.centre
+        counter.add(block + 1, Moment.FIRST, distance, finite)
+        counter.add(block + 1, Moment.SECOND, distance**2, finite)
+        if layout.edges:
+            for slot, moment, beyond in (
+                (blocks.BELOW, Moment.BELOW, layout.edges[0] - values),
+                (blocks.ABOVE, Moment.ABOVE, values - layout.edges[-1]),
+            ):
+                outside = np.greater(np.where(finite, beyond, 0.0), np.zeros(1))
+                counter.count(block, np.full(len(values), slot), outside)
+                counter.add(block + 1, moment, beyond, outside)
+
+
+def _words(counter: _Counter, block: int, layout: WordLayout, column: pa.ChunkedArray) -> None:
+    known = pa.array([*layout.words, *layout.rare], pa.string())
+    words = texts(column)
+    places = pc.index_in(words, known).fill_null(-1).to_numpy()
+    slots = np.where(places < len(layout.words), places, blocks.RARE)
+    slots = np.where(places < 0, np.where(pc.is_null(words).to_numpy(), blocks.MISSING, blocks.NEW), slots)
+    counter.count(block, slots.astype(np.int64))
+
+
+def _hashes(contract: Contract, rows: pa.Table) -> Ints:
+    """A hash of each row's features, the same in every process."""
+    mixed = np.full(rows.num_rows, _MIX, np.uint64)
+    for feature in contract.features:
+        column = _column(rows, feature.stored)
+        if feature.type.is_numeric:
+            values = floats(column) + 0.0  # -0 is 0
+            part = np.where(np.isnan(values), 0.0, values).view(np.uint64)
+        else:
+            part = mapped(texts(column), lambda text: zlib.crc32(text.encode())).view(np.uint64)
+        mixed = (mixed ^ part) * _MIX
+        mixed ^= mixed >> np.uint64(29)
+    return (mixed >> np.uint64(32)).astype(np.int64) % blocks.HASHES
+
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number whose bits look random: 2⁶⁴ over the golden ratio (Knuth, TAOCP 3, section 6.4)."""
+
+
+def _answers(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
+    contract = layout.contract
+    answer = rows.column(contract.outputs[0].stored)
+    if contract.task is Task.REGRESSION:
+        counter.count(Block.ANSWERS, np.zeros(len(counter.groups), np.int64), np.isfinite(floats(answer)))
+        return
+    counter.count(Block.ANSWERS, _places(contract, answer), pc.is_valid(answer).to_numpy())
+    for place in range(layout.scored_classes):
+        scores = floats(_column(rows, contract.probabilities[place].stored))
+        counter.count(Block.SCORES + place, blocks.score_bins(scores), np.isfinite(scores))
+
+
+def _classes(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
+    contract = layout.contract
+    label = rows.column(contract.label.stored)
+    truth = _places(contract, label)
+    answers = _places(contract, rows.column(contract.outputs[0].stored))
+    losses = row_losses(contract, rows)
+    counter.count(Block.CONFUSION, truth * blocks.SIDE + answers)
+    counter.count(Block.ROWS, np.full(len(truth), Rows.RIGHT), losses["error"] == 0)
+    if not contract.probabilities:
+        return
+    chances = class_probabilities(contract, rows)
+    scored: Mask = np.asarray(np.isfinite(chances).all(axis=1), dtype=np.bool_)
+    counter.count(Block.ROWS, np.full(len(truth), Rows.SCORED), scored)
+    for loss, ordinal in (("log_loss", Loss.LOG_LOSS), ("brier", Loss.BRIER)):
+        counter.add(Block.LOSSES, ordinal, losses[loss], scored)
+        counter.add(Block.LOSSES, ordinal + 1, losses[loss] ** 2, scored)
+    for place in range(layout.scored_classes):
+        column = contract.probabilities[place]
+        bins = blocks.score_bins(floats(rows.column(column.stored)))
+        hit = truth == (1 if contract.task is Task.BINARY else place)
+        counter.count(Block.HITS + place, bins, scored & hit)
+        counter.count(Block.MISSES + place, bins, scored & ~hit)
+
+
+def _regression(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
+    contract = layout.contract
+    truth = floats(rows.column(contract.label.stored))
+    error = floats(rows.column(contract.outputs[0].stored)) - truth
+    finite = np.isfinite(error)
+    counter.count(Block.ROWS, np.full(len(error), Rows.SCORED), finite)
+    counter.count(Block.ERRORS, blocks.float_bins(np.where(finite, error, 0.0)), finite)
+    size = np.abs(error)
+    with np.errstate(over="ignore", invalid="ignore"):
+        share = size / np.maximum(np.abs(truth), np.finfo(np.float64).eps)
+        sums = {
+            Loss.ERROR: error,
+            Loss.ABSOLUTE: size,
+            Loss.SQUARED: size**2,
+            Loss.FOURTH: size**4,
+            Loss.SIGNED_SQUARE: error * size,
+            Loss.PERCENTAGE: share,
+            Loss.PERCENTAGE_SQUARED: share**2,
+        }
+    for ordinal, values in sums.items():
+        counter.add(Block.LOSSES, ordinal, values, finite)
+    target = layout.target or NumberLayout(contract.label.stored, (), 0.0)
+    _numbers(counter, Block.TARGET, target, np.where(finite, truth, np.nan))
+
+
+def _places(contract: Contract, values: pa.ChunkedArray) -> Ints:
+    if contract.task is Task.BINARY:
+        return is_positive(contract, values).astype(np.int64)
+    places = class_places(contract.classes[: blocks.MOST_CLASSES], values)
+    return np.where(places < 0, blocks.OTHER_CLASS, places)

@@ -1,0 +1,129 @@
+"""Layouts: what a version's profiles count, and in which bins. One is made from its reference and then stays."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.monitoring.losses import floats
+from feedback_loop.schema import Column, ColumnType, Contract, Task
+
+BINS = 100
+TAILS = (0.0005, 0.001, 0.002, 0.005)
+"""Beside the hundredths, these quantiles from each end: where bins are wide, little is in them."""
+
+LEVELS = np.unique([*np.linspace(0, 1, BINS + 1), *TAILS, *(1 - level for level in TAILS)])
+WORDS = 1000
+"""A column's vocabulary: the most frequent words of the reference are counted each by itself."""
+
+KNOWN_WORDS = 100_000
+"""So many more words of the reference are known: they are counted as rare, all others as new."""
+
+SCORED_CLASSES = 20
+"""A task of more classes has no score bins: what is said of each class then is not worth their space."""
+
+
+@dataclass(frozen=True)
+class NumberLayout:
+    """Bins of numbers. Bin i holds the values in `(edges[i-1], edges[i]]`; the last those above all edges.
+
+    The edges are all values of the reference (`are_values`) where it has no more than 100, else its quantiles; the
+    first is its least value, the last its greatest: what is outside is out of range. Sums are of distances from
+    `centre`, so that they stay exact far from 0.
+    """
+
+    column: str
+    edges: tuple[float, ...]
+    centre: float
+    are_values: bool = False
+
+
+@dataclass(frozen=True)
+class WordLayout:
+    """Words that are counted each by itself, most frequent first; `rare` are the others that the reference has."""
+
+    column: str
+    words: tuple[str, ...]
+    rare: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is counted of the rows of a contract. `target` is the label's layout where that is a number."""
+
+    contract: Contract
+    numbers: tuple[NumberLayout, ...] = ()
+    words: tuple[WordLayout, ...] = ()
+    target: NumberLayout | None = None
+
+    @property
+    def scored_classes(self) -> int:
+        """For how many classes there are score bins: 1 stands for the positive one of a binary task."""
+        count = len(self.contract.probabilities)
+        return count if count <= SCORED_CLASSES else 0
+
+    def is_of(self, contract: Contract) -> bool:
+        """Whether it was made for that contract, however outcomes are joined."""
+        classes = contract.classes or self.contract.classes
+        return self.contract == replace(contract, classes=classes, join=self.contract.join)
+
+    def to_bytes(self) -> bytes:
+        """A compact form."""
+        return zlib.compress(msgspec.msgpack.encode(self))
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> Layout:
+        """The inverse of `to_bytes`."""
+        return msgspec.msgpack.decode(zlib.decompress(packed), type=cls)
+
+
+def profiled_columns(contract: Contract) -> tuple[Column, ...]:
+    """The columns whose distributions are watched: outputs and features, but for points in time."""
+    return tuple(each for each in (*contract.outputs, *contract.features) if each.type is not ColumnType.DATETIME)
+
+
+def make_layout(contract: Contract, reference: pa.Table) -> Layout:
+    """The layout that these rows (stored names) give: bins by their quantiles, vocabularies of their words."""
+    columns = [each for each in profiled_columns(contract) if each.stored in reference.column_names]
+    label = contract.label.stored
+    if contract.task is Task.MULTICLASS and not contract.classes and label in reference.column_names:
+        contract = replace(contract, classes=tuple(sorted(reference.column(label).unique().drop_null().to_pylist())))
+    has_target = contract.task is Task.REGRESSION and label in reference.column_names
+    return Layout(
+        contract,
+        numbers=tuple(number_layout(each.stored, reference) for each in columns if each.type.is_numeric),
+        words=tuple(word_layout(each.stored, reference) for each in columns if not each.type.is_numeric),
+        target=number_layout(label, reference) if has_target else None,
+    )
+
+
+def number_layout(column: str, rows: pa.Table) -> NumberLayout:
+    """The bins of a column of numbers."""
+    values = floats(rows.column(column))
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return NumberLayout(column, (), 0.0)
+    edges = np.unique(finite)
+    are_values = len(edges) <= BINS
+    if not are_values:
+        edges = np.unique(np.quantile(finite, LEVELS, method="inverted_cdf"))
+    with np.errstate(over="ignore", invalid="ignore"):
+        centre = float(finite.mean())
+    return NumberLayout(column, tuple(edges.tolist()), centre if np.isfinite(centre) else 0.0, are_values)
+
+
+def word_layout(column: str, rows: pa.Table) -> WordLayout:
+    """The vocabulary of a column of words."""
+    counted = pc.value_counts(texts(rows.column(column)).drop_null()).to_pylist()
+    ordered = [each["values"] for each in sorted(counted, key=lambda each: (-each["counts"], each["values"]))]
+    return WordLayout(column, tuple(ordered[:WORDS]), tuple(ordered[WORDS : WORDS + KNOWN_WORDS]))
+
+
+def texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Words as text."""
+    return values.cast(pa.string())

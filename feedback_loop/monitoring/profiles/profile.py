@@ -1,0 +1,142 @@
+"""Profiles: tallies of the same rows as counts, sums and means of what the rows stand for."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from feedback_loop.monitoring.losses import Floats
+from feedback_loop.monitoring.profiles.blocks import Block, Rows
+from feedback_loop.monitoring.profiles.fold import Cell
+from feedback_loop.monitoring.profiles.layout import Layout
+from feedback_loop.monitoring.profiles.sums import LIMBS, summed
+from feedback_loop.monitoring.profiles.tally import Ints, Tally, total
+from feedback_loop.store.evaluations import ALL_ROWS
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of so many rows, with its standard error (of at least two)."""
+
+    value: float
+    rows: int
+    standard_error: float | None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Tallies by the weight of their rows. Weights count relative to the greatest: equal ones are all 1.
+
+    `swings` (of a reference) are the distances of its own windows from the whole of it: how far a column strays
+    when nothing has changed.
+    """
+
+    layout: Layout
+    parts: tuple[tuple[float, Tally], ...]
+    swings: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, layout: Layout, cells: Mapping[Cell, Tally], segment: str = ALL_ROWS) -> Profile:
+        """The profile of one segment, of all hours."""
+        return cls.joined(layout, ((cell.weight, tally) for cell, tally in cells.items() if cell.segment == segment))
+
+    @classmethod
+    def joined(cls, layout: Layout, weighted: Iterable[tuple[float, Tally]]) -> Profile:
+        """The profile of any number of tallies, each with the weight of its rows."""
+        by_weight: dict[float, list[Tally]] = {}
+        for weight, tally in weighted:
+            by_weight.setdefault(weight, []).append(tally)
+        most = max(by_weight, default=1.0)
+        return cls(layout, tuple((weight / most, total(by_weight[weight])) for weight in sorted(by_weight)))
+
+    def rows(self, kind: Rows = Rows.PREDICTED) -> int:
+        """How many rows were logged."""
+        return sum(tally.at(Block.ROWS, kind) for _, tally in self.parts)
+
+    def weight(self, kind: Rows = Rows.PREDICTED) -> float:
+        """How many predictions (in the greatest weight) they stand for."""
+        return self.at(Block.ROWS, kind)
+
+    def effective(self, share: float) -> float:
+        """How many rows of equal weight say as much as those with this total weight do (Kish 1965, section 11.7)."""
+        squares = sum(weight**2 * tally.at(Block.ROWS, Rows.PREDICTED) for weight, tally in self.parts)
+        return share * self.weight() / squares if squares else share
+
+    def at(self, block: int, slot: int) -> float:
+        """What a slot holds."""
+        return float(sum(weight * tally.at(block, slot) for weight, tally in self.parts))
+
+    def slots(self, block: int) -> tuple[Ints, Floats]:
+        """The slots of a block that hold something, ascending, and what they hold."""
+        found = [(weight, *tally.block(block)) for weight, tally in self.parts]
+        if len(found) == 1:
+            return found[0][1], np.asarray(found[0][0] * found[0][2], np.float64)
+        slots = np.unique(np.concatenate([np.empty(0, np.int64), *(each[1] for each in found)]))
+        values = np.zeros(len(slots))
+        for weight, mine, held in found:
+            values[np.searchsorted(slots, mine)] += weight * held
+        return slots, values
+
+    def counts(self, block: int, size: int) -> Floats:
+        """The first slots of a block as an array of that size."""
+        slots, values = self.slots(block)
+        counts = np.zeros(size)
+        inside = slots < size
+        counts[slots[inside]] = values[inside]
+        return counts
+
+    def sum(self, block: int, ordinal: int) -> float:
+        """One of the sums of a block, of what the rows stand for."""
+        return sum(weight * value for weight, value in zip(self._weights, self._sums(block, ordinal), strict=True))
+
+    def mean(self, block: int, ordinal: int, squared: int, kind: Rows) -> Mean:
+        """The mean of one of a block's sums, which has its squares in another, over rows of that kind."""
+        return self.mean_of(self._sums(block, ordinal), self._sums(block, squared), kind)
+
+    def share(self, part: Rows, kind: Rows) -> Mean:
+        """How large a part of the rows of a kind are of another kind."""
+        counts = [float(tally.at(Block.ROWS, part)) for _, tally in self.parts]
+        return self.mean_of(counts, counts, kind)
+
+    def mean_of(self, sums: list[float], squares: list[float], kind: Rows) -> Mean:
+        """A mean by the sums and sums of squares of each weight (see `weights.standard_error`)."""
+        counts = [tally.at(Block.ROWS, kind) for _, tally in self.parts]
+        rows, whole = sum(counts), sum(w * n for w, n in zip(self._weights, counts, strict=True))
+        value = sum(w * s for w, s in zip(self._weights, sums, strict=True)) / whole
+        if rows < 2:
+            return Mean(value, rows, None)
+        residuals = sum(
+            w**2 * max(q - 2 * value * s + value**2 * n, 0.0)
+            for w, n, s, q in zip(self._weights, counts, sums, squares, strict=True)
+        )
+        return Mean(value, rows, float(np.sqrt(residuals * rows / (rows - 1)) / whole))
+
+    def to_bytes(self) -> bytes:
+        """A compact form, with the layout."""
+        parts = [(weight, tally.to_bytes()) for weight, tally in self.parts]
+        return zlib.compress(msgspec.msgpack.encode((self.layout.to_bytes(), parts, self.swings)))
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> Profile:
+        """The inverse of `to_bytes`."""
+        kind = tuple[bytes, list[tuple[float, bytes]], dict[str, tuple[float, ...]]]
+        layout, parts, swings = msgspec.msgpack.decode(zlib.decompress(packed), type=kind)
+        tallies = tuple((weight, Tally.from_bytes(each)) for weight, each in parts)
+        return cls(Layout.from_bytes(layout), tallies, swings)
+
+    @property
+    def _weights(self) -> list[float]:
+        return [weight for weight, _ in self.parts]
+
+    def _sums(self, block: int, ordinal: int) -> list[float]:
+        return [_sum(tally, block, ordinal) for _, tally in self.parts]
+
+
+def _sum(tally: Tally, block: int, ordinal: int) -> float:
+    slots, values = tally.block(block)
+    first, end = np.searchsorted(slots, (ordinal * LIMBS, (ordinal + 1) * LIMBS))
+    return summed(slots[first:end] - ordinal * LIMBS, values[first:end])

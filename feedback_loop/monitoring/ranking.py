@@ -1,0 +1,185 @@
+"""What score bins say: ROC AUC, average precision, calibration and lift, and their bounds whatever is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from feedback_loop.monitoring.losses import CLIP, Floats
+from feedback_loop.monitoring.profiles import Block, Mean, Profile, Rows, score_bin_edges
+
+CALIBRATION_BINS = 10
+TOP = 0.1
+"""The share of rows with the highest scores that the lift is of."""
+
+Bounds = tuple[float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """By ascending score bin: weights of labelled rows of the class and of the others, and of unlabelled rows."""
+
+    least: Floats
+    most: Floats
+    hits: Floats
+    misses: Floats
+    unknown: Floats
+
+    @property
+    def middle(self) -> Floats:
+        """The middle of each bin."""
+        return (self.least + self.most) / 2
+
+
+def scores_of(profile: Profile, number: int = 0) -> Scores:
+    """The score bins of one class."""
+    found = [profile.slots(block + number) for block in (Block.SCORES, Block.HITS, Block.MISSES)]
+    bins = np.unique(np.concatenate([slots for slots, _ in found]))
+    weights = np.zeros((3, len(bins)))
+    for row, (slots, held) in zip(weights, found, strict=True):
+        row[np.searchsorted(bins, slots)] = held
+    every, hits, misses = weights
+    return Scores(*score_bin_edges(bins), hits, misses, np.maximum(every - hits - misses, 0.0))
+
+
+def unlabelled_losses(profile: Profile) -> tuple[float, dict[str, tuple[float, float]]]:
+    """The weight of a binary task's unlabelled rows, and the mean of each loss over them at best and at worst."""
+    scores = scores_of(profile)
+    gap = float(scores.unknown.sum())
+    if not gap:
+        return 0.0, {"brier": (0.0, 0.0), "log_loss": (0.0, 0.0)}
+    near, far = np.minimum(scores.least, 1 - scores.most), np.maximum(scores.most, 1 - scores.least)
+    ends = {"brier": (near**2, far**2)}
+    ends["log_loss"] = (-np.log(np.clip(1 - near, CLIP, 1.0)), -np.log(np.clip(1 - far, CLIP, 1.0)))
+    return gap, {
+        name: (float(scores.unknown @ best / gap), float(scores.unknown @ worst / gap))
+        for name, (best, worst) in ends.items()
+    }
+
+
+def binary_metrics(profile: Profile) -> dict[str, tuple[Mean, Bounds]]:
+    """roc_auc, pr_auc, calibration_error and lift of a binary task, as far as they are defined."""
+    scores, rows = scores_of(profile), profile.rows(Rows.SCORED)
+    hits, misses = scores.hits.sum(), scores.misses.sum()
+    found: dict[str, tuple[Mean, Bounds]] = {}
+    if not hits + misses:
+        return found
+    found["calibration_error"] = _calibration_error(scores, rows, profile.effective(hits + misses))
+    area = _area(scores, rows, profile.effective)
+    if area is not None:
+        bounds = (1 - best_area(_reversed(scores)), best_area(scores))
+        found["roc_auc"] = (area, bounds)
+    if hits:
+        precision = _average_precision(scores)
+        error = float(np.sqrt(precision * (1 - precision) / profile.effective(hits)))  # Boyd et al. 2013, section 3.2
+        found["pr_auc"] = (Mean(precision, rows, error), (None, None))
+        found["lift"] = (_lift(scores, rows, profile.effective), (None, None))
+    return found
+
+
+def roc_auc(profile: Profile, number: int) -> Mean | None:
+    """The area of one class against all others; None where one side has no rows."""
+    return _area(scores_of(profile, number), profile.rows(Rows.SCORED), profile.effective)
+
+
+def best_area(scores: Scores) -> float:
+    """The greatest ROC AUC that any outcomes of the unlabelled give (of rows in one bin, half win).
+
+    Of any number of positives among them those with the highest scores are best. So the best is sought over where
+    the positives end: within each bin, by the number of its unlabelled rows that are positive, the area is a ratio
+    of two quadratic polynomials.
+    """
+    hits, misses, unknown = scores.hits, scores.misses, scores.unknown
+    negatives = misses + unknown  # of a bin below the end
+    positives = hits + unknown  # of a bin above it
+    above = positives.sum() - np.cumsum(positives)
+    misses_above = misses.sum() - np.cumsum(misses)
+    below, hits_below = np.cumsum(negatives) - negatives, np.cumsum(hits) - hits
+    won_below = np.cumsum(hits * (below + negatives / 2)) - hits * (below + negatives / 2)
+    misses_below = np.cumsum(misses) - misses
+    won = positives * (misses_below + misses / 2)
+    won_above = won.sum() - np.cumsum(won) - (misses_below + misses) * above
+    right, left = above + hits_below + hits, misses_above + below + negatives
+    top = (
+        np.full(len(hits), -0.5),
+        below - above + (negatives - hits) / 2,
+        won_above + won_below + above * below + hits * below + above * negatives + hits * negatives / 2,
+    )
+    bottom = (np.full(len(hits), -1.0), left - right, right * left)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = _stationary(top, bottom)
+        areas = [
+            (top[0] * j**2 + top[1] * j + top[2]) / (bottom[0] * j**2 + bottom[1] * j + bottom[2])
+            for j in (np.clip(np.nan_to_num(end), 0.0, unknown) for end in (0 * unknown, unknown, *ends))
+        ]
+    return float(min(np.nanmax(areas, initial=0.0), 1.0))
+
+
+def _stationary(top: tuple[Floats, Floats, Floats], bottom: tuple[Floats, Floats, Floats]) -> list[Floats]:
+    """Where the derivative of a ratio of quadratic polynomials is 0."""
+    (a, b, c), (d, e, f) = top, bottom
+    square, half, rest = a * e - b * d, a * f - c * d, b * f - c * e
+    root = np.sqrt(np.maximum(half**2 - square * rest, 0.0))
+    return [(-half + root) / square, (-half - root) / square, -rest / (2 * half)]
+
+
+def _reversed(scores: Scores) -> Scores:
+    hits, misses, unknown = scores.hits[::-1], scores.misses[::-1], scores.unknown[::-1]
+    return Scores(scores.least, scores.most, hits, misses, unknown)
+
+
+def _area(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mean | None:
+    """The area and its error by DeLong, DeLong and Clarke-Pearson (1988), from the placements of the bins."""
+    hits, misses = scores.hits.sum(), scores.misses.sum()
+    if not hits or not misses:
+        return None
+    of_hits = (np.cumsum(scores.misses) - scores.misses / 2) / misses
+    of_misses = 1 - (np.cumsum(scores.hits) - scores.hits / 2) / hits
+    area = float(scores.hits @ of_hits / hits)
+    variance = 0.0
+    for weights, whole, placements in ((scores.hits, hits, of_hits), (scores.misses, misses, of_misses)):
+        own = effective(float(whole))
+        if own <= 1:
+            return Mean(area, rows, None)
+        variance += float(weights @ (placements - area) ** 2 / whole) / (own - 1)
+    return Mean(area, rows, float(np.sqrt(variance)))
+
+
+def _average_precision(scores: Scores) -> float:
+    hits, misses = scores.hits[::-1], scores.misses[::-1]
+    found, wrong = np.cumsum(hits), np.cumsum(misses)
+    precision = np.divide(found, found + wrong, out=np.zeros(len(hits)), where=found + wrong > 0)
+    return float(hits @ precision / hits.sum())
+
+
+def _tenths(scores: Scores) -> tuple[np.ndarray[tuple[int], np.dtype[np.intp]], Floats]:
+    middle = scores.middle
+    return np.minimum((middle * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1), middle
+
+
+def _calibration_error(scores: Scores, rows: int, effective: float) -> tuple[Mean, Bounds]:
+    """The expected calibration error by tenths of the probability (Naeini et al. 2015)."""
+    place, middle = _tenths(scores)
+    known = scores.hits + scores.misses
+    gaps = np.bincount(place, scores.hits - known * middle, CALIBRATION_BINS)
+    whole, gap = known.sum(), scores.unknown.sum()
+    value = float(np.abs(gaps).sum() / whole)
+    squares = scores.hits * (1 - middle) ** 2 + scores.misses * middle**2
+    variance = max(float(squares.sum() / whole) - value**2, 0.0)
+    error = float(np.sqrt(variance / (effective - 1))) if effective > 1 else None
+    low = gaps - np.bincount(place, scores.unknown * middle, CALIBRATION_BINS)
+    high = gaps + np.bincount(place, scores.unknown * (1 - middle), CALIBRATION_BINS)
+    least = np.maximum(np.maximum(low, -high), 0.0).sum() / (whole + gap)
+    most = np.maximum(np.abs(low), np.abs(high)).sum() / (whole + gap)
+    return Mean(value, rows, error), (float(least), float(most))
+
+
+def _lift(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mean:
+    known, hits = (scores.hits + scores.misses)[::-1], scores.hits[::-1]
+    wanted = known.sum() * TOP
+    taken = np.clip(wanted - (np.cumsum(known) - known), 0.0, known)
+    share = float((taken * np.divide(hits, known, out=np.zeros(len(hits)), where=known > 0)).sum() / wanted)
+    base = float(hits.sum() / known.sum())
+    return Mean(share / base, rows, float(np.sqrt(share * (1 - share) / effective(wanted))) / base)

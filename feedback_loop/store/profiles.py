@@ -1,0 +1,153 @@
+"""Profiles as they are kept: packed tallies by version, role, segment and bucket of time, and versions' references.
+
+What a tally says is not known here: `monitoring` packs and adds them. They are as of the join's watermark, and are
+changed in the transactions that move it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, text
+
+from feedback_loop.clock import Window, floor_moment
+from feedback_loop.store import tables
+from feedback_loop.store.engine import Store
+from feedback_loop.store.records import insert_unless
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """What one tally is of: predictions of that segment in that time, which stand for `weight` each.
+
+    What they say as such and what they say together with their outcomes are apart (`part`): an outcome that comes
+    late changes the little that is of outcomes.
+    """
+
+    part: str
+    segment: str
+    start: datetime
+    length: timedelta
+    weight: float
+
+
+@dataclass(frozen=True)
+class KeptReference:
+    """A version's reference profile, and since when (of an `as_of`) it is the one that counts."""
+
+    known_since: datetime
+    profile: bytes
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a window in one snapshot: the watermark, the reference, and tallies by segment and weight."""
+
+    watermark: datetime | None
+    reference: KeptReference | None
+    tallies: list[tuple[str, float, bytes]]
+
+
+def load_reference(connection: Connection, model: str, version: str) -> KeptReference | None:
+    """The reference that a version's tallies are made by; without one it has no tallies."""
+    table = tables.reference_profiles
+    where = and_(table.c.model == model, table.c.version == version)
+    row = connection.execute(select(table.c.known_since, table.c.profile).where(where)).one_or_none()
+    return KeptReference(*row) if row is not None else None
+
+
+def save_reference(connection: Connection, model: str, version: str, reference: KeptReference) -> datetime | None:
+    """Keeps another reference and removes the tallies that were made by the one before.
+
+    Returns the join's watermark (None: nothing is joined yet), which stays where it is until the transaction ends:
+    all that was known of the version by then is to be tallied anew.
+    """
+    joins = tables.joins
+    watermark: datetime | None = connection.execute(
+        select(joins.c.watermark).where(joins.c.model == model).with_for_update()
+    ).scalar_one_or_none()
+    for table in (tables.profiles, tables.reference_profiles):
+        connection.execute(table.delete().where(table.c.model == model, table.c.version == version))
+    values = {"known_since": reference.known_since, "profile": reference.profile}
+    connection.execute(tables.reference_profiles.insert().values(model=model, version=version, **values))
+    return watermark
+
+
+def load_tallies(
+    connection: Connection, model: str, version: str, role: str, part: str, starts: Iterable[datetime]
+) -> dict[Bucket, bytes]:
+    """The tallies of all buckets of a part that begin at one of these moments."""
+    table, found = tables.profiles, {}
+    moments = sorted(set(starts))
+    columns = (table.c.segment, table.c.bucket_start, table.c.bucket_seconds, table.c.weight, table.c.tally)
+    mine = and_(_of(model, version, role), table.c.part == part)
+    for first in range(0, len(moments), 500):  # both databases bound a statement's parameters
+        chosen = select(*columns).where(mine, table.c.bucket_start.in_(moments[first : first + 500]))
+        for segment, start, seconds, weight, tally in connection.execute(chosen):
+            found[Bucket(part, segment, start, timedelta(seconds=seconds), weight)] = tally
+    return found
+
+
+def save_tallies(
+    connection: Connection, model: str, version: str, role: str, tallies: Mapping[Bucket, bytes]
+) -> None:
+    """Keeps tallies in the place of those of the same buckets."""
+    if not tallies:
+        return
+    table = tables.profiles
+    insert = insert_unless(connection, table)
+    head = {"model": model, "version": version, "role": role}
+    rows = [
+        {
+            **head,
+            "part": bucket.part,
+            "segment": bucket.segment,
+            "bucket_start": bucket.start,
+            "bucket_seconds": int(bucket.length.total_seconds()),
+            "weight": bucket.weight,
+            "tally": tally,
+        }
+        for bucket, tally in tallies.items()
+    ]
+    replacing = insert.on_conflict_do_update(index_elements=table.primary_key, set_={"tally": insert.excluded.tally})
+    connection.execute(replacing, rows)
+
+
+def load_window(store: Store, model: str, version: str, role: str, window: Window) -> Kept:
+    """The tallies that together are of a window of whole hours: of its whole days, and of the hours that are left."""
+    table = tables.profiles
+    columns = (table.c.segment, table.c.weight, table.c.tally)
+    with store.read() as connection:
+        if store.is_postgresql:  # what is read by several statements is to be of one moment
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        watermark = connection.execute(select(tables.joins.c.watermark).where(tables.joins.c.model == model)).scalar()
+        reference = load_reference(connection, model, version)
+        chosen = select(*columns).where(_of(model, version, role), _within(window))
+        return Kept(watermark, reference, [(row[0], row[1], row[2]) for row in connection.execute(chosen)])
+
+
+def is_whole_hours(window: Window) -> bool:
+    """Whether the window is made of whole buckets."""
+    return all(floor_moment(end, HOUR) == end for end in (window.start, window.end))
+
+
+def _of(model: str, version: str, role: str) -> ColumnElement[bool]:
+    table = tables.profiles.c
+    return and_(table.model == model, table.version == version, table.role == role)
+
+
+def _within(window: Window) -> ColumnElement[bool]:
+    start, seconds = tables.profiles.c.bucket_start, tables.profiles.c.bucket_seconds
+    first, last = floor_moment(window.start + DAY - timedelta.resolution, DAY), floor_moment(window.end, DAY)
+    hours = seconds == int(HOUR.total_seconds())
+    if first >= last:
+        return and_(hours, start >= window.start, start < window.end)
+    return or_(
+        and_(seconds == int(DAY.total_seconds()), start >= first, start < last),
+        and_(hours, start >= window.start, start < first),
+        and_(hours, start >= last, start < window.end),
+    )

@@ -1,0 +1,119 @@
+"""What is kept of each hour answers for the rows: the same, to the bit, at the cost of what is new."""
+
+import json
+import shutil
+from datetime import timedelta
+
+import pytest
+
+from feedback_loop.clock import Window
+from feedback_loop.loop import FeedbackLoop
+from feedback_loop.monitoring import windows
+from feedback_loop.store import evaluations, verdicts
+from tests.builders import churn_loop, customers, play_days, register_churn, write_config
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def loop(request, tmp_path, empty_mlflow, clock):
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    made = FeedbackLoop.open(write_config(tmp_path, store=url), clock=clock)
+    version = register_churn(made.registry, clock())
+    made.promote("churn", version.version, reason="first")
+    yield made
+    made.close()
+
+
+def told(evaluations):
+    """An evaluation as the command prints it, but for when it was first stored."""
+    return json.dumps([{**vars(each), "evaluation_id": None, "revision": None} for each in evaluations], default=repr)
+
+
+def test_kept_profiles_say_what_the_rows_say_and_so_they_do_for_ever(loop, clock, monkeypatch):
+    start = clock()
+    play_days(loop, clock, 3, per_day=200)
+    window = Window(start - HOUR * 4, clock())
+    assert loop.evaluate("churn", window)  # the reference is established
+    rows = customers(50, 99, month="late")
+    loop.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
+    clock.set(clock() + HOUR)
+    corrected = customers(200, 10, month=f"{start:%Y-%m-%d}")
+    loop.record_outcomes(
+        "churn", {**{name: corrected[name] for name in ("customer", "month")}, "churned": ~corrected["churned"]}
+    )
+    window = Window(window.start, clock())
+    with monkeypatch.context() as patch:
+        patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
+        [kept] = loop.evaluate("churn", window)
+    assert kept.predictions == 650
+    assert kept.labelled == 600
+    assert {each.method for each in kept.drift} >= {"wasserstein_normed", "ks", "psi", "jensen_shannon", "hellinger"}
+    as_of = kept.as_of
+    assert told(loop.evaluate("churn", window, as_of, from_log=True)) == told([kept])
+    clock.set(clock() + DAY)
+    again = {name: corrected[name] for name in ("customer", "month", "churned")}
+    loop.record_outcomes("churn", again)
+    [now] = loop.evaluate("churn", window)
+    assert now.metric("accuracy") != kept.metric("accuracy")
+    assert told(loop.evaluate("churn", window, as_of)) == told([kept])
+
+
+def test_a_version_without_a_reference_is_read_until_the_log_has_given_it_one(tmp_path, empty_mlflow, clock):
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    loop = churn_loop(tmp_path, clock, more="")
+    version = register_churn(loop.registry, clock(), reference=100)
+    loop.promote("churn", version.version, reason="small reference")
+    start = clock()
+    play_days(loop, clock, 2, per_day=100)
+    [early] = loop.evaluate("churn", Window(start, start + DAY))
+    play_days(loop, clock, 5, per_day=300, seed=50)
+    clock.set(clock() + DAY)
+    [late] = loop.evaluate("churn", Window(start, start + 6 * DAY))
+    assert late.drift
+    [audited] = loop.evaluate("churn", Window(start, start + 6 * DAY), from_log=True)
+    assert told([audited]) == told([late])
+    assert told(loop.evaluate("churn", Window(start, start + DAY), early.as_of)) == told([early])
+    loop.close()
+
+
+def test_windows_that_cut_an_hour_are_read_from_the_log(loop, clock):
+    start = clock()
+    play_days(loop, clock, 1, per_day=120)
+    cut = Window(start, start + timedelta(minutes=30))
+    whole = Window(start, start + HOUR)
+    [some], [every] = loop.evaluate("churn", cut), loop.evaluate("churn", whole)
+    assert (some.predictions, every.predictions) == (120, 120)
+    assert [m for m in some.metrics if not m.segment] == [m for m in every.metrics if not m.segment]
+
+
+def test_predictions_that_stay_away_raise_one_alert(tmp_path, empty_mlflow, clock, monkeypatch):
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__SILENCE", "30h")
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    loop = churn_loop(tmp_path, clock)
+    assert loop.watch_volume("churn") == 0
+    play_days(loop, clock, 7, per_day=60)
+    loop.evaluate("churn")
+    assert loop.watch_volume("churn") == 0
+    clock.set(clock() + DAY)
+    loop.join("churn")
+    assert loop.watch_volume("churn") == 2  # nothing for 30 hours, and the last whole day has nothing
+    assert loop.watch_volume("churn") == 0
+    told = {alert.body for alert in verdicts.due_alerts(loop.store, clock())}
+    assert any("no predictions since" in body for body in told)
+    assert any("0 predictions in" in body for body in told)
+    loop.close()
+
+
+def test_data_quality_is_kept_with_the_evaluation(loop, clock):
+    start = clock()
+    rows = customers(400, 3, month="m")
+    broken = {**{name: rows[name] for name in ("customer", "month", "age")}, "plan": ["gold"] * 400}
+    loop.predict("churn", broken)
+    [found] = loop.evaluate("churn", Window(start - 4 * HOUR, start + DAY))
+    failed = {(each.column, each.check) for each in found.quality if each.failed}
+    assert failed == {("plan", "new_categories"), ("plan", "constant")}
+    assert evaluations.load_evaluations(loop.store, "churn")[-1].quality == tuple(
+        sorted(found.quality, key=lambda each: (each.column, each.check))
+    )

@@ -1,0 +1,231 @@
+"""Drift from profiles, held against scipy and Evidently."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from feedback_loop.monitoring.drift import drift_values, with_swings
+from feedback_loop.monitoring.profiles import Profile, fold, make_layout
+from feedback_loop.schema import Column, ColumnType
+from tests.builders import binary_contract
+
+NUMBER, WORD = Column("x", ColumnType.DOUBLE), Column("w", ColumnType.STRING)
+
+
+def contract_of(column):
+    return replace(binary_contract(), features=(column,), outputs=binary_contract().outputs[:1], segments=())
+
+
+def table_of(column, values):
+    kind = {"x": pa.float64(), "w": pa.string()}[column.name]
+    rows = pa.array(values, kind)
+    return pa.table({column.name: rows, "prediction": [True] * len(rows), "churned": pa.nulls(len(rows), pa.bool_())})
+
+
+def profile_of(layout, column, values):
+    return Profile.of(layout, fold(layout, table_of(column, values)))
+
+
+def compared(reference, current, column):
+    layout = make_layout(contract_of(column), table_of(column, reference))
+    found = drift_values(profile_of(layout, column, reference), profile_of(layout, column, current))
+    return {each.method.partition("[")[0]: each for each in found if each.column == column.name}
+
+
+def theirs(method, reference, current, kind):
+    from evidently.legacy.calculations import stattests
+    from evidently.legacy.core import ColumnType as EvidentlyType
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        test = stattests.get_stattest(pd.Series(reference), pd.Series(current), kind, method)
+        return test(pd.Series(reference), pd.Series(current), EvidentlyType(kind), None)
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(7)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.05, 0.3, 2.0])
+@pytest.mark.parametrize("draw", ["normal", "lognormal", "exponential"])
+def test_the_wasserstein_distance_is_scipys_within_a_few_thousandths(random, draw, shift):
+    reference, current = getattr(random, draw)(size=5000), getattr(random, draw)(size=3000) + shift
+    found = compared(reference, current, NUMBER)["wasserstein_normed"]
+    exact = stats.wasserstein_distance(reference, current) / reference.std()
+    assert found.value == pytest.approx(exact, abs=0.005, rel=0.005)
+    assert found.value == pytest.approx(
+        theirs("wasserstein", reference, current, "num").drift_score, abs=0.005, rel=0.005
+    )
+    assert found.drifted == (exact > 0.1)
+    assert (found.decides, found.is_default) == (True, True)
+
+
+def test_a_wider_distribution_is_as_far_as_scipy_says(random):
+    reference, current = random.normal(size=5000), random.normal(scale=2, size=5000)
+    exact = stats.wasserstein_distance(reference, current) / reference.std()
+    found = compared(reference, current, NUMBER)
+    assert found["wasserstein_normed"].value == pytest.approx(exact, rel=0.01)
+    assert abs(found["mean_shift"].value) < 0.1
+
+
+def test_the_shift_of_the_mean_says_where_to(random):
+    reference = random.normal(50, 5, 5000)
+    up, down = (compared(reference, random.normal(mean, 5, 500), NUMBER)["mean_shift"].value for mean in (60, 45))
+    assert up == pytest.approx(2, abs=0.2)
+    assert down == pytest.approx(-1, abs=0.2)
+
+
+def test_the_distance_of_few_valued_numbers_is_exact(random):
+    reference, current = random.integers(0, 7, 4000), random.integers(0, 5, 3000)
+    found = compared(reference.astype(float), current.astype(float), NUMBER)["wasserstein_normed"]
+    exact = stats.wasserstein_distance(reference, current) / reference.std()
+    assert found.value == pytest.approx(exact, abs=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2, 1.0])
+def test_the_kolmogorov_smirnov_test_is_scipys_within_a_bin(random, shift):
+    reference, current = random.normal(size=2000), random.normal(size=400) + shift
+    found, exact = compared(reference, current, NUMBER)["ks"], stats.ks_2samp(reference, current, method="asymp")
+    assert exact.statistic - 0.011 <= found.value <= exact.statistic + 1e-12
+    assert found.p_value >= exact.pvalue * 0.98
+
+
+def test_the_kolmogorov_smirnov_test_of_few_values_is_exact(random):
+    reference, current = random.integers(0, 30, 900) * 1.0, random.integers(2, 32, 500) * 1.0
+    found, exact = compared(reference, current, NUMBER)["ks"], stats.ks_2samp(reference, current, method="asymp")
+    assert (found.value, found.p_value) == pytest.approx((exact.statistic, exact.pvalue))
+    assert found.is_default
+    assert found.drifted == theirs(None, reference, current, "num").drifted
+
+
+DISTANCES = {"psi": "psi", "jensen_shannon": "jensenshannon", "hellinger": "hellinger"}
+
+
+@pytest.mark.parametrize(("method", "name"), DISTANCES.items())
+def test_distances_of_words_are_evidentlys(random, method, name):
+    reference, current = (
+        random.choice(list("abcde"), 3000),
+        random.choice(list("bcdef"), 2000, p=[0.4, 0.3, 0.1, 0.1, 0.1]),
+    )
+    found = compared(reference, current, WORD)[method]
+    assert found.value == pytest.approx(theirs(name, reference, current, "cat").drift_score, abs=1e-9)
+    assert found.drifted
+
+
+@pytest.mark.parametrize(("method", "name"), DISTANCES.items())
+def test_distances_of_numbers_are_evidentlys_over_the_same_bins(random, method, name):
+    reference, current = random.normal(size=4000), random.normal(0.3, 1.2, size=3000)
+    found = compared(reference, current, NUMBER)[method]
+    edges = np.quantile(reference, np.linspace(0, 1, 101)[5:100:5], method="inverted_cdf")
+    binned = [np.searchsorted(edges, values).astype(str) for values in (reference, current)]
+    assert found.binning == "20 quantiles of the reference"
+    assert found.value == pytest.approx(theirs(name, *binned, "cat").drift_score, abs=1e-9)
+
+
+@pytest.mark.parametrize("words", ["ab", "abc", "abcdefgh"])
+def test_tests_of_words_are_evidentlys(random, words):
+    reference, current = random.choice(list(words), 800), random.choice(list(words), 300)
+    default = next(each for each in compared(reference, current, WORD).values() if each.is_default)
+    wanted = theirs(None, reference, current, "cat")
+    assert default.method == ("z" if len(words) == 2 else "chi_squared")
+    assert default.p_value == pytest.approx(wanted.drift_score)
+    assert default.drifted == wanted.drifted
+
+
+@pytest.mark.parametrize("rows", [500, 3000])
+@pytest.mark.parametrize("kind", ["normal", "few", "two"])
+def test_the_default_rule_for_numbers_is_evidentlys(random, rows, kind):
+    def draw(size):
+        return (
+            random.normal(size=size)
+            if kind == "normal"
+            else random.integers(0, {"few": 4, "two": 2}[kind], size) * 1.0
+        )
+
+    reference, current = draw(rows), draw(400)
+    found = compared(reference, current, NUMBER)
+    default = next(each for each in found.values() if each.is_default)
+    wanted = theirs(None, reference, current, "num")
+    is_test = rows == 500
+    assert default.threshold == (0.05 if is_test else 0.1)
+    tolerance = {"abs": 0.005} if not is_test else {"rel": 0.35, "abs": 0.05}
+    assert (default.p_value if is_test else default.value) == pytest.approx(wanted.drift_score, **tolerance)
+
+
+def test_many_categories_in_few_rows_are_not_drift(random):
+    words = [f"w{number}" for number in range(100)]
+    reference, current = random.choice(words, 5000), random.choice(words, 300)
+    found = compared(reference, current, WORD)["jensen_shannon"]
+    assert found.value > 0.1  # the distance alone would cry
+    assert not found.drifted
+
+
+def test_a_hundred_thousand_categories_are_bounded(random):
+    words = [f"w{number}" for number in range(120_000)]
+    reference, current = random.choice(words, 200_000), random.choice(words, 20_000)
+    layout = make_layout(contract_of(WORD), table_of(WORD, reference))
+    profile = profile_of(layout, WORD, current)
+    assert len(profile.to_bytes()) < 2_000_000
+    assert all(np.isfinite(each.value) for each in drift_values(profile_of(layout, WORD, reference), profile))
+
+
+def test_too_few_rows_say_how_many_are_missing(random):
+    found = compared(random.normal(size=5000), random.normal(size=8) + 9, NUMBER)
+    assert found.keys() == {"insufficient_data"}
+    assert (found["insufficient_data"].value, found["insufficient_data"].drifted) == (92, False)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [None] * 200,
+        [float("inf")] * 200,
+        [3.0] * 200,
+        [float("nan")] * 150 + [1.0] * 150,
+        [1e308, -1e308] * 200,
+        [2.0**60 + place for place in range(300)],
+        [],
+        [1.0],
+    ],
+)
+def test_nasty_columns_do_not_break_drift(column):
+    found = compared(column, column, NUMBER)
+    assert all(np.isfinite(each.value) for each in found.values())
+    assert not any(each.drifted for each in found.values())
+    assert found.keys() == {"insufficient_data"} or found["wasserstein_normed"].value == pytest.approx(0)
+
+
+def test_a_constant_column_that_moves_has_drifted():
+    found = compared([3.0] * 2000, [3.5] * 2000, NUMBER)
+    assert found["wasserstein_normed"].drifted
+    assert compared(["a"] * 2000, ["b"] * 2000, WORD)["jensen_shannon"].drifted
+
+
+def test_new_words_are_told_from_rare_and_known_ones():
+    words = ["a"] * 3000 + [f"w{place}" for place in range(1500)]
+    found = compared(words, ["a"] * 100 + ["w1499"] * 50 + ["never seen"] * 900, WORD)
+    change = next(each for each in found.values() if each.method.startswith("share_change"))
+    assert change.method == "share_change[(new)]"
+    assert change.value == pytest.approx(900 / 1050)
+
+
+def test_a_reference_whose_days_differ_raises_the_threshold(random):
+    days = [random.normal(size=200) + random.normal(scale=2) for _ in range(12)]
+    layout = make_layout(contract_of(NUMBER), table_of(NUMBER, np.concatenate(days)))
+    reference = profile_of(layout, NUMBER, np.concatenate(days))
+    swung = with_swings(reference, [profile_of(layout, NUMBER, day) for day in days])
+    another, far = (profile_of(layout, NUMBER, random.normal(size=200) + shift) for shift in (1, 30))
+
+    def drifted(one, other):
+        return next(each.drifted for each in drift_values(one, other) if each.column == "x" and each.decides)
+
+    assert drifted(reference, another)
+    assert not drifted(swung, another)
+    assert Profile.from_bytes(swung.to_bytes()) == swung
+    assert drifted(swung, far)

@@ -1,0 +1,119 @@
+"""What is wrong with rows as such: each check fails for what it is about, and for nothing else."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from feedback_loop.monitoring import silence_notice, volume_notice
+from feedback_loop.monitoring.profiles import Profile, fold, make_layout
+from feedback_loop.monitoring.quality import quality_values
+from tests.builders import binary_contract
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def table(rows, seed, **changes):
+    random = np.random.default_rng(seed)
+    chance = random.beta(2, 3, rows)
+    columns = {
+        "age": pa.array(random.normal(40, 10, rows)),
+        "plan": pa.array(random.choice(["basic", "plus", "pro"], rows)),
+        "prediction": pa.array(chance > 0.5),
+        "probability": pa.array(chance),
+        "churned": pa.nulls(rows, pa.bool_()),
+    }
+    return pa.table(columns | changes)
+
+
+REFERENCE = table(5000, 0)
+LAYOUT = make_layout(binary_contract(), REFERENCE)
+
+
+def profile(rows):
+    return Profile.of(LAYOUT, fold(LAYOUT, rows))
+
+
+def failed(rows, reference=REFERENCE):
+    return {(each.column, each.check) for each in quality_values(profile(reference), profile(rows)) if each.failed}
+
+
+@pytest.mark.parametrize("seed", range(1, 11))
+@pytest.mark.parametrize("rows", [100, 1000, 20_000])
+def test_nothing_is_wrong_with_rows_like_those_of_the_reference(seed, rows):
+    assert failed(table(rows, seed)) == set()
+
+
+def mostly(values, other, share=0.05):
+    plain = values.to_pylist()
+    return plain[: int(len(plain) * (1 - share))] + [other] * (len(plain) - int(len(plain) * (1 - share)))
+
+
+AGES, PLANS = table(2000, 7)["age"], table(2000, 7)["plan"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"age": pa.array(mostly(AGES, None), pa.float64())}, ("age", "missing")),
+        ({"age": pa.array(mostly(AGES, float("nan")), pa.float64())}, ("age", "missing")),
+        ({"age": pa.array(mostly(AGES, float("inf")), pa.float64())}, ("age", "non_finite")),
+        ({"age": pa.array(mostly(AGES, 400.0), pa.float64())}, ("age", "out_of_range")),
+        ({"age": pa.array(mostly(AGES, -1e300), pa.float64())}, ("age", "out_of_range")),
+        ({"age": pa.array(mostly(AGES, 41.5, 0.4), pa.float64())}, ("age", "stuck")),
+        ({"age": pa.array([41.5] * 2000, pa.float64())}, ("age", "constant")),
+        ({"age": pa.nulls(2000, pa.float64())}, ("age", "schema")),
+        ({"plan": pa.array(mostly(PLANS, "gold"))}, ("plan", "new_categories")),
+        ({"plan": pa.array(["pro"] * 2000)}, ("plan", "constant")),
+        ({"plan": pa.array(mostly(PLANS, None), pa.string())}, ("plan", "missing")),
+    ],
+)
+def test_each_check_finds_what_it_is_about(changes, found):
+    wrong = failed(table(2000, 7, **changes))
+    assert found in wrong
+    assert {column for column, _ in wrong} <= {found[0], ""}
+
+
+@pytest.mark.parametrize(("repeats", "is_found"), [(2, True), (1, False)])
+@pytest.mark.parametrize("rows", [500, 20_000])
+def test_rows_that_came_twice_are_told(rows, repeats, is_found):
+    once = table(rows, 3)
+    assert (("", "duplicates") in failed(pa.concat_tables([once] * repeats))) == is_found
+
+
+def test_few_possible_rows_are_no_duplicates():
+    few = {"age": pa.array(np.tile([20.0, 30.0, 40.0, 50.0], 500))}
+    reference = table(2000, 5, **few)
+    found = quality_values(profile(reference), profile(table(2000, 6, **few)))
+    assert not next(each.failed for each in found if each.check == "duplicates")
+
+
+def test_too_few_rows_are_not_checked():
+    assert quality_values(profile(REFERENCE), profile(table(99, 1, age=pa.nulls(99, pa.float64())))) == ()
+
+
+def test_a_window_with_half_as_many_predictions_as_before_is_told_once():
+    counts = {START + day * DAY: 1000 + 7 * day for day in range(10)}
+    assert volume_notice(counts, DAY, START + 10 * DAY) is None
+    few = counts | {START + 9 * DAY: 300}
+    notice = volume_notice(few, DAY, START + 10 * DAY)
+    assert "300 predictions" in notice.words
+    assert volume_notice(few, DAY, START + 10 * DAY + timedelta(hours=3)) == notice
+    assert volume_notice(few | {START + 10 * DAY: 1000}, DAY, START + 11 * DAY) is None
+    gone = {start: count for start, count in counts.items() if start < START + 9 * DAY}
+    assert "0 predictions" in volume_notice(gone, DAY, START + 10 * DAY).words
+    assert volume_notice(dict(list(counts.items())[-3:]), DAY, START + 10 * DAY) is None
+    assert (
+        volume_notice({START + day * DAY: 3 for day in range(9)} | {START + 9 * DAY: 0}, DAY, START + 10 * DAY)
+        is None
+    )
+
+
+def test_silence_is_told_once_it_lasts_too_long():
+    last = START + timedelta(hours=1)
+    assert silence_notice(last, timedelta(hours=2), START + timedelta(hours=3)) is None
+    assert (
+        "2026-03-01T01:00Z" in silence_notice(last, timedelta(hours=2), START + timedelta(hours=3, seconds=1)).words
+    )

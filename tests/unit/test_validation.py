@@ -1,0 +1,319 @@
+import math
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn import metrics
+
+from feedback_loop.clock import Window
+from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
+from feedback_loop.monitoring.losses import row_losses
+from feedback_loop.monitoring.profiles import fold, make_layout
+from feedback_loop.monitoring.validation import metrics_of, validation_metrics
+from tests.builders import binary_contract, multiclass_contract, regression_contract
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def binary_rows(truth, chance):
+    chance = np.asarray(chance, dtype=float)
+    return pa.table(
+        {
+            "churned": pa.array(list(truth), pa.bool_()),
+            "prediction": chance > 0.5,
+            "probability": chance,
+            "plan": ["basic" if place % 2 else "pro" for place in range(len(chance))],
+            "age": np.linspace(20, 60, len(chance)),
+        }
+    )
+
+
+def values(contract, rows, segment=""):
+    return {each.metric: each.value for each in validation_metrics(contract, rows) if each.segment == segment}
+
+
+def of(contract, rows):
+    return {each.metric: each for each in validation_metrics(contract, rows) if not each.segment}
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(7)
+
+
+@pytest.mark.parametrize(("a", "b", "rows"), [(1, 1, 2000), (0.3, 8, 20_000), (0.02, 50, 200_000), (8, 0.3, 20_000)])
+def test_binary_metrics_are_scikit_learns(random, a, b, rows):
+    chance = random.beta(a, b, rows)
+    truth, answer = random.random(rows) < chance, chance > 0.5
+    found = values(binary_contract(), binary_rows(truth, chance))
+    exact = {
+        "accuracy": metrics.accuracy_score(truth, answer),
+        "brier": metrics.brier_score_loss(truth, chance),
+        "log_loss": metrics.log_loss(truth, chance),
+        "outcome_rate": truth.mean(),
+        "prediction_rate": answer.mean(),
+        "recall": metrics.recall_score(truth, answer),
+        "f1": metrics.f1_score(truth, answer),
+    }
+    if answer.any():
+        exact["precision"] = metrics.precision_score(truth, answer)
+    assert {name: found[name] for name in exact} == pytest.approx(exact, rel=1e-12)
+    assert found["roc_auc"] == pytest.approx(metrics.roc_auc_score(truth, chance), abs=1e-4 if rows < 5000 else 2e-5)
+    assert found["pr_auc"] == pytest.approx(metrics.average_precision_score(truth, chance), abs=5e-4)
+    order = np.argsort(-chance)[: rows // 10]
+    assert found["lift"] == pytest.approx(truth[order].mean() / truth.mean(), rel=0.01)
+    tenth = np.minimum((chance * 10).astype(int), 9)
+    gaps = np.bincount(tenth, truth - chance, 10)
+    assert found["calibration_error"] == pytest.approx(np.abs(gaps).sum() / rows, abs=2e-3)
+
+
+def test_multiclass_metrics_are_scikit_learns(random):
+    chance = random.dirichlet([1, 2, 3], 3000)
+    classes = np.array(["a", "b", "c"])
+    truth, answer = random.choice(classes, 3000), classes[chance.argmax(axis=1)]
+    rows = pa.table(
+        {"kind": truth, "prediction": answer, **{f"probability_{name}": chance[:, k] for k, name in enumerate("abc")}}
+    )
+    found = values(multiclass_contract(), rows)
+    hit = truth[:, None] == classes
+    exact = {
+        "accuracy": metrics.accuracy_score(truth, answer),
+        "log_loss": metrics.log_loss(truth, chance, labels=classes),
+        "brier": ((chance - hit) ** 2).sum(axis=1).mean() / 2,
+    }
+    for average in ("macro", "weighted"):
+        scores = metrics.precision_recall_fscore_support(truth, answer, average=average)
+        exact |= dict(zip((f"{each}_{average}" for each in ("precision", "recall", "f1")), scores[:3], strict=True))
+    each = metrics.precision_recall_fscore_support(truth, answer, labels=classes)
+    for name, scores in zip(("precision", "recall", "f1"), each[:3], strict=True):
+        exact |= {f"{name}[{label}]": score for label, score in zip(classes, scores, strict=True)}
+    assert {name: found[name] for name in exact} == pytest.approx(exact, rel=1e-12)
+    areas = [metrics.roc_auc_score(hit[:, k], chance[:, k]) for k in range(3)]
+    assert [found[f"roc_auc[{name}]"] for name in "abc"] == pytest.approx(areas, abs=1e-4)
+    assert found["roc_auc_macro"] == pytest.approx(
+        metrics.roc_auc_score(truth, chance, multi_class="ovr", labels=classes), abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e6, 1.7e9])
+def test_regression_metrics_are_scikit_learns(random, shift):
+    truth = random.normal(size=2000) + shift
+    answer = truth + random.normal(scale=0.3, size=2000) + 0.1
+    found = values(regression_contract(), pa.table({"paid": truth, "prediction": answer}))
+    exact = {
+        "mae": metrics.mean_absolute_error(truth, answer),
+        "rmse": metrics.root_mean_squared_error(truth, answer),
+        "mape": metrics.mean_absolute_percentage_error(truth, answer),
+        "bias": (answer - truth).mean(),
+        **{f"quantile_loss_{q}": metrics.mean_pinball_loss(truth, answer, alpha=q) for q in (0.1, 0.5, 0.9)},
+    }
+    assert {name: found[name] for name in exact} == pytest.approx(exact, rel=1e-9)
+    if shift < 1e9:  # beyond, a layout without a reference has no centre to sum from
+        assert found["r2"] == pytest.approx(metrics.r2_score(truth, answer), abs=1e-3)
+
+
+def test_r2_is_exact_far_from_zero_once_there_is_a_reference(random):
+    truth = random.normal(size=2000) + 1.7e9
+    rows = pa.table({"paid": truth, "prediction": truth + random.normal(scale=0.3, size=2000)})
+    layout = make_layout(regression_contract(), rows)
+    found = {each.metric: each.value for each in metrics_of(layout, fold(layout, rows))}
+    assert found["r2"] == pytest.approx(metrics.r2_score(truth, rows["prediction"].to_numpy()), abs=1e-9)
+
+
+def simulated(seed):
+    random = np.random.default_rng(seed)
+    chance = random.beta(1, 3, 400)
+    truth = random.random(400) < chance
+    error = random.normal(0.1, 1, 400)
+    level = random.normal(10, 1, 400)
+    classes = np.array(["a", "b", "c"])
+    kinds = random.dirichlet([1, 2, 3], 400)
+    real = np.array([random.choice(classes, p=each) for each in kinds])
+    columns = {f"probability_{name}": kinds[:, k] for k, name in enumerate("abc")}
+    return {
+        **of(binary_contract(), binary_rows(truth, chance)),
+        **of(regression_contract(), pa.table({"paid": level, "prediction": level + error})),
+        **{
+            f"kind {name}": each
+            for name, each in of(
+                multiclass_contract(),
+                pa.table({"kind": real, "prediction": classes[kinds.argmax(axis=1)], **columns}),
+            ).items()
+        },
+    }
+
+
+def test_sampling_errors_are_what_repetition_shows():
+    found = [simulated(seed) for seed in range(300)]
+    for name in found[0]:
+        spread = np.std([each[name].value for each in found if name in each])
+        told = np.mean([each[name].standard_error for each in found if name in each and each[name].standard_error])
+        low, high = (0.5, 2.0) if name in ("calibration_error", "r2", "kind roc_auc_macro", "pr_auc") else (0.8, 1.3)
+        assert low < told / spread < high, (name, told, spread)
+
+
+@pytest.mark.parametrize("known_share", [0.0, 0.3, 0.9])
+def test_bounds_hold_for_any_outcomes_of_the_unlabelled(random, known_share):
+    chance = np.round(random.beta(1, 2, 300), 2)
+    known = random.random(300) < known_share
+    known[0] = True
+    truth = random.random(300) < chance
+    told = pa.array(truth, mask=~known)
+    found = of(binary_contract(), binary_rows(told.to_pylist(), chance))
+    bounded = {name: each for name, each in found.items() if each.least is not None}
+    assert bounded.keys() >= {"accuracy", "brier", "log_loss", "calibration_error", "outcome_rate"}
+    worlds = [random.random(300) < 0.5, chance > 0.5, chance <= 0.5, truth, chance > 0.8, chance > 0.1]
+    worlds += [np.zeros(300, bool), np.ones(300, bool)]
+    for world in worlds:
+        whole = of(binary_contract(), binary_rows(np.where(known, truth, world), chance))
+        for name, each in bounded.items():
+            if name in whole:
+                assert each.least - 1e-3 <= whole[name].value <= each.most + 1e-3, name
+    assert found["accuracy"].coverage == pytest.approx(known.mean())
+    assert found["accuracy"].most - found["accuracy"].least == pytest.approx(1 - known.mean())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_best_area_is_the_best_of_all_outcomes(seed):
+    from itertools import product
+
+    random = np.random.default_rng(seed)
+    chance = random.choice([0.2, 0.4, 0.6, 0.8], 12)
+    truth = random.random(12) < chance
+    truth[:2], known = (True, False), np.arange(12) < 5
+    found = of(binary_contract(), binary_rows(pa.array(truth, mask=~known).to_pylist(), chance))["roc_auc"]
+    areas = [
+        metrics.roc_auc_score(np.append(truth[:5], others), chance) for others in product([False, True], repeat=7)
+    ]
+    assert found.least <= min(areas) + 1e-12
+    assert max(areas) - 1e-12 <= found.most
+    assert found.most == pytest.approx(max(areas), abs=0.03)  # between whole rows it may be a little higher
+
+
+@pytest.mark.parametrize("share", [0.2, 0.8])
+def test_the_error_of_a_regression_is_at_least_as_if_the_rest_were_right(random, share):
+    truth = random.normal(size=500)
+    answer, known = truth + random.normal(size=500), random.random(500) < share
+    rows = pa.table({"paid": pa.array(truth, mask=~known), "prediction": answer})
+    found = of(regression_contract(), rows)
+    best = np.where(known, truth, answer)
+    assert found["mae"].least == pytest.approx(metrics.mean_absolute_error(best, answer))
+    assert found["rmse"].least == pytest.approx(metrics.root_mean_squared_error(best, answer))
+    assert found["mae"].most is None
+
+
+@pytest.mark.parametrize(
+    ("truth", "chance"),
+    [
+        ([True] * 50, [0.3] * 50),
+        ([False] * 50, [0.0] * 50),
+        ([True], [0.7]),
+        ([None] * 50, [0.5] * 50),
+        ([True, False] * 20, [None] * 40),
+        ([], []),
+    ],
+)
+def test_nasty_rows_break_no_metric(truth, chance):
+    chances = pa.array(chance, pa.float64())
+    rows = pa.table(
+        {
+            "churned": pa.array(truth, pa.bool_()),
+            "prediction": pa.array([place % 2 == 0 for place in range(len(chance))], pa.bool_()),
+            "probability": chances,
+            "plan": ["pro"] * len(chance),
+            "age": [float("inf")] * len(chance),
+        }
+    )
+    found = of(binary_contract(), rows)
+    assert all(np.isfinite(each.value) for each in found.values())
+    assert ("accuracy" in found) == any(each is not None for each in truth)
+    assert ("log_loss" in found) == (any(each is not None for each in truth) and None not in chance)
+
+
+@pytest.mark.parametrize("truth", [[float("inf")] * 5 + [1.0], [1e308, -1e308] * 9, [2.0**60 + 1] * 20, [3.0], []])
+def test_nasty_numbers_break_no_metric(truth):
+    rows = pa.table({"paid": pa.array(truth, pa.float64()), "prediction": pa.array([0.5] * len(truth), pa.float64())})
+    found = of(regression_contract(), rows)
+    assert ("mae" in found) == bool(np.isfinite(truth).any())
+    if "mae" in found:
+        assert found["mae"].rows == np.isfinite(truth).sum()
+
+
+def test_a_metric_counts_every_row_that_has_what_it_uses():
+    rows = pa.table(
+        {
+            "churned": [True, True, False, None],
+            "prediction": [True, False, False, True],
+            "probability": [0.9, None, 0.2, 0.7],
+            "plan": [None, "pro", None, "pro"],
+        }
+    )
+    found = of(binary_contract(), rows)
+    assert (found["accuracy"].rows, found["log_loss"].rows) == (3, 2)
+    assert found["accuracy"].value == pytest.approx(2 / 3)
+
+
+def test_a_metric_that_is_undefined_is_left_out_and_not_made_up():
+    found = values(binary_contract(), binary_rows([False, False, False], [0.1, 0.2, 0.3]))
+    assert "roc_auc" not in found
+    assert "precision" not in found
+    assert found["accuracy"] == 1.0
+    assert validation_metrics(binary_contract(), binary_rows([], [])) == ()
+
+
+def test_segments_have_their_own_means_and_errors():
+    rows = binary_rows([True, False, True, False], [0.9, 0.9, 0.8, 0.1])
+    found = {(each.segment, each.metric): each for each in validation_metrics(binary_contract(), rows)}
+    assert found["plan=pro", "accuracy"].value == 1.0
+    assert found["plan=basic", "accuracy"].value == 0.5
+    assert found["plan=basic", "accuracy"].rows == 2
+    overall = found["", "accuracy"]
+    assert overall.standard_error == pytest.approx(np.std([0, 1, 0, 0], ddof=1) / 2)
+
+
+def test_an_outcome_of_an_unknown_class_is_an_error_with_the_least_probability():
+    rows = pa.table(
+        {"kind": ["z"], "prediction": ["a"], "probability_a": [1.0], "probability_b": [0.0], "probability_c": [0.0]}
+    )
+    losses = row_losses(multiclass_contract(), rows)
+    assert losses["error"].tolist() == [1.0]
+    assert losses["log_loss"].tolist() == pytest.approx([-math.log(1e-15)])
+
+
+def test_a_sure_mistake_does_not_make_the_loss_infinite():
+    losses = row_losses(binary_contract(), binary_rows([True], [0.0]))
+    assert np.isfinite(losses["log_loss"]).all()
+
+
+def test_an_evaluation_counts_what_has_no_outcome():
+    rows = binary_rows([True, None, False, None], [0.9, 0.5, 0.1, 0.2])
+    evaluation = evaluate_rows(
+        binary_contract(),
+        rows,
+        None,
+        version="1",
+        window=Window(START, START + timedelta(days=1)),
+        as_of=START,
+        matured=False,
+    )
+    assert (evaluation.predictions, evaluation.labelled, evaluation.coverage) == (4, 2, 0.5)
+    assert evaluation.metric("accuracy") == 1.0
+    assert evaluation.drift == ()
+    assert evaluation.metric("insufficient_data") == 98
+
+
+def test_an_evaluation_of_nothing_is_not_an_error():
+    reference = profile_of_reference(binary_contract(), binary_rows([True] * 200, [0.5] * 200), timedelta(days=1))
+    evaluation = evaluate_rows(
+        binary_contract(),
+        binary_rows([], []),
+        reference,
+        version="1",
+        window=Window(START, START + timedelta(days=1)),
+        as_of=START,
+        matured=True,
+    )
+    assert evaluation.coverage is None
+    assert evaluation.drifted_share is None
+    assert evaluation.metrics == ()
