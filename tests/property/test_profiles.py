@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from feedback_loop.monitoring.profiles import Layout, Profile, Tally, fold, make_layout, merge, total
 from feedback_loop.monitoring.profiles.blocks import float_bin_values, float_bins, score_bin_edges, score_bins
 from feedback_loop.monitoring.profiles.sums import limbs, summed
+from feedback_loop.monitoring.profiles.tally import EMPTY
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
 FEW = settings(max_examples=30, deadline=None)
@@ -88,7 +89,7 @@ def test_what_was_added_can_be_taken_out_again(stays, goes):
 @given(binary_rows)
 def test_a_tally_and_a_profile_are_kept_as_they_are(rows):
     cells = fold(LAYOUT, binary_table(rows))
-    for tally in cells.values():
+    for tally in (*cells.values(), EMPTY):
         assert Tally.from_bytes(tally.to_bytes()) == tally
     profile = Profile.of(LAYOUT, cells)
     assert Profile.from_bytes(profile.to_bytes()) == profile

@@ -68,7 +68,8 @@ class Tally:
         """A compact form: distances of keys and values, byte by byte of their weight (most are 0), by zlib."""
         gaps = np.diff(self.keys, prepend=0).astype("<u4")
         planes = [
-            each.view(np.uint8).reshape(len(each), -1).T.tobytes() for each in (gaps, self.values.astype("<i8"))
+            each.view(np.uint8).reshape(len(each), each.itemsize).T.tobytes()
+            for each in (gaps, self.values.astype("<i8"))
         ]
         return struct.pack("<I", len(self.keys)) + zlib.compress(b"".join(planes), 1)
 
@@ -77,7 +78,7 @@ class Tally:
         """The inverse of `to_bytes`."""
         (count,) = struct.unpack_from("<I", packed)
         planes = np.frombuffer(zlib.decompress(packed[4:]), dtype=np.uint8)
-        gaps, values = (part.reshape(-1, count).T.copy() for part in np.split(planes, [4 * count]))
+        gaps, values = planes[: 4 * count].reshape(4, count).T.copy(), planes[4 * count :].reshape(8, count).T.copy()
         return cls(np.cumsum(gaps.view("<u4").ravel().astype(np.int64)), values.view("<i8").ravel().astype(np.int64))
 
 
