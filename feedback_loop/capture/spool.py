@@ -335,10 +335,10 @@ class Spool:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync(self.folder.parent)
         host = "".join(letter if letter.isalnum() else "_" for letter in socket.gethostname())
-        path = self.folder / f"{host}-{os.getpid()}-{secrets.token_hex(4)}{files.SUFFIX}"
-        new, lock = path.with_suffix(".new"), files.take_lock(files.lock_of(path), creates=True)
-        if lock is None:
-            raise OSError(f"{files.lock_of(path)} is taken")
+        lock = None
+        while lock is None:  # a forwarder that looks for what was left half made may take a new lock for such
+            path = self.folder / f"{host}-{os.getpid()}-{secrets.token_hex(4)}{files.SUFFIX}"
+            new, lock = path.with_suffix(".new"), files.take_lock(files.lock_of(path), creates=True)
         try:
             with closing(files.connect(new, creates=True)) as connection:
                 connection.executescript(files.SCHEMA)

@@ -13,6 +13,9 @@ from feedback_loop.errors import BadInput
 if TYPE_CHECKING:
     from feedback_loop.store.evaluations import Evaluation
 
+METRICS_TOLD = 4
+"""The rest of them is in `--json`."""
+
 FromOption = Annotated[str | None, typer.Option("--from", help="Start of the window, ISO 8601 (UTC if bare).")]
 ToOption = Annotated[str | None, typer.Option("--to", help="End of the window (not part of it).")]
 
@@ -31,7 +34,7 @@ def evaluate(
     moment = parse_moment(as_of) if as_of else None
     found = open_loop(config, as_json=as_json).evaluate(model, window, moment, from_log=audit)
     rows = [_evaluation(each) for each in found]
-    emit(rows, as_json=as_json, words=lambda rows: table([_short(row) for row in rows], "No window is due."))
+    emit(rows, as_json=as_json, words=_evaluation_words)
 
 
 def report(
@@ -98,8 +101,12 @@ def _evaluation(found: Evaluation) -> dict[str, Any]:
     }
 
 
+def _evaluation_words(rows: list[dict[str, Any]]) -> str:
+    drawn = table([_short(row) for row in rows], "No window is due.")
+    return "\n".join([drawn, *map(_told, rows)])
+
+
 def _short(row: dict[str, Any]) -> dict[str, Any]:
-    overall = {each["metric"]: f"{each['value']:.4f}" for each in row["metrics"] if not each["segment"]}
     return {
         "window": " – ".join(row["window"]),
         "version": row["version"] or "–",
@@ -108,9 +115,15 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
         "matured": "yes" if row["matured"] else "not yet",
         "revision": row["revision"],
         "drifted": "–" if row["drifted_share"] is None else f"{row['drifted_share']:.0%}",
-        "quality": ", ".join(f"{q['column'] or 'rows'}: {q['check']}" for q in row["quality"] if q["failed"]) or "–",
-        "metrics": ", ".join(f"{name} {value}" for name, value in list(overall.items())[:4]),
     }
+
+
+def _told(row: dict[str, Any]) -> str:
+    """An evaluation's first metrics and what is wrong with its data, in a line each."""
+    overall = [f"{each['metric']} {each['value']:.4f}" for each in row["metrics"] if not each["segment"]]
+    failed = [f"{each['column'] or 'rows'}: {each['check']}" for each in row["quality"] if each["failed"]]
+    lines = [f"{' – '.join(row['window'])}: {', '.join(overall[:METRICS_TOLD]) or 'no metrics'}"]
+    return "\n".join([*lines, *([f"  data quality: {', '.join(failed)}"] if failed else [])])
 
 
 def _window(start: str | None, end: str | None) -> Window | None:

@@ -29,7 +29,7 @@ POINTS = {  # where a process may die: (module or class, function, before or aft
     "taken out of the spool": (files.SpoolFile, "settle"),
     "accounts of the store": (spools, "save_accounts"),
     "outcomes": (stored_outcomes, "_append"),
-    "join": (joins, "_book"),
+    "join": (joins._Step, "book"),
     "watermark": (joins, "_move"),
 }
 

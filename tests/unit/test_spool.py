@@ -295,3 +295,19 @@ def test_a_text_with_a_nul_is_refused_at_the_door_with_its_row():
         coerce(as_table({"plan": ["a", "b\0c", None, "\0"], "age": [1.0, 2.0, 3.0, 4.0]}), columns)
     assert [problem.row for problem in refused.value.problems] == [1, 3]
     assert coerce(as_table({"plan": [], "age": []}), columns).num_rows == 0
+
+
+def test_a_new_file_gets_another_name_where_a_sweep_has_its_lock(tmp_path, monkeypatch):
+    """Whoever looks for what a dead process left half made holds, for a moment, the lock that was just created."""
+    real, swept = files.take_lock, []
+
+    def take_lock(lock, *, creates):
+        if not swept:
+            swept.append(real(lock, creates=creates))
+        return real(lock, creates=creates)
+
+    monkeypatch.setattr(files, "take_lock", take_lock)
+    spool = Spool(tmp_path / "spool", CaptureSettings(), lambda _: LogSettings())
+    assert spool.append(CONTRACT, rows(3), NOW) == 3
+    spool.close()
+    os.close(swept[0])
