@@ -51,6 +51,11 @@ class Served:
         body = {"dataframe_records": [RECORD | {"customer": customer} | record]}
         return call(self.port, "POST", "/invocations", body)
 
+    def metrics(self):
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read()
+
     def wait(self, condition, seconds=60):
         return wait_until(condition, self.process, self.log, seconds)
 
@@ -209,8 +214,8 @@ def test_a_shadow_scores_what_was_answered_and_only_the_log_knows(served):
         return dict(map(tuple, rows))
 
     try:
-        asked = []
-        served.wait(lambda: asked.append(served.ask(month="shadow")[1]) or logged())
+        both = b'version_in_service{model="churn",role="shadow",version="2"} 2.0'
+        served.wait(lambda: both in served.metrics())  # a worker that has not swapped yet shadows nothing
         for answer in [served.ask(month="shadow")[1] for _ in range(5)]:
             (answered,) = answer["prediction_ids"]
             own = prediction_id(moment_of(answered), derived_bits(f"{answered}:2"))
