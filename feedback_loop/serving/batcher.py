@@ -109,6 +109,7 @@ class Batcher:
         self._waiting: list[_Request] = []
         self._is_busy = False  # a batch is on its way, or will be as soon as the loop comes to it
         self._took: dict[int, float] = {}
+        self._shadowed: list[Job] = []
         self._slow: queue.SimpleQueue[list[_Request] | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
@@ -154,6 +155,9 @@ class Batcher:
 
     def _end(self, outcomes: list[_Outcome]) -> None:
         _settle(outcomes)
+        for job in self._shadowed:
+            self._shadows.offer(job)
+        self._shadowed.clear()
         if self._waiting and self._loop is not None:
             self._loop.call_soon(self._begin)
         else:
@@ -250,7 +254,7 @@ class Batcher:
             start = end
         self._answered(scorer.contract.model, start, recorded.unsampled)
         for shadow in target.shadows:
-            self._shadows.offer(Job(shadow, rows, ids, moment, request_ids))
+            self._shadowed.append(Job(shadow, rows, ids, moment, request_ids))
         return outcomes
 
 

@@ -97,8 +97,8 @@ class Figures:
 class Board:
     """The figures of this worker. Nothing is opened before `open`; until then nothing may be counted.
 
-    `request_began` and `request_done` are called by the event loop's thread, `batch_done` by the batch thread; the
-    others each always by the same one.
+    `request_began`, `request_done` and `shadow_dropped` are called by the event loop's thread, `batch_done` by that
+    which computes a batch (there is one at a time); the others each always by the same one.
     """
 
     def __init__(self, folder: Path, models: Sequence[str]) -> None:

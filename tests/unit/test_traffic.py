@@ -105,6 +105,23 @@ def test_a_shadow_that_sleeps_or_raises_neither_delays_nor_fails_an_answer(spool
         assert logged(spool) == [champion]
 
 
+def test_a_shadow_gets_its_rows_once_the_answer_is_given_out(spool):
+    shadows, seen = Shadows(Recorder(Unhurried(spool)), lambda *_: None), []
+    target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", Answering(True)),))
+
+    async def ask():
+        batcher = Batcher(Recorder(spool), system_clock, answered=lambda *_: None, shadows=shadows)
+        batcher.start(asyncio.get_running_loop())
+        for _ in range(3):  # by a thread at first, then by the loop
+            answer = batcher.submit(target, rows(1), None, time.perf_counter())
+            shadows.offer = lambda job, answer=answer: seen.append((answer.done(), job.scorer.version.version))
+            await answer
+        await asyncio.to_thread(batcher.stop)
+
+    asyncio.run(ask())
+    assert seen == [(True, "2")] * 3
+
+
 def test_what_a_shadow_is_too_slow_for_is_left_out_and_counted(spool):
     lost = []
     shadows = Shadows(Recorder(Unhurried(spool)), lambda _, count: lost.append(count))
