@@ -97,6 +97,8 @@ def _evaluation(found: Evaluation) -> dict[str, Any]:
         "metrics": [vars(each) for each in found.metrics],
         "drift": [vars(each) for each in found.drift],
         "quality": [vars(each) for each in found.quality],
+        "estimates": [vars(each) for each in found.estimates],
+        "slices": [vars(each) for each in found.slices],
         "drifted_share": found.drifted_share,
     }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exc, func, select
+from sqlalchemy import Connection, Row, Table, and_, exc, func, select
 
 from feedback_loop.clock import Window
 from feedback_loop.store import tables
@@ -77,6 +77,38 @@ class QualityValue:
 
 
 @dataclass(frozen=True)
+class EstimateValue:
+    """What a metric of all predictions is believed to be before outcomes tell it, by `method`.
+
+    `rows` are the predictions that it is of, `calibrated_on` the labelled ones that the method has learned from.
+    """
+
+    metric: str
+    value: float
+    rows: int
+    method: str
+    calibrated_on: int
+    standard_error: float | None = None
+    segment: str = ALL_ROWS
+
+
+@dataclass(frozen=True)
+class SliceValue:
+    """A slice that does worse than the `rest`, found among so many that were `tried`.
+
+    `p_value` is how often the worst of all of them would do so by chance alone.
+    """
+
+    segment: str
+    metric: str
+    value: float
+    rest: float
+    rows: int
+    p_value: float
+    tried: int
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One version in one window, with what was known `as_of`. Immutable: asked again, it is the same."""
 
@@ -90,6 +122,8 @@ class Evaluation:
     metrics: tuple[MetricValue, ...] = ()
     drift: tuple[DriftValue, ...] = ()
     quality: tuple[QualityValue, ...] = ()
+    estimates: tuple[EstimateValue, ...] = ()
+    slices: tuple[SliceValue, ...] = ()
     evaluation_id: int | None = None
     revision: int = 1  # of this window and version: the next one follows when more is known
 
@@ -154,11 +188,9 @@ def load_evaluations(
     with store.read() as connection:
         rows = connection.execute(select(table).where(*where).order_by(*order).limit(newest)).all()[::-1]
         ids = [row.evaluation_id for row in rows]
-        metrics = _values(connection, tables.metric_values, ids)
-        drift = _values(connection, tables.drift_values, ids)
-        quality = _values(connection, tables.quality_values, ids)
+        values = {name: _values(connection, table, ids) for name, (table, _) in _PARTS.items()}
     return [
-        _evaluation(row, *(each.get(row.evaluation_id, []) for each in (metrics, drift, quality))) for row in rows
+        _evaluation(row, {name: found.get(row.evaluation_id, []) for name, found in values.items()}) for row in rows
     ]
 
 
@@ -178,18 +210,24 @@ def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | No
     return until
 
 
+_PARTS: dict[str, tuple[Table, type[Any]]] = {
+    "metrics": (tables.metric_values, MetricValue),
+    "drift": (tables.drift_values, DriftValue),
+    "quality": (tables.quality_values, QualityValue),
+    "estimates": (tables.estimate_values, EstimateValue),
+    "slices": (tables.slice_values, SliceValue),
+}
+"""An evaluation's fields that have a table of their own, each with a row for every value."""
+
+
 def _save_values(connection: Connection, identifier: int, evaluation: Evaluation) -> None:
-    for table, values in (
-        (tables.metric_values, evaluation.metrics),
-        (tables.drift_values, evaluation.drift),
-        (tables.quality_values, evaluation.quality),
-    ):
-        rows = [{"evaluation_id": identifier, **vars(value)} for value in values]
+    for name, (table, _) in _PARTS.items():
+        rows = [{"evaluation_id": identifier, **vars(value)} for value in getattr(evaluation, name)]
         if rows:
             connection.execute(table.insert(), rows)
 
 
-def _values(connection: Connection, table: Any, ids: list[int]) -> dict[int, list[Row[Any]]]:
+def _values(connection: Connection, table: Table, ids: list[int]) -> dict[int, list[Row[Any]]]:
     found: dict[int, list[Row[Any]]] = {}
     for start in range(0, len(ids), 500):  # SQLite and PostgreSQL both bound a statement's parameters
         statement = select(table).where(table.c.evaluation_id.in_(ids[start : start + 500]))
@@ -198,7 +236,7 @@ def _values(connection: Connection, table: Any, ids: list[int]) -> dict[int, lis
     return found
 
 
-def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]], quality: list[Row[Any]]) -> Evaluation:
+def _evaluation(row: Row[Any], values: dict[str, list[Row[Any]]]) -> Evaluation:
     return Evaluation(
         model=row.model,
         version=row.version,
@@ -207,9 +245,7 @@ def _evaluation(row: Row[Any], metrics: list[Row[Any]], drift: list[Row[Any]], q
         matured=row.matured,
         predictions=row.predictions,
         labelled=row.labelled,
-        metrics=tuple(as_record(MetricValue, each) for each in metrics),
-        drift=tuple(as_record(DriftValue, each) for each in drift),
-        quality=tuple(as_record(QualityValue, each) for each in quality),
         evaluation_id=row.evaluation_id,
         revision=row.revision,
+        **{name: tuple(as_record(_PARTS[name][1], each) for each in found) for name, found in values.items()},
     )

@@ -122,6 +122,41 @@ quality_values = Table(
     Column("rows", Integer, nullable=False),
 )
 
+estimate_values = Table(
+    "estimate_values",
+    metadata,
+    Column("evaluation_id", ForeignKey("evaluations.evaluation_id"), primary_key=True),
+    Column("metric", String, primary_key=True),
+    Column("segment", String, primary_key=True),
+    Column("method", String, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("standard_error", Double),
+    Column("rows", Integer, nullable=False),
+    Column("calibrated_on", Integer, nullable=False),
+)
+
+slice_values = Table(
+    "slice_values",
+    metadata,
+    Column("evaluation_id", ForeignKey("evaluations.evaluation_id"), primary_key=True),
+    Column("segment", String, primary_key=True),
+    Column("metric", String, primary_key=True),
+    Column("value", Double, nullable=False),
+    Column("rest", Double, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("p_value", Double, nullable=False),
+    Column("tried", Integer, nullable=False),
+)
+
+drift_monitors = Table(
+    "drift_monitors",
+    metadata,
+    Column("model", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("until", Moment, nullable=False),  # windows that end by then are taken in
+    Column("state", Json, nullable=False),
+)
+
 verdicts = Table(
     "verdicts",
     metadata,
