@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of a table of true and answered classes, with their sampling errors."""
+"""Precision, recall and F1 of a table of true and answered classes, with their sampling errors and bounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 
 from feedback_loop.monitoring.losses import Floats
-from feedback_loop.monitoring.profiles import SIDE, Block, Ints, Mean, Profile, Rows
+from feedback_loop.monitoring.profiles import MOST_CLASSES, OTHER_CLASS, SIDE, Block, Ints, Mean, Profile, Rows
 from feedback_loop.schema import Task
 
 
@@ -32,28 +32,96 @@ class Ratio(Enum):
     recall = (1.0, 1.0, 0.0)
     f1 = (2.0, 1.0, 1.0)
 
-    def bounds(self, table: Floats, answered: Floats) -> tuple[float, float]:
-        """The least and the greatest value of class 1 of two, for any outcome of so many more answers of each."""
+    def of(self, hits: Floats, truth: Floats, answers: Floats) -> Floats:
+        """The ratio of each class by its counts; 0 / 0 is 0."""
         scale, by_truth, by_answer = self.value
-        hits, missed, false = table[1, 1], table[1, 0], table[0, 1]
-        negative, positive = answered
-        most = hits + positive, by_truth * (hits + positive + missed) + by_answer * (hits + positive + false)
-        least = hits, by_truth * (hits + missed + negative) + by_answer * (hits + false + positive)
-        lower, upper = (float(scale * top / bottom) if bottom else 0.0 for top, bottom in (least, most))
-        return lower, upper
+        bottoms = by_truth * truth + by_answer * answers
+        return np.divide(scale * hits, bottoms, out=np.zeros(len(hits)), where=bottoms > 0)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Where outcomes may yet go: the table of every class that is labelled or answered, and the unlabelled answers.
+
+    So many `more` classes are neither labelled nor answered, and the outcome of an unlabelled row could be of them.
+    """
+
+    table: Floats
+    places: Ints
+    unlabelled: Floats
+    more: int
+
+    def bounds(self, ratio: Ratio) -> tuple[Floats, Floats]:
+        """The least and the greatest value of each class: every unlabelled row goes against it, or for it."""
+        hits, truth, answers = self._counts
+        against = self.unlabelled.sum() - self.unlabelled
+        return ratio.of(hits, truth + against, answers), ratio.of(
+            hits + self.unlabelled, truth + self.unlabelled, answers
+        )
+
+    def macro(self, ratio: Ratio) -> tuple[float, float]:
+        """Bounds of the mean over classes.
+
+        Best is every answer right. At worst all are wrong, so that only the true classes are to be chosen: those
+        that make a sum of scale hits / (bottom + n) least, n being as many for all as there are rows (by Lagrange,
+        bottom + n is proportional to the root of the hits, or n is 0); and every class that may appear does.
+        """
+        scale, by_truth, by_answer = ratio.value
+        hits, truth, answers = self._counts
+        bottoms, gap = by_truth * truth + by_answer * answers, self.unlabelled.sum()
+        some = hits > 0
+        order = np.argsort(bottoms[some] / np.sqrt(hits[some]))
+        roots, filled = np.sqrt(hits[some])[order], bottoms[some][order]
+        if by_truth and len(roots):
+            levels = (gap + np.cumsum(filled)) / np.cumsum(roots)
+            filled = np.maximum(filled, roots * levels.min())
+        least = float((scale * roots**2 / filled).sum()) / (len(hits) + self.more)
+        return least, float(self.bounds(ratio)[1].mean())
+
+    def weighted(self, ratio: Ratio) -> tuple[float, float]:
+        """Bounds of the mean over rows by their true class. That of the recall is the accuracy."""
+        hits, truth, answers = self._counts
+        gap = self.unlabelled.sum()
+        whole = truth.sum() + gap
+        least = float(truth @ ratio.of(hits, truth, answers) / whole)
+        if ratio is Ratio.recall:
+            return least, float((hits.sum() + gap) / whole)
+        most = self.bounds(ratio)[1]
+        return least, float((truth @ most + gap * most.max()) / whole)
+
+    @property
+    def _counts(self) -> tuple[Floats, Floats, Floats]:
+        return np.diag(self.table), self.table.sum(axis=1), self.table.sum(axis=0) + self.unlabelled
 
 
 def confusion(profile: Profile) -> Confusion:
     """The table of a profile's labelled rows; of a binary task always of both classes."""
+    table, places = _table(profile, np.empty(0, np.int64))
+    rows = profile.effective(profile.weight(Rows.LABELLED))
+    return Confusion(table, places, rows, profile.rows(Rows.LABELLED))
+
+
+def reach(profile: Profile) -> Reach:
+    """What the unlabelled rows leave open."""
+    given, every = profile.slots(Block.ANSWERS)
+    table, places = _table(profile, given)
+    unlabelled = -table.sum(axis=0)
+    unlabelled[np.searchsorted(places, given)] += every
+    contract = profile.layout.contract
+    known = {1, 0} if contract.task is Task.BINARY else {*range(len(contract.classes[:MOST_CLASSES])), OTHER_CLASS}
+    more = min(len(known - {*places.tolist()}), profile.rows() - profile.rows(Rows.LABELLED))
+    return Reach(table, places, np.maximum(unlabelled, 0.0), more)
+
+
+def _table(profile: Profile, given: Ints) -> tuple[Floats, Ints]:
     slots, weights = profile.slots(Block.CONFUSION)
     truth, answers = np.divmod(slots, SIDE)
-    places = np.unique(np.concatenate([truth, answers]))
+    places = np.unique(np.concatenate([truth, answers, given]))
     if profile.layout.contract.task is Task.BINARY:
         places = np.arange(2)
     table = np.zeros((len(places), len(places)))
     table[np.searchsorted(places, truth), np.searchsorted(places, answers)] = weights
-    rows = profile.effective(profile.weight(Rows.LABELLED))
-    return Confusion(table, places, rows, profile.rows(Rows.LABELLED))
+    return table, places
 
 
 def of_class(counts: Confusion, place: int, ratio: Ratio) -> Mean | None:
@@ -75,9 +143,9 @@ def macro(counts: Confusion, ratio: Ratio, *, by_rows: bool = False) -> Mean:
 
 
 def _ratios(table: Floats, ratio: Ratio) -> tuple[Floats, Floats]:
-    scale, by_truth, by_answer = ratio.value
-    bottoms = by_truth * table.sum(axis=1) + by_answer * table.sum(axis=0)
-    return np.divide(scale * np.diag(table), bottoms, out=np.zeros(len(table)), where=bottoms > 0), bottoms
+    _, by_truth, by_answer = ratio.value
+    truth, answers = table.sum(axis=1), table.sum(axis=0)
+    return ratio.of(np.diag(table), truth, answers), by_truth * truth + by_answer * answers
 
 
 def _averaged(counts: Confusion, ratio: Ratio, weights: Floats) -> Mean:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
+from feedback_loop.monitoring.bounds import Range, Scores, area_range, lift_range, precision_range
 from feedback_loop.monitoring.losses import CLIP, Floats
 from feedback_loop.monitoring.profiles import Block, Mean, Profile, Rows, score_bin_edges
 
@@ -15,22 +15,6 @@ TOP = 0.1
 """The share of rows with the highest scores that the lift is of."""
 
 Bounds = tuple[float | None, float | None]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """By ascending score bin: weights of labelled rows of the class and of the others, and of unlabelled rows."""
-
-    least: Floats
-    most: Floats
-    hits: Floats
-    misses: Floats
-    unknown: Floats
-
-    @property
-    def middle(self) -> Floats:
-        """The middle of each bin."""
-        return (self.least + self.most) / 2
 
 
 def scores_of(profile: Profile, number: int = 0) -> Scores:
@@ -69,65 +53,19 @@ def binary_metrics(profile: Profile) -> dict[str, tuple[Mean, Bounds]]:
     found["calibration_error"] = _calibration_error(scores, rows, profile.effective(hits + misses))
     area = _area(scores, rows, profile.effective)
     if area is not None:
-        bounds = (1 - best_area(_reversed(scores)), best_area(scores))
-        found["roc_auc"] = (area, bounds)
+        found["roc_auc"] = (area, area_range(scores))
     if hits:
         precision = _average_precision(scores)
         error = float(np.sqrt(precision * (1 - precision) / profile.effective(hits)))  # Boyd et al. 2013, section 3.2
-        found["pr_auc"] = (Mean(precision, rows, error), (None, None))
-        found["lift"] = (_lift(scores, rows, profile.effective), (None, None))
+        found["pr_auc"] = (Mean(precision, rows, error), precision_range(scores))
+        found["lift"] = (_lift(scores, rows, profile.effective), lift_range(scores, TOP))
     return found
 
 
-def roc_auc(profile: Profile, number: int) -> Mean | None:
-    """The area of one class against all others; None where one side has no rows."""
-    return _area(scores_of(profile, number), profile.rows(Rows.SCORED), profile.effective)
-
-
-def best_area(scores: Scores) -> float:
-    """The greatest ROC AUC that any outcomes of the unlabelled give (of rows in one bin, half win).
-
-    Of any number of positives among them those with the highest scores are best. So the best is sought over where
-    the positives end: within each bin, by the number of its unlabelled rows that are positive, the area is a ratio
-    of two quadratic polynomials.
-    """
-    hits, misses, unknown = scores.hits, scores.misses, scores.unknown
-    negatives = misses + unknown  # of a bin below the end
-    positives = hits + unknown  # of a bin above it
-    above = positives.sum() - np.cumsum(positives)
-    misses_above = misses.sum() - np.cumsum(misses)
-    below, hits_below = np.cumsum(negatives) - negatives, np.cumsum(hits) - hits
-    won_below = np.cumsum(hits * (below + negatives / 2)) - hits * (below + negatives / 2)
-    misses_below = np.cumsum(misses) - misses
-    won = positives * (misses_below + misses / 2)
-    won_above = won.sum() - np.cumsum(won) - (misses_below + misses) * above
-    right, left = above + hits_below + hits, misses_above + below + negatives
-    top = (
-        np.full(len(hits), -0.5),
-        below - above + (negatives - hits) / 2,
-        won_above + won_below + above * below + hits * below + above * negatives + hits * negatives / 2,
-    )
-    bottom = (np.full(len(hits), -1.0), left - right, right * left)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ends = _stationary(top, bottom)
-        areas = [
-            (top[0] * j**2 + top[1] * j + top[2]) / (bottom[0] * j**2 + bottom[1] * j + bottom[2])
-            for j in (np.clip(np.nan_to_num(end), 0.0, unknown) for end in (0 * unknown, unknown, *ends))
-        ]
-    return float(min(np.nanmax(areas, initial=0.0), 1.0))
-
-
-def _stationary(top: tuple[Floats, Floats, Floats], bottom: tuple[Floats, Floats, Floats]) -> list[Floats]:
-    """Where the derivative of a ratio of quadratic polynomials is 0."""
-    (a, b, c), (d, e, f) = top, bottom
-    square, half, rest = a * e - b * d, a * f - c * d, b * f - c * e
-    root = np.sqrt(np.maximum(half**2 - square * rest, 0.0))
-    return [(-half + root) / square, (-half - root) / square, -rest / (2 * half)]
-
-
-def _reversed(scores: Scores) -> Scores:
-    hits, misses, unknown = scores.hits[::-1], scores.misses[::-1], scores.unknown[::-1]
-    return Scores(scores.least, scores.most, hits, misses, unknown)
+def roc_auc(profile: Profile, number: int) -> tuple[Mean | None, Range]:
+    """The area of one class against all others (None where one side has no rows), and what it could be."""
+    scores = scores_of(profile, number)
+    return _area(scores, profile.rows(Rows.SCORED), profile.effective), area_range(scores)
 
 
 def _area(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mean | None:

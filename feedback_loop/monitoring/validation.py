@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from feedback_loop.monitoring import ranking
-from feedback_loop.monitoring.confusion import Ratio, confusion, macro, of_class
+from feedback_loop.monitoring.bounds import Range, mean_range
+from feedback_loop.monitoring.confusion import Ratio, confusion, macro, of_class, reach
 from feedback_loop.monitoring.losses import CLIP
 from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Moment, Profile, Rows, Tally, fold
 from feedback_loop.schema import Contract, Task
@@ -112,45 +113,52 @@ def _value(
 
 
 def _binary(profile: Profile) -> Iterator[MetricValue]:
-    counts = confusion(profile)
+    counts, open_to = confusion(profile), reach(profile)
     rows, gap = profile.rows(Rows.LABELLED), unlabelled(profile)
-    answered = profile.counts(Block.ANSWERS, 2) - counts.table.sum(axis=0)
+    answered = counts.table.sum(axis=0) + open_to.unlabelled
     for share, name in ((counts.table.sum(axis=1), "outcome_rate"), (counts.table.sum(axis=0), "prediction_rate")):
         value = float(share[1] / counts.table.sum())
         error = float(np.sqrt(value * (1 - value) / (counts.rows - 1))) if rows > 1 else None
-        mean = Mean(value, rows, error)
-        bounds = _mixed(mean, float(counts.table.sum()), gap, 0.0, 1.0) if name == "outcome_rate" else UNBOUNDED
+        mean, every = Mean(value, rows, error), float(answered[1] / answered.sum())
+        bounds = _mixed(mean, float(counts.table.sum()), gap, 0.0, 1.0) if name == "outcome_rate" else (every, every)
         yield _value(name, mean, profile, bounds)
     for ratio in Ratio:
         found = of_class(counts, 1, ratio)
         if found is not None:
-            yield _value(ratio.name, found, profile, ratio.bounds(counts.table, answered))
+            least, most = (float(each[1]) for each in open_to.bounds(ratio))
+            yield _value(ratio.name, found, profile, (least, most))
     if profile.layout.scored_classes:
         for name, (found, bounds) in ranking.binary_metrics(profile).items():
             yield _value(name, found, profile, bounds)
 
 
 def _multiclass(profile: Profile) -> Iterator[MetricValue]:
-    counts, classes = confusion(profile), profile.layout.contract.classes
+    counts, open_to, classes = confusion(profile), reach(profile), profile.layout.contract.classes
     for ratio in Ratio:
         name = ratio.name
-        yield _value(f"{name}_macro", macro(counts, ratio), profile)
-        yield _value(f"{name}_weighted", macro(counts, ratio, by_rows=True), profile)
+        yield _value(f"{name}_macro", macro(counts, ratio), profile, open_to.macro(ratio))
+        yield _value(f"{name}_weighted", macro(counts, ratio, by_rows=True), profile, open_to.weighted(ratio))
+        least, most = open_to.bounds(ratio)
         for place, number in enumerate(counts.places):
             found = of_class(counts, place, ratio)
             if found is not None and number < len(classes):
-                yield _value(f"{name}[{classes[number]}]", found, profile)
-    areas = []
+                own = np.searchsorted(open_to.places, number)
+                yield _value(f"{name}[{classes[number]}]", found, profile, (float(least[own]), float(most[own])))
+    areas: list[Mean] = []
+    certain: list[Range] = []
+    possible: list[Range] = []
     for number in range(profile.layout.scored_classes):
-        area = ranking.roc_auc(profile, number)
+        area, bounds = ranking.roc_auc(profile, number)
+        (possible if area is None else certain).append(bounds)
         if area is not None:
             areas.append(area)
-            yield _value(f"roc_auc[{classes[number]}]", area, profile)
+            yield _value(f"roc_auc[{classes[number]}]", area, profile, bounds)
     if areas:
         errors = [area.standard_error or 0.0 for area in areas]
         mean = float(np.mean([area.value for area in areas]))
         # The areas are of the same rows: their mean errs at most as much as they do in the mean.
-        yield _value("roc_auc_macro", Mean(mean, areas[0].rows, float(np.mean(errors))), profile)
+        bounds = mean_range(certain, possible if unlabelled(profile) else [])
+        yield _value("roc_auc_macro", Mean(mean, areas[0].rows, float(np.mean(errors))), profile, bounds)
 
 
 def _regression(profile: Profile) -> Iterator[MetricValue]:
@@ -165,8 +173,9 @@ def _regression(profile: Profile) -> Iterator[MetricValue]:
     yield _value("rmse", Mean(rmse, rows, error), profile, (least, None if gap else rmse))
     bias = profile.mean(Block.LOSSES, Loss.ERROR, Loss.SQUARED, Rows.SCORED)
     yield _value("bias", bias, profile, UNBOUNDED if gap else (bias.value, bias.value))
-    yield _value("mape", profile.mean(Block.LOSSES, Loss.PERCENTAGE, Loss.PERCENTAGE_SQUARED, Rows.SCORED), profile)
-    yield from _quantile_losses(profile, bias)
+    share = profile.mean(Block.LOSSES, Loss.PERCENTAGE, Loss.PERCENTAGE_SQUARED, Rows.SCORED)
+    for name, mean in {"mape": share, **_quantile_losses(profile, bias)}.items():
+        yield _value(name, mean, profile, _mixed(mean, weight, gap, 0.0, None))
     first, second = (profile.sum(Block.TARGET + 1, each) for each in (Moment.FIRST, Moment.SECOND))
     spread = second - first**2 / weight
     if rows > 1 and spread > second * 1e-13:
@@ -174,18 +183,20 @@ def _regression(profile: Profile) -> Iterator[MetricValue]:
         # By the delta method, as if errors and outcomes were independent and outcomes normal.
         part = (squared.standard_error or 0.0) / squared.value if squared.value else 0.0
         error = left * float(np.sqrt(part**2 + 2 / profile.effective(weight)))
-        yield _value("r2", Mean(1 - left, rows, error), profile)
+        yield _value("r2", Mean(1 - left, rows, error), profile, (None, 1.0) if gap else (1 - left, 1 - left))
 
 
-def _quantile_losses(profile: Profile, bias: Mean) -> Iterator[MetricValue]:
+def _quantile_losses(profile: Profile, bias: Mean) -> dict[str, Mean]:
     """Of e = answer - outcome the pinball loss is ((1 - 2q) e + |e|) / 2 (Koenker and Bassett 1978)."""
     weight = profile.weight(Rows.SCORED)
     absolute, signed = (profile.sum(Block.LOSSES, each) / weight for each in (Loss.ABSOLUTE, Loss.SIGNED_SQUARE))
     squared = profile.sum(Block.LOSSES, Loss.SQUARED) / weight
+    found = {}
     for level in QUANTILES:
         tilt = 1 - 2 * level
         value = (tilt * bias.value + absolute) / 2
         variance = ((tilt**2 + 1) * squared + 2 * tilt * signed) / 4 - value**2
         rows = profile.effective(weight)
         error = float(np.sqrt(max(variance, 0.0) / (rows - 1))) if bias.rows > 1 else None
-        yield _value(f"quantile_loss_{level}", Mean(value, bias.rows, error), profile)
+        found[f"quantile_loss_{level}"] = Mean(value, bias.rows, error)
+    return found
