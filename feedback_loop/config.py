@@ -208,6 +208,7 @@ class ModelSettings(_Section):
     key_types: dict[str, Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]] = {}
     positive: bool | int | str | None = None
     segments: tuple[str, ...] = ()
+    query: str = ""  # the column that says which rows were ranked against each other: they are judged by NDCG and MRR
     alias: str = "champion"
     maturity: Duration = timedelta(days=1)
     window: Duration = timedelta(days=1)
@@ -225,6 +226,13 @@ class ModelSettings(_Section):
         """Rows that went before they had matured could not be judged."""
         if self.log.retention is not None and self.log.retention < self.maturity + 2 * self.window:
             raise ValueError("log.retention must be at least maturity and two windows")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_queries(self) -> ModelSettings:
+        """A sample takes rows one by one: what is left of a query says nothing of how it was ranked."""
+        if self.query and self.log.sample < 1:
+            raise ValueError("query needs all rows of each query: log.sample must be 1")
         return self
 
 

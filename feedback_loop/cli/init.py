@@ -46,6 +46,7 @@ label = {label}                  # the outcome's column
 key = {key}                      # the columns by which outcomes find their prediction
 key_types = {key_types}          # string | long | double | boolean | datetime; of those that are no features
 segments = {segments}            # columns whose values are looked at one by one
+# query = "search_id"            # rows of one value were ranked against each other: NDCG and MRR are told
 maturity = "1d"                  # after this a prediction has had its chance of an outcome
 # silence = "2h"                 # alert when nothing was predicted for so long; without this line: never
 window = "1d"                    # what is evaluated and judged at a time

@@ -172,6 +172,7 @@ def _contract(
             absent_means=settings.join.absent_means,
             maturity=settings.maturity,
         ),
+        query=settings.query,
     )
 
 

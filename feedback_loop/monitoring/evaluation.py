@@ -14,6 +14,7 @@ from feedback_loop.clock import Window
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values, with_swings
 from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Rows, Tally, fold, fold_predictions, make_layout
 from feedback_loop.monitoring.quality import quality_values
+from feedback_loop.monitoring.queries import query_metrics
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import Contract
 from feedback_loop.store.evaluations import COVERAGE, INSUFFICIENT, Evaluation, MetricValue
@@ -54,8 +55,10 @@ def evaluate_rows(
     Nothing here depends on anything but its arguments: the same rows give the same numbers, whenever they are asked.
     """
     layout = reference.layout if reference is not None else Layout(contract)
-    cells = fold(layout, rows)
-    return evaluate_cells(layout, cells, reference, version=version, window=window, as_of=as_of, matured=matured)
+    cells, more = fold(layout, rows), query_metrics(contract, rows)
+    return evaluate_cells(
+        layout, cells, reference, version=version, window=window, as_of=as_of, matured=matured, more=more
+    )
 
 
 def evaluate_cells(
@@ -67,15 +70,16 @@ def evaluate_cells(
     window: Window,
     as_of: datetime,
     matured: bool,
+    more: tuple[MetricValue, ...] = (),
 ) -> Evaluation:
-    """The same by the tallies of the rows, which hold all that is needed of them.
+    """The same by the tallies of the rows, which hold all that is needed of them but for `more` metrics.
 
     Counts are of rows that were logged, metrics of the predictions that they stand for. With fewer than 100 outcomes
     the metrics say how many are missing.
     """
     profile = Profile.of(layout, cells)
     predictions, labelled = profile.rows(), profile.rows(Rows.LABELLED)
-    metrics = metrics_of(layout, cells)
+    metrics = (*metrics_of(layout, cells), *more)
     if predictions and len(profile.parts) > 1:  # else it is what is counted
         covered = profile.weight(Rows.LABELLED) / profile.weight()
         metrics = (*metrics, MetricValue(COVERAGE, covered, predictions, coverage=covered))

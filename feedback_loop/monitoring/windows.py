@@ -9,12 +9,13 @@ from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Layout, Profile
+from feedback_loop.monitoring.queries import query_columns, query_metrics
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store, profiles
 from feedback_loop.store.accounts import reopened_windows, versions_joined
-from feedback_loop.store.evaluations import Evaluation, evaluated_until, save_evaluation
-from feedback_loop.store.predictions import predicted_span, versions_in
+from feedback_loop.store.evaluations import Evaluation, MetricValue, evaluated_until, save_evaluation
+from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
 
 ReferenceOf = Callable[[str], Profile | None]
 """Gives the profile of a version's reference rows, if it has any."""
@@ -78,6 +79,18 @@ def evaluate_window(
             window=window,
             as_of=as_of,
             matured=is_matured(window, as_of, maturity),
+            more=_of_queries(store, contract, window, version, as_of),
         )
         found.append(save_evaluation(store, evaluation))
     return found
+
+
+def _of_queries(
+    store: Store, contract: Contract, window: Window, version: str, as_of: datetime
+) -> tuple[MetricValue, ...]:
+    """Metrics of queries, by the few columns that they take of the window's rows."""
+    if not contract.query or not version:
+        return ()
+    columns = query_columns(contract)
+    rows = read_labelled(store, contract, window, as_of=as_of, version=version, role=Role.CHAMPION, columns=columns)
+    return query_metrics(contract, rows)

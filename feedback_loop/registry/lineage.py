@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -83,7 +84,7 @@ class Lineage:
         with self._mlflow.translated("run", str(version)):
             stamp = _milliseconds(moment)
             step = stamp // 3_600_000
-            values = [Metric(name, value, stamp, step) for name, value in metrics.items()]
+            values = [Metric(_metric_name(name), value, stamp, step) for name, value in metrics.items()]
             self._mlflow.client.log_batch(self._monitoring_run(version, now), metrics=values)
 
     def log_files(self, version: ModelVersion, paths: Sequence[Path], folder: str, now: datetime) -> None:
@@ -133,6 +134,11 @@ class Lineage:
         wanted += f" and tags.`{TAG}version` = '{version.version}'"
         runs = self._mlflow.client.search_runs([self._mlflow.experiment_id], wanted, max_results=1)
         return str(runs[0].info.run_id) if runs else None
+
+
+def _metric_name(name: str) -> str:
+    """A name as MLflow takes it: `f1:a` for `f1[a]`, and `_` for what else it refuses."""
+    return re.sub(r"[^\w .:-]", "_", name.replace("[", ":").replace("]", ""))[:250]
 
 
 def _milliseconds(moment: datetime) -> int:

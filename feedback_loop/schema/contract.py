@@ -114,6 +114,7 @@ class Contract:
     `key` columns identify what was predicted; those that are features too are in both.
     `outputs` are `prediction` and, for classifiers that give them, probabilities: one column
     `probability` (of the positive class) for a binary task, `probability_<class>` for each class else.
+    `query` names the column whose values tell which rows were ranked against each other; empty: none were.
     """
 
     model: str
@@ -126,6 +127,7 @@ class Contract:
     positive: Label | None = None
     segments: tuple[str, ...] = ()
     join: JoinRule = JoinRule()
+    query: str = ""
 
     @property
     def probabilities(self) -> tuple[Column, ...]:
@@ -165,11 +167,12 @@ def make_contract(
     segments: tuple[str, ...] = (),
     has_probabilities: bool = False,
     join: JoinRule | None = None,
+    query: str = "",
 ) -> Contract:
     """Puts a contract together and gives every column its name in the tables.
 
     Key columns have the type of the feature of that name, else of `key_types`, else string.
-    Raises ContractError where a name is used twice, or `positive` or a segment is not among what there is.
+    Raises ContractError where a name is used twice, or `positive`, a segment or the query is not among what there is.
     """
     _refuse_repeats(model, "feature", [column.name for column in features])
     _refuse_repeats(model, "key column", list(key))
@@ -203,9 +206,17 @@ def make_contract(
         positive=_positive(model, task, classes, positive),
         segments=segments,
         join=join or JoinRule(),
+        query=query,
     )
-    for name in segments:
+    for name in (*segments, *([query] if query else [])):
         contract.column(name)
+    if query and task is Task.MULTICLASS:
+        raise ContractError(
+            f"The task of {model!r} is multiclass: its classes are in no order that rows could be ranked by.",
+            cure='Set task = "regression" (the label is how relevant a row is) or "binary", or leave out query.',
+            model=model,
+            field="query",
+        )
     return contract
 
 

@@ -68,9 +68,9 @@ class Layout:
         return count if count <= SCORED_CLASSES else 0
 
     def is_of(self, contract: Contract) -> bool:
-        """Whether it was made for that contract, however outcomes are joined."""
+        """Whether it was made for that contract, however outcomes are joined and rows are ranked."""
         classes = contract.classes or self.contract.classes
-        return self.contract == replace(contract, classes=classes, join=self.contract.join)
+        return self.contract == replace(contract, classes=classes, join=self.contract.join, query=self.contract.query)
 
     def to_bytes(self) -> bytes:
         """A compact form."""
