@@ -8,12 +8,19 @@ if TYPE_CHECKING:
     from feedback_loop.clock import Window
     from feedback_loop.errors import FeedbackLoopError
     from feedback_loop.loop import FeedbackLoop, open_client
+    from feedback_loop.monitoring import SumMetric
 
 __version__ = "0.1.0"
 
-__all__ = ["FeedbackLoop", "FeedbackLoopError", "Window", "__version__", "open_client"]
+__all__ = ["FeedbackLoop", "FeedbackLoopError", "SumMetric", "Window", "__version__", "open_client"]
 
-_HOMES = {"FeedbackLoop": "loop", "FeedbackLoopError": "errors", "Window": "clock", "open_client": "loop"}
+_HOMES = {
+    "FeedbackLoop": "loop",
+    "FeedbackLoopError": "errors",
+    "SumMetric": "monitoring",
+    "Window": "clock",
+    "open_client": "loop",
+}
 
 
 def __getattr__(name: str) -> object:

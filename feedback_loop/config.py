@@ -7,7 +7,7 @@ import os
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -188,6 +188,22 @@ class LogSettings(_Section):
     retention: OptionalDuration = None
 
 
+class OwnMetricSettings(_Section):
+    """A metric of the user's making: `package.module:name`, or the name of an entry point of `feedback_loop.metrics`.
+
+    Beside the label and the outputs it is given these `columns` (one that is given whole tables has all).
+    """
+
+    path: Annotated[str, Field(pattern=r"^[\w.-]+(:[\w.]+)?$")]
+    columns: tuple[str, ...] = ()
+
+
+OwnMetrics = dict[
+    Annotated[str, Field(pattern=r"^[A-Za-z]\w{0,99}$")],
+    Annotated[OwnMetricSettings, BeforeValidator(lambda value: {"path": value} if isinstance(value, str) else value)],
+]
+
+
 class InferenceSettings(_Section):
     """What a version is scored by. `auto` takes ONNX where it answers within `tolerance` of the model itself.
 
@@ -220,17 +236,13 @@ class ModelSettings(_Section):
     join: JoinSettings = JoinSettings()
     log: LogSettings = LogSettings()
     inference: InferenceSettings = InferenceSettings()
+    metrics: Annotated[OwnMetrics, Field(max_length=100)] = {}
 
     @model_validator(mode="after")
-    def _keep_until_judged(self) -> ModelSettings:
-        """Rows that went before they had matured could not be judged."""
+    def _judged_by_the_log(self) -> ModelSettings:
+        """Rows that went before they matured can't be judged, nor how a query was ranked by a sample of its rows."""
         if self.log.retention is not None and self.log.retention < self.maturity + 2 * self.window:
             raise ValueError("log.retention must be at least maturity and two windows")
-        return self
-
-    @model_validator(mode="after")
-    def _whole_queries(self) -> ModelSettings:
-        """A sample takes rows one by one: what is left of a query says nothing of how it was ranked."""
         if self.query and self.log.sample < 1:
             raise ValueError("query needs all rows of each query: log.sample must be 1")
         return self
@@ -371,9 +383,10 @@ def _explained(error: ValidationError, place: Path) -> ConfigError:
 
 def _unknown(place: Path, keys: tuple[str, ...], dotted: str) -> ConfigError:
     section: Any = Settings
-    for key in keys[:-1]:
-        field = section.model_fields.get(key) if section is not ModelSettings or key in section.model_fields else None
-        section = ModelSettings if field is None or key == "models" else field.annotation
+    for key in keys[:-1]:  # into sections, dictionaries of them, and those that may be absent
+        kind = get_args(section)[1] if get_origin(section) is dict else section.model_fields[key].annotation
+        optional = [each for each in get_args(kind) if hasattr(each, "model_fields")]
+        section = optional[0] if optional and get_origin(kind) is not dict else kind
     known = set(section.model_fields) - {"home"}
     cure = _nearest(keys[-1], known, lambda name: ".".join((*keys[:-1], name)))
     return ConfigError(f"{place}: there is no setting {dotted!r}.", cure=cure, path=place, key=dotted)

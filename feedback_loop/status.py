@@ -18,6 +18,7 @@ from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.inference import describe_hardware
 from feedback_loop.jobs import chains
 from feedback_loop.loop import FeedbackLoop
+from feedback_loop.monitoring import check_metrics
 from feedback_loop.store import (
     accounts,
     evaluations,
@@ -159,6 +160,7 @@ def _database(loop: FeedbackLoop) -> str:
 def _model(loop: FeedbackLoop, name: str) -> str:
     scorer = loop.scorer(loop.champion(name))
     chains(loop, name)  # a schedule that can't be read is told here
+    check_metrics(scorer.logged)
     missing = "" if scorer.contract.key else "; no key: outcomes must name a prediction_id"
     features = len(scorer.contract.features)
     return f"{scorer.version} as {type(scorer.engine).__name__}, {scorer.contract.task}, {features} features{missing}"

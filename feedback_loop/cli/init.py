@@ -62,6 +62,9 @@ window = "1d"                    # what is evaluated and judged at a time
 # sample = 1.0                   # the share of the rows that is logged, with its weight
 # retention = "never"            # predictions that are older are removed: such as "400d"
 
+# [models.{name}.metrics]        # metrics of your own making (docs/monitoring.md)
+# profit = {{ path = "package.module:profit", columns = ["amount"] }}
+
 # [models.{name}.join]           # which outcome belongs to which prediction, where it names the key
 # horizon = "never"              # an outcome occurs at most so long after its prediction: such as "30d"
 # which = "all"                  # of several predictions that it fits: all | first | last

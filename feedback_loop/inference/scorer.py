@@ -19,6 +19,7 @@ from feedback_loop.schema import (
     Contract,
     JoinRule,
     Label,
+    OwnMetric,
     Redaction,
     Task,
     Which,
@@ -173,6 +174,9 @@ def _contract(
             maturity=settings.maturity,
         ),
         query=settings.query,
+        own_metrics=tuple(
+            OwnMetric(name, each.path, each.columns) for name, each in sorted(settings.metrics.items())
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, pr
 from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
 from feedback_loop.monitoring.plots import plot_losses, plot_variants
-from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
 from feedback_loop.monitoring.reports import report_names, write_report
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
@@ -19,6 +19,8 @@ __all__ = [
     "Notice",
     "Profile",
     "References",
+    "SumMetric",
+    "check_metrics",
     "due_windows",
     "erased_key",
     "evaluate_rows",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values, with_swings
+from feedback_loop.monitoring.own import Told, beside, metrics_by_sums
 from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Rows, Tally, fold, fold_predictions, make_layout
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.queries import query_metrics
@@ -54,7 +55,7 @@ def evaluate_rows(
 
     Nothing here depends on anything but its arguments: the same rows give the same numbers, whenever they are asked.
     """
-    layout = reference.layout if reference is not None else Layout(contract)
+    layout = reference.layout if reference is not None else Layout.bare(contract)
     cells, more = fold(layout, rows), query_metrics(contract, rows)
     return evaluate_cells(
         layout, cells, reference, version=version, window=window, as_of=as_of, matured=matured, more=more
@@ -70,7 +71,7 @@ def evaluate_cells(
     window: Window,
     as_of: datetime,
     matured: bool,
-    more: tuple[MetricValue, ...] = (),
+    more: Sequence[Told] = (),
 ) -> Evaluation:
     """The same by the tallies of the rows, which hold all that is needed of them but for `more` metrics.
 
@@ -79,7 +80,8 @@ def evaluate_cells(
     """
     profile = Profile.of(layout, cells)
     predictions, labelled = profile.rows(), profile.rows(Rows.LABELLED)
-    metrics = (*metrics_of(layout, cells), *more)
+    found, faults = beside(metrics_of(layout, cells), [*more, *metrics_by_sums(profile)])
+    metrics = tuple(found)
     if predictions and len(profile.parts) > 1:  # else it is what is counted
         covered = profile.weight(Rows.LABELLED) / profile.weight()
         metrics = (*metrics, MetricValue(COVERAGE, covered, predictions, coverage=covered))
@@ -95,7 +97,7 @@ def evaluate_cells(
         labelled=labelled,
         metrics=metrics,
         drift=drift_values(reference, profile) if reference is not None and predictions else (),
-        quality=quality_values(reference, profile) if reference is not None and predictions else (),
+        quality=(*(quality_values(reference, profile) if reference is not None and predictions else ()), *faults),
     )
 
 

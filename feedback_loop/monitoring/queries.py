@@ -1,7 +1,7 @@
 """Ranking: how well the answers order the rows of one query, as searches and recommenders have them.
 
-A query is the rows of one window that have the same value in the column `query`. It can't be told from sums over rows:
-so the few columns that it takes are read from the log, by a scheduled run as well as by an audit.
+A query is the rows of one window that have the same value in the column `query`. It can't be told from sums over
+rows: so the few columns that it takes are read from the log, by a scheduled run as well as by an audit.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Ranked:
 
     def of_queries(self, rows: Mask) -> Mask:
         """The queries all of whose rows are among these."""
-        return np.bincount(self.query, ~rows) == 0
+        return np.asarray(np.bincount(self.query, ~rows) == 0)
 
     def of(self, queries: Mask) -> _Ranked:
         """These queries alone, numbered anew."""

@@ -82,10 +82,12 @@ def _means(profile: Profile, segment: str) -> Iterator[MetricValue]:
     if profile.layout.contract.task is Task.REGRESSION:
         if profile.rows(Rows.SCORED):
             mae = profile.mean(Block.LOSSES, Loss.ABSOLUTE, Loss.SQUARED, Rows.SCORED)
-            yield _value("mae", mae, profile, _mixed(mae, profile.weight(Rows.SCORED), gap, 0.0, None), segment)
+            yield metric_value("mae", mae, profile, mixed(mae, profile.weight(Rows.SCORED), gap, 0.0, None), segment)
         return
     right = profile.share(Rows.RIGHT, Rows.LABELLED)
-    yield _value("accuracy", right, profile, _mixed(right, profile.weight(Rows.LABELLED), gap, 0.0, 1.0), segment)
+    yield metric_value(
+        "accuracy", right, profile, mixed(right, profile.weight(Rows.LABELLED), gap, 0.0, 1.0), segment
+    )
     if not profile.rows(Rows.SCORED):
         return
     scored = profile.weight(Rows.SCORED)
@@ -94,20 +96,23 @@ def _means(profile: Profile, segment: str) -> Iterator[MetricValue]:
         gap, worst = ranking.unlabelled_losses(profile)
     for name, ordinal in (("brier", Loss.BRIER), ("log_loss", Loss.LOG_LOSS)):
         mean = profile.mean(Block.LOSSES, ordinal, ordinal + 1, Rows.SCORED)
-        yield _value(name, mean, profile, _mixed(mean, scored, gap, *worst[name]), segment)
+        yield metric_value(name, mean, profile, mixed(mean, scored, gap, *worst[name]), segment)
 
 
-def _mixed(mean: Mean, weight: float, gap: float, least: float, most: float | None) -> Bounds:
+def mixed(mean: Mean, weight: float, gap: float, least: float | None, most: float | None) -> Bounds:
     """What a mean could be together with so many more rows whose own is between `least` and `most`."""
-    whole = weight + gap
-    below = (mean.value * weight + least * gap) / whole
-    above = (mean.value * weight + most * gap) / whole if most is not None else None
-    return below, above if gap else mean.value
+    if not gap:
+        return mean.value, mean.value
+    below, above = (
+        (mean.value * weight + each * gap) / (weight + gap) if each is not None else None for each in (least, most)
+    )
+    return below, above
 
 
-def _value(
+def metric_value(
     name: str, mean: Mean, profile: Profile, bounds: Bounds = UNBOUNDED, segment: str = ALL_ROWS
 ) -> MetricValue:
+    """A metric of a profile's labelled rows."""
     covered = profile.weight(Rows.LABELLED) / profile.weight()
     return MetricValue(name, mean.value, mean.rows, mean.standard_error, segment, covered, *bounds)
 
@@ -118,32 +123,34 @@ def _binary(profile: Profile) -> Iterator[MetricValue]:
     answered = counts.table.sum(axis=0) + open_to.unlabelled
     for share, name in ((counts.table.sum(axis=1), "outcome_rate"), (counts.table.sum(axis=0), "prediction_rate")):
         value = float(share[1] / counts.table.sum())
-        error = float(np.sqrt(value * (1 - value) / (counts.rows - 1))) if rows > 1 else None
+        error = float(np.sqrt(value * (1 - value) / (counts.rows - 1))) if counts.rows > 1 else None
         mean, every = Mean(value, rows, error), float(answered[1] / answered.sum())
-        bounds = _mixed(mean, float(counts.table.sum()), gap, 0.0, 1.0) if name == "outcome_rate" else (every, every)
-        yield _value(name, mean, profile, bounds)
+        bounds = mixed(mean, float(counts.table.sum()), gap, 0.0, 1.0) if name == "outcome_rate" else (every, every)
+        yield metric_value(name, mean, profile, bounds)
     for ratio in Ratio:
         found = of_class(counts, 1, ratio)
         if found is not None:
             least, most = (float(each[1]) for each in open_to.bounds(ratio))
-            yield _value(ratio.name, found, profile, (least, most))
+            yield metric_value(ratio.name, found, profile, (least, most))
     if profile.layout.scored_classes:
         for name, (found, bounds) in ranking.binary_metrics(profile).items():
-            yield _value(name, found, profile, bounds)
+            yield metric_value(name, found, profile, bounds)
 
 
 def _multiclass(profile: Profile) -> Iterator[MetricValue]:
     counts, open_to, classes = confusion(profile), reach(profile), profile.layout.contract.classes
     for ratio in Ratio:
         name = ratio.name
-        yield _value(f"{name}_macro", macro(counts, ratio), profile, open_to.macro(ratio))
-        yield _value(f"{name}_weighted", macro(counts, ratio, by_rows=True), profile, open_to.weighted(ratio))
+        yield metric_value(f"{name}_macro", macro(counts, ratio), profile, open_to.macro(ratio))
+        yield metric_value(f"{name}_weighted", macro(counts, ratio, by_rows=True), profile, open_to.weighted(ratio))
         least, most = open_to.bounds(ratio)
         for place, number in enumerate(counts.places):
             found = of_class(counts, place, ratio)
             if found is not None and number < len(classes):
                 own = np.searchsorted(open_to.places, number)
-                yield _value(f"{name}[{classes[number]}]", found, profile, (float(least[own]), float(most[own])))
+                yield metric_value(
+                    f"{name}[{classes[number]}]", found, profile, (float(least[own]), float(most[own]))
+                )
     areas: list[Mean] = []
     certain: list[Range] = []
     possible: list[Range] = []
@@ -152,13 +159,13 @@ def _multiclass(profile: Profile) -> Iterator[MetricValue]:
         (possible if area is None else certain).append(bounds)
         if area is not None:
             areas.append(area)
-            yield _value(f"roc_auc[{classes[number]}]", area, profile, bounds)
+            yield metric_value(f"roc_auc[{classes[number]}]", area, profile, bounds)
     if areas:
         errors = [area.standard_error or 0.0 for area in areas]
         mean = float(np.mean([area.value for area in areas]))
         # The areas are of the same rows: their mean errs at most as much as they do in the mean.
         bounds = mean_range(certain, possible if unlabelled(profile) else [])
-        yield _value("roc_auc_macro", Mean(mean, areas[0].rows, float(np.mean(errors))), profile, bounds)
+        yield metric_value("roc_auc_macro", Mean(mean, areas[0].rows, float(np.mean(errors))), profile, bounds)
 
 
 def _regression(profile: Profile) -> Iterator[MetricValue]:
@@ -170,12 +177,12 @@ def _regression(profile: Profile) -> Iterator[MetricValue]:
     rmse = float(np.sqrt(squared.value))
     error = squared.standard_error / (2 * rmse) if squared.standard_error is not None and rmse else None
     least = float(np.sqrt(squared.value * weight / (weight + gap)))
-    yield _value("rmse", Mean(rmse, rows, error), profile, (least, None if gap else rmse))
+    yield metric_value("rmse", Mean(rmse, rows, error), profile, (least, None if gap else rmse))
     bias = profile.mean(Block.LOSSES, Loss.ERROR, Loss.SQUARED, Rows.SCORED)
-    yield _value("bias", bias, profile, UNBOUNDED if gap else (bias.value, bias.value))
+    yield metric_value("bias", bias, profile, UNBOUNDED if gap else (bias.value, bias.value))
     share = profile.mean(Block.LOSSES, Loss.PERCENTAGE, Loss.PERCENTAGE_SQUARED, Rows.SCORED)
     for name, mean in {"mape": share, **_quantile_losses(profile, bias)}.items():
-        yield _value(name, mean, profile, _mixed(mean, weight, gap, 0.0, None))
+        yield metric_value(name, mean, profile, mixed(mean, weight, gap, 0.0, None))
     first, second = (profile.sum(Block.TARGET + 1, each) for each in (Moment.FIRST, Moment.SECOND))
     spread = second - first**2 / weight
     if rows > 1 and spread > second * 1e-13:
@@ -183,7 +190,7 @@ def _regression(profile: Profile) -> Iterator[MetricValue]:
         # By the delta method, as if errors and outcomes were independent and outcomes normal.
         part = (squared.standard_error or 0.0) / squared.value if squared.value else 0.0
         error = left * float(np.sqrt(part**2 + 2 / profile.effective(weight)))
-        yield _value("r2", Mean(1 - left, rows, error), profile, (None, 1.0) if gap else (1 - left, 1 - left))
+        yield metric_value("r2", Mean(1 - left, rows, error), profile, (None, 1.0) if gap else (1 - left, 1 - left))
 
 
 def _quantile_losses(profile: Profile, bias: Mean) -> dict[str, Mean]:
@@ -197,6 +204,6 @@ def _quantile_losses(profile: Profile, bias: Mean) -> dict[str, Mean]:
         value = (tilt * bias.value + absolute) / 2
         variance = ((tilt**2 + 1) * squared + 2 * tilt * signed) / 4 - value**2
         rows = profile.effective(weight)
-        error = float(np.sqrt(max(variance, 0.0) / (rows - 1))) if bias.rows > 1 else None
+        error = float(np.sqrt(max(variance, 0.0) / (rows - 1))) if rows > 1 else None
         found[f"quantile_loss_{level}"] = Mean(value, bias.rows, error)
     return found

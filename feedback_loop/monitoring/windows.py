@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import fold_window, kept_cells
+from feedback_loop.monitoring.own import Told, metrics_by_rows
 from feedback_loop.monitoring.profiles import Layout, Profile
 from feedback_loop.monitoring.queries import query_columns, query_metrics
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store, profiles
 from feedback_loop.store.accounts import reopened_windows, versions_joined
-from feedback_loop.store.evaluations import Evaluation, MetricValue, evaluated_until, save_evaluation
+from feedback_loop.store.evaluations import Evaluation, evaluated_until, save_evaluation
 from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
 
 ReferenceOf = Callable[[str], Profile | None]
@@ -51,8 +53,9 @@ def evaluate_window(
     """Evaluates each version that was champion in a window, as of that moment, and keeps the results.
 
     Where that moment is the one that the join has reached, kept tallies answer, at the same cost for any number of
-    rows; else, and with `from_log`, the rows themselves do. Both say the same, to the bit. A window without
-    predictions is kept too, under no version: that nothing was predicted is a finding.
+    rows; else, and with `from_log`, the rows themselves do. Both say the same, to the bit; but metrics of a user's
+    that take all rows at once are told with `from_log` alone. A window without predictions is kept too, under no
+    version: that nothing was predicted is a finding.
     """
     versions = None if from_log else versions_joined(store, contract.model, window, Role.CHAMPION, length, as_of)
     if versions is None:
@@ -60,7 +63,7 @@ def evaluate_window(
     found = []
     for version in versions or [""]:
         reference = reference_of(version) if version else None
-        layout = reference.layout if reference is not None else Layout(contract)
+        layout = reference.layout if reference is not None else Layout.bare(contract)
         cells = None
         if reference is not None and not from_log and profiles.is_whole_hours(window):
             kept = profiles.load_window(store, contract.model, version, Role.CHAMPION, window)
@@ -79,18 +82,20 @@ def evaluate_window(
             window=window,
             as_of=as_of,
             matured=is_matured(window, as_of, maturity),
-            more=_of_queries(store, contract, window, version, as_of),
+            more=_by_rows(store, contract, window, version, as_of, from_log=from_log) if version else (),
         )
         found.append(save_evaluation(store, evaluation))
     return found
 
 
-def _of_queries(
-    store: Store, contract: Contract, window: Window, version: str, as_of: datetime
-) -> tuple[MetricValue, ...]:
-    """Metrics of queries, by the few columns that they take of the window's rows."""
-    if not contract.query or not version:
-        return ()
-    columns = query_columns(contract)
-    rows = read_labelled(store, contract, window, as_of=as_of, version=version, role=Role.CHAMPION, columns=columns)
-    return query_metrics(contract, rows)
+def _by_rows(
+    store: Store, contract: Contract, window: Window, version: str, as_of: datetime, *, from_log: bool
+) -> list[Told]:
+    """What no sums tell: metrics of queries, by their few columns, and with `from_log` a user's functions of rows."""
+    told: list[Told] = []
+    read = partial(read_labelled, store, contract, window, as_of=as_of, version=version, role=Role.CHAMPION)
+    if contract.query:
+        told += query_metrics(contract, read(columns=query_columns(contract)))
+    if from_log and contract.own_metrics:
+        told += metrics_by_rows(contract, read())
+    return told

@@ -108,6 +108,15 @@ class JoinRule:
 
 
 @dataclass(frozen=True)
+class OwnMetric:
+    """A metric of the user's making: where it is found, and which columns it takes beside label and outputs."""
+
+    name: str
+    path: str
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Contract:
     """What one model version takes and answers, and the outcome it is held against.
 
@@ -128,11 +137,18 @@ class Contract:
     segments: tuple[str, ...] = ()
     join: JoinRule = JoinRule()
     query: str = ""
+    own_metrics: tuple[OwnMetric, ...] = ()
 
     @property
     def probabilities(self) -> tuple[Column, ...]:
         """The output columns that hold probabilities, in the order of `classes` (binary: one)."""
         return self.outputs[1:]
+
+    @property
+    def judged_by(self) -> tuple[Column, ...]:
+        """The columns, beside label and outputs, that are looked at together with outcomes."""
+        names = [*self.segments, *(name for metric in self.own_metrics for name in metric.columns)]
+        return tuple(self.column(name) for name in dict.fromkeys(names))
 
     @property
     def extra_key(self) -> tuple[Column, ...]:
@@ -168,11 +184,13 @@ def make_contract(
     has_probabilities: bool = False,
     join: JoinRule | None = None,
     query: str = "",
+    own_metrics: tuple[OwnMetric, ...] = (),
 ) -> Contract:
     """Puts a contract together and gives every column its name in the tables.
 
     Key columns have the type of the feature of that name, else of `key_types`, else string.
-    Raises ContractError where a name is used twice, or `positive`, a segment or the query is not among what there is.
+    Raises ContractError where a name is used twice, or `positive`, a segment, the query or what a metric takes is not
+    among what there is.
     """
     _refuse_repeats(model, "feature", [column.name for column in features])
     _refuse_repeats(model, "key column", list(key))
@@ -207,8 +225,10 @@ def make_contract(
         segments=segments,
         join=join or JoinRule(),
         query=query,
+        own_metrics=own_metrics,
     )
-    for name in (*segments, *([query] if query else [])):
+    taken = [*segments, *(name for metric in own_metrics for name in metric.columns), *([query] if query else [])]
+    for name in taken:
         contract.column(name)
     if query and task is Task.MULTICLASS:
         raise ContractError(

@@ -181,6 +181,8 @@ def _check(contract: Contract, name: str, mode: str, key: bytes) -> None:
         needed = "segments are told apart by it"
     elif mode == DROP and name == contract.query:
         needed = "queries are told apart by it"
+    elif mode == DROP and name in {column.name for column in contract.judged_by}:
+        needed = "a metric of yours takes it"
     if needed:
         cure = "Set it to plain." if name not in own else "Set it to hash or plain."
         raise ConfigError(f"{setting}: {name!r} can't be {mode!r}: {needed}.", cure=cure, key=setting)

@@ -71,7 +71,7 @@ class News:
     """What one step has found, for whoever keeps more than counts of it.
 
     `new` predictions have all their columns. Of those of which something else is known now, `before` and `after` say
-    what: system columns, label, outputs and segments.
+    what: system columns, label, outputs, segments and what a user's own metrics take.
     """
 
     new: pa.Table
@@ -203,8 +203,7 @@ class _Step:
     def _states(self, affected: Table, as_of: datetime) -> pa.Table:
         """What was known of the affected predictions at a moment, of those that the log had learned of."""
         found, contract = self.found, self.contract
-        named = {each.stored: each for each in map(contract.column, contract.segments)}
-        wanted = tuple({**{each.stored: each for each in contract.outputs}, **named}.values())
+        wanted = tuple({each.stored: each for each in (*contract.outputs, *contract.judged_by)}.values())
         types = {**_TYPES, contract.label.stored: arrow_type(contract.label.type), "sample_weight": pa.float64()}
         types |= {each.stored: arrow_type(each.type) for each in wanted}
         parts = [pa.schema(list(types.items())).empty_table()]

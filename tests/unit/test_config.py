@@ -120,3 +120,16 @@ def test_settings_can_not_be_changed(load):
     settings = load(MODEL)
     with pytest.raises(ValueError, match="frozen"):
         settings.model("churn").label = "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[models.churn.metrics]\nprofit = { path = "a:b", colums = [] }', "metrics.profit.columns"),
+        ('[models.churn.outcomes.sql]\nurl = ""\nquery = ""\nwatermark = ""\nstrt = 1', "outcomes.sql.start"),
+    ],
+)
+def test_an_unknown_key_is_named_however_deep_it_is(load, text, key):
+    with pytest.raises(ConfigError) as raised:
+        load(MODEL + text)
+    assert raised.value.cure == f"Did you mean models.churn.{key}?"

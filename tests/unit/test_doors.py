@@ -52,7 +52,14 @@ def test_nothing_heavy_is_imported_before_it_is_used(code):
 
 
 def test_public_names_are_what_they_say():
-    assert feedback_loop.__all__ == ["FeedbackLoop", "FeedbackLoopError", "Window", "__version__", "open_client"]
+    assert feedback_loop.__all__ == [
+        "FeedbackLoop",
+        "FeedbackLoopError",
+        "SumMetric",
+        "Window",
+        "__version__",
+        "open_client",
+    ]
     for name in feedback_loop.__all__:
         assert getattr(feedback_loop, name)
     with pytest.raises(AttributeError):

@@ -317,3 +317,10 @@ def test_an_evaluation_of_nothing_is_not_an_error():
     assert evaluation.coverage is None
     assert evaluation.drifted_share is None
     assert evaluation.metrics == ()
+
+
+def test_two_rows_that_say_less_than_one_have_no_error_and_break_nothing():
+    rows = binary_rows([True, False, None], [0.9, 0.2, 0.5]).append_column("sample_weight", pa.array([1.0, 1.0, 9.0]))
+    assert of(binary_contract(), rows)["outcome_rate"].standard_error is None
+    worth = pa.table({"paid": [1.0, 2.0, None], "prediction": [1.0, 1.0, 1.0], "sample_weight": [1.0, 1.0, 9.0]})
+    assert of(regression_contract(), worth)["quantile_loss_0.1"].standard_error is None

@@ -9,6 +9,8 @@ from feedback_loop.monitoring.profiles.blocks import (
     NEW,
     NON_FINITE,
     OTHER_CLASS,
+    OWN_FAILED,
+    OWN_ROWS,
     RARE,
     SIDE,
     Block,
@@ -28,6 +30,7 @@ from feedback_loop.monitoring.profiles.layout import (
     make_layout,
     profiled_columns,
 )
+from feedback_loop.monitoring.profiles.own import MetricFailed, SumMetric, check_metrics, find_metric, own_table
 from feedback_loop.monitoring.profiles.profile import Mean, Profile
 from feedback_loop.monitoring.profiles.tally import Ints, Tally, total
 
@@ -40,6 +43,8 @@ __all__ = [
     "NEW",
     "NON_FINITE",
     "OTHER_CLASS",
+    "OWN_FAILED",
+    "OWN_ROWS",
     "RARE",
     "SIDE",
     "Block",
@@ -48,12 +53,16 @@ __all__ = [
     "Layout",
     "Loss",
     "Mean",
+    "MetricFailed",
     "Moment",
     "NumberLayout",
     "Profile",
     "Rows",
+    "SumMetric",
     "Tally",
     "WordLayout",
+    "check_metrics",
+    "find_metric",
     "float_bin_values",
     "float_bins",
     "fold",
@@ -61,6 +70,7 @@ __all__ = [
     "fold_predictions",
     "make_layout",
     "merge",
+    "own_table",
     "profiled_columns",
     "score_bin_edges",
     "score_bins",

@@ -23,6 +23,7 @@ class Block(IntEnum):
     SCORES = 100  # + class: probabilities of that class, of all predictions, in score bins
     HITS = 200  # + class: of labelled ones of that class
     MISSES = 300  # + class: of labelled ones of another class
+    OWN = 400  # + own metric: its sums
     NUMBERS = 1000  # + 2 * column: counts, and in the next block sums
     WORDS = 20_000  # + column: counts
 
@@ -34,6 +35,10 @@ class Rows(IntEnum):
     LABELLED = 1  # the outcome and the answer are known
     RIGHT = 2
     SCORED = 3  # the outcome and the probabilities (of a regression: both as finite numbers) are known
+
+
+OWN_ROWS, OWN_FAILED = 16, 128
+"""Slots of `Block.ROWS` beside those, + own metric: labelled rows that count for it, and that it failed for."""
 
 
 class Loss(IntEnum):

@@ -24,6 +24,7 @@ from feedback_loop.monitoring.losses import (
 from feedback_loop.monitoring.profiles import blocks
 from feedback_loop.monitoring.profiles.blocks import Block, Loss, Moment, Rows
 from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout, WordLayout, texts
+from feedback_loop.monitoring.profiles.own import own_numbers
 from feedback_loop.monitoring.profiles.sums import LIMBS, limbs
 from feedback_loop.monitoring.profiles.tally import SLOTS, Ints, Tally
 from feedback_loop.schema import Contract, Task
@@ -71,6 +72,8 @@ def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
         counter = _Counter(groups, len(cells))
         counter.count(Block.ROWS, np.full(len(groups), Rows.LABELLED))
         (_regression if contract.task is Task.REGRESSION else _classes)(counter, layout, mine)
+        if cells[0].segment == ALL_ROWS:
+            _own(counter, layout, mine)
         found |= dict(zip(cells, counter.tallies(), strict=True))
     return found
 
@@ -284,6 +287,14 @@ def _regression(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
         counter.add(Block.LOSSES, ordinal, values, finite)
     target = layout.target or NumberLayout(contract.label.stored, (), 0.0)
     _numbers(counter, Block.TARGET, target, np.where(finite, truth, np.nan))
+
+
+def _own(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
+    for place, (numbers, counting, failed) in enumerate(own_numbers(layout.contract, layout.own, rows)):
+        for slot, mask in ((blocks.OWN_ROWS + place, counting), (blocks.OWN_FAILED + place, failed)):
+            counter.count(Block.ROWS, np.full(rows.num_rows, slot), mask)
+        for ordinal, values in enumerate(numbers):
+            counter.add(Block.OWN + place, ordinal, values, counting)
 
 
 def _places(contract: Contract, values: pa.ChunkedArray) -> Ints:

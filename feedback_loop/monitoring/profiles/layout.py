@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.monitoring.losses import floats
+from feedback_loop.monitoring.profiles.own import OwnSums, sums_of
 from feedback_loop.schema import Column, ColumnType, Contract, Task
 
 BINS = 100
@@ -54,12 +55,21 @@ class WordLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is counted of the rows of a contract. `target` is the label's layout where that is a number."""
+    """What is counted of the rows of a contract. `target` is the label's layout where that is a number.
+
+    `own` are the sums of a user's own metrics.
+    """
 
     contract: Contract
     numbers: tuple[NumberLayout, ...] = ()
     words: tuple[WordLayout, ...] = ()
     target: NumberLayout | None = None
+    own: tuple[OwnSums, ...] = ()
+
+    @classmethod
+    def bare(cls, contract: Contract) -> Layout:
+        """The layout that a contract has before there is a reference."""
+        return cls(contract, own=sums_of(contract))
 
     @property
     def scored_classes(self) -> int:
@@ -68,9 +78,13 @@ class Layout:
         return count if count <= SCORED_CLASSES else 0
 
     def is_of(self, contract: Contract) -> bool:
-        """Whether it was made for that contract, however outcomes are joined and rows are ranked."""
-        classes = contract.classes or self.contract.classes
-        return self.contract == replace(contract, classes=classes, join=self.contract.join, query=self.contract.query)
+        """Whether it was made for that contract, however outcomes are joined and rows are ranked.
+
+        What is kept of its own metrics must be what their code makes now.
+        """
+        own = self.contract
+        same = replace(contract, classes=contract.classes or own.classes, join=own.join, query=own.query)
+        return own == same and self.own == sums_of(contract)
 
     def to_bytes(self) -> bytes:
         """A compact form."""
@@ -99,6 +113,7 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
         numbers=tuple(number_layout(each.stored, reference) for each in columns if each.type.is_numeric),
         words=tuple(word_layout(each.stored, reference) for each in columns if not each.type.is_numeric),
         target=number_layout(label, reference) if has_target else None,
+        own=sums_of(contract),
     )
 
 

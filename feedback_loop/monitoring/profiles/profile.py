@@ -53,11 +53,11 @@ class Profile:
         most = max(by_weight, default=1.0)
         return cls(layout, tuple((weight / most, total(by_weight[weight])) for weight in sorted(by_weight)))
 
-    def rows(self, kind: Rows = Rows.PREDICTED) -> int:
+    def rows(self, kind: int = Rows.PREDICTED) -> int:
         """How many rows were logged."""
         return sum(tally.at(Block.ROWS, kind) for _, tally in self.parts)
 
-    def weight(self, kind: Rows = Rows.PREDICTED) -> float:
+    def weight(self, kind: int = Rows.PREDICTED) -> float:
         """How many predictions (in the greatest weight) they stand for."""
         return self.at(Block.ROWS, kind)
 
@@ -93,16 +93,16 @@ class Profile:
         """One of the sums of a block, of what the rows stand for."""
         return sum(weight * value for weight, value in zip(self._weights, self._sums(block, ordinal), strict=True))
 
-    def mean(self, block: int, ordinal: int, squared: int, kind: Rows) -> Mean:
+    def mean(self, block: int, ordinal: int, squared: int, kind: int) -> Mean:
         """The mean of one of a block's sums, which has its squares in another, over rows of that kind."""
         return self.mean_of(self._sums(block, ordinal), self._sums(block, squared), kind)
 
-    def share(self, part: Rows, kind: Rows) -> Mean:
+    def share(self, part: Rows, kind: int) -> Mean:
         """How large a part of the rows of a kind are of another kind."""
         counts = [float(tally.at(Block.ROWS, part)) for _, tally in self.parts]
         return self.mean_of(counts, counts, kind)
 
-    def mean_of(self, sums: list[float], squares: list[float], kind: Rows) -> Mean:
+    def mean_of(self, sums: list[float], squares: list[float], kind: int) -> Mean:
         """A mean by the sums and sums of squares of each weight (see `weights.standard_error`)."""
         counts = [tally.at(Block.ROWS, kind) for _, tally in self.parts]
         rows, whole = sum(counts), sum(w * n for w, n in zip(self._weights, counts, strict=True))

@@ -1,0 +1,114 @@
+"""What a user's own metrics say of a window: by their kept sums, or by all labelled rows in an audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+
+from feedback_loop.monitoring.profiles import (
+    OWN_FAILED,
+    OWN_ROWS,
+    Block,
+    Mean,
+    MetricFailed,
+    Profile,
+    Rows,
+    SumMetric,
+    find_metric,
+    own_table,
+)
+from feedback_loop.monitoring.validation import metric_value, mixed, unlabelled
+from feedback_loop.schema import Column, ColumnType, Contract
+from feedback_loop.store.evaluations import MetricValue, QualityValue
+
+FAILED = "own_metric"
+"""The check of data quality that tells of a metric that failed, and for how large a part of its rows."""
+
+PREDICTED_AT = Column("predicted_at", ColumnType.DATETIME)
+
+Told = MetricValue | QualityValue
+
+_log = structlog.get_logger(__name__)
+
+
+def metrics_by_sums(profile: Profile) -> list[Told]:
+    """Those of the metrics that are made of sums; of one that fails, that it does."""
+    contract, labelled = profile.layout.contract, profile.rows(Rows.LABELLED)
+    kept = {each.metric.name: place for place, each in enumerate(profile.layout.own)}
+    told: list[Told] = []
+    for own in contract.own_metrics if labelled else ():
+        try:
+            metric = find_metric(own)
+            if not isinstance(metric, SumMetric):
+                continue
+            place = kept.get(own.name)
+            failed = profile.rows(OWN_FAILED + place) if place is not None else labelled
+            if place is None or failed:
+                told.append(_fault(own.name, failed / labelled, labelled))
+            elif profile.rows(OWN_ROWS + place):
+                told += _by_sums(profile, place, metric)
+        except MetricFailed:  # whoever looked for it first has logged why
+            told.append(_fault(own.name, 1.0, labelled))
+        except Exception as error:  # noqa: BLE001 (a user's code: whatever it raises is recorded)
+            _log.warning("own_metric_failed", metric=own.name, model=contract.model, cause=repr(error))
+            told.append(_fault(own.name, 1.0, labelled))
+    return told
+
+
+def metrics_by_rows(contract: Contract, rows: pa.Table) -> list[Told]:
+    """Those of the metrics that are functions of all labelled rows and columns; of one that fails, that it does."""
+    known = pc.and_(*(pc.is_valid(rows.column(each.stored)) for each in (contract.label, contract.outputs[0])))
+    labelled = rows.filter(known)
+    columns = (*contract.features, *contract.extra_key, PREDICTED_AT)
+    told: list[Told] = []
+    for own in contract.own_metrics if labelled.num_rows else ():
+        try:
+            metric = find_metric(own)
+            if not isinstance(metric, SumMetric):
+                value = float(metric(own_table(contract, labelled, columns)))
+                covered = labelled.num_rows / rows.num_rows
+                told += (
+                    [MetricValue(own.name, value, labelled.num_rows, coverage=covered)] if np.isfinite(value) else []
+                )
+        except MetricFailed:
+            continue  # it is told by whoever asks for sums
+        except Exception as error:  # noqa: BLE001 (as above)
+            _log.warning("own_metric_failed", metric=own.name, model=contract.model, cause=repr(error))
+            told.append(_fault(own.name, 1.0, labelled.num_rows))
+    return told
+
+
+def beside(metrics: Iterable[MetricValue], told: Iterable[Told]) -> tuple[list[MetricValue], list[QualityValue]]:
+    """What a user asked for and then the other metrics, and what has failed; a name that is taken fails too."""
+    others, found, faults = list(metrics), [], []
+    names = {each.metric for each in others}
+    for each in told:
+        if isinstance(each, QualityValue):
+            faults.append(each)
+        elif each.metric in names:
+            _log.warning("own_metric_failed", metric=each.metric, cause="a metric of that name is there already")
+            faults.append(_fault(each.metric, 1.0, each.rows))
+        else:
+            names.add(each.metric)
+            found.append(each)
+    return [*found, *others], faults
+
+
+def _by_sums(profile: Profile, place: int, metric: SumMetric) -> list[Told]:
+    own, block, kind = profile.layout.own[place], Block.OWN + place, OWN_ROWS + place
+    if metric.value is None:
+        mean = profile.mean(block, 0, 1, kind)
+        bounds = mixed(mean, profile.weight(kind), unlabelled(profile), metric.least, metric.most)
+        return [metric_value(own.metric.name, mean, profile, bounds)]
+    sums = {name: profile.sum(block, ordinal) for ordinal, name in enumerate(own.sums)}
+    value = float(metric.value(sums, profile.weight(kind)))
+    mean = Mean(value, profile.rows(kind), None)
+    return [metric_value(own.metric.name, mean, profile)] if np.isfinite(value) else []
+
+
+def _fault(name: str, share: float, rows: int) -> QualityValue:
+    return QualityValue(name, FAILED, share, 0.0, failed=True, rows=rows)
