@@ -8,7 +8,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import windows
+from feedback_loop.monitoring import folding, windows
 from tests.builders import customers, play_days, register_churn, write_config
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -75,7 +75,8 @@ from feedback_loop import SumMetric
 def gains(rows):
     took = np.asarray(rows.column("prediction").to_numpy(zero_copy_only=False), dtype=float)
     left = np.asarray(rows.column("churned").to_numpy(zero_copy_only=False), dtype=float)
-    return {"gain": took * (left * 30 - 10) + rows.column("age").to_numpy() / 7}
+    loyal = rows.column("customer").to_numpy() % 3
+    return {"gain": took * (left * 30 - 10) + rows.column("age").to_numpy() / 7 + loyal}
 
 def choosy(rows):
     if (rows.column("age").to_numpy() > 85).any():
@@ -91,7 +92,7 @@ def oldest(rows):
 
 SETTINGS = """
 [models.churn.metrics]
-profit = {{ path = "{module}:profit", columns = ["age"] }}
+profit = {{ path = "{module}:profit", columns = ["age", "customer"] }}
 choosy = {{ path = "{module}:choosy", columns = ["age"] }}
 oldest = "{module}:oldest"
 lost = "no_such_module:lost"
@@ -119,7 +120,9 @@ def test_own_metrics_are_kept_audited_and_asked_again_to_the_bit(opened, clock, 
     assert failed.keys() == {"choosy", "lost"}
     assert 0 < failed["choosy"] < failed["lost"] == 1
     assert "oldest" not in metrics(kept)
-    [audited] = loop.evaluate("churn", window, kept.as_of, from_log=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(folding, "SLICE_ROWS", 100)  # by several processes
+        [audited] = loop.evaluate("churn", window, kept.as_of, from_log=True)
     more = [each for each in audited.metrics if each.metric == "oldest"]
     assert [each.value > 80 for each in more] == [True]
     others = tuple(each for each in audited.metrics if each.metric != "oldest")
