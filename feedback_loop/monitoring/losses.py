@@ -14,7 +14,7 @@ from feedback_loop.schema import Contract, Label, Task
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-CLIP = 1e-15
+CLIP = float(np.finfo(np.float64).eps)
 """Probabilities are kept this far from 0 and 1, as scikit-learn does, so that one sure mistake is not infinite."""
 
 

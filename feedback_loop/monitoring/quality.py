@@ -26,14 +26,14 @@ REPEATED = 0.1
 
 
 def quality_values(reference: Profile, current: Profile) -> tuple[QualityValue, ...]:
-    """What was checked of the current rows, column by column; nothing for fewer than 100.
+    """What was checked of the current rows, column by column; nothing for fewer than 100, or by no reference.
 
     `schema` (a column that is not there at all), `missing`, `non_finite`, `out_of_range` (of the reference's least
     and greatest value), `new_categories`: the share of such values, against what the reference lets expect.
     `constant`: 1 for a column that has only one value now. `stuck`: by how much the share of a bin is greater than
     the reference's, at most. `duplicates`, of no column: about how many rows, per row, have the same features.
     """
-    if current.effective(current.weight()) < LEAST_ROWS:
+    if current.effective(current.weight()) < LEAST_ROWS or not reference.rows():
         return ()
     layout = reference.layout
     found: list[QualityValue] = []
