@@ -219,7 +219,9 @@ class ModelSettings(_Section):
     """One registered model: what it predicts, how its outcomes are found, what to do about them."""
 
     task: Literal["binary", "multiclass", "regression"]
-    label: str
+    label: (
+        str | Annotated[tuple[str, ...], Field(min_length=1, max_length=50)]
+    )  # several: of several outputs, of several labels
     key: tuple[str, ...] = ()
     key_types: dict[str, Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]] = {}
     positive: bool | int | str | None = None
@@ -246,6 +248,11 @@ class ModelSettings(_Section):
         if self.query and self.log.sample < 1:
             raise ValueError("query needs all rows of each query: log.sample must be 1")
         return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that is predicted of a row."""
+        return (self.label,) if isinstance(self.label, str) else self.label
 
 
 class Settings(BaseSettings):

@@ -48,7 +48,7 @@ def make_engine(
     options: EngineOptions,
 ) -> Made:
     """Converts and proves, on as many threads as the options say; what is against it is a reason, not an error."""
-    reason = _without_trying(loaded, settings)
+    reason = "it predicts several labels" if contract.more_labels else _without_trying(loaded, settings)
     if reason:
         return Made(reason=reason)
     from feedback_loop.inference.conversion import CantConvert, convert

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 
 from feedback_loop.errors import ModelRefused
@@ -14,7 +15,6 @@ from feedback_loop.schema import Column, Contract, Task, array_of, arrow_type
 from feedback_loop.schema.protocol import Rows
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 
@@ -75,10 +75,14 @@ class SklearnEngine:
         frame = feature_frame(features, self._contract)
         inputs = frame.to_numpy() if self._as_array else frame
         prediction = _asked(self.estimator.predict, inputs)
-        columns = [prediction if prediction.ndim == 1 else prediction[:, 0]]  # of several outputs the first is logged
+        columns = _of_labels(self._contract, [prediction] if prediction.ndim == 1 else list(prediction.T))
         probabilities = None
         if self._contract.probabilities:
             probabilities = _asked(self.estimator.predict_proba, inputs)
+            if isinstance(probabilities, list):  # of several labels, each with the classes that it was trained on
+                given = zip(probabilities, columns, strict=True)
+                sure = [each[:, 1] if each.shape[1] > 1 else answer.astype(float) for each, answer in given]
+                probabilities = np.column_stack(sure)
             columns += _probability_columns(self._contract, probabilities)
         answers = prediction if self._answers_with != "predict_proba" or probabilities is None else probabilities
         return _checked(Scored(self._contract, answers.tolist(), columns))
@@ -92,16 +96,16 @@ class PyfuncEngine:
         self._contract = contract
 
     def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
-        """One value per row; a frame of several columns is logged by its first."""
+        """One value per row and label; of more columns than there are labels the first are logged."""
         predict = partial(self._predict, params=dict(params)) if params else self._predict
         answered = _asked(predict, feature_frame(features, self._contract))
         if hasattr(answered, "iloc"):
             plain = answered.to_dict(orient="records") if answered.ndim > 1 else answered.tolist()
-            first = answered.iloc[:, 0].tolist() if answered.ndim > 1 else plain
+            columns = [answered[name].tolist() for name in answered.columns] if answered.ndim > 1 else [plain]
         else:
             plain = answered.tolist() if hasattr(answered, "tolist") else list(answered)
-            first = [row[0] if isinstance(row, list) else row for row in plain]
-        return _checked(Scored(self._contract, plain, [first]))
+            columns = list(zip(*(row if isinstance(row, list) else [row] for row in plain), strict=True))
+        return _checked(Scored(self._contract, plain, _of_labels(self._contract, columns, empty=not len(plain))))
 
 
 def feature_frame(features: pa.Table, contract: Contract) -> pd.DataFrame:
@@ -122,8 +126,19 @@ def _asked(predict: Callable[[Any], Any], inputs: Any) -> Any:
         raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {error}") from error
 
 
+def _of_labels(contract: Contract, columns: Sequence[Any], *, empty: bool = False) -> list[Any]:
+    """As many columns as there are labels; raises ModelRefused where the model answers with fewer."""
+    wanted = len(contract.labels)
+    if empty:
+        return [[]] * wanted
+    if len(columns) < wanted:
+        cause = f"the model answers {len(columns)} values for a row, and there are {wanted} labels"
+        raise ModelRefused.of("", cause, cure=f"Mend models.{contract.model}.label in the configuration.")
+    return list(columns[:wanted])
+
+
 def _probability_columns(contract: Contract, probabilities: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
-    if contract.task is Task.BINARY and contract.positive is not None:
+    if contract.task is Task.BINARY and contract.positive is not None and not contract.more_labels:
         return [probabilities[:, contract.classes.index(contract.positive)]]
     return list(probabilities.T)
 

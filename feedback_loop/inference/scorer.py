@@ -121,7 +121,7 @@ def make_native(loaded: LoadedModel, contract: Contract) -> Engine:
 def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
     """The contract: features from the signature, classes from the model, the rest from the configuration."""
     model, task = loaded.version.model, Task(settings.task)
-    classes = _classes(loaded) if task.is_classification else ()
+    classes = _classes(loaded, settings) if task.is_classification else ()
     return _contract(
         model,
         settings,
@@ -159,7 +159,8 @@ def _contract(
         model=model,
         task=Task(settings.task),
         features=features,
-        label=settings.label,
+        label=settings.labels[0],
+        more_labels=settings.labels[1:],
         label_type=label_type,
         key=settings.key,
         key_types={name: ColumnType(kind) for name, kind in settings.key_types.items()},
@@ -184,7 +185,9 @@ def _is_tensor(loaded: LoadedModel) -> bool:
     return bool(loaded.signature) and '"tensor"' in str(loaded.signature["inputs"] if loaded.signature else "")
 
 
-def _classes(loaded: LoadedModel) -> tuple[Label, ...]:
+def _classes(loaded: LoadedModel, settings: ModelSettings) -> tuple[Label, ...]:
+    if len(settings.labels) > 1:  # a matrix of yes and no
+        return (False, True) if output_type(loaded.signature) is ColumnType.BOOLEAN else (0, 1)
     known = getattr(loaded.estimator, "classes_", None)
     return tuple(known.tolist()) if known is not None and getattr(known, "ndim", 0) == 1 else ()
 

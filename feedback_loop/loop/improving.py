@@ -32,13 +32,18 @@ class Improving(Wired):
     def retrain(self, model: str, *, reason: Reason = "manual", promotes: bool = True) -> RetrainingResult:
         """Searches for a better version, gates it and (if it `promotes`) makes it the champion.
 
-        Raises Refused for a model whose features the log does not hold plain.
+        Raises Refused for a model whose features the log does not hold plain, and for one of several labels.
         """
         champion = self.scorer(self.champion(model))
         if champion.redaction.hides_features:
             raise Refused(
                 f"{champion.version} can't be retrained: some of its features are logged hashed or not at all.",
                 cure=f"Log them plain (models.{model}.log.columns), or train elsewhere and promote that version.",
+            )
+        if champion.contract.more_labels:
+            raise Refused(
+                f"{champion.version} can't be retrained: it predicts several labels.",
+                cure="Train elsewhere and promote that version: feedback-loop models register, models promote.",
             )
         settings, now = self.settings.model(model), self._final(model, None)
         incident = verdicts.open_incident(self.store, model)

@@ -106,7 +106,7 @@ class Judging(Labelling):
         target = folder or self.reports
         paths: list[Path] = []
         with self.progress.track(f"report {name}", 2) as advance:
-            for kind in ("drift", "validation"):
+            for kind in ("drift", *(() if contract.more_labels else ("validation",))):  # a preset knows one label
                 paths += write_report(kind, contract, reference, rows, target, name, window=window)
                 advance(1)
         self.registry.lineage.log_files(version, paths, "reports", now)

@@ -85,7 +85,7 @@ class Labelling(Wired):
         contract = self.scorer(self.champion(model)).contract
 
         def take(rows: pa.Table) -> IntakeResult:
-            rows = with_booleans(rows, (*contract.key, contract.label))
+            rows = with_booleans(rows, (*contract.key, *contract.labels))
             return self.record_outcomes(model, rows, source="sql", on_error="skip")
 
         polled = poll_sql(self.store, model, source.model_copy(update={"url": url}), take, self.clock())

@@ -46,10 +46,12 @@ class Optimizing(Wired):
         """Tries smaller variants of a version, and registers the fastest that loses at most `budget` of its score.
 
         With `quantize` also one whose dense layers are in fewer bits where it is served. Raises Refused where there
-        are no labelled rows to judge by.
+        are no labelled rows to judge by, and for several labels.
         """
         scorer = self.scorer(self.find(reference))
         name = scorer.version.model
+        if scorer.contract.more_labels:
+            raise Refused(f"{scorer.version} can't be optimized: it predicts several labels.")
         rows, source = self._labelled_rows(scorer)
         options = engine_options(self.settings, name)
         found = optimize(scorer.loaded, scorer.contract, rows, budget, options, self.progress, quantize=quantize)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -110,9 +111,5 @@ def evaluate_cells(
 
 def labelled_only(contract: Contract, rows: pa.Table) -> pa.Table:
     """The rows whose outcome is known (and whose prediction is: a model may have answered with nothing)."""
-    known = pc.and_(
-        pc.is_valid(rows.column(contract.label.stored)), pc.is_valid(rows.column(contract.outputs[0].stored))
-    )
-    for column in contract.probabilities:
-        known = pc.and_(known, pc.is_valid(rows.column(column.stored)))
-    return rows.filter(known)
+    columns = (*contract.labels, *contract.outputs)
+    return rows.filter(reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in columns)))

@@ -23,8 +23,12 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
 
     Classification: `error` (0/1) and, where probabilities are known, `brier` (for binary (p - y)^2, for multiclass
     the sum over classes halved, so that it stays in [0, 1]) and `log_loss`. Regression: `absolute_error` and
-    `squared_error`. An outcome that is none of the known classes is an error with the least probability.
+    `squared_error`. Of several labels, the mean over them. An outcome that is none of the known classes is an error
+    with the least probability.
     """
+    if contract.more_labels:
+        each = [row_losses(target, rows) for target in contract.targets]
+        return {name: np.mean([losses[name] for losses in each], axis=0) for name in each[0]}
     label, prediction = rows.column(contract.label.stored), rows.column(contract.outputs[0].stored)
     if contract.task is Task.REGRESSION:
         residual = floats(label) - floats(prediction)

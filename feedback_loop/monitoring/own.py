@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +62,8 @@ def metrics_by_sums(profile: Profile) -> list[Told]:
 
 def metrics_by_rows(contract: Contract, rows: pa.Table) -> list[Told]:
     """Those of the metrics that are functions of all labelled rows and columns; of one that fails, that it does."""
-    known = pc.and_(*(pc.is_valid(rows.column(each.stored)) for each in (contract.label, contract.outputs[0])))
+    needed = (*contract.labels, *contract.predictions)
+    known = reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in needed))
     labelled = rows.filter(known)
     columns = (*contract.features, *contract.extra_key, PREDICTED_AT)
     told: list[Told] = []

@@ -25,7 +25,7 @@ ID = "prediction_id"
 def scored_rows(scorer: Scorer, rows: pa.Table) -> pa.Table:
     """Labelled rows (by the model's names) as the log would hold them, with the outputs of this scorer."""
     contract, outputs = scorer.contract, scorer.score(rows).outputs
-    named = (*contract.features, contract.label)
+    named = (*contract.features, *contract.labels)
     columns = {column.stored: rows.column(column.name) for column in named}
     columns |= {name: outputs.column(name) for name in outputs.column_names}
     own = {name: rows.column(name) for name in (ID, TIME) if name in rows.column_names}
@@ -37,7 +37,7 @@ def make_reference(scorer: Scorer, frame: Any, *, text: bool = False) -> pa.Tabl
 
     Raises BadInput.
     """
-    wanted = (*scorer.contract.features, replace(scorer.contract.label, required=True))
+    wanted = (*scorer.contract.features, *(replace(each, required=True) for each in scorer.contract.labels))
     table = as_table(frame)
     extra = (Column(TIME, ColumnType.DATETIME),) if TIME in table.column_names else ()
     rows = labelled_only(scorer.contract, scored_rows(scorer, coerce(table, (*wanted, *extra), text=text)))

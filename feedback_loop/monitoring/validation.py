@@ -6,7 +6,10 @@ over all predictions, for any outcome of those that have none: 60% coverage can'
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,13 +43,13 @@ def metrics_of(layout: Layout, cells: Mapping[Cell, Tally]) -> tuple[MetricValue
 
     One that is undefined (no row, one class only) is left out, never made up.
     """
-    values = list(profile_metrics(Profile.of(layout, cells)))
+    values = list(_of_all(Profile.of(layout, cells), profile_metrics))
     segments = {cell.segment for cell in cells} - {ALL_ROWS}
     profiles = {segment: Profile.of(layout, cells, segment) for segment in segments}
     labelled = {segment: each.rows(Rows.LABELLED) for segment, each in profiles.items()}
     for segment in sorted(segments, key=lambda name: (-labelled[name], name))[:MOST_SEGMENTS]:
         if labelled[segment]:
-            values += _means(profiles[segment], segment)
+            values += _of_all(profiles[segment], partial(_means, segment=segment))
     return tuple(values)
 
 
@@ -75,6 +78,48 @@ def unlabelled(profile: Profile) -> float:
     """The weight of the predictions whose answer is known and whose outcome is not."""
     answered = float(profile.slots(Block.ANSWERS)[1].sum())
     return max(answered - profile.weight(Rows.LABELLED), 0.0)
+
+
+def _of_all(profile: Profile, of_one: Callable[[Profile], Iterator[MetricValue]]) -> Iterator[MetricValue]:
+    """The metrics of each label (`mae[price]`) and their means over labels, of those that all labels have.
+
+    The means of a regression's metrics and of losses have their names, others are `_macro`. Of yes and no, also
+    `subset_accuracy` (all labels of a row are right) and `hamming_loss`. The labels are of the same rows: the mean
+    errs at most as much as they do in the mean.
+    """
+    contract = profile.layout.contract
+    if not contract.more_labels:
+        yield from of_one(profile)
+        return
+    found: dict[str, list[MetricValue]] = {}
+    for place, label in enumerate(contract.labels):
+        for each in of_one(profile.target(place)):
+            found.setdefault(each.metric, []).append(each)
+            yield replace(each, metric=f"{each.metric}[{label.name}]")
+    for name, values in found.items():
+        if len(values) == len(contract.labels):
+            is_plain = contract.task is Task.REGRESSION or name in ("log_loss", "brier")
+            mean = _mean_of(name if is_plain else f"{name}_macro", values)
+            yield mean
+            if name == "accuracy":
+                yield from _of_yes_and_no(profile, mean)
+
+
+def _mean_of(name: str, values: list[MetricValue]) -> MetricValue:
+    fields: dict[str, Any] = {
+        field: float(np.mean(numbers)) if None not in numbers else None
+        for field in ("value", "standard_error", "least", "most")
+        for numbers in [[getattr(each, field) for each in values]]
+    }
+    return replace(values[0], metric=name, rows=min(each.rows for each in values), **fields)
+
+
+def _of_yes_and_no(profile: Profile, accuracy: MetricValue) -> Iterator[MetricValue]:
+    least, most = (1 - each if each is not None else None for each in (accuracy.most, accuracy.least))
+    yield replace(accuracy, metric="hamming_loss", value=1 - accuracy.value, least=least, most=most)
+    right, gap = profile.share(Rows.RIGHT, Rows.LABELLED), unlabelled(profile.target(0))
+    bounds = mixed(right, profile.weight(Rows.LABELLED), gap, 0.0, 1.0)
+    yield metric_value("subset_accuracy", right, profile, bounds, accuracy.segment)
 
 
 def _means(profile: Profile, segment: str) -> Iterator[MetricValue]:

@@ -68,8 +68,8 @@ def record_outcomes(
 
 
 def _columns(contract: Contract) -> tuple[Column, ...]:
-    label = replace(contract.label, required=True)
-    return (_ID, *(replace(column, required=False) for column in contract.key), label, _OCCURRED, _RECORDED)
+    labels = (replace(label, required=True) for label in contract.labels)
+    return (_ID, *(replace(column, required=False) for column in contract.key), *labels, _OCCURRED, _RECORDED)
 
 
 def _checked(
@@ -113,8 +113,9 @@ def _with_times(rows: pa.Table) -> pa.Table:
 
 def _missing(rows: pa.Table, contract: Contract) -> list[Problem]:
     problems = [
-        Problem(row, contract.label.name, "is missing")
-        for row in _where(pc.is_null(rows.column(contract.label.name)))
+        Problem(row, label.name, "is missing")
+        for label in contract.labels
+        for row in _where(pc.is_null(rows.column(label.name)))
     ]
     named = pc.is_valid(rows.column(_ID.name))
     has_key = pa.array([bool(contract.key)] * rows.num_rows, pa.bool_())
@@ -185,7 +186,7 @@ def _canonical(rows: pa.Table, contract: Contract, source: str) -> pa.Table:
     for column in contract.key:
         values = rows.column(column.name)
         columns[column.stored] = pc.if_else(named, pa.scalar(None, values.type), values)
-    columns[contract.label.stored] = rows.column(contract.label.name)
+    columns |= {label.stored: rows.column(label.name) for label in contract.labels}
     columns |= {name: rows.column(name) for name in (_OCCURRED.name, _RECORDED.name)}
     columns["source"] = pa.array([source] * rows.num_rows, pa.string())
     return pa.table(columns)

@@ -123,6 +123,8 @@ class Contract:
     `key` columns identify what was predicted; those that are features too are in both.
     `outputs` are `prediction` and, for classifiers that give them, probabilities: one column
     `probability` (of the positive class) for a binary task, `probability_<class>` for each class else.
+    With `more_labels` a version predicts several things of a row at once: outputs are `prediction_<label>` of each,
+    and for a binary task `probability_<label>`. Each is judged like a model of its own (see `targets`).
     `query` names the column whose values tell which rows were ranked against each other; empty: none were.
     """
 
@@ -138,11 +140,33 @@ class Contract:
     join: JoinRule = JoinRule()
     query: str = ""
     own_metrics: tuple[OwnMetric, ...] = ()
+    more_labels: tuple[Column, ...] = ()
+
+    @property
+    def labels(self) -> tuple[Column, ...]:
+        """All value columns of an outcome."""
+        return self.label, *self.more_labels
+
+    @property
+    def predictions(self) -> tuple[Column, ...]:
+        """The output columns that hold what was answered, in the order of `labels`."""
+        return self.outputs[: len(self.labels)]
 
     @property
     def probabilities(self) -> tuple[Column, ...]:
-        """The output columns that hold probabilities, in the order of `classes` (binary: one)."""
-        return self.outputs[1:]
+        """The output columns that hold probabilities, in the order of `classes` (binary: one; of each label)."""
+        return self.outputs[len(self.labels) :]
+
+    @property
+    def targets(self) -> tuple[Contract, ...]:
+        """The contract of each label by itself."""
+        if not self.more_labels:
+            return (self,)
+        plain = replace(self, more_labels=(), own_metrics=())
+        return tuple(
+            replace(plain, label=label, outputs=(answer, *self.probabilities[place : place + 1]))
+            for place, (label, answer) in enumerate(zip(self.labels, self.predictions, strict=True))
+        )
 
     @property
     def judged_by(self) -> tuple[Column, ...]:
@@ -185,6 +209,7 @@ def make_contract(
     join: JoinRule | None = None,
     query: str = "",
     own_metrics: tuple[OwnMetric, ...] = (),
+    more_labels: tuple[str, ...] = (),
 ) -> Contract:
     """Puts a contract together and gives every column its name in the tables.
 
@@ -194,12 +219,14 @@ def make_contract(
     """
     _refuse_repeats(model, "feature", [column.name for column in features])
     _refuse_repeats(model, "key column", list(key))
-    if label in {column.name for column in features} | set(key):
+    labels = (label, *more_labels)
+    _refuse_repeats(model, "label", list(labels))
+    for known in [each for each in labels if each in {column.name for column in features} | set(key)]:
         raise ContractError(
-            f"The label {label!r} of {model!r} is also one of its features or keys.",
+            f"The label {known!r} of {model!r} is also one of its features or keys.",
             cure="A label is what becomes known later: name another column.",
             model=model,
-            field=label,
+            field=known,
         )
     by_name = {column.name: column for column in features}
     types = key_types or {}
@@ -209,8 +236,12 @@ def make_contract(
         else Column(name, types.get(name, ColumnType.STRING), required=False, is_key=True)
         for name in key
     )
-    outputs = _outputs(task, label_type, classes, has_probabilities=has_probabilities)
-    others = (Column(label, label_type), *keys, *(column for column in features if column.name not in key))
+    outputs = _outputs(task, label_type, classes, labels, has_probabilities=has_probabilities)
+    others = (
+        *(Column(each, label_type) for each in labels),
+        *keys,
+        *(column for column in features if column.name not in key),
+    )
     names = fields_for([*outputs, *others])
     fields = dict(zip((column.name for column in others), names[len(outputs) :], strict=True))
     contract = Contract(
@@ -226,23 +257,45 @@ def make_contract(
         join=join or JoinRule(),
         query=query,
         own_metrics=own_metrics,
+        more_labels=tuple(Column(each, label_type, field=fields[each]) for each in more_labels),
     )
     taken = [*segments, *(name for metric in own_metrics for name in metric.columns), *([query] if query else [])]
     for name in taken:
         contract.column(name)
-    if query and task is Task.MULTICLASS:
+    _refuse_combinations(contract)
+    return contract
+
+
+def _refuse_combinations(contract: Contract) -> None:
+    model, task = contract.model, contract.task
+    if contract.query and task is Task.MULTICLASS:
         raise ContractError(
             f"The task of {model!r} is multiclass: its classes are in no order that rows could be ranked by.",
             cure='Set task = "regression" (the label is how relevant a row is) or "binary", or leave out query.',
             model=model,
             field="query",
         )
-    return contract
+    if contract.more_labels and (task is Task.MULTICLASS or contract.query or contract.join.absent_means is not None):
+        raise ContractError(
+            f"{model!r} has several labels: its task can't be multiclass, and it can't have query or absent_means.",
+            cure="Leave them out, or register a model for each label.",
+            model=model,
+            field="label",
+        )
 
 
 def _outputs(
-    task: Task, label_type: ColumnType, classes: tuple[Label, ...], *, has_probabilities: bool
+    task: Task,
+    label_type: ColumnType,
+    classes: tuple[Label, ...],
+    labels: tuple[str, ...],
+    *,
+    has_probabilities: bool,
 ) -> tuple[Column, ...]:
+    if len(labels) > 1:
+        answers = tuple(Column(f"prediction_{each}", label_type) for each in labels)
+        chances = tuple(Column(f"probability_{each}", ColumnType.DOUBLE) for each in labels)
+        return (*answers, *chances) if has_probabilities and task is Task.BINARY else answers
     if task is Task.REGRESSION:
         return (Column("prediction", ColumnType.DOUBLE),)
     prediction = Column("prediction", label_type)

@@ -165,7 +165,7 @@ def keyed_digest(text: str, key: bytes) -> str:
 def _check(contract: Contract, name: str, mode: str, key: bytes) -> None:
     setting = f"models.{contract.model}.log.columns.{name}"
     own = {column.name for column in (*contract.features, *contract.key)}
-    held = {column.name for column in (contract.label, *contract.outputs)}
+    held = {column.name for column in (*contract.labels, *contract.outputs)}
     if name not in own | held:
         close = difflib.get_close_matches(name, own, n=1, cutoff=0.5)
         cure = f"Did you mean {close[0]}?" if close else f"It has {', '.join(sorted(own))}."

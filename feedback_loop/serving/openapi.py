@@ -146,7 +146,7 @@ def _row_lists(contract: Contract) -> dict[str, Any]:
 
 def _outcomes(contract: Contract) -> dict[str, Any]:
     properties = {column.name: _VALUES[column.type] for column in contract.key}
-    row = _object(properties | {contract.label.name: _VALUES[contract.label.type], "prediction_id": _TEXT})
+    row = _object(properties | {each.name: _VALUES[each.type] for each in contract.labels} | {"prediction_id": _TEXT})
     body = _object({"outcomes": {"type": "array", "items": row}}, ["outcomes"])
     return {
         "summary": f"Takes in what really happened, for {contract.model}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, exc
@@ -51,7 +52,7 @@ def _change(connection: Connection, contract: Contract, columns: tuple[Column, .
     try:
         found = find_tables(connection, contract.model)
     except NotFound:
-        outcomes = outcome_table(contract.model, contract.key, contract.label)
+        outcomes = outcome_table(contract.model, contract.key, contract.labels)
         _create_generation(connection, contract, 1, columns, now)
         outcomes.create(connection)
     else:
@@ -77,11 +78,16 @@ def _create_generation(
             generation=number,
             columns=[spec_of(column) for column in columns],
             key=[spec_of(column) for column in contract.key],
-            label=spec_of(contract.label),
+            label=_labels_spec(contract.labels),
             created_at=now,
         )
     )
     prediction_table(contract.model, number, columns, contract.key).create(connection)
+
+
+def _labels_spec(labels: tuple[Column, ...]) -> dict[str, Any]:
+    first, *more = map(spec_of, labels)
+    return {**first, "more": more} if more else first
 
 
 def _grow(connection: Connection, model: str, generation: Generation, columns: tuple[Column, ...]) -> None:
@@ -98,7 +104,7 @@ def _grow(connection: Connection, model: str, generation: Generation, columns: t
 
 
 def _refuse_other_key_or_label(found: ModelTables, contract: Contract) -> None:
-    for what, before, after in (("key", found.key, contract.key), ("label", (found.label,), (contract.label,))):
+    for what, before, after in (("key", found.key, contract.key), ("label", found.labels, contract.labels)):
         if [(identity(each), each.stored) for each in before] != [(identity(each), each.stored) for each in after]:
             raise ContractError(
                 f"The {what} of {contract.model!r} was {_words(before)}; it can't become {_words(after)}.",

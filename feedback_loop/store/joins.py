@@ -165,7 +165,8 @@ class _Step:
         connection, found, contract, span = self.connection, self.found, self.contract, self.span
         affected = _affected(connection, found, contract, span)
         before, after = self._states(affected, span.since), self._states(affected, span.until)
-        compared = [*_TYPES, contract.label.stored, *(contract.column(name).stored for name in contract.segments)]
+        segments = (contract.column(name) for name in contract.segments)
+        compared = [*_TYPES, *(each.stored for each in (*contract.labels, *segments))]
         rows = after.select(compared).to_pylist()
         known = {row["prediction_id"]: row for row in before.select(compared).to_pylist()}
         is_changed = [known.get(row["prediction_id"]) != row for row in rows]
@@ -193,8 +194,8 @@ class _Step:
         """What was known of the affected predictions at a moment, of those that the log had learned of."""
         found, contract = self.found, self.contract
         wanted = tuple({each.stored: each for each in (*contract.outputs, *contract.judged_by)}.values())
-        types = {**_TYPES, contract.label.stored: arrow_type(contract.label.type), "sample_weight": pa.float64()}
-        types |= {each.stored: arrow_type(each.type) for each in wanted}
+        types = {**_TYPES, "sample_weight": pa.float64()}
+        types |= {each.stored: arrow_type(each.type) for each in (*contract.labels, *wanted)}
         parts = [pa.schema(list(types.items())).empty_table()]
         for generation in found.generations:
             statement = labelled_select(found, generation.table, contract.join, as_of).where(

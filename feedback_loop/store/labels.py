@@ -54,9 +54,9 @@ def labelled_select(
     if found.key:
         joined = joined.outerjoin(by_key, _by_key(found, predictions, by_key, rule, as_of))
         sources.append(by_key)
-        label = found.label.stored
-        conflict = func.coalesce(by_id.c[label] != by_key.c[label], False)
-    fields = ("occurred_at", "recorded_at", "revision", found.label.stored)
+        differ = (by_id.c[label.stored] != by_key.c[label.stored] for label in found.labels)
+        conflict = func.coalesce(or_(*differ), False)
+    fields = ("occurred_at", "recorded_at", "revision", *(label.stored for label in found.labels))
     columns = [_first(sources, field).label(field) for field in fields]
     return select(*predictions.c, *columns, conflict.label(CONFLICT)).select_from(joined)
 

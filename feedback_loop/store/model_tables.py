@@ -42,7 +42,7 @@ class ModelTables:
     generations: tuple[Generation, ...]
     outcomes: Table
     key: tuple[Column, ...]
-    label: Column
+    labels: tuple[Column, ...]
 
     def generation_for(self, columns: Iterable[Column]) -> Generation | None:
         """The newest generation that rows with these columns go to as they are."""
@@ -64,13 +64,13 @@ def find_tables(connection: Connection, model: str) -> ModelTables:
     if not rows:
         raise NotFound("table of predictions for the model", model, cure="It gets one with its first prediction.")
     key = tuple(_column(spec) for spec in rows[-1].key)
-    label = _column(rows[-1].label)
+    labels = tuple(_column(spec) for spec in (rows[-1].label, *rows[-1].label.get("more", ())))
     generations = tuple(
         Generation(row.generation, columns, prediction_table(model, row.generation, columns, key))
         for row in rows
         for columns in [tuple(_column(spec) for spec in row.columns)]
     )
-    return ModelTables(model, generations, outcome_table(model, key, label), key, label)
+    return ModelTables(model, generations, outcome_table(model, key, labels), key, labels)
 
 
 def prediction_table(model: str, generation: int, columns: Iterable[Column], key: tuple[Column, ...]) -> Table:
@@ -99,7 +99,7 @@ def prediction_table(model: str, generation: int, columns: Iterable[Column], key
     return table
 
 
-def outcome_table(model: str, key: tuple[Column, ...], label: Column) -> Table:
+def outcome_table(model: str, key: tuple[Column, ...], labels: tuple[Column, ...]) -> Table:
     """A model's table of outcomes."""
     name = table_name("outcomes", model)
     table = Table(
@@ -113,7 +113,7 @@ def outcome_table(model: str, key: tuple[Column, ...], label: Column) -> Table:
         sa.Column("recorded_at", Moment, nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("source", sa.String, nullable=False),
-        sa.Column(label.stored, sql_type(label.type), nullable=False),
+        *(sa.Column(label.stored, sql_type(label.type), nullable=False) for label in labels),
     )
     _unique(f"{name}_prediction", [table.c.prediction_id, table.c.revision])
     sa.Index(table_name("ix", f"{name}_recorded_at"), table.c.recorded_at)

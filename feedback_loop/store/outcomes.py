@@ -162,22 +162,17 @@ def _subjects(found: ModelTables, rows: pa.Table) -> Iterator[object]:
     return (identifier or key for identifier, key in zip(rows.column("prediction_id").to_pylist(), keys, strict=True))
 
 
-def _said(found: ModelTables, rows: pa.Table, label: str = "") -> tuple[list[object], list[int]]:
-    """What each row says: its label, and when it occurred (microseconds since 1970)."""
-    return rows.column(label or found.label.stored).to_pylist(), rows.column("occurred_at").cast(
-        pa.int64()
-    ).to_pylist()
+def _said(found: ModelTables, rows: pa.Table) -> tuple[list[object], list[int]]:
+    """What each row says: its labels, and when it occurred (microseconds since 1970)."""
+    labels = zip(*(rows.column(label.stored).to_pylist() for label in found.labels), strict=True)
+    return list(labels), rows.column("occurred_at").cast(pa.int64()).to_pylist()
 
 
 def _newest_revisions(connection: Connection, found: ModelTables, asked: Table) -> dict[int, _Said]:
-    outcomes, label = found.outcomes, found.label
-    wanted = [asked.c[_PLACE], outcomes.c.revision, outcomes.c[label.stored].label("said"), outcomes.c.occurred_at]
-    types = {
-        _PLACE: pa.int32(),
-        "revision": pa.int32(),
-        "said": arrow_type(label.type),
-        "occurred_at": UTC_MOMENT,
-    }
+    outcomes = found.outcomes
+    types = {_PLACE: pa.int32(), "revision": pa.int32(), "occurred_at": UTC_MOMENT}
+    types |= {label.stored: arrow_type(label.type) for label in found.labels}
+    wanted = [asked.c[_PLACE], *(outcomes.c[name] for name in types if name != _PLACE)]
     newest: dict[int, _Said] = {}
     for fields in (["prediction_id"], [*(column.stored for column in found.key), "event_at"]):
         if fields == ["event_at"]:
@@ -186,7 +181,7 @@ def _newest_revisions(connection: Connection, found: ModelTables, asked: Table) 
         statement = select(*wanted).join_from(asked, outcomes, same).order_by(outcomes.c.revision)
         rows = fetch_arrow(connection, statement, types)
         places, revisions = rows.column(_PLACE).to_pylist(), rows.column("revision").to_pylist()
-        newest.update(zip(places, zip(revisions, *_said(found, rows, "said"), strict=True), strict=True))
+        newest.update(zip(places, zip(revisions, *_said(found, rows), strict=True), strict=True))
     return newest
 
 

@@ -136,7 +136,7 @@ def labelled_in(
     types = {
         **SYSTEM_TYPES,
         **LABEL_TYPES,
-        contract.label.stored: arrow_type(contract.label.type),
+        **{label.stored: arrow_type(label.type) for label in contract.labels},
         **{column.stored: arrow_type(column.type) for column in wanted},
     }
     parts = [

@@ -58,7 +58,7 @@ def scans_of(
     named = {column.stored for column in wanted}
     wanted += tuple(each for each in contract.judged_by if each.stored not in named)
     types = {name: (SYSTEM_TYPES | LABEL_TYPES)[name] for name in OWN}
-    types |= {each.stored: arrow_type(each.type) for each in (contract.label, *wanted)}
+    types |= {each.stored: arrow_type(each.type) for each in (*contract.labels, *wanted)}
     address, found = _address(store), []
     with store.read() as connection:
         for part in slices(connection, contract.model, window, rows):

@@ -28,6 +28,10 @@ class Block(IntEnum):
     WORDS = 20_000  # + column: counts
 
 
+TARGETS, TARGET_BLOCKS = 40_000, 500
+"""Of several labels, what is said of each with its outcomes stands in so many blocks of its own, from there on."""
+
+
 class Rows(IntEnum):
     """Slots of `Block.ROWS`."""
 

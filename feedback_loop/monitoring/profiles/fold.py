@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -51,7 +52,10 @@ def fold_predictions(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     for cells, groups, mine in _cells(layout.contract, rows):
         counter = _Counter(groups, len(cells))
         counter.count(Block.ROWS, np.full(len(groups), Rows.PREDICTED))
-        _answers(counter, layout, mine)
+        for base, target in _targets(layout):
+            counter.base = base
+            _answers(counter, target, mine)
+        counter.base = 0
         if cells[0].segment == ALL_ROWS:
             counter.count(Block.HASHES, _hashes(layout.contract, mine))
             for place, number in enumerate(layout.numbers):
@@ -65,14 +69,21 @@ def fold_predictions(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
 def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     """What predictions say together with their outcomes; rows without one count for nothing."""
     contract = layout.contract
-    labelled = rows.filter(
-        pc.and_(pc.is_valid(rows.column(contract.label.stored)), pc.is_valid(rows.column(contract.outputs[0].stored)))
-    )
+    needed = (*contract.labels, *contract.predictions)
+    labelled = rows.filter(reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in needed)))
     found: dict[Cell, Tally] = {}
     for cells, groups, mine in _cells(contract, labelled):
         counter = _Counter(groups, len(cells))
         counter.count(Block.ROWS, np.full(len(groups), Rows.LABELLED))
-        (_regression if contract.task is Task.REGRESSION else _classes)(counter, layout, mine)
+        for base, target in _targets(layout):
+            counter.base = base
+            if base:
+                counter.count(Block.ROWS, np.full(len(groups), Rows.LABELLED))
+            (_regression if contract.task is Task.REGRESSION else _classes)(counter, target, mine)
+        counter.base = 0
+        if contract.more_labels and contract.task is Task.BINARY:
+            wrong = [row_losses(each, mine)["error"] for each in contract.targets]
+            counter.count(Block.ROWS, np.full(len(groups), Rows.RIGHT), np.sum(wrong, axis=0) == 0)
         if cells[0].segment == ALL_ROWS:
             _own(counter, layout, mine)
         found |= dict(zip(cells, counter.tallies(), strict=True))
@@ -99,6 +110,7 @@ class _Counter:
 
     groups: Ints
     size: int
+    base: int = 0  # is added to the numbers of blocks
     _parts: list[tuple[Ints, Ints]] = field(default_factory=list)
 
     def count(self, block: int, slots: Ints, mask: Mask | None = None) -> None:
@@ -134,7 +146,9 @@ class _Counter:
         ]
 
     def _add(self, groups: Ints, block: int, slots: Ints, values: Ints) -> None:
-        self._parts.append(((groups << _GROUP) + (block << SLOTS) + slots, np.asarray(values, np.int64)))
+        self._parts.append(
+            ((groups << _GROUP) + ((self.base + block) << SLOTS) + slots, np.asarray(values, np.int64))
+        )
 
 
 _GROUP = 32
@@ -288,6 +302,13 @@ def _regression(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
         counter.add(Block.LOSSES, ordinal, values, finite)
     target = layout.target or NumberLayout(contract.label.stored, (), 0.0)
     _numbers(counter, Block.TARGET, target, np.where(finite, truth, np.nan))
+
+
+def _targets(layout: Layout) -> Iterable[tuple[int, Layout]]:
+    """Where the blocks of each label begin, and its layout."""
+    targets = layout.targets
+    first = blocks.TARGETS if len(targets) > 1 else 0
+    return ((first + place * blocks.TARGET_BLOCKS, target) for place, target in enumerate(targets))
 
 
 def _own(counter: _Counter, layout: Layout, rows: pa.Table) -> None:

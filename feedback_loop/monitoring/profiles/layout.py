@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import msgspec
 import numpy as np
@@ -57,7 +58,7 @@ class WordLayout:
 class Layout:
     """What is counted of the rows of a contract. `target` is the label's layout where that is a number.
 
-    `own` are the sums of a user's own metrics.
+    `own` are the sums of a user's own metrics, `more_targets` the layouts of further labels.
     """
 
     contract: Contract
@@ -65,11 +66,21 @@ class Layout:
     words: tuple[WordLayout, ...] = ()
     target: NumberLayout | None = None
     own: tuple[OwnSums, ...] = ()
+    more_targets: tuple[NumberLayout, ...] = ()
 
     @classmethod
     def bare(cls, contract: Contract) -> Layout:
         """The layout that a contract has before there is a reference."""
         return cls(contract, own=sums_of(contract))
+
+    @property
+    def targets(self) -> tuple[Layout, ...]:
+        """What is counted of each label with its outcomes."""
+        if not self.contract.more_labels:
+            return (self,)
+        numbers = (self.target, *self.more_targets) if self.target is not None else ()
+        pairs = zip_longest(self.contract.targets, numbers)
+        return tuple(Layout(contract, target=number) for contract, number in pairs)
 
     @property
     def scored_classes(self) -> int:
@@ -108,12 +119,14 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
     if contract.task is Task.MULTICLASS and not contract.classes and label in reference.column_names:
         contract = replace(contract, classes=tuple(sorted(reference.column(label).unique().drop_null().to_pylist())))
     has_target = contract.task is Task.REGRESSION and label in reference.column_names
+    targets = [number_layout(each.stored, reference) for each in contract.labels] if has_target else [None]
     return Layout(
         contract,
         numbers=tuple(number_layout(each.stored, reference) for each in columns if each.type.is_numeric),
         words=tuple(word_layout(each.stored, reference) for each in columns if not each.type.is_numeric),
-        target=number_layout(label, reference) if has_target else None,
+        target=targets[0],
         own=sums_of(contract),
+        more_targets=tuple(each for each in targets[1:] if each is not None),
     )
 
 

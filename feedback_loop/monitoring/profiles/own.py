@@ -121,7 +121,7 @@ def check_metrics(contract: Contract) -> None:
 
 def own_table(contract: Contract, rows: pa.Table, columns: Sequence[Column]) -> pa.Table:
     """The label, the outputs and these columns of rows of the log, by the model's names; absent ones are null."""
-    wanted = {each.name: each for each in (contract.label, *contract.outputs, *columns)}
+    wanted = {each.name: each for each in (*contract.labels, *contract.outputs, *columns)}
     return pa.table(
         {
             name: rows.column(each.stored)
@@ -180,7 +180,7 @@ def _is_sound(own: OwnSums, empty: pa.Table) -> bool:
 def _names(own: OwnMetric, metric: SumMetric, contract: Contract) -> tuple[str, ...]:
     """The names of a metric's sums, by a table of no rows; raises MetricFailed."""
     columns = [contract.column(name) for name in own.columns]
-    wanted = (contract.label, *contract.outputs, *columns)
+    wanted = (*contract.labels, *contract.outputs, *columns)
     empty = pa.schema([(each.stored, arrow_type(each.type)) for each in wanted]).empty_table()
     try:
         table = own_table(contract, empty, columns)

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 
 from feedback_loop.monitoring.losses import Floats
-from feedback_loop.monitoring.profiles.blocks import Block, Rows
+from feedback_loop.monitoring.profiles.blocks import TARGET_BLOCKS, TARGETS, Block, Rows
 from feedback_loop.monitoring.profiles.fold import Cell
 from feedback_loop.monitoring.profiles.layout import Layout
 from feedback_loop.monitoring.profiles.sums import LIMBS, summed
-from feedback_loop.monitoring.profiles.tally import Ints, Tally, total
+from feedback_loop.monitoring.profiles.tally import SLOTS, Ints, Tally, total
 from feedback_loop.store.evaluations import ALL_ROWS
 
 
@@ -52,6 +52,11 @@ class Profile:
             by_weight.setdefault(weight, []).append(tally)
         most = max(by_weight, default=1.0)
         return cls(layout, tuple((weight / most, total(by_weight[weight])) for weight in sorted(by_weight)))
+
+    def target(self, place: int) -> Profile:
+        """The profile of one of several labels, with its outcomes."""
+        parts = tuple((weight, _of_target(tally, place)) for weight, tally in self.parts)
+        return Profile(self.layout.targets[place], parts)
 
     def rows(self, kind: int = Rows.PREDICTED) -> int:
         """How many rows were logged."""
@@ -134,6 +139,13 @@ class Profile:
 
     def _sums(self, block: int, ordinal: int) -> list[float]:
         return [_sum(tally, block, ordinal) for _, tally in self.parts]
+
+
+def _of_target(tally: Tally, place: int) -> Tally:
+    first = TARGETS + place * TARGET_BLOCKS
+    start, end = np.searchsorted(tally.keys, (first << SLOTS, (first + TARGET_BLOCKS) << SLOTS))
+    predicted = Tally.of(np.array([Rows.PREDICTED]), np.array([tally.at(Block.ROWS, Rows.PREDICTED)]))
+    return predicted + Tally(tally.keys[start:end] - (first << SLOTS), tally.values[start:end])
 
 
 def _sum(tally: Tally, block: int, ordinal: int) -> float:
