@@ -199,6 +199,17 @@ class InferenceSettings(_Section):
     providers: tuple[str, ...] = ()
 
 
+class DriftSettings(_Section):
+    """What counts as drift for alerts: of all columns ever told, a share of `alpha` is told in error.
+
+    `auto` takes `windows` where the reference has five or more of them, else `rows`; `thresholds` are Evidently's,
+    which control no error.
+    """
+
+    rule: Literal["auto", "windows", "rows", "thresholds"] = "auto"
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
 class ModelSettings(_Section):
     """One registered model: what it predicts, how its outcomes are found, what to do about them."""
 
@@ -212,6 +223,7 @@ class ModelSettings(_Section):
     maturity: Duration = timedelta(days=1)
     window: Duration = timedelta(days=1)
     silence: Duration | None = None
+    drift: DriftSettings = DriftSettings()
     policy: PolicySettings = PolicySettings()
     retraining: RetrainingSettings = RetrainingSettings()
     schedule: ScheduleSettings = ScheduleSettings()

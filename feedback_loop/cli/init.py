@@ -66,6 +66,10 @@ window = "1d"                    # what is evaluated and judged at a time
 # which = "all"                  # of several predictions that it fits: all | first | last
 # absent_means = false           # the label of a prediction that has none at maturity; without this line: none
 
+# [models.{name}.drift]          # which drift raises alerts
+# rule = "auto"                  # windows | rows | thresholds (Evidently's): docs/monitoring.md
+# alpha = 0.05                   # of the columns that are told to have drifted, the share that has not
+
 [models.{name}.policy]
 alpha = 0.05                     # the probability of any false retraining, for ever
 mode = "act"                     # observe | propose | act

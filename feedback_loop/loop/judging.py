@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.alerts import Delivery, deliver_alerts, route_names, tell_volume
+from feedback_loop.alerts import Delivery, deliver_alerts, route_names
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, decide, monitored_loss
@@ -20,9 +19,7 @@ from feedback_loop.monitoring import (
     due_windows,
     evaluate_window,
     row_losses,
-    silence_notice,
     uniform,
-    volume_notice,
     window_numbers,
     write_report,
 )
@@ -31,7 +28,7 @@ from feedback_loop.outcomes import (
 )
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Role
-from feedback_loop.store import accounts, predictions, retention
+from feedback_loop.store import predictions, retention
 from feedback_loop.store.evaluations import ALL_ROWS, Evaluation
 from feedback_loop.store.verdicts import Verdict
 
@@ -111,23 +108,6 @@ class Judging(Labelling):
                 advance(1)
         self.registry.lineage.log_files(version, paths, "reports", now)
         return paths
-
-    def watch_volume(self, model: str) -> int:
-        """Raises an alert where predictions stay away (`silence`) or come as they did not before; counts new ones."""
-        settings, now = self.settings.model(model), self.clock()
-        span = predictions.predicted_span(self.store, model)
-        if span is None:
-            return 0
-        counts: Counter[datetime] = Counter()
-        for each in accounts.load_accounts(self.store, model)[0]:
-            if each.role == Role.CHAMPION and each.segment == ALL_ROWS:
-                counts[each.window_start] += each.predictions
-        notices = [
-            volume_notice(counts, settings.window, now) if counts else None,
-            silence_notice(span[1], settings.silence, now) if settings.silence is not None else None,
-        ]
-        told = [notice for notice in notices if notice is not None]
-        return tell_volume(self.store, model, told, route_names(self.settings.alerts), now)
 
     def deliver_alerts(self) -> Delivery:
         """Tries every alert that is due."""

@@ -1,16 +1,18 @@
 """Watching: profiles, validation, drift, reports and plots of what versions predicted."""
 
+from feedback_loop.monitoring.drift import drift_values
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
 from feedback_loop.monitoring.plots import plot_losses, plot_variants
 from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
 from feedback_loop.monitoring.reports import report_names, write_report
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
 from feedback_loop.monitoring.weights import uniform
-from feedback_loop.monitoring.windows import due_windows, evaluate_window
+from feedback_loop.monitoring.windows import due_windows, evaluate_window, window_cells
 
 __all__ = [
     "Eraser",
@@ -19,6 +21,7 @@ __all__ = [
     "Notice",
     "Profile",
     "References",
+    "drift_values",
     "due_windows",
     "erased_key",
     "evaluate_rows",
@@ -30,12 +33,14 @@ __all__ = [
     "plot_variants",
     "primary_loss",
     "profile_of_reference",
+    "quality_values",
     "report_names",
     "row_losses",
     "scored_rows",
     "silence_notice",
     "uniform",
     "volume_notice",
+    "window_cells",
     "window_numbers",
     "write_report",
 ]
