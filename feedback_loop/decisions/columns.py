@@ -1,8 +1,8 @@
 """Has a column's distribution changed? Evidence against chance that may be looked at for ever, column by column.
 
 Each column has a wealth, which is 1 at first and whose expectation never grows while nothing changes. The most that
-it has ever been reaches y with probability at most 1/y (Ville 1939), whatever the other columns do. `found` then takes
-as many columns as the false discovery rate allows.
+it has ever been reaches y with probability at most 1/y (Ville 1939), whatever the other columns do. `found` then
+takes as many columns as the false discovery rate allows.
 """
 
 from __future__ import annotations
