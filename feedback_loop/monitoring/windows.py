@@ -46,12 +46,14 @@ def evaluate_window(
     maturity: timedelta,
     as_of: datetime,
     from_log: bool = False,
+    extend: Callable[[Evaluation], Evaluation] = lambda found: found,
 ) -> list[Evaluation]:
     """Evaluates each version that was champion in a window, as of that moment, and keeps the results.
 
     Where that moment is the one that the join has reached, kept tallies answer, at the same cost for any number of
     rows; else, and with `from_log`, the rows themselves do. Both say the same, to the bit. A window without
-    predictions is kept too, under no version: that nothing was predicted is a finding.
+    predictions is kept too, under no version: that nothing was predicted is a finding. `extend` adds what only rows
+    can say, the same for both ways.
     """
     versions = None if from_log else versions_joined(store, contract.model, window, Role.CHAMPION, length, as_of)
     if versions is None:
@@ -73,7 +75,7 @@ def evaluate_window(
             as_of=as_of,
             matured=is_matured(window, as_of, maturity),
         )
-        found.append(save_evaluation(store, evaluation))
+        found.append(save_evaluation(store, extend(evaluation) if version else evaluation))
     return found
 
 
