@@ -41,9 +41,10 @@ def multivariate_values(
     `classifier_auc` (Lopez-Paz and Oquab 2017; Rabanser et al. 2019): boosted trees learn to tell them apart; the AUC
     is that of rows that they have not seen (five folds), .5 where there is no difference. Drifted from .65 on, if
     chance shows it less than once in a hundred times (DeLong et al. 1988). `binning` names the features that tell the
-    most, by how much of the AUC is lost without each. `pca_reconstruction`: the mean error of rebuilding rows from the reference's
-    principal components, as in NannyML, in standard deviations of that error in the reference, signed. Drifted from
-    0.1 on, if the reference's own windows (five at least) stray less than a third as much, and by chance likewise.
+    most, by how much of the AUC is lost without each. `pca_reconstruction`: the mean error of rebuilding rows from the
+    reference's principal components, as in NannyML, in standard deviations of that error in the reference, signed.
+    Drifted from 0.1 on, if the reference's own windows (five at least) stray less than a third as much, and by chance
+    likewise.
 
     Features only; words by how often the reference has them. Nothing where either has fewer than 100 rows.
     """
@@ -104,6 +105,11 @@ class _Fold:
 def _told_apart(before: Floats, now: Floats, names: list[str]) -> DriftValue:
     from scipy import stats
 
+    both = np.concatenate([before, now])
+    least = np.where(np.isnan(both), np.inf, both).min(axis=0)
+    least = np.where(np.isfinite(least), least, 0.0)
+    gap = least - np.maximum(np.abs(least), 1.0)  # missing values are put below all others
+    before, now = (np.where(np.isnan(each), gap, each) for each in (before, now))
     folds = [_fold(before, now, fold) for fold in range(FOLDS)]
     found = [fold.auc(fold.rows) for fold in folds]
     auc = float(np.mean([each for each, _ in found]))

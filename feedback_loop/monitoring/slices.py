@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -50,11 +50,11 @@ class _Cells:
 def find_slices(contract: Contract, labelled: pa.Table) -> tuple[SliceValue, ...]:
     """The slices of labelled rows whose mean loss is higher than that of the rest, worst first; at most ten.
 
-    Tried are each value of a word, each fifth of a number, missing values, and all pairs of these of two features, with
-    50 rows and 1% at least (as SliceLine does: Sagadeeva and Boehm 2021). `p_value` is how often the worst of all of
-    them would be as bad if losses had nothing to do with features, by 199 shuffles of the losses (Westfall and Young
-    1993); only those up to .05 are told. After each one its rows are left out, so that what only overlaps with it is not
-    told too. The greatest hundredth of the losses counts as its lower end in the test, not in what is told.
+    Tried are each value of a word, each fifth of a number, missing values, and all pairs of these of two features,
+    with 50 rows and 1% at least (as SliceLine does: Sagadeeva and Boehm 2021). `p_value` is how often the worst of
+    all of them would be as bad if losses had nothing to do with features, by 199 shuffles of the losses (Westfall and
+    Young 1993); only those up to .05 are told. After each one its rows are left out, so that what only overlaps with
+    it is not told too. The greatest hundredth of the losses counts as its lower end in the test, not in what is told.
     """
     if labelled.num_rows < LEAST_ROWS:
         return ()
@@ -84,7 +84,7 @@ def _numbers(name: str, column: pa.ChunkedArray) -> _Cells:
         return _Cells(places, (*(f"{name}={each:g}" for each in distinct), f"{name} missing"))
     ends = np.unique(np.quantile(present, np.arange(1, PARTS) / PARTS, method="inverted_cdf"))
     places = np.where(np.isnan(values), len(ends) + 1, np.searchsorted(ends, values))
-    ranges = [f"{name} in ({low:g}, {high:g}]" for low, high in zip(ends[:-1], ends[1:], strict=True)]
+    ranges = [f"{name} in ({low:g}, {high:g}]" for low, high in pairwise(ends.tolist())]
     return _Cells(places, (f"{name}≤{ends[0]:g}", *ranges, f"{name}>{ends[-1]:g}", f"{name} missing"))
 
 

@@ -8,10 +8,12 @@ from datetime import timedelta
 
 import pytest
 
+from feedback_loop.clock import Window
 from feedback_loop.jobs import run_cycle
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.status import loop_status
 from feedback_loop.store import monitors, verdicts
+from feedback_loop.store.evaluations import load_evaluations
 from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
 
 DAY = timedelta(days=1)
@@ -166,6 +168,33 @@ def test_another_rule_begins_another_watch_over_the_windows_that_come(loop, cloc
     assert (state(other).state["rule"], state(other).state["windows"]) == ("rows", 2)
     assert "age" in state(other).state["told"]
     other.close()
+
+
+def test_what_only_rows_can_say_is_the_same_by_both_ways_and_for_ever(loop, clock):
+    start = clock()
+    play_days(loop, clock, 4)
+    clock.set(clock() + DAY)
+    window = Window(start - timedelta(hours=4), start + 3 * DAY - timedelta(hours=4))
+    [found] = loop.evaluate("churn", window, multivariate=True, slices=True)
+    together = {each.method: each for each in found.drift if not each.column}
+    assert together.keys() == {"classifier_auc", "pca_reconstruction"}
+    assert not any(each.drifted for each in together.values())
+    assert found.slices  # losses are the greatest where the classes meet
+    assert "age" in found.slices[0].segment
+    again = [loop.evaluate("churn", window, found.as_of, multivariate=True, slices=True, from_log=True)]
+    corrected = customers(300, 10, month=f"{start:%Y-%m-%d}")
+    clock.set(clock() + DAY)
+    turned = {**{name: corrected[name] for name in ("customer", "month")}, "churned": ~corrected["churned"]}
+    loop.record_outcomes("churn", turned)
+    again.append(loop.evaluate("churn", window, found.as_of, multivariate=True, slices=True))
+    assert again == [[found], [found]]
+    [now] = loop.evaluate("churn", window, multivariate=True, slices=True)
+    assert now.slices != found.slices
+    assert [each for each in now.drift if not each.column] == list(together.values())
+    [stored] = [each for each in load_evaluations(loop.store, "churn") if each.as_of == found.as_of]
+    assert set(stored.slices) == set(found.slices)
+    [plain] = loop.evaluate("churn", window)
+    assert (plain.slices, [each for each in plain.drift if not each.column]) == ((), [])
 
 
 DIES = """
