@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.monitoring.drift import ALPHA, LEAST_ROWS, LEAST_WINDOWS, THRESHOLD
-from feedback_loop.monitoring.evaluation import TIME, window_numbers
+from feedback_loop.monitoring.evaluation import window_numbers
 from feedback_loop.monitoring.losses import Floats, floats
+from feedback_loop.monitoring.profiles import TIME
 from feedback_loop.monitoring.profiles.layout import texts
 from feedback_loop.schema import ColumnType, Contract
 from feedback_loop.store.evaluations import DriftValue
@@ -41,8 +42,8 @@ def multivariate_values(
     `classifier_auc` (Lopez-Paz and Oquab 2017; Rabanser et al. 2019): boosted trees learn to tell them apart; the AUC
     is that of rows that they have not seen (five folds), .5 where there is no difference. Drifted from .65 on, if
     chance shows it less than once in a hundred times (DeLong et al. 1988). `binning` names the features that tell the
-    most, by how much of the AUC is lost without each. `pca_reconstruction`: the mean error of rebuilding rows from the
-    reference's principal components, as in NannyML, in standard deviations of that error in the reference, signed.
+    most, by how much of the AUC is lost without each. `pca_reconstruction`: the mean error of rebuilding rows from
+    the reference's principal components, as in NannyML, in standard deviations of that error in the reference, signed.
     Drifted from 0.1 on, if the reference's own windows (five at least) stray less than a third as much, and by chance
     likewise.
 

@@ -34,7 +34,7 @@ class Sample:
 def sample_window(store: Store, contract: Contract, window: Window, *, version: str, as_of: datetime) -> Sample:
     """At most 2,000 rows of a version's predictions, and 20,000 labelled ones, as known at that moment.
 
-    Every row is read once, at most 200,000 are in memory. Which ones stay is decided by their ids, as often as what
+    Every row is read once, a slice of the window at a time. Which ones stay is decided by their ids, as often as what
     they stand for: so they all count alike.
     """
     rows: list[pa.Table] = []
