@@ -43,7 +43,7 @@ def multivariate_values(
     is that of rows that they have not seen (five folds), .5 where there is no difference. Drifted from .65 on, if
     chance shows it less than once in a hundred times (DeLong et al. 1988). `binning` names the features that tell the
     most, by how much of the AUC is lost without each. `pca_reconstruction`: the mean error of rebuilding rows from
-    the reference's principal components, as in NannyML, signed, in standard deviations of that error in the reference.
+    the reference's principal components, as in NannyML, signed, in standard deviations of the reference's own error.
     Drifted from 0.1 on, if the reference's own windows (five at least) stray less than a third as much, and if chance
     shows it as seldom.
 
