@@ -199,6 +199,18 @@ class InferenceSettings(_Section):
     providers: tuple[str, ...] = ()
 
 
+class DriftSettings(_Section):
+    """What counts as drift for alerts: of all columns ever told, a share of `alpha` is told in error.
+
+    `auto` takes `windows` where the reference has five or more of them, else `rows`; `thresholds` are Evidently's,
+    which control no error. `multivariate` reads rows of each window to look at its features together.
+    """
+
+    rule: Literal["auto", "windows", "rows", "thresholds"] = "auto"
+    multivariate: bool = False
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
 class ModelSettings(_Section):
     """One registered model: what it predicts, how its outcomes are found, what to do about them."""
 
@@ -208,10 +220,12 @@ class ModelSettings(_Section):
     key_types: dict[str, Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]] = {}
     positive: bool | int | str | None = None
     segments: tuple[str, ...] = ()
+    find_slices: bool = False  # of each matured window, whose labelled rows are read for that
     alias: str = "champion"
     maturity: Duration = timedelta(days=1)
     window: Duration = timedelta(days=1)
     silence: Duration | None = None
+    drift: DriftSettings = DriftSettings()
     policy: PolicySettings = PolicySettings()
     retraining: RetrainingSettings = RetrainingSettings()
     schedule: ScheduleSettings = ScheduleSettings()

@@ -23,6 +23,7 @@ from feedback_loop.store import (
     evaluations,
     jobs,
     migrate,
+    monitors,
     outcomes,
     payloads,
     predictions,
@@ -70,7 +71,8 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     incidents = verdicts.load_incidents(store, model)
     incident = verdicts.open_incident(store, model)
     alerts = verdicts.load_alerts(store, [each.incident_id for each in incidents], about="spool:")
-    for about in (f"serving:{model}:", about_outcomes(model)):
+    ours = (f"serving:{model}:", f"stream:{model}:", f"drift:{model} version ", f"quality:{model} version ")
+    for about in (*ours, about_outcomes(model)):
         alerts += verdicts.load_alerts(store, [], about=about)
     searches = retrainings.load_retrainings(store, model)
     promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
@@ -86,6 +88,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "refused_outcomes": count_refused(store, model),
         "conflicts": findings[accounts.CONFLICTING],
         "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1)),
+        "drift": _drift(monitors.load_monitor(store, model, str(answering)), loop.settings.model(model).drift.alpha),
         "verdict": _verdict(verdict) if verdict else None,
         "incident": {"id": incident.incident_id, "since": format_moment(incident.opened_at)} if incident else None,
         "incidents": len(incidents),
@@ -200,6 +203,21 @@ def _evaluation(found: list[evaluations.Evaluation]) -> dict[str, Any] | None:
         "coverage": last.coverage,
         "drifted_share": last.drifted_share,
         "metrics": {each.metric: each.value for each in last.metrics if each.segment == evaluations.ALL_ROWS},
+    }
+
+
+def _drift(monitor: monitors.DriftMonitor | None, alpha: float) -> dict[str, Any] | None:
+    """What is watched of the champion's windows: columns that were found, and checks that fail."""
+    if monitor is None:
+        return None
+    state = monitor.state
+    return {
+        "rule": state["rule"],
+        "alpha": alpha,
+        "windows": state["windows"],
+        "until": format_moment(monitor.until),
+        "columns": [{"column": column, **told} for column, told in state["told"].items()],
+        "failing": [{"check": check, "since": since} for check, since in state["failing"].items()],
     }
 
 

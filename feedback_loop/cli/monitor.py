@@ -26,13 +26,17 @@ def evaluate(
     end: ToOption = None,
     as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
     audit: Annotated[bool, typer.Option(help="Read every row again instead of what is kept of each hour.")] = False,
+    multivariate: Annotated[bool, typer.Option(help="Also look at all features together (reads rows).")] = False,
+    slices: Annotated[bool, typer.Option(help="Also find where a matured window does worst (reads rows).")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Computes validation, coverage and drift of a window (default: of every window that is due)."""
     window = _window(start, end)
     moment = parse_moment(as_of) if as_of else None
-    found = open_loop(config, as_json=as_json).evaluate(model, window, moment, from_log=audit)
+    found = open_loop(config, as_json=as_json).evaluate(
+        model, window, moment, from_log=audit, multivariate=multivariate, slices=slices
+    )
     rows = [_evaluation(each) for each in found]
     emit(rows, as_json=as_json, words=_evaluation_words)
 
@@ -121,11 +125,21 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _told(row: dict[str, Any]) -> str:
-    """An evaluation's first metrics and what is wrong with its data, in a line each."""
+    """An evaluation's first metrics, what is wrong with its data and where it does worst, in a line each."""
     overall = [f"{each['metric']} {each['value']:.4f}" for each in row["metrics"] if not each["segment"]]
     failed = [f"{each['column'] or 'rows'}: {each['check']}" for each in row["quality"] if each["failed"]]
     lines = [f"{' – '.join(row['window'])}: {', '.join(overall[:METRICS_TOLD]) or 'no metrics'}"]
-    return "\n".join([*lines, *([f"  data quality: {', '.join(failed)}"] if failed else [])])
+    lines += [f"  data quality: {', '.join(failed)}"] if failed else []
+    together = [each for each in row["drift"] if not each["column"]]
+    lines += [
+        f"  all features: {each['method']} {each['value']:.3f}{each['binning'] and ', ' + each['binning']}"
+        for each in together
+    ]
+    lines += [
+        f"  {each['segment']}: {each['metric']} {each['value']:.4f}, rest {each['rest']:.4f} ({each['rows']:,} rows)"
+        for each in row["slices"]
+    ]
+    return "\n".join(lines)
 
 
 def _window(start: str | None, end: str | None) -> Window | None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.alerts import Delivery, deliver_alerts, route_names, tell_volume
+from feedback_loop.alerts import Delivery, deliver_alerts, route_names
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, decide, monitored_loss
 from feedback_loop.loop.labelling import Labelling
 from feedback_loop.monitoring import (
+    MOST_ROWS,
     Profile,
     due_windows,
     evaluate_window,
+    find_slices,
+    multivariate_values,
     row_losses,
-    silence_notice,
+    sample_window,
+    spread,
     uniform,
-    volume_notice,
     window_numbers,
     write_report,
 )
@@ -31,7 +34,7 @@ from feedback_loop.outcomes import (
 )
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Role
-from feedback_loop.store import accounts, predictions, retention
+from feedback_loop.store import predictions, retention
 from feedback_loop.store.evaluations import ALL_ROWS, Evaluation
 from feedback_loop.store.verdicts import Verdict
 
@@ -40,12 +43,20 @@ class Judging(Labelling):
     """Everything that is concluded from labelled predictions."""
 
     def evaluate(
-        self, model: str, window: Window | None = None, as_of: datetime | None = None, *, from_log: bool = False
+        self,
+        model: str,
+        window: Window | None = None,
+        as_of: datetime | None = None,
+        *,
+        from_log: bool = False,
+        multivariate: bool = False,
+        slices: bool = False,
     ) -> list[Evaluation]:
         """Evaluates a window (default: each that is due) as of a moment (default: now), one result per version.
 
         What the join keeps of each hour answers, or, for a moment of the past and with `from_log`, the rows
-        themselves: both say the same. Raises Refused for a window of which retention has removed rows: its numbers
+        themselves: both say the same. `multivariate` drift and `slices` (also by the settings) are of rows, which are
+        read for that. Raises Refused for a window of which retention has removed rows: its numbers
         would be others.
         """
         settings = self.settings.model(model)
@@ -59,6 +70,7 @@ class Judging(Labelling):
         since = retention.kept_since(self.store, model)
         windows = [each for each in windows if since is None or each.start >= since]
         contract = self.scorer(self.champion(model)).logged
+        multivariate, slices = multivariate or settings.drift.multivariate, slices or settings.find_slices
         found: list[Evaluation] = []
         with self.progress.track(f"evaluate {model}", len(windows)) as advance:
             for each in windows:
@@ -71,6 +83,7 @@ class Judging(Labelling):
                     maturity=settings.maturity,
                     as_of=now,
                     from_log=from_log,
+                    extend=lambda e: self._looked_closer(e, multivariate=multivariate, slices=slices),
                 )
                 advance(1)
         if as_of is None:
@@ -112,26 +125,33 @@ class Judging(Labelling):
         self.registry.lineage.log_files(version, paths, "reports", now)
         return paths
 
-    def watch_volume(self, model: str) -> int:
-        """Raises an alert where predictions stay away (`silence`) or come as they did not before; counts new ones."""
-        settings, now = self.settings.model(model), self.clock()
-        span = predictions.predicted_span(self.store, model)
-        if span is None:
-            return 0
-        counts: Counter[datetime] = Counter()
-        for each in accounts.load_accounts(self.store, model)[0]:
-            if each.role == Role.CHAMPION and each.segment == ALL_ROWS:
-                counts[each.window_start] += each.predictions
-        notices = [
-            volume_notice(counts, settings.window, now) if counts else None,
-            silence_notice(span[1], settings.silence, now) if settings.silence is not None else None,
-        ]
-        told = [notice for notice in notices if notice is not None]
-        return tell_volume(self.store, model, told, route_names(self.settings.alerts), now)
-
     def deliver_alerts(self) -> Delivery:
         """Tries every alert that is due."""
         return deliver_alerts(self.store, self.settings.alerts, self.clock())
+
+    def _looked_closer(self, found: Evaluation, *, multivariate: bool, slices: bool) -> Evaluation:
+        """The evaluation with what only rows can say, as known at its moment."""
+        slices = slices and found.matured
+        if not (multivariate or slices):
+            return found
+        settings, version = self.settings.model(found.model), self._version(found.model, found.version)
+        redaction = self.scorer(version).redaction
+        contract = redaction.logged
+        sample = sample_window(self.store, contract, found.window, version=version.version, as_of=found.as_of)
+        if slices:
+            found = replace(found, slices=find_slices(contract, sample.labelled))
+        if multivariate:
+            reference = self._references.rows_of_profile(
+                redaction,
+                version,
+                settings.policy.reference,
+                settings.maturity,
+                settings.window,
+                as_of=found.as_of,
+            )
+            values = multivariate_values(contract, spread(reference, MOST_ROWS), sample.rows, settings.window)
+            found = replace(found, drift=(*found.drift, *values))
+        return found
 
     def _show_metrics(self, found: Sequence[Evaluation]) -> None:
         """MLflow's own page draws what a matured window said about a version."""

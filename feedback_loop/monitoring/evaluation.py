@@ -22,22 +22,38 @@ from feedback_loop.monitoring.profiles import (
     fold,
     fold_predictions,
     make_layout,
+    total,
 )
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import Contract
-from feedback_loop.store.evaluations import COVERAGE, INSUFFICIENT, Evaluation, MetricValue
+from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue
 
 
 def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) -> Profile:
     """The profile of a version's reference rows, the measure of all its windows (which are so long)."""
     layout = make_layout(contract, rows)
-    profile = Profile.of(layout, fold(layout, rows))
+    cells = fold(layout, rows)
+    profile = Profile.of(layout, cells)
     if TIME not in rows.column_names:
         return profile
     numbers = window_numbers(rows.column(TIME), length)
-    windows = [rows.filter(numbers == each) for each in np.unique(numbers)]
-    return with_swings(profile, [Profile.of(layout, fold_predictions(layout, each)) for each in windows])
+    whole = _by_weight(cells)
+
+    def apart(number: np.int64) -> tuple[Profile, Profile]:
+        mine = _by_weight(fold_predictions(layout, rows.filter(numbers == number)))
+        rest = [*whole, *((weight, -tally) for weight, tally in mine)]
+        return Profile.joined(layout, mine), Profile.joined(layout, rest)
+
+    return with_swings(profile, map(apart, np.unique(numbers)))
+
+
+def _by_weight(cells: Mapping[Cell, Tally]) -> list[tuple[float, Tally]]:
+    by_weight: dict[float, list[Tally]] = {}
+    for cell, tally in cells.items():
+        if cell.segment == ALL_ROWS:
+            by_weight.setdefault(cell.weight, []).append(tally)
+    return [(weight, total(each)) for weight, each in by_weight.items()]
 
 
 def window_numbers(times: pa.ChunkedArray, length: timedelta) -> npt.NDArray[np.int64]:

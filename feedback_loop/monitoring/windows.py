@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import fold_window, kept_cells
-from feedback_loop.monitoring.profiles import Layout, Profile
+from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Tally
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store, profiles
@@ -46,12 +46,14 @@ def evaluate_window(
     maturity: timedelta,
     as_of: datetime,
     from_log: bool = False,
+    extend: Callable[[Evaluation], Evaluation] = lambda found: found,
 ) -> list[Evaluation]:
     """Evaluates each version that was champion in a window, as of that moment, and keeps the results.
 
     Where that moment is the one that the join has reached, kept tallies answer, at the same cost for any number of
     rows; else, and with `from_log`, the rows themselves do. Both say the same, to the bit. A window without
-    predictions is kept too, under no version: that nothing was predicted is a finding.
+    predictions is kept too, under no version: that nothing was predicted is a finding. `extend` adds what only rows
+    can say, the same for both ways.
     """
     versions = None if from_log else versions_joined(store, contract.model, window, Role.CHAMPION, length, as_of)
     if versions is None:
@@ -60,16 +62,10 @@ def evaluate_window(
     for version in versions or [""]:
         reference = reference_of(version) if version else None
         layout = reference.layout if reference is not None else Layout(contract)
-        cells = None
-        if reference is not None and not from_log and profiles.is_whole_hours(window):
-            kept = profiles.load_window(store, contract.model, version, Role.CHAMPION, window)
-            is_of_it = kept.reference is not None and kept.reference.profile == reference.to_bytes()
-            if is_of_it and kept.watermark == as_of:
-                cells = kept_cells(kept.tallies)
-        if cells is None:
-            cells = {}
-            if version:
-                cells = fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
+        cells: dict[Cell, Tally] = {}
+        if version:
+            kept_by = reference if not from_log else None
+            cells = window_cells(store, layout, window, kept_by, version=version, as_of=as_of)
         evaluation = evaluate_cells(
             layout,
             cells,
@@ -79,5 +75,17 @@ def evaluate_window(
             as_of=as_of,
             matured=is_matured(window, as_of, maturity),
         )
-        found.append(save_evaluation(store, evaluation))
+        found.append(save_evaluation(store, extend(evaluation) if version else evaluation))
     return found
+
+
+def window_cells(
+    store: Store, layout: Layout, window: Window, reference: Profile | None, *, version: str, as_of: datetime
+) -> dict[Cell, Tally]:
+    """The tallies of a window: those kept by that reference, where they are as of then, else folded from the log."""
+    if reference is not None and profiles.is_whole_hours(window):
+        kept = profiles.load_window(store, layout.contract.model, version, Role.CHAMPION, window)
+        is_of_it = kept.reference is not None and kept.reference.profile == reference.to_bytes()
+        if is_of_it and kept.watermark == as_of:
+            return kept_cells(kept.tallies)
+    return fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)

@@ -26,7 +26,7 @@ from feedback_loop.monitoring.profiles.layout import (
     make_layout,
     profiled_columns,
 )
-from feedback_loop.monitoring.profiles.profile import Mean, Profile
+from feedback_loop.monitoring.profiles.profile import Mean, Profile, Swings
 from feedback_loop.monitoring.profiles.tally import Ints, Tally, total
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "NumberLayout",
     "Profile",
     "Rows",
+    "Swings",
     "Tally",
     "WordLayout",
     "float_bin_values",
