@@ -1,5 +1,6 @@
 """Watching: profiles, validation, drift, reports and plots of what versions predicted."""
 
+from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.folding import fold_news
@@ -7,33 +8,42 @@ from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
 from feedback_loop.monitoring.plots import plot_losses, plot_variants
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
-from feedback_loop.monitoring.reports import report_names, write_report
+from feedback_loop.monitoring.reporting import real_rows, report_subject, span_of
+from feedback_loop.monitoring.reports import KINDS, LEAST_ROWS, ReportFile, list_reports, write_report
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
 from feedback_loop.monitoring.weights import uniform
 from feedback_loop.monitoring.windows import due_windows, evaluate_window
 
 __all__ = [
+    "KINDS",
+    "LEAST_ROWS",
+    "Curves",
     "Eraser",
     "Erasure",
     "Floats",
     "Notice",
     "Profile",
     "References",
+    "ReportFile",
+    "curves",
     "due_windows",
     "erased_key",
     "evaluate_rows",
     "evaluate_window",
     "fold_news",
     "labelled_only",
+    "list_reports",
     "make_reference",
     "plot_losses",
     "plot_variants",
     "primary_loss",
     "profile_of_reference",
-    "report_names",
+    "real_rows",
+    "report_subject",
     "row_losses",
     "scored_rows",
     "silence_notice",
+    "span_of",
     "uniform",
     "volume_notice",
     "window_numbers",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import fold_window, kept_cells
-from feedback_loop.monitoring.profiles import Layout, Profile
+from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Tally
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store, profiles
@@ -53,10 +54,47 @@ def evaluate_window(
     rows; else, and with `from_log`, the rows themselves do. Both say the same, to the bit. A window without
     predictions is kept too, under no version: that nothing was predicted is a finding.
     """
+    counts = count_window(store, contract, window, reference_of, length=length, as_of=as_of, from_log=from_log)
+    matured = is_matured(window, as_of, maturity)
+    found = [
+        evaluate_cells(
+            each.layout,
+            each.cells,
+            each.reference,
+            version=each.version,
+            window=window,
+            as_of=as_of,
+            matured=matured,
+        )
+        for each in counts
+    ]
+    return [save_evaluation(store, each) for each in found]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What is counted of one version's predictions in a window, and the reference that it is measured by."""
+
+    version: str
+    layout: Layout
+    cells: dict[Cell, Tally]
+    reference: Profile | None
+
+
+def count_window(
+    store: Store,
+    contract: Contract,
+    window: Window,
+    reference_of: ReferenceOf,
+    *,
+    length: timedelta,
+    as_of: datetime,
+    from_log: bool = False,
+) -> Iterator[Counted]:
+    """Counts each version that was champion in a window, as of that moment; if none was, nothing under no version."""
     versions = None if from_log else versions_joined(store, contract.model, window, Role.CHAMPION, length, as_of)
     if versions is None:
         versions = versions_in(store, contract.model, window, Role.CHAMPION)
-    found = []
     for version in versions or [""]:
         reference = reference_of(version) if version else None
         layout = reference.layout if reference is not None else Layout(contract)
@@ -70,14 +108,4 @@ def evaluate_window(
             cells = {}
             if version:
                 cells = fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
-        evaluation = evaluate_cells(
-            layout,
-            cells,
-            reference,
-            version=version,
-            window=window,
-            as_of=as_of,
-            matured=is_matured(window, as_of, maturity),
-        )
-        found.append(save_evaluation(store, evaluation))
-    return found
+        yield Counted(version, layout, cells, reference)

@@ -33,6 +33,7 @@ from feedback_loop.schema.privacy import (
     in_sample,
     keyed_digest,
     make_redaction,
+    places,
 )
 from feedback_loop.schema.signature import feature_columns, output_type
 
@@ -69,6 +70,7 @@ __all__ = [
     "make_redaction",
     "moment_of",
     "output_type",
+    "places",
     "prediction_id",
     "prediction_ids",
     "table_name",

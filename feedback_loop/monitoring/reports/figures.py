@@ -1,0 +1,183 @@
+"""Our exact figures as Evidently's metrics and widgets. Imported where a report is made: Evidently takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from evidently.core.container import MetricContainer
+from evidently.core.metric_types import SingleValueCalculation, SingleValueMetric
+from evidently.legacy.model.widget import BaseWidgetInfo
+from evidently.legacy.renderers.html_widgets import WidgetSize, plotly_data, table_data, text_widget
+
+from feedback_loop.monitoring.curves import Curves
+from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.reports.about import Kind, Subject
+from feedback_loop.monitoring.validation import profile_metrics
+from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, DriftValue, MetricValue
+
+GREY, RED = "#4d4d4d", "#ed0400"
+NONE = "–"
+
+
+class ExactFigure(SingleValueMetric):
+    """One figure of an evaluation: a metric, or the distance of a `column` by the method that is its `figure`.
+
+    It was computed of all rows before the report is made. The value is no field: figures with the same fields are, to
+    Evidently, one series over time.
+    """
+
+    figure: str
+    column: str = ""
+    _values: tuple[float, float | None] = (0.0, None)
+
+    def __init__(self, figure: str, value: float, reference: float | None = None, column: str = "") -> None:
+        self.figure, self.column, self._values = figure, column, (value, reference)
+        super().__init__()
+
+    @property
+    def known(self) -> tuple[float, float | None]:
+        """The figure of the window, and of the reference."""
+        return self._values
+
+
+class ExactFigureCalculation(SingleValueCalculation[ExactFigure]):
+    """Looks a figure up."""
+
+    def calculate(self, *_: Any) -> Any:
+        """The figure of the window, and of the reference where there is one."""
+        value, reference = self.metric.known
+        return self.result(value), self.result(reference) if reference is not None else None
+
+    def display_name(self) -> str:
+        """What it is called on a page."""
+        return f"{self.metric.column} {self.metric.figure}".strip() + " (exact)"
+
+
+class ExactFigures(MetricContainer):
+    """What a page begins with: what it is of, the exact figures as a table, the curves."""
+
+    said: str
+    _figures: Sequence[ExactFigure] = ()
+    _widgets: Sequence[BaseWidgetInfo] = ()
+
+    def __init__(self, said: str, figures: Sequence[ExactFigure], widgets: Sequence[BaseWidgetInfo]) -> None:
+        self.said, self._figures, self._widgets = said, figures, widgets
+        super().__init__()
+
+    def generate_metrics(self, *_: Any) -> Sequence[ExactFigure]:
+        """The figures, each as a metric of its own."""
+        return self._figures
+
+    def render(self, *_: Any) -> list[BaseWidgetInfo]:
+        """The text, the table, the curves."""
+        return [text_widget(text=self.said), *self._widgets]
+
+
+def exact_figures(kind: Kind, subject: Subject, said: str, curves: Mapping[str, Curves]) -> ExactFigures:
+    """The exact figures of a report, with what its page begins with."""
+    if kind == "drift":
+        drift = [each for each in subject.evaluation.drift if each.decides or each.method == INSUFFICIENT]
+        moved = [ExactFigure(each.method, each.value, column=each.column) for each in drift]
+        return ExactFigures(said, moved, [_drift_table(drift)] if drift else [])
+    metrics = [each for each in subject.evaluation.metrics if each.segment == ALL_ROWS]
+    known = _of_reference(subject.reference)
+    figures = [ExactFigure(each.metric, each.value, known.get(each.metric)) for each in metrics]
+    drawn = list(_curve_widgets(next(iter(curves.values())))) if len(curves) == 1 else []
+    return ExactFigures(said, figures, [_metric_table(metrics, known), *drawn])
+
+
+def _of_reference(reference: Profile) -> dict[str, float]:
+    return {each.metric: each.value for each in profile_metrics(reference) if each.segment == ALL_ROWS}
+
+
+def _drift_table(values: Sequence[DriftValue]) -> BaseWidgetInfo:
+    head = ("column", "method", "distance", "threshold", "p-value", "drifted", "rows")
+    ordered = sorted(values, key=lambda each: (each.drifted, each.value / each.threshold), reverse=True)
+    rows = [
+        (each.column, each.method, _number(each.value), _number(each.threshold), _number(each.p_value),
+         "yes" if each.drifted else "no", f"{each.rows:,}")
+        for each in ordered
+    ]  # fmt: skip
+    return table_data(title="Exact: drift of all rows", column_names=head, data=rows)
+
+
+def _metric_table(metrics: Sequence[MetricValue], known: Mapping[str, float]) -> BaseWidgetInfo:
+    head = ("metric", "window", "± (95%)", "reference", "coverage", "at least", "at most", "rows")
+    rows = [
+        (each.metric, _number(each.value),
+         _number(1.96 * each.standard_error if each.standard_error is not None else None),
+         _number(known.get(each.metric)), f"{each.coverage:.1%}" if each.coverage is not None else NONE,
+         _number(each.least), _number(each.most), f"{each.rows:,}")
+        for each in metrics
+    ]  # fmt: skip
+    title = (
+        "Exact: metrics of all rows; whatever the outcomes of the unlabelled are, between 'at least' and 'at most'"
+    )
+    return table_data(title=title, column_names=head, data=rows)
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:.4g}"
+
+
+def _curve_widgets(curves: Curves) -> Iterator[BaseWidgetInfo]:
+    bins, lifts = curves.calibration, curves.lift
+    yield _plot(
+        "Calibration: mean score and share of outcomes in each tenth (band: 95%)",
+        ("mean score", "share of outcomes"),
+        [
+            _line((0, 1), (0, 1), "calibrated", GREY, dash="dot"),
+            _line(
+                [each.score for each in bins], [each.rate for each in bins], "window", RED, mode="lines+markers",
+                error_y={
+                    "type": "data", "symmetric": False, "color": RED,
+                    "array": [each.most - each.rate for each in bins],
+                    "arrayminus": [each.rate - each.least for each in bins],
+                },
+                text=[f"{each.rows:,.0f} rows" for each in bins],
+            ),
+        ],
+    )  # fmt: skip
+    yield _plot(
+        "Lift of the predictions with the highest scores (band: 95%)",
+        ("share of predictions", "lift"),
+        [
+            *_band([each.share for each in lifts], [each.least for each in lifts], [each.most for each in lifts]),
+            _line([each.share for each in lifts], [each.lift for each in lifts], "window", RED, mode="lines+markers"),
+            _line((0, 1), (1, 1), "by chance", GREY, dash="dot"),
+        ],
+    )
+    for title, names, points, ends in (
+        ("ROC", ("false positive rate", "true positive rate"), curves.roc, (0, 1)),
+        ("Precision and recall", ("recall", "precision"), curves.precision_recall, None),
+    ):
+        across, up = zip(*points, strict=True)
+        chance = [_line(ends, ends, "by chance", GREY, dash="dot")] if ends is not None else []
+        yield _plot(title, names, [*chance, _line(across, up, "window", RED)])
+
+
+def _line(across: Sequence[float], up: Sequence[float], name: str, color: str, **more: Any) -> dict[str, Any]:
+    line = {"color": color, "dash": more.pop("dash", "solid")}
+    return {"type": "scatter", "mode": "lines", "x": list(across), "y": list(up), "name": name, "line": line, **more}
+
+
+def _band(across: Sequence[float], least: Sequence[float], most: Sequence[float]) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "scatter", "mode": "lines", "x": [*across, *reversed(across)], "y": [*least, *reversed(most)],
+            "fill": "toself", "fillcolor": "rgba(237,4,0,0.12)", "line": {"width": 0}, "name": "95%",
+            "hoverinfo": "skip",
+        }
+    ]  # fmt: skip
+
+
+def _plot(title: str, axes: tuple[str, str], traces: list[dict[str, Any]]) -> BaseWidgetInfo:
+    axis = {"showgrid": True, "gridcolor": "#eee", "zeroline": False}
+    layout = {
+        "xaxis": {"title": {"text": axes[0]}, **axis},
+        "yaxis": {"title": {"text": axes[1]}, **axis},
+        "plot_bgcolor": "white",
+        "legend": {"orientation": "h", "y": 1.12},
+    }
+    return plotly_data(title=title, data=traces, layout=layout, size=WidgetSize.HALF)
