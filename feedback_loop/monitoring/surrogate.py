@@ -136,6 +136,8 @@ def _quantiles(shape: NumberShape, beyond: tuple[float, float], count: int) -> F
         found: Floats = left[place] + bends * (right[place] - left[place])
         return found
 
+    if not np.isfinite(shape.second):  # squares beyond all doubles have no deviation
+        return bent(1.0)
     return bent(_solved(lambda power: float(np.std(bent(power))) - shape.norm))
 
 

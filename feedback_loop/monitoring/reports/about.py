@@ -111,6 +111,8 @@ def said(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> 
 
 
 def _drawn_from(kind: Kind, shown: Shown, drawn: tuple[int, int]) -> str:
+    if not all(drawn):
+        return "Nothing else is drawn: all outcomes of the window, or of the reference, are of one class."
     if shown == "full":
         return "What is drawn below is of all these rows."
     if shown == "sample":

@@ -10,14 +10,25 @@ from evidently.core.metric_types import SingleValueCalculation, SingleValueMetri
 from evidently.legacy.model.widget import BaseWidgetInfo
 from evidently.legacy.renderers.html_widgets import WidgetSize, plotly_data, table_data, text_widget
 
-from feedback_loop.monitoring.curves import Curves
+from feedback_loop.monitoring.curves import Curves, Lifted
+from feedback_loop.monitoring.curves import curves as curves_of
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.monitoring.reports.about import Kind, Subject
 from feedback_loop.monitoring.validation import profile_metrics
+from feedback_loop.schema import Task
 from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, DriftValue, MetricValue
 
+Points = Sequence[tuple[float, float]]
 GREY, RED = "#4d4d4d", "#ed0400"
 NONE = "–"
+
+AXES: Mapping[str, tuple[tuple[str, str], Points]] = {
+    "Calibration": (("mean score", "share of outcomes"), ((0, 0), (1, 1))),
+    "Lift": (("share of predictions", "lift"), ((0, 1), (1, 1))),
+    "ROC": (("false positive rate", "true positive rate"), ((0, 0), (1, 1))),
+    "Precision and recall": (("recall", "precision"), ()),
+}
+"""Of each curve what its axes are, and where it would be by chance (or, for calibration, should be)."""
 
 
 class ExactFigure(SingleValueMetric):
@@ -83,7 +94,10 @@ def exact_figures(kind: Kind, subject: Subject, said: str, curves: Mapping[str, 
     metrics = [each for each in subject.evaluation.metrics if each.segment == ALL_ROWS]
     known = _of_reference(subject.reference)
     figures = [ExactFigure(each.metric, each.value, known.get(each.metric)) for each in metrics]
-    drawn = list(_curve_widgets(next(iter(curves.values())))) if len(curves) == 1 else []
+    drawn: list[BaseWidgetInfo] = []
+    if subject.contract.task is Task.BINARY:
+        others = curves_of(subject.reference)
+        drawn = [plot for name, each in curves.items() for plot in _curve_widgets(each, others.get(name))]
     return ExactFigures(said, figures, [_metric_table(metrics, known), *drawn])
 
 
@@ -99,11 +113,11 @@ def _drift_table(values: Sequence[DriftValue]) -> BaseWidgetInfo:
          "yes" if each.drifted else "no", f"{each.rows:,}")
         for each in ordered
     ]  # fmt: skip
-    return table_data(title="Exact: drift of all rows", column_names=head, data=rows)
+    return table_data(title="Exact, of all rows: drift", column_names=head, data=rows)
 
 
 def _metric_table(metrics: Sequence[MetricValue], known: Mapping[str, float]) -> BaseWidgetInfo:
-    head = ("metric", "window", "± (95%)", "reference", "coverage", "at least", "at most", "rows")
+    head = ("metric", "window", "± (95%)", "reference", "coverage", "least possible", "most possible", "rows")
     rows = [
         (each.metric, _number(each.value),
          _number(1.96 * each.standard_error if each.standard_error is not None else None),
@@ -111,73 +125,63 @@ def _metric_table(metrics: Sequence[MetricValue], known: Mapping[str, float]) ->
          _number(each.least), _number(each.most), f"{each.rows:,}")
         for each in metrics
     ]  # fmt: skip
-    title = (
-        "Exact: metrics of all rows; whatever the outcomes of the unlabelled are, between 'at least' and 'at most'"
-    )
-    return table_data(title=title, column_names=head, data=rows)
+    return table_data(title="Exact, of all rows: metrics", column_names=head, data=rows)
 
 
 def _number(value: float | None) -> str:
     return NONE if value is None else f"{value:.4g}"
 
 
-def _curve_widgets(curves: Curves) -> Iterator[BaseWidgetInfo]:
-    bins, lifts = curves.calibration, curves.lift
-    yield _plot(
-        "Calibration: mean score and share of outcomes in each tenth (band: 95%)",
-        ("mean score", "share of outcomes"),
-        [
-            _line((0, 1), (0, 1), "calibrated", GREY, dash="dot"),
-            _line(
-                [each.score for each in bins], [each.rate for each in bins], "window", RED, mode="lines+markers",
-                error_y={
-                    "type": "data", "symmetric": False, "color": RED,
-                    "array": [each.most - each.rate for each in bins],
-                    "arrayminus": [each.rate - each.least for each in bins],
-                },
-                text=[f"{each.rows:,.0f} rows" for each in bins],
-            ),
-        ],
-    )  # fmt: skip
-    yield _plot(
-        "Lift of the predictions with the highest scores (band: 95%)",
-        ("share of predictions", "lift"),
-        [
-            *_band([each.share for each in lifts], [each.least for each in lifts], [each.most for each in lifts]),
-            _line([each.share for each in lifts], [each.lift for each in lifts], "window", RED, mode="lines+markers"),
-            _line((0, 1), (1, 1), "by chance", GREY, dash="dot"),
-        ],
-    )
-    for title, names, points, ends in (
-        ("ROC", ("false positive rate", "true positive rate"), curves.roc, (0, 1)),
-        ("Precision and recall", ("recall", "precision"), curves.precision_recall, None),
-    ):
-        across, up = zip(*points, strict=True)
-        chance = [_line(ends, ends, "by chance", GREY, dash="dot")] if ends is not None else []
-        yield _plot(title, names, [*chance, _line(across, up, "window", RED)])
+def _curve_widgets(window: Curves, reference: Curves | None) -> Iterator[BaseWidgetInfo]:
+    """The curves of the window, in red, with bands of 95%, and those of the reference, in grey."""
+    bins, lifts = window.calibration, window.lift
+    errors = {
+        "type": "data",
+        "symmetric": False,
+        "array": [each.most - each.rate for each in bins],
+        "arrayminus": [each.rate - each.least for each in bins],
+    }
+    known = _points(reference) if reference is not None else {}
+    for title, points in _points(window).items():
+        axes, chance = AXES[title]
+        traces = [_line(chance, "right" if title == "Calibration" else "by chance", GREY, "dot")] if chance else []
+        traces += [_line(known[title], "reference", GREY)] if known else []
+        mine = _line(points, "window", RED)
+        if title == "Calibration":
+            mine |= {"mode": "lines+markers", "error_y": errors, "text": [f"{each.rows:,.0f} rows" for each in bins]}
+        if title == "Lift":
+            traces.append(_band(lifts))
+        yield _plot(title, axes, [*traces, mine])
 
 
-def _line(across: Sequence[float], up: Sequence[float], name: str, color: str, **more: Any) -> dict[str, Any]:
-    line = {"color": color, "dash": more.pop("dash", "solid")}
-    return {"type": "scatter", "mode": "lines", "x": list(across), "y": list(up), "name": name, "line": line, **more}
+def _points(curves: Curves) -> dict[str, Points]:
+    return {
+        "Calibration": [(each.score, each.rate) for each in curves.calibration],
+        "Lift": [(each.share, each.lift) for each in curves.lift],
+        "ROC": curves.roc,
+        "Precision and recall": curves.precision_recall,
+    }
 
 
-def _band(across: Sequence[float], least: Sequence[float], most: Sequence[float]) -> list[dict[str, Any]]:
-    return [
-        {
-            "type": "scatter", "mode": "lines", "x": [*across, *reversed(across)], "y": [*least, *reversed(most)],
-            "fill": "toself", "fillcolor": "rgba(237,4,0,0.12)", "line": {"width": 0}, "name": "95%",
-            "hoverinfo": "skip",
-        }
-    ]  # fmt: skip
+def _line(points: Points, name: str, color: str, dash: str = "solid") -> dict[str, Any]:
+    across, up = zip(*points, strict=True)
+    line = {"color": color, "dash": dash}
+    return {"type": "scatter", "mode": "lines", "x": list(across), "y": list(up), "name": name, "line": line}
+
+
+def _band(lifts: Sequence[Lifted]) -> dict[str, Any]:
+    ends = [*((each.share, each.least) for each in lifts), *((each.share, each.most) for each in reversed(lifts))]
+    filled = {"fill": "toself", "fillcolor": "rgba(237,4,0,0.15)", "line": {"width": 0}, "hoverinfo": "skip"}
+    return {**_line(ends, "95%", RED), **filled}
 
 
 def _plot(title: str, axes: tuple[str, str], traces: list[dict[str, Any]]) -> BaseWidgetInfo:
-    axis = {"showgrid": True, "gridcolor": "#eee", "zeroline": False}
+    axis = {"gridcolor": "#eee", "zeroline": False, "rangemode": "tozero"}
     layout = {
         "xaxis": {"title": {"text": axes[0]}, **axis},
         "yaxis": {"title": {"text": axes[1]}, **axis},
         "plot_bgcolor": "white",
-        "legend": {"orientation": "h", "y": 1.12},
+        "margin": {"t": 10, "r": 20},
+        "legend": {"orientation": "h", "y": 1.1},
     }
     return plotly_data(title=title, data=traces, layout=layout, size=WidgetSize.HALF)

@@ -47,7 +47,7 @@ class RealRows:
 
 
 def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | None = None) -> list[Path]:
-    """Writes `<name>-<kind>.html` and `.json` (whose paths it returns) into the folder, and a snapshot for Evidently's UI.
+    """Writes `<name>-<kind>.html` and `.json` (it returns their paths) and a snapshot for Evidently's UI.
 
     What is drawn is of surrogates, or of `real` rows; the exact figures are of all. Raises BadInput where the window
     or the reference has fewer than ten rows (for validation: labelled ones), or no column has values on both sides.
@@ -55,7 +55,8 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
     check_enough(kind, subject)
     keep_telemetry_off()
     sides = _sides(kind, subject, real)
-    told = about(kind, subject, real.shown if real is not None else "surrogate", (_rows(sides[0]), _rows(sides[1])))
+    drawn = (_rows(sides[0]), _rows(sides[1])) if _can_be_drawn(kind, subject.contract, sides) else (0, 0)
+    told = about(kind, subject, real.shown if real is not None else "surrogate", drawn)
     found = curves(subject.current) if kind == "validation" else {}
     # What Evidently warns of (its own deprecated imports, divisions by zero in a metric) is nothing a user can mend.
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -98,6 +99,11 @@ def _sides(kind: Kind, subject: Subject, real: RealRows | None) -> tuple[Columns
         names = _farthest(
             subject, [name for name in names if _is_known(current[name]) and _is_known(reference[name])]
         )
+    elif subject.contract.task is Task.MULTICLASS:
+        label, classes = subject.contract.label.stored, {str(each) for each in subject.contract.classes}
+        if any(set(side[label]) != classes for side in (current, reference)):
+            # Evidently draws probabilities only where outcomes are of each of their classes, and of no other.
+            names = names[:2]
     if not names:
         raise BadInput.of("columns", "have no values that the window and the reference both have")
     made = {name: current[name] for name in names}, {name: reference[name] for name in names}
@@ -143,6 +149,17 @@ def _is_known(column: Floats | Words) -> bool:
     return any(each is not None and each == each for each in column.tolist())  # noqa: PLR0124 (NaN differs from itself)
 
 
+def _can_be_drawn(kind: Kind, contract: Contract, sides: tuple[Columns, Columns]) -> bool:
+    """Evidently has no curves, and raises an error, where outcomes are of one class only."""
+    if kind == "drift" or not contract.task.is_classification:
+        return True
+    return all(len(set(side[contract.label.stored])) > 1 for side in sides)
+
+
+def _labels(contract: Contract, side: Columns) -> frozenset[str]:
+    return frozenset([*side[contract.label.stored], *side[contract.outputs[0].stored]])
+
+
 def _rows(side: Columns) -> int:
     return len(next(iter(side.values())))
 
@@ -158,16 +175,23 @@ def _run(
 ) -> Any:
     from evidently import Dataset, Report
     from evidently.presets import ClassificationPreset, DataDriftPreset, DataSummaryPreset, RegressionPreset
+    from evidently.presets.classification import ClassificationQuality
 
     from feedback_loop.monitoring.reports.figures import exact_figures
 
     definition = _definition(kind, subject.contract, sides[0])
     sets = [Dataset.from_pandas(_frame(kind, subject.contract, side), definition) for side in sides]
-    presets: list[Any] = [ClassificationPreset() if subject.contract.task.is_classification else RegressionPreset()]
     if kind == "drift":
         # A p-value says how much so many rows prove: surrogates prove nothing. Distances are what they have.
         methods = {} if is_real else {"num_method": "wasserstein", "cat_method": "jensenshannon"}
-        presets = [DataDriftPreset(**methods), DataSummaryPreset()]
+        presets: list[Any] = [DataDriftPreset(**methods), DataSummaryPreset()]
+    elif subject.contract.task.is_classification and len({_labels(subject.contract, side) for side in sides}) > 1:
+        presets = [ClassificationQuality(conf_matrix=True)]  # all that Evidently has for classes that one side lacks
+    elif subject.contract.task.is_classification:
+        presets = [ClassificationPreset(probas_threshold=_threshold(subject.contract, sides))]
+    else:
+        presets = [RegressionPreset()]
+    presets = presets if all(told["drawn"]) else []
     report = Report([exact_figures(kind, subject, told["about"], found), *presets])
     with _drawn_once():
         return report.run(
@@ -177,6 +201,22 @@ def _run(
             tags=[kind, f"version {told['version']}", told["shown"]],
             metadata={name: str(told[name]) for name in ("model", "version", "as_of", "rows", "reference_rows")},
         )
+
+
+def _threshold(contract: Contract, sides: tuple[Columns, Columns]) -> float | None:
+    """From which probability on a binary model answers with the positive class; None where there are none.
+
+    Evidently looks at that alone, not at answers. Where these were made otherwise, it is the one that gives as many.
+    """
+    probability = next((each.stored for each in contract.probabilities if each.stored in sides[0]), None)
+    if contract.task is not Task.BINARY or probability is None:
+        return None
+    answers, scores = (
+        np.concatenate([side[name] for side in sides]) for name in (contract.outputs[0].stored, probability)
+    )
+    ordered = np.concatenate([[0.0], np.sort(scores), [1.0]])
+    negative = int((answers != str(contract.positive)).sum())
+    return float(ordered[negative : negative + 2].mean())
 
 
 def _definition(kind: Kind, contract: Contract, side: Columns) -> Any:
