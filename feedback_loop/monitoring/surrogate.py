@@ -9,6 +9,7 @@ independent of its outcomes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +42,17 @@ WHOLE = (ColumnType.INTEGER, ColumnType.LONG)
 FARTHEST = float(np.finfo(np.float64).max) / 4
 
 
-def drift_columns(profile: Profile) -> dict[str, Floats | Words]:
-    """Each column that the profile has, by its stored name; what is missing, or no finite number, is NaN or None."""
+def drift_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Words]:
+    """Each column that the profile has, by its stored name; what is missing, or no finite number, is NaN or None.
+
+    Both profiles are of the reference's layout, which knows its bins; how values lie in the outermost of these is
+    told by the reference's moments.
+    """
     layout, rows = profile.layout, min(profile.rows(), MOST_ROWS)
     whole = {each.stored for each in (*layout.contract.outputs, *layout.contract.features) if each.type in WHOLE}
     found: dict[str, Floats | Words] = {}
     for place, number in enumerate(layout.numbers):
-        values = _numbers(profile, Block.NUMBERS + 2 * place, number, rows)
+        values = _numbers(profile, reference, Block.NUMBERS + 2 * place, number, rows)
         found[number.column] = np.ceil(values) if number.column in whole else values
     for place, word in enumerate(layout.words):
         found[word.column] = _words(profile, Block.WORDS + place, word, rows)
@@ -57,14 +62,14 @@ def drift_columns(profile: Profile) -> dict[str, Floats | Words]:
     }
 
 
-def labelled_columns(profile: Profile) -> dict[str, Floats | Words]:
+def labelled_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Words]:
     """The outcome, the answer and, where all outcomes have them, the probabilities, by their stored names."""
     contract = profile.layout.contract
     label, answer = contract.label.stored, contract.outputs[0].stored
     if contract.task is Task.REGRESSION:
         rows = min(profile.rows(Rows.SCORED), MOST_ROWS)
         target = profile.layout.target or NumberLayout(label, (), 0.0)
-        truth = np.random.default_rng(0).permutation(_numbers(profile, Block.TARGET, target, rows))
+        truth = np.random.default_rng(0).permutation(_numbers(profile, reference, Block.TARGET, target, rows))
         return {label: truth, answer: truth + _errors(profile, rows)}
     places, counts = profile.slots(Block.CONFUSION)
     given = shared(counts, min(profile.rows(Rows.LABELLED), MOST_ROWS))
@@ -100,60 +105,86 @@ def shared(counts: Floats, rows: int) -> Ints:
     return shares
 
 
-def _numbers(profile: Profile, block: int, layout: NumberLayout, rows: int) -> Floats:
+def _numbers(profile: Profile, reference: Profile, block: int, layout: NumberLayout, rows: int) -> Floats:
     shape = number_shape(profile, block, layout)
     finite, gone = shared(np.array([shape.rows, sum(absent(profile, block))]), rows)
-    beyond = profile.at(block, BELOW), profile.at(block, ABOVE)
-    return np.concatenate([_quantiles(shape, beyond, int(finite)), np.full(gone, np.nan)])
+    values = np.full(finite, np.clip(shape.mean, -FARTHEST, FARTHEST) if finite else 0.0)
+    if finite and len(shape.edges):
+        made = _quantiles(shape, (profile.at(block, BELOW), profile.at(block, ABOVE)), int(finite))
+        known = number_shape(reference, block, layout)
+        values = made.bent(*_tails(made, shape, _quantiles(known, (0.0, 0.0), MOST_ROWS), known))
+    return np.concatenate([values, np.full(gone, np.nan)])
 
 
-def _quantiles(shape: NumberShape, beyond: tuple[float, float], count: int) -> Floats:
-    """So many quantiles, each of as much weight: straight within a bin, and as far out of range as it is in the mean.
+@dataclass(frozen=True)
+class _Quantiles:
+    """Quantiles, ascending, each of as much weight; those of the outermost bins by their part of the way through it.
 
-    In the outermost bins values crowd towards the others, by as much as makes the standard deviation right.
+    In these bins values crowd towards the others: seen from there, at the part u of them stands u^power of the width.
     """
-    if not count:
-        return np.empty(0)
-    if not len(shape.edges):
-        return np.full(count, np.clip(shape.mean, -FARTHEST, FARTHEST))
-    far = [
-        2 * each / number if number else 0.0 for each, number in zip((shape.below, shape.above), beyond, strict=True)
-    ]
-    first, last = shape.edges[0], shape.edges[-1]
-    lower = shape.edges[1:] if shape.are_values else shape.edges[:-1]
-    left = np.concatenate([[first - far[0], first], lower, [last]])
-    right = np.concatenate([[first, first], shape.edges[1:], [last + far[1]]])
-    left, right = (np.clip(each, -FARTHEST, FARTHEST) for each in (left, right))
+
+    values: Floats
+    places: tuple[slice, slice]
+    parts: tuple[Floats, Floats]
+    ends: tuple[tuple[float, float], tuple[float, float]]
+
+    def tails(self, crowding: float, tilt: float) -> tuple[Floats, Floats]:
+        """The quantiles in the outermost bins, where the powers of 2 are the crowding plus and minus the tilt."""
+        (first, second), (before, last) = self.ends
+        low, high = self.parts
+        return (
+            second - (second - first) * (1 - low) ** 2 ** (crowding + tilt),
+            before + (last - before) * high**2 ** (crowding - tilt),
+        )
+
+    def bent(self, crowding: float, tilt: float) -> Floats:
+        """All quantiles."""
+        values = self.values.copy()
+        for place, tail in zip(self.places, self.tails(crowding, tilt), strict=True):
+            values[place] = tail
+        return values
+
+
+def _quantiles(shape: NumberShape, beyond: tuple[float, float], count: int) -> _Quantiles:
+    """So many quantiles: straight within a bin, and as far out of range as it is in the mean."""
+    edges = np.clip(shape.edges, -FARTHEST, FARTHEST)
+    far = [2 * each / max(number, 1e-300) for each, number in zip((shape.below, shape.above), beyond, strict=True)]
+    # Pieces: below the range, its least value, the bins, above the range.
+    lower = edges[1:] if shape.are_values else edges[:-1]
+    left = np.concatenate([[max(edges[0] - far[0], -FARTHEST), edges[0]], lower, edges[-1:]])
+    right = np.concatenate([edges[:1], edges[:1], edges[1:], [min(edges[-1] + far[1], FARTHEST)]])
     weights = np.concatenate([[beyond[0], shape.counts[0] - beyond[0]], shape.counts[1:]])
     ends = np.cumsum(weights)
     at = (np.arange(count) + 0.5) / count * ends[-1]
     place = np.searchsorted(ends, at)
     part = 1 - (ends[place] - at) / weights[place]
-    is_low, is_high = place <= LOWEST, place >= len(weights) - LOWEST
-
-    def bent(power: float) -> Floats:
-        bends = np.where(is_high, part**power, np.where(is_low, 1 - (1 - part) ** power, part))
-        found: Floats = left[place] + bends * (right[place] - left[place])
-        return found
-
-    if not np.isfinite(shape.second):  # squares beyond all doubles have no deviation
-        return bent(1.0)
-    return bent(_solved(lambda power: float(np.std(bent(power))) - shape.norm))
+    outermost = 2, len(weights) - 2
+    first, second = (slice(*np.searchsorted(place, (each, each + 1))) for each in outermost)
+    if outermost[0] >= outermost[1] or shape.are_values:
+        first = second = slice(0, 0)  # one bin has two ends: it stays straight
+    values = left[place] + part * (right[place] - left[place])
+    low, high = ((float(left[each]), float(right[each])) for each in (min(2, len(left) - 1), len(left) - 2))
+    return _Quantiles(values, (first, second), (part[first], part[second]), (low, high))
 
 
-LOWEST = 2
-"""The last of the pieces of a distribution that are its low end: out of range, the least value, the bin above it."""
+def _tails(made: _Quantiles, shape: NumberShape, known: _Quantiles, reference: NumberShape) -> tuple[float, float]:
+    """Crowding and tilt, by which the reference has its standard deviation and the means are as far apart as they are.
+
+    A Wasserstein distance is then right where one distribution is above the other everywhere.
+    """
+    if not np.isfinite([shape.second, reference.second]).all():  # squares beyond all doubles
+        return 0.0, 0.0
+    crowding = _falling(lambda each: float(known.bent(each, 0.0).std()) - reference.norm, 0.0, 6.0)
+    mean = float(known.bent(crowding, 0.0).mean()) + shape.mean - reference.mean
+    return crowding, _falling(lambda each: mean - float(made.bent(crowding, each).mean()), -6.0, 6.0)
 
 
-def _solved(excess: Callable[[float], float]) -> float:
-    """The power from 1 to 64 at which a falling function is 0, or the nearest of these."""
-    least, most = 0.0, 6.0
-    if not excess(1.0) > 0:
-        return 1.0
-    for _ in range(40):
+def _falling(excess: Callable[[float], float], least: float, most: float) -> float:
+    """Where a falling function is 0, or the nearest end."""
+    for _ in range(20):
         middle = (least + most) / 2
-        least, most = (middle, most) if excess(2**middle) > 0 else (least, middle)
-    return float(2**least)
+        least, most = (middle, most) if excess(middle) > 0 else (least, middle)
+    return (least + most) / 2
 
 
 def _words(profile: Profile, block: int, layout: WordLayout, rows: int) -> Words:

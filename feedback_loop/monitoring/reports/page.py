@@ -93,7 +93,7 @@ def _sides(kind: Kind, subject: Subject, real: RealRows | None) -> tuple[Columns
         current, reference = (_real_columns(kind, subject.contract, each) for each in (real.current, real.reference))
     else:
         make = drift_columns if kind == "drift" else labelled_columns
-        current, reference = make(subject.current), make(subject.reference)
+        current, reference = make(subject.current, subject.reference), make(subject.reference, subject.reference)
     names = [name for name in reference if name in current]
     if kind == "drift":
         names = _farthest(
