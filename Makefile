@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test check bench format clean
+.PHONY: setup demo test browser check bench format clean
 
 setup: .venv/.ready
 
@@ -22,6 +22,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+# Reports and pages in a real browser: needs chromium (apt-get install chromium).
+browser: setup
+	$(BIN)/pytest -n 0 tests/browser
 
 check: setup
 	$(BIN)/ruff format --check .

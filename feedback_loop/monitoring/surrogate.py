@@ -168,7 +168,7 @@ def _quantiles(shape: NumberShape, beyond: tuple[float, float], count: int) -> _
 
 
 def _tails(made: _Quantiles, shape: NumberShape, known: _Quantiles, reference: NumberShape) -> tuple[float, float]:
-    """Crowding and tilt, by which the reference has its standard deviation and the means are as far apart as they are.
+    """Crowding and tilt, by which the reference has its standard deviation, and means are as far apart as they are.
 
     A Wasserstein distance is then right where one distribution is above the other everywhere.
     """
