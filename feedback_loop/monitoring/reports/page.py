@@ -59,7 +59,7 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
     told = about(kind, subject, real.shown if real is not None else "surrogate", drawn)
     found = curves(subject.current) if kind == "validation" else {}
     # What Evidently warns of (its own deprecated imports, divisions by zero in a metric) is nothing a user can mend.
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
+    with warnings.catch_warnings(), np.errstate(all="ignore"), _drawn_once():
         warnings.simplefilter("ignore")
         snapshot = _run(kind, subject, sides, told, found, is_real=real is not None)
         folder.mkdir(parents=True, exist_ok=True)
@@ -193,14 +193,13 @@ def _run(
         presets = [RegressionPreset()]
     presets = presets if all(told["drawn"]) else []
     report = Report([exact_figures(kind, subject, told["about"], found), *presets])
-    with _drawn_once():
-        return report.run(
-            *sets,
-            timestamp=subject.evaluation.window.end,
-            name=f"{subject.name} {kind}",
-            tags=[kind, f"version {told['version']}", told["shown"]],
-            metadata={name: str(told[name]) for name in ("model", "version", "as_of", "rows", "reference_rows")},
-        )
+    return report.run(
+        *sets,
+        timestamp=subject.evaluation.window.end,
+        name=f"{subject.name} {kind}",
+        tags=[kind, f"version {told['version']}", told["shown"]],
+        metadata={name: str(told[name]) for name in ("model", "version", "as_of", "rows", "reference_rows")},
+    )
 
 
 def _threshold(contract: Contract, sides: tuple[Columns, Columns]) -> float | None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evidently.sdk.models import DashboardPanelPlot, PanelMetric, ProjectModel
+from evidently.sdk.models import DashboardPanelPlot, DashboardTabModel, PanelMetric, ProjectModel
 from evidently.sdk.panels import line_plot_panel
-from evidently.ui.workspace import Workspace
+from evidently.ui.storage.local.base import LocalState
 
 NAMES = uuid.UUID("6a4f3c1e-5b0d-5e0a-9d53-0c8f6f1f0a11")
 """What ids are derived from: the same model is the same project, the same window the same snapshot."""
@@ -22,17 +22,18 @@ def keep(folder: Path, snapshot: Any, told: Mapping[str, Any]) -> Path:
 
     The project is made with the first of its snapshots, with panels of the exact figures that this one has.
     """
-    workspace = Workspace(str(folder))
+    state = LocalState(str(folder))
     model, kind = told["model"], told["kind"]
     project_id = uuid.uuid5(NAMES, model)
-    if workspace.get_project(project_id) is None:
+    if project_id not in (state.list_projects() if folder.is_dir() else []):
         about = "Reports of feedback-loop; a snapshot's time is the end of its window."
-        workspace.add_project(ProjectModel(id=project_id, name=model, description=about))
-    project = workspace.get_project(project_id)
-    tabs = {each.title for each in project.dashboard.model().tabs}
-    if kind not in tabs:
-        for panel in _panels(kind, snapshot):
-            project.dashboard.add_panel(panel, tab=kind)
+        state.write_project(ProjectModel(id=project_id, name=model, description=about))
+    dashboard = state.read_dashboard(project_id)
+    if kind not in {each.title for each in dashboard.tabs}:
+        panels = _panels(kind, snapshot)
+        dashboard.panels += panels
+        dashboard.tabs.append(DashboardTabModel(title=kind, panels=[each.id for each in panels]))
+        state.write_dashboard(project_id, dashboard)
     snapshot_id = uuid.uuid5(project_id, f"{kind} {told['window'][0]} {told['window'][1]}")
     path = folder / str(project_id) / "snapshots" / f"{snapshot_id}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
