@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.monitoring.profiles import (
+    TIME,
     Cell,
     Layout,
     Profile,
@@ -25,8 +27,9 @@ from feedback_loop.store.accounts import spans_joined
 from feedback_loop.store.engine import Transaction
 from feedback_loop.store.joins import News
 from feedback_loop.store.predictions import labelled_in, slices
+from feedback_loop.store.scans import Scan, scans_of
 
-SLICE_ROWS = 200_000
+SLICE_ROWS = 100_000
 """So many rows are in memory at once when a window is folded from the log."""
 
 HOUR = timedelta(hours=1)
@@ -95,15 +98,26 @@ def establish(store: Store, model: str, version: str, reference: Profile, known_
 def fold_window(
     store: Store, layout: Layout, window: Window, *, version: str, role: str, as_of: datetime
 ) -> dict[Cell, Tally]:
-    """The tallies of a window from the log itself, as of any moment: to the bit what is kept as of that moment."""
-    found: dict[Cell, Tally] = {}
+    """The tallies of a window from the log itself, as of any moment: to the bit what is kept as of that moment.
+
+    A long window is read and folded by several processes, a slice at a time each: they are given no more to hold
+    than that, and give back nothing but tallies.
+    """
+    scans = scans_of(store, layout.contract, window, SLICE_ROWS, version=version, role=role, as_of=as_of)
+    if len(scans) > 1:
+        from joblib import cpu_count
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        with ProcessPoolExecutor(min(cpu_count(), len(scans))) as processes:
+            return merge(processes.map(partial(fold_scan, layout.to_bytes()), scans))
     with store.read() as connection:
-        for part in slices(connection, layout.contract.model, window, SLICE_ROWS):
-            rows = labelled_in(
-                connection, layout.contract, part, store.secret, as_of=as_of, version=version, role=role
-            )
-            found = merge([found, fold(layout, rows)])
-    return found
+        rows = labelled_in(connection, layout.contract, window, store.secret, as_of=as_of, version=version, role=role)
+    return fold(layout, rows)
+
+
+def fold_scan(layout: bytes, scan: Scan) -> dict[Cell, Tally]:
+    """The tallies of a slice's rows, of all hours together."""
+    return fold(Layout.from_bytes(layout), scan.rows().drop_columns([TIME]))
 
 
 def kept_cells(tallies: Iterable[tuple[str, float, bytes]]) -> dict[Cell, Tally]:

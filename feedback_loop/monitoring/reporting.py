@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
-from feedback_loop.monitoring.evaluation import TIME, evaluate_cells
+from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import SLICE_ROWS
-from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.profiles import TIME, Profile
 from feedback_loop.monitoring.reports import LEAST_ROWS, RealRows, Subject
 from feedback_loop.monitoring.weights import sampled, uniform
 from feedback_loop.monitoring.windows import ReferenceOf, count_window

@@ -140,7 +140,7 @@ def test_what_evidently_finds_in_surrogates_is_what_it_finds_in_the_rows(tmp_pat
         assert mine == pytest.approx(theirs, abs=tolerance)
     for metric in ("MeanValue(column=age", "StdValue(column=age", "QuantileValue(column=age,quantile=0.25"):
         mine, theirs = (figure(each["drift"], metric) for each in (made, full))
-        assert mine == pytest.approx(theirs, rel=1e-3)
+        assert mine == pytest.approx(theirs, rel=2e-3)
 
 
 def test_no_test_is_made_of_surrogates_where_it_would_be_of_few_rows(tmp_path):

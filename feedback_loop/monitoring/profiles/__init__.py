@@ -19,7 +19,7 @@ from feedback_loop.monitoring.profiles.blocks import (
     score_bin_edges,
     score_bins,
 )
-from feedback_loop.monitoring.profiles.fold import Cell, fold, fold_outcomes, fold_predictions, merge
+from feedback_loop.monitoring.profiles.fold import TIME, Cell, fold, fold_outcomes, fold_predictions, merge
 from feedback_loop.monitoring.profiles.layout import (
     Layout,
     NumberLayout,
@@ -40,6 +40,7 @@ __all__ = [
     "OTHER_CLASS",
     "RARE",
     "SIDE",
+    "TIME",
     "Block",
     "Cell",
     "Ints",

@@ -31,6 +31,7 @@ from feedback_loop.store.evaluations import ALL_ROWS
 
 MOST = float(np.finfo(np.float64).max)
 WEIGHT, TIME = "sample_weight", "predicted_at"
+"""Columns of rows of the log: how many predictions a row stands for, and when it was predicted."""
 HOUR_US = 3_600_000_000
 
 
