@@ -17,6 +17,7 @@ from feedback_loop.inference.proving import Proof
 from feedback_loop.monitoring import Erasure
 from feedback_loop.monitoring.confusion import Ratio
 from feedback_loop.monitoring.profiles import Loss
+from feedback_loop.monitoring.reports import figures
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
 from feedback_loop.store import evaluations, jobs, retrainings, tables, types, verdicts
@@ -37,6 +38,10 @@ Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail
 jobs.JobRun.finished_at, retrainings.Retraining.finished_at, verdicts.Incident.closed_because
+
+# Evidently calls these.
+figures.ExactFigureCalculation.calculate, figures.ExactFigureCalculation.display_name
+figures.ExactFigures.generate_metrics, figures.ExactFigures.render
 
 # scikit-learn reads these off its estimators.
 forest = HistGradientBoostingClassifier()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ from feedback_loop.clock import Window, format_moment, parse_moment
 from feedback_loop.errors import BadInput
 
 if TYPE_CHECKING:
+    from feedback_loop.monitoring import ReportFile
     from feedback_loop.store.evaluations import Evaluation
 
 METRICS_TOLD = 4
@@ -46,24 +47,48 @@ def report(
     start: FromOption = None,
     end: ToOption = None,
     month: Annotated[str | None, typer.Option(help="A whole month instead: 2026-05.")] = None,
-    lists: Annotated[bool, typer.Option("--list", help="Only list the reports that are there.")] = False,
+    sample: Annotated[int | None, typer.Option(help="Draw so many rows of each side, not surrogates.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Draw all rows: time and memory grow with them.")] = False,
+    lists: Annotated[bool, typer.Option("--list", help="Only list the model's reports that are there.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Writes Evidently's reports of drift and validation (HTML and JSON), and keeps them in MLflow."""
-    from feedback_loop.monitoring import report_names
+    """Writes Evidently's reports of drift and validation (HTML and JSON), and keeps them in MLflow.
+
+    The figures are of all rows. What is drawn is of surrogates made from the profiles, or with --sample and --full of
+    real rows. `evidently ui --workspace reports/evidently` shows the reports over time.
+    """
+    from feedback_loop.monitoring import list_reports
 
     loop = open_loop(config, as_json=as_json)
     if lists:
-        found = [str(path) for path in report_names(loop.reports)]
-        emit(found, as_json=as_json, words=lambda paths: "\n".join(paths) or "There are no reports yet.")
+        loop.settings.model(model)
+        found = [_listed(each) for each in list_reports(loop.reports) if each.model == model]
+        emit(found, as_json=as_json, words=lambda rows: table(rows, "There are no reports yet."))
         return
+    if full and sample is not None:
+        raise BadInput.of("rows", "can't be both a sample and all", cure="Give --sample or --full.")
     window = _month(month) if month else _window(start, end)
     if window is None:
         raise BadInput.of("window", "is missing", cure="Give --month, or --from and --to.")
     name = month or f"{format_moment(window.start)}_{format_moment(window.end)}".replace(":", "")
-    paths = [str(path) for path in loop.report(model, window, name)]
+    chosen: Literal["surrogate", "full"] = "full" if full else "surrogate"
+    paths = [str(path) for path in loop.report(model, window, name, rows=chosen if sample is None else sample)]
     emit(paths, as_json=as_json, words="\n".join)
+
+
+def _listed(each: ReportFile) -> dict[str, Any]:
+    return {
+        "model": each.model,
+        "version": each.version,
+        "window": " – ".join(each.window),
+        "kind": each.kind,
+        "rows": each.rows,
+        "reference": each.reference_rows,
+        "drawn of": each.shown,
+        "as of": each.as_of,
+        "page": str(each.path),
+    }
 
 
 def decide(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,18 +15,23 @@ from feedback_loop.alerts import Delivery, deliver_alerts, route_names
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, decide, monitored_loss
+from feedback_loop.errors import BadInput
 from feedback_loop.loop.labelling import Labelling
 from feedback_loop.monitoring import (
+    KINDS,
+    LEAST_ROWS,
     MOST_ROWS,
     Profile,
     due_windows,
     evaluate_window,
     find_slices,
     multivariate_values,
+    real_rows,
+    report_subject,
     row_losses,
     sample_window,
+    span_of,
     spread,
-    uniform,
     window_numbers,
     write_report,
 )
@@ -33,8 +39,7 @@ from feedback_loop.outcomes import (
     matured_until,
 )
 from feedback_loop.registry import ModelVersion
-from feedback_loop.schema import Role
-from feedback_loop.store import predictions, retention
+from feedback_loop.store import retention
 from feedback_loop.store.evaluations import ALL_ROWS, Evaluation
 from feedback_loop.store.verdicts import Verdict
 
@@ -106,21 +111,49 @@ class Judging(Labelling):
             now=self._final(model, None),
         )
 
-    def report(self, model: str, window: Window, name: str, folder: Path | None = None) -> list[Path]:
+    def report(
+        self,
+        model: str,
+        window: Window,
+        name: str,
+        folder: Path | None = None,
+        *,
+        rows: int | Literal["surrogate", "full"] = "surrogate",
+    ) -> list[Path]:
         """Writes Evidently's reports of drift and of validation of a window, and keeps them in MLflow.
 
-        Of the champion's predictions of the window, against the reference of the version that is champion now.
+        Of the version that made the most of the champions' predictions in it, against that version's reference. What
+        is drawn is of surrogates, at the same cost for any number of predictions; or of real rows, a sample of at
+        most so many of each side, or all. While there are too few outcomes, there is no report of validation, which
+        that of drift says. Raises BadInput where there are too few predictions.
         """
         self._refuse_removed(model, window)
-        version, now = self.champion(model), self._final(model, None)
-        contract = self.scorer(version).logged
-        rows = uniform(predictions.read_labelled(self.store, contract, window, as_of=now, role=Role.CHAMPION))
-        reference = self._reference(version)
-        target = folder or self.reports
+        if isinstance(rows, int) and rows < LEAST_ROWS:
+            raise BadInput.of("sample", f"of {rows} rows is too small for a report; {LEAST_ROWS} are needed")
+        settings, now = self.settings.model(model), self._final(model, None)
+        self._tally_by_references(model)
+        now = self.join(model).until or now
+        subject = report_subject(
+            self.store,
+            self.scorer(self.champion(model)).logged,
+            window,
+            lambda v: self._profile(model, v, now, is_past=False),
+            name,
+            length=settings.window,
+            maturity=settings.maturity,
+            as_of=now,
+        )
+        version = self._version(model, subject.evaluation.version)
+        real = None
+        if rows != "surrogate":
+            reference = self._reference(version)
+            subject = replace(subject, reference_span=span_of(reference))
+            real = real_rows(self.store, subject, reference, rows if isinstance(rows, int) else None)
+        kinds = [kind for kind in KINDS if kind == "drift" or min(subject.rows(kind)) >= LEAST_ROWS]
         paths: list[Path] = []
-        with self.progress.track(f"report {name}", 2) as advance:
-            for kind in ("drift", "validation"):
-                paths += write_report(kind, contract, reference, rows, target, name, window=window)
+        with self.progress.track(f"report {name}", len(kinds)) as advance:
+            for kind in kinds:
+                paths += write_report(kind, subject, folder or self.reports, real)
                 advance(1)
         self.registry.lineage.log_files(version, paths, "reports", now)
         return paths

@@ -1,5 +1,6 @@
 """Watching: profiles, validation, drift, reports and plots of what versions predicted."""
 
+from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.drift import drift_values
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
@@ -10,7 +11,8 @@ from feedback_loop.monitoring.plots import plot_losses, plot_variants
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
-from feedback_loop.monitoring.reports import report_names, write_report
+from feedback_loop.monitoring.reporting import real_rows, report_subject, span_of
+from feedback_loop.monitoring.reports import KINDS, LEAST_ROWS, ReportFile, list_reports, write_report
 from feedback_loop.monitoring.samples import MOST_ROWS, sample_window, spread
 from feedback_loop.monitoring.slices import find_slices
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
@@ -18,13 +20,18 @@ from feedback_loop.monitoring.weights import uniform
 from feedback_loop.monitoring.windows import due_windows, evaluate_window, window_cells
 
 __all__ = [
+    "KINDS",
+    "LEAST_ROWS",
     "MOST_ROWS",
+    "Curves",
     "Eraser",
     "Erasure",
     "Floats",
     "Notice",
     "Profile",
     "References",
+    "ReportFile",
+    "curves",
     "drift_values",
     "due_windows",
     "erased_key",
@@ -33,6 +40,7 @@ __all__ = [
     "find_slices",
     "fold_news",
     "labelled_only",
+    "list_reports",
     "make_reference",
     "multivariate_values",
     "plot_losses",
@@ -40,11 +48,13 @@ __all__ = [
     "primary_loss",
     "profile_of_reference",
     "quality_values",
-    "report_names",
+    "real_rows",
+    "report_subject",
     "row_losses",
     "sample_window",
     "scored_rows",
     "silence_notice",
+    "span_of",
     "spread",
     "uniform",
     "volume_notice",

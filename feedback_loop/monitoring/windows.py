@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from feedback_loop.clock import Window, floor_moment, windows_between
@@ -55,10 +56,47 @@ def evaluate_window(
     predictions is kept too, under no version: that nothing was predicted is a finding. `extend` adds what only rows
     can say, the same for both ways.
     """
+    counts = count_window(store, contract, window, reference_of, length=length, as_of=as_of, from_log=from_log)
+    matured = is_matured(window, as_of, maturity)
+    found = [
+        evaluate_cells(
+            each.layout,
+            each.cells,
+            each.reference,
+            version=each.version,
+            window=window,
+            as_of=as_of,
+            matured=matured,
+        )
+        for each in counts
+    ]
+    return [save_evaluation(store, extend(each) if each.version else each) for each in found]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What is counted of one version's predictions in a window, and the reference that it is measured by."""
+
+    version: str
+    layout: Layout
+    cells: dict[Cell, Tally]
+    reference: Profile | None
+
+
+def count_window(
+    store: Store,
+    contract: Contract,
+    window: Window,
+    reference_of: ReferenceOf,
+    *,
+    length: timedelta,
+    as_of: datetime,
+    from_log: bool = False,
+) -> Iterator[Counted]:
+    """Counts each version that was champion in a window, as of that moment; if none was, nothing under no version."""
     versions = None if from_log else versions_joined(store, contract.model, window, Role.CHAMPION, length, as_of)
     if versions is None:
         versions = versions_in(store, contract.model, window, Role.CHAMPION)
-    found = []
     for version in versions or [""]:
         reference = reference_of(version) if version else None
         layout = reference.layout if reference is not None else Layout(contract)
@@ -66,17 +104,7 @@ def evaluate_window(
         if version:
             kept_by = reference if not from_log else None
             cells = window_cells(store, layout, window, kept_by, version=version, as_of=as_of)
-        evaluation = evaluate_cells(
-            layout,
-            cells,
-            reference,
-            version=version,
-            window=window,
-            as_of=as_of,
-            matured=is_matured(window, as_of, maturity),
-        )
-        found.append(save_evaluation(store, extend(evaluation) if version else evaluation))
-    return found
+        yield Counted(version, layout, cells, reference)
 
 
 def window_cells(

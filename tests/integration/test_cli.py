@@ -147,7 +147,22 @@ def test_evaluations_verdicts_and_reports_are_printed(run, plain, loop, tmp_path
         "2026-03-validation.html",
         "2026-03-validation.json",
     ]
-    assert len(plain("report", "churn", "--list")[1]) == 2
+    code, listed = plain("report", "churn", "--list")
+    assert [(each["version"], each["kind"], each["rows"], each["drawn of"]) for each in listed] == [
+        ("1", "drift", 900, "surrogate"),
+        ("1", "validation", 900, "surrogate"),
+    ]
+    assert listed[0]["window"] == "2026-03-01 – 2026-04-01"
+    code, out, _ = run("report", "churn", "--list")
+    assert (code, "surrogate" in out, "2026-03-drift.html" in out) == (0, True, True)
+    assert plain("report", "churn", *window, "--sample", "100")[0] == 0
+    assert plain("report", "churn", "--month", "2026-03", "--full")[0] == 0
+    assert [(each["kind"], each["drawn of"]) for each in plain("report", "churn", "--list")[1]] == [
+        ("drift", "sample"),
+        ("validation", "sample"),
+        ("drift", "full"),
+        ("validation", "full"),
+    ]
 
 
 def test_predictions_made_elsewhere_are_imported_from_files_and_queries_once(run, plain, loop, tmp_path):
@@ -203,6 +218,9 @@ def test_the_group_of_imports_shows_what_can_be_imported(run):
         (["evaluate", "churn", "--as-of", "2200-01-01"], "in the future"),
         (["report", "churn"], "--month"),
         (["report", "churn", "--month", "2020-01"], "too few"),
+        (["report", "churn", "--month", "2026-03", "--sample", "9"], "too small"),
+        (["report", "churn", "--month", "2026-03", "--sample", "99", "--full"], "--sample or --full"),
+        (["report", "chrun", "--list"], "Known: churn"),
         (["evaluate", "chrun"], "Known: churn"),
         (["predict", "churn", "none.parquet", "out.parquet"], "There is no file 'none.parquet'"),
         (["models", "promote", "churn", "9"], "There is no model version 'churn/9'"),
