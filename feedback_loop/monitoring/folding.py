@@ -93,16 +93,28 @@ def establish(store: Store, model: str, version: str, reference: Profile, known_
 
 
 def fold_window(
-    store: Store, layout: Layout, window: Window, *, version: str, role: str, as_of: datetime
+    store: Store, layout: Layout, window: Window, *, version: str, role: str, as_of: datetime, part: str | None = None
 ) -> dict[Cell, Tally]:
-    """The tallies of a window from the log itself, as of any moment: to the bit what is kept as of that moment."""
+    """The tallies of a window from the log itself, as of any moment: to the bit what is kept as of that moment.
+
+    Of outcomes alone (`part`) only what they are compared with is read, and there are none of segments.
+    """
+    columns = layout.contract.outputs if part == OUTCOMES else None
+    folded = FOLDS[part] if part is not None else fold
     found: dict[Cell, Tally] = {}
     with store.read() as connection:
-        for part in slices(connection, layout.contract.model, window, SLICE_ROWS):
+        for piece in slices(connection, layout.contract.model, window, SLICE_ROWS):
             rows = labelled_in(
-                connection, layout.contract, part, store.secret, as_of=as_of, version=version, role=role
+                connection,
+                layout.contract,
+                piece,
+                store.secret,
+                as_of=as_of,
+                version=version,
+                role=role,
+                columns=columns,
             )
-            found = merge([found, fold(layout, rows)])
+            found = merge([found, folded(layout, rows)])
     return found
 
 

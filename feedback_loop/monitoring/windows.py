@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from feedback_loop.clock import Window, floor_moment, windows_between
+from feedback_loop.monitoring.calibration import matured_profile
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Layout, Profile
@@ -66,6 +67,7 @@ def evaluate_window(
             is_of_it = kept.reference is not None and kept.reference.profile == reference.to_bytes()
             if is_of_it and kept.watermark == as_of:
                 cells = kept_cells(kept.tallies)
+        is_kept = cells is not None
         if cells is None:
             cells = {}
             if version:
@@ -78,6 +80,18 @@ def evaluate_window(
             window=window,
             as_of=as_of,
             matured=is_matured(window, as_of, maturity),
+            calibration=matured_profile(
+                store,
+                layout,
+                window,
+                version=version,
+                length=length,
+                maturity=maturity,
+                as_of=as_of,
+                from_log=not is_kept,
+            )
+            if cells
+            else None,
         )
         found.append(save_evaluation(store, evaluation))
     return found
