@@ -1,6 +1,7 @@
 """Watching: profiles, validation, drift, reports and plots of what versions predicted."""
 
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
+from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
@@ -13,10 +14,12 @@ from feedback_loop.monitoring.weights import uniform
 from feedback_loop.monitoring.windows import due_windows, evaluate_window
 
 __all__ = [
+    "PAST_WINDOWS",
     "Eraser",
     "Erasure",
     "Floats",
     "Notice",
+    "PastError",
     "Profile",
     "References",
     "due_windows",
@@ -26,6 +29,7 @@ __all__ = [
     "fold_news",
     "labelled_only",
     "make_reference",
+    "past_errors",
     "plot_losses",
     "plot_variants",
     "primary_loss",

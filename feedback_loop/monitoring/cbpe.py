@@ -37,13 +37,14 @@ class Scored:
         """The expected confusion of this class (1) with all others (0), by truth and answer."""
         hits = float(self.chances @ self.answered)
         true, said, every = (float(each.sum()) for each in (self.hits, self.answered, self.every))
-        table = np.array([[every - true - said + hits, said - hits], [true - hits, hits]])
-        return np.maximum(table, 0.0)
+        table: Floats = np.array([[every - true - said + hits, said - hits], [true - hits, hits]])
+        return table.clip(min=0.0)
 
     @property
     def hits(self) -> Floats:
         """Expected rows of the class, by score."""
-        return np.asarray(self.every * self.chances)
+        hits: Floats = self.every * self.chances
+        return hits
 
 
 def calibrated(scores: Floats, hits: Floats, misses: Floats, asked: Floats) -> Floats:

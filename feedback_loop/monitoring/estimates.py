@@ -23,6 +23,9 @@ from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEst
 
 CBPE, DLE = "cbpe", "dle"
 
+PAST_WINDOWS = 30
+"""The past error is that of so many windows, the last."""
+
 
 def estimate_values(
     profile: Profile, reference: Profile | None, matured: Profile | None = None

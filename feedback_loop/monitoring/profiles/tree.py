@@ -22,7 +22,7 @@ MOST_ERROR = 1e75
 
 @dataclass(frozen=True)
 class LossTree:
-    """Is the slot of column `columns[i]` at most `cuts[i]`? That is what node i asks; `below[i]` or `above[i]` is next.
+    """Is the slot of column `columns[i]` at most `cuts[i]`? So asks node i; `below[i]` or `above[i]` is next.
 
     At a leaf the column is -1. Of each leaf the reference tells how many rows it has there, how many they count for
     (their weights against their squares, Kish 1965), and the means of |e|, e² and e⁴; of inner nodes these are 0.
