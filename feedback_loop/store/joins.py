@@ -33,7 +33,7 @@ from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, Which, arrow_type, table_name
 from feedback_loop.store import fence, tables
 from feedback_loop.store.arrow import UTC_MOMENT
-from feedback_loop.store.engine import Store
+from feedback_loop.store.engine import Store, prefer_indexes
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.findings import Span, note_conflicts, note_unmatched
 from feedback_loop.store.labels import CONFLICT, create_view, is_known, labelled_select, same_key
@@ -96,7 +96,7 @@ def join_new(store: Store, contract: Contract, length: timedelta, now: datetime,
                 found = find_tables(connection, contract.model)
             except NotFound:
                 return total
-            _prefer_indexes(connection)
+            prefer_indexes(connection)
             since = _watermark(connection, found, contract, length)
             if since >= until:
                 return Joined(total.predictions, total.outcomes, total.changed, total.windows, until)
@@ -104,17 +104,6 @@ def join_new(store: Store, contract: Contract, length: timedelta, now: datetime,
             step = _Step(connection, found, contract, span, store.secret)
             total += step.book(length, fold)
             _move(connection, contract.model, span.until)
-
-
-def _prefer_indexes(connection: Connection) -> None:
-    """Has each new row looked up by an index, whatever PostgreSQL believes of a table that has grown since.
-
-    Its statistics are always older than the newest rows, and by them it may read a whole table for a few of them:
-    right at that size, and slower with every day.
-    """
-    if connection.dialect.name == "postgresql":
-        for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"):
-            connection.execute(text(f"SET LOCAL {setting} = off"))
 
 
 def _watermark(connection: Connection, found: ModelTables, contract: Contract, length: timedelta) -> datetime:

@@ -9,7 +9,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
-from sqlalchemy import Connection, MetaData, Table, and_, exc, exists, func, select, union
+from sqlalchemy import Connection, MetaData, Table, and_, exc, func, literal, or_, select
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound, Unavailable
@@ -17,7 +17,7 @@ from feedback_loop.schema import Contract, arrow_type
 from feedback_loop.store import erasure, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
 from feedback_loop.store.bulk import insert_new
-from feedback_loop.store.engine import Store
+from feedback_loop.store.engine import Store, prefer_indexes
 from feedback_loop.store.growing import ensure_tables
 from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.types import Identifier, Moment, sql_type
@@ -112,8 +112,7 @@ def _stamped(contract: Contract, rows: pa.Table, learned: datetime, asked: datet
 def _append(connection: Connection, found: ModelTables, rows: pa.Table, *, timed: bool) -> Intake:
     asked = _ask(connection, found, rows)
     newest = _newest_revisions(connection, found, asked)
-    matched = union(*(select(asked.c[_PLACE]).where(condition) for condition in _matches(found, asked))).subquery()
-    matches = connection.execute(select(func.count()).select_from(matched)).scalar_one()
+    matches = connection.execute(select(func.count()).where(or_(*_matches(found, asked)))).scalar_one()
     asked.drop(connection)
     known: dict[object, _Said] = {}
     places, revisions, corrected = [], [], 0
@@ -152,11 +151,7 @@ def _ask(connection: Connection, found: ModelTables, rows: pa.Table) -> Table:
     asked.create(connection, checkfirst=False)
     subjects = rows.select([column.name for column in asked.c if column.name != _PLACE])
     insert_new(connection, asked, subjects.add_column(0, _PLACE, pa.array(range(rows.num_rows), pa.int32())), None)
-    if connection.dialect.name == "postgresql":
-        # One look-up in an index per row. The planner would rather read the whole history once: it can't know that
-        # this is little beside what other queries need in memory, and it costs more with every month.
-        off = (func.set_config(f"enable_{way}", "off", True) for way in ("hashjoin", "mergejoin"))
-        connection.execute(select(*off))
+    prefer_indexes(connection)
     return asked
 
 
@@ -195,13 +190,16 @@ def _newest_revisions(connection: Connection, found: ModelTables, asked: Table) 
     return newest
 
 
-def _matches(found: ModelTables, subjects: Table) -> list[sa.ColumnElement[bool]]:
-    """Conditions, one of which holds for a subject that any prediction has."""
-    conditions: list[sa.ColumnElement[bool]] = []
+def _matches(found: ModelTables, subjects: Table) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions, one of which holds for a subject that any prediction has.
+
+    Each is asked of a subject by itself: an `EXISTS` PostgreSQL may turn round, and go through the whole history.
+    """
     for generation in found.generations:
         table = generation.table
-        conditions.append(exists().where(table.c.prediction_id == subjects.c.prediction_id))
+        same = [table.c.prediction_id == subjects.c.prediction_id]
         if found.key:
             keys = [column.stored for column in found.key]
-            conditions.append(exists().where(*(table.c[field] == subjects.c[field] for field in keys)))
-    return conditions
+            same.append(and_(*(table.c[field] == subjects.c[field] for field in keys)))
+        for each in same:
+            yield select(literal(1)).where(each).limit(1).scalar_subquery().is_not(None)

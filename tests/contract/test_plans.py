@@ -130,3 +130,14 @@ def test_a_window_is_read_by_its_index(store):
     plans = plans_of(store, lambda: read_labelled(store, contract, window, as_of=START + ROWS * SECOND))
     assert len(plans) == 1
     assert whole_tables(plans[0]) == []
+
+
+def test_outcomes_that_come_into_tables_that_nobody_has_analysed_yet_are_looked_up_one_by_one(store):
+    contract = binary_contract()
+    moments = [START + place * SECOND for place in range(ROWS)]
+    rows = prediction_rows(contract, moments, customer=list(range(ROWS)), month=["m"] * ROWS)
+    PredictionLog(store).append(contract, rows, START)
+    frame = {"customer": list(range(ROWS)), "month": ["m"] * ROWS, "churned": [True] * ROWS}
+    plans = plans_of(store, lambda: record_outcomes(store, contract, frame, now=START, source="t"))
+    assert plans
+    assert [line for plan in plans for line in whole_tables(plan)] == []
