@@ -137,7 +137,7 @@ def _told(row: dict[str, Any], past: Mapping[str, PastError]) -> str:
     )
     failed = [f"{each['column'] or 'rows'}: {each['check']}" for each in row["quality"] if each["failed"]]
     lines = [f"{' – '.join(row['window'])}: {', '.join(overall[:METRICS_TOLD]) or 'no metrics'}"]
-    lines += [f"  {estimated}"] if estimated else []
+    lines += [f"  {line}" for line in estimated]
     return "\n".join([*lines, *([f"  data quality: {', '.join(failed)}"] if failed else [])])
 
 

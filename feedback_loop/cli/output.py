@@ -27,7 +27,7 @@ ModelArgument = Annotated[str, typer.Argument(help="The model's name in the conf
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias or name/version.")]
 
 
-ESTIMATES_TOLD = 4
+ESTIMATES_TOLD = 3
 """The rest of them is in `--json`."""
 
 
@@ -77,18 +77,21 @@ def table(rows: list[dict[str, Any]], empty: str) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
 
-def estimate_words(estimates: Sequence[Mapping[str, Any]]) -> str:
-    """Estimates (with `realised` and `past`), the first of them, as words; empty where there are none."""
+def estimate_words(estimates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first estimates (with what was `realised`, and `past` error), a line each; none where there are none."""
     told = []
-    for each in estimates[:ESTIMATES_TOLD]:
+    for each in sorted(estimates, key=lambda each: str(each["metric"]))[:ESTIMATES_TOLD]:
         if each["metric"] == "insufficient_data":
-            return f"no estimates yet: {each['value']:.0f} rows more are needed"
+            return [f"no estimates yet: {each['value']:.0f} rows more are needed"]
         past, error = each["past"], each["standard_error"]
         beside = [f"realised {each['realised']:.4g}"] if each["realised"] is not None else []
-        beside += [f"past error {past['error']:.2g} over {past['windows']} windows"] if past is not None else []
+        if past is not None:
+            plural = "s" if past["windows"] > 1 else ""
+            beside.append(f"past error {past['error']:.2g} over {past['windows']} window{plural}")
         chance = f" ± {error:.2g}" if error is not None else ""
-        told.append(f"{each['metric']} {each['value']:.4g}{chance}" + (f" ({'; '.join(beside)})" if beside else ""))
-    return f"estimated {', '.join(told)}" if told else ""
+        shown = f" ({'; '.join(beside)})" if beside else ""
+        told.append(f"estimated {each['metric']} {each['value']:.4g}{chance}{shown}")
+    return told
 
 
 def configure_logging(stream: TextIO | None = None) -> None:

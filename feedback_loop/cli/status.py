@@ -73,8 +73,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         coverage = "–" if evaluation["coverage"] is None else f"{evaluation['coverage']:.1%}"
         metrics = "".join(f", {name} {value:.4f}" for name, value in list(evaluation["metrics"].items())[:4])
         lines.append(f"last window   {' – '.join(evaluation['window'])}: coverage {coverage}{metrics}")
-        if told := estimate_words(evaluation["estimates"]):
-            lines.append(f"estimates     {told}")
+        lines += [f"              {line}" for line in estimate_words(evaluation["estimates"])]
     if verdict := model["verdict"]:
         lines.append(f"verdict       {verdict['state']} ({verdict['decided_at']}): {verdict['summary']}")
     incident = model["incident"]
