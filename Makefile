@@ -4,6 +4,8 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
+# Once for all, by both cores, instead of in the first process that imports a module (or, where Python writes none, in each).
+export UV_COMPILE_BYTECODE := 1
 
 .PHONY: setup demo test check bench format clean
 

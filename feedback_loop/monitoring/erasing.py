@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, NotFound
-from feedback_loop.monitoring.evaluation import TIME
+from feedback_loop.monitoring.profiles import TIME
 from feedback_loop.monitoring.reference import ID
 from feedback_loop.monitoring.reports import pages_holding
 from feedback_loop.registry import ModelVersion, Registry

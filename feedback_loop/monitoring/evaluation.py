@@ -13,14 +13,21 @@ import pyarrow.compute as pc
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values, with_swings
 from feedback_loop.monitoring.estimates import estimate_values
-from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Rows, Tally, fold, fold_predictions, make_layout
+from feedback_loop.monitoring.profiles import (
+    TIME,
+    Cell,
+    Layout,
+    Profile,
+    Rows,
+    Tally,
+    fold,
+    fold_predictions,
+    make_layout,
+)
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import Contract
 from feedback_loop.store.evaluations import COVERAGE, INSUFFICIENT, Evaluation, MetricValue
-
-TIME = "predicted_at"
-"""The column of rows of the log that says when they were predicted."""
 
 
 def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) -> Profile:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.monitoring.profiles import (
+    TIME,
     Cell,
     Layout,
     Profile,
@@ -25,8 +27,9 @@ from feedback_loop.store.accounts import spans_joined
 from feedback_loop.store.engine import Transaction
 from feedback_loop.store.joins import News
 from feedback_loop.store.predictions import labelled_in, slices
+from feedback_loop.store.scans import Scan, scans_of
 
-SLICE_ROWS = 200_000
+SLICE_ROWS = 100_000
 """So many rows are in memory at once when a window is folded from the log."""
 
 HOUR = timedelta(hours=1)
@@ -97,25 +100,38 @@ def fold_window(
 ) -> dict[Cell, Tally]:
     """The tallies of a window from the log itself, as of any moment: to the bit what is kept as of that moment.
 
-    Of outcomes alone (`part`) only what they are compared with is read, and there are none of segments.
+    A long window is read and folded by several processes, a slice at a time each: they are given no more to hold
+    than that, and give back nothing but tallies. Of outcomes alone (`part`) only what they are compared with is
+    read, and there are none of segments.
     """
     columns = layout.contract.outputs if part == OUTCOMES else None
-    folded = FOLDS[part] if part is not None else fold
-    found: dict[Cell, Tally] = {}
+    scans = scans_of(
+        store, layout.contract, window, SLICE_ROWS, columns=columns, version=version, role=role, as_of=as_of
+    )
+    if len(scans) > 1:
+        from joblib import cpu_count
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        with ProcessPoolExecutor(min(cpu_count(), len(scans))) as processes:
+            return merge(processes.map(partial(fold_scan, layout.to_bytes(), part=part), scans))
     with store.read() as connection:
-        for piece in slices(connection, layout.contract.model, window, SLICE_ROWS):
-            rows = labelled_in(
-                connection,
-                layout.contract,
-                piece,
-                store.secret,
-                as_of=as_of,
-                version=version,
-                role=role,
-                columns=columns,
-            )
-            found = merge([found, folded(layout, rows)])
-    return found
+        rows = labelled_in(
+            connection,
+            layout.contract,
+            window,
+            store.secret,
+            as_of=as_of,
+            version=version,
+            role=role,
+            columns=columns,
+        )
+    return (FOLDS[part] if part is not None else fold)(layout, rows)
+
+
+def fold_scan(layout: bytes, scan: Scan, *, part: str | None = None) -> dict[Cell, Tally]:
+    """The tallies of a slice's rows, of all hours together."""
+    rows = scan.rows().drop_columns([TIME])
+    return (FOLDS[part] if part is not None else fold)(Layout.from_bytes(layout), rows)
 
 
 def kept_cells(tallies: Iterable[tuple[str, float, bytes]]) -> dict[Cell, Tally]:

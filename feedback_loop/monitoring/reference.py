@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from feedback_loop.clock import EPOCH, Window
 from feedback_loop.inference import Scorer
-from feedback_loop.monitoring.evaluation import TIME, labelled_only, profile_of_reference
+from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference
 from feedback_loop.monitoring.folding import establish
-from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.profiles import TIME, Profile
 from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import Column, ColumnType, Redaction, Role, as_table, coerce
 from feedback_loop.store import Store, profiles

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from feedback_loop.clock import Window
 from feedback_loop.config import keep_telemetry_off
 from feedback_loop.errors import BadInput
-from feedback_loop.monitoring.evaluation import TIME, labelled_only
-from feedback_loop.monitoring.profiles import profiled_columns
+from feedback_loop.monitoring.evaluation import labelled_only
+from feedback_loop.monitoring.profiles import TIME, profiled_columns
 from feedback_loop.schema import Contract, Task
 
 if TYPE_CHECKING:

@@ -141,7 +141,7 @@ def labelled_in(
     }
     parts = [
         fetch_rows(connection, generation, statement, types, wanted, secret)
-        for generation, statement in _labelled(connection, contract, window, as_of, version, role)
+        for generation, statement in labelled_selects(connection, contract, window, as_of, version, role)
     ]
     empty = pa.schema(list(types.items())).empty_table()
     rows = pa.concat_tables([part for part in parts if part.num_rows] or [empty]).sort_by("prediction_id")
@@ -214,7 +214,7 @@ def _generations(store: Store, model: str) -> Iterator[tuple[Connection, Generat
             yield connection, generation
 
 
-def _labelled(
+def labelled_selects(
     connection: Connection,
     contract: Contract,
     window: Window,
@@ -222,6 +222,7 @@ def _labelled(
     version: str | None,
     role: str | None,
 ) -> Iterator[tuple[Generation, Select[tuple[object, ...]]]]:
+    """Each generation of a model's predictions, with the statement of those in a window and what is known of them."""
     try:
         found = find_tables(connection, contract.model)
     except NotFound:
@@ -244,29 +245,53 @@ def fetch_rows(
     wanted: Sequence[Column],
     secret: bytes,
 ) -> pa.Table:
-    """One generation's rows in the wanted types: what it lacks, or can't be converted from its type, is null.
+    """One generation's rows in the wanted types: see `Shape`."""
+    shape = Shape.of(generation, types, wanted)
+    return shape.applied(fetch_arrow(connection, shape.selected(statement), shape.read), secret)
 
-    A column that is hashed by now is hashed here too where it was not yet; one hashed in another way is null.
+
+@dataclass(frozen=True)
+class Shape:
+    """How one generation's rows become those of the wanted `types`, with what is `read` of them.
+
+    What it lacks, or can't be converted from its type, is null. A column that is hashed by now is hashed here too
+    where it was not yet (`hashes`); one hashed in another way is null.
     """
-    contract_fields = {column.stored: column for column in wanted}
-    here = {
-        column.stored: column
-        for column in generation.columns
-        if column.hashed in ("", contract_fields.get(column.stored, column).hashed)
-    }
-    own = {
-        name: arrow_type(here[name].type) if name in here and name in contract_fields else kind
-        for name, kind in types.items()
-        if name not in contract_fields or name in here
-    }
-    table = fetch_arrow(connection, statement.with_only_columns(*(statement.selected_columns[n] for n in own)), own)
-    for place, name in enumerate(table.column_names):
-        if name in contract_fields and contract_fields[name].hashed != here[name].hashed:
-            table = table.set_column(place, name, hashed(here[name], table.column(name), secret))
-    arrays = []
-    for name, kind in types.items():
-        try:
-            arrays.append(table.column(name).cast(kind) if name in own else pa.nulls(table.num_rows, kind))
-        except pa.ArrowInvalid:
-            arrays.append(pa.nulls(table.num_rows, kind))
-    return pa.table(arrays, schema=pa.schema(list(types.items())))
+
+    types: dict[str, pa.DataType]
+    read: dict[str, pa.DataType]
+    hashes: dict[str, Column]
+
+    @classmethod
+    def of(cls, generation: Generation, types: dict[str, pa.DataType], wanted: Sequence[Column]) -> Shape:
+        """The shape of a generation's rows; `wanted` are the columns among the types that are a contract's."""
+        fields = {column.stored: column for column in wanted}
+        here = {
+            column.stored: column
+            for column in generation.columns
+            if column.hashed in ("", fields.get(column.stored, column).hashed)
+        }
+        read = {
+            name: arrow_type(here[name].type) if name in here and name in fields else kind
+            for name, kind in types.items()
+            if name not in fields or name in here
+        }
+        anew = {name: here[name] for name in read if name in fields and fields[name].hashed != here[name].hashed}
+        return cls(types, read, anew)
+
+    def selected(self, statement: Select[tuple[object, ...]]) -> Select[tuple[object, ...]]:
+        """The statement with the columns that are read."""
+        return statement.with_only_columns(*(statement.selected_columns[name] for name in self.read))
+
+    def applied(self, table: pa.Table, secret: bytes) -> pa.Table:
+        """What was read, in the wanted types."""
+        for place, name in enumerate(table.column_names):
+            if name in self.hashes:
+                table = table.set_column(place, name, hashed(self.hashes[name], table.column(name), secret))
+        arrays = []
+        for name, kind in self.types.items():
+            try:
+                arrays.append(table.column(name).cast(kind) if name in self.read else pa.nulls(table.num_rows, kind))
+            except pa.ArrowInvalid:
+                arrays.append(pa.nulls(table.num_rows, kind))
+        return pa.table(arrays, schema=pa.schema(list(self.types.items())))

@@ -18,7 +18,7 @@ from feedback_loop.monitoring.profiles.blocks import (
     score_bin_edges,
     score_bins,
 )
-from feedback_loop.monitoring.profiles.fold import Cell, fold, fold_outcomes, fold_predictions, merge
+from feedback_loop.monitoring.profiles.fold import TIME, Cell, fold, fold_outcomes, fold_predictions, merge
 from feedback_loop.monitoring.profiles.layout import (
     Layout,
     NumberLayout,
@@ -39,6 +39,7 @@ __all__ = [
     "NON_FINITE",
     "RARE",
     "SIDE",
+    "TIME",
     "Block",
     "Cell",
     "Ints",

@@ -31,6 +31,8 @@ from feedback_loop.store.evaluations import ALL_ROWS
 
 MOST = float(np.finfo(np.float64).max)
 TIME = "predicted_at"
+"""The column of rows of the log that says when they were predicted."""
+
 HOUR_US = 3_600_000_000
 
 

@@ -17,6 +17,7 @@ from feedback_loop.monitoring.profiles.tree import LossTree, grow
 from feedback_loop.schema import Column, ColumnType, Contract, Task
 
 WEIGHT = "sample_weight"
+"""The column of rows of the log that says how many predictions a row stands for."""
 
 BINS = 100
 TAILS = (0.0005, 0.001, 0.002, 0.005)
