@@ -1,4 +1,4 @@
-"""A long history of predictions with outcomes, as the benchmarks of monitoring read it: 20 features, a binary task."""
+"""A long history of predictions with outcomes, as the benchmark of monitoring reads it: 20 features, two classes."""
 
 from __future__ import annotations
 

@@ -32,8 +32,16 @@ QUIET = {
 
 def peers_folder() -> Path:
     """The folder of programs of an environment with BentoML and FastAPI; made if it isn't there (about a minute)."""
-    wanted = [f"{package}=={version(package)}" for package in SHARED]
-    digest = _digest([sys.version, REQUIREMENTS.read_text(), *wanted])
+    return _environment("peers", REQUIREMENTS, [f"{package}=={version(package)}" for package in SHARED])
+
+
+def monitors_folder() -> Path:
+    """The same with NannyML and whylogs, which need an older NumPy than the project has."""
+    return _environment("monitors", FOLDER / "monitors" / "requirements.txt", [])
+
+
+def _environment(name: str, requirements: Path, wanted: Sequence[str]) -> Path:
+    digest = _digest([sys.version, requirements.read_text(), *wanted])
 
     def make(folder: Path) -> None:
         uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
@@ -44,9 +52,9 @@ def peers_folder() -> Path:
         else:
             venv.create(folder, with_pip=True)
             install = [str(python), "-m", "pip", "install", "--quiet"]
-        _run([*install, "--requirement", str(REQUIREMENTS), *wanted])
+        _run([*install, "--requirement", str(requirements), *wanted])
 
-    return _made(f"peers-{digest}", make) / "bin"
+    return _made(f"{name}-{digest}", make) / "bin"
 
 
 def models_folder() -> Path:

@@ -32,6 +32,9 @@ from feedback_loop.store.scans import Scan, scans_of
 SLICE_ROWS = 100_000
 """So many rows are in memory at once when a window is folded from the log."""
 
+TRIES = 3
+"""How often the rows of a version that gets its reference late are read before the join is made to wait."""
+
 HOUR = timedelta(hours=1)
 
 PREDICTIONS, OUTCOMES = "predictions", "outcomes"
@@ -79,20 +82,40 @@ def add_tallies(
 
 
 def establish(store: Store, model: str, version: str, reference: Profile, known_since: datetime) -> None:
-    """Makes a reference the one that a version is measured by; all that is joined of the version is tallied by it."""
-    contract = reference.layout.contract
+    """Makes a reference the one that a version is measured by; all that is joined of the version is tallied by it.
+
+    That is read before anything is locked. Where the join has moved on meanwhile, it is read again; the last time
+    nobody moves it.
+    """
     kept = profiles.KeptReference(known_since, reference.to_bytes())
-    with store.write() as connection:
-        watermark = profiles.save_reference(connection, model, version, kept)
-        if watermark is None:
+    for left in reversed(range(TRIES)):
+        with store.read() as connection:
+            watermark = profiles.joined_until(connection, model)
+            tallied = {} if not left else _tallied(connection, reference.layout, version, watermark, store.secret)
+        with store.write() as connection:
+            now = profiles.joined_until(connection, model, held=True)
+            if not left:
+                tallied = _tallied(connection, reference.layout, version, now, store.secret)
+            elif now != watermark:
+                continue
+            profiles.save_reference(connection, model, version, kept)
+            for (role, part), cells in tallied.items():
+                add_tallies(connection, model, version, role, part, cells)
             return
-        for role, window in spans_joined(connection, model, version):
-            for part in slices(connection, model, window, SLICE_ROWS):
-                rows = labelled_in(
-                    connection, contract, part, store.secret, as_of=watermark, version=version, role=role
-                )
-                for name, folded in FOLDS.items():
-                    add_tallies(connection, model, version, role, name, folded(reference.layout, rows))
+
+
+def _tallied(
+    connection: Transaction, layout: Layout, version: str, as_of: datetime | None, secret: bytes
+) -> dict[tuple[str, str], dict[Cell, Tally]]:
+    """The tallies of all that is joined of a version, by role and part."""
+    found: dict[tuple[str, str], dict[Cell, Tally]] = {}
+    contract = layout.contract
+    for role, window in spans_joined(connection, contract.model, version) if as_of is not None else ():
+        for piece in slices(connection, contract.model, window, SLICE_ROWS):
+            rows = labelled_in(connection, contract, piece, secret, as_of=as_of, version=version, role=role)
+            for part, folded in FOLDS.items():
+                found[role, part] = merge([found.get((role, part), {}), folded(layout, rows)])
+    return found
 
 
 def fold_window(

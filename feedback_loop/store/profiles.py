@@ -62,21 +62,19 @@ def load_reference(connection: Connection, model: str, version: str) -> KeptRefe
     return KeptReference(*row) if row is not None else None
 
 
-def save_reference(connection: Connection, model: str, version: str, reference: KeptReference) -> datetime | None:
-    """Keeps another reference and removes the tallies that were made by the one before.
+def joined_until(connection: Connection, model: str, *, held: bool = False) -> datetime | None:
+    """The join's watermark (None: nothing is joined yet); `held`, it stays where it is until the transaction ends."""
+    mine = select(tables.joins.c.watermark).where(tables.joins.c.model == model)
+    watermark: datetime | None = connection.execute(mine.with_for_update() if held else mine).scalar_one_or_none()
+    return watermark
 
-    Returns the join's watermark (None: nothing is joined yet), which stays where it is until the transaction ends:
-    all that was known of the version by then is to be tallied anew.
-    """
-    joins = tables.joins
-    watermark: datetime | None = connection.execute(
-        select(joins.c.watermark).where(joins.c.model == model).with_for_update()
-    ).scalar_one_or_none()
+
+def save_reference(connection: Connection, model: str, version: str, reference: KeptReference) -> None:
+    """Keeps another reference and removes the tallies that were made by the one before."""
     for table in (tables.profiles, tables.reference_profiles):
         connection.execute(table.delete().where(table.c.model == model, table.c.version == version))
     values = {"known_since": reference.known_since, "profile": reference.profile}
     connection.execute(tables.reference_profiles.insert().values(model=model, version=version, **values))
-    return watermark
 
 
 def load_tallies(
@@ -124,7 +122,7 @@ def load_window(store: Store, model: str, version: str, role: str, window: Windo
     table = tables.profiles
     columns = (table.c.segment, table.c.weight, table.c.tally)
     with _snapshot(store) as connection:
-        watermark = connection.execute(select(tables.joins.c.watermark).where(tables.joins.c.model == model)).scalar()
+        watermark = joined_until(connection, model)
         reference = load_reference(connection, model, version)
         chosen = select(*columns).where(_of(model, version, role), _within(window))
         return Kept(watermark, reference, [(row[0], row[1], row[2]) for row in connection.execute(chosen)])
@@ -138,7 +136,7 @@ def load_windows(
     columns = (table.c.bucket_start, table.c.segment, table.c.weight, table.c.tally)
     mine = and_(_of(model, version, role), table.c.part == part, table.c.segment == ALL_ROWS)
     with _snapshot(store) as connection:
-        watermark = connection.execute(select(tables.joins.c.watermark).where(tables.joins.c.model == model)).scalar()
+        watermark = joined_until(connection, model)
         rows = connection.execute(select(*columns).where(mine, or_(*map(_within, windows)))).all()
     return watermark, [[(row[1], row[2], row[3]) for row in rows if row[0] in window] for window in windows]
 

@@ -1,0 +1,65 @@
+"""A version that gets its reference when much is joined already: all of it is tallied, whatever comes meanwhile."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from feedback_loop.clock import Window
+from feedback_loop.monitoring import fold_news, folding
+from feedback_loop.monitoring.folding import establish, fold_window, kept_cells
+from feedback_loop.monitoring.profiles import Profile, fold, make_layout
+from feedback_loop.outcomes import record_outcomes
+from feedback_loop.store import profiles
+from feedback_loop.store.joins import join_new
+from feedback_loop.store.predictions import PredictionLog, read_labelled
+from tests.builders import binary_contract, prediction_rows
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+WINDOW = Window(START, START + 30 * DAY)
+
+
+def some_come(store, contract, first, now):
+    """Forty predictions with outcomes, and a run of the join."""
+    places = list(range(first, first + 40))
+    named = {"customer": places, "month": ["m"] * 40}
+    rows = prediction_rows(
+        contract,
+        [START + place * HOUR for place in places],
+        age=[float(place % 9) for place in places],
+        plan=["a", "b"] * 20,
+        prediction=[place % 3 == 0 for place in places],
+        probability=[place % 10 / 10 for place in places],
+        **named,
+    )
+    PredictionLog(store).append(contract, rows, now)
+    record_outcomes(store, contract, {**named, "churned": [place % 2 == 0 for place in places]}, now=now, source="t")
+    join_new(store, contract, DAY, now, fold_news)
+
+
+@pytest.mark.parametrize("moves", [0, 1, 2, 10])
+def test_a_join_that_runs_while_its_rows_are_read_loses_none_of_them(store, monkeypatch, moves):
+    contract = binary_contract()
+    some_come(store, contract, 0, START + 3 * DAY)
+    rows = read_labelled(store, contract, WINDOW)
+    layout = make_layout(contract, rows)
+    read, came = folding._tallied, []
+
+    def read_slowly(connection, *rest):
+        found = read(connection, *rest)
+        if connection.get_execution_options().get("feedback_loop_writes"):
+            return found  # now the join waits
+        connection.rollback()  # a reader's snapshot would keep SQLite's log from being emptied
+        if len(came) < moves:
+            came.append(1)
+            some_come(store, contract, 40 * len(came), START + (3 + len(came)) * DAY)
+        return found
+
+    monkeypatch.setattr(folding, "_tallied", read_slowly)
+    establish(store, contract.model, "1", Profile.of(layout, fold(layout, rows)), START)
+    assert len(came) == min(moves, folding.TRIES - 1)
+    kept = profiles.load_window(store, contract.model, "1", "champion", WINDOW)
+    asked = {"version": "1", "role": "champion", "as_of": kept.watermark}
+    whole = fold_window(store, layout, WINDOW, **asked)
+    assert Profile.of(layout, kept_cells(kept.tallies)) == Profile.of(layout, whole)
+    assert Profile.of(layout, whole).rows() == 40 * (1 + len(came))
