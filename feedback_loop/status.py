@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.inference import describe_hardware
 from feedback_loop.jobs import chains
 from feedback_loop.loop import FeedbackLoop
+from feedback_loop.monitoring import PastError
 from feedback_loop.store import (
     accounts,
     evaluations,
@@ -87,7 +88,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "unmatched_outcomes": findings[accounts.UNMATCHED],  # by the last join
         "refused_outcomes": count_refused(store, model),
         "conflicts": findings[accounts.CONFLICTING],
-        "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1)),
+        "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1), loop.past_errors(model)),
         "drift": _drift(monitors.load_monitor(store, model, str(answering)), loop.settings.model(model).drift.alpha),
         "verdict": _verdict(verdict) if verdict else None,
         "incident": {"id": incident.incident_id, "since": format_moment(incident.opened_at)} if incident else None,
@@ -190,10 +191,11 @@ def _by_version(counts: dict[tuple[str, str, str], int]) -> dict[str, int]:
     return dict(sorted(by_version.items(), key=lambda each: int(each[0]) if each[0].isdigit() else 0))
 
 
-def _evaluation(found: list[evaluations.Evaluation]) -> dict[str, Any] | None:
+def _evaluation(found: list[evaluations.Evaluation], past: Mapping[str, PastError]) -> dict[str, Any] | None:
     if not found:
         return None
     last = found[0]
+    told = [(each, past.get(each.metric)) for each in last.estimates]
     return {
         "window": _window(last.window),
         "as_of": format_moment(last.as_of),
@@ -203,6 +205,10 @@ def _evaluation(found: list[evaluations.Evaluation]) -> dict[str, Any] | None:
         "coverage": last.coverage,
         "drifted_share": last.drifted_share,
         "metrics": {each.metric: each.value for each in last.metrics if each.segment == evaluations.ALL_ROWS},
+        "estimates": [
+            {**vars(each), "realised": last.metric(each.metric), "past": vars(error) if error is not None else None}
+            for each, error in told
+        ],
     }
 
 

@@ -32,7 +32,7 @@ feedback_loop.__getattr__
 # Fields that are printed: `--json` writes whole records.
 Delivery.sent, Delivery.given_up
 FileResult.resumed_rows
-evaluations.DriftValue.is_default
+evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on
 Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference

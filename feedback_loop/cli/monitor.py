@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, estimate_words, open_loop, table
 from feedback_loop.clock import Window, format_moment, parse_moment
 from feedback_loop.errors import BadInput
 
 if TYPE_CHECKING:
-    from feedback_loop.monitoring import ReportFile
+    from collections.abc import Mapping
+
+    from feedback_loop.monitoring import PastError, ReportFile
     from feedback_loop.store.evaluations import Evaluation
 
 METRICS_TOLD = 4
@@ -35,11 +37,11 @@ def evaluate(
     """Computes validation, coverage and drift of a window (default: of every window that is due)."""
     window = _window(start, end)
     moment = parse_moment(as_of) if as_of else None
-    found = open_loop(config, as_json=as_json).evaluate(
-        model, window, moment, from_log=audit, multivariate=multivariate, slices=slices
-    )
+    loop = open_loop(config, as_json=as_json)
+    found = loop.evaluate(model, window, moment, from_log=audit, multivariate=multivariate, slices=slices)
     rows = [_evaluation(each) for each in found]
-    emit(rows, as_json=as_json, words=_evaluation_words)
+    # What was estimated before is no part of an evaluation, which stays what it is: only words tell it.
+    emit(rows, as_json=as_json, words=lambda rows: _evaluation_words(rows, loop.past_errors(model)))
 
 
 def report(
@@ -132,9 +134,9 @@ def _evaluation(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def _evaluation_words(rows: list[dict[str, Any]]) -> str:
+def _evaluation_words(rows: list[dict[str, Any]], past: Mapping[str, PastError]) -> str:
     drawn = table([_short(row) for row in rows], "No window is due.")
-    return "\n".join([drawn, *map(_told, rows)])
+    return "\n".join([drawn, *(_told(row, past) for row in rows)])
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
@@ -149,16 +151,25 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _told(row: dict[str, Any]) -> str:
-    """An evaluation's first metrics, what is wrong with its data and where it does worst, in a line each."""
-    overall = [f"{each['metric']} {each['value']:.4f}" for each in row["metrics"] if not each["segment"]]
+def _told(row: dict[str, Any], past: Mapping[str, PastError]) -> str:
+    """An evaluation's first metrics, what was estimated, is wrong with its data and does worst, in a line each."""
+    values = {each["metric"]: each["value"] for each in row["metrics"] if not each["segment"]}
+    overall = [f"{metric} {value:.4f}" for metric, value in values.items()]
+    errors = {metric: vars(error) for metric, error in past.items()}
+    estimated = estimate_words(
+        [
+            {**each, "realised": values.get(each["metric"]), "past": errors.get(each["metric"])}
+            for each in row["estimates"]
+        ]
+    )
     failed = [f"{each['column'] or 'rows'}: {each['check']}" for each in row["quality"] if each["failed"]]
     lines = [f"{' – '.join(row['window'])}: {', '.join(overall[:METRICS_TOLD]) or 'no metrics'}"]
+    lines += [f"  {line}" for line in estimated]
     lines += [f"  data quality: {', '.join(failed)}"] if failed else []
-    together = [each for each in row["drift"] if not each["column"]]
     lines += [
         f"  all features: {each['method']} {each['value']:.3f}{each['binning'] and ', ' + each['binning']}"
-        for each in together
+        for each in row["drift"]
+        if not each["column"]
     ]
     lines += [
         f"  {each['segment']}: {each['metric']} {each['value']:.4f}, rest {each['rest']:.4f} ({each['rows']:,} rows)"

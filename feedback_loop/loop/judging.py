@@ -21,11 +21,14 @@ from feedback_loop.monitoring import (
     KINDS,
     LEAST_ROWS,
     MOST_ROWS,
+    PAST_WINDOWS,
+    PastError,
     Profile,
     due_windows,
     evaluate_window,
     find_slices,
     multivariate_values,
+    past_errors,
     real_rows,
     report_subject,
     row_losses,
@@ -40,7 +43,7 @@ from feedback_loop.outcomes import (
 )
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import retention
-from feedback_loop.store.evaluations import ALL_ROWS, Evaluation
+from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, Evaluation, load_past_estimates
 from feedback_loop.store.verdicts import Verdict
 
 
@@ -94,6 +97,10 @@ class Judging(Labelling):
         if as_of is None:
             self._show_metrics(found)
         return found
+
+    def past_errors(self, model: str) -> dict[str, PastError]:
+        """How far estimates of each metric were from what was realised later, in the last windows that matured."""
+        return past_errors(load_past_estimates(self.store, model, PAST_WINDOWS))
 
     def decide(self, model: str) -> Verdict | None:
         """Judges what has matured since the last verdict on the champion; None where nothing has."""
@@ -187,12 +194,15 @@ class Judging(Labelling):
         return found
 
     def _show_metrics(self, found: Sequence[Evaluation]) -> None:
-        """MLflow's own page draws what a matured window said about a version."""
+        """MLflow's own page draws what windows said about a version: as estimated, and as it came later."""
         for each in found:
-            if each.matured and each.version:
-                metrics = {value.metric: value.value for value in each.metrics if value.segment == ALL_ROWS}
+            told = [value for value in each.estimates if value.metric != INSUFFICIENT and value.segment == ALL_ROWS]
+            metrics = {f"estimated_{value.metric}": value.value for value in told}
+            if each.matured:
+                metrics |= {value.metric: value.value for value in each.metrics if value.segment == ALL_ROWS}
                 if each.coverage is not None:
                     metrics["coverage"] = each.coverage
+            if each.version and metrics:
                 version = self._version(each.model, each.version)
                 self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
 

@@ -3,6 +3,7 @@
 from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.drift import drift_values
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
+from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
@@ -23,11 +24,13 @@ __all__ = [
     "KINDS",
     "LEAST_ROWS",
     "MOST_ROWS",
+    "PAST_WINDOWS",
     "Curves",
     "Eraser",
     "Erasure",
     "Floats",
     "Notice",
+    "PastError",
     "Profile",
     "References",
     "ReportFile",
@@ -43,6 +46,7 @@ __all__ = [
     "list_reports",
     "make_reference",
     "multivariate_values",
+    "past_errors",
     "plot_losses",
     "plot_variants",
     "primary_loss",

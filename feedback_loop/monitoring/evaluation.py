@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values, with_swings
+from feedback_loop.monitoring.estimates import estimate_values
 from feedback_loop.monitoring.profiles import (
     TIME,
     Cell,
@@ -90,8 +91,11 @@ def evaluate_cells(
     window: Window,
     as_of: datetime,
     matured: bool,
+    calibration: Profile | None = None,
 ) -> Evaluation:
     """The same by the tallies of the rows, which hold all that is needed of them.
+
+    Estimates are calibrated on the reference and on a profile of rows before them whose outcomes are known.
 
     Counts are of rows that were logged, metrics of the predictions that they stand for. With fewer than 100 outcomes
     the metrics say how many are missing.
@@ -115,6 +119,7 @@ def evaluate_cells(
         metrics=metrics,
         drift=drift_values(reference, profile) if reference is not None and predictions else (),
         quality=quality_values(reference, profile) if reference is not None and predictions else (),
+        estimates=estimate_values(profile, reference, calibration),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from feedback_loop.clock import Window, floor_moment, windows_between
+from feedback_loop.monitoring.calibration import matured_profile
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Tally
@@ -67,6 +68,18 @@ def evaluate_window(
             window=window,
             as_of=as_of,
             matured=matured,
+            calibration=matured_profile(
+                store,
+                each.layout,
+                window,
+                version=each.version,
+                length=length,
+                maturity=maturity,
+                as_of=as_of,
+                from_log=not each.is_kept,
+            )
+            if each.cells
+            else None,
         )
         for each in counts
     ]
@@ -81,6 +94,7 @@ class Counted:
     layout: Layout
     cells: dict[Cell, Tally]
     reference: Profile | None
+    is_kept: bool
 
 
 def count_window(
@@ -100,20 +114,31 @@ def count_window(
     for version in versions or [""]:
         reference = reference_of(version) if version else None
         layout = reference.layout if reference is not None else Layout(contract)
-        cells: dict[Cell, Tally] = {}
-        if version:
-            kept_by = reference if not from_log else None
-            cells = window_cells(store, layout, window, kept_by, version=version, as_of=as_of)
-        yield Counted(version, layout, cells, reference)
+        kept = None
+        if version and reference is not None and not from_log:
+            kept = _kept(store, layout, window, reference, version=version, as_of=as_of)
+        cells = kept or {}
+        if version and kept is None:
+            cells = fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
+        yield Counted(version, layout, cells, reference, is_kept=kept is not None)
 
 
 def window_cells(
-    store: Store, layout: Layout, window: Window, reference: Profile | None, *, version: str, as_of: datetime
+    store: Store, layout: Layout, window: Window, reference: Profile, *, version: str, as_of: datetime
 ) -> dict[Cell, Tally]:
     """The tallies of a window: those kept by that reference, where they are as of then, else folded from the log."""
-    if reference is not None and profiles.is_whole_hours(window):
-        kept = profiles.load_window(store, layout.contract.model, version, Role.CHAMPION, window)
-        is_of_it = kept.reference is not None and kept.reference.profile == reference.to_bytes()
-        if is_of_it and kept.watermark == as_of:
-            return kept_cells(kept.tallies)
+    kept = _kept(store, layout, window, reference, version=version, as_of=as_of)
+    if kept is not None:
+        return kept
     return fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
+
+
+def _kept(
+    store: Store, layout: Layout, window: Window, reference: Profile, *, version: str, as_of: datetime
+) -> dict[Cell, Tally] | None:
+    """The tallies kept by that reference, if there are any as of that moment."""
+    if not profiles.is_whole_hours(window):
+        return None
+    kept = profiles.load_window(store, layout.contract.model, version, Role.CHAMPION, window)
+    is_of_it = kept.reference is not None and kept.reference.profile == reference.to_bytes()
+    return kept_cells(kept.tallies) if is_of_it and kept.watermark == as_of else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -77,13 +78,16 @@ class Lineage:
     def log_metrics(
         self, version: ModelVersion, metrics: Mapping[str, float], moment: datetime, now: datetime
     ) -> None:
-        """Adds one window's metrics to the version's monitoring run: MLflow's page draws them over time."""
+        """Adds one window's metrics to the version's monitoring run: MLflow's page draws them over time.
+
+        What is of one class (`f1[a]`) is called `f1/a` there, without what MLflow takes in no name.
+        """
         from mlflow.entities import Metric
 
         with self._mlflow.translated("run", str(version)):
             stamp = _milliseconds(moment)
             step = stamp // 3_600_000
-            values = [Metric(name, value, stamp, step) for name, value in metrics.items()]
+            values = [Metric(_metric_name(name), value, stamp, step) for name, value in metrics.items()]
             self._mlflow.client.log_batch(self._monitoring_run(version, now), metrics=values)
 
     def log_files(self, version: ModelVersion, paths: Sequence[Path], folder: str, now: datetime) -> None:
@@ -133,6 +137,12 @@ class Lineage:
         wanted += f" and tags.`{TAG}version` = '{version.version}'"
         runs = self._mlflow.client.search_runs([self._mlflow.experiment_id], wanted, max_results=1)
         return str(runs[0].info.run_id) if runs else None
+
+
+def _metric_name(name: str) -> str:
+    metric, of_class, named = name.partition("[")
+    plain = re.sub(r"[^\w\- :]", "_", named.removesuffix("]"))
+    return f"{metric}/{plain}" if of_class else name
 
 
 def _milliseconds(moment: datetime) -> int:

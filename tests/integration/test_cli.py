@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -50,6 +51,31 @@ def loop(mlflow_uri, tmp_path, clock):
     play_days(made, clock, 3)
     made.close()
     return made
+
+
+def test_estimates_are_told_beside_what_is_realised(run, mlflow_uri, tmp_path, clock):
+    made = churn_loop(tmp_path, clock)
+    for day in range(2):
+        rows = customers(300, day, month=f"m{day}")
+        made.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
+        clock.set(clock() + timedelta(days=1))
+        made.evaluate("churn")
+        made.record_outcomes("churn", {name: rows[name] for name in ("customer", "month", "churned")})
+    made.evaluate("churn")
+    made.close()
+    code, out, _ = run("evaluate", "churn", "--from", "2026-03-03", "--to", "2026-03-04")
+    assert code == 0
+    told = r"  estimated accuracy 0\.\d+ ± 0\.0\d+ \(realised 0\.\d+; past error 0\.0\d+ over \d windows?\)"
+    assert re.search(told, out)
+    code, out, _ = run("status")
+    assert re.search(told, out)
+    few = customers(40, 9, month="few")
+    again = open_loop(tmp_path / "feedback_loop.toml", clock)
+    clock.set(clock() + timedelta(days=1))
+    again.predict("churn", {name: few[name] for name in ("customer", "month", "age", "plan")})
+    again.close()
+    code, out, _ = run("evaluate", "churn", "--from", f"{clock():%Y-%m-%d}", "--to", f"{system_clock():%Y-%m-%d}")
+    assert "no estimates yet: 60 rows more are needed" in out
 
 
 def test_init_writes_a_configuration_that_works(run, plain, mlflow_uri, clock, tmp_path):

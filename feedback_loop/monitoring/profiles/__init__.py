@@ -29,6 +29,7 @@ from feedback_loop.monitoring.profiles.layout import (
 )
 from feedback_loop.monitoring.profiles.profile import Mean, Profile, Swings
 from feedback_loop.monitoring.profiles.tally import Ints, Tally, total
+from feedback_loop.monitoring.profiles.tree import LossTree
 
 __all__ = [
     "ABOVE",
@@ -46,6 +47,7 @@ __all__ = [
     "Ints",
     "Layout",
     "Loss",
+    "LossTree",
     "Mean",
     "Moment",
     "NumberLayout",
