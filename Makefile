@@ -7,7 +7,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Once for all, by both cores, instead of in the first process that imports a module (or, where Python writes none, in each).
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: setup demo test check bench format clean
+.PHONY: setup demo test browser check bench format clean
 
 setup: .venv/.ready
 
@@ -24,6 +24,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+# Reports and pages in a real browser: needs chromium (apt-get install chromium).
+browser: setup
+	$(BIN)/pytest -n 0 tests/browser
 
 check: setup
 	$(BIN)/ruff format --check .

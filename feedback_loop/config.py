@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from feedback_loop.clock import parse_duration
+from feedback_loop.config_errors import explained, nearest, unknown_setting
 from feedback_loop.errors import ConfigError, FeedbackLoopError, NotFound
 
 FILE_NAME = "feedback_loop.toml"
@@ -215,6 +215,18 @@ class InferenceSettings(_Section):
     providers: tuple[str, ...] = ()
 
 
+class DriftSettings(_Section):
+    """What counts as drift for alerts: of all columns ever told, a share of `alpha` is told in error.
+
+    `auto` takes `windows` where the reference has five or more of them, else `rows`; `thresholds` are Evidently's,
+    which control no error. `multivariate` reads rows of each window to look at its features together.
+    """
+
+    rule: Literal["auto", "windows", "rows", "thresholds"] = "auto"
+    multivariate: bool = False
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
 class ModelSettings(_Section):
     """One registered model: what it predicts, how its outcomes are found, what to do about them."""
 
@@ -227,10 +239,12 @@ class ModelSettings(_Section):
     positive: bool | int | str | None = None
     segments: tuple[str, ...] = ()
     query: str = ""  # the column that says which rows were ranked against each other: they are judged by NDCG and MRR
+    find_slices: bool = False  # of each matured window, whose labelled rows are read for that
     alias: str = "champion"
     maturity: Duration = timedelta(days=1)
     window: Duration = timedelta(days=1)
     silence: Duration | None = None
+    drift: DriftSettings = DriftSettings()
     policy: PolicySettings = PolicySettings()
     retraining: RetrainingSettings = RetrainingSettings()
     schedule: ScheduleSettings = ScheduleSettings()
@@ -340,12 +354,12 @@ def load_settings(path: Path | None = None) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{place} is not TOML: {error}.", cure="Mend that line.", path=place) from error
     if "home" in content:
-        raise _unknown(place, ("home",), "home")
+        raise unknown_setting(Settings, place, ("home",))
     _refuse_unknown_variables(place)
     try:
         return Settings(**content, home=place.absolute().parent)
     except ValidationError as error:
-        raise _explained(error, place) from error
+        raise explained(Settings, place, error.errors()[0]) from error
 
 
 def keep_telemetry_off() -> None:
@@ -370,37 +384,7 @@ def _refuse_unknown_variables(place: Path) -> None:
         if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE and first not in known:
             raise ConfigError(
                 f"The variable {variable} sets nothing.",
-                cure=_nearest(first, known, lambda name: f"{PREFIX}{name.upper()}__…"),
+                cure=nearest(first, known, lambda name: f"{PREFIX}{name.upper()}__…"),
                 path=place,
                 key=variable,
             )
-
-
-def _explained(error: ValidationError, place: Path) -> ConfigError:
-    first = error.errors()[0]
-    keys = tuple(str(part) for part in first["loc"])
-    dotted = ".".join(keys)
-    if first["type"] == "extra_forbidden":
-        return _unknown(place, keys, dotted)
-    shown = "" if isinstance(first["input"], dict) else f" (it is {first['input']!r})"
-    cause = "is missing" if first["type"] == "missing" else f"{first['msg']}{shown}"
-    cure = "Add it." if first["type"] == "missing" else "Mend it."
-    return ConfigError(f"{place}: {dotted}: {cause}.", cure=cure, path=place, key=dotted)
-
-
-def _unknown(place: Path, keys: tuple[str, ...], dotted: str) -> ConfigError:
-    section: Any = Settings
-    for key in keys[:-1]:  # into sections, dictionaries of them, and those that may be absent
-        kind = get_args(section)[1] if get_origin(section) is dict else section.model_fields[key].annotation
-        optional = [each for each in get_args(kind) if hasattr(each, "model_fields")]
-        section = optional[0] if optional and get_origin(kind) is not dict else kind
-    known = set(section.model_fields) - {"home"}
-    cure = _nearest(keys[-1], known, lambda name: ".".join((*keys[:-1], name)))
-    return ConfigError(f"{place}: there is no setting {dotted!r}.", cure=cure, path=place, key=dotted)
-
-
-def _nearest(word: str, known: set[str], spell: Any) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if close:
-        return f"Did you mean {spell(close[0])}?"
-    return f"Known here: {', '.join(sorted(known))}."

@@ -22,6 +22,7 @@ def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
         Job("join", lambda: _join(loop, model)),
         Job("evaluate", lambda: {"evaluations": len(loop.evaluate(model))}),
         Job("volume", lambda: {"alerts": loop.watch_volume(model)}),
+        Job("drift", lambda: {"alerts": loop.watch_drift(model)}),
         Job("decide", lambda: _decide(loop, model)),
         Job("explain", lambda: _explain(loop, model)),
         Job("retrain", lambda: _retrain(loop, model)),

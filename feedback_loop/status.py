@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,13 @@ from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.inference import describe_hardware
 from feedback_loop.jobs import chains
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import check_metrics
+from feedback_loop.monitoring import PastError, check_metrics
 from feedback_loop.store import (
     accounts,
     evaluations,
     jobs,
     migrate,
+    monitors,
     outcomes,
     payloads,
     predictions,
@@ -71,7 +72,8 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     incidents = verdicts.load_incidents(store, model)
     incident = verdicts.open_incident(store, model)
     alerts = verdicts.load_alerts(store, [each.incident_id for each in incidents], about="spool:")
-    for about in (f"serving:{model}:", about_outcomes(model)):
+    ours = (f"serving:{model}:", f"stream:{model}:", f"drift:{model} version ", f"quality:{model} version ")
+    for about in (*ours, about_outcomes(model)):
         alerts += verdicts.load_alerts(store, [], about=about)
     searches = retrainings.load_retrainings(store, model)
     promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
@@ -86,7 +88,8 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "unmatched_outcomes": findings[accounts.UNMATCHED],  # by the last join
         "refused_outcomes": count_refused(store, model),
         "conflicts": findings[accounts.CONFLICTING],
-        "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1)),
+        "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1), loop.past_errors(model)),
+        "drift": _drift(monitors.load_monitor(store, model, str(answering)), loop.settings.model(model).drift.alpha),
         "verdict": _verdict(verdict) if verdict else None,
         "incident": {"id": incident.incident_id, "since": format_moment(incident.opened_at)} if incident else None,
         "incidents": len(incidents),
@@ -189,10 +192,11 @@ def _by_version(counts: dict[tuple[str, str, str], int]) -> dict[str, int]:
     return dict(sorted(by_version.items(), key=lambda each: int(each[0]) if each[0].isdigit() else 0))
 
 
-def _evaluation(found: list[evaluations.Evaluation]) -> dict[str, Any] | None:
+def _evaluation(found: list[evaluations.Evaluation], past: Mapping[str, PastError]) -> dict[str, Any] | None:
     if not found:
         return None
     last = found[0]
+    told = [(each, past.get(each.metric)) for each in last.estimates]
     return {
         "window": _window(last.window),
         "as_of": format_moment(last.as_of),
@@ -202,6 +206,25 @@ def _evaluation(found: list[evaluations.Evaluation]) -> dict[str, Any] | None:
         "coverage": last.coverage,
         "drifted_share": last.drifted_share,
         "metrics": {each.metric: each.value for each in last.metrics if each.segment == evaluations.ALL_ROWS},
+        "estimates": [
+            {**vars(each), "realised": last.metric(each.metric), "past": vars(error) if error is not None else None}
+            for each, error in told
+        ],
+    }
+
+
+def _drift(monitor: monitors.DriftMonitor | None, alpha: float) -> dict[str, Any] | None:
+    """What is watched of the champion's windows: columns that were found, and checks that fail."""
+    if monitor is None:
+        return None
+    state = monitor.state
+    return {
+        "rule": state["rule"],
+        "alpha": alpha,
+        "windows": state["windows"],
+        "until": format_moment(monitor.until),
+        "columns": [{"column": column, **told} for column, told in state["told"].items()],
+        "failing": [{"check": check, "since": since} for check, since in state["failing"].items()],
     }
 
 

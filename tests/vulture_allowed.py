@@ -17,6 +17,7 @@ from feedback_loop.inference.proving import Proof
 from feedback_loop.monitoring import Erasure
 from feedback_loop.monitoring.confusion import Ratio
 from feedback_loop.monitoring.profiles import Loss
+from feedback_loop.monitoring.reports import figures
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
 from feedback_loop.store import evaluations, jobs, retrainings, tables, types, verdicts
@@ -31,12 +32,16 @@ feedback_loop.__getattr__
 # Fields that are printed: `--json` writes whole records.
 Delivery.sent, Delivery.given_up
 FileResult.resumed_rows
-evaluations.DriftValue.is_default
+evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on
 Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail
 jobs.JobRun.finished_at, retrainings.Retraining.finished_at, verdicts.Incident.closed_because
+
+# Evidently calls these.
+figures.ExactFigureCalculation.calculate, figures.ExactFigureCalculation.display_name
+figures.ExactFigures.generate_metrics, figures.ExactFigures.render
 
 # scikit-learn reads these off its estimators.
 forest = HistGradientBoostingClassifier()

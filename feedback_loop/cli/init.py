@@ -48,6 +48,7 @@ key_types = {key_types}          # string | long | double | boolean | datetime; 
 segments = {segments}            # columns whose values are looked at one by one
 # query = "search_id"            # rows of one value were ranked against each other: NDCG and MRR are told
 maturity = "1d"                  # after this a prediction has had its chance of an outcome
+# find_slices = false            # reads labelled rows of each matured window to find those in which it does worst
 # silence = "2h"                 # alert when nothing was predicted for so long; without this line: never
 window = "1d"                    # what is evaluated and judged at a time
 {positive}
@@ -69,6 +70,11 @@ window = "1d"                    # what is evaluated and judged at a time
 # horizon = "never"              # an outcome occurs at most so long after its prediction: such as "30d"
 # which = "all"                  # of several predictions that it fits: all | first | last
 # absent_means = false           # the label of a prediction that has none at maturity; without this line: none
+
+# [models.{name}.drift]          # which drift raises alerts
+# rule = "auto"                  # windows | rows | thresholds (Evidently's): docs/monitoring.md
+# alpha = 0.05                   # of the columns that are told to have drifted, the share that has not
+# multivariate = false           # reads rows of each window to look at its features together
 
 [models.{name}.policy]
 alpha = 0.05                     # the probability of any false retraining, for ever

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, estimate_words, open_loop, table
 from feedback_loop.clock import Window, format_moment, parse_moment
 from feedback_loop.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from feedback_loop.monitoring import PastError, ReportFile
     from feedback_loop.store.evaluations import Evaluation
 
 METRICS_TOLD = 4
@@ -26,15 +29,19 @@ def evaluate(
     end: ToOption = None,
     as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
     audit: Annotated[bool, typer.Option(help="Read every row again instead of what is kept of each hour.")] = False,
+    multivariate: Annotated[bool, typer.Option(help="Also look at all features together (reads rows).")] = False,
+    slices: Annotated[bool, typer.Option(help="Also find where a matured window does worst (reads rows).")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Computes validation, coverage and drift of a window (default: of every window that is due)."""
     window = _window(start, end)
     moment = parse_moment(as_of) if as_of else None
-    found = open_loop(config, as_json=as_json).evaluate(model, window, moment, from_log=audit)
+    loop = open_loop(config, as_json=as_json)
+    found = loop.evaluate(model, window, moment, from_log=audit, multivariate=multivariate, slices=slices)
     rows = [_evaluation(each) for each in found]
-    emit(rows, as_json=as_json, words=_evaluation_words)
+    # What was estimated before is no part of an evaluation, which stays what it is: only words tell it.
+    emit(rows, as_json=as_json, words=lambda rows: _evaluation_words(rows, loop.past_errors(model)))
 
 
 def report(
@@ -42,24 +49,48 @@ def report(
     start: FromOption = None,
     end: ToOption = None,
     month: Annotated[str | None, typer.Option(help="A whole month instead: 2026-05.")] = None,
-    lists: Annotated[bool, typer.Option("--list", help="Only list the reports that are there.")] = False,
+    sample: Annotated[int | None, typer.Option(help="Draw so many rows of each side, not surrogates.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Draw all rows: time and memory grow with them.")] = False,
+    lists: Annotated[bool, typer.Option("--list", help="Only list the model's reports that are there.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Writes Evidently's reports of drift and validation (HTML and JSON), and keeps them in MLflow."""
-    from feedback_loop.monitoring import report_names
+    """Writes Evidently's reports of drift and validation (HTML and JSON), and keeps them in MLflow.
+
+    The figures are of all rows. What is drawn is of surrogates made from the profiles, or with --sample and --full of
+    real rows. `evidently ui --workspace reports/evidently` shows the reports over time.
+    """
+    from feedback_loop.monitoring import list_reports
 
     loop = open_loop(config, as_json=as_json)
     if lists:
-        found = [str(path) for path in report_names(loop.reports)]
-        emit(found, as_json=as_json, words=lambda paths: "\n".join(paths) or "There are no reports yet.")
+        loop.settings.model(model)
+        found = [_listed(each) for each in list_reports(loop.reports) if each.model == model]
+        emit(found, as_json=as_json, words=lambda rows: table(rows, "There are no reports yet."))
         return
+    if full and sample is not None:
+        raise BadInput.of("rows", "can't be both a sample and all", cure="Give --sample or --full.")
     window = _month(month) if month else _window(start, end)
     if window is None:
         raise BadInput.of("window", "is missing", cure="Give --month, or --from and --to.")
     name = month or f"{format_moment(window.start)}_{format_moment(window.end)}".replace(":", "")
-    paths = [str(path) for path in loop.report(model, window, name)]
+    chosen: Literal["surrogate", "full"] = "full" if full else "surrogate"
+    paths = [str(path) for path in loop.report(model, window, name, rows=chosen if sample is None else sample)]
     emit(paths, as_json=as_json, words="\n".join)
+
+
+def _listed(each: ReportFile) -> dict[str, Any]:
+    return {
+        "model": each.model,
+        "version": each.version,
+        "window": " – ".join(each.window),
+        "kind": each.kind,
+        "rows": each.rows,
+        "reference": each.reference_rows,
+        "drawn of": each.shown,
+        "as of": each.as_of,
+        "page": str(each.path),
+    }
 
 
 def decide(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -103,9 +134,9 @@ def _evaluation(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def _evaluation_words(rows: list[dict[str, Any]]) -> str:
+def _evaluation_words(rows: list[dict[str, Any]], past: Mapping[str, PastError]) -> str:
     drawn = table([_short(row) for row in rows], "No window is due.")
-    return "\n".join([drawn, *map(_told, rows)])
+    return "\n".join([drawn, *(_told(row, past) for row in rows)])
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
@@ -120,12 +151,31 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _told(row: dict[str, Any]) -> str:
-    """An evaluation's first metrics and what is wrong with its data, in a line each."""
-    overall = [f"{each['metric']} {each['value']:.4f}" for each in row["metrics"] if not each["segment"]]
+def _told(row: dict[str, Any], past: Mapping[str, PastError]) -> str:
+    """An evaluation's first metrics, what was estimated, is wrong with its data and does worst, in a line each."""
+    values = {each["metric"]: each["value"] for each in row["metrics"] if not each["segment"]}
+    overall = [f"{metric} {value:.4f}" for metric, value in values.items()]
+    errors = {metric: vars(error) for metric, error in past.items()}
+    estimated = estimate_words(
+        [
+            {**each, "realised": values.get(each["metric"]), "past": errors.get(each["metric"])}
+            for each in row["estimates"]
+        ]
+    )
     failed = [f"{each['column'] or 'rows'}: {each['check']}" for each in row["quality"] if each["failed"]]
     lines = [f"{' – '.join(row['window'])}: {', '.join(overall[:METRICS_TOLD]) or 'no metrics'}"]
-    return "\n".join([*lines, *([f"  data quality: {', '.join(failed)}"] if failed else [])])
+    lines += [f"  {line}" for line in estimated]
+    lines += [f"  data quality: {', '.join(failed)}"] if failed else []
+    lines += [
+        f"  all features: {each['method']} {each['value']:.3f}{each['binning'] and ', ' + each['binning']}"
+        for each in row["drift"]
+        if not each["column"]
+    ]
+    lines += [
+        f"  {each['segment']}: {each['metric']} {each['value']:.4f}, rest {each['rest']:.4f} ({each['rows']:,} rows)"
+        for each in row["slices"]
+    ]
+    return "\n".join(lines)
 
 
 def _window(start: str | None, end: str | None) -> Window | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -25,6 +25,10 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of words for people.")]
 ModelArgument = Annotated[str, typer.Argument(help="The model's name in the configuration.")]
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias or name/version.")]
+
+
+ESTIMATES_TOLD = 3
+"""The rest of them is in `--json`."""
 
 
 def open_loop(config: Path | None, *, as_json: bool, **options: Any) -> FeedbackLoop:
@@ -71,6 +75,23 @@ def table(rows: list[dict[str, Any]], empty: str) -> str:
     text = StringIO()
     Console(file=text, width=_width(), force_terminal=sys.stdout.isatty()).print(drawn)
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
+
+
+def estimate_words(estimates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The first estimates (with what was `realised`, and `past` error), a line each; none where there are none."""
+    told = []
+    for each in sorted(estimates, key=lambda each: str(each["metric"]))[:ESTIMATES_TOLD]:
+        if each["metric"] == "insufficient_data":
+            return [f"no estimates yet: {each['value']:.0f} rows more are needed"]
+        past, error = each["past"], each["standard_error"]
+        beside = [f"realised {each['realised']:.4g}"] if each["realised"] is not None else []
+        if past is not None:
+            plural = "s" if past["windows"] > 1 else ""
+            beside.append(f"past error {past['error']:.2g} over {past['windows']} window{plural}")
+        chance = f" ± {error:.2g}" if error is not None else ""
+        shown = f" ({'; '.join(beside)})" if beside else ""
+        told.append(f"estimated {each['metric']} {each['value']:.4g}{chance}{shown}")
+    return told
 
 
 def configure_logging(stream: TextIO | None = None) -> None:

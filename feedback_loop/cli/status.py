@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop
+from feedback_loop.cli.output import ConfigOption, JsonOption, emit, estimate_words, open_loop
 
 
 def status(
@@ -73,6 +73,11 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         coverage = "–" if evaluation["coverage"] is None else f"{evaluation['coverage']:.1%}"
         metrics = "".join(f", {name} {value:.4f}" for name, value in list(evaluation["metrics"].items())[:4])
         lines.append(f"last window   {' – '.join(evaluation['window'])}: coverage {coverage}{metrics}")
+        lines += [f"              {line}" for line in estimate_words(evaluation["estimates"])]
+    if drift := model["drift"]:
+        lines.append(f"drift         {drift['windows']:,} windows watched, up to {drift['until']}")
+        lines += [f"DRIFTED       {each['words']} ({each['window']})" for each in drift["columns"]]
+        lines += [f"DATA QUALITY  {each['check']} (since {each['since']})" for each in drift["failing"]]
     if verdict := model["verdict"]:
         lines.append(f"verdict       {verdict['state']} ({verdict['decided_at']}): {verdict['summary']}")
     incident = model["incident"]

@@ -3,5 +3,20 @@
 from feedback_loop.decisions.decide import decide
 from feedback_loop.decisions.monitors import LEAST_REFERENCE, monitored_loss
 from feedback_loop.decisions.policy import Baseline, Cohort, Reason, judge, next_step
+from feedback_loop.decisions.watch import Watch, reference_digest, rule_of, start_watch, watch_window
 
-__all__ = ["LEAST_REFERENCE", "Baseline", "Cohort", "Reason", "decide", "judge", "monitored_loss", "next_step"]
+__all__ = [
+    "LEAST_REFERENCE",
+    "Baseline",
+    "Cohort",
+    "Reason",
+    "Watch",
+    "decide",
+    "judge",
+    "monitored_loss",
+    "next_step",
+    "reference_digest",
+    "rule_of",
+    "start_watch",
+    "watch_window",
+]

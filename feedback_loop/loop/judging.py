@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.alerts import Delivery, deliver_alerts, route_names, tell_volume
+from feedback_loop.alerts import Delivery, deliver_alerts, route_names
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, decide, monitored_loss
+from feedback_loop.errors import BadInput
 from feedback_loop.loop.labelling import Labelling
 from feedback_loop.monitoring import (
+    KINDS,
+    LEAST_ROWS,
+    MOST_ROWS,
+    PAST_WINDOWS,
+    PastError,
     Profile,
     due_windows,
     evaluate_window,
+    find_slices,
+    multivariate_values,
+    past_errors,
+    real_rows,
+    report_subject,
     row_losses,
-    silence_notice,
-    uniform,
-    volume_notice,
+    sample_window,
+    span_of,
+    spread,
     window_numbers,
     write_report,
 )
@@ -30,9 +42,8 @@ from feedback_loop.outcomes import (
     matured_until,
 )
 from feedback_loop.registry import ModelVersion
-from feedback_loop.schema import Role
-from feedback_loop.store import accounts, predictions, retention
-from feedback_loop.store.evaluations import ALL_ROWS, Evaluation
+from feedback_loop.store import retention
+from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, Evaluation, load_past_estimates
 from feedback_loop.store.verdicts import Verdict
 
 
@@ -40,12 +51,20 @@ class Judging(Labelling):
     """Everything that is concluded from labelled predictions."""
 
     def evaluate(
-        self, model: str, window: Window | None = None, as_of: datetime | None = None, *, from_log: bool = False
+        self,
+        model: str,
+        window: Window | None = None,
+        as_of: datetime | None = None,
+        *,
+        from_log: bool = False,
+        multivariate: bool = False,
+        slices: bool = False,
     ) -> list[Evaluation]:
         """Evaluates a window (default: each that is due) as of a moment (default: now), one result per version.
 
         What the join keeps of each hour answers, or, for a moment of the past and with `from_log`, the rows
-        themselves: both say the same. Raises Refused for a window of which retention has removed rows: its numbers
+        themselves: both say the same. `multivariate` drift and `slices` (also by the settings) are of rows, which are
+        read for that. Raises Refused for a window of which retention has removed rows: its numbers
         would be others.
         """
         settings = self.settings.model(model)
@@ -59,6 +78,7 @@ class Judging(Labelling):
         since = retention.kept_since(self.store, model)
         windows = [each for each in windows if since is None or each.start >= since]
         contract = self.scorer(self.champion(model)).logged
+        multivariate, slices = multivariate or settings.drift.multivariate, slices or settings.find_slices
         found: list[Evaluation] = []
         with self.progress.track(f"evaluate {model}", len(windows)) as advance:
             for each in windows:
@@ -71,11 +91,16 @@ class Judging(Labelling):
                     maturity=settings.maturity,
                     as_of=now,
                     from_log=from_log,
+                    extend=lambda e: self._looked_closer(e, multivariate=multivariate, slices=slices),
                 )
                 advance(1)
         if as_of is None:
             self._show_metrics(found)
         return found
+
+    def past_errors(self, model: str) -> dict[str, PastError]:
+        """How far estimates of each metric were from what was realised later, in the last windows that matured."""
+        return past_errors(load_past_estimates(self.store, model, PAST_WINDOWS))
 
     def decide(self, model: str) -> Verdict | None:
         """Judges what has matured since the last verdict on the champion; None where nothing has."""
@@ -93,53 +118,92 @@ class Judging(Labelling):
             now=self._final(model, None),
         )
 
-    def report(self, model: str, window: Window, name: str, folder: Path | None = None) -> list[Path]:
+    def report(
+        self,
+        model: str,
+        window: Window,
+        name: str,
+        folder: Path | None = None,
+        *,
+        rows: int | Literal["surrogate", "full"] = "surrogate",
+    ) -> list[Path]:
         """Writes Evidently's reports of drift and of validation of a window, and keeps them in MLflow.
 
-        Of the champion's predictions of the window, against the reference of the version that is champion now.
+        Of the version that made the most of the champions' predictions in it, against that version's reference. What
+        is drawn is of surrogates, at the same cost for any number of predictions; or of real rows, a sample of at
+        most so many of each side, or all. While there are too few outcomes, there is no report of validation, which
+        that of drift says. Raises BadInput where there are too few predictions.
         """
         self._refuse_removed(model, window)
-        version, now = self.champion(model), self._final(model, None)
-        contract = self.scorer(version).logged
-        rows = uniform(predictions.read_labelled(self.store, contract, window, as_of=now, role=Role.CHAMPION))
-        reference = self._reference(version)
-        target = folder or self.reports
+        if isinstance(rows, int) and rows < LEAST_ROWS:
+            raise BadInput.of("sample", f"of {rows} rows is too small for a report; {LEAST_ROWS} are needed")
+        settings, now = self.settings.model(model), self._final(model, None)
+        self._tally_by_references(model)
+        now = self.join(model).until or now
+        subject = report_subject(
+            self.store,
+            self.scorer(self.champion(model)).logged,
+            window,
+            lambda v: self._profile(model, v, now, is_past=False),
+            name,
+            length=settings.window,
+            maturity=settings.maturity,
+            as_of=now,
+        )
+        version = self._version(model, subject.evaluation.version)
+        real = None
+        if rows != "surrogate":
+            reference = self._reference(version)
+            subject = replace(subject, reference_span=span_of(reference))
+            real = real_rows(self.store, subject, reference, rows if isinstance(rows, int) else None)
+        is_judged = not subject.contract.more_labels  # Evidently's presets know one label
+        kinds = [k for k in KINDS if k == "drift" or (is_judged and min(subject.rows(k)) >= LEAST_ROWS)]
         paths: list[Path] = []
-        with self.progress.track(f"report {name}", 2) as advance:
-            for kind in ("drift", *(() if contract.more_labels else ("validation",))):  # a preset knows one label
-                paths += write_report(kind, contract, reference, rows, target, name, window=window)
+        with self.progress.track(f"report {name}", len(kinds)) as advance:
+            for kind in kinds:
+                paths += write_report(kind, subject, folder or self.reports, real)
                 advance(1)
         self.registry.lineage.log_files(version, paths, "reports", now)
         return paths
-
-    def watch_volume(self, model: str) -> int:
-        """Raises an alert where predictions stay away (`silence`) or come as they did not before; counts new ones."""
-        settings, now = self.settings.model(model), self.clock()
-        span = predictions.predicted_span(self.store, model)
-        if span is None:
-            return 0
-        counts: Counter[datetime] = Counter()
-        for each in accounts.load_accounts(self.store, model)[0]:
-            if each.role == Role.CHAMPION and each.segment == ALL_ROWS:
-                counts[each.window_start] += each.predictions
-        notices = [
-            volume_notice(counts, settings.window, now) if counts else None,
-            silence_notice(span[1], settings.silence, now) if settings.silence is not None else None,
-        ]
-        told = [notice for notice in notices if notice is not None]
-        return tell_volume(self.store, model, told, route_names(self.settings.alerts), now)
 
     def deliver_alerts(self) -> Delivery:
         """Tries every alert that is due."""
         return deliver_alerts(self.store, self.settings.alerts, self.clock())
 
+    def _looked_closer(self, found: Evaluation, *, multivariate: bool, slices: bool) -> Evaluation:
+        """The evaluation with what only rows can say, as known at its moment."""
+        slices = slices and found.matured
+        if not (multivariate or slices):
+            return found
+        settings, version = self.settings.model(found.model), self._version(found.model, found.version)
+        redaction = self.scorer(version).redaction
+        contract = redaction.logged
+        sample = sample_window(self.store, contract, found.window, version=version.version, as_of=found.as_of)
+        if slices:
+            found = replace(found, slices=find_slices(contract, sample.labelled))
+        if multivariate:
+            reference = self._references.rows_of_profile(
+                redaction,
+                version,
+                settings.policy.reference,
+                settings.maturity,
+                settings.window,
+                as_of=found.as_of,
+            )
+            values = multivariate_values(contract, spread(reference, MOST_ROWS), sample.rows, settings.window)
+            found = replace(found, drift=(*found.drift, *values))
+        return found
+
     def _show_metrics(self, found: Sequence[Evaluation]) -> None:
-        """MLflow's own page draws what a matured window said about a version."""
+        """MLflow's own page draws what windows said about a version: as estimated, and as it came later."""
         for each in found:
-            if each.matured and each.version:
-                metrics = {value.metric: value.value for value in each.metrics if value.segment == ALL_ROWS}
+            told = [value for value in each.estimates if value.metric != INSUFFICIENT and value.segment == ALL_ROWS]
+            metrics = {f"estimated_{value.metric}": value.value for value in told}
+            if each.matured:
+                metrics |= {value.metric: value.value for value in each.metrics if value.segment == ALL_ROWS}
                 if each.coverage is not None:
                     metrics["coverage"] = each.coverage
+            if each.version and metrics:
                 version = self._version(each.model, each.version)
                 self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
 

@@ -1,43 +1,70 @@
 """Watching: profiles, validation, drift, reports and plots of what versions predicted."""
 
+from feedback_loop.monitoring.curves import Curves, curves
+from feedback_loop.monitoring.drift import drift_values
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
+from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
+from feedback_loop.monitoring.multivariate import multivariate_values
 from feedback_loop.monitoring.plots import plot_losses, plot_variants
 from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
+from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
-from feedback_loop.monitoring.reports import report_names, write_report
+from feedback_loop.monitoring.reporting import real_rows, report_subject, span_of
+from feedback_loop.monitoring.reports import KINDS, LEAST_ROWS, ReportFile, list_reports, write_report
+from feedback_loop.monitoring.samples import MOST_ROWS, sample_window, spread
+from feedback_loop.monitoring.slices import find_slices
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
 from feedback_loop.monitoring.weights import uniform
-from feedback_loop.monitoring.windows import due_windows, evaluate_window
+from feedback_loop.monitoring.windows import due_windows, evaluate_window, window_cells
 
 __all__ = [
+    "KINDS",
+    "LEAST_ROWS",
+    "MOST_ROWS",
+    "PAST_WINDOWS",
+    "Curves",
     "Eraser",
     "Erasure",
     "Floats",
     "Notice",
+    "PastError",
     "Profile",
     "References",
+    "ReportFile",
     "SumMetric",
     "check_metrics",
+    "curves",
+    "drift_values",
     "due_windows",
     "erased_key",
     "evaluate_rows",
     "evaluate_window",
+    "find_slices",
     "fold_news",
     "labelled_only",
+    "list_reports",
     "make_reference",
+    "multivariate_values",
+    "past_errors",
     "plot_losses",
     "plot_variants",
     "primary_loss",
     "profile_of_reference",
-    "report_names",
+    "quality_values",
+    "real_rows",
+    "report_subject",
     "row_losses",
+    "sample_window",
     "scored_rows",
     "silence_notice",
+    "span_of",
+    "spread",
     "uniform",
     "volume_notice",
+    "window_cells",
     "window_numbers",
     "write_report",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,7 @@ from feedback_loop.monitoring.profiles import (
     Moment,
     NumberLayout,
     Profile,
+    Swings,
     WordLayout,
 )
 from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue
@@ -105,18 +106,26 @@ def drift_values(reference: Profile, current: Profile) -> tuple[DriftValue, ...]
             values.append(DriftValue(name, INSUFFICIENT, lacking, LEAST_ROWS, None, drifted=False, rows=rows))
             continue
         found = _numbers(name, shape) if isinstance(shape, _Numbers) else _words(name, shape)
-        values += _decided(list(found), shape, reference.swings.get(name, ()), len(tested))
+        swings = reference.swings[name].distances if name in reference.swings else ()
+        values += _decided(list(found), shape, swings, len(tested))
     return tuple(values)
 
 
-def with_swings(reference: Profile, windows: Sequence[Profile]) -> Profile:
-    """The reference with how far each of its own windows (profiled by it) is from the whole."""
-    swings: dict[str, list[float]] = {}
-    for window in windows:
-        for value in drift_values(reference, window):
+def with_swings(reference: Profile, windows: Iterable[tuple[Profile, Profile]]) -> Profile:
+    """The reference with how far each of its own windows is from the rest of it, where that has a window's rows.
+
+    A window is compared with what it is no part of, as every later one is: within the whole it would seem nearer.
+    """
+    swings: dict[str, list[DriftValue]] = {}
+    for window, rest in windows:
+        for value in drift_values(rest, window):
             if value.decides:
-                swings.setdefault(value.column, []).append(value.value)
-    return replace(reference, swings={name: tuple(each) for name, each in swings.items()})
+                swings.setdefault(value.column, []).append(value)
+    found = {
+        name: Swings(tuple(each.value for each in values), max(each.rows for each in values))
+        for name, values in swings.items()
+    }
+    return replace(reference, swings=found)
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,7 @@ def absent(profile: Profile, block: int) -> tuple[float, float]:
 
 def _grouped(reference: NumberShape, current: NumberShape) -> tuple[list[Floats], str]:
     counts = [reference.counts, current.counts]
-    if len(reference.edges) <= GROUPS:
+    if len(reference.edges) <= GROUPS or not reference.rows:
         return counts, "values"
     # The inner ends of the groups: the first edges by which (but for a rounded row) so large a share has come.
     ends = np.searchsorted(reference.cumulated, np.arange(1, GROUPS) / GROUPS - 0.004)

@@ -19,7 +19,7 @@ from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, NotFound
 from feedback_loop.monitoring.profiles import TIME
 from feedback_loop.monitoring.reference import ID
-from feedback_loop.monitoring.reports import pages_holding
+from feedback_loop.monitoring.reports import pages_holding, snapshot_of
 from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import Redaction, as_table, coerce
 from feedback_loop.store import Store, erasure
@@ -35,7 +35,7 @@ REPORTS = "reports"
 """The folder of a run's artifacts that reports are kept in."""
 
 STAYS = (
-    "aggregates: evaluations, verdicts, profiles and accounts, which name nobody",
+    "aggregates: evaluations, verdicts, profiles, accounts, and reports of surrogates, which name nobody",
     "versions that were trained on these rows: retrain, and delete the old ones in MLflow, if they must go too",
     "files that you brought or asked for: outcomes/loaded/, outcomes/refused/, outputs of predict, backups",
     "spools whose file is damaged (*.damaged): delete them, if their rows must go too",
@@ -154,7 +154,7 @@ class Eraser:
         return erased
 
     def _erase_pages(self, moments: Sequence[datetime], *, dry_run: bool) -> list[str]:
-        pages = [each for data in pages_holding(self.reports, self.model, moments) for each in _both(data)]
+        pages = [each for data in pages_holding(self.reports, self.model, moments) for each in _files(data)]
         found = [page for page in pages if page.exists()]
         if not dry_run:
             for page in found:
@@ -179,3 +179,9 @@ class Eraser:
 def _both(data: Path) -> tuple[Path, Path]:
     """A report's data and its page. The data, by which they are found, come last: a run may be interrupted."""
     return data.with_suffix(".html"), data
+
+
+def _files(data: Path) -> tuple[Path, ...]:
+    """The same with the snapshot that Evidently's workspace has of it."""
+    snapshot = snapshot_of(data)
+    return (*((snapshot,) if snapshot is not None else ()), *_both(data))

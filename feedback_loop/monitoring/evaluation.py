@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values, with_swings
+from feedback_loop.monitoring.estimates import estimate_values
 from feedback_loop.monitoring.own import Told, beside, metrics_by_sums
 from feedback_loop.monitoring.profiles import (
     TIME,
@@ -24,23 +25,39 @@ from feedback_loop.monitoring.profiles import (
     fold,
     fold_predictions,
     make_layout,
+    total,
 )
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.queries import query_metrics
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import Contract
-from feedback_loop.store.evaluations import COVERAGE, INSUFFICIENT, Evaluation, MetricValue
+from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue
 
 
 def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) -> Profile:
     """The profile of a version's reference rows, the measure of all its windows (which are so long)."""
     layout = make_layout(contract, rows)
-    profile = Profile.of(layout, fold(layout, rows))
+    cells = fold(layout, rows)
+    profile = Profile.of(layout, cells)
     if TIME not in rows.column_names:
         return profile
     numbers = window_numbers(rows.column(TIME), length)
-    windows = [rows.filter(numbers == each) for each in np.unique(numbers)]
-    return with_swings(profile, [Profile.of(layout, fold_predictions(layout, each)) for each in windows])
+    whole = _by_weight(cells)
+
+    def apart(number: np.int64) -> tuple[Profile, Profile]:
+        mine = _by_weight(fold_predictions(layout, rows.filter(numbers == number)))
+        rest = [*whole, *((weight, -tally) for weight, tally in mine)]
+        return Profile.joined(layout, mine), Profile.joined(layout, rest)
+
+    return with_swings(profile, map(apart, np.unique(numbers)))
+
+
+def _by_weight(cells: Mapping[Cell, Tally]) -> list[tuple[float, Tally]]:
+    by_weight: dict[float, list[Tally]] = {}
+    for cell, tally in cells.items():
+        if cell.segment == ALL_ROWS:
+            by_weight.setdefault(cell.weight, []).append(tally)
+    return [(weight, total(each)) for weight, each in by_weight.items()]
 
 
 def window_numbers(times: pa.ChunkedArray, length: timedelta) -> npt.NDArray[np.int64]:
@@ -80,8 +97,11 @@ def evaluate_cells(
     as_of: datetime,
     matured: bool,
     more: Sequence[Told] = (),
+    calibration: Profile | None = None,
 ) -> Evaluation:
     """The same by the tallies of the rows, which hold all that is needed of them but for `more` metrics.
+
+    Estimates are calibrated on the reference and on a profile of rows before them whose outcomes are known.
 
     Counts are of rows that were logged, metrics of the predictions that they stand for. With fewer than 100 outcomes
     the metrics say how many are missing.
@@ -106,6 +126,7 @@ def evaluate_cells(
         metrics=metrics,
         drift=drift_values(reference, profile) if reference is not None and predictions else (),
         quality=(*(quality_values(reference, profile) if reference is not None and predictions else ()), *faults),
+        estimates=estimate_values(profile, reference, calibration) if not layout.contract.more_labels else (),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -121,28 +122,44 @@ def _tallied(
 
 
 def fold_window(
-    store: Store, layout: Layout, window: Window, *, version: str, role: str, as_of: datetime
+    store: Store, layout: Layout, window: Window, *, version: str, role: str, as_of: datetime, part: str | None = None
 ) -> dict[Cell, Tally]:
     """The tallies of a window from the log itself, as of any moment: to the bit what is kept as of that moment.
 
     A long window is read and folded by several processes, a slice at a time each: they are given no more to hold
-    than that, and give back nothing but tallies.
+    than that, and give back nothing but tallies. Of outcomes alone (`part`) only what they are compared with is
+    read, and there are none of segments and of a user's own metrics.
     """
-    scans = scans_of(store, layout.contract, window, SLICE_ROWS, version=version, role=role, as_of=as_of)
+    columns = layout.contract.outputs if part == OUTCOMES else None
+    if part == OUTCOMES:
+        layout = replace(layout, own=())
+    scans = scans_of(
+        store, layout.contract, window, SLICE_ROWS, columns=columns, version=version, role=role, as_of=as_of
+    )
     if len(scans) > 1:
         from joblib import cpu_count
         from joblib.externals.loky import ProcessPoolExecutor
 
         with ProcessPoolExecutor(min(cpu_count(), len(scans)), initializer=_log_to_stderr) as processes:
-            return merge(processes.map(partial(fold_scan, layout.to_bytes()), scans))
+            return merge(processes.map(partial(fold_scan, layout.to_bytes(), part=part), scans))
     with store.read() as connection:
-        rows = labelled_in(connection, layout.contract, window, store.secret, as_of=as_of, version=version, role=role)
-    return fold(layout, rows)
+        rows = labelled_in(
+            connection,
+            layout.contract,
+            window,
+            store.secret,
+            as_of=as_of,
+            version=version,
+            role=role,
+            columns=columns,
+        )
+    return (FOLDS[part] if part is not None else fold)(layout, rows)
 
 
-def fold_scan(layout: bytes, scan: Scan) -> dict[Cell, Tally]:
+def fold_scan(layout: bytes, scan: Scan, *, part: str | None = None) -> dict[Cell, Tally]:
     """The tallies of a slice's rows, of all hours together."""
-    return fold(Layout.from_bytes(layout), scan.rows().drop_columns([TIME]))
+    rows = scan.rows().drop_columns([TIME])
+    return (FOLDS[part] if part is not None else fold)(Layout.from_bytes(layout), rows)
 
 
 def _log_to_stderr() -> None:

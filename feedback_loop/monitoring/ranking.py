@@ -51,11 +51,11 @@ def binary_metrics(profile: Profile) -> dict[str, tuple[Mean, Bounds]]:
     if not hits + misses:
         return found
     found["calibration_error"] = _calibration_error(scores, rows, profile.effective(hits + misses))
-    area = _area(scores, rows, profile.effective)
+    area = area_under(scores, rows, profile.effective)
     if area is not None:
         found["roc_auc"] = (area, area_range(scores))
     if hits:
-        precision = _average_precision(scores)
+        precision = average_precision(scores)
         error = float(np.sqrt(precision * (1 - precision) / profile.effective(hits)))  # Boyd et al. 2013, section 3.2
         found["pr_auc"] = (Mean(precision, rows, error), precision_range(scores))
         found["lift"] = (_lift(scores, rows, profile.effective), lift_range(scores, TOP))
@@ -65,11 +65,14 @@ def binary_metrics(profile: Profile) -> dict[str, tuple[Mean, Bounds]]:
 def roc_auc(profile: Profile, number: int) -> tuple[Mean | None, Range]:
     """The area of one class against all others (None where one side has no rows), and what it could be."""
     scores = scores_of(profile, number)
-    return _area(scores, profile.rows(Rows.SCORED), profile.effective), area_range(scores)
+    return area_under(scores, profile.rows(Rows.SCORED), profile.effective), area_range(scores)
 
 
-def _area(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mean | None:
-    """The area and its error by DeLong, DeLong and Clarke-Pearson (1988), from the placements of the bins."""
+def area_under(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mean | None:
+    """The area and its error by DeLong, DeLong and Clarke-Pearson (1988), from the placements of the bins.
+
+    None where one side has no rows.
+    """
     hits, misses = scores.hits.sum(), scores.misses.sum()
     if not hits or not misses:
         return None
@@ -85,7 +88,8 @@ def _area(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mea
     return Mean(area, rows, float(np.sqrt(variance)))
 
 
-def _average_precision(scores: Scores) -> float:
+def average_precision(scores: Scores) -> float:
+    """The mean of the precision over hits, each bin being one threshold."""
     hits, misses = scores.hits[::-1], scores.misses[::-1]
     found, wrong = np.cumsum(hits), np.cumsum(misses)
     precision = np.divide(found, found + wrong, out=np.zeros(len(hits)), where=found + wrong > 0)

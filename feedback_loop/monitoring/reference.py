@@ -13,6 +13,7 @@ from feedback_loop.inference import Scorer
 from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference
 from feedback_loop.monitoring.folding import establish
 from feedback_loop.monitoring.profiles import TIME, Profile
+from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import Column, ColumnType, Redaction, Role, as_table, coerce
 from feedback_loop.store import Store, profiles
@@ -104,6 +105,22 @@ class References:
             known_since = min(version.created_at, as_of) if is_own else as_of
             establish(self._store, version.model, version.version, profile, known_since)
         return profile
+
+    def rows_of_profile(
+        self,
+        redaction: Redaction,
+        version: ModelVersion,
+        wanted: int,
+        maturity: timedelta,
+        length: timedelta,
+        *,
+        as_of: datetime,
+    ) -> pa.Table:
+        """The very rows that `profile` is of at that moment."""
+        with self._store.read() as connection:
+            kept = profiles.load_reference(connection, version.model, version.version)
+        known = kept.known_since if kept is not None and kept.known_since <= as_of else as_of
+        return self._find(redaction, version, wanted, matured_until(known, maturity, length), known)
 
     def forget(self, model: str) -> None:
         """Forgets what is kept in memory of a model: its rows have changed."""

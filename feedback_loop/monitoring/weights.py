@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from feedback_loop.monitoring.losses import Floats, Mask
-from feedback_loop.schema import in_sample
+from feedback_loop.schema import in_sample, sample_places
 
 WEIGHT = "sample_weight"
 
@@ -55,3 +55,17 @@ def uniform(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(kept)).set_column(
         rows.column_names.index(WEIGHT), WEIGHT, pa.repeat(float(weights.max()), int(kept.sum()))
     )
+
+
+def sampled(rows: pa.Table, most: int) -> pa.Table:
+    """At most so many rows, each with a chance that grows with what it stands for; which is decided by their ids.
+
+    Those with the greatest u^(1/weight) (Efraimidis and Spirakis 2006): a sample of a sample is one of the whole.
+    """
+    if rows.num_rows <= most:
+        return rows
+    named = rows.column("prediction_id").to_pylist() if "prediction_id" in rows.column_names else None
+    chances = sample_places(named or [str(place) for place in range(rows.num_rows)], salt=b"report")
+    weights = row_weights(rows)
+    keys = np.log(np.maximum(chances, 2.0**-64)) / (1.0 if weights is None else weights)
+    return rows.take(np.sort(np.argsort(-keys, kind="stable")[:most]))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
 from feedback_loop.clock import Window, floor_moment, windows_between
+from feedback_loop.monitoring.calibration import matured_profile
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import fold_window, kept_cells
 from feedback_loop.monitoring.own import Told, metrics_by_rows
-from feedback_loop.monitoring.profiles import Layout, Profile
+from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Tally
 from feedback_loop.monitoring.queries import query_columns, query_metrics
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
@@ -49,43 +51,101 @@ def evaluate_window(
     maturity: timedelta,
     as_of: datetime,
     from_log: bool = False,
+    extend: Callable[[Evaluation], Evaluation] = lambda found: found,
 ) -> list[Evaluation]:
     """Evaluates each version that was champion in a window, as of that moment, and keeps the results.
 
     Where that moment is the one that the join has reached, kept tallies answer, at the same cost for any number of
     rows; else, and with `from_log`, the rows themselves do. Both say the same, to the bit; but metrics of a user's
     that take all rows at once are told with `from_log` alone. A window without predictions is kept too, under no
-    version: that nothing was predicted is a finding.
+    version: that nothing was predicted is a finding. `extend` adds what only rows can say, the same for both ways.
     """
+    counts = count_window(store, contract, window, reference_of, length=length, as_of=as_of, from_log=from_log)
+    matured = is_matured(window, as_of, maturity)
+    found = [
+        evaluate_cells(
+            each.layout,
+            each.cells,
+            each.reference,
+            version=each.version,
+            window=window,
+            as_of=as_of,
+            matured=matured,
+            calibration=matured_profile(
+                store,
+                each.layout,
+                window,
+                version=each.version,
+                length=length,
+                maturity=maturity,
+                as_of=as_of,
+                from_log=not each.is_kept,
+            )
+            if each.cells
+            else None,
+            more=_by_rows(store, contract, window, each.version, as_of, from_log=from_log) if each.version else (),
+        )
+        for each in counts
+    ]
+    return [save_evaluation(store, extend(each) if each.version else each) for each in found]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What is counted of one version's predictions in a window, and the reference that it is measured by."""
+
+    version: str
+    layout: Layout
+    cells: dict[Cell, Tally]
+    reference: Profile | None
+    is_kept: bool
+
+
+def count_window(
+    store: Store,
+    contract: Contract,
+    window: Window,
+    reference_of: ReferenceOf,
+    *,
+    length: timedelta,
+    as_of: datetime,
+    from_log: bool = False,
+) -> Iterator[Counted]:
+    """Counts each version that was champion in a window, as of that moment; if none was, nothing under no version."""
     versions = None if from_log else versions_joined(store, contract.model, window, Role.CHAMPION, length, as_of)
     if versions is None:
         versions = versions_in(store, contract.model, window, Role.CHAMPION)
-    found = []
     for version in versions or [""]:
         reference = reference_of(version) if version else None
         layout = reference.layout if reference is not None else Layout.bare(contract)
-        cells = None
-        if reference is not None and not from_log and profiles.is_whole_hours(window):
-            kept = profiles.load_window(store, contract.model, version, Role.CHAMPION, window)
-            is_of_it = kept.reference is not None and kept.reference.profile == reference.to_bytes()
-            if is_of_it and kept.watermark == as_of:
-                cells = kept_cells(kept.tallies)
-        if cells is None:
-            cells = {}
-            if version:
-                cells = fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
-        evaluation = evaluate_cells(
-            layout,
-            cells,
-            reference,
-            version=version,
-            window=window,
-            as_of=as_of,
-            matured=is_matured(window, as_of, maturity),
-            more=_by_rows(store, contract, window, version, as_of, from_log=from_log) if version else (),
-        )
-        found.append(save_evaluation(store, evaluation))
-    return found
+        kept = None
+        if version and reference is not None and not from_log:
+            kept = _kept(store, layout, window, reference, version=version, as_of=as_of)
+        cells = kept or {}
+        if version and kept is None:
+            cells = fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
+        yield Counted(version, layout, cells, reference, is_kept=kept is not None)
+
+
+def window_cells(
+    store: Store, layout: Layout, window: Window, reference: Profile, *, version: str, as_of: datetime
+) -> dict[Cell, Tally]:
+    """The tallies of a window: those kept by that reference, where they are as of then, else folded from the log."""
+    kept = _kept(store, layout, window, reference, version=version, as_of=as_of)
+    if kept is not None:
+        return kept
+    return fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
+
+
+def _kept(
+    store: Store, layout: Layout, window: Window, reference: Profile, *, version: str, as_of: datetime
+) -> dict[Cell, Tally] | None:
+    """The tallies kept by that reference, if there are any as of that moment."""
+    if not profiles.is_whole_hours(window):
+        return None
+    kept = profiles.load_window(store, layout.contract.model, version, Role.CHAMPION, window)
+    is_of_it = kept.reference is not None and kept.reference.profile == reference.to_bytes()
+    return kept_cells(kept.tallies) if is_of_it and kept.watermark == as_of else None
 
 
 def _by_rows(

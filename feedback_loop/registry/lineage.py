@@ -78,7 +78,10 @@ class Lineage:
     def log_metrics(
         self, version: ModelVersion, metrics: Mapping[str, float], moment: datetime, now: datetime
     ) -> None:
-        """Adds one window's metrics to the version's monitoring run: MLflow's page draws them over time."""
+        """Adds one window's metrics to the version's monitoring run: MLflow's page draws them over time.
+
+        What is of one class (`f1[a]`) is called `f1/a` there, without what MLflow takes in no name.
+        """
         from mlflow.entities import Metric
 
         with self._mlflow.translated("run", str(version)):
@@ -137,8 +140,10 @@ class Lineage:
 
 
 def _metric_name(name: str) -> str:
-    """A name as MLflow takes it: `f1:a` for `f1[a]`, and `_` for what else it refuses."""
-    return re.sub(r"[^\w .:-]", "_", name.replace("[", ":").replace("]", ""))[:250]
+    """A name as MLflow takes it: `f1/a` for `f1[a]`, and `_` for what else it refuses."""
+    metric, of_class, named = name.partition("[")
+    plain = re.sub(r"[^\w\- :]", "_", named.removesuffix("]"))
+    return (f"{metric}/{plain}" if of_class else re.sub(r"[^\w .:-]", "_", name))[:250]
 
 
 def _milliseconds(moment: datetime) -> int:

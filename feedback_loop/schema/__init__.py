@@ -34,6 +34,7 @@ from feedback_loop.schema.privacy import (
     in_sample,
     keyed_digest,
     make_redaction,
+    sample_places,
 )
 from feedback_loop.schema.signature import feature_columns, output_type
 
@@ -73,6 +74,7 @@ __all__ = [
     "output_type",
     "prediction_id",
     "prediction_ids",
+    "sample_places",
     "table_name",
     "with_booleans",
 ]

@@ -140,8 +140,13 @@ def in_sample(
     ids: Sequence[str], shares: float | npt.NDArray[np.float64], salt: bytes = b""
 ) -> npt.NDArray[np.bool_]:
     """Which of these predictions are in a sample of that share (or of a share each): a retry is decided alike."""
+    return np.asarray(sample_places(ids, salt) < shares)
+
+
+def sample_places(ids: Sequence[str], salt: bytes) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each id, as good as drawn by chance, and always the same."""
     digests = b"".join(hashlib.blake2b(each.encode(), digest_size=8, person=salt).digest() for each in ids)
-    return np.asarray(np.frombuffer(digests, dtype=">u8") / 2.0**64 < shares)
+    return np.asarray(np.frombuffer(digests, dtype=">u8") / 2.0**64)
 
 
 def _text(value: object) -> str | None:

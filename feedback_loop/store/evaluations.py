@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, and_, exc, func, select
+from sqlalchemy import Connection, Row, Subquery, Table, and_, exc, func, select
 
 from feedback_loop.clock import Window
 from feedback_loop.store import tables
@@ -90,6 +90,16 @@ class EstimateValue:
     calibrated_on: int
     standard_error: float | None = None
     segment: str = ALL_ROWS
+
+
+@dataclass(frozen=True)
+class PastEstimate:
+    """A metric of one window: estimated when it was first looked at, realised when it had matured."""
+
+    window: Window
+    metric: str
+    estimate: float
+    realised: float
 
 
 @dataclass(frozen=True)
@@ -208,6 +218,38 @@ def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | No
     with store.read() as connection:
         until: datetime | None = connection.execute(select(func.max(table.window_end)).where(*where)).scalar_one()
     return until
+
+
+def load_past_estimates(store: Store, model: str, windows: int) -> list[PastEstimate]:
+    """Of the newest so many windows that were estimated before they matured, and have: every metric that came out."""
+    told, real = tables.estimate_values.c, tables.metric_values.c
+    first, last = _of_each_window(model, matured=False), _of_each_window(model, matured=True)
+    same = and_(*(first.c[name] == last.c[name] for name in ("version", "window_start", "window_end")))
+    both = select(first.c.window_start, first.c.window_end, first.c.evaluation_id, last.c.evaluation_id.label("last"))
+    both = both.join(last, same).where(first.c.place == 1, last.c.place == 1)
+    newest = both.order_by(first.c.window_end.desc(), first.c.evaluation_id.desc()).limit(windows).subquery()
+    values = (
+        select(newest.c.window_start, newest.c.window_end, told.metric, told.value, real.value)
+        .join(tables.estimate_values, told.evaluation_id == newest.c.evaluation_id)
+        .join(
+            tables.metric_values,
+            and_(real.evaluation_id == newest.c.last, real.metric == told.metric, real.segment == told.segment),
+        )
+        .where(told.segment == ALL_ROWS, told.metric != INSUFFICIENT)
+        .order_by(newest.c.window_end, told.metric)
+    )
+    with store.read() as connection:
+        return [PastEstimate(Window(row[0], row[1]), *row[2:]) for row in connection.execute(values)]
+
+
+def _of_each_window(model: str, *, matured: bool) -> Subquery:
+    """Evaluations and their place in those of the same version and window: oldest first, or of matured ones last."""
+    table = tables.evaluations.c
+    window = table.version, table.window_start, table.window_end
+    order = (table.as_of.desc(), table.evaluation_id.desc()) if matured else (table.as_of, table.evaluation_id)
+    place = func.row_number().over(partition_by=window, order_by=order).label("place")
+    mine = and_(table.model == model, table.matured == matured)
+    return select(*window, table.evaluation_id, place).where(mine).subquery()
 
 
 _PARTS: dict[str, tuple[Table, type[Any]]] = {

@@ -112,7 +112,8 @@ def _stamped(contract: Contract, rows: pa.Table, learned: datetime, asked: datet
 def _append(connection: Connection, found: ModelTables, rows: pa.Table, *, timed: bool) -> Intake:
     asked = _ask(connection, found, rows)
     newest = _newest_revisions(connection, found, asked)
-    matches = connection.execute(select(func.count()).where(or_(*_matches(found, asked)))).scalar_one()
+    counted = select(func.count()).select_from(asked).where(or_(*_matches(found, asked)))
+    matches = connection.execute(counted).scalar_one()
     asked.drop(connection)
     known: dict[object, _Said] = {}
     places, revisions, corrected = [], [], 0
@@ -197,4 +198,4 @@ def _matches(found: ModelTables, subjects: Table) -> Iterator[sa.ColumnElement[b
             keys = [column.stored for column in found.key]
             same.append(and_(*(table.c[field] == subjects.c[field] for field in keys)))
         for each in same:
-            yield select(literal(1)).where(each).limit(1).scalar_subquery().is_not(None)
+            yield select(literal(1)).where(each).limit(1).correlate(subjects).scalar_subquery().is_not(None)

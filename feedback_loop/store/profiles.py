@@ -6,7 +6,8 @@ changed in the transactions that move it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, and_, or_, select, text
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
+from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.records import insert_unless
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -119,18 +121,38 @@ def load_window(store: Store, model: str, version: str, role: str, window: Windo
     """The tallies that together are of a window of whole hours: of its whole days, and of the hours that are left."""
     table = tables.profiles
     columns = (table.c.segment, table.c.weight, table.c.tally)
-    with store.read() as connection:
-        if store.is_postgresql:  # what is read by several statements is to be of one moment
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+    with _snapshot(store) as connection:
         watermark = joined_until(connection, model)
         reference = load_reference(connection, model, version)
         chosen = select(*columns).where(_of(model, version, role), _within(window))
         return Kept(watermark, reference, [(row[0], row[1], row[2]) for row in connection.execute(chosen)])
 
 
+def load_windows(
+    store: Store, model: str, version: str, role: str, part: str, windows: Sequence[Window]
+) -> tuple[datetime | None, list[list[tuple[str, float, bytes]]]]:
+    """The watermark, and one part's tallies of all rows of each of these windows of whole hours, in one snapshot."""
+    table = tables.profiles
+    columns = (table.c.bucket_start, table.c.segment, table.c.weight, table.c.tally)
+    mine = and_(_of(model, version, role), table.c.part == part, table.c.segment == ALL_ROWS)
+    with _snapshot(store) as connection:
+        watermark = joined_until(connection, model)
+        rows = connection.execute(select(*columns).where(mine, or_(*map(_within, windows)))).all()
+    return watermark, [[(row[1], row[2], row[3]) for row in rows if row[0] in window] for window in windows]
+
+
 def is_whole_hours(window: Window) -> bool:
     """Whether the window is made of whole buckets."""
     return all(floor_moment(end, HOUR) == end for end in (window.start, window.end))
+
+
+@contextmanager
+def _snapshot(store: Store) -> Iterator[Connection]:
+    """What is read by several statements is of one moment."""
+    with store.read() as connection:
+        if store.is_postgresql:
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        yield connection
 
 
 def _of(model: str, version: str, role: str) -> ColumnElement[bool]:

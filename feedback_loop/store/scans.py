@@ -6,7 +6,7 @@ open a file that Python's has open in the same process (ADR 2): a scan is for a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import Unavailable
-from feedback_loop.schema import Contract, arrow_type
+from feedback_loop.schema import Column, Contract, arrow_type
 from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
 from feedback_loop.store.predictions import LABEL_TYPES, SYSTEM_TYPES, Shape, labelled_selects, slices, with_absent
@@ -51,12 +51,18 @@ class Scan:
 
 
 def scans_of(
-    store: Store, contract: Contract, window: Window, rows: int, *, version: str, role: str, as_of: datetime
+    store: Store,
+    contract: Contract,
+    window: Window,
+    rows: int,
+    *,
+    version: str,
+    role: str,
+    as_of: datetime,
+    columns: Sequence[Column] | None = None,
 ) -> list[Scan]:
-    """The scans that together read a window, each of about so many rows, oldest first."""
-    wanted = tuple({each.stored: each for each in (*contract.outputs, *contract.features)}.values())
-    named = {column.stored for column in wanted}
-    wanted += tuple(each for each in contract.judged_by if each.stored not in named)
+    """The scans that together read a window, each of about so many rows, oldest first; of the given columns alone."""
+    wanted = tuple(columns) if columns is not None else _all_columns(contract)
     types = {name: (SYSTEM_TYPES | LABEL_TYPES)[name] for name in OWN}
     types |= {each.stored: arrow_type(each.type) for each in (*contract.labels, *wanted)}
     address, found = _address(store), []
@@ -71,6 +77,11 @@ def scans_of(
                 statements.append((_unescaped(str(literal), store), shape))
             found.append(Scan(contract, as_of, address, store.secret, tuple(statements)))
     return found
+
+
+def _all_columns(contract: Contract) -> tuple[Column, ...]:
+    wanted = (*contract.outputs, *contract.features, *contract.judged_by)
+    return tuple({each.stored: each for each in reversed(wanted)}.values())[::-1]
 
 
 def _address(store: Store) -> str:

@@ -56,6 +56,15 @@ class Incident:
 
 
 @dataclass(frozen=True)
+class Message:
+    """What is to be told, once per subject."""
+
+    subject: str
+    title: str
+    body: str
+
+
+@dataclass(frozen=True)
 class Alert:
     """One message about an incident, or about another subject (`spool:…`), on one route."""
 
@@ -141,12 +150,18 @@ def close_incident(store: Store, incident_id: int, now: datetime, because: str) 
 
 def raise_alert(store: Store, subject: str, title: str, body: str, routes: Sequence[str], now: datetime) -> int:
     """Has something else than an incident told, on each route once per subject; returns on how many it is new."""
-    table, told = tables.alerts, 0
     with store.write() as connection:
-        for route in routes:
-            insert = insert_unless(connection, table).values(**_new_alert(subject, route, title, body, now))
-            ignoring = insert.on_conflict_do_nothing(index_elements=["subject", "route"])
-            told += connection.execute(ignoring.execution_options(preserve_rowcount=True)).rowcount
+        return raise_in(connection, Message(subject, title, body), routes, now)
+
+
+def raise_in(connection: Connection, message: Message, routes: Sequence[str], now: datetime) -> int:
+    """The same within a transaction."""
+    told = 0
+    for route in routes:
+        new = _new_alert(message.subject, route, message.title, message.body, now)
+        insert = insert_unless(connection, tables.alerts).values(**new)
+        ignoring = insert.on_conflict_do_nothing(index_elements=["subject", "route"])
+        told += connection.execute(ignoring.execution_options(preserve_rowcount=True)).rowcount
     return told
 
 

@@ -9,11 +9,14 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.store import jobs, keys, retrainings, traffic, verdicts
 from feedback_loop.store.evaluations import (
+    INSUFFICIENT,
     DriftValue,
+    EstimateValue,
     Evaluation,
     MetricValue,
     evaluated_until,
     load_evaluations,
+    load_past_estimates,
     newest_evaluations,
     save_evaluation,
 )
@@ -82,6 +85,33 @@ def test_the_newest_evaluations_are_the_last_windows(store):
 def verdict(state=State.OK, day=0, version="1"):
     window = Window(START + day * DAY, START + (day + 1) * DAY)
     return Verdict("churn", version, START + (day + 2) * DAY, window, state, "words", {"n": 1}, {"state": None})
+
+
+def test_the_first_estimate_of_a_window_is_held_against_what_was_realised_last(store):
+    def looked(day, hours, estimate, realised, *, matured, **changes):
+        window = Window(START + day * DAY, START + (day + 1) * DAY)
+        values = (EstimateValue("accuracy", estimate, 10, "cbpe", 100), EstimateValue("f1", 0.5, 10, "cbpe", 100))
+        metrics = (MetricValue("accuracy", realised, 10), MetricValue("accuracy", 0.1, 5, segment="plan=pro"))
+        changes = {"estimates": values, "metrics": metrics, "window": window, "matured": matured} | changes
+        save_evaluation(store, evaluation(as_of=window.end + timedelta(hours=hours), **changes))
+
+    lacking = (EstimateValue(INSUFFICIENT, 90.0, 10, "cbpe", 100),)
+    looked(0, 30, 0.85, 0.8, matured=True)
+    looked(0, 40, 0.84, 0.7, matured=True)  # a correction
+    looked(0, 10, 0.91, 0.6, matured=False)
+    looked(0, 2, 0.9, 0.5, matured=False)  # stored last, of an earlier moment
+    looked(1, 2, 0.8, 0.8, matured=False)
+    looked(1, 30, 0.8, 0.6, matured=True)
+    looked(2, 2, 0.7, 0.7, matured=False)  # has not matured
+    looked(3, 30, 0.7, 0.7, matured=True)  # was not looked at before
+    short = {"estimates": lacking, "metrics": (MetricValue(INSUFFICIENT, 90.0, 10),)}
+    looked(4, 2, 0, 0, matured=False, **short)
+    looked(4, 30, 0, 0, matured=True, **short)
+    looked(0, 2, 0.1, 0.9, matured=False, version="2")
+    found = [(e.window.start, e.metric, e.estimate, e.realised) for e in load_past_estimates(store, "churn", 30)]
+    assert found == [(START, "accuracy", 0.9, 0.7), (START + DAY, "accuracy", 0.8, 0.6)]
+    assert [e.window.start for e in load_past_estimates(store, "churn", 2)] == [START + DAY]
+    assert load_past_estimates(store, "another", 30) == []
 
 
 def test_a_degraded_verdict_opens_one_incident_with_an_alert_on_each_route(store):

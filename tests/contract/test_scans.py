@@ -11,7 +11,7 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import Unavailable
 from feedback_loop.monitoring import folding
 from feedback_loop.monitoring.folding import fold_scan, fold_window
-from feedback_loop.monitoring.profiles import Cell, make_layout, merge
+from feedback_loop.monitoring.profiles import Cell, fold_outcomes, make_layout, merge
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, JoinRule
 from feedback_loop.store.predictions import PredictionLog, read_labelled
@@ -86,6 +86,9 @@ def test_slices_that_processes_fold_add_up_to_the_whole_window(store, monkeypatc
     monkeypatch.setattr(folding, "SLICE_ROWS", 150)
     assert len(scans_of(store, contract, WINDOW, 150, **asked)) == 3
     assert tallies(fold_window(store, layout, WINDOW, **asked)) == tallies(whole)
+    outcomes = fold_outcomes(layout, read_labelled(store, contract, WINDOW, as_of=as_of, version=VERSION))
+    alone = {cell: tally for cell, tally in tallies(outcomes).items() if not cell.segment}
+    assert tallies(fold_window(store, layout, WINDOW, **asked, part=folding.OUTCOMES)) == alone
 
 
 def test_a_column_that_an_older_generation_lacks_is_missing_there(store, monkeypatch):

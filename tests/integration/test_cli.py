@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -50,6 +51,31 @@ def loop(mlflow_uri, tmp_path, clock):
     play_days(made, clock, 3)
     made.close()
     return made
+
+
+def test_estimates_are_told_beside_what_is_realised(run, mlflow_uri, tmp_path, clock):
+    made = churn_loop(tmp_path, clock)
+    for day in range(2):
+        rows = customers(300, day, month=f"m{day}")
+        made.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
+        clock.set(clock() + timedelta(days=1))
+        made.evaluate("churn")
+        made.record_outcomes("churn", {name: rows[name] for name in ("customer", "month", "churned")})
+    made.evaluate("churn")
+    made.close()
+    code, out, _ = run("evaluate", "churn", "--from", "2026-03-03", "--to", "2026-03-04")
+    assert code == 0
+    told = r"  estimated accuracy 0\.\d+ ± 0\.0\d+ \(realised 0\.\d+; past error 0\.0\d+ over \d windows?\)"
+    assert re.search(told, out)
+    code, out, _ = run("status")
+    assert re.search(told, out)
+    few = customers(40, 9, month="few")
+    again = open_loop(tmp_path / "feedback_loop.toml", clock)
+    clock.set(clock() + timedelta(days=1))
+    again.predict("churn", {name: few[name] for name in ("customer", "month", "age", "plan")})
+    again.close()
+    code, out, _ = run("evaluate", "churn", "--from", f"{clock():%Y-%m-%d}", "--to", f"{system_clock():%Y-%m-%d}")
+    assert "no estimates yet: 60 rows more are needed" in out
 
 
 def test_init_writes_a_configuration_that_works(run, plain, mlflow_uri, clock, tmp_path):
@@ -147,7 +173,22 @@ def test_evaluations_verdicts_and_reports_are_printed(run, plain, loop, tmp_path
         "2026-03-validation.html",
         "2026-03-validation.json",
     ]
-    assert len(plain("report", "churn", "--list")[1]) == 2
+    code, listed = plain("report", "churn", "--list")
+    assert [(each["version"], each["kind"], each["rows"], each["drawn of"]) for each in listed] == [
+        ("1", "drift", 900, "surrogate"),
+        ("1", "validation", 900, "surrogate"),
+    ]
+    assert listed[0]["window"] == "2026-03-01 – 2026-04-01"
+    code, out, _ = run("report", "churn", "--list")
+    assert (code, "surrogate" in out, "2026-03-drift.html" in out) == (0, True, True)
+    assert plain("report", "churn", *window, "--sample", "100")[0] == 0
+    assert plain("report", "churn", "--month", "2026-03", "--full")[0] == 0
+    assert [(each["kind"], each["drawn of"]) for each in plain("report", "churn", "--list")[1]] == [
+        ("drift", "sample"),
+        ("validation", "sample"),
+        ("drift", "full"),
+        ("validation", "full"),
+    ]
 
 
 def test_predictions_made_elsewhere_are_imported_from_files_and_queries_once(run, plain, loop, tmp_path):
@@ -203,6 +244,9 @@ def test_the_group_of_imports_shows_what_can_be_imported(run):
         (["evaluate", "churn", "--as-of", "2200-01-01"], "in the future"),
         (["report", "churn"], "--month"),
         (["report", "churn", "--month", "2020-01"], "too few"),
+        (["report", "churn", "--month", "2026-03", "--sample", "9"], "too small"),
+        (["report", "churn", "--month", "2026-03", "--sample", "99", "--full"], "--sample or --full"),
+        (["report", "chrun", "--list"], "Known: churn"),
         (["evaluate", "chrun"], "Known: churn"),
         (["predict", "churn", "none.parquet", "out.parquet"], "There is no file 'none.parquet'"),
         (["models", "promote", "churn", "9"], "There is no model version 'churn/9'"),
@@ -295,13 +339,13 @@ def test_a_retraining_by_hand_tells_its_trials(run, plain, loop, clock):
 
 def test_the_scheduler_runs_once_and_tells_each_job(run, plain, loop):
     code, rows = plain("scheduler", "--once")
-    assert (code, [row["state"] for row in rows]) == (0, ["succeeded"] * 11)
+    assert (code, [row["state"] for row in rows]) == (0, ["succeeded"] * 12)
 
 
 def test_the_database_is_checked_and_upgraded(run, plain, loop, tmp_path):
-    assert plain("db", "check")[1]["revision"] == "0004"
+    assert plain("db", "check")[1]["revision"] == "0005"
     code, out, _ = run("db", "upgrade")
-    assert (code, "0004 → 0004" in out) == (0, True)
+    assert (code, "0005 → 0005" in out) == (0, True)
     (tmp_path / "store.db").unlink()
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"store.db{suffix}").unlink(missing_ok=True)

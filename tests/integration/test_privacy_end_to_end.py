@@ -208,8 +208,9 @@ def lived(loop_of, clock):
     result = loop.retrain("churn", promotes=False)
     assert result.candidate == "2"
     window = Window(clock() - 3 * DAY, clock())
-    loop.report("churn", window, "with")
-    loop.report("churn", Window(clock() - 12 * DAY, clock() - 9 * DAY), "without")
+    loop.report("churn", window, "with", rows="full")
+    loop.report("churn", Window(clock() - 12 * DAY, clock() - 9 * DAY), "without", rows=500)
+    loop.report("churn", Window(clock() - 4 * DAY, clock()), "made")
     return loop, identifier
 
 
@@ -229,7 +230,9 @@ def test_a_person_is_erased_everywhere_and_what_was_removed_is_said(lived, clock
     assert {**would, "dry_run": False} == done
     assert (done["predictions"], done["outcomes"], done["reference_rows"]) == (1, 1, {"2": 1})
     names = ["with-drift.html", "with-drift.json", "with-validation.html", "with-validation.json"]
-    assert [path.rsplit("/", 1)[1] for path in done["reports"]] == names
+    removed = [path for path in done["reports"] if "/snapshots/" not in path]
+    assert [path.rsplit("/", 1)[1] for path in removed] == names
+    assert len(done["reports"]) == 6  # and a snapshot of each
     assert done["mlflow_reports"] == [f"churn version 1: reports/{name}" for name in names]
     assert done["undeleted"] == []
     assert all(
@@ -237,7 +240,10 @@ def test_a_person_is_erased_everywhere_and_what_was_removed_is_said(lived, clock
     )
     assert (done["payloads"], done["unread_payloads"]) == (0, 0)
     assert identifier not in loop.registry.reference_rows(candidate).column("prediction_id").to_pylist()
+    assert len(list(loop.reports.rglob("snapshots/*.json"))) == 4
     assert [path.name for path in sorted(loop.reports.glob("*.html"))] == [
+        "made-drift.html",
+        "made-validation.html",
         "without-drift.html",
         "without-validation.html",
     ]

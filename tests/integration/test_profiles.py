@@ -117,3 +117,56 @@ def test_data_quality_is_kept_with_the_evaluation(loop, clock):
     assert evaluations.load_evaluations(loop.store, "churn")[-1].quality == tuple(
         sorted(found.quality, key=lambda each: (each.column, each.check))
     )
+
+
+def test_a_report_is_made_of_what_is_kept_of_its_window(loop, clock, monkeypatch, tmp_path):
+    start = clock()
+    play_days(loop, clock, 3, per_day=200)
+    window = Window(start - HOUR * 4, clock() - HOUR * 4)
+    [evaluation] = loop.evaluate("churn", window)
+    with monkeypatch.context() as patch:
+        patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
+        paths = loop.report("churn", window, "kept")
+    told = {path.stem.split("-")[1]: json.loads(path.read_text()) for path in paths if path.suffix == ".json"}
+    assert (told["drift"]["rows"], told["validation"]["rows"]) == (evaluation.predictions, evaluation.labelled)
+    assert told["validation"]["exact"]["metrics"] == [vars(each) for each in evaluation.metrics]
+    assert told["drift"]["exact"]["drift"] == [vars(each) for each in evaluation.drift]
+    brought = tmp_path / "brought"
+    brought.mkdir()
+    loop.registry.lineage.fetch_files(loop.champion("churn"), "reports", "", brought)
+    assert sorted(path.name for path in brought.glob("*.*")) == sorted(path.name for path in paths)
+
+
+def test_a_report_is_of_the_champion_that_predicted_most_and_says_what_others_did(loop, clock):
+    start = clock()
+    play_days(loop, clock, 1, per_day=120)
+    loop.promote("churn", register_churn(loop.registry, clock(), seed=5).version, reason="second")
+    play_days(loop, clock, 2, per_day=150, seed=30)
+    page, data, *_ = loop.report("churn", Window(start, clock()), "both")
+    told = json.loads(data.read_text())
+    assert (told["version"], told["rows"]) == ("2", 300)
+    assert "120 predictions of other champions in this window are not in it" in page.read_text()
+
+
+def test_while_outcomes_are_too_few_the_report_of_drift_says_that_there_is_no_other(loop, clock):
+    start = clock()
+    rows = customers(200, 3, month="m")
+    loop.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
+    page, data = loop.report("churn", Window(start, start + DAY), "early")
+    assert data.name == "early-drift.json"
+    assert "There is no report of validation: 0 outcomes are too few." in page.read_text()
+
+
+def test_a_sample_of_real_rows_is_the_same_every_time(loop, clock, monkeypatch):
+    from feedback_loop.monitoring import reporting
+
+    start = clock()
+    play_days(loop, clock, 2, per_day=300)
+    window = Window(start, clock())
+    first = [path.read_text() for path in loop.report("churn", window, "x", rows=150) if path.suffix == ".json"]
+    monkeypatch.setattr(reporting, "SLICE_ROWS", 70)
+    again = [path.read_text() for path in loop.report("churn", window, "x", rows=150) if path.suffix == ".json"]
+    assert first == again
+    told = json.loads(first[0])
+    assert (told["shown"], told["drawn"], told["rows"]) == ("sample", [150, 150], 600)
+    assert json.loads(loop.report("churn", window, "x", rows="full")[1].read_text())["drawn"] == [600, 2000]

@@ -1,26 +1,41 @@
-"""Evidently's reports, of every task and on nasty data."""
+"""Evidently's reports, of every task and on nasty data: made of profiles, with the exact figures."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
-from feedback_loop.monitoring import reports
-from feedback_loop.monitoring.reports import write_report
+from feedback_loop.monitoring import list_reports, write_report
+from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
+from feedback_loop.monitoring.profiles import Profile, fold
+from feedback_loop.monitoring.reports import RealRows, Subject, page, pages_holding, snapshot_of
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
 RANDOM = np.random.default_rng(0)
+MARCH = Window(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
+AS_OF = datetime(2026, 4, 2, 4, tzinfo=UTC)
 
 
-def binary(count, shift=0.0):
+def subject(contract, reference, current, name="2026-03", window=MARCH, **more):
+    """What a report of these rows is of."""
+    profile = profile_of_reference(contract, reference, timedelta(days=1))
+    told = {"version": "3", "window": window, "as_of": AS_OF, "matured": True}
+    evaluation = evaluate_rows(contract, current, profile, **told)
+    counted = Profile.of(profile.layout, fold(profile.layout, current))
+    return Subject(name, counted, profile, evaluation, **more)
+
+
+def binary(count, shift=0.0, threshold=0.5):
     chance = RANDOM.random(count)
     return pa.table(
         {
             "age": RANDOM.normal(40 + shift, 5, count),
             "plan": RANDOM.choice(["basic", "pro"], count),
-            "prediction": chance > 0.5,
+            "prediction": chance > threshold,
             "probability": chance,
             "churned": RANDOM.random(count) < chance,
         }
@@ -46,6 +61,16 @@ def regression(count):
     return pa.table({"x": truth, "prediction": truth + RANDOM.normal(size=count) / 10, "paid": truth})
 
 
+def figures(data, kind="SingleValue"):
+    """What Evidently says in a report's data, by the name of its metric."""
+    return {each["metric_name"]: each["value"] for each in json.loads(data.read_text())["metrics"]}
+
+
+def figure(data, start):
+    (found,) = [value for name, value in figures(data).items() if name.startswith(start)]
+    return found
+
+
 @pytest.mark.parametrize(
     ("contract", "rows"),
     [
@@ -56,57 +81,213 @@ def regression(count):
     ],
 )
 @pytest.mark.parametrize("kind", ["drift", "validation"])
-def test_every_task_has_its_reports_as_page_and_as_data(tmp_path, contract, rows, kind):
-    page, data = write_report(kind, contract, rows(300), rows(200), tmp_path / "reports", "2026-03")
-    assert (page.name, data.name) == (f"2026-03-{kind}.html", f"2026-03-{kind}.json")
-    text = page.read_text()
-    assert "<script" in text
-    assert page.stat().st_size < 6 * 2**20
-    metrics = json.loads(data.read_text())["metrics"]
-    assert metrics
+@pytest.mark.parametrize("shown", ["surrogate", "full"])
+def test_every_task_has_its_reports_as_page_and_as_data(tmp_path, contract, rows, kind, shown):
+    reference, current = rows(300), rows(200)
+    real = RealRows(current, reference, shown) if shown == "full" else None
+    paths = write_report(kind, subject(contract, reference, current), tmp_path / "reports", real)
+    assert [path.name for path in paths] == [f"2026-03-{kind}.html", f"2026-03-{kind}.json"]
+    assert "<script" in paths[0].read_text()
+    data = json.loads(paths[1].read_text())
+    assert (data["version"], data["kind"], data["shown"], data["rows"]) == ("3", kind, shown, 200)
+    assert (data["window"], data["as_of"]) == (["2026-03-01", "2026-04-01"], "2026-04-02T04:00Z")
+    assert any("ExactFigure(" in name for name in figures(paths[1]))
+    assert len(figures(paths[1])) > len(data["exact"])
+    assert snapshot_of(paths[1]).is_file()
 
 
-def test_a_report_of_drift_says_which_column_drifted(tmp_path):
-    _, data = write_report("drift", binary_contract(), binary(2000), binary(2000, shift=10), tmp_path, "x")
-    found = {m["metric_name"]: m["value"] for m in json.loads(data.read_text())["metrics"]}
-    age = next(value for name, value in found.items() if "column=age" in name)
-    assert age > 0.1
+def test_the_page_says_what_it_is_of_and_what_is_drawn(tmp_path):
+    found = subject(binary_contract(), binary(20_000), binary(30_000), others=17)
+    pages = {kind: write_report(kind, found, tmp_path)[0].read_text() for kind in ("drift", "validation")}
+    assert "30,000 predictions (coverage 100.0%), 2026-03-01 – 2026-04-01" in json_text(pages["drift"])
+    for text in map(json_text, pages.values()):
+        assert "against a reference of 20,000, as of 2026-04-02T04:00Z" in text
+        assert "5,000 and 5,000 surrogate rows" in text
+        assert "17 predictions of other champions in this window are not in it" in text
+    assert "each column by itself: how columns go together is not shown" in pages["drift"]
 
 
-def test_the_accuracy_in_the_report_is_that_of_the_rows(tmp_path):
-    current = binary(500)
-    _, data = write_report("validation", binary_contract(), binary(500), current, tmp_path, "x")
-    found = {m["metric_name"]: m["value"] for m in json.loads(data.read_text())["metrics"]}
-    accuracy = next(value for name, value in found.items() if name.startswith("Accuracy("))
-    truth, answer = current.column("churned").to_numpy(), current.column("prediction").to_numpy()
-    assert accuracy == pytest.approx((truth == answer).mean())
+def json_text(text):
+    """A page's text: what is in a script is escaped."""
+    return text.replace("\\u2013", "–")
+
+
+def test_the_exact_figures_are_those_of_the_evaluation(tmp_path):
+    found = subject(binary_contract(), binary(5000), binary(2000, shift=10))
+    told = {kind: write_report(kind, found, tmp_path)[1] for kind in ("drift", "validation")}
+    for each in found.evaluation.metrics:
+        if not each.segment:
+            assert figure(told["validation"], f"ExactFigure(figure={each.metric},column=)") == each.value
+    decisive = [each for each in found.evaluation.drift if each.decides]
+    assert {each.column for each in decisive} == {"age", "plan", "prediction", "probability"}
+    for each in decisive:
+        assert figure(told["drift"], f"ExactFigure(figure={each.method},column={each.column})") == each.value
+    exact = json.loads(told["validation"].read_text())["exact"]["metrics"]
+    assert exact[0].keys() >= {"metric", "value", "coverage", "least", "most", "standard_error"}
+
+
+def test_what_evidently_finds_in_surrogates_is_what_it_finds_in_the_rows(tmp_path):
+    reference, current = binary(20_000), binary(20_000, shift=2)
+    found = subject(binary_contract(), reference, current)
+    made = {kind: write_report(kind, found, tmp_path / "made")[1] for kind in ("drift", "validation")}
+    real = RealRows(current, reference, "full")
+    full = {kind: write_report(kind, found, tmp_path / "full", real)[1] for kind in ("drift", "validation")}
+    for column, tolerance in {"age": 1e-3, "probability": 3e-4, "plan": 3e-4, "prediction": 3e-4}.items():
+        mine, theirs = (figure(each["drift"], f"ValueDrift(column={column},") for each in (made, full))
+        assert mine == pytest.approx(theirs, abs=tolerance)
+    for metric, tolerance in {"RocAuc(": 1e-4, "Accuracy(": 2e-4, "LogLoss(": 1e-3, "Recall(": 4e-4}.items():
+        mine, theirs = (figure(each["validation"], metric) for each in (made, full))
+        assert mine == pytest.approx(theirs, abs=tolerance)
+    for metric in ("MeanValue(column=age", "StdValue(column=age", "QuantileValue(column=age,quantile=0.25"):
+        mine, theirs = (figure(each["drift"], metric) for each in (made, full))
+        assert mine == pytest.approx(theirs, rel=2e-3)
+
+
+def test_no_test_is_made_of_surrogates_where_it_would_be_of_few_rows(tmp_path):
+    reference, current = binary(500), binary(500)
+    found = subject(binary_contract(), reference, current)
+    made = write_report("drift", found, tmp_path)[1]
+    assert {name.split("method=")[1].split(",")[0] for name in figures(made) if name.startswith("ValueDrift(")} == {
+        "wasserstein",
+        "jensenshannon",
+    }
+    real = write_report("drift", found, tmp_path, RealRows(current, reference, "full"))[1]
+    assert any("p_value" in name for name in figures(real) if name.startswith("ValueDrift("))
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+def test_the_accuracy_drawn_is_that_of_the_models_answers_at_its_own_threshold(tmp_path, threshold):
+    current = binary(4000, threshold=threshold)
+    found = subject(binary_contract(), binary(4000, threshold=threshold), current)
+    data = write_report("validation", found, tmp_path)[1]
+    accuracy = (current.column("churned").to_numpy() == current.column("prediction").to_numpy()).mean()
+    assert figure(data, "Accuracy(") == pytest.approx(accuracy, abs=3e-4)
 
 
 def test_missing_values_constants_and_new_words_do_not_break_a_report(tmp_path):
     nasty = binary(300).to_pydict()
-    nasty["age"] = [None] * 150 + [1.0] * 150
+    nasty["age"] = [None] * 100 + [1.0] * 100 + [np.inf] * 50 + [-1e300] * 50
     nasty["plan"] = ["new"] * 299 + [None]
     nasty["churned"] = [None] * 100 + [True] * 100 + [False] * 100
     rows = pa.table(nasty)
-    for kind in ("drift", "validation"):
-        write_report(kind, binary_contract(), binary(300), rows, tmp_path, "nasty")
+    for reference, current in ((binary(300), rows), (rows, binary(300)), (rows, rows)):
+        found = subject(binary_contract(), reference, current)
+        for kind in ("drift", "validation"):
+            for real in (None, RealRows(current, reference, "full")):
+                data = write_report(kind, found, tmp_path, real)[1]
+                assert json.loads(data.read_text())["model"] == "churn"
+
+
+def test_a_column_without_values_is_left_out_and_the_others_are_drawn(tmp_path):
+    place = binary(300).column_names.index("age")
+    empty = binary(300).set_column(place, "age", pa.nulls(300, pa.float64()))
+    for reference, current in ((binary(300), empty), (empty, binary(300))):
+        found = subject(binary_contract(), reference, current)
+        drawn = {
+            name for name in figures(write_report("drift", found, tmp_path)[1]) if name.startswith("ValueDrift(")
+        }
+        assert {name.split("column=")[1].split(",")[0] for name in drawn} == {"plan", "prediction", "probability"}
+
+
+def test_one_class_only_and_constant_probabilities_are_reported(tmp_path):
+    one = binary(200).to_pydict()
+    one["churned"], one["prediction"], one["probability"] = [False] * 200, [False] * 200, [0.25] * 200
+    found = subject(binary_contract(), binary(300), pa.table(one))
+    data = json.loads(write_report("validation", found, tmp_path)[1].read_text())
+    assert {each["metric"]: each["value"] for each in data["exact"]["metrics"]}["accuracy"] == 1.0
+    assert data["curves"] == {}
+
+
+@pytest.mark.parametrize("classes", ["ab", "abcd", "b", "d"])
+def test_outcomes_of_fewer_or_of_unknown_classes_are_reported(tmp_path, classes):
+    reference, current = multiclass(300), multiclass(300)
+    truth = pa.array(RANDOM.choice(list(classes), 300))
+    current = current.set_column(current.column_names.index("kind"), "kind", truth)
+    found = subject(multiclass_contract(), reference, current)
+    for real in (None, RealRows(current, reference, "full")):
+        html, data = write_report("validation", found, tmp_path, real)
+        is_drawn = any(name.startswith("Accuracy(") for name in figures(data))
+        assert is_drawn == (len(classes) > 1)
+        assert is_drawn != ("are of one class" in html.read_text())
+
+
+def test_of_many_columns_those_that_are_farthest_are_drawn_and_the_page_stays_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "MOST_COLUMNS", 2)
+    found = subject(binary_contract(), binary(2000), binary(2000, shift=5))
+    html, data = write_report("drift", found, tmp_path)
+    drawn = [name for name in figures(data) if name.startswith("ValueDrift(")]
+    assert len(drawn) == 2
+    assert any("column=age," in name for name in drawn)
+    assert {each["column"] for each in json.loads(data.read_text())["exact"]["drift"]} >= {"plan", "probability"}
+    assert html.stat().st_size < 6 * 2**20
 
 
 @pytest.mark.parametrize("kind", ["drift", "validation"])
 def test_too_few_rows_are_refused_with_their_number(tmp_path, kind):
     with pytest.raises(BadInput, match="9 rows are too few"):
-        write_report(kind, binary_contract(), binary(300), binary(9), tmp_path, "x")
+        write_report(kind, subject(binary_contract(), binary(300), binary(9)), tmp_path)
     unlabelled = binary(50).set_column(4, "churned", pa.nulls(50, pa.bool_()))
+    found = subject(binary_contract(), binary(300), unlabelled)
     if kind == "validation":
         with pytest.raises(BadInput, match="0 rows are too few"):
-            write_report(kind, binary_contract(), binary(300), unlabelled, tmp_path, "x")
+            write_report(kind, found, tmp_path)
+    else:
+        page = write_report(kind, found, tmp_path)[0]
+        assert "There is no report of validation: 0 outcomes are too few." in page.read_text()
 
 
-def test_many_rows_are_sampled_and_the_report_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(reports, "MOST_ROWS", 100)
-    assert reports._sampled(binary(1000), 0).num_rows == 100
-    assert reports._sampled(binary(1000), 0).num_rows == 100
-    one, other = (reports._sampled(pa.table({"x": range(1000)}), 3) for _ in range(2))
-    assert one.equals(other)
-    page, _ = write_report("drift", binary_contract(), binary(300), binary(300), tmp_path, "x")
-    assert "300 rows against a reference of 300. Shown is a random sample of at most 100 rows" in page.read_text()
+def test_the_curves_are_in_the_data(tmp_path):
+    found = subject(binary_contract(), binary(3000), binary(3000))
+    curves = json.loads(write_report("validation", found, tmp_path)[1].read_text())["curves"]["True"]
+    assert [round(each["score"], 1) for each in curves["calibration"]] == pytest.approx(
+        [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95], abs=0.06
+    )
+    assert curves["lift"][-1]["lift"] == pytest.approx(1.0)
+    assert (curves["roc"][0], curves["roc"][-1]) == ([0, 0], [1, 1])
+
+
+def test_the_reports_of_a_folder_are_listed(tmp_path):
+    found = subject(binary_contract(), binary(300), binary(200))
+    for kind in ("drift", "validation"):
+        write_report(kind, found, tmp_path)
+    listed = list_reports(tmp_path)
+    assert [(each.kind, each.rows, each.reference_rows, each.shown) for each in listed] == [
+        ("drift", 200, 300, "surrogate"),
+        ("validation", 200, 300, "surrogate"),
+    ]
+    assert all(each.path.is_file() for each in listed)
+    assert list_reports(tmp_path / "nowhere") == []
+
+
+def test_a_window_has_one_snapshot_of_each_kind_however_often_it_is_reported(tmp_path):
+    from evidently.ui.workspace import Workspace
+
+    later = Window(MARCH.end, MARCH.end + timedelta(days=30))
+    for window in (MARCH, MARCH, later):
+        found = subject(binary_contract(), binary(300), binary(200), window=window)
+        for kind in ("drift", "validation"):
+            write_report(kind, found, tmp_path)
+    workspace = Workspace(str(tmp_path / "evidently"))
+    (project,) = workspace.list_projects()
+    assert project.name == "churn"
+    kept = [workspace.get_run(project.id, each) for each in workspace.list_runs(project.id)]
+    assert sorted((each.timestamp, *each.tags) for each in kept) == [
+        (window.end, kind, "version 3", "surrogate") for window in (MARCH, later) for kind in ("drift", "validation")
+    ]
+    assert [tab.title for tab in project.dashboard.model().tabs] == ["drift", "validation"]
+
+
+def test_only_pages_of_real_rows_may_hold_somebody(tmp_path):
+    reference, current = binary(300), binary(200)
+    then = MARCH.start + timedelta(days=3)
+    span = (MARCH.start - timedelta(days=20), MARCH.start - timedelta(days=10))
+    made = subject(binary_contract(), reference, current, name="made")
+    write_report("drift", made, tmp_path)
+    real = subject(binary_contract(), reference, current, name="real", reference_span=span)
+    _, data = write_report("drift", real, tmp_path, RealRows(current, reference, "sample"))
+    assert pages_holding(tmp_path, "churn", [then]) == [data]
+    assert pages_holding(tmp_path, "churn", [span[0]]) == [data]
+    assert pages_holding(tmp_path, "churn", [span[0] - timedelta(days=1)]) == []
+    assert pages_holding(tmp_path, "another", [then]) == []
+    (tmp_path / "older-drift.json").write_text(json.dumps({"about": "churn, older", "metrics": []}))
+    assert pages_holding(tmp_path, "churn", [then]) == [tmp_path / "older-drift.json", data]

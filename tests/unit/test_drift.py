@@ -219,7 +219,9 @@ def test_a_reference_whose_days_differ_raises_the_threshold(random):
     days = [random.normal(size=200) + random.normal(scale=2) for _ in range(12)]
     layout = make_layout(contract_of(NUMBER), table_of(NUMBER, np.concatenate(days)))
     reference = profile_of(layout, NUMBER, np.concatenate(days))
-    swung = with_swings(reference, [profile_of(layout, NUMBER, day) for day in days])
+    parts = [profile_of(layout, NUMBER, day) for day in days]
+    rests = [profile_of(layout, NUMBER, np.concatenate(days[:place] + days[place + 1 :])) for place in range(12)]
+    swung = with_swings(reference, zip(parts, rests, strict=True))
     another, far = (profile_of(layout, NUMBER, random.normal(size=200) + shift) for shift in (1, 30))
 
     def drifted(one, other):

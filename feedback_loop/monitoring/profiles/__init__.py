@@ -31,8 +31,9 @@ from feedback_loop.monitoring.profiles.layout import (
     profiled_columns,
 )
 from feedback_loop.monitoring.profiles.own import MetricFailed, SumMetric, check_metrics, find_metric, own_table
-from feedback_loop.monitoring.profiles.profile import Mean, Profile
+from feedback_loop.monitoring.profiles.profile import Mean, Profile, Swings
 from feedback_loop.monitoring.profiles.tally import Ints, Tally, total
+from feedback_loop.monitoring.profiles.tree import LossTree
 
 __all__ = [
     "ABOVE",
@@ -53,6 +54,7 @@ __all__ = [
     "Ints",
     "Layout",
     "Loss",
+    "LossTree",
     "Mean",
     "MetricFailed",
     "Moment",
@@ -60,6 +62,7 @@ __all__ = [
     "Profile",
     "Rows",
     "SumMetric",
+    "Swings",
     "Tally",
     "WordLayout",
     "check_metrics",

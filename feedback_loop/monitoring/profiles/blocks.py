@@ -20,10 +20,12 @@ class Block(IntEnum):
     ERRORS = 4  # signed errors of a regression, in float bins
     HASHES = 6  # predictions by a hash of their features
     TARGET = 8  # the label of a regression: counts, and in the next block sums
+    LEAVES = 10  # answered predictions of a regression by the leaf of the layout's tree
     SCORES = 100  # + class: probabilities of that class, of all predictions, in score bins
     HITS = 200  # + class: of labelled ones of that class
     MISSES = 300  # + class: of labelled ones of another class
-    OWN = 400  # + own metric: its sums
+    ANSWERED = 400  # + class: of all predictions that are answered with that class
+    OWN = 500  # + own metric: its sums
     NUMBERS = 1000  # + 2 * column: counts, and in the next block sums
     WORDS = 20_000  # + column: counts
 

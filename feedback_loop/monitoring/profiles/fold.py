@@ -24,7 +24,7 @@ from feedback_loop.monitoring.losses import (
 )
 from feedback_loop.monitoring.profiles import blocks
 from feedback_loop.monitoring.profiles.blocks import Block, Loss, Moment, Rows
-from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout, WordLayout, texts
+from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout, column_of, texts, weights_of
 from feedback_loop.monitoring.profiles.own import own_numbers
 from feedback_loop.monitoring.profiles.sums import LIMBS, limbs
 from feedback_loop.monitoring.profiles.tally import SLOTS, Ints, Tally
@@ -32,8 +32,9 @@ from feedback_loop.schema import Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS
 
 MOST = float(np.finfo(np.float64).max)
-WEIGHT, TIME = "sample_weight", "predicted_at"
-"""Columns of rows of the log: how many predictions a row stands for, and when it was predicted."""
+TIME = "predicted_at"
+"""The column of rows of the log that says when they were predicted."""
+
 HOUR_US = 3_600_000_000
 
 
@@ -59,9 +60,11 @@ def fold_predictions(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
         if cells[0].segment == ALL_ROWS:
             counter.count(Block.HASHES, _hashes(layout.contract, mine))
             for place, number in enumerate(layout.numbers):
-                _numbers(counter, Block.NUMBERS + 2 * place, number, floats(_column(mine, number.column)))
+                _numbers(counter, Block.NUMBERS + 2 * place, number, floats(column_of(mine, number.column)))
             for place, word in enumerate(layout.words):
-                _words(counter, Block.WORDS + place, word, _column(mine, word.column))
+                counter.count(Block.WORDS + place, word.slots(column_of(mine, word.column)))
+            if not layout.contract.more_labels:
+                _answered(counter, layout, mine)
         found |= dict(zip(cells, counter.tallies(), strict=True))
     return found
 
@@ -160,13 +163,13 @@ def _cells(contract: Contract, rows: pa.Table) -> Iterable[tuple[list[Cell], Int
     if not rows.num_rows:
         return
     hours = _hours(rows)
-    weights, which = np.unique(_weights(rows), return_inverse=True)
+    weights, which = np.unique(weights_of(rows), return_inverse=True)
     keys, groups = np.unique(hours * len(weights) + which, return_inverse=True)
     keys = [(int(key // len(weights)), float(weights[key % len(weights)])) for key in keys.tolist()]
     yield [Cell(ALL_ROWS, hour, weight) for hour, weight in keys], groups, rows
     for name in contract.segments:
         stored = contract.column(name).stored
-        known = pc.is_valid(_column(rows, stored))
+        known = pc.is_valid(column_of(rows, stored))
         if not pc.any(known).as_py():
             continue
         values = pa.concat_arrays(rows.column(stored).filter(known).chunks).dictionary_encode()
@@ -180,10 +183,6 @@ def _cells(contract: Contract, rows: pa.Table) -> Iterable[tuple[list[Cell], Int
             yield cells, inner, rows.filter(known)
 
 
-def _weights(rows: pa.Table) -> Floats:
-    return floats(rows.column(WEIGHT)) if WEIGHT in rows.column_names else np.ones(rows.num_rows)
-
-
 def _hours(rows: pa.Table) -> Ints:
     if TIME not in rows.column_names:
         return np.zeros(rows.num_rows, np.int64)
@@ -191,16 +190,10 @@ def _hours(rows: pa.Table) -> Ints:
     return np.asarray(times // HOUR_US, np.int64)
 
 
-def _column(rows: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column, or nulls where these rows have none of that name."""
-    return rows.column(name) if name in rows.column_names else pa.chunked_array([pa.nulls(rows.num_rows)])
-
-
 def _numbers(counter: _Counter, block: int, layout: NumberLayout, values: Floats) -> None:
-    finite, missing = np.isfinite(values), np.isnan(values)
-    counter.count(block, np.full(len(values), blocks.MISSING), missing)
-    counter.count(block, np.full(len(values), blocks.NON_FINITE), ~finite & ~missing)
-    counter.count(block, np.searchsorted(np.asarray(layout.edges), values, side="left"), finite)
+    finite, slots = np.isfinite(values), layout.slots(values)
+    counter.count(block, slots, ~finite)
+    counter.count(block, slots, finite)
     with np.errstate(over="ignore", invalid="ignore"):
         distance = values - layout.centre
         counter.add(block + 1, Moment.FIRST, distance, finite)
@@ -215,20 +208,11 @@ def _numbers(counter: _Counter, block: int, layout: NumberLayout, values: Floats
                 counter.add(block + 1, moment, beyond, outside)
 
 
-def _words(counter: _Counter, block: int, layout: WordLayout, column: pa.ChunkedArray) -> None:
-    known = pa.array([*layout.words, *layout.rare], pa.string())
-    words = texts(column)
-    places = pc.index_in(words, known).fill_null(-1).to_numpy()
-    slots = np.where(places < len(layout.words), places, blocks.RARE)
-    slots = np.where(places < 0, np.where(pc.is_null(words).to_numpy(), blocks.MISSING, blocks.NEW), slots)
-    counter.count(block, slots.astype(np.int64))
-
-
 def _hashes(contract: Contract, rows: pa.Table) -> Ints:
     """A hash of each row's features, the same in every process."""
     mixed = np.full(rows.num_rows, _MIX, np.uint64)
     for feature in contract.features:
-        column = _column(rows, feature.stored)
+        column = column_of(rows, feature.stored)
         if feature.type.is_numeric:
             values = floats(column) + 0.0  # -0 is 0
             part = np.where(np.isnan(values), 0.0, values).view(np.uint64)
@@ -251,8 +235,24 @@ def _answers(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
         return
     counter.count(Block.ANSWERS, _places(contract, answer), pc.is_valid(answer).to_numpy())
     for place in range(layout.scored_classes):
-        scores = floats(_column(rows, contract.probabilities[place].stored))
+        scores = floats(column_of(rows, contract.probabilities[place].stored))
         counter.count(Block.SCORES + place, blocks.score_bins(scores), np.isfinite(scores))
+
+
+def _answered(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
+    """What estimates are made of: scores of the class that was answered, or leaves of the tree of losses."""
+    contract = layout.contract
+    answer = rows.column(contract.outputs[0].stored)
+    if contract.task is Task.REGRESSION:
+        if layout.tree is not None:
+            leaves = layout.tree.leaves(lambda place: layout.slots(rows, place), rows.num_rows)
+            counter.count(Block.LEAVES, leaves, np.isfinite(floats(answer)))
+        return
+    places = _places(contract, answer)
+    for place in range(layout.scored_classes):
+        scores = floats(column_of(rows, contract.probabilities[place].stored))
+        hit = places == (1 if contract.task is Task.BINARY else place)
+        counter.count(Block.ANSWERED + place, blocks.score_bins(scores), np.isfinite(scores) & hit)
 
 
 def _classes(counter: _Counter, layout: Layout, rows: pa.Table) -> None:

@@ -11,9 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.monitoring.losses import floats
+from feedback_loop.monitoring.losses import Floats, floats
+from feedback_loop.monitoring.profiles.blocks import MISSING, NEW, NON_FINITE, RARE
 from feedback_loop.monitoring.profiles.own import OwnSums, sums_of
+from feedback_loop.monitoring.profiles.tally import Ints
+from feedback_loop.monitoring.profiles.tree import LossTree, grow
 from feedback_loop.schema import Column, ColumnType, Contract, Task
+
+WEIGHT = "sample_weight"
+"""The column of rows of the log that says how many predictions a row stands for."""
 
 BINS = 100
 TAILS = (0.0005, 0.001, 0.002, 0.005)
@@ -44,6 +50,11 @@ class NumberLayout:
     centre: float
     are_values: bool = False
 
+    def slots(self, values: Floats) -> Ints:
+        """The bin of each number, or what it is instead of one."""
+        bins = np.searchsorted(np.asarray(self.edges), values, side="left")
+        return np.where(np.isfinite(values), bins, np.where(np.isnan(values), MISSING, NON_FINITE))
+
 
 @dataclass(frozen=True)
 class WordLayout:
@@ -53,18 +64,27 @@ class WordLayout:
     words: tuple[str, ...]
     rare: tuple[str, ...] = ()
 
+    def slots(self, column: pa.ChunkedArray) -> Ints:
+        """The place of each word, or what it is instead of one."""
+        words = texts(column)
+        places = pc.index_in(words, pa.array([*self.words, *self.rare], pa.string())).fill_null(-1).to_numpy()
+        strange = np.where(pc.is_null(words).to_numpy(), MISSING, NEW)
+        return np.where(places < 0, strange, np.where(places < len(self.words), places, RARE)).astype(np.int64)
+
 
 @dataclass(frozen=True)
 class Layout:
     """What is counted of the rows of a contract. `target` is the label's layout where that is a number.
 
-    `own` are the sums of a user's own metrics, `more_targets` the layouts of further labels.
+    `tree` tells rows of a regression apart by the loss that is to be expected of them (see `estimates`). `own` are
+    the sums of a user's own metrics, `more_targets` the layouts of further labels.
     """
 
     contract: Contract
     numbers: tuple[NumberLayout, ...] = ()
     words: tuple[WordLayout, ...] = ()
     target: NumberLayout | None = None
+    tree: LossTree | None = None
     own: tuple[OwnSums, ...] = ()
     more_targets: tuple[NumberLayout, ...] = ()
 
@@ -81,6 +101,14 @@ class Layout:
         numbers = (self.target, *self.more_targets) if self.target is not None else ()
         pairs = zip_longest(self.contract.targets, numbers)
         return tuple(Layout(contract, target=number) for contract, number in pairs)
+
+    def slots(self, rows: pa.Table, place: int) -> Ints:
+        """The slots of one column of rows (missing where they lack it), by its place: numbers first, then words."""
+        if place < len(self.numbers):
+            number = self.numbers[place]
+            return number.slots(floats(column_of(rows, number.column)))
+        word = self.words[place - len(self.numbers)]
+        return word.slots(column_of(rows, word.column))
 
     @property
     def scored_classes(self) -> int:
@@ -120,7 +148,7 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
         contract = replace(contract, classes=tuple(sorted(reference.column(label).unique().drop_null().to_pylist())))
     has_target = contract.task is Task.REGRESSION and label in reference.column_names
     targets = [number_layout(each.stored, reference) for each in contract.labels] if has_target else [None]
-    return Layout(
+    layout = Layout(
         contract,
         numbers=tuple(number_layout(each.stored, reference) for each in columns if each.type.is_numeric),
         words=tuple(word_layout(each.stored, reference) for each in columns if not each.type.is_numeric),
@@ -128,6 +156,21 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
         own=sums_of(contract),
         more_targets=tuple(each for each in targets[1:] if each is not None),
     )
+    if not has_target or contract.more_labels or contract.outputs[0].stored not in reference.column_names:
+        return layout
+    codes = [layout.slots(reference, place) for place in range(len(layout.numbers) + len(layout.words))]
+    errors = floats(reference.column(contract.outputs[0].stored)) - floats(reference.column(label))
+    return replace(layout, tree=grow(np.column_stack(codes), errors, weights_of(reference)))
+
+
+def column_of(rows: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column, or nulls where these rows have none of that name."""
+    return rows.column(name) if name in rows.column_names else pa.chunked_array([pa.nulls(rows.num_rows)])
+
+
+def weights_of(rows: pa.Table) -> Floats:
+    """How many predictions each row stands for."""
+    return floats(rows.column(WEIGHT)) if WEIGHT in rows.column_names else np.ones(rows.num_rows)
 
 
 def number_layout(column: str, rows: pa.Table) -> NumberLayout:

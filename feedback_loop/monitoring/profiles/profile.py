@@ -28,16 +28,24 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Swings:
+    """How far a column of each window of the reference is from the rest of it, and the most rows of such a window."""
+
+    distances: tuple[float, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
 class Profile:
     """Tallies by the weight of their rows. Weights count relative to the greatest: equal ones are all 1.
 
-    `swings` (of a reference) are the distances of its own windows from the whole of it: how far a column strays
-    when nothing has changed.
+    `swings` (of a reference) are the distances of its own windows from all others: how far a column strays when
+    nothing has changed.
     """
 
     layout: Layout
     parts: tuple[tuple[float, Tally], ...]
-    swings: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    swings: dict[str, Swings] = field(default_factory=dict)
 
     @classmethod
     def of(cls, layout: Layout, cells: Mapping[Cell, Tally], segment: str = ALL_ROWS) -> Profile:
@@ -128,7 +136,7 @@ class Profile:
     @classmethod
     def from_bytes(cls, packed: bytes) -> Profile:
         """The inverse of `to_bytes`."""
-        kind = tuple[bytes, list[tuple[float, bytes]], dict[str, tuple[float, ...]]]
+        kind = tuple[bytes, list[tuple[float, bytes]], dict[str, Swings]]
         layout, parts, swings = msgspec.msgpack.decode(zlib.decompress(packed), type=kind)
         tallies = tuple((weight, Tally.from_bytes(each)) for weight, each in parts)
         return cls(Layout.from_bytes(layout), tallies, swings)

@@ -1,0 +1,42 @@
+"""What is wrong with a configuration, in words: the file, the key, and the nearest right one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from feedback_loop.errors import ConfigError
+
+
+def explained(root: Any, place: Path, problem: Mapping[str, Any]) -> ConfigError:
+    """A problem that Pydantic has found in the settings of class `root`."""
+    keys = tuple(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return unknown_setting(root, place, keys)
+    dotted = ".".join(keys)
+    shown = "" if isinstance(problem["input"], dict) else f" (it is {problem['input']!r})"
+    cause = "is missing" if problem["type"] == "missing" else f"{problem['msg']}{shown}"
+    cure = "Add it." if problem["type"] == "missing" else "Mend it."
+    return ConfigError(f"{place}: {dotted}: {cause}.", cure=cure, path=place, key=dotted)
+
+
+def unknown_setting(root: Any, place: Path, keys: tuple[str, ...]) -> ConfigError:
+    """There is no such key in the settings of class `root`."""
+    section = root
+    for key in keys[:-1]:  # into sections, dictionaries of them, and those that may be absent
+        kind = get_args(section)[1] if get_origin(section) is dict else section.model_fields[key].annotation
+        optional = [each for each in get_args(kind) if hasattr(each, "model_fields")]
+        section = optional[0] if optional and get_origin(kind) is not dict else kind
+    known, dotted = set(section.model_fields) - {"home"}, ".".join(keys)
+    cure = nearest(keys[-1], known, lambda name: ".".join((*keys[:-1], name)))
+    return ConfigError(f"{place}: there is no setting {dotted!r}.", cure=cure, path=place, key=dotted)
+
+
+def nearest(word: str, known: set[str], spell: Callable[[str], str]) -> str:
+    """The cure for a wrong word: the known one that is like it, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {spell(close[0])}?"
+    return f"Known here: {', '.join(sorted(known))}."

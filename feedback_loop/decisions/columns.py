@@ -1,0 +1,176 @@
+"""Has a column's distribution changed? Evidence against chance that may be looked at for ever, column by column.
+
+Each column has a wealth, which is 1 at first and whose expectation never grows while nothing changes. The most that
+it has ever been reaches y with probability at most 1/y (Ville 1939), whatever the other columns do. `found` then
+takes as many columns as the false discovery rate allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+
+from feedback_loop.decisions.mixture import BOLDNESS, CEILING, HORIZON, Wealth, normal_score, uniforms
+from feedback_loop.monitoring import Floats
+
+STARTS = 32
+"""A change is bet to have begun in each of so many last windows; the wealth of an older bet is cash again."""
+
+PATIENCE = 5
+"""Half of the cash is in bets after so many windows."""
+
+WIDTHS = np.array([1.0, 2.0])
+"""A bet takes it that all windows since a change are the farthest of all; or within twice as many of them."""
+
+KEPT = 0.1
+"""This share of a bet is kept when it fails."""
+
+FINENESS = 0.05
+"""Distances that differ by less than this share of them are one, broken at random."""
+
+NEAREST = -200
+"""The bin of the least distances: e^-10."""
+
+EXACT_ROWS = 10_000
+"""In windows of more rows the hypergeometric law is taken as normal."""
+
+
+@dataclass(frozen=True)
+class RankedDistances:
+    """A column's distances of windows from the reference, each ranked among all before it.
+
+    Null: the distances of the reference's own windows from the rest of it and those of all later windows are
+    exchangeable. Then the share of all so far that are farther, ties broken at random, is uniform, and independent
+    from one window to the next (Vovk et al. 2005, theorem 8.1). A bet that a change began in window s takes it that
+    those since then are the farthest: it wins n/k where the newest is among the k farthest of n. All that is stored
+    is counts of bins of distances, each a twentieth wider than the one before.
+
+    A window of fewer rows is farther by chance. Both distances obey the triangle inequality, so it would at most be
+    farther by that of a sample from a window of as many `rows` as the greatest so far, which is subtracted: its 99.9%
+    quantile, `noise` over the root of the rows.
+    """
+
+    seed: int
+    noise: float
+    rows: int  # of the largest window so far
+    counts: dict[int, int]
+    cash: float = 1.0
+    bets: tuple[tuple[float, ...], ...] = ()  # on a change in each of the last windows, the newest last
+    peak: float = 1.0
+    windows: int = 0
+
+    @classmethod
+    def begin(cls, distances: tuple[float, ...], rows: int, noise: float, seed: int) -> Self:
+        """Nothing has been seen but the reference's own windows."""
+        bins, counts = np.unique([_bin(each) for each in distances], return_counts=True)
+        return cls(seed, noise, rows, dict(zip(bins.tolist(), counts.tolist(), strict=True)))
+
+    def after(self, distance: float, rows: int) -> RankedDistances:
+        """The next window taken in."""
+        most = max(self.rows, rows)
+        place = _bin(distance - self.noise * np.sqrt(1 / rows - 1 / most))
+        counts = {**self.counts, place: self.counts.get(place, 0) + 1}
+        size = sum(counts.values())
+        farther = sum(count for each, count in counts.items() if each > place)
+        p = (farther + uniforms(self.seed, self.windows, 1)[0] * counts[place]) / size
+        moved = self.cash / (PATIENCE + self.windows + 1)
+        bets = np.array([*self.bets, [moved / len(WIDTHS)] * len(WIDTHS)])
+        cash = min(self.cash - moved + float(bets[:-STARTS].sum()), CEILING)
+        bets = bets[-STARTS:]
+        among = np.minimum(np.outer(np.arange(len(bets), 0, -1), WIDTHS) / size, 0.9)  # 1 window since the newest
+        bets = np.minimum(bets * (KEPT + (1 - KEPT) * np.where(p <= among, 1 / among, 0.0)), CEILING)
+        return replace(
+            self,
+            rows=most,
+            counts=counts,
+            cash=cash,
+            bets=tuple(map(tuple, bets.tolist())),
+            peak=max(self.peak, cash + float(bets.sum())),
+            windows=self.windows + 1,
+        )
+
+
+def _bin(distance: float) -> int:
+    return max(int(np.floor(np.log(distance) / FINENESS)), NEAREST) if distance > 0 else NEAREST
+
+
+@dataclass(frozen=True)
+class PooledCounts:
+    """How often a column's values fell into a few cells, in the reference and all windows so far together.
+
+    Null: rows of reference and windows are exchangeable. Given the pool after a window, its count in each cell is
+    hypergeometric among the cells not yet counted; so the scores (randomised probability transform) are independent
+    and standard normal. Bets on a drift of each, up and down, are averaged: those of method D (`docs/decisions.md`).
+    """
+
+    seed: int
+    cells: tuple[int, ...]
+    bets: tuple[tuple[Wealth, Wealth], ...]  # of each cell but the last: that its share grew, that it shrank
+    rows: int = 0
+    peak: float = 1.0
+    windows: int = 0
+
+    @classmethod
+    def begin(cls, cells: tuple[int, ...], seed: int) -> Self:
+        """Nothing has been seen but the reference."""
+        return cls(seed, cells, ((Wealth.begin(), Wealth.begin()),) * (len(cells) - 1))
+
+    def after(self, counts: tuple[int, ...]) -> PooledCounts:
+        """The next window taken in, by its counts of the same cells."""
+        pool = tuple(before + now for before, now in zip(self.cells, counts, strict=True))
+        size, rows = sum(counts), self.rows + sum(counts)
+        share, drifts = size / (HORIZON + rows), BOLDNESS * np.sqrt(size)
+        chances = uniforms(self.seed, self.windows * len(counts), len(counts))
+        bets = []
+        for cell, (up, down) in enumerate(self.bets):
+            z = _score(counts[cell], sum(pool[cell:]), pool[cell], sum(counts[cell:]), chances[cell])
+            bets.append((_grown(up, z, drifts, share), _grown(down, -z, drifts, share)))
+        wealth = sum(up.total + down.total for up, down in bets) / max(2 * len(bets), 1)
+        return replace(
+            self,
+            cells=pool,
+            bets=tuple(bets),
+            rows=rows,
+            peak=max(self.peak, wealth),
+            windows=self.windows + 1,
+        )
+
+
+def _grown(wealth: Wealth, z: float, drifts: Floats, share: float) -> Wealth:
+    return wealth.moved(share).grown(np.exp(np.minimum(drifts * z - drifts**2 / 2, np.log(CEILING))))
+
+
+def _score(found: int, pool: int, hits: int, drawn: int, chance: float) -> float:
+    """The normal score of `found` hits among `drawn` of a pool: high for many."""
+    from scipy import stats
+
+    if not drawn:
+        return normal_score(chance)
+    if drawn > EXACT_ROWS:
+        mean = drawn * hits / pool
+        variance = mean * (1 - hits / pool) * (pool - drawn) / max(pool - 1, 1)
+        return float((found - 0.5 + chance - mean) / np.sqrt(variance + 1 / 12))
+    law, same = (pool, hits, drawn), stats.hypergeom.pmf(found, pool, hits, drawn)
+    above = float(stats.hypergeom.sf(found, *law) + chance * same)
+    if above <= 0.5:
+        return normal_score(above)
+    return -normal_score(float(stats.hypergeom.cdf(found - 1, *law) + (1 - chance) * same))
+
+
+def found(peaks: Mapping[str, float], alpha: float) -> dict[str, float]:
+    """The columns that have changed, each with its peak: of all that are ever found, a share of alpha is wrong.
+
+    e-BH (Wang and Ramdas 2022): the k columns with the highest e-values, for the greatest k at which all of these are
+    at least K/(alpha k), whatever their dependence. A peak is none yet; the adjuster (Shafer et al. 2011; Choe and
+    Ramdas 2024) is A(y) = K/(alpha j), j = ⌈K H/(alpha y)⌉ up to K, H = 1 + 1/2 + … + 1/K, whose integral of A(y)/y²
+    over y ≥ 1 is 1: of all adjusters the one that wastes nothing at this alpha. It makes e-BH what Benjamini and
+    Yekutieli (2001) do with 1/y. Peaks only grow, so what was found once stays found.
+    """
+    size = len(peaks)
+    least = size * sum(1 / k for k in range(1, size + 1)) / alpha
+    ranked = sorted(peaks.items(), key=lambda each: -each[1])
+    most = max((k for k, (_, peak) in enumerate(ranked, 1) if k * peak >= least), default=0)
+    return dict(ranked[:most])

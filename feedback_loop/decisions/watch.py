@@ -1,0 +1,239 @@
+"""What is told of a version's windows beside its losses: columns that drifted, checks of data quality that fail."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from feedback_loop.clock import Window, format_moment
+from feedback_loop.config import DriftSettings
+from feedback_loop.decisions.columns import PooledCounts, RankedDistances, found
+from feedback_loop.monitoring import Profile, drift_values, quality_values
+from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, number_shape, word_counts
+from feedback_loop.monitoring.profiles import Block, NumberLayout
+from feedback_loop.store.evaluations import DriftValue, QualityValue
+from feedback_loop.store.verdicts import Message
+
+Rule = Literal["windows", "rows", "thresholds"]
+
+NOISE = 3.5
+"""99.9% of samples of n rows are nearer than this over the root of n: measured on five distributions, 3.1 to 4.0."""
+
+PARTS = 4
+"""Cells of the rule for rows: the quarters of a column of numbers; the most frequent words, each by itself."""
+
+DRIFT = ": drift"
+"""How the check of a column by Evidently's threshold is called."""
+
+TOLD = 20
+"""So many are named in one message, the surest first."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """When a column was found, and what was said of it."""
+
+    window: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The state after some windows. One rule fills `ranked`, another `pooled`, by column; the third needs neither.
+
+    `failing` has each check that fails, with the window since which it does.
+    """
+
+    rule: Rule
+    reference: str  # its digest: another one begins another watch
+    ranked: dict[str, RankedDistances] = field(default_factory=dict)
+    pooled: dict[str, PooledCounts] = field(default_factory=dict)
+    told: dict[str, Told] = field(default_factory=dict)
+    failing: dict[str, str] = field(default_factory=dict)
+    windows: int = 0
+
+    @property
+    def peaks(self) -> dict[str, float]:
+        """Each column's evidence: an unchanged one would ever have so much once in so many times."""
+        return {name: each.peak for name, each in (self.ranked | self.pooled).items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that give the very same watch back."""
+        plain: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Watch:
+        """The inverse of `to_json`."""
+        return msgspec.convert(plain, cls, str_keys=True)
+
+
+def start_watch(reference: Profile, settings: DriftSettings, name: str, seed: int) -> Watch:
+    """A watch over windows, which are compared with that reference; `name` and `seed` make its chances its own."""
+    layout, rule = reference.layout, rule_of(reference, settings)
+    digest = reference_digest(reference)
+    columns = [each.column for each in layout.numbers] + [each.column for each in layout.words]
+    seeds = {column: _seed(f"{seed}:{name}:{column}") for column in columns}
+    if rule == "thresholds":
+        return Watch(rule, digest)
+    if rule == "windows":
+        noises: dict[str, float] = {each.column: NOISE for each in layout.numbers}
+        noises |= {each.column: _noise_of_words(len(each.words) + 2) for each in layout.words}
+        swings = {column: reference.swings.get(column) for column in seeds}
+        ranked = {
+            column: RankedDistances.begin(
+                swing.distances if swing else (), swing.rows if swing else LEAST_ROWS, noises[column], seeds[column]
+            )
+            for column, swing in swings.items()
+        }
+        return Watch(rule, digest, ranked)
+    cells = _cells(reference, reference)
+    return Watch(rule, digest, {}, {column: PooledCounts.begin(cells[column], seeds[column]) for column in seeds})
+
+
+def rule_of(reference: Profile, settings: DriftSettings) -> Rule:
+    """The rule that is set; else `windows`, where the reference has enough of them, or `rows`."""
+    if settings.rule != "auto":
+        return settings.rule
+    most = max((len(each.distances) for each in reference.swings.values()), default=0)
+    return "windows" if most >= LEAST_WINDOWS else "rows"
+
+
+def reference_digest(reference: Profile) -> str:
+    """What tells one reference from another."""
+    return hashlib.blake2b(reference.to_bytes(), digest_size=8).hexdigest()
+
+
+def watch_window(
+    watch: Watch, reference: Profile, current: Profile, settings: DriftSettings, name: str, window: Window
+) -> tuple[Watch, list[Message]]:
+    """The watch after another window, and what is to be told: columns found by it, checks that it fails anew.
+
+    `name` is the model's and version's. A window of fewer than 100 rows says nothing, and changes nothing.
+    """
+    if current.effective(current.weight()) < LEAST_ROWS:
+        return watch, []
+    values, start = drift_values(reference, current), format_moment(window.start)
+    after = _taken_in(watch, reference, current, values)
+    told = {
+        column: Told(start, f"{_change(column, values, reference, current)}; unchanged, once in {peak:,.0f} times")
+        for column, peak in found(after.peaks, settings.alpha).items()
+        if column not in watch.told
+    }
+    failed = {f"{each.column or 'rows'}: {each.check}": _check(each) for each in quality_values(reference, current)}
+    failed = {key: words for key, words in failed.items() if words}
+    if watch.rule == "thresholds":
+        drifted = {each.column for each in values if each.is_default and each.drifted}
+        failed |= {f"{column}{DRIFT}": _change(column, values, reference, current) for column in sorted(drifted)}
+    fresh = {key: words for key, words in failed.items() if key not in watch.failing}
+    moved = [*(each.words for each in told.values()), *(fresh.pop(key) for key in list(fresh) if key.endswith(DRIFT))]
+    after = replace(
+        after,
+        told=watch.told | told,
+        failing={key: watch.failing.get(key, start) for key in failed},
+        windows=watch.windows + 1,
+    )
+    messages = [
+        *_message(f"drift:{name}:{start}", f"{name}: columns have drifted", moved),
+        *_message(f"quality:{name}:{start}", f"{name}: the data are not as they were", list(fresh.values())),
+    ]
+    return after, [replace(each, body=f"{window}: {each.body}") for each in messages]
+
+
+def _taken_in(watch: Watch, reference: Profile, current: Profile, values: Sequence[DriftValue]) -> Watch:
+    deciding = {each.column: each for each in values if each.decides}
+    ranked = {
+        column: state.after(deciding[column].value, deciding[column].rows) if column in deciding else state
+        for column, state in watch.ranked.items()
+    }
+    cells = _cells(reference, current) if watch.pooled else {}
+    pooled = {column: state.after(cells[column]) for column, state in watch.pooled.items()}
+    return replace(watch, ranked=ranked, pooled=pooled)
+
+
+def _cells(reference: Profile, current: Profile) -> dict[str, tuple[int, ...]]:
+    """How many rows fall into each cell: missing ones first; whatever they stand for, rows are what is drawn."""
+    layout, found = reference.layout, {}
+    before, now = (
+        replace(each, parts=tuple((1.0, tally) for _, tally in each.parts)) for each in (reference, current)
+    )
+    for place, number in enumerate(layout.numbers):
+        block = Block.NUMBERS + 2 * place
+        starts = _quarters(before, block, number)
+        counts = np.add.reduceat(number_shape(now, block, number).counts, starts)
+        found[number.column] = (round(sum(absent(now, block))), *(round(each) for each in counts))
+    for place, word in enumerate(layout.words):
+        counts = word_counts(now, Block.WORDS + place, word)
+        single, new = counts[: min(PARTS, len(word.words))], counts[-1]
+        rest = counts[len(single) : -1].sum()
+        missing, _ = absent(now, Block.WORDS + place)
+        found[word.column] = tuple(round(each) for each in (missing, new, *single, rest))
+    return found
+
+
+def _quarters(reference: Profile, block: int, layout: NumberLayout) -> list[int]:
+    """The first bin of each cell."""
+    counts = number_shape(reference, block, layout).counts
+    if not counts.sum():
+        return [0]
+    shares = np.cumsum(counts[:-1]) / counts.sum()
+    ends = np.searchsorted(shares, np.arange(1, PARTS) / PARTS - 0.004)
+    return [int(each) for each in np.unique(np.append(0, ends + 1))]
+
+
+def _change(column: str, values: Sequence[DriftValue], reference: Profile, current: Profile) -> str:
+    """Where to and how far a column has moved."""
+    said = []
+    for each in (each for each in values if each.column == column):
+        if each.method == "mean_shift":
+            said.append(f"mean {each.value:+.2f} standard deviations")
+        elif each.method.startswith("share_change"):
+            said.append(f"{each.method[len('share_change[') : -1]} {100 * each.value:+.1f} points")
+        if each.decides:
+            usual = reference.swings.get(column)
+            within = f" (windows of the reference: up to {max(usual.distances):.3g})" if usual else ""
+            said.append(f"{each.method} {each.value:.3g}{within}")
+    now, before = (_missing(each, column) for each in (current, reference))
+    if abs(now - before) >= 0.001:
+        said.append(f"missing {before:.1%} → {now:.1%}")
+    return f"{column}: {', '.join(said)}"
+
+
+def _missing(profile: Profile, column: str) -> float:
+    layout = profile.layout
+    blocks = {each.column: Block.NUMBERS + 2 * place for place, each in enumerate(layout.numbers)}
+    blocks |= {each.column: Block.WORDS + place for place, each in enumerate(layout.words)}
+    return absent(profile, blocks[column])[0] / profile.weight()
+
+
+def _check(value: QualityValue) -> str:
+    """A failed check in words; of one that did not fail, none."""
+    if not value.failed:
+        return ""
+    what = f"{value.column or 'rows'}: {value.check}"
+    if value.check in ("schema", "constant"):
+        return what
+    return f"{what} {value.value:.1%}" + (f", {value.expected:.1%} expected" if value.check != "stuck" else "")
+
+
+def _message(subject: str, title: str, lines: Sequence[str]) -> list[Message]:
+    if not lines:
+        return []
+    more = f"; and {len(lines) - TOLD} more" if len(lines) > TOLD else ""
+    return [Message(subject, title, "; ".join(lines[:TOLD]) + more + ".")]
+
+
+def _noise_of_words(cells: int) -> float:
+    """The same as NOISE of the Jensen-Shannon distance: 8 n JS² is about chi-squared (Menéndez et al. 1997)."""
+    from scipy import stats
+
+    return float(np.sqrt(stats.chi2.isf(0.001, cells - 1) / 8))
+
+
+def _seed(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big")

@@ -1,0 +1,101 @@
+"""What is watched beside the losses: that predictions come as they did, and look as they did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from feedback_loop.alerts import route_names, tell_volume
+from feedback_loop.clock import Window, floor_moment, windows_between
+from feedback_loop.config import ModelSettings
+from feedback_loop.decisions import Watch, reference_digest, rule_of, start_watch, watch_window
+from feedback_loop.loop.judging import Judging
+from feedback_loop.monitoring import Profile, silence_notice, volume_notice, window_cells
+from feedback_loop.registry import ModelVersion
+from feedback_loop.schema import Role
+from feedback_loop.store import accounts, monitors, predictions, profiles, retention
+from feedback_loop.store.evaluations import ALL_ROWS
+from feedback_loop.store.monitors import DriftMonitor
+
+
+class Watching(Judging):
+    """Everything that is told without an outcome."""
+
+    def watch_volume(self, model: str) -> int:
+        """Raises an alert where predictions stay away (`silence`) or come as they did not before; counts new ones."""
+        settings, now = self.settings.model(model), self.clock()
+        span = predictions.predicted_span(self.store, model)
+        if span is None:
+            return 0
+        counts: Counter[datetime] = Counter()
+        for each in accounts.load_accounts(self.store, model)[0]:
+            if each.role == Role.CHAMPION and each.segment == ALL_ROWS:
+                counts[each.window_start] += each.predictions
+        notices = [
+            volume_notice(counts, settings.window, now) if counts else None,
+            silence_notice(span[1], settings.silence, now) if settings.silence is not None else None,
+        ]
+        told = [notice for notice in notices if notice is not None]
+        return tell_volume(self.store, model, told, route_names(self.settings.alerts), now)
+
+    def watch_drift(self, model: str) -> int:
+        """Takes in each closed window of the champion once, in order; raises alerts of what it shows, counts those.
+
+        Columns that have drifted, by the rule of `[models.x.drift]`, and checks of data quality that fail anew.
+        Nothing while the version has no whole reference.
+        """
+        settings, version = self.settings.model(model), self.champion(model)
+        self._tally_by_references(model)
+        now = self.join(model).until or self._final(model, None)
+        with self.store.read() as connection:
+            kept = profiles.load_reference(connection, model, version.version)
+        if kept is None:
+            return 0
+        reference, routes, told = Profile.from_bytes(kept.profile), route_names(self.settings.alerts), 0
+        name = f"{model} version {version.version}"
+        before = monitors.load_monitor(self.store, model, version.version)
+        until, watch = self._watched(reference, version, settings, before)
+        for window in self._unwatched(version, settings, until, now):
+            cells = window_cells(self.store, reference.layout, window, reference, version=version.version, as_of=now)
+            profile = Profile.of(reference.layout, cells)
+            watch, messages = watch_window(watch, reference, profile, settings.drift, name, window)
+            after = DriftMonitor(model, version.version, window.end, watch.to_json())
+            new = monitors.advance_monitor(self.store, after, until, messages, routes, self.clock())
+            if new is None:  # another scheduler has taken this window in, and goes on
+                break
+            until, told = window.end, told + new
+        return told
+
+    def _watched(
+        self, reference: Profile, version: ModelVersion, settings: ModelSettings, before: DriftMonitor | None
+    ) -> tuple[datetime | None, Watch]:
+        """Up to where windows were taken in, and the watch over them: a new one under another reference or rule."""
+        watch = Watch.from_json(before.state) if before is not None else None
+        if watch is None or (watch.rule, watch.reference) != (
+            rule_of(reference, settings.drift),
+            reference_digest(reference),
+        ):
+            watch = start_watch(reference, settings.drift, str(version), settings.policy.seed)
+        return (before.until if before is not None else None), watch
+
+    def _unwatched(
+        self, version: ModelVersion, settings: ModelSettings, until: datetime | None, now: datetime
+    ) -> Iterator[Window]:
+        """The closed windows that come next.
+
+        The first is the first whole one under this champion, and after those that its reference is made of.
+        """
+        span = predictions.predicted_span(self.store, version.model, version.version)
+        if span is None:
+            return iter(())
+        begins = [until] if until is not None else [floor_moment(span[0], settings.window)]
+        if until is None:
+            promoted = [each for each in self._promotions(version.model) if each.to_version == version.version]
+            seen = [each.done_at - timedelta.resolution for each in promoted[-1:] if each.done_at is not None]
+            times = self._reference(version).column("predicted_at")
+            seen += [times[-1].as_py()] if len(times) else []
+            begins += [floor_moment(each, settings.window) + settings.window for each in seen]
+        kept_since = retention.kept_since(self.store, version.model)
+        begins += [floor_moment(kept_since, settings.window) + settings.window] if kept_since is not None else []
+        return windows_between(max(begins), floor_moment(now, settings.window), settings.window)

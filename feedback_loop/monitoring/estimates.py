@@ -1,0 +1,139 @@
+"""Estimates without outcomes: what the metrics of a window's predictions are believed to be, all of them.
+
+Classifications by CBPE (see `cbpe`), whose calibration is refitted on the version's reference and on the newest rows
+that have matured. Regressions by their direct loss: each prediction counts as the reference's loss in its leaf of a
+tree that was grown for it, which is post-stratification (Särndal, Swensson and Wretman 1992, section 7.6). Both need
+nothing but profiles. Neither sees that the same inputs have other outcomes than before (concept change).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from feedback_loop.monitoring.cbpe import Scored, binary_estimates, calibrated, multiclass_estimates
+from feedback_loop.monitoring.drift import LEAST_ROWS
+from feedback_loop.monitoring.losses import Floats
+from feedback_loop.monitoring.profiles import Block, LossTree, Mean, Profile, Rows, score_bin_edges
+from feedback_loop.monitoring.ranking import scores_of
+from feedback_loop.schema import Task
+from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEstimate
+
+CBPE, DLE = "cbpe", "dle"
+
+PAST_WINDOWS = 30
+"""The past error is that of so many windows, the last."""
+
+
+def estimate_values(
+    profile: Profile, reference: Profile | None, matured: Profile | None = None
+) -> tuple[EstimateValue, ...]:
+    """Estimates for a window's predictions; none where the layout has neither scores nor a tree of losses.
+
+    `matured` is the profile of labelled rows before the window that the calibration learns from beside the reference.
+    With fewer than 100 rows of either, `insufficient_data` says how many are missing. The standard error is how far
+    chance alone lets the realised metric be from the estimate: as of n m / (n + m) rows, with n predictions and m
+    rows to learn from.
+    """
+    layout = profile.layout
+    if not profile.rows():
+        return ()
+    if layout.contract.task is Task.REGRESSION:
+        return _by_losses(profile, layout.tree) if layout.tree is not None else ()
+    if not layout.scored_classes:
+        return ()
+    parts = [part for each in (reference, matured) if each is not None for part in each.parts]
+    return _by_scores(profile, Profile(layout, tuple(parts)))
+
+
+@dataclass(frozen=True)
+class PastError:
+    """How far estimates were from what was realised later: the mean distance, over so many windows."""
+
+    error: float
+    windows: int
+
+
+def past_errors(past: Iterable[PastEstimate]) -> dict[str, PastError]:
+    """The past error by metric."""
+    distances: dict[str, list[float]] = {}
+    for each in past:
+        distances.setdefault(each.metric, []).append(abs(each.estimate - each.realised))
+    return {metric: PastError(float(np.mean(mine)), len(mine)) for metric, mine in distances.items()}
+
+
+def _by_scores(profile: Profile, calibration: Profile) -> tuple[EstimateValue, ...]:
+    classes = profile.layout.scored_classes
+    counts = [_counts(profile, Block.SCORES + number) for number in range(classes)]
+    rows, known = int(min(each.sum() for each in counts)), calibration.rows(Rows.SCORED)
+    if lacking := _lacking(CBPE, rows, known):
+        return lacking
+    effective = _effective(profile, counts[0])
+    learned = _effective(calibration, [tally.at(Block.ROWS, Rows.SCORED) for _, tally in calibration.parts])
+    effective = effective * learned / (effective + learned)
+    scored = [_scored(profile, calibration, number) for number in range(classes)]
+    if profile.layout.contract.task is Task.BINARY:
+        found = binary_estimates(scored[0], rows, effective)
+    else:
+        names = map(str, profile.layout.contract.classes)
+        found = multiclass_estimates(dict(zip(names, scored, strict=False)), rows, effective)
+    return _told(CBPE, found, known)
+
+
+def _scored(profile: Profile, calibration: Profile, number: int) -> Scored:
+    """The score bins of one class as rows at the bins' middles, calibrated."""
+    slots, every = profile.slots(Block.SCORES + number)
+    answered = np.zeros(len(slots))
+    chosen, weights = profile.slots(Block.ANSWERED + number)
+    answered[np.searchsorted(slots, chosen)] = weights
+    least, most = score_bin_edges(slots)
+    learned, middle = scores_of(calibration, number), (least + most) / 2
+    return Scored(middle, every, answered, calibrated(learned.middle, learned.hits, learned.misses, middle))
+
+
+def _by_losses(profile: Profile, tree: LossTree) -> tuple[EstimateValue, ...]:
+    """Mae and rmse: the means of the reference's losses over its leaves, by the window's shares of them."""
+    counts = _counts(profile, Block.LEAVES)
+    rows, known = int(counts.sum()), sum(tree.rows)
+    if lacking := _lacking(DLE, rows, known):
+        return lacking
+    leaves, weights = profile.slots(Block.LEAVES)
+    shares, effective = weights / weights.sum(), _effective(profile, counts)
+    learned, *moments = (
+        np.asarray(each)[leaves] for each in (tree.effective, tree.absolute, tree.squared, tree.fourth)
+    )
+
+    def mean(losses: Floats, squares: Floats) -> tuple[float, float]:
+        spread = np.maximum(squares - losses**2, 0.0)
+        return float(shares @ losses), float(np.sqrt(shares @ spread / effective + shares**2 @ (spread / learned)))
+
+    absolute, squared = mean(moments[0], moments[1]), mean(moments[1], moments[2])
+    root = float(np.sqrt(squared[0]))
+    found = {"mae": Mean(absolute[0], rows, absolute[1])}
+    found["rmse"] = Mean(root, rows, squared[1] / (2 * root) if root else 0.0)
+    return _told(DLE, found, known)
+
+
+def _lacking(method: str, rows: int, known: int) -> tuple[EstimateValue, ...]:
+    lacking = LEAST_ROWS - min(rows, known)
+    return (EstimateValue(INSUFFICIENT, float(lacking), rows, method, known),) if lacking > 0 else ()
+
+
+def _told(method: str, found: Mapping[str, Mean], known: int) -> tuple[EstimateValue, ...]:
+    return tuple(
+        EstimateValue(metric, mean.value, mean.rows, method, known, mean.standard_error)
+        for metric, mean in found.items()
+    )
+
+
+def _counts(profile: Profile, block: int) -> Floats:
+    """How many rows of each weight are counted in a block."""
+    return np.array([tally.block(block)[1].sum() for _, tally in profile.parts], np.float64)
+
+
+def _effective(profile: Profile, counts: Iterable[float]) -> float:
+    """How many rows of equal weight say as much as so many of each weight (Kish 1965, section 11.7)."""
+    weights, held = np.array([weight for weight, _ in profile.parts]), np.asarray(list(counts), np.float64)
+    return float((weights @ held) ** 2 / (weights**2 @ held))

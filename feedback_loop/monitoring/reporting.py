@@ -1,0 +1,84 @@
+"""What a report of a stored window is of: what is kept of it is counted; rows are read only if they are wanted."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.clock import Window
+from feedback_loop.errors import BadInput
+from feedback_loop.monitoring.evaluation import evaluate_cells
+from feedback_loop.monitoring.folding import SLICE_ROWS
+from feedback_loop.monitoring.profiles import TIME, Profile
+from feedback_loop.monitoring.reports import LEAST_ROWS, RealRows, Subject
+from feedback_loop.monitoring.weights import sampled, uniform
+from feedback_loop.monitoring.windows import ReferenceOf, count_window
+from feedback_loop.outcomes import is_matured
+from feedback_loop.schema import Contract, Role
+from feedback_loop.store import Store
+from feedback_loop.store.predictions import labelled_in, slices
+
+
+def report_subject(
+    store: Store,
+    contract: Contract,
+    window: Window,
+    reference_of: ReferenceOf,
+    name: str,
+    *,
+    length: timedelta,
+    maturity: timedelta,
+    as_of: datetime,
+) -> Subject:
+    """What a report of a window is of: the version with the most predictions of those that were champion in it.
+
+    Raises BadInput where none has predicted, or where that version has no reference yet.
+    """
+    counts = list(count_window(store, contract, window, reference_of, length=length, as_of=as_of))
+    profiles = {each.version: Profile.of(each.layout, each.cells) for each in counts}
+    rows = {version: profile.rows() for version, profile in profiles.items()}
+    most = max(counts, key=lambda each: rows[each.version])
+    if most.reference is None:
+        what = "reference" if rows[most.version] else "current window"
+        raise BadInput.of(what, f"0 rows are too few for a report; {LEAST_ROWS} are needed")
+    evaluation = evaluate_cells(
+        most.layout,
+        most.cells,
+        most.reference,
+        version=most.version,
+        window=window,
+        as_of=as_of,
+        matured=is_matured(window, as_of, maturity),
+    )
+    others = sum(rows.values()) - rows[most.version]
+    return Subject(name, profiles[most.version], most.reference, evaluation, others=others)
+
+
+def real_rows(store: Store, subject: Subject, reference: pa.Table, most: int | None) -> RealRows:
+    """The rows of the log that a report is of, or a sample of at most so many; likewise of the reference."""
+    evaluation, contract = subject.evaluation, subject.contract
+    kept: pa.Table | None = None
+    total = 0
+    with store.read() as connection:
+        for part in slices(connection, contract.model, evaluation.window, SLICE_ROWS):
+            rows = labelled_in(
+                connection, contract, part, store.secret,
+                as_of=evaluation.as_of, version=evaluation.version, role=Role.CHAMPION,
+            )  # fmt: skip
+            total += rows.num_rows
+            kept = rows if kept is None else pa.concat_tables([kept, rows])
+            kept = sampled(kept, most) if most is not None else kept
+    assert kept is not None  # a window has at least one slice
+    current = kept if kept.num_rows < total else uniform(kept)
+    drawn = sampled(reference, most) if most is not None else reference
+    return RealRows(current, drawn, "full" if most is None else "sample")
+
+
+def span_of(rows: pa.Table) -> tuple[datetime, datetime] | None:
+    """From when to when rows were predicted; None where they do not say."""
+    if TIME not in rows.column_names or not rows.num_rows:
+        return None
+    ends = pc.min_max(rows.column(TIME)).as_py()
+    return ends["min"], ends["max"]

@@ -1,0 +1,183 @@
+"""What a report is of, how it says so, and the files of reports: this part knows nothing of Evidently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from feedback_loop.clock import format_moment
+from feedback_loop.monitoring.profiles import Profile, Rows
+from feedback_loop.schema import Contract
+from feedback_loop.store.evaluations import Evaluation
+
+Kind = Literal["drift", "validation"]
+KINDS: tuple[Kind, ...] = ("drift", "validation")
+
+Shown = Literal["surrogate", "sample", "full"]
+"""What the rows of a page are: made from the profiles, a sample of those of the log, or all of these."""
+
+LEAST_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is of: one version's predictions of a window, and the reference that they are measured by.
+
+    `evaluation` has the exact figures. `others` were predicted in the window by other champions and are not in it.
+    `reference_span` is from when to when the rows of the reference were predicted, if they say.
+    """
+
+    name: str
+    current: Profile
+    reference: Profile
+    evaluation: Evaluation
+    others: int = 0
+    reference_span: tuple[datetime, datetime] | None = None
+
+    @property
+    def contract(self) -> Contract:
+        """The model's contract."""
+        return self.current.layout.contract
+
+    def rows(self, kind: Kind) -> tuple[int, int]:
+        """How many rows (in a report of validation: labelled ones) there are, and of the reference."""
+        counted = Rows.PREDICTED if kind == "drift" else Rows.LABELLED
+        return self.current.rows(counted), self.reference.rows(counted)
+
+
+@dataclass(frozen=True)
+class ReportFile:
+    """A report as its data file tells of it. `rows` are those of the window, `shown` what the page is drawn of."""
+
+    model: str
+    version: str
+    name: str
+    kind: str
+    window: tuple[str, str]
+    as_of: str
+    rows: int
+    reference_rows: int
+    shown: str
+    path: Path
+
+
+def about(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> dict[str, Any]:
+    """What a report's data file says of itself; `drawn` are the rows of each side that the page is drawn of."""
+    evaluation = subject.evaluation
+    window = [format_moment(evaluation.window.start), format_moment(evaluation.window.end)]
+    rows, reference_rows = subject.rows(kind)
+    spans = [(evaluation.window.start, evaluation.window.end)]
+    spans += [subject.reference_span] if subject.reference_span is not None else []
+    return {
+        "about": said(kind, subject, shown, drawn),
+        "model": evaluation.model,
+        "version": evaluation.version,
+        "name": subject.name,
+        "kind": kind,
+        "window": window,
+        "as_of": format_moment(evaluation.as_of),
+        "rows": rows,
+        "reference_rows": reference_rows,
+        "shown": shown,
+        "drawn": list(drawn),
+        "coverage": evaluation.coverage,
+        "spans": [[start.isoformat(), end.isoformat()] for start, end in spans],
+    }
+
+
+def said(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> str:
+    """What every page says at its top: of what it is, of how many rows, and what is drawn of them."""
+    evaluation, (rows, reference_rows) = subject.evaluation, subject.rows(kind)
+    what = "predictions" if kind == "drift" else "predictions with outcomes"
+    coverage = f" (coverage {evaluation.coverage:.1%})" if evaluation.coverage is not None else ""
+    window = f"{format_moment(evaluation.window.start)} – {format_moment(evaluation.window.end)}"
+    told = [
+        f"{evaluation.model} version {evaluation.version}, {subject.name}, {kind}:",
+        f"{rows:,} {what}{coverage}, {window}, against a reference of {reference_rows:,},",
+        f"as of {format_moment(evaluation.as_of)}.",
+        _drawn_from(kind, shown, drawn),
+    ]
+    if kind == "drift" and min(subject.rows("validation")) < LEAST_ROWS:
+        told.append(f"There is no report of validation: {subject.rows('validation')[0]:,} outcomes are too few.")
+    if subject.others:
+        told.append(f"{subject.others:,} predictions of other champions in this window are not in it.")
+    return " ".join(told)
+
+
+def _drawn_from(kind: Kind, shown: Shown, drawn: tuple[int, int]) -> str:
+    if not all(drawn):
+        return "Nothing else is drawn: all outcomes of the window, or of the reference, are of one class."
+    if shown == "full":
+        return "What is drawn below is of all these rows."
+    if shown == "sample":
+        return f"What is drawn below is of a sample of {drawn[0]:,} and {drawn[1]:,} of these rows."
+    joint = (
+        "each column by itself: how columns go together is not shown"
+        if kind == "drift"
+        else "with the same counts of answers and outcomes and the same distribution of each score or error"
+    )
+    surrogates = f"{drawn[0]:,} and {drawn[1]:,} surrogate rows, made from their profiles, {joint}"
+    return f"The exact figures are of all of them. What is drawn below these is of {surrogates}."
+
+
+def list_reports(folder: Path) -> list[ReportFile]:
+    """The reports that lie in a folder, oldest first."""
+    found = []
+    for path in sorted(folder.glob("*-*.json"), key=lambda path: (path.stat().st_mtime, path.name)):
+        data = _read(path)
+        if data.about:
+            told = {name: getattr(data, name) for name in ReportFile.__annotations__ if name != "path"}
+            found.append(ReportFile(**told, path=path.with_suffix(".html")))
+    return found
+
+
+def pages_holding(folder: Path, model: str, moments: Sequence[datetime]) -> list[Path]:
+    """The data files of reports that may hold a row predicted at one of these moments.
+
+    A report of surrogates has none: it is an aggregate, as the profiles that it is made from. One of real rows may
+    show single values of them; one that does not say of when these are may hold any.
+    """
+    return [path for path in sorted(folder.glob("*-*.json")) if moments and _holds(path, model, moments)]
+
+
+def snapshot_of(data: Path) -> Path | None:
+    """The snapshot in Evidently's workspace that a report's data file says is of it."""
+    snapshot = _read(data).snapshot
+    return data.parent / snapshot if snapshot else None
+
+
+def _holds(path: Path, model: str, moments: Sequence[datetime]) -> bool:
+    page = _read(path)
+    if page.shown == "surrogate":
+        return False
+    if not page.spans:
+        return page.about.startswith(f"{model}, ")
+    spans = [tuple(datetime.fromisoformat(end) for end in span) for span in page.spans]
+    return page.model == model and any(first <= moment <= last for moment in moments for first, last in spans)
+
+
+class _Data(msgspec.Struct):
+    """What is read of a data file; those of earlier releases have less."""
+
+    about: str = ""
+    model: str = ""
+    version: str = ""
+    name: str = ""
+    kind: str = ""
+    window: tuple[str, str] = ("", "")
+    as_of: str = ""
+    rows: int = 0
+    reference_rows: int = 0
+    shown: str = ""
+    spans: list[tuple[str, str]] = []
+    snapshot: str = ""
+
+
+def _read(path: Path) -> _Data:
+    return msgspec.convert(json.loads(path.read_text()), _Data)

@@ -1,0 +1,313 @@
+"""Evidently's reports of drift and of validation: HTML for people, JSON for programs, a snapshot for its own UI."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.config import keep_telemetry_off
+from feedback_loop.errors import BadInput
+from feedback_loop.monitoring.curves import Curves, curves
+from feedback_loop.monitoring.evaluation import labelled_only
+from feedback_loop.monitoring.losses import Floats, floats
+from feedback_loop.monitoring.profiles import profiled_columns
+from feedback_loop.monitoring.reports.about import LEAST_ROWS, Kind, Shown, Subject, about
+from feedback_loop.monitoring.surrogate import Words, drift_columns, labelled_columns
+from feedback_loop.schema import Contract, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = Mapping[str, Floats | Words]
+"""Columns of one side by stored name: numbers (NaN: none) or words (None: none)."""
+
+MOST_COLUMNS = 30
+"""So many columns, those that are farthest from the reference, are drawn on a page: each takes 60 kB of it."""
+
+
+@dataclass(frozen=True)
+class RealRows:
+    """Rows of the log (stored names) to be drawn in the place of surrogates: of the window, and of the reference."""
+
+    current: pa.Table
+    reference: pa.Table
+    shown: Shown
+
+
+def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | None = None) -> list[Path]:
+    """Writes `<name>-<kind>.html` and `.json` (it returns their paths) and a snapshot for Evidently's UI.
+
+    What is drawn is of surrogates, or of `real` rows; the exact figures are of all. Raises BadInput where the window
+    or the reference has fewer than ten rows (for validation: labelled ones), or no column has values on both sides.
+    """
+    check_enough(kind, subject)
+    keep_telemetry_off()
+    sides = _sides(kind, subject, real)
+    drawn = (_rows(sides[0]), _rows(sides[1])) if _can_be_drawn(kind, subject.contract, sides) else (0, 0)
+    told = about(kind, subject, real.shown if real is not None else "surrogate", drawn)
+    found = curves(subject.current) if kind == "validation" else {}
+    # What Evidently warns of (its own deprecated imports, divisions by zero in a metric) is nothing a user can mend.
+    with warnings.catch_warnings(), np.errstate(all="ignore"), _drawn_once():
+        warnings.simplefilter("ignore")
+        snapshot = _run(kind, subject, sides, told, found, is_real=real is not None)
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{subject.name}-{kind}.{ending}" for ending in ("html", "json")]
+        paths[0].write_text(snapshot.get_html_str(as_iframe=False))
+        kept = _keep(folder, snapshot, told)
+    evaluation = subject.evaluation
+    exact = {"metrics": evaluation.metrics} if kind == "validation" else {"drift": evaluation.drift}
+    data = {
+        **told,
+        "snapshot": kept,
+        "exact": {name: [asdict(each) for each in values] for name, values in exact.items()},
+        "curves": {name: asdict(each) for name, each in found.items()},
+        **json.loads(snapshot.json()),
+    }
+    paths[1].write_text(json.dumps(_finite(data), allow_nan=False))
+    return paths
+
+
+def check_enough(kind: Kind, subject: Subject) -> None:
+    """Raises BadInput where a report of that kind has too few rows."""
+    for what, rows in zip(("current window", "reference"), subject.rows(kind), strict=True):
+        if rows < LEAST_ROWS:
+            raise BadInput.of(what, f"{rows} rows are too few for a {kind} report; {LEAST_ROWS} are needed")
+
+
+def _sides(kind: Kind, subject: Subject, real: RealRows | None) -> tuple[Columns, Columns]:
+    """What is drawn, of the window and of the reference: columns that both have."""
+    made: tuple[Columns, Columns]
+    if real is not None:
+        current, reference = (_real_columns(kind, subject.contract, each) for each in (real.current, real.reference))
+    else:
+        make = drift_columns if kind == "drift" else labelled_columns
+        current, reference = make(subject.current, subject.reference), make(subject.reference, subject.reference)
+    names = [name for name in reference if name in current]
+    if kind == "drift":
+        names = _farthest(
+            subject, [name for name in names if _is_known(current[name]) and _is_known(reference[name])]
+        )
+    elif subject.contract.task is Task.MULTICLASS:
+        label, classes = subject.contract.label.stored, {str(each) for each in subject.contract.classes}
+        if any(set(side[label]) != classes for side in (current, reference)):
+            # Evidently draws probabilities only where outcomes are of each of their classes, and of no other.
+            names = names[:2]
+    if not names:
+        raise BadInput.of("columns", "have no values that the window and the reference both have")
+    made = {name: current[name] for name in names}, {name: reference[name] for name in names}
+    return made
+
+
+def _farthest(subject: Subject, names: list[str]) -> list[str]:
+    far = {each.column: each.value / each.threshold for each in subject.evaluation.drift if each.decides}
+    kept = sorted(names, key=lambda name: -far.get(name, 0.0))[:MOST_COLUMNS]
+    return [name for name in names if name in kept]
+
+
+def _real_columns(kind: Kind, contract: Contract, rows: pa.Table) -> Columns:
+    if kind == "drift":
+        columns = [each for each in profiled_columns(contract) if each.stored in rows.column_names]
+        return {
+            each.stored: _numbers(rows.column(each.stored))
+            if each.type.is_numeric
+            else _texts(rows.column(each.stored))
+            for each in columns
+        }
+    rows = labelled_only(contract, rows)
+    label, answer = contract.label.stored, contract.outputs[0].stored
+    if contract.task is Task.REGRESSION:
+        return {name: _numbers(rows.column(name)) for name in (label, answer)}
+    named = {
+        name: np.array([str(each) for each in rows.column(name).to_pylist()], object) for name in (label, answer)
+    }
+    return {**named, **{each.stored: floats(rows.column(each.stored)) for each in contract.probabilities}}
+
+
+def _numbers(values: pa.ChunkedArray) -> Floats:
+    found = floats(values)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _texts(values: pa.ChunkedArray) -> Words:
+    found: Words = pc.cast(values, pa.string()).to_numpy().astype(object)
+    return found
+
+
+def _is_known(column: Floats | Words) -> bool:
+    return any(each is not None and each == each for each in column.tolist())  # noqa: PLR0124 (NaN differs from itself)
+
+
+def _can_be_drawn(kind: Kind, contract: Contract, sides: tuple[Columns, Columns]) -> bool:
+    """Evidently has no curves, and raises an error, where outcomes are of one class only."""
+    if kind == "drift" or not contract.task.is_classification:
+        return True
+    return all(len(set(side[contract.label.stored])) > 1 for side in sides)
+
+
+def _labels(contract: Contract, side: Columns) -> frozenset[str]:
+    return frozenset([*side[contract.label.stored], *side[contract.outputs[0].stored]])
+
+
+def _rows(side: Columns) -> int:
+    return len(next(iter(side.values())))
+
+
+def _run(
+    kind: Kind,
+    subject: Subject,
+    sides: tuple[Columns, Columns],
+    told: Mapping[str, Any],
+    found: Mapping[str, Curves],
+    *,
+    is_real: bool,
+) -> Any:
+    from evidently import Dataset, Report
+    from evidently.presets import ClassificationPreset, DataDriftPreset, DataSummaryPreset, RegressionPreset
+    from evidently.presets.classification import ClassificationQuality
+
+    from feedback_loop.monitoring.reports.figures import exact_figures
+
+    definition = _definition(kind, subject.contract, sides[0])
+    sets = [Dataset.from_pandas(_frame(kind, subject.contract, side), definition) for side in sides]
+    if kind == "drift":
+        # A p-value says how much so many rows prove: surrogates prove nothing. Distances are what they have.
+        methods = {} if is_real else {"num_method": "wasserstein", "cat_method": "jensenshannon"}
+        presets: list[Any] = [DataDriftPreset(**methods), DataSummaryPreset()]
+    elif subject.contract.task.is_classification and len({_labels(subject.contract, side) for side in sides}) > 1:
+        presets = [ClassificationQuality(conf_matrix=True)]  # all that Evidently has for classes that one side lacks
+    elif subject.contract.task.is_classification:
+        presets = [ClassificationPreset(probas_threshold=_threshold(subject.contract, sides))]
+    else:
+        presets = [RegressionPreset()]
+    presets = presets if all(told["drawn"]) else []
+    report = Report([exact_figures(kind, subject, told["about"], found), *presets])
+    return report.run(
+        *sets,
+        timestamp=subject.evaluation.window.end,
+        name=f"{subject.name} {kind}",
+        tags=[kind, f"version {told['version']}", told["shown"]],
+        metadata={name: str(told[name]) for name in ("model", "version", "as_of", "rows", "reference_rows")},
+    )
+
+
+def _threshold(contract: Contract, sides: tuple[Columns, Columns]) -> float | None:
+    """From which probability on a binary model answers with the positive class; None where there are none.
+
+    Evidently looks at that alone, not at answers. Where these were made otherwise, it is the one that gives as many.
+    """
+    probability = next((each.stored for each in contract.probabilities if each.stored in sides[0]), None)
+    if contract.task is not Task.BINARY or probability is None:
+        return None
+    answers, scores = (
+        np.concatenate([side[name] for side in sides]) for name in (contract.outputs[0].stored, probability)
+    )
+    ordered = np.concatenate([[0.0], np.sort(scores), [1.0]])
+    negative = int((answers != str(contract.positive)).sum())
+    return float(ordered[negative : negative + 2].mean())
+
+
+def _definition(kind: Kind, contract: Contract, side: Columns) -> Any:
+    from evidently import BinaryClassification, DataDefinition, MulticlassClassification, Regression
+
+    if kind == "drift":
+        words = [name for name, column in side.items() if column.dtype == object]
+        return DataDefinition(
+            numerical_columns=[name for name in side if name not in words], categorical_columns=words
+        )
+    target, prediction = contract.label.stored, contract.outputs[0].stored
+    if contract.task is Task.REGRESSION:
+        return DataDefinition(
+            numerical_columns=[target, prediction], regression=[Regression(target=target, prediction=prediction)]
+        )
+    labels = {"target": target, "prediction_labels": prediction}
+    numbers = [name for name in side if name not in labels.values()]
+    if contract.task is Task.BINARY:
+        positive = {"pos_label": str(contract.positive)}
+        probability = {"prediction_probas": numbers[0]} if numbers else {}
+        return DataDefinition(
+            numerical_columns=numbers,
+            categorical_columns=[target, prediction],
+            classification=[BinaryClassification(**labels, **probability, **positive)],
+        )
+    # Evidently looks a class's probability up in the column that is called like the class.
+    classes = [str(label) for label in contract.classes[: len(numbers)]]
+    return DataDefinition(
+        numerical_columns=classes,
+        categorical_columns=[target, prediction],
+        classification=[MulticlassClassification(**labels, **({"prediction_probas": classes} if classes else {}))],
+    )
+
+
+def _frame(kind: Kind, contract: Contract, side: Columns) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame(dict(side))
+    if kind == "validation" and contract.task is Task.MULTICLASS:
+        named = zip(contract.probabilities, contract.classes, strict=False)
+        frame = frame.rename(columns={column.stored: str(label) for column, label in named})
+    return frame
+
+
+_drawing = threading.Lock()
+
+
+@contextmanager
+def _drawn_once() -> Iterator[None]:
+    """Evidently 0.7 draws the same distribution of a column for seven of its figures: here it does so once.
+
+    That is a third of a report's time; looking for garbage among all that is made is another fifth. The function is
+    put back in its place when the report is made.
+    """
+    from evidently.metrics import column_statistics
+
+    draw: Callable[..., list[Any]] = column_statistics.distribution
+    drawn: dict[str, list[Any]] = {}
+
+    def remembered(title: str, current: Any, reference: Any) -> list[Any]:
+        name = str(current.data.name)
+        if name not in drawn:
+            drawn[name] = draw(title, current, reference)
+        return [each.copy(update={"title": title}) for each in drawn[name]]
+
+    with _drawing:
+        collects = gc.isenabled()
+        column_statistics.distribution = remembered
+        gc.disable()
+        try:
+            yield
+        finally:
+            column_statistics.distribution = draw
+            if collects:
+                gc.enable()
+
+
+def _keep(folder: Path, snapshot: Any, told: Mapping[str, Any]) -> str:
+    """Puts the snapshot into Evidently's workspace; returns where, seen from the folder."""
+    from feedback_loop.monitoring.reports.workspace import keep
+
+    return str(keep(folder / WORKSPACE, snapshot, told).relative_to(folder))
+
+
+WORKSPACE = "evidently"
+"""The folder beside the reports that `evidently ui --workspace` shows."""
+
+
+def _finite(value: Any) -> Any:
+    """The same as JSON has it: a number that is none is null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

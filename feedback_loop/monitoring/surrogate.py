@@ -1,0 +1,221 @@
+"""Surrogates: a few thousand made-up rows with the distributions of a profile, for what can only read rows.
+
+Columns are made each by itself: quantiles of its bins, words in proportion to their counts. Those of `drift_columns`
+are independent of each other. Those of `labelled_columns` have the right counts of true and answered classes and the
+right distribution of each probability among rows of its class and among the others; a regression's errors are
+independent of its outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from feedback_loop.monitoring.distances import NumberShape
+from feedback_loop.monitoring.drift import absent, number_shape, word_counts
+from feedback_loop.monitoring.losses import Floats, Mask
+from feedback_loop.monitoring.profiles import (
+    ABOVE,
+    BELOW,
+    MISSING,
+    OTHER_CLASS,
+    SIDE,
+    Block,
+    Ints,
+    NumberLayout,
+    Profile,
+    Rows,
+    WordLayout,
+    float_bin_values,
+    score_bin_edges,
+)
+from feedback_loop.schema import ColumnType, Task
+
+MOST_ROWS = 5000
+"""So many rows are made of more: quantiles of one in five thousand are as fine as what is drawn of them."""
+
+Words = npt.NDArray[np.object_]
+WHOLE = (ColumnType.INTEGER, ColumnType.LONG)
+FARTHEST = float(np.finfo(np.float64).max) / 4
+
+
+def drift_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Words]:
+    """Each column that the profile has, by its stored name; what is missing, or no finite number, is NaN or None.
+
+    Both profiles are of the reference's layout, which knows its bins; how values lie in the outermost of these is
+    told by the reference's moments.
+    """
+    layout, rows = profile.layout, min(profile.rows(), MOST_ROWS)
+    whole = {each.stored for each in (*layout.contract.outputs, *layout.contract.features) if each.type in WHOLE}
+    found: dict[str, Floats | Words] = {}
+    for place, number in enumerate(layout.numbers):
+        values = _numbers(profile, reference, Block.NUMBERS + 2 * place, number, rows)
+        found[number.column] = np.ceil(values) if number.column in whole else values
+    for place, word in enumerate(layout.words):
+        found[word.column] = _words(profile, Block.WORDS + place, word, rows)
+    # In any order but the same: sorted columns would all go up together.
+    return {
+        name: np.random.default_rng(seed).permutation(column) for seed, (name, column) in enumerate(found.items())
+    }
+
+
+def labelled_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Words]:
+    """The outcome, the answer and, where all outcomes have them, the probabilities, by their stored names."""
+    contract = profile.layout.contract
+    label, answer = contract.label.stored, contract.outputs[0].stored
+    if contract.task is Task.REGRESSION:
+        rows = min(profile.rows(Rows.SCORED), MOST_ROWS)
+        target = profile.layout.target or NumberLayout(label, (), 0.0)
+        truth = np.random.default_rng(0).permutation(_numbers(profile, reference, Block.TARGET, target, rows))
+        return {label: truth, answer: truth + _errors(profile, rows)}
+    places, counts = profile.slots(Block.CONFUSION)
+    given = shared(counts, min(profile.rows(Rows.LABELLED), MOST_ROWS))
+    truth_places, answer_places = (np.repeat(each, given) for each in np.divmod(places, SIDE))
+    names = class_names(profile)
+    scores = list(_scores(profile, truth_places, answer_places))
+    columns = {column.stored: each for column, each in zip(contract.probabilities, scores, strict=False)}
+    if any(np.isnan(each).any() for each in scores):
+        columns = {}
+    return {label: names[truth_places], answer: names[answer_places], **columns}
+
+
+def class_names(profile: Profile) -> Words:
+    """The name of the class of each place, as text."""
+    contract = profile.layout.contract
+    known = [str(each) for each in contract.classes]
+    if contract.task is Task.BINARY:
+        known = [*(each for each in known if each != str(contract.positive)), str(contract.positive)]
+    names = np.full(OTHER_CLASS + 1, "(other)", dtype=object)
+    names[: min(len(known), OTHER_CLASS)] = known[:OTHER_CLASS]
+    return names
+
+
+def shared(counts: Floats, rows: int) -> Ints:
+    """So many rows in proportion to the counts, what is left over to the largest remainders (Hamilton's method)."""
+    whole = counts.sum()
+    if not whole:
+        return np.zeros(len(counts), np.int64)
+    exact = counts * (rows / whole)
+    given = np.floor(exact).astype(np.int64)
+    given[np.argsort(given - exact, kind="stable")[: rows - given.sum()]] += 1
+    shares: Ints = given
+    return shares
+
+
+def _numbers(profile: Profile, reference: Profile, block: int, layout: NumberLayout, rows: int) -> Floats:
+    shape = number_shape(profile, block, layout)
+    finite, gone = shared(np.array([shape.rows, sum(absent(profile, block))]), rows)
+    values = np.full(finite, np.clip(shape.mean, -FARTHEST, FARTHEST) if finite else 0.0)
+    if finite and len(shape.edges):
+        made = _quantiles(shape, (profile.at(block, BELOW), profile.at(block, ABOVE)), int(finite))
+        known = number_shape(reference, block, layout)
+        values = made.bent(*_tails(made, shape, _quantiles(known, (0.0, 0.0), MOST_ROWS), known))
+    return np.concatenate([values, np.full(gone, np.nan)])
+
+
+@dataclass(frozen=True)
+class _Quantiles:
+    """Quantiles, ascending, each of as much weight; those of the outermost bins by their part of the way through it.
+
+    In these bins values crowd towards the others: seen from there, at the part u of them stands u^power of the width.
+    """
+
+    values: Floats
+    places: tuple[slice, slice]
+    parts: tuple[Floats, Floats]
+    ends: tuple[tuple[float, float], tuple[float, float]]
+
+    def tails(self, crowding: float, tilt: float) -> tuple[Floats, Floats]:
+        """The quantiles in the outermost bins, where the powers of 2 are the crowding plus and minus the tilt."""
+        (first, second), (before, last) = self.ends
+        low, high = self.parts
+        return (
+            second - (second - first) * (1 - low) ** 2 ** (crowding + tilt),
+            before + (last - before) * high**2 ** (crowding - tilt),
+        )
+
+    def bent(self, crowding: float, tilt: float) -> Floats:
+        """All quantiles."""
+        values = self.values.copy()
+        for place, tail in zip(self.places, self.tails(crowding, tilt), strict=True):
+            values[place] = tail
+        return values
+
+
+def _quantiles(shape: NumberShape, beyond: tuple[float, float], count: int) -> _Quantiles:
+    """So many quantiles: straight within a bin, and as far out of range as it is in the mean."""
+    edges = np.clip(shape.edges, -FARTHEST, FARTHEST)
+    far = [2 * each / max(number, 1e-300) for each, number in zip((shape.below, shape.above), beyond, strict=True)]
+    # Pieces: below the range, its least value, the bins, above the range.
+    lower = edges[1:] if shape.are_values else edges[:-1]
+    left = np.concatenate([[max(edges[0] - far[0], -FARTHEST), edges[0]], lower, edges[-1:]])
+    right = np.concatenate([edges[:1], edges[:1], edges[1:], [min(edges[-1] + far[1], FARTHEST)]])
+    weights = np.concatenate([[beyond[0], shape.counts[0] - beyond[0]], shape.counts[1:]])
+    ends = np.cumsum(weights)
+    at = (np.arange(count) + 0.5) / count * ends[-1]
+    place = np.searchsorted(ends, at)
+    part = 1 - (ends[place] - at) / weights[place]
+    outermost = 2, len(weights) - 2
+    first, second = (slice(*np.searchsorted(place, (each, each + 1))) for each in outermost)
+    if outermost[0] >= outermost[1] or shape.are_values:
+        first = second = slice(0, 0)  # one bin has two ends: it stays straight
+    values = left[place] + part * (right[place] - left[place])
+    low, high = ((float(left[each]), float(right[each])) for each in (min(2, len(left) - 1), len(left) - 2))
+    return _Quantiles(values, (first, second), (part[first], part[second]), (low, high))
+
+
+def _tails(made: _Quantiles, shape: NumberShape, known: _Quantiles, reference: NumberShape) -> tuple[float, float]:
+    """Crowding and tilt, by which the reference has its standard deviation, and means are as far apart as they are.
+
+    A Wasserstein distance is then right where one distribution is above the other everywhere.
+    """
+    if not np.isfinite([shape.second, reference.second]).all():  # squares beyond all doubles
+        return 0.0, 0.0
+    crowding = _falling(lambda each: float(known.bent(each, 0.0).std()) - reference.norm, 0.0, 6.0)
+    mean = float(known.bent(crowding, 0.0).mean()) + shape.mean - reference.mean
+    return crowding, _falling(lambda each: mean - float(made.bent(crowding, each).mean()), -6.0, 6.0)
+
+
+def _falling(excess: Callable[[float], float], least: float, most: float) -> float:
+    """Where a falling function is 0, or the nearest end."""
+    for _ in range(20):
+        middle = (least + most) / 2
+        least, most = (middle, most) if excess(middle) > 0 else (least, middle)
+    return (least + most) / 2
+
+
+def _words(profile: Profile, block: int, layout: WordLayout, rows: int) -> Words:
+    counts = np.append(word_counts(profile, block, layout), profile.at(block, MISSING))
+    names = np.array([*layout.words, "(rare)", "(new)", None], dtype=object)
+    return np.repeat(names, shared(counts, rows))
+
+
+def _scores(profile: Profile, truth: Ints, answers: Ints) -> Iterator[Floats]:
+    """Of each class with score bins its probability in these rows; those that it was answered in have the highest."""
+    binary = profile.layout.contract.task is Task.BINARY
+    for number in range(profile.layout.scored_classes):
+        place = 1 if binary else number
+        found = np.full(len(truth), np.nan)
+        parts: tuple[tuple[Mask, int], ...] = ((truth == place, Block.HITS), (truth != place, Block.MISSES))
+        for mine, block in parts:
+            rows = np.flatnonzero(mine)
+            bins, weights = profile.slots(block + number)
+            if len(rows) and len(bins):
+                middle = np.mean(score_bin_edges(bins), axis=0)
+                found[rows[np.argsort(answers[rows] == place, kind="stable")]] = _steps(middle, weights, len(rows))
+        yield found
+
+
+def _errors(profile: Profile, rows: int) -> Floats:
+    bins, weights = profile.slots(Block.ERRORS)
+    return np.random.default_rng(1).permutation(_steps(float_bin_values(bins), weights, rows))
+
+
+def _steps(values: Floats, weights: Floats, count: int) -> Floats:
+    """So many quantiles of a distribution of these values."""
+    ends = np.cumsum(weights)
+    at = (np.arange(count) + 0.5) / count * ends[-1] if count else np.empty(0)
+    return values[np.searchsorted(ends, at)]

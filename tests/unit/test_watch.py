@@ -1,0 +1,253 @@
+"""Columns that have drifted, told with a bound on how many are told in error, over all columns and all looks."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from feedback_loop.clock import Window
+from feedback_loop.config import DriftSettings
+from feedback_loop.decisions import Watch, rule_of, start_watch, watch_window
+from feedback_loop.decisions.columns import PooledCounts, RankedDistances, found
+from feedback_loop.monitoring import profile_of_reference
+from feedback_loop.monitoring.profiles import Profile, fold
+from tests.builders import binary_contract
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+CONTRACT = replace(binary_contract(), segments=())
+
+
+def rows(random, count, *, day=0, shift=0.0, **columns):
+    chance = random.beta(2, 3, count)
+    made = {
+        "predicted_at": pa.array([START + day * DAY] * count, pa.timestamp("us", "UTC")),
+        "age": pa.array(random.normal(40 + 10 * shift, 10, count)),
+        "plan": pa.array(random.choice(["basic", "plus", "pro"], count)),
+        "prediction": pa.array(chance > 0.5),
+        "probability": pa.array(chance),
+        "churned": pa.nulls(count, pa.bool_()),
+    }
+    return pa.table(made | columns)
+
+
+def reference_of(random, days, per_day=300):
+    return profile_of_reference(
+        CONTRACT, pa.concat_tables([rows(random, per_day, day=day) for day in range(days)]), DAY
+    )
+
+
+def window(day):
+    return Window(START + day * DAY, START + (day + 1) * DAY)
+
+
+def watched(watch, reference, tables, settings, first=0):
+    told = []
+    for day, table in enumerate(tables, first):
+        profile = Profile.of(reference.layout, fold(reference.layout, table))
+        watch, messages = watch_window(watch, reference, profile, settings, "churn version 1", window(day))
+        told += messages
+    return watch, told
+
+
+def swinging(random, streams, windows, spread):
+    """Distances of windows from a reference of as many as `windows[0]`, which it was estimated from."""
+    means = random.normal(scale=spread, size=(streams, sum(windows)))
+    centre = means[:, : windows[0]].mean(axis=1, keepdims=True)
+    own = (means[:, : windows[0]] - centre) * windows[0] / (windows[0] - 1)
+    return np.abs(own), np.abs(means[:, windows[0] :] - centre)
+
+
+@pytest.mark.parametrize(("columns", "streams", "own"), [(1, 500, 5), (1, 500, 20), (20, 40, 8)])
+def test_windows_that_only_swing_seldom_alarm_however_often_they_are_looked_at(columns, streams, own):
+    random, alarms = np.random.default_rng(columns * own), 0
+    for stream in range(streams):
+        before, after = swinging(random, columns, (own, 60), 0.1)
+        states = [RankedDistances.begin(tuple(each), 500, 3.5, 1000 * stream + k) for k, each in enumerate(before)]
+        for look in range(60):
+            states = [state.after(float(after[k, look]), 500) for k, state in enumerate(states)]
+        alarms += bool(found({str(k): state.peak for k, state in enumerate(states)}, 0.05))
+    assert alarms <= stats.binom.ppf(0.999, streams, 0.05)
+
+
+@pytest.mark.parametrize(("columns", "streams"), [(1, 200), (8, 25)])
+def test_rows_that_do_not_change_seldom_alarm_however_often_they_are_looked_at(columns, streams):
+    random, alarms = np.random.default_rng(columns), 0
+    for stream in range(streams):
+        shares = random.dirichlet([3, 3, 3, 1], size=columns)
+        states = [
+            PooledCounts.begin(tuple(random.multinomial(2000, share).tolist()), 100 * stream + k)
+            for k, share in enumerate(shares)
+        ]
+        for _ in range(20):
+            states = [
+                state.after(tuple(random.multinomial(400, share).tolist()))
+                for state, share in zip(states, shares, strict=True)
+            ]
+        alarms += bool(found({str(k): state.peak for k, state in enumerate(states)}, 0.05))
+    assert alarms <= stats.binom.ppf(0.999, streams, 0.05)
+
+
+@pytest.mark.parametrize(("own", "before", "within"), [(8, 0, 12), (8, 20, 8), (20, 0, 6), (20, 20, 7)])
+def test_a_shift_is_found_among_twenty_columns_within_days(own, before, within):
+    random, delays = np.random.default_rng(own + before), []
+    for stream in range(10):
+        firsts, later = swinging(random, 1, (own, before + 30), 0.07)
+        later[0, before:] += 0.25
+        state = RankedDistances.begin(tuple(firsts[0]), 500, 3.5, stream)
+        delay = None
+        for look, distance in enumerate(later[0]):
+            state = state.after(float(distance), 500)
+            peaks = {"moved": state.peak} | {str(k): 1.0 for k in range(19)}
+            if delay is None and found(peaks, 0.05):
+                delay = look + 1 - before
+        delays.append(delay if delay is not None else 99)
+    assert min(delays) >= 1
+    assert np.median(delays) <= within
+
+
+def test_windows_of_fewer_rows_are_not_farther_by_that_alone():
+    alarms = 0
+    for stream in range(100):
+        random = np.random.default_rng(stream)
+        state = RankedDistances.begin(tuple(np.abs(random.normal(scale=2000**-0.5, size=10))), 2000, 3.5, stream)
+        for look in range(40):
+            size = (2000, 150)[look >= 10]
+            state = state.after(float(np.abs(random.normal(scale=size**-0.5))), size)
+        alarms += bool(found({"x": state.peak}, 0.05))
+    assert alarms <= stats.binom.ppf(0.999, 100, 0.05)
+
+
+def test_as_many_columns_are_found_as_the_false_discovery_rate_allows():
+    harmonic = sum(1 / k for k in range(1, 11))
+    least = 10 * harmonic / 0.05
+    peaks = {str(k): 1.0 for k in range(10)}
+    assert found(peaks, 0.05) == {}
+    assert found(peaks | {"3": least}, 0.05) == {"3": least}
+    assert found(peaks | {"3": least * 0.999}, 0.05) == {}
+    assert set(found(peaks | {"3": least / 2, "4": least / 2}, 0.05)) == {"3", "4"}
+    assert set(found(peaks | {"3": least, "4": least / 3}, 0.05)) == {"3"}
+    assert found({}, 0.05) == {}
+
+
+def test_the_adjuster_takes_no_more_than_it_may():
+    size, alpha = 7, 0.05
+    harmonic = sum(1 / k for k in range(1, size + 1))
+    p = (np.arange(2_000_000) + 0.5) / 2_000_000 * alpha / harmonic
+    places = np.ceil(size * harmonic * p / alpha)
+    assert (size / (alpha * places)).mean() * alpha / harmonic == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize(("days", "rule"), [(6, "windows"), (4, "rows")])
+def test_the_rule_is_that_which_the_reference_allows(days, rule):
+    reference = reference_of(np.random.default_rng(1), days)
+    assert rule_of(reference, DriftSettings()) == rule
+    assert rule_of(reference, DriftSettings(rule="thresholds")) == "thresholds"
+
+
+@pytest.mark.parametrize(("days", "within"), [(10, 12), (3, 3)])
+def test_a_column_that_moves_is_told_once_with_direction_and_size(days, within):
+    random = np.random.default_rng(3)
+    reference, settings = reference_of(random, days), DriftSettings()
+    watch = start_watch(reference, settings, "churn version 1", 0)
+    watch, told = watched(watch, reference, [rows(random, 300) for _ in range(5)], settings)
+    assert told == []
+    watch, told = watched(watch, reference, [rows(random, 300, shift=0.5) for _ in range(within)], settings, first=5)
+    [message] = told
+    assert message.title == "churn version 1: columns have drifted"
+    assert "age: " in message.body
+    assert "mean +0." in message.body
+    assert "wasserstein_normed 0." in message.body
+    assert set(watch.told) == {"age"}
+    _, told = watched(watch, reference, [rows(random, 300, shift=0.5) for _ in range(3)], settings, first=40)
+    assert told == []
+
+
+def test_a_word_and_missing_values_are_told_too():
+    random = np.random.default_rng(4)
+    reference, settings = reference_of(random, 2, 1000), DriftSettings()
+    watch = start_watch(reference, settings, "churn version 1", 0)
+    ages = pa.array(np.where(random.random(800) < 0.1, np.nan, random.normal(40, 10, 800)))
+    plans = pa.array(random.choice(["basic", "plus", "pro"], 800, p=[0.2, 0.3, 0.5]))
+    watch, told = watched(watch, reference, [rows(random, 800, age=ages, plan=plans)] * 2, settings)
+    drift = " ".join(each.body for each in told if each.subject.startswith("drift:"))
+    assert set(watch.told) == {"age", "plan"}
+    assert "missing 0.0% → " in drift
+    assert "pro +1" in drift
+
+
+@pytest.mark.parametrize("days", [8, 3])
+def test_a_watch_that_was_stored_in_between_goes_on_to_the_bit(days):
+    random = np.random.default_rng(5)
+    reference, settings = reference_of(random, days), DriftSettings()
+    tables = [rows(random, 300, shift=0.2 * (day > 4)) for day in range(10)]
+    at_once, told = watched(start_watch(reference, settings, "m", 0), reference, tables, settings)
+    watch, again = start_watch(reference, settings, "m", 0), []
+    for day, table in enumerate(tables):
+        watch, messages = watched(
+            Watch.from_json(json.loads(json.dumps(watch.to_json()))), reference, [table], settings, first=day
+        )
+        again += messages
+    assert (watch, again) == (at_once, told)
+    assert json.dumps(watch.to_json()) == json.dumps(at_once.to_json())
+
+
+def test_evidentlys_thresholds_cry_where_nothing_has_changed():
+    random = np.random.default_rng(6)
+    reference = reference_of(random, 3)  # of 900 rows: its rule is a test at .05 for each column and window
+    crying = DriftSettings(rule="thresholds")
+    tables = [rows(random, 300) for _ in range(25)]
+    watch, told = watched(start_watch(reference, crying, "m", 0), reference, tables, crying)
+    assert {message.subject.partition(":")[0] for message in told} == {"drift"}
+    assert all("drift" in key for key in watch.failing)
+    quiet = DriftSettings()
+    assert watched(start_watch(reference, quiet, "m", 0), reference, tables, quiet)[1] == []
+
+
+def test_a_failed_check_is_told_once_until_it_has_recovered():
+    random, settings = np.random.default_rng(7), DriftSettings()
+    reference = reference_of(random, 10)
+    bad = rows(random, 300, plan=pa.array(["gold"] * 300))
+    good = rows(random, 300)
+    watch = start_watch(reference, settings, "m", 0)
+    watch, told = watched(watch, reference, [good, bad, bad], settings)
+    [message] = told
+    assert "plan: new_categories 100.0%, 0.0% expected; plan: constant" in message.body
+    assert watch.failing == {"plan: new_categories": "2026-03-02", "plan: constant": "2026-03-02"}
+    watch, told = watched(watch, reference, [good.slice(0, 50)], settings, first=3)
+    assert (told, len(watch.failing)) == ([], 2)  # fifty rows say nothing
+    watch, told = watched(watch, reference, [good], settings, first=4)
+    assert (told, watch.failing) == ([], {})
+    assert len(watched(watch, reference, [bad], settings, first=5)[1]) == 1
+
+
+@pytest.mark.parametrize("days", [6, 2])
+@pytest.mark.parametrize(
+    "ages", [[None] * 300, [float("inf")] * 300, [3.0] * 300, [1e308, -1e308] * 150, [2.0**60] * 300]
+)
+def test_nasty_columns_do_not_break_a_watch(days, ages):
+    random, settings = np.random.default_rng(8), DriftSettings()
+    column = pa.array(ages, pa.float64())
+    nasty = [rows(random, 300, day=day, age=column) for day in range(days)]
+    for tables in (nasty, [rows(random, 300, day=day) for day in range(days)]):
+        reference = profile_of_reference(CONTRACT, pa.concat_tables(tables), DAY)
+        watch = start_watch(reference, settings, "m", 0)
+        watch, _ = watched(watch, reference, nasty * 4, settings)
+        assert Watch.from_json(json.loads(json.dumps(watch.to_json()))) == watch
+        assert set(watch.told) <= {"age"}
+        assert tables is not nasty or not watch.told
+
+
+def test_the_windows_of_a_reference_are_compared_with_the_rest_of_it():
+    random = np.random.default_rng(9)
+    days = [rows(random, 300, day=day, shift=day / 10) for day in range(4)]
+    reference = profile_of_reference(CONTRACT, pa.concat_tables(days), DAY)
+    ages = [table.column("age").to_numpy() for table in days]
+    for day, distance in enumerate(reference.swings["age"].distances):
+        rest = np.concatenate(ages[:day] + ages[day + 1 :])
+        assert distance == pytest.approx(stats.wasserstein_distance(rest, ages[day]) / rest.std(), abs=0.02)
+    assert reference.swings["age"].rows == 300
