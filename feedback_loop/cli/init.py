@@ -42,7 +42,7 @@ port = 5001
 
 [models.{name}]
 task = {task}                    # binary | multiclass | regression
-label = {label}                  # the outcome's column
+label = {label}                  # the outcome's column, or a list of several that are predicted at once
 key = {key}                      # the columns by which outcomes find their prediction
 key_types = {key_types}          # string | long | double | boolean | datetime; of those that are no features
 segments = {segments}            # columns whose values are looked at one by one
@@ -91,7 +91,7 @@ report = "0 6 1 * *"
 def init(
     model: Annotated[str, typer.Option(help="The registered model: name, name@alias or name/version.")],
     task: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
-    label: Annotated[str | None, typer.Option(help="The name of the outcome's column.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="The name of the outcome's column; repeatable.")] = None,
     key: Annotated[
         list[str] | None,
         typer.Option(help="A column of the key, as name or name:type (long, …; string if bare); repeatable."),
@@ -110,7 +110,7 @@ def init(
     loaded = _load(model, tracking_uri, output)
     features = _features(loaded)
     task = task or _asked("What is predicted (binary, multiclass, regression)?", _guess(loaded), "--task")
-    label = label or _asked("What is the outcome's column called?", None, "--label")
+    label = label or [_asked("What is the outcome's column called?", None, "--label")]
     if key is None:
         said = _asked("By which columns do outcomes find their prediction (comma; empty: by its id)?", "", "--key")
         key = [name.strip() for name in said.split(",") if name.strip()]
@@ -175,7 +175,7 @@ def _name_and_type(text: str) -> tuple[str, str | None]:
 def _render(
     name: str,
     task: str,
-    label: str,
+    label: list[str],
     key: dict[str, str | None],
     segments: list[str],
     positive: str | None,
@@ -188,7 +188,7 @@ def _render(
         store_url=quoted(store_url),
         tracking_uri=quoted(tracking_uri),
         task=quoted(task),
-        label=quoted(label),
+        label=quoted(label if len(label) > 1 else label[0]),
         key=quoted(list(key)),
         key_types="{"
         + ", ".join(f" {quoted(column)} = {quoted(kind)}" for column, kind in key.items() if kind)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def unlabelled(profile: Profile) -> float:
 
 
 def _of_all(profile: Profile, of_one: Callable[[Profile], Iterator[MetricValue]]) -> Iterator[MetricValue]:
-    """The metrics of each label (`mae[price]`) and their means over labels, of those that all labels have.
+    """Means over labels of the metrics that all labels have, and then those of each label (`mae[price]`).
 
     The means of a regression's metrics and of losses have their names, others are `_macro`. Of yes and no, also
     `subset_accuracy` (all labels of a row are right) and `hamming_loss`. The labels are of the same rows: the mean
@@ -91,18 +92,19 @@ def _of_all(profile: Profile, of_one: Callable[[Profile], Iterator[MetricValue]]
     if not contract.more_labels:
         yield from of_one(profile)
         return
+    each = [list(of_one(profile.target(place))) for place in range(len(contract.labels))]
     found: dict[str, list[MetricValue]] = {}
-    for place, label in enumerate(contract.labels):
-        for each in of_one(profile.target(place)):
-            found.setdefault(each.metric, []).append(each)
-            yield replace(each, metric=f"{each.metric}[{label.name}]")
+    for value in chain(*each):
+        found.setdefault(value.metric, []).append(value)
     for name, values in found.items():
         if len(values) == len(contract.labels):
             is_plain = contract.task is Task.REGRESSION or name in ("log_loss", "brier")
             mean = _mean_of(name if is_plain else f"{name}_macro", values)
-            yield mean
             if name == "accuracy":
                 yield from _of_yes_and_no(profile, mean)
+            yield mean
+    for label, values in zip(contract.labels, each, strict=True):
+        yield from (replace(value, metric=f"{value.metric}[{label.name}]") for value in values)
 
 
 def _mean_of(name: str, values: list[MetricValue]) -> MetricValue:
