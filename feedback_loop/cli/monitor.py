@@ -98,8 +98,8 @@ def _listed_words(rows: list[dict[str, Any]], folder: Path) -> str:
     """The same as a table, with the pages by their names: a path that is folded can't be copied."""
     if not rows:
         return "There are no reports yet."
-    short = {name for name in rows[0] if name not in ("model", "as of")}
-    named = [{name: row[name] for name in row if name in short} | {"page": Path(row["page"]).name} for row in rows]
+    short = ("window", "kind", "rows", "drawn of")
+    named = [{name: row[name] for name in short} | {"page": Path(row["page"]).name} for row in rows]
     return f"{table(named, '')}\n\nin {folder}"
 
 
