@@ -75,8 +75,8 @@ def _commands(store: Path, reference: Path, *, peers: bool) -> Iterator[tuple[st
             ("whylogs", python, "whylogs_by_hand.py"),
         ):
             yield subject, [program, str(MONITORS / script), str(store), str(reference)]
-    yield AUDIT, [*own, "audit", f"sqlite:///{store}"]
-    yield SCHEDULED, [*own, "scheduled", f"sqlite:///{store}"]
+    for subject, what in ((AUDIT, "audit"), (REPORT, "report"), (SCHEDULED, "scheduled")):
+        yield subject, [*own, what, f"sqlite:///{store}"]
 
 
 def _measured(command: Sequence[str]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -66,7 +67,7 @@ def report(
     if lists:
         loop.settings.model(model)
         found = [_listed(each) for each in list_reports(loop.reports) if each.model == model]
-        emit(found, as_json=as_json, words=lambda rows: table(rows, "There are no reports yet."))
+        emit(found, as_json=as_json, words=lambda rows: _listed_words(rows, loop.reports))
         return
     if full and sample is not None:
         raise BadInput.of("rows", "can't be both a sample and all", cure="Give --sample or --full.")
@@ -91,6 +92,15 @@ def _listed(each: ReportFile) -> dict[str, Any]:
         "as of": each.as_of,
         "page": str(each.path),
     }
+
+
+def _listed_words(rows: list[dict[str, Any]], folder: Path) -> str:
+    """The same as a table, with the pages by their names: a path that is folded can't be copied."""
+    if not rows:
+        return "There are no reports yet."
+    short = ("window", "kind", "rows", "drawn of")
+    named = [{name: row[name] for name in short} | {"page": Path(row["page"]).name} for row in rows]
+    return f"{table(named, '')}\n\nin {folder}"
 
 
 def decide(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:

@@ -1,20 +1,31 @@
-"""Ours, in a process of its own: an audit of the whole history, or scheduled runs that find 10,000 new rows each.
+"""Ours, in a process of its own: an audit of the history, a report of it, or runs that find 10,000 new rows each.
 
-python -m benchmarks.peers.monitors.ours audit|scheduled <store>
+python -m benchmarks.peers.monitors.ours audit|report|scheduled <store>
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
 
 from benchmarks import history
 from benchmarks.lines import median
 from feedback_loop.clock import floor_moment
-from feedback_loop.monitoring import Profile, due_windows, evaluate_window, fold_news
+from feedback_loop.monitoring import (
+    KINDS,
+    Profile,
+    due_windows,
+    evaluate_window,
+    fold_news,
+    report_subject,
+    write_report,
+)
 from feedback_loop.schema import Role
 from feedback_loop.store import Store, profiles
 from feedback_loop.store.accounts import load_accounts
@@ -55,6 +66,32 @@ def audit(store: Store, reference: Profile) -> list[float]:
     return [time.perf_counter() - began]
 
 
+def report(store: Store, reference: Profile) -> list[float]:
+    """Both pages of the whole history, three times."""
+    for module in ("evidently.presets", "evidently.ui.workspace", "plotly.graph_objects"):
+        import_module(module)
+    until = load_accounts(store, "orders")[1]
+    assert until is not None
+    spent = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(3):
+            began = time.perf_counter()
+            subject = report_subject(
+                store,
+                history.contract(),
+                history.WHOLE,
+                lambda _version: reference,
+                "all",
+                length=history.DAY,
+                maturity=history.DAY,
+                as_of=until,
+            )
+            for kind in KINDS:
+                write_report(kind, subject, Path(folder))
+            spent.append(time.perf_counter() - began)
+    return spent
+
+
 def scheduled(store: Store, reference: Profile) -> list[float]:
     """10,000 predictions and their outcomes come within an hour; then the join, and each window that is due."""
     span = predicted_span(store, "orders")
@@ -91,7 +128,11 @@ def _rows(store: Store) -> int:
     return sum(each.predictions for each in accounts if each.role == Role.CHAMPION and not each.segment)
 
 
-MEASURES: dict[str, Callable[[Store, Profile], list[float]]] = {"audit": audit, "scheduled": scheduled}
+MEASURES: dict[str, Callable[[Store, Profile], list[float]]] = {
+    "audit": audit,
+    "report": report,
+    "scheduled": scheduled,
+}
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2])
