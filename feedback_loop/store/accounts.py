@@ -14,7 +14,7 @@ from sqlalchemy import Connection, String, and_, cast, func, select
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract
-from feedback_loop.store import tables
+from feedback_loop.store import tables, watching_tables
 from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.model_tables import find_tables
@@ -154,7 +154,7 @@ def count_findings(store: Store, model: str) -> dict[str, int]:
 
 def reopened_windows(store: Store, model: str, length: timedelta) -> list[Window]:
     """The windows of which something else is known than when they were last evaluated as matured, oldest first."""
-    accounts, evaluated = tables.label_accounts, tables.evaluations
+    accounts, evaluated = tables.label_accounts, watching_tables.evaluations
     start = evaluated.c.window_start
     newest = (
         select(start, evaluated.c.window_end, func.max(evaluated.c.as_of).label("as_of"))

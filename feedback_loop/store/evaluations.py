@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Subquery, Table, and_, exc, func, select
 
 from feedback_loop.clock import Window
-from feedback_loop.store import tables
+from feedback_loop.store import watching_tables as tables
 from feedback_loop.store.engine import Store
 from feedback_loop.store.records import as_record, insert_one
 

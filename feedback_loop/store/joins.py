@@ -31,7 +31,7 @@ from sqlalchemy import (
 from feedback_loop.clock import EPOCH, floor_moment
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, Which, arrow_type, table_name
-from feedback_loop.store import fence, tables
+from feedback_loop.store import fence, tables, watching_tables
 from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store, prefer_indexes
 from feedback_loop.store.evaluations import ALL_ROWS
@@ -127,7 +127,7 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
     if row is not None and row.rule == rule:
         since: datetime = row.watermark
         return since
-    for table in (tables.joins, tables.label_accounts, tables.findings, tables.profiles):
+    for table in (tables.joins, tables.label_accounts, tables.findings, watching_tables.profiles):
         connection.execute(table.delete().where(table.c.model == contract.model))
     connection.execute(tables.joins.insert().values(model=contract.model, watermark=EPOCH, rule=rule))
     for generation in found.generations:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from feedback_loop.store import tables
+from feedback_loop.store import watching_tables
 from feedback_loop.store.engine import Store
 from feedback_loop.store.records import as_record, insert_unless
 from feedback_loop.store.verdicts import Message, raise_in
@@ -27,7 +27,7 @@ class DriftMonitor:
 
 def load_monitor(store: Store, model: str, version: str) -> DriftMonitor | None:
     """The monitor of a version; None before its first window."""
-    table = tables.drift_monitors
+    table = watching_tables.drift_monitors
     with store.read() as connection:
         row = connection.execute(
             select(table).where(table.c.model == model, table.c.version == version)
@@ -48,7 +48,7 @@ def advance_monitor(
     All in one transaction, and only if its windows were taken in up to `before` (None: not one): None where another
     process has meanwhile done so.
     """
-    table = tables.drift_monitors
+    table = watching_tables.drift_monitors
     key = {"model": after.model, "version": after.version}
     values = {"until": after.until, "state": after.state}
     with store.write() as connection:

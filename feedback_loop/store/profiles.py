@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, text
 
 from feedback_loop.clock import Window, floor_moment
-from feedback_loop.store import tables
+from feedback_loop.store import tables, watching_tables
 from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.records import insert_unless
@@ -56,7 +56,7 @@ class Kept:
 
 def load_reference(connection: Connection, model: str, version: str) -> KeptReference | None:
     """The reference that a version's tallies are made by; without one it has no tallies."""
-    table = tables.reference_profiles
+    table = watching_tables.reference_profiles
     where = and_(table.c.model == model, table.c.version == version)
     row = connection.execute(select(table.c.known_since, table.c.profile).where(where)).one_or_none()
     return KeptReference(*row) if row is not None else None
@@ -71,17 +71,17 @@ def joined_until(connection: Connection, model: str, *, held: bool = False) -> d
 
 def save_reference(connection: Connection, model: str, version: str, reference: KeptReference) -> None:
     """Keeps another reference and removes the tallies that were made by the one before."""
-    for table in (tables.profiles, tables.reference_profiles):
+    for table in (watching_tables.profiles, watching_tables.reference_profiles):
         connection.execute(table.delete().where(table.c.model == model, table.c.version == version))
     values = {"known_since": reference.known_since, "profile": reference.profile}
-    connection.execute(tables.reference_profiles.insert().values(model=model, version=version, **values))
+    connection.execute(watching_tables.reference_profiles.insert().values(model=model, version=version, **values))
 
 
 def load_tallies(
     connection: Connection, model: str, version: str, role: str, part: str, starts: Iterable[datetime]
 ) -> dict[Bucket, bytes]:
     """The tallies of all buckets of a part that begin at one of these moments."""
-    table, found = tables.profiles, {}
+    table, found = watching_tables.profiles, {}
     moments = sorted(set(starts))
     columns = (table.c.segment, table.c.bucket_start, table.c.bucket_seconds, table.c.weight, table.c.tally)
     mine = and_(_of(model, version, role), table.c.part == part)
@@ -98,7 +98,7 @@ def save_tallies(
     """Keeps tallies in the place of those of the same buckets."""
     if not tallies:
         return
-    table = tables.profiles
+    table = watching_tables.profiles
     insert = insert_unless(connection, table)
     head = {"model": model, "version": version, "role": role}
     rows = [
@@ -119,7 +119,7 @@ def save_tallies(
 
 def load_window(store: Store, model: str, version: str, role: str, window: Window) -> Kept:
     """The tallies that together are of a window of whole hours: of its whole days, and of the hours that are left."""
-    table = tables.profiles
+    table = watching_tables.profiles
     columns = (table.c.segment, table.c.weight, table.c.tally)
     with _snapshot(store) as connection:
         watermark = joined_until(connection, model)
@@ -132,7 +132,7 @@ def load_windows(
     store: Store, model: str, version: str, role: str, part: str, windows: Sequence[Window]
 ) -> tuple[datetime | None, list[list[tuple[str, float, bytes]]]]:
     """The watermark, and one part's tallies of all rows of each of these windows of whole hours, in one snapshot."""
-    table = tables.profiles
+    table = watching_tables.profiles
     columns = (table.c.bucket_start, table.c.segment, table.c.weight, table.c.tally)
     mine = and_(_of(model, version, role), table.c.part == part, table.c.segment == ALL_ROWS)
     with _snapshot(store) as connection:
@@ -156,12 +156,12 @@ def _snapshot(store: Store) -> Iterator[Connection]:
 
 
 def _of(model: str, version: str, role: str) -> ColumnElement[bool]:
-    table = tables.profiles.c
+    table = watching_tables.profiles.c
     return and_(table.model == model, table.version == version, table.role == role)
 
 
 def _within(window: Window) -> ColumnElement[bool]:
-    start, seconds = tables.profiles.c.bucket_start, tables.profiles.c.bucket_seconds
+    start, seconds = watching_tables.profiles.c.bucket_start, watching_tables.profiles.c.bucket_seconds
     first, last = floor_moment(window.start + DAY - timedelta.resolution, DAY), floor_moment(window.end, DAY)
     hours = seconds == int(HOUR.total_seconds())
     if first >= last:

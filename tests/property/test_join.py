@@ -20,7 +20,7 @@ from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, fold
 from feedback_loop.monitoring.profiles.tally import EMPTY
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
-from feedback_loop.store import Store, fence, joins, migrate, profiles, tables
+from feedback_loop.store import Store, fence, joins, migrate, profiles, tables, watching_tables
 from feedback_loop.store.accounts import CONFLICTING, UNMATCHED, load_accounts, load_findings, with_inferred
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
@@ -171,7 +171,7 @@ def fresh_store(request, tmp_path_factory):
             for name in [name for name in names if name.startswith(("predictions_", "outcomes_"))]:
                 connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}" CASCADE')
             shared = (tables.models, tables.fences, tables.joins, tables.label_accounts, tables.findings)
-            for table in (*shared, tables.profiles, tables.reference_profiles):
+            for table in (*shared, watching_tables.profiles, watching_tables.reference_profiles):
                 connection.execute(table.delete())
         return made
 
