@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,12 +21,16 @@ if TYPE_CHECKING:
 METRICS_TOLD = 4
 """The rest of them is in `--json`."""
 
+WindowOption = Annotated[
+    str | None, typer.Option("--window", help="A month (2026-05), a day (2026-05-03), or START/END (ISO 8601).")
+]
 FromOption = Annotated[str | None, typer.Option("--from", help="Start of the window, ISO 8601 (UTC if bare).")]
 ToOption = Annotated[str | None, typer.Option("--to", help="End of the window (not part of it).")]
 
 
 def evaluate(
     model: ModelArgument,
+    within: WindowOption = None,
     start: FromOption = None,
     end: ToOption = None,
     as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
@@ -36,7 +41,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Computes validation, coverage and drift of a window (default: of every window that is due)."""
-    window = _window(start, end)
+    window = _window(within, start, end)
     moment = parse_moment(as_of) if as_of else None
     loop = open_loop(config, as_json=as_json)
     found = loop.evaluate(model, window, moment, from_log=audit, multivariate=multivariate, slices=slices)
@@ -47,9 +52,9 @@ def evaluate(
 
 def report(
     model: ModelArgument,
+    within: WindowOption = None,
     start: FromOption = None,
     end: ToOption = None,
-    month: Annotated[str | None, typer.Option(help="A whole month instead: 2026-05.")] = None,
     sample: Annotated[int | None, typer.Option(help="Draw so many rows of each side, not surrogates.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Draw all rows: time and memory grow with them.")] = False,
     lists: Annotated[bool, typer.Option("--list", help="Only list the model's reports that are there.")] = False,
@@ -71,10 +76,12 @@ def report(
         return
     if full and sample is not None:
         raise BadInput.of("rows", "can't be both a sample and all", cure="Give --sample or --full.")
-    window = _month(month) if month else _window(start, end)
+    window = _window(within, start, end)
     if window is None:
-        raise BadInput.of("window", "is missing", cure="Give --month, or --from and --to.")
-    name = month or f"{format_moment(window.start)}_{format_moment(window.end)}".replace(":", "")
+        raise BadInput.of("window", "is missing", cure="Give --window, or --from and --to.")
+    name = within
+    if name is None or "/" in name:
+        name = f"{format_moment(window.start)}_{format_moment(window.end)}".replace(":", "")
     chosen: Literal["surrogate", "full"] = "full" if full else "surrogate"
     paths = [str(path) for path in loop.report(model, window, name, rows=chosen if sample is None else sample)]
     emit(paths, as_json=as_json, words="\n".join)
@@ -188,13 +195,24 @@ def _told(row: dict[str, Any], past: Mapping[str, PastError]) -> str:
     return "\n".join(lines)
 
 
-def _window(start: str | None, end: str | None) -> Window | None:
+def _window(within: str | None, start: str | None, end: str | None) -> Window | None:
+    """The window that the options name, if any: as one text, or by its ends."""
+    if within is not None:
+        if start is not None or end is not None:
+            raise BadInput.of("window", "is given twice", cure="Give --window, or --from and --to.")
+        if "/" not in within:
+            return _calendar(within)
+        start, _, end = within.partition("/")
     if (start is None) != (end is None):
         raise BadInput.of("window", "has only one end", cure="Give both --from and --to, or neither.")
     return Window(parse_moment(start), parse_moment(end)) if start is not None and end is not None else None
 
 
-def _month(text: str) -> Window:
+def _calendar(text: str) -> Window:
+    """A month, or a day."""
+    if text.count("-") > 1:
+        start = parse_moment(text)
+        return Window(start, start + timedelta(days=1))
     start = parse_moment(f"{text}-01")
     following = (start.year + start.month // 12, start.month % 12 + 1)
     return Window(start, start.replace(year=following[0], month=following[1]))

@@ -67,6 +67,10 @@ def test_estimates_are_told_beside_what_is_realised(run, mlflow_uri, tmp_path, c
     assert code == 0
     told = r"  estimated accuracy 0\.\d+ ± 0\.0\d+ \(realised 0\.\d+; past error 0\.0\d+ over \d windows?\)"
     assert re.search(told, out)
+    as_of = ["--as-of", f"{clock():%Y-%m-%d}", "--json"]
+    by_ends = run("evaluate", "churn", "--from", "2026-03-03", "--to", "2026-03-04", *as_of)
+    assert run("evaluate", "churn", "--window", "2026-03-03", *as_of) == by_ends
+    assert run("evaluate", "churn", "--window", "2026-03-03/2026-03-04T00:00Z", *as_of) == by_ends
     code, out, _ = run("status")
     assert re.search(told, out)
     few = customers(40, 9, month="few")
@@ -165,7 +169,7 @@ def test_evaluations_verdicts_and_reports_are_printed(run, plain, loop, tmp_path
     assert (code, verdict["state"]) == (0, "ok")
     code, out, _ = run("decide", "churn")
     assert (code, "has matured since" in out) == (0, True)
-    code, paths = plain("report", "churn", "--month", "2026-03")
+    code, paths = plain("report", "churn", "--window", "2026-03")
     assert code == 0
     assert sorted(path.rsplit("/", 1)[1] for path in paths) == [
         "2026-03-drift.html",
@@ -182,7 +186,7 @@ def test_evaluations_verdicts_and_reports_are_printed(run, plain, loop, tmp_path
     code, out, _ = run("report", "churn", "--list")
     assert (code, "surrogate" in out, "2026-03-drift.html" in out) == (0, True, True)
     assert plain("report", "churn", *window, "--sample", "100")[0] == 0
-    assert plain("report", "churn", "--month", "2026-03", "--full")[0] == 0
+    assert plain("report", "churn", "--window", "2026-03", "--full")[0] == 0
     assert [(each["kind"], each["drawn of"]) for each in plain("report", "churn", "--list")[1]] == [
         ("drift", "sample"),
         ("validation", "sample"),
@@ -240,12 +244,14 @@ def test_the_group_of_imports_shows_what_can_be_imported(run):
         (["import", "predictions", "churn", "--sql", "SELEC 1", "--url", "sqlite://"], "syntax error"),
         (["import", "predictions", "churn", "--sql", "SELECT :x", "--url", "sqlite://"], "sql: "),
         (["evaluate", "churn", "--from", "2026-03-02"], "only one end"),
+        (["evaluate", "churn", "--window", "2026-03", "--to", "2026-03-02"], "given twice"),
+        (["evaluate", "churn", "--window", "March"], "ISO 8601"),
         (["evaluate", "churn", "--from", "soon", "--to", "later"], "ISO 8601"),
         (["evaluate", "churn", "--as-of", "2200-01-01"], "in the future"),
-        (["report", "churn"], "--month"),
-        (["report", "churn", "--month", "2020-01"], "too few"),
-        (["report", "churn", "--month", "2026-03", "--sample", "9"], "too small"),
-        (["report", "churn", "--month", "2026-03", "--sample", "99", "--full"], "--sample or --full"),
+        (["report", "churn"], "--window"),
+        (["report", "churn", "--window", "2020-01"], "too few"),
+        (["report", "churn", "--window", "2026-03", "--sample", "9"], "too small"),
+        (["report", "churn", "--window", "2026-03", "--sample", "99", "--full"], "--sample or --full"),
         (["report", "chrun", "--list"], "Known: churn"),
         (["evaluate", "chrun"], "Known: churn"),
         (["predict", "churn", "none.parquet", "out.parquet"], "There is no file 'none.parquet'"),
