@@ -4,8 +4,6 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
-# Once for all, by both cores, instead of in the first process that imports a module (or, where Python writes none, in each).
-export UV_COMPILE_BYTECODE := 1
 
 .PHONY: setup demo test browser check bench format clean
 
@@ -15,8 +13,9 @@ setup: .venv/.ready
 $(UV):
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target .tools uv==$(UV_VERSION)
 
+# Modules are compiled once for all, by all cores, not by the first process that imports them (or, where Python keeps none, by each).
 .venv/.ready: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --quiet --frozen --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra demo
+	UV_COMPILE_BYTECODE=1 $(UV) sync --quiet --frozen --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra demo
 	@touch $@
 
 demo: setup

@@ -23,7 +23,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from benchmarks import history
-from benchmarks.lines import Line, median, run
+from benchmarks.lines import Line, command_line, median, show
 from benchmarks.peers.environment import QUIET, monitors_folder
 from feedback_loop.store import Store, migrate
 
@@ -35,7 +35,7 @@ SILENT = {**QUIET, "NML_DISABLE_USAGE_LOGGING": "1", "WHYLOGS_NO_ANALYTICS": "Tr
 ROUNDS = 3
 
 
-def benchmark(quick: bool) -> Iterator[Line]:
+def benchmark(quick: bool, kept: Path | None) -> Iterator[Line]:
     """Seconds and peak memory of each at every size; ours also against by hand, and against the smaller history."""
     sizes, rounds = ((20_000, 60_000), 1) if quick else ((100_000, 1_000_000, 10_000_000), ROUNDS)
     alone = None if quick else sizes[-1]
@@ -44,11 +44,8 @@ def benchmark(quick: bool) -> Iterator[Line]:
         reference = Path(folder) / "reference.parquet"
         pq.write_table(history.reference_rows(), reference)
         for size in sizes:
-            path = Path(folder) / f"{size}.db"
-            store = Store(f"sqlite:///{path}")
-            migrate.prepare(store)
-            history.fill(store, size)
-            store.close()
+            path = (kept or Path(folder)) / f"history-{size}.db"
+            _make(path, size)
             by_hand = None
             for subject, command in _commands(path, reference, peers=size != alone):
                 taken = [_measured(command) for _ in range(rounds if subject != AUDIT or size != alone else 1)]
@@ -62,7 +59,29 @@ def benchmark(quick: bool) -> Iterator[Line]:
                     yield Line("monitoring", case, "growth", seconds, "s", subject, "the smaller history", growth)
                 smaller[subject] = seconds
                 yield Line("monitoring", case, "peak memory", max(peak for _, peak in taken), "MiB", subject)
-            path.unlink()
+            if kept is None:
+                path.unlink()
+
+
+def _make(path: Path, size: int) -> None:
+    if path.exists():
+        return
+    new = path.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    store = Store(f"sqlite:///{new}")
+    migrate.prepare(store)
+    history.fill(store, size)
+    store.flush()
+    store.close()
+    new.rename(path)
+
+
+def main() -> None:
+    """The command line."""
+    parser = command_line(__doc__)
+    parser.add_argument("--kept", type=Path, help="a folder in which the histories are kept for the next run")
+    options = parser.parse_args()
+    show(benchmark(options.quick, options.kept), as_json=options.json)
 
 
 def _commands(store: Path, reference: Path, *, peers: bool) -> Iterator[tuple[str, Sequence[str]]]:
@@ -105,4 +124,4 @@ def _resident(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    run(benchmark, __doc__)
+    main()
