@@ -18,6 +18,12 @@ WANTED_ROWS = 10_000
 MOST_WINDOWS = 30
 
 
+def learns_from_removed(store: Store, model: str, window: Window, length: timedelta) -> bool:
+    """Whether retention has removed windows that the estimates of this one may have been calibrated on."""
+    oldest = retention.kept_since(store, model)
+    return oldest is not None and floor_moment(window.start, length) - MOST_WINDOWS * length < oldest
+
+
 def matured_profile(
     store: Store,
     layout: Layout,

@@ -41,11 +41,12 @@ def estimate_values(
     if not profile.rows():
         return ()
     if layout.contract.task is Task.REGRESSION:
-        return _by_losses(profile, layout.tree) if layout.tree is not None else ()
+        return _by_losses(profile, layout.tree) if layout.tree is not None else ()  # mae, rmse
     if not layout.scored_classes:
         return ()
     parts = [part for each in (reference, matured) if each is not None for part in each.parts]
-    return _by_scores(profile, Profile(layout, tuple(parts)))
+    found = _by_scores(profile, Profile(layout, tuple(parts)))
+    return tuple(sorted(found, key=lambda each: each.metric))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from feedback_loop.clock import Window, floor_moment, windows_between
-from feedback_loop.monitoring.calibration import matured_profile
+from feedback_loop.monitoring.calibration import learns_from_removed, matured_profile
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import fold_window, kept_cells
 from feedback_loop.monitoring.own import Told, metrics_by_rows
@@ -18,7 +18,7 @@ from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store, profiles
 from feedback_loop.store.accounts import reopened_windows, versions_joined
-from feedback_loop.store.evaluations import Evaluation, evaluated_until, save_evaluation
+from feedback_loop.store.evaluations import Evaluation, evaluated_until, save_evaluation, with_estimates_told
 from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
 
 ReferenceOf = Callable[[str], Profile | None]
@@ -87,7 +87,10 @@ def evaluate_window(
         )
         for each in counts
     ]
-    return [save_evaluation(store, extend(each) if each.version else each) for each in found]
+    saved = [save_evaluation(store, extend(each) if each.version else each) for each in found]
+    if learns_from_removed(store, contract.model, window, length):  # what was said then can't be computed any more
+        saved = [with_estimates_told(store, each) for each in saved]
+    return saved
 
 
 @dataclass(frozen=True)

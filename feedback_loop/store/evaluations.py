@@ -220,6 +220,15 @@ def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | No
     return until
 
 
+def with_estimates_told(store: Store, evaluation: Evaluation) -> Evaluation:
+    """A stored evaluation with the estimates that were told when it was stored, ordered by metric and segment."""
+    assert evaluation.evaluation_id is not None
+    with store.read() as connection:
+        rows = _values(connection, tables.estimate_values, [evaluation.evaluation_id])
+    told = [as_record(EstimateValue, row) for row in rows.get(evaluation.evaluation_id, [])]
+    return replace(evaluation, estimates=tuple(sorted(told, key=lambda each: (each.metric, each.segment))))
+
+
 def load_past_estimates(store: Store, model: str, windows: int) -> list[PastEstimate]:
     """Of the newest so many windows that were estimated before they matured, and have: every metric that came out."""
     told, real = tables.estimate_values.c, tables.metric_values.c
