@@ -101,6 +101,7 @@ def _commands(store: Path, reference: Path, *, peers: bool) -> Iterator[tuple[st
 def _measured(command: Sequence[str]) -> tuple[float, float]:
     """The seconds that it says it took, and the peak of memory (MiB) of it and its children together."""
     environment = {**os.environ, **SILENT}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each process of an audit compiles the package anew
     with tempfile.TemporaryFile("w+") as said:
         with subprocess.Popen(command, stdout=said, text=True, env=environment) as process:
             peak = 0.0

@@ -11,6 +11,7 @@ from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Rows, Tally
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Role
 from feedback_loop.store import Store, profiles, retention
+from feedback_loop.store.predictions import predicted_span
 
 WANTED_ROWS = 10_000
 """Windows are taken, newest first, until they have so many scored rows."""
@@ -45,6 +46,8 @@ def matured_profile(
     oldest = retention.kept_since(store, layout.contract.model)
     windows = [Window(latest - (k + 1) * length, latest - k * length) for k in range(MOST_WINDOWS)]
     windows = [each for each in windows if oldest is None or each.start >= oldest]
+    span = predicted_span(store, layout.contract.model)
+    windows = [each for each in windows if span is not None and each.end > span[0]]  # before is nothing to read
     if not windows:
         return None
     kept = None
