@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.clock import ManualClock
+from feedback_loop.clock import Clock, ManualClock
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.registry import DataSource, ModelVersion, Registry
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
@@ -164,7 +164,7 @@ def register_churn(
     )
 
 
-def open_loop(config: Path, clock: ManualClock, **options: Any) -> FeedbackLoop:
+def open_loop(config: Path, clock: Clock, **options: Any) -> FeedbackLoop:
     return FeedbackLoop.open(config, clock=clock, **options)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 import yaml
 
-from feedback_loop.clock import ManualClock
+from feedback_loop.clock import system_clock
 from feedback_loop.store import jobs, keys, predictions
 from tests.builders import customers, open_loop, register_churn, write_config
 from tests.integration.processes import call, end, free_port, running, wait_until
@@ -111,19 +112,18 @@ def test_the_loop_turns_through_the_very_commands_of_the_compose_file(databases,
     mlflow, mlflow_log = composed.start("mlflow")
     with mlflow as process:
         wait_until(lambda: call(composed.ports["mlflow"], "GET", "/health")[0] == 200, process, mlflow_log)
-        loop = open_loop(tmp_path / "feedback_loop.toml", ManualClock(datetime.now(UTC)))
-        loop.promote("churn", register_churn(loop.registry, datetime.now(UTC)).version, reason="first")
-        key = keys.create_key(loop.store, "test", datetime.now(UTC))
-        server, server_log = composed.start("server")
-        with server as serving:
-            wait_until(lambda: call(composed.ports["server"], "GET", "/health")[0] == 200, serving, server_log)
-            scheduler, scheduler_log = composed.start("scheduler")
-            with scheduler as scheduling:
-                answers = _live(composed.ports["server"], key, scheduling, scheduler_log)
-                assert end(scheduling) == 0
-            assert end(serving) == 0
-        _all_is_accounted_for(loop, answers, tmp_path, scheduler_log)
-        loop.close()
+        with closing(open_loop(tmp_path / "feedback_loop.toml", system_clock)) as loop:
+            loop.promote("churn", register_churn(loop.registry, datetime.now(UTC)).version, reason="first")
+            key = keys.create_key(loop.store, "test", datetime.now(UTC))
+            server, server_log = composed.start("server")
+            with server as serving:
+                wait_until(lambda: call(composed.ports["server"], "GET", "/health")[0] == 200, serving, server_log)
+                scheduler, scheduler_log = composed.start("scheduler")
+                with scheduler as scheduling:
+                    answers = _live(composed.ports["server"], key, scheduling, scheduler_log)
+                    assert end(scheduling) == 0
+                assert end(serving) == 0
+            _all_is_accounted_for(loop, answers, tmp_path, scheduler_log)
 
 
 def _history(folder):
