@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,19 @@ from scipy import stats
 
 from feedback_loop.decisions.mixture import BOLDNESS, HORIZON, NormalBets, normal_score
 from feedback_loop.monitoring import Floats
+
+@dataclass(frozen=True)
+class Units:
+    """In what a monitor counts: label by label, exchangeable within each stratum, or in t-units of whole windows.
+
+    A window's stratum is its place in the cycle: its number (counted from 1970) modulo `strata`. A t-unit is so many
+    `windows` (a whole cycle, where there is one), put together further until it has LEAST_LABELS labels.
+    """
+
+    kind: Literal["label", "unit"] = "label"
+    strata: int = 1
+    windows: int = 1
+
 
 LABELS = 1000
 """What a unit counts for: the six bets are those of a unit of so many labels, the cash moves at that pace."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version as package_version
@@ -38,6 +39,9 @@ TakeHint = Callable[[Callable[[str], str | None], bytes], bool]
 """Takes a registry's webhook (headers, body) as a hint, if it is genuine."""
 
 WEBHOOK = "/webhooks/mlflow"
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+"""What ends a worker, once its loop runs."""
 
 Answer = tuple[int, bytes, Headers]
 Handler = Callable[[str | None, Any, bytes], Awaitable[Answer]]
@@ -124,6 +128,7 @@ class App:
         """Called once a worker is up."""
         self._batcher.start(loop)
         self._bodies.start(loop)
+        loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, ENDING)  # they were held until now
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called when a worker has answered its last request."""

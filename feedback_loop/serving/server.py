@@ -16,6 +16,7 @@ import structlog
 
 from feedback_loop.config import ServingSettings
 from feedback_loop.errors import Refused
+from feedback_loop.serving.app import ENDING
 from feedback_loop.serving.certificate import Certificate
 from feedback_loop.serving.publication import NotStaged, Place
 
@@ -158,14 +159,16 @@ def _serve(load: Callable[[], Any], settings: ServingSettings, certificate: Cert
         workers_kill_timeout=30,
         respawn_failed_workers=True,
     )
-    os.register_at_fork(after_in_child=_end_on_signals)
+    os.register_at_fork(after_in_child=_hold_signals)
     server.serve(target_loader=partial(_loaded, load, os.getpid()), wrap_loader=False)
 
 
-def _end_on_signals() -> None:
-    """What a worker does until Granian sets its handlers: those of the main process would do nothing in it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
+def _hold_signals() -> None:
+    """In a worker, until its loop runs: a signal that came between Granian's handlers and the loop would be lost.
+
+    All of its threads inherit the mask, so that what waits is for the main one, which `App` opens.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 
 def _loaded(load: Callable[[], Any], parent: int) -> Any:

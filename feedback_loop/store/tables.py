@@ -68,6 +68,9 @@ incidents = Table(
     Column("opened_at", Moment, nullable=False),
     Column("closed_at", Moment),
     Column("closed_because", String),
+    Column("acknowledged_at", Moment),
+    Column("acknowledged_by", String),
+    Column("silenced_until", Moment),  # until then nothing more is told of it
 )
 incidents_open = Index(
     "uq_incidents_open",

@@ -12,6 +12,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 
@@ -133,4 +134,21 @@ drift_monitors = Table(
     Column("version", String, primary_key=True),
     Column("until", Moment, nullable=False),  # windows that end by then are taken in
     Column("state", Json, nullable=False),
+)
+
+diagnoses = Table(
+    "diagnoses",
+    metadata,
+    Column("diagnosis_id", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("incident_id", ForeignKey("incidents.incident_id")),
+    Column("window_start", Moment, nullable=False),
+    Column("window_end", Moment, nullable=False),
+    Column("as_of", Moment, nullable=False),
+    Column("recommendation", String, nullable=False),  # what is to be done: repair | recent | more | replace | …
+    Column("summary", Text, nullable=False),
+    Column("evidence", Json, nullable=False),
+    Column("was_right", Boolean),  # known once what was recommended has been tried
+    Column("judged_because", Text),
 )
