@@ -18,6 +18,7 @@ from scipy import stats
 from feedback_loop.decisions.mixture import BOLDNESS, HORIZON, NormalBets, normal_score
 from feedback_loop.monitoring import Floats
 
+
 @dataclass(frozen=True)
 class Units:
     """In what a monitor counts: label by label, exchangeable within each stratum, or in t-units of whole windows.
