@@ -1,9 +1,11 @@
 """Deciding: has the model become worse, with a stated error rate, and what follows."""
 
+from feedback_loop.decisions.baseline import baseline_of
 from feedback_loop.decisions.decide import decide
-from feedback_loop.decisions.monitors import LEAST_REFERENCE, monitored_loss
-from feedback_loop.decisions.policy import Baseline, Cohort, Reason, judge, next_step
+from feedback_loop.decisions.monitors import LEAST_REFERENCE
+from feedback_loop.decisions.policy import Reason, judge, next_step
 from feedback_loop.decisions.watch import Watch, reference_digest, rule_of, start_watch, watch_window
+from feedback_loop.decisions.watched import Baseline, Cohort
 
 __all__ = [
     "LEAST_REFERENCE",
@@ -11,9 +13,9 @@ __all__ = [
     "Cohort",
     "Reason",
     "Watch",
+    "baseline_of",
     "decide",
     "judge",
-    "monitored_loss",
     "next_step",
     "reference_digest",
     "rule_of",

@@ -11,12 +11,16 @@ import pyarrow as pa
 
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions.policy import Baseline, Cohort, judge
-from feedback_loop.monitoring import labelled_only, row_losses, uniform
+from feedback_loop.decisions.baseline import losses_of
+from feedback_loop.decisions.evidence import Estimated
+from feedback_loop.decisions.panel import is_fresh
+from feedback_loop.decisions.policy import judge
+from feedback_loop.decisions.watched import Baseline, Cohort
+from feedback_loop.monitoring import labelled_only, uniform
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
-from feedback_loop.store.evaluations import load_evaluations, newest_evaluations
+from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations, newest_evaluations
 from feedback_loop.store.predictions import predicted_span, read_labelled
 from feedback_loop.store.verdicts import (
     State,
@@ -26,6 +30,9 @@ from feedback_loop.store.verdicts import (
     open_incident,
     record_verdict,
 )
+
+NEWEST = 20
+"""So many evaluations are looked through for the newest one of a version."""
 
 
 def decide(
@@ -59,6 +66,7 @@ def decide(
         settings.policy,
         previous=previous,
         drifted_share=_drifted_share(store, contract.model, version, cohorts[-1].window),
+        estimated=_estimated(store, contract.model, version, now),
         now=now,
     )
     verdict, _ = record_verdict(store, verdict, routes)
@@ -98,26 +106,34 @@ def _due_cohorts(
     start = previous.window.end if previous is not None else floor_moment(span[0], settings.window)
     if previous is None and since is not None:
         start = max(start, floor_moment(since, settings.window))
-    is_fresh = previous is None or previous.monitor["state"] is None
-    if is_fresh and baseline.until is not None:
+    if is_fresh(previous) and baseline.until is not None:
         start = max(start, floor_moment(baseline.until, settings.window) + settings.window)
     windows = windows_between(start, until, settings.window)
-    return [_cohort(store, contract, version, baseline.loss, window, now) for window in windows]
+    return [_cohort(store, contract, version, window, now) for window in windows]
 
 
-def _cohort(store: Store, contract: Contract, version: str, loss: str, window: Window, now: datetime) -> Cohort:
-    rows = read_labelled(
-        store, contract, window, as_of=now, version=version, role=Role.CHAMPION, columns=contract.outputs
-    )
+def _cohort(store: Store, contract: Contract, version: str, window: Window, now: datetime) -> Cohort:
+    columns = tuple({each.stored: each for each in (*contract.outputs, *contract.judged_by)}.values())
+    rows = read_labelled(store, contract, window, as_of=now, version=version, role=Role.CHAMPION, columns=columns)
     # Unweighted, since each label counts as one draw for the monitor. Equal weights change no mean; where the rate
     # of sampling was changed within the cohort, it is thinned to the lowest.
     labelled = labelled_only(contract, uniform(rows))
-    if not labelled.num_rows:
-        return Cohort(window, np.empty(0), rows.num_rows)
-    losses = row_losses(contract, labelled)[loss]
-    return Cohort(window, losses[monitoring_order(labelled.column("prediction_id"))], rows.num_rows)
+    ordered = labelled.take(monitoring_order(labelled.column("prediction_id")))
+    return Cohort(window, losses_of(contract, ordered), rows.num_rows)
 
 
 def _drifted_share(store: Store, model: str, version: str, window: Window) -> float | None:
     found = [each for each in load_evaluations(store, model, within=window) if each.version == version]
     return newest_evaluations(found)[-1].drifted_share if found else None
+
+
+def _estimated(store: Store, model: str, version: str, now: datetime) -> Estimated | None:
+    """What the newest window's predictions are believed to cost, of which no outcome may be there yet."""
+    newest = load_evaluations(store, model, newest=NEWEST)
+    found = [each for each in newest if each.version == version and each.as_of <= now]
+    for each in found[-1].estimates if found else ():
+        if each.segment == ALL_ROWS and each.metric in ("accuracy", "mae") and each.standard_error is not None:
+            is_error = each.metric == "accuracy"
+            value = 1 - each.value if is_error else each.value
+            return Estimated("error" if is_error else "absolute_error", value, each.standard_error, each.rows)
+    return None

@@ -8,13 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 
 from feedback_loop.alerts import Delivery, deliver_alerts, route_names
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions import Baseline, decide, monitored_loss
+from feedback_loop.decisions import Baseline, baseline_of, decide
 from feedback_loop.errors import BadInput
 from feedback_loop.loop.labelling import Labelling
 from feedback_loop.monitoring import (
@@ -31,11 +30,9 @@ from feedback_loop.monitoring import (
     past_errors,
     real_rows,
     report_subject,
-    row_losses,
     sample_window,
     span_of,
     spread,
-    window_numbers,
     write_report,
 )
 from feedback_loop.outcomes import (
@@ -231,13 +228,4 @@ class Judging(Labelling):
         )
 
     def _baseline(self, version: ModelVersion, settings: ModelSettings, *, ordinal: int) -> Baseline:
-        contract = self.scorer(version).logged
-        rows = self._reference(version)
-        loss = monitored_loss(contract, settings.policy)
-        losses = row_losses(contract, rows).get(loss) if len(rows) else None
-        if losses is None:
-            return Baseline(loss, np.empty(0), np.empty(0, dtype=np.int64), ordinal)
-        times = rows.column("predicted_at")
-        is_enough = len(losses) >= settings.policy.reference
-        until = times[-1].as_py() if is_enough else None
-        return Baseline(loss, losses, window_numbers(times, settings.window), ordinal, until)
+        return baseline_of(self.scorer(version).logged, self._reference(version), settings, ordinal)
