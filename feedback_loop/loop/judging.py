@@ -109,7 +109,7 @@ class Judging(Labelling):
             contract,
             version.version,
             settings,
-            self._baseline(version, settings, ordinal=max(len(promotions), 1)),
+            lambda as_of: self._baseline(version, settings, ordinal=max(len(promotions), 1), as_of=as_of),
             since=promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None,
             routes=route_names(self.settings.alerts),
             now=self._final(model, None),
@@ -150,7 +150,7 @@ class Judging(Labelling):
         version = self._version(model, subject.evaluation.version)
         real = None
         if rows != "surrogate":
-            reference = self._reference(version)
+            reference = self._reference(version, settings, self.clock())
             subject = replace(subject, reference_span=span_of(reference))
             real = real_rows(self.store, subject, reference, rows if isinstance(rows, int) else None)
         is_judged = not subject.contract.more_labels  # Evidently's presets know one label
@@ -204,11 +204,10 @@ class Judging(Labelling):
                 version = self._version(each.model, each.version)
                 self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
 
-    def _reference(self, version: ModelVersion) -> pa.Table:
-        settings = self.settings.model(version.model)
-        until = matured_until(self.clock(), settings.maturity, settings.window)
+    def _reference(self, version: ModelVersion, settings: ModelSettings, as_of: datetime) -> pa.Table:
+        until = matured_until(as_of, settings.maturity, settings.window)
         redaction = self.scorer(version).redaction
-        return self._references.rows(redaction, version, settings.policy.reference, until)
+        return self._references.rows(redaction, version, settings.policy.reference, until, as_of=as_of)
 
     def _tally_by_references(self, model: str) -> None:
         """The champion has its reference before its first predictions are joined: they are tallied as they come."""
@@ -227,5 +226,6 @@ class Judging(Labelling):
             is_past=is_past,
         )
 
-    def _baseline(self, version: ModelVersion, settings: ModelSettings, *, ordinal: int) -> Baseline:
-        return baseline_of(self.scorer(version).logged, self._reference(version), settings, ordinal)
+    def _baseline(self, version: ModelVersion, settings: ModelSettings, *, ordinal: int, as_of: datetime) -> Baseline:
+        rows = self._reference(version, settings, as_of)
+        return baseline_of(self.scorer(version).logged, rows, settings, ordinal)
