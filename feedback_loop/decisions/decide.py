@@ -7,14 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions.cohorts import (
-    CohortReader,
-    cohort_of,
-    cohort_reader,
-    drifted_share,
-    due_windows,
-    estimated_loss,
-)
+from feedback_loop.decisions.cohorts import LogReader, due_windows
 from feedback_loop.decisions.panel import is_fresh
 from feedback_loop.decisions.policy import judge
 from feedback_loop.decisions.watched import Baseline
@@ -51,7 +44,8 @@ def decide(
     threshold is kept again.
     """
     previous = latest_verdict(store, contract.model, version)
-    verdict = look(store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now)
+    reader = LogReader(store, contract, version)
+    verdict = look(reader, settings, baseline_as_of, previous=previous, since=since, now=now)
     if verdict is None:
         return None
     verdict, _ = record_verdict(store, verdict, routes)
@@ -65,16 +59,13 @@ def decide(
 
 
 def look(
-    store: Store,
-    contract: Contract,
-    version: str,
+    reader: LogReader,
     settings: ModelSettings,
     baseline_as_of: Callable[[datetime], Baseline],
     *,
     previous: Verdict | None,
     since: datetime | None,
     now: datetime,
-    read: CohortReader | None = None,
 ) -> Verdict | None:
     """The verdict of one look, with what was known at its moment; nothing is written, so a replay is the same."""
     if previous is not None and since is not None and previous.decided_at < since:
@@ -82,19 +73,18 @@ def look(
     kept = previous.monitor.get(REFERENCE_AS_OF) if previous is not None and not is_fresh(previous) else None
     as_of = datetime.fromisoformat(kept) if kept is not None else now
     baseline = baseline_as_of(as_of)
-    windows = due_windows(store, contract.model, version, settings, baseline, previous=previous, since=since, now=now)
+    windows = due_windows(reader, settings, baseline, previous=previous, since=since, now=now)
     if not windows:
         return None
-    read = read or cohort_reader(store)
     verdict = judge(
-        contract.model,
-        version,
-        [cohort_of(contract, window, read(contract, version, window, now)) for window in windows],
+        reader.contract.model,
+        reader.version,
+        [reader.cohort(window, now) for window in windows],
         baseline,
         settings.policy,
         previous=previous,
-        drifted_share=drifted_share(store, contract.model, version, windows[-1], now),
-        estimated=estimated_loss(store, contract.model, version, now),
+        drifted_share=reader.drifted_share(windows[-1], now),
+        estimated=reader.estimated_loss(now),
         now=now,
     )
     return replace(verdict, monitor={**verdict.monitor, REFERENCE_AS_OF: as_of.isoformat()})
