@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +25,15 @@ from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations, newest_e
 from feedback_loop.store.predictions import predicted_span, read_labelled
 from feedback_loop.store.verdicts import Verdict
 
+T = TypeVar("T")
+
 NEWEST = 20
 """So many evaluations are looked through for the newest one of a version."""
 
 
 @dataclass(frozen=True)
 class LogReader:
-    """Reads what was known of one version as of a moment. A replay reads by one that remembers."""
+    """Reads what was known of one version as of a moment."""
 
     store: Store
     contract: Contract
@@ -104,3 +108,33 @@ def monitoring_order(identifiers: pa.ChunkedArray) -> np.ndarray[tuple[int], np.
     """
     digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in identifiers.to_pylist()]
     return np.argsort(np.array(digests, dtype="S8"), kind="stable")
+
+
+@dataclass(frozen=True)
+class SharedReader(LogReader):
+    """Reads each thing once, for the looks of several policies at one moment; if `known` is set, as known then."""
+
+    known: datetime | None = None
+    _found: dict[tuple[str, Window | None], Any] = field(default_factory=dict, compare=False)
+
+    def first_predicted(self, as_of: datetime) -> datetime | None:
+        """When its first prediction was made."""
+        return self._once("first", None, lambda: LogReader.first_predicted(self, self.known or as_of))
+
+    def cohort(self, window: Window, as_of: datetime) -> Cohort:
+        """The predictions of a window that it answered with as the champion."""
+        return self._once("cohort", window, lambda: LogReader.cohort(self, window, self.known or as_of))
+
+    def drifted_share(self, window: Window, as_of: datetime) -> float | None:
+        """The share of columns that had drifted in a window, by what was evaluated of it."""
+        return self._once("drift", window, lambda: LogReader.drifted_share(self, window, self.known or as_of))
+
+    def estimated_loss(self, as_of: datetime) -> Estimated | None:
+        """What the newest window's predictions are believed to cost: of that moment, whatever is known since."""
+        return self._once("estimate", None, lambda: LogReader.estimated_loss(self, as_of))
+
+    def _once(self, what: str, window: Window | None, find: Callable[[], T]) -> T:
+        if (what, window) not in self._found:
+            self._found[what, window] = find()
+        found: T = self._found[what, window]
+        return found

@@ -1,0 +1,266 @@
+"""A log played again: what policies would have said and done, look by look, with what was known then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Literal
+
+from feedback_loop.clock import Window
+from feedback_loop.config import ModelSettings
+from feedback_loop.decisions.policy import Reason, next_step
+from feedback_loop.store.retrainings import Promotion, Retraining
+from feedback_loop.store.verdicts import State, Verdict
+
+SOUND = ("change", "harm", "either")
+"""Rules whose alarms come with an error rate: a change is best dated by one of them."""
+
+
+@dataclass(frozen=True)
+class Reign:
+    """A version's time as the champion: since when (None: nobody was recorded before), as the how-many-eth."""
+
+    version: str
+    begins: datetime | None
+    ordinal: int = 1
+    has_followed: bool = False
+
+    @property
+    def since(self) -> datetime | None:
+        """Verdicts of before are of an earlier reign."""
+        return self.begins if self.has_followed else None
+
+
+@dataclass(frozen=True)
+class Look:
+    """One run of the scheduler, and whose reign it was in."""
+
+    moment: datetime
+    reign: Reign
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy to be tried: its name, and the model's settings with it in them."""
+
+    name: str
+    settings: ModelSettings
+
+
+@dataclass(frozen=True)
+class CohortLoss:
+    """What one window cost by the loss of all rows that is watched; None where no outcome was known."""
+
+    version: str
+    window: Window
+    predictions: int
+    labels: int
+    mean: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A retraining that would have begun, of whatever mode the policy is."""
+
+    at: datetime
+    reason: Reason
+    version: str  # the champion then
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What one policy would have said and done, oldest first.
+
+    An `alarm` is the first degraded verdict on a version since one that was good. `references` are the mean losses
+    that versions were held against.
+    """
+
+    candidate: Candidate
+    loss: str = ""
+    verdicts: tuple[Verdict, ...] = ()
+    alarms: tuple[Verdict, ...] = ()
+    warnings: tuple[Verdict, ...] = ()
+    steps: tuple[Step, ...] = ()
+    cohorts: tuple[CohortLoss, ...] = ()
+    references: tuple[tuple[Reign, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """The moment that delays are counted from: `given`, `estimated` by a policy's first alarm, or that alarm."""
+
+    at: datetime
+    source: Literal["given", "estimated", "first alarm"]
+    policy: str | None = None
+
+
+@dataclass(frozen=True)
+class Delay:
+    """From the change to the first alarm after it: time, and labelled predictions of the champion's."""
+
+    days: float
+    labels: int
+
+
+def reigns_of(promotions: Sequence[Promotion], champion: str) -> list[Reign]:
+    """Who was the champion when, by the promotions that were done, oldest first; `champion` where there are none."""
+    if not promotions:
+        return [Reign(champion, None)]
+    first = promotions[0].from_version
+    found = [Reign(first, None)] if first is not None else []
+    for place, each in enumerate(promotions, 1):
+        found.append(Reign(each.to_version, each.done_at, place, each.from_version is not None))
+    return found
+
+
+def reign_at(reigns: Sequence[Reign], moment: datetime, version: str | None = None) -> Reign:
+    """The reign of a moment. Of promotions at that very moment, the verdict's `version` says which came before it."""
+    begun = [each for each in reigns if each.begins is None or each.begins <= moment]
+    if version is not None:
+        begun = [each for each in begun if each.version == version] or begun
+    else:
+        begun = [each for each in begun if each.begins is None or each.begins < moment]
+    return begun[-1] if begun else reigns[0]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a look had to say: its verdict, what each cohort cost, and the mean loss that these were held against."""
+
+    verdict: Verdict
+    cohorts: tuple[CohortLoss, ...]
+    reference: float | None
+
+
+Ask = Callable[[Candidate, Look, Verdict | None], Answer | None]
+"""A candidate's look, after its previous verdict on that version; None where nothing was due."""
+
+
+def replay(
+    candidates: Sequence[Candidate],
+    looks: Sequence[Look],
+    ask: Ask,
+    *,
+    told_from: datetime,
+    retrainings: Sequence[Retraining],
+    champion_since: Callable[[Reign], datetime],
+    advance: Callable[[int], None],
+) -> list[Replayed]:
+    """Each candidate at each look, in the order of time; what was said before `told_from` only leads up to it.
+
+    `retrainings` are those from before the first look. Later ones are what `next_step` makes of the verdicts: as if
+    each took no time, and changed no champion that the record does not know of.
+    """
+    players = [_Player(each, list(retrainings)) for each in candidates]
+    for look in looks:
+        for player in players:
+            player.play(look, ask, champion_since(look.reign), is_told=look.moment >= told_from)
+        advance(1)
+    return [player.done() for player in players]
+
+
+@dataclass
+class _Player:
+    """One policy while the log is played."""
+
+    candidate: Candidate
+    retrainings: list[Retraining]
+    newest: dict[str, Verdict] = field(default_factory=dict)  # of each version
+    said: State | None = None
+    alarmed: str | None = None  # the version whose alarm stands
+    loss: str = ""
+    verdicts: list[Verdict] = field(default_factory=list)
+    alarms: list[Verdict] = field(default_factory=list)
+    warnings: list[Verdict] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    cohorts: list[CohortLoss] = field(default_factory=list)
+    references: dict[Reign, float] = field(default_factory=dict)
+
+    def play(self, look: Look, ask: Ask, champion_since: datetime, *, is_told: bool) -> None:
+        """One look, and what follows from it."""
+        version = look.reign.version
+        answer = ask(self.candidate, look, self.newest.get(version))
+        if answer is not None:
+            # Through JSON, as a verdict goes through the store on its way to the next look.
+            kept = json.loads(json.dumps([answer.verdict.evidence, answer.verdict.monitor]))
+            self._hear(replace(answer.verdict, evidence=kept[0], monitor=kept[1]), is_told=is_told)
+        if answer is not None and is_told:
+            self.cohorts += answer.cohorts
+            if answer.reference is not None:
+                self.references[look.reign] = answer.reference
+        policy = self.candidate.settings.policy
+        reason = next_step(
+            self.newest.get(version),
+            policy,
+            retrainings=self.retrainings,
+            champion_since=champion_since,
+            now=look.moment,
+        )
+        if reason is not None:
+            self.retrainings.append(_retraining(len(self.retrainings), reason, version, look.moment))
+            self.steps += [Step(look.moment, reason, version)] if is_told else []
+
+    def done(self) -> Replayed:
+        """All of it."""
+        return Replayed(
+            self.candidate,
+            self.loss,
+            tuple(self.verdicts),
+            tuple(self.alarms),
+            tuple(self.warnings),
+            tuple(self.steps),
+            tuple(self.cohorts),
+            tuple(self.references.items()),
+        )
+
+    def _hear(self, verdict: Verdict, *, is_told: bool) -> None:
+        before, self.said = self.said, verdict.state
+        self.newest[verdict.version] = verdict
+        self.loss = verdict.evidence["loss"]
+        alarms = verdict.state is State.DEGRADED and self.alarmed != verdict.version
+        if verdict.state in (State.OK, State.DEGRADED):
+            self.alarmed = verdict.version if verdict.state is State.DEGRADED else None
+        if not is_told:
+            return
+        if self.verdicts:  # only the newest one's monitor is needed: the states of a year would fill the memory
+            self.verdicts[-1] = replace(self.verdicts[-1], monitor={})
+        self.verdicts.append(verdict)
+        self.alarms += [replace(verdict, monitor={})] if alarms else []
+        if verdict.state is State.WARNING and before is not State.WARNING:
+            self.warnings.append(replace(verdict, monitor={}))
+
+
+def change_of(played: Sequence[Replayed], given: datetime | None) -> Change | None:
+    """The moment that delays are counted from: the given one, or where the first alarm says that the change was.
+
+    The first alarm of a policy whose rule has an error rate, if there is one: that of another may be any.
+    """
+    if given is not None:
+        return Change(given, "given")
+    sound = [each for each in played if each.alarms and each.candidate.settings.policy.rule in SOUND]
+    alarmed = sound or [each for each in played if each.alarms]
+    if not alarmed:
+        return None
+    first = min(alarmed, key=lambda each: each.alarms[0].decided_at)
+    alarm = first.alarms[0]
+    acting = [each for each in alarm.evidence["watched"] if each["name"] in alarm.evidence["acts"]]
+    changed_at = acting[0].get("changed_at") if acting else None
+    if changed_at is None:
+        return Change(alarm.decided_at, "first alarm", first.candidate.name)
+    return Change(datetime.fromisoformat(changed_at), "estimated", first.candidate.name)
+
+
+def delay_of(played: Replayed, change: Change) -> Delay | None:
+    """How long after the change the policy's first alarm came; None where none came."""
+    alarm = next((each for each in played.alarms if each.decided_at >= change.at), None)
+    if alarm is None:
+        return None
+    between = [each for each in played.cohorts if change.at < each.window.end <= alarm.window.end]
+    days = (alarm.decided_at - change.at) / timedelta(days=1)
+    return Delay(days, sum(each.labels for each in between))
+
+
+def _retraining(number: int, reason: Reason, version: str, now: datetime) -> Retraining:
+    return Retraining(number, "", reason, None, version, None, "passed", now, now, None, None)
