@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from feedback_loop.config import PolicySettings
 from feedback_loop.decisions.change import ErrorMonitor, start_error_monitor
 from feedback_loop.decisions.mixture import NormalBets, Wealth
 from feedback_loop.decisions.ranks import RankMonitor, start_rank_monitor
-from feedback_loop.decisions.units import LEAST_UNITS, UnitMonitor, differ, split_units, start_unit_monitor
+from feedback_loop.decisions.units import LEAST_UNITS, UnitMonitor, Units, differ, split_units, start_unit_monitor
 from feedback_loop.monitoring import Floats
 from feedback_loop.schema import Contract, Task
 
@@ -39,15 +39,24 @@ def scaled(loss: str, values: Floats, reference: Floats) -> Floats:
     return np.minimum(values / scale, 1.0) if scale > 0 else np.minimum(values, 1.0)
 
 
-def start_monitor(
-    loss: str, reference: Floats, windows: npt.NDArray[np.int64], unit: str, *, alpha: float, seed: int
-) -> Monitor:
-    """A fresh monitor from reference losses in [0, 1], in the order of time, each with its window's number.
+def units_of(unit: str, losses: Floats, windows: npt.NDArray[np.int64]) -> Units:
+    """What the setting says: `label`, `window`, or `auto`, which is windows where the reference's own differ."""
+    return Units("unit" if unit == "window" or (unit == "auto" and differ(losses, windows)) else "label")
 
-    `unit` is `label`, `window`, or `auto`: windows where those of the reference differ by more than chance.
-    """
-    by_window = unit == "window" or (unit == "auto" and differ(reference, windows))
-    if by_window and len(split_units(reference, windows)) >= LEAST_UNITS:
+
+def start_monitor(
+    method: Literal["change"],
+    loss: str,
+    reference: Floats,
+    windows: npt.NDArray[np.int64],
+    units: Units,
+    *,
+    alpha: float,
+    seed: int,
+    tolerance: float = 0.0,
+) -> Monitor:
+    """A fresh monitor from reference losses in [0, 1], in the order of time, each with its window's number."""
+    if units.kind == "unit" and len(split_units(reference, windows)) >= LEAST_UNITS:
         return start_unit_monitor(reference, windows, alpha=alpha)
     if loss == "error":
         return start_error_monitor(reference, alpha=alpha, seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from feedback_loop.decisions.monitors import (
     monitor_to_json,
     scaled,
     start_monitor,
+    units_of,
 )
 from feedback_loop.monitoring import Floats
 from feedback_loop.store.retrainings import Retraining
@@ -116,7 +117,7 @@ def judge(
         losses = scaled(baseline.loss, cohort.losses, baseline.losses)
         seen = seen.plus(losses)
         crossed = _threshold(losses, baseline, settings, evidence)
-        monitor = monitor.update(losses) if monitor is not None else None
+        monitor = monitor.update(losses, _place(cohort.window)) if monitor is not None else None
     state, summary = _conclude(monitor, seen, baseline, settings, evidence, crossed=crossed)
     return Verdict(
         model=model,
@@ -177,15 +178,22 @@ def _resume(
         return monitor_from_json(kept["state"]), seen
     if len(baseline.losses) < settings.reference:
         return None, _Seen(start)
+    losses = scaled(baseline.loss, baseline.losses, baseline.losses)
     monitor = start_monitor(
+        "change",
         baseline.loss,
-        scaled(baseline.loss, baseline.losses, baseline.losses),
+        losses,
         baseline.windows,
-        settings.unit,
+        units_of(settings.unit, losses, baseline.windows),
         alpha=alpha_of_version(settings.alpha, baseline.ordinal),
         seed=settings.seed * 1_000_003 + baseline.ordinal,  # no two versions share their random numbers
     )
     return monitor, _Seen(start)
+
+
+def _place(window: Window) -> int:
+    """The window's number, counted from 1970: what `monitoring.window_numbers` says of its rows."""
+    return int((window.start - datetime.fromtimestamp(0, UTC)) // (window.end - window.start))
 
 
 def _threshold(losses: Floats, baseline: Baseline, settings: PolicySettings, evidence: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from feedback_loop.decisions.monitors import (
     monitor_to_json,
     scaled,
     start_monitor,
+    units_of,
 )
 from feedback_loop.decisions.ranks import start_rank_monitor
 from feedback_loop.decisions.units import UnitMonitor, differ, split_units, start_unit_monitor
@@ -120,18 +121,22 @@ def test_days_that_got_worse_alarm_by_window():
     assert found <= 300 * 15
 
 
+def started(loss, losses, windows, unit, **options):
+    return start_monitor("change", loss, losses, windows, units_of(unit, losses, windows), **options)
+
+
 def test_the_unit_is_chosen_by_what_the_reference_shows():
     random = np.random.default_rng(4)
     uneven, windows = day_losses(random, 20)
     even = random.beta(2, 8, len(windows))
     options = {"alpha": 0.05, "seed": 0}
-    assert start_monitor("brier", uneven, windows, "auto", **options).kind == "unit"
-    assert start_monitor("brier", even, windows, "auto", **options).kind == "rank"
-    assert start_monitor("brier", even, windows, "window", **options).kind == "unit"
-    assert start_monitor("brier", uneven, windows, "label", **options).kind == "rank"
-    assert start_monitor("error", (even > 0.3).astype(float), windows, "auto", **options).kind == "error"
+    assert started("brier", uneven, windows, "auto", **options).kind == "unit"
+    assert started("brier", even, windows, "auto", **options).kind == "rank"
+    assert started("brier", even, windows, "window", **options).kind == "unit"
+    assert started("brier", uneven, windows, "label", **options).kind == "rank"
+    assert started("error", (even > 0.3).astype(float), windows, "auto", **options).kind == "error"
     one_window = np.zeros(len(windows), dtype=np.int64)
-    assert start_monitor("brier", even, one_window, "window", **options).kind == "rank"
+    assert started("brier", even, one_window, "window", **options).kind == "rank"
 
 
 def test_windows_with_few_labels_are_put_together():
