@@ -24,7 +24,6 @@ from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations, newest_e
 from feedback_loop.store.predictions import predicted_span, read_labelled
 from feedback_loop.store.verdicts import Verdict
 
-
 NEWEST = 20
 """So many evaluations are looked through for the newest one of a version."""
 
