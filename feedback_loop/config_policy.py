@@ -35,7 +35,7 @@ class Section(BaseModel):
 
 
 Loss = Literal["auto", "error", "brier", "absolute_error", "squared_error", "log_loss"]
-Rule = Literal["change", "harm", "either", "threshold", "threshold_absolute", "z_test", "chunks", "adwin"]
+Rule = Literal["change", "harm", "either", "threshold", "absolute", "z_test", "chunks", "adwin"]
 
 
 class WatchSettings(Section):

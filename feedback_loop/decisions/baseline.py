@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.config import ModelSettings, PolicySettings
+from feedback_loop.config import ModelSettings
+from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.watched import Baseline, Losses, Mask, Watched
 from feedback_loop.errors import ConfigError
 from feedback_loop.monitoring import row_losses, window_numbers

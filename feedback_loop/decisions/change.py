@@ -40,7 +40,7 @@ class ErrorMonitor:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.bets.peak
 
-    def update(self, losses: Floats) -> ErrorMonitor:
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> ErrorMonitor:
         """Takes the next labels in, in their order; how they are grouped into calls makes no difference."""
         waiting = [*self.waiting, *(int(loss) for loss in losses)]
         state = self

@@ -70,7 +70,7 @@ def of_pair(pair: Pair, baseline: Baseline) -> dict[str, Any]:
     mean = float(reference.mean())
     since = pair.seen.change(mean, len(reference))
     after = pair.seen.parts[since:] if since is not None else ()
-    low, high = pair.level.bounds
+    low, high = pair.level.bounds(pair.alpha / 2)
     return found | {
         "reference": mean,
         "reference_labels": len(reference),
@@ -88,7 +88,6 @@ def of_pair(pair: Pair, baseline: Baseline) -> dict[str, Any]:
                 "alpha": each.alpha,
                 "alarmed_at": each.alarmed_at,
                 "once_in": each.once_in,
-                "e_value": each.e_value,
             }
             for name, each in pair.monitors.items()
         },

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from feedback_loop.config import PolicySettings
+from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.monitors import (
     LEAST_REFERENCE,
     Monitor,
@@ -17,7 +17,7 @@ from feedback_loop.decisions.monitors import (
     monitor_to_json,
     start_monitor,
 )
-from feedback_loop.decisions.rules import start_rule
+from feedback_loop.decisions.rules import Rule, rule_from_json, rule_to_json, start_rule
 from feedback_loop.decisions.sequences import ConfidenceSequence
 from feedback_loop.decisions.suggest import suggest_tolerance, suggest_units
 from feedback_loop.decisions.units import Units
@@ -45,10 +45,11 @@ class Pair:
     watched: Watched
     tolerance: float = 0.0
     missing: int = 0
+    alpha: float = 0.0  # of all that its monitors say, together
     promised: tuple[float, float] = (0.0, 1.0)  # between these the reference's mean lies
     seen: Seen = field(default_factory=Seen)
     level: ConfidenceSequence | None = None
-    monitors: Mapping[Method, Monitor] | None = None
+    monitors: Mapping[Method, Monitor | Rule] | None = None
 
     def after(self, cohort: Cohort, baseline: Baseline) -> Pair:
         """With one more cohort."""
@@ -82,8 +83,8 @@ class Panel:
         pairs = [
             asdict(replace(pair, level=None, monitors=None))
             | {
-                "level": pair.level.to_json() if pair.level else None,
-                "monitors": {name: monitor_to_json(each) for name, each in (pair.monitors or {}).items()},
+                "level": asdict(pair.level) if pair.level else None,
+                "monitors": {name: _plain(each) for name, each in (pair.monitors or {}).items()},
             }
             for pair in self.pairs
         ]
@@ -97,10 +98,11 @@ class Panel:
                 Watched(**each["watched"]),
                 each["tolerance"],
                 each["missing"],
+                each["alpha"],
                 (each["promised"][0], each["promised"][1]),
                 Seen.from_json(each["seen"]["parts"]),
-                ConfidenceSequence.from_json(each["level"]) if each["level"] else None,
-                {name: monitor_from_json(state) for name, state in each["monitors"].items()} or None,
+                ConfidenceSequence(**each["level"]) if each["level"] else None,
+                {name: _restored(state) for name, state in each["monitors"].items()} or None,
             )
             for each in plain["pairs"]
         ]
@@ -131,7 +133,7 @@ def _pair(place: int, baseline: Baseline, settings: PolicySettings) -> Pair:
     if missing > 0:
         return Pair(watched, missing=missing)
     units = units_of(settings, reference, windows)
-    tolerance = settings.tolerance if settings.tolerance != "auto" else suggest_tolerance(reference, windows, units)
+    tolerance = settings.tolerance if settings.tolerance != "auto" else suggest_tolerance(reference, windows)
     alpha = alpha_of_version(settings.alpha, baseline.ordinal) * watched.share
     alpha_each = alpha / 2 if settings.rule == "either" else alpha
     seed = ((settings.seed * 1_000_003 + baseline.ordinal) * STEP + place) * 2
@@ -142,11 +144,12 @@ def _pair(place: int, baseline: Baseline, settings: PolicySettings) -> Pair:
             method, watched.loss, reference, windows, units, alpha=alpha_each, seed=own, tolerance=tolerance
         )
 
-    monitors: dict[Method, Monitor] = {"change": monitor("change", seed), "harm": monitor(harm, seed + 1)}
-    if settings.rule not in ("change", "harm", "either"):
+    monitors: dict[Method, Monitor | Rule] = {"change": monitor("change", seed), "harm": monitor(harm, seed + 1)}
+    if settings.rule != "change" and settings.rule != "harm" and settings.rule != "either":  # noqa: PLR1714 (for mypy)
         monitors["rule"] = start_rule(settings.rule, reference, windows, threshold=settings.threshold)
-    level = ConfidenceSequence.begin(alpha / 2)
-    return Pair(watched, tolerance, 0, level.update(reference).bounds, Seen(), level, monitors)
+    level = ConfidenceSequence(guess=float(reference.mean()))
+    promised = level.update(reference).bounds(alpha / 2)
+    return Pair(watched, tolerance, 0, alpha, promised, Seen(), level, monitors)
 
 
 def units_of(settings: PolicySettings, reference: Floats, windows: Any) -> Units:
@@ -163,3 +166,11 @@ def units_of(settings: PolicySettings, reference: Floats, windows: Any) -> Units
 def _digest(settings: PolicySettings) -> str:
     said = settings.model_dump_json(include=set(SHAPING))
     return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+def _plain(monitor: Monitor | Rule) -> dict[str, Any]:
+    return rule_to_json(monitor) if isinstance(monitor, Rule) else monitor_to_json(monitor)
+
+
+def _restored(plain: dict[str, Any]) -> Monitor | Rule:
+    return rule_from_json(plain) if plain["kind"] in ("window_rule", "adwin") else monitor_from_json(plain)

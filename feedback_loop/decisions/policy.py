@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from feedback_loop.clock import Window
-from feedback_loop.config import PolicySettings
+from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.evidence import (
     Estimated,
     alarm_words,
@@ -155,7 +155,7 @@ def _alarmed(pair: Pair, baseline: Baseline) -> list[Method]:
     lately = pair.seen.mean_lately
     if pair.monitors is None or lately is None or lately <= float(baseline.scaled(pair.watched).mean()):
         return []
-    return [name for name, monitor in pair.monitors.items() if monitor.alarms]
+    return [name for name, monitor in pair.monitors.items() if monitor.alarmed_at is not None]
 
 
 def _once(pair: dict[str, Any], methods: Sequence[str]) -> float | None:
@@ -170,7 +170,8 @@ def _warnings(panel: Panel, alarmed: dict[int, list[Method]], evidence: dict[str
     sound = ("change", "harm")
     raised = [name for names in alarmed.values() for name in names if name in sound]
     grown = any(
-        pair.monitors is not None and any(name in sound and each.alarms for name, each in pair.monitors.items())
+        pair.monitors is not None
+        and any(name in sound and each.alarmed_at is not None for name, each in pair.monitors.items())
         for pair in panel.pairs
     )
     estimate = evidence["estimate"]

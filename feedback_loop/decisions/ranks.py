@@ -43,7 +43,7 @@ class RankMonitor:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.peak
 
-    def update(self, losses: Floats) -> RankMonitor:
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> RankMonitor:
         """Takes the next losses in, in their order; how they are grouped into calls makes no difference."""
         payoffs, counts = np.asarray(self.payoffs), np.asarray(self.counts).copy()
         mean, deviation = float(payoffs.mean()), float(payoffs.std())

@@ -65,11 +65,11 @@ class UnitMonitor:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.bets.peak
 
-    def update(self, losses: Floats) -> UnitMonitor:
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> UnitMonitor:
         """Takes the losses of the next window in."""
         labels, total = self.waiting_labels + len(losses), self.waiting_sum + float(losses.sum())
         seen = self.labels + len(losses)
-        if labels < LEAST_LABELS:
+        if labels < LEAST_LABELS or not ends:
             return replace(self, labels=seen, waiting_labels=labels, waiting_sum=total)
         return self._fold(total / labels, seen)
 

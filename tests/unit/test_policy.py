@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feedback_loop.clock import Window
-from feedback_loop.config import ModelSettings, PolicySettings, WatchSettings
+from feedback_loop.config import ModelSettings
+from feedback_loop.config_policy import PolicySettings, WatchSettings
 from feedback_loop.decisions import Baseline, Cohort, judge, next_step
 from feedback_loop.decisions.baseline import MOST_SEGMENTS, baseline_of, losses_of, monitored_loss, watched_of
 from feedback_loop.decisions.evidence import Estimated
@@ -74,7 +75,8 @@ def test_a_worse_model_is_degraded_and_the_evidence_says_since_when_and_by_how_m
     assert pair["changed_at"] == (START + 4 * DAY).isoformat()
     assert pair["after"] == pytest.approx(0.5, abs=0.02)
     assert pair["labels_after"] == 1000
-    assert pair["size"]["low"] < pair["size"]["value"] == pytest.approx(0.06, abs=0.02) < pair["size"]["high"]
+    assert pair["size"]["value"] == pytest.approx(0.06, abs=0.02)
+    assert pair["size"]["low"] < pair["size"]["value"] < pair["size"]["high"]
     assert pair["monitors"]["change"]["alpha"] == pytest.approx(0.025)
     assert 4000 < pair["monitors"]["change"]["alarmed_at"] <= 5000
     assert "on 1,000 matured predictions since 2026-03-05" in verdict.summary
@@ -89,7 +91,7 @@ def test_an_error_rate_is_told_as_accuracy():
     worse = Losses({"error": (random.random(3000) < 0.3).astype(float)})
     verdict = judged([Cohort(Window(START, START + DAY), worse, 3000)], base=base)
     assert verdict.state is State.DEGRADED
-    assert verdict.summary.startswith("accuracy 0.9")
+    assert verdict.summary.startswith(f"accuracy {1 - losses.by_loss['error'].mean():.4f} → 0.7")
 
 
 def test_too_small_a_reference_is_said_with_the_number_that_is_missing():
@@ -194,7 +196,6 @@ def test_verdict_after_verdict_is_the_same_as_all_at_once(seed, cuts):
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), 6], strict=True):
         last = judged(days[start:end], base=base, settings=settings, previous=last)
     assert last.monitor == at_once.monitor
-    assert json.loads(json.dumps(last.monitor)) == last.monitor
     assert Panel.from_json(json.loads(json.dumps(last.monitor))).to_json() == last.monitor
 
 
