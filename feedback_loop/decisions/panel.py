@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
+
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.monitors import (
     LEAST_REFERENCE,
@@ -88,7 +90,10 @@ class Panel:
             }
             for pair in self.pairs
         ]
-        return {"made_by": self.made_by, "since": self.since.isoformat(), "pairs": pairs}
+        plain: dict[str, Any] = msgspec.to_builtins(
+            {"made_by": self.made_by, "since": self.since.isoformat(), "pairs": pairs}
+        )
+        return plain
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Panel:
