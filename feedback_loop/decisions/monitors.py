@@ -12,7 +12,7 @@ from feedback_loop.config import PolicySettings
 from feedback_loop.decisions.change import ErrorMonitor, start_error_monitor
 from feedback_loop.decisions.mixture import NormalBets, Wealth
 from feedback_loop.decisions.ranks import RankMonitor, start_rank_monitor
-from feedback_loop.decisions.units import LEAST_UNITS, UnitMonitor, Units, differ, split_units, start_unit_monitor
+from feedback_loop.decisions.units import UnitMonitor, Units, differ, start_unit_monitor
 from feedback_loop.monitoring import Floats
 from feedback_loop.schema import Contract, Task
 
@@ -56,11 +56,10 @@ def start_monitor(
     tolerance: float = 0.0,
 ) -> Monitor:
     """A fresh monitor from reference losses in [0, 1], in the order of time, each with its window's number."""
-    if units.kind == "unit" and len(split_units(reference, windows)) >= LEAST_UNITS:
-        return start_unit_monitor(reference, windows, alpha=alpha)
-    if loss == "error":
-        return start_error_monitor(reference, alpha=alpha, seed=seed)
-    return start_rank_monitor(reference, alpha=alpha, seed=seed)
+    if units.kind == "unit":
+        return start_unit_monitor(reference, windows, units.windows, alpha=alpha)
+    start = start_error_monitor if loss == "error" else start_rank_monitor
+    return start(reference, windows, units.strata, alpha=alpha, seed=seed)
 
 
 def alpha_of_version(alpha: float, ordinal: int) -> float:
@@ -85,4 +84,4 @@ def _restored(value: Any) -> Any:
         return NormalBets(_restored(value["boosted"]), _restored(value["plain"]), value["peak"])
     if isinstance(value, dict):
         return Wealth(value["cash"], tuple(value["bets"]))
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_restored, value)) if isinstance(value, list) else value
