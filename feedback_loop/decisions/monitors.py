@@ -10,13 +10,17 @@ import numpy.typing as npt
 
 from feedback_loop.config import PolicySettings
 from feedback_loop.decisions.change import ErrorMonitor, start_error_monitor
+from feedback_loop.decisions.harm import HarmMonitor, start_harm_monitor
 from feedback_loop.decisions.mixture import NormalBets, Wealth
 from feedback_loop.decisions.ranks import RankMonitor, start_rank_monitor
 from feedback_loop.decisions.units import UnitMonitor, Units, differ, start_unit_monitor
 from feedback_loop.monitoring import Floats
 from feedback_loop.schema import Contract, Task
 
-Monitor = ErrorMonitor | RankMonitor | UnitMonitor
+Monitor = ErrorMonitor | RankMonitor | UnitMonitor | HarmMonitor
+
+Method = Literal["change", "harm_a", "harm_b"]
+"""D asks whether losses have grown at all, A and B whether by more than a tolerance."""
 
 LEAST_REFERENCE = 1000
 """With fewer reference labels the guarantee has not been measured."""
@@ -45,7 +49,7 @@ def units_of(unit: str, losses: Floats, windows: npt.NDArray[np.int64]) -> Units
 
 
 def start_monitor(
-    method: Literal["change"],
+    method: Method,
     loss: str,
     reference: Floats,
     windows: npt.NDArray[np.int64],
@@ -56,6 +60,8 @@ def start_monitor(
     tolerance: float = 0.0,
 ) -> Monitor:
     """A fresh monitor from reference losses in [0, 1], in the order of time, each with its window's number."""
+    if method != "change":
+        return start_harm_monitor(method, loss, reference, alpha=alpha, tolerance=tolerance)
     if units.kind == "unit":
         return start_unit_monitor(reference, windows, units.windows, alpha=alpha)
     start = start_error_monitor if loss == "error" else start_rank_monitor
@@ -74,7 +80,13 @@ def monitor_to_json(monitor: Monitor) -> dict[str, Any]:
 
 def monitor_from_json(plain: dict[str, Any]) -> Monitor:
     """The inverse of `monitor_to_json`."""
-    kinds: dict[str, type[Monitor]] = {"error": ErrorMonitor, "rank": RankMonitor, "unit": UnitMonitor}
+    kinds: dict[str, type[Monitor]] = {
+        "error": ErrorMonitor,
+        "rank": RankMonitor,
+        "unit": UnitMonitor,
+        "harm_a": HarmMonitor,
+        "harm_b": HarmMonitor,
+    }
     fields = {name: _restored(value) for name, value in plain.items()}
     return kinds[plain["kind"]](**fields)
 

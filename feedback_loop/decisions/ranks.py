@@ -112,8 +112,8 @@ def _path(bet: float, moved: Iterable[float], factors: Iterable[float]) -> list[
     path = []
     for more, factor in zip(moved, factors, strict=True):
         bet = (bet + more) * factor
-        if bet > CEILING:  # three times as fast as min()
-            bet = CEILING  # noqa: PLR1730 (likewise)
+        if bet > CEILING:  # noqa: PLR1730 (three times as fast as min)
+            bet = CEILING
         path.append(bet)
     return path
 

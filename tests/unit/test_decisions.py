@@ -288,7 +288,7 @@ def test_drift_alone_only_warns():
 
 
 def test_the_fixed_threshold_acts_only_where_it_is_the_rule():
-    losses = np.random.default_rng(1).beta(2, 8, 200) * 1.15
+    losses = np.random.default_rng(1).beta(2, 8, 200) * 1.25
     verdict = judged([cohort(0, losses)])
     assert verdict.evidence["threshold"]["crossed"]
     assert verdict.state is State.OK
