@@ -144,7 +144,7 @@ def _boost(wealth: Wealth, drifts: Sequence[float], ceiling: float) -> float:
     would be valid; the solution of β M(y) = A gives the most.
     """
     cash, total, boost = wealth.cash, wealth.total, 1.0
-    bets = [(bet, drift) for bet, drift in zip(wealth.bets, drifts, strict=True) if bet > 0]
+    bets = [(bet, drift, drift * drift / 2) for bet, drift in zip(wealth.bets, drifts, strict=True) if bet > 0]
     for _ in range(2):
         level = ceiling / boost
         if level <= cash or not bets:
@@ -152,7 +152,9 @@ def _boost(wealth: Wealth, drifts: Sequence[float], ceiling: float) -> float:
         y = _crossing(bets, cash, level)
         if y > 7.5 + max(drifts):
             break
-        gain = cash * _below(y) + sum(bet * _below(y - drift) for bet, drift in bets)
+        gain = cash * _below(y)
+        for bet, drift, _ in bets:
+            gain += bet * _below(y - drift)
         value = boost * gain + ceiling * _below(-y)
         if value >= total or gain <= 0:
             break
@@ -160,16 +162,19 @@ def _boost(wealth: Wealth, drifts: Sequence[float], ceiling: float) -> float:
     return boost
 
 
-def _crossing(bets: Sequence[tuple[float, float]], cash: float, level: float) -> float:
+def _crossing(bets: Sequence[tuple[float, float, float]], cash: float, level: float) -> float:
     """The z at which the wealth would reach the level: four Newton steps on its logarithm."""
-    y = min((math.log((level - cash) / bet) + drift * drift / 2) / drift for bet, drift in bets)
+    y = min([(math.log((level - cash) / bet) + half) / drift for bet, drift, half in bets])
     for _ in range(4):
-        terms = [(bet * math.exp(drift * y - drift * drift / 2), drift) for bet, drift in bets]
-        total = sum(term for term, _ in terms) + cash
-        y -= total * math.log(total / level) / sum(term * drift for term, drift in terms)
+        total, slope = cash, 0.0
+        for bet, drift, half in bets:  # loops, not sums of generators: this is most of what a label costs
+            term = bet * math.exp(drift * y - half)
+            total += term
+            slope += term * drift
+        y -= total * math.log(total / level) / slope
     return y
 
 
 def _below(z: float) -> float:
     """Φ(z)."""
-    return 0.5 * math.erfc(-z * math.sqrt(0.5))
+    return 0.5 * math.erfc(z * -0.7071067811865476)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from feedback_loop.decisions.mixture import (
     BOLDNESS,
@@ -120,10 +121,15 @@ def _path(bet: float, moved: Iterable[float], factors: Iterable[float]) -> list[
 
 def _ranks(bins: Numbers, counts: Numbers, chances: Floats) -> Floats:
     """The share of all so far, each label included, that lies above it; ties within a bin broken at random."""
-    earlier = np.tri(len(bins), dtype=bool)  # and itself
-    above = (counts.sum() - np.cumsum(counts))[bins] + ((bins > bins[:, None]) & earlier).sum(axis=1)
-    same = counts[bins] + ((bins == bins[:, None]) & earlier).sum(axis=1)
+    earlier, small = np.tri(len(bins), dtype=bool), bins.astype(np.int16)  # each itself is one of them
+    above = (counts.sum() - np.cumsum(counts))[bins] + _trues((small > small[:, None]) & earlier)
+    same = counts[bins] + _trues((small == small[:, None]) & earlier)
     return np.asarray((above + chances * same) / (counts.sum() + np.arange(1, len(bins) + 1)))
+
+
+def _trues(table: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """How many of each row, fewer than 256 of them."""
+    return np.asarray(table.view(np.uint8).sum(axis=1, dtype=np.uint8))
 
 
 def start_rank_monitor(
