@@ -1,7 +1,7 @@
 """The rules of others, as monitors beside ours: thresholds, a z-test, NannyML's chunks, ADWIN.
 
-They state no probability of a false alarm over the life of a model (`alpha` and `once_in` are None), and on streams that
-never change most of them cry sooner or later: `python -m benchmarks.false_alarms`. Like ours they cry where
+They state no probability of a false alarm over the life of a model (`alpha` and `once_in` are None), and on streams
+that never change most of them cry sooner or later: `python -m benchmarks.false_alarms`. Like ours they cry where
 losses have grown; like ours, an alarm stays.
 """
 
@@ -81,7 +81,7 @@ class WindowRule:
 
 @dataclass(frozen=True)
 class AdwinRule:
-    """ADWIN (Bifet and Gavaldà 2007) as river has it, on the single losses: cries where its window's mean has changed.
+    """ADWIN (Bifet and Gavaldà 2007) as river has it, on the single losses: cries where its window's mean has risen.
 
     Kept is what river itself writes of its window: numbers, no pickle, so that whoever can write to the database can
     change figures and not run code. It is of one minor version of river.
