@@ -102,7 +102,7 @@ def suggest_tolerance(losses: Floats, windows: Integers) -> float:
 
 
 def suggest(losses: Floats, windows: Integers) -> list[Suggestion]:
-    """What `[models.x.policy]` should say, from losses in [0, 1] in the order of time, with their windows' numbers."""
+    """What `[models.x.policy]` should say, from losses in [0, 1] in the order of time, with their windows."""
     swing, units = swing_of(losses, windows), suggest_units(losses, windows)
     if swing is None:
         few = f"the history has labels in fewer than {LEAST_UNITS} windows: how windows differ can't be seen yet"
@@ -187,7 +187,7 @@ def _correlations(gaps: Floats) -> Floats:
 
 
 def _first(holds: npt.NDArray[np.bool_]) -> int:
-    """The place of the first that holds, or the length: a sum of correlations ends there (Geyer 1992, section 3.3)."""
+    """Where the first holds, or the length: a sum of correlations ends there (Geyer 1992, section 3.3)."""
     return int(np.argmax(holds)) if holds.any() else len(holds)
 
 
