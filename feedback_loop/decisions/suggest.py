@@ -108,13 +108,14 @@ def suggest(losses: Floats, windows: Integers) -> list[Suggestion]:
         few = f"the history has labels in fewer than {LEAST_UNITS} windows: how windows differ can't be seen yet"
         return [
             Suggestion("policy", "unit", "auto", few),
+            Suggestion("policy", "cycle", "auto", few),
             Suggestion("policy", "tolerance", "auto", few),
             Suggestion("policy", "reference", LEAST_REFERENCE, few),
         ]
     tolerance = suggest_tolerance(losses, windows)
     return [
         Suggestion("policy", "unit", "window" if units.kind == "unit" else "label", _unit_words(swing, units)),
-        *([Suggestion("policy", "cycle", swing.cycle, _cycle_words(swing))] if swing.cycle > 1 else []),
+        Suggestion("policy", "cycle", max(units.windows, units.strata), _cycle_words(swing, units)),
         Suggestion("policy", "tolerance", float(f"{tolerance:.3g}"), _tolerance_words(swing, tolerance)),
         _reference(swing, units),
     ]
@@ -246,7 +247,10 @@ def _unit_words(swing: Swing, units: Units) -> str:
     return f"{seen} {' and '.join(why)}: a unit is {many}, not a label"
 
 
-def _cycle_words(swing: Swing) -> str:
+def _cycle_words(swing: Swing, units: Units) -> str:
+    if swing.cycle == 1:
+        none = f"no cycle shows (the likeliest: p = {swing.cycle_p:.2g})"
+        return f"{none}; so many windows are a unit" if units.windows > 1 else none
     return f"places in a cycle of {swing.cycle} windows differ (p = {swing.cycle_p:.2g}, all lengths tried counted)"
 
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
-from feedback_loop.decisions import Suggestion, monitored_loss, scaled, suggest, suggest_maturity
+from feedback_loop.decisions import Suggestion, baseline_of, suggest, suggest_maturity
 from feedback_loop.errors import NotFound
 from feedback_loop.loop.judging import Judging
-from feedback_loop.monitoring import Floats, labelled_only, row_losses, uniform, window_numbers
+from feedback_loop.monitoring import Floats, labelled_only, row_losses, uniform
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store.predictions import predicted_span, read_labelled
@@ -39,19 +39,17 @@ class Advising(Judging):
             )
         window = Window(max(span[0], now - HISTORY), max(span[1], now) + timedelta(microseconds=1))
         rows = read_labelled(self.store, contract, window, as_of=now, role=Role.CHAMPION, columns=contract.outputs)
-        loss = monitored_loss(contract, settings.policy)
-        baseline = self._baseline(version, settings, ordinal=1)
-        losses, windows = baseline.losses, baseline.windows
         matured = pc.less(rows.column("predicted_at"), matured_until(now, settings.maturity, settings.window))
         own = pc.equal(rows.column("model_version"), version.version)
-        known = labelled_only(contract, uniform(rows.filter(pc.and_(matured, own))))
-        if len(known) >= settings.policy.reference or not len(losses):
-            losses, windows = (
-                row_losses(contract, known)[loss],
-                window_numbers(known.column("predicted_at"), settings.window),
-            )
-        losses = scaled(loss, losses, baseline.losses if len(baseline.losses) else losses)
-        return [suggest_maturity(*_waits(contract, rows, loss, now)), *suggest(losses, windows)]
+        known = baseline_of(contract, labelled_only(contract, uniform(rows.filter(pc.and_(matured, own)))), settings, 1)
+        reference = self._baseline(version, settings, ordinal=1, as_of=now)
+        watched = reference.watched[0]
+        enough = len(known.raw(watched)) >= settings.policy.reference
+        shown = known if enough or not len(reference.raw(watched)) else reference
+        measure = reference if len(reference.raw(watched)) else known
+        losses = measure.scaled(watched, shown.raw(watched))
+        maturity = suggest_maturity(*_waits(contract, rows, watched.loss, now))
+        return [maturity, *suggest(losses, shown.windows_of(watched))]
 
 
 def _waits(contract: Contract, rows: pa.Table, loss: str, now: datetime) -> tuple[Floats, Floats, Floats]:

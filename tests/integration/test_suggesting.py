@@ -15,7 +15,7 @@ from tests.builders import churn_loop, customers
 
 @pytest.fixture
 def loop(mlflow_uri, tmp_path, clock):
-    return churn_loop(tmp_path, clock, more="\n[models.churn.policy]\nreference = 5000\n")
+    return churn_loop(tmp_path, clock)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_weekends_and_late_bad_outcomes_of_a_log_are_suggested_for(loop, clock):
 def test_an_even_log_is_counted_label_by_label_without_a_cycle(loop, clock):
     live(loop, clock, 25)
     found = suggested(loop)
-    assert "cycle" not in found
+    assert found["cycle"].value == 1
     assert found["unit"].value == "label"
     assert found["tolerance"].value == 0
     assert parse_duration(found["maturity"].value) == timedelta(days=1)
@@ -98,10 +98,10 @@ def test_the_command_prints_what_the_configuration_takes(loop, clock, run_cli):
     code, out, _ = run_cli("policy", "suggest", "churn")
     assert code == 0
     table = tomllib.loads(out)["models"]["churn"]
-    assert set(table["policy"]) == {"unit", "tolerance", "reference"}
+    assert set(table["policy"]) == {"unit", "cycle", "tolerance", "reference"}
     code, out, _ = run_cli("policy", "suggest", "churn", "--json")
     told = json.loads(out)
     assert (code, told["model"]) == (0, "churn")
-    assert {each["setting"] for each in told["suggestions"]} == {"maturity", "unit", "tolerance", "reference"}
+    assert {each["setting"] for each in told["suggestions"]} == {"maturity", "unit", "cycle", "tolerance", "reference"}
     assert all(each["reason"] for each in told["suggestions"])
     assert run_cli("policy", "suggest", "churns")[0] == 1

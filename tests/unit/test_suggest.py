@@ -185,6 +185,6 @@ def test_the_suggestions_are_ready_for_the_configuration():
 def test_what_can_not_be_told_stays_out_of_the_configuration():
     text = policy_toml("churn", [suggest_maturity(*outcomes(count=200)), *suggest(*reference(np.zeros(2)))])
     assert tomllib.loads(text)["models"]["churn"] == {
-        "policy": {"unit": "auto", "tolerance": "auto", "reference": 5000}
+        "policy": {"unit": "auto", "cycle": "auto", "tolerance": "auto", "reference": 5000}
     }
     assert "no telling yet" in text
