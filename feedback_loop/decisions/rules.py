@@ -63,8 +63,9 @@ class WindowRule:
         """How seldom an unchanged model would show as much, it can't say."""
         return
 
-    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> WindowRule:  # noqa: ARG002
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> WindowRule:
         """Takes losses of one window in; with `ends` they are its last, and the window is judged."""
+        del place  # a limit is the same in every place
         labels, seen = self.waiting_labels + len(losses), self.labels + len(losses)
         # One after the other: how labels are grouped into calls must not change the rounding.
         total = float(np.cumsum([self.waiting_sum, *losses])[-1])
@@ -100,8 +101,9 @@ class AdwinRule:
         """How seldom an unchanged model would show as much, it can't say."""
         return
 
-    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> AdwinRule:  # noqa: ARG002
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> AdwinRule:
         """Takes the next losses in, in their order; how they are grouped into calls makes no difference."""
+        del place, ends  # ADWIN knows labels only
         seen = self.labels + len(losses)
         if self.alarmed_at is not None:
             return replace(self, labels=seen)

@@ -41,7 +41,9 @@ class Advising(Judging):
         rows = read_labelled(self.store, contract, window, as_of=now, role=Role.CHAMPION, columns=contract.outputs)
         matured = pc.less(rows.column("predicted_at"), matured_until(now, settings.maturity, settings.window))
         own = pc.equal(rows.column("model_version"), version.version)
-        known = baseline_of(contract, labelled_only(contract, uniform(rows.filter(pc.and_(matured, own)))), settings, 1)
+        known = baseline_of(
+            contract, labelled_only(contract, uniform(rows.filter(pc.and_(matured, own)))), settings, 1
+        )
         reference = self._baseline(version, settings, ordinal=1, as_of=now)
         watched = reference.watched[0]
         enough = len(known.raw(watched)) >= settings.policy.reference

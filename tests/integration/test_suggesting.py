@@ -102,6 +102,12 @@ def test_the_command_prints_what_the_configuration_takes(loop, clock, run_cli):
     code, out, _ = run_cli("policy", "suggest", "churn", "--json")
     told = json.loads(out)
     assert (code, told["model"]) == (0, "churn")
-    assert {each["setting"] for each in told["suggestions"]} == {"maturity", "unit", "cycle", "tolerance", "reference"}
+    assert {each["setting"] for each in told["suggestions"]} == {
+        "maturity",
+        "unit",
+        "cycle",
+        "tolerance",
+        "reference",
+    }
     assert all(each["reason"] for each in told["suggestions"])
     assert run_cli("policy", "suggest", "churns")[0] == 1
