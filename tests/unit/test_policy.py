@@ -125,7 +125,7 @@ def test_drift_and_estimates_alone_only_warn():
 
 
 def test_a_rule_without_an_error_rate_acts_only_where_it_is_chosen():
-    losses = np.random.default_rng(1).beta(2, 8, 300) * 1.2
+    losses = np.random.default_rng(1).beta(2, 8, 300) * 1.22
     assert judged([cohort(0, losses)]).state is State.OK
     verdict = judged([cohort(0, losses)], settings=PolicySettings(rule="threshold"))
     assert verdict.state is State.DEGRADED
