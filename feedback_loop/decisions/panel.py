@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
+import msgspec
+
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.monitors import (
     LEAST_REFERENCE,
@@ -88,7 +90,9 @@ class Panel:
             }
             for pair in self.pairs
         ]
-        return {"made_by": self.made_by, "since": self.since.isoformat(), "pairs": pairs}
+        made = {"made_by": self.made_by, "since": self.since.isoformat(), "pairs": pairs}
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(made))  # as the store gives it back
+        return plain
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Panel:

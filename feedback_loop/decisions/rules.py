@@ -1,7 +1,7 @@
 """The rules of others, as monitors beside ours: thresholds, a z-test, NannyML's chunks, ADWIN.
 
-They state no probability of a false alarm over the life of a model (`alpha` and `once_in` are None), and on streams that
-never change most of them cry sooner or later: `python -m benchmarks.false_alarms`. Like ours they cry where
+They state no probability of a false alarm over the life of a model (`alpha` and `once_in` are None), and on streams
+that never change most of them cry sooner or later: `python -m benchmarks.false_alarms`. Like ours they cry where
 losses have grown; like ours, an alarm stays.
 """
 
@@ -63,8 +63,9 @@ class WindowRule:
         """How seldom an unchanged model would show as much, it can't say."""
         return
 
-    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> WindowRule:  # noqa: ARG002
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> WindowRule:
         """Takes losses of one window in; with `ends` they are its last, and the window is judged."""
+        del place  # a limit is the same in every place
         labels, seen = self.waiting_labels + len(losses), self.labels + len(losses)
         # One after the other: how labels are grouped into calls must not change the rounding.
         total = float(np.cumsum([self.waiting_sum, *losses])[-1])
@@ -81,7 +82,7 @@ class WindowRule:
 
 @dataclass(frozen=True)
 class AdwinRule:
-    """ADWIN (Bifet and Gavaldà 2007) as river has it, on the single losses: cries where its window's mean has changed.
+    """ADWIN (Bifet and Gavaldà 2007) as river has it, on the single losses: cries where its window's mean has risen.
 
     Kept is what river itself writes of its window: numbers, no pickle, so that whoever can write to the database can
     change figures and not run code. It is of one minor version of river.
@@ -100,8 +101,9 @@ class AdwinRule:
         """How seldom an unchanged model would show as much, it can't say."""
         return
 
-    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> AdwinRule:  # noqa: ARG002
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> AdwinRule:
         """Takes the next losses in, in their order; how they are grouped into calls makes no difference."""
+        del place, ends  # ADWIN knows labels only
         seen = self.labels + len(losses)
         if self.alarmed_at is not None:
             return replace(self, labels=seen)

@@ -1,6 +1,7 @@
 import base64
 import builtins
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_any_grouping_and_any_restart_gives_the_identical_rule(name, cuts, seed)
     whole = start_rule(name, reference, WINDOWS).update(losses)
     pieces = start_rule(name, reference, WINDOWS)
     bounds = [0, *sorted(cuts), 1500]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         pieces = rule_from_json(json.loads(json.dumps(rule_to_json(pieces))))
         pieces = pieces.update(losses[start:end], ends=False)
     assert pieces.update(losses[:0]) == whole
