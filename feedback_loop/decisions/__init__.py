@@ -1,7 +1,24 @@
 """Deciding: has the model become worse, with a stated error rate, and what follows."""
 
+from feedback_loop.decisions.backtest import (
+    Answer,
+    Backtest,
+    Candidate,
+    CohortLoss,
+    Followed,
+    Look,
+    Reign,
+    change_of,
+    delay_of,
+    made_looks,
+    reign_at,
+    reigns_of,
+    replay,
+)
 from feedback_loop.decisions.baseline import baseline_of
-from feedback_loop.decisions.decide import decide
+from feedback_loop.decisions.candidates import candidates_of
+from feedback_loop.decisions.cohorts import SharedReader
+from feedback_loop.decisions.decide import decide, look
 from feedback_loop.decisions.monitors import LEAST_REFERENCE
 from feedback_loop.decisions.policy import Reason, judge, next_step
 from feedback_loop.decisions.suggest import Suggestion, policy_toml, suggest, suggest_maturity
@@ -10,17 +27,33 @@ from feedback_loop.decisions.watched import Baseline, Cohort
 
 __all__ = [
     "LEAST_REFERENCE",
+    "Answer",
+    "Backtest",
     "Baseline",
+    "Candidate",
     "Cohort",
+    "CohortLoss",
+    "Followed",
+    "Look",
     "Reason",
+    "Reign",
+    "SharedReader",
     "Suggestion",
     "Watch",
     "baseline_of",
+    "candidates_of",
+    "change_of",
     "decide",
+    "delay_of",
     "judge",
+    "look",
+    "made_looks",
     "next_step",
     "policy_toml",
     "reference_digest",
+    "reign_at",
+    "reigns_of",
+    "replay",
     "rule_of",
     "start_watch",
     "suggest",

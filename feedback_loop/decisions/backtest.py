@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -104,6 +105,43 @@ class Delay:
     labels: int
 
 
+@dataclass(frozen=True)
+class Followed:
+    """What an alarm would have been worth: the mean loss of the rows after it, had its version stayed or had the one
+    that was made next taken over, once it was there. Where that can't be computed, `cause` says why.
+    """
+
+    alarm_at: datetime
+    version: str
+    next_version: str | None = None
+    window: Window | None = None
+    labels: int = 0
+    stays: float | None = None
+    takes_over: float | None = None
+    by: Literal["scored", "shadow"] | None = None
+    cause: str | None = None
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """Policies beside each other on one log. `looks` are moments in `window`.
+
+    What is said of moments after `final_until` may change yet: nobody has asked for them before. `known`: as of when
+    the log was read, if not as of each look.
+    """
+
+    model: str
+    window: Window
+    looks: tuple[datetime, ...]
+    were_made: bool  # by decide, or else as the schedule would have
+    known: datetime | None
+    final_until: datetime | None
+    reigns: tuple[Reign, ...]
+    change: Change | None
+    played: tuple[Replayed, ...]
+    followed: tuple[tuple[Followed, ...], ...]  # of each policy, each alarm
+
+
 def reigns_of(promotions: Sequence[Promotion], champion: str) -> list[Reign]:
     """Who was the champion when, by the promotions that were done, oldest first; `champion` where there are none."""
     if not promotions:
@@ -116,13 +154,18 @@ def reigns_of(promotions: Sequence[Promotion], champion: str) -> list[Reign]:
 
 
 def reign_at(reigns: Sequence[Reign], moment: datetime, version: str | None = None) -> Reign:
-    """The reign of a moment. Of promotions at that very moment, the verdict's `version` says which came before it."""
+    """The reign of a moment. Of promotions at that very moment, the verdict's `version` says which came before it.
+
+    A version that was judged and never recorded as promoted had its alias set by hand, after the last that was.
+    """
     begun = [each for each in reigns if each.begins is None or each.begins <= moment]
-    if version is not None:
-        begun = [each for each in begun if each.version == version] or begun
-    else:
+    if version is None:  # a cycle judges before it promotes
         begun = [each for each in begun if each.begins is None or each.begins < moment]
-    return begun[-1] if begun else reigns[0]
+    found = begun[-1] if begun else reigns[0]
+    if version is None or found.version == version:
+        return found
+    own = [each for each in begun if each.version == version]
+    return own[-1] if own else replace(found, version=version)
 
 
 @dataclass(frozen=True)
@@ -260,6 +303,19 @@ def delay_of(played: Replayed, change: Change) -> Delay | None:
     between = [each for each in played.cohorts if change.at < each.window.end <= alarm.window.end]
     days = (alarm.decided_at - change.at) / timedelta(days=1)
     return Delay(days, sum(each.labels for each in between))
+
+
+def made_looks(
+    verdicts: Sequence[Verdict], runs: Sequence[tuple[datetime, datetime]]
+) -> list[tuple[datetime, str | None]]:
+    """When the log was looked at: moments of verdicts with their version, and of runs that came to none."""
+    found: dict[datetime, str | None] = {each.decided_at: each.version for each in verdicts}
+    said = sorted(found)
+    for began, ended in runs:
+        place = bisect_left(said, began)
+        if place == len(said) or said[place] > ended:
+            found[began] = None
+    return sorted(found.items())
 
 
 def _retraining(number: int, reason: Reason, version: str, now: datetime) -> Retraining:
