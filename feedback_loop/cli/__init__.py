@@ -7,6 +7,7 @@ import sys
 import typer
 
 from feedback_loop.cli import (
+    backtest,
     db,
     demo,
     erase,
@@ -47,6 +48,7 @@ app.command("evaluate")(monitor.evaluate)
 app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
 app.add_typer(policy.app, name="policy")
+app.command("backtest")(backtest.backtest)
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")

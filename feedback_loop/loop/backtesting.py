@@ -107,7 +107,7 @@ class Backtesting(Judging):
             lambda version: self.scorer(self._version(model, version)),
             self._available(model),
             promotions,
-            known or looks[-1].moment,
+            known or min(now, wanted.end),
         )
         return Backtest(
             model=model,
