@@ -97,9 +97,11 @@ class Following:
             ]
             if all(each.num_rows for each in pair):
                 for role, rows in zip(found, pair, strict=True):
-                    found[role].append(row_losses(contract, rows)[loss])
-        means = [float(np.concatenate(each).mean()) if each else 0.0 for each in found.values()]
-        return sum(len(each) for each in found[Role.SHADOW]), means[0], means[1]
+                    found[role].append(row_losses(contract, rows).get(loss, np.empty(0)))
+        stayed, shadow = (np.concatenate([np.empty(0), *each]) for each in found.values())
+        if not len(shadow):
+            return 0, 0.0, 0.0
+        return len(shadow), float(stayed.mean()), float(shadow.mean())
 
     def _rows(
         self, contract: Contract, part: Window, role: Role, version: str | None, columns: Iterable[Column]
