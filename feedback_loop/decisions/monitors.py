@@ -9,19 +9,23 @@ import numpy as np
 import numpy.typing as npt
 
 from feedback_loop.decisions.change import ErrorMonitor, start_error_monitor
+from feedback_loop.decisions.harm import HarmMonitor, start_harm_monitor
 from feedback_loop.decisions.mixture import NormalBets, Wealth
 from feedback_loop.decisions.ranks import RankMonitor, start_rank_monitor
-from feedback_loop.decisions.units import LEAST_UNITS, UnitMonitor, Units, split_units, start_unit_monitor
+from feedback_loop.decisions.units import UnitMonitor, Units, start_unit_monitor
 from feedback_loop.monitoring import Floats
 
-Monitor = ErrorMonitor | RankMonitor | UnitMonitor
+Monitor = ErrorMonitor | RankMonitor | UnitMonitor | HarmMonitor
+
+Method = Literal["change", "harm_a", "harm_b"]
+"""D asks whether losses have grown at all, A and B whether by more than a tolerance."""
 
 LEAST_REFERENCE = 1000
 """With fewer reference labels the guarantee has not been measured."""
 
 
 def start_monitor(
-    method: Literal["change", "harm_a", "harm_b"],
+    method: Method,
     loss: str,
     reference: Floats,
     windows: npt.NDArray[np.int64],
@@ -32,11 +36,12 @@ def start_monitor(
     tolerance: float = 0.0,
 ) -> Monitor:
     """A fresh monitor from reference losses in [0, 1], in the order of time, each with its window's number."""
-    if units.kind == "unit" and len(split_units(reference, windows)) >= LEAST_UNITS:
-        return start_unit_monitor(reference, windows, alpha=alpha)
-    if loss == "error":
-        return start_error_monitor(reference, alpha=alpha, seed=seed)
-    return start_rank_monitor(reference, alpha=alpha, seed=seed)
+    if method != "change":
+        return start_harm_monitor(method, loss, reference, alpha=alpha, tolerance=tolerance)
+    if units.kind == "unit":
+        return start_unit_monitor(reference, windows, units.windows, alpha=alpha)
+    start = start_error_monitor if loss == "error" else start_rank_monitor
+    return start(reference, windows, units.strata, alpha=alpha, seed=seed)
 
 
 def alpha_of_version(alpha: float, ordinal: int) -> float:
@@ -51,7 +56,13 @@ def monitor_to_json(monitor: Monitor) -> dict[str, Any]:
 
 def monitor_from_json(plain: dict[str, Any]) -> Monitor:
     """The inverse of `monitor_to_json`."""
-    kinds: dict[str, type[Monitor]] = {"error": ErrorMonitor, "rank": RankMonitor, "unit": UnitMonitor}
+    kinds: dict[str, type[Monitor]] = {
+        "error": ErrorMonitor,
+        "rank": RankMonitor,
+        "unit": UnitMonitor,
+        "harm_a": HarmMonitor,
+        "harm_b": HarmMonitor,
+    }
     fields = {name: _restored(value) for name, value in plain.items()}
     return kinds[plain["kind"]](**fields)
 
@@ -61,4 +72,4 @@ def _restored(value: Any) -> Any:
         return NormalBets(_restored(value["boosted"]), _restored(value["plain"]), value["peak"])
     if isinstance(value, dict):
         return Wealth(value["cash"], tuple(value["bets"]))
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_restored, value)) if isinstance(value, list) else value

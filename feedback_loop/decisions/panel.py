@@ -90,9 +90,8 @@ class Panel:
             }
             for pair in self.pairs
         ]
-        plain: dict[str, Any] = msgspec.to_builtins(
-            {"made_by": self.made_by, "since": self.since.isoformat(), "pairs": pairs}
-        )
+        made = {"made_by": self.made_by, "since": self.since.isoformat(), "pairs": pairs}
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(made))  # as the store gives it back
         return plain
 
     @classmethod

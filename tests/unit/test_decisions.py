@@ -1,9 +1,8 @@
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
 import pytest
 from scipy import special, stats
 
+from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.change import start_error_monitor
 from feedback_loop.decisions.mixture import NormalBets, Wealth, _boost, uniforms
 from feedback_loop.decisions.monitors import (
@@ -11,13 +10,10 @@ from feedback_loop.decisions.monitors import (
     monitor_from_json,
     monitor_to_json,
     start_monitor,
-    units_of,
 )
+from feedback_loop.decisions.panel import units_of
 from feedback_loop.decisions.ranks import start_rank_monitor
 from feedback_loop.decisions.units import UnitMonitor, differ, split_units, start_unit_monitor
-
-START = datetime(2026, 3, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
 
 
 def errors(random, rate, count):
@@ -115,7 +111,9 @@ def test_days_that_got_worse_alarm_by_window():
 
 
 def started(loss, losses, windows, unit, **options):
-    return start_monitor("change", loss, losses, windows, units_of(unit, losses, windows), **options)
+    return start_monitor(
+        "change", loss, losses, windows, units_of(PolicySettings(unit=unit), losses, windows), **options
+    )
 
 
 def test_the_unit_is_chosen_by_what_the_reference_shows():
@@ -128,8 +126,6 @@ def test_the_unit_is_chosen_by_what_the_reference_shows():
     assert started("brier", even, windows, "window", **options).kind == "unit"
     assert started("brier", uneven, windows, "label", **options).kind == "rank"
     assert started("error", (even > 0.3).astype(float), windows, "auto", **options).kind == "error"
-    one_window = np.zeros(len(windows), dtype=np.int64)
-    assert started("brier", even, one_window, "window", **options).kind == "rank"
 
 
 def test_windows_with_few_labels_are_put_together():
@@ -203,6 +199,6 @@ def test_a_monitor_comes_back_from_json_as_it_was(kind):
 
 
 def test_a_unit_monitor_of_equal_units_does_not_divide_by_zero():
-    monitor = UnitMonitor(alpha=0.05, units=5, mean=0.2, squares=0.0, bets=NormalBets.begin())
+    monitor = UnitMonitor(alpha=0.05, windows=1, units=5, mean=0.2, squares=0.0, bets=NormalBets.begin())
     assert monitor.update(np.full(100, 0.2)).alarmed_at is None
     assert np.isfinite(monitor.update(np.full(100, 0.9)).once_in)

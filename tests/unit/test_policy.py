@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -183,18 +183,19 @@ def test_a_segment_with_a_small_reference_is_not_watched_and_that_is_said():
     assert verdict.state is State.OK
 
 
-def replaced(settings, **changes):
-    return settings.model_copy(update={"reference": 2000, **changes})
+def replaced(policy):
+    return policy.model_copy(update={"reference": 2000})
 
 
+@settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(1, 5), unique=True))
 def test_verdict_after_verdict_is_the_same_as_all_at_once(seed, cuts):
     random = np.random.default_rng(seed)
     days = [cohort(day, random.beta(2, 7, int(random.integers(0, 150)))) for day in range(6)]
-    base, settings = three(3000), replaced(WATCH)
-    at_once, last = judged(days, base=base, settings=settings), None
+    base, policy = three(3000), replaced(WATCH)
+    at_once, last = judged(days, base=base, settings=policy), None
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), 6], strict=True):
-        last = judged(days[start:end], base=base, settings=settings, previous=last)
+        last = judged(days[start:end], base=base, settings=policy, previous=last)
     assert last.monitor == at_once.monitor
     assert Panel.from_json(json.loads(json.dumps(last.monitor))).to_json() == last.monitor
 
