@@ -44,7 +44,7 @@ def errors(random: Random, looks: int, rate: float = RATE) -> Floats:
 
 def beta(random: Random, looks: int) -> Floats:
     """Such as Brier's: Beta(2, 8)."""
-    return random.beta(2, 8, (looks, LOOK))
+    return np.asarray(random.beta(2, 8, (looks, LOOK)))
 
 
 def heavy(random: Random, looks: int, reference: int = 10) -> Floats:
@@ -55,7 +55,7 @@ def heavy(random: Random, looks: int, reference: int = 10) -> Floats:
 
 def tied(random: Random, looks: int) -> Floats:
     """Losses that take three values only."""
-    return random.choice(np.array([0.0, 0.1, 0.5]), (looks, LOOK), p=[0.6, 0.3, 0.1])
+    return np.asarray(random.choice([0.0, 0.1, 0.5], (looks, LOOK), p=[0.6, 0.3, 0.1]))
 
 
 def season(random: Random, looks: int, length: int, *, varies: float = 0.0) -> Floats:
@@ -63,7 +63,7 @@ def season(random: Random, looks: int, length: int, *, varies: float = 0.0) -> F
     hours = np.arange(looks * LOOK) / LOOK + random.random() * length
     swings = SWING * (1 + varies * random.normal(size=looks // length + 3))
     rates = RATE + swings[(hours // length).astype(np.int64)] * np.sin(2 * np.pi * hours / length)
-    return random.permuted(random.random((looks, LOOK)) < rates.reshape(looks, LOOK), axis=1).astype(np.float64)
+    return np.asarray(random.permuted(random.random((looks, LOOK)) < rates.reshape(looks, LOOK), axis=1), dtype=float)
 
 
 def days(random: Random, looks: int, memory: float = 0.0) -> Floats:
@@ -122,8 +122,10 @@ DEPENDENT = (
     Stream("days of their own", days, 30),
     Stream("days, AR(1) .5", partial(days, memory=0.5), 60),
     Stream("days, AR(1) .8", partial(days, memory=0.8), 60),
+    Stream("seven looks a season, short reference", partial(season, length=7)),
+    Stream("days of their own, short reference", days),
 )
-"""Not exchangeable, label by label; each with a reference as long as `policy suggest` asks for."""
+"""Not exchangeable label by label; all but the last two with as long a reference as `policy suggest` asks for."""
 
 
 PEERS: dict[str, tuple[RuleName, float]] = {
