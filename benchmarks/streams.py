@@ -50,7 +50,7 @@ def beta(random: Random, looks: int) -> Floats:
 def heavy(random: Random, looks: int, reference: int = 10) -> Floats:
     """Absolute errors of a regression with the tails of Student's t with 2 degrees of freedom, as they are scaled."""
     sizes = np.abs(random.standard_t(2, (looks, LOOK)))
-    return np.minimum(sizes / np.quantile(sizes[:reference], 0.99), 1.0)
+    return np.asarray(np.minimum(sizes / np.quantile(sizes[:reference], 0.99), 1.0))
 
 
 def tied(random: Random, looks: int) -> Floats:
@@ -72,7 +72,8 @@ def days(random: Random, looks: int, memory: float = 0.0) -> Floats:
     steps[0] = random.normal() * DAYS
     for look in range(1, looks):
         steps[look] += memory * steps[look - 1]
-    return (random.random((looks, LOOK)) < np.clip(RATE + steps, 0.01, 1)[:, None]).astype(np.float64)
+    wrong = random.random((looks, LOOK)) < np.clip(RATE + steps, 0.01, 1)[:, None]
+    return np.asarray(wrong, dtype=np.float64)
 
 
 GOOD_DELAY, BAD_DELAY = 0.5, 5.0
