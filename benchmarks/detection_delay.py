@@ -30,6 +30,9 @@ ORACLE, MATCHED = "the oracle CUSUM", "matched"
 ORACLES = 2000
 """Streams that the oracle's thresholds are found on: it is cheap."""
 
+ALPHAS = (ALPHA, 1.5 * ALPHA, 2 * ALPHA, 3 * ALPHA)
+"""Of D: the largest that cries on no more than ALPHA of unchanged streams is its matched one."""
+
 DELTAS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 """Of ADWIN: the largest that cries on no more than ALPHA of unchanged streams is its matched one."""
 
@@ -83,6 +86,7 @@ class Matched:
     """What gives each rule the same rate of false alarms."""
 
     limits: Mapping[str, float]  # by window rule: of its statistic
+    alpha: float  # of D
     delta: float  # of ADWIN
     thresholds: Mapping[str, float]  # of the oracle, by change
     cries: Mapping[str, float]  # at its own settings, on streams of 100,000 labels that do not change
@@ -186,6 +190,9 @@ def _calm(changes: Sequence[Change], seed: int, looks: int) -> dict[str, float]:
     }
     cries = {f"ADWIN({delta:g})": float(adwin_alarm(known, after, delta) is not None) for delta in DELTAS}
     windows, own = np.repeat(np.arange(REFERENCE), LOOK), {}
+    for alpha in ALPHAS:
+        monitor = start_monitor("change", base.loss, known, windows, Units("label"), alpha=alpha, seed=seed)
+        own[f"D({alpha:g})"] = float(_alarm(monitor, after) is not None)
     for name, (rule, size) in PEERS.items():
         started = start_rule(rule, known, windows, threshold=size)
         assert isinstance(started, WindowRule)
@@ -204,12 +211,17 @@ def _matched(changes: Sequence[Change], calm: Sequence[Mapping[str, float]], ora
         return float(np.quantile([each[f"highest {name}"] for each in calm], 1 - ALPHA))
 
     thresholds = np.quantile(oracles, 1 - ALPHA, axis=0).tolist()
-    names = [f"ADWIN({delta:g})" for delta in DELTAS]
-    cries = {name: float(np.mean([each[name] for each in calm])) for name in (*PEERS, *names)}
-    fitting = [delta for delta, name in zip(DELTAS, names, strict=True) if cries[name] <= ALPHA]
+    cries = {
+        name: float(np.mean([each[name] for each in calm])) for name in calm[0] if not name.startswith("highest")
+    }
+    fitting = {
+        rule: [size for size in sizes if cries[f"{rule}({size:g})"] <= ALPHA]
+        for rule, sizes in (("D", ALPHAS), ("ADWIN", DELTAS))
+    }
     return Matched(
         limits={name: highest(name) for name in PEERS},
-        delta=max(fitting, default=DELTAS[0]),
+        alpha=max(fitting["D"], default=ALPHA),
+        delta=max(fitting["ADWIN"], default=DELTAS[0]),
         thresholds={change.name: each for change, each in zip(changes, thresholds, strict=True)},
         cries=cries,
     )
@@ -223,9 +235,10 @@ def _delays(
     known = base.draw(random, np.zeros(REFERENCE * LOOK))
     calm = base.draw(random, np.zeros(before * LOOK))
     offset, windows = int(random.integers(LOOK)), np.repeat(np.arange(REFERENCE), LOOK)
+    asked = [*((name, method, ALPHA) for name, method in METHODS.items()), (f"D, {MATCHED}", "change", matched.alpha)]
     ours: dict[str, Monitor] = {
-        name: start_monitor(method, base.loss, known, windows, Units("label"), alpha=ALPHA, seed=seed).update(calm)
-        for name, method in METHODS.items()
+        name: start_monitor(method, base.loss, known, windows, Units("label"), alpha=alpha, seed=seed).update(calm)
+        for name, method, alpha in asked
     }
     rule = start_rule("adwin", known, windows).update(calm)
     assert isinstance(rule, AdwinRule)

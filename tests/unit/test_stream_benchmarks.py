@@ -125,9 +125,9 @@ def test_delays_are_counted_from_the_change_to_the_end_of_the_look():
 
 def test_a_large_change_is_found_by_all_and_first_by_nobody_before_it_is_there():
     cases = [(rates(0.1, 0.3), 1)]
-    matched = Matched(dict.fromkeys(PEERS, 10.0), 0.01, {cases[0][0].name: 12.0}, {})
+    matched = Matched(dict.fromkeys(PEERS, 10.0), 0.1, 0.01, {cases[0][0].name: 12.0}, {})
     found = detection_delay._delays(cases, matched, 1, 6, 10)[0]
-    for name in ("D", "A", "B", streams.ADWIN, ORACLE):
+    for name in ("D", "D, matched", "A", "B", streams.ADWIN, ORACLE):
         assert 0 < found[name] <= 1500
 
 
