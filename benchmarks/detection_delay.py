@@ -27,6 +27,9 @@ from feedback_loop.monitoring import Floats
 
 REFERENCE, BEFORE, AFTER, RAMP = 10, 60, 140, 5000
 ORACLE, MATCHED = "the oracle CUSUM", "matched"
+CALM = 300
+"""Streams without a change, at most, that rules are matched on."""
+
 ORACLES = 2000
 """Streams that the oracle's thresholds are found on: it is cheap."""
 
@@ -102,7 +105,9 @@ def benchmark(quick: bool, only: str = "", count: int = 300) -> Iterator[Line]:
         chosen = [(change, ramp) for change in changes for ramp in (1, RAMP) if re.search(only, _case(change, ramp))]
         if not chosen:
             continue
-        calm = parallel(delayed(_calm)(changes, seed, before + after) for seed in range(10_000, 10_000 + count))
+        calm = parallel(
+            delayed(_calm)(changes, seed, before + after) for seed in range(10_000, 10_000 + min(count, CALM))
+        )
         highest = parallel(
             delayed(_oracles)(changes, seed, before + after) for seed in range(30_000, 30_000 + oracles)
         )
