@@ -33,7 +33,7 @@ CALM = 300
 ORACLES = 2000
 """Streams that the oracle's thresholds are found on: it is cheap."""
 
-ALPHAS = (ALPHA, 1.5 * ALPHA, 2 * ALPHA, 3 * ALPHA)
+ALPHAS = (ALPHA, 1.2 * ALPHA, 1.4 * ALPHA, 1.6 * ALPHA)
 """Of D: the largest that cries on no more than ALPHA of unchanged streams is its matched one."""
 
 DELTAS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
