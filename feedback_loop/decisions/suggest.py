@@ -6,6 +6,8 @@ or each in its own way) decides in what a monitor may count; when outcomes came 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -283,10 +285,11 @@ def _time(seconds: float) -> str:
 def policy_toml(model: str, suggestions: Sequence[Suggestion]) -> str:
     """The suggestions as tables of `feedback_loop.toml`, each with its reason."""
     lines: list[str] = []
+    name = model if re.fullmatch(r"[A-Za-z0-9_-]+", model) else json.dumps(model)
     for section in ("", "policy"):
         of_section = [each for each in suggestions if each.section == section]
         if of_section:
-            lines += [f"[models.{model}{section and '.' + section}]"]
+            lines += [f"[models.{name}{section and '.' + section}]"]
             lines += [line for each in of_section for line in (f"# {each.reason}", _setting(each))]
     return "\n".join(lines)
 
