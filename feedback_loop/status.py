@@ -32,6 +32,8 @@ from feedback_loop.store import (
     traffic,
     verdicts,
 )
+from feedback_loop.store.alerts import load_alerts
+from feedback_loop.store.incidents import load_incidents, open_incident
 from feedback_loop.store.spools import COUNTERS, Account
 
 
@@ -69,12 +71,12 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     span = predictions.predicted_span(store, model)
     findings = accounts.count_findings(store, model)
     verdict = verdicts.latest_verdict(store, model)
-    incidents = verdicts.load_incidents(store, model)
-    incident = verdicts.open_incident(store, model)
-    alerts = verdicts.load_alerts(store, [each.incident_id for each in incidents], about="spool:")
+    incidents = load_incidents(store, model)
+    incident = open_incident(store, model)
+    alerts = load_alerts(store, [each.incident_id for each in incidents], about="spool:")
     ours = (f"serving:{model}:", f"stream:{model}:", f"drift:{model} version ", f"quality:{model} version ")
     for about in (*ours, about_outcomes(model)):
-        alerts += verdicts.load_alerts(store, [], about=about)
+        alerts += load_alerts(store, [], about=about)
     searches = retrainings.load_retrainings(store, model)
     promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
     return {

@@ -20,7 +20,7 @@ from feedback_loop.monitoring.profiles import Loss
 from feedback_loop.monitoring.reports import figures
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
-from feedback_loop.store import evaluations, jobs, retrainings, tables, types, verdicts
+from feedback_loop.store import evaluations, incidents, jobs, retrainings, tables, types
 
 # ONNX Runtime reads its options off the object.
 options = onnxruntime.SessionOptions()
@@ -37,7 +37,7 @@ Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail
-jobs.JobRun.finished_at, retrainings.Retraining.finished_at, verdicts.Incident.closed_because
+jobs.JobRun.finished_at, retrainings.Retraining.finished_at, incidents.Incident.closed_because
 
 # Evidently calls these.
 figures.ExactFigureCalculation.calculate, figures.ExactFigureCalculation.display_name

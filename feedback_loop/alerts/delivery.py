@@ -11,7 +11,7 @@ import structlog
 
 from feedback_loop.config import AlertSettings
 from feedback_loop.store import Store
-from feedback_loop.store.verdicts import Alert, due_alerts, save_attempt
+from feedback_loop.store.alerts import Alert, due_alerts, save_attempt
 
 LOG = "log"
 """The route that is always there: the structured log."""

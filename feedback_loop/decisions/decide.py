@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 
 from feedback_loop.clock import Window, floor_moment, windows_between
-from feedback_loop.config import ModelSettings
+from feedback_loop.config import ModelSettings, PolicySettings
+from feedback_loop.decisions.monitors import scaled
 from feedback_loop.decisions.policy import Baseline, Cohort, judge
+from feedback_loop.decisions.recovery import (
+    recovery_from_json,
+    recovery_to_json,
+    reference_level,
+    start_recovery,
+)
 from feedback_loop.monitoring import labelled_only, row_losses, uniform
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
 from feedback_loop.store.evaluations import load_evaluations, newest_evaluations
+from feedback_loop.store.incidents import Followed, Incident, ended_at, open_incident
 from feedback_loop.store.predictions import predicted_span, read_labelled
-from feedback_loop.store.verdicts import (
-    State,
-    Verdict,
-    close_incident,
-    latest_verdict,
-    open_incident,
-    record_verdict,
-)
+from feedback_loop.store.verdicts import State, Verdict, latest_verdict, record_verdict
 
 
 def decide(
@@ -42,12 +44,14 @@ def decide(
     """Judges the cohorts that have matured since this version's last verdict; None where there are none.
 
     `since` is when the version became champion: a look from before that belongs to an earlier monitor. A degraded
-    verdict opens an incident. An open one is closed by a good verdict: a better version has taken over, or the
-    threshold is kept again.
+    verdict opens an incident. An open one is closed once there is evidence that the loss is back where it should be,
+    by the version's own reference (`recovery`), and the monitor that had alarmed starts anew.
     """
     previous = latest_verdict(store, contract.model, version)
     if previous is not None and since is not None and previous.decided_at < since:
         previous = None
+    if previous is not None and previous.state is not State.OK and ended_at(store, previous.verdict_id or 0):
+        previous = replace(previous, monitor={**previous.monitor, "state": None})
     cohorts = _due_cohorts(store, contract, version, settings, baseline, previous, since, now)
     if not cohorts:
         return None
@@ -61,14 +65,30 @@ def decide(
         drifted_share=_drifted_share(store, contract.model, version, cohorts[-1].window),
         now=now,
     )
-    verdict, _ = record_verdict(store, verdict, routes)
     incident = open_incident(store, contract.model)
-    if incident is not None and verdict.state is State.OK:
-        because = (
-            "it has recovered" if incident.version == version else f"version {version} has taken over and does well"
-        )
-        close_incident(store, incident.incident_id, now, because)
-    return verdict
+    followed = None if incident is None else _followed(incident, verdict, cohorts, baseline, settings.policy)
+    return record_verdict(store, verdict, routes, followed)[0]
+
+
+def _followed(
+    incident: Incident, verdict: Verdict, cohorts: Sequence[Cohort], baseline: Baseline, policy: PolicySettings
+) -> Followed:
+    """What the cohorts say about the open incident; nothing before the version has a reference."""
+    if verdict.state is State.INSUFFICIENT_DATA:
+        return Followed(incident.incident_id, incident.recovery)
+    reference = scaled(baseline.loss, baseline.losses, baseline.losses)
+    recovery = recovery_from_json(incident.recovery) if incident.recovery is not None else None
+    if recovery is None or recovery.version != verdict.version:
+        ordinal = recovery.ordinal + 1 if recovery is not None else 1
+        level = reference_level(reference, baseline.windows)
+        recovery = start_recovery(verdict.version, level, alpha=policy.alpha, ordinal=ordinal)
+    recovery = recovery.update(scaled(baseline.loss, each.losses, baseline.losses) for each in cohorts)
+    closes = None
+    if recovery.recovered and not (policy.rule == "threshold" and verdict.state is State.DEGRADED):
+        taken_over = f"version {verdict.version} has taken over and does well"
+        began = "it has recovered" if incident.version == verdict.version else taken_over
+        closes = f"{began}: {recovery.words}"
+    return Followed(incident.incident_id, recovery_to_json(recovery), closes)
 
 
 def monitoring_order(identifiers: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.intp]]:

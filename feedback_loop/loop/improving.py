@@ -11,6 +11,7 @@ from feedback_loop.outcomes import (
 from feedback_loop.registry import Reference
 from feedback_loop.retraining import RetrainingResult, Search, promote, reconcile, rollback
 from feedback_loop.store import retrainings, verdicts
+from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.retrainings import Promotion
 
 
@@ -21,8 +22,10 @@ class Improving(Wired):
         """Why the model should be retrained now: its champion's alarm, the slow schedule, or not at all."""
         policy, champion = self.settings.model(model).policy, self.champion(model)
         since = [each.done_at for each in self._promotions(model) if each.done_at is not None]
+        # What was degraded asks for nothing any more once its incident is closed.
+        is_open = open_incident(self.store, model) is not None
         return next_step(
-            verdicts.latest_verdict(self.store, model, champion.version),
+            verdicts.latest_verdict(self.store, model, champion.version) if is_open else None,
             policy,
             retrainings=retrainings.load_retrainings(self.store, model),
             champion_since=since[-1] if since else champion.created_at,
@@ -46,7 +49,7 @@ class Improving(Wired):
                 cure="Train elsewhere and promote that version: feedback-loop models register, models promote.",
             )
         settings, now = self.settings.model(model), self._final(model, None)
-        incident = verdicts.open_incident(self.store, model)
+        incident = open_incident(self.store, model)
         history = settings.retraining.history
         search = Search(
             store=self.store,

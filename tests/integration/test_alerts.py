@@ -12,6 +12,7 @@ from feedback_loop.alerts.delivery import Delivery
 from feedback_loop.clock import Window
 from feedback_loop.config import AlertSettings
 from feedback_loop.store import verdicts
+from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.verdicts import State, Verdict
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -55,7 +56,7 @@ def incident(sqlite_store, routes):
 
 
 def alerts(store, incident):
-    return {alert.route: alert for alert in verdicts.load_alerts(store, [incident.incident_id])}
+    return {alert.route: alert for alert in load_alerts(store, [incident.incident_id])}
 
 
 def test_an_incident_is_told_once_on_every_route_and_in_the_log(sqlite_store, routes, receiver, incident):

@@ -26,8 +26,8 @@ from feedback_loop.store import (
     profiles,
     tables,
     traffic,
-    verdicts,
 )
+from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.evaluations import DriftValue
 from tests.builders import binary_contract, prediction_rows
 
@@ -111,7 +111,7 @@ def test_a_database_of_stage_1_is_upgraded_and_then_used(tmp_path):
     assert predictions.read_labelled(store, contract, window, as_of=start + timedelta(hours=6)).column(
         "churned"
     ).to_pylist() == [True, True, None, None, None]
-    [alert] = verdicts.load_alerts(store, [1])
+    [alert] = load_alerts(store, [1])
     assert (alert.subject, alert.incident_id) == ("incident:1", 1)
     rows = prediction_rows(contract, [start + timedelta(hours=5)], customer=[6], month=["m"])
     assert predictions.PredictionLog(store).append(contract, rows, start + timedelta(hours=5)) == 1
