@@ -80,13 +80,18 @@ def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loo
     assert loop.champion("churn").version == search.candidate == "2"
     (alert,) = load_alerts(loop.store, [incident.incident_id])
     assert (alert.route, alert.state) == ("log", "sent")
-    # The new version does well on the world as it is now: the incident is closed by its verdict.
+    # The new version does well on the world as it is now, but two windows are no evidence yet.
     play_days(loop, clock, 4, harder=0.45, seed=200)
     run_cycle(loop, "churn")
     # It was compared on 900 rows; where 1,000 are wanted, its first 100 labelled predictions are added.
     judged = verdicts.latest_verdict(loop.store, "churn", "2")
     assert (judged.state, judged.evidence["labels"]) == (State.OK, 600)
-    assert "version 2 has taken over" in load_incidents(loop.store, "churn")[0].closed_because
+    assert load_incidents(loop.store, "churn")[0].closed_at is None
+    play_days(loop, clock, 6, harder=0.45, seed=300, per_day=1500)
+    run_cycle(loop, "churn")
+    closed = load_incidents(loop.store, "churn")[0]
+    assert closed.closed_because.startswith("version 2 has taken over and does well: the mean loss is 0.2")
+    assert [each.title for each in load_alerts(loop.store, [1])] == [alert.title, "churn has recovered"]
 
 
 def test_an_evaluation_asked_again_as_of_then_gives_the_same_numbers(loop, clock):
