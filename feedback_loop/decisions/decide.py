@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-import numpy as np
-import pyarrow as pa
-
-from feedback_loop.clock import Window, floor_moment, windows_between
-from feedback_loop.config import ModelSettings, PolicySettings
-from feedback_loop.decisions.monitors import scaled
-from feedback_loop.decisions.policy import Baseline, Cohort, judge
-from feedback_loop.decisions.recovery import (
-    recovery_from_json,
-    recovery_to_json,
-    reference_level,
-    start_recovery,
+from feedback_loop.config import ModelSettings
+from feedback_loop.decisions.cohorts import (
+    CohortReader,
+    cohort_of,
+    cohort_reader,
+    drifted_share,
+    due_windows,
+    estimated_loss,
 )
-from feedback_loop.monitoring import labelled_only, row_losses, uniform
-from feedback_loop.outcomes import matured_until
-from feedback_loop.schema import Contract, Role
+from feedback_loop.decisions.panel import is_fresh
+from feedback_loop.decisions.policy import judge
+from feedback_loop.decisions.recovery import Recoveries, follow
+from feedback_loop.decisions.watched import Baseline, Cohort
+from feedback_loop.schema import Contract
 from feedback_loop.store import Store
-from feedback_loop.store.evaluations import load_evaluations, newest_evaluations
-from feedback_loop.store.incidents import Followed, Incident, ended_at, open_incident
-from feedback_loop.store.predictions import predicted_span, read_labelled
+from feedback_loop.store.incidents import Followed, ended_at, open_incident
 from feedback_loop.store.verdicts import State, Verdict, latest_verdict, record_verdict
+
+REFERENCE_AS_OF = "reference_as_of"
+"""Under this name the monitor's record says as of when its reference is: later looks take the very same rows."""
 
 
 def decide(
@@ -35,7 +33,7 @@ def decide(
     contract: Contract,
     version: str,
     settings: ModelSettings,
-    baseline: Baseline,
+    baseline_as_of: Callable[[datetime], Baseline],
     *,
     since: datetime | None,
     routes: Sequence[str],
@@ -45,16 +43,73 @@ def decide(
 
     `since` is when the version became champion: a look from before that belongs to an earlier monitor. A degraded
     verdict opens an incident. An open one is closed once there is evidence that the loss is back where it should be,
-    by the version's own reference (`recovery`), and the monitor that had alarmed starts anew.
+    by the version's own reference (`recovery`); monitors that had alarmed start anew then.
     """
     previous = latest_verdict(store, contract.model, version)
+    if previous is not None and previous.state is not State.OK and ended_at(store, previous.verdict_id or 0):
+        previous = replace(previous, monitor={})
+    incident = open_incident(store, contract.model)
+    seen = _seen(store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now)
+    if seen is None:
+        return None
+    verdict, cohorts, baseline = seen
+    kept = incident.recovery if incident is not None else None
+    before = Recoveries.from_json(kept) if kept is not None else None
+    after = follow(before, verdict, cohorts, baseline, settings.policy.alpha)
+    closes = None
+    if incident is not None and after is not None and after.recovered:
+        taken_over = f"version {version} has taken over and does well"
+        closes = f"{'it has recovered' if incident.version == version else taken_over}: {after.words}"
+    followed = Followed(
+        incident.incident_id if incident is not None else None,
+        after.to_json() if after is not None else None,
+        closes,
+    )
+    return record_verdict(store, verdict, routes, followed)[0]
+
+
+def look(
+    store: Store,
+    contract: Contract,
+    version: str,
+    settings: ModelSettings,
+    baseline_as_of: Callable[[datetime], Baseline],
+    *,
+    previous: Verdict | None,
+    since: datetime | None,
+    now: datetime,
+    read: CohortReader | None = None,
+) -> Verdict | None:
+    """The verdict of one look, with what was known at its moment; nothing is written, so a replay is the same."""
+    seen = _seen(
+        store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now, read=read
+    )
+    return seen[0] if seen is not None else None
+
+
+def _seen(
+    store: Store,
+    contract: Contract,
+    version: str,
+    settings: ModelSettings,
+    baseline_as_of: Callable[[datetime], Baseline],
+    *,
+    previous: Verdict | None,
+    since: datetime | None,
+    now: datetime,
+    read: CohortReader | None = None,
+) -> tuple[Verdict, list[Cohort], Baseline] | None:
+    """The verdict with what it is of."""
     if previous is not None and since is not None and previous.decided_at < since:
         previous = None
-    if previous is not None and previous.state is not State.OK and ended_at(store, previous.verdict_id or 0):
-        previous = replace(previous, monitor={**previous.monitor, "state": None})
-    cohorts = _due_cohorts(store, contract, version, settings, baseline, previous, since, now)
-    if not cohorts:
+    kept = previous.monitor.get(REFERENCE_AS_OF) if previous is not None and not is_fresh(previous) else None
+    as_of = datetime.fromisoformat(kept) if kept is not None else now
+    baseline = baseline_as_of(as_of)
+    windows = due_windows(store, contract.model, version, settings, baseline, previous=previous, since=since, now=now)
+    if not windows:
         return None
+    read = read or cohort_reader(store)
+    cohorts = [cohort_of(contract, window, read(contract, version, window, now)) for window in windows]
     verdict = judge(
         contract.model,
         version,
@@ -62,82 +117,8 @@ def decide(
         baseline,
         settings.policy,
         previous=previous,
-        drifted_share=_drifted_share(store, contract.model, version, cohorts[-1].window),
+        drifted_share=drifted_share(store, contract.model, version, windows[-1], now),
+        estimated=estimated_loss(store, contract.model, version, now),
         now=now,
     )
-    incident = open_incident(store, contract.model)
-    followed = None if incident is None else _followed(incident, verdict, cohorts, baseline, settings.policy)
-    return record_verdict(store, verdict, routes, followed)[0]
-
-
-def _followed(
-    incident: Incident, verdict: Verdict, cohorts: Sequence[Cohort], baseline: Baseline, policy: PolicySettings
-) -> Followed:
-    """What the cohorts say about the open incident; nothing before the version has a reference."""
-    if verdict.state is State.INSUFFICIENT_DATA:
-        return Followed(incident.incident_id, incident.recovery)
-    reference = scaled(baseline.loss, baseline.losses, baseline.losses)
-    recovery = recovery_from_json(incident.recovery) if incident.recovery is not None else None
-    if recovery is None or recovery.version != verdict.version:
-        ordinal = recovery.ordinal + 1 if recovery is not None else 1
-        level = reference_level(reference, baseline.windows)
-        recovery = start_recovery(verdict.version, level, alpha=policy.alpha, ordinal=ordinal)
-    recovery = recovery.update(scaled(baseline.loss, each.losses, baseline.losses) for each in cohorts)
-    closes = None
-    if recovery.recovered and not (policy.rule == "threshold" and verdict.state is State.DEGRADED):
-        taken_over = f"version {verdict.version} has taken over and does well"
-        began = "it has recovered" if incident.version == verdict.version else taken_over
-        closes = f"{began}: {recovery.words}"
-    return Followed(incident.incident_id, recovery_to_json(recovery), closes)
-
-
-def monitoring_order(identifiers: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """The order in which a cohort's labels go to the monitor: by a digest of their ids.
-
-    It is fixed before any outcome is known, which is all that the guarantee needs, and it spreads every hour of the
-    cohort over all of it: a season within the day can't look like a change.
-    """
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in identifiers.to_pylist()]
-    return np.argsort(np.array(digests, dtype="S8"), kind="stable")
-
-
-def _due_cohorts(
-    store: Store,
-    contract: Contract,
-    version: str,
-    settings: ModelSettings,
-    baseline: Baseline,
-    previous: Verdict | None,
-    since: datetime | None,
-    now: datetime,
-) -> list[Cohort]:
-    until = matured_until(now, settings.maturity, settings.window)
-    span = predicted_span(store, contract.model, version)
-    if span is None:
-        return []
-    start = previous.window.end if previous is not None else floor_moment(span[0], settings.window)
-    if previous is None and since is not None:
-        start = max(start, floor_moment(since, settings.window))
-    is_fresh = previous is None or previous.monitor["state"] is None
-    if is_fresh and baseline.until is not None:
-        start = max(start, floor_moment(baseline.until, settings.window) + settings.window)
-    windows = windows_between(start, until, settings.window)
-    return [_cohort(store, contract, version, baseline.loss, window, now) for window in windows]
-
-
-def _cohort(store: Store, contract: Contract, version: str, loss: str, window: Window, now: datetime) -> Cohort:
-    rows = read_labelled(
-        store, contract, window, as_of=now, version=version, role=Role.CHAMPION, columns=contract.outputs
-    )
-    # Unweighted, since each label counts as one draw for the monitor. Equal weights change no mean; where the rate
-    # of sampling was changed within the cohort, it is thinned to the lowest.
-    labelled = labelled_only(contract, uniform(rows))
-    if not labelled.num_rows:
-        return Cohort(window, np.empty(0), rows.num_rows)
-    losses = row_losses(contract, labelled)[loss]
-    return Cohort(window, losses[monitoring_order(labelled.column("prediction_id"))], rows.num_rows)
-
-
-def _drifted_share(store: Store, model: str, version: str, window: Window) -> float | None:
-    found = [each for each in load_evaluations(store, model, within=window) if each.version == version]
-    return newest_evaluations(found)[-1].drifted_share if found else None
+    return replace(verdict, monitor={**verdict.monitor, REFERENCE_AS_OF: as_of.isoformat()}), cohorts, baseline

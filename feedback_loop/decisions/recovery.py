@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from feedback_loop.decisions.panel import Pair, Panel
 from feedback_loop.decisions.sequences import ConfidenceSequence
+from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.monitoring import Floats
+from feedback_loop.store.verdicts import State, Verdict
 
 MARGIN = 0.05
 """Where the policy tolerates nothing, so far above the reference's mean still is recovered: the gate's margin."""
@@ -33,7 +36,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Recovery:
-    """The test after some cohorts, of which each is taken in once. A few hundred bytes as JSON.
+    """The test of one loss after some cohorts, of which each is taken in once. A few hundred bytes as JSON.
 
     A confidence sequence follows the mean loss. Where that mean is above the limit after a cohort, the sequence is
     given up, and the next one begins with the next cohort: what was bad for long need not be outweighed. The k-th
@@ -41,7 +44,6 @@ class Recovery:
     mean loss since its last sequence began is above the limit, at however many looks.
     """
 
-    version: str
     limit: float
     alpha: float
     ordinal: int = 1
@@ -60,12 +62,11 @@ class Recovery:
 
     @property
     def words(self) -> str:
-        """The evidence in a sentence without its full stop."""
+        """The evidence in a few words."""
         mean, labels = self.sequence.mean or 0.0, self.sequence.labels
         return (
-            f"the mean loss is {mean:.4f} on the last {labels:,} labelled predictions of {self.cohorts} windows, "
-            f"at most {self.bound:.4f}, where up to {self.limit:.4f} is well (this ever goes wrong for "
-            f"{self.alpha:.3g} of incidents at most)"
+            f"{mean:.4f} on the last {labels:,} labelled predictions of {self.cohorts} windows, at most "
+            f"{self.bound:.4f}, where up to {self.limit:.4f} is well"
         )
 
     def update(self, cohorts: Iterable[Floats]) -> Recovery:
@@ -97,17 +98,75 @@ def reference_level(losses: Floats, windows: npt.NDArray[np.int64]) -> Level:
     return Level(mean, max(float(np.sqrt(squares)), 1.0) / count)
 
 
-def start_recovery(version: str, level: Level, *, alpha: float, tolerance: float = 0.0, ordinal: int = 1) -> Recovery:
-    """The test before its first cohort; a version that takes over goes on with the next `ordinal`."""
+def start_recovery(level: Level, *, alpha: float, tolerance: float = 0.0, ordinal: int = 1) -> Recovery:
+    """The test before its first cohort; that of a version that takes over goes on with the next `ordinal`."""
     guess = ConfidenceSequence(guess=min(level.mean, 1.0))
-    return Recovery(version, level.limit(tolerance), alpha, ordinal, sequence=guess)
+    return Recovery(level.limit(tolerance), alpha, ordinal, sequence=guess)
 
 
-def recovery_to_json(recovery: Recovery) -> dict[str, Any]:
-    """Plain values that give the very same test back."""
-    return asdict(recovery)
+@dataclass(frozen=True)
+class Recoveries:
+    """What has to be back before an incident is over: each loss that a degraded verdict was about.
+
+    All of them: that one of them is wrongly taken to be back has probability at most `alpha`, so has that all are.
+    """
+
+    version: str
+    tests: Mapping[str, Recovery]
+
+    @property
+    def recovered(self) -> bool:
+        """Whether there is evidence enough for all."""
+        return bool(self.tests) and all(test.recovered for test in self.tests.values())
+
+    @property
+    def words(self) -> str:
+        """The evidence, and how often it goes wrong."""
+        told = "; ".join(f"{name} {test.words}" for name, test in self.tests.items())
+        alpha = max((test.alpha for test in self.tests.values()), default=0.0)
+        return f"{told} (this ever goes wrong for {alpha:.3g} of incidents at most)"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that give the very same tests back."""
+        return {"version": self.version, "tests": {name: asdict(test) for name, test in self.tests.items()}}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Recoveries:
+        """The inverse of `to_json`."""
+        tests = {
+            name: Recovery(**{**test, "sequence": ConfidenceSequence(**test["sequence"])})
+            for name, test in plain["tests"].items()
+        }
+        return cls(plain["version"], tests)
 
 
-def recovery_from_json(plain: dict[str, Any]) -> Recovery:
-    """The inverse of `recovery_to_json`."""
-    return Recovery(**{**plain, "sequence": ConfidenceSequence(**plain["sequence"])})
+def follow(
+    before: Recoveries | None, verdict: Verdict, cohorts: Sequence[Cohort], baseline: Baseline, alpha: float
+) -> Recoveries | None:
+    """The tests of an incident after a look, by the version's own reference; None where it has none yet.
+
+    What the verdict is degraded by is tested from the next cohort on: what opens an incident, and what comes on top.
+    A version that takes over starts with its first cohort; where it is watched for nothing of what was degraded, the
+    first loss stands for it.
+    """
+    pairs = {pair.watched.name: pair for pair in Panel.from_json(verdict.monitor).pairs if pair.level is not None}
+    if not pairs:
+        return before
+    old = before.tests if before is not None else {}
+    acts = verdict.evidence.get("acts", []) if verdict.state is State.DEGRADED else []
+    goes_on = before is not None and before.version == verdict.version
+    tests = {}
+    for name in sorted((set(old) | set(acts)) & set(pairs)) or [baseline.watched[0].name]:
+        test = old.get(name)
+        if test is None or not goes_on:
+            test = _start(pairs[name], baseline, alpha, test.ordinal + 1 if test is not None else 1)
+        if name in old or name not in acts:
+            watched = pairs[name].watched
+            test = test.update(baseline.scaled(watched, each.losses.of(watched)) for each in cohorts)
+        tests[name] = test
+    return Recoveries(verdict.version, tests)
+
+
+def _start(pair: Pair, baseline: Baseline, alpha: float, ordinal: int) -> Recovery:
+    level = reference_level(baseline.scaled(pair.watched), baseline.windows_of(pair.watched))
+    return start_recovery(level, alpha=alpha, tolerance=pair.tolerance, ordinal=ordinal)

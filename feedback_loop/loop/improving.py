@@ -13,6 +13,7 @@ from feedback_loop.retraining import RetrainingResult, Search, promote, reconcil
 from feedback_loop.store import retrainings, verdicts
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.retrainings import Promotion
+from feedback_loop.store.verdicts import State
 
 
 class Improving(Wired):
@@ -22,10 +23,11 @@ class Improving(Wired):
         """Why the model should be retrained now: its champion's alarm, the slow schedule, or not at all."""
         policy, champion = self.settings.model(model).policy, self.champion(model)
         since = [each.done_at for each in self._promotions(model) if each.done_at is not None]
-        # What was degraded asks for nothing any more once its incident is closed.
-        is_open = open_incident(self.store, model) is not None
+        verdict = verdicts.latest_verdict(self.store, model, champion.version)
+        if verdict is not None and verdict.state is State.DEGRADED and open_incident(self.store, model) is None:
+            verdict = None  # its incident is closed: it asks for nothing any more
         return next_step(
-            verdicts.latest_verdict(self.store, model, champion.version) if is_open else None,
+            verdict,
             policy,
             retrainings=retrainings.load_retrainings(self.store, model),
             champion_since=since[-1] if since else champion.created_at,

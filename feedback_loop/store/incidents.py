@@ -51,9 +51,12 @@ class IncidentEvent:
 
 @dataclass(frozen=True)
 class Followed:
-    """What a look says about the open incident: the state of the test of recovery, and why it closes, if it does."""
+    """What a look says about the open incident: the state of the test of recovery, and why it closes, if it does.
 
-    incident_id: int
+    Without an incident it is the state that one starts from, if this look opens it.
+    """
+
+    incident_id: int | None
     recovery: dict[str, Any] | None
     closes: str | None = None
 
@@ -131,24 +134,27 @@ def close_incident(store: Store, incident_id: int, because: str, now: datetime) 
 
 
 def begin_in(
-    connection: Connection, model: str, version: str, verdict_id: int, why: str, routes: Sequence[str], now: datetime
+    connection: Connection,
+    *,
+    model: str,
+    version: str,
+    verdict_id: int,
+    why: str,
+    recovery: dict[str, Any] | None,
+    routes: Sequence[str],
+    now: datetime,
 ) -> Incident:
     """Opens an incident with an alert on each route, within the transaction of its verdict."""
     title = f"{model} version {version} has become worse"
-    values: dict[str, Any] = {
-        "model": model,
-        "version": version,
-        "verdict_id": verdict_id,
-        "title": title,
-        "opened_at": now,
-    }
+    values: dict[str, Any] = {"model": model, "version": version, "verdict_id": verdict_id, "title": title}
+    values |= {"opened_at": now, "recovery": recovery}
     identifier = insert_one(connection, tables.incidents.insert().values(**values))
     raise_in(connection, Message(f"incident:{identifier}", title, why, identifier), routes, now)
     return Incident(incident_id=identifier, **values)
 
 
 def follow_in(connection: Connection, followed: Followed, verdict_id: int, now: datetime) -> None:
-    """Keeps what a look says about the open incident, within the transaction of its verdict; closes it if need be.
+    """Keeps what a look says about its incident, within the transaction of its verdict; closes it if need be.
 
     Where somebody has closed it meanwhile it stays closed, and this verdict is the last that is about it.
     """
@@ -161,7 +167,7 @@ def follow_in(connection: Connection, followed: Followed, verdict_id: int, now: 
     if not is_open:
         connection.execute(table.update().where(own).values(closed_verdict_id=verdict_id))
     elif followed.closes is not None:
-        incident = _load(connection, followed.incident_id)
+        incident = as_record(Incident, connection.execute(select(table).where(own)).one())
         subject, title = f"incident:{incident.incident_id}{RECOVERED}", f"{incident.model} has recovered"
         message = Message(subject, title, f"{followed.closes}.", incident.incident_id)
         end_in(connection, incident.incident_id, silenced=_is_silenced(incident, now), recovered=message, now=now)

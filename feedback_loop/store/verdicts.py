@@ -65,11 +65,19 @@ def record_verdict(
             }
             identifier = insert_one(connection, tables.verdicts.insert().values(**values))
             saved, opened = replace(verdict, verdict_id=identifier), None
-            if followed is not None:
+            if followed is not None and followed.incident_id is not None:
                 follow_in(connection, followed, identifier, verdict.decided_at)
             elif verdict.state is State.DEGRADED and open_in(connection, verdict.model) is None:
-                subject = (verdict.model, verdict.version, identifier, verdict.summary)
-                opened = begin_in(connection, *subject, routes, verdict.decided_at)
+                opened = begin_in(
+                    connection,
+                    model=verdict.model,
+                    version=verdict.version,
+                    verdict_id=identifier,
+                    why=verdict.summary,
+                    recovery=followed.recovery if followed is not None else None,
+                    routes=routes,
+                    now=verdict.decided_at,
+                )
             return saved, opened
     except exc.IntegrityError as error:
         raise Refused(

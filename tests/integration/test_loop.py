@@ -90,7 +90,7 @@ def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loo
     play_days(loop, clock, 6, harder=0.45, seed=300, per_day=1500)
     run_cycle(loop, "churn")
     closed = load_incidents(loop.store, "churn")[0]
-    assert closed.closed_because.startswith("version 2 has taken over and does well: the mean loss is 0.2")
+    assert closed.closed_because.startswith("version 2 has taken over and does well: brier 0.2")
     assert [each.title for each in load_alerts(loop.store, [1])] == [alert.title, "churn has recovered"]
 
 
@@ -245,9 +245,9 @@ def test_a_version_without_a_reference_is_judged_by_its_own_first_rows(loop, clo
     play_days(loop, clock, 5, seed=50)
     verdict = loop.decide("churn")
     assert verdict.state is State.OK
-    assert verdict.evidence["change"]["reference"] > 0
+    assert verdict.evidence["watched"][0]["reference"] > 0
     # The 1,000 rows of the reference end on the fourth day: none of them is judged.
-    assert verdict.evidence["change"]["labels"] == 2 * 300
+    assert verdict.evidence["watched"][0]["labels"] == 2 * 300
 
 
 def test_a_reference_can_be_brought_with_a_version(loop, clock):

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from feedback_loop.decisions.recovery import (
     Level,
-    recovery_from_json,
-    recovery_to_json,
+    Recoveries,
     reference_level,
     start_recovery,
 )
@@ -32,7 +31,7 @@ def closes_after(recovery, cohorts):
 
 
 def test_one_window_without_any_loss_closes_nothing():
-    recovery = start_recovery("1", LEVEL, alpha=0.05).update([np.zeros(100_000)])
+    recovery = start_recovery(LEVEL, alpha=0.05).update([np.zeros(100_000)])
     assert recovery.bound < recovery.limit
     assert not recovery.recovered
 
@@ -40,13 +39,13 @@ def test_one_window_without_any_loss_closes_nothing():
 def test_one_lucky_window_among_bad_ones_closes_nothing():
     random = np.random.default_rng(1)
     cohorts = [errors(random, 0.02 if day == 3 else 0.2, 500) for day in range(60)]
-    assert closes_after(start_recovery("1", LEVEL, alpha=0.05), cohorts) is None
+    assert closes_after(start_recovery(LEVEL, alpha=0.05), cohorts) is None
 
 
 def test_a_model_that_is_back_is_found_to_be():
     random = np.random.default_rng(2)
     found = [
-        closes_after(start_recovery("1", LEVEL, alpha=0.05), [errors(random, 0.1, 500) for _ in range(200)])
+        closes_after(start_recovery(LEVEL, alpha=0.05), [errors(random, 0.1, 500) for _ in range(200)])
         for _ in range(40)
     ]
     assert None not in found
@@ -56,14 +55,14 @@ def test_a_model_that_is_back_is_found_to_be():
 def test_cohorts_from_before_the_repair_need_not_be_outweighed():
     random = np.random.default_rng(3)
     cohorts = [errors(random, 0.25, 500) for _ in range(20)] + [errors(random, 0.08, 500) for _ in range(60)]
-    assert 20 < closes_after(start_recovery("1", LEVEL, alpha=0.05), cohorts) < 50
+    assert 20 < closes_after(start_recovery(LEVEL, alpha=0.05), cohorts) < 50
 
 
 @pytest.mark.parametrize("rate", [0.11, 0.2])
 def test_a_model_that_is_still_worse_is_taken_to_be_back_in_fewer_streams_than_alpha(rate):
     random = np.random.default_rng(4)
     closed = [
-        closes_after(start_recovery("1", LEVEL, alpha=0.2), [errors(random, rate, 200) for _ in range(60)])
+        closes_after(start_recovery(LEVEL, alpha=0.2), [errors(random, rate, 200) for _ in range(60)])
         for _ in range(150)
     ]
     assert sum(each is not None for each in closed) <= 0.2 * 150
@@ -75,7 +74,7 @@ def test_a_model_that_wanders_above_the_limit_is_not_taken_to_be_back():
     for _ in range(100):
         swing = 0.16 + 0.045 * np.sin(np.arange(60) / 3 + random.random() * 6)
         cohorts = [errors(random, rate, 200) for rate in swing]
-        closed += closes_after(start_recovery("1", LEVEL, alpha=0.2), cohorts) is not None
+        closed += closes_after(start_recovery(LEVEL, alpha=0.2), cohorts) is not None
     assert closed <= 0.2 * 100
 
 
@@ -96,21 +95,22 @@ def test_the_reference_is_more_uncertain_where_its_windows_differ():
 
 
 def test_windows_without_labels_say_nothing():
-    recovery = start_recovery("1", LEVEL, alpha=0.05)
+    recovery = start_recovery(LEVEL, alpha=0.05)
     assert recovery.update([np.empty(0), np.empty(0)]) == recovery
     assert not recovery.recovered
 
 
 def test_the_words_tell_the_evidence_and_how_often_it_goes_wrong():
-    recovery = start_recovery("1", LEVEL, alpha=0.05).update([np.tile([0.0, 0.0, 0.0, 0.2], 500)] * 3)
+    recovery = start_recovery(LEVEL, alpha=0.05).update([np.tile([0.0, 0.0, 0.0, 0.2], 500)] * 3)
     assert recovery.recovered
-    assert recovery.words.startswith("the mean loss is 0.0500 on the last 6,000 labelled predictions of 3 windows")
-    assert "up to 0.1090 is well (this ever goes wrong for 0.05 of incidents at most)" in recovery.words
+    words = Recoveries("1", {"error": recovery}).words
+    assert words.startswith("error 0.0500 on the last 6,000 labelled predictions of 3 windows, at most 0.05")
+    assert words.endswith("where up to 0.1090 is well (this ever goes wrong for 0.05 of incidents at most)")
 
 
 @given(st.lists(st.lists(st.floats(0, 0.3), max_size=8), max_size=12), st.integers(0, 12))
 def test_no_grouping_of_cohorts_into_looks_shows_nor_does_a_restart(cohorts, split):
     losses = [np.array(each) for each in cohorts]
-    start = start_recovery("1", Level(0.15, 0.01), alpha=0.05)
-    kept = json.loads(json.dumps(recovery_to_json(start.update(losses[:split]))))
-    assert recovery_from_json(kept).update(losses[split:]) == start.update(losses)
+    start = start_recovery(Level(0.15, 0.01), alpha=0.05)
+    kept = json.loads(json.dumps(Recoveries("1", {"error": start.update(losses[:split])}).to_json()))
+    assert Recoveries.from_json(kept).tests["error"].update(losses[split:]) == start.update(losses)
