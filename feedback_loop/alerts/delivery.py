@@ -9,6 +9,7 @@ from datetime import datetime
 
 import structlog
 
+from feedback_loop.clock import format_moment
 from feedback_loop.config import AlertSettings
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import RECOVERED, Alert, due_alerts, save_attempt
@@ -67,6 +68,16 @@ def quiet_until(alert: Alert, settings: AlertSettings, now: datetime) -> datetim
     if settings.quiet is None or now not in settings.quiet or alert.kind in settings.quiet_except:
         return None
     return settings.quiet.ends_after(now)
+
+
+def why_held(alert: Alert, settings: AlertSettings, silenced_until: datetime | None, now: datetime) -> str:
+    """What a pending alert waits for, in words: its incident's silence or the quiet hours; empty for none of them."""
+    if alert.state != "pending":
+        return ""
+    if silenced_until is not None and silenced_until > now:
+        return f"silenced until {format_moment(silenced_until)}"
+    quiet = quiet_until(alert, settings, now)
+    return f"quiet hours until {format_moment(quiet)}" if quiet is not None else ""
 
 
 def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:

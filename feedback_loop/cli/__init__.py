@@ -11,6 +11,7 @@ from feedback_loop.cli import (
     demo,
     erase,
     imports,
+    incidents,
     init,
     keys,
     models,
@@ -47,6 +48,7 @@ app.command("evaluate")(monitor.evaluate)
 app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
 app.add_typer(policy.app, name="policy")
+app.add_typer(incidents.app, name="incidents")
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")

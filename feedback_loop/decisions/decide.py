@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from feedback_loop.clock import floor_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.cohorts import (
     CohortReader,
@@ -46,8 +47,8 @@ def decide(
     by the version's own reference (`recovery`); monitors that had alarmed start anew then.
     """
     previous = latest_verdict(store, contract.model, version)
-    if previous is not None and previous.state is not State.OK and ended_at(store, previous.verdict_id or 0):
-        previous = replace(previous, monitor={})
+    if previous is not None and previous.state is not State.OK:
+        previous = _ended(store, previous, settings.window)
     incident = open_incident(store, contract.model)
     seen = _seen(store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now)
     if seen is None:
@@ -66,6 +67,20 @@ def decide(
         closes,
     )
     return record_verdict(store, verdict, routes, followed)[0]
+
+
+def _ended(store: Store, previous: Verdict, length: timedelta) -> Verdict:
+    """The previous verdict, without its monitors where an incident has ended since: they start anew.
+
+    Somebody who closes it by hand knows of a cause that is gone: only predictions from then on are judged.
+    """
+    ended = ended_at(store, previous.verdict_id or 0)
+    if ended is None:
+        return previous
+    span = previous.window
+    if ended.by_hand:
+        span = replace(span, end=max(span.end, floor_moment(ended.closed_at, length) + length))
+    return replace(previous, monitor={}, window=span)
 
 
 def look(

@@ -63,7 +63,9 @@ class Recovery:
     @property
     def words(self) -> str:
         """The evidence in a few words."""
-        mean, labels = self.sequence.mean or 0.0, self.sequence.labels
+        mean, labels = self.sequence.mean, self.sequence.labels
+        if mean is None:
+            return f"has to come back to {self.limit:.4f}; its newest window was above that, or there is none yet"
         return (
             f"{mean:.4f} on the last {labels:,} labelled predictions of {self.cohorts} windows, at most "
             f"{self.bound:.4f}, where up to {self.limit:.4f} is well"

@@ -40,6 +40,7 @@ class Alert:
     attempts: int
     next_attempt_at: datetime
     cause: str | None = None
+    sent_at: datetime | None = None
 
     @property
     def kind(self) -> str:

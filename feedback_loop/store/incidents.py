@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from feedback_loop.clock import format_moment
 from feedback_loop.errors import NotFound, Refused
-from feedback_loop.store import tables
+from feedback_loop.store import tables, watching_tables
 from feedback_loop.store.alerts import RECOVERED, Message, end_in, raise_in
 from feedback_loop.store.engine import Store
 from feedback_loop.store.records import as_record, insert_one
@@ -42,11 +42,30 @@ class Incident:
 
 @dataclass(frozen=True)
 class IncidentEvent:
-    """What somebody did about an incident: it was `acknowledged`, `silenced`, or `closed`."""
+    """What somebody did about an incident: it was `acknowledged`, `silenced`, or `closed` by hand."""
 
     at: datetime
     kind: str
     told: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """When an incident was closed, and whether by hand."""
+
+    closed_at: datetime
+    by_hand: bool
+
+
+@dataclass(frozen=True)
+class Diagnosed:
+    """What a diagnosis of an incident found and recommended; whether it was right is known once that was tried."""
+
+    as_of: datetime
+    recommendation: str
+    summary: str
+    was_right: bool | None
+    judged_because: str | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,14 @@ def load_incident(store: Store, incident_id: int) -> Incident:
     """One incident; raises NotFound."""
     with store.read() as connection:
         return _load(connection, incident_id)
+
+
+def load_diagnosed(store: Store, incident_id: int) -> list[Diagnosed]:
+    """The diagnoses of an incident, oldest first."""
+    table = watching_tables.diagnoses
+    statement = select(table).where(table.c.incident_id == incident_id).order_by(table.c.diagnosis_id)
+    with store.read() as connection:
+        return [as_record(Diagnosed, row) for row in connection.execute(statement)]
 
 
 def load_incidents(store: Store, model: str) -> list[Incident]:
@@ -102,14 +129,20 @@ def count_restarts(store: Store, model: str) -> int:
         return connection.execute(statement).scalar_one()
 
 
-def ended_at(store: Store, verdict_id: int) -> bool:
-    """Whether an incident was closed when this was the newest verdict."""
-    table = tables.incidents
+def ended_at(store: Store, verdict_id: int) -> Ended | None:
+    """How the incident ended that was closed when this was the newest verdict; None where none was."""
+    table, events = tables.incidents, tables.incident_events
+    by_hand = (events.c.incident_id == table.c.incident_id) & (events.c.kind == "closed")
+    statement = (
+        select(table.c.closed_at, events.c.event_id.is_not(None).label("by_hand"))
+        .outerjoin(events, by_hand)
+        .where(table.c.closed_verdict_id == verdict_id)
+        .order_by(table.c.incident_id.desc())
+        .limit(1)
+    )
     with store.read() as connection:
-        found = connection.execute(
-            select(table.c.incident_id).where(table.c.closed_verdict_id == verdict_id).limit(1)
-        )
-        return found.first() is not None
+        row = connection.execute(statement).one_or_none()
+    return as_record(Ended, row) if row is not None else None
 
 
 def acknowledge(store: Store, incident_id: int, by: str, now: datetime) -> Incident:
@@ -130,7 +163,7 @@ def close_incident(store: Store, incident_id: int, because: str, now: datetime) 
     verdicts, table = tables.verdicts, tables.incidents
     newest = select(func.max(verdicts.c.verdict_id)).where(verdicts.c.model == table.c.model).scalar_subquery()
     values = {"closed_at": now, "closed_because": because, "closed_verdict_id": newest}
-    return _changed(store, incident_id, now, "closed", f"by hand: {because}", values)
+    return _changed(store, incident_id, now, "closed", because, values)
 
 
 def begin_in(

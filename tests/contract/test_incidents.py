@@ -123,7 +123,7 @@ def test_the_state_of_the_test_of_recovery_is_kept_with_the_verdict(store):
     incident = opened(store)
     saved = follow(store, incident, state=State.WARNING, recovery={"ordinal": 2})
     assert open_incident(store, "churn").recovery == {"ordinal": 2}
-    assert not incidents.ended_at(store, saved.verdict_id)
+    assert incidents.ended_at(store, saved.verdict_id) is None
     assert incidents.count_restarts(store, "churn") == 0
 
 
@@ -136,7 +136,7 @@ def test_recovery_is_told_once_on_each_route_and_ends_the_monitor(store):
     subject = f"incident:{incident.incident_id}:recovered"
     assert send(store, START + 4 * DAY) == [(subject, "log"), (subject, "ops")]
     assert {each.title for each in load_alerts(store, [incident.incident_id])[2:]} == {"churn has recovered"}
-    assert incidents.ended_at(store, saved.verdict_id)
+    assert incidents.ended_at(store, saved.verdict_id) == incidents.Ended(saved.decided_at, by_hand=False)
     assert incidents.count_restarts(store, "churn") == 1
 
 
@@ -220,7 +220,7 @@ def test_a_clock_that_was_set_back_closes_the_incident_all_the_same(store):
     incident = opened(store)
     before = START - 30 * DAY
     assert close_incident(store, incident.incident_id, "we know", before).closed_at == before
-    assert incidents.ended_at(store, incident.verdict_id)
+    assert incidents.ended_at(store, incident.verdict_id) == incidents.Ended(before, by_hand=True)
     assert open_incident(store, "churn") is None
 
 
