@@ -1,18 +1,24 @@
 """When an incident is over: tested, not by one good window."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedback_loop.clock import Window
+from feedback_loop.config_policy import PolicySettings, WatchSettings
+from feedback_loop.decisions import Baseline, Cohort, judge
 from feedback_loop.decisions.recovery import (
     Level,
     Recoveries,
+    follow,
     reference_level,
     start_recovery,
 )
+from feedback_loop.decisions.watched import Losses, Watched
 
 LEVEL = Level(0.1, 0.004)
 
@@ -114,3 +120,85 @@ def test_no_grouping_of_cohorts_into_looks_shows_nor_does_a_restart(cohorts, spl
     start = start_recovery(Level(0.15, 0.01), alpha=0.05)
     kept = json.loads(json.dumps(Recoveries("1", {"error": start.update(losses[:split])}).to_json()))
     assert Recoveries.from_json(kept).tests["error"].update(losses[split:]) == start.update(losses)
+
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+POLICY = PolicySettings(reference=1000, watch=(WatchSettings(loss="error", segment="plan=pro"),), loss="error")
+
+
+def base(random, rate=0.1, rows=4000):
+    members = {"plan=pro": np.arange(rows) % 2 == 0}
+    watched = (Watched("error", "", 0.5), Watched("error", "plan=pro", 0.5))
+    losses = Losses({"error": errors(random, rate, rows)}, members)
+    return Baseline(watched, losses, np.repeat(np.arange(10), rows // 10), 1)
+
+
+def days(random, first, rates, segment_rates=None, rows=1000):
+    """A cohort a day, with other error rates where the plan is pro."""
+    found = []
+    for day, rate in enumerate(rates, first):
+        is_pro = np.arange(rows) % 2 == 0
+        own = rate if segment_rates is None else segment_rates[day - first]
+        losses = errors(random, np.where(is_pro, own, rate), rows)
+        window = Window(START + day * DAY, START + (day + 1) * DAY)
+        found.append(Cohort(window, Losses({"error": losses}, {"plan=pro": is_pro}), rows))
+    return found
+
+
+def judged(cohorts, baseline, previous=None, version="1"):
+    options = {"previous": previous, "drifted_share": None, "now": cohorts[-1].window.end + DAY}
+    return judge("churn", version, cohorts, baseline, POLICY, **options)
+
+
+def test_what_opened_the_incident_and_what_came_on_top_have_to_be_back_all_of_it():
+    random = np.random.default_rng(7)
+    baseline = base(random)
+    bad = days(random, 0, [0.1] * 3, [0.5] * 3)
+    first = judged(bad, baseline)
+    assert "error of plan=pro" in first.evidence["acts"]
+    opening = follow(None, first, bad, baseline, 0.05)
+    # What was bad opened it: the test is of what follows.
+    assert {test.sequence.labels for test in opening.tests.values()} == {0}
+    only_pro = Recoveries("1", {"error of plan=pro": opening.tests["error of plan=pro"]})
+    worse = days(random, 3, [0.5] * 3, [0.1] * 3)
+    second = judged(worse, baseline, first)
+    assert "error" in second.evidence["acts"]
+    both = follow(only_pro, second, worse, baseline, 0.05)
+    assert both.tests["error"].sequence.labels == 0
+    assert both.tests["error of plan=pro"].sequence.labels == 1500
+    good = days(random, 6, [0.3] * 40, [0.02] * 40)
+    still = follow(both, judged(good, baseline, second), good, baseline, 0.05)
+    assert still.tests["error of plan=pro"].recovered
+    assert not still.recovered
+    better = days(random, 46, [0.05] * 40)
+    assert follow(still, judged(better, baseline, second), better, baseline, 0.05).recovered
+
+
+def test_a_version_that_takes_over_is_tested_by_its_own_reference_and_within_the_same_alpha():
+    random = np.random.default_rng(8)
+    bad = days(random, 0, [0.4] * 3)
+    baseline = base(random)
+    opening = follow(None, judged(bad, baseline), bad, baseline, 0.05)
+    new, cohorts = base(random, 0.3), days(random, 3, [0.28] * 40)
+    taken = follow(opening, judged(cohorts, new, version="2"), cohorts, new, 0.05)
+    assert taken.version == "2"
+    assert {test.ordinal for test in taken.tests.values()} == {2}
+    assert min(test.limit for test in taken.tests.values()) > 0.29
+    assert taken.recovered
+
+
+def test_a_version_without_a_reference_is_not_tested_yet():
+    random = np.random.default_rng(9)
+    bad, baseline = days(random, 0, [0.4] * 3), base(random)
+    opening = follow(None, judged(bad, baseline), bad, baseline, 0.05)
+    few = base(random, rows=500)
+    assert follow(opening, judged(bad, few, version="2"), bad, few, 0.05) == opening
+
+
+def test_an_incident_of_before_there_were_tests_is_tested_by_the_first_loss():
+    random = np.random.default_rng(10)
+    good, baseline = days(random, 0, [0.05] * 10), base(random)
+    found = follow(None, judged(good, baseline), good, baseline, 0.05)
+    assert list(found.tests) == ["error"]
+    assert found.recovered
