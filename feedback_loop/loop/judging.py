@@ -125,8 +125,9 @@ class Judging(Labelling):
         folder: Path | None = None,
         *,
         rows: int | Literal["surrogate", "full"] = "surrogate",
+        as_of: datetime | None = None,
     ) -> list[Path]:
-        """Writes Evidently's reports of drift and of validation of a window, and keeps them in MLflow.
+        """Writes Evidently's reports of drift and of validation of a window (as of then), and keeps them in MLflow.
 
         Of the version that made the most of the champions' predictions in it, against that version's reference. What
         is drawn is of surrogates, at the same cost for any number of predictions; or of real rows, a sample of at
@@ -136,14 +137,15 @@ class Judging(Labelling):
         self._refuse_removed(model, window)
         if isinstance(rows, int) and rows < LEAST_ROWS:
             raise BadInput.of("sample", f"of {rows} rows is too small for a report; {LEAST_ROWS} are needed")
-        settings, now = self.settings.model(model), self._final(model, None)
-        self._tally_by_references(model)
-        now = self.join(model).until or now
+        settings, now = self.settings.model(model), self._final(model, as_of)
+        if as_of is None:
+            self._tally_by_references(model)
+            now = self.join(model).until or now
         subject = report_subject(
             self.store,
             self.scorer(self.champion(model)).logged,
             window,
-            lambda v: self._profile(model, v, now, is_past=False),
+            lambda v: self._profile(model, v, now, is_past=as_of is not None),
             name,
             length=settings.window,
             maturity=settings.maturity,
@@ -152,7 +154,7 @@ class Judging(Labelling):
         version = self._version(model, subject.evaluation.version)
         real = None
         if rows != "surrogate":
-            reference = self._reference(version, settings, self.clock())
+            reference = self._reference(version, settings, now)
             subject = replace(subject, reference_span=span_of(reference))
             real = real_rows(self.store, subject, reference, rows if isinstance(rows, int) else None)
         is_judged = not subject.contract.more_labels  # Evidently's presets know one label

@@ -171,3 +171,24 @@ def test_a_sample_of_real_rows_is_the_same_every_time(loop, clock, monkeypatch):
     told = json.loads(first[0])
     assert (told["shown"], told["drawn"], told["rows"]) == ("sample", [150, 150], 600)
     assert json.loads(loop.report("churn", window, "x", rows="full")[1].read_text())["drawn"] == [600, 2000]
+
+
+def test_a_report_as_of_a_moment_says_what_was_known_then_and_what_was_estimated(loop, clock):
+    start = clock()
+    play_days(loop, clock, 3, per_day=200)
+    window, then = Window(start, start + DAY), clock()
+    first = [path.read_text() for path in loop.report("churn", window, "x") if path.suffix == ".json"]
+    rows = customers(200, 10, month=f"{start:%Y-%m-%d}")
+    turned = {name: rows[name] for name in ("customer", "month")} | {"churned": ~rows["churned"]}
+    clock.set(clock() + DAY)
+    assert loop.record_outcomes("churn", turned).counts.corrected == 200
+    clock.set(clock() + DAY)
+    again = [p.read_text() for p in loop.report("churn", window, "x", as_of=then) if p.suffix == ".json"]
+    assert again == first
+    page = next(path for path in loop.report("churn", window, "x") if path.name == "x-validation.html")
+    assert page.with_suffix(".json").read_text() != first[1]
+    text = page.read_text()
+    assert "Estimated without outcomes" in text
+    [found] = loop.evaluate("churn", window, clock())
+    accuracy = next(each for each in found.estimates if each.metric == "accuracy")
+    assert f"{accuracy.value:.4g}" in text[text.index("Estimated without outcomes") - 20_000 :]
