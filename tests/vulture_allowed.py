@@ -9,7 +9,7 @@ from feedback_loop.alerts import Delivery
 from feedback_loop.capture import middleware
 from feedback_loop.cli import keys as cli_keys
 from feedback_loop.cli import outcomes as cli_outcomes
-from feedback_loop.config import Settings
+from feedback_loop.config import AlertSettings, Settings
 from feedback_loop.demo.summary import Row
 from feedback_loop.inference import FileResult
 from feedback_loop.inference.bundle import Bundle
@@ -61,6 +61,9 @@ cli_keys.ScopeChoice.PREDICT, cli_keys.ScopeChoice.OUTCOMES, cli_keys.ScopeChoic
 
 # pydantic-settings.
 Settings.settings_customise_sources
+
+# Read by the validator of the hours, by its name.
+AlertSettings.timezone
 
 # APScheduler, by keyword.
 Trigger.get_next_fire_time.previous_fire_time
