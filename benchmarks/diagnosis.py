@@ -11,12 +11,12 @@ import numpy as np
 
 from benchmarks.diagnosis_cases import DAY, EXPECTED, Case, Kind, flights_case, made_case
 from benchmarks.lines import Line, run
-from feedback_loop.decisions.diagnosis import Recommendation, diagnose_rows
+from feedback_loop.decisions.diagnosis import find_causes
 from feedback_loop.decisions.sides import losses_of, make_sides
 
 KINDS: tuple[Kind, ...] = ("logistic", "boosted", "regression", "flights")
 CASES, QUICK = 204, 24
-TRIES = 20
+TRIES = 10
 NO_RISE = ("none", "architecture")
 
 
@@ -34,15 +34,22 @@ def find_case(cause: str, kind: Kind, seed: int) -> Case | None:
     return None
 
 
+HARMLESS = {("architecture", "flights"), ("renamed words", "flights"), ("new category", "flights")}
+"""Real flights have no such case: the demo's trees are flexible, and which carrier it is tells them next to nothing."""
+
+
 def judged(place: int) -> tuple[str, str, str, str, str]:
+    from threadpoolctl import threadpool_limits
+
     cause = list(EXPECTED)[place % len(EXPECTED)]
     kind = KINDS[place // len(EXPECTED) % len(KINDS)]
-    if (cause, kind) == ("architecture", "flights"):
-        kind = "logistic"
-    case = find_case(cause, kind, 1000 * place)
-    if case is None:
-        return cause, kind, EXPECTED[cause], "no case", ""
-    found = diagnose_rows(case.contract, case.reference, case.current, case.score, length=DAY, seed=place)
+    if (cause, kind) in HARMLESS:
+        kind = "boosted"
+    with threadpool_limits(1):
+        case = find_case(cause, kind, 1000 * place)
+        if case is None:
+            return cause, kind, EXPECTED[cause], "no case", ""
+        found = find_causes(case.contract, case.reference, case.current, case.score, length=DAY, seed=place)
     return cause, kind, case.expected, str(found.recommendation), str(found)
 
 

@@ -128,6 +128,14 @@ def mean_effect(values: Floats, windows: Ints | None = None) -> Effect:
     return Effect(mean, standard_error(values - mean, windows))
 
 
+def mean_change(sides: Sides) -> Effect:
+    """The change of the mean loss."""
+    now, losses = sides.is_now, sides.losses
+    share, means = now.mean(), (losses[~now].mean(), losses[now].mean())
+    influence = np.where(now, (losses - means[1]) / share, -(losses - means[0]) / (1 - share))
+    return Effect(float(means[1] - means[0]), standard_error(influence, sides.windows))
+
+
 def standard_error(influence: Floats, windows: Ints | None) -> float:
     """The standard error of a mean by its influences (cluster-robust: Cameron and Miller 2015, eq. 11)."""
     sums = influence if windows is None else np.bincount(np.unique(windows, return_inverse=True)[1], influence)
@@ -224,11 +232,8 @@ def _options(words: Mask, seed: int) -> dict[str, Any]:
 
 def _folded(matrix: Matrix, folds: Ints) -> Iterator[tuple[Mask, tuple[Floats, Floats], Mask]]:
     """For each fold its rows, what is taught without them and what is asked of them: columns that say anything."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # threads that wait for each other are slower on work as small as this
-        for fold in np.unique(folds):
-            held = folds == fold
-            known = ~np.isnan(matrix.values[~held]).all(axis=0)
-            values = matrix.values[:, known]
-            yield held, (values[~held], values[held]), matrix.words[known]
+    for fold in np.unique(folds):
+        held = folds == fold
+        known = ~np.isnan(matrix.values[~held]).all(axis=0)
+        values = matrix.values[:, known]
+        yield held, (values[~held], values[held]), matrix.words[known]
