@@ -1,72 +1,151 @@
 """Method D for 0/1 losses: has the error rate changed for the worse? (`docs/decisions.md`.)
 
-Null: the errors of reference and stream are exchangeable. Given the totals after a block, its errors are then
-hypergeometric, so the randomised probability transform of their number is uniform and its score standard normal.
+Null: the errors of reference and stream are exchangeable, within each stratum. Given the totals of a stratum after a
+block, the block's errors are then hypergeometric, so the randomised probability transform of their number is uniform
+and its score standard normal, independent of all others, also of other strata's.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
-from feedback_loop.decisions.mixture import BOLDNESS, HORIZON, NormalBets, normal_score, uniforms
+from feedback_loop.decisions.mixture import (
+    BOLDNESS,
+    GRAIN,
+    HORIZON,
+    NormalBets,
+    Numbers,
+    exchangeable,
+    grains,
+    normal_scores,
+    uniforms,
+)
 from feedback_loop.monitoring import Floats
 
 PILOT = 500
-"""The first labels of the reference: they choose the block length, and nothing else."""
+"""So many labels of the reference, spread over it, choose the block length, and do nothing else."""
 
 
 @dataclass(frozen=True)
 class ErrorMonitor:
-    """The state after some labels; `update` gives the next one. A few hundred bytes as JSON."""
+    """The state after some labels; `update` gives the next one. A few hundred bytes as JSON.
+
+    The four counts are those of each stratum: a window's place in the cycle.
+    """
 
     alpha: float
     seed: int
     block: int  # labels a block
-    labels: int  # N: in the totals, reference included
-    errors: int  # S: of these
+    labels: tuple[int, ...]  # N: in the totals, reference included
+    errors: tuple[int, ...]  # S: of these
+    waiting: tuple[int, ...]  # labels of a block that is not full yet
+    waiting_errors: tuple[int, ...]
     bets: NormalBets
     blocks: int = 0  # t
-    waiting: tuple[int, ...] = ()  # labels of a block that is not full yet
+    seen: int = 0  # labels of the stream
     alarmed_at: int | None = None  # after how many labels of the stream
     kind: str = "error"
 
-    null = "errors of reference and stream are exchangeable, label by label"
+    @property
+    def null(self) -> str:
+        """What the monitor holds to be true until it alarms, in words."""
+        return exchangeable("errors", len(self.labels))
 
     @property
     def once_in(self) -> float:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.bets.peak
 
-    def update(self, losses: Floats) -> ErrorMonitor:
-        """Takes the next labels in, in their order; how they are grouped into calls makes no difference."""
-        waiting = [*self.waiting, *(int(loss) for loss in losses)]
-        state = self
-        while len(waiting) >= state.block:
-            block, waiting = waiting[: state.block], waiting[state.block :]
-            state = state._fold(sum(block))
-        return replace(state, waiting=tuple(waiting))
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> ErrorMonitor:
+        """Takes the next labels of the window `place` in; how they are grouped into calls makes no difference."""
+        del ends  # a block goes on in the next window of its stratum
+        stratum = place % len(self.labels)
+        errors = np.concatenate([[0], np.cumsum(2 * grains(losses) >= GRAIN)]) + self.waiting_errors[stratum]
+        full = (self.waiting[stratum] + len(losses)) // self.block
+        ends_at = np.arange(1, full + 1) * self.block - self.waiting[stratum]
+        state = self._fold(stratum, np.diff(errors[ends_at], prepend=0), ends_at + self.seen)
+        left = int(errors[-1] - errors[ends_at[-1]]) if full else int(errors[-1])
+        return replace(
+            state,
+            waiting=_put(self.waiting, stratum, (self.waiting[stratum] + len(losses)) % self.block),
+            waiting_errors=_put(self.waiting_errors, stratum, left),
+            seen=self.seen + len(losses),
+        )
 
-    def _fold(self, errors: int) -> ErrorMonitor:
-        law = (self.labels + self.block, self.errors + errors, self.block)
-        uniform = uniforms(self.seed, self.blocks, 1)[0]
-        # P(X > errors) + u P(X = errors), X hypergeometric: this block's errors among all labels so far
-        p = float(stats.hypergeom.sf(errors, *law) + uniform * stats.hypergeom.pmf(errors, *law))
-        share = 1 / (HORIZON / self.block + self.blocks + 1)
-        bets = self.bets.after(normal_score(p), BOLDNESS * np.sqrt(self.block), share, 1 / self.alpha)
-        done = replace(self, labels=law[0], errors=law[1], bets=bets, blocks=self.blocks + 1, waiting=())
-        if self.alarmed_at is None and bets.boosted.total >= 1 / self.alpha:
-            return replace(done, alarmed_at=done.blocks * self.block)
-        return done
+    def _fold(self, stratum: int, errors: Numbers, ends_at: Numbers) -> ErrorMonitor:
+        """Full blocks of a stratum with so many errors each, which end at these labels of the stream."""
+        if not len(errors):
+            return self
+        pool = self.labels[stratum] + self.block * np.arange(1, len(errors) + 1)
+        wrong = self.errors[stratum] + np.cumsum(errors)
+        p = tails(errors, pool, wrong, self.block, uniforms(self.seed, self.blocks, len(errors)))
+        drifts = (BOLDNESS * math.sqrt(self.block)).tolist()
+        bets, blocks, alarmed_at = self.bets, self.blocks, self.alarmed_at
+        for z, end in zip(normal_scores(p).tolist(), ends_at.tolist(), strict=True):
+            blocks += 1
+            bets = bets.after(z, drifts, 1 / (HORIZON / self.block + blocks), 1 / self.alpha)
+            if alarmed_at is None and bets.boosted.total >= 1 / self.alpha:
+                alarmed_at = end
+        return replace(
+            self,
+            labels=_put(self.labels, stratum, int(pool[-1])),
+            errors=_put(self.errors, stratum, int(wrong[-1])),
+            bets=bets,
+            blocks=blocks,
+            alarmed_at=alarmed_at,
+        )
 
 
-def start_error_monitor(reference: Floats, *, alpha: float, seed: int) -> ErrorMonitor:
-    """A monitor from the 0/1 losses of reference rows, in their order (at least 1,000)."""
-    rate = float(reference[:PILOT].mean())
+def start_error_monitor(
+    reference: Floats, windows: Numbers | None = None, strata: int = 1, *, alpha: float, seed: int
+) -> ErrorMonitor:
+    """A monitor from the 0/1 losses of reference rows, in their order (at least 1,000).
+
+    A stratum that the reference has few labels of, or none, is not put together with another, whose errors need not
+    be like its own: it is compared with its own first labels in the stream. The guarantee needs no more.
+    """
+    errors = 2 * grains(reference) >= GRAIN
+    is_pilot = np.zeros(len(errors), dtype=bool)
+    is_pilot[np.linspace(0, len(errors), PILOT, endpoint=False, dtype=np.int64)] = True
+    rate = float(errors[is_pilot].mean())
     block = 25 if rate >= 0.2 else 50 if rate >= 0.05 else 100
-    rest = reference[PILOT:]
+    places = (np.zeros(len(errors), dtype=np.int64) if windows is None else windows % strata)[~is_pilot]
     return ErrorMonitor(
-        alpha=alpha, seed=seed, block=block, labels=len(rest), errors=int(rest.sum()), bets=NormalBets.begin()
+        alpha=alpha,
+        seed=seed,
+        block=block,
+        labels=tuple(np.bincount(places, minlength=strata).tolist()),
+        errors=tuple(np.bincount(places[errors[~is_pilot]], minlength=strata).tolist()),
+        waiting=(0,) * strata,
+        waiting_errors=(0,) * strata,
+        bets=NormalBets.begin(),
     )
+
+
+def tails(found: Numbers, pool: Numbers, hits: Numbers, drawn: int, chances: Floats) -> Floats:
+    """P(X > found) + u P(X = found) of each, X the hits among so many drawn of a pool without replacement.
+
+    The weights of all counts are products from the mode outwards, of ratios of neighbours: nothing is subtracted, so
+    the far tail is as exact as the rest, and each row is the same whatever other rows are asked for.
+    """
+    count = np.arange(drawn, dtype=np.float64)
+    hits, misses = hits[:, None], (pool - hits)[:, None]
+    mode = np.clip(
+        (drawn + 1) * (hits + 1) // (pool[:, None] + 2), np.maximum(drawn - misses, 0), np.minimum(drawn, hits)
+    )
+    more = np.maximum(hits - count, 0) * (drawn - count)  # of count + 1 to count: more / fewer
+    fewer = (count + 1) * np.maximum(misses - drawn + count + 1, 0)
+    is_up, ones = count >= mode, np.ones((len(found), 1))
+    up = np.cumprod(np.divide(more, fewer, out=np.ones_like(more), where=is_up), axis=1)
+    down = np.cumprod(np.divide(fewer, more, out=np.ones_like(more), where=~is_up)[:, ::-1], axis=1)[:, ::-1]
+    weights = np.hstack([ones, up]) * np.hstack([down, ones])
+    sums = np.cumsum(np.hstack([np.zeros_like(ones), weights[:, ::-1]]), axis=1)[:, ::-1]  # from each count on
+    row = np.arange(len(found))
+    return np.asarray((sums[row, found + 1] + chances * weights[row, found]) / sums[:, 0])
+
+
+def _put(values: tuple[int, ...], place: int, value: int) -> tuple[int, ...]:
+    return (*values[:place], value, *values[place + 1 :])

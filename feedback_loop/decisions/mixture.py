@@ -6,12 +6,21 @@ reaches 1/alpha with probability at most alpha, however often it is looked at.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
+from feedback_loop.errors import BadInput
 from feedback_loop.monitoring import Floats
+
+Numbers = npt.NDArray[np.int64]
+
+GRAIN = 1_000_000_000
+"""Losses are counted in whole billionths: sums are exact in any order, and float noise is no difference."""
 
 HORIZON = 35_000
 """Labels over which the cash is brought into the bets: half of it by then, the rest ever more slowly."""
@@ -19,7 +28,7 @@ HORIZON = 35_000
 BOLDNESS = np.array([0.03 * 2**j for j in range(6)])
 """The sizes of change (in standard deviations of one label) that the six bets are made for."""
 
-SHARES = np.array([0.10, 0.15, 0.25, 0.25, 0.18, 0.07])
+SHARES = (0.10, 0.15, 0.25, 0.25, 0.18, 0.07)
 """How the cash is divided among them."""
 
 CEILING = 1e30
@@ -46,14 +55,17 @@ class Wealth:
     def moved(self, share: float) -> Wealth:
         """A share of the cash moved into the bets: the total stays."""
         moved = self.cash * share
-        return Wealth(self.cash - moved, tuple((np.asarray(self.bets) + SHARES * moved).tolist()))
+        return Wealth(
+            self.cash - moved, tuple(bet + part * moved for bet, part in zip(self.bets, SHARES, strict=True))
+        )
 
-    def grown(self, factors: Floats) -> Wealth:
+    def grown(self, factors: Iterable[float]) -> Wealth:
         """Each bet multiplied by its factor (whose expectation under the null is 1), up to a ceiling.
 
         What is above it is given away, which costs nothing: no alarm waits for so much.
         """
-        return Wealth(self.cash, tuple(np.minimum(np.asarray(self.bets) * factors, CEILING).tolist()))
+        grown = (min(bet * float(factor), CEILING) for bet, factor in zip(self.bets, factors, strict=True))
+        return Wealth(self.cash, tuple(grown))
 
 
 @dataclass(frozen=True)
@@ -73,19 +85,46 @@ class NormalBets:
         """Nothing won yet."""
         return cls(Wealth.begin(), Wealth.begin(), 1.0)
 
-    def after(self, z: float, drifts: Floats, share: float, ceiling: float) -> NormalBets:
+    def after(self, z: float, drifts: Sequence[float], share: float, ceiling: float) -> NormalBets:
         """The next score taken in: `drifts` are the six upward drifts that are bet on, likelihood ratio each."""
-        growth = np.exp(drifts * z - drifts**2 / 2)
+        growth = [math.exp(drift * z - drift * drift / 2) for drift in drifts]
         boosted = self.boosted.moved(share)
         boost = _boost(boosted, drifts, ceiling)
         plain = self.plain.moved(share).grown(growth)
-        grown = Wealth(boosted.cash * boost, boosted.grown(boost * growth).bets)
+        grown = Wealth(boosted.cash * boost, boosted.grown([boost * each for each in growth]).bets)
         return NormalBets(grown, plain, max(self.peak, plain.total))
 
 
 def normal_score(p: float) -> float:
     """-Φ⁻¹(p): the score of a p-value, high for small ones."""
-    return float(-special.ndtri(np.clip(p, 1e-290, 1 - 1e-16)))
+    return float(normal_scores(np.array([p]))[0])
+
+
+def normal_scores(p: Floats) -> Floats:
+    """-Φ⁻¹(p) of each."""
+    return np.asarray(-special.ndtri(np.clip(p, 1e-290, 1 - 1e-16)))
+
+
+def grains(losses: Floats) -> Numbers:
+    """Losses in [0, 1] as whole billionths.
+
+    Raises:
+        BadInput: one of them is no number in [0, 1] (a billionth beyond is rounded).
+    """
+    with np.errstate(invalid="ignore"):
+        whole = np.rint(np.asarray(losses, dtype=np.float64) * GRAIN)
+    wrong = ~((whole >= 0) & (whole <= GRAIN))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        cause = f"{losses[row]} is no number from 0 to 1"
+        raise BadInput.of("loss", cause, row=row, cure="Scale losses by the reference before they are monitored.")
+    return whole.astype(np.int64)
+
+
+def exchangeable(what: str, strata: int) -> str:
+    """The null of method D in words."""
+    within = f", within each of the {strata} places of a window in the cycle" if strata > 1 else ""
+    return f"{what} of reference and stream are exchangeable, label by label{within}"
 
 
 def uniforms(seed: int, first: int, count: int) -> Floats:
@@ -98,36 +137,44 @@ def uniforms(seed: int, first: int, count: int) -> Floats:
     return np.random.Generator(stream).random(first % 4 + count)[first % 4 :]
 
 
-def _boost(wealth: Wealth, drifts: Floats, ceiling: float) -> float:
+def _boost(wealth: Wealth, drifts: Sequence[float], ceiling: float) -> float:
     """The factor β by which the wealth may be raised because what exceeds the ceiling is never needed.
 
     It keeps E min(β M, A) ≤ M: two Newton steps from β = 1, each of which stays below the largest such β. Any y
     would be valid; the solution of β M(y) = A gives the most.
     """
-    bets, cash = np.asarray(wealth.bets), wealth.cash
-    boost = 1.0
+    cash, total, boost = wealth.cash, wealth.total, 1.0
+    bets = [(bet, drift, drift * drift / 2) for bet, drift in zip(wealth.bets, drifts, strict=True) if bet > 0]
     for _ in range(2):
         level = ceiling / boost
-        if level <= cash or not bets.any():
+        if level <= cash or not bets:
             break
-        y = _crossing(bets, cash, drifts, level)
-        if y > 7.5 + drifts.max():
+        y = _crossing(bets, cash, level)
+        if y > 7.5 + max(drifts):
             break
-        gain = cash * special.ndtr(y) + float((bets * special.ndtr(y - drifts)).sum())
-        value = boost * gain + ceiling * special.ndtr(-y)
-        if value >= wealth.total or gain <= 0:
+        gain = cash * _below(y)
+        for bet, drift, _ in bets:
+            gain += bet * _below(y - drift)
+        value = boost * gain + ceiling * _below(-y)
+        if value >= total or gain <= 0:
             break
-        boost += (wealth.total - value) / gain
-    return float(boost)
+        boost += (total - value) / gain
+    return boost
 
 
-def _crossing(bets: Floats, cash: float, drifts: Floats, level: float) -> float:
+def _crossing(bets: Sequence[tuple[float, float, float]], cash: float, level: float) -> float:
     """The z at which the wealth would reach the level: four Newton steps on its logarithm."""
-    active = bets > 0
-    bets, drifts = bets[active], drifts[active]
-    y = float(((np.log((level - cash) / bets) + drifts**2 / 2) / drifts).min())
+    y = min([(math.log((level - cash) / bet) + half) / drift for bet, drift, half in bets])
     for _ in range(4):
-        terms = bets * np.exp(drifts * y - drifts**2 / 2)
-        total = float(terms.sum()) + cash
-        y -= total * float(np.log(total / level)) / float((terms * drifts).sum())
+        total, slope = cash, 0.0
+        for bet, drift, half in bets:  # loops, not sums of generators: this is most of what a label costs
+            term = bet * math.exp(drift * y - half)
+            total += term
+            slope += term * drift
+        y -= total * math.log(total / level) / slope
     return y
+
+
+def _below(z: float) -> float:
+    """Φ(z)."""
+    return 0.5 * math.erfc(z * -0.7071067811865476)

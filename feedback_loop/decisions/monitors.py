@@ -3,55 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.config import PolicySettings
 from feedback_loop.decisions.change import ErrorMonitor, start_error_monitor
+from feedback_loop.decisions.harm import HarmMonitor, start_harm_monitor
 from feedback_loop.decisions.mixture import NormalBets, Wealth
 from feedback_loop.decisions.ranks import RankMonitor, start_rank_monitor
-from feedback_loop.decisions.units import LEAST_UNITS, UnitMonitor, differ, split_units, start_unit_monitor
+from feedback_loop.decisions.units import UnitMonitor, Units, start_unit_monitor
 from feedback_loop.monitoring import Floats
-from feedback_loop.schema import Contract, Task
 
-Monitor = ErrorMonitor | RankMonitor | UnitMonitor
+Monitor = ErrorMonitor | RankMonitor | UnitMonitor | HarmMonitor
+
+Method = Literal["change", "harm_a", "harm_b"]
+"""D asks whether losses have grown at all, A and B whether by more than a tolerance."""
 
 LEAST_REFERENCE = 1000
 """With fewer reference labels the guarantee has not been measured."""
 
 
-def monitored_loss(contract: Contract, settings: PolicySettings) -> str:
-    """The loss that is watched: the configured one, or the one that fits the task."""
-    if settings.loss != "auto":
-        return settings.loss
-    if contract.task is Task.REGRESSION:
-        return "absolute_error"
-    return "brier" if contract.probabilities else "error"
-
-
-def scaled(loss: str, values: Floats, reference: Floats) -> Floats:
-    """Losses in [0, 1]: absolute errors are measured by the reference's 99% quantile."""
-    if loss != "absolute_error":
-        return values
-    scale = float(np.quantile(reference, 0.99)) if len(reference) else 1.0
-    return np.minimum(values / scale, 1.0) if scale > 0 else np.minimum(values, 1.0)
-
-
 def start_monitor(
-    loss: str, reference: Floats, windows: npt.NDArray[np.int64], unit: str, *, alpha: float, seed: int
+    method: Method,
+    loss: str,
+    reference: Floats,
+    windows: npt.NDArray[np.int64],
+    units: Units,
+    *,
+    alpha: float,
+    seed: int,
+    tolerance: float = 0.0,
 ) -> Monitor:
-    """A fresh monitor from reference losses in [0, 1], in the order of time, each with its window's number.
-
-    `unit` is `label`, `window`, or `auto`: windows where those of the reference differ by more than chance.
-    """
-    by_window = unit == "window" or (unit == "auto" and differ(reference, windows))
-    if by_window and len(split_units(reference, windows)) >= LEAST_UNITS:
-        return start_unit_monitor(reference, windows, alpha=alpha)
-    if loss == "error":
-        return start_error_monitor(reference, alpha=alpha, seed=seed)
-    return start_rank_monitor(reference, alpha=alpha, seed=seed)
+    """A fresh monitor from reference losses in [0, 1], in the order of time, each with its window's number."""
+    if method != "change":
+        return start_harm_monitor(method, loss, reference, alpha=alpha, tolerance=tolerance)
+    if units.kind == "unit":
+        return start_unit_monitor(reference, windows, units.windows, alpha=alpha)
+    start = start_error_monitor if loss == "error" else start_rank_monitor
+    return start(reference, windows, units.strata, alpha=alpha, seed=seed)
 
 
 def alpha_of_version(alpha: float, ordinal: int) -> float:
@@ -66,7 +56,13 @@ def monitor_to_json(monitor: Monitor) -> dict[str, Any]:
 
 def monitor_from_json(plain: dict[str, Any]) -> Monitor:
     """The inverse of `monitor_to_json`."""
-    kinds: dict[str, type[Monitor]] = {"error": ErrorMonitor, "rank": RankMonitor, "unit": UnitMonitor}
+    kinds: dict[str, type[Monitor]] = {
+        "error": ErrorMonitor,
+        "rank": RankMonitor,
+        "unit": UnitMonitor,
+        "harm_a": HarmMonitor,
+        "harm_b": HarmMonitor,
+    }
     fields = {name: _restored(value) for name, value in plain.items()}
     return kinds[plain["kind"]](**fields)
 
@@ -76,4 +72,4 @@ def _restored(value: Any) -> Any:
         return NormalBets(_restored(value["boosted"]), _restored(value["plain"]), value["peak"])
     if isinstance(value, dict):
         return Wealth(value["cash"], tuple(value["bets"]))
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_restored, value)) if isinstance(value, list) else value

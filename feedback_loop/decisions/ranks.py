@@ -1,24 +1,42 @@
 """Method D for losses that are numbers: has a loss such as Brier's grown? (`docs/decisions.md`.)
 
-Null: the losses of reference and stream are exchangeable, so the rank of each among all so far is uniform. Losses
-are put into fixed fine bins of the reference and ties within a bin are broken at random: breaking them by arrival
-would cry wolf on few-valued losses.
+Null: the losses of reference and stream are exchangeable within each stratum, so the rank of each among all so far
+of its stratum is uniform. Losses are put into fixed fine bins of the reference and ties within a bin are broken at
+random: breaking them by arrival would cry wolf on few-valued losses.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from feedback_loop.decisions.mixture import BOLDNESS, HORIZON, Wealth, uniforms
+from feedback_loop.decisions.mixture import (
+    BOLDNESS,
+    CEILING,
+    HORIZON,
+    SHARES,
+    Numbers,
+    Wealth,
+    exchangeable,
+    grains,
+    uniforms,
+)
 from feedback_loop.monitoring import Floats
 
 FINENESS = 200
 """Bins of the losses, and steps of the betting function."""
 
-FIRST_SHARE = 0.2
-"""The first part of the reference: it makes bins and bets. The rest is what the stream is ranked among."""
+COARSE = 25
+"""With many strata there are fewer bins, so that the counts of all stay small, but at least so many."""
+
+FIRST = 5
+"""Every fifth label of the reference makes bins and bets. The rest is what the stream is ranked among."""
+
+AT_ONCE = 128
+"""So many labels are compared with each other at a time: the work grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -27,58 +45,119 @@ class RankMonitor:
 
     alpha: float
     seed: int
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]  # of all losses so far, by bin
+    edges: tuple[int, ...]  # of the bins, in billionths
+    counts: tuple[tuple[int, ...], ...]  # of all losses so far, by stratum and bin
     payoffs: tuple[float, ...]  # H: what a rank pays, from the highest losses to the lowest
     wealth: Wealth
     peak: float = 1.0
-    seen: int = 0
-    alarmed_at: int | None = None
+    seen: int = 0  # labels of the stream
+    alarmed_at: int | None = None  # after how many of them
     kind: str = "rank"
 
-    null = "losses of reference and stream are exchangeable, label by label"
+    @property
+    def null(self) -> str:
+        """What the monitor holds to be true until it alarms, in words."""
+        return exchangeable("losses", len(self.counts))
 
     @property
     def once_in(self) -> float:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.peak
 
-    def update(self, losses: Floats) -> RankMonitor:
-        """Takes the next losses in, in their order; how they are grouped into calls makes no difference."""
-        payoffs, counts = np.asarray(self.payoffs), np.asarray(self.counts).copy()
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> RankMonitor:
+        """Takes the next losses of the window `place` in; how they are grouped into calls makes no difference."""
+        del ends
+        if not len(losses):
+            return self
+        stratum = place % len(self.counts)
+        bins = np.searchsorted(np.asarray(self.edges), grains(losses), side="left")
+        counts = np.asarray(self.counts[stratum])
+        chances = uniforms(self.seed, self.seen, len(bins))
+        ranks = np.empty(len(bins))
+        for start in range(0, len(bins), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            ranks[part] = _ranks(bins[part], counts, chances[part])
+            counts = counts + np.bincount(bins[part], minlength=len(counts))
+        wealth, totals = self._bet((ranks * len(self.payoffs)).astype(np.int64))
+        crossed = np.flatnonzero(totals >= 1 / self.alpha)
+        first = self.seen + int(crossed[0]) + 1 if len(crossed) else None
+        after = tuple(counts.tolist())
+        return replace(
+            self,
+            counts=(*self.counts[:stratum], after, *self.counts[stratum + 1 :]),
+            wealth=wealth,
+            peak=max(self.peak, float(totals.max())),
+            seen=self.seen + len(bins),
+            alarmed_at=first if self.alarmed_at is None else self.alarmed_at,
+        )
+
+    def _bet(self, steps: Numbers) -> tuple[Wealth, Floats]:
+        """The wealth after ranks in these steps of the payoffs, and its totals after each."""
+        payoffs = np.asarray(self.payoffs)
         mean, deviation = float(payoffs.mean()), float(payoffs.std())
         stakes = np.minimum(BOLDNESS / (deviation * (1 + BOLDNESS**2)), 0.95 / mean)
-        bins = np.searchsorted(np.asarray(self.edges), losses, side="left")
-        wealth, peak, seen, alarmed_at = self.wealth, self.peak, self.seen, self.alarmed_at
-        for place, uniform in zip(bins, uniforms(self.seed, seen, len(losses)), strict=True):
-            counts[place] += 1
-            above = counts[place + 1 :].sum()
-            p = (above + uniform * counts[place]) / counts.sum()
-            payoff = payoffs[min(int(p * len(payoffs)), len(payoffs) - 1)]
-            seen += 1
-            wealth = wealth.moved(1 / (HORIZON + seen)).grown(1 + stakes * (payoff - mean))
-            peak = max(peak, wealth.total)
-            if alarmed_at is None and wealth.total >= 1 / self.alpha:
-                alarmed_at = seen
-        counted = tuple(int(count) for count in counts)
-        return replace(self, counts=counted, wealth=wealth, peak=peak, seen=seen, alarmed_at=alarmed_at)
+        growth = (1 + np.outer(stakes, payoffs - mean))[:, np.minimum(steps, len(payoffs) - 1)]
+        shares = 1 / (HORIZON + self.seen + 1 + np.arange(len(steps)))
+        cash = np.cumprod([self.wealth.cash, *(1 - shares)])
+        moved = cash[:-1] * shares
+        totals, bets = cash[1:], []
+        for bet, part, factors in zip(self.wealth.bets, SHARES, growth, strict=True):
+            path = _path(bet, (part * moved).tolist(), factors.tolist())
+            bets.append(path[-1])
+            totals = totals + np.asarray(path)
+        return Wealth(float(cash[-1]), tuple(bets)), totals
 
 
-def start_rank_monitor(reference: Floats, *, alpha: float, seed: int) -> RankMonitor:
-    """A monitor from the losses of reference rows, in their order (at least 1,000)."""
-    first, rest = np.split(reference, [int(len(reference) * FIRST_SHARE)])
+def _path(bet: float, moved: Iterable[float], factors: Iterable[float]) -> list[float]:
+    """What a bet is after each label: money comes in, then it grows, up to the ceiling. Plain floats, one by one."""
+    path = []
+    for more, factor in zip(moved, factors, strict=True):
+        bet = (bet + more) * factor
+        if bet > CEILING:  # noqa: PLR1730 (three times as fast as min)
+            bet = CEILING
+        path.append(bet)
+    return path
+
+
+def _ranks(bins: Numbers, counts: Numbers, chances: Floats) -> Floats:
+    """The share of all so far, each label included, that lies above it; ties within a bin broken at random."""
+    earlier, small = np.tri(len(bins), dtype=bool), bins.astype(np.int16)  # each itself is one of them
+    above = (counts.sum() - np.cumsum(counts))[bins] + _trues((small > small[:, None]) & earlier)
+    same = counts[bins] + _trues((small == small[:, None]) & earlier)
+    return np.asarray((above + chances * same) / (counts.sum() + np.arange(1, len(bins) + 1)))
+
+
+def _trues(table: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """How many of each row, fewer than 256 of them."""
+    return np.asarray(table.view(np.uint8).sum(axis=1, dtype=np.uint8))
+
+
+def start_rank_monitor(
+    reference: Floats, windows: Numbers | None = None, strata: int = 1, *, alpha: float, seed: int
+) -> RankMonitor:
+    """A monitor from the losses of reference rows, in their order (at least 1,000).
+
+    A stratum that the reference has few labels of, or none, is compared with its own first labels in the stream.
+    """
+    whole = grains(reference)
+    is_first = np.arange(len(whole)) % FIRST == 0
+    first, rest = whole[is_first], whole[~is_first]
+    places = (np.zeros(len(whole), dtype=np.int64) if windows is None else windows % strata)[~is_first]
+    fineness = min(FINENESS, max(COARSE, 2 * FINENESS // strata))
+    edges = np.unique(np.quantile(first, (np.arange(fineness) + 0.5) / fineness, method="inverted_cdf"))
     levels = (np.arange(FINENESS) + 0.5) / FINENESS
-    edges = np.unique(np.quantile(first, levels))
-    payoffs = np.quantile(first, 1 - levels)
-    payoffs = np.clip(payoffs / max(float(np.quantile(first, 0.99)), 1e-12), 0, 1)
+    payoffs = np.quantile(first, 1 - levels) / max(float(np.quantile(first, 0.99)), 1.0)
+    payoffs = np.round(np.clip(payoffs, 0, 1), 4)
     if payoffs.std() == 0:  # a reference of one value only: any rank can pay, so let the upper half do
         payoffs = (levels < 0.5).astype(float)
-    counts = np.bincount(np.searchsorted(edges, rest, side="left"), minlength=len(edges) + 1)
+    bins = np.searchsorted(edges, rest, side="left")
+    counts = np.zeros((strata, len(edges) + 1), dtype=np.int64)
+    np.add.at(counts, (places, bins), 1)
     return RankMonitor(
         alpha=alpha,
         seed=seed,
-        edges=tuple(float(edge) for edge in edges),
-        counts=tuple(int(count) for count in counts),
-        payoffs=tuple(float(payoff) for payoff in payoffs),
+        edges=tuple(edges.tolist()),
+        counts=tuple(map(tuple, counts.tolist())),
+        payoffs=tuple(payoffs.tolist()),
         wealth=Wealth.begin(),
     )

@@ -7,15 +7,15 @@ own way (weather, holidays) are what such a window's spread is made of; label by
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
-from feedback_loop.decisions.mixture import BOLDNESS, HORIZON, NormalBets, normal_score
+from feedback_loop.decisions.mixture import BOLDNESS, GRAIN, HORIZON, NormalBets, Numbers, grains, normal_score
 from feedback_loop.monitoring import Floats
 
 
@@ -36,89 +36,120 @@ LABELS = 1000
 """What a unit counts for: the six bets are those of a unit of so many labels, the cash moves at that pace."""
 
 LEAST_LABELS = 50
-"""Windows are put together until a unit has so many labels: the mean of fewer would have another spread."""
+"""A unit of fewer is put together with the next: the mean of so few would have another spread."""
 
 LEAST_UNITS = 4
 """Fewer units of the reference tell nothing about how units differ."""
 
+NO_SPREAD = 1e-12
+"""A variance of units below it is taken as this: means that differ by less than a millionth do not differ."""
+
 
 @dataclass(frozen=True)
 class UnitMonitor:
-    """The state after some units; `update` takes one window's losses. A few hundred bytes as JSON."""
+    """The state after some units; `update` takes a window's losses. A few hundred bytes as JSON."""
 
     alpha: float
+    windows: int  # of a unit
     units: int  # so far, reference included
     mean: float  # of their means
     squares: float  # sum of squared distances from it
     bets: NormalBets
     taken: int = 0  # units of the stream
     labels: int = 0  # of the stream
-    waiting_labels: int = 0  # of a unit that is too small yet
-    waiting_sum: float = 0.0
+    waiting_labels: int = 0  # of a unit that is not full yet
+    waiting_grains: int = 0  # their losses, in billionths
+    waiting_since: int = 0  # its first window
+    waiting_until: int = 0  # its newest window
     alarmed_at: int | None = None  # after how many labels of the stream
     kind: str = "unit"
 
-    null = "mean losses of whole windows are independent and of one normal distribution"
+    @property
+    def null(self) -> str:
+        """What the monitor holds to be true until it alarms, in words."""
+        what = f"each {self.windows} windows" if self.windows > 1 else "whole windows"
+        return f"mean losses of {what} are independent and of one normal distribution"
 
     @property
     def once_in(self) -> float:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.bets.peak
 
-    def update(self, losses: Floats) -> UnitMonitor:
-        """Takes the losses of the next window in."""
-        labels, total = self.waiting_labels + len(losses), self.waiting_sum + float(losses.sum())
-        seen = self.labels + len(losses)
-        if labels < LEAST_LABELS:
-            return replace(self, labels=seen, waiting_labels=labels, waiting_sum=total)
-        return self._fold(total / labels, seen)
+    def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> UnitMonitor:
+        """Takes losses of the window `place` in; a window that nobody told of counts as one without labels."""
+        state = self.due(place)
+        if len(losses):
+            state = replace(
+                state,
+                labels=state.labels + len(losses),
+                waiting_labels=state.waiting_labels + len(losses),
+                waiting_grains=state.waiting_grains + int(grains(losses).sum()),
+                waiting_since=state.waiting_since if state.waiting_labels else place,
+                waiting_until=place,
+            )
+        return state.due(place + 1) if ends else state
 
-    def _fold(self, mean: float, labels: int) -> UnitMonitor:
-        spread = np.sqrt(max(self.squares / (self.units - 1), 1e-24) * (1 + 1 / self.units))
-        p = float(stats.t.sf((mean - self.mean) / spread, self.units - 1))
-        share = 1 / (HORIZON / LABELS + self.taken + 1)
-        bets = self.bets.after(normal_score(p), BOLDNESS * np.sqrt(LABELS), share, 1 / self.alpha)
+    def due(self, place: int) -> UnitMonitor:
+        """The waiting unit taken in if its last window lies before this place."""
+        is_full = is_over(self.waiting_since, self.waiting_until, place, self.windows)
+        return self._fold() if is_full and self.waiting_labels >= LEAST_LABELS else self
+
+    def _fold(self) -> UnitMonitor:
+        mean = self.waiting_grains / (self.waiting_labels * GRAIN)
+        bets = self.bets
+        if self.units > 1:  # else there is no spread yet to measure by
+            variance = max(self.squares / (self.units - 1), NO_SPREAD) * (1 + 1 / self.units)
+            p = float(special.stdtr(self.units - 1, (self.mean - mean) / math.sqrt(variance)))
+            share = 1 / (HORIZON / LABELS + self.taken + 1)
+            bets = bets.after(normal_score(p), (BOLDNESS * math.sqrt(LABELS)).tolist(), share, 1 / self.alpha)
         gap = mean - self.mean
-        done = replace(
+        crossed = bets.boosted.total >= 1 / self.alpha
+        return replace(
             self,
             units=self.units + 1,
             mean=self.mean + gap / (self.units + 1),
             squares=self.squares + gap**2 * self.units / (self.units + 1),
             bets=bets,
             taken=self.taken + 1,
-            labels=labels,
             waiting_labels=0,
-            waiting_sum=0.0,
+            waiting_grains=0,
+            alarmed_at=self.labels if self.alarmed_at is None and crossed else self.alarmed_at,
         )
-        if self.alarmed_at is None and bets.boosted.total >= 1 / self.alpha:
-            return replace(done, alarmed_at=done.labels)
-        return done
 
 
-def start_unit_monitor(reference: Floats, windows: npt.NDArray[np.int64], *, alpha: float) -> UnitMonitor:
-    """A monitor from reference losses in the order of time and the number of the window that each is of."""
-    means = np.array([part.mean() for part in split_units(reference, windows)])
+def start_unit_monitor(reference: Floats, places: Numbers, windows: int = 1, *, alpha: float) -> UnitMonitor:
+    """A monitor from reference losses in the order of time and the number of the window that each is of.
+
+    A reference of fewer than two units says nothing about how they differ: the stream's own first ones do.
+    """
+    units = split_units(reference, places, windows)
+    means = np.array([int(grains(unit).sum()) / (len(unit) * GRAIN) for unit in units])
+    mean = float(means.mean()) if len(means) else 0.0
+    squares = float(((means - mean) ** 2).sum())
     return UnitMonitor(
-        alpha=alpha,
-        units=len(means),
-        mean=float(means.mean()),
-        squares=float(((means - means.mean()) ** 2).sum()),
-        bets=NormalBets.begin(),
+        alpha=alpha, windows=windows, units=len(means), mean=mean, squares=squares, bets=NormalBets.begin()
     )
 
 
-def split_units(losses: Floats, windows: npt.NDArray[np.int64]) -> list[Floats]:
-    """Losses (in the order of time) cut into units: whole windows, put together while they are too small."""
-    ends = [*np.flatnonzero(np.diff(windows)) + 1, len(losses)]
-    starts, start = [0], 0
-    for end in ends:
-        if end - start >= LEAST_LABELS:
+def is_over(since: int, until: int, place: int, windows: int) -> bool:
+    """Whether a unit that began with window `since` and has labels to `until` is over before window `place`.
+
+    It is at the end of each of its cycles of so many windows; those that ended before `until` are past.
+    """
+    return (place - since) // windows > (until - since) // windows
+
+
+def split_units(losses: Floats, places: Numbers, windows: int = 1) -> list[Floats]:
+    """Losses (in the order of time) cut into units: so many whole windows, and further while they are too small."""
+    starts = [0]
+    for end in (*np.flatnonzero(np.diff(places)) + 1, len(losses)):
+        start, after = starts[-1], int(places[end]) if end < len(losses) else int(places[-1]) + 1
+        if end - start >= LEAST_LABELS and is_over(int(places[start]), int(places[end - 1]), after, windows):
             starts.append(int(end))
-            start = end
     return [losses[first:last] for first, last in pairwise(starts)]
 
 
-def differ(losses: Floats, windows: npt.NDArray[np.int64]) -> bool:
+def differ(losses: Floats, windows: Numbers) -> bool:
     """Whether windows of the reference differ by more than chance (one-way analysis of variance at 1%).
 
     If they do, labels of one window are not exchangeable with another's, and a monitor that goes label by label
@@ -127,4 +158,6 @@ def differ(losses: Floats, windows: npt.NDArray[np.int64]) -> bool:
     units = split_units(losses, windows)
     if len(units) < LEAST_UNITS or float(np.ptp(losses)) == 0:
         return False
+    from scipy import stats
+
     return bool(stats.f_oneway(*units).pvalue < 0.01)
