@@ -96,7 +96,9 @@ class World:
             "rate": rows["rate"],
             "visits": (rows["visits"] - 3) / 1.7,
             "plan": rows["plan"].map({"basic": 0.8, "plus": 0.0, "pro": -1.0}).astype(float),
-            "region": rows["region"].map(dict(zip((*REGIONS, "Abroad"), (1.0, 0.4, 0.0, -0.7, -1.2, 2.5), strict=True))),
+            "region": rows["region"].map(
+                dict(zip((*REGIONS, "Abroad"), (1.0, 0.4, 0.0, -0.7, -1.2, 2.5), strict=True))
+            ),
         }
         total = sum(self.weights[name] * np.asarray(values, float) for name, values in z.items())
         if self.curved:
@@ -150,11 +152,11 @@ def made_case(cause: str, kind: Kind, seed: int) -> Case:
             outcomes[place] = outcomes[place] + np.maximum(rows["rate"], 0) * random.normal(0, 8, len(rows))
     estimator = _estimator("logistic" if cause == "architecture" and kind == "logistic" else kind, cause, seed)
     estimator.fit(trained, outcomes[0])
-    now = _spoilt(cause, now, random, {name: abs(w) for name, w in world.weights.items()})
+    now = _spoilt(cause, now, random)
     return _case(cause, kind, estimator, [before, now], outcomes[1:])
 
 
-def _spoilt(cause: str, now: pd.DataFrame, random: Random, weights: dict[str, float]) -> pd.DataFrame:
+def _spoilt(cause: str, now: pd.DataFrame, random: Random) -> pd.DataFrame:
     """The same rows as they come from a feed that is broken."""
     now = now.copy()
     name = str(random.choice(["age", "amount", "rate"]))
@@ -163,7 +165,9 @@ def _spoilt(cause: str, now: pd.DataFrame, random: Random, weights: dict[str, fl
         now[name] = now[name] * factor + offset
     elif cause == "renamed words":
         word = str(random.choice(["plan", "region"]))
-        change: Callable[[str], str] = [str.upper, lambda text: f"{text[0]}{len(text)}", str.lower][random.integers(3)]
+        change: Callable[[str], str] = [str.upper, lambda text: f"{text[0]}{len(text)}", str.lower][
+            random.integers(3)
+        ]
         renamed = now[word].map(change)
         now[word] = renamed if not (renamed == now[word]).all() else now[word].map(lambda text: f"{text}_2")
     elif cause == "missing":
@@ -264,7 +268,11 @@ def flights_case(cause: str, seed: int) -> Case:
     inside = days.isin(spans).to_numpy()
     # Days differ, by weather above all: what is no change goes by days of its own, else each day is shared out.
     parts = dict(zip(spans, random.permutation(np.arange(120) % 3), strict=True))
-    part = days.map(parts).to_numpy(dtype=float, na_value=-1.0) if cause == "none" else random.integers(3, size=len(days))
+    part = (
+        days.map(parts).to_numpy(dtype=float, na_value=-1.0)
+        if cause == "none"
+        else random.integers(3, size=len(days))
+    )
     part = np.where(inside, part, -1)
     trained, before, now = (flights[part == each].copy() for each in range(3))
     if cause in ("new category", "inputs, new"):
@@ -275,10 +283,14 @@ def flights_case(cause: str, seed: int) -> Case:
     if cause == "both":
         evening = now["departure_minute"] > 15 * 60
         now = pd.concat([now[evening], now[~evening].sample(frac=0.3, random_state=seed)])
-    before, now = (rows.sample(min(ROWS, len(rows)), random_state=seed).sort_values("predicted_at") for rows in (before, now))
+    before, now = (
+        rows.sample(min(ROWS, len(rows)), random_state=seed).sort_values("predicted_at") for rows in (before, now)
+    )
     if cause in ("relation", "both"):
         of = now["origin"] == str(random.choice(["JFK", "LGA", "EWR"]))
-        now["outcome"] = np.where(of & (random.random(len(now)) < random.uniform(0.5, 0.8)), ~now["outcome"], now["outcome"])
+        now["outcome"] = np.where(
+            of & (random.random(len(now)) < random.uniform(0.5, 0.8)), ~now["outcome"], now["outcome"]
+        )
     estimator = _flight_estimator(seed)
     estimator.fit(trained[list(FEATURES)], trained["outcome"].to_numpy(bool))
     spoilt = _spoilt_flights(cause, now, random)
@@ -294,7 +306,11 @@ def _moved(cause: str, random: Random, *parts: pd.DataFrame) -> tuple[pd.DataFra
         return trained[trained["carrier"] != new], before[before["carrier"] != new], now
     is_early = [rows["departure_minute"] < 13 * 60 for rows in parts]
     late = now[~is_early[2]]
-    return trained[is_early[0]], before[is_early[1]], pd.concat([late, now[is_early[2]].sample(frac=0.3, random_state=0)])
+    return (
+        trained[is_early[0]],
+        before[is_early[1]],
+        pd.concat([late, now[is_early[2]].sample(frac=0.3, random_state=0)]),
+    )
 
 
 def _flight_estimator(seed: int) -> Any:

@@ -161,7 +161,9 @@ def _words(causes: Causes) -> str:
         Recommendation.ARCHITECTURE: "Search another architecture: the champion misses what its own features tell",
         Recommendation.NONE: _nothing(causes),
     }[causes.recommendation]
-    if causes.recommendation is Recommendation.REPLACE and not any(f.feature == causes.feature for f in causes.faults):
+    if causes.recommendation is Recommendation.REPLACE and not any(
+        f.feature == causes.feature for f in causes.faults
+    ):
         what += ": it tells nothing about outcomes any more"
     broken = "; ".join(f"{each.feature} is {each.what}" for each in causes.faults)
     parts = [
@@ -170,7 +172,9 @@ def _words(causes: Causes) -> str:
         f"inputs {_figure(split.inputs)}",
         f"relation {_figure(split.relation)}",
     ]
-    saved = f"A flexible learner would save {split.gain_now.value:.4f} of it now, {split.gain_before.value:.4f} before."
+    saved = (
+        f"A flexible learner would save {split.gain_now.value:.4f} of it now, {split.gain_before.value:.4f} before."
+    )
     return f"{what}{': ' + broken if broken else ''}. {', '.join(parts)}. {saved}"
 
 

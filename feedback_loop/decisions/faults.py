@@ -55,8 +55,9 @@ class Suspect:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the values alone say so."""
-        return self.kind != "units" and self.share >= CERTAIN_RISE
+        """Whether the values alone say so. One word may really be all that comes, and values may really grow."""
+        alone = self.kind in ("missing", "vocabulary") or (self.kind == "frozen" and self.column.type.is_numeric)
+        return alone and self.share >= CERTAIN_RISE
 
     def done(self, rows: pa.Table, seed: int) -> pa.Table:
         """The rows with the same fault (in so large a share of them, drawn with the seed)."""
@@ -66,7 +67,9 @@ class Suspect:
         if self.kind == "vocabulary":
             return self._done_words(rows, seed)
         broken = np.random.default_rng([seed, 1]).random(len(values)) < self.share
-        return with_column(rows, self.column, pc.if_else(pa.array(broken), pa.scalar(self.value, values.type), values))
+        return with_column(
+            rows, self.column, pc.if_else(pa.array(broken), pa.scalar(self.value, values.type), values)
+        )
 
     def undone(self, rows: pa.Table) -> pa.Table:
         """The rows with the values that were meant."""
@@ -122,13 +125,12 @@ def _frozen(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> It
     value = counted["values"]
     same = pc.sum(pc.equal(before, pa.scalar(value, before.type))).as_py() or 0
     rise = _risen(same, len(before), counted["counts"], len(now))
-    is_constant = counted["counts"] == len(now)
+    distinct, share = len(pc.unique(before)), counted["counts"] / len(now)
     # Of few values one may really become frequent: only a column of many can't stop moving by itself.
-    if len(pc.unique(before)) > 2 and (is_constant or (column.type.is_numeric and len(pc.unique(before)) > 20)):
-        if rise > (LEAST_RISE if is_constant else 2 * LEAST_RISE):
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
-            share = counted["counts"] / len(now)
-            yield Suspect(column, "frozen", rise, f"{shown} in {share:.0%} of rows", value=value)
+    can_freeze = distinct > 20 and column.type.is_numeric and rise > 2 * LEAST_RISE
+    if can_freeze or (distinct > 2 and share == 1 and rise > LEAST_RISE):
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        yield Suspect(column, "frozen", rise, f"{shown} in {share:.0%} of rows", value=value)
 
 
 def _units(column: Column, before: Floats, now: Floats) -> Iterator[Suspect]:
@@ -155,8 +157,8 @@ def _scales(
 
     What is known, or moves nothing, counts as nearer: it is seldom so by chance.
     """
-    near = [each for known in KNOWN for each in (known, 1 / known) if abs(np.log(each / factor)) < 0.15]
-    for each, credit in [(factor, 0.0), *((each, 0.02) for each in near)]:
+    near = min((each for known in KNOWN for each in (known, 1 / known)), key=lambda each: abs(np.log(each / factor)))
+    for each, credit in [(factor, 0.0), (near, 0.02)]:
         for offset, more in ((new - each * old, 0.0), (0.0, 0.02)):
             yield _apart(before, (now - offset) / each) - credit - more, each, offset
 

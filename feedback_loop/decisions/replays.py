@@ -92,8 +92,8 @@ class Replay:
 def confirmed(replay: Replay, looked: Sequence[Suspect]) -> list[Suspect]:
     """The suspects that outcomes speak against too.
 
-    What is missing, frozen or has other words in most rows is certain by itself; in fewer, it must cost on the reference's rows a good
-    part of what was lost. What can be undone must be shown by undoing it.
+    What is missing, frozen or has other words in most rows is certain by itself; in fewer, it must cost on the
+    reference's rows a good part of what was lost. What can be undone must be shown by undoing it.
     """
     sides = replay.sides
     change = float(sides.losses[sides.is_now].mean() - sides.losses[~sides.is_now].mean())
@@ -108,10 +108,10 @@ def confirmed(replay: Replay, looked: Sequence[Suspect]) -> list[Suspect]:
 
 
 def _healing(replay: Replay, looked: Sequence[Suspect], change: float) -> list[Suspect]:
-    """The faults whose undoing makes current rows what the reference's are: in loss, and in every part of the feature.
+    """The faults whose undoing makes current rows what the reference's are: in loss, and in all parts of the feature.
 
-    A real change of inputs can be mapped back onto the reference's values as well. But then the champion is asked about
-    other rows than those whose outcomes came: it errs on them, in total or in parts.
+    A real change of inputs can be mapped back onto the reference's values as well. But then the champion is asked
+    about other rows than those whose outcomes came: it errs on them, in total or in parts.
     """
     sides = replay.sides
     rows, losses, kept = sides.current, sides.losses[sides.is_now], []
@@ -138,7 +138,7 @@ def _fits(sides: Sides, column: Column, undone: pa.Table) -> bool:
         if min(len(mine), len(theirs)) >= 20:
             error = np.hypot(mine.std() / np.sqrt(len(mine)), theirs.std() / np.sqrt(len(theirs)))
             gaps.append((mine.mean() - theirs.mean()) / max(error, 1e-12))
-    # χ² of so many cells, up to six standard deviations above its mean: values that were rounded on the way differ too.
+    # χ² of so many cells, up to six standard deviations above its mean: rounding on the way leaves its mark too.
     return bool(np.square(gaps).sum() <= len(gaps) + 6 * np.sqrt(2 * len(gaps)))
 
 
@@ -146,7 +146,9 @@ def _cells(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> tup
     """The cell of each value: fifths of the reference's numbers, or its five most frequent words; -1 in none."""
     if column.type.is_numeric:
         ends = np.nanquantile(floats(before), np.arange(1, CELLS) / CELLS)
-        one, other = (np.where(np.isnan(each), -1, np.searchsorted(ends, each)) for each in map(floats, (before, now)))
+        one, other = (
+            np.where(np.isnan(each), -1, np.searchsorted(ends, each)) for each in map(floats, (before, now))
+        )
         return one, other
     known = pa.array(most_frequent(before.cast(pa.string()), CELLS), pa.string())
     one, other = (pc.index_in(each.cast(pa.string()), known).fill_null(-1).to_numpy() for each in (before, now))
@@ -156,9 +158,9 @@ def _cells(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> tup
 def dead_feature(replay: Replay, relation: float) -> str:
     """The feature whose loss of all signal explains the change of `relation`; empty where none does.
 
-    Mixed up among the reference's rows it costs about what has been lost; among current rows it costs next to nothing;
-    and one who learns from current rows alone makes nothing of it either. A feature whose relation has turned around
-    fails the last: it can be learned anew.
+    Mixed up among the reference's rows it costs about what has been lost; among current rows it costs next to
+    nothing; and one who learns from current rows alone makes nothing of it either. A feature whose relation has
+    turned around fails the last: it can be learned anew.
     """
     sides, place = replay.sides, replay.sides.before
     for column in sides.features:
@@ -169,7 +171,7 @@ def dead_feature(replay: Replay, relation: float) -> str:
             costs.append(mean_effect(replay.losses(replay.rescored(mixed)) - own))
         before, now = costs
         is_idle = abs(now.value) < max(DEAD * before.value, 3 * now.error)
-        if before.is_sure and before.value > EXPLAINED * relation and is_idle:
-            if not fresh_worth(sides, column.name).is_sure:
-                return column.name
+        is_telling = before.is_sure and before.value > EXPLAINED * relation
+        if is_telling and is_idle and not fresh_worth(sides, column.name).is_sure:
+            return column.name
     return ""

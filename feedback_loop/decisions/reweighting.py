@@ -12,6 +12,7 @@ from feedback_loop.decisions.sides import (
     Matrix,
     Sides,
     encode,
+    influence_of_change,
     learn_classes,
     learn_numbers,
     make_folds,
@@ -30,9 +31,10 @@ THIN = 0.95
 class Split:
     """The change of the mean loss in its two parts, and what a flexible learner would gain on top of the champion.
 
-    `inputs`: the same relation on other rows. `relation`: another relation on the same rows; it is measured where both
-    sides have rows, `overlap` is the effective share of current ones there. `thin`: the share of current rows where
-    the reference has next to none. Gains are of a learner that sees features and the champion's answers, on each side.
+    `inputs`: the same relation on other rows. `relation`: another relation on the same rows; it is measured where
+    both sides have rows, `overlap` is the effective share of current ones there. `thin`: the share of current rows
+    where the reference has next to none. Gains are of a learner that sees features and the champion's answers, on
+    each side.
     """
 
     change: Effect
@@ -48,20 +50,19 @@ def split_change(sides: Sides) -> Split:
     """Splits the change by a residual-on-residual regression of losses on being a current row.
 
     With π(x) the probability that a row is a current one and m(x) its expected loss, both cross-fitted,
-    θ = Σ(D − π)(l − m) / Σ(D − π)² is the change of the loss at the same inputs, weighted by π(1 − π): where both sides
-    have rows (Robinson 1988; Chernozhukov et al. 2018, section 4.1). Those weights are bounded, as odds are not; they
-    are of the shared distribution of Cai, Namkoong and Yadlowsky (2023). Errors are those of the influence functions,
-    summed over windows where each side has eight or more.
+    θ = Σ(D − π)(l − m) / Σ(D − π)² is the change of the loss at the same inputs, weighted by π(1 − π): where both
+    sides have rows (Robinson 1988; Chernozhukov et al. 2018, section 4.1). Those weights are bounded, as odds are
+    not; they are of the shared distribution of Cai, Namkoong and Yadlowsky (2023). Errors are those of the influence
+    functions, summed over windows where each side has eight or more.
     """
     folds, features, now, losses = make_folds(sides), encode(sides), sides.is_now, sides.losses
     chance = np.clip(learn_classes(features, now, folds, sides.seed)[:, 1], 0.001, 0.999)
     known = features.plus(_answers(sides))
     residual, left = now - chance, losses - learn_numbers(known, losses, folds, sides.seed)
     relation = float((residual * left).sum() / (residual**2).sum())
-    share, means = now.mean(), (losses[~now].mean(), losses[now].mean())
-    of_change = np.where(now, (losses - means[1]) / share, -(losses - means[0]) / (1 - share))
+    change, of_change = influence_of_change(sides)
     of_relation = residual * (left - relation * residual) / (residual**2).mean()
-    change, windows, weights = float(means[1] - means[0]), sides.windows, (1 - chance)[now]
+    windows, weights = sides.windows, (1 - chance)[now]
     gains = losses - _corrected(sides, known.plus(now.astype(np.float64)), folds)
     return Split(
         change=Effect(change, standard_error(of_change, windows)),
@@ -101,7 +102,7 @@ def _answers(sides: Sides) -> Floats:
     answer = sides.rows.column(contract.outputs[0].stored)
     if contract.task is Task.REGRESSION:
         return floats(answer)
-    return class_places(contract.classes, answer).astype(np.float64)
+    return np.asarray(class_places(contract.classes, answer), dtype=np.float64)
 
 
 def _corrected(sides: Sides, matrix: Matrix, folds: Ints) -> Floats:
@@ -115,7 +116,7 @@ def _corrected(sides: Sides, matrix: Matrix, folds: Ints) -> Floats:
     places = class_places(contract.classes, label)
     if not contract.probabilities:
         said = learn_classes(matrix, places, folds, seed).argmax(axis=1)
-        return (np.unique(places)[said] != places).astype(np.float64)
+        return np.asarray(np.unique(places)[said] != places, dtype=np.float64)
     chances = class_probabilities(contract, rows)
     hit = (places[:, None] == np.arange(chances.shape[1])).astype(np.float64)
     if contract.task is Task.BINARY:  # one of the two says all
