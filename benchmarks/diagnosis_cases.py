@@ -57,7 +57,7 @@ EXPECTED = {
     "architecture": "architecture",
     "none": "none",
 }
-"""What is right for each cause. Inputs that are only harder are no reason to do anything: no model would do better."""
+"""What is right for each cause. Inputs that are only harder are no reason to act: no model would do better."""
 
 NUMBERS, WORDS = ("age", "amount", "rate", "visits", "noise"), ("plan", "region")
 PLANS, REGIONS = ("basic", "plus", "pro"), ("North", "East", "South", "West", "Islands")

@@ -25,7 +25,7 @@ def diagnose(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Finds why the loss has changed and says what to do: repair the feed, retrain (on what), replace, search, nothing.
+    """Finds why the loss has changed and what to do: repair the feed, retrain (on what), replace, search, or nothing.
 
     The window is by default that since the change which the latest verdict estimates.
     """
@@ -80,7 +80,8 @@ def _words(row: dict[str, Any]) -> str:
     ]
     lines.append(table(shown, ""))
     lines.append(
-        f"{evidence['rows_now']:,} rows of {row['window'][0]} – {row['window'][1]} beside {evidence['rows_before']:,} of the "
-        f"reference of version {row['version']}; {split['thin']:.0%} of them lie where it has next to none."
+        f"{evidence['rows_now']:,} rows of {row['window'][0]} – {row['window'][1]} beside "
+        f"{evidence['rows_before']:,} of the reference of version {row['version']}; "
+        f"{split['thin']:.0%} of them lie where it has next to none."
     )
     return "\n".join(lines)

@@ -43,7 +43,7 @@ class Recommendation(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """A feature that is broken in a `share` of rows: what happened, and what the same costs on the reference's rows."""
+    """A feature that is broken in a `share` of rows: what happened, and what it costs on the reference's rows."""
 
     feature: str
     kind: str  # missing | frozen | units | vocabulary
@@ -83,9 +83,9 @@ def find_causes(
 ) -> Causes:
     """The causes that labelled rows of the reference and of now speak for (stored names, with `predicted_at`).
 
-    `score` is the champion, `length` that of a window. What is broken is done to the reference too: what it costs there
-    is the faults' share, and the rest of the change is split between rows that have the same faults. The same rows and
-    seed give the same causes.
+    `score` is the champion, `length` that of a window. What is broken is done to the reference too: what it costs
+    there is the faults' share, and the rest of the change is split between rows that have the same faults. The same
+    rows and seed give the same causes.
     """
     from threadpoolctl import threadpool_limits
 
@@ -156,7 +156,7 @@ def _words(causes: Causes) -> str:
     what = {
         Recommendation.REPAIR: "Repair the feed, do not retrain",
         Recommendation.RECENT: "Retrain on recent data: at the same inputs outcomes are others than they were",
-        Recommendation.MORE: "Retrain on more data, old and new: inputs are where the champion has learned too little",
+        Recommendation.MORE: "Retrain on more data, old and new: inputs are where the champion has learned little",
         Recommendation.REPLACE: f"Drop or replace {causes.feature}",
         Recommendation.ARCHITECTURE: "Search another architecture: the champion misses what its own features tell",
         Recommendation.NONE: _nothing(causes),
@@ -172,9 +172,7 @@ def _words(causes: Causes) -> str:
         f"inputs {_figure(split.inputs)}",
         f"relation {_figure(split.relation)}",
     ]
-    saved = (
-        f"A flexible learner would save {split.gain_now.value:.4f} of it now, {split.gain_before.value:.4f} before."
-    )
+    saved = f"A flexible learner would save {split.gain_now.value:.4f} now, {split.gain_before.value:.4f} before."
     return f"{what}{': ' + broken if broken else ''}. {', '.join(parts)}. {saved}"
 
 

@@ -30,7 +30,28 @@ SHIFTED = 0.15
 ALIGNED, OF_SHIFT = 0.06, 0.25
 """How far they may be once that is undone: so far at least, and so large a share of how far they were."""
 
-KNOWN = (1000, 100, 60, 24, 10, 7, 4.184, 3.785, 3.6, 3.281, 2.54, 2.237, 2.205, 1.944, 1.852, 1.8, 1.609)
+KNOWN = (
+    1e6,
+    3600,
+    1000,
+    100,
+    60,
+    24,
+    12,
+    10,
+    7,
+    4.184,
+    3.785,
+    3.6,
+    3.281,
+    2.54,
+    2.237,
+    2.205,
+    1.944,
+    1.852,
+    1.8,
+    1.609,
+)
 """Factors between units that people use, to three decimals: the nearest is taken where it fits as well."""
 
 LEVELS = np.arange(0.02, 0.981, 0.02)

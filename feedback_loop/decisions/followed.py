@@ -46,15 +46,13 @@ def was_right(
     if incident is None or incident.closed_at is None or recommendation == Recommendation.INSUFFICIENT_DATA:
         return None
     done = [each for each in promotions if each.done_at is not None and made_at <= each.done_at <= incident.closed_at]
-    candidates = {each.retraining.candidate for each in later}
-    if recommendation in (Recommendation.REPAIR, Recommendation.NONE):
-        if not done:
-            return True, "The incident ended without another version."
-        return False, f"The incident ended only after version {done[-1].to_version} had taken over."
+    stays = recommendation in (Recommendation.REPAIR, Recommendation.NONE)
     if not done:
-        return False, "The incident ended without another version."
+        return stays, "The incident ended without another version."
     last = done[-1].to_version
-    if last in candidates:
+    if stays:
+        return False, f"The incident ended only after version {last} had taken over."
+    if last in {each.retraining.candidate for each in later}:
         return False, f"Version {last}, the same pipeline fitted again, was enough."
     return True, f"Version {last}, of another making, ended the incident."
 

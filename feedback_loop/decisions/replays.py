@@ -160,18 +160,24 @@ def dead_feature(replay: Replay, relation: float) -> str:
 
     Mixed up among the reference's rows it costs about what has been lost; among current rows it costs next to
     nothing; and one who learns from current rows alone makes nothing of it either. A feature whose relation has
-    turned around fails the last: it can be learned anew.
+    turned around fails the last: it can be learned anew. Where no other feature tells what it did, outcomes are noise.
     """
-    sides, place = replay.sides, replay.sides.before
-    for column in sides.features:
-        costs = []
-        for rows, own in ((sides.reference, sides.losses[:place]), (sides.current, sides.losses[place:])):
-            order = np.random.default_rng([sides.seed, 3]).permutation(rows.num_rows)
-            mixed = with_column(rows, column, rows.column(column.stored).take(pa.array(order)))
-            costs.append(mean_effect(replay.losses(replay.rescored(mixed)) - own))
-        before, now = costs
-        is_idle = abs(now.value) < max(DEAD * before.value, 3 * now.error)
+    sides = replay.sides
+    uses = [(column, _use(replay, column, now=False), _use(replay, column, now=True)) for column in sides.features]
+    alive = {column.name for column, before, now in uses if before.is_sure and now.value > before.value / 2}
+    for column, before, now in uses:
         is_telling = before.is_sure and before.value > EXPLAINED * relation
-        if is_telling and is_idle and not fresh_worth(sides, column.name).is_sure:
+        is_idle = abs(now.value) < max(DEAD * before.value, 3 * now.error)
+        others = alive - {column.name}
+        if is_telling and is_idle and others and not fresh_worth(sides, column.name).is_sure:
             return column.name
     return ""
+
+
+def _use(replay: Replay, column: Column, *, now: bool) -> Effect:
+    """What the champion's loss rises by once a column is mixed up among the rows of one side."""
+    sides = replay.sides
+    rows, own = (sides.current if now else sides.reference), sides.losses[sides.is_now == now]
+    order = np.random.default_rng([sides.seed, 3]).permutation(rows.num_rows)
+    mixed = with_column(rows, column, rows.column(column.stored).take(pa.array(order)))
+    return mean_effect(replay.losses(replay.rescored(mixed)) - own)

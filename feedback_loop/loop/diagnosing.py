@@ -29,10 +29,11 @@ class Diagnosing(Judging):
     def diagnose(self, model: str, window: Window | None = None, as_of: datetime | None = None) -> Diagnosis:
         """Why the champion's loss in a window is another than on its reference, and what is to be done; it is kept.
 
-        The window is by default that from the change which the latest verdict estimates to its end. Of a moment of the
-        past it is the diagnosis of then, to the bit, of the version that was the champion then. Rows are at most 6,000
-        of each side. Raises NotFound where nothing has been judged and no window is given, and Refused for a model
-        whose features the log does not hold plain, one of several labels, and one without a reference.
+        The window is by default that from the change which the latest verdict estimates to its end. Of a moment of
+        the past it is the diagnosis of then, to the bit, of the version that was the champion then. At most 6,000
+        rows of each side are looked at. Raises NotFound where nothing has been judged and no window is given, and
+        Refused for a model whose features the log does not hold plain, one of several labels, and one without a
+        reference.
         """
         settings, now = self.settings.model(model), self._final(model, as_of)
         version = self._champion_at(model, now)

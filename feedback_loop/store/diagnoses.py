@@ -16,7 +16,7 @@ from feedback_loop.store.records import insert_one
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was recommended for a version after a window, as of a moment, with the figures and all that it is made from.
+    """What was recommended for a version after a window, as of a moment, with the figures that speak for it.
 
     `was_right` is None until what followed has shown it.
     """
