@@ -8,12 +8,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from feedback_loop.clock import parse_duration
 from feedback_loop.config_errors import explained, nearest, unknown_setting
-from feedback_loop.errors import ConfigError, FeedbackLoopError, NotFound
+from feedback_loop.config_policy import (
+    DriftSettings,
+    Duration,
+    OptionalDuration,
+    PolicySettings,
+    RetrainingSettings,
+    Section,
+)
+from feedback_loop.errors import ConfigError, NotFound
 
 FILE_NAME = "feedback_loop.toml"
 PREFIX = "FEEDBACK_LOOP_"
@@ -21,34 +28,13 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 SQLITE = "sqlite:///"
 
 
-def _duration(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return parse_duration(value)
-    except FeedbackLoopError as error:
-        raise ValueError(str(error)) from error
-
-
-def _optional_duration(value: object) -> object:
-    return None if value == "never" else _duration(value)
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
-OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StoreSettings(_Section):
+class StoreSettings(Section):
     """Where predictions, outcomes and everything concluded from them are kept."""
 
     url: str = SQLITE + "feedback_loop.db"
 
 
-class RegistrySettings(_Section):
+class RegistrySettings(Section):
     """The MLflow server or store that holds the models."""
 
     tracking_uri: str = SQLITE + "mlflow.db"
@@ -59,7 +45,7 @@ class RegistrySettings(_Section):
     trusted: bool | None = None
 
 
-class ServingSettings(_Section):
+class ServingSettings(Section):
     """The HTTP server. `require_key` is `auto`: off on loopback, on for every other address."""
 
     host: str = "127.0.0.1"
@@ -91,22 +77,22 @@ class ServingSettings(_Section):
         return self
 
 
-class AlertSettings(_Section):
+class AlertSettings(Section):
     """Alert routes by name, each an Apprise URL. The URLs hold secrets: only the names are stored."""
 
-    routes: dict[str, str] = {}
+    routes: dict[str, str] = Field(default_factory=dict)
     attempts: Annotated[int, Field(gt=0)] = 8
     backoff: Duration = timedelta(minutes=1)
 
 
-class SchedulerSettings(_Section):
+class SchedulerSettings(Section):
     """How long a job's lease lasts unless it is renewed, and where reports are written."""
 
     lease: Duration = timedelta(minutes=2)
     reports: str = "reports"
 
 
-class CaptureSettings(_Section):
+class CaptureSettings(Section):
     """The spools: where they lie, how large one may become, how often they are forwarded to the store."""
 
     folder: str = "spool"
@@ -118,41 +104,14 @@ class CaptureSettings(_Section):
     hash_key: SecretStr = SecretStr("")  # of columns that are logged as hashes: FEEDBACK_LOOP_CAPTURE__HASH_KEY
 
 
-class PolicySettings(_Section):
-    """What counts as worse, and what may follow from it."""
-
-    loss: Literal["auto", "error", "brier", "absolute_error"] = "auto"
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    unit: Literal["auto", "label", "window"] = "auto"
-    rule: Literal["change", "threshold"] = "change"
-    threshold: Annotated[float, Field(gt=0)] = 0.10
-    reference: Annotated[int, Field(ge=1000)] = 5000
-    seed: int = 0
-    mode: Literal["observe", "propose", "act"] = "act"
-    cooldown: Duration = timedelta(days=14)
-    refresh: OptionalDuration = timedelta(days=28)
-
-
-class RetrainingSettings(_Section):
-    """Which rows a candidate learns from, and what it must not lose against the champion."""
-
-    recent: Duration = timedelta(days=30)
-    history: str = ""  # labelled rows from before the log began: a Parquet file
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    min_rows: Annotated[int, Field(ge=20)] = 1000
-    margin: Annotated[float, Field(ge=0)] = 0.05
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    refit: bool = True
-
-
-class ScheduleSettings(_Section):
+class ScheduleSettings(Section):
     """When the loop runs: a duration (`1d`), a cron line (`0 4 * * *`, UTC) or `never`."""
 
     cycle: str = "1d"
     report: str = "0 6 1 * *"
 
 
-class SqlSourceSettings(_Section):
+class SqlSourceSettings(Section):
     """A database that outcomes are polled from: `query` gives those with a `watermark` column above `:watermark`."""
 
     url: str
@@ -163,14 +122,14 @@ class SqlSourceSettings(_Section):
     overlap: Annotated[int, Field(strict=True, ge=0)] | Duration | None = None
 
 
-class OutcomeSettings(_Section):
+class OutcomeSettings(Section):
     """Where the scheduler takes outcomes in from: a folder (or object store URL) of files, a SQL query."""
 
     folder: str = ""
     sql: SqlSourceSettings | None = None
 
 
-class JoinSettings(_Section):
+class JoinSettings(Section):
     """Which outcome belongs to which prediction, where it names the key (see `feedback_loop.schema.JoinRule`)."""
 
     horizon: OptionalDuration = None
@@ -178,17 +137,17 @@ class JoinSettings(_Section):
     absent_means: bool | int | float | str | None = None
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What of the predictions is logged, how safely, and for how long."""
 
     durability: Literal["committed", "buffered", "off"] = "committed"
     on_full: Literal["refuse", "drop"] = "refuse"
-    columns: dict[str, Literal["plain", "hash", "drop"]] = {}
+    columns: dict[str, Literal["plain", "hash", "drop"]] = Field(default_factory=dict)
     sample: Annotated[float, Field(gt=0, le=1)] = 1.0
     retention: OptionalDuration = None
 
 
-class OwnMetricSettings(_Section):
+class OwnMetricSettings(Section):
     """A metric of the user's making: `package.module:name`, or the name of an entry point of `feedback_loop.metrics`.
 
     Beside the label and the outputs it is given these `columns` (one that is given whole tables has all).
@@ -204,7 +163,7 @@ OwnMetrics = dict[
 ]
 
 
-class InferenceSettings(_Section):
+class InferenceSettings(Section):
     """What a version is scored by. `auto` takes ONNX where it answers within `tolerance` of the model itself.
 
     `providers` (CPU, CUDA, TensorRT, OpenVINO, CoreML, …) are tried in this order; empty: those of `serving`.
@@ -215,19 +174,7 @@ class InferenceSettings(_Section):
     providers: tuple[str, ...] = ()
 
 
-class DriftSettings(_Section):
-    """What counts as drift for alerts: of all columns ever told, a share of `alpha` is told in error.
-
-    `auto` takes `windows` where the reference has five or more of them, else `rows`; `thresholds` are Evidently's,
-    which control no error. `multivariate` reads rows of each window to look at its features together.
-    """
-
-    rule: Literal["auto", "windows", "rows", "thresholds"] = "auto"
-    multivariate: bool = False
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-
-
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """One registered model: what it predicts, how its outcomes are found, what to do about them."""
 
     task: Literal["binary", "multiclass", "regression"]
@@ -235,7 +182,9 @@ class ModelSettings(_Section):
         str | Annotated[tuple[str, ...], Field(min_length=1, max_length=50)]
     )  # several: of several outputs, of several labels
     key: tuple[str, ...] = ()
-    key_types: dict[str, Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]] = {}
+    key_types: dict[str, Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]] = Field(
+        default_factory=dict
+    )
     positive: bool | int | str | None = None
     segments: tuple[str, ...] = ()
     query: str = ""  # the column that says which rows were ranked against each other: they are judged by NDCG and MRR
@@ -252,7 +201,7 @@ class ModelSettings(_Section):
     join: JoinSettings = JoinSettings()
     log: LogSettings = LogSettings()
     inference: InferenceSettings = InferenceSettings()
-    metrics: Annotated[OwnMetrics, Field(max_length=100)] = {}
+    metrics: Annotated[OwnMetrics, Field(max_length=100)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _judged_by_the_log(self) -> ModelSettings:
@@ -261,6 +210,19 @@ class ModelSettings(_Section):
             raise ValueError("log.retention must be at least maturity and two windows")
         if self.query and self.log.sample < 1:
             raise ValueError("query needs all rows of each query: log.sample must be 1")
+        return self
+
+    @model_validator(mode="after")
+    def _watches_what_is_declared(self) -> ModelSettings:
+        """A segment is known by a column that is logged with each prediction."""
+        for each in self.policy.watch:
+            column = each.segment.partition("=")[0]
+            if column and column not in self.segments:
+                known = ", ".join(self.segments) or "none"
+                raise ValueError(f"policy.watch: {column!r} is not among the segments, which are: {known}")
+        pairs = [("auto" if each.loss == self.policy.loss else each.loss, each.segment) for each in self.policy.watch]
+        if len({*pairs, ("auto", "")}) < len(pairs) + 1:
+            raise ValueError("policy.watch: each loss of a segment can be watched once; that of all rows is already")
         return self
 
     @property

@@ -16,6 +16,7 @@ from feedback_loop.cli import (
     models,
     monitor,
     outcomes,
+    policy,
     predict,
     retrain,
     scheduler,
@@ -45,6 +46,7 @@ app.add_typer(imports.app, name="import")
 app.command("evaluate")(monitor.evaluate)
 app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
+app.add_typer(policy.app, name="policy")
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")

@@ -81,6 +81,12 @@ alpha = 0.05                     # the probability of any false retraining, for 
 mode = "act"                     # observe | propose | act
 cooldown = "14d"                 # between retrainings, at least
 refresh = "28d"                  # a retraining without an alarm after this long; or "never"
+# rule = "change"                # what may act: change | harm | either, or a rule of others: docs/decisions.md
+# tolerance = "auto"             # of harm, in mean loss: as proposed by `feedback-loop policy suggest {name}`
+# budget = 4                     # retrainings within 90 days
+# [[models.{name}.policy.watch]] # beside the loss of all rows, for a share of alpha
+# segment = "column=value"
+# weight = 1.0
 
 [models.{name}.schedule]
 cycle = "1d"                     # or a cron line in UTC: "0 4 * * *"

@@ -1,22 +1,29 @@
 """Deciding: has the model become worse, with a stated error rate, and what follows."""
 
+from feedback_loop.decisions.baseline import baseline_of
 from feedback_loop.decisions.decide import decide
-from feedback_loop.decisions.monitors import LEAST_REFERENCE, monitored_loss
-from feedback_loop.decisions.policy import Baseline, Cohort, Reason, judge, next_step
+from feedback_loop.decisions.monitors import LEAST_REFERENCE
+from feedback_loop.decisions.policy import Reason, judge, next_step
+from feedback_loop.decisions.suggest import Suggestion, policy_toml, suggest, suggest_maturity
 from feedback_loop.decisions.watch import Watch, reference_digest, rule_of, start_watch, watch_window
+from feedback_loop.decisions.watched import Baseline, Cohort
 
 __all__ = [
     "LEAST_REFERENCE",
     "Baseline",
     "Cohort",
     "Reason",
+    "Suggestion",
     "Watch",
+    "baseline_of",
     "decide",
     "judge",
-    "monitored_loss",
     "next_step",
+    "policy_toml",
     "reference_digest",
     "rule_of",
     "start_watch",
+    "suggest",
+    "suggest_maturity",
     "watch_window",
 ]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
-import numpy as np
-import pyarrow as pa
-
-from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions.policy import Baseline, Cohort, judge
-from feedback_loop.monitoring import labelled_only, row_losses, uniform
-from feedback_loop.outcomes import matured_until
-from feedback_loop.schema import Contract, Role
+from feedback_loop.decisions.cohorts import (
+    CohortReader,
+    cohort_of,
+    cohort_reader,
+    drifted_share,
+    due_windows,
+    estimated_loss,
+)
+from feedback_loop.decisions.panel import is_fresh
+from feedback_loop.decisions.policy import judge
+from feedback_loop.decisions.watched import Baseline
+from feedback_loop.schema import Contract
 from feedback_loop.store import Store
-from feedback_loop.store.evaluations import load_evaluations, newest_evaluations
-from feedback_loop.store.predictions import predicted_span, read_labelled
 from feedback_loop.store.verdicts import (
     State,
     Verdict,
@@ -27,13 +29,16 @@ from feedback_loop.store.verdicts import (
     record_verdict,
 )
 
+REFERENCE_AS_OF = "reference_as_of"
+"""Under this name the monitor's record says as of when its reference is: later looks take the very same rows."""
+
 
 def decide(
     store: Store,
     contract: Contract,
     version: str,
     settings: ModelSettings,
-    baseline: Baseline,
+    baseline_as_of: Callable[[datetime], Baseline],
     *,
     since: datetime | None,
     routes: Sequence[str],
@@ -46,21 +51,9 @@ def decide(
     threshold is kept again.
     """
     previous = latest_verdict(store, contract.model, version)
-    if previous is not None and since is not None and previous.decided_at < since:
-        previous = None
-    cohorts = _due_cohorts(store, contract, version, settings, baseline, previous, since, now)
-    if not cohorts:
+    verdict = look(store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now)
+    if verdict is None:
         return None
-    verdict = judge(
-        contract.model,
-        version,
-        cohorts,
-        baseline,
-        settings.policy,
-        previous=previous,
-        drifted_share=_drifted_share(store, contract.model, version, cohorts[-1].window),
-        now=now,
-    )
     verdict, _ = record_verdict(store, verdict, routes)
     incident = open_incident(store, contract.model)
     if incident is not None and verdict.state is State.OK:
@@ -71,53 +64,37 @@ def decide(
     return verdict
 
 
-def monitoring_order(identifiers: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """The order in which a cohort's labels go to the monitor: by a digest of their ids.
-
-    It is fixed before any outcome is known, which is all that the guarantee needs, and it spreads every hour of the
-    cohort over all of it: a season within the day can't look like a change.
-    """
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in identifiers.to_pylist()]
-    return np.argsort(np.array(digests, dtype="S8"), kind="stable")
-
-
-def _due_cohorts(
+def look(
     store: Store,
     contract: Contract,
     version: str,
     settings: ModelSettings,
-    baseline: Baseline,
+    baseline_as_of: Callable[[datetime], Baseline],
+    *,
     previous: Verdict | None,
     since: datetime | None,
     now: datetime,
-) -> list[Cohort]:
-    until = matured_until(now, settings.maturity, settings.window)
-    span = predicted_span(store, contract.model, version)
-    if span is None:
-        return []
-    start = previous.window.end if previous is not None else floor_moment(span[0], settings.window)
-    if previous is None and since is not None:
-        start = max(start, floor_moment(since, settings.window))
-    is_fresh = previous is None or previous.monitor["state"] is None
-    if is_fresh and baseline.until is not None:
-        start = max(start, floor_moment(baseline.until, settings.window) + settings.window)
-    windows = windows_between(start, until, settings.window)
-    return [_cohort(store, contract, version, baseline.loss, window, now) for window in windows]
-
-
-def _cohort(store: Store, contract: Contract, version: str, loss: str, window: Window, now: datetime) -> Cohort:
-    rows = read_labelled(
-        store, contract, window, as_of=now, version=version, role=Role.CHAMPION, columns=contract.outputs
+    read: CohortReader | None = None,
+) -> Verdict | None:
+    """The verdict of one look, with what was known at its moment; nothing is written, so a replay is the same."""
+    if previous is not None and since is not None and previous.decided_at < since:
+        previous = None
+    kept = previous.monitor.get(REFERENCE_AS_OF) if previous is not None and not is_fresh(previous) else None
+    as_of = datetime.fromisoformat(kept) if kept is not None else now
+    baseline = baseline_as_of(as_of)
+    windows = due_windows(store, contract.model, version, settings, baseline, previous=previous, since=since, now=now)
+    if not windows:
+        return None
+    read = read or cohort_reader(store)
+    verdict = judge(
+        contract.model,
+        version,
+        [cohort_of(contract, window, read(contract, version, window, now)) for window in windows],
+        baseline,
+        settings.policy,
+        previous=previous,
+        drifted_share=drifted_share(store, contract.model, version, windows[-1], now),
+        estimated=estimated_loss(store, contract.model, version, now),
+        now=now,
     )
-    # Unweighted, since each label counts as one draw for the monitor. Equal weights change no mean; where the rate
-    # of sampling was changed within the cohort, it is thinned to the lowest.
-    labelled = labelled_only(contract, uniform(rows))
-    if not labelled.num_rows:
-        return Cohort(window, np.empty(0), rows.num_rows)
-    losses = row_losses(contract, labelled)[loss]
-    return Cohort(window, losses[monitoring_order(labelled.column("prediction_id"))], rows.num_rows)
-
-
-def _drifted_share(store: Store, model: str, version: str, window: Window) -> float | None:
-    found = [each for each in load_evaluations(store, model, within=window) if each.version == version]
-    return newest_evaluations(found)[-1].drifted_share if found else None
+    return replace(verdict, monitor={**verdict.monitor, REFERENCE_AS_OF: as_of.isoformat()})

@@ -8,14 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.config import PolicySettings
 from feedback_loop.decisions.change import ErrorMonitor, start_error_monitor
 from feedback_loop.decisions.harm import HarmMonitor, start_harm_monitor
 from feedback_loop.decisions.mixture import NormalBets, Wealth
 from feedback_loop.decisions.ranks import RankMonitor, start_rank_monitor
-from feedback_loop.decisions.units import UnitMonitor, Units, differ, start_unit_monitor
+from feedback_loop.decisions.units import UnitMonitor, Units, start_unit_monitor
 from feedback_loop.monitoring import Floats
-from feedback_loop.schema import Contract, Task
 
 Monitor = ErrorMonitor | RankMonitor | UnitMonitor | HarmMonitor
 
@@ -24,28 +22,6 @@ Method = Literal["change", "harm_a", "harm_b"]
 
 LEAST_REFERENCE = 1000
 """With fewer reference labels the guarantee has not been measured."""
-
-
-def monitored_loss(contract: Contract, settings: PolicySettings) -> str:
-    """The loss that is watched: the configured one, or the one that fits the task."""
-    if settings.loss != "auto":
-        return settings.loss
-    if contract.task is Task.REGRESSION:
-        return "absolute_error"
-    return "brier" if contract.probabilities else "error"
-
-
-def scaled(loss: str, values: Floats, reference: Floats) -> Floats:
-    """Losses in [0, 1]: absolute errors are measured by the reference's 99% quantile."""
-    if loss != "absolute_error":
-        return values
-    scale = float(np.quantile(reference, 0.99)) if len(reference) else 1.0
-    return np.minimum(values / scale, 1.0) if scale > 0 else np.minimum(values, 1.0)
-
-
-def units_of(unit: str, losses: Floats, windows: npt.NDArray[np.int64]) -> Units:
-    """What the setting says: `label`, `window`, or `auto`, which is windows where the reference's own differ."""
-    return Units("unit" if unit == "window" or (unit == "auto" and differ(losses, windows)) else "label")
 
 
 def start_monitor(

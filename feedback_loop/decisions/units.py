@@ -148,17 +148,3 @@ def split_units(losses: Floats, places: Numbers, windows: int = 1) -> list[Float
         if end - start >= LEAST_LABELS and is_over(int(places[start]), int(places[end - 1]), after, windows):
             starts.append(end)
     return [losses[first:last] for first, last in pairwise(starts)]
-
-
-def differ(losses: Floats, windows: Numbers) -> bool:
-    """Whether windows of the reference differ by more than chance (one-way analysis of variance at 1%).
-
-    If they do, labels of one window are not exchangeable with another's, and a monitor that goes label by label
-    would take the next bad day for a change.
-    """
-    units = split_units(losses, windows)
-    if len(units) < LEAST_UNITS or float(np.ptp(losses)) == 0:
-        return False
-    from scipy import stats
-
-    return bool(stats.f_oneway(*units).pvalue < 0.01)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from feedback_loop.capture import Client
+from feedback_loop.loop.advising import Advising
 from feedback_loop.loop.improving import Improving
 from feedback_loop.loop.optimizing import Optimizing
 from feedback_loop.loop.predicting import Predicting
 from feedback_loop.loop.watching import Watching
 
 
-class FeedbackLoop(Predicting, Watching, Improving, Optimizing):
+class FeedbackLoop(Predicting, Watching, Advising, Improving, Optimizing):
     """The whole loop over one store and one registry. Methods raise FeedbackLoopError's children only."""
 
 

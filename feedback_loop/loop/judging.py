@@ -8,13 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 
 from feedback_loop.alerts import Delivery, deliver_alerts, route_names
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions import Baseline, decide, monitored_loss
+from feedback_loop.decisions import Baseline, baseline_of, decide
 from feedback_loop.errors import BadInput
 from feedback_loop.loop.labelling import Labelling
 from feedback_loop.monitoring import (
@@ -31,11 +30,9 @@ from feedback_loop.monitoring import (
     past_errors,
     real_rows,
     report_subject,
-    row_losses,
     sample_window,
     span_of,
     spread,
-    window_numbers,
     write_report,
 )
 from feedback_loop.outcomes import (
@@ -112,7 +109,7 @@ class Judging(Labelling):
             contract,
             version.version,
             settings,
-            self._baseline(version, settings, ordinal=max(len(promotions), 1)),
+            lambda as_of: self._baseline(version, settings, ordinal=max(len(promotions), 1), as_of=as_of),
             since=promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None,
             routes=route_names(self.settings.alerts),
             now=self._final(model, None),
@@ -153,7 +150,7 @@ class Judging(Labelling):
         version = self._version(model, subject.evaluation.version)
         real = None
         if rows != "surrogate":
-            reference = self._reference(version)
+            reference = self._reference(version, settings, self.clock())
             subject = replace(subject, reference_span=span_of(reference))
             real = real_rows(self.store, subject, reference, rows if isinstance(rows, int) else None)
         is_judged = not subject.contract.more_labels  # Evidently's presets know one label
@@ -207,11 +204,10 @@ class Judging(Labelling):
                 version = self._version(each.model, each.version)
                 self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
 
-    def _reference(self, version: ModelVersion) -> pa.Table:
-        settings = self.settings.model(version.model)
-        until = matured_until(self.clock(), settings.maturity, settings.window)
+    def _reference(self, version: ModelVersion, settings: ModelSettings, as_of: datetime) -> pa.Table:
+        until = matured_until(as_of, settings.maturity, settings.window)
         redaction = self.scorer(version).redaction
-        return self._references.rows(redaction, version, settings.policy.reference, until)
+        return self._references.rows(redaction, version, settings.policy.reference, until, as_of=as_of)
 
     def _tally_by_references(self, model: str) -> None:
         """The champion has its reference before its first predictions are joined: they are tallied as they come."""
@@ -230,14 +226,6 @@ class Judging(Labelling):
             is_past=is_past,
         )
 
-    def _baseline(self, version: ModelVersion, settings: ModelSettings, *, ordinal: int) -> Baseline:
-        contract = self.scorer(version).logged
-        rows = self._reference(version)
-        loss = monitored_loss(contract, settings.policy)
-        losses = row_losses(contract, rows).get(loss) if len(rows) else None
-        if losses is None:
-            return Baseline(loss, np.empty(0), np.empty(0, dtype=np.int64), ordinal)
-        times = rows.column("predicted_at")
-        is_enough = len(losses) >= settings.policy.reference
-        until = times[-1].as_py() if is_enough else None
-        return Baseline(loss, losses, window_numbers(times, settings.window), ordinal, until)
+    def _baseline(self, version: ModelVersion, settings: ModelSettings, *, ordinal: int, as_of: datetime) -> Baseline:
+        rows = self._reference(version, settings, as_of)
+        return baseline_of(self.scorer(version).logged, rows, settings, ordinal)

@@ -93,7 +93,7 @@ class Watching(Judging):
         if until is None:
             promoted = [each for each in self._promotions(version.model) if each.to_version == version.version]
             seen = [each.done_at - timedelta.resolution for each in promoted[-1:] if each.done_at is not None]
-            times = self._reference(version).column("predicted_at")
+            times = self._reference(version, settings, now).column("predicted_at")
             seen += [times[-1].as_py()] if len(times) else []
             begins += [floor_moment(each, settings.window) + settings.window for each in seen]
         kept_since = retention.kept_since(self.store, version.model)

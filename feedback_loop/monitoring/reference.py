@@ -58,20 +58,24 @@ class References:
         self._store = store
         self._registry = registry
         self._kept: dict[tuple[str, str], pa.Table | None] = {}
-        self._rows: dict[tuple[str, str], pa.Table] = {}
+        self._rows: dict[tuple[str, str], tuple[int, datetime, pa.Table]] = {}
 
-    def rows(self, redaction: Redaction, version: ModelVersion, wanted: int, matured_until: datetime) -> pa.Table:
+    def rows(
+        self, redaction: Redaction, version: ModelVersion, wanted: int, matured_until: datetime, *, as_of: datetime
+    ) -> pa.Table:
         """The reference rows (stored names, with `predicted_at`) as the log would hold them, in the order of time.
 
-        They are fewer than `wanted`, or none, while the log has no more matured ones.
+        They are fewer than `wanted`, or none, while the log has no more matured ones. Those of the log are as known
+        at that moment: a later outcome or correction changes none of them.
         """
         key = (version.model, version.version)
-        if key not in self._rows:
-            rows = self._find(redaction, version, wanted, matured_until, None)
-            if rows.num_rows < wanted:
-                return rows  # the log may have more by the next time
-            self._rows[key] = rows
-        return self._rows[key]
+        kept = self._rows.get(key)
+        if kept is not None and kept[:2] == (wanted, as_of):
+            return kept[2]
+        rows = self._find(redaction, version, wanted, matured_until, as_of)
+        if rows.num_rows >= wanted:
+            self._rows[key] = wanted, as_of, rows
+        return rows
 
     def profile(
         self,

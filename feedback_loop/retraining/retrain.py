@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from feedback_loop.config import RetrainingSettings
+from feedback_loop.config_policy import RetrainingSettings
 from feedback_loop.decisions import Reason
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import Scorer

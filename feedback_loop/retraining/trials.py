@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feedback_loop.clock import EPOCH, floor_moment
-from feedback_loop.config import RetrainingSettings
+from feedback_loop.config_policy import RetrainingSettings
 from feedback_loop.errors import Refused
 from feedback_loop.inference import Scorer, SklearnEngine
 from feedback_loop.monitoring import Floats

@@ -187,11 +187,19 @@ def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
 
 
 def load_evaluations(
-    store: Store, model: str, *, within: Window | None = None, newest: int | None = None
+    store: Store,
+    model: str,
+    *,
+    within: Window | None = None,
+    newest: int | None = None,
+    until: datetime | None = None,
 ) -> list[Evaluation]:
-    """Evaluations, oldest window first, each window's newest `as_of` last; `newest` limits to the last so many."""
+    """Evaluations (`as_of` a moment by `until`), oldest window first, each window's newest `as_of` last.
+
+    `newest` limits to the last so many.
+    """
     table = tables.evaluations
-    where = [table.c.model == model]
+    where = [table.c.model == model, *([table.c.as_of <= until] if until is not None else [])]
     if within is not None:
         where += [table.c.window_start >= within.start, table.c.window_end <= within.end]
     order = table.c.window_end.desc(), table.c.as_of.desc(), table.c.evaluation_id.desc()

@@ -183,12 +183,17 @@ def count_predictions(store: Store, model: str) -> dict[tuple[str, str, str], in
     return counts
 
 
-def predicted_span(store: Store, model: str, version: str | None = None) -> tuple[datetime, datetime] | None:
-    """The moments of the first and the last prediction (of one version), or None where there is none."""
+def predicted_span(
+    store: Store, model: str, version: str | None = None, *, as_of: datetime | None = None
+) -> tuple[datetime, datetime] | None:
+    """The moments of the first and the last prediction (of one version) that were known as of a moment (default:
+    now), or None where there is none.
+    """
     moments: list[datetime] = []
     for connection, generation in _generations(store, model):
         table = generation.table
-        where = [table.c.model_version == version] if version is not None else []
+        where = [is_known(table.c.logged_at, as_of)]
+        where += [table.c.model_version == version] if version is not None else []
         for end in (func.min(table.c.predicted_at), func.max(table.c.predicted_at)):
             moments.extend(m for m in connection.execute(select(end).where(*where)).scalars() if m is not None)
     return (min(moments), max(moments)) if moments else None

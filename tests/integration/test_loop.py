@@ -238,9 +238,9 @@ def test_a_version_without_a_reference_is_judged_by_its_own_first_rows(loop, clo
     play_days(loop, clock, 5, seed=50)
     verdict = loop.decide("churn")
     assert verdict.state is State.OK
-    assert verdict.evidence["change"]["reference"] > 0
+    assert verdict.evidence["watched"][0]["reference"] > 0
     # The 1,000 rows of the reference end on the fourth day: none of them is judged.
-    assert verdict.evidence["change"]["labels"] == 2 * 300
+    assert verdict.evidence["watched"][0]["labels"] == 2 * 300
 
 
 def test_a_reference_can_be_brought_with_a_version(loop, clock):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.change import start_error_monitor, tails
 from feedback_loop.decisions.mixture import BOLDNESS, SHARES, NormalBets, Wealth, _boost, grains, uniforms
 from feedback_loop.decisions.monitors import (
@@ -12,10 +13,10 @@ from feedback_loop.decisions.monitors import (
     monitor_from_json,
     monitor_to_json,
     start_monitor,
-    units_of,
 )
+from feedback_loop.decisions.panel import units_of
 from feedback_loop.decisions.ranks import FINENESS, start_rank_monitor
-from feedback_loop.decisions.units import UnitMonitor, Units, differ, split_units, start_unit_monitor
+from feedback_loop.decisions.units import UnitMonitor, Units, split_units, start_unit_monitor
 from feedback_loop.errors import BadInput
 from tests.streams import day_losses, delay, errors, median_delay, season
 
@@ -329,7 +330,6 @@ def test_days_that_differ_alarm_label_by_label_and_not_by_window():
     for seed in range(30):
         random = np.random.default_rng(seed)
         losses, windows = day_losses(random, 20)
-        assert differ(losses, windows)
         coming, _ = day_losses(random, 60)
         rank = start_rank_monitor(losses, alpha=0.05, seed=seed)
         unit = start_unit_monitor(losses, windows, alpha=0.05)
@@ -437,10 +437,10 @@ def test_the_unit_of_the_settings_is_chosen_by_what_the_reference_shows():
     random = np.random.default_rng(4)
     uneven, windows = day_losses(random, 20)
     even = random.beta(2, 8, len(windows))
-    assert units_of("auto", uneven, windows) == Units("unit")
-    assert units_of("auto", even, windows) == Units("label")
-    assert units_of("window", even, windows) == Units("unit")
-    assert units_of("label", uneven, windows) == Units("label")
+    assert units_of(PolicySettings(unit="auto"), uneven, windows).kind == "unit"
+    assert units_of(PolicySettings(unit="auto"), even, windows).kind == "label"
+    assert units_of(PolicySettings(unit="window"), even, windows) == Units("unit")
+    assert units_of(PolicySettings(unit="label"), uneven, windows) == Units("label")
 
 
 # What they share

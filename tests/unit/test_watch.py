@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from feedback_loop.clock import Window
-from feedback_loop.config import DriftSettings
+from feedback_loop.config_policy import DriftSettings
 from feedback_loop.decisions import Watch, rule_of, start_watch, watch_window
 from feedback_loop.decisions.columns import PooledCounts, RankedDistances, found
 from feedback_loop.monitoring import profile_of_reference

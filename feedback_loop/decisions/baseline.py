@@ -1,0 +1,73 @@
+"""From labelled rows to what is watched of them, and what a version is held against."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.config import ModelSettings
+from feedback_loop.config_policy import PolicySettings
+from feedback_loop.decisions.watched import Baseline, Losses, Mask, Watched
+from feedback_loop.errors import ConfigError
+from feedback_loop.monitoring import row_losses, window_numbers
+from feedback_loop.schema import Contract, Task
+from feedback_loop.store.evaluations import ALL_ROWS
+
+MOST_SEGMENTS = 50
+"""Of each column of segments so many are looked at, those with the most rows."""
+
+
+def watched_of(contract: Contract, settings: PolicySettings) -> tuple[Watched, ...]:
+    """The loss of all rows, and whatever else is watched, with their shares of alpha: they sum to 1.
+
+    Raises ConfigError for a loss that a model's answers do not tell.
+    """
+    pairs = [(monitored_loss(contract, settings.loss), ALL_ROWS, 1.0)]
+    pairs += [(monitored_loss(contract, each.loss), each.segment, each.weight) for each in settings.watch]
+    total = sum(weight for _, _, weight in pairs)
+    return tuple(Watched(loss, segment, weight / total) for loss, segment, weight in pairs)
+
+
+def monitored_loss(contract: Contract, wanted: str) -> str:
+    """The loss that is watched: the configured one, or the one that fits the task."""
+    known = ["absolute_error", "squared_error"]
+    if contract.task is not Task.REGRESSION:
+        told = all(each.probabilities for each in contract.targets)
+        known = ["brier", "error", "log_loss"] if told else ["error"]
+    if wanted == "auto":
+        return known[0]
+    if wanted not in known:
+        raise ConfigError(
+            f"{contract.model} has no loss {wanted!r}: its answers tell {', '.join(known)}.",
+            cure="Mend policy.loss or policy.watch.",
+            key=f"models.{contract.model}.policy",
+        )
+    return wanted
+
+
+def losses_of(contract: Contract, rows: pa.Table) -> Losses:
+    """The losses of labelled rows, in their order, and who is of which segment."""
+    members: dict[str, Mask] = {}
+    for name in contract.segments:
+        stored = contract.column(name).stored
+        if stored not in rows.column_names:
+            continue
+        values = rows.column(stored)
+        counts = sorted(
+            pc.value_counts(values.drop_null()).to_pylist(), key=lambda each: (-each["counts"], each["values"])
+        )
+        for each in counts[:MOST_SEGMENTS]:
+            same = pc.fill_null(pc.equal(values, each["values"]), False)
+            members[f"{name}={each['values']}"] = np.asarray(same.to_numpy(), dtype=np.bool_)
+    return Losses(row_losses(contract, rows), members)
+
+
+def baseline_of(contract: Contract, rows: pa.Table, settings: ModelSettings, ordinal: int) -> Baseline:
+    """What a version is held against, of its reference rows in the order of time (fewer than wanted, or none)."""
+    watched = watched_of(contract, settings.policy)
+    if not rows.num_rows:
+        return Baseline(watched, Losses({}), np.empty(0, dtype=np.int64), ordinal)
+    times = rows.column("predicted_at")
+    until = times[-1].as_py() if rows.num_rows >= settings.policy.reference else None
+    return Baseline(watched, losses_of(contract, rows), window_numbers(times, settings.window), ordinal, until)

@@ -1,0 +1,180 @@
+"""The monitors of one version, a panel of them: started from its reference, moved on by each cohort, kept as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from feedback_loop.config_policy import PolicySettings
+from feedback_loop.decisions.monitors import (
+    LEAST_REFERENCE,
+    Monitor,
+    alpha_of_version,
+    monitor_from_json,
+    monitor_to_json,
+    start_monitor,
+)
+from feedback_loop.decisions.rules import Rule, rule_from_json, rule_to_json, start_rule
+from feedback_loop.decisions.sequences import ConfidenceSequence
+from feedback_loop.decisions.suggest import suggest_tolerance, suggest_units
+from feedback_loop.decisions.units import Units
+from feedback_loop.decisions.watched import Baseline, Cohort, Seen, Watched
+from feedback_loop.monitoring import Floats
+from feedback_loop.store.verdicts import Verdict
+
+Method = Literal["change", "harm", "rule"]
+"""Which of the monitors of a loss: method D, A or B, or a rule without an error rate."""
+
+STEP = 64
+"""So many seeds of random numbers are a version's own: each of its monitors draws from another."""
+
+SHAPING = ("loss", "watch", "alpha", "rule", "harm", "tolerance", "unit", "cycle", "threshold", "reference", "seed")
+"""Settings that monitors are made by: with others, they begin anew."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One watched loss: what was seen of it, the size of its mean at any look, and its monitors by method.
+
+    One without monitors has too small a reference, of which `missing` rows are missing.
+    """
+
+    watched: Watched
+    tolerance: float = 0.0
+    missing: int = 0
+    alpha: float = 0.0  # of all that its monitors say, together
+    promised: tuple[float, float] = (0.0, 1.0)  # between these the reference's mean lies
+    seen: Seen = field(default_factory=Seen)
+    level: ConfidenceSequence | None = None
+    monitors: Mapping[Method, Monitor | Rule] | None = None
+
+    def after(self, cohort: Cohort, baseline: Baseline) -> Pair:
+        """With one more cohort."""
+        losses = baseline.scaled(self.watched, cohort.losses.of(self.watched))
+        seen = self.seen.plus(cohort.window.start, losses)
+        if self.monitors is None or self.level is None:
+            return replace(self, seen=seen)
+        monitors = {name: each.update(losses, cohort.place, ends=True) for name, each in self.monitors.items()}
+        return replace(self, seen=seen, level=self.level.update(losses), monitors=monitors)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All pairs since their first look, and the settings that they were made by."""
+
+    made_by: str
+    since: datetime
+    pairs: tuple[Pair, ...]
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the first of them has a reference that is large enough."""
+        return self.pairs[0].monitors is not None
+
+    def after(self, cohort: Cohort, baseline: Baseline) -> Panel:
+        """With one more cohort."""
+        return replace(self, pairs=tuple(pair.after(cohort, baseline) for pair in self.pairs))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that give the very same panel back."""
+        pairs = [
+            asdict(replace(pair, level=None, monitors=None))
+            | {
+                "level": asdict(pair.level) if pair.level else None,
+                "monitors": {name: _plain(each) for name, each in (pair.monitors or {}).items()},
+            }
+            for pair in self.pairs
+        ]
+        made = {"made_by": self.made_by, "since": self.since.isoformat(), "pairs": pairs}
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(made))  # as the store gives it back
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Panel:
+        """The inverse of `to_json`."""
+        pairs = [
+            Pair(
+                Watched(**each["watched"]),
+                each["tolerance"],
+                each["missing"],
+                each["alpha"],
+                (each["promised"][0], each["promised"][1]),
+                Seen.from_json(each["seen"]["parts"]),
+                ConfidenceSequence(**each["level"]) if each["level"] else None,
+                {name: _restored(state) for name, state in each["monitors"].items()} or None,
+            )
+            for each in plain["pairs"]
+        ]
+        return cls(plain["made_by"], datetime.fromisoformat(plain["since"]), tuple(pairs))
+
+
+def is_fresh(previous: Verdict | None) -> bool:
+    """Whether no cohort has been judged by monitors yet: rows may still go to the reference."""
+    return previous is None or not any(pair["monitors"] for pair in previous.monitor.get("pairs", []))
+
+
+def resume(previous: Verdict | None, baseline: Baseline, settings: PolicySettings, start: datetime) -> Panel:
+    """The panel after the previous verdict; a new one from `start` where there is none, or other settings make it.
+
+    A policy that was changed begins its own life: its alpha is about what it says from then on.
+    """
+    made_by = _digest(settings)
+    if previous is not None and not is_fresh(previous) and previous.monitor["made_by"] == made_by:
+        return Panel.from_json(previous.monitor)
+    return Panel(made_by, start, tuple(_pair(place, baseline, settings) for place in range(len(baseline.watched))))
+
+
+def _pair(place: int, baseline: Baseline, settings: PolicySettings) -> Pair:
+    """A pair before its first cohort. Of all rows the reference must be whole; of a segment, large enough."""
+    watched = baseline.watched[place]
+    reference, windows = baseline.scaled(watched), baseline.windows_of(watched)
+    missing = (settings.reference if not watched.segment else LEAST_REFERENCE) - len(reference)
+    if missing > 0:
+        return Pair(watched, missing=missing)
+    units = units_of(settings, reference, windows)
+    tolerance = settings.tolerance if settings.tolerance != "auto" else suggest_tolerance(reference, windows)
+    alpha = alpha_of_version(settings.alpha, baseline.ordinal) * watched.share
+    alpha_each = alpha / 2 if settings.rule == "either" else alpha
+    seed = ((settings.seed * 1_000_003 + baseline.ordinal) * STEP + place) * 2
+    harm: Literal["harm_a", "harm_b"] = "harm_a" if settings.harm == "A" else "harm_b"
+
+    def monitor(method: Literal["change", "harm_a", "harm_b"], own: int) -> Monitor:
+        return start_monitor(
+            method, watched.loss, reference, windows, units, alpha=alpha_each, seed=own, tolerance=tolerance
+        )
+
+    monitors: dict[Method, Monitor | Rule] = {"change": monitor("change", seed), "harm": monitor(harm, seed + 1)}
+    if settings.rule != "change" and settings.rule != "harm" and settings.rule != "either":  # noqa: PLR1714 (for mypy)
+        monitors["rule"] = start_rule(settings.rule, reference, windows, threshold=settings.threshold)
+    level = ConfidenceSequence(guess=float(reference.mean()))
+    promised = level.update(reference).bounds(alpha / 2)
+    return Pair(watched, tolerance, 0, alpha, promised, Seen(), level, monitors)
+
+
+def units_of(settings: PolicySettings, reference: Floats, windows: Any) -> Units:
+    """In what a monitor counts: as is set, else as the reference shows."""
+    if settings.unit == "auto" and settings.cycle == "auto":
+        return suggest_units(reference, windows)
+    cycle = settings.cycle if settings.cycle != "auto" else 1
+    if settings.unit == "auto":
+        found = suggest_units(reference, windows)
+        return Units("unit", windows=cycle) if found.kind == "unit" else Units("label", strata=cycle)
+    return Units("unit", windows=cycle) if settings.unit == "window" else Units("label", strata=cycle)
+
+
+def _digest(settings: PolicySettings) -> str:
+    said = settings.model_dump_json(include=set(SHAPING))
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+def _plain(monitor: Monitor | Rule) -> dict[str, Any]:
+    return rule_to_json(monitor) if isinstance(monitor, Rule) else monitor_to_json(monitor)
+
+
+def _restored(plain: dict[str, Any]) -> Monitor | Rule:
+    return rule_from_json(plain) if plain["kind"] in ("window_rule", "adwin") else monitor_from_json(plain)

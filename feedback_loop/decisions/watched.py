@@ -1,0 +1,180 @@
+"""What is watched: losses of all rows and of segments, each with its monitors, from look to look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from feedback_loop.clock import Window
+from feedback_loop.monitoring import Floats
+from feedback_loop.store.evaluations import ALL_ROWS
+
+Mask = npt.NDArray[np.bool_]
+
+LATELY = 1000
+"""The newest labels of which a mean is said, in whole cohorts."""
+
+MOST_KEPT = 200
+"""So many cohorts are remembered apart; of the older half two become one, whenever there are more."""
+
+BOUNDED = ("error", "brier")
+"""Losses that lie in [0, 1] as they are; others are measured by the reference's 99% quantile."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A loss of all rows, or of those of a segment, with its share of alpha."""
+
+    loss: str
+    segment: str = ALL_ROWS
+    share: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """How it is called in a verdict."""
+        return f"{self.loss} of {self.segment}" if self.segment else self.loss
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of labelled rows by name, and which rows are of which segment (`origin=JFK`)."""
+
+    by_loss: Mapping[str, Floats]
+    members: Mapping[str, Mask] = field(default_factory=dict)
+
+    def of(self, watched: Watched) -> Floats:
+        """Those that are watched, in the order of the rows."""
+        losses = self.by_loss.get(watched.loss, np.empty(0))
+        if not watched.segment:
+            return losses
+        return losses[self.members[watched.segment]] if watched.segment in self.members else losses[:0]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The matured predictions of one window: their losses in the monitor's order, and how many there were."""
+
+    window: Window
+    losses: Losses
+    predictions: int
+
+    @property
+    def place(self) -> int:
+        """The number of its window, counted from 1970."""
+        return int(self.window.start.timestamp() // (self.window.end - self.window.start).total_seconds())
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a version is held against: its reference rows' losses in the order of time, with their windows' numbers.
+
+    `ordinal` is the version's place among those that were monitored. `until` is where rows of the log that serve
+    as the reference end: none of them is judged.
+    """
+
+    watched: tuple[Watched, ...]
+    losses: Losses
+    windows: npt.NDArray[np.int64]
+    ordinal: int
+    until: datetime | None = None
+
+    def raw(self, watched: Watched) -> Floats:
+        """The reference's losses, as they are."""
+        return self.losses.of(watched)
+
+    def scaled(self, watched: Watched, values: Floats | None = None) -> Floats:
+        """Losses (default: the reference's own) in [0, 1]."""
+        own = self.raw(watched)
+        values = own if values is None else values
+        if watched.loss in BOUNDED:
+            return values
+        scale = float(np.quantile(own, 0.99)) if len(own) else 1.0
+        return np.minimum(values / scale, 1.0) if scale > 0 else np.minimum(values, 1.0)
+
+    def windows_of(self, watched: Watched) -> npt.NDArray[np.int64]:
+        """The windows of what is watched."""
+        if not watched.segment:
+            return self.windows
+        members = self.losses.members.get(watched.segment)
+        return self.windows[members] if members is not None else self.windows[:0]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One cohort, or several older ones: since when, how many labels, the sum of their losses."""
+
+    since: str
+    labels: int
+    total: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was taken in since the start, part by part."""
+
+    parts: tuple[Part, ...] = ()
+
+    def plus(self, since: datetime, losses: Floats) -> Seen:
+        """One more cohort."""
+        if not len(losses):
+            return self
+        parts = [*self.parts, Part(since.isoformat(), len(losses), float(losses.sum()))]
+        if len(parts) > MOST_KEPT:
+            older = parts[: MOST_KEPT // 2]
+            pairs = zip(older[::2], older[1::2], strict=True)
+            merged = [Part(one.since, one.labels + two.labels, one.total + two.total) for one, two in pairs]
+            parts = [*merged, *parts[len(older) :]]
+        return Seen(tuple(parts))
+
+    @property
+    def labels(self) -> int:
+        """All of them."""
+        return sum(part.labels for part in self.parts)
+
+    @property
+    def mean(self) -> float | None:
+        """The mean loss since the start."""
+        return mean_of(self.parts)
+
+    @property
+    def mean_lately(self) -> float | None:
+        """The mean loss of the newest cohorts."""
+        first, labels = len(self.parts), 0
+        while first and labels < LATELY:
+            first -= 1
+            labels += self.parts[first].labels
+        return mean_of(self.parts[first:])
+
+    def change(self, reference: float, rows: int) -> int | None:
+        """Since which part losses have most likely been higher: None where they have not.
+
+        The split that is likeliest for one step of the mean of a normal distribution, the reference before it
+        (Hinkley 1970, section 2).
+        """
+        best, found = 0.0, None
+        labels, total = rows, reference * rows
+        all_labels, all_total = self.labels + rows, sum(part.total for part in self.parts) + total
+        for place, part in enumerate(self.parts):
+            after = all_labels - labels
+            gap = (all_total - total) / after - total / labels
+            score = labels * after / all_labels * gap**2
+            if gap > 0 and score > best:
+                best, found = score, place
+            labels, total = labels + part.labels, total + part.total
+        return found
+
+    @classmethod
+    def from_json(cls, plain: list[dict[str, Any]]) -> Seen:
+        """Of parts as plain values."""
+        return cls(tuple(Part(**each) for each in plain))
+
+
+def mean_of(parts: tuple[Part, ...]) -> float | None:
+    """The mean loss of all labels of these parts."""
+    labels = sum(part.labels for part in parts)
+    return sum(part.total for part in parts) / labels if labels else None

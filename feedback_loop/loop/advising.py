@@ -1,0 +1,73 @@
+"""Advice: what the policy of a model should say, by the model's own history."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.clock import Window
+from feedback_loop.decisions import Suggestion, baseline_of, suggest, suggest_maturity
+from feedback_loop.errors import NotFound
+from feedback_loop.loop.judging import Judging
+from feedback_loop.monitoring import Floats, labelled_only, row_losses, uniform
+from feedback_loop.outcomes import matured_until
+from feedback_loop.schema import Contract, Role
+from feedback_loop.store.predictions import predicted_span, read_labelled
+
+HISTORY = timedelta(days=90)
+"""So much of the log is read: what was longer ago says little about the days to come."""
+
+
+class Advising(Judging):
+    """What could be set otherwise; it changes nothing."""
+
+    def suggest_policy(self, model: str) -> list[Suggestion]:
+        """Maturity, units, cycle, tolerance and reference with reasons, from the last 90 days of the log.
+
+        How long outcomes take is seen on all champions' predictions; how windows differ on those of today's version
+        that have matured, or on its reference while they are fewer than `policy.reference`. Raises NotFound
+        where nothing was predicted yet.
+        """
+        settings, version, now = self.settings.model(model), self.champion(model), self._final(model, None)
+        contract, span = self.scorer(version).logged, predicted_span(self.store, model)
+        if span is None:
+            raise NotFound(
+                "prediction of", model, cure="Suggestions are made from the log: predict and load outcomes first."
+            )
+        window = Window(max(span[0], now - HISTORY), max(span[1], now) + timedelta(microseconds=1))
+        rows = read_labelled(self.store, contract, window, as_of=now, role=Role.CHAMPION, columns=contract.outputs)
+        matured = pc.less(rows.column("predicted_at"), matured_until(now, settings.maturity, settings.window))
+        own = pc.equal(rows.column("model_version"), version.version)
+        known = baseline_of(
+            contract, labelled_only(contract, uniform(rows.filter(pc.and_(matured, own)))), settings, 1
+        )
+        reference = self._baseline(version, settings, ordinal=1, as_of=now)
+        watched = reference.watched[0]
+        enough = len(known.raw(watched)) >= settings.policy.reference
+        shown = known if enough or not len(reference.raw(watched)) else reference
+        measure = reference if len(reference.raw(watched)) else known
+        losses = measure.scaled(watched, shown.raw(watched))
+        maturity = suggest_maturity(*_waits(contract, rows, watched.loss, now))
+        return [maturity, *suggest(losses, shown.windows_of(watched))]
+
+
+def _waits(contract: Contract, rows: pa.Table, loss: str, now: datetime) -> tuple[Floats, Floats, Floats]:
+    """Of each prediction its age and how long its first outcome took (seconds), and its loss; NaN where none came.
+
+    Of a corrected outcome the log says when the correction came: how long the first one took is not known.
+    """
+    rows = rows.filter(pc.less_equal(rows.column("predicted_at"), now))
+    ages = _seconds(pc.subtract(pa.scalar(now, rows.schema.field("predicted_at").type), rows.column("predicted_at")))
+    delays = _seconds(pc.subtract(rows.column("recorded_at"), rows.column("predicted_at")))
+    first = pc.fill_null(pc.equal(rows.column("revision"), 1), fill_value=False).to_numpy()
+    places = labelled_only(contract, rows.append_column("place", pa.array(np.arange(len(rows)))))
+    losses = np.full(len(rows), np.nan)
+    losses[places.column("place").to_numpy()] = row_losses(contract, places)[loss]
+    return ages, np.where(first, np.maximum(delays, 0.0), np.nan), losses
+
+
+def _seconds(durations: pa.ChunkedArray) -> Floats:
+    return np.asarray(durations.cast(pa.int64()).cast(pa.float64()).to_numpy() / 1e6, dtype=np.float64)
