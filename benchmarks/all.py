@@ -21,6 +21,8 @@ NAMES = (
     "monitoring",
     "false_alarms",
     "detection_delay",
+    "diagnosis",
+    "monitors",
     "drift_alarms",
     "batch",
     "serving",
