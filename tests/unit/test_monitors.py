@@ -167,10 +167,11 @@ def test_the_monitor_of_errors_computes_what_the_method_says():
         cash, bets = cash * boost, bets * boost * growth
         peak = max(peak, plain_cash + plain.sum())
         alarmed_at = t * 50 if alarmed_at is None and cash + bets.sum() >= 20 else alarmed_at
-    after = monitor.update(coming)
+    after = monitor.update(coming[:777]).update(coming[777:])
     assert after.once_in == pytest.approx(peak, rel=1e-9)
     assert after.bets.boosted.total == pytest.approx(cash + bets.sum(), rel=1e-9)
-    assert after.alarmed_at == alarmed_at is not None
+    assert alarmed_at is not None
+    assert after.alarmed_at == alarmed_at
 
 
 def test_streams_that_never_change_seldom_alarm():
@@ -274,11 +275,11 @@ def test_the_monitor_of_numbers_computes_what_the_method_says():
     values = np.sort(random.random(60)).round(6)
     reference, coming = random.choice(values, 3000), random.choice(values, 900) ** 0.9
     coming = values[np.searchsorted(values, coming).clip(max=59)]
-    monitor = start_rank_monitor(reference, np.arange(3000) // 100, 2, alpha=0.05, seed=3)
+    monitor = start_rank_monitor(reference, np.arange(3000) // 100, 2, alpha=0.9, seed=3)
     bags = [list(reference[(np.arange(3000) // 100 % 2 == each) & (np.arange(3000) % 5 > 0)]) for each in (0, 1)]
     payoffs = np.array(monitor.payoffs)
     stakes = np.minimum(BOLDNESS / (payoffs.std() * (1 + BOLDNESS**2)), 0.95 / payoffs.mean())
-    cash, bets, peak = 1.0, np.zeros(6), 1.0
+    cash, bets, peak, alarmed_at = 1.0, np.zeros(6), 1.0, None
     for seen, loss in enumerate(coming):
         bag = bags[seen // 300 % 2]
         bag.append(loss)
@@ -288,9 +289,11 @@ def test_the_monitor_of_numbers_computes_what_the_method_says():
         cash, bets = cash * (1 - share), bets + np.array(SHARES) * cash * share
         bets = bets * (1 + stakes * (payoff - payoffs.mean()))
         peak = max(peak, cash + bets.sum())
+        alarmed_at = seen + 1 if alarmed_at is None and cash + bets.sum() >= 1 / 0.9 else alarmed_at
     for place in range(3):
         monitor = monitor.update(coming[300 * place : 300 * (place + 1)], place)
-    assert peak > 1.05
+    assert alarmed_at is not None
+    assert monitor.alarmed_at == alarmed_at
     assert monitor.once_in == pytest.approx(peak, rel=1e-9)
     assert monitor.wealth.total == pytest.approx(cash + bets.sum(), rel=1e-9)
 
@@ -419,6 +422,13 @@ def test_units_that_the_reference_lacks_are_those_of_the_stream(days):
     learned = followed_by_day(monitor, coming)
     assert learned.units == days + 10
     assert delay(learned, day_losses(np.random.default_rng(7), 40, level=0.8)[0], 300, first=10) is not None
+
+
+def test_the_third_unit_is_the_first_that_is_judged():
+    monitor = start_unit_monitor(*day_losses(np.random.default_rng(5), 1), alpha=0.05)
+    second = monitor.update(np.full(300, 0.25), 1)
+    assert second.once_in == 1
+    assert second.update(np.full(300, 0.9), 2).once_in > 1
 
 
 def followed_by_day(monitor, losses):
