@@ -9,8 +9,10 @@ import typer
 from feedback_loop.cli import (
     db,
     demo,
+    diagnose,
     erase,
     imports,
+    incidents,
     init,
     keys,
     models,
@@ -46,7 +48,9 @@ app.add_typer(imports.app, name="import")
 app.command("evaluate")(monitor.evaluate)
 app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
+app.command("diagnose")(diagnose.diagnose)
 app.add_typer(policy.app, name="policy")
+app.add_typer(incidents.app, name="incidents")
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")

@@ -41,7 +41,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Computes validation, coverage and drift of a window (default: of every window that is due)."""
-    window = _window(within, start, end)
+    window = window_of(within, start, end)
     moment = parse_moment(as_of) if as_of else None
     loop = open_loop(config, as_json=as_json)
     found = loop.evaluate(model, window, moment, from_log=audit, multivariate=multivariate, slices=slices)
@@ -57,6 +57,7 @@ def report(
     end: ToOption = None,
     sample: Annotated[int | None, typer.Option(help="Draw so many rows of each side, not surrogates.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Draw all rows: time and memory grow with them.")] = False,
+    as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
     lists: Annotated[bool, typer.Option("--list", help="Only list the model's reports that are there.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -76,14 +77,16 @@ def report(
         return
     if full and sample is not None:
         raise BadInput.of("rows", "can't be both a sample and all", cure="Give --sample or --full.")
-    window = _window(within, start, end)
+    window = window_of(within, start, end)
     if window is None:
         raise BadInput.of("window", "is missing", cure="Give --window, or --from and --to.")
     name = within
     if name is None or "/" in name:
         name = f"{format_moment(window.start)}_{format_moment(window.end)}".replace(":", "")
     chosen: Literal["surrogate", "full"] = "full" if full else "surrogate"
-    paths = [str(path) for path in loop.report(model, window, name, rows=chosen if sample is None else sample)]
+    moment = parse_moment(as_of) if as_of else None
+    made = loop.report(model, window, name, rows=chosen if sample is None else sample, as_of=moment)
+    paths = [str(path) for path in made]
     emit(paths, as_json=as_json, words="\n".join)
 
 
@@ -195,7 +198,7 @@ def _told(row: dict[str, Any], past: Mapping[str, PastError]) -> str:
     return "\n".join(lines)
 
 
-def _window(within: str | None, start: str | None, end: str | None) -> Window | None:
+def window_of(within: str | None, start: str | None, end: str | None) -> Window | None:
     """The window that the options name, if any: as one text, or by its ends."""
     if within is not None:
         if start is not None or end is not None:
