@@ -25,6 +25,7 @@ def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
         Job("volume", lambda: {"alerts": loop.watch_volume(model)}),
         Job("drift", lambda: {"alerts": loop.watch_drift(model)}),
         Job("decide", lambda: _decide(loop, model)),
+        Job("diagnose", lambda: _diagnose(loop, model)),
         Job("explain", lambda: _explain(loop, model)),
         Job("retrain", lambda: _retrain(loop, model)),
         Job("alerts", lambda: _plain(loop.deliver_alerts())),
@@ -112,6 +113,13 @@ def _forward(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     verdict = loop.decide(model)
     return {"state": str(verdict.state), "summary": verdict.summary} if verdict is not None else {"state": None}
+
+
+def _diagnose(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    made = loop.diagnose_incident(model)
+    if made is None:
+        return {"recommendation": None}
+    return {"recommendation": made.recommendation, "summary": made.summary}
 
 
 def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:

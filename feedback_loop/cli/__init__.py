@@ -9,6 +9,7 @@ import typer
 from feedback_loop.cli import (
     db,
     demo,
+    diagnose,
     erase,
     imports,
     incidents,
@@ -47,6 +48,7 @@ app.add_typer(imports.app, name="import")
 app.command("evaluate")(monitor.evaluate)
 app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
+app.command("diagnose")(diagnose.diagnose)
 app.add_typer(policy.app, name="policy")
 app.add_typer(incidents.app, name="incidents")
 app.command("erase")(erase.erase)
