@@ -11,6 +11,7 @@ from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.scheduling import Chain, Job, Outcome, Scheduler, parse_schedule
 from feedback_loop.store import retention, verdicts
+from feedback_loop.store.incidents import open_incident
 
 
 def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
@@ -24,6 +25,7 @@ def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
         Job("volume", lambda: {"alerts": loop.watch_volume(model)}),
         Job("drift", lambda: {"alerts": loop.watch_drift(model)}),
         Job("decide", lambda: _decide(loop, model)),
+        Job("diagnose", lambda: _diagnose(loop, model)),
         Job("explain", lambda: _explain(loop, model)),
         Job("retrain", lambda: _retrain(loop, model)),
         Job("alerts", lambda: _plain(loop.deliver_alerts())),
@@ -113,9 +115,16 @@ def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     return {"state": str(verdict.state), "summary": verdict.summary} if verdict is not None else {"state": None}
 
 
+def _diagnose(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    made = loop.diagnose_incident(model)
+    if made is None:
+        return {"recommendation": None}
+    return {"recommendation": made.recommendation, "summary": made.summary}
+
+
 def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     """The reports of an incident, once: of the window from its version's first look to the alarm."""
-    incident = verdicts.open_incident(loop.store, model)
+    incident = open_incident(loop.store, model)
     name = f"incident-{incident.incident_id}" if incident is not None else ""
     if incident is None or list(loop.reports.glob(f"{name}-*.html")):
         return {"reports": []}

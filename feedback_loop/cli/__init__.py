@@ -10,8 +10,10 @@ from feedback_loop.cli import (
     backtest,
     db,
     demo,
+    diagnose,
     erase,
     imports,
+    incidents,
     init,
     keys,
     models,
@@ -47,8 +49,13 @@ app.add_typer(imports.app, name="import")
 app.command("evaluate")(monitor.evaluate)
 app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
+app.command("diagnose")(diagnose.diagnose)
 app.add_typer(policy.app, name="policy")
+<<<<<<< HEAD
 app.command("backtest")(backtest.backtest)
+=======
+app.add_typer(incidents.app, name="incidents")
+>>>>>>> main
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")

@@ -41,7 +41,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Computes validation, coverage and drift of a window (default: of every window that is due)."""
-    window = _window(within, start, end)
+    window = window_of(within, start, end)
     moment = parse_moment(as_of) if as_of else None
     loop = open_loop(config, as_json=as_json)
     found = loop.evaluate(model, window, moment, from_log=audit, multivariate=multivariate, slices=slices)
@@ -77,7 +77,7 @@ def report(
         return
     if full and sample is not None:
         raise BadInput.of("rows", "can't be both a sample and all", cure="Give --sample or --full.")
-    window = _window(within, start, end)
+    window = window_of(within, start, end)
     if window is None:
         raise BadInput.of("window", "is missing", cure="Give --window, or --from and --to.")
     name = within
@@ -198,7 +198,7 @@ def _told(row: dict[str, Any], past: Mapping[str, PastError]) -> str:
     return "\n".join(lines)
 
 
-def _window(within: str | None, start: str | None, end: str | None) -> Window | None:
+def window_of(within: str | None, start: str | None, end: str | None) -> Window | None:
     """The window that the options name, if any: as one text, or by its ends."""
     if within is not None:
         if start is not None or end is not None:

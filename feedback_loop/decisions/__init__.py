@@ -17,11 +17,18 @@ from feedback_loop.decisions.backtest import (
     replay,
 )
 from feedback_loop.decisions.baseline import baseline_of
+<<<<<<< HEAD
 from feedback_loop.decisions.candidates import candidates_of
 from feedback_loop.decisions.cohorts import SharedReader
 from feedback_loop.decisions.decide import decide, look
+=======
+from feedback_loop.decisions.decide import decide
+from feedback_loop.decisions.diagnosis import Causes, Recommendation, find_causes
+from feedback_loop.decisions.followed import Searched, was_right
+>>>>>>> main
 from feedback_loop.decisions.monitors import LEAST_REFERENCE
 from feedback_loop.decisions.policy import Reason, judge, next_step
+from feedback_loop.decisions.replays import score_with
 from feedback_loop.decisions.suggest import Suggestion, policy_toml, suggest, suggest_maturity
 from feedback_loop.decisions.watch import Watch, reference_digest, rule_of, start_watch, watch_window
 from feedback_loop.decisions.watched import Baseline, Cohort
@@ -31,22 +38,35 @@ __all__ = [
     "Answer",
     "Backtest",
     "Baseline",
+<<<<<<< HEAD
     "Candidate",
+=======
+    "Causes",
+>>>>>>> main
     "Cohort",
     "CohortLoss",
     "Followed",
     "Look",
     "Reason",
+<<<<<<< HEAD
     "Reign",
     "Replayed",
     "SharedReader",
+=======
+    "Recommendation",
+    "Searched",
+>>>>>>> main
     "Suggestion",
     "Watch",
     "baseline_of",
     "candidates_of",
     "change_of",
     "decide",
+<<<<<<< HEAD
     "delay_of",
+=======
+    "find_causes",
+>>>>>>> main
     "judge",
     "look",
     "made_looks",
@@ -57,8 +77,10 @@ __all__ = [
     "reigns_of",
     "replay",
     "rule_of",
+    "score_with",
     "start_watch",
     "suggest",
     "suggest_maturity",
+    "was_right",
     "watch_window",
 ]

@@ -6,9 +6,10 @@ or each in its own way) decides in what a monitor may count; when outcomes came 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from math import ceil
 from typing import Literal
 
@@ -60,6 +61,7 @@ class Swing:
     cycle: int  # in windows; 1: none
     cycle_p: float  # of the best candidate, all candidates counted
     rest_p: float  # windows of one place in the cycle differ as well
+    varies_p: float  # cycles swing by more or less than each other
     correlation: float  # of what is left of a window with that of the next
     correlation_p: float
     together: float  # so many windows in a row say as much as one that hangs together with none
@@ -67,7 +69,7 @@ class Swing:
     @property
     def is_odd(self) -> bool:
         """Whether the place in the cycle does not say all: windows have ways of their own, or hang together."""
-        return min(self.rest_p, self.correlation_p) < DOUBT
+        return min(self.rest_p, self.varies_p, self.correlation_p) < DOUBT
 
 
 @dataclass(frozen=True)
@@ -175,10 +177,27 @@ def swing_of(losses: Floats, windows: Integers) -> Swing | None:
         cycle=cycle,
         cycle_p=cycle_p,
         rest_p=_f_test(rest, total - used, chance, freedom),
+        varies_p=_varies(means, counts, numbers, cycle, chance, freedom),
         correlation=float(correlations[0]),
         correlation_p=float(stats.norm.sf((correlations[0] + 1 / total) * np.sqrt(total))),
         together=1 + 2 * float(correlations[: _first(correlations <= 0)].sum()),
     )
+
+
+def _varies(means: Floats, counts: Integers, numbers: Integers, cycle: int, chance: float, freedom: int) -> float:
+    """The p value against cycles of one amplitude: what is left of windows, along their places' effects, by cycle.
+
+    After Mandel 1961: one slope for each cycle, and F of their squares. Where a cycle swings by more than the one
+    before, it is seen sooner than by what is left of all windows together.
+    """
+    if cycle == 1:
+        return 1.0
+    usual = _centres(means, counts, numbers % cycle)
+    effects = usual - float(np.average(means, weights=counts))
+    _, turn = np.unique((numbers - numbers[0]) // cycle, return_inverse=True)
+    along, size = (np.bincount(turn, weights=counts * effects * each) for each in (means - usual, effects))
+    turns = size > 0
+    return _f_test(float((along[turns] ** 2 / size[turns]).sum()), max(int(turns.sum()) - 1, 1), chance, freedom)
 
 
 def _correlations(gaps: Floats) -> Floats:
@@ -239,12 +258,14 @@ def _unit_words(swing: Swing, units: Units) -> str:
         return f"the cycle explains how {seen} differ (what is left: p = {swing.rest_p:.2g})"
     why = []
     if swing.rest_p < DOUBT:
-        beside = "beside the cycle " if swing.cycle > 1 else ""
-        why.append(f"{beside}differ by more than chance (p = {swing.rest_p:.2g})")
+        why.append(f"differ by more than chance (p = {swing.rest_p:.2g})")
+    if swing.varies_p < DOUBT:
+        why.append(f"swing by more in some cycles than in others (p = {swing.varies_p:.2g})")
     if swing.correlation_p < DOUBT:
         why.append(f"resemble the next one (correlation {swing.correlation:.2f}, p = {swing.correlation_p:.2g})")
     many = f"{units.windows} windows" if units.windows > 1 else "a window"
-    return f"{seen} {' and '.join(why)}: a unit is {many}, not a label"
+    beside = "beside their cycle, " if swing.cycle > 1 else ""
+    return f"{beside}{seen} {' and '.join(why)}: a unit is {many}, not a label"
 
 
 def _cycle_words(swing: Swing, units: Units) -> str:
@@ -266,10 +287,9 @@ def _reference(swing: Swing, units: Units) -> Suggestion:
     """Windows, cycles and units enough to see how they differ; of very large windows no more than MOST_REFERENCE."""
     windows = max(MONTH, LEAST_CYCLES * swing.cycle, 10 * units.windows if units.kind == "unit" else 0)
     labels = min(max(ceil(windows * swing.labels / 1000) * 1000, LEAST_REFERENCE), MOST_REFERENCE)
-    found = "" if swing.windows >= windows else f"; the history has {swing.windows}, in which less can be seen"
-    return Suggestion(
-        "policy", "reference", labels, f"{labels / swing.labels:,.0f} windows show how they differ{found}"
-    )
+    found = "" if swing.windows >= windows else f"; the history has {swing.windows}"
+    why = f"it takes some {labels / swing.labels:,.0f} windows to see how they differ{found}"
+    return Suggestion("policy", "reference", labels, why)
 
 
 def _duration(seconds: float) -> str:
@@ -279,16 +299,17 @@ def _duration(seconds: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    return f"{seconds / 3600:.3g} hours" if seconds < 172_800 else f"{seconds / 86_400:.3g} days"
 
 
 def policy_toml(model: str, suggestions: Sequence[Suggestion]) -> str:
     """The suggestions as tables of `feedback_loop.toml`, each with its reason."""
     lines: list[str] = []
+    name = model if re.fullmatch(r"[A-Za-z0-9_-]+", model) else json.dumps(model)
     for section in ("", "policy"):
         of_section = [each for each in suggestions if each.section == section]
         if of_section:
-            lines += [f"[models.{model}{section and '.' + section}]"]
+            lines += [f"[models.{name}{section and '.' + section}]"]
             lines += [line for each in of_section for line in (f"# {each.reason}", _setting(each))]
     return "\n".join(lines)
 

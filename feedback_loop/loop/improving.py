@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feedback_loop.decisions import Reason, next_step
+from feedback_loop.decisions import Reason, Recommendation, next_step
 from feedback_loop.errors import Refused
 from feedback_loop.loop.base import Wired
 from feedback_loop.outcomes import (
@@ -10,19 +10,29 @@ from feedback_loop.outcomes import (
 )
 from feedback_loop.registry import Reference
 from feedback_loop.retraining import RetrainingResult, Search, promote, reconcile, rollback
-from feedback_loop.store import retrainings, verdicts
+from feedback_loop.store import diagnoses, retrainings, verdicts
+from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.retrainings import Promotion
+from feedback_loop.store.verdicts import State
 
 
 class Improving(Wired):
     """Everything that changes which version answers."""
 
     def retrain_reason(self, model: str) -> Reason | None:
-        """Why the model should be retrained now: its champion's alarm, the slow schedule, or not at all."""
+        """Why the model should be retrained now: its champion's alarm, the slow schedule, or not at all.
+
+        Not while the newest diagnosis of the open incident is a feed to repair: nothing is learned from broken rows.
+        """
+        if self._newest_diagnosis(model) == Recommendation.REPAIR:
+            return None
         policy, champion = self.settings.model(model).policy, self.champion(model)
         since = [each.done_at for each in self._promotions(model) if each.done_at is not None]
+        verdict = verdicts.latest_verdict(self.store, model, champion.version)
+        if verdict is not None and verdict.state is State.DEGRADED and open_incident(self.store, model) is None:
+            verdict = None  # its incident is closed: it asks for nothing any more
         return next_step(
-            verdicts.latest_verdict(self.store, model, champion.version),
+            verdict,
             policy,
             retrainings=retrainings.load_retrainings(self.store, model),
             champion_since=since[-1] if since else champion.created_at,
@@ -46,7 +56,7 @@ class Improving(Wired):
                 cure="Train elsewhere and promote that version: feedback-loop models register, models promote.",
             )
         settings, now = self.settings.model(model), self._final(model, None)
-        incident = verdicts.open_incident(self.store, model)
+        incident = open_incident(self.store, model)
         history = settings.retraining.history
         search = Search(
             store=self.store,
@@ -59,8 +69,15 @@ class Improving(Wired):
             history=self.settings.path(history) if history else None,
             now=now,
             progress=self.progress,
+            diagnosis=self._newest_diagnosis(model),
         )
         return search.run(reason, incident.incident_id if incident is not None else None, promotes=promotes)
+
+    def _newest_diagnosis(self, model: str) -> str:
+        """What was last recommended in the open incident; empty where nothing was."""
+        incident = open_incident(self.store, model)
+        made = diagnoses.load_diagnoses(self.store, model, incident.incident_id) if incident is not None else []
+        return made[-1].recommendation if made else ""
 
     def promote(self, model: str, version: str, *, reason: str = "by hand") -> Promotion:
         """Makes a version the champion; raises NotFound and Refused."""

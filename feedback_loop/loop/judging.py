@@ -41,6 +41,7 @@ from feedback_loop.outcomes import (
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import retention
 from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, Evaluation, load_past_estimates
+from feedback_loop.store.incidents import count_restarts
 from feedback_loop.store.verdicts import Verdict
 
 
@@ -104,12 +105,13 @@ class Judging(Labelling):
         settings, version = self.settings.model(model), self.champion(model)
         contract = self.scorer(version).logged
         promotions = self._promotions(model)
+        monitors = max(len(promotions), 1) + count_restarts(self.store, model)
         return decide(
             self.store,
             contract,
             version.version,
             settings,
-            lambda as_of: self._baseline(version, settings, ordinal=max(len(promotions), 1), as_of=as_of),
+            lambda as_of: self._baseline(version, settings, ordinal=monitors, as_of=as_of),
             since=promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None,
             routes=route_names(self.settings.alerts),
             now=self._final(model, None),

@@ -54,6 +54,7 @@ class Search:
     history: Path | None
     now: datetime
     progress: Progress
+    diagnosis: str = ""  # what was recommended in the open incident
 
     @property
     def model(self) -> str:
@@ -159,7 +160,7 @@ class Search:
             },
             params={"window": best.trial.name, "rows": str(len(used)), "refit": str(self.settings.refit)},
             requirements=self.champion.loaded.requirements,
-            tags={"champion_before": self.champion.version.version},
+            tags={"champion_before": self.champion.version.version, "diagnosis": self.diagnosis or "none was made"},
             now=self.now,
         )
 

@@ -9,7 +9,8 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import windows
-from feedback_loop.store import evaluations, verdicts
+from feedback_loop.store import evaluations
+from feedback_loop.store.alerts import due_alerts
 from tests.builders import churn_loop, customers, play_days, register_churn, write_config
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -100,7 +101,7 @@ def test_predictions_that_stay_away_raise_one_alert(tmp_path, empty_mlflow, cloc
     loop.join("churn")
     assert loop.watch_volume("churn") == 2  # nothing for 30 hours, and the last whole day has nothing
     assert loop.watch_volume("churn") == 0
-    told = {alert.body for alert in verdicts.due_alerts(loop.store, clock())}
+    told = {alert.body for alert in due_alerts(loop.store, clock())}
     assert any("no predictions since" in body for body in told)
     assert any("0 predictions in" in body for body in told)
     loop.close()

@@ -1,0 +1,249 @@
+"""Features that may be broken: what each check sees in the values alone, and how to do the same to the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.decisions.sides import Sides
+from feedback_loop.monitoring import Floats
+from feedback_loop.monitoring.losses import floats
+from feedback_loop.schema import Column, arrow_type
+
+LEAST_RISE = 0.05
+"""A smaller share of rows that went missing, froze or have another word is not looked at."""
+
+CERTAIN_RISE = 0.5
+"""From this share on it is a fault, whatever it costs: no real change empties or freezes half of a column."""
+
+SURE = 4.0
+"""Standard errors by which a share has risen."""
+
+SHIFTED = 0.15
+"""Values are looked at for other units from this distance (Kolmogorov's) from the reference's on."""
+
+ALIGNED, OF_SHIFT = 0.06, 0.25
+"""How far they may be once that is undone: so far at least, and so large a share of how far they were."""
+
+KNOWN = (
+    1e6,
+    3600,
+    1000,
+    100,
+    60,
+    24,
+    12,
+    10,
+    7,
+    4.184,
+    3.785,
+    3.6,
+    3.281,
+    2.54,
+    2.237,
+    2.205,
+    1.944,
+    1.852,
+    1.8,
+    1.609,
+)
+"""Factors between units that people use, to three decimals: the nearest is taken where it fits as well."""
+
+LEVELS = np.arange(0.02, 0.981, 0.02)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One feature that looks broken: by what, in how large a `share` of rows, and how the same is done and undone.
+
+    Of units: current = factor · reference + offset. Of words: `renamed` says what each became. Of a column that is
+    `frozen` or `missing` there is only a doing.
+    """
+
+    column: Column
+    kind: str  # missing | frozen | units | vocabulary
+    share: float
+    what: str
+    factor: float = 1.0
+    offset: float = 0.0
+    value: Any = None
+    renamed: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the values alone say so. One word may really be all that comes, and values may really grow."""
+        alone = self.kind in ("missing", "vocabulary") or (self.kind == "frozen" and self.column.type.is_numeric)
+        return alone and self.share >= CERTAIN_RISE
+
+    def done(self, rows: pa.Table, seed: int) -> pa.Table:
+        """The rows with the same fault (in so large a share of them, drawn with the seed)."""
+        values = rows.column(self.column.stored)
+        if self.kind == "units":
+            return with_column(rows, self.column, _numbers(self.column, floats(values) * self.factor + self.offset))
+        if self.kind == "vocabulary":
+            return self._done_words(rows, seed)
+        broken = np.random.default_rng([seed, 1]).random(len(values)) < self.share
+        return with_column(
+            rows, self.column, pc.if_else(pa.array(broken), pa.scalar(self.value, values.type), values)
+        )
+
+    def undone(self, rows: pa.Table) -> pa.Table:
+        """The rows with the values that were meant."""
+        values = rows.column(self.column.stored)
+        if self.kind == "units":
+            return with_column(rows, self.column, _numbers(self.column, (floats(values) - self.offset) / self.factor))
+        return with_column(rows, self.column, _mapped(values, {new: old for old, new in self.renamed}))
+
+    def _done_words(self, rows: pa.Table, seed: int) -> pa.Table:
+        values = rows.column(self.column.stored)
+        broken = pa.array(np.random.default_rng([seed, 2]).random(len(values)) < self.share)
+        return with_column(rows, self.column, pc.if_else(broken, _mapped(values, dict(self.renamed)), values))
+
+
+def suspects(sides: Sides) -> list[Suspect]:
+    """The features whose values alone look broken, one suspicion each, the most certain kind first."""
+    found = []
+    for column in sides.features:
+        before, now = (table.column(column.stored) for table in (sides.reference, sides.current))
+        found += list(_looked_at(column, before, now))[:1]
+    return found
+
+
+def _looked_at(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> Iterator[Suspect]:
+    rise = _risen(before.null_count, len(before), now.null_count, len(now))
+    if rise > LEAST_RISE:
+        yield Suspect(column, "missing", rise, f"missing in {now.null_count / len(now):.0%} of rows{_was(before)}")
+    before, now = before.drop_null(), now.drop_null()
+    if not len(before) or not len(now):
+        return
+    yield from _frozen(column, before, now)
+    if column.type.is_numeric:
+        yield from _units(column, floats(before), floats(now))
+    else:
+        yield from _renamed(column, before.cast(pa.string()), now.cast(pa.string()))
+
+
+def _was(before: pa.ChunkedArray) -> str:
+    return f", {before.null_count / max(len(before), 1):.0%} in the reference"
+
+
+def _risen(count: int, rows: int, count_now: int, rows_now: int) -> float:
+    """The share of those rows which were not so before and are so now; 0 if that may be chance."""
+    share, now = count / rows, count_now / rows_now
+    pooled = (count + count_now + 1) / (rows + rows_now + 2)
+    error = np.sqrt(pooled * (1 - pooled) * (1 / rows + 1 / rows_now))
+    return (now - share) / (1 - share) if now - share > SURE * error else 0.0
+
+
+def _frozen(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> Iterator[Suspect]:
+    """One value that has taken the place of many: stuck, or filled in where nothing came."""
+    counted = max(pc.value_counts(now).to_pylist(), key=lambda each: (each["counts"], str(each["values"])))
+    value = counted["values"]
+    same = pc.sum(pc.equal(before, pa.scalar(value, before.type))).as_py() or 0
+    rise = _risen(same, len(before), counted["counts"], len(now))
+    distinct, share = len(pc.unique(before)), counted["counts"] / len(now)
+    # Of few values one may really become frequent: only a column of many can't stop moving by itself.
+    can_freeze = distinct > 20 and column.type.is_numeric and rise > 2 * LEAST_RISE
+    if can_freeze or (distinct > 2 and share == 1 and rise > LEAST_RISE):
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        yield Suspect(column, "frozen", rise, f"{shown} in {share:.0%} of rows", value=value)
+
+
+def _units(column: Column, before: Floats, now: Floats) -> Iterator[Suspect]:
+    """Values that have the reference's distribution once they are divided by a factor and moved."""
+    before, now = before[np.isfinite(before)], now[np.isfinite(now)]
+    if min(len(np.unique(before)), len(np.unique(now))) < 3:
+        return
+    shifted = _apart(before, now)
+    old, new = np.quantile(before, LEVELS), np.quantile(now, LEVELS)
+    if shifted < SHIFTED or old.std() == 0 or new.std() == 0:
+        return
+    factor = float(new.std() / old.std())
+    apart, factor, offset = min(_scales(before, now, factor, float(new.mean()), float(old.mean())))
+    if apart > max(ALIGNED, OF_SHIFT * shifted):
+        return
+    what = f"{factor:.4g} times what it was" + (f", and {offset:+.4g}" if offset else "")
+    yield Suspect(column, "units", 1.0, what, factor=factor, offset=offset)
+
+
+def _scales(
+    before: Floats, now: Floats, factor: float, new: float, old: float
+) -> Iterator[tuple[float, float, float]]:
+    """Ways to undo a change of units, each with how far it leaves the values from the reference's.
+
+    What is known, or moves nothing, counts as nearer: it is seldom so by chance.
+    """
+    near = min((each for known in KNOWN for each in (known, 1 / known)), key=lambda each: abs(np.log(each / factor)))
+    for each, credit in [(factor, 0.0), (near, 0.02)]:
+        for offset, more in ((new - each * old, 0.0), (0.0, 0.02)):
+            yield _apart(before, (now - offset) / each) - credit - more, each, offset
+
+
+def _apart(before: Floats, now: Floats) -> float:
+    """Kolmogorov's distance of two samples."""
+    from scipy import stats
+
+    return float(stats.ks_2samp(before, now, method="asymp").statistic)
+
+
+def _renamed(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> Iterator[Suspect]:
+    """Words that the reference does not know, in the place of some that it knows and that come no more."""
+    old, new = (_shares(words) for words in (before, now))
+    unknown = {word: share for word, share in new.items() if word not in old}
+    if sum(unknown.values()) < LEAST_RISE:
+        return
+    gone = {word: share for word, share in old.items() if new.get(word, 0.0) < 0.05 * share and share * len(now) > 10}
+    spelled: dict[str, str] = {}
+    for word in old:
+        spelled.setdefault(_plain(word), word)
+    pairs = [(spelled[_plain(word)], word) for word in unknown if _plain(word) in spelled]
+    same = {word for _, word in pairs}
+    taken = {word for word, _ in pairs}
+    left = sorted((word for word in gone if word not in taken), key=lambda word: -gone[word])
+    rest = sorted((word for word in unknown if word not in same), key=lambda word: -unknown[word])
+    pairs += [(word, other) for word, other in zip(left, rest, strict=False) if _alike(gone[word], unknown[other])]
+    if not pairs:
+        return
+    share = sum(new[word] for _, word in pairs)
+    if share < LEAST_RISE:
+        return
+    whole = sum(old[word] for word in {word for word, _ in pairs})
+    shown = ", ".join(f"{one} is {other} now" for one, other in pairs[:3]) + (", …" if len(pairs) > 3 else "")
+    yield Suspect(column, "vocabulary", min(share / max(whole, 1e-9), 1.0), shown, renamed=tuple(pairs))
+
+
+def _alike(one: float, other: float) -> bool:
+    return 0.67 < one / other < 1.5
+
+
+def _plain(word: str) -> str:
+    return "".join(letter for letter in word.casefold() if letter.isalnum())
+
+
+def _shares(words: pa.ChunkedArray) -> dict[str, float]:
+    return {each["values"]: each["counts"] / len(words) for each in pc.value_counts(words).to_pylist()}
+
+
+def _mapped(values: pa.ChunkedArray, renamed: dict[str, str]) -> pa.ChunkedArray:
+    known = pa.array(list(renamed), pa.string())
+    places = pc.index_in(values.cast(pa.string()), known)
+    return pc.coalesce(pc.take(pa.array(list(renamed.values()), pa.string()), places), values)
+
+
+def _numbers(column: Column, values: Floats) -> pa.Array:
+    """Numbers in the column's type; what is no number is missing."""
+    kind = arrow_type(column.type)
+    if pa.types.is_integer(kind):
+        values = np.rint(np.clip(values, -(2.0**31), 2.0**31 - 1)) if kind == pa.int32() else np.rint(values)
+    return pa.array(values, from_pandas=True).cast(kind, safe=False)
+
+
+def with_column(rows: pa.Table, column: Column, values: Any) -> pa.Table:
+    """The rows with other values of a column."""
+    place = rows.column_names.index(column.stored)
+    return rows.set_column(place, rows.schema.field(place), values)

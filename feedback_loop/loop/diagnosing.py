@@ -1,0 +1,149 @@
+"""Diagnosis: why the champion has become worse, asked of the log, kept, and held against what followed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from feedback_loop.clock import Window
+from feedback_loop.decisions import Searched, find_causes, score_with, was_right
+from feedback_loop.errors import NotFound, Refused
+from feedback_loop.inference import Scorer
+from feedback_loop.loop.judging import Judging
+from feedback_loop.monitoring import sample_window, spread
+from feedback_loop.registry import ModelVersion
+from feedback_loop.store import diagnoses, incidents, retrainings, verdicts
+from feedback_loop.store.diagnoses import Diagnosis
+from feedback_loop.store.verdicts import State
+
+MOST_ROWS = 6_000
+"""So many rows of each side are compared at most."""
+
+
+class Diagnosing(Judging):
+    """What lies behind a verdict."""
+
+    def diagnose(self, model: str, window: Window | None = None, as_of: datetime | None = None) -> Diagnosis:
+        """Why the champion's loss in a window is another than on its reference, and what is to be done; it is kept.
+
+        The window is by default that from the change which the latest verdict estimates to its end. Of a moment of
+        the past it is the diagnosis of then, to the bit, of the version that was the champion then. At most 6,000
+        rows of each side are looked at. Raises NotFound where nothing has been judged and no window is given, and
+        Refused for a model whose features the log does not hold plain, one of several labels, and one without a
+        reference.
+        """
+        settings, now = self.settings.model(model), self._final(model, as_of)
+        version = self._champion_at(model, now)
+        scorer = self.scorer(version)
+        _refuse(scorer)
+        window = window or self._changed_window(version, now)
+        self._refuse_removed(model, window)
+        reference = self._reference(version, settings, now)
+        if not reference.num_rows:
+            raise Refused(
+                f"{version} has no reference: there is nothing that it could have become worse than.",
+                cure="Register it with reference rows, or wait until its first labelled predictions have matured.",
+            )
+        contract = scorer.logged
+        current = sample_window(self.store, contract, window, version=version.version, as_of=now).labelled
+        current = _without(current, reference).slice(0, MOST_ROWS)
+        causes = find_causes(
+            contract,
+            spread(reference, MOST_ROWS),
+            current,
+            score_with(scorer.engine, contract),
+            length=settings.window,
+            seed=settings.policy.seed,
+        )
+        incident = incidents.open_incident(self.store, model)
+        belongs = incident is not None and incident.version == version.version and as_of is None
+        made = Diagnosis(
+            model=model,
+            version=version.version,
+            incident_id=incident.incident_id if incident is not None and belongs else None,
+            window=window,
+            as_of=now,
+            recommendation=str(causes.recommendation),
+            summary=causes.summary,
+            evidence=causes.evidence() | {"reference": settings.policy.reference},
+        )
+        return diagnoses.record_diagnosis(self.store, made)
+
+    def diagnose_incident(self, model: str) -> Diagnosis | None:
+        """The diagnosis of the open incident, made anew with each degraded verdict; None where there is none to make.
+
+        What earlier ones recommended is held against what has followed by now.
+        """
+        self.judge_diagnoses(model)
+        incident = incidents.open_incident(self.store, model)
+        verdict = verdicts.latest_verdict(self.store, model)
+        if incident is None or verdict is None or verdict.state is not State.DEGRADED:
+            return None
+        if verdict.version != incident.version or self.champion(model).version != incident.version:
+            return None
+        made = diagnoses.load_diagnoses(self.store, model, incident.incident_id)
+        if made and made[-1].as_of >= verdict.decided_at:
+            return None
+        return self.diagnose(model)
+
+    def judge_diagnoses(self, model: str) -> int:
+        """Records whether recommendations were right, where what followed has shown it; counts those."""
+        waiting = [each for each in diagnoses.load_diagnoses(self.store, model) if each.was_right is None]
+        if not waiting:
+            return 0
+        known = {each.incident_id: each for each in incidents.load_incidents(self.store, model)}
+        searched = [
+            Searched(each, retrainings.load_trials(self.store, each.retraining_id))
+            for each in retrainings.load_retrainings(self.store, model)
+        ]
+        judged = 0
+        for each in waiting:
+            incident = known.get(each.incident_id) if each.incident_id is not None else None
+            found = was_right(each.recommendation, each.as_of, incident, searched, self._promotions(model))
+            if found is not None:
+                diagnoses.save_judgement(self.store, each.diagnosis_id, right=found[0], because=found[1])
+                judged += 1
+        return judged
+
+    def _champion_at(self, model: str, moment: datetime) -> ModelVersion:
+        """Who answered callers then."""
+        done = [each for each in self._promotions(model) if each.done_at is not None and each.done_at <= moment]
+        return self._version(model, done[-1].to_version) if done else self.champion(model)
+
+    def _changed_window(self, version: ModelVersion, now: datetime) -> Window:
+        """From the change that the latest verdict of then estimates (or the monitor's first look) to its end."""
+        found = verdicts.load_verdicts(self.store, version.model, version.version)
+        verdict = next((each for each in found if each.decided_at <= now), None)
+        if verdict is None:
+            raise NotFound(
+                "verdict on", str(version), cure="Say which --window is meant, or run feedback-loop decide first."
+            )
+        since = verdict.evidence["watched"][0].get("changed_at") or verdict.monitor["since"]
+        return Window(datetime.fromisoformat(since), verdict.window.end)
+
+
+def _refuse(scorer: Scorer) -> None:
+    """No replay without what the champion saw, and one outcome to hold it against."""
+    if scorer.redaction.hides_features:
+        raise Refused(
+            f"{scorer.version} can't be diagnosed: some of its features are logged hashed or not at all.",
+            cure=f"Log them plain: models.{scorer.contract.model}.log.columns.",
+        )
+    if scorer.contract.more_labels:
+        raise Refused(
+            f"{scorer.version} can't be diagnosed: it predicts several labels.",
+            cure="See which label has become worse (feedback-loop evaluate), or register a model for each.",
+        )
+
+
+def _without(rows: pa.Table, reference: pa.Table) -> pa.Table:
+    """Rows of the log that are not part of the reference."""
+    if "prediction_id" not in reference.column_names or not rows.num_rows:
+        return rows
+    known = pc.is_in(
+        rows.column("prediction_id").cast(pa.string()), reference.column("prediction_id").cast(pa.string())
+    )
+    return rows.filter(pa.array(~np.asarray(known)))

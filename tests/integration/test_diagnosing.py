@@ -1,0 +1,140 @@
+"""Diagnosis in the whole loop: asked of the log, kept with the incident, and held against what followed."""
+
+import json
+from datetime import timedelta
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from feedback_loop.cli import app
+from feedback_loop.clock import Window
+from feedback_loop.errors import NotFound, Refused
+from feedback_loop.jobs import run_cycle
+from feedback_loop.store import retrainings
+from feedback_loop.store.diagnoses import load_diagnoses
+from tests.builders import churn_loop, customers, play_days
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def loop(mlflow_uri, tmp_path, clock):
+    made = churn_loop(tmp_path, clock)
+    yield made
+    made.close()
+
+
+def play_broken(loop, clock, days, *, seed, change):
+    """Days on which the feed gives other features than those that outcomes come of."""
+    for day in range(days):
+        rows = customers(300, seed + day, month=f"{clock():%Y-%m-%d}")
+        sent = change({name: rows[name] for name in ("customer", "month", "age", "plan")})
+        loop.predict("churn", sent)
+        clock.set(clock() + DAY)
+        loop.record_outcomes("churn", {name: rows[name] for name in ("customer", "month", "churned")})
+
+
+def in_months(rows):
+    return {**rows, "age": 12 * np.asarray(rows["age"])}
+
+
+def cycled(loop):
+    return {each.job: each for each in run_cycle(loop, "churn")}
+
+
+def test_a_feed_that_broke_is_to_be_repaired_and_nothing_is_learned_from_it(loop, clock):
+    play_days(loop, clock, 4)
+    cycled(loop)
+    play_broken(loop, clock, 6, seed=100, change=in_months)
+    done = cycled(loop)
+    assert {each.state for each in done.values()} == {"succeeded"}
+    assert done["decide"].result["state"] == "degraded"
+    assert done["diagnose"].result["recommendation"] == "repair"
+    assert "age is 12 times what it was" in done["diagnose"].result["summary"]
+    assert loop.retrain_reason("churn") is None
+    assert retrainings.load_retrainings(loop.store, "churn") == []
+    (made,) = load_diagnoses(loop.store, "churn")
+    assert (made.incident_id, made.version, made.was_right) == (1, "1", None)
+    assert made.evidence["faults"][0]["kind"] == "units"
+    # Nothing new has been judged: nothing is diagnosed again. The model comes back by itself, once the feed is right.
+    assert cycled(loop)["diagnose"].result == {"recommendation": None}
+    for turn in range(6):
+        play_days(loop, clock, 4, seed=200 + 10 * turn)
+        cycled(loop)
+    last = load_diagnoses(loop.store, "churn")[0]
+    assert (last.was_right, last.judged_because) == (True, "The incident ended without another version.")
+
+
+def test_another_relation_is_to_be_learned_from_recent_data_and_that_is_recorded(loop, clock):
+    play_days(loop, clock, 4)
+    cycled(loop)
+    play_days(loop, clock, 12, harder=0.45, seed=100)
+    done = cycled(loop)
+    assert done["diagnose"].result["recommendation"] == "recent"
+    (search,) = retrainings.load_retrainings(loop.store, "churn")
+    assert search.state == "promoted"
+    assert loop.champion("churn").tags["diagnosis"] == "recent"
+    loop.judge_diagnoses("churn")
+    (made,) = load_diagnoses(loop.store, "churn")
+    assert made.was_right is True
+    assert "did best" in made.judged_because
+    relation = made.evidence["split"]["relation"]
+    assert relation["value"] > 3 * relation["error"]
+
+
+def test_a_diagnosis_as_of_then_is_the_same_to_the_bit(loop, clock):
+    play_days(loop, clock, 4)
+    play_broken(loop, clock, 4, seed=100, change=in_months)
+    window, then = Window(clock() - 4 * DAY, clock() - DAY), clock()
+    first = loop.diagnose("churn", window, then)
+    play_days(loop, clock, 3, seed=300)
+    rows = customers(300, 101, month=f"{then - 3 * DAY:%Y-%m-%d}")
+    turned = {name: rows[name] for name in ("customer", "month")} | {"churned": ~rows["churned"]}
+    loop.record_outcomes("churn", turned)
+    again = loop.diagnose("churn", window, then)
+    assert (again.evidence, again.summary, again.version) == (first.evidence, first.summary, first.version)
+    assert loop.diagnose("churn", window).evidence != first.evidence
+
+
+def test_what_can_not_be_diagnosed_is_refused_with_a_cure(mlflow_uri, tmp_path, clock):
+    hidden = churn_loop(tmp_path, clock, more='[models.churn.log]\ncolumns = { age = "drop" }\n')
+    window = Window(clock() - DAY, clock())
+    with pytest.raises(Refused, match=r"hashed or not at all\. Log them plain"):
+        hidden.diagnose("churn", window)
+    hidden.close()
+
+
+def test_without_a_reference_there_is_nothing_to_compare_with(loop, clock):
+    bare = loop.register("churn", str(loop.registry.load(loop.champion("churn")).path))
+    loop.promote("churn", bare.version)
+    with pytest.raises(Refused, match="has no reference"):
+        loop.diagnose("churn", Window(clock() - DAY, clock()))
+
+
+def test_too_few_labels_are_said(loop, clock):
+    play_days(loop, clock, 1)
+    made = loop.diagnose("churn", Window(clock() - DAY, clock() + DAY))
+    assert (made.recommendation, made.evidence["rows_now"], made.evidence["split"]) == (
+        "insufficient_data",
+        300,
+        None,
+    )
+    with pytest.raises(NotFound, match="--window"):
+        loop.diagnose("churn")
+
+
+def test_the_command_tells_parts_in_words_and_in_json(loop, clock, tmp_path):
+    play_days(loop, clock, 3)
+    play_broken(loop, clock, 4, seed=100, change=in_months)
+    given = ["--window", f"{clock() - 4 * DAY:%Y-%m-%d}/{clock() + DAY:%Y-%m-%d}", "--config"]
+    given.append(str(tmp_path / "feedback_loop.toml"))
+    told = CliRunner().invoke(app, ["diagnose", "churn", *given])
+    assert told.exit_code == 0, told.output
+    assert told.output.startswith("repair: Repair the feed, do not retrain: age is 12 times what it was.")
+    assert pd.Series(["broken features", "inputs", "relation"]).map(told.output.count).min() >= 1
+    plain = json.loads(CliRunner().invoke(app, ["diagnose", "churn", *given, "--json"]).stdout)
+    assert (plain["recommendation"], plain["evidence"]["feature"]) == ("repair", "age")
+    listed = CliRunner().invoke(app, ["diagnose", "churn", "--list", *given[2:]]).output
+    assert listed.count("not known yet") == 2
