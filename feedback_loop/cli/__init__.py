@@ -51,11 +51,8 @@ app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
 app.command("diagnose")(diagnose.diagnose)
 app.add_typer(policy.app, name="policy")
-<<<<<<< HEAD
 app.command("backtest")(backtest.backtest)
-=======
 app.add_typer(incidents.app, name="incidents")
->>>>>>> main
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")

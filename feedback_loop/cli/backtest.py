@@ -13,7 +13,7 @@ from feedback_loop.clock import format_moment, parse_duration, parse_moment
 from feedback_loop.errors import BadInput
 
 if TYPE_CHECKING:
-    from feedback_loop.decisions import Backtest, Followed, Replayed
+    from feedback_loop.decisions import Aftermath, Backtest, Replayed
     from feedback_loop.store.verdicts import Verdict
 
 ALARMS_TOLD = 3
@@ -123,7 +123,7 @@ def _plain(result: Backtest) -> dict[str, Any]:
     }
 
 
-def _policy(result: Backtest, played: Replayed, followed: tuple[Followed, ...]) -> dict[str, Any]:
+def _policy(result: Backtest, played: Replayed, followed: tuple[Aftermath, ...]) -> dict[str, Any]:
     from feedback_loop.decisions import delay_of
 
     settings = played.candidate.settings
@@ -157,7 +157,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _followed(after: Followed) -> dict[str, Any]:
+def _followed(after: Aftermath) -> dict[str, Any]:
     return vars(after) | {"window": [after.window.start, after.window.end] if after.window else None}
 
 
@@ -168,14 +168,12 @@ def _words(result: Backtest, plain: dict[str, Any]) -> str:
         by = f" by {result.change.policy}" if result.change.policy else ""
         head += f"; delays count from {format_moment(result.change.at)} ({result.change.source}{by})"
     lines = [head, table([_row(each) for each in plain["policies"]], "")]
-    for each in plain["policies"]:
-        for alarm in each["alarms"][:ALARMS_TOLD]:
-            lines.append(
-                f"{each['name']}, {format_moment(alarm['at'])}, version {alarm['version']}: {alarm['summary']}"
-            )
-            lines.append(f"  {_after_words(alarm['followed'], each['loss'])}")
-        more = len(each["alarms"]) - ALARMS_TOLD
-        lines += [f"{each['name']}: {more} more alarms, see --json"] if more > 0 else []
+    for played, aftermaths in zip(result.played, result.followed, strict=True):
+        name, told = played.candidate.name, list(zip(played.alarms, aftermaths, strict=True))
+        for alarm, after in told[:ALARMS_TOLD]:
+            lines.append(f"{name}, {format_moment(alarm.decided_at)}, version {alarm.version}: {alarm.summary}")
+            lines.append(f"  {_after_words(after, played.loss)}")
+        lines += [f"{name}: {len(told) - ALARMS_TOLD} more alarms, see --json"] if len(told) > ALARMS_TOLD else []
     first = result.played[0]
     widest = max(((each.window.end - each.window.start) for each in first.verdicts), default=None)
     if widest is not None and widest > MANY * first.candidate.settings.window:
@@ -204,10 +202,10 @@ def _row(policy: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _after_words(after: dict[str, Any], loss: str) -> str:
-    if after["cause"] is not None:
-        return f"What followed can't be computed: {after['cause']}."
+def _after_words(after: Aftermath, loss: str) -> str:
+    if after.cause is not None:
+        return f"What followed can't be computed: {after.cause}."
     return (
-        f"Then {after['labels']:,} labels: {loss} {after['stays']:.4f} had version {after['version']} stayed, "
-        f"{after['takes_over']:.4f} with version {after['next_version']} ({after['by']})."
+        f"Then {after.labels:,} labels: {loss} {after.stays:.4f} had version {after.version} stayed, "
+        f"{after.takes_over:.4f} with version {after.next_version} ({after.by})."
     )

@@ -1,14 +1,16 @@
 """Deciding: has the model become worse, with a stated error rate, and what follows."""
 
 from feedback_loop.decisions.backtest import (
+    Aftermath,
     Answer,
     Backtest,
     Candidate,
     CohortLoss,
-    Followed,
     Look,
+    Past,
     Reign,
     Replayed,
+    Standing,
     change_of,
     delay_of,
     made_looks,
@@ -17,15 +19,11 @@ from feedback_loop.decisions.backtest import (
     replay,
 )
 from feedback_loop.decisions.baseline import baseline_of
-<<<<<<< HEAD
 from feedback_loop.decisions.candidates import candidates_of
 from feedback_loop.decisions.cohorts import SharedReader
 from feedback_loop.decisions.decide import decide, look
-=======
-from feedback_loop.decisions.decide import decide
 from feedback_loop.decisions.diagnosis import Causes, Recommendation, find_causes
 from feedback_loop.decisions.followed import Searched, was_right
->>>>>>> main
 from feedback_loop.decisions.monitors import LEAST_REFERENCE
 from feedback_loop.decisions.policy import Reason, judge, next_step
 from feedback_loop.decisions.replays import score_with
@@ -35,38 +33,31 @@ from feedback_loop.decisions.watched import Baseline, Cohort
 
 __all__ = [
     "LEAST_REFERENCE",
+    "Aftermath",
     "Answer",
     "Backtest",
     "Baseline",
-<<<<<<< HEAD
     "Candidate",
-=======
     "Causes",
->>>>>>> main
     "Cohort",
     "CohortLoss",
-    "Followed",
     "Look",
+    "Past",
     "Reason",
-<<<<<<< HEAD
+    "Recommendation",
     "Reign",
     "Replayed",
-    "SharedReader",
-=======
-    "Recommendation",
     "Searched",
->>>>>>> main
+    "SharedReader",
+    "Standing",
     "Suggestion",
     "Watch",
     "baseline_of",
     "candidates_of",
     "change_of",
     "decide",
-<<<<<<< HEAD
     "delay_of",
-=======
     "find_causes",
->>>>>>> main
     "judge",
     "look",
     "made_looks",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
+from feedback_loop.decisions.decide import restarted
 from feedback_loop.decisions.policy import Reason, next_step
+from feedback_loop.decisions.recovery import Recoveries
+from feedback_loop.store.incidents import Ended
 from feedback_loop.store.retrainings import Promotion, Retraining
 from feedback_loop.store.verdicts import State, Verdict
 
@@ -74,8 +77,8 @@ class Step:
 class Replayed:
     """What one policy would have said and done, oldest first.
 
-    An `alarm` is the first degraded verdict on a version since one that was good. `references` are the mean losses
-    that versions were held against.
+    An `alarm` is a degraded verdict that opens an incident; more of them while it is open are none. `references` are
+    the mean losses that versions were held against.
     """
 
     candidate: Candidate
@@ -106,12 +109,11 @@ class Delay:
 
 
 @dataclass(frozen=True)
-class Followed:
+class Aftermath:
     """What an alarm would have been worth: the mean loss of the rows after it, had its version stayed or had the one
     that was made next taken over, once it was there. Where that can't be computed, `cause` says why.
     """
 
-    alarm_at: datetime
     version: str
     next_version: str | None = None
     window: Window | None = None
@@ -139,7 +141,7 @@ class Backtest:
     reigns: tuple[Reign, ...]
     change: Change | None
     played: tuple[Replayed, ...]
-    followed: tuple[tuple[Followed, ...], ...]  # of each policy, each alarm
+    followed: tuple[tuple[Aftermath, ...], ...]  # of each policy, each alarm
 
 
 def reigns_of(promotions: Sequence[Promotion], champion: str) -> list[Reign]:
@@ -169,16 +171,42 @@ def reign_at(reigns: Sequence[Reign], moment: datetime, version: str | None = No
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What a candidate goes on from: its last verdict on a version, the test of recovery of its open incident, how
+    many monitors were begun since incidents ended.
+    """
+
+    previous: Verdict | None
+    recovery: Mapping[str, Any] | None
+    restarts: int
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What a look had to say: its verdict, what each cohort cost, and the mean loss that these were held against."""
+    """What a look had to say: its verdict, how the test of recovery stands, what each cohort cost, and the mean loss
+    that these were held against.
+    """
 
     verdict: Verdict
+    recoveries: Recoveries | None
     cohorts: tuple[CohortLoss, ...]
     reference: float | None
 
 
-Ask = Callable[[Candidate, Look, Verdict | None], Answer | None]
-"""A candidate's look, after its previous verdict on that version; None where nothing was due."""
+Ask = Callable[[Candidate, Look, Standing], Answer | None]
+"""A candidate's look; None where nothing was due."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What really happened besides promotions: searches from before the first look, and incidents closed by hand.
+
+    Each of these with the moment of the last verdict before, and its own. By hand one is closed whatever the policy
+    is: somebody knew of a cause that was gone.
+    """
+
+    retrainings: Sequence[Retraining] = ()
+    closed: Sequence[tuple[datetime, datetime]] = ()
 
 
 def replay(
@@ -187,16 +215,16 @@ def replay(
     ask: Ask,
     *,
     told_from: datetime,
-    retrainings: Sequence[Retraining],
+    past: Past,
     champion_since: Callable[[Reign], datetime],
     advance: Callable[[int], None],
 ) -> list[Replayed]:
     """Each candidate at each look, in the order of time; what was said before `told_from` only leads up to it.
 
-    `retrainings` are those from before the first look. Later ones are what `next_step` makes of the verdicts: as if
-    each took no time, and changed no champion that the record does not know of.
+    Retrainings are what `next_step` makes of the verdicts: as if each took no time, and changed no champion that the
+    record does not know of.
     """
-    players = [_Player(each, list(retrainings)) for each in candidates]
+    players = [_Player(each, list(past.retrainings), list(past.closed)) for each in candidates]
     for look in looks:
         for player in players:
             player.play(look, ask, champion_since(look.reign), is_told=look.moment >= told_from)
@@ -210,9 +238,13 @@ class _Player:
 
     candidate: Candidate
     retrainings: list[Retraining]
+    closed: list[tuple[datetime, datetime]]
     newest: dict[str, Verdict] = field(default_factory=dict)  # of each version
-    said: State | None = None
-    alarmed: str | None = None  # the version whose alarm stands
+    said: Verdict | None = None
+    ended: dict[int, Ended] = field(default_factory=dict)  # incidents, by the number of the last verdict about each
+    restarts: int = 0
+    is_open: bool = False
+    recovery: Mapping[str, Any] | None = None
     loss: str = ""
     verdicts: list[Verdict] = field(default_factory=list)
     alarms: list[Verdict] = field(default_factory=list)
@@ -223,17 +255,22 @@ class _Player:
 
     def play(self, look: Look, ask: Ask, champion_since: datetime, *, is_told: bool) -> None:
         """One look, and what follows from it."""
-        version = look.reign.version
-        answer = ask(self.candidate, look, self.newest.get(version))
+        version, policy = look.reign.version, self.candidate.settings.policy
+        while self.closed and self.closed[0][0] < look.moment and self.closed[0][1] <= look.moment:
+            closed_at = self.closed.pop(0)[1]
+            if self.is_open and self.said is not None:
+                self._close(self.said, Ended(closed_at, by_hand=True))
+        previous = self.newest.get(version)
+        if previous is not None and previous.state is not State.OK:
+            ended = self.ended.get(previous.verdict_id or 0)
+            previous = restarted(previous, ended, self.candidate.settings.window)
+        answer = ask(self.candidate, look, Standing(previous, self.recovery, self.restarts))
         if answer is not None:
-            # Through JSON, as a verdict goes through the store on its way to the next look.
-            kept = json.loads(json.dumps([answer.verdict.evidence, answer.verdict.monitor]))
-            self._hear(replace(answer.verdict, evidence=kept[0], monitor=kept[1]), is_told=is_told)
+            self._hear(answer, is_told=is_told)
         if answer is not None and is_told:
             self.cohorts += answer.cohorts
             if answer.reference is not None:
                 self.references[look.reign] = answer.reference
-        policy = self.candidate.settings.policy
         reason = next_step(
             self.newest.get(version),
             policy,
@@ -258,21 +295,32 @@ class _Player:
             tuple(self.references.items()),
         )
 
-    def _hear(self, verdict: Verdict, *, is_told: bool) -> None:
-        before, self.said = self.said, verdict.state
-        self.newest[verdict.version] = verdict
+    def _hear(self, answer: Answer, *, is_told: bool) -> None:
+        before, number = self.said, (self.said.verdict_id or 0) + 1 if self.said is not None else 1
+        # Through JSON, as a verdict goes through the store on its way to the next look.
+        evidence, monitor = json.loads(json.dumps([answer.verdict.evidence, answer.verdict.monitor]))
+        verdict = replace(answer.verdict, evidence=evidence, monitor=monitor, verdict_id=number)
+        self.said = self.newest[verdict.version] = verdict
         self.loss = verdict.evidence["loss"]
-        alarms = verdict.state is State.DEGRADED and self.alarmed != verdict.version
-        if verdict.state in (State.OK, State.DEGRADED):
-            self.alarmed = verdict.version if verdict.state is State.DEGRADED else None
+        alarms = verdict.state is State.DEGRADED and not self.is_open
+        if alarms or self.is_open:
+            self.recovery = answer.recoveries.to_json() if answer.recoveries is not None else None
+        if self.is_open and answer.recoveries is not None and answer.recoveries.recovered:
+            self._close(verdict, Ended(verdict.decided_at, by_hand=False))
+        self.is_open = self.is_open or alarms
         if not is_told:
             return
         if self.verdicts:  # only the newest one's monitor is needed: the states of a year would fill the memory
             self.verdicts[-1] = replace(self.verdicts[-1], monitor={})
         self.verdicts.append(verdict)
         self.alarms += [replace(verdict, monitor={})] if alarms else []
-        if verdict.state is State.WARNING and before is not State.WARNING:
+        if verdict.state is State.WARNING and (before is None or before.state is not State.WARNING):
             self.warnings.append(replace(verdict, monitor={}))
+
+    def _close(self, last: Verdict, ended: Ended) -> None:
+        self.ended[last.verdict_id or 0] = ended
+        self.restarts += last.state is not State.OK
+        self.is_open, self.recovery = False, None
 
 
 def change_of(played: Sequence[Replayed], given: datetime | None) -> Change | None:

@@ -17,8 +17,10 @@ from feedback_loop.decisions import (
     Candidate,
     CohortLoss,
     Look,
+    Past,
     Reign,
     SharedReader,
+    Standing,
     candidates_of,
     change_of,
     look,
@@ -33,8 +35,9 @@ from feedback_loop.retraining import Following
 from feedback_loop.scheduling import parse_schedule
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store, fence, jobs, retention, retrainings
+from feedback_loop.store.incidents import closed_by_hand
 from feedback_loop.store.predictions import predicted_span
-from feedback_loop.store.verdicts import Verdict, load_verdicts
+from feedback_loop.store.verdicts import load_verdicts
 
 MOST_BASELINES = 32
 """So many are kept: one for each candidate and the reign that goes on, and some that were not complete yet."""
@@ -83,8 +86,8 @@ class Backtesting(Judging):
         stage = _Stage(
             self.store,
             lambda version: self.scorer(self._version(model, version)).logged,
-            lambda reign, settings, as_of: self._baseline(
-                self._version(model, reign.version), settings, ordinal=reign.ordinal, as_of=as_of, known=known
+            lambda version, settings, as_of, ordinal: self._baseline(
+                self._version(model, version), settings, ordinal=ordinal, as_of=as_of, known=known
             ),
             retention.kept_since(self.store, model),
             known,
@@ -96,7 +99,9 @@ class Backtesting(Judging):
                 looks,
                 stage.ask,
                 told_from=wanted.start,
-                retrainings=[each for each in history if each.started_at < looks[0].moment],
+                past=Past(
+                    [each for each in history if each.started_at < looks[0].moment], closed_by_hand(self.store, model)
+                ),
                 champion_since=lambda reign: reign.begins or self._version(model, reign.version).created_at,
                 advance=advance,
             )
@@ -159,14 +164,14 @@ class _Stage:
 
     store: Store
     contract_of: Callable[[str], Contract]
-    baseline_of: Callable[[Reign, ModelSettings, datetime], Baseline]
+    baseline_of: Callable[[str, ModelSettings, datetime, int], Baseline]
     kept_since: datetime | None
     known: datetime | None
     moment: datetime | None = None
     readers: dict[tuple[str, timedelta], SharedReader] = field(default_factory=dict)
     baselines: dict[str, Baseline] = field(default_factory=dict)
 
-    def ask(self, candidate: Candidate, at: Look, previous: Verdict | None) -> Answer | None:
+    def ask(self, candidate: Candidate, at: Look, standing: Standing) -> Answer | None:
         """The candidate's verdict, if something was due."""
         settings, reign = candidate.settings, at.reign
         if at.moment != self.moment:
@@ -176,12 +181,21 @@ class _Stage:
         held: list[Baseline] = []
 
         def baseline_as_of(as_of: datetime) -> Baseline:
-            held.append(self._baseline(reign, settings, as_of))
+            held.append(self._baseline(reign.version, settings, as_of, reign.ordinal + standing.restarts))
             return held[-1]
 
-        verdict = look(reader, settings, baseline_as_of, previous=previous, since=since, now=at.moment)
-        if verdict is None:
+        seen = look(
+            reader,
+            settings,
+            baseline_as_of,
+            previous=standing.previous,
+            recovery=standing.recovery,
+            since=since,
+            now=at.moment,
+        )
+        if seen is None:
             return None
+        verdict, recoveries = seen
         first = held[-1].watched[0]
         reference = held[-1].raw(first)
         costs = []
@@ -190,7 +204,7 @@ class _Stage:
             losses = cohort.losses.of(first)
             mean = float(losses.mean()) if len(losses) else None
             costs.append(CohortLoss(reign.version, window, cohort.predictions, len(losses), mean))
-        return Answer(verdict, tuple(costs), float(reference.mean()) if len(reference) else None)
+        return Answer(verdict, recoveries, tuple(costs), float(reference.mean()) if len(reference) else None)
 
     def _reader(self, version: str, maturity: timedelta) -> SharedReader:
         if (version, maturity) not in self.readers:
@@ -199,14 +213,14 @@ class _Stage:
             self.readers[version, maturity] = SharedReader(self.store, contract, version, self.known)
         return self.readers[version, maturity]
 
-    def _baseline(self, reign: Reign, settings: ModelSettings, as_of: datetime) -> Baseline:
+    def _baseline(self, version: str, settings: ModelSettings, as_of: datetime, ordinal: int) -> Baseline:
         policy = settings.policy
-        asked = (reign, as_of, settings.maturity, settings.window, policy.reference, policy.loss, policy.watch)
-        key = repr(asked)
+        shape = (settings.maturity, settings.window, policy.reference, policy.loss, policy.watch)
+        key = repr((version, as_of, ordinal, shape))
         if key not in self.baselines:
             if len(self.baselines) >= MOST_BASELINES:
                 self.baselines.clear()
-            self.baselines[key] = self.baseline_of(reign, settings, as_of)
+            self.baselines[key] = self.baseline_of(version, settings, as_of, ordinal)
         return self.baselines[key]
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions import Followed
+from feedback_loop.decisions import Aftermath
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import Scorer
 from feedback_loop.monitoring import Floats, labelled_only, row_losses, scored_rows, uniform
@@ -39,12 +39,12 @@ class Following:
     promotions: Sequence[Promotion]
     as_of: datetime
 
-    def after(self, alarm: Verdict, loss: str) -> Followed:
+    def after(self, alarm: Verdict, loss: str) -> Aftermath:
         """The rows after the alarm, from when the next version was there until yet another one became champion.
 
         The next version has learned from none of them: it was there before.
         """
-        told = Followed(alarm.decided_at, alarm.version)
+        told = Aftermath(alarm.version)
         later = [
             (at, name) for name, at in self.available.items() if at >= alarm.decided_at and name != alarm.version
         ]

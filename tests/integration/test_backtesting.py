@@ -17,6 +17,7 @@ from feedback_loop.jobs import run_cycle
 from feedback_loop.monitoring import References, labelled_only, row_losses
 from feedback_loop.retraining import Following
 from feedback_loop.store import Store, verdicts
+from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.predictions import read_labelled
 from feedback_loop.store.tables import metadata
 from tests.builders import churn_loop, customers, open_loop, prediction_rows, register_churn, write_config
@@ -38,17 +39,19 @@ def labelled(rows):
 
 
 def weeks(loop, clock):
-    """19 days: version 1, whose world turns on the tenth; version 2, without a reference of its own; version 1 again.
+    """24 days: version 1, whose world turns on the tenth; version 2, whose own reference is too small; version 1 again.
 
-    Some outcomes come three days late, some are corrected after they were judged.
+    An incident is closed by hand before that. Some outcomes come three days late, some are corrected after they were judged.
     """
     late = []
-    for day in range(19):
-        if day == 13:
+    for day in range(24):
+        if day == 17:
             small = register_churn(loop.registry, clock(), rows=500, reference=100, seed=5)
             loop.promote("churn", small.version)
-        if day == 17:
+        if day == 21:
             loop.rollback("churn")
+        if day == 12:
+            loop.close_incident("churn", "a feed was repaired")
         harder = 0.45 if clock() >= CHANGED else 0.0
         rows = customers(300, 10 + day, harder=harder, month=f"{clock():%Y-%m-%d}")
         loop.predict("churn", {name: rows[name] for name in FEATURES})
@@ -131,6 +134,9 @@ def test_the_policy_that_was_live_says_exactly_what_it_said(loop):
     configured, other = result.played
     assert list(map(said, configured.verdicts)) == list(map(said, stored))
     assert plain(configured.verdicts[-1].monitor) == plain(stored[-1].monitor)
+    incidents = load_incidents(loop.store, "churn")
+    assert [each.decided_at for each in configured.alarms] == [each.opened_at for each in incidents]
+    assert len(incidents) == 2
     assert result.were_made
     assert [each.evidence["rule"] for each in other.verdicts] == ["threshold"] * len(other.verdicts)
 
@@ -183,9 +189,9 @@ def test_an_alarm_is_worth_what_the_next_version_did_better_on_rows_that_neither
     result = sqlite_loop.backtest("churn", [PolicySettings(rule="harm", reference=1000)])
     configured, followed = result.played[0], result.followed[0]
     first = followed[0]
-    assert (first.alarm_at, first.version, first.next_version) == (configured.alarms[0].decided_at, "1", "2")
+    assert (configured.alarms[0].version, first.version, first.next_version) == ("1", "1", "2")
     # From when version 2 was there until the rollback: rows that version 2 answered, and version 1 is scored on.
-    assert (first.window.start, first.window.end) == (NOW + 13 * DAY, NOW + 17 * DAY)
+    assert (first.window.start, first.window.end) == (NOW + 17 * DAY, NOW + 21 * DAY)
     assert (first.by, first.cause) == ("scored", None)
     assert 1000 <= first.labels < 1200  # the newest ones' outcomes are late
     contract = sqlite_loop.scorer(sqlite_loop.find("churn/1")).contract
@@ -233,7 +239,7 @@ def test_looks_may_be_more_often_than_they_were(sqlite_loop):
     made = sqlite_loop.backtest("churn", [PolicySettings(rule="harm")])
     more = sqlite_loop.backtest("churn", [PolicySettings(rule="harm")], every=timedelta(hours=12))
     assert (made.were_made, more.were_made) == (True, False)
-    assert len(more.looks) == 2 * 19
+    assert len(more.looks) == 2 * 24
     assert len(more.played[0].verdicts) > len(made.played[0].verdicts)
 
 
@@ -388,8 +394,8 @@ def test_the_command_says_everything_as_json_and_draws_it(config, tmp_path):
     assert sum(each["labels"] for each in configured["cohorts"]) > 3000
     assert said["versions"] == [
         {"version": "1", "since": "2026-03-02T04:00Z"},
-        {"version": "2", "since": "2026-03-15T04:00Z"},
-        {"version": "1", "since": "2026-03-19T04:00Z"},
+        {"version": "2", "since": "2026-03-19T04:00Z"},
+        {"version": "1", "since": "2026-03-23T04:00Z"},
     ]
     drawn = plot.read_text()
     assert "<svg" in drawn

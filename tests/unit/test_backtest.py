@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from feedback_loop.decisions import (
     Candidate,
     CohortLoss,
     Look,
+    Past,
     Reign,
     candidates_of,
     change_of,
@@ -26,6 +28,7 @@ from feedback_loop.decisions import (
     reigns_of,
     replay,
 )
+from feedback_loop.decisions.recovery import Recoveries, Recovery
 from feedback_loop.errors import BadInput, ConfigError
 from feedback_loop.store.retrainings import Promotion
 from feedback_loop.store.verdicts import State, Verdict
@@ -33,6 +36,8 @@ from feedback_loop.store.verdicts import State, Verdict
 DAY = timedelta(days=1)
 START = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = ModelSettings(task="binary", label="churned", segments=("plan",))
+RECOVERED = Recovery(limit=1.0, alpha=0.05).update([np.zeros(2000)] * 3)
+WORSE = Recovery(limit=0.1, alpha=0.05)
 ALONE = (Reign("1", None),)
 OK, WARNING, DEGRADED, NOTHING = State.OK, State.WARNING, State.DEGRADED, State.INSUFFICIENT_DATA
 
@@ -55,16 +60,17 @@ def verdict(day, state, version="1", *, changed_at=None):
     return Verdict("churn", version, at(day), window, state, "", evidence, {"day": day})
 
 
-def played(states, *, rule="change", name="a", reigns=ALONE, told_from=START, changed_at=None, **policy):
+def played(states, *, rule="change", name="a", reigns=ALONE, told_from=START, changed_at=None, closed=(), **policy):
     """One policy whose looks have these states, day by day (None: nothing was due)."""
 
-    def ask(_, look, previous):
+    def ask(_, look, standing):
         day = (look.moment - START).days
         if states[day] is None:
             return None
         said = verdict(day, states[day], look.reign.version, changed_at=changed_at)
-        asked.append(previous)
-        return Answer(said, (CohortLoss(look.reign.version, said.window, 120, 100, 0.25),), 0.125)
+        asked.append(standing)
+        recovered = Recoveries(said.version, {"error": RECOVERED if states[day] is OK else WORSE})
+        return Answer(said, recovered, (CohortLoss(look.reign.version, said.window, 120, 100, 0.25),), 0.125)
 
     asked = []
     settings = SETTINGS.model_copy(update={"policy": PolicySettings(rule=rule, **policy)})
@@ -74,7 +80,7 @@ def played(states, *, rule="change", name="a", reigns=ALONE, told_from=START, ch
         looks,
         ask,
         told_from=told_from,
-        retrainings=[],
+        past=Past(closed=closed),
         champion_since=lambda reign: reign.begins or START,
         advance=lambda _: None,
     )
@@ -113,18 +119,32 @@ def test_looks_are_verdicts_and_runs_that_came_to_none():
     assert made_looks(said, runs) == [(at(1), None), (at(2), "1"), (at(3), "2"), (at(4), None)]
 
 
-def test_an_alarm_is_told_once_until_a_good_verdict_or_another_version():
-    result, _ = played([OK, WARNING, WARNING, DEGRADED, WARNING, DEGRADED, NOTHING, DEGRADED, OK, WARNING, DEGRADED])
-    assert days(each.decided_at for each in result.alarms) == [3, 10]
-    assert days(each.decided_at for each in result.warnings) == [1, 4, 9]
+def test_an_alarm_opens_an_incident_and_more_are_none_until_it_has_recovered():
+    result, asked = played([OK, WARNING, WARNING, DEGRADED, WARNING, DEGRADED, NOTHING, OK, WARNING, DEGRADED])
+    assert days(each.decided_at for each in result.alarms) == [3, 9]
+    assert days(each.decided_at for each in result.warnings) == [1, 4, 8]
+    assert [each.recovery is not None for each in asked] == [False] * 4 + [True] * 4 + [False] * 2
     reigns = reigns_of([promotion(1, None, "1", -1), promotion(2, "1", "2", 2)], "2")
-    result, _ = played([OK, DEGRADED, DEGRADED, DEGRADED, DEGRADED], reigns=reigns)
-    assert [(each.version, each.decided_at) for each in result.alarms] == [("1", at(1)), ("2", at(3))]
+    result, asked = played([OK, DEGRADED, DEGRADED, DEGRADED, DEGRADED], reigns=reigns)
+    assert [(each.version, each.decided_at) for each in result.alarms] == [("1", at(1))]
+    assert asked[3].previous is None  # version 2 has said nothing yet
+    assert asked[3].recovery["version"] == "1"
+
+
+def test_an_incident_that_was_closed_by_hand_is_closed_under_every_policy():
+    states = [OK, DEGRADED, DEGRADED, DEGRADED, DEGRADED, OK]
+    result, asked = played(states, closed=[(at(2), at(2) + DAY / 2)])
+    assert days(each.decided_at for each in result.alarms) == [1, 3]
+    assert [each.restarts for each in asked] == [0, 0, 0, 1, 1, 1]
+    # Its monitors begin anew, with the predictions made from then on.
+    assert asked[3].previous.monitor == {}
+    assert asked[3].previous.window.end == at(3)
+    assert asked[4].previous.monitor == {"day": 3}
 
 
 def test_each_look_goes_on_from_the_verdict_before_it_with_its_monitor():
     result, asked = played([OK, None, OK, OK])
-    assert [each and each.monitor for each in asked] == [None, {"day": 0}, {"day": 2}]
+    assert [each.previous and each.previous.monitor for each in asked] == [None, {"day": 0}, {"day": 2}]
     # States of a whole year would fill the memory: of those that are told, the newest is kept.
     assert [each.monitor for each in result.verdicts] == [{}, {}, {"day": 3}]
 
@@ -135,7 +155,7 @@ def test_what_was_said_before_the_window_leads_up_to_it_and_is_not_told():
     assert days(each.decided_at for each in result.alarms) == [4]
     assert days(each.at for each in result.steps) == [2, 4]
     assert len(result.cohorts) == 3
-    assert asked[2].monitor == {"day": 1}
+    assert asked[2].previous.monitor == {"day": 1}
 
 
 def test_retrainings_keep_their_cooldown_also_where_nothing_was_due():
