@@ -14,7 +14,20 @@ from pathlib import Path
 
 from benchmarks.lines import Line, figure
 
-NAMES = ("startup", "log", "join", "monitoring", "alarms", "drift_alarms", "batch", "serving", "loop")
+NAMES = (
+    "startup",
+    "log",
+    "join",
+    "monitoring",
+    "false_alarms",
+    "detection_delay",
+    "diagnosis",
+    "monitors",
+    "drift_alarms",
+    "batch",
+    "serving",
+    "loop",
+)
 PACKAGES = (
     "mlflow",
     "scikit-learn",

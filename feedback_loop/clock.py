@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 from feedback_loop.errors import BadInput
 
@@ -59,6 +60,50 @@ class Window:
 
     def __str__(self) -> str:
         return f"[{format_moment(self.start)}, {format_moment(self.end)})"
+
+
+@dataclass(frozen=True)
+class DailyHours:
+    """Hours of every day by the clocks of a place, such as 22:00 to 07:00; equal ends are the whole day.
+
+    They begin at the first moment at which the clocks there show `start` or later, and end with the first that shows
+    `end` or later: where the clocks are set back they neither end twice nor begin twice, and where a time is left out
+    the moment of the change stands for it.
+    """
+
+    start: time
+    end: time
+    zone: ZoneInfo
+
+    def __contains__(self, moment: datetime) -> bool:
+        return any(start <= moment < end for start, end in self._around(moment))
+
+    def ends_after(self, moment: datetime) -> datetime:
+        """When the hours that a moment is in are over; the moment itself where it is in none."""
+        return next((end for start, end in self._around(moment) if start <= moment < end), moment)
+
+    def _around(self, moment: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """The hours that begin the day before, and on the day of the moment."""
+        today = moment.astimezone(self.zone).date()
+        for day in (today - timedelta(days=1), today):
+            ends_on = day if self.start < self.end else day + timedelta(days=1)
+            yield self._first(datetime.combine(day, self.start)), self._first(datetime.combine(ends_on, self.end))
+
+    def _first(self, shown: datetime) -> datetime:
+        """The first moment at which the clocks show that or later, to the minute."""
+        moment = shown.replace(tzinfo=self.zone).astimezone(UTC)
+        while (before := moment - timedelta(minutes=1)).astimezone(self.zone).replace(tzinfo=None) >= shown:
+            moment = before
+        return moment
+
+
+def parse_hours(text: str, zone: ZoneInfo) -> DailyHours:
+    """`22:00-07:00` by the clocks of a place; raises BadInput."""
+    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)\s*-\s*([01]\d|2[0-3]):([0-5]\d)", text.strip())
+    if found is None:
+        raise BadInput.of("hours", f"{text!r} are no hours of a day", cure="Write 22:00-07:00.")
+    first, second, third, fourth = (int(part) for part in found.groups())
+    return DailyHours(time(first, second), time(third, fourth), zone)
 
 
 def windows_between(start: datetime, end: datetime, length: timedelta) -> Iterator[Window]:

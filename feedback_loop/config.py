@@ -7,10 +7,12 @@ import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from feedback_loop.clock import DailyHours, parse_hours
 from feedback_loop.config_errors import explained, nearest, unknown_setting
 from feedback_loop.config_policy import (
     DriftSettings,
@@ -20,7 +22,7 @@ from feedback_loop.config_policy import (
     RetrainingSettings,
     Section,
 )
-from feedback_loop.errors import ConfigError, NotFound
+from feedback_loop.errors import BadInput, ConfigError, NotFound
 
 FILE_NAME = "feedback_loop.toml"
 PREFIX = "FEEDBACK_LOOP_"
@@ -77,12 +79,33 @@ class ServingSettings(Section):
         return self
 
 
+AlertKind = Literal["incident", "spool", "serving", "stream", "drift", "quality", "outcomes"]
+
+
+def _hours(value: object, info: ValidationInfo) -> object:
+    """Hours by the clocks of the section's `timezone`; where that is wrong, it is what is told."""
+    if isinstance(value, DailyHours):
+        return value
+    if "timezone" not in info.data:
+        return None
+    try:
+        return parse_hours(str(value), info.data["timezone"])
+    except BadInput as error:
+        raise ValueError(str(error)) from error
+
+
 class AlertSettings(Section):
-    """Alert routes by name, each an Apprise URL. The URLs hold secrets: only the names are stored."""
+    """Alert routes by name, each an Apprise URL. The URLs hold secrets: only the names are stored.
+
+    In the `quiet` hours (`22:00-07:00`) alerts wait until their end, but for those that are named in `quiet_except`.
+    """
 
     routes: dict[str, str] = Field(default_factory=dict)
     attempts: Annotated[int, Field(gt=0)] = 8
     backoff: Duration = timedelta(minutes=1)
+    timezone: ZoneInfo = Field(default_factory=lambda: ZoneInfo("UTC"))  # by whose clocks the hours are quiet
+    quiet: Annotated[DailyHours | None, BeforeValidator(_hours)] = None
+    quiet_except: tuple[AlertKind, ...] = ()
 
 
 class SchedulerSettings(Section):

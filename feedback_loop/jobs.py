@@ -11,6 +11,7 @@ from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.scheduling import Chain, Job, Outcome, Scheduler, parse_schedule
 from feedback_loop.store import retention, verdicts
+from feedback_loop.store.incidents import open_incident
 
 
 def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
@@ -123,7 +124,7 @@ def _diagnose(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 
 def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     """The reports of an incident, once: of the window from its version's first look to the alarm."""
-    incident = verdicts.open_incident(loop.store, model)
+    incident = open_incident(loop.store, model)
     name = f"incident-{incident.incident_id}" if incident is not None else ""
     if incident is None or list(loop.reports.glob(f"{name}-*.html")):
         return {"reports": []}

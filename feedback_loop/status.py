@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from feedback_loop.alerts import about_outcomes, count_refused
+from feedback_loop.alerts import about_outcomes, count_refused, why_held
 from feedback_loop.capture import notices
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.errors import FeedbackLoopError
@@ -32,6 +32,8 @@ from feedback_loop.store import (
     traffic,
     verdicts,
 )
+from feedback_loop.store.alerts import Alert, load_alerts
+from feedback_loop.store.incidents import Incident, load_incidents, open_incident
 from feedback_loop.store.spools import COUNTERS, Account
 
 
@@ -69,12 +71,18 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     span = predictions.predicted_span(store, model)
     findings = accounts.count_findings(store, model)
     verdict = verdicts.latest_verdict(store, model)
-    incidents = verdicts.load_incidents(store, model)
-    incident = verdicts.open_incident(store, model)
-    alerts = verdicts.load_alerts(store, [each.incident_id for each in incidents], about="spool:")
+    incidents = load_incidents(store, model)
+    incident = open_incident(store, model)
+    alerts = load_alerts(store, [each.incident_id for each in incidents], about="spool:")
     ours = (f"serving:{model}:", f"stream:{model}:", f"drift:{model} version ", f"quality:{model} version ")
     for about in (*ours, about_outcomes(model)):
-        alerts += verdicts.load_alerts(store, [], about=about)
+        alerts += load_alerts(store, [], about=about)
+    silences = {each.incident_id: each.silenced_until for each in incidents}
+
+    def held(alert: Alert) -> str | None:
+        until = silences.get(alert.incident_id or 0)
+        return why_held(alert, loop.settings.alerts, until, loop.clock()) or None
+
     searches = retrainings.load_retrainings(store, model)
     promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
     return {
@@ -91,7 +99,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1), loop.past_errors(model)),
         "drift": _drift(monitors.load_monitor(store, model, str(answering)), loop.settings.model(model).drift.alpha),
         "verdict": _verdict(verdict) if verdict else None,
-        "incident": {"id": incident.incident_id, "since": format_moment(incident.opened_at)} if incident else None,
+        "incident": _incident(incident) if incident else None,
         "incidents": len(incidents),
         "not_served": [
             {"version": each.version, "since": format_moment(each.opened_at), "cause": each.cause}
@@ -99,7 +107,9 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
             if each.closed_at is None
         ],
         "undelivered_alerts": [
-            {"route": a.route, "state": a.state, "cause": a.cause} for a in alerts if a.state != "sent"
+            {"route": a.route, "state": a.state, "cause": a.cause or held(a)}
+            for a in alerts
+            if a.state not in ("sent", "dropped")
         ],
         "retrainings": len(searches),
         "last_retraining": _retraining(searches[-1], retrainings.load_trials(store, searches[-1].retraining_id))
@@ -225,6 +235,17 @@ def _drift(monitor: monitors.DriftMonitor | None, alpha: float) -> dict[str, Any
         "until": format_moment(monitor.until),
         "columns": [{"column": column, **told} for column, told in state["told"].items()],
         "failing": [{"check": check, "since": since} for check, since in state["failing"].items()],
+    }
+
+
+def _incident(incident: Incident) -> dict[str, Any]:
+    acknowledged, silenced = incident.acknowledged_at, incident.silenced_until
+    return {
+        "id": incident.incident_id,
+        "since": format_moment(incident.opened_at),
+        "acknowledged_by": incident.acknowledged_by,
+        "acknowledged_at": format_moment(acknowledged) if acknowledged is not None else None,
+        "silenced_until": format_moment(silenced) if silenced is not None else None,
     }
 
 

@@ -18,6 +18,7 @@ os.environ["XDG_RUNTIME_DIR"] = str(_runtime)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "1"
 
+import numpy as np
 import pytest
 import structlog
 
@@ -35,6 +36,14 @@ def _plain_logs() -> Iterator[None]:
     """Commands that a test runs in this process log to what is standard error during that test."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers(request: pytest.FixtureRequest) -> None:
+    """Each test draws the same numbers from its module's RANDOM, whichever ran before it."""
+    random = getattr(request.module, "RANDOM", None)
+    if random is not None:
+        random.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 @pytest.fixture

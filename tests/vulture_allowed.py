@@ -9,7 +9,8 @@ from feedback_loop.alerts import Delivery
 from feedback_loop.capture import middleware
 from feedback_loop.cli import keys as cli_keys
 from feedback_loop.cli import outcomes as cli_outcomes
-from feedback_loop.config import Settings
+from feedback_loop.config import AlertSettings, Settings
+from feedback_loop.decisions import diagnosis, reweighting
 from feedback_loop.demo.summary import Row
 from feedback_loop.inference import FileResult
 from feedback_loop.inference.bundle import Bundle
@@ -20,7 +21,7 @@ from feedback_loop.monitoring.profiles import Loss
 from feedback_loop.monitoring.reports import figures
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
-from feedback_loop.store import evaluations, jobs, retrainings, tables, types, verdicts
+from feedback_loop.store import evaluations, incidents, jobs, retrainings, tables, types
 
 # ONNX Runtime reads its options off the object.
 options = onnxruntime.SessionOptions()
@@ -37,7 +38,8 @@ Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail
-jobs.JobRun.finished_at, retrainings.Retraining.finished_at, verdicts.Incident.closed_because
+diagnosis.Causes.rows_before, reweighting.Split.thin
+jobs.JobRun.finished_at, retrainings.Retraining.finished_at, incidents.Incident.closed_because
 
 # Evidently calls these.
 figures.ExactFigureCalculation.calculate, figures.ExactFigureCalculation.display_name
@@ -61,6 +63,9 @@ cli_keys.ScopeChoice.PREDICT, cli_keys.ScopeChoice.OUTCOMES, cli_keys.ScopeChoic
 
 # pydantic-settings.
 Settings.settings_customise_sources
+
+# Read by the validator of the hours, by its name.
+AlertSettings.timezone
 
 # APScheduler, by keyword.
 Trigger.get_next_fire_time.previous_fire_time

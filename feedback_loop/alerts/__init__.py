@@ -1,6 +1,6 @@
 """Telling people: routes, attempts, and what became of them."""
 
-from feedback_loop.alerts.delivery import Delivery, deliver_alerts, route_names
+from feedback_loop.alerts.delivery import Delivery, deliver_alerts, route_names, why_held
 from feedback_loop.alerts.outcomes import about_outcomes, count_refused, tell_bad_rows, tell_refused_file
 from feedback_loop.alerts.spools import tell_differences
 from feedback_loop.alerts.volume import tell_volume
@@ -15,4 +15,5 @@ __all__ = [
     "tell_differences",
     "tell_refused_file",
     "tell_volume",
+    "why_held",
 ]

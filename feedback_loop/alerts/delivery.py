@@ -9,9 +9,10 @@ from datetime import datetime
 
 import structlog
 
+from feedback_loop.clock import format_moment
 from feedback_loop.config import AlertSettings
 from feedback_loop.store import Store
-from feedback_loop.store.verdicts import Alert, due_alerts, save_attempt
+from feedback_loop.store.alerts import RECOVERED, Alert, due_alerts, save_attempt
 
 LOG = "log"
 """The route that is always there: the structured log."""
@@ -34,9 +35,14 @@ def route_names(settings: AlertSettings) -> tuple[str, ...]:
 
 
 def deliver_alerts(store: Store, settings: AlertSettings, now: datetime) -> Delivery:
-    """Tries every alert that is due; the waiting time doubles with each failure, up to `attempts`."""
+    """Tries every alert that is due; the waiting time doubles with each failure, up to `attempts`.
+
+    In quiet hours none is tried but those of the kinds that are excepted; what waits is due as soon as they end.
+    """
     counts = {"sent": 0, "failed": 0, "given_up": 0}
     for alert in due_alerts(store, now):
+        if quiet_until(alert, settings, now) is not None:
+            continue
         cause = _send(alert, settings.routes)
         attempts = alert.attempts + 1
         if cause is None:
@@ -57,10 +63,34 @@ def deliver_alerts(store: Store, settings: AlertSettings, now: datetime) -> Deli
     return Delivery(**counts)
 
 
+def quiet_until(alert: Alert, settings: AlertSettings, now: datetime) -> datetime | None:
+    """When the quiet hours end that an alert waits for; None where it waits for none."""
+    if settings.quiet is None or now not in settings.quiet or alert.kind in settings.quiet_except:
+        return None
+    return settings.quiet.ends_after(now)
+
+
+def why_held(alert: Alert, settings: AlertSettings, silenced_until: datetime | None, now: datetime) -> str:
+    """What a pending alert waits for, in words: its incident's silence or the quiet hours; empty for none of them."""
+    if alert.state != "pending":
+        return ""
+    if silenced_until is not None and silenced_until > now:
+        return f"silenced until {format_moment(silenced_until)}"
+    quiet = quiet_until(alert, settings, now)
+    return f"quiet hours until {format_moment(quiet)}" if quiet is not None else ""
+
+
 def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:
     """None if it went out, else why it did not."""
+    is_good = alert.subject.endswith(RECOVERED)
     if alert.route == LOG:
-        _log.error("alert", subject=alert.subject, title=alert.title, body=alert.body)
+        _log.log(
+            logging.INFO if is_good else logging.ERROR,
+            "alert",
+            subject=alert.subject,
+            title=alert.title,
+            body=alert.body,
+        )
         return None
     if alert.route not in routes:
         return f"there is no route {alert.route!r} in the configuration any more"
@@ -70,7 +100,8 @@ def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:
     if not messenger.add(routes[alert.route]):
         return f"the URL of the route {alert.route!r} is none that Apprise knows"
     with apprise.LogCapture(level=logging.WARNING) as said:
-        if messenger.notify(body=alert.body, title=alert.title, notify_type=apprise.NotifyType.FAILURE):
+        kind = apprise.NotifyType.SUCCESS if is_good else apprise.NotifyType.FAILURE
+        if messenger.notify(body=alert.body, title=alert.title, notify_type=kind):
             return None
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
     return _without_secrets(lines[-1] if lines else "the route did not take it", routes[alert.route])

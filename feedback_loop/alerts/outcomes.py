@@ -7,7 +7,7 @@ from datetime import datetime
 
 from feedback_loop.outcomes import Polled, RefusedFile
 from feedback_loop.store import Store
-from feedback_loop.store.verdicts import load_alerts, raise_alert
+from feedback_loop.store.alerts import load_alerts, raise_alert
 
 
 def about_outcomes(model: str) -> str:

@@ -8,8 +8,8 @@ from datetime import datetime
 from feedback_loop.capture import notices
 from feedback_loop.config import CaptureSettings
 from feedback_loop.store import Store
+from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.spools import Account
-from feedback_loop.store.verdicts import raise_alert
 
 
 def tell_differences(

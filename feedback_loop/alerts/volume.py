@@ -7,7 +7,7 @@ from datetime import datetime
 
 from feedback_loop.monitoring import Notice
 from feedback_loop.store import Store
-from feedback_loop.store.verdicts import raise_alert
+from feedback_loop.store.alerts import raise_alert
 
 
 def tell_volume(store: Store, model: str, notices: Iterable[Notice], routes: Sequence[str], now: datetime) -> int:

@@ -12,6 +12,7 @@ from feedback_loop.cli import (
     diagnose,
     erase,
     imports,
+    incidents,
     init,
     keys,
     models,
@@ -49,6 +50,7 @@ app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
 app.command("diagnose")(diagnose.diagnose)
 app.add_typer(policy.app, name="policy")
+app.add_typer(incidents.app, name="incidents")
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")

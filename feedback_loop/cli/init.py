@@ -39,6 +39,9 @@ port = 5001
 
 [alerts]
 # routes = {{ ops = "slack://…" }}  # any Apprise URL; the log is told in any case
+# quiet = "22:00-07:00"          # alerts wait until these hours end
+# timezone = "UTC"               # by whose clocks, such as Europe/Zurich
+# quiet_except = ["incident"]    # what is told at once all the same: incident, spool, serving, stream, drift, …
 
 [models.{name}]
 task = {task}                    # binary | multiclass | regression

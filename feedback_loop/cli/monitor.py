@@ -57,6 +57,7 @@ def report(
     end: ToOption = None,
     sample: Annotated[int | None, typer.Option(help="Draw so many rows of each side, not surrogates.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Draw all rows: time and memory grow with them.")] = False,
+    as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
     lists: Annotated[bool, typer.Option("--list", help="Only list the model's reports that are there.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -83,7 +84,9 @@ def report(
     if name is None or "/" in name:
         name = f"{format_moment(window.start)}_{format_moment(window.end)}".replace(":", "")
     chosen: Literal["surrogate", "full"] = "full" if full else "surrogate"
-    paths = [str(path) for path in loop.report(model, window, name, rows=chosen if sample is None else sample)]
+    moment = parse_moment(as_of) if as_of else None
+    made = loop.report(model, window, name, rows=chosen if sample is None else sample, as_of=moment)
+    paths = [str(path) for path in made]
     emit(paths, as_json=as_json, words="\n".join)
 
 

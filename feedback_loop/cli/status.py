@@ -80,9 +80,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         lines += [f"DATA QUALITY  {each['check']} (since {each['since']})" for each in drift["failing"]]
     if verdict := model["verdict"]:
         lines.append(f"verdict       {verdict['state']} ({verdict['decided_at']}): {verdict['summary']}")
-    incident = model["incident"]
-    opened = f"{incident['id']} since {incident['since']}" if incident else "none open"
-    lines.append(f"incident      {opened}")
+    lines.append(f"incident      {_incident_words(model['incident'])}")
     if last := model["last_retraining"]:
         lines.append(f"retrainings   {model['retrainings']}; last {last['at']} ({last['reason']}): {last['state']}")
     lines.append(f"promotions    {model['promotions']}")
@@ -93,6 +91,15 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         for each in model["undelivered_alerts"]
     ]
     return lines
+
+
+def _incident_words(incident: dict[str, Any] | None) -> str:
+    if incident is None:
+        return "none open"
+    by = incident["acknowledged_by"]
+    looked_after = f"acknowledged by {by}" if by else "not acknowledged"
+    silenced = f", silenced until {incident['silenced_until']}" if incident["silenced_until"] else ""
+    return f"{incident['id']} since {incident['since']}, {looked_after}{silenced}"
 
 
 def _capture_lines(capture: dict[str, Any]) -> list[str]:

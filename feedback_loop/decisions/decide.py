@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from feedback_loop.clock import floor_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.cohorts import (
     CohortReader,
@@ -17,17 +18,12 @@ from feedback_loop.decisions.cohorts import (
 )
 from feedback_loop.decisions.panel import is_fresh
 from feedback_loop.decisions.policy import judge
-from feedback_loop.decisions.watched import Baseline
+from feedback_loop.decisions.recovery import Recoveries, follow
+from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store
-from feedback_loop.store.verdicts import (
-    State,
-    Verdict,
-    close_incident,
-    latest_verdict,
-    open_incident,
-    record_verdict,
-)
+from feedback_loop.store.incidents import Followed, ended_at, open_incident
+from feedback_loop.store.verdicts import State, Verdict, latest_verdict, record_verdict
 
 REFERENCE_AS_OF = "reference_as_of"
 """Under this name the monitor's record says as of when its reference is: later looks take the very same rows."""
@@ -47,21 +43,44 @@ def decide(
     """Judges the cohorts that have matured since this version's last verdict; None where there are none.
 
     `since` is when the version became champion: a look from before that belongs to an earlier monitor. A degraded
-    verdict opens an incident. An open one is closed by a good verdict: a better version has taken over, or the
-    threshold is kept again.
+    verdict opens an incident. An open one is closed once there is evidence that the loss is back where it should be,
+    by the version's own reference (`recovery`); monitors that had alarmed start anew then.
     """
     previous = latest_verdict(store, contract.model, version)
-    verdict = look(store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now)
-    if verdict is None:
-        return None
-    verdict, _ = record_verdict(store, verdict, routes)
+    if previous is not None and previous.state is not State.OK:
+        previous = _ended(store, previous, settings.window)
     incident = open_incident(store, contract.model)
-    if incident is not None and verdict.state is State.OK:
-        because = (
-            "it has recovered" if incident.version == version else f"version {version} has taken over and does well"
-        )
-        close_incident(store, incident.incident_id, now, because)
-    return verdict
+    seen = _seen(store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now)
+    if seen is None:
+        return None
+    verdict, cohorts, baseline = seen
+    kept = incident.recovery if incident is not None else None
+    before = Recoveries.from_json(kept) if kept is not None else None
+    after = follow(before, verdict, cohorts, baseline, settings.policy.alpha)
+    closes = None
+    if incident is not None and after is not None and after.recovered:
+        taken_over = f"version {version} has taken over and does well"
+        closes = f"{'it has recovered' if incident.version == version else taken_over}: {after.words}"
+    followed = Followed(
+        incident.incident_id if incident is not None else None,
+        after.to_json() if after is not None else None,
+        closes,
+    )
+    return record_verdict(store, verdict, routes, followed)[0]
+
+
+def _ended(store: Store, previous: Verdict, length: timedelta) -> Verdict:
+    """The previous verdict, without its monitors where an incident has ended since: they start anew.
+
+    Somebody who closes it by hand knows of a cause that is gone: only predictions from then on are judged.
+    """
+    ended = ended_at(store, previous.verdict_id or 0)
+    if ended is None:
+        return previous
+    span = previous.window
+    if ended.by_hand:
+        span = replace(span, end=max(span.end, floor_moment(ended.closed_at, length) + length))
+    return replace(previous, monitor={}, window=span)
 
 
 def look(
@@ -77,6 +96,25 @@ def look(
     read: CohortReader | None = None,
 ) -> Verdict | None:
     """The verdict of one look, with what was known at its moment; nothing is written, so a replay is the same."""
+    seen = _seen(
+        store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now, read=read
+    )
+    return seen[0] if seen is not None else None
+
+
+def _seen(
+    store: Store,
+    contract: Contract,
+    version: str,
+    settings: ModelSettings,
+    baseline_as_of: Callable[[datetime], Baseline],
+    *,
+    previous: Verdict | None,
+    since: datetime | None,
+    now: datetime,
+    read: CohortReader | None = None,
+) -> tuple[Verdict, list[Cohort], Baseline] | None:
+    """The verdict with what it is of."""
     if previous is not None and since is not None and previous.decided_at < since:
         previous = None
     kept = previous.monitor.get(REFERENCE_AS_OF) if previous is not None and not is_fresh(previous) else None
@@ -86,10 +124,11 @@ def look(
     if not windows:
         return None
     read = read or cohort_reader(store)
+    cohorts = [cohort_of(contract, window, read(contract, version, window, now)) for window in windows]
     verdict = judge(
         contract.model,
         version,
-        [cohort_of(contract, window, read(contract, version, window, now)) for window in windows],
+        cohorts,
         baseline,
         settings.policy,
         previous=previous,
@@ -97,4 +136,4 @@ def look(
         estimated=estimated_loss(store, contract.model, version, now),
         now=now,
     )
-    return replace(verdict, monitor={**verdict.monitor, REFERENCE_AS_OF: as_of.isoformat()})
+    return replace(verdict, monitor={**verdict.monitor, REFERENCE_AS_OF: as_of.isoformat()}), cohorts, baseline

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from feedback_loop.decisions.diagnosis import Recommendation
+from feedback_loop.store.incidents import Incident
 from feedback_loop.store.retrainings import Promotion, Retraining, Trial
-from feedback_loop.store.verdicts import Incident
 
 
 @dataclass(frozen=True)

@@ -160,8 +160,8 @@ def dead_feature(replay: Replay, relation: float) -> str:
 
     Mixed up among the reference's rows it costs about what has been lost; among current rows it costs next to
     nothing; and one who learns from current rows alone makes nothing of it either. A feature whose relation has
-    turned around fails the last: it can be learned anew. Where none of the others tells what it
-    did, outcomes are noise.
+    turned around fails the last: it can be learned anew. Where no other feature tells what it did, outcomes are
+    noise.
     """
     sides = replay.sides
     uses = [(column, _use(replay, column, now=False), _use(replay, column, now=True)) for column in sides.features]

@@ -71,13 +71,15 @@ class WindowRule:
         total = float(np.cumsum([self.waiting_sum, *losses])[-1])
         if not ends:
             return replace(self, labels=seen, waiting_labels=labels, waiting_sum=total)
-        crossed = labels >= LEAST_WINDOW and total / labels > self.limit(labels)
+        crossed = bool(labels) and bool(self.crossed(total / labels, labels))
         alarmed_at = seen if crossed and self.alarmed_at is None else self.alarmed_at
         return replace(self, labels=seen, waiting_labels=0, waiting_sum=0.0, alarmed_at=alarmed_at)
 
-    def limit(self, labels: int) -> float:
-        """Above which mean loss a window with so many labels makes it cry."""
-        return self.level + self.margin * float(np.sqrt(1 / labels + 1 / self.reference))
+    def crossed(self, mean: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Whether windows with such mean losses and so many labels make it cry."""
+        counts = np.maximum(labels, 1)
+        limit = self.level + self.margin * np.sqrt(1 / counts + 1 / self.reference)
+        return np.asarray((counts >= LEAST_WINDOW) & (np.asarray(mean) > limit))
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ or each in its own way) decides in what a monitor may count; when outcomes came 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from math import ceil
 from typing import Literal
 
@@ -239,12 +240,12 @@ def _unit_words(swing: Swing, units: Units) -> str:
         return f"the cycle explains how {seen} differ (what is left: p = {swing.rest_p:.2g})"
     why = []
     if swing.rest_p < DOUBT:
-        beside = "beside the cycle " if swing.cycle > 1 else ""
-        why.append(f"{beside}differ by more than chance (p = {swing.rest_p:.2g})")
+        why.append(f"differ by more than chance (p = {swing.rest_p:.2g})")
     if swing.correlation_p < DOUBT:
         why.append(f"resemble the next one (correlation {swing.correlation:.2f}, p = {swing.correlation_p:.2g})")
     many = f"{units.windows} windows" if units.windows > 1 else "a window"
-    return f"{seen} {' and '.join(why)}: a unit is {many}, not a label"
+    beside = "beside their cycle, " if swing.cycle > 1 else ""
+    return f"{beside}{seen} {' and '.join(why)}: a unit is {many}, not a label"
 
 
 def _cycle_words(swing: Swing, units: Units) -> str:
@@ -266,10 +267,9 @@ def _reference(swing: Swing, units: Units) -> Suggestion:
     """Windows, cycles and units enough to see how they differ; of very large windows no more than MOST_REFERENCE."""
     windows = max(MONTH, LEAST_CYCLES * swing.cycle, 10 * units.windows if units.kind == "unit" else 0)
     labels = min(max(ceil(windows * swing.labels / 1000) * 1000, LEAST_REFERENCE), MOST_REFERENCE)
-    found = "" if swing.windows >= windows else f"; the history has {swing.windows}, in which less can be seen"
-    return Suggestion(
-        "policy", "reference", labels, f"{labels / swing.labels:,.0f} windows show how they differ{found}"
-    )
+    found = "" if swing.windows >= windows else f"; the history has {swing.windows}"
+    why = f"it takes some {labels / swing.labels:,.0f} windows to see how they differ{found}"
+    return Suggestion("policy", "reference", labels, why)
 
 
 def _duration(seconds: float) -> str:
@@ -279,16 +279,17 @@ def _duration(seconds: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    return f"{seconds / 3600:.3g} hours" if seconds < 172_800 else f"{seconds / 86_400:.3g} days"
 
 
 def policy_toml(model: str, suggestions: Sequence[Suggestion]) -> str:
     """The suggestions as tables of `feedback_loop.toml`, each with its reason."""
     lines: list[str] = []
+    name = model if re.fullmatch(r"[A-Za-z0-9_-]+", model) else json.dumps(model)
     for section in ("", "policy"):
         of_section = [each for each in suggestions if each.section == section]
         if of_section:
-            lines += [f"[models.{model}{section and '.' + section}]"]
+            lines += [f"[models.{name}{section and '.' + section}]"]
             lines += [line for each in of_section for line in (f"# {each.reason}", _setting(each))]
     return "\n".join(lines)
 

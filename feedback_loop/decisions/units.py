@@ -142,22 +142,9 @@ def is_over(since: int, until: int, place: int, windows: int) -> bool:
 def split_units(losses: Floats, places: Numbers, windows: int = 1) -> list[Floats]:
     """Losses (in the order of time) cut into units: so many whole windows, and further while they are too small."""
     starts = [0]
-    for end in (*np.flatnonzero(np.diff(places)) + 1, len(losses)):
+    ends = [*(np.flatnonzero(np.diff(places)) + 1).tolist(), len(losses)] if len(losses) else []
+    for end in ends:
         start, after = starts[-1], int(places[end]) if end < len(losses) else int(places[-1]) + 1
         if end - start >= LEAST_LABELS and is_over(int(places[start]), int(places[end - 1]), after, windows):
-            starts.append(int(end))
+            starts.append(end)
     return [losses[first:last] for first, last in pairwise(starts)]
-
-
-def differ(losses: Floats, windows: Numbers) -> bool:
-    """Whether windows of the reference differ by more than chance (one-way analysis of variance at 1%).
-
-    If they do, labels of one window are not exchangeable with another's, and a monitor that goes label by label
-    would take the next bad day for a change.
-    """
-    units = split_units(losses, windows)
-    if len(units) < LEAST_UNITS or float(np.ptp(losses)) == 0:
-        return False
-    from scipy import stats
-
-    return bool(stats.f_oneway(*units).pvalue < 0.01)

@@ -16,8 +16,8 @@ from feedback_loop.decisions.columns import PooledCounts, RankedDistances, found
 from feedback_loop.monitoring import Profile, drift_values, quality_values
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, number_shape, word_counts
 from feedback_loop.monitoring.profiles import Block, NumberLayout
+from feedback_loop.store.alerts import Message
 from feedback_loop.store.evaluations import DriftValue, QualityValue
-from feedback_loop.store.verdicts import Message
 
 Rule = Literal["windows", "rows", "thresholds"]
 

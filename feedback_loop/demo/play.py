@@ -28,6 +28,7 @@ from feedback_loop.monitoring import plot_losses
 from feedback_loop.registry import Reference
 from feedback_loop.schema import prediction_id
 from feedback_loop.store import evaluations, predictions, retrainings, verdicts
+from feedback_loop.store.incidents import load_incidents
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -248,7 +249,7 @@ def _closing(story: _Story, pipeline: Any, played: pd.DataFrame) -> dict[str, An
         "logged": count_rows(folder / "feedback_loop.db", "predictions_flights"),
         "labelled": len(labelled),
         "coverage": len(labelled) / len(frame),
-        "incidents": len(verdicts.load_incidents(loop.store, NAME)),
+        "incidents": len(load_incidents(loop.store, NAME)),
         "reports": len(reports),
         "folder": str(folder),
     }

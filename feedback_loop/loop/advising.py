@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.clock import Window
+from feedback_loop.clock import Window, parse_duration
 from feedback_loop.decisions import Suggestion, baseline_of, suggest, suggest_maturity
 from feedback_loop.errors import NotFound
 from feedback_loop.loop.judging import Judging
@@ -18,17 +18,17 @@ from feedback_loop.schema import Contract, Role
 from feedback_loop.store.predictions import predicted_span, read_labelled
 
 HISTORY = timedelta(days=90)
-"""So much of the log is read: what was longer ago says little about the days to come."""
+"""So much of the log is read, up to its newest prediction: what was longer ago says little of days to come."""
 
 
 class Advising(Judging):
     """What could be set otherwise; it changes nothing."""
 
     def suggest_policy(self, model: str) -> list[Suggestion]:
-        """Maturity, units, cycle, tolerance and reference with reasons, from the last 90 days of the log.
+        """Maturity, units, cycle, tolerance and reference with reasons, from the log's last 90 days.
 
         How long outcomes take is seen on all champions' predictions; how windows differ on those of today's version
-        that have matured, or on its reference while they are fewer than `policy.reference`. Raises NotFound
+        that have matured by then, or on its reference while they are fewer than `policy.reference`. Raises NotFound
         where nothing was predicted yet.
         """
         settings, version, now = self.settings.model(model), self.champion(model), self._final(model, None)
@@ -37,20 +37,21 @@ class Advising(Judging):
             raise NotFound(
                 "prediction of", model, cure="Suggestions are made from the log: predict and load outcomes first."
             )
-        window = Window(max(span[0], now - HISTORY), max(span[1], now) + timedelta(microseconds=1))
+        window = Window(max(span[0], span[1] - HISTORY), span[1] + timedelta(microseconds=1))
         rows = read_labelled(self.store, contract, window, as_of=now, role=Role.CHAMPION, columns=contract.outputs)
-        matured = pc.less(rows.column("predicted_at"), matured_until(now, settings.maturity, settings.window))
+        reference = self._baseline(version, settings, ordinal=1, as_of=now)
+        watched = reference.watched[0]
+        maturity = suggest_maturity(*_waits(contract, rows, watched.loss, now))
+        wait = max(settings.maturity, parse_duration(str(maturity.value)) if maturity.value else timedelta())
+        matured = pc.less(rows.column("predicted_at"), matured_until(now, wait, settings.window))
         own = pc.equal(rows.column("model_version"), version.version)
         known = baseline_of(
             contract, labelled_only(contract, uniform(rows.filter(pc.and_(matured, own)))), settings, 1
         )
-        reference = self._baseline(version, settings, ordinal=1, as_of=now)
-        watched = reference.watched[0]
         enough = len(known.raw(watched)) >= settings.policy.reference
         shown = known if enough or not len(reference.raw(watched)) else reference
         measure = reference if len(reference.raw(watched)) else known
         losses = measure.scaled(watched, shown.raw(watched))
-        maturity = suggest_maturity(*_waits(contract, rows, watched.loss, now))
         return [maturity, *suggest(losses, shown.windows_of(watched))]
 
 

@@ -15,7 +15,7 @@ from feedback_loop.inference import Scorer
 from feedback_loop.loop.judging import Judging
 from feedback_loop.monitoring import sample_window, spread
 from feedback_loop.registry import ModelVersion
-from feedback_loop.store import diagnoses, retrainings, verdicts
+from feedback_loop.store import diagnoses, incidents, retrainings, verdicts
 from feedback_loop.store.diagnoses import Diagnosis
 from feedback_loop.store.verdicts import State
 
@@ -58,7 +58,7 @@ class Diagnosing(Judging):
             length=settings.window,
             seed=settings.policy.seed,
         )
-        incident = verdicts.open_incident(self.store, model)
+        incident = incidents.open_incident(self.store, model)
         belongs = incident is not None and incident.version == version.version and as_of is None
         made = Diagnosis(
             model=model,
@@ -78,7 +78,7 @@ class Diagnosing(Judging):
         What earlier ones recommended is held against what has followed by now.
         """
         self.judge_diagnoses(model)
-        incident = verdicts.open_incident(self.store, model)
+        incident = incidents.open_incident(self.store, model)
         verdict = verdicts.latest_verdict(self.store, model)
         if incident is None or verdict is None or verdict.state is not State.DEGRADED:
             return None
@@ -94,14 +94,14 @@ class Diagnosing(Judging):
         waiting = [each for each in diagnoses.load_diagnoses(self.store, model) if each.was_right is None]
         if not waiting:
             return 0
-        incidents = {each.incident_id: each for each in verdicts.load_incidents(self.store, model)}
+        known = {each.incident_id: each for each in incidents.load_incidents(self.store, model)}
         searched = [
             Searched(each, retrainings.load_trials(self.store, each.retraining_id))
             for each in retrainings.load_retrainings(self.store, model)
         ]
         judged = 0
         for each in waiting:
-            incident = incidents.get(each.incident_id) if each.incident_id is not None else None
+            incident = known.get(each.incident_id) if each.incident_id is not None else None
             found = was_right(each.recommendation, each.as_of, incident, searched, self._promotions(model))
             if found is not None:
                 diagnoses.save_judgement(self.store, each.diagnosis_id, right=found[0], because=found[1])

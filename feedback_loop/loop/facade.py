@@ -9,12 +9,13 @@ from feedback_loop.capture import Client
 from feedback_loop.loop.advising import Advising
 from feedback_loop.loop.diagnosing import Diagnosing
 from feedback_loop.loop.improving import Improving
+from feedback_loop.loop.incidents import Incidents
 from feedback_loop.loop.optimizing import Optimizing
 from feedback_loop.loop.predicting import Predicting
 from feedback_loop.loop.watching import Watching
 
 
-class FeedbackLoop(Predicting, Watching, Advising, Diagnosing, Improving, Optimizing):
+class FeedbackLoop(Predicting, Watching, Advising, Diagnosing, Improving, Optimizing, Incidents):
     """The whole loop over one store and one registry. Methods raise FeedbackLoopError's children only."""
 
 

@@ -11,7 +11,9 @@ from feedback_loop.outcomes import (
 from feedback_loop.registry import Reference
 from feedback_loop.retraining import RetrainingResult, Search, promote, reconcile, rollback
 from feedback_loop.store import diagnoses, retrainings, verdicts
+from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.retrainings import Promotion
+from feedback_loop.store.verdicts import State
 
 
 class Improving(Wired):
@@ -26,8 +28,11 @@ class Improving(Wired):
             return None
         policy, champion = self.settings.model(model).policy, self.champion(model)
         since = [each.done_at for each in self._promotions(model) if each.done_at is not None]
+        verdict = verdicts.latest_verdict(self.store, model, champion.version)
+        if verdict is not None and verdict.state is State.DEGRADED and open_incident(self.store, model) is None:
+            verdict = None  # its incident is closed: it asks for nothing any more
         return next_step(
-            verdicts.latest_verdict(self.store, model, champion.version),
+            verdict,
             policy,
             retrainings=retrainings.load_retrainings(self.store, model),
             champion_since=since[-1] if since else champion.created_at,
@@ -51,7 +56,7 @@ class Improving(Wired):
                 cure="Train elsewhere and promote that version: feedback-loop models register, models promote.",
             )
         settings, now = self.settings.model(model), self._final(model, None)
-        incident = verdicts.open_incident(self.store, model)
+        incident = open_incident(self.store, model)
         history = settings.retraining.history
         search = Search(
             store=self.store,
@@ -70,7 +75,7 @@ class Improving(Wired):
 
     def _newest_diagnosis(self, model: str) -> str:
         """What was last recommended in the open incident; empty where nothing was."""
-        incident = verdicts.open_incident(self.store, model)
+        incident = open_incident(self.store, model)
         made = diagnoses.load_diagnoses(self.store, model, incident.incident_id) if incident is not None else []
         return made[-1].recommendation if made else ""
 

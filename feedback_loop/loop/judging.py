@@ -41,6 +41,7 @@ from feedback_loop.outcomes import (
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import retention
 from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, Evaluation, load_past_estimates
+from feedback_loop.store.incidents import count_restarts
 from feedback_loop.store.verdicts import Verdict
 
 
@@ -104,12 +105,13 @@ class Judging(Labelling):
         settings, version = self.settings.model(model), self.champion(model)
         contract = self.scorer(version).logged
         promotions = self._promotions(model)
+        monitors = max(len(promotions), 1) + count_restarts(self.store, model)
         return decide(
             self.store,
             contract,
             version.version,
             settings,
-            lambda as_of: self._baseline(version, settings, ordinal=max(len(promotions), 1), as_of=as_of),
+            lambda as_of: self._baseline(version, settings, ordinal=monitors, as_of=as_of),
             since=promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None,
             routes=route_names(self.settings.alerts),
             now=self._final(model, None),
@@ -123,8 +125,9 @@ class Judging(Labelling):
         folder: Path | None = None,
         *,
         rows: int | Literal["surrogate", "full"] = "surrogate",
+        as_of: datetime | None = None,
     ) -> list[Path]:
-        """Writes Evidently's reports of drift and of validation of a window, and keeps them in MLflow.
+        """Writes Evidently's reports of drift and of validation of a window (as of then), and keeps them in MLflow.
 
         Of the version that made the most of the champions' predictions in it, against that version's reference. What
         is drawn is of surrogates, at the same cost for any number of predictions; or of real rows, a sample of at
@@ -134,14 +137,15 @@ class Judging(Labelling):
         self._refuse_removed(model, window)
         if isinstance(rows, int) and rows < LEAST_ROWS:
             raise BadInput.of("sample", f"of {rows} rows is too small for a report; {LEAST_ROWS} are needed")
-        settings, now = self.settings.model(model), self._final(model, None)
-        self._tally_by_references(model)
-        now = self.join(model).until or now
+        settings, now = self.settings.model(model), self._final(model, as_of)
+        if as_of is None:
+            self._tally_by_references(model)
+            now = self.join(model).until or now
         subject = report_subject(
             self.store,
             self.scorer(self.champion(model)).logged,
             window,
-            lambda v: self._profile(model, v, now, is_past=False),
+            lambda v: self._profile(model, v, now, is_past=as_of is not None),
             name,
             length=settings.window,
             maturity=settings.maturity,
@@ -150,7 +154,7 @@ class Judging(Labelling):
         version = self._version(model, subject.evaluation.version)
         real = None
         if rows != "surrogate":
-            reference = self._reference(version, settings, self.clock())
+            reference = self._reference(version, settings, now)
             subject = replace(subject, reference_span=span_of(reference))
             real = real_rows(self.store, subject, reference, rows if isinstance(rows, int) else None)
         is_judged = not subject.contract.more_labels  # Evidently's presets know one label

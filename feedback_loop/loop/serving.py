@@ -269,7 +269,8 @@ NICE = 10
 def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.Source:
     from feedback_loop.alerts import route_names
     from feedback_loop.inference import stage as stage_bundle
-    from feedback_loop.store import traffic, verdicts
+    from feedback_loop.store import traffic
+    from feedback_loop.store.alerts import raise_alert
 
     model, settings = reference.model, loop.settings
     of_model = settings.model(model)
@@ -285,7 +286,7 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
             if traffic.open_load_incident(loop.store, model, version.version, cause, now):
                 title = f"{version} can't be served"
                 subject = f"serving:{model}:{version.version}"
-                verdicts.raise_alert(loop.store, subject, title, cause, route_names(settings.alerts), now)
+                raise_alert(loop.store, subject, title, cause, route_names(settings.alerts), now)
         except FeedbackLoopError as error:
             _log.warning("incident not on record", version=str(version), cause=str(error))
         _log.error("version not ready", version=str(version), cause=cause)

@@ -9,13 +9,11 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
-from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import SLICE_ROWS
 from feedback_loop.monitoring.profiles import TIME, Profile
 from feedback_loop.monitoring.reports import LEAST_ROWS, RealRows, Subject
 from feedback_loop.monitoring.weights import sampled, uniform
-from feedback_loop.monitoring.windows import ReferenceOf, count_window
-from feedback_loop.outcomes import is_matured
+from feedback_loop.monitoring.windows import ReferenceOf, count_window, evaluated
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
 from feedback_loop.store.predictions import labelled_in, slices
@@ -43,15 +41,7 @@ def report_subject(
     if most.reference is None:
         what = "reference" if rows[most.version] else "current window"
         raise BadInput.of(what, f"0 rows are too few for a report; {LEAST_ROWS} are needed")
-    evaluation = evaluate_cells(
-        most.layout,
-        most.cells,
-        most.reference,
-        version=most.version,
-        window=window,
-        as_of=as_of,
-        matured=is_matured(window, as_of, maturity),
-    )
+    evaluation = evaluated(store, most, window, length=length, maturity=maturity, as_of=as_of)
     others = sum(rows.values()) - rows[most.version]
     return Subject(name, profiles[most.version], most.reference, evaluation, others=others)
 

@@ -61,36 +61,53 @@ def evaluate_window(
     version: that nothing was predicted is a finding. `extend` adds what only rows can say, the same for both ways.
     """
     counts = count_window(store, contract, window, reference_of, length=length, as_of=as_of, from_log=from_log)
-    matured = is_matured(window, as_of, maturity)
     found = [
-        evaluate_cells(
-            each.layout,
-            each.cells,
-            each.reference,
-            version=each.version,
-            window=window,
-            as_of=as_of,
-            matured=matured,
-            calibration=matured_profile(
-                store,
-                each.layout,
-                window,
-                version=each.version,
-                length=length,
-                maturity=maturity,
-                as_of=as_of,
-                from_log=not each.is_kept,
-            )
-            if each.cells
-            else None,
-            more=_by_rows(store, contract, window, each.version, as_of, from_log=from_log) if each.version else (),
-        )
+        evaluated(store, each, window, length=length, maturity=maturity, as_of=as_of, from_log=from_log)
         for each in counts
     ]
     saved = [save_evaluation(store, extend(each) if each.version else each) for each in found]
     if learns_from_removed(store, contract.model, window, length):  # what was said then can't be computed any more
         saved = [with_estimates_told(store, each) for each in saved]
     return saved
+
+
+def evaluated(
+    store: Store,
+    counted: Counted,
+    window: Window,
+    *,
+    length: timedelta,
+    maturity: timedelta,
+    as_of: datetime,
+    from_log: bool = False,
+) -> Evaluation:
+    """What is counted of a version, as an evaluation, with estimates by what had matured before the window."""
+    calibration = None
+    if counted.cells:
+        calibration = matured_profile(
+            store,
+            counted.layout,
+            window,
+            version=counted.version,
+            length=length,
+            maturity=maturity,
+            as_of=as_of,
+            from_log=not counted.is_kept,
+        )
+    more: list[Told] = []
+    if counted.version:
+        more = _by_rows(store, counted.layout.contract, window, counted.version, as_of, from_log=from_log)
+    return evaluate_cells(
+        counted.layout,
+        counted.cells,
+        counted.reference,
+        version=counted.version,
+        window=window,
+        as_of=as_of,
+        matured=is_matured(window, as_of, maturity),
+        calibration=calibration,
+        more=more,
+    )
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import select
 
 from feedback_loop.store import watching_tables
+from feedback_loop.store.alerts import Message, raise_in
 from feedback_loop.store.engine import Store
 from feedback_loop.store.records import as_record, insert_unless
-from feedback_loop.store.verdicts import Message, raise_in
 
 
 @dataclass(frozen=True)

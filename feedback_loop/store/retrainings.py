@@ -59,6 +59,7 @@ class Promotion:
     reason: str
     intended_at: datetime
     done_at: datetime | None
+    retraining_id: int | None = None
 
 
 def start_retraining(

@@ -71,6 +71,8 @@ incidents = Table(
     Column("acknowledged_at", Moment),
     Column("acknowledged_by", String),
     Column("silenced_until", Moment),  # until then nothing more is told of it
+    Column("recovery", Json),  # the state of the test of recovery, after the cohorts that followed the opening
+    Column("closed_verdict_id", Integer),  # the newest when it closed: none before it counts
 )
 incidents_open = Index(
     "uq_incidents_open",
@@ -78,6 +80,17 @@ incidents_open = Index(
     unique=True,  # a model has one open incident at the most: what comes on top belongs to it
     sqlite_where=incidents.c.closed_at.is_(None),
     postgresql_where=incidents.c.closed_at.is_(None),
+)
+
+incident_events = Table(
+    "incident_events",
+    metadata,
+    Column("event_id", Integer, primary_key=True),
+    Column("incident_id", ForeignKey("incidents.incident_id"), nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("kind", String, nullable=False),  # acknowledged | silenced | closed
+    Column("told", Text, nullable=False),  # by whom, until when, why
+    Index("ix_incident_events_incident_id", "incident_id"),
 )
 
 alerts = Table(
@@ -89,7 +102,7 @@ alerts = Table(
     Column("route", String, nullable=False),
     Column("title", String, nullable=False),
     Column("body", Text, nullable=False),
-    Column("state", String, nullable=False),  # pending | sent | given_up
+    Column("state", String, nullable=False),  # pending | sent | given_up | dropped
     Column("attempts", Integer, nullable=False),
     Column("next_attempt_at", Moment, nullable=False),
     Column("sent_at", Moment),

@@ -1,4 +1,4 @@
-"""Evaluations, verdicts, incidents, retrainings, promotions, jobs and keys, on both databases."""
+"""Evaluations, retrainings, promotions, jobs and keys, on both databases."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, NotFound, Refused
-from feedback_loop.store import jobs, keys, retrainings, traffic, verdicts
+from feedback_loop.store import jobs, keys, retrainings, traffic
 from feedback_loop.store.evaluations import (
     INSUFFICIENT,
     DriftValue,
@@ -22,7 +22,6 @@ from feedback_loop.store.evaluations import (
 )
 from feedback_loop.store.keys import Scope
 from feedback_loop.store.traffic import Traffic
-from feedback_loop.store.verdicts import State, Verdict
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -82,11 +81,6 @@ def test_the_newest_evaluations_are_the_last_windows(store):
     assert len(load_evaluations(store, "churn", within=Window(START, START + 2 * DAY))) == 2
 
 
-def verdict(state=State.OK, day=0, version="1"):
-    window = Window(START + day * DAY, START + (day + 1) * DAY)
-    return Verdict("churn", version, START + (day + 2) * DAY, window, state, "words", {"n": 1}, {"state": None})
-
-
 def test_the_first_estimate_of_a_window_is_held_against_what_was_realised_last(store):
     def looked(day, hours, estimate, realised, *, matured, **changes):
         window = Window(START + day * DAY, START + (day + 1) * DAY)
@@ -112,54 +106,6 @@ def test_the_first_estimate_of_a_window_is_held_against_what_was_realised_last(s
     assert found == [(START, "accuracy", 0.9, 0.7), (START + DAY, "accuracy", 0.8, 0.6)]
     assert [e.window.start for e in load_past_estimates(store, "churn", 2)] == [START + DAY]
     assert load_past_estimates(store, "another", 30) == []
-
-
-def test_a_degraded_verdict_opens_one_incident_with_an_alert_on_each_route(store):
-    saved, opened = verdicts.record_verdict(store, verdict(State.DEGRADED), ["log", "ops"])
-    assert opened is not None
-    assert opened.verdict_id == saved.verdict_id
-    _, again = verdicts.record_verdict(store, verdict(State.DEGRADED, day=1), ["log", "ops"])
-    assert again is None
-    alerts = verdicts.due_alerts(store, START + 9 * DAY)
-    assert [(alert.route, alert.incident_id) for alert in alerts] == [
-        ("log", opened.incident_id),
-        ("ops", opened.incident_id),
-    ]
-
-
-@pytest.mark.parametrize("state", [State.OK, State.WARNING, State.INSUFFICIENT_DATA])
-def test_other_verdicts_open_nothing(store, state):
-    assert verdicts.record_verdict(store, verdict(state), ["log"])[1] is None
-    assert verdicts.open_incident(store, "churn") is None
-
-
-def test_a_cohort_is_judged_once(store):
-    verdicts.record_verdict(store, verdict())
-    with pytest.raises(Refused, match="judged already"):
-        verdicts.record_verdict(store, verdict(State.DEGRADED), ["log"])
-    assert verdicts.open_incident(store, "churn") is None
-
-
-def test_a_closed_incident_stays_as_it_was_closed_and_another_may_open(store):
-    _, first = verdicts.record_verdict(store, verdict(State.DEGRADED), [])
-    verdicts.close_incident(store, first.incident_id, START + 3 * DAY, "recovered")
-    verdicts.close_incident(store, first.incident_id, START + 4 * DAY, "again")
-    assert verdicts.load_incidents(store, "churn")[0].closed_because == "recovered"
-    _, second = verdicts.record_verdict(store, verdict(State.DEGRADED, day=1), [])
-    assert second.incident_id != first.incident_id
-    assert verdicts.open_incident(store, "churn") == second
-
-
-def test_an_alert_waits_for_its_next_attempt(store):
-    verdicts.record_verdict(store, verdict(State.DEGRADED), ["ops"])
-    now = START + 2 * DAY
-    alert = verdicts.due_alerts(store, now)[0]
-    tried = replace(alert, attempts=1, next_attempt_at=now + MINUTE, cause="refused")
-    verdicts.save_attempt(store, tried, sent_at=None)
-    assert verdicts.due_alerts(store, now) == []
-    assert verdicts.due_alerts(store, now + MINUTE) == [tried]
-    verdicts.save_attempt(store, replace(tried, state="sent"), sent_at=now)
-    assert verdicts.due_alerts(store, now + DAY) == []
 
 
 def intend(store, from_version, to_version):

@@ -12,7 +12,8 @@ from feedback_loop.capture.files import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
-from feedback_loop.store import Store, migrate, predictions, spools, verdicts
+from feedback_loop.store import Store, migrate, predictions, spools
+from feedback_loop.store.alerts import due_alerts, load_alerts
 from feedback_loop.store.predictions import PredictionLog
 from feedback_loop.store.spools import Account, SpoolState
 from tests.builders import C, T, binary_contract, prediction_rows, regression_contract
@@ -356,7 +357,7 @@ def test_a_difference_is_told_once_on_every_route_and_again_when_there_is_more(s
     assert tell(bad) == 2 * 5
     assert tell(bad) == 0
     assert tell(replace(bad, refused=4)) == 2
-    alerts = verdicts.due_alerts(store, NOW)
+    alerts = due_alerts(store, NOW)
     assert {alert.incident_id for alert in alerts} == {None}
     prefix = "spool:host-1-ab:churn:"
     assert [alert.subject.removeprefix(prefix) for alert in alerts if alert.route == "log"] == [
@@ -368,7 +369,7 @@ def test_a_difference_is_told_once_on_every_route_and_again_when_there_is_more(s
         "refused:4",
     ]
     assert "10 rows are lost" in alerts[0].body
-    assert verdicts.load_alerts(store, [], about="spool:") == alerts
+    assert load_alerts(store, [], about="spool:") == alerts
 
 
 def test_the_spools_own_file_is_believed_before_the_store_until_it_has_ended():

@@ -4,18 +4,20 @@ import json
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from feedback_loop.alerts import deliver_alerts, route_names
-from feedback_loop.alerts.delivery import Delivery
-from feedback_loop.clock import Window
+from feedback_loop.alerts.delivery import Delivery, quiet_until
+from feedback_loop.clock import Window, parse_hours
 from feedback_loop.config import AlertSettings
-from feedback_loop.store import verdicts
+from feedback_loop.store import incidents, verdicts
+from feedback_loop.store.alerts import load_alerts, raise_alert
 from feedback_loop.store.verdicts import State, Verdict
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def incident(sqlite_store, routes):
 
 
 def alerts(store, incident):
-    return {alert.route: alert for alert in verdicts.load_alerts(store, [incident.incident_id])}
+    return {alert.route: alert for alert in load_alerts(store, [incident.incident_id])}
 
 
 def test_an_incident_is_told_once_on_every_route_and_in_the_log(sqlite_store, routes, receiver, incident):
@@ -105,6 +107,46 @@ def test_no_secret_of_a_route_is_stored(sqlite_store, receiver, incident, routes
 def test_a_route_that_can_not_be_read_is_a_recorded_failure(sqlite_store, incident, url):
     assert deliver_alerts(sqlite_store, AlertSettings(routes={"ops": url}), START) == Delivery(sent=1, failed=1)
     assert "none that Apprise knows" in alerts(sqlite_store, incident)["ops"].cause
+
+
+def test_alerts_wait_for_the_end_of_the_quiet_hours_and_are_due_then(sqlite_store, routes, receiver, incident):
+    quiet = routes.model_copy(update={"quiet": parse_hours("22:00-07:00", ZoneInfo("Europe/Zurich"))})
+    waiting = alerts(sqlite_store, incident)
+    assert deliver_alerts(sqlite_store, quiet, START) == Delivery()
+    assert alerts(sqlite_store, incident) == waiting  # an attempt that was not made counts for nothing
+    assert receiver.received == []
+    assert quiet_until(waiting["ops"], quiet, START) == START + 6 * HOUR
+    assert deliver_alerts(sqlite_store, quiet, START + 6 * HOUR - MINUTE) == Delivery()
+    assert deliver_alerts(sqlite_store, quiet, START + 6 * HOUR) == Delivery(sent=2)
+    assert quiet_until(waiting["ops"], quiet, START + 6 * HOUR) is None
+
+
+def test_what_is_excepted_is_told_in_quiet_hours_too(sqlite_store, routes, receiver, incident):
+    raise_alert(sqlite_store, "drift:churn version 1:age", "age has drifted", "words", ["ops"], START)
+    hours = parse_hours("22:00-07:00", ZoneInfo("UTC"))
+    quiet = routes.model_copy(update={"quiet": hours, "quiet_except": ("incident",)})
+    assert deliver_alerts(sqlite_store, quiet, START) == Delivery(sent=2)
+    assert deliver_alerts(sqlite_store, quiet, START + 7 * HOUR) == Delivery(sent=1)
+    assert [each["title"] for each in receiver.received] == ["churn version 1 has become worse", "age has drifted"]
+
+
+def test_a_silenced_incident_reaches_no_route_before_its_time(sqlite_store, routes, receiver, incident):
+    incidents.silence(sqlite_store, incident.incident_id, START + 8 * HOUR, START)
+    assert deliver_alerts(sqlite_store, routes, START + 7 * HOUR) == Delivery()
+    assert deliver_alerts(sqlite_store, routes, START + 8 * HOUR) == Delivery(sent=2)
+    assert len(receiver.received) == 1
+
+
+def test_a_recovery_is_told_as_good_news(sqlite_store, routes, receiver, incident):
+    deliver_alerts(sqlite_store, routes, START)
+    window = Window(START, START + timedelta(days=1))
+    verdict = Verdict("churn", "1", START + timedelta(days=2), window, State.OK, "words", {}, {"state": None})
+    followed = incidents.Followed(incident.incident_id, None, "it has recovered: figures")
+    verdicts.record_verdict(sqlite_store, verdict, route_names(routes), followed)
+    assert deliver_alerts(sqlite_store, routes, verdict.decided_at) == Delivery(sent=2)
+    message = receiver.received[-1]
+    told = (message["type"], message["title"], message["message"])
+    assert told == ("success", "churn has recovered", "it has recovered: figures.")
 
 
 def test_a_route_that_was_removed_is_a_recorded_failure(sqlite_store, incident):

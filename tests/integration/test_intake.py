@@ -16,7 +16,7 @@ from feedback_loop.errors import BadInput, ConfigError, FeedbackLoopError, Unava
 from feedback_loop.jobs import cycle, take_in
 from feedback_loop.outcomes import decode_outcomes, load_folder
 from feedback_loop.status import loop_status
-from feedback_loop.store import verdicts
+from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.outcomes import count_outcomes
 from feedback_loop.store.sources import load_watermark
 from tests.builders import churn_loop
@@ -188,7 +188,7 @@ def test_each_refused_file_is_told_once_and_nothing_of_what_it_holds(loop, tmp_p
         outcomes = {each.job: each for each in loop.runner.run("churn", cycle(loop, "churn"), clock())}
         assert outcomes["outcomes"].state == "succeeded"
         clock.set(clock() + HOUR)
-        return verdicts.load_alerts(loop.store, [], about=about_outcomes("churn"))
+        return load_alerts(loop.store, [], about=about_outcomes("churn"))
 
     bad = "customer,month,churned\n1,m,true\n2,m,perhaps\n3,m,never\n"
     [alert] = bring(wrong=bad, good="customer,month,churned\n1,m,true\n")
@@ -214,7 +214,7 @@ def test_bad_rows_of_a_source_are_told_once_and_newer_ones_again(request, mlflow
     assert count_refused(loop.store, "churn") == {"files": 0, "polls": 1}
     source.say(3, "never", START + HOUR / 2)
     loop.poll_outcomes("churn")
-    alerts = verdicts.load_alerts(loop.store, [], about=about_outcomes("churn"))
+    alerts = load_alerts(loop.store, [], about=about_outcomes("churn"))
     assert [alert.body[:50] for alert in alerts] == [
         "1 rows don't fit, the newest at 2026-03-01 00:00:0",
         "2 rows don't fit, the newest at 2026-03-01 00:30:0",

@@ -11,7 +11,9 @@ from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.jobs import cycle, month_before, run_cycle
 from feedback_loop.status import diagnose, loop_status
 from feedback_loop.store import jobs, predictions, retrainings, verdicts
+from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.evaluations import load_evaluations
+from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.verdicts import State
 from tests.builders import churn_loop, customers, open_loop, play_days, register_churn
 
@@ -68,7 +70,7 @@ def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loo
     play_days(loop, clock, 12, harder=0.45, seed=100)
     outcomes = {each.job: each for each in run_cycle(loop, "churn")}
     assert outcomes["decide"].result["state"] == "degraded"
-    incident = verdicts.load_incidents(loop.store, "churn")[0]
+    incident = load_incidents(loop.store, "churn")[0]
     assert incident.closed_at is None
     assert sorted(outcomes["explain"].result["reports"]) == [
         f"incident-1-{kind}" for kind in ("drift.html", "drift.json", "validation.html", "validation.json")
@@ -76,15 +78,20 @@ def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loo
     (search,) = retrainings.load_retrainings(loop.store, "churn")
     assert (search.reason, search.incident_id, search.state) == ("alarm", incident.incident_id, "promoted")
     assert loop.champion("churn").version == search.candidate == "2"
-    (alert,) = verdicts.load_alerts(loop.store, [incident.incident_id])
+    (alert,) = load_alerts(loop.store, [incident.incident_id])
     assert (alert.route, alert.state) == ("log", "sent")
-    # The new version does well on the world as it is now: the incident is closed by its verdict.
+    # The new version does well on the world as it is now, but two windows are no evidence yet.
     play_days(loop, clock, 4, harder=0.45, seed=200)
     run_cycle(loop, "churn")
     # It was compared on 900 rows; where 1,000 are wanted, its first 100 labelled predictions are added.
     judged = verdicts.latest_verdict(loop.store, "churn", "2")
     assert (judged.state, judged.evidence["labels"]) == (State.OK, 600)
-    assert "version 2 has taken over" in verdicts.load_incidents(loop.store, "churn")[0].closed_because
+    assert load_incidents(loop.store, "churn")[0].closed_at is None
+    play_days(loop, clock, 6, harder=0.45, seed=300, per_day=1500)
+    run_cycle(loop, "churn")
+    closed = load_incidents(loop.store, "churn")[0]
+    assert closed.closed_because.startswith("version 2 has taken over and does well: brier 0.2")
+    assert [each.title for each in load_alerts(loop.store, [1])] == [alert.title, "churn has recovered"]
 
 
 def test_an_evaluation_asked_again_as_of_then_gives_the_same_numbers(loop, clock):

@@ -9,7 +9,8 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import windows
-from feedback_loop.store import evaluations, verdicts
+from feedback_loop.store import evaluations
+from feedback_loop.store.alerts import due_alerts
 from tests.builders import churn_loop, customers, play_days, register_churn, write_config
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -100,7 +101,7 @@ def test_predictions_that_stay_away_raise_one_alert(tmp_path, empty_mlflow, cloc
     loop.join("churn")
     assert loop.watch_volume("churn") == 2  # nothing for 30 hours, and the last whole day has nothing
     assert loop.watch_volume("churn") == 0
-    told = {alert.body for alert in verdicts.due_alerts(loop.store, clock())}
+    told = {alert.body for alert in due_alerts(loop.store, clock())}
     assert any("no predictions since" in body for body in told)
     assert any("0 predictions in" in body for body in told)
     loop.close()
@@ -170,3 +171,24 @@ def test_a_sample_of_real_rows_is_the_same_every_time(loop, clock, monkeypatch):
     told = json.loads(first[0])
     assert (told["shown"], told["drawn"], told["rows"]) == ("sample", [150, 150], 600)
     assert json.loads(loop.report("churn", window, "x", rows="full")[1].read_text())["drawn"] == [600, 2000]
+
+
+def test_a_report_as_of_a_moment_says_what_was_known_then_and_what_was_estimated(loop, clock):
+    start = clock()
+    play_days(loop, clock, 3, per_day=200)
+    window, then = Window(start, start + DAY), clock()
+    first = [path.read_text() for path in loop.report("churn", window, "x") if path.suffix == ".json"]
+    rows = customers(200, 10, month=f"{start:%Y-%m-%d}")
+    turned = {name: rows[name] for name in ("customer", "month")} | {"churned": ~rows["churned"]}
+    clock.set(clock() + DAY)
+    assert loop.record_outcomes("churn", turned).counts.corrected == 200
+    clock.set(clock() + DAY)
+    again = [p.read_text() for p in loop.report("churn", window, "x", as_of=then) if p.suffix == ".json"]
+    assert again == first
+    page = next(path for path in loop.report("churn", window, "x") if path.name == "x-validation.html")
+    assert page.with_suffix(".json").read_text() != first[1]
+    text = page.read_text()
+    assert "Estimated without outcomes" in text
+    [found] = loop.evaluate("churn", window, clock())
+    accuracy = next(each for each in found.estimates if each.metric == "accuracy")
+    assert f"{accuracy.value:.4g}" in text[text.index("Estimated without outcomes") - 20_000 :]

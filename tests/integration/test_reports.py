@@ -16,6 +16,8 @@ from feedback_loop.monitoring.reports import RealRows, Subject, page, pages_hold
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
 RANDOM = np.random.default_rng(0)
+
+
 MARCH = Window(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
 AS_OF = datetime(2026, 4, 2, 4, tzinfo=UTC)
 
@@ -161,7 +163,7 @@ def test_the_accuracy_drawn_is_that_of_the_models_answers_at_its_own_threshold(t
     found = subject(binary_contract(), binary(4000, threshold=threshold), current)
     data = write_report("validation", found, tmp_path)[1]
     accuracy = (current.column("churned").to_numpy() == current.column("prediction").to_numpy()).mean()
-    assert figure(data, "Accuracy(") == pytest.approx(accuracy, abs=3e-4)
+    assert figure(data, "Accuracy(") == pytest.approx(accuracy, abs=1e-3)
 
 
 def test_missing_values_constants_and_new_words_do_not_break_a_report(tmp_path):

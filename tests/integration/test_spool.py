@@ -10,7 +10,8 @@ from feedback_loop.cli import main
 from feedback_loop.clock import ManualClock
 from feedback_loop.jobs import cycle
 from feedback_loop.status import loop_status
-from feedback_loop.store import keys, predictions, verdicts
+from feedback_loop.store import keys, predictions
+from feedback_loop.store.alerts import due_alerts
 from tests.builders import churn_loop, customers
 from tests.integration.processes import call, kill_all, server, wait_until
 
@@ -118,7 +119,7 @@ def test_the_loops_cycle_forwards_first_and_tells_what_has_waited_too_long(loop,
         clock.set(clock() + timedelta(hours=1))
         assert loop.watch_accounts("churn") == 1
         assert loop.watch_accounts("churn") == 0
-        (alert,) = verdicts.due_alerts(loop.store, clock())
+        (alert,) = due_alerts(loop.store, clock())
         assert "5 rows have not reached the store" in alert.body
         (difference,) = loop_status(loop)["models"]["churn"]["capture"]["differences"]
         assert "5 rows have not reached the store" in difference

@@ -58,7 +58,8 @@ def test_weekends_and_late_bad_outcomes_of_a_log_are_suggested_for(loop, clock):
     live(loop, clock, 40, late_days=6, swing=0.3)
     found = suggested(loop)
     assert found["cycle"].value == 7
-    assert found["unit"].value in ("label", "window")
+    assert found["unit"].value == "label"
+    assert "33 windows" in found["unit"].reason  # those that have matured by then
     assert found["tolerance"].value > 0.01
     assert parse_duration(found["maturity"].value) == timedelta(days=7)
     assert "bad predictions come later" in found["maturity"].reason
@@ -98,6 +99,7 @@ def test_the_command_prints_what_the_configuration_takes(loop, clock, run_cli):
     code, out, _ = run_cli("policy", "suggest", "churn")
     assert code == 0
     table = tomllib.loads(out)["models"]["churn"]
+    assert parse_duration(table["maturity"]) == timedelta(days=1)
     assert set(table["policy"]) == {"unit", "cycle", "tolerance", "reference"}
     code, out, _ = run_cli("policy", "suggest", "churn", "--json")
     told = json.loads(out)

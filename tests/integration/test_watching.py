@@ -12,7 +12,8 @@ from feedback_loop.clock import Window
 from feedback_loop.jobs import run_cycle
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.status import loop_status
-from feedback_loop.store import monitors, verdicts
+from feedback_loop.store import monitors
+from feedback_loop.store.alerts import Message, load_alerts
 from feedback_loop.store.evaluations import load_evaluations
 from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
 
@@ -43,7 +44,7 @@ def state(loop):
 
 
 def told(loop, about):
-    return [alert for alert in verdicts.load_alerts(loop.store, [], about=about) if alert.route == "log"]
+    return [alert for alert in load_alerts(loop.store, [], about=about) if alert.route == "log"]
 
 
 def test_each_closed_window_is_taken_in_once_and_a_shift_is_told_once(loop, clock):
@@ -111,7 +112,7 @@ def test_two_at_once_take_each_window_in_once(loop, clock, tmp_path):
 def test_whoever_comes_second_changes_and_tells_nothing(store, now):
     def advance(day, before, windows):
         after = monitors.DriftMonitor("churn", "1", now + day * DAY, {"windows": windows})
-        message = verdicts.Message(f"drift:{windows}", "title", "body")
+        message = Message(f"drift:{windows}", "title", "body")
         return monitors.advance_monitor(store, after, before, [message], ["log", "ops"], now)
 
     assert advance(1, None, 1) == 2
@@ -119,7 +120,7 @@ def test_whoever_comes_second_changes_and_tells_nothing(store, now):
     assert advance(2, now + DAY, 2) == 2
     assert advance(2, now + DAY, 9) is None
     assert monitors.load_monitor(store, "churn", "1").state == {"windows": 2}
-    assert {each.subject for each in verdicts.load_alerts(store, [], about="drift:")} == {"drift:1", "drift:2"}
+    assert {each.subject for each in load_alerts(store, [], about="drift:")} == {"drift:1", "drift:2"}
 
 
 def test_a_failed_check_of_the_data_is_told_until_it_has_recovered(loop, clock):

@@ -22,7 +22,8 @@ import pytest
 from feedback_loop.clock import ManualClock
 from feedback_loop.schema import derived_bits, moment_of, prediction_id
 from feedback_loop.serving.traffic import bucket
-from feedback_loop.store import predictions, traffic, verdicts
+from feedback_loop.store import predictions, traffic
+from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.traffic import Traffic
 from tests.builders import churn_loop, register_churn
 from tests.integration.processes import call, end, server, wait_until
@@ -238,7 +239,7 @@ def test_a_version_that_can_not_be_loaded_leaves_the_old_one_and_an_incident(ser
     assert served.ask()[1]["model_version"] == "1"
     (incident,) = traffic.find_load_incidents(loop.store, "churn")
     assert (incident.version, incident.closed_at) == (broken.version, None)
-    (alert,) = verdicts.load_alerts(loop.store, [], about="serving:")
+    (alert,) = load_alerts(loop.store, [], about="serving:")
     assert alert.title == f"churn version {broken.version} can't be served"
     served.promote("2")
     served.wait(lambda: traffic.find_load_incidents(loop.store, "churn")[0].closed_at)

@@ -7,11 +7,16 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from feedback_loop.clock import Window
+from feedback_loop.config import ModelSettings
+from feedback_loop.decisions import Baseline, decide
+from feedback_loop.decisions.baseline import watched_of
+from feedback_loop.decisions.watched import Losses
 from feedback_loop.errors import ConfigError, Unavailable
 from feedback_loop.monitoring.folding import establish, fold_news
 from feedback_loop.monitoring.profiles import Layout, Profile
@@ -19,15 +24,17 @@ from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store import (
     Store,
     evaluations,
+    incidents,
     joins,
     keys,
     migrate,
     predictions,
     profiles,
+    retrainings,
     tables,
     traffic,
-    verdicts,
 )
+from feedback_loop.store.alerts import due_alerts, load_alerts
 from feedback_loop.store.evaluations import DriftValue
 from tests.builders import binary_contract, prediction_rows
 
@@ -111,7 +118,7 @@ def test_a_database_of_stage_1_is_upgraded_and_then_used(tmp_path):
     assert predictions.read_labelled(store, contract, window, as_of=start + timedelta(hours=6)).column(
         "churned"
     ).to_pylist() == [True, True, None, None, None]
-    [alert] = verdicts.load_alerts(store, [1])
+    [alert] = load_alerts(store, [1])
     assert (alert.subject, alert.incident_id) == ("incident:1", 1)
     rows = prediction_rows(contract, [start + timedelta(hours=5)], customer=[6], month=["m"])
     assert predictions.PredictionLog(store).append(contract, rows, start + timedelta(hours=5)) == 1
@@ -194,4 +201,46 @@ def test_a_database_of_stage_3_is_upgraded_and_its_evaluations_say_what_they_sai
     joins.join_new(store, contract, timedelta(hours=4), start + timedelta(hours=1), fold_news)
     window = Window(start, start + timedelta(hours=4))
     assert len(profiles.load_window(store, "churn", "1", "champion", window).tallies) == 1
+    store.close()
+
+
+def test_a_database_of_stage_4_is_upgraded_and_its_open_incident_goes_on_to_its_end(tmp_path):
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript((Path(__file__).parent / "stage4.sql").read_text())
+    store, contract = Store(f"sqlite:///{path}"), binary_contract()
+    with pytest.raises(Unavailable, match="feedback-loop db upgrade"):
+        migrate.prepare(store)
+    migrate.upgrade(store)
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    now = start + timedelta(days=3)
+    opened = incidents.open_incident(store, "churn")
+    assert (opened.opened_at, opened.acknowledged_by, opened.recovery) == (now, None, None)
+    assert incidents.acknowledge(store, 1, "ada", now).acknowledged_by == "ada"
+    incidents.silence(store, 1, now + timedelta(days=9), now)
+    assert due_alerts(store, now + timedelta(days=1)) == []
+    # Its version does well from now on: the first look that follows is made from a verdict of stage 4.
+    moments = [now + timedelta(minutes=12 * each) for each in range(360)]
+    names = {"customer": list(range(1000, 1360)), "month": ["n"] * 360}
+    rows = prediction_rows(
+        contract, moments, **names, plan=["pro"] * 360, prediction=[False] * 360, probability=[0.05] * 360
+    )
+    predictions.PredictionLog(store).append(contract, rows, moments[-1])
+    record_outcomes(store, contract, {**names, "churned": [False] * 360}, now=now + timedelta(days=4), source="t")
+    settings = ModelSettings(task="binary", label="churned", policy={"reference": 1000})
+    losses = np.tile([0.04, 0.04, 0.04, 0.64], 250)
+    watched = watched_of(contract, settings.policy)
+    baseline = Baseline(watched, Losses({"brier": losses}), np.repeat(np.arange(4), 250), 1)
+    options = {"since": None, "routes": ("log", "ops"), "now": now + timedelta(days=5)}
+    verdict = decide(store, contract, "1", settings, lambda _: baseline, **options)
+    assert verdict.evidence["labels"] == 360
+    [closed] = incidents.load_incidents(store, "churn")
+    assert closed.closed_because.startswith("it has recovered: brier 0.0025 on the last 360 labelled predictions")
+    assert [(each.subject, each.route, each.state) for each in load_alerts(store, [1])] == [
+        ("incident:1", "log", "sent"),
+        ("incident:1", "ops", "dropped"),
+        ("incident:1:recovered", "log", "pending"),
+    ]
+    [search] = retrainings.load_retrainings(store, "churn")
+    assert (search.incident_id, search.cause) == (1, "60 rows are too few")
     store.close()

@@ -1,13 +1,19 @@
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feedback_loop.clock import (
+    DailyHours,
     ManualClock,
     Window,
     floor_moment,
     format_moment,
     parse_duration,
+    parse_hours,
     parse_moment,
     shifted_clock,
     system_clock,
@@ -93,3 +99,67 @@ def test_a_shifted_clock_begins_where_it_is_told_and_runs():
 def test_windows_are_counted_from_1970_and_not_from_the_first_row():
     assert floor_moment(START + timedelta(hours=23), timedelta(days=1)) == START
     assert floor_moment(START + timedelta(minutes=7), timedelta(minutes=5)) == START + timedelta(minutes=5)
+
+
+ZURICH = ZoneInfo("Europe/Zurich")
+PLACES = ["Europe/Zurich", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"]
+
+
+def changes(hours, first, last):
+    """When the hours begin and end between two moments, in UTC."""
+    minutes = int((last - first) / timedelta(minutes=1))
+    moments = [first + each * timedelta(minutes=1) for each in range(minutes + 1)]
+    found = [now for before, now in pairwise(moments) if (before in hours) != (now in hours)]
+    return [f"{each:%d %H:%M}" for each in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "expected"),
+    [
+        # A night without a change of the clocks, in winter and in summer.
+        ("22:00-07:00", datetime(2026, 1, 10, 12, tzinfo=UTC), ["10 21:00", "11 06:00"]),
+        ("22:00-07:00", datetime(2026, 7, 10, 12, tzinfo=UTC), ["10 20:00", "11 05:00"]),
+        # The night is an hour shorter in March, and an hour longer in October.
+        ("22:00-07:00", datetime(2026, 3, 28, 12, tzinfo=UTC), ["28 21:00", "29 05:00"]),
+        ("22:00-07:00", datetime(2026, 10, 24, 12, tzinfo=UTC), ["24 20:00", "25 06:00"]),
+        # 02:30 is left out in March: the moment of the change stands for it.
+        ("22:00-02:30", datetime(2026, 3, 28, 12, tzinfo=UTC), ["28 21:00", "29 01:00"]),
+        ("02:30-07:00", datetime(2026, 3, 28, 12, tzinfo=UTC), ["29 01:00", "29 05:00"]),
+        # 02:30 comes twice in October: the first counts.
+        ("22:00-02:30", datetime(2026, 10, 24, 12, tzinfo=UTC), ["24 20:00", "25 00:30"]),
+        ("02:30-07:00", datetime(2026, 10, 24, 12, tzinfo=UTC), ["25 00:30", "25 06:00"]),
+        # Within a day.
+        ("08:00-18:00", datetime(2026, 1, 10, 0, tzinfo=UTC), ["10 07:00", "10 17:00"]),
+    ],
+)
+def test_hours_of_the_day_follow_the_clocks_through_their_changes(text, day, expected):
+    hours = parse_hours(text, ZURICH)
+    assert changes(hours, day, day + timedelta(hours=24) - timedelta(minutes=1)) == expected
+
+
+def test_equal_ends_are_the_whole_day():
+    hours = parse_hours("07:00-07:00", ZURICH)
+    assert changes(hours, datetime(2026, 10, 24, tzinfo=UTC), datetime(2026, 10, 27, tzinfo=UTC)) == []
+    assert datetime(2026, 10, 25, tzinfo=UTC) in hours
+
+
+def test_it_is_told_when_the_hours_end():
+    hours = parse_hours("22:00-07:00", ZURICH)
+    assert hours.ends_after(datetime(2026, 3, 28, 22, tzinfo=UTC)) == datetime(2026, 3, 29, 5, tzinfo=UTC)
+    outside = datetime(2026, 3, 28, 12, tzinfo=UTC)
+    assert hours.ends_after(outside) == outside
+
+
+@pytest.mark.parametrize("text", ["", "22:00", "22:00-24:00", "9:00-10:00", "22:60-07:00", "22:00-07:00-08:00"])
+def test_what_are_no_hours_of_a_day_is_refused(text):
+    with pytest.raises(BadInput, match="no hours of a day"):
+        parse_hours(text, ZURICH)
+
+
+@given(st.integers(0, 60 * 24 * 365 * 8), st.times(), st.times(), st.sampled_from(PLACES))
+def test_a_moment_is_in_the_hours_of_any_place_just_when_they_end_after_it(minutes, start, end, place):
+    hours = DailyHours(start.replace(second=0, microsecond=0), end.replace(second=0, microsecond=0), ZoneInfo(place))
+    now = START + timedelta(minutes=minutes)
+    ends = hours.ends_after(now)
+    assert (now in hours) == (ends > now)
+    assert ends - now <= timedelta(hours=26)

@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -51,6 +51,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_right_one(load, text, key, n
         ('[models.churn]\ntask = "guessing"\nlabel = "x"', "models.churn.task"),
         ('[models.churn]\ntask = "binary"', "models.churn.label"),
         ("[serving]\nport = 70000", "serving.port"),
+        ('[alerts]\nquiet = "22-7"', "alerts.quiet"),
+        ("[alerts]\nquiet = 22", "alerts.quiet"),
+        ('[alerts]\nquiet = "22:00-07:00"\ntimezone = "Europe/Zuerich"', "alerts.timezone"),
+        ('[alerts]\nquiet_except = ["degraded"]', "alerts.quiet_except.0"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_key(load, text, key):
@@ -133,3 +137,16 @@ def test_an_unknown_key_is_named_however_deep_it_is(load, text, key):
     with pytest.raises(ConfigError) as raised:
         load(MODEL + text)
     assert raised.value.cure == f"Did you mean models.churn.{key}?"
+
+
+def test_quiet_hours_go_by_the_clocks_of_their_place_wherever_it_is_said(load):
+    alerts = load('[alerts]\nquiet = "22:00-07:00"\ntimezone = "Europe/Zurich"').alerts
+    assert datetime(2026, 7, 1, 20, tzinfo=UTC) in alerts.quiet
+    assert datetime(2026, 7, 1, 19, 59, tzinfo=UTC) not in alerts.quiet
+    assert datetime(2026, 7, 1, 21, 59, tzinfo=UTC) not in load('[alerts]\nquiet = "22:00-07:00"').alerts.quiet
+    assert load("").alerts.quiet is None
+
+
+def test_wrong_quiet_hours_are_refused_with_how_to_write_them(load):
+    with pytest.raises(ConfigError, match=r"'24:00-07:00' are no hours of a day\. Write 22:00-07:00"):
+        load('[alerts]\nquiet = "24:00-07:00"')

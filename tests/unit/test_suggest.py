@@ -188,3 +188,8 @@ def test_what_can_not_be_told_stays_out_of_the_configuration():
         "policy": {"unit": "auto", "cycle": "auto", "tolerance": "auto", "reference": 5000}
     }
     assert "no telling yet" in text
+
+
+def test_a_model_whose_name_toml_would_misread_is_quoted():
+    text = policy_toml("churn v1.0", suggest(*reference(np.zeros(10))))
+    assert set(tomllib.loads(text)["models"]) == {"churn v1.0"}

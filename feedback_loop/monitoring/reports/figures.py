@@ -16,7 +16,7 @@ from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.monitoring.reports.about import Kind, Subject
 from feedback_loop.monitoring.validation import profile_metrics
 from feedback_loop.schema import Task
-from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, DriftValue, MetricValue
+from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, DriftValue, EstimateValue, MetricValue
 
 Points = Sequence[tuple[float, float]]
 GREY, RED = "#4d4d4d", "#ed0400"
@@ -98,7 +98,9 @@ def exact_figures(kind: Kind, subject: Subject, said: str, curves: Mapping[str, 
     if subject.contract.task is Task.BINARY:
         others = curves_of(subject.reference)
         drawn = [plot for name, each in curves.items() for plot in _curve_widgets(each, others.get(name))]
-    return ExactFigures(said, figures, [_metric_table(metrics, known), *drawn])
+    estimates = [each for each in subject.evaluation.estimates if each.metric != INSUFFICIENT]
+    believed = [_estimate_table(estimates, metrics)] if estimates else []
+    return ExactFigures(said, figures, [_metric_table(metrics, known), *believed, *drawn])
 
 
 def _of_reference(reference: Profile) -> dict[str, float]:
@@ -126,6 +128,20 @@ def _metric_table(metrics: Sequence[MetricValue], known: Mapping[str, float]) ->
         for each in metrics
     ]  # fmt: skip
     return table_data(title="Exact, of all rows: metrics", column_names=head, data=rows)
+
+
+def _estimate_table(estimates: Sequence[EstimateValue], metrics: Sequence[MetricValue]) -> BaseWidgetInfo:
+    """What was believed of all rows without an outcome, beside what came."""
+    realised = {each.metric: each.value for each in metrics}
+    head = ("metric", "estimated", "± (95%)", "realised", "method", "rows", "learned from")
+    rows = [
+        (each.metric, _number(each.value),
+         _number(1.96 * each.standard_error if each.standard_error is not None else None),
+         _number(realised.get(each.metric)), each.method, f"{each.rows:,}", f"{each.calibrated_on:,}")
+        for each in estimates
+        if each.segment == ALL_ROWS
+    ]  # fmt: skip
+    return table_data(title="Estimated without outcomes, of all rows", column_names=head, data=rows)
 
 
 def _number(value: float | None) -> str:

@@ -1,0 +1,39 @@
+"""Streams of losses for tests of monitors: made, seeded, with and without change."""
+
+import numpy as np
+
+
+def errors(random, rate, count):
+    """0/1 losses of one rate, or of a rate each."""
+    return (random.random(count) < rate).astype(float)
+
+
+def delay(monitor, losses, look=500, first=0):
+    """After how many labels the monitor alarms, told at the end of the look (a window); None: never."""
+    for place, start in enumerate(range(0, len(losses), look), first):
+        monitor = monitor.update(losses[start : start + look], place)
+        if monitor.alarmed_at is not None:
+            return start + look
+    return None
+
+
+def median_delay(start, losses, streams, *, before=20_000, change):
+    """The median delay of so many streams that change after `before` labels; one that is not found counts as ever."""
+    delays = []
+    for seed in range(streams):
+        random = np.random.default_rng(seed)
+        monitor = start(losses(random, 5000, 0.0), seed).update(losses(random, before, 0.0))
+        delays.append(delay(monitor, losses(random, 20_000, change)) or 10**9)
+    return float(np.median(delays))
+
+
+def day_losses(random, days, level=0.2, spread=0.05, per_day=300):
+    """Losses whose days differ, with each one's window number."""
+    means = level + spread * random.normal(size=days)
+    losses = np.clip(np.repeat(means, per_day) + 0.1 * random.normal(size=days * per_day), 0, 1)
+    return losses, np.repeat(np.arange(days), per_day)
+
+
+def season(windows, swing, cycle=7):
+    """What the window's place in the cycle adds to its level."""
+    return swing * np.sin(2 * np.pi * windows / cycle)
