@@ -170,9 +170,9 @@ def _words(result: Backtest, plain: dict[str, Any]) -> str:
     lines = [head, table([_row(each) for each in plain["policies"]], "")]
     for played, aftermaths in zip(result.played, result.followed, strict=True):
         name, told = played.candidate.name, list(zip(played.alarms, aftermaths, strict=True))
-        for alarm, after in told[:ALARMS_TOLD]:
+        for place, (alarm, after) in enumerate(told[:ALARMS_TOLD]):
             lines.append(f"{name}, {format_moment(alarm.decided_at)}, version {alarm.version}: {alarm.summary}")
-            lines.append(f"  {_after_words(after, played.loss)}")
+            lines += [f"  {_after_words(after, played.loss)}"] if after.cause is None or not place else []
         lines += [f"{name}: {len(told) - ALARMS_TOLD} more alarms, see --json"] if len(told) > ALARMS_TOLD else []
     first = result.played[0]
     widest = max(((each.window.end - each.window.start) for each in first.verdicts), default=None)

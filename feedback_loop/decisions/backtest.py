@@ -93,7 +93,7 @@ class Replayed:
 
 @dataclass(frozen=True)
 class Change:
-    """The moment that delays are counted from: `given`, `estimated` by a policy's first alarm, or that alarm."""
+    """The moment that delays are counted from: `given`, `estimated` by an alarm, or where its cohorts begin."""
 
     at: datetime
     source: Literal["given", "estimated", "first alarm"]
@@ -339,13 +339,13 @@ def change_of(played: Sequence[Replayed], given: datetime | None) -> Change | No
     acting = [each for each in alarm.evidence["watched"] if each["name"] in alarm.evidence["acts"]]
     changed_at = acting[0].get("changed_at") if acting else None
     if changed_at is None:
-        return Change(alarm.decided_at, "first alarm", first.candidate.name)
+        return Change(alarm.window.start, "first alarm", first.candidate.name)
     return Change(datetime.fromisoformat(changed_at), "estimated", first.candidate.name)
 
 
 def delay_of(played: Replayed, change: Change) -> Delay | None:
-    """How long after the change the policy's first alarm came; None where none came."""
-    alarm = next((each for each in played.alarms if each.decided_at >= change.at), None)
+    """How long after the change the first alarm on predictions from after it came; None where none came."""
+    alarm = next((each for each in played.alarms if each.window.end > change.at), None)
     if alarm is None:
         return None
     between = [each for each in played.cohorts if change.at < each.window.end <= alarm.window.end]

@@ -20,7 +20,7 @@ from feedback_loop.store import Store, verdicts
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.predictions import read_labelled
 from feedback_loop.store.tables import metadata
-from tests.builders import churn_loop, customers, open_loop, prediction_rows, register_churn, write_config
+from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn, write_config
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
@@ -39,9 +39,9 @@ def labelled(rows):
 
 
 def weeks(loop, clock):
-    """24 days: version 1, whose world turns on the tenth; version 2, whose own reference is too small; version 1 again.
+    """24 days: version 1, whose world turns on the tenth; version 2, with too small a reference; version 1 again.
 
-    An incident is closed by hand before that. Some outcomes come three days late, some are corrected after they were judged.
+    An incident is closed by hand before that. Some outcomes come three days late, or are corrected after a look.
     """
     late = []
     for day in range(24):
@@ -193,7 +193,7 @@ def test_an_alarm_is_worth_what_the_next_version_did_better_on_rows_that_neither
     # From when version 2 was there until the rollback: rows that version 2 answered, and version 1 is scored on.
     assert (first.window.start, first.window.end) == (NOW + 17 * DAY, NOW + 21 * DAY)
     assert (first.by, first.cause) == ("scored", None)
-    assert 1000 <= first.labels < 1200  # the newest ones' outcomes are late
+    assert first.labels == 1200
     contract = sqlite_loop.scorer(sqlite_loop.find("churn/1")).contract
     rows = read_labelled(sqlite_loop.store, contract, first.window, as_of=sqlite_loop.clock())
     assert set(rows.column("model_version").to_pylist()) == {"2"}
@@ -267,6 +267,20 @@ def test_an_imported_log_is_played_by_the_day_with_what_is_known_now(mlflow_uri,
     assert by_day.known == clock()
     assert len(by_day.played[0].verdicts) == 29
     assert [each.labels for each in by_day.played[0].cohorts] == [40] * 29
+    loop.close()
+
+
+def test_what_retention_has_removed_is_not_taken_for_days_without_predictions(mlflow_uri, tmp_path, clock):
+    churn_loop(tmp_path, clock).close()
+    config = write_config(tmp_path, more='[models.churn.log]\nretention = "6d"\n')
+    loop = open_loop(config, clock)
+    play_days(loop, clock, 12)
+    loop.decide("churn")
+    kept = loop.retain("churn").kept_since
+    result = loop.backtest("churn", [PolicySettings(rule="harm", reference=1000)], every=DAY)
+    cohorts = result.played[0].cohorts
+    assert min(each.window.start for each in cohorts) == kept
+    assert {each.labels for each in cohorts} == {300}
     loop.close()
 
 
