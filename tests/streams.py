@@ -37,3 +37,8 @@ def day_losses(random, days, level=0.2, spread=0.05, per_day=300):
 def season(windows, swing, cycle=7):
     """What the window's place in the cycle adds to its level."""
     return swing * np.sin(2 * np.pi * windows / cycle)
+
+
+def seasonal_numbers(random, added):
+    """Beta losses with something added to each."""
+    return np.clip(random.beta(2, 8, len(added)) + added, 0, 1)

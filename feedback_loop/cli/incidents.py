@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +59,7 @@ def ack(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Takes note that somebody looks after it; somebody else takes it over the same way."""
+    """Says who looks after it; somebody else takes it over the same way."""
     found = open_loop(config, as_json=as_json).acknowledge(incident, getpass.getuser() if by is None else by)
     emit(_incident(found), as_json=as_json, words=_done("acknowledged by {acknowledged_by}"))
 
@@ -78,7 +79,7 @@ def silence(
     loop = open_loop(config, as_json=as_json)
     end = parse_moment(until) if until is not None else None
     if duration is not None:
-        end = loop.clock() + parse_duration(duration)
+        end = (loop.clock() + parse_duration(duration)).replace(microsecond=0)
     words = "silenced no longer" if off else "silenced until {silenced_until}"
     emit(_incident(loop.silence(incident, end)), as_json=as_json, words=_done(words))
 
@@ -106,16 +107,21 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "incident": row["incident_id"],
         "title": row["title"],
-        "opened": row["opened_at"],
+        "opened": _to_seconds(row["opened_at"]),
         "acknowledged": f"by {by}" if by else "no",
-        "silenced until": row["silenced_until"] or "–",
-        "closed": row["closed_at"] or "–",
+        "silenced until": _to_seconds(row["silenced_until"] or "–"),
+        "closed": _to_seconds(row["closed_at"] or "–"),
     }
+
+
+def _to_seconds(moment: str) -> str:
+    """Nobody reads microseconds."""
+    return re.sub(r"\.\d+Z", "Z", moment)
 
 
 def _story_words(told: dict[str, Any]) -> str:
     lines = [f"incident {told['incident_id']} ({told['state']}): {told['title']}"]
-    lines += [f"  {each['at']}  {each['what']}: {each['words']}" for each in told["story"]]
+    lines += [f"  {_to_seconds(each['at'])}  {each['what']}: {each['words']}" for each in told["story"]]
     if told["state"] == "open":
         lines += [f"  so far     {name}: {words}" for name, words in _recovery_words(told["recovery"]).items()]
     return "\n".join(lines)

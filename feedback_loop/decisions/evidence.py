@@ -127,14 +127,15 @@ def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) ->
     return sorted(found, key=lambda each: (-each["share"] * each["labels"], each["segment"]))[:CARRIERS]
 
 
-def alarm_words(pair: Mapping[str, Any], once: float | None) -> str:
+def alarm_words(pair: Mapping[str, Any], once: float | None, *, of_harm: bool) -> str:
     """`accuracy 0.9120 → 0.8710 on 4,210 matured predictions since 2026-05-03T00:00:00Z: …`."""
     name, before, after = _shown(
         pair, pair["reference"], pair["after"] if pair["after"] is not None else pair["lately"]
     )
     labels = pair["labels_after"] or pair["labels"]
     since = f" since {_moment(pair['changed_at'])}" if pair["changed_at"] else ""
-    rare = f" A model that had not changed would ever show this once in {_times(once)} times." if once else ""
+    null = f"was not worse by more than {pair['tolerance']:.4f}" if of_harm else "had not changed"
+    rare = f" A model that {null} would ever show this once in {_times(once)} times." if once else ""
     low, high = pair["size"]["low"], pair["size"]["high"]
     size = f" Since the first look its mean loss has been {low:+.4f} to {high:+.4f} from the reference's."
     return f"{name} {before:.4f} → {after:.4f} on {labels:,} matured predictions{since}.{rare}{size}"

@@ -132,7 +132,12 @@ def _conclude(
     if crossed:
         evidence["carriers"] = carriers(cohorts, baseline, panel.pairs[crossed[0]].watched)
         told = [
-            alarm_words(evidence["watched"][place], _once(evidence["watched"][place], acting)) for place in crossed
+            alarm_words(
+                evidence["watched"][place],
+                _once(evidence["watched"][place], acting),
+                of_harm="change" not in {*alarmed[place]} & {*acting},
+            )
+            for place in crossed
         ]
         return State.DEGRADED, " ".join(told) + carrier_words(evidence["carriers"])
     figures = calm_words(first, panel.since, _once(first, ("change",)))

@@ -61,6 +61,7 @@ class Swing:
     cycle: int  # in windows; 1: none
     cycle_p: float  # of the best candidate, all candidates counted
     rest_p: float  # windows of one place in the cycle differ as well
+    varies_p: float  # cycles swing by more or less than each other
     correlation: float  # of what is left of a window with that of the next
     correlation_p: float
     together: float  # so many windows in a row say as much as one that hangs together with none
@@ -68,7 +69,7 @@ class Swing:
     @property
     def is_odd(self) -> bool:
         """Whether the place in the cycle does not say all: windows have ways of their own, or hang together."""
-        return min(self.rest_p, self.correlation_p) < DOUBT
+        return min(self.rest_p, self.varies_p, self.correlation_p) < DOUBT
 
 
 @dataclass(frozen=True)
@@ -176,10 +177,27 @@ def swing_of(losses: Floats, windows: Integers) -> Swing | None:
         cycle=cycle,
         cycle_p=cycle_p,
         rest_p=_f_test(rest, total - used, chance, freedom),
+        varies_p=_varies(means, counts, numbers, cycle, chance, freedom),
         correlation=float(correlations[0]),
         correlation_p=float(stats.norm.sf((correlations[0] + 1 / total) * np.sqrt(total))),
         together=1 + 2 * float(correlations[: _first(correlations <= 0)].sum()),
     )
+
+
+def _varies(means: Floats, counts: Integers, numbers: Integers, cycle: int, chance: float, freedom: int) -> float:
+    """The p value against cycles of one amplitude: what is left of windows, along their places' effects, by cycle.
+
+    After Mandel 1961: one slope for each cycle, and F of their squares. Where a cycle swings by more than the one
+    before, it is seen sooner than by what is left of all windows together.
+    """
+    if cycle == 1:
+        return 1.0
+    usual = _centres(means, counts, numbers % cycle)
+    effects = usual - float(np.average(means, weights=counts))
+    _, turn = np.unique((numbers - numbers[0]) // cycle, return_inverse=True)
+    along, size = (np.bincount(turn, weights=counts * effects * each) for each in (means - usual, effects))
+    turns = size > 0
+    return _f_test(float((along[turns] ** 2 / size[turns]).sum()), max(int(turns.sum()) - 1, 1), chance, freedom)
 
 
 def _correlations(gaps: Floats) -> Floats:
@@ -241,6 +259,8 @@ def _unit_words(swing: Swing, units: Units) -> str:
     why = []
     if swing.rest_p < DOUBT:
         why.append(f"differ by more than chance (p = {swing.rest_p:.2g})")
+    if swing.varies_p < DOUBT:
+        why.append(f"swing by more in some cycles than in others (p = {swing.varies_p:.2g})")
     if swing.correlation_p < DOUBT:
         why.append(f"resemble the next one (correlation {swing.correlation:.2f}, p = {swing.correlation_p:.2g})")
     many = f"{units.windows} windows" if units.windows > 1 else "a window"

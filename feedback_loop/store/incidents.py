@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from feedback_loop.clock import format_moment
 from feedback_loop.errors import NotFound, Refused
-from feedback_loop.store import tables, watching_tables
+from feedback_loop.store import tables
 from feedback_loop.store.alerts import RECOVERED, Message, end_in, raise_in
 from feedback_loop.store.engine import Store
 from feedback_loop.store.records import as_record, insert_one
@@ -58,17 +58,6 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Diagnosed:
-    """What a diagnosis of an incident found and recommended; whether it was right is known once that was tried."""
-
-    as_of: datetime
-    recommendation: str
-    summary: str
-    was_right: bool | None
-    judged_because: str | None
-
-
-@dataclass(frozen=True)
 class Followed:
     """What a look says about the open incident: the state of the test of recovery, and why it closes, if it does.
 
@@ -90,14 +79,6 @@ def load_incident(store: Store, incident_id: int) -> Incident:
     """One incident; raises NotFound."""
     with store.read() as connection:
         return _load(connection, incident_id)
-
-
-def load_diagnosed(store: Store, incident_id: int) -> list[Diagnosed]:
-    """The diagnoses of an incident, oldest first."""
-    table = watching_tables.diagnoses
-    statement = select(table).where(table.c.incident_id == incident_id).order_by(table.c.diagnosis_id)
-    with store.read() as connection:
-        return [as_record(Diagnosed, row) for row in connection.execute(statement)]
 
 
 def load_incidents(store: Store, model: str) -> list[Incident]:

@@ -9,8 +9,9 @@ from feedback_loop.cli import main
 from feedback_loop.clock import Window, format_moment, system_clock
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.jobs import cycle, run_cycle
-from feedback_loop.store import verdicts, watching_tables
+from feedback_loop.store import diagnoses, verdicts
 from feedback_loop.store.alerts import load_alerts
+from feedback_loop.store.diagnoses import Diagnosis
 from feedback_loop.store.incidents import Followed, load_incidents, open_incident
 from feedback_loop.store.retrainings import finish_retraining, start_retraining
 from feedback_loop.store.verdicts import State, Verdict
@@ -152,22 +153,20 @@ def test_the_whole_story_is_told_in_order(loop, command):
     )
     gate = {"passed": True, "summary": "brier 0.2 against 0.3"}
     finish_retraining(loop.store, number, state="promoted", now=loop.clock() + HOUR, candidate="2", gate=gate)
-    with loop.store.write() as connection:
-        connection.execute(
-            watching_tables.diagnoses.insert().values(
-                model="churn",
-                version="1",
-                incident_id=incident.incident_id,
-                window_start=incident.opened_at - DAY,
-                window_end=incident.opened_at,
-                as_of=incident.opened_at + HOUR,
-                recommendation="repair",
-                summary="age went missing.",
-                evidence={},
-                was_right=True,
-                judged_because="brier fell",
-            )
-        )
+    made = diagnoses.record_diagnosis(
+        loop.store,
+        Diagnosis(
+            model="churn",
+            version="1",
+            incident_id=incident.incident_id,
+            window=Window(incident.opened_at - DAY, incident.opened_at),
+            as_of=incident.opened_at + HOUR,
+            recommendation="repair",
+            summary="age went missing.",
+            evidence={"missing": 0.4},
+        ),
+    )
+    diagnoses.save_judgement(loop.store, made.diagnosis_id, right=True, because="brier fell")
     look(loop, day=4, state=State.WARNING, closes="it has recovered: figures")
     loop.clock.set(system_clock())
     loop.deliver_alerts()

@@ -15,8 +15,8 @@ from feedback_loop.decisions.faults import suspects
 from feedback_loop.decisions.reweighting import split_change
 from feedback_loop.decisions.sides import Sides, make_sides
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
+from feedback_loop.store.incidents import Incident
 from feedback_loop.store.retrainings import Promotion, Retraining, Trial
-from feedback_loop.store.verdicts import Incident
 
 DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -131,11 +131,11 @@ def test_the_cells_are_all_that_the_mean_may_be(reference):
     assert len(monitor.edges) <= 65
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_monitor_computes_what_the_method_says(method):
+@pytest.mark.parametrize(("method", "length"), [("harm_a", 70), ("harm_b", 40)])
+def test_the_monitor_computes_what_the_method_says(method, length):
     """The formulae of `docs/decisions.md`, written down once more: each bet by itself, from its first batch on."""
     random = np.random.default_rng(5)
-    reference, coming = random.beta(1, 9, 1000), random.beta(1, 6, 12 * BATCH)
+    reference, coming = random.beta(1, 9, 5000), random.beta(1, 7, length * BATCH)
     monitor = begun(method, reference, loss="brier", tolerance=0.01)
     mean, variance = reference.mean(), reference.var()
     allowed = np.array(monitor.edges[1:]) + 0.01
@@ -146,7 +146,8 @@ def test_the_monitor_computes_what_the_method_says(method):
         won = np.log1p(np.outer(TRUST, 1 - past)).sum(axis=1)[:, None]
         return TRUST_SHARES @ np.exp(won - len(past) * np.log1p(np.outer(TRUST, 1 - np.array(monitor.edges[:-1]))))
 
-    peak, batches = 1.0, coming.reshape(-1, BATCH)
+    threshold = 2 / 0.05 if method == "harm_a" else 1 / 0.05
+    peak, alarmed_at, batches = 1.0, None, coming.reshape(-1, BATCH)
     for count in range(1, len(batches) + 1):
         wealth = np.zeros(len(allowed))
         for size in SIZES:
@@ -160,8 +161,13 @@ def test_the_monitor_computes_what_the_method_says(method):
                 left -= weight
             wealth += left * kept(np.concatenate([reference, coming[: count * BATCH]])) / len(SIZES)
         peak = max(peak, wealth.min())
+        alarmed_at = count * BATCH if alarmed_at is None and wealth.min() >= threshold else alarmed_at
+        monitor = monitor.update(batches[count - 1])
+        assert monitor.peak == pytest.approx(peak, rel=1e-3)
     assert 2 < peak < 1e20
-    assert monitor.update(coming).peak == pytest.approx(peak, rel=1e-3)
+    assert alarmed_at is not None
+    assert monitor.alarmed_at == alarmed_at
+    assert method == "harm_b" or monitor.edges[1] == pytest.approx(_upper_bound("brier", reference, 0.025), abs=1e-6)
 
 
 def test_what_an_alarm_of_a_says_counts_that_its_bound_may_be_wrong():

@@ -138,7 +138,9 @@ def test_harm_acts_where_it_is_the_rule_and_only_beyond_its_tolerance():
     random = np.random.default_rng(2)
     days = [cohort(day, np.minimum(random.beta(2, 8, 1000) + 0.04, 1)) for day in range(8)]
     strict, loose = (PolicySettings(rule="harm", tolerance=tolerance) for tolerance in (0.01, 0.08))
-    assert judged(days, settings=strict).state is State.DEGRADED
+    verdict = judged(days, settings=strict)
+    assert verdict.state is State.DEGRADED
+    assert "A model that was not worse by more than 0.0100 would ever show this once in" in verdict.summary
     verdict = judged(days, settings=loose)
     assert verdict.state is State.WARNING
     assert "change has raised its alarm" in verdict.summary

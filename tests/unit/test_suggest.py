@@ -65,7 +65,7 @@ def test_a_cycle_whose_swing_varies_is_counted_in_whole_cycles():
         return reference(season(7, 56, swing=1.0) * swings, seed)
 
     units = chosen(made)
-    assert sum(each.kind == "unit" for each in units) >= 50
+    assert sum(each.kind == "unit" for each in units) >= 57
 
 
 def test_windows_that_hang_together_make_longer_units_the_longer_they_do():
@@ -126,7 +126,7 @@ def test_whatever_the_reference_the_swing_is_finite_and_units_fit(cells):
     assert all(each.reason for each in suggest(losses, windows))
     if swing is not None:
         assert all(np.isfinite(value) for value in vars(swing).values())
-        assert min(swing.spread_p, swing.cycle_p, swing.rest_p, swing.correlation_p) >= 0
+        assert min(swing.spread_p, swing.cycle_p, swing.rest_p, swing.varies_p, swing.correlation_p) >= 0
         assert units.windows * 4 <= max(swing.windows, 4)
 
 
