@@ -263,11 +263,12 @@ def flights_case(cause: str, seed: int) -> Case:
     random = np.random.default_rng(seed)
     flights = _flights()
     days = flights["predicted_at"].dt.floor("D")
+    count = 120 if cause == "none" else 28
     first = days.min() + pd.Timedelta(days=int(random.integers(0, 240)))
-    spans = pd.date_range(first, periods=120, tz="UTC")
+    spans = pd.date_range(first, periods=count, tz="UTC")
     inside = days.isin(spans).to_numpy()
     # Days differ, by weather above all: what is no change goes by days of its own, else each day is shared out.
-    parts = dict(zip(spans, random.permutation(np.arange(120) % 3), strict=True))
+    parts = dict(zip(spans, random.permutation(np.arange(count) % 3), strict=True))
     part = (
         days.map(parts).to_numpy(dtype=float, na_value=-1.0)
         if cause == "none"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.decisions.sides import Sides
+from feedback_loop.decisions.sides import Ints, Sides
 from feedback_loop.monitoring import Floats
 from feedback_loop.monitoring.losses import floats
 from feedback_loop.schema import Column, arrow_type
@@ -61,8 +61,8 @@ LEVELS = np.arange(0.02, 0.981, 0.02)
 class Suspect:
     """One feature that looks broken: by what, in how large a `share` of rows, and how the same is done and undone.
 
-    Of units: current = factor · reference + offset. Of words: `renamed` says what each became. Of a column that is
-    `frozen` or `missing` there is only a doing.
+    Of units: current = factor · reference + offset, in the windows `off` (none are named: in all). Of words:
+    `renamed` says what each became. Of a column that is `frozen` or `missing` there is only a doing.
     """
 
     column: Column
@@ -73,6 +73,7 @@ class Suspect:
     offset: float = 0.0
     value: Any = None
     renamed: tuple[tuple[str, str], ...] = ()
+    off: tuple[int, ...] = ()
 
     @property
     def is_certain(self) -> bool:
@@ -83,26 +84,23 @@ class Suspect:
     def done(self, rows: pa.Table, seed: int) -> pa.Table:
         """The rows with the same fault (in so large a share of them, drawn with the seed)."""
         values = rows.column(self.column.stored)
+        broken = pa.array(np.random.default_rng([seed, 1]).random(len(values)) < self.share)
         if self.kind == "units":
-            return with_column(rows, self.column, _numbers(self.column, floats(values) * self.factor + self.offset))
+            worse = _numbers(self.column, floats(values) * self.factor + self.offset)
+        elif self.kind == "vocabulary":
+            worse = _mapped(values, dict(self.renamed))
+        else:
+            worse = pa.scalar(self.value, values.type)
+        return with_column(rows, self.column, pc.if_else(broken, worse, values))
+
+    def undone(self, rows: pa.Table, windows: Ints) -> pa.Table:
+        """The rows, each of the window with that number, with the values that were meant."""
+        values = rows.column(self.column.stored)
         if self.kind == "vocabulary":
-            return self._done_words(rows, seed)
-        broken = np.random.default_rng([seed, 1]).random(len(values)) < self.share
-        return with_column(
-            rows, self.column, pc.if_else(pa.array(broken), pa.scalar(self.value, values.type), values)
-        )
-
-    def undone(self, rows: pa.Table) -> pa.Table:
-        """The rows with the values that were meant."""
-        values = rows.column(self.column.stored)
-        if self.kind == "units":
-            return with_column(rows, self.column, _numbers(self.column, (floats(values) - self.offset) / self.factor))
-        return with_column(rows, self.column, _mapped(values, {new: old for old, new in self.renamed}))
-
-    def _done_words(self, rows: pa.Table, seed: int) -> pa.Table:
-        values = rows.column(self.column.stored)
-        broken = pa.array(np.random.default_rng([seed, 2]).random(len(values)) < self.share)
-        return with_column(rows, self.column, pc.if_else(broken, _mapped(values, dict(self.renamed)), values))
+            return with_column(rows, self.column, _mapped(values, {new: old for old, new in self.renamed}))
+        meant = _numbers(self.column, (floats(values) - self.offset) / self.factor)
+        is_off = pa.array(np.isin(windows, self.off) if self.off else np.ones(len(windows), dtype=bool))
+        return with_column(rows, self.column, pc.if_else(is_off, meant, values))
 
 
 def suspects(sides: Sides) -> list[Suspect]:
@@ -110,20 +108,21 @@ def suspects(sides: Sides) -> list[Suspect]:
     found = []
     for column in sides.features:
         before, now = (table.column(column.stored) for table in (sides.reference, sides.current))
-        found += list(_looked_at(column, before, now))[:1]
+        found += list(_looked_at(column, before, now, sides.numbers(sides.current)))[:1]
     return found
 
 
-def _looked_at(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> Iterator[Suspect]:
+def _looked_at(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray, windows: Ints) -> Iterator[Suspect]:
     rise = _risen(before.null_count, len(before), now.null_count, len(now))
     if rise > LEAST_RISE:
         yield Suspect(column, "missing", rise, f"missing in {now.null_count / len(now):.0%} of rows{_was(before)}")
+    windows = windows[now.is_valid().to_numpy()]
     before, now = before.drop_null(), now.drop_null()
     if not len(before) or not len(now):
         return
     yield from _frozen(column, before, now)
     if column.type.is_numeric:
-        yield from _units(column, floats(before), floats(now))
+        yield from _units(column, floats(before), floats(now), windows)
     else:
         yield from _renamed(column, before.cast(pa.string()), now.cast(pa.string()))
 
@@ -154,9 +153,16 @@ def _frozen(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> It
         yield Suspect(column, "frozen", rise, f"{shown} in {share:.0%} of rows", value=value)
 
 
-def _units(column: Column, before: Floats, now: Floats) -> Iterator[Suspect]:
-    """Values that have the reference's distribution once they are divided by a factor and moved."""
+def _units(column: Column, before: Floats, now: Floats, windows: Ints) -> Iterator[Suspect]:
+    """Values that have the reference's distribution once they are divided by a factor and moved.
+
+    Where they are the reference's in some windows and not in others, it is looked for in the others.
+    """
+    windows, rows = windows[np.isfinite(now)], len(now)
     before, now = before[np.isfinite(before)], now[np.isfinite(now)]
+    off = _windows_off(before, now, windows)
+    if off:
+        now = now[np.isin(windows, off)]
     if min(len(np.unique(before)), len(np.unique(now))) < 3:
         return
     shifted = _apart(before, now)
@@ -168,7 +174,25 @@ def _units(column: Column, before: Floats, now: Floats) -> Iterator[Suspect]:
     if apart > max(ALIGNED, OF_SHIFT * shifted):
         return
     what = f"{factor:.4g} times what it was" + (f", and {offset:+.4g}" if offset else "")
-    yield Suspect(column, "units", 1.0, what, factor=factor, offset=offset)
+    share = len(now) / rows if off else 1.0
+    what += f", in {share:.0%} of rows" if off else ""
+    yield Suspect(column, "units", share, what, factor=factor, offset=offset, off=off)
+
+
+def _windows_off(before: Floats, now: Floats, windows: Ints) -> tuple[int, ...]:
+    """The windows whose values are not the reference's, where those of others are; none where all are alike."""
+    if not len(before):
+        return ()
+    known, counts = np.unique(windows, return_counts=True)
+    off = [
+        int(each)
+        for each, count in zip(known, counts, strict=True)
+        if _apart(before, now[windows == each]) > SHIFTED + 1 / np.sqrt(count)
+    ]
+    is_off = np.isin(windows, off)
+    if not LEAST_RISE < is_off.mean() < 1 - LEAST_RISE or _apart(before, now[~is_off]) > SHIFTED / 2:
+        return ()
+    return tuple(off)
 
 
 def _scales(

@@ -116,7 +116,7 @@ def _healing(replay: Replay, looked: Sequence[Suspect], change: float) -> list[S
     sides = replay.sides
     rows, losses, kept = sides.current, sides.losses[sides.is_now], []
     for each in looked:
-        tried = replay.rescored(each.undone(rows))
+        tried = replay.rescored(each.undone(rows, sides.numbers(rows)))
         if mean_effect(losses - replay.losses(tried)).is_sure:
             kept.append(each)
             rows, losses = tried, replay.losses(tried)

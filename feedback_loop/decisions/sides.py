@@ -68,9 +68,13 @@ class Sides:
     @cached_property
     def windows(self) -> Ints | None:
         """The window of each row; None where there are too few of them to be units."""
-        found = window_numbers(self.rows.column(TIME), self.length)
+        found = self.numbers(self.rows)
         counts = [len(np.unique(found[side])) for side in (self.is_now, ~self.is_now)]
         return found if min(counts) >= LEAST_WINDOWS else None
+
+    def numbers(self, rows: pa.Table) -> Ints:
+        """The number of the window that each row is in."""
+        return window_numbers(rows.column(TIME), self.length)
 
     @cached_property
     def losses(self) -> Floats:

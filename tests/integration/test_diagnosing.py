@@ -12,7 +12,7 @@ from feedback_loop.cli import app
 from feedback_loop.clock import Window
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.jobs import run_cycle
-from feedback_loop.store import retrainings
+from feedback_loop.store import incidents, retrainings
 from feedback_loop.store.diagnoses import load_diagnoses
 from tests.builders import churn_loop, customers, play_days
 
@@ -60,10 +60,14 @@ def test_a_feed_that_broke_is_to_be_repaired_and_nothing_is_learned_from_it(loop
     assert made.evidence["faults"][0]["kind"] == "units"
     # Nothing new has been judged: nothing is diagnosed again.
     assert loop.diagnose_incident("churn") is None
-    # The feed is right again: the incident ends by its own test, and the recommendation was right.
-    for turn in range(6):
-        play_days(loop, clock, 4, seed=200 + 10 * turn)
-        cycled(loop)
+    # The feed is right again: days that were broken are still in the incident's window, and hold retraining back.
+    play_days(loop, clock, 4, seed=200)
+    done = cycled(loop)
+    assert done["diagnose"].result["recommendation"] == "repair"
+    assert "in 67% of rows" in done["diagnose"].result["summary"]
+    assert done["retrain"].result == {"proposed": None}
+    incidents.close_incident(loop.store, made.incident_id, "the feed is right again", clock())
+    assert loop.judge_diagnoses("churn") == 2
     last = load_diagnoses(loop.store, "churn")[0]
     assert (last.was_right, last.judged_because) == (True, "The incident ended without another version.")
 

@@ -85,6 +85,17 @@ def test_a_feature_in_other_units_is_named_with_its_factor_and_is_to_be_repaired
     assert "do not retrain" in found.summary
 
 
+@pytest.mark.parametrize("days", [2, 5, 9])
+def test_units_that_were_others_on_some_days_only_are_still_a_feed_to_repair(days):
+    """The window of an incident goes on while the feed is right again: what broke is not taken for other inputs."""
+    broken, right = rows_of(2, rows=200 * days, first=20, days=days, x=lambda x: 60 * x), rows_of(3, first=40)
+    found = causes(pa.concat_tables([broken, right.slice(0, 2000 - 200 * days)]))
+    assert (found.recommendation, found.feature) == ("repair", "x")
+    (fault,) = found.faults
+    assert fault.share == pytest.approx(days / 10)
+    assert fault.what == f"60 times what it was, in {days}0% of rows"
+
+
 def test_inputs_that_really_moved_are_not_taken_for_another_unit():
     """Outcomes came of the values as they are: mapped back, the champion is wrong about them."""
     moved = rows_of(2, first=20, x=lambda x: x, y=None)
@@ -148,7 +159,7 @@ def test_any_change_of_units_is_undone_to_the_values_that_were_meant(factor, off
     if suspect is None:
         assert not moved
         return
-    undone = suspect.undone(came).column("x").to_numpy()
+    undone = suspect.undone(came, np.zeros(2000, dtype=int)).column("x").to_numpy()
     assert np.abs(undone - true.column("x").to_numpy()).mean() < 0.35  # of a standard deviation
 
 
@@ -156,9 +167,9 @@ def test_units_of_whole_numbers_stay_whole_and_gaps_stay_gaps():
     came = rows_of(2, count=lambda random, rows: 60 * random.poisson(4, rows))
     suspect = looked_at(came)["count"]
     assert suspect.factor == 60
-    assert suspect.undone(came).column("count").type == pa.int64()
+    assert suspect.undone(came, np.zeros(2000, dtype=int)).column("count").type == pa.int64()
     gaps = pa.table({"count": pa.array([None, 120, 60], pa.int64())})
-    assert suspect.undone(gaps).column("count").to_pylist() == [None, 2, 1]
+    assert suspect.undone(gaps, np.zeros(3, dtype=int)).column("count").to_pylist() == [None, 2, 1]
 
 
 def test_a_fault_that_costs_nothing_is_named_and_is_no_reason_to_repair():
