@@ -329,15 +329,7 @@ def load_settings(path: Path | None = None) -> Settings:
     Raises ConfigError, which names the file, the key and the nearest right one.
     """
     place = path or Path(os.environ.get(CONFIG_VARIABLE, FILE_NAME))
-    try:
-        with place.open("rb") as file:
-            content = tomllib.load(file)
-    except FileNotFoundError:
-        raise ConfigError(
-            f"There is no configuration {str(place)!r}.", cure="Write one: feedback-loop init.", path=place
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{place} is not TOML: {error}.", cure="Mend that line.", path=place) from error
+    content = read_toml(place, "configuration", "Write one: feedback-loop init.")
     if "home" in content:
         raise unknown_setting(Settings, place, ("home",))
     _refuse_unknown_variables(place)
@@ -345,6 +337,31 @@ def load_settings(path: Path | None = None) -> Settings:
         return Settings(**content, home=place.absolute().parent)
     except ValidationError as error:
         raise explained(Settings, place, error.errors()[0]) from error
+
+
+def read_toml(place: Path, kind: str, cure: str) -> dict[str, Any]:
+    """What a file of that kind says; raises ConfigError, with the cure where there is none."""
+    try:
+        with place.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        cause = f"There is no {kind} {str(place)!r}." if missing else f"{place} can't be read: {error.strerror}."
+        raise ConfigError(cause, cure=cure if missing else "Mend that.", path=place) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{place} is not TOML: {error}.", cure="Mend that line.", path=place) from error
+
+
+def with_overrides(settings: ModelSettings, content: dict[str, Any], place: Path) -> ModelSettings:
+    """A model's settings, but for what a file says of them; raises ConfigError, as for the configuration itself."""
+    configured = settings.model_dump()
+    values = {
+        key: _merged(configured.get(key), content.get(key, configured.get(key))) for key in configured | content
+    }
+    try:
+        return ModelSettings(**values)
+    except ValidationError as error:
+        raise explained(ModelSettings, place, error.errors()[0]) from error
 
 
 def keep_telemetry_off() -> None:

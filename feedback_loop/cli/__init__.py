@@ -7,6 +7,7 @@ import sys
 import typer
 
 from feedback_loop.cli import (
+    backtest,
     db,
     demo,
     diagnose,
@@ -50,6 +51,7 @@ app.command("report")(monitor.report)
 app.command("decide")(monitor.decide)
 app.command("diagnose")(diagnose.diagnose)
 app.add_typer(policy.app, name="policy")
+app.command("backtest")(backtest.backtest)
 app.add_typer(incidents.app, name="incidents")
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)

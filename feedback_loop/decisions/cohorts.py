@@ -1,11 +1,12 @@
-"""Cohorts: the windows that a look judges, and their losses as known at its moment. Replays read as live looks do."""
+"""What a look reads of the log: windows that are due, and their losses as known at its moment."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,26 +25,58 @@ from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations, newest_e
 from feedback_loop.store.predictions import predicted_span, read_labelled
 from feedback_loop.store.verdicts import Verdict
 
+T = TypeVar("T")
+
 NEWEST = 20
 """So many evaluations are looked through for the newest one of a version."""
 
 
 @dataclass(frozen=True)
-class CohortRows:
-    """The predictions of a window: those with an outcome, in the monitor's order, and how many there were in all."""
+class LogReader:
+    """Reads what was known of one version as of a moment."""
 
-    labelled: pa.Table
-    predictions: int
+    store: Store
+    contract: Contract
+    version: str
 
+    def first_predicted(self, as_of: datetime) -> datetime | None:
+        """When its first prediction was made."""
+        span = predicted_span(self.store, self.contract.model, self.version, as_of=as_of)
+        return span[0] if span is not None else None
 
-CohortReader = Callable[[Contract, str, Window, datetime], CohortRows]
-"""Reads a version's cohort of a window as of a moment."""
+    def cohort(self, window: Window, as_of: datetime) -> Cohort:
+        """The predictions of a window that it answered with as the champion."""
+        contract = self.contract
+        columns = tuple({each.stored: each for each in (*contract.outputs, *contract.judged_by)}.values())
+        rows = read_labelled(
+            self.store, contract, window, as_of=as_of, version=self.version, role=Role.CHAMPION, columns=columns
+        )
+        # Unweighted, since each label counts as one draw for the monitor. Equal weights change no mean; where the
+        # rate of sampling was changed within the cohort, it is thinned to the lowest.
+        labelled = labelled_only(contract, uniform(rows))
+        labelled = labelled.take(monitoring_order(labelled.column("prediction_id")))
+        return Cohort(window, losses_of(contract, labelled), rows.num_rows)
+
+    def drifted_share(self, window: Window, as_of: datetime) -> float | None:
+        """The share of columns that had drifted in a window, by what was evaluated of it."""
+        known = load_evaluations(self.store, self.contract.model, within=window, until=as_of)
+        found = [each for each in known if each.version == self.version]
+        return newest_evaluations(found)[-1].drifted_share if found else None
+
+    def estimated_loss(self, as_of: datetime) -> Estimated | None:
+        """What the newest window's predictions are believed to cost, of which no outcome may be there yet."""
+        newest = load_evaluations(self.store, self.contract.model, newest=NEWEST, until=as_of)
+        found = [each for each in newest if each.version == self.version]
+        for each in found[-1].estimates if found else ():
+            if each.segment == ALL_ROWS and each.metric in ("accuracy", "mae") and each.standard_error is not None:
+                is_error = each.metric == "accuracy"
+                value = 1 - each.value if is_error else each.value
+                return Estimated("error" if is_error else "absolute_error", value, each.standard_error, each.rows)
+        return None
 
 
 def due_windows(
-    store: Store,
-    model: str,
-    version: str,
+    reader: LogReader,
     settings: ModelSettings,
     baseline: Baseline,
     *,
@@ -56,36 +89,15 @@ def due_windows(
     if previous is not None:
         start = previous.window.end
     else:
-        span = predicted_span(store, model, version, as_of=now)
-        if span is None:
+        first = reader.first_predicted(now)
+        if first is None:
             return []
-        start = floor_moment(span[0], settings.window)
+        start = floor_moment(first, settings.window)
         if since is not None:
             start = max(start, floor_moment(since, settings.window))
     if is_fresh(previous) and baseline.until is not None:
         start = max(start, floor_moment(baseline.until, settings.window) + settings.window)
     return list(windows_between(start, until, settings.window))
-
-
-def cohort_reader(store: Store) -> CohortReader:
-    """Reads from the log each time."""
-
-    def read(contract: Contract, version: str, window: Window, as_of: datetime) -> CohortRows:
-        columns = tuple({each.stored: each for each in (*contract.outputs, *contract.judged_by)}.values())
-        rows = read_labelled(
-            store, contract, window, as_of=as_of, version=version, role=Role.CHAMPION, columns=columns
-        )
-        # Unweighted, since each label counts as one draw for the monitor. Equal weights change no mean; where the
-        # rate of sampling was changed within the cohort, it is thinned to the lowest.
-        labelled = labelled_only(contract, uniform(rows))
-        return CohortRows(labelled.take(monitoring_order(labelled.column("prediction_id"))), rows.num_rows)
-
-    return read
-
-
-def cohort_of(contract: Contract, window: Window, rows: CohortRows) -> Cohort:
-    """The losses of a cohort, by name, and of which segments its rows are."""
-    return Cohort(window, losses_of(contract, rows.labelled), rows.predictions)
 
 
 def monitoring_order(identifiers: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
@@ -98,23 +110,31 @@ def monitoring_order(identifiers: pa.ChunkedArray) -> np.ndarray[tuple[int], np.
     return np.argsort(np.array(digests, dtype="S8"), kind="stable")
 
 
-def drifted_share(store: Store, model: str, version: str, window: Window, now: datetime) -> float | None:
-    """The share of columns that had drifted in a window, by what was evaluated of it by then."""
-    found = [
-        each
-        for each in load_evaluations(store, model, within=window)
-        if each.version == version and each.as_of <= now
-    ]
-    return newest_evaluations(found)[-1].drifted_share if found else None
+@dataclass(frozen=True)
+class SharedReader(LogReader):
+    """Reads each thing once, for the looks of several policies at one moment; if `known` is set, as known then."""
 
+    known: datetime | None = None
+    _found: dict[tuple[str, Window | None], Any] = field(default_factory=dict, compare=False)
 
-def estimated_loss(store: Store, model: str, version: str, now: datetime) -> Estimated | None:
-    """What the newest window's predictions are believed to cost, of which no outcome may be there yet."""
-    newest = load_evaluations(store, model, newest=NEWEST, until=now)
-    found = [each for each in newest if each.version == version]
-    for each in found[-1].estimates if found else ():
-        if each.segment == ALL_ROWS and each.metric in ("accuracy", "mae") and each.standard_error is not None:
-            is_error = each.metric == "accuracy"
-            value = 1 - each.value if is_error else each.value
-            return Estimated("error" if is_error else "absolute_error", value, each.standard_error, each.rows)
-    return None
+    def first_predicted(self, as_of: datetime) -> datetime | None:
+        """When its first prediction was made."""
+        return self._once("first", None, lambda: LogReader.first_predicted(self, self.known or as_of))
+
+    def cohort(self, window: Window, as_of: datetime) -> Cohort:
+        """The predictions of a window that it answered with as the champion."""
+        return self._once("cohort", window, lambda: LogReader.cohort(self, window, self.known or as_of))
+
+    def drifted_share(self, window: Window, as_of: datetime) -> float | None:
+        """The share of columns that had drifted in a window, by what was evaluated of it."""
+        return self._once("drift", window, lambda: LogReader.drifted_share(self, window, self.known or as_of))
+
+    def estimated_loss(self, as_of: datetime) -> Estimated | None:
+        """What the newest window's predictions are believed to cost: of that moment, whatever is known since."""
+        return self._once("estimate", None, lambda: LogReader.estimated_loss(self, as_of))
+
+    def _once(self, what: str, window: Window | None, find: Callable[[], T]) -> T:
+        if (what, window) not in self._found:
+            self._found[what, window] = find()
+        found: T = self._found[what, window]
+        return found

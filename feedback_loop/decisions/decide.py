@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from feedback_loop.clock import floor_moment
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions.cohorts import (
-    CohortReader,
-    cohort_of,
-    cohort_reader,
-    drifted_share,
-    due_windows,
-    estimated_loss,
-)
+from feedback_loop.decisions.cohorts import LogReader, due_windows
 from feedback_loop.decisions.panel import is_fresh
 from feedback_loop.decisions.policy import judge
 from feedback_loop.decisions.recovery import Recoveries, follow
-from feedback_loop.decisions.watched import Baseline, Cohort
+from feedback_loop.decisions.watched import Baseline
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store
-from feedback_loop.store.incidents import Followed, ended_at, open_incident
+from feedback_loop.store.incidents import Ended, Followed, ended_at, open_incident
 from feedback_loop.store.verdicts import State, Verdict, latest_verdict, record_verdict
 
 REFERENCE_AS_OF = "reference_as_of"
@@ -48,15 +42,20 @@ def decide(
     """
     previous = latest_verdict(store, contract.model, version)
     if previous is not None and previous.state is not State.OK:
-        previous = _ended(store, previous, settings.window)
+        previous = restarted(previous, ended_at(store, previous.verdict_id or 0), settings.window)
     incident = open_incident(store, contract.model)
-    seen = _seen(store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now)
+    seen = look(
+        LogReader(store, contract, version),
+        settings,
+        baseline_as_of,
+        previous=previous,
+        recovery=incident.recovery if incident is not None else None,
+        since=since,
+        now=now,
+    )
     if seen is None:
         return None
-    verdict, cohorts, baseline = seen
-    kept = incident.recovery if incident is not None else None
-    before = Recoveries.from_json(kept) if kept is not None else None
-    after = follow(before, verdict, cohorts, baseline, settings.policy.alpha)
+    verdict, after = seen
     closes = None
     if incident is not None and after is not None and after.recovered:
         taken_over = f"version {version} has taken over and does well"
@@ -69,12 +68,11 @@ def decide(
     return record_verdict(store, verdict, routes, followed)[0]
 
 
-def _ended(store: Store, previous: Verdict, length: timedelta) -> Verdict:
+def restarted(previous: Verdict, ended: Ended | None, length: timedelta) -> Verdict:
     """The previous verdict, without its monitors where an incident has ended since: they start anew.
 
     Somebody who closes it by hand knows of a cause that is gone: only predictions from then on are judged.
     """
-    ended = ended_at(store, previous.verdict_id or 0)
     if ended is None:
         return previous
     span = previous.window
@@ -84,56 +82,39 @@ def _ended(store: Store, previous: Verdict, length: timedelta) -> Verdict:
 
 
 def look(
-    store: Store,
-    contract: Contract,
-    version: str,
+    reader: LogReader,
     settings: ModelSettings,
     baseline_as_of: Callable[[datetime], Baseline],
     *,
     previous: Verdict | None,
+    recovery: Mapping[str, Any] | None,
     since: datetime | None,
     now: datetime,
-    read: CohortReader | None = None,
-) -> Verdict | None:
-    """The verdict of one look, with what was known at its moment; nothing is written, so a replay is the same."""
-    seen = _seen(
-        store, contract, version, settings, baseline_as_of, previous=previous, since=since, now=now, read=read
-    )
-    return seen[0] if seen is not None else None
+) -> tuple[Verdict, Recoveries | None] | None:
+    """The verdict of one look, with what was known at its moment, and how the test of recovery stands after it.
 
-
-def _seen(
-    store: Store,
-    contract: Contract,
-    version: str,
-    settings: ModelSettings,
-    baseline_as_of: Callable[[datetime], Baseline],
-    *,
-    previous: Verdict | None,
-    since: datetime | None,
-    now: datetime,
-    read: CohortReader | None = None,
-) -> tuple[Verdict, list[Cohort], Baseline] | None:
-    """The verdict with what it is of."""
+    `recovery` is that of the open incident. Nothing is written, so a replay is the same.
+    """
     if previous is not None and since is not None and previous.decided_at < since:
         previous = None
     kept = previous.monitor.get(REFERENCE_AS_OF) if previous is not None and not is_fresh(previous) else None
     as_of = datetime.fromisoformat(kept) if kept is not None else now
     baseline = baseline_as_of(as_of)
-    windows = due_windows(store, contract.model, version, settings, baseline, previous=previous, since=since, now=now)
+    windows = due_windows(reader, settings, baseline, previous=previous, since=since, now=now)
     if not windows:
         return None
-    read = read or cohort_reader(store)
-    cohorts = [cohort_of(contract, window, read(contract, version, window, now)) for window in windows]
+    cohorts = [reader.cohort(window, now) for window in windows]
     verdict = judge(
-        contract.model,
-        version,
+        reader.contract.model,
+        reader.version,
         cohorts,
         baseline,
         settings.policy,
         previous=previous,
-        drifted_share=drifted_share(store, contract.model, version, windows[-1], now),
-        estimated=estimated_loss(store, contract.model, version, now),
+        drifted_share=reader.drifted_share(windows[-1], now),
+        estimated=reader.estimated_loss(now),
         now=now,
     )
-    return replace(verdict, monitor={**verdict.monitor, REFERENCE_AS_OF: as_of.isoformat()}), cohorts, baseline
+    verdict = replace(verdict, monitor={**verdict.monitor, REFERENCE_AS_OF: as_of.isoformat()})
+    before = Recoveries.from_json(recovery) if recovery is not None else None
+    return verdict, follow(before, verdict, cohorts, baseline, settings.policy.alpha)

@@ -7,6 +7,7 @@ from typing import Any
 
 from feedback_loop.capture import Client
 from feedback_loop.loop.advising import Advising
+from feedback_loop.loop.backtesting import Backtesting
 from feedback_loop.loop.diagnosing import Diagnosing
 from feedback_loop.loop.improving import Improving
 from feedback_loop.loop.incidents import Incidents
@@ -15,7 +16,7 @@ from feedback_loop.loop.predicting import Predicting
 from feedback_loop.loop.watching import Watching
 
 
-class FeedbackLoop(Predicting, Watching, Advising, Diagnosing, Improving, Optimizing, Incidents):
+class FeedbackLoop(Predicting, Watching, Advising, Backtesting, Diagnosing, Improving, Optimizing, Incidents):
     """The whole loop over one store and one registry. Methods raise FeedbackLoopError's children only."""
 
 

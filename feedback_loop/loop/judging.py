@@ -208,10 +208,13 @@ class Judging(Labelling):
                 version = self._version(each.model, each.version)
                 self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
 
-    def _reference(self, version: ModelVersion, settings: ModelSettings, as_of: datetime) -> pa.Table:
+    def _reference(
+        self, version: ModelVersion, settings: ModelSettings, as_of: datetime, known: datetime | None = None
+    ) -> pa.Table:
+        """The version's reference as of a moment; of the log, what had matured by then as it is `known` later."""
         until = matured_until(as_of, settings.maturity, settings.window)
         redaction = self.scorer(version).redaction
-        return self._references.rows(redaction, version, settings.policy.reference, until, as_of=as_of)
+        return self._references.rows(redaction, version, settings.policy.reference, until, as_of=known or as_of)
 
     def _tally_by_references(self, model: str) -> None:
         """The champion has its reference before its first predictions are joined: they are tallied as they come."""
@@ -230,6 +233,14 @@ class Judging(Labelling):
             is_past=is_past,
         )
 
-    def _baseline(self, version: ModelVersion, settings: ModelSettings, *, ordinal: int, as_of: datetime) -> Baseline:
-        rows = self._reference(version, settings, as_of)
+    def _baseline(
+        self,
+        version: ModelVersion,
+        settings: ModelSettings,
+        *,
+        ordinal: int,
+        as_of: datetime,
+        known: datetime | None = None,
+    ) -> Baseline:
+        rows = self._reference(version, settings, as_of, known)
         return baseline_of(self.scorer(version).logged, rows, settings, ordinal)

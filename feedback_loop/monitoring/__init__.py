@@ -8,7 +8,7 @@ from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, pr
 from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
 from feedback_loop.monitoring.multivariate import multivariate_values
-from feedback_loop.monitoring.plots import plot_losses, plot_variants
+from feedback_loop.monitoring.plots import FORMATS, plot_losses, plot_policies, plot_variants
 from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
@@ -21,6 +21,7 @@ from feedback_loop.monitoring.weights import uniform
 from feedback_loop.monitoring.windows import due_windows, evaluate_window, window_cells
 
 __all__ = [
+    "FORMATS",
     "KINDS",
     "LEAST_ROWS",
     "MOST_ROWS",
@@ -50,6 +51,7 @@ __all__ = [
     "multivariate_values",
     "past_errors",
     "plot_losses",
+    "plot_policies",
     "plot_variants",
     "primary_loss",
     "profile_of_reference",

@@ -58,7 +58,7 @@ class References:
         self._store = store
         self._registry = registry
         self._kept: dict[tuple[str, str], pa.Table | None] = {}
-        self._rows: dict[tuple[str, str], tuple[int, datetime, pa.Table]] = {}
+        self._rows: dict[tuple[str, str], tuple[tuple[int, datetime, datetime], pa.Table]] = {}
 
     def rows(
         self, redaction: Redaction, version: ModelVersion, wanted: int, matured_until: datetime, *, as_of: datetime
@@ -70,11 +70,12 @@ class References:
         """
         key = (version.model, version.version)
         kept = self._rows.get(key)
-        if kept is not None and kept[:2] == (wanted, as_of):
-            return kept[2]
+        asked = (wanted, matured_until, as_of)
+        if kept is not None and kept[0] == asked:
+            return kept[1]
         rows = self._find(redaction, version, wanted, matured_until, as_of)
         if rows.num_rows >= wanted:
-            self._rows[key] = wanted, as_of, rows
+            self._rows[key] = asked, rows
         return rows
 
     def profile(

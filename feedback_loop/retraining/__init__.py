@@ -1,11 +1,13 @@
 """A better version: rows, trials, the gate, promotion and rollback."""
 
 from feedback_loop.retraining.dataset import TrainingRows, training_rows
+from feedback_loop.retraining.following import Following
 from feedback_loop.retraining.gate import GateResult, non_inferiority
 from feedback_loop.retraining.promotion import promote, reconcile, rollback
 from feedback_loop.retraining.retrain import RetrainingResult, Search
 
 __all__ = [
+    "Following",
     "GateResult",
     "RetrainingResult",
     "Search",

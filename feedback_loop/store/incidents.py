@@ -126,6 +126,20 @@ def ended_at(store: Store, verdict_id: int) -> Ended | None:
     return as_record(Ended, row) if row is not None else None
 
 
+def closed_by_hand(store: Store, model: str) -> list[tuple[datetime, datetime]]:
+    """When incidents of a model were closed by hand, oldest first; before each, the moment of the newest verdict."""
+    table, events, verdicts = tables.incidents, tables.incident_events, tables.verdicts
+    statement = (
+        select(verdicts.c.decided_at, table.c.closed_at)
+        .join(table, table.c.closed_verdict_id == verdicts.c.verdict_id)
+        .join(events, (events.c.incident_id == table.c.incident_id) & (events.c.kind == "closed"))
+        .where(table.c.model == model)
+        .order_by(table.c.incident_id)
+    )
+    with store.read() as connection:
+        return [(row.decided_at, row.closed_at) for row in connection.execute(statement)]
+
+
 def acknowledge(store: Store, incident_id: int, by: str, now: datetime) -> Incident:
     """Takes note of who looks after it; by somebody else later, it is handed over. Raises NotFound and Refused."""
     return _changed(

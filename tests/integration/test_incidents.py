@@ -195,7 +195,8 @@ def incidents_of(loop):
     return load_incidents(loop.store, "churn")
 
 
-def test_incidents_are_listed_acknowledged_silenced_and_closed_by_command(loop, command):
+def test_incidents_are_listed_acknowledged_silenced_and_closed_by_command(loop, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # in a narrow terminal words are folded
     assert command("incidents", "list")[:2] == (0, "No incident is open.\n")
     look(loop)
     code, out, _ = command("incidents", "list", "churn")

@@ -1,0 +1,211 @@
+"""`feedback-loop backtest`: what other policies would have said of the log that there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feedback_loop.cli.monitor import FromOption, ToOption
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.clock import format_moment, parse_duration, parse_moment
+from feedback_loop.errors import BadInput
+
+if TYPE_CHECKING:
+    from feedback_loop.decisions import Aftermath, Backtest, Replayed
+    from feedback_loop.store.verdicts import Verdict
+
+ALARMS_TOLD = 3
+"""Of each policy in words; the rest of them is in `--json`."""
+
+MANY = 10
+"""A look at more cohorts at once than this is told: it was made long after they had matured."""
+
+
+def backtest(
+    model: ModelArgument,
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file with a [policy] table (repeat it for more); default: every other rule."),
+    ] = None,
+    start: FromOption = None,
+    end: ToOption = None,
+    change: Annotated[
+        str | None, typer.Option(help="When the world changed: delays are counted from it; default: estimated.")
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option(help="Look so often (1d), instead of when it was looked.", show_default=False)
+    ] = None,
+    known_now: Annotated[
+        bool, typer.Option("--known-now", help="With what is known now at every look: for a log that was imported.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Plays the log again under other policies, beside the configured one. Nothing is changed or written."""
+    _check(plot)
+    loop = open_loop(config, as_json=as_json)
+    result = loop.backtest(
+        model,
+        policy or (),
+        parse_moment(start) if start else None,
+        parse_moment(end) if end else None,
+        change=parse_moment(change) if change else None,
+        every=parse_duration(every) if every else None,
+        known_now=known_now,
+    )
+    if plot is not None:
+        _draw(result, plot)
+    plain = _plain(result) | {"plot": str(plot) if plot else None}
+    emit(plain, as_json=as_json, words=lambda _: _words(result, plain))
+
+
+def _check(plot: Path | None) -> None:
+    from feedback_loop.monitoring import FORMATS
+
+    if plot is None:
+        return
+    if plot.suffix.lower() not in FORMATS:
+        raise BadInput.of(
+            "plot", f"can't be {plot.suffix or 'without a suffix'}", cure=f"One of {', '.join(FORMATS)}."
+        )
+    if not plot.absolute().parent.is_dir():
+        raise BadInput.of("plot", f"there is no folder {str(plot.parent)!r}", cure="Make it first.")
+
+
+def _draw(result: Backtest, path: Path) -> None:
+    from feedback_loop.monitoring import plot_policies
+
+    first, window = result.played[0], result.window
+    begun = [each for each in result.reigns if each.begins is not None]
+    ends = {each: later.begins for each, later in zip(result.reigns, result.reigns[1:], strict=False)}
+    spans = [
+        (max(each.begins or window.start, window.start), min(ends.get(each) or window.end, window.end), mean)
+        for each, mean in first.references
+    ]
+    plot_policies(
+        {each.window.start: each.mean for each in first.cohorts if each.mean is not None},
+        [(start, end, mean) for start, end, mean in spans if start < end],
+        {
+            each.candidate.name: {
+                "warning": [verdict.decided_at for verdict in each.warnings],
+                "retraining": [step.at for step in each.steps],
+                "alarm": [verdict.decided_at for verdict in each.alarms],
+            }
+            for each in result.played
+        },
+        [(each.begins, f"version {each.version}") for each in begun if each.begins and each.begins in window],
+        change=result.change.at if result.change else None,
+        loss=first.loss,
+        title=f"{result.model}: what each policy would have said",
+        path=path,
+    )
+
+
+def _plain(result: Backtest) -> dict[str, Any]:
+    """Everything, as plain values."""
+    change = result.change
+    return {
+        "model": result.model,
+        "from": result.window.start,
+        "to": result.window.end,
+        "looks": result.looks,
+        "looks_were_made": result.were_made,
+        "known": result.known,
+        "final_until": result.final_until,
+        "versions": [{"version": each.version, "since": each.begins} for each in result.reigns],
+        "change": {"at": change.at, "source": change.source, "policy": change.policy} if change else None,
+        "policies": [
+            _policy(result, played, followed) for played, followed in zip(result.played, result.followed, strict=True)
+        ],
+    }
+
+
+def _policy(result: Backtest, played: Replayed, followed: tuple[Aftermath, ...]) -> dict[str, Any]:
+    from feedback_loop.decisions import delay_of
+
+    settings = played.candidate.settings
+    delay = delay_of(played, result.change) if result.change else None
+    return {
+        "name": played.candidate.name,
+        "rule": settings.policy.rule,
+        "policy": settings.policy.model_dump(mode="json"),
+        "maturity": str(settings.maturity),
+        "window": str(settings.window),
+        "loss": played.loss,
+        "alarms": [
+            _verdict(each) | {"followed": _followed(after)}
+            for each, after in zip(played.alarms, followed, strict=True)
+        ],
+        "warnings": [_verdict(each) for each in played.warnings],
+        "delay": {"days": delay.days, "labels": delay.labels} if delay else None,
+        "retrainings": [vars(each) for each in played.steps],
+        "verdicts": [_verdict(each) | {"evidence": each.evidence} for each in played.verdicts],
+        "cohorts": [vars(each) | {"window": [each.window.start, each.window.end]} for each in played.cohorts],
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "at": verdict.decided_at,
+        "version": verdict.version,
+        "window": [verdict.window.start, verdict.window.end],
+        "state": str(verdict.state),
+        "summary": verdict.summary,
+    }
+
+
+def _followed(after: Aftermath) -> dict[str, Any]:
+    return vars(after) | {"window": [after.window.start, after.window.end] if after.window else None}
+
+
+def _words(result: Backtest, plain: dict[str, Any]) -> str:
+    how = "as they were made" if result.were_made else "as scheduled"
+    head = f"{result.model}: {len(result.looks):,} looks ({how}) in {result.window}"
+    if result.change is not None:
+        by = f" by {result.change.policy}" if result.change.policy else ""
+        head += f"; delays count from {format_moment(result.change.at)} ({result.change.source}{by})"
+    lines = [head, table([_row(each) for each in plain["policies"]], "")]
+    for played, aftermaths in zip(result.played, result.followed, strict=True):
+        name, told = played.candidate.name, list(zip(played.alarms, aftermaths, strict=True))
+        for place, (alarm, after) in enumerate(told[:ALARMS_TOLD]):
+            lines.append(f"{name}, {format_moment(alarm.decided_at)}, version {alarm.version}: {alarm.summary}")
+            lines += [f"  {_after_words(after, played.loss)}"] if after.cause is None or not place else []
+        lines += [f"{name}: {len(told) - ALARMS_TOLD} more alarms, see --json"] if len(told) > ALARMS_TOLD else []
+    first = result.played[0]
+    widest = max(((each.window.end - each.window.start) for each in first.verdicts), default=None)
+    if widest is not None and widest > MANY * first.candidate.settings.window:
+        count = widest // first.candidate.settings.window
+        lines.append(
+            f"One look was at {count} cohorts at once; --every 1d --known-now plays an imported log by the day."
+        )
+    return "\n".join(lines)
+
+
+def _row(policy: dict[str, Any]) -> dict[str, Any]:
+    delay, alarms = policy["delay"], policy["alarms"]
+    told = [each["followed"] for each in alarms if each["followed"]["cause"] is None]
+    reasons = [each["reason"] for each in policy["retrainings"]]
+    kinds = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
+    return {
+        "policy": policy["name"],
+        "rule": policy["rule"],
+        "warnings": len(policy["warnings"]),
+        "alarms": len(alarms),
+        "first alarm": format_moment(alarms[0]["at"]) if alarms else "–",
+        "version": alarms[0]["version"] if alarms else "–",
+        "delay": f"{delay['days']:.1f} d, {delay['labels']:,} labels" if delay else "–",
+        "retrainings": kinds or "–",
+        "loss after: stays → next": f"{told[0]['stays']:.4f} → {told[0]['takes_over']:.4f}" if told else "–",
+    }
+
+
+def _after_words(after: Aftermath, loss: str) -> str:
+    if after.cause is not None:
+        return f"What followed can't be computed: {after.cause}."
+    return (
+        f"Then {after.labels:,} labels: {loss} {after.stays:.4f} had version {after.version} stayed, "
+        f"{after.takes_over:.4f} with version {after.next_version} ({after.by})."
+    )

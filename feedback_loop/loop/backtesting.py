@@ -1,0 +1,231 @@
+"""Backtests: the log played again under other policies. Nothing is written, not even what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from feedback_loop.clock import Window, as_utc, windows_between
+from feedback_loop.config import ModelSettings
+from feedback_loop.config_policy import PolicySettings
+from feedback_loop.decisions import (
+    Answer,
+    Backtest,
+    Baseline,
+    Candidate,
+    CohortLoss,
+    Look,
+    Past,
+    Reign,
+    SharedReader,
+    Standing,
+    candidates_of,
+    change_of,
+    look,
+    made_looks,
+    reign_at,
+    reigns_of,
+    replay,
+)
+from feedback_loop.errors import BadInput, NotFound
+from feedback_loop.loop.judging import Judging
+from feedback_loop.retraining import Following
+from feedback_loop.scheduling import parse_schedule
+from feedback_loop.schema import Contract
+from feedback_loop.store import Store, fence, jobs, retention, retrainings
+from feedback_loop.store.incidents import closed_by_hand
+from feedback_loop.store.predictions import predicted_span
+from feedback_loop.store.verdicts import load_verdicts
+
+MOST_BASELINES = 32
+"""So many are kept: one for each candidate and the reign that goes on, and some that were not complete yet."""
+
+
+class Backtesting(Judging):
+    """What other policies would have said."""
+
+    def backtest(
+        self,
+        model: str,
+        policies: Sequence[str | Path | PolicySettings] = (),
+        start: datetime | None = None,
+        end: datetime | None = None,
+        *,
+        change: datetime | None = None,
+        every: timedelta | None = None,
+        known_now: bool = False,
+    ) -> Backtest:
+        """Plays the log again under the configured policy and the given ones (default: every other rule).
+
+        Looks are those that were made, in `[start, end)`; where none were, those of the schedule, or one `every` so
+        often. At each counts what was known then, or (`known_now`, for a log that was imported) what is known now.
+        Champions are those that there really were. Delays are counted from the `change`. Raises NotFound for a log
+        without predictions, BadInput for a window without looks, ConfigError for a policy file.
+        """
+        settings, now = self.settings.model(model), self.clock()
+        candidates = candidates_of(settings, model, policies)
+        span = predicted_span(self.store, model)
+        if span is None:
+            raise NotFound("logged prediction of", model, cure="A backtest plays what was predicted: predict first.")
+        promotions = self._promotions(model)
+        reigns = reigns_of(promotions, self.champion(model).version if not promotions else "")
+        wanted = Window(as_utc(start) if start else min(span[0], now), as_utc(end or now + timedelta.resolution))
+        moments = [] if every or known_now else self._made_looks(model)
+        were_made = bool(moments)
+        moments = moments or self._scheduled(model, every, min(span[0], wanted.end), min(wanted.end, now))
+        looks = _in_reigns(moments, reigns, wanted)
+        if not any(each.moment in wanted for each in looks):
+            raise BadInput.of(
+                "window",
+                f"{wanted} has no look at {model}: its log begins at {span[0].isoformat()}",
+                cure="Give another --from and --to.",
+            )
+        known = now if known_now else None
+        stage = _Stage(
+            self.store,
+            lambda version: self.scorer(self._version(model, version)).logged,
+            lambda version, settings, as_of, ordinal: self._baseline(
+                self._version(model, version), settings, ordinal=ordinal, as_of=as_of, known=known
+            ),
+            retention.kept_since(self.store, model),
+            known,
+        )
+        history = retrainings.load_retrainings(self.store, model)
+        with self.progress.track(f"replay {model}", len(looks)) as advance:
+            played = replay(
+                candidates,
+                looks,
+                stage.ask,
+                told_from=wanted.start,
+                past=Past(
+                    [each for each in history if each.started_at < looks[0].moment], closed_by_hand(self.store, model)
+                ),
+                champion_since=lambda reign: reign.begins or self._version(model, reign.version).created_at,
+                advance=advance,
+            )
+        following = Following(
+            self.store,
+            model,
+            settings,
+            lambda version: self.scorer(self._version(model, version)),
+            self._available(model),
+            promotions,
+            known or min(now, wanted.end),
+        )
+        return Backtest(
+            model=model,
+            window=wanted,
+            looks=tuple(each.moment for each in looks if each.moment in wanted),
+            were_made=were_made,
+            known=known,
+            final_until=fence.asked_until(self.store, model),
+            reigns=tuple(reigns),
+            change=change_of(played, as_utc(change) if change else None),
+            played=tuple(played),
+            followed=tuple(tuple(following.after(alarm, each.loss) for alarm in each.alarms) for each in played),
+        )
+
+    def _made_looks(self, model: str) -> list[tuple[datetime, str | None]]:
+        runs = [
+            (each.started_at, each.finished_at)
+            for each in jobs.load_runs(self.store, model)
+            if each.job == "decide" and each.state == "succeeded" and each.finished_at is not None
+        ]
+        return made_looks(load_verdicts(self.store, model), runs)
+
+    def _scheduled(
+        self, model: str, every: timedelta | None, start: datetime, end: datetime
+    ) -> list[tuple[datetime, str | None]]:
+        """When the scheduler would have looked: by the cycle, or every so often."""
+        text = self.settings.model(model).schedule.cycle if every is None else f"{every.total_seconds():.0f}s"
+        trigger = parse_schedule(text, f"models.{model}.schedule.cycle")
+        if trigger is None:
+            raise BadInput.of("every", "is missing, and the configured schedule is `never`", cure="Give --every 1d.")
+        found: list[tuple[datetime, str | None]] = []
+        fires = trigger.get_next_fire_time(None, start)
+        while fires is not None and fires <= end:
+            found.append((as_utc(fires), None))
+            fires = trigger.get_next_fire_time(fires, fires + timedelta.resolution)
+        return found
+
+    def _available(self, model: str) -> dict[str, datetime]:
+        """Since when each version was there: its search's end, its first promotion, or as the registry says."""
+        found = {each.version: each.created_at for each in self.registry.versions(model)}
+        found |= {each.to_version: each.intended_at for each in reversed(self._promotions(model))}
+        searches = retrainings.load_retrainings(self.store, model)
+        return found | {each.candidate: each.finished_at for each in searches if each.candidate and each.finished_at}
+
+
+@dataclass
+class _Stage:
+    """Answers the looks of all candidates at one moment from one reading of the log."""
+
+    store: Store
+    contract_of: Callable[[str], Contract]
+    baseline_of: Callable[[str, ModelSettings, datetime, int], Baseline]
+    kept_since: datetime | None
+    known: datetime | None
+    moment: datetime | None = None
+    readers: dict[tuple[str, timedelta], SharedReader] = field(default_factory=dict)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
+
+    def ask(self, candidate: Candidate, at: Look, standing: Standing) -> Answer | None:
+        """The candidate's verdict, if something was due."""
+        settings, reign = candidate.settings, at.reign
+        if at.moment != self.moment:
+            self.moment, self.readers = at.moment, {}
+        reader = self._reader(reign.version, settings.maturity)
+        since = max([each for each in (reign.since, self.kept_since) if each is not None], default=None)
+        held: list[Baseline] = []
+
+        def baseline_as_of(as_of: datetime) -> Baseline:
+            held.append(self._baseline(reign.version, settings, as_of, reign.ordinal + standing.restarts))
+            return held[-1]
+
+        seen = look(
+            reader,
+            settings,
+            baseline_as_of,
+            previous=standing.previous,
+            recovery=standing.recovery,
+            since=since,
+            now=at.moment,
+        )
+        if seen is None:
+            return None
+        verdict, recoveries = seen
+        first = held[-1].watched[0]
+        reference = held[-1].raw(first)
+        costs = []
+        for window in windows_between(verdict.window.start, verdict.window.end, settings.window):
+            cohort = reader.cohort(window, at.moment)
+            losses = cohort.losses.of(first)
+            mean = float(losses.mean()) if len(losses) else None
+            costs.append(CohortLoss(reign.version, window, cohort.predictions, len(losses), mean))
+        return Answer(verdict, recoveries, tuple(costs), float(reference.mean()) if len(reference) else None)
+
+    def _reader(self, version: str, maturity: timedelta) -> SharedReader:
+        if (version, maturity) not in self.readers:
+            contract = self.contract_of(version)
+            contract = replace(contract, join=replace(contract.join, maturity=maturity))
+            self.readers[version, maturity] = SharedReader(self.store, contract, version, self.known)
+        return self.readers[version, maturity]
+
+    def _baseline(self, version: str, settings: ModelSettings, as_of: datetime, ordinal: int) -> Baseline:
+        policy = settings.policy
+        shape = (settings.maturity, settings.window, policy.reference, policy.loss, policy.watch)
+        key = repr((version, as_of, ordinal, shape))
+        if key not in self.baselines:
+            if len(self.baselines) >= MOST_BASELINES:
+                self.baselines.clear()
+            self.baselines[key] = self.baseline_of(version, settings, as_of, ordinal)
+        return self.baselines[key]
+
+
+def _in_reigns(moments: Sequence[tuple[datetime, str | None]], reigns: Sequence[Reign], wanted: Window) -> list[Look]:
+    """The looks of the window, and those that lead up to it: since its first champion began."""
+    looks = [Look(moment, reign_at(reigns, moment, version)) for moment, version in moments if moment < wanted.end]
+    first = next((each.reign for each in looks if each.moment >= wanted.start), None)
+    return [each for each in looks if first is None or first.begins is None or each.moment >= first.begins]

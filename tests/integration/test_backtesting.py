@@ -1,0 +1,425 @@
+"""Backtests over a real loop's weeks: what was said is said again, others stand beside it, nothing changes."""
+
+import json
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from sqlalchemy import event, select
+from typer.testing import CliRunner
+
+from feedback_loop.cli import app
+from feedback_loop.clock import ManualClock, Window
+from feedback_loop.config_policy import PolicySettings
+from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
+from feedback_loop.jobs import run_cycle
+from feedback_loop.monitoring import References, labelled_only, row_losses
+from feedback_loop.retraining import Following
+from feedback_loop.store import Store, verdicts
+from feedback_loop.store.incidents import load_incidents
+from feedback_loop.store.predictions import read_labelled
+from feedback_loop.store.tables import metadata
+from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn, write_config
+
+DAY = timedelta(days=1)
+NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
+FEATURES = ("customer", "month", "age", "plan")
+CHANGED = NOW + 9 * DAY
+
+SEGMENTED = """
+[[models.churn.policy.watch]]
+segment = "plan=basic"
+loss = "error"
+"""
+
+
+def labelled(rows):
+    return {name: rows[name] for name in ("customer", "month", "churned")}
+
+
+def weeks(loop, clock):
+    """24 days: version 1, whose world turns on the tenth; version 2, with too small a reference; version 1 again.
+
+    An incident is closed by hand before that. Some outcomes come three days late, or are corrected after a look.
+    """
+    late = []
+    for day in range(24):
+        if day == 17:
+            small = register_churn(loop.registry, clock(), rows=500, reference=100, seed=5)
+            loop.promote("churn", small.version)
+        if day == 21:
+            loop.rollback("churn")
+        if day == 12:
+            loop.close_incident("churn", "a feed was repaired")
+        harder = 0.45 if clock() >= CHANGED else 0.0
+        rows = customers(300, 10 + day, harder=harder, month=f"{clock():%Y-%m-%d}")
+        loop.predict("churn", {name: rows[name] for name in FEATURES})
+        clock.set(clock() + DAY)
+        if len(late) == 3:
+            loop.record_outcomes("churn", late.pop(0))
+        known = labelled(rows)
+        loop.record_outcomes("churn", {name: values[:250] for name, values in known.items()})
+        late.append({name: values[240:] for name, values in known.items()})
+        late[-1]["churned"] = late[-1]["churned"] ^ (late[-1]["customer"] < 250)
+        if day % 5 == 1:  # as the scheduler would, with all that comes before and after
+            run_cycle(loop, "churn")
+        elif day % 5 != 3:
+            loop.decide("churn")
+
+
+@pytest.fixture(scope="session")
+def played(request, empty_mlflow, tmp_path_factory, postgres):
+    """Makes (once each) a home with the weeks played on SQLite or PostgreSQL, and returns it with the store's URL."""
+    made = {}
+
+    def make(kind):
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            shutil.copy(empty_mlflow, folder / "mlflow.db")
+            url = f"sqlite:///{folder}/store.db"
+            if kind == "postgresql":
+                import psycopg
+
+                with psycopg.connect(postgres, autocommit=True) as connection:
+                    connection.execute("CREATE DATABASE played")
+                url = postgres.replace("/postgres?", "/played?")
+            clock = ManualClock(NOW)
+            loop = open_loop(write_config(folder, store=url, more=SEGMENTED), clock)
+            loop.promote("churn", register_churn(loop.registry, clock()).version, reason="first")
+            weeks(loop, clock)
+            loop.close()
+            made[kind] = folder, clock()
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def loop(request, played):
+    folder, moment = played(request.param)
+    made = open_loop(folder / "feedback_loop.toml", ManualClock(moment))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sqlite_loop(played):
+    folder, moment = played("sqlite")
+    made = open_loop(folder / "feedback_loop.toml", ManualClock(moment))
+    yield made
+    made.close()
+
+
+def plain(values):
+    """As JSON, whose numbers are floats: PostgreSQL gives 1e26 back as a whole number."""
+    return json.loads(json.dumps(values), parse_int=float)
+
+
+def said(verdict):
+    told = (verdict.version, verdict.decided_at, verdict.window, verdict.state, verdict.summary)
+    return (*told, plain(verdict.evidence))
+
+
+def contents(store):
+    with store.read() as connection:
+        return {name: connection.execute(select(table)).all() for name, table in metadata.tables.items()}
+
+
+def test_the_policy_that_was_live_says_exactly_what_it_said(loop):
+    stored = verdicts.load_verdicts(loop.store, "churn")[::-1]
+    assert {each.state for each in stored} >= {verdicts.State.OK, verdicts.State.DEGRADED}
+    assert [each.version for each in stored if each.version != "1"]
+    result = loop.backtest("churn", [PolicySettings(rule="threshold", reference=1000)])
+    configured, other = result.played
+    assert list(map(said, configured.verdicts)) == list(map(said, stored))
+    assert plain(configured.verdicts[-1].monitor) == plain(stored[-1].monitor)
+    incidents = load_incidents(loop.store, "churn")
+    assert [each.decided_at for each in configured.alarms] == [each.opened_at for each in incidents]
+    assert len(incidents) == 2
+    assert result.were_made
+    assert [each.evidence["rule"] for each in other.verdicts] == ["threshold"] * len(other.verdicts)
+
+
+def test_every_rule_stands_beside_the_configured_policy_and_no_table_changes(loop):
+    before = contents(loop.store)
+    result = loop.backtest("churn")
+    assert [each.candidate.name for each in result.played] == [
+        *("configured", "harm", "either", "threshold", "absolute", "z_test", "chunks", "adwin"),
+    ]
+    assert all(each.verdicts for each in result.played)
+    assert contents(loop.store) == before  # the fence included: nothing was asked for that was not before
+    assert result.final_until == before["fences"][0].asked_until
+
+
+def test_a_store_that_can_only_be_read_is_enough(loop):
+    """SQLite with every connection set to queries only; PostgreSQL with every transaction set to read only."""
+    url = loop.store.url.render_as_string(hide_password=False)
+    loop.close()
+    loop.store = Store(url)
+
+    def forbid(connection, _record):
+        cursor = connection.cursor()
+        cursor.execute(
+            "SET default_transaction_read_only = on" if loop.store.is_postgresql else "PRAGMA query_only = ON"
+        )
+        cursor.close()
+        if loop.store.is_postgresql:
+            connection.commit()
+
+    event.listen(loop.store.engine, "connect", forbid)
+    loop._references = References(loop.store, loop.registry)
+    with pytest.raises(Unavailable, match=r"read-?only"):
+        loop.decide("churn")
+    assert loop.backtest("churn", [PolicySettings(rule="harm")]).played[0].verdicts
+
+
+def test_a_window_shows_what_was_said_in_it_and_starts_its_champion_from_its_own_beginning(sqlite_loop):
+    start, end = NOW + 11 * DAY, NOW + 16 * DAY
+    stored = [
+        each for each in verdicts.load_verdicts(sqlite_loop.store, "churn")[::-1] if start <= each.decided_at < end
+    ]
+    result = sqlite_loop.backtest("churn", [PolicySettings(rule="chunks")], start, end)
+    assert list(map(said, result.played[0].verdicts)) == list(map(said, stored))
+    assert all(start <= each < end for each in result.looks)
+    assert all(start <= each.at < end for played in result.played for each in played.steps)
+
+
+def test_an_alarm_is_worth_what_the_next_version_did_better_on_rows_that_neither_had_seen(sqlite_loop):
+    result = sqlite_loop.backtest("churn", [PolicySettings(rule="harm", reference=1000)])
+    configured, followed = result.played[0], result.followed[0]
+    first = followed[0]
+    assert (configured.alarms[0].version, first.version, first.next_version) == ("1", "1", "2")
+    # From when version 2 was there until the rollback: rows that version 2 answered, and version 1 is scored on.
+    assert (first.window.start, first.window.end) == (NOW + 17 * DAY, NOW + 21 * DAY)
+    assert (first.by, first.cause) == ("scored", None)
+    assert first.labels == 1200
+    contract = sqlite_loop.scorer(sqlite_loop.find("churn/1")).contract
+    rows = read_labelled(sqlite_loop.store, contract, first.window, as_of=sqlite_loop.clock())
+    assert set(rows.column("model_version").to_pylist()) == {"2"}
+    own = labelled_only(contract, rows)
+    assert first.takes_over == pytest.approx(row_losses(contract, own)["brier"].mean())
+    features = {name: own.column(name) for name in ("age", "plan")}
+    answers = sqlite_loop.scorer(sqlite_loop.find("churn/1")).score(pa.table(features)).outputs
+    again = own.set_column(own.column_names.index("probability"), "probability", answers.column("probability"))
+    assert first.stays == pytest.approx(row_losses(contract, again)["brier"].mean())
+
+
+def test_what_can_not_be_computed_is_said_with_its_cause(sqlite_loop):
+    result = sqlite_loop.backtest("churn", [PolicySettings(rule="harm", reference=1000)], end=NOW + 12 * DAY)
+    assert result.followed[0][0].cause == "nothing has matured since version 2 was there"
+    assert result.followed[0][0].labels == 0
+
+
+def test_retrainings_follow_with_their_cooldown_and_within_the_budget(sqlite_loop):
+    def days(**changes):
+        policy = PolicySettings(reference=1000, refresh=None, **changes)
+        played = sqlite_loop.backtest("churn", [policy]).played[1]
+        return [((step.at - NOW).days, step.reason) for step in played.steps], played.alarms[0]
+
+    often, alarm = days(cooldown=DAY)
+    assert often[0] == ((alarm.decided_at - NOW).days, "alarm")
+    assert len(often) >= 3
+    assert len(days(cooldown=3 * DAY)[0]) < len(often)
+    assert len(days(cooldown=DAY, budget=1)[0]) == 1
+    refresh = sqlite_loop.backtest("churn", [PolicySettings(reference=1000, alpha=1e-12, refresh=4 * DAY)]).played[1]
+    assert "refresh" in {step.reason for step in refresh.steps}
+
+
+def test_a_longer_maturity_hears_of_late_outcomes_and_a_shorter_log_of_none(sqlite_loop, tmp_path):
+    (tmp_path / "late.toml").write_text('maturity = "4d"\n[policy]\nrule = "change"\n')
+    configured, late = sqlite_loop.backtest("churn", [tmp_path / "late.toml"]).played
+    assert late.candidate.name == "late"
+    shared = {each.window: each.labels for each in configured.cohorts} | {}
+    more = [(each.labels, shared[each.window]) for each in late.cohorts if each.window in shared]
+    assert sum(one > other for one, other in more) > 5  # a sixth of outcomes comes three days late
+
+
+def test_looks_may_be_more_often_than_they_were(sqlite_loop):
+    made = sqlite_loop.backtest("churn", [PolicySettings(rule="harm")])
+    more = sqlite_loop.backtest("churn", [PolicySettings(rule="harm")], every=timedelta(hours=12))
+    assert (made.were_made, more.were_made) == (True, False)
+    assert len(more.looks) == 2 * 24
+    assert len(more.played[0].verdicts) > len(made.played[0].verdicts)
+
+
+def logged(loop, rows, moments, version="1", role="champion"):
+    """Rows in the log as if version 1 or its shadow had answered at these moments."""
+    scorer = loop.scorer(loop.find(f"churn/{version}"))
+    outputs = scorer.score(pa.table({name: pa.array(rows[name]) for name in ("age", "plan")})).outputs
+    columns = {name: rows[name].tolist() for name in FEATURES}
+    columns |= {name: outputs.column(name).to_pylist() for name in outputs.column_names}
+    columns |= {"model_version": [version] * len(moments), "role": [role] * len(moments)}
+    loop._log.append(scorer.logged, prediction_rows(scorer.logged, moments, **columns), loop.clock())
+
+
+def test_an_imported_log_is_played_by_the_day_with_what_is_known_now(mlflow_uri, tmp_path, clock):
+    loop = churn_loop(tmp_path, clock)
+    clock.set(clock() + 40 * DAY)
+    rows = customers(1200, 3, month="2026-02")
+    logged(loop, rows, [clock() - (30 - place // 40) * DAY for place in range(1200)])
+    loop.record_outcomes("churn", labelled(rows))
+    loop.decide("churn")
+    at_once = loop.backtest("churn", [PolicySettings(rule="harm")]).played[0]
+    assert [(each.labels) for each in at_once.cohorts] == [40] * 29
+    assert len(at_once.verdicts) == 1
+    by_day = loop.backtest("churn", [PolicySettings(rule="harm")], known_now=True)
+    assert by_day.known == clock()
+    assert len(by_day.played[0].verdicts) == 29
+    assert [each.labels for each in by_day.played[0].cohorts] == [40] * 29
+    loop.close()
+
+
+def test_what_retention_has_removed_is_not_taken_for_days_without_predictions(mlflow_uri, tmp_path, clock):
+    churn_loop(tmp_path, clock).close()
+    config = write_config(tmp_path, more='[models.churn.log]\nretention = "6d"\n')
+    loop = open_loop(config, clock)
+    play_days(loop, clock, 12)
+    loop.decide("churn")
+    kept = loop.retain("churn").kept_since
+    result = loop.backtest("churn", [PolicySettings(rule="harm", reference=1000)], every=DAY)
+    cohorts = result.played[0].cohorts
+    assert min(each.window.start for each in cohorts) == kept
+    assert {each.labels for each in cohorts} == {300}
+    loop.close()
+
+
+def test_a_log_without_predictions_and_a_window_without_looks_are_refused(mlflow_uri, tmp_path, clock, sqlite_loop):
+    loop = churn_loop(tmp_path, clock)
+    with pytest.raises(NotFound, match="no logged prediction of 'churn'"):
+        loop.backtest("churn")
+    loop.close()
+    with pytest.raises(BadInput, match="has no look at churn: its log begins at 2026-03-02"):
+        sqlite_loop.backtest("churn", (), NOW - 30 * DAY, NOW - 20 * DAY)
+    with pytest.raises(BadInput, match="not before its end"):
+        sqlite_loop.backtest("churn", (), NOW, NOW)
+    with pytest.raises(NotFound, match="'other'"):
+        sqlite_loop.backtest("other")
+
+
+@pytest.fixture
+def shadowed(mlflow_uri, tmp_path, clock):
+    """Version 1 answers for six days, and version 2, which learned the opposite, is its shadow for the last three."""
+    loop = churn_loop(tmp_path, clock)
+    begun = clock()
+    for day in range(6):
+        rows = customers(200, day, month=f"{clock():%Y-%m-%d}")
+        logged(loop, rows, [clock()] * 200)
+        if day == 3:
+            register_churn(loop.registry, clock(), turned=True)
+        if day >= 3:
+            logged(loop, rows, [clock()] * 200, "2", "shadow")
+        clock.set(clock() + DAY)
+        loop.record_outcomes("churn", labelled(rows))
+    clock.set(clock() + DAY)
+    yield loop, begun
+    loop.close()
+
+
+def following(loop, available, scorer_of=None):
+    return Following(
+        loop.store,
+        "churn",
+        loop.settings.model("churn"),
+        scorer_of or (lambda version: loop.scorer(loop.find(f"churn/{version}"))),
+        available,
+        [],
+        loop.clock(),
+    )
+
+
+def alarm(moment):
+    window = Window(moment - 2 * DAY, moment - DAY)
+    return verdicts.Verdict("churn", "1", moment, window, verdicts.State.DEGRADED, "", {}, {})
+
+
+def test_a_version_that_is_gone_is_compared_by_what_it_answered_as_a_shadow(shadowed):
+    loop, begun = shadowed
+
+    def gone(version):
+        if version != "1":
+            raise NotFound("model version", f"churn/{version}")
+        return loop.scorer(loop.find(f"churn/{version}"))
+
+    available = {"1": begun - DAY, "2": begun + 3 * DAY}
+    scored = following(loop, available).after(alarm(begun + 2 * DAY), "error")
+    told = following(loop, available, gone).after(alarm(begun + 2 * DAY), "error")
+    assert (scored.by, told.by) == ("scored", "shadow")
+    assert (told.labels, told.stays, told.takes_over) == (600, scored.stays, scored.takes_over)
+    assert told.takes_over > 1 - told.stays - 0.1 > 0.5
+    alone = following(loop, {"1": begun, "3": begun + 3 * DAY}, gone).after(alarm(begun + 2 * DAY), "error")
+    assert alone.cause == "There is no model version 'churn/3'; nor was version 3 a shadow then"
+
+
+def test_why_nothing_can_be_computed_is_said(shadowed):
+    loop, begun = shadowed
+    last = alarm(begun + 2 * DAY)
+    assert following(loop, {"1": begun}).after(last, "error").cause == "no version was made after it"
+    late = following(loop, {"2": loop.clock()}).after(last, "error")
+    assert late.cause == "nothing has matured since version 2 was there"
+    unknown = following(loop, {"2": begun + 5 * DAY}).after(last, "absolute_error")
+    assert unknown.cause.startswith("churn version 1 does not tell its absolute_error")
+
+
+def test_features_that_the_log_hides_can_not_be_scored_again(shadowed, tmp_path):
+    loop, begun = shadowed
+    config = write_config(tmp_path, more='[models.churn.log.columns]\nage = "drop"\n')
+    hiding = open_loop(config, loop.clock)
+    told = following(hiding, {"2": begun + DAY}).after(alarm(begun), "error")
+    assert told.by == "shadow"
+    told = following(hiding, {"3": begun + DAY}, lambda _: hiding.scorer(hiding.find("churn/2")))
+    assert "Some features are logged hashed or not at all" in told.after(alarm(begun), "error").cause
+    hiding.close()
+
+
+def run(*words):
+    result = CliRunner().invoke(app, list(words))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.stdout
+
+
+@pytest.fixture
+def config(played, monkeypatch):
+    """The weeks on SQLite, for commands: whose clock is real, and so long after them."""
+    monkeypatch.chdir(played("sqlite")[0])
+    (played("sqlite")[0] / "harm.toml").write_text('[policy]\nrule = "harm"\n')
+    return "--policy", "harm.toml"
+
+
+def test_the_command_prints_a_table_and_what_each_alarm_was_worth(config):
+    printed = run("backtest", "churn", *config, "--change", "2026-03-11")
+    assert "delays count from 2026-03-11 (given)" in printed
+    rows = [line.split() for line in printed.splitlines() if line.startswith(("configured ", "harm "))]
+    assert [row[:2] for row in rows[:2]] == [["configured", "change"], ["harm", "harm"]]
+    assert "had version 1 stayed" in printed
+    assert "with version 2 (scored)" in printed
+
+
+def test_the_command_says_everything_as_json_and_draws_it(config, tmp_path):
+    plot = tmp_path / "policies.svg"
+    said = json.loads(run("backtest", "churn", *config, "--json", "--plot", str(plot)))
+    assert [each["name"] for each in said["policies"]] == ["configured", "harm"]
+    configured = said["policies"][0]
+    assert configured["alarms"][0]["followed"]["takes_over"] < configured["alarms"][0]["followed"]["stays"]
+    assert configured["delay"]["labels"] > 0
+    assert len(configured["verdicts"]) == len(configured["verdicts"]) > 10
+    assert configured["verdicts"][0]["evidence"]["watched"][0]["name"] == "brier"
+    assert sum(each["labels"] for each in configured["cohorts"]) > 3000
+    assert said["versions"] == [
+        {"version": "1", "since": "2026-03-02T04:00Z"},
+        {"version": "2", "since": "2026-03-19T04:00Z"},
+        {"version": "1", "since": "2026-03-23T04:00Z"},
+    ]
+    drawn = plot.read_text()
+    assert "<svg" in drawn
+    assert (tmp_path / "policies.svg").stat().st_size > 10_000
+
+
+def test_the_command_refuses_what_it_can_not_draw_or_read(config, tmp_path):
+    with pytest.raises(BadInput, match=r"can't be \.txt"):
+        run("backtest", "churn", *config, "--plot", "x.txt")
+    with pytest.raises(BadInput, match="there is no folder"):
+        run("backtest", "churn", *config, "--plot", str(tmp_path / "none" / "x.png"))
+    with pytest.raises(ConfigError, match=r"none.toml"):
+        run("backtest", "churn", "--policy", "none.toml")
