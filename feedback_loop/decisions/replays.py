@@ -36,6 +36,9 @@ CELLS = 5
 DEAD = 0.2
 """A feature whose use has fallen below this share of what it was tells nothing any more."""
 
+ALIVE = 0.1
+"""Another feature still tells something from this share on: one that misleads can spoil most of what others tell."""
+
 EXPLAINED = 0.5
 """If that is the cause, doing the same to the reference costs at least this share of the change."""
 
@@ -160,12 +163,12 @@ def dead_feature(replay: Replay, relation: float) -> str:
 
     Mixed up among the reference's rows it costs about what has been lost; among current rows it costs next to
     nothing; and one who learns from current rows alone makes nothing of it either. A feature whose relation has
-    turned around fails the last: it can be learned anew. Where no other feature tells what it did, outcomes are
+    turned around fails the last: it can be learned anew. Where no other feature tells anything, outcomes are
     noise.
     """
     sides = replay.sides
     uses = [(column, _use(replay, column, now=False), _use(replay, column, now=True)) for column in sides.features]
-    alive = {column.name for column, before, now in uses if before.is_sure and now.value > before.value / 2}
+    alive = {column.name for column, before, now in uses if now.is_sure and now.value > ALIVE * before.value}
     for column, before, now in uses:
         is_telling = before.is_sure and before.value > EXPLAINED * relation
         is_idle = abs(now.value) < max(DEAD * before.value, 3 * now.error)
