@@ -383,6 +383,7 @@ def run(*words):
 def config(played, monkeypatch):
     """The weeks on SQLite, for commands: whose clock is real, and so long after them."""
     monkeypatch.chdir(played("sqlite")[0])
+    monkeypatch.setenv("COLUMNS", "200")  # in a narrow terminal words are folded
     (played("sqlite")[0] / "harm.toml").write_text('[policy]\nrule = "harm"\n')
     return "--policy", "harm.toml"
 
