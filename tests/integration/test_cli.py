@@ -344,13 +344,13 @@ def test_a_retraining_by_hand_tells_its_trials(run, plain, loop, clock):
 
 def test_the_scheduler_runs_once_and_tells_each_job(run, plain, loop):
     code, rows = plain("scheduler", "--once")
-    assert (code, [row["state"] for row in rows]) == (0, ["succeeded"] * 12)
+    assert (code, [row["state"] for row in rows]) == (0, ["succeeded"] * 13)
 
 
 def test_the_database_is_checked_and_upgraded(run, plain, loop, tmp_path):
-    assert plain("db", "check")[1]["revision"] == "0005"
+    assert plain("db", "check")[1]["revision"] == "0006"
     code, out, _ = run("db", "upgrade")
-    assert (code, "0005 → 0005" in out) == (0, True)
+    assert (code, "0006 → 0006" in out) == (0, True)
     (tmp_path / "store.db").unlink()
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"store.db{suffix}").unlink(missing_ok=True)
