@@ -34,6 +34,9 @@ from feedback_loop.monitoring.profiles import (
 )
 from feedback_loop.schema import ColumnType, Task
 
+HAIR = 1e-9
+"""So far apart are scores of one bin on either side of the model's own threshold."""
+
 MOST_ROWS = 5000
 """So many rows are made of more: quantiles of one in five thousand are as fine as what is drawn of them."""
 
@@ -206,7 +209,15 @@ def _scores(profile: Profile, truth: Ints, answers: Ints) -> Iterator[Floats]:
             if len(rows) and len(bins):
                 middle = np.mean(score_bin_edges(bins), axis=0)
                 found[rows[np.argsort(answers[rows] == place, kind="stable")]] = _steps(middle, weights, len(rows))
-        yield found
+        yield _parted(found, answers == place) if binary else found
+
+
+def _parted(scores: Floats, answered: Mask) -> Floats:
+    """Those that were answered a hair higher: the model's own threshold may lie within a bin, whose rows are tied."""
+    if answered.any() and not answered.all() and scores[~answered].max() > scores[answered].min():
+        return scores  # answers are not by a threshold
+    parted: Floats = np.minimum(scores + HAIR * answered, 1.0)
+    return parted
 
 
 def _errors(profile: Profile, rows: int) -> Floats:

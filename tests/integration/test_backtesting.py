@@ -10,17 +10,17 @@ from sqlalchemy import event, select
 from typer.testing import CliRunner
 
 from feedback_loop.cli import app
-from feedback_loop.clock import ManualClock, Window
+from feedback_loop.clock import ManualClock
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
 from feedback_loop.jobs import run_cycle
 from feedback_loop.monitoring import References, labelled_only, row_losses
-from feedback_loop.retraining import Following
 from feedback_loop.store import Store, verdicts
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.predictions import read_labelled
 from feedback_loop.store.tables import metadata
-from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn, write_config
+from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
+from tests.integration.churn_log import labelled, logged
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
@@ -32,10 +32,6 @@ SEGMENTED = """
 segment = "plan=basic"
 loss = "error"
 """
-
-
-def labelled(rows):
-    return {name: rows[name] for name in ("customer", "month", "churned")}
 
 
 def weeks(loop, clock):
@@ -243,16 +239,6 @@ def test_looks_may_be_more_often_than_they_were(sqlite_loop):
     assert len(more.played[0].verdicts) > len(made.played[0].verdicts)
 
 
-def logged(loop, rows, moments, version="1", role="champion"):
-    """Rows in the log as if version 1 or its shadow had answered at these moments."""
-    scorer = loop.scorer(loop.find(f"churn/{version}"))
-    outputs = scorer.score(pa.table({name: pa.array(rows[name]) for name in ("age", "plan")})).outputs
-    columns = {name: rows[name].tolist() for name in FEATURES}
-    columns |= {name: outputs.column(name).to_pylist() for name in outputs.column_names}
-    columns |= {"model_version": [version] * len(moments), "role": [role] * len(moments)}
-    loop._log.append(scorer.logged, prediction_rows(scorer.logged, moments, **columns), loop.clock())
-
-
 def test_an_imported_log_is_played_by_the_day_with_what_is_known_now(mlflow_uri, tmp_path, clock):
     loop = churn_loop(tmp_path, clock)
     clock.set(clock() + 40 * DAY)
@@ -295,81 +281,6 @@ def test_a_log_without_predictions_and_a_window_without_looks_are_refused(mlflow
         sqlite_loop.backtest("churn", (), NOW, NOW)
     with pytest.raises(NotFound, match="'other'"):
         sqlite_loop.backtest("other")
-
-
-@pytest.fixture
-def shadowed(mlflow_uri, tmp_path, clock):
-    """Version 1 answers for six days, and version 2, which learned the opposite, is its shadow for the last three."""
-    loop = churn_loop(tmp_path, clock)
-    begun = clock()
-    for day in range(6):
-        rows = customers(200, day, month=f"{clock():%Y-%m-%d}")
-        logged(loop, rows, [clock()] * 200)
-        if day == 3:
-            register_churn(loop.registry, clock(), turned=True)
-        if day >= 3:
-            logged(loop, rows, [clock()] * 200, "2", "shadow")
-        clock.set(clock() + DAY)
-        loop.record_outcomes("churn", labelled(rows))
-    clock.set(clock() + DAY)
-    yield loop, begun
-    loop.close()
-
-
-def following(loop, available, scorer_of=None):
-    return Following(
-        loop.store,
-        "churn",
-        loop.settings.model("churn"),
-        scorer_of or (lambda version: loop.scorer(loop.find(f"churn/{version}"))),
-        available,
-        [],
-        loop.clock(),
-    )
-
-
-def alarm(moment):
-    window = Window(moment - 2 * DAY, moment - DAY)
-    return verdicts.Verdict("churn", "1", moment, window, verdicts.State.DEGRADED, "", {}, {})
-
-
-def test_a_version_that_is_gone_is_compared_by_what_it_answered_as_a_shadow(shadowed):
-    loop, begun = shadowed
-
-    def gone(version):
-        if version != "1":
-            raise NotFound("model version", f"churn/{version}")
-        return loop.scorer(loop.find(f"churn/{version}"))
-
-    available = {"1": begun - DAY, "2": begun + 3 * DAY}
-    scored = following(loop, available).after(alarm(begun + 2 * DAY), "error")
-    told = following(loop, available, gone).after(alarm(begun + 2 * DAY), "error")
-    assert (scored.by, told.by) == ("scored", "shadow")
-    assert (told.labels, told.stays, told.takes_over) == (600, scored.stays, scored.takes_over)
-    assert told.takes_over > 1 - told.stays - 0.1 > 0.5
-    alone = following(loop, {"1": begun, "3": begun + 3 * DAY}, gone).after(alarm(begun + 2 * DAY), "error")
-    assert alone.cause == "There is no model version 'churn/3'; nor was version 3 a shadow then"
-
-
-def test_why_nothing_can_be_computed_is_said(shadowed):
-    loop, begun = shadowed
-    last = alarm(begun + 2 * DAY)
-    assert following(loop, {"1": begun}).after(last, "error").cause == "no version was made after it"
-    late = following(loop, {"2": loop.clock()}).after(last, "error")
-    assert late.cause == "nothing has matured since version 2 was there"
-    unknown = following(loop, {"2": begun + 5 * DAY}).after(last, "absolute_error")
-    assert unknown.cause.startswith("churn version 1 does not tell its absolute_error")
-
-
-def test_features_that_the_log_hides_can_not_be_scored_again(shadowed, tmp_path):
-    loop, begun = shadowed
-    config = write_config(tmp_path, more='[models.churn.log.columns]\nage = "drop"\n')
-    hiding = open_loop(config, loop.clock)
-    told = following(hiding, {"2": begun + DAY}).after(alarm(begun), "error")
-    assert told.by == "shadow"
-    told = following(hiding, {"3": begun + DAY}, lambda _: hiding.scorer(hiding.find("churn/2")))
-    assert "Some features are logged hashed or not at all" in told.after(alarm(begun), "error").cause
-    hiding.close()
 
 
 def run(*words):
