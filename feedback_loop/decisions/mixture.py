@@ -25,11 +25,14 @@ GRAIN = 1_000_000_000
 HORIZON = 35_000
 """Labels over which the cash is brought into the bets: half of it by then, the rest ever more slowly."""
 
-BOLDNESS = np.array([0.03 * 2**j for j in range(6)])
-"""The sizes of change (in standard deviations of one label) that the six bets are made for."""
+BOLDNESS = np.array([0.03 * 2.3**j for j in range(4)])
+"""The sizes of change (in standard deviations of one label) that the four bets are made for."""
 
-SHARES = (0.10, 0.15, 0.25, 0.25, 0.18, 0.07)
+SHARES = (0.12, 0.26, 0.40, 0.22)
 """How the cash is divided among them."""
+
+MADE_OF = f"{BOLDNESS.tolist()} {SHARES} {HORIZON}"
+"""Who keeps a state keeps this beside it: one that was made by other bets is not gone on with, it begins anew."""
 
 CEILING = 1e30
 """No bet grows beyond this: numbers stay finite, and finite in JSON."""
@@ -86,7 +89,7 @@ class NormalBets:
         return cls(Wealth.begin(), Wealth.begin(), 1.0)
 
     def after(self, z: float, drifts: Sequence[float], share: float, ceiling: float) -> NormalBets:
-        """The next score taken in: `drifts` are the six upward drifts that are bet on, likelihood ratio each."""
+        """The next score taken in: `drifts` are the upward drifts that are bet on, likelihood ratio each."""
         growth = [math.exp(drift * z - drift * drift / 2) for drift in drifts]
         boosted = self.boosted.moved(share)
         boost = _boost(boosted, drifts, ceiling)

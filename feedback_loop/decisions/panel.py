@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from feedback_loop.config_policy import PolicySettings
+from feedback_loop.decisions.mixture import MADE_OF
 from feedback_loop.decisions.monitors import (
     LEAST_REFERENCE,
     Monitor,
@@ -168,7 +169,7 @@ def units_of(settings: PolicySettings, reference: Floats, windows: Any) -> Units
 
 
 def _digest(settings: PolicySettings) -> str:
-    said = settings.model_dump_json(include=set(SHAPING))
+    said = settings.model_dump_json(include=set(SHAPING)) + MADE_OF
     return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 

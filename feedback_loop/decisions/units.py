@@ -33,7 +33,7 @@ class Units:
 
 
 LABELS = 1000
-"""What a unit counts for: the six bets are those of a unit of so many labels, the cash moves at that pace."""
+"""What a unit counts for: the bets are those of a unit of so many labels, the cash moves at that pace."""
 
 LEAST_LABELS = 50
 """A unit of fewer is put together with the next: the mean of so few would have another spread."""

@@ -13,6 +13,7 @@ import numpy as np
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.config_policy import DriftSettings
 from feedback_loop.decisions.columns import PooledCounts, RankedDistances, found
+from feedback_loop.decisions.mixture import MADE_OF
 from feedback_loop.monitoring import Profile, drift_values, quality_values
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, number_shape, word_counts
 from feedback_loop.monitoring.profiles import Block, NumberLayout
@@ -105,8 +106,8 @@ def rule_of(reference: Profile, settings: DriftSettings) -> Rule:
 
 
 def reference_digest(reference: Profile) -> str:
-    """What tells one reference from another."""
-    return hashlib.blake2b(reference.to_bytes(), digest_size=8).hexdigest()
+    """What tells one reference from another, and the bets that are made on it."""
+    return hashlib.blake2b(reference.to_bytes() + MADE_OF.encode(), digest_size=8).hexdigest()
 
 
 def watch_window(

@@ -152,7 +152,7 @@ def test_the_monitor_of_errors_computes_what_the_method_says():
     monitor = start_error_monitor(reference, alpha=0.05, seed=3)
     labels, wrong, drifts = monitor.labels[0], monitor.errors[0], BOLDNESS * math.sqrt(50)
     assert (monitor.block, labels) == (50, 2500)
-    cash, bets, plain_cash, plain, peak, alarmed_at = 1.0, np.zeros(6), 1.0, np.zeros(6), 1.0, None
+    cash, bets, plain_cash, plain, peak, alarmed_at = 1.0, np.zeros(4), 1.0, np.zeros(4), 1.0, None
     for t, block in enumerate(coming.reshape(-1, 50), 1):
         labels, wrong = labels + 50, wrong + int(block.sum())
         law = (int(block.sum()), labels, wrong, 50)
@@ -181,12 +181,12 @@ def test_streams_that_never_change_seldom_alarm():
     assert alarms <= 10  # alpha = .05 of 200
 
 
-@pytest.mark.parametrize(("rise", "within"), [(0.02, 5000), (0.05, 1250), (0.10, 750)])  # measured: 4110, 1006, 514
+@pytest.mark.parametrize(("rise", "within"), [(0.02, 4250), (0.05, 1250), (0.10, 750)])  # measured: 3990, 1001, 514
 def test_a_rise_of_the_error_rate_is_found_as_fast_as_measured(rise, within):
     found = median_delay(
         lambda reference, seed: start_error_monitor(reference, alpha=0.05, seed=seed),
         lambda random, count, change: errors(random, 0.1 + change, count),
-        40,
+        200,
         change=rise,
     )
     assert found <= within
@@ -238,17 +238,18 @@ def test_a_season_of_numbers_alarms_label_by_label_and_not_by_strata():
 @pytest.mark.parametrize(("start", "losses"), [(error_start, seasonal_errors), (rank_start, seasonal_numbers)])
 def test_a_stratum_that_the_reference_lacks_is_measured_by_its_own_first_labels(start, losses):
     """Windows of place 6 are much worse than all others, and the reference has none of them: that is no change."""
-    for seed in range(5):
+    alarms = 0
+    for seed in range(60):
         random = np.random.default_rng(seed)
         known = np.repeat([each for each in range(21) if each % 7 != 6], 300)
         monitor = start(losses(random, np.zeros(len(known))), known, 7, seed)
         for place in range(21, 91):
             monitor = monitor.update(losses(random, np.full(300, 0.3 * (place % 7 == 6))), place)
-        assert monitor.alarmed_at is None
-        worse = monitor
+        alarms += monitor.alarmed_at is not None
         for place in range(91, 112):
-            worse = worse.update(losses(random, np.full(300, 0.3 + 0.3 * (place % 7 == 6))), place)
-        assert worse.alarmed_at is not None
+            monitor = monitor.update(losses(random, np.full(300, 0.3 + 0.3 * (place % 7 == 6))), place)
+        assert monitor.alarmed_at is not None
+    assert alarms <= 3  # alpha = .05 of 60; put together with another stratum it would be all of them
 
 
 def test_labels_that_wait_for_a_full_block_wait_in_their_own_stratum():
@@ -273,7 +274,7 @@ def test_the_monitor_of_numbers_computes_what_the_method_says():
     bags = [list(reference[(np.arange(3000) // 100 % 2 == each) & (np.arange(3000) % 5 > 0)]) for each in (0, 1)]
     payoffs = np.array(monitor.payoffs)
     stakes = np.minimum(BOLDNESS / (payoffs.std() * (1 + BOLDNESS**2)), 0.95 / payoffs.mean())
-    cash, bets, peak, alarmed_at = 1.0, np.zeros(6), 1.0, None
+    cash, bets, peak, alarmed_at = 1.0, np.zeros(4), 1.0, None
     for seen, loss in enumerate(coming):
         bag = bags[seen // 300 % 2]
         bag.append(loss)

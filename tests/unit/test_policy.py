@@ -212,6 +212,13 @@ def test_a_changed_policy_begins_its_own_monitors():
     assert kept.monitor["since"] == START.isoformat()
 
 
+def test_monitors_that_were_made_by_other_bets_begin_anew(monkeypatch):
+    days = [cohort(day, np.random.default_rng(day).beta(2, 8, 500)) for day in range(2)]
+    first = judged(days[:1])
+    monkeypatch.setattr("feedback_loop.decisions.panel.MADE_OF", "bets of another release")
+    assert judged(days[1:], previous=first).monitor["since"] == (START + DAY).isoformat()
+
+
 def test_what_was_seen_stays_small_and_its_sums_right():
     seen = Seen()
     for day in range(1000):
