@@ -21,8 +21,8 @@ from benchmarks.false_alarms import ALPHA, METHODS
 from benchmarks.lines import Line, command_line, show
 from benchmarks.streams import ADWIN, LOOK, PEERS, Random
 from feedback_loop.decisions.monitors import Monitor, start_monitor
-from feedback_loop.decisions.rules import AdwinRule, WindowRule, start_rule
-from feedback_loop.decisions.units import Units
+from feedback_loop.decisions.monitors.rules import AdwinRule, WindowRule, start_rule
+from feedback_loop.decisions.monitors.units import Units
 from feedback_loop.monitoring import Floats
 
 REFERENCE, BEFORE, AFTER, RAMP = 10, 60, 140, 5000

@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from benchmarks.diagnosis_cases import DAY, EXPECTED, Case, Kind, flights_case, made_case
 from benchmarks.lines import Line, command_line, show
 from feedback_loop.decisions.diagnosis import Recommendation, find_causes
-from feedback_loop.decisions.sides import make_sides, mean_change
+from feedback_loop.decisions.diagnosis.sides import make_sides, mean_change
 
 KINDS: tuple[Kind, ...] = ("logistic", "boosted", "regression", "flights")
 CASES, QUICK = 204, 24

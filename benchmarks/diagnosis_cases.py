@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from feedback_loop.decisions.replays import Score, score_with
+from feedback_loop.decisions.diagnosis.replays import Score, score_with
 from feedback_loop.inference.engines import SklearnEngine
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract
 from feedback_loop.schema.coerce import coerce

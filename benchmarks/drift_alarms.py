@@ -19,7 +19,7 @@ import pyarrow as pa
 from benchmarks.lines import Line, median, run
 from feedback_loop.clock import Window
 from feedback_loop.config_policy import DriftSettings
-from feedback_loop.decisions import start_watch, watch_window
+from feedback_loop.decisions.drift import start_watch, watch_window
 from feedback_loop.monitoring import profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold_predictions
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract

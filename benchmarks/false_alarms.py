@@ -21,8 +21,8 @@ from benchmarks.lines import Line, command_line, show
 from benchmarks.streams import ADWIN, DEPENDENT, UNCHANGED, Stream
 from feedback_loop.clock import parse_duration
 from feedback_loop.decisions.monitors import start_monitor
+from feedback_loop.decisions.monitors.units import Units
 from feedback_loop.decisions.suggest import suggest_maturity, suggest_tolerance, suggest_units
-from feedback_loop.decisions.units import Units
 from feedback_loop.monitoring import Floats
 
 ALPHA, LOOKS, LONG, CALL = 0.05, 200, 2000, 10

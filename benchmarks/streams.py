@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from feedback_loop.decisions.rules import AdwinRule, RuleName, WindowRule, start_rule
+from feedback_loop.decisions.monitors.rules import AdwinRule, RuleName, WindowRule, start_rule
 from feedback_loop.monitoring import Floats
 
 LOOK, RATE, SWING, DAYS = 500, 0.10, 0.03, 0.02

@@ -10,7 +10,7 @@ from feedback_loop.capture import middleware
 from feedback_loop.cli import keys as cli_keys
 from feedback_loop.cli import outcomes as cli_outcomes
 from feedback_loop.config import AlertSettings, Settings
-from feedback_loop.decisions import diagnosis, reweighting
+from feedback_loop.decisions.diagnosis import causes, reweighting
 from feedback_loop.demo.summary import Row
 from feedback_loop.inference import FileResult
 from feedback_loop.inference.bundle import Bundle
@@ -38,7 +38,7 @@ Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail
-diagnosis.Causes.rows_before, reweighting.Split.thin
+causes.Causes.rows_before, reweighting.Split.thin
 jobs.JobRun.finished_at, retrainings.Retraining.finished_at, incidents.Incident.closed_because
 
 # Evidently calls these.

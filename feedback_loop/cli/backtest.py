@@ -13,7 +13,7 @@ from feedback_loop.clock import format_moment, parse_duration, parse_moment
 from feedback_loop.errors import BadInput
 
 if TYPE_CHECKING:
-    from feedback_loop.decisions import Aftermath, Backtest, Replayed
+    from feedback_loop.decisions.backtest import Aftermath, Backtest, Replayed
     from feedback_loop.store.verdicts import Verdict
 
 ALARMS_TOLD = 3
@@ -124,7 +124,7 @@ def _plain(result: Backtest) -> dict[str, Any]:
 
 
 def _policy(result: Backtest, played: Replayed, followed: tuple[Aftermath, ...]) -> dict[str, Any]:
-    from feedback_loop.decisions import delay_of
+    from feedback_loop.decisions.backtest import delay_of
 
     settings = played.candidate.settings
     delay = delay_of(played, result.change) if result.change else None

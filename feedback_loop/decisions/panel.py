@@ -11,19 +11,22 @@ from typing import Any, Literal
 import msgspec
 
 from feedback_loop.config_policy import PolicySettings
-from feedback_loop.decisions.mixture import MADE_OF
 from feedback_loop.decisions.monitors import (
     LEAST_REFERENCE,
+    MADE_OF,
+    ConfidenceSequence,
     Monitor,
+    Rule,
+    Units,
     alpha_of_version,
     monitor_from_json,
     monitor_to_json,
+    rule_from_json,
+    rule_to_json,
     start_monitor,
+    start_rule,
 )
-from feedback_loop.decisions.rules import Rule, rule_from_json, rule_to_json, start_rule
-from feedback_loop.decisions.sequences import ConfidenceSequence
 from feedback_loop.decisions.suggest import suggest_tolerance, suggest_units
-from feedback_loop.decisions.units import Units
 from feedback_loop.decisions.watched import Baseline, Cohort, Seen, Watched
 from feedback_loop.monitoring import Floats
 from feedback_loop.store.verdicts import Verdict

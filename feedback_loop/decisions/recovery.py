@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from feedback_loop.decisions.monitors import ConfidenceSequence
 from feedback_loop.decisions.panel import Pair, Panel
-from feedback_loop.decisions.sequences import ConfidenceSequence
 from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.monitoring import Floats
 from feedback_loop.store.verdicts import State, Verdict

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from feedback_loop.decisions.units import LABELS, LEAST_UNITS, Units
+from feedback_loop.decisions.monitors.units import LABELS, LEAST_UNITS, Units
 from feedback_loop.monitoring import Floats
 
 Integers = npt.NDArray[np.int64]

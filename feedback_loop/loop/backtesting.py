@@ -10,20 +10,18 @@ from pathlib import Path
 from feedback_loop.clock import Window, as_utc, windows_between
 from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings
-from feedback_loop.decisions import (
+from feedback_loop.decisions import Baseline, SharedReader, look
+from feedback_loop.decisions.backtest import (
     Answer,
     Backtest,
-    Baseline,
     Candidate,
     CohortLoss,
     Look,
     Past,
     Reign,
-    SharedReader,
     Standing,
     candidates_of,
     change_of,
-    look,
     made_looks,
     reign_at,
     reigns_of,

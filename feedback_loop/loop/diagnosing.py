@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
-from feedback_loop.decisions import Searched, find_causes, score_with, was_right
+from feedback_loop.decisions.diagnosis import Searched, find_causes, score_with, was_right
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.inference import Scorer
 from feedback_loop.loop.judging import Judging

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from feedback_loop.decisions import Reason, Recommendation, next_step
+from feedback_loop.decisions import Reason, next_step
+from feedback_loop.decisions.diagnosis import Recommendation
 from feedback_loop.errors import Refused
 from feedback_loop.loop.base import Wired
 from feedback_loop.outcomes import (

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from feedback_loop.alerts import route_names, tell_volume
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions import Watch, reference_digest, rule_of, start_watch, watch_window
+from feedback_loop.decisions.drift import Watch, reference_digest, rule_of, start_watch, watch_window
 from feedback_loop.loop.judging import Judging
 from feedback_loop.monitoring import Profile, silence_notice, volume_notice, window_cells
 from feedback_loop.registry import ModelVersion

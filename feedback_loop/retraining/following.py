@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions import Aftermath
+from feedback_loop.decisions.backtest import Aftermath
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import Scorer
 from feedback_loop.monitoring import Floats, labelled_only, row_losses, scored_rows, uniform

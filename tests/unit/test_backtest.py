@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings, load_settings
 from feedback_loop.config_policy import PolicySettings
-from feedback_loop.decisions import (
+from feedback_loop.decisions.backtest import (
     Answer,
     Candidate,
     CohortLoss,

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.diagnosis import case_of
-from feedback_loop.decisions import Searched, find_causes, was_right
-from feedback_loop.decisions.faults import suspects
-from feedback_loop.decisions.reweighting import split_change
-from feedback_loop.decisions.sides import Sides, make_sides
+from feedback_loop.decisions.diagnosis import Searched, find_causes, was_right
+from feedback_loop.decisions.diagnosis.faults import suspects
+from feedback_loop.decisions.diagnosis.reweighting import split_change
+from feedback_loop.decisions.diagnosis.sides import Sides, make_sides
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
 from feedback_loop.store.incidents import Incident
 from feedback_loop.store.retrainings import Promotion, Retraining, Trial

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from feedback_loop.decisions.harm import (
+from feedback_loop.decisions.monitors.harm import (
     BATCH,
     BOUND_SIZES,
     SIZES,

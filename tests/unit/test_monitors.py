@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from feedback_loop.decisions.change import start_error_monitor, tails
-from feedback_loop.decisions.mixture import BOLDNESS, SHARES, Wealth, _boost, grains, uniforms
 from feedback_loop.decisions.monitors import (
     alpha_of_version,
     monitor_from_json,
     monitor_to_json,
     start_monitor,
 )
-from feedback_loop.decisions.ranks import FINENESS, start_rank_monitor
-from feedback_loop.decisions.units import Units
+from feedback_loop.decisions.monitors.change import start_error_monitor, tails
+from feedback_loop.decisions.monitors.mixture import BOLDNESS, SHARES, Wealth, _boost, grains, uniforms
+from feedback_loop.decisions.monitors.ranks import FINENESS, start_rank_monitor
+from feedback_loop.decisions.monitors.units import Units
 from feedback_loop.errors import BadInput
 from tests.streams import delay, errors, median_delay, season, seasonal_numbers
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from feedback_loop.decisions.rules import rule_from_json, rule_to_json, start_rule
+from feedback_loop.decisions.monitors.rules import rule_from_json, rule_to_json, start_rule
 from feedback_loop.errors import NotFound
 
 RULES = ("threshold", "absolute", "z_test", "chunks", "adwin")

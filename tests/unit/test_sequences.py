@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from feedback_loop.decisions.sequences import _RHO, ConfidenceSequence, log_wealth
+from feedback_loop.decisions.monitors.sequences import _RHO, ConfidenceSequence, log_wealth
 
 LOOK = 50
 LOSSES = st.lists(st.floats(0, 1), max_size=60)

@@ -9,8 +9,8 @@ from benchmarks import detection_delay, streams
 from benchmarks.detection_delay import ORACLE, Matched, cusum, grown, rates, statistics
 from benchmarks.false_alarms import benchmark, monitor_alarm
 from benchmarks.streams import DEPENDENT, LOOK, PEERS, UNCHANGED, Stream
-from feedback_loop.decisions.rules import start_rule
-from feedback_loop.decisions.units import Units
+from feedback_loop.decisions.monitors.rules import start_rule
+from feedback_loop.decisions.monitors.units import Units
 
 
 def worsening(seed, looks=60):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import parse_duration
+from feedback_loop.decisions.monitors.units import Units
 from feedback_loop.decisions.suggest import (
     policy_toml,
     suggest,
@@ -14,7 +15,6 @@ from feedback_loop.decisions.suggest import (
     suggest_units,
     swing_of,
 )
-from feedback_loop.decisions.units import Units
 
 DAY = 86_400.0
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from feedback_loop.config_policy import PolicySettings
-from feedback_loop.decisions.mixture import NormalBets
+from feedback_loop.decisions.monitors.mixture import NormalBets
+from feedback_loop.decisions.monitors.ranks import start_rank_monitor
+from feedback_loop.decisions.monitors.units import UnitMonitor, Units, split_units, start_unit_monitor
 from feedback_loop.decisions.panel import units_of
-from feedback_loop.decisions.ranks import start_rank_monitor
-from feedback_loop.decisions.units import UnitMonitor, Units, split_units, start_unit_monitor
 from tests.streams import day_losses, delay, season, seasonal_numbers
 
 

@@ -11,8 +11,8 @@ from scipy import stats
 
 from feedback_loop.clock import Window
 from feedback_loop.config_policy import DriftSettings
-from feedback_loop.decisions import Watch, rule_of, start_watch, watch_window
-from feedback_loop.decisions.columns import PooledCounts, RankedDistances, found
+from feedback_loop.decisions.drift import Watch, rule_of, start_watch, watch_window
+from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, found
 from feedback_loop.monitoring import profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold
 from tests.builders import binary_contract

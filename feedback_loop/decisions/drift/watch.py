@@ -12,8 +12,8 @@ import numpy as np
 
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.config_policy import DriftSettings
-from feedback_loop.decisions.columns import PooledCounts, RankedDistances, found
-from feedback_loop.decisions.mixture import MADE_OF
+from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, found
+from feedback_loop.decisions.monitors import MADE_OF
 from feedback_loop.monitoring import Profile, drift_values, quality_values
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, number_shape, word_counts
 from feedback_loop.monitoring.profiles import Block, NumberLayout

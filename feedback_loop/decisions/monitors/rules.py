@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from feedback_loop.decisions.units import LEAST_UNITS, split_units
+from feedback_loop.decisions.monitors.units import LEAST_UNITS, split_units
 from feedback_loop.errors import NotFound
 from feedback_loop.monitoring import Floats
 

@@ -15,7 +15,15 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from feedback_loop.decisions.mixture import BOLDNESS, GRAIN, HORIZON, NormalBets, Numbers, grains, normal_score
+from feedback_loop.decisions.monitors.mixture import (
+    BOLDNESS,
+    GRAIN,
+    HORIZON,
+    NormalBets,
+    Numbers,
+    grains,
+    normal_score,
+)
 from feedback_loop.monitoring import Floats
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.decisions.faults import Suspect, with_column
-from feedback_loop.decisions.reweighting import fresh_worth
-from feedback_loop.decisions.sides import (
+from feedback_loop.decisions.diagnosis.faults import Suspect, with_column
+from feedback_loop.decisions.diagnosis.reweighting import fresh_worth
+from feedback_loop.decisions.diagnosis.sides import (
     Effect,
     Ints,
     Sides,

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.decisions.faults import suspects
-from feedback_loop.decisions.replays import MATERIAL, Replay, Score, confirmed, dead_feature
-from feedback_loop.decisions.reweighting import Split, split_change
-from feedback_loop.decisions.sides import TIME, Effect, Sides, loss_name, make_sides, mean_change
+from feedback_loop.decisions.diagnosis.faults import suspects
+from feedback_loop.decisions.diagnosis.replays import MATERIAL, Replay, Score, confirmed, dead_feature
+from feedback_loop.decisions.diagnosis.reweighting import Split, split_change
+from feedback_loop.decisions.diagnosis.sides import TIME, Effect, Sides, loss_name, make_sides, mean_change
 from feedback_loop.schema import Contract
 
 LEAST_ROWS = 500

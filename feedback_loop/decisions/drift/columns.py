@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from feedback_loop.decisions.mixture import BOLDNESS, CEILING, HORIZON, Wealth, normal_score, uniforms
+from feedback_loop.decisions.monitors.mixture import BOLDNESS, CEILING, HORIZON, Wealth, normal_score, uniforms
 from feedback_loop.monitoring import Floats
 
 STARTS = 32

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feedback_loop.decisions.sides import (
+from feedback_loop.decisions.diagnosis.sides import (
     Effect,
     Ints,
     Matrix,

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy import optimize, special
 
-from feedback_loop.decisions.mixture import CEILING, GRAIN, Numbers, grains
+from feedback_loop.decisions.monitors.mixture import CEILING, GRAIN, Numbers, grains
 from feedback_loop.monitoring import Floats
 
 BATCH = 100

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.decisions.sides import Ints, Sides
+from feedback_loop.decisions.diagnosis.sides import Ints, Sides
 from feedback_loop.monitoring import Floats
 from feedback_loop.monitoring.losses import floats
 from feedback_loop.schema import Column, arrow_type

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from feedback_loop.decisions.diagnosis import Recommendation
+from feedback_loop.decisions.diagnosis.causes import Recommendation
 from feedback_loop.store.incidents import Incident
 from feedback_loop.store.retrainings import Promotion, Retraining, Trial
 

@@ -10,7 +10,7 @@ from typing import get_args
 from feedback_loop.config import ModelSettings, read_toml, with_overrides
 from feedback_loop.config_errors import nearest
 from feedback_loop.config_policy import PolicySettings, Rule
-from feedback_loop.decisions.backtest import Candidate
+from feedback_loop.decisions.backtest.replay import Candidate
 from feedback_loop.errors import BadInput, ConfigError
 
 CONFIGURED = "configured"

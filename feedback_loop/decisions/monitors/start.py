@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.decisions.change import ErrorMonitor, start_error_monitor
-from feedback_loop.decisions.harm import HarmMonitor, start_harm_monitor
-from feedback_loop.decisions.mixture import NormalBets, Wealth
-from feedback_loop.decisions.ranks import RankMonitor, start_rank_monitor
-from feedback_loop.decisions.units import UnitMonitor, Units, start_unit_monitor
+from feedback_loop.decisions.monitors.change import ErrorMonitor, start_error_monitor
+from feedback_loop.decisions.monitors.harm import HarmMonitor, start_harm_monitor
+from feedback_loop.decisions.monitors.mixture import NormalBets, Wealth
+from feedback_loop.decisions.monitors.ranks import RankMonitor, start_rank_monitor
+from feedback_loop.decisions.monitors.units import UnitMonitor, Units, start_unit_monitor
 from feedback_loop.monitoring import Floats
 
 Monitor = ErrorMonitor | RankMonitor | UnitMonitor | HarmMonitor

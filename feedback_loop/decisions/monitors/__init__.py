@@ -1,0 +1,43 @@
+"""Monitors: sequential tests of losses with an error rate for ever, and beside them the rules of others."""
+
+from feedback_loop.decisions.monitors.mixture import MADE_OF
+from feedback_loop.decisions.monitors.rules import (
+    AdwinRule,
+    Rule,
+    RuleName,
+    WindowRule,
+    rule_from_json,
+    rule_to_json,
+    start_rule,
+)
+from feedback_loop.decisions.monitors.sequences import ConfidenceSequence
+from feedback_loop.decisions.monitors.start import (
+    LEAST_REFERENCE,
+    Method,
+    Monitor,
+    alpha_of_version,
+    monitor_from_json,
+    monitor_to_json,
+    start_monitor,
+)
+from feedback_loop.decisions.monitors.units import Units
+
+__all__ = [
+    "LEAST_REFERENCE",
+    "MADE_OF",
+    "AdwinRule",
+    "ConfidenceSequence",
+    "Method",
+    "Monitor",
+    "Rule",
+    "RuleName",
+    "Units",
+    "WindowRule",
+    "alpha_of_version",
+    "monitor_from_json",
+    "monitor_to_json",
+    "rule_from_json",
+    "rule_to_json",
+    "start_monitor",
+    "start_rule",
+]
