@@ -35,7 +35,8 @@ def serve(
     """Answers predictions over HTTP (MLflow's scoring protocol), each one durable before its answer."""
     from feedback_loop.clock import parse_moment, system_clock
     from feedback_loop.config import load_settings
-    from feedback_loop.loop.serving import forward_rest, places_of
+    from feedback_loop.loop.places import places_of
+    from feedback_loop.loop.serving import forward_rest
     from feedback_loop.serving import Certificate, require_tracing, run_server, shared_folder
 
     configure_logging()
@@ -69,7 +70,7 @@ def stage(
     config: ConfigOption = None,
 ) -> None:
     """Makes versions ready for the server that started this, and brings what its workers spool to the store."""
-    from feedback_loop.loop.serving import stage as work
+    from feedback_loop.loop.staging import stage as work
 
     configure_logging()
     work(config, models, parent, _clock(ahead))

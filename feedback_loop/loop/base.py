@@ -21,7 +21,7 @@ from feedback_loop.clock import Clock, system_clock
 from feedback_loop.config import Settings, load_settings
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import DamagedBundle, Scorer, make_scorer, open_bundle, stage
-from feedback_loop.loop.serving import engine_options, place_of_version
+from feedback_loop.loop.places import engine_options, place_of_version
 from feedback_loop.monitoring import (
     References,
     make_reference,

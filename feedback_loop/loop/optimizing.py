@@ -12,7 +12,7 @@ from feedback_loop.inference import Scorer
 from feedback_loop.inference.choosing import measure_parity
 from feedback_loop.inference.optimizing import Measured, Optimization, optimize
 from feedback_loop.loop.base import Wired
-from feedback_loop.loop.serving import engine_options
+from feedback_loop.loop.places import engine_options
 from feedback_loop.monitoring import make_reference, plot_variants
 from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import DataSource, ModelVersion

@@ -1,0 +1,107 @@
+"""The stager wired: the process beside a server's workers that makes versions ready and forwards what they spool."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import structlog
+
+from feedback_loop import serving
+from feedback_loop.clock import Clock
+from feedback_loop.config import Settings, load_settings
+from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.inference import open_bundle
+from feedback_loop.loop.places import engine_options, places_of, served_models
+from feedback_loop.loop.serving import forwarder
+from feedback_loop.registry import ModelVersion, Reference
+from feedback_loop.schema import Contract
+from feedback_loop.serving.publication import Failure, Place
+
+if TYPE_CHECKING:
+    from feedback_loop.loop.facade import FeedbackLoop
+
+_log = structlog.get_logger(__name__)
+
+
+def stage(config: Path | None, models: Sequence[str], parent: int, clock: Clock) -> None:
+    """Does what a server needs beside its workers, as long as the parent lives: keeps what is published for these
+    models at what registry and store want, and forwards what the workers spool, which have no processor to spare.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to the whole group; the server ends this one
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    serving.end_with(parent, lambda: os._exit(0))
+    settings = load_settings(config)
+    forwarder(settings, clock).start()
+    _publish(settings, config, models, clock)
+
+
+def _publish(settings: Settings, config: Path | None, models: Sequence[str], clock: Clock) -> NoReturn:
+    from feedback_loop.loop.facade import FeedbackLoop  # with it comes much that a forwarder need not wait for
+
+    references, places = served_models(settings, models), places_of(settings, models)
+    answers = all(place.read() is not None for place in places.values())
+    if answers:
+        os.nice(NICE)
+    try:
+        loop = FeedbackLoop.open(config, clock=clock)
+    except FeedbackLoopError as error:
+        for place in places.values():
+            place.fail(Failure(error.cause, error.cure))
+        raise
+    stager = serving.Stager([_source(loop, references[name], places[name]) for name in references])
+    stager.refresh()
+    if not answers:
+        os.nice(NICE)
+    serve = settings.serving
+    stager.watch(settings.path(serve.cache), serve.poll_alias.total_seconds())
+
+
+NICE = 10
+"""Once there are answers they go first: a version may be made ready more slowly."""
+
+
+def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.Source:
+    from feedback_loop.alerts import route_names
+    from feedback_loop.inference import stage as stage_bundle
+    from feedback_loop.store import traffic
+    from feedback_loop.store.alerts import raise_alert
+
+    model, settings = reference.model, loop.settings
+    of_model = settings.model(model)
+
+    def make(version: ModelVersion, folder: Path) -> Contract:
+        options, key = engine_options(settings, model), settings.hash_key
+        stage_bundle(loop.registry, version, of_model, folder, loop.clock(), options=options, hash_key=key)
+        return open_bundle(folder, of_model, key, options).contract
+
+    def told(version: ModelVersion, cause: str) -> None:
+        now = loop.clock()
+        try:
+            if traffic.open_load_incident(loop.store, model, version.version, cause, now):
+                title = f"{version} can't be served"
+                subject = f"serving:{model}:{version.version}"
+                raise_alert(loop.store, subject, title, cause, route_names(settings.alerts), now)
+        except FeedbackLoopError as error:
+            _log.warning("incident not on record", version=str(version), cause=str(error))
+        _log.error("version not ready", version=str(version), cause=cause)
+
+    def recovered(version: ModelVersion) -> None:
+        try:
+            traffic.close_load_incidents(loop.store, model, loop.clock(), f"version {version.version} answers")
+        except FeedbackLoopError as error:
+            _log.warning("incident not closed", model=model, cause=str(error))
+
+    return serving.Source(
+        place,
+        champion=lambda: loop.registry.find(reference),
+        aliased=lambda alias: loop.registry.find(Reference(model, alias=alias)),
+        traffic=lambda: traffic.load_traffic(loop.store, model),
+        make=make,
+        told=told,
+        recovered=recovered,
+    )
