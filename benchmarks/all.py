@@ -21,6 +21,7 @@ NAMES = (
     "monitoring",
     "false_alarms",
     "detection_delay",
+    "recovery",
     "diagnosis",
     "monitors",
     "drift_alarms",
