@@ -1,9 +1,9 @@
 """How often an incident is closed while the model is still bad, and how long one stays open that is over.
 
 A reference of 5,000 labels in windows of 500, then 100 windows after an alarm. Their mean loss stands at the limit
-that counts as recovered, or half above the reference's: each closing is a wrong one. Or it is back at the reference's,
-or at 90% of it: labels until it is closed. Beside our test, what people do by hand: it is over after one window, or
-after three running, that are no worse than the reference's mean.
+that counts as recovered, or half above the reference's: each closing is a wrong one. Or it is back at the mean of the
+reference, or at 90% of it: labels until it is closed. Beside our test, what people do by hand: it is over after one
+window, or after three running, that are no worse than the reference's mean.
 """
 
 from __future__ import annotations
