@@ -22,6 +22,7 @@ NAMES = (
     "false_alarms",
     "detection_delay",
     "recovery",
+    "backtest",
     "diagnosis",
     "monitors",
     "drift_alarms",
