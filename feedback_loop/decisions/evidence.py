@@ -87,6 +87,7 @@ def of_pair(pair: Pair, baseline: Baseline) -> dict[str, Any]:
                 "null": each.null,
                 "alpha": each.alpha,
                 "alarmed_at": each.alarmed_at,
+                "e_value": each.e_value,
                 "once_in": each.once_in,
             }
             for name, each in pair.monitors.items()
@@ -127,7 +128,7 @@ def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) ->
     return sorted(found, key=lambda each: (-each["share"] * each["labels"], each["segment"]))[:CARRIERS]
 
 
-def alarm_words(pair: Mapping[str, Any], once: float | None, *, of_harm: bool) -> str:
+def alarm_words(pair: Mapping[str, Any], once: float | None, now: float | None, *, of_harm: bool) -> str:
     """`accuracy 0.9120 → 0.8710 on 4,210 matured predictions since 2026-05-03T00:00:00Z: …`."""
     name, before, after = _shown(
         pair, pair["reference"], pair["after"] if pair["after"] is not None else pair["lately"]
@@ -135,20 +136,23 @@ def alarm_words(pair: Mapping[str, Any], once: float | None, *, of_harm: bool) -
     labels = pair["labels_after"] or pair["labels"]
     since = f" since {_moment(pair['changed_at'])}" if pair["changed_at"] else ""
     null = f"was not worse by more than {pair['tolerance']:.4f}" if of_harm else "had not changed"
-    rare = f" A model that {null} would ever show this once in {_times(once)} times." if once else ""
+    rare = ""
+    if once and now is not None:
+        rare = f" A model that {null} would ever show this once in {_times(once)} times (e-value now: {_times(now)})."
     low, high = pair["size"]["low"], pair["size"]["high"]
     size = f" Since the first look its mean loss has been {low:+.4f} to {high:+.4f} from the reference's."
     return f"{name} {before:.4f} → {after:.4f} on {labels:,} matured predictions{since}.{rare}{size}"
 
 
-def calm_words(pair: Mapping[str, Any], since: datetime, once: float | None) -> str:
+def calm_words(pair: Mapping[str, Any], since: datetime, once: float | None, now: float | None) -> str:
     """The figures where nothing acts."""
     name, before, mean = _shown(pair, pair["reference"], pair["current"])
     _, _, lately = _shown(pair, pair["reference"], pair["lately"])
     told = f"{mean:.4f} on {pair['labels']:,} labelled predictions since {format_moment(since)}, {lately:.4f} lately."
     rare = "Nothing speaks for a change."
-    if once is not None and once >= 2:
-        rare = f"A model that had not changed would ever show as much once in {_times(once)} times."
+    if once is not None and now is not None and once >= 2:
+        rare = f"A model that had not changed would ever show as much once in {_times(once)} times"
+        rare += f" (e-value now: {_times(now)})."
     return f"{name} {before:.4f} on its reference, {told} {rare}"
 
 
@@ -168,7 +172,7 @@ def _shown(pair: Mapping[str, Any], before: float, after: float) -> tuple[str, f
 
 
 def _times(once: float) -> str:
-    return "more than a million" if once > 1e6 else f"{once:,.0f}"
+    return "more than a million" if once > 1e6 else f"{once:,.0f}" if once >= 10 else f"{once:.2g}"
 
 
 def _moment(text: str) -> str:

@@ -134,13 +134,17 @@ def _conclude(
         told = [
             alarm_words(
                 evidence["watched"][place],
-                _once(evidence["watched"][place], acting),
+                _strongest(evidence["watched"][place], acting, "once_in"),
+                _strongest(evidence["watched"][place], acting, "e_value"),
                 of_harm="change" not in {*alarmed[place]} & {*acting},
             )
             for place in crossed
         ]
         return State.DEGRADED, " ".join(told) + carrier_words(evidence["carriers"])
-    figures = calm_words(first, panel.since, _once(first, ("change",)))
+    changed = ("change",)
+    figures = calm_words(
+        first, panel.since, _strongest(first, changed, "once_in"), _strongest(first, changed, "e_value")
+    )
     why = next((words for words, holds in _warnings(panel, alarmed, evidence).items() if holds), None)
     return (State.WARNING, f"{figures} A warning only: {why}.") if why else (State.OK, figures)
 
@@ -163,9 +167,9 @@ def _alarmed(pair: Pair, baseline: Baseline) -> list[Method]:
     return [name for name, monitor in pair.monitors.items() if monitor.alarmed_at is not None]
 
 
-def _once(pair: dict[str, Any], methods: Sequence[str]) -> float | None:
-    """How rarely an unchanged model would show as much, by the surest of these monitors; None: they do not say."""
-    said = [each["once_in"] for name, each in pair.get("monitors", {}).items() if name in methods]
+def _strongest(pair: dict[str, Any], methods: Sequence[str], what: str) -> float | None:
+    """The most that one of these monitors says, its share of alpha considered; None: they do not say."""
+    said = [each[what] for name, each in pair.get("monitors", {}).items() if name in methods]
     told = [each for each in said if each is not None]
     return max(told) / len(methods) if told else None
 

@@ -164,6 +164,7 @@ def test_the_monitor_computes_what_the_method_says(method, length):
         alarmed_at = count * BATCH if alarmed_at is None and wealth.min() >= threshold else alarmed_at
         monitor = monitor.update(batches[count - 1])
         assert monitor.peak == pytest.approx(peak, rel=1e-3)
+        assert monitor.e_value == pytest.approx(wealth.min(), rel=1e-3)
     assert 2 < peak < 1e20
     assert alarmed_at is not None
     assert monitor.alarmed_at == alarmed_at

@@ -167,6 +167,7 @@ def test_the_monitor_of_errors_computes_what_the_method_says():
         alarmed_at = t * 50 if alarmed_at is None and cash + bets.sum() >= 20 else alarmed_at
     after = monitor.update(coming[:777]).update(coming[777:])
     assert after.once_in == pytest.approx(peak, rel=1e-9)
+    assert after.e_value == pytest.approx(plain_cash + plain.sum(), rel=1e-9)
     assert after.bets.boosted.total == pytest.approx(cash + bets.sum(), rel=1e-9)
     assert alarmed_at is not None
     assert after.alarmed_at == alarmed_at
@@ -290,7 +291,7 @@ def test_the_monitor_of_numbers_computes_what_the_method_says():
     assert alarmed_at is not None
     assert monitor.alarmed_at == alarmed_at
     assert monitor.once_in == pytest.approx(peak, rel=1e-9)
-    assert monitor.wealth.total == pytest.approx(cash + bets.sum(), rel=1e-9)
+    assert monitor.e_value == pytest.approx(cash + bets.sum(), rel=1e-9)
 
 
 def test_losses_of_few_values_do_not_alarm_when_nothing_changes():

@@ -81,6 +81,9 @@ def test_a_worse_model_is_degraded_and_the_evidence_says_since_when_and_by_how_m
     assert 4000 < pair["monitors"]["change"]["alarmed_at"] <= 5000
     assert "on 1,000 matured predictions since 2026-03-05" in verdict.summary
     assert "would ever show this once in" in verdict.summary
+    said = pair["monitors"]["change"]
+    assert said["once_in"] >= said["e_value"] >= 20
+    assert f"(e-value now: {said['e_value']:,.0f})" in verdict.summary or said["e_value"] > 1e6
     assert verdict.evidence["acts"] == ["brier"]
 
 
@@ -130,6 +133,7 @@ def test_a_rule_without_an_error_rate_acts_only_where_it_is_chosen():
     verdict = judged([cohort(0, losses)], settings=PolicySettings(rule="threshold"))
     assert verdict.state is State.DEGRADED
     assert "once in" not in verdict.summary
+    assert verdict.evidence["watched"][0]["monitors"]["rule"]["e_value"] is None
     good = cohort(1, np.random.default_rng(2).beta(2, 9, 1000))
     assert judged([good], settings=PolicySettings(rule="threshold"), previous=verdict).state is State.OK
 

@@ -36,7 +36,7 @@ def test_every_rule_cries_of_losses_that_have_doubled_and_states_no_error_rate(n
     assert rule.alarmed_at is not None
     assert rule.alarmed_at <= 1500
     assert rule.alpha is None
-    assert rule.once_in is None
+    assert rule.once_in is rule.e_value is None
 
 
 @pytest.mark.parametrize("name", RULES)

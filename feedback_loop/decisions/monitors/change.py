@@ -55,6 +55,11 @@ class ErrorMonitor:
         return exchangeable("errors", len(self.labels))
 
     @property
+    def e_value(self) -> float:
+        """The wealth now. Under the null it is expected to be at most 1."""
+        return self.bets.plain.total
+
+    @property
     def once_in(self) -> float:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.bets.peak

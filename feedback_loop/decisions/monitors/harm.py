@@ -77,6 +77,13 @@ class HarmMonitor:
         return f"the expected losses of all labels, the reference's too, lie between some m and m{beyond}"
 
     @property
+    def e_value(self) -> float:
+        """E now. Under the null it is expected to be at most 1; for A, where its bound of the mean holds."""
+        costs = np.log1p(np.outer(TRUST, 1 - np.asarray(self.edges[:-1])))
+        kept = _log_sum(np.asarray(self.trust)[:, None] - self.trusted * costs, self._shares)
+        return min(math.exp(min(self._wealth(np.asarray(self.harm), kept, self.batches), 700)), CEILING)
+
+    @property
     def once_in(self) -> float:
         """A model that was not worse than tolerated would ever show so much only once in so many times.
 
@@ -97,9 +104,7 @@ class HarmMonitor:
         lasting = np.maximum(1, 1000 / np.asarray(self.paces))  # J, in bets
         expected = BATCH * np.log1p(np.outer(SIZES, np.asarray(self.edges[1:]) + self.tolerance))
         costs = np.log1p(np.outer(TRUST, 1 - np.asarray(self.edges[:-1])))
-        is_a = self.kind == "harm_a"
-        shares = (np.eye(len(TRUST))[0] if is_a else TRUST_SHARES)[:, None]  # A has no bets against a mean
-
+        shares, threshold = self._shares, math.log((2 if self.kind == "harm_a" else 1) / self.alpha)
         harm, trust, trusted, count = np.asarray(self.harm), np.asarray(self.trust), self.trusted, self.batches
         peak, alarmed_at = math.log(self.peak), self.alarmed_at
         kept = _log_sum(trust[:, None] - trusted * costs, shares)
@@ -112,10 +117,9 @@ class HarmMonitor:
             trust = trust + _log_growth(TRUST, 1 - losses)
             trusted, count = trusted + BATCH, count + 1
             kept = _log_sum(trust[:, None] - trusted * costs, shares)
-            left = np.log(lasting / (lasting + begun))[:, None]
-            wealth = float(_log_sum(np.logaddexp(harm, left + kept), 1 / len(SIZES)).min())
+            wealth = self._wealth(harm, kept, count)
             peak = max(peak, wealth)
-            if alarmed_at is None and wealth >= math.log((2 if is_a else 1) / self.alpha):
+            if alarmed_at is None and wealth >= threshold:
                 alarmed_at = count * BATCH
         return replace(
             self,
@@ -126,6 +130,18 @@ class HarmMonitor:
             peak=min(math.exp(min(peak, 700)), CEILING),
             alarmed_at=alarmed_at,
         )
+
+    @property
+    def _shares(self) -> Floats:
+        """π, a column: A has no bets against a mean."""
+        return (np.eye(len(TRUST))[0] if self.kind == "harm_a" else TRUST_SHARES)[:, None]
+
+    def _wealth(self, harm: Floats, kept: Floats, batches: int) -> float:
+        """The logarithm of E after so many batches: of the bets that have begun, and of what waits for the others."""
+        paces = np.asarray(self.paces)
+        lasting = np.maximum(1, 1000 / paces)
+        left = np.log(lasting / (lasting + (batches - 1) // paces + 1))[:, None]
+        return float(_log_sum(np.logaddexp(harm, left + kept), 1 / len(SIZES)).min())
 
 
 def start_harm_monitor(

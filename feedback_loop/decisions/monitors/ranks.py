@@ -60,6 +60,11 @@ class RankMonitor:
         return exchangeable("losses", len(self.counts))
 
     @property
+    def e_value(self) -> float:
+        """The wealth now. Under the null it is expected to be at most 1."""
+        return self.wealth.total
+
+    @property
     def once_in(self) -> float:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.peak

@@ -59,6 +59,11 @@ class WindowRule:
     null = "no window's mean loss is above the limit"
 
     @property
+    def e_value(self) -> None:
+        """It makes no bets."""
+        return
+
+    @property
     def once_in(self) -> None:
         """How seldom an unchanged model would show as much, it can't say."""
         return
@@ -97,6 +102,11 @@ class AdwinRule:
     kind: str = "adwin"
 
     null = "the mean loss has not changed since ADWIN's window began"
+
+    @property
+    def e_value(self) -> None:
+        """It makes no bets."""
+        return
 
     @property
     def once_in(self) -> None:

@@ -79,6 +79,11 @@ class UnitMonitor:
         return f"mean losses of {what} are independent and of one normal distribution"
 
     @property
+    def e_value(self) -> float:
+        """The wealth now. Under the null it is expected to be at most 1."""
+        return self.bets.plain.total
+
+    @property
     def once_in(self) -> float:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.bets.peak
