@@ -116,7 +116,10 @@ def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 
 
 def _diagnose(loop: FeedbackLoop, model: str) -> dict[str, Any]:
-    made = loop.diagnose_incident(model)
+    try:
+        made = loop.diagnose_incident(model)
+    except Refused as error:  # such a model can't be diagnosed: that is no failure of each look
+        return {"recommendation": None, "summary": str(error)}
     if made is None:
         return {"recommendation": None}
     return {"recommendation": made.recommendation, "summary": made.summary}

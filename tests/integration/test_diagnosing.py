@@ -12,6 +12,7 @@ from feedback_loop.cli import app
 from feedback_loop.clock import Window
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.jobs import run_cycle
+from feedback_loop.status import model_status
 from feedback_loop.store import incidents, retrainings
 from feedback_loop.store.diagnoses import load_diagnoses
 from tests.builders import churn_loop, customers, play_days
@@ -109,6 +110,46 @@ def test_what_can_not_be_diagnosed_is_refused_with_a_cure(mlflow_uri, tmp_path, 
     with pytest.raises(Refused, match=r"hashed or not at all\. Log them plain"):
         hidden.diagnose("churn", window)
     hidden.close()
+
+
+def test_a_model_that_can_not_be_diagnosed_fails_no_look(mlflow_uri, tmp_path, clock):
+    hidden = churn_loop(tmp_path, clock, more='[models.churn.log]\ncolumns = { age = "drop" }\n')
+    play_days(hidden, clock, 8, harder=0.45)
+    done = cycled(hidden)
+    assert done["decide"].result["state"] == "degraded"
+    assert (done["diagnose"].state, done["diagnose"].result["recommendation"]) == ("succeeded", None)
+    assert "Log them plain" in done["diagnose"].result["summary"]
+    hidden.close()
+
+
+def test_a_diagnosis_that_fails_is_told_stops_nothing_and_is_made_at_the_next_look(
+    mlflow_uri, tmp_path, clock, monkeypatch
+):
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", "propose")
+    loop = churn_loop(tmp_path, clock)
+    play_days(loop, clock, 4)
+    play_broken(loop, clock, 6, seed=100, change=in_months)
+    with monkeypatch.context() as patch:
+        patch.setattr("feedback_loop.loop.diagnosing.find_causes", _out_of_memory)
+        done = cycled(loop)
+    assert (done["diagnose"].state, done["diagnose"].cause) == ("failed", "MemoryError: 6 GiB")
+    assert {each.state for name, each in done.items() if name != "diagnose"} == {"succeeded"}
+    assert done["decide"].result["state"] == "degraded"
+    assert done["alerts"].result["sent"] == 3  # of the data, of drift, of the incident
+    assert done["retrain"].result == {"proposed": "alarm"}  # nobody knows yet that the feed is to be repaired
+    [failed] = model_status(loop, "churn")["failed_jobs"]
+    assert (failed["job"], failed["cause"]) == ("diagnose", "MemoryError: 6 GiB")
+    clock.set(clock() + timedelta(hours=1))  # nothing new has matured, but the diagnosis is still owed
+    done = cycled(loop)
+    assert done["decide"].result["state"] is None
+    assert done["diagnose"].result["recommendation"] == "repair"
+    assert done["retrain"].result == {"proposed": None}
+    assert model_status(loop, "churn")["failed_jobs"] == []
+    loop.close()
+
+
+def _out_of_memory(*_args, **_options):
+    raise MemoryError("6 GiB")
 
 
 def test_without_a_reference_there_is_nothing_to_compare_with(loop, clock):

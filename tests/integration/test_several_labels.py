@@ -133,7 +133,12 @@ def test_each_label_and_all_of_them_are_judged_alike_however_they_are_asked(open
     assert loop.evaluate("several")  # what matured is drawn by MLflow too
     assert loop.decide("several") is not None
     assert any(path.suffix == ".html" for path in loop.report("several", window, "first"))
-    for refused in (lambda: loop.retrain("several"), lambda: loop.optimize("several", 0.01)):
+    asked = (
+        lambda: loop.retrain("several"),
+        lambda: loop.optimize("several", 0.01),
+        lambda: loop.diagnose("several", window),
+    )
+    for refused in asked:
         with pytest.raises(Refused, match="several labels"):
             refused()
     assert loop.erase("several", {"item": 3}).outcomes > 0
