@@ -26,7 +26,7 @@ from feedback_loop.decisions.monitors import (
     start_monitor,
     start_rule,
 )
-from feedback_loop.decisions.suggest import suggest_tolerance, suggest_units
+from feedback_loop.decisions.suggest import suggest_tolerance, suggest_units, swing_of
 from feedback_loop.decisions.watched import Baseline, Cohort, Seen, Watched
 from feedback_loop.monitoring import Floats
 from feedback_loop.store.verdicts import Verdict
@@ -166,8 +166,9 @@ def units_of(settings: PolicySettings, reference: Floats, windows: Any) -> Units
         return suggest_units(reference, windows)
     cycle = settings.cycle if settings.cycle != "auto" else 1
     if settings.unit == "auto":
-        found = suggest_units(reference, windows)
-        return Units("unit", windows=cycle) if found.kind == "unit" else Units("label", strata=cycle)
+        swing = swing_of(reference, windows)
+        is_odd = swing is not None and swing.is_odd
+        return Units("unit", windows=cycle) if is_odd else Units("label", strata=cycle)
     return Units("unit", windows=cycle) if settings.unit == "window" else Units("label", strata=cycle)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from feedback_loop.decisions.monitors.units import LABELS, LEAST_UNITS, Units
+from feedback_loop.decisions.monitors.units import LABELS, LEAST_LOSS, LEAST_UNITS, Units
 from feedback_loop.monitoring import Floats
 
 Integers = npt.NDArray[np.int64]
@@ -40,6 +40,9 @@ LEAST_REFERENCE = 5000
 MONTH = 30
 """So many windows at least: on ten of them, differences that cause false alarms are often not seen."""
 
+FEWEST = 8
+"""Windows from which their spread can be learned; of fewer, it would take a month of the stream to."""
+
 MOST_REFERENCE = 100_000
 """Labels of a suggested reference: windows so large show their differences with few of them."""
 
@@ -56,6 +59,7 @@ class Swing:
 
     windows: int
     labels: float  # a window, on average
+    mean: float  # of all losses
     spread: float  # standard deviation of the windows' true means: what is left when chance is taken off
     spread_p: float
     cycle: int  # in windows; 1: none
@@ -70,6 +74,12 @@ class Swing:
     def is_odd(self) -> bool:
         """Whether the place in the cycle does not say all: windows have ways of their own, or hang together."""
         return min(self.rest_p, self.varies_p, self.correlation_p) < DOUBT
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether windows look alike, of which there are too few to say that they are, and each could be a unit."""
+        is_unit = self.labels * self.mean >= LEAST_LOSS
+        return not self.is_odd and self.cycle == 1 and FEWEST <= self.windows < MONTH and is_unit
 
 
 @dataclass(frozen=True)
@@ -86,10 +96,13 @@ def suggest_units(losses: Floats, windows: Integers) -> Units:
     """In what to count, from reference losses in the order of time, each with its window's number.
 
     Label by label where windows differ by chance alone, by strata where a cycle explains how they differ, and in
-    t-units (a cycle, about 1,000 labels, twice as long as windows hang together) when in doubt. A reference of fewer
-    than four windows says nothing: labels.
+    t-units where they differ in other ways (a cycle, about 1,000 labels, twice as long as windows hang together). Of
+    8 to 29 windows that look alike each is a t-unit: that is nearly as fast, and safe if they are not alike. Fewer
+    say nothing: labels.
     """
     swing = swing_of(losses, windows)
+    if swing is not None and swing.in_doubt:
+        return Units("unit")
     if swing is None or not swing.is_odd:
         return Units("label", strata=swing.cycle if swing else 1)
     wanted = max(LABELS / swing.labels, 2 * swing.together - 1)
@@ -172,6 +185,7 @@ def swing_of(losses: Floats, windows: Integers) -> Swing | None:
     return Swing(
         windows=total,
         labels=len(losses) / total,
+        mean=float(losses.mean()),
         spread=float(np.sqrt(max(between / (total - 1) - chance, 0.0) / scale)),
         spread_p=_f_test(between, total - 1, chance, freedom),
         cycle=cycle,
@@ -252,6 +266,9 @@ def _f_test(squares: float, freedom: int, error: float, error_freedom: int) -> f
 
 def _unit_words(swing: Swing, units: Units) -> str:
     seen = f"the {swing.windows} windows ({swing.labels:,.0f} labels each)"
+    if units.kind == "unit" and swing.in_doubt:
+        few = f"{swing.windows} windows are too few to be sure: a unit is a window, not a label"
+        return f"{seen} differ by no more than chance (p = {swing.spread_p:.2g}), but {few}"
     if units.kind == "label" and swing.cycle == 1:
         return f"{seen} differ by no more than chance (p = {swing.spread_p:.2g}) and do not hang together"
     if units.kind == "label":

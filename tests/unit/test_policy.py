@@ -111,7 +111,7 @@ def test_a_cohort_without_outcomes_is_not_judged():
 def test_losses_that_have_grown_but_not_above_the_reference_only_warn():
     random = np.random.default_rng(3)
     good, worse = random.beta(2, 30, 4000), random.beta(2, 9, 4000)
-    verdict = judged([cohort(0, good), cohort(1, worse)])
+    verdict = judged([cohort(0, good), cohort(1, worse)], settings=PolicySettings(unit="label"))
     assert verdict.evidence["watched"][0]["monitors"]["change"]["alarmed_at"] is not None
     assert verdict.state is State.WARNING
 

@@ -87,6 +87,19 @@ def test_every_suggested_unit_leaves_at_least_four_in_the_reference():
             assert windows // suggest_units(*made).windows >= 4
 
 
+def test_of_a_few_windows_that_look_alike_each_is_a_unit():
+    random = np.random.default_rng(1)
+    made = random.beta(2, 8, 15_000), np.repeat(np.arange(30), 500)
+    assert suggest_units(*made) == Units("label")
+    few = made[0][:5000], made[1][:5000]
+    assert suggest_units(*few) == Units("unit")
+    told = {each.setting: each for each in suggest(*few)}
+    assert (told["unit"].value, told["cycle"].value) == ("window", 1)
+    assert "10 windows are too few to be sure" in told["unit"].reason
+    assert suggest_units(made[0][:3500], made[1][:3500]) == Units("label")  # of seven nobody learns how they spread
+    assert suggest_units(made[0][:5000] / 1000, few[1]) == Units("label")  # nor of windows with next to no loss
+
+
 def test_a_reference_that_can_say_nothing_is_counted_label_by_label():
     assert suggest_units(*reference(np.zeros(3))) == Units("label")
     assert suggest_units(np.zeros(5000), np.repeat(np.arange(10), 500)) == Units("label")

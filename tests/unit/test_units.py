@@ -4,7 +4,7 @@ import pytest
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.monitors.mixture import NormalBets
 from feedback_loop.decisions.monitors.ranks import start_rank_monitor
-from feedback_loop.decisions.monitors.units import UnitMonitor, Units, split_units, start_unit_monitor
+from feedback_loop.decisions.monitors.units import POWER, UnitMonitor, Units, split_units, start_unit_monitor
 from feedback_loop.decisions.panel import units_of
 from tests.streams import day_losses, delay, season, seasonal_numbers
 
@@ -120,16 +120,38 @@ def followed_by_day(monitor, losses):
 
 
 def test_a_unit_monitor_of_equal_units_does_not_divide_by_zero():
-    monitor = UnitMonitor(alpha=0.05, windows=1, units=5, mean=0.2, squares=0.0, bets=NormalBets.begin())
+    monitor = UnitMonitor(alpha=0.05, windows=1, units=5, mean=0.2**POWER, squares=0.0, bets=NormalBets.begin())
     assert monitor.update(np.full(100, 0.2)).alarmed_at is None
     assert np.isfinite(monitor.update(np.full(100, 0.9)).once_in)
 
 
+def test_rare_errors_whose_means_are_skewed_seldom_alarm():
+    alarms = 0
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        windows = (random.random((210, 200)) < 0.02).astype(float)
+        monitor = start_unit_monitor(windows[:10].ravel(), np.repeat(np.arange(10), 200), alpha=0.05)
+        for place, losses in enumerate(windows[10:], 10):
+            monitor = monitor.update(losses, place)
+        alarms += monitor.alarmed_at is not None
+    assert alarms <= 5  # of units as they are, 13 would
+
+
+def test_units_of_a_reference_without_an_error_are_long_and_the_first_error_is_no_alarm():
+    monitor = start_unit_monitor(np.zeros(5000), np.repeat(np.arange(10), 500), alpha=0.05)
+    assert (monitor.units, monitor.least) == (0, 20_000)
+    for place in range(10, 110):
+        monitor = monitor.update(np.eye(500)[0] * (place == 10), place)
+    assert (monitor.taken, monitor.alarmed_at) == (2, None)
+
+
 def test_the_unit_of_the_settings_is_chosen_by_what_the_reference_shows():
     random = np.random.default_rng(4)
-    uneven, windows = day_losses(random, 20)
+    uneven, windows = day_losses(random, 30)
     even = random.beta(2, 8, len(windows))
     assert units_of(PolicySettings(unit="auto"), uneven, windows).kind == "unit"
     assert units_of(PolicySettings(unit="auto"), even, windows).kind == "label"
+    assert units_of(PolicySettings(unit="auto"), even[:3000], windows[:3000]) == Units("unit")
+    assert units_of(PolicySettings(unit="auto", cycle=7), even[:3000], windows[:3000]) == Units("label", strata=7)
     assert units_of(PolicySettings(unit="window"), even, windows) == Units("unit")
     assert units_of(PolicySettings(unit="label"), uneven, windows) == Units("label")

@@ -1,6 +1,5 @@
 """Monitors: sequential tests of losses with an error rate for ever, and beside them the rules of others."""
 
-from feedback_loop.decisions.monitors.mixture import MADE_OF
 from feedback_loop.decisions.monitors.rules import (
     AdwinRule,
     Rule,
@@ -13,6 +12,7 @@ from feedback_loop.decisions.monitors.rules import (
 from feedback_loop.decisions.monitors.sequences import ConfidenceSequence
 from feedback_loop.decisions.monitors.start import (
     LEAST_REFERENCE,
+    MADE_OF,
     Method,
     Monitor,
     alpha_of_version,

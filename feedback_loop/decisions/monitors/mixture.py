@@ -30,10 +30,6 @@ BOLDNESS = np.array([0.03 * 2.3**j for j in range(4)])
 
 SHARES = (0.12, 0.26, 0.40, 0.22)
 """How the cash is divided among them."""
-
-MADE_OF = f"{BOLDNESS.tolist()} {SHARES} {HORIZON}"
-"""Who keeps a state keeps this beside it: one that was made by other bets is not gone on with, it begins anew."""
-
 CEILING = 1e30
 """No bet grows beyond this: numbers stay finite, and finite in JSON."""
 

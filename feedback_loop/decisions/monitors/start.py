@@ -10,15 +10,18 @@ import numpy.typing as npt
 
 from feedback_loop.decisions.monitors.change import ErrorMonitor, start_error_monitor
 from feedback_loop.decisions.monitors.harm import HarmMonitor, start_harm_monitor
-from feedback_loop.decisions.monitors.mixture import NormalBets, Wealth
+from feedback_loop.decisions.monitors.mixture import BOLDNESS, HORIZON, SHARES, NormalBets, Wealth
 from feedback_loop.decisions.monitors.ranks import RankMonitor, start_rank_monitor
-from feedback_loop.decisions.monitors.units import UnitMonitor, Units, start_unit_monitor
+from feedback_loop.decisions.monitors.units import POWER, UnitMonitor, Units, start_unit_monitor
 from feedback_loop.monitoring import Floats
 
 Monitor = ErrorMonitor | RankMonitor | UnitMonitor | HarmMonitor
 
 Method = Literal["change", "harm_a", "harm_b"]
 """D asks whether losses have grown at all, A and B whether by more than a tolerance."""
+
+MADE_OF = f"{BOLDNESS.tolist()} {SHARES} {HORIZON} {POWER}"
+"""Who keeps a state keeps this beside it: one that was made by other bets is not gone on with, it begins anew."""
 
 LEAST_REFERENCE = 1000
 """With fewer reference labels the guarantee has not been measured."""

@@ -1,8 +1,9 @@
 """Method D on t-units: has the mean loss of whole windows grown? For streams whose days differ from each other.
 
-Null: the windows' mean losses are independent draws of one normal distribution. Then the next one, measured by the
-mean and the spread of those before it, is Student's t, and its score standard normal. Days that are all bad in their
-own way (weather, holidays) are what such a window's spread is made of; label by label they would look like change.
+Null: the windows' mean losses, to the power of POWER, are independent draws of one normal distribution. Then the next
+one, measured by the mean and the spread of those before it, is Student's t, and its score standard normal. Days that
+are all bad in their own way (weather, holidays) are what such a window's spread is made of; label by label they would
+look like change.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Units:
     """In what a monitor counts: label by label, exchangeable within each stratum, or in t-units of whole windows.
 
     A window's stratum is its place in the cycle: its number (counted from 1970) modulo `strata`. A t-unit is so many
-    `windows` (a whole cycle, where there is one), put together further until it has LEAST_LABELS labels.
+    `windows` (a whole cycle, where there is one), put together further until it has LEAST_LABELS labels, and so many
+    that LEAST_LOSS is expected of it.
     """
 
     kind: Literal["label", "unit"] = "label"
@@ -43,8 +45,20 @@ class Units:
 LABELS = 1000
 """What a unit counts for: the bets are those of a unit of so many labels, the cash moves at that pace."""
 
+POWER = 2 / 3
+"""Means of rare errors are skewed: as they are, t-units of 200 labels at a rate of 2% cried on 13% of streams.
+
+To this power a count of rare events is hardly skewed (Anscombe 1953; McCullagh and Nelder 1989, section 2.4.2).
+"""
+
 LEAST_LABELS = 50
 """A unit of fewer is put together with the next: the mean of so few would have another spread."""
+
+LEAST_LOSS = 2.0
+"""So is one of which less loss is expected, by the reference's mean: most of such units would have none at all."""
+
+LEAST_MEAN = 1e-4
+"""A reference's mean below it is taken as this: units have an end."""
 
 LEAST_UNITS = 4
 """Fewer units of the reference tell nothing about how units differ."""
@@ -60,9 +74,10 @@ class UnitMonitor:
     alpha: float
     windows: int  # of a unit
     units: int  # so far, reference included
-    mean: float  # of their means
+    mean: float  # of their mean losses, each to the power
     squares: float  # sum of squared distances from it
     bets: NormalBets
+    least: int = LEAST_LABELS  # labels of a unit: with fewer it is put together with the next
     taken: int = 0  # units of the stream
     labels: int = 0  # of the stream
     waiting_labels: int = 0  # of a unit that is not full yet
@@ -76,7 +91,7 @@ class UnitMonitor:
     def null(self) -> str:
         """What the monitor holds to be true until it alarms, in words."""
         what = f"each {self.windows} windows" if self.windows > 1 else "whole windows"
-        return f"mean losses of {what} are independent and of one normal distribution"
+        return f"mean losses of {what}, to the power of 2/3, are independent and of one normal distribution"
 
     @property
     def e_value(self) -> float:
@@ -105,10 +120,10 @@ class UnitMonitor:
     def due(self, place: int) -> UnitMonitor:
         """The waiting unit taken in if its last window lies before this place."""
         is_full = is_over(self.waiting_since, self.waiting_until, place, self.windows)
-        return self._fold() if is_full and self.waiting_labels >= LEAST_LABELS else self
+        return self._fold() if is_full and self.waiting_labels >= self.least else self
 
     def _fold(self) -> UnitMonitor:
-        mean = self.waiting_grains / (self.waiting_labels * GRAIN)
+        mean = float((self.waiting_grains / (self.waiting_labels * GRAIN)) ** POWER)
         bets = self.bets
         if self.units > 1:  # else there is no spread yet to measure by
             variance = max(self.squares / (self.units - 1), NO_SPREAD) * (1 + 1 / self.units)
@@ -135,12 +150,20 @@ def start_unit_monitor(reference: Floats, places: Numbers, windows: int = 1, *, 
 
     A reference of fewer than two units says nothing about how they differ: the stream's own first ones do.
     """
-    units = split_units(reference, places, windows)
-    means = np.array([int(grains(unit).sum()) / (len(unit) * GRAIN) for unit in units])
+    expected = float(reference.mean()) if len(reference) else 1.0
+    least = max(LEAST_LABELS, math.ceil(LEAST_LOSS / max(expected, LEAST_MEAN)))
+    units = split_units(reference, places, windows, least)
+    means = np.array([int(grains(unit).sum()) / (len(unit) * GRAIN) for unit in units]) ** POWER
     mean = float(means.mean()) if len(means) else 0.0
     squares = float(((means - mean) ** 2).sum())
     return UnitMonitor(
-        alpha=alpha, windows=windows, units=len(means), mean=mean, squares=squares, bets=NormalBets.begin()
+        alpha=alpha,
+        windows=windows,
+        units=len(means),
+        mean=mean,
+        squares=squares,
+        bets=NormalBets.begin(),
+        least=least,
     )
 
 
@@ -152,12 +175,12 @@ def is_over(since: int, until: int, place: int, windows: int) -> bool:
     return (place - since) // windows > (until - since) // windows
 
 
-def split_units(losses: Floats, places: Numbers, windows: int = 1) -> list[Floats]:
+def split_units(losses: Floats, places: Numbers, windows: int = 1, least: int = LEAST_LABELS) -> list[Floats]:
     """Losses (in the order of time) cut into units: so many whole windows, and further while they are too small."""
     starts = [0]
     ends = [*(np.flatnonzero(np.diff(places)) + 1).tolist(), len(losses)] if len(losses) else []
     for end in ends:
         start, after = starts[-1], int(places[end]) if end < len(losses) else int(places[-1]) + 1
-        if end - start >= LEAST_LABELS and is_over(int(places[start]), int(places[end - 1]), after, windows):
+        if end - start >= least and is_over(int(places[start]), int(places[end - 1]), after, windows):
             starts.append(end)
     return [losses[first:last] for first, last in pairwise(starts)]
