@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from feedback_loop.store.verdicts import Verdict
 
 ALARMS_TOLD = 3
-"""Of each policy in words; the rest of them is in `--json`."""
+"""Of each policy with `--verbose`; the rest of them is in `--json`."""
 
 MANY = 10
 """A look at more cohorts at once than this is told: it was made long after they had matured."""
@@ -41,6 +41,9 @@ def backtest(
         bool, typer.Option("--known-now", help="With what is known now at every look: for a log that was imported.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell what each alarm said, and was worth.")
+    ] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -59,7 +62,7 @@ def backtest(
     if plot is not None:
         _draw(result, plot)
     plain = _plain(result) | {"plot": str(plot) if plot else None}
-    emit(plain, as_json=as_json, words=lambda _: _words(result, plain))
+    emit(plain, as_json=as_json, words=lambda _: _words(result, plain, verbose=verbose))
 
 
 def _check(plot: Path | None) -> None:
@@ -161,19 +164,18 @@ def _followed(after: Aftermath) -> dict[str, Any]:
     return vars(after) | {"window": [after.window.start, after.window.end] if after.window else None}
 
 
-def _words(result: Backtest, plain: dict[str, Any]) -> str:
-    how = "as they were made" if result.were_made else "as scheduled"
-    head = f"{result.model}: {len(result.looks):,} looks ({how}) in {result.window}"
+def _words(result: Backtest, plain: dict[str, Any], *, verbose: bool) -> str:
+    how, window = "as they were made" if result.were_made else "as scheduled", result.window
+    end = format_moment(window.end.replace(microsecond=0))
+    lines = [f"{result.model}: {len(result.looks):,} looks ({how}), {format_moment(window.start)} – {end}"]
     if result.change is not None:
         by = f" by {result.change.policy}" if result.change.policy else ""
-        head += f"; delays count from {format_moment(result.change.at)} ({result.change.source}{by})"
-    lines = [head, table([_row(each) for each in plain["policies"]], "")]
-    for played, aftermaths in zip(result.played, result.followed, strict=True):
-        name, told = played.candidate.name, list(zip(played.alarms, aftermaths, strict=True))
-        for place, (alarm, after) in enumerate(told[:ALARMS_TOLD]):
-            lines.append(f"{name}, {format_moment(alarm.decided_at)}, version {alarm.version}: {alarm.summary}")
-            lines += [f"  {_after_words(after, played.loss)}"] if after.cause is None or not place else []
-        lines += [f"{name}: {len(told) - ALARMS_TOLD} more alarms, see --json"] if len(told) > ALARMS_TOLD else []
+        lines.append(f"Delays count from {format_moment(result.change.at)} ({result.change.source}{by}).")
+    lines.append(table([_row(each, verbose=verbose) for each in plain["policies"]], ""))
+    if verbose:
+        lines += _alarm_words(result)
+    elif any(each.alarms for each in result.played):
+        lines.append("--verbose tells what each alarm said, --json everything.")
     first = result.played[0]
     widest = max(((each.window.end - each.window.start) for each in first.verdicts), default=None)
     if widest is not None and widest > MANY * first.candidate.settings.window:
@@ -184,22 +186,37 @@ def _words(result: Backtest, plain: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(policy: dict[str, Any]) -> dict[str, Any]:
-    delay, alarms = policy["delay"], policy["alarms"]
+def _row(policy: dict[str, Any], *, verbose: bool) -> dict[str, Any]:
+    """A policy in a line that fits 100 columns; verbosely also when it first alarmed, and how often it warned."""
+    name, rule, delay, alarms = policy["name"], policy["rule"], policy["delay"], policy["alarms"]
     told = [each["followed"] for each in alarms if each["followed"]["cause"] is None]
     reasons = [each["reason"] for each in policy["retrainings"]]
     kinds = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
-    return {
-        "policy": policy["name"],
-        "rule": policy["rule"],
+    first = {
         "warnings": len(policy["warnings"]),
-        "alarms": len(alarms),
         "first alarm": format_moment(alarms[0]["at"]) if alarms else "–",
         "version": alarms[0]["version"] if alarms else "–",
+    }
+    return {
+        "policy": name if name == rule else f"{name} ({rule})",
+        "alarms": len(alarms),
+        **(first if verbose else {}),
         "delay": f"{delay['days']:.1f} d, {delay['labels']:,} labels" if delay else "–",
         "retrainings": kinds or "–",
-        "loss after: stays → next": f"{told[0]['stays']:.4f} → {told[0]['takes_over']:.4f}" if told else "–",
+        "loss: stays → next": f"{told[0]['stays']:.4f} → {told[0]['takes_over']:.4f}" if told else "–",
     }
+
+
+def _alarm_words(result: Backtest) -> list[str]:
+    """What the first alarms of each policy said, and what followed."""
+    lines = []
+    for played, aftermaths in zip(result.played, result.followed, strict=True):
+        name, told = played.candidate.name, list(zip(played.alarms, aftermaths, strict=True))
+        for place, (alarm, after) in enumerate(told[:ALARMS_TOLD]):
+            lines.append(f"{name}, {format_moment(alarm.decided_at)}, version {alarm.version}: {alarm.summary}")
+            lines += [f"  {_after_words(after, played.loss)}"] if after.cause is None or not place else []
+        lines += [f"{name}: {len(told) - ALARMS_TOLD} more alarms, see --json"] if len(told) > ALARMS_TOLD else []
+    return lines
 
 
 def _after_words(after: Aftermath, loss: str) -> str:

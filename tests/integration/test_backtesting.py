@@ -1,6 +1,7 @@
 """Backtests over a real loop's weeks: what was said is said again, others stand beside it, nothing changes."""
 
 import json
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -299,11 +300,37 @@ def config(played, monkeypatch):
     return "--policy", "harm.toml"
 
 
-def test_the_command_prints_a_table_and_what_each_alarm_was_worth(config):
-    printed = run("backtest", "churn", *config, "--change", "2026-03-11")
-    assert "delays count from 2026-03-11 (given)" in printed
-    rows = [line.split() for line in printed.splitlines() if line.startswith(("configured ", "harm "))]
-    assert [row[:2] for row in rows[:2]] == [["configured", "change"], ["harm", "harm"]]
+def test_by_default_each_policy_is_one_short_row(config, monkeypatch):
+    """All rules beside the configured policy in an ordinary terminal: no cell is folded, nothing long is said."""
+    monkeypatch.setenv("COLUMNS", "100")
+    head, since, titles, *rows, hint = run("backtest", "churn", "--change", "2026-03-11").splitlines()
+    assert re.fullmatch(r"churn: \d+ looks \(as they were made\), 2026-03-02T04:00Z – \d{4}-\d\d-\d\dT[\d:]+Z", head)
+    assert since == "Delays count from 2026-03-11 (given)."
+    assert re.split(" {2,}", titles) == ["policy", "alarms", "delay", "retrainings", "loss: stays → next"]
+    cells = [re.split(" {2,}", row) for row in rows]
+    names = ["configured (change)", "harm", "either", "threshold", "absolute", "z_test", "chunks", "adwin"]
+    assert [row[0] for row in cells] == names
+    assert {len(row) for row in cells} == {5}
+    assert cells[0][1:4] == ["2", "2.2 d, 250 labels", "1 alarm"]
+    assert re.fullmatch(r"0\.\d{4} → 0\.\d{4}", cells[0][4])
+    assert hint == "--verbose tells what each alarm said, --json everything."
+    assert max(map(len, [head, since, titles, *rows, hint])) <= 100
+
+
+def test_a_policy_that_never_alarms_has_dashes_and_no_hint(config, tmp_path):
+    (tmp_path / "deaf.toml").write_text('[policy]\nrule = "absolute"\nthreshold = 0.99\n')
+    printed = run("backtest", "churn", "--policy", str(tmp_path / "deaf.toml"), "--to", "2026-03-08")
+    assert re.search(r"^deaf \(absolute\) +0 +– +– +–$", printed, re.MULTILINE)
+    assert "--verbose" not in printed
+
+
+def test_verbosely_the_command_tells_what_each_alarm_said_and_what_it_was_worth(config):
+    printed = run("backtest", "churn", *config, "--change", "2026-03-11", "--verbose")
+    assert "Delays count from 2026-03-11 (given)." in printed
+    rows = [re.split(" {2,}", line) for line in printed.splitlines() if line.startswith(("configured (", "harm "))]
+    assert [row[0] for row in rows] == ["configured (change)", "harm"]
+    assert rows[0][1:5] == ["2", "0", "2026-03-13T04:00Z", "1"]
+    assert "configured, 2026-03-13T04:00Z, version 1: brier" in printed
     assert "had version 1 stayed" in printed
     assert "with version 2 (scored)" in printed
 

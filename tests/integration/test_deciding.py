@@ -1,10 +1,13 @@
 """Decisions over a real log: what corrections change, which segments are watched, what a verdict was made of."""
 
+import json
 from datetime import timedelta
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from feedback_loop.cli import app
 from feedback_loop.clock import Window
 from feedback_loop.errors import ConfigError
 from feedback_loop.store import verdicts
@@ -84,6 +87,21 @@ def test_a_plan_that_became_worse_is_named_in_the_verdict(loop, clock):
     assert verdict.state is State.DEGRADED
     assert [each["segment"] for each in verdict.evidence["carriers"]] == ["plan=pro"]
     assert "Carried by plan=pro" in verdict.summary
+
+
+def test_a_verdict_keeps_the_e_value_of_now_beside_the_highest_and_status_tells_both(loop, clock, tmp_path):
+    config = ["--config", str(tmp_path / "feedback_loop.toml")]
+    play_days(loop, clock, 4, harder=0.065)
+    worse = loop.decide("churn").evidence["watched"][0]["monitors"]["change"]
+    assert worse["once_in"] >= worse["e_value"] > 2
+    play_days(loop, clock, 4, seed=300)
+    told = json.loads(CliRunner().invoke(app, ["decide", "churn", "--json", *config]).stdout)
+    kept = verdicts.latest_verdict(loop.store, "churn")
+    assert kept.evidence == told["evidence"]
+    better = kept.evidence["watched"][0]["monitors"]["change"]
+    assert better["once_in"] >= worse["once_in"] > better["e_value"]
+    status = CliRunner().invoke(app, ["status", *config]).output
+    assert f"once in {better['once_in']:,.0f} times (e-value now: {better['e_value']:.2g})" in status
 
 
 def test_a_loss_that_the_model_does_not_tell_is_refused_by_its_name(loop, monkeypatch, clock):

@@ -1,20 +1,23 @@
 """Diagnosis in the whole loop: asked of the log, kept with the incident, and held against what followed."""
 
 import json
+import re
 from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from feedback_loop.cli import app
 from feedback_loop.clock import Window
 from feedback_loop.errors import NotFound, Refused
-from feedback_loop.jobs import run_cycle
+from feedback_loop.jobs import chains, make_scheduler, run_cycle
 from feedback_loop.status import model_status
 from feedback_loop.store import incidents, retrainings
 from feedback_loop.store.diagnoses import load_diagnoses
+from feedback_loop.store.jobs import load_runs
 from tests.builders import churn_loop, customers, play_days
 
 DAY = timedelta(days=1)
@@ -150,6 +153,38 @@ def test_a_diagnosis_that_fails_is_told_stops_nothing_and_is_made_at_the_next_lo
 
 def _out_of_memory(*_args, **_options):
     raise MemoryError("6 GiB")
+
+
+def test_the_scheduler_goes_on_past_a_diagnosis_that_fails_and_makes_it_at_its_next_round(loop, clock, capsys):
+    """The table of diagnoses is away: what was decided stands, nothing is learned from a feed that nobody judged."""
+    play_days(loop, clock, 4)
+    play_broken(loop, clock, 6, seed=100, change=in_months)
+    scheduler, cycle = make_scheduler(loop), chains(loop, "churn")[0]
+    rename(loop, "diagnoses", "away")
+    scheduler.fire(cycle)
+    rename(loop, "away", "diagnoses")
+    first = {each.job: each for each in load_runs(loop.store, "churn")}
+    assert {name for name, each in first.items() if each.state != "succeeded"} == {"diagnose", "retrain"}
+    assert first["decide"].result["state"] == "degraded"
+    assert "no such table: diagnoses" in first["diagnose"].cause
+    assert retrainings.load_retrainings(loop.store, "churn") == []
+    assert re.search(r"job failed +.*job=diagnose", capsys.readouterr().out)
+    told = {each["job"]: each["cause"] for each in model_status(loop, "churn")["failed_jobs"]}
+    assert told["diagnose"] == first["diagnose"].cause
+    scheduler.fire(cycle)  # that round was made, good or bad
+    assert len(load_runs(loop.store, "churn")) == len(first)
+    clock.set(clock() + DAY)
+    scheduler.fire(cycle)
+    again = {each.job: each for each in load_runs(loop.store, "churn")[: len(first)]}
+    assert {each.state for each in again.values()} == {"succeeded"}
+    assert again["diagnose"].result["recommendation"] == "repair"
+    assert again["retrain"].result == {"proposed": None}
+    assert model_status(loop, "churn")["failed_jobs"] == []
+
+
+def rename(loop, old, new):
+    with loop.store.write() as connection:
+        connection.execute(text(f"ALTER TABLE {old} RENAME TO {new}"))
 
 
 def test_without_a_reference_there_is_nothing_to_compare_with(loop, clock):

@@ -5,9 +5,16 @@ import re
 import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tests.builders import customers
+import pandas as pd
+import pytest
+
+from feedback_loop.cli import main
+from feedback_loop.clock import ManualClock
+from feedback_loop.jobs import run_cycle
+from tests.builders import churn_loop, customers, play_days
 from tests.integration.processes import call, free_port, running, wait_until
 
 README = Path(__file__).parents[2] / "README.md"
@@ -24,11 +31,31 @@ mlflow.sklearn.log_model(model, name="model", input_example=known[["age", "plan"
 """
 
 
+NOT_RUN_HERE = {
+    "make": "the demo takes five minutes, and `make test` runs this very test",
+    "pip": "the wheel is built and installed by test_wheel.py",
+    "curl": "sent to the server by the test of one's own model",
+}
+"""Other tools that stand in console blocks."""
+
+PLAYED = ["init", "models", "serve", "predict", "outcomes", "scheduler"]
+"""Commands that the test of one's own model plays from nothing; of them `serve` and `scheduler` never end."""
+
+
+def blocks(kind, text):
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+
+
+def commands_of(block):
+    """The commands of a console block, without comments; of curl, which goes over several lines, only its name."""
+    started = re.findall(r"^\$ (.*)$", block, re.MULTILINE)
+    return [[line.split()[0]] if line.startswith("curl ") else shlex.split(line, comments=True) for line in started]
+
+
 def lines_of(title):
-    """The commands of the first console block under a heading, without their comments."""
+    """The commands of the first console block under a heading."""
     section = README.read_text().split(f"## {title}\n")[1].split("\n## ")[0]
-    block = re.search(r"```console\n(.*?)```", section, re.DOTALL).group(1)
-    return [shlex.split(line.removeprefix("$ "), comments=True) for line in block.splitlines()]
+    return commands_of(blocks("console", section)[0])
 
 
 def sent_by_curl():
@@ -46,8 +73,6 @@ def test_the_readmes_way_to_ones_own_model_is_a_way(mlflow_uri, tmp_path):
         return done.stdout
 
     do(sys.executable, "-c", f"import sys; sys.path.insert(0, {str(README.parent)!r})\n{LOG_MODEL}")
-    import pandas as pd
-
     rows = pd.DataFrame(customers(40, 3))
     rows.drop(columns="churned").to_parquet(tmp_path / "customers.parquet")
     rows[["customer", "month", "churned"]].to_csv(tmp_path / "what-happened.csv", index=False)
@@ -76,3 +101,97 @@ def test_the_readmes_way_to_ones_own_model_is_a_way(mlflow_uri, tmp_path):
     assert "40" in predicted
     assert "40" in loaded
     assert "41" in status
+
+
+@pytest.fixture
+def degraded(mlflow_uri, tmp_path, monkeypatch):
+    """A folder whose churn model became worse four days ago: an incident is open, nothing was retrained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", "propose")
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    clock = ManualClock(midnight - timedelta(days=12) + timedelta(hours=4))  # commands look at the real one
+    loop = churn_loop(tmp_path, clock)
+    for harder in (0.0, 0.45):
+        play_days(loop, clock, 5, harder=harder, seed=int(100 * harder))
+        assert {each.state for each in run_cycle(loop, "churn")} == {"succeeded"}
+    [incident] = loop.incidents("churn")
+    loop.close()
+    (tmp_path / "other.toml").write_text('[policy]\nrule = "harm"\n')
+    return incident
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command as its console script does; it is to end with 0 and to complain of nothing."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", list(words))
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        assert (code, "Traceback" in printed.err) == (0, False), (words, printed)
+        assert printed.out.strip()
+        return printed.out
+
+    return run
+
+
+def test_every_command_of_a_console_block_is_run_by_a_test():
+    everything = [words for block in blocks("console", README.read_text()) for words in commands_of(block)]
+    assert len(everything) == len(re.findall(r"^\$ ", README.read_text(), re.MULTILINE))
+    assert {words[0] for words in everything} == {"feedback-loop", *NOT_RUN_HERE}
+    first = lines_of("Your own model")
+    assert all(words in first for words in everything if words[0] == "feedback-loop" and words[1] in PLAYED)
+
+
+def test_the_readmes_commands_of_a_model_that_became_worse_do_what_they_say(degraded, run):
+    """Every other command of README's console blocks, in its order, on a store with a log and an open incident."""
+    everything = [words for block in blocks("console", README.read_text()) for words in commands_of(block)]
+    told = {
+        " ".join(words[1:]): run(*words)
+        for words in everything
+        if words[0] == "feedback-loop" and words[1] not in PLAYED
+    }
+    assert set(told) >= {"status", "diagnose churn", "policy suggest churn", "backtest churn", "incidents list"}
+    assert "verdict       degraded" in told["status"]
+    assert "churn version 1 has become worse" in told["incidents list"]
+    assert "opened" in told["incidents show churn"]
+    assert "acknowledged by ada" in told["incidents ack churn --by ada"]
+    assert "silenced until" in told["incidents silence churn --for 8h"]
+    assert told["diagnose churn"].startswith("recent: ")
+    assert "[models.churn.policy]" in told["policy suggest churn"]
+    assert len(re.findall(r"^(?:configured|other) \(", told["backtest churn --policy other.toml"], re.MULTILINE)) == 2
+    assert told["incidents close churn --because the feed is repaired"].endswith("closed.\n")
+    story = json.loads(run("feedback-loop", "incidents", "show", str(degraded.incident_id), "--json"))
+    assert (story["state"], story["acknowledged_by"], story["closed_because"]) == (
+        *("closed", "ada", "the feed is repaired"),
+    )
+
+
+def test_what_the_readme_says_in_its_text_is_a_command(degraded, run):
+    """`feedback-loop …` between words, with this model in the place of MODEL."""
+    text = re.sub(r"```.*?```", "", README.read_text(), flags=re.DOTALL)
+    found = [shlex.split(each.replace("MODEL", "churn")) for each in re.findall(r"`(feedback-loop [^`]+)`", text)]
+    assert len(found) >= 3
+    for words in found:
+        run(*words, *(["--help"] if words[1] == "import" else []))  # which wants a file of predictions
+
+
+def test_the_readmes_python_runs(degraded, tmp_path):
+    [code] = blocks("python", README.read_text())
+    rows = pd.DataFrame(customers(300, 900, month="later"))
+    rows.drop(columns="churned").to_parquet(tmp_path / "customers.parquet")
+    rows[["customer", "month", "churned"]].to_parquet(tmp_path / "known.parquet")
+    given = (
+        "import pandas\ncustomers, what_happened = map(pandas.read_parquet, ('customers.parquet', 'known.parquet'))"
+    )
+    shown = "print(answers.num_rows, answers.column_names[0])"
+    command = [sys.executable, "-c", f"{given}\n{code}\n{shown}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    summary, answers = done.stdout.splitlines()
+    assert summary.startswith("brier ")
+    assert answers == "300 prediction_id"

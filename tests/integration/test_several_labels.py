@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from datetime import timedelta
 
 import numpy as np
@@ -17,6 +19,7 @@ from feedback_loop.errors import BadInput, ContractError, Refused
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import folding, windows
 from feedback_loop.registry import DataSource
+from feedback_loop.store.diagnoses import load_diagnoses
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 LABELS = ["left", "right"]
@@ -142,6 +145,23 @@ def test_each_label_and_all_of_them_are_judged_alike_however_they_are_asked(open
         with pytest.raises(Refused, match="several labels"):
             refused()
     assert loop.erase("several", {"item": 3}).outcomes > 0
+
+
+def test_the_command_says_why_several_labels_are_not_diagnosed_and_ends_with_one(opened, tmp_path):
+    """In words and in JSON, before anything is looked at; nothing is recorded."""
+    loop = opened("binary")
+    cause = "several version 1 can't be diagnosed: it predicts several labels."
+    cure = "See which label has become worse (feedback-loop evaluate), or register a model for each."
+
+    def diagnosed(*more):
+        command = [sys.executable, "-m", "feedback_loop", "diagnose", "several", *more]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    words = diagnosed()
+    assert (words.returncode, words.stdout, words.stderr) == (1, "", f"feedback-loop: {cause} {cure}\n")
+    plain = diagnosed("--window", "2026-03-02", "--json")
+    assert (plain.returncode, json.loads(plain.stdout)) == (1, {"error": cause, "cure": cure})
+    assert load_diagnoses(loop.store, "several") == []
 
 
 def test_an_outcome_has_all_labels_and_they_stay_the_ones_they_were(opened, clock):

@@ -72,6 +72,9 @@ def test_what_was_seen_once_is_never_taken_back(kind, seed, sizes):
     for place, losses in enumerate(stream, 22):
         after = monitor.update(losses, place)
         assert after.once_in >= monitor.once_in >= 1
+        wrong = after.alpha / 2 if kind[0] == "harm_a" else 0  # its bound of the mean: no part of the e-value
+        assert after.e_value >= 0
+        assert after.once_in * (1 + 1e-9) >= 1 / (1 / max(after.e_value, 1) + wrong)
         assert monitor.alarmed_at in (None, after.alarmed_at)
         assert after.null == monitor.null
         monitor = after
