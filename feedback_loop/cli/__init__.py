@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -66,6 +67,9 @@ app.command("doctor")(status.doctor)
 
 def main() -> None:
     """The console script: exit code 0 done, 1 refused or failed (with cause and cure), 2 bad usage."""
+    # Threads of a fit that wait for each other by spinning are the slower the busier the machine is: beside two busy
+    # processes on two cores 27 to 168 s instead of 1. Libraries read this when they are loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except FeedbackLoopError as error:

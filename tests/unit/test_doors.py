@@ -1,6 +1,7 @@
 """What the package costs before it is used, and what its public names are."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -49,6 +50,16 @@ def modules_after(code: str) -> set[str]:
 )
 def test_nothing_heavy_is_imported_before_it_is_used(code):
     assert not modules_after(code) & set(HEAVY)
+
+
+@pytest.mark.parametrize(("own", "found"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_of_a_fit_wait_without_spinning_unless_the_user_says_otherwise(own, found):
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    script = HELP + "import os; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={**clean, **own}
+    )
+    assert done.stdout.splitlines()[-1] == found
 
 
 def test_public_names_are_what_they_say():
