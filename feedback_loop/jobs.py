@@ -12,6 +12,10 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.scheduling import Chain, Job, Outcome, Scheduler, parse_schedule
 from feedback_loop.store import retention, verdicts
 from feedback_loop.store.incidents import open_incident
+from feedback_loop.store.jobs import load_runs
+
+RECENT = 40
+"""Among so many runs of a model is the newest of each job."""
 
 
 def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
@@ -142,6 +146,8 @@ def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 def _retrain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     loop.reconcile(model)  # what a process that died began to promote comes first
     reason, mode = loop.retrain_reason(model), loop.settings.model(model).policy.mode
+    if reason == "alarm" and (cause := _failed_diagnosis(loop, model)):
+        return {"proposed": None, "held": f"The diagnosis failed, so the feed may be what is broken: {cause}"}
     if reason is None or mode != "act":
         return {"proposed": reason if mode == "propose" else None}
     try:
@@ -149,6 +155,12 @@ def _retrain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     except Refused as error:
         return {"reason": reason, "state": "refused", "candidate": None, "summary": str(error)}
     return {"reason": reason, "state": result.state, "candidate": result.candidate, "summary": result.summary}
+
+
+def _failed_diagnosis(loop: FeedbackLoop, model: str) -> str | None:
+    """Why the newest diagnosis failed; None where it did not, or where such a model can't be diagnosed."""
+    newest = next((run for run in load_runs(loop.store, model, newest=RECENT) if run.job == "diagnose"), None)
+    return newest.cause or newest.state if newest is not None and newest.state in ("failed", "abandoned") else None
 
 
 def _report(loop: FeedbackLoop, model: str) -> dict[str, Any]:

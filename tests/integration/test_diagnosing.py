@@ -125,11 +125,9 @@ def test_a_model_that_can_not_be_diagnosed_fails_no_look(mlflow_uri, tmp_path, c
     hidden.close()
 
 
-def test_a_diagnosis_that_fails_is_told_stops_nothing_and_is_made_at_the_next_look(
-    mlflow_uri, tmp_path, clock, monkeypatch
+def test_a_diagnosis_that_fails_is_told_holds_only_retraining_back_and_is_made_at_the_next_look(
+    loop, clock, monkeypatch
 ):
-    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", "propose")
-    loop = churn_loop(tmp_path, clock)
     play_days(loop, clock, 4)
     play_broken(loop, clock, 6, seed=100, change=in_months)
     with monkeypatch.context() as patch:
@@ -139,7 +137,9 @@ def test_a_diagnosis_that_fails_is_told_stops_nothing_and_is_made_at_the_next_lo
     assert {each.state for name, each in done.items() if name != "diagnose"} == {"succeeded"}
     assert done["decide"].result["state"] == "degraded"
     assert done["alerts"].result["sent"] == 3  # of the data, of drift, of the incident
-    assert done["retrain"].result == {"proposed": "alarm"}  # nobody knows yet that the feed is to be repaired
+    assert done["retrain"].result["proposed"] is None  # nobody knows yet that the feed is to be repaired
+    assert done["retrain"].result["held"].endswith("MemoryError: 6 GiB")
+    assert retrainings.load_retrainings(loop.store, "churn") == []
     [failed] = model_status(loop, "churn")["failed_jobs"]
     assert (failed["job"], failed["cause"]) == ("diagnose", "MemoryError: 6 GiB")
     clock.set(clock() + timedelta(hours=1))  # nothing new has matured, but the diagnosis is still owed
@@ -148,7 +148,6 @@ def test_a_diagnosis_that_fails_is_told_stops_nothing_and_is_made_at_the_next_lo
     assert done["diagnose"].result["recommendation"] == "repair"
     assert done["retrain"].result == {"proposed": None}
     assert model_status(loop, "churn")["failed_jobs"] == []
-    loop.close()
 
 
 def _out_of_memory(*_args, **_options):
