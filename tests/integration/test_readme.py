@@ -123,6 +123,7 @@ def degraded(mlflow_uri, tmp_path, monkeypatch):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs a command as its console script does; it is to end with 0 and to complain of nothing."""
+    monkeypatch.setenv("COLUMNS", "200")  # tables fold in a narrow terminal
 
     def run(*words):
         monkeypatch.setattr("sys.argv", list(words))
