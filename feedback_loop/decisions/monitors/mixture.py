@@ -30,6 +30,7 @@ BOLDNESS = np.array([0.03 * 2.3**j for j in range(4)])
 
 SHARES = (0.12, 0.26, 0.40, 0.22)
 """How the cash is divided among them."""
+
 CEILING = 1e30
 """No bet grows beyond this: numbers stay finite, and finite in JSON."""
 

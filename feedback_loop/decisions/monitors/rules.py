@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +38,15 @@ DELTA = 0.002
 """ADWIN's confidence, river's default."""
 
 
+class Unpromising:
+    """Makes no bets, so it can't say how seldom an unchanged model would show as much."""
+
+    e_value: ClassVar[None] = None
+    once_in: ClassVar[None] = None
+
+
 @dataclass(frozen=True)
-class WindowRule:
+class WindowRule(Unpromising):
     """Cries where the mean loss of a window is above a limit: `level + margin √(1/n + 1/N)`.
 
     n are the window's labels, N those of the reference; only the z-test has a margin.
@@ -57,16 +64,6 @@ class WindowRule:
     kind: str = "window_rule"
 
     null = "no window's mean loss is above the limit"
-
-    @property
-    def e_value(self) -> None:
-        """It makes no bets."""
-        return
-
-    @property
-    def once_in(self) -> None:
-        """How seldom an unchanged model would show as much, it can't say."""
-        return
 
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> WindowRule:
         """Takes losses of one window in; with `ends` they are its last, and the window is judged."""
@@ -88,7 +85,7 @@ class WindowRule:
 
 
 @dataclass(frozen=True)
-class AdwinRule:
+class AdwinRule(Unpromising):
     """ADWIN (Bifet and Gavaldà 2007) as river has it, on the single losses: cries where its window's mean has risen.
 
     Kept is what river itself writes of its window: numbers, no pickle, so that whoever can write to the database can
@@ -102,16 +99,6 @@ class AdwinRule:
     kind: str = "adwin"
 
     null = "the mean loss has not changed since ADWIN's window began"
-
-    @property
-    def e_value(self) -> None:
-        """It makes no bets."""
-        return
-
-    @property
-    def once_in(self) -> None:
-        """How seldom an unchanged model would show as much, it can't say."""
-        return
 
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> AdwinRule:
         """Takes the next losses in, in their order; how they are grouped into calls makes no difference."""
