@@ -128,7 +128,7 @@ class CaptureSettings(Section):
 
 
 class ScheduleSettings(Section):
-    """When the loop runs: a duration (`1d`), a cron line (`0 4 * * *`, UTC) or `never`."""
+    """When the loop runs: a duration (`1d`), a line as crontab has it (`0 4 * * mon`, UTC) or `never`."""
 
     cycle: str = "1d"
     report: str = "0 6 1 * *"

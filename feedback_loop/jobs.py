@@ -9,6 +9,7 @@ from typing import Any
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.loop import FeedbackLoop
+from feedback_loop.monitoring import model_folder
 from feedback_loop.scheduling import Chain, Job, Outcome, Scheduler, parse_schedule
 from feedback_loop.store import retention, verdicts
 from feedback_loop.store.incidents import open_incident
@@ -133,7 +134,7 @@ def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     """The reports of an incident, once: of the window from its version's first look to the alarm."""
     incident = open_incident(loop.store, model)
     name = f"incident-{incident.incident_id}" if incident is not None else ""
-    if incident is None or list(loop.reports.glob(f"{name}-*.html")):
+    if incident is None or list(model_folder(loop.reports, model).glob(f"{name}-*.html")):
         return {"reports": []}
     verdict = next(
         each for each in verdicts.load_verdicts(loop.store, model) if each.verdict_id == incident.verdict_id

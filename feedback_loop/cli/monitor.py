@@ -67,13 +67,13 @@ def report(
     The figures are of all rows. What is drawn is of surrogates made from the profiles, or with --sample and --full of
     real rows. `evidently ui --workspace reports/evidently` shows the reports over time.
     """
-    from feedback_loop.monitoring import list_reports
+    from feedback_loop.monitoring import list_reports, model_folder
 
     loop = open_loop(config, as_json=as_json)
     if lists:
         loop.settings.model(model)
         found = [_listed(each) for each in list_reports(loop.reports) if each.model == model]
-        emit(found, as_json=as_json, words=lambda rows: _listed_words(rows, loop.reports))
+        emit(found, as_json=as_json, words=lambda rows: _listed_words(rows, model_folder(loop.reports, model)))
         return
     if full and sample is not None:
         raise BadInput.of("rows", "can't be both a sample and all", cure="Give --sample or --full.")

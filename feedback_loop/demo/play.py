@@ -24,7 +24,7 @@ from feedback_loop.demo.summary import Strategy, compare, count_rows, daily_loss
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.jobs import cycle, monthly
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import plot_losses
+from feedback_loop.monitoring import model_folder, plot_losses
 from feedback_loop.registry import Reference
 from feedback_loop.schema import prediction_id
 from feedback_loop.store import evaluations, predictions, retrainings, verdicts
@@ -240,7 +240,7 @@ def _closing(story: _Story, pipeline: Any, played: pd.DataFrame) -> dict[str, An
         title="Will a flight out of New York be late? Daily log loss, 2013",
         folder=folder,
     )
-    reports = sorted((folder / "reports").glob("*.html"))
+    reports = sorted(model_folder(loop.reports, NAME).glob("*.html"))
     return {
         "strategies": plain_rows(compare(truth, strategies)),
         "flights": len(played),

@@ -13,7 +13,7 @@ from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.reference import References, make_reference, scored_rows
 from feedback_loop.monitoring.reporting import real_rows, report_subject, span_of
-from feedback_loop.monitoring.reports import KINDS, LEAST_ROWS, ReportFile, list_reports, write_report
+from feedback_loop.monitoring.reports import KINDS, LEAST_ROWS, ReportFile, list_reports, model_folder, write_report
 from feedback_loop.monitoring.samples import MOST_ROWS, sample_window, spread
 from feedback_loop.monitoring.slices import find_slices
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
@@ -48,6 +48,7 @@ __all__ = [
     "labelled_only",
     "list_reports",
     "make_reference",
+    "model_folder",
     "multivariate_values",
     "past_errors",
     "plot_losses",

@@ -19,7 +19,7 @@ from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, NotFound
 from feedback_loop.monitoring.profiles import TIME
 from feedback_loop.monitoring.reference import ID
-from feedback_loop.monitoring.reports import pages_holding, snapshot_of
+from feedback_loop.monitoring.reports import model_folder, pages_holding, snapshot_of
 from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import Redaction, as_table, coerce
 from feedback_loop.store import Store, erasure
@@ -154,7 +154,11 @@ class Eraser:
         return erased
 
     def _erase_pages(self, moments: Sequence[datetime], *, dry_run: bool) -> list[str]:
-        pages = [each for data in pages_holding(self.reports, self.model, moments) for each in _files(data)]
+        pages = [
+            each
+            for data in pages_holding(model_folder(self.reports, self.model), self.model, moments)
+            for each in _files(data)
+        ]
         found = [page for page in pages if page.exists()]
         if not dry_run:
             for page in found:

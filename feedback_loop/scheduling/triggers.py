@@ -10,6 +10,8 @@ from feedback_loop.errors import BadInput, ConfigError
 
 _LOOK_BACK = tuple(timedelta(days=days) for days in (0.05, 1.5, 40, 400))
 
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+
 
 class Trigger(Protocol):
     """APScheduler's, as far as it is used here."""
@@ -21,7 +23,6 @@ class Trigger(Protocol):
 
 def parse_schedule(text: str, key: str) -> Trigger | None:
     """A trigger, or None for `never`; raises ConfigError, which names the key."""
-    from apscheduler.triggers.cron import CronTrigger
     from apscheduler.triggers.interval import IntervalTrigger
 
     if text == "never":
@@ -29,7 +30,7 @@ def parse_schedule(text: str, key: str) -> Trigger | None:
     trigger: Trigger
     try:
         if len(text.split()) == 5:
-            trigger = CronTrigger.from_crontab(text, timezone=UTC)
+            trigger = _crontab(text)
         else:
             # Counted from 1970: when a job is due does not depend on when the process was started.
             seconds = int(parse_duration(text).total_seconds())
@@ -41,6 +42,46 @@ def parse_schedule(text: str, key: str) -> Trigger | None:
             key=key,
         ) from error
     return trigger
+
+
+def _crontab(text: str) -> Trigger:
+    """A line as crontab has it, which APScheduler reads otherwise: weekdays from Sunday (0 or 7), and either day.
+
+    Where both a day of the month and one of the week are named, it is due on each of them.
+    """
+    from apscheduler.triggers.combining import OrTrigger
+    from apscheduler.triggers.cron import CronTrigger
+
+    minute, hour, day, month, weekday = text.split()
+    days = [{"day": day}, {"day_of_week": _weekdays(weekday)}]
+    if day.startswith("*") or weekday.startswith("*"):
+        days = [days[0] | days[1]]
+    made: Trigger = OrTrigger(
+        [CronTrigger(minute=minute, hour=hour, month=month, timezone=UTC, **each) for each in days]
+    )
+    return made
+
+
+def _weekdays(field: str) -> str:
+    """The days that crontab's field means, each by its name; raises ValueError."""
+    found: set[int] = set()
+    for part in field.lower().split(","):
+        days, has_step, step = part.partition("/")
+        first, is_range, last = days.partition("-")
+        low, high = (0, 6) if days == "*" else (_weekday(first), _weekday(last if is_range else first))
+        if has_step and not is_range:  # `2/2` goes on to the week's end
+            high = 6
+        high += 7 * (high < low)  # sat-sun
+        found.update(day % 7 for day in range(low, high + 1, int(step) if has_step else 1))
+    return ",".join(_WEEKDAYS[day] for day in sorted(found))
+
+
+def _weekday(text: str) -> int:
+    if text in _WEEKDAYS:
+        return _WEEKDAYS.index(text)
+    if text.isdigit() and int(text) <= len(_WEEKDAYS):
+        return int(text)
+    raise ValueError(f"{text!r} is no weekday: they are 0 to 7 (0 and 7 are Sunday), or {', '.join(_WEEKDAYS)}")
 
 
 def last_due(trigger: Trigger, after: datetime | None, now: datetime) -> datetime | None:

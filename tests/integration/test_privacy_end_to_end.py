@@ -241,7 +241,7 @@ def test_a_person_is_erased_everywhere_and_what_was_removed_is_said(lived, clock
     assert (done["payloads"], done["unread_payloads"]) == (0, 0)
     assert identifier not in loop.registry.reference_rows(candidate).column("prediction_id").to_pylist()
     assert len(list(loop.reports.rglob("snapshots/*.json"))) == 4
-    assert [path.name for path in sorted(loop.reports.glob("*.html"))] == [
+    assert [path.name for path in sorted(loop.reports.glob("churn/*.html"))] == [
         "made-drift.html",
         "made-validation.html",
         "without-drift.html",

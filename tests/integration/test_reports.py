@@ -9,7 +9,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
-from feedback_loop.monitoring import list_reports, write_report
+from feedback_loop.monitoring import list_reports, model_folder, write_report
 from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold
 from feedback_loop.monitoring.reports import RealRows, Subject, page, pages_holding, snapshot_of
@@ -261,6 +261,17 @@ def test_the_reports_of_a_folder_are_listed(tmp_path):
     assert list_reports(tmp_path / "nowhere") == []
 
 
+def test_reports_of_two_models_of_one_window_leave_each_other_alone(tmp_path):
+    for name, rows in (("churn", 200), ("fraud [eu]", 250)):
+        write_report("drift", subject(binary_contract(name), binary(300), binary(rows)), tmp_path)
+    assert [(each.model, each.name, each.rows) for each in list_reports(tmp_path)] == [
+        ("churn", "2026-03", 200),
+        ("fraud [eu]", "2026-03", 250),
+    ]
+    assert len({each.path for each in list_reports(tmp_path)}) == 2
+    assert all(each.path.parent == model_folder(tmp_path, each.model) for each in list_reports(tmp_path))
+
+
 def test_a_window_has_one_snapshot_of_each_kind_however_often_it_is_reported(tmp_path):
     from evidently.ui.workspace import Workspace
 
@@ -287,9 +298,10 @@ def test_only_pages_of_real_rows_may_hold_somebody(tmp_path):
     write_report("drift", made, tmp_path)
     real = subject(binary_contract(), reference, current, name="real", reference_span=span)
     _, data = write_report("drift", real, tmp_path, RealRows(current, reference, "sample"))
-    assert pages_holding(tmp_path, "churn", [then]) == [data]
-    assert pages_holding(tmp_path, "churn", [span[0]]) == [data]
-    assert pages_holding(tmp_path, "churn", [span[0] - timedelta(days=1)]) == []
-    assert pages_holding(tmp_path, "another", [then]) == []
-    (tmp_path / "older-drift.json").write_text(json.dumps({"about": "churn, older", "metrics": []}))
-    assert pages_holding(tmp_path, "churn", [then]) == [tmp_path / "older-drift.json", data]
+    folder = model_folder(tmp_path, "churn")
+    assert pages_holding(folder, "churn", [then]) == [data]
+    assert pages_holding(folder, "churn", [span[0]]) == [data]
+    assert pages_holding(folder, "churn", [span[0] - timedelta(days=1)]) == []
+    assert pages_holding(folder, "another", [then]) == []
+    (folder / "older-drift.json").write_text(json.dumps({"about": "churn, older", "metrics": []}))
+    assert pages_holding(folder, "churn", [then]) == [folder / "older-drift.json", data]

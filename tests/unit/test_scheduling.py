@@ -1,3 +1,4 @@
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -20,6 +21,63 @@ def test_an_interval_is_counted_from_1970_and_not_from_the_start_of_the_process(
 def test_a_cron_line_is_in_utc():
     assert due("0 4 * * *") == datetime(2026, 3, 10, 4, tzinfo=UTC)
     assert due("0 6 1 * *") == datetime(2026, 3, 1, 6, tzinfo=UTC)
+
+
+WEEK = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+
+
+def fires(text, days, start):
+    """The days on which a schedule is due, by asking at the end of each."""
+    moments = [due(text, start + timedelta(day), start + timedelta(day + 1)) for day in range(days)]
+    return [moment for moment in moments if moment is not None]
+
+
+@pytest.fixture(params=["UTC", "Europe/Berlin", "America/New_York"])
+def _zone(request, monkeypatch):
+    """The machine's time zone, which schedules have nothing to do with."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize("start", [datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 10, 11, tzinfo=UTC)])
+@pytest.mark.usefixtures("_zone")
+def test_each_weekday_is_crontabs_by_number_and_by_name_through_both_clock_changes(start):
+    for number, name in enumerate(WEEK):
+        sundays_first = [start + timedelta(week * 7 + number, hours=2) for week in range(5)]
+        assert fires(f"0 2 * * {number}", 35, start) == sundays_first
+        assert fires(f"0 2 * * {name}", 35, start) == sundays_first
+        assert fires(f"0 2 * * {name.upper()}", 35, start) == sundays_first
+    assert fires("0 2 * * 7", 35, start) == fires("0 2 * * 0", 35, start)
+
+
+@pytest.mark.parametrize(
+    ("field", "days"),
+    [
+        ("*", [0, 1, 2, 3, 4, 5, 6]),
+        ("1-5", [1, 2, 3, 4, 5]),
+        ("mon-fri", [1, 2, 3, 4, 5]),
+        ("5-7", [0, 5, 6]),
+        ("sat-sun", [0, 6]),
+        ("0-7", [0, 1, 2, 3, 4, 5, 6]),
+        ("*/2", [0, 2, 4, 6]),
+        ("1-5/2", [1, 3, 5]),
+        ("2/2", [2, 4, 6]),
+        ("0,3,sat", [0, 3, 6]),
+    ],
+)
+def test_ranges_lists_and_steps_of_weekdays_are_crontabs(field, days):
+    sunday = datetime(2026, 3, 1, tzinfo=UTC)
+    assert [moment.isoweekday() % 7 for moment in fires(f"0 4 * * {field}", 7, sunday)] == days
+
+
+def test_a_day_of_the_month_and_a_weekday_are_either_as_crontab_has_it():
+    march = datetime(2026, 3, 1, tzinfo=UTC)
+    assert [moment.day for moment in fires("0 4 13 * fri", 31, march)] == [6, 13, 20, 27]
+    assert [moment.day for moment in fires("0 4 10,13 * fri", 31, march)] == [6, 10, 13, 20, 27]
+    assert [moment.day for moment in fires("0 4 */10 * fri", 31, march)] == []  # a step is no day that is named
 
 
 def test_what_was_run_is_not_due_again():
@@ -45,7 +103,21 @@ def test_never_is_no_trigger():
     assert parse_schedule("never", "key") is None
 
 
-@pytest.mark.parametrize("text", ["", "daily", "61 * * * *", "* * * *", "0s"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "daily",
+        "61 * * * *",
+        "* * * *",
+        "0s",
+        "0 4 * * 8",
+        "0 4 * * noday",
+        "0 4 * * 1-",
+        "0 4 * * */0",
+        "0 4 * * -1",
+    ],
+)
 def test_what_is_no_schedule_is_refused_with_its_key(text):
     with pytest.raises(ConfigError) as caught:
         parse_schedule(text, "models.churn.schedule.cycle")

@@ -7,6 +7,7 @@ from feedback_loop.monitoring.reports.about import (
     ReportFile,
     Subject,
     list_reports,
+    model_folder,
     pages_holding,
     snapshot_of,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "ReportFile",
     "Subject",
     "list_reports",
+    "model_folder",
     "pages_holding",
     "snapshot_of",
     "write_report",

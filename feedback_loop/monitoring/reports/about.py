@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import msgspec
 
@@ -126,10 +127,15 @@ def _drawn_from(kind: Kind, shown: Shown, drawn: tuple[int, int]) -> str:
     return f"The exact figures are of all of them. What is drawn below these is of {surrogates}."
 
 
+def model_folder(folder: Path, model: str) -> Path:
+    """Where a model's reports lie in the folder of all: those of two models have the same names."""
+    return folder / quote(model, safe="")
+
+
 def list_reports(folder: Path) -> list[ReportFile]:
-    """The reports that lie in a folder, oldest first."""
+    """The reports of all models that lie in a folder, oldest first."""
     found = []
-    for path in sorted(folder.glob("*-*.json"), key=lambda path: (path.stat().st_mtime, path.name)):
+    for path in sorted(folder.glob("*/*-*.json"), key=lambda path: (path.stat().st_mtime, path.name)):
         data = _read(path)
         if data.about:
             told = {name: getattr(data, name) for name in ReportFile.__annotations__ if name != "path"}
@@ -149,7 +155,7 @@ def pages_holding(folder: Path, model: str, moments: Sequence[datetime]) -> list
 def snapshot_of(data: Path) -> Path | None:
     """The snapshot in Evidently's workspace that a report's data file says is of it."""
     snapshot = _read(data).snapshot
-    return data.parent / snapshot if snapshot else None
+    return (data.parent / snapshot).resolve() if snapshot else None
 
 
 def _holds(path: Path, model: str, moments: Sequence[datetime]) -> bool:

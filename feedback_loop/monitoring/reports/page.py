@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.evaluation import labelled_only
 from feedback_loop.monitoring.losses import Floats, floats
 from feedback_loop.monitoring.profiles import profiled_columns
-from feedback_loop.monitoring.reports.about import LEAST_ROWS, Kind, Shown, Subject, about
+from feedback_loop.monitoring.reports.about import LEAST_ROWS, Kind, Shown, Subject, about, model_folder
 from feedback_loop.monitoring.surrogate import Words, drift_columns, labelled_columns
 from feedback_loop.schema import Contract, Task
 
@@ -47,7 +48,7 @@ class RealRows:
 
 
 def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | None = None) -> list[Path]:
-    """Writes `<name>-<kind>.html` and `.json` (it returns their paths) and a snapshot for Evidently's UI.
+    """Writes `<model>/<name>-<kind>.html` and `.json` (it returns their paths) and a snapshot for Evidently's UI.
 
     What is drawn is of surrogates, or of `real` rows; the exact figures are of all. Raises BadInput where the window
     or the reference has fewer than ten rows (for validation: labelled ones), or no column has values on both sides.
@@ -62,10 +63,11 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
     with warnings.catch_warnings(), np.errstate(all="ignore"), _drawn_once():
         warnings.simplefilter("ignore")
         snapshot = _run(kind, subject, sides, told, found, is_real=real is not None)
-        folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{subject.name}-{kind}.{ending}" for ending in ("html", "json")]
+        pages = model_folder(folder, subject.contract.model)
+        pages.mkdir(parents=True, exist_ok=True)
+        paths = [pages / f"{subject.name}-{kind}.{ending}" for ending in ("html", "json")]
         paths[0].write_text(snapshot.get_html_str(as_iframe=False))
-        kept = _keep(folder, snapshot, told)
+        kept = os.path.relpath(_keep(folder, snapshot, told), pages)
     evaluation = subject.evaluation
     exact = {"metrics": evaluation.metrics} if kind == "validation" else {"drift": evaluation.drift}
     data = {
@@ -293,11 +295,11 @@ def _drawn_once() -> Iterator[None]:
                 gc.enable()
 
 
-def _keep(folder: Path, snapshot: Any, told: Mapping[str, Any]) -> str:
-    """Puts the snapshot into Evidently's workspace; returns where, seen from the folder."""
+def _keep(folder: Path, snapshot: Any, told: Mapping[str, Any]) -> Path:
+    """Puts the snapshot into Evidently's workspace; returns where."""
     from feedback_loop.monitoring.reports.workspace import keep
 
-    return str(keep(folder / WORKSPACE, snapshot, told).relative_to(folder))
+    return keep(folder / WORKSPACE, snapshot, told)
 
 
 WORKSPACE = "evidently"
