@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+import shutil
+import sqlite3
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import chdir, closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +174,44 @@ def open_loop(config: Path, clock: Clock, **options: Any) -> FeedbackLoop:
 
 
 def churn_loop(folder: Path, clock: ManualClock, *, more: str = "") -> FeedbackLoop:
-    """A loop whose champion is version 1 of the churn model (the MLflow database must lie in the folder)."""
-    loop = open_loop(write_config(folder, more=more), clock)
-    version = register_churn(loop.registry, clock())
-    loop.promote("churn", version.version, reason="first")
-    return loop
+    """A loop whose champion is version 1 of the churn model, in a folder with an MLflow database without models."""
+    now = clock()
+    key = now if abs(now - datetime.now(UTC)) > timedelta(days=1) else None  # an hour ago is today too
+    if key not in _homes:
+        _homes[key] = _new_home(folder / "mlflow.db", now)
+    _copy_home(Path(_homes[key].name), folder)
+    return open_loop(write_config(folder, more=more), clock)
+
+
+_homes: dict[datetime | None, tempfile.TemporaryDirectory[str]] = {}
+"""Folders with a store, a registry and artifacts, by the moment of the first promotion: made once, then copied."""
+
+
+def _new_home(mlflow: Path, now: datetime) -> tempfile.TemporaryDirectory[str]:
+    home = tempfile.TemporaryDirectory(prefix="churn-")
+    shutil.copy(mlflow, home.name)
+    loop = open_loop(write_config(Path(home.name)), ManualClock(now))
+    with chdir(home.name):
+        loop.promote("churn", register_churn(loop.registry, now).version, reason="first")
+    loop.close()
+    return home
+
+
+def _copy_home(home: Path, folder: Path) -> None:
+    shutil.copytree(home, folder, dirs_exist_ok=True)
+    places = {
+        "experiments": ["artifact_location"],
+        "runs": ["artifact_uri"],
+        "logged_models": ["artifact_location"],
+        "model_versions": ["source", "storage_location"],
+    }
+    with closing(sqlite3.connect(folder / "mlflow.db")) as registry, registry:
+        for table, columns in places.items():
+            for column in columns:
+                registry.execute(
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?)",  # noqa: S608 (our own names)
+                    (home.as_uri(), folder.as_uri()),
+                )
 
 
 def play_days(
@@ -186,3 +224,15 @@ def play_days(
         loop.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
         clock.set(clock() + timedelta(days=1))
         loop.record_outcomes("churn", {name: rows[name] for name in ("customer", "month", "churned")})
+
+
+@contextmanager
+def new_database(server: str, template: str = "template1") -> Iterator[str]:
+    """The URL of a database of that server, which is gone afterwards."""
+    import psycopg
+
+    name = f"t{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        yield server.replace("/postgres?", f"/{name}?")
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

@@ -276,10 +276,7 @@ def test_many_writers_at_once_lose_nothing_and_double_nothing(store):
 
 
 def test_postgresql_keeps_each_month_in_a_partition(postgres_url):
-    from feedback_loop.store import migrate
-
     store = Store(postgres_url)
-    migrate.prepare(store)
     contract = binary_contract()
     months = [datetime(2025, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)]
     PredictionLog(store).append(contract, prediction_rows(contract, months), START)

@@ -12,7 +12,7 @@ from feedback_loop.capture.files import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
-from feedback_loop.store import Store, migrate, predictions, spools
+from feedback_loop.store import Store, predictions, spools
 from feedback_loop.store.alerts import due_alerts, load_alerts
 from feedback_loop.store.predictions import PredictionLog
 from feedback_loop.store.spools import Account, SpoolState
@@ -39,7 +39,6 @@ def spool(folder):
 @pytest.fixture
 def postgres_store(postgres_url):
     made = Store(postgres_url)
-    migrate.prepare(made)
     yield made
     made.close()
 

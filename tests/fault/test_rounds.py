@@ -18,7 +18,7 @@ import pytest
 from feedback_loop.capture import Forwarder
 from feedback_loop.clock import Window, system_clock
 from feedback_loop.config import CaptureSettings
-from feedback_loop.store import Store, joins, migrate, spools
+from feedback_loop.store import Store, joins, spools
 from feedback_loop.store.accounts import load_accounts
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract
@@ -54,7 +54,6 @@ def orders(kind):
 def test_two_hundred_processes_that_are_killed_under_load_lose_nothing_and_double_nothing(kind, request, tmp_path):
     url = request.getfixturevalue("postgres_url" if kind == "postgresql" else "sqlite_url")
     store, contract, folder = Store(url), binary_contract(), tmp_path / "spool"
-    migrate.prepare(store)
     path, log = tmp_path / "acknowledged", tmp_path / "drain.log"
     command = [sys.executable, "-m", "tests.fault.mother", url, str(folder)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

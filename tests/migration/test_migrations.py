@@ -41,7 +41,8 @@ from tests.builders import binary_contract, prediction_rows
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty(request):
-    store = Store(request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url"))
+    url = "empty_sqlite_url" if request.param == "sqlite" else "empty_postgres_url"
+    store = Store(request.getfixturevalue(url))
     yield store
     store.close()
 

@@ -5,7 +5,9 @@ clock that is set back), what was known at a moment that was asked about stays w
 accounts and the kept profiles are those of a join from scratch, whenever a version's reference came.
 """
 
+import shutil
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -20,10 +22,10 @@ from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, fold
 from feedback_loop.monitoring.profiles.tally import EMPTY
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
-from feedback_loop.store import Store, fence, joins, migrate, profiles, tables, watching_tables
+from feedback_loop.store import Store, fence, joins, profiles
 from feedback_loop.store.accounts import CONFLICTING, UNMATCHED, load_accounts, load_findings, with_inferred
 from feedback_loop.store.predictions import PredictionLog, read_labelled
-from tests.builders import binary_contract, prediction_rows
+from tests.builders import binary_contract, new_database, prediction_rows
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -152,30 +154,13 @@ class Plain:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def fresh_store(request, tmp_path_factory):
     """Makes an empty store for every example."""
-    count = 0
-    if request.param == "postgresql":
-        made = Store(request.getfixturevalue("postgres_url"))
-        migrate.prepare(made)
-
-    def fresh():
-        nonlocal count
-        count += 1
+    with ExitStack() as made:
         if request.param == "sqlite":
-            store = Store(f"sqlite:///{tmp_path_factory.mktemp('join')}/s{count}.db")
-            migrate.prepare(store)
-            return store
-        with made.write() as connection:  # a model of another name each time would leave tables behind
-            names = connection.exec_driver_sql(
-                "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-            ).scalars()
-            for name in [name for name in names if name.startswith(("predictions_", "outcomes_"))]:
-                connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}" CASCADE')
-            shared = (tables.models, tables.fences, tables.joins, tables.label_accounts, tables.findings)
-            for table in (*shared, watching_tables.profiles, watching_tables.reference_profiles):
-                connection.execute(table.delete())
-        return made
-
-    return fresh
+            template = request.getfixturevalue("prepared_sqlite")
+            yield lambda: Store(f"sqlite:///{shutil.copy(template, tmp_path_factory.mktemp('join'))}")
+        else:
+            server, template = (request.getfixturevalue(name) for name in ("postgres", "prepared_postgres"))
+            yield lambda: Store(made.enter_context(new_database(server, template)))
 
 
 class Run:

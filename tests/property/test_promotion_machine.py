@@ -13,7 +13,7 @@ from feedback_loop.errors import Refused
 from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.retraining.promotion import promote, reconcile, rollback
-from feedback_loop.store import Store, migrate, tables
+from feedback_loop.store import Store, tables
 from feedback_loop.store.retrainings import intend_promotion, load_promotions
 
 MODEL, ALIAS, VERSIONS = "m", "champion", ["1", "2", "3", "4"]
@@ -21,7 +21,7 @@ versions = st.sampled_from(VERSIONS)
 
 
 @pytest.fixture(scope="module")
-def place(empty_mlflow, tmp_path_factory):
+def place(empty_mlflow, prepared_sqlite, tmp_path_factory):
     """A registry with four versions, and a store."""
     folder = tmp_path_factory.mktemp("machine")
     shutil.copy(empty_mlflow, folder / "mlflow.db")
@@ -30,8 +30,7 @@ def place(empty_mlflow, tmp_path_factory):
     client.create_registered_model(MODEL)
     for _ in VERSIONS:
         client.create_model_version(MODEL, folder.as_uri())
-    store = Store(f"sqlite:///{folder}/store.db")
-    migrate.prepare(store)
+    store = Store(f"sqlite:///{shutil.copy(prepared_sqlite, folder)}")
     yield store, registry
     store.close()
 

@@ -20,7 +20,7 @@ from feedback_loop.capture.files import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput
-from feedback_loop.store import Store, migrate, predictions, spools
+from feedback_loop.store import Store, predictions, spools
 from feedback_loop.store.predictions import PredictionLog
 from tests.builders import binary_contract, prediction_rows, regression_contract
 
@@ -48,9 +48,8 @@ def stored(store, contract=CONTRACT):
 
 
 @pytest.fixture(scope="module")
-def module_store(tmp_path_factory):
-    made = Store(f"sqlite:///{tmp_path_factory.mktemp('store')}/store.db")
-    migrate.prepare(made)
+def module_store(prepared_sqlite, tmp_path_factory):
+    made = Store(f"sqlite:///{shutil.copy(prepared_sqlite, tmp_path_factory.mktemp('store'))}")
     PredictionLog(made).append(CONTRACT, prediction_rows(CONTRACT, [NOW]), NOW)
     yield made
     made.close()
@@ -221,17 +220,8 @@ class SpoolMachine(RuleBasedStateMachine):
         shutil.rmtree(self.home)
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    path = tmp_path_factory.mktemp("empty") / "store.db"
-    made = Store(f"sqlite:///{path}")
-    migrate.prepare(made)
-    made.close()
-    return path
-
-
-def test_any_order_of_appends_drains_retries_and_crashes_stores_everything_once(empty_store):
+def test_any_order_of_appends_drains_retries_and_crashes_stores_everything_once(prepared_sqlite):
     from hypothesis.stateful import run_state_machine_as_test
 
-    SpoolMachine.template = empty_store
+    SpoolMachine.template = prepared_sqlite
     run_state_machine_as_test(SpoolMachine, settings=settings(max_examples=20, stateful_step_count=15, deadline=None))
