@@ -2,12 +2,13 @@
 
 from alembic import context
 
-from feedback_loop.store.migrate import CONNECTION
+from feedback_loop.store.migrate import CONNECTION, OPTIONS
 from feedback_loop.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes[CONNECTION],
     target_metadata=metadata,
     render_as_batch=True,
+    **OPTIONS,
 )
 context.run_migrations()

@@ -10,13 +10,22 @@ from sqlalchemy import func, inspect, select
 
 from feedback_loop.errors import Unavailable
 from feedback_loop.store.engine import Store
-from feedback_loop.store.tables import metadata
+from feedback_loop.store.tables import PREFIX, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 CONNECTION = "connection"
 """The attribute in which `migrations/env.py` finds the connection to work on."""
+
+
+def is_ours(name: str | None, kind: str, _: object) -> bool:
+    """Whether Alembic is to look at something of that name: the database may hold other programs' tables too."""
+    return kind != "table" or str(name).startswith(PREFIX)
+
+
+OPTIONS = {"version_table": f"{PREFIX}alembic_version", "include_name": is_ours}
+"""What Alembic is configured with: a version of our own beside other programs', and a look at our tables only."""
 
 
 def upgrade(store: Store) -> str:
@@ -37,7 +46,7 @@ def current(store: Store) -> str | None:
     from alembic.runtime.migration import MigrationContext
 
     with store.read() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return MigrationContext.configure(connection, opts=OPTIONS).get_current_revision()
 
 
 def head() -> str:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.schema import SchemaItem
 
 from feedback_loop.store.types import Json, Moment
 
@@ -29,9 +30,17 @@ metadata = MetaData(
     }
 )
 
-models = Table(
+PREFIX = "fl_"
+"""What the names of all our shared tables begin with: the database may be MLflow's or Optuna's as well."""
+
+
+def shared_table(name: str, *parts: SchemaItem) -> Table:
+    """A table that all models share, by the name that code calls it; in the database it has our prefix."""
+    return Table(f"{PREFIX}{name}", metadata, *parts)
+
+
+models = shared_table(
     "models",
-    metadata,
     Column("name", String, primary_key=True),
     Column("generation", Integer, primary_key=True),
     Column("columns", Json, nullable=False),  # of its predictions: name, type, field
@@ -40,9 +49,8 @@ models = Table(
     Column("created_at", Moment, nullable=False),
 )
 
-verdicts = Table(
+verdicts = shared_table(
     "verdicts",
-    metadata,
     Column("verdict_id", Integer, primary_key=True),
     Column("model", String, nullable=False),
     Column("version", String, nullable=False),
@@ -57,13 +65,12 @@ verdicts = Table(
     UniqueConstraint("model", "version", "window_end"),
 )
 
-incidents = Table(
+incidents = shared_table(
     "incidents",
-    metadata,
     Column("incident_id", Integer, primary_key=True),
     Column("model", String, nullable=False),
     Column("version", String, nullable=False),
-    Column("verdict_id", ForeignKey("verdicts.verdict_id"), nullable=False),
+    Column("verdict_id", ForeignKey(verdicts.c.verdict_id), nullable=False),
     Column("title", String, nullable=False),
     Column("opened_at", Moment, nullable=False),
     Column("closed_at", Moment),
@@ -75,30 +82,28 @@ incidents = Table(
     Column("closed_verdict_id", Integer),  # the newest when it closed: none before it counts
 )
 incidents_open = Index(
-    "uq_incidents_open",
+    "uq_fl_incidents_open",
     incidents.c.model,
     unique=True,  # a model has one open incident at the most: what comes on top belongs to it
     sqlite_where=incidents.c.closed_at.is_(None),
     postgresql_where=incidents.c.closed_at.is_(None),
 )
 
-incident_events = Table(
+incident_events = shared_table(
     "incident_events",
-    metadata,
     Column("event_id", Integer, primary_key=True),
-    Column("incident_id", ForeignKey("incidents.incident_id"), nullable=False),
+    Column("incident_id", ForeignKey(incidents.c.incident_id), nullable=False),
     Column("at", Moment, nullable=False),
     Column("kind", String, nullable=False),  # acknowledged | silenced | closed
     Column("told", Text, nullable=False),  # by whom, until when, why
-    Index("ix_incident_events_incident_id", "incident_id"),
+    Index(None, "incident_id"),
 )
 
-alerts = Table(
+alerts = shared_table(
     "alerts",
-    metadata,
     Column("alert_id", Integer, primary_key=True),
     Column("subject", String, nullable=False),  # what it is about: `incident:7`, `spool:…`; told once on each route
-    Column("incident_id", ForeignKey("incidents.incident_id")),
+    Column("incident_id", ForeignKey(incidents.c.incident_id)),
     Column("route", String, nullable=False),
     Column("title", String, nullable=False),
     Column("body", Text, nullable=False),
@@ -110,13 +115,12 @@ alerts = Table(
     UniqueConstraint("subject", "route"),
 )
 
-retrainings = Table(
+retrainings = shared_table(
     "retrainings",
-    metadata,
     Column("retraining_id", Integer, primary_key=True),
     Column("model", String, nullable=False),
     Column("reason", String, nullable=False),  # alarm | refresh | manual
-    Column("incident_id", ForeignKey("incidents.incident_id")),
+    Column("incident_id", ForeignKey(incidents.c.incident_id)),
     Column("champion", String, nullable=False),
     Column("candidate", String),
     Column("state", String, nullable=False),  # running | promoted | passed | refused | failed
@@ -124,13 +128,12 @@ retrainings = Table(
     Column("finished_at", Moment),
     Column("gate", Json),
     Column("cause", Text),
-    Index("ix_retrainings_model_started_at", "model", "started_at"),
+    Index(None, "model", "started_at"),
 )
 
-trials = Table(
+trials = shared_table(
     "trials",
-    metadata,
-    Column("retraining_id", ForeignKey("retrainings.retraining_id"), primary_key=True),
+    Column("retraining_id", ForeignKey(retrainings.c.retraining_id), primary_key=True),
     Column("ordinal", Integer, primary_key=True),
     Column("name", String, nullable=False),
     Column("trained_from", Moment, nullable=False),
@@ -141,9 +144,8 @@ trials = Table(
     Column("cause", Text),
 )
 
-promotions = Table(
+promotions = shared_table(
     "promotions",
-    metadata,
     Column("promotion_id", Integer, primary_key=True),
     Column("model", String, nullable=False),
     Column("ordinal", Integer, nullable=False),
@@ -152,32 +154,29 @@ promotions = Table(
     Column("to_version", String, nullable=False),
     Column("state", String, nullable=False),  # intended | done | failed
     Column("reason", Text, nullable=False),
-    Column("retraining_id", ForeignKey("retrainings.retraining_id")),
+    Column("retraining_id", ForeignKey(retrainings.c.retraining_id)),
     Column("intended_at", Moment, nullable=False),
     Column("done_at", Moment),
     # The fence: of two that promote from the same champion, one gets the ordinal and the other is refused.
     UniqueConstraint("model", "ordinal"),
 )
 
-fences = Table(
+fences = shared_table(
     "fences",
-    metadata,
     Column("model", String, primary_key=True),
     # Up to here everything was asked for: what is learned from now on is recorded after it.
     Column("asked_until", Moment, nullable=False),
 )
 
-joins = Table(
+joins = shared_table(
     "joins",
-    metadata,
     Column("model", String, primary_key=True),
     Column("watermark", Moment, nullable=False),  # what was recorded until then is in the accounts
     Column("rule", Json, nullable=False),  # what they were made by: join rule, segments, length of a bucket
 )
 
-label_accounts = Table(
+label_accounts = shared_table(
     "label_accounts",
-    metadata,
     Column("model", String, primary_key=True),
     Column("bucket_start", Moment, primary_key=True),  # of predicted_at
     Column("version", String, primary_key=True),
@@ -188,27 +187,24 @@ label_accounts = Table(
     Column("changed_at", Moment, nullable=False),  # the watermark that last changed what is known of its rows
 )
 
-findings = Table(
+findings = shared_table(
     "findings",
-    metadata,
     Column("model", String, primary_key=True),
     Column("kind", String, primary_key=True),  # unmatched (an outcome) | conflict (a prediction)
     Column("subject", String, primary_key=True),  # the outcome's or the prediction's id
     Column("since", Moment, nullable=False),
 )
 
-outcome_sources = Table(
+outcome_sources = shared_table(
     "outcome_sources",
-    metadata,
     Column("model", String, primary_key=True),
     Column("source", String, primary_key=True),
     Column("watermark", Json, nullable=False),
     Column("taken_at", Moment, nullable=False),
 )
 
-spool_accounts = Table(
+spool_accounts = shared_table(
     "spool_accounts",
-    metadata,
     Column("spool", String, primary_key=True),
     Column("model", String, primary_key=True),
     Column("host", String, nullable=False),
@@ -225,9 +221,8 @@ spool_accounts = Table(
     Column("updated_at", Moment, nullable=False),
 )
 
-erasures = Table(
+erasures = shared_table(
     "erasures",
-    metadata,
     Column("model", String, primary_key=True),
     Column("digest", String, primary_key=True),  # of the erased key: the key itself is gone
     Column("columns", String, nullable=False),  # which columns it is of, as JSON; or the id of an erased prediction
@@ -235,9 +230,8 @@ erasures = Table(
     Column("erased_at", Moment, nullable=False),  # rows predicted until then are erased wherever they still come from
 )
 
-payloads = Table(
+payloads = shared_table(
     "payloads",
-    metadata,
     Column("model", String, primary_key=True),
     Column("event", String, primary_key=True),  # what the request and the answer of one call have in common
     Column("request", LargeBinary),  # the bodies, until both are there and logged
@@ -247,28 +241,25 @@ payloads = Table(
     Column("version", String),  # that answered, where the sender said so
     Column("received_at", Moment, nullable=False),
     Column("done_at", Moment),  # kept for a while, so that an event that comes again is known
-    Index("ix_payloads_received_at", "received_at"),
+    Index(None, "received_at"),
 )
 
-payload_accounts = Table(
+payload_accounts = shared_table(
     "payload_accounts",
-    metadata,
     Column("model", String, primary_key=True),
     Column("logged", BigInteger, nullable=False),  # pairs whose rows are in the log
     Column("refused", BigInteger, nullable=False),  # pairs that do not fit each other
     Column("expired", BigInteger, nullable=False),  # halves whose other half never came
 )
 
-retentions = Table(
+retentions = shared_table(
     "retentions",
-    metadata,
     Column("model", String, primary_key=True),
     Column("kept_since", Moment, nullable=False),  # predictions from before are gone
 )
 
-job_runs = Table(
+job_runs = shared_table(
     "job_runs",
-    metadata,
     Column("run_id", Integer, primary_key=True),
     Column("job", String, nullable=False),
     Column("model", String, nullable=False),
@@ -282,17 +273,15 @@ job_runs = Table(
     UniqueConstraint("job", "model", "scheduled_at"),
 )
 
-leases = Table(
+leases = shared_table(
     "leases",
-    metadata,
     Column("name", String, primary_key=True),
     Column("holder", String, nullable=False),
     Column("expires_at", Moment, nullable=False),
 )
 
-api_keys = Table(
+api_keys = shared_table(
     "api_keys",
-    metadata,
     Column("name", String, primary_key=True),
     Column("digest", String, nullable=False, unique=True),  # SHA-256 of the key, which is shown once
     Column("scopes", Json, nullable=False),  # what it may be used for: predict, outcomes, read, admin
@@ -300,9 +289,8 @@ api_keys = Table(
     Column("revoked_at", Moment),
 )
 
-traffic = Table(
+traffic = shared_table(
     "traffic",
-    metadata,
     Column("model", String, primary_key=True),
     Column("shadows", Json, nullable=False),  # aliases whose versions predict too, their answers only logged
     Column("canary", String),  # the alias whose version answers a share of the callers
@@ -310,9 +298,8 @@ traffic = Table(
     Column("changed_at", Moment, nullable=False),
 )
 
-load_incidents = Table(
+load_incidents = shared_table(
     "load_incidents",
-    metadata,
     Column("model", String, primary_key=True),
     Column("version", String, primary_key=True),
     Column("cause", Text, nullable=False),

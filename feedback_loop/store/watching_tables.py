@@ -11,26 +11,23 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     String,
-    Table,
     Text,
     UniqueConstraint,
 )
 
-from feedback_loop.store.tables import metadata
+from feedback_loop.store.tables import incidents, shared_table
 from feedback_loop.store.types import Json, Moment
 
-reference_profiles = Table(
+reference_profiles = shared_table(
     "reference_profiles",
-    metadata,
     Column("model", String, primary_key=True),
     Column("version", String, primary_key=True),
     Column("known_since", Moment, nullable=False),  # evaluations as of before it do not know it
     Column("profile", LargeBinary, nullable=False),  # with the layout that the version's tallies are made by
 )
 
-profiles = Table(
+profiles = shared_table(
     "profiles",
-    metadata,
     Column("model", String, primary_key=True),
     Column("version", String, primary_key=True),
     Column("role", String, primary_key=True),
@@ -42,27 +39,25 @@ profiles = Table(
     Column("tally", LargeBinary, nullable=False),  # as of the join's watermark
 )
 
-evaluations = Table(
+evaluations = shared_table(
     "evaluations",
-    metadata,
     Column("evaluation_id", Integer, primary_key=True),
     Column("model", String, nullable=False),
     Column("version", String, nullable=False),
     Column("window_start", Moment, nullable=False),
     Column("window_end", Moment, nullable=False),
     Column("as_of", Moment, nullable=False),
-    Column("revision", Integer, nullable=False, server_default="1"),  # of this version and window: 1, 2, …
+    Column("revision", Integer, nullable=False),  # of this version and window: 1, 2, …
     Column("matured", Boolean, nullable=False),
     Column("predictions", Integer, nullable=False),
     Column("labelled", Integer, nullable=False),
     UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
-    Index("ix_evaluations_model_as_of", "model", "as_of"),
+    Index(None, "model", "as_of"),
 )
 
-metric_values = Table(
+metric_values = shared_table(
     "metric_values",
-    metadata,
-    Column("evaluation_id", ForeignKey("evaluations.evaluation_id"), primary_key=True),
+    Column("evaluation_id", ForeignKey(evaluations.c.evaluation_id), primary_key=True),
     Column("segment", String, primary_key=True),  # empty: all rows
     Column("metric", String, primary_key=True),
     Column("value", Double, nullable=False),
@@ -73,10 +68,9 @@ metric_values = Table(
     Column("most", Double),
 )
 
-drift_values = Table(
+drift_values = shared_table(
     "drift_values",
-    metadata,
-    Column("evaluation_id", ForeignKey("evaluations.evaluation_id"), primary_key=True),
+    Column("evaluation_id", ForeignKey(evaluations.c.evaluation_id), primary_key=True),
     Column("column", String, primary_key=True),
     Column("method", String, primary_key=True),
     Column("value", Double, nullable=False),
@@ -89,10 +83,9 @@ drift_values = Table(
     Column("is_default", Boolean, nullable=False),  # the one that Evidently would choose
 )
 
-quality_values = Table(
+quality_values = shared_table(
     "quality_values",
-    metadata,
-    Column("evaluation_id", ForeignKey("evaluations.evaluation_id"), primary_key=True),
+    Column("evaluation_id", ForeignKey(evaluations.c.evaluation_id), primary_key=True),
     Column("column", String, primary_key=True),  # empty: of the rows
     Column("check", String, primary_key=True),
     Column("value", Double, nullable=False),
@@ -101,10 +94,9 @@ quality_values = Table(
     Column("rows", Integer, nullable=False),
 )
 
-estimate_values = Table(
+estimate_values = shared_table(
     "estimate_values",
-    metadata,
-    Column("evaluation_id", ForeignKey("evaluations.evaluation_id"), primary_key=True),
+    Column("evaluation_id", ForeignKey(evaluations.c.evaluation_id), primary_key=True),
     Column("metric", String, primary_key=True),
     Column("segment", String, primary_key=True),
     Column("method", String, nullable=False),
@@ -114,10 +106,9 @@ estimate_values = Table(
     Column("calibrated_on", Integer, nullable=False),
 )
 
-slice_values = Table(
+slice_values = shared_table(
     "slice_values",
-    metadata,
-    Column("evaluation_id", ForeignKey("evaluations.evaluation_id"), primary_key=True),
+    Column("evaluation_id", ForeignKey(evaluations.c.evaluation_id), primary_key=True),
     Column("segment", String, primary_key=True),
     Column("metric", String, primary_key=True),
     Column("value", Double, nullable=False),
@@ -127,22 +118,20 @@ slice_values = Table(
     Column("tried", Integer, nullable=False),
 )
 
-drift_monitors = Table(
+drift_monitors = shared_table(
     "drift_monitors",
-    metadata,
     Column("model", String, primary_key=True),
     Column("version", String, primary_key=True),
     Column("until", Moment, nullable=False),  # windows that end by then are taken in
     Column("state", Json, nullable=False),
 )
 
-diagnoses = Table(
+diagnoses = shared_table(
     "diagnoses",
-    metadata,
     Column("diagnosis_id", Integer, primary_key=True),
     Column("model", String, nullable=False),
     Column("version", String, nullable=False),
-    Column("incident_id", ForeignKey("incidents.incident_id")),
+    Column("incident_id", ForeignKey(incidents.c.incident_id)),
     Column("window_start", Moment, nullable=False),
     Column("window_end", Moment, nullable=False),
     Column("as_of", Moment, nullable=False),

@@ -1,4 +1,7 @@
-"""The shared tables as of the first version."""
+"""The tables that all models share.
+
+Nothing was released yet: until 0.2.0 is, a change is made here and in the declaration together.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,84 +15,215 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Makes them all."""
+    """Makes them all; keys and indexes get their names by the convention of `tables.metadata`."""
     op.create_table(
-        "api_keys",
+        "fl_api_keys",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("scopes", Json, nullable=False),
         sa.Column("created_at", Moment(), nullable=False),
-        sa.Column("revoked_at", Moment(), nullable=True),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_api_keys")),
-        sa.UniqueConstraint("digest", name=op.f("uq_api_keys_digest")),
+        sa.Column("revoked_at", Moment()),
+        sa.PrimaryKeyConstraint("name"),
+        sa.UniqueConstraint("digest"),
     )
     op.create_table(
-        "evaluations",
+        "fl_drift_monitors",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.Column("until", Moment(), nullable=False),
+        sa.Column("state", Json, nullable=False),
+        sa.PrimaryKeyConstraint("model", "version"),
+    )
+    op.create_table(
+        "fl_erasures",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("columns", sa.String(), nullable=False),
+        sa.Column("keyed_by", sa.String(), nullable=False),
+        sa.Column("erased_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "digest"),
+    )
+    op.create_table(
+        "fl_evaluations",
         sa.Column("evaluation_id", sa.Integer(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
         sa.Column("window_start", Moment(), nullable=False),
         sa.Column("window_end", Moment(), nullable=False),
         sa.Column("as_of", Moment(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("matured", sa.Boolean(), nullable=False),
         sa.Column("predictions", sa.Integer(), nullable=False),
         sa.Column("labelled", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("evaluation_id", name=op.f("pk_evaluations")),
-        sa.UniqueConstraint(
-            "model",
-            "version",
-            "window_start",
-            "window_end",
-            "as_of",
-            name=op.f("uq_evaluations_model_version_window_start_window_end_as_of"),
-        ),
+        sa.PrimaryKeyConstraint("evaluation_id"),
+        sa.UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
     )
-    op.create_index("ix_evaluations_model_as_of", "evaluations", ["model", "as_of"], unique=False)
+    op.create_index("ix_fl_evaluations_model_as_of", "fl_evaluations", ["model", "as_of"])
+
     op.create_table(
-        "job_runs",
+        "fl_fences",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("asked_until", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
+        "fl_findings",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("since", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "kind", "subject"),
+    )
+    op.create_table(
+        "fl_job_runs",
         sa.Column("run_id", sa.Integer(), nullable=False),
         sa.Column("job", sa.String(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("scheduled_at", Moment(), nullable=False),
         sa.Column("started_at", Moment(), nullable=False),
-        sa.Column("finished_at", Moment(), nullable=True),
+        sa.Column("finished_at", Moment()),
         sa.Column("holder", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
-        sa.Column("result", Json, nullable=True),
-        sa.Column("cause", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("run_id", name=op.f("pk_job_runs")),
-        sa.UniqueConstraint("job", "model", "scheduled_at", name=op.f("uq_job_runs_job_model_scheduled_at")),
+        sa.Column("result", Json),
+        sa.Column("cause", sa.Text()),
+        sa.PrimaryKeyConstraint("run_id"),
+        sa.UniqueConstraint("job", "model", "scheduled_at"),
     )
     op.create_table(
-        "leases",
+        "fl_joins",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("watermark", Moment(), nullable=False),
+        sa.Column("rule", Json, nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
+        "fl_label_accounts",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("bucket_start", Moment(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("segment", sa.String(), nullable=False),
+        sa.Column("predictions", sa.Integer(), nullable=False),
+        sa.Column("labelled", sa.Integer(), nullable=False),
+        sa.Column("changed_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "bucket_start", "version", "role", "segment"),
+    )
+    op.create_table(
+        "fl_leases",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("holder", sa.String(), nullable=False),
         sa.Column("expires_at", Moment(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
+        sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
-        "models",
+        "fl_load_incidents",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("opened_at", Moment(), nullable=False),
+        sa.Column("closed_at", Moment()),
+        sa.Column("closed_because", sa.String()),
+        sa.PrimaryKeyConstraint("model", "version"),
+    )
+    op.create_table(
+        "fl_models",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("columns", Json, nullable=False),
         sa.Column("key", Json, nullable=False),
         sa.Column("label", Json, nullable=False),
         sa.Column("created_at", Moment(), nullable=False),
-        sa.PrimaryKeyConstraint("name", "generation", name=op.f("pk_models")),
+        sa.PrimaryKeyConstraint("name", "generation"),
     )
     op.create_table(
-        "profiles",
+        "fl_outcome_sources",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("watermark", Json, nullable=False),
+        sa.Column("taken_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "source"),
+    )
+    op.create_table(
+        "fl_payload_accounts",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("logged", sa.BigInteger(), nullable=False),
+        sa.Column("refused", sa.BigInteger(), nullable=False),
+        sa.Column("expired", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
+        "fl_payloads",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("event", sa.String(), nullable=False),
+        sa.Column("request", sa.LargeBinary()),
+        sa.Column("answer", sa.LargeBinary()),
+        sa.Column("content_type", sa.String()),
+        sa.Column("requested_at", Moment()),
+        sa.Column("version", sa.String()),
+        sa.Column("received_at", Moment(), nullable=False),
+        sa.Column("done_at", Moment()),
+        sa.PrimaryKeyConstraint("model", "event"),
+    )
+    op.create_index("ix_fl_payloads_received_at", "fl_payloads", ["received_at"])
+
+    op.create_table(
+        "fl_profiles",
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("part", sa.String(), nullable=False),
         sa.Column("segment", sa.String(), nullable=False),
         sa.Column("bucket_start", Moment(), nullable=False),
-        sa.Column("bucket_end", Moment(), nullable=False),
-        sa.Column("rows", sa.Integer(), nullable=False),
-        sa.Column("profile", Json, nullable=False),
-        sa.PrimaryKeyConstraint("model", "version", "kind", "segment", "bucket_start", name=op.f("pk_profiles")),
+        sa.Column("bucket_seconds", sa.Integer(), nullable=False),
+        sa.Column("weight", sa.Double(), nullable=False),
+        sa.Column("tally", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "model", "version", "role", "part", "segment", "bucket_start", "bucket_seconds", "weight"
+        ),
     )
     op.create_table(
-        "verdicts",
+        "fl_reference_profiles",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.Column("known_since", Moment(), nullable=False),
+        sa.Column("profile", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "version"),
+    )
+    op.create_table(
+        "fl_retentions",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("kept_since", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
+        "fl_spool_accounts",
+        sa.Column("spool", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("host", sa.String(), nullable=False),
+        sa.Column("answered", sa.BigInteger(), nullable=False),
+        sa.Column("spooled", sa.BigInteger(), nullable=False),
+        sa.Column("stored", sa.BigInteger(), nullable=False),
+        sa.Column("refused", sa.BigInteger(), nullable=False),
+        sa.Column("dropped", sa.BigInteger(), nullable=False),
+        sa.Column("unsampled", sa.BigInteger(), nullable=False),
+        sa.Column("waiting", sa.BigInteger(), nullable=False),
+        sa.Column("rejected", sa.BigInteger(), nullable=False),
+        sa.Column("waiting_since", Moment()),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("updated_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("spool", "model"),
+    )
+    op.create_table(
+        "fl_traffic",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("shadows", Json, nullable=False),
+        sa.Column("canary", sa.String()),
+        sa.Column("share", sa.Double(), nullable=False),
+        sa.Column("changed_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("model"),
+    )
+    op.create_table(
+        "fl_verdicts",
         sa.Column("verdict_id", sa.Integer(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
@@ -100,123 +234,196 @@ def upgrade() -> None:
         sa.Column("summary", sa.Text(), nullable=False),
         sa.Column("evidence", Json, nullable=False),
         sa.Column("monitor", Json, nullable=False),
-        sa.PrimaryKeyConstraint("verdict_id", name=op.f("pk_verdicts")),
-        sa.UniqueConstraint("model", "version", "window_end", name=op.f("uq_verdicts_model_version_window_end")),
+        sa.PrimaryKeyConstraint("verdict_id"),
+        sa.UniqueConstraint("model", "version", "window_end"),
     )
     op.create_table(
-        "drift_values",
+        "fl_drift_values",
         sa.Column("evaluation_id", sa.Integer(), nullable=False),
         sa.Column("column", sa.String(), nullable=False),
         sa.Column("method", sa.String(), nullable=False),
         sa.Column("value", sa.Double(), nullable=False),
         sa.Column("threshold", sa.Double(), nullable=False),
-        sa.Column("p_value", sa.Double(), nullable=False),
+        sa.Column("p_value", sa.Double()),
         sa.Column("drifted", sa.Boolean(), nullable=False),
         sa.Column("rows", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["evaluation_id"], ["evaluations.evaluation_id"], name=op.f("fk_drift_values_evaluation_id")
-        ),
-        sa.PrimaryKeyConstraint("evaluation_id", "column", "method", name=op.f("pk_drift_values")),
+        sa.Column("binning", sa.String(), nullable=False),
+        sa.Column("decides", sa.Boolean(), nullable=False),
+        sa.Column("is_default", sa.Boolean(), nullable=False),
+        sa.ForeignKeyConstraint(["evaluation_id"], ["fl_evaluations.evaluation_id"]),
+        sa.PrimaryKeyConstraint("evaluation_id", "column", "method"),
     )
     op.create_table(
-        "incidents",
+        "fl_estimate_values",
+        sa.Column("evaluation_id", sa.Integer(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("segment", sa.String(), nullable=False),
+        sa.Column("method", sa.String(), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("standard_error", sa.Double()),
+        sa.Column("rows", sa.Integer(), nullable=False),
+        sa.Column("calibrated_on", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["evaluation_id"], ["fl_evaluations.evaluation_id"]),
+        sa.PrimaryKeyConstraint("evaluation_id", "metric", "segment"),
+    )
+    op.create_table(
+        "fl_incidents",
         sa.Column("incident_id", sa.Integer(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
         sa.Column("verdict_id", sa.Integer(), nullable=False),
         sa.Column("title", sa.String(), nullable=False),
         sa.Column("opened_at", Moment(), nullable=False),
-        sa.Column("closed_at", Moment(), nullable=True),
-        sa.Column("closed_because", sa.String(), nullable=True),
-        sa.ForeignKeyConstraint(["verdict_id"], ["verdicts.verdict_id"], name=op.f("fk_incidents_verdict_id")),
-        sa.PrimaryKeyConstraint("incident_id", name=op.f("pk_incidents")),
+        sa.Column("closed_at", Moment()),
+        sa.Column("closed_because", sa.String()),
+        sa.Column("acknowledged_at", Moment()),
+        sa.Column("acknowledged_by", sa.String()),
+        sa.Column("silenced_until", Moment()),
+        sa.Column("recovery", Json),
+        sa.Column("closed_verdict_id", sa.Integer()),
+        sa.ForeignKeyConstraint(["verdict_id"], ["fl_verdicts.verdict_id"]),
+        sa.PrimaryKeyConstraint("incident_id"),
     )
     op.create_index(
-        "uq_incidents_open",
-        "incidents",
+        "uq_fl_incidents_open",
+        "fl_incidents",
         ["model"],
         unique=True,
         sqlite_where=sa.text("closed_at IS NULL"),
         postgresql_where=sa.text("closed_at IS NULL"),
     )
+
     op.create_table(
-        "metric_values",
+        "fl_metric_values",
         sa.Column("evaluation_id", sa.Integer(), nullable=False),
         sa.Column("segment", sa.String(), nullable=False),
         sa.Column("metric", sa.String(), nullable=False),
         sa.Column("value", sa.Double(), nullable=False),
-        sa.Column("standard_error", sa.Double(), nullable=True),
+        sa.Column("standard_error", sa.Double()),
         sa.Column("rows", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["evaluation_id"], ["evaluations.evaluation_id"], name=op.f("fk_metric_values_evaluation_id")
-        ),
-        sa.PrimaryKeyConstraint("evaluation_id", "segment", "metric", name=op.f("pk_metric_values")),
+        sa.Column("coverage", sa.Double()),
+        sa.Column("least", sa.Double()),
+        sa.Column("most", sa.Double()),
+        sa.ForeignKeyConstraint(["evaluation_id"], ["fl_evaluations.evaluation_id"]),
+        sa.PrimaryKeyConstraint("evaluation_id", "segment", "metric"),
     )
     op.create_table(
-        "alerts",
+        "fl_quality_values",
+        sa.Column("evaluation_id", sa.Integer(), nullable=False),
+        sa.Column("column", sa.String(), nullable=False),
+        sa.Column("check", sa.String(), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("expected", sa.Double(), nullable=False),
+        sa.Column("failed", sa.Boolean(), nullable=False),
+        sa.Column("rows", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["evaluation_id"], ["fl_evaluations.evaluation_id"]),
+        sa.PrimaryKeyConstraint("evaluation_id", "column", "check"),
+    )
+    op.create_table(
+        "fl_slice_values",
+        sa.Column("evaluation_id", sa.Integer(), nullable=False),
+        sa.Column("segment", sa.String(), nullable=False),
+        sa.Column("metric", sa.String(), nullable=False),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.Column("rest", sa.Double(), nullable=False),
+        sa.Column("rows", sa.Integer(), nullable=False),
+        sa.Column("p_value", sa.Double(), nullable=False),
+        sa.Column("tried", sa.Integer(), nullable=False),
+        sa.ForeignKeyConstraint(["evaluation_id"], ["fl_evaluations.evaluation_id"]),
+        sa.PrimaryKeyConstraint("evaluation_id", "segment", "metric"),
+    )
+    op.create_table(
+        "fl_alerts",
         sa.Column("alert_id", sa.Integer(), nullable=False),
-        sa.Column("incident_id", sa.Integer(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("incident_id", sa.Integer()),
         sa.Column("route", sa.String(), nullable=False),
         sa.Column("title", sa.String(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", Moment(), nullable=False),
-        sa.Column("sent_at", Moment(), nullable=True),
-        sa.Column("cause", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["incident_id"], ["incidents.incident_id"], name=op.f("fk_alerts_incident_id")),
-        sa.PrimaryKeyConstraint("alert_id", name=op.f("pk_alerts")),
-        sa.UniqueConstraint("incident_id", "route", name=op.f("uq_alerts_incident_id_route")),
+        sa.Column("sent_at", Moment()),
+        sa.Column("cause", sa.Text()),
+        sa.ForeignKeyConstraint(["incident_id"], ["fl_incidents.incident_id"]),
+        sa.PrimaryKeyConstraint("alert_id"),
+        sa.UniqueConstraint("subject", "route"),
     )
     op.create_table(
-        "retrainings",
+        "fl_diagnoses",
+        sa.Column("diagnosis_id", sa.Integer(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.Column("incident_id", sa.Integer()),
+        sa.Column("window_start", Moment(), nullable=False),
+        sa.Column("window_end", Moment(), nullable=False),
+        sa.Column("as_of", Moment(), nullable=False),
+        sa.Column("recommendation", sa.String(), nullable=False),
+        sa.Column("summary", sa.Text(), nullable=False),
+        sa.Column("evidence", Json, nullable=False),
+        sa.Column("was_right", sa.Boolean()),
+        sa.Column("judged_because", sa.Text()),
+        sa.ForeignKeyConstraint(["incident_id"], ["fl_incidents.incident_id"]),
+        sa.PrimaryKeyConstraint("diagnosis_id"),
+    )
+    op.create_table(
+        "fl_incident_events",
+        sa.Column("event_id", sa.Integer(), nullable=False),
+        sa.Column("incident_id", sa.Integer(), nullable=False),
+        sa.Column("at", Moment(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("told", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["incident_id"], ["fl_incidents.incident_id"]),
+        sa.PrimaryKeyConstraint("event_id"),
+    )
+    op.create_index("ix_fl_incident_events_incident_id", "fl_incident_events", ["incident_id"])
+
+    op.create_table(
+        "fl_retrainings",
         sa.Column("retraining_id", sa.Integer(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
-        sa.Column("incident_id", sa.Integer(), nullable=True),
+        sa.Column("incident_id", sa.Integer()),
         sa.Column("champion", sa.String(), nullable=False),
-        sa.Column("candidate", sa.String(), nullable=True),
+        sa.Column("candidate", sa.String()),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("started_at", Moment(), nullable=False),
-        sa.Column("finished_at", Moment(), nullable=True),
-        sa.Column("gate", Json, nullable=True),
-        sa.Column("cause", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["incident_id"], ["incidents.incident_id"], name=op.f("fk_retrainings_incident_id")),
-        sa.PrimaryKeyConstraint("retraining_id", name=op.f("pk_retrainings")),
+        sa.Column("finished_at", Moment()),
+        sa.Column("gate", Json),
+        sa.Column("cause", sa.Text()),
+        sa.ForeignKeyConstraint(["incident_id"], ["fl_incidents.incident_id"]),
+        sa.PrimaryKeyConstraint("retraining_id"),
     )
-    op.create_index("ix_retrainings_model_started_at", "retrainings", ["model", "started_at"], unique=False)
+    op.create_index("ix_fl_retrainings_model_started_at", "fl_retrainings", ["model", "started_at"])
+
     op.create_table(
-        "promotions",
+        "fl_promotions",
         sa.Column("promotion_id", sa.Integer(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("from_version", sa.String(), nullable=True),
+        sa.Column("from_version", sa.String()),
         sa.Column("to_version", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("retraining_id", sa.Integer(), nullable=True),
+        sa.Column("retraining_id", sa.Integer()),
         sa.Column("intended_at", Moment(), nullable=False),
-        sa.Column("done_at", Moment(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["retraining_id"], ["retrainings.retraining_id"], name=op.f("fk_promotions_retraining_id")
-        ),
-        sa.PrimaryKeyConstraint("promotion_id", name=op.f("pk_promotions")),
-        sa.UniqueConstraint("model", "ordinal", name=op.f("uq_promotions_model_ordinal")),
+        sa.Column("done_at", Moment()),
+        sa.ForeignKeyConstraint(["retraining_id"], ["fl_retrainings.retraining_id"]),
+        sa.PrimaryKeyConstraint("promotion_id"),
+        sa.UniqueConstraint("model", "ordinal"),
     )
     op.create_table(
-        "trials",
+        "fl_trials",
         sa.Column("retraining_id", sa.Integer(), nullable=False),
         sa.Column("ordinal", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("trained_from", Moment(), nullable=False),
         sa.Column("trained_until", Moment(), nullable=False),
         sa.Column("rows", sa.Integer(), nullable=False),
-        sa.Column("loss", sa.Double(), nullable=True),
+        sa.Column("loss", sa.Double()),
         sa.Column("chosen", sa.Boolean(), nullable=False),
-        sa.Column("cause", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["retraining_id"], ["retrainings.retraining_id"], name=op.f("fk_trials_retraining_id")
-        ),
-        sa.PrimaryKeyConstraint("retraining_id", "ordinal", name=op.f("pk_trials")),
+        sa.Column("cause", sa.Text()),
+        sa.ForeignKeyConstraint(["retraining_id"], ["fl_retrainings.retraining_id"]),
+        sa.PrimaryKeyConstraint("retraining_id", "ordinal"),
     )

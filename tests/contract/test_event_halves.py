@@ -120,7 +120,7 @@ def test_the_bodies_of_a_pair_are_gone_once_it_is_logged_and_its_trace_after_a_w
 
     def kept():
         with store.read() as connection:
-            return connection.exec_driver_sql("SELECT request, answer FROM payloads").all()
+            return connection.exec_driver_sql("SELECT request, answer FROM fl_payloads").all()
 
     assert kept() == [(None, None)]
     clock.set(NOW + timedelta(hours=2))

@@ -218,7 +218,7 @@ def test_another_key_or_label_is_refused(store, log, changes, field):
 
 
 def test_names_that_are_sql_are_only_names(store, log):
-    evil = 'x"; DROP TABLE models; --'
+    evil = 'x"; DROP TABLE fl_models; --'
     contract = binary_contract(evil, features=(C(evil, T.STRING), C("role", T.LONG)), segments=())
     log.append(contract, prediction_rows(contract, moments(1), **{evil: ["a"], "role_2": [7]}), START)
     found = read_labelled(store, contract, WHOLE)

@@ -226,7 +226,7 @@ def test_a_key_is_seen_once_and_only_its_digest_is_kept(store):
     key = keys.create_key(store, "caller", START)
     assert [keys.digest(key)] == [each.digest for each in keys.valid_keys(store)]
     with store.read() as connection:
-        row = connection.exec_driver_sql("SELECT * FROM api_keys").one()
+        row = connection.exec_driver_sql("SELECT * FROM fl_api_keys").one()
     assert key not in map(str, row)
     with pytest.raises(Refused):
         keys.create_key(store, "caller", START)

@@ -96,7 +96,7 @@ def test_no_secret_of_a_route_is_stored(sqlite_store, receiver, incident, routes
     away = AlertSettings(routes={"ops": "json://user:pa55word@127.0.0.1:1/s3cr3t-t0ken"})
     deliver_alerts(sqlite_store, away, START)
     with sqlite_store.read() as connection:
-        rows = connection.exec_driver_sql("SELECT * FROM alerts").all()
+        rows = connection.exec_driver_sql("SELECT * FROM fl_alerts").all()
     everything = str(rows)
     assert "s3cr3t-t0ken" not in everything
     assert "pa55word" not in everything

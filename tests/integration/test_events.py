@@ -149,7 +149,7 @@ def test_a_half_that_was_acknowledged_outlives_the_server_and_one_that_stays_alo
         kill_all(process)
     with loop.store.write() as connection:  # as if it had waited for hours
         connection.exec_driver_sql(
-            "UPDATE payloads SET received_at = '2026-01-01 00:00:00.000000' WHERE event LIKE 'alone%'"
+            "UPDATE fl_payloads SET received_at = '2026-01-01 00:00:00.000000' WHERE event LIKE 'alone%'"
         )
     with server(config, log=log, FEEDBACK_LOOP_SERVING__POLL_ALIAS="1s") as (port, process):
         said = headers(KSERVE + "response", "met")
