@@ -143,8 +143,7 @@ class Optimizing(Wired):
             },
             now=now,
         )
-        answering = self.fastest_scorer(made) if precise else self.scorer(made)
-        self.registry.keep_reference(made, make_reference(answering, rows), now)
+        self.registry.keep_reference(made, make_reference(self.fastest_scorer(made), rows), now)
         return made
 
     def _parity(self, parent: Scorer, precision: str, rows: pa.Table) -> dict[str, str]:

@@ -83,8 +83,13 @@ def binary_estimates(scored: Scored, rows: int, effective: float) -> dict[str, M
     return {name: mean for name, mean in found.items() if mean is not None}
 
 
-def multiclass_estimates(classes: Mapping[str, Scored], rows: int, effective: float) -> dict[str, Mean]:
-    """accuracy, log_loss, brier; precision, recall, f1 and roc_auc of each class (`f1[a]`), and their `_macro`."""
+def multiclass_estimates(
+    classes: Mapping[str, Scored], rows: int, effective: float, unknown: float = 0.0
+) -> dict[str, Mean]:
+    """accuracy, log_loss, brier; precision, recall, f1 and roc_auc of each class (`f1[a]`), and their `_macro`.
+
+    So large a share of rows is expected to be of a class that is `unknown` to the model.
+    """
     answered = sum(float(each.answered.sum()) for each in classes.values())
     right = sum(float(each.chances @ each.answered) for each in classes.values())
     found = {"accuracy": _share(right / answered, rows, effective)}
@@ -92,8 +97,9 @@ def multiclass_estimates(classes: Mapping[str, Scored], rows: int, effective: fl
     for ratio in Ratio:
         own = {name: _ratio(scored, ratio, rows, effective) for name, scored in classes.items()}
         found |= {f"{ratio.name}[{name}]": mean for name, mean in own.items() if mean is not None}
-        # 0 / 0 counts as 0 in a mean, as in scikit-learn.
-        found[f"{ratio.name}_macro"] = _macro([mean or Mean(0.0, rows, 0.0) for mean in own.values()], rows)
+        # 0 / 0 counts as 0 in a mean, as in scikit-learn, and so does a class that is never answered.
+        means = [*own.values(), *([None] if unknown else [])]
+        found[f"{ratio.name}_macro"] = _macro([mean or Mean(0.0, rows, 0.0) for mean in means], rows)
     for name, scored in classes.items():
         area = area_under(_expected(scored), rows, _per_weight(scored, effective))
         if area is not None:
@@ -101,13 +107,16 @@ def multiclass_estimates(classes: Mapping[str, Scored], rows: int, effective: fl
             areas.append(area)
     if areas:
         found["roc_auc_macro"] = _macro(areas, rows)
-    found["log_loss"] = _mean([(each.hits, _log_loss(each.scores)) for each in classes.values()], rows, effective)
+    whole = sum(float(each.every.sum()) for each in classes.values()) / len(classes)
+    losses = [(each.hits, _log_loss(each.scores)) for each in classes.values()]
+    strange = np.array([unknown * whole]), _log_loss(np.zeros(1))
+    found["log_loss"] = _mean([*losses, strange], rows, effective)
     squares = sum(
         float(each.hits @ (1 - each.scores) ** 2 + (each.every - each.hits) @ each.scores**2)
         for each in classes.values()
     )
-    whole = sum(float(each.every.sum()) for each in classes.values()) / len(classes)
-    found["brier"] = _share(squares / 2 / whole, rows, effective)  # what is in [0, 1] varies at most like this
+    # What is in [0, 1] varies at most like this.
+    found["brier"] = _share((squares / whole + unknown) / 2, rows, effective)
     return found
 
 

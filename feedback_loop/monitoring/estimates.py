@@ -79,8 +79,15 @@ def _by_scores(profile: Profile, calibration: Profile) -> tuple[EstimateValue, .
         found = binary_estimates(scored[0], rows, effective)
     else:
         names = map(str, profile.layout.contract.classes)
-        found = multiclass_estimates(dict(zip(names, scored, strict=False)), rows, effective)
+        found = multiclass_estimates(dict(zip(names, scored, strict=False)), rows, effective, _unknown(calibration))
     return _told(CBPE, found, known)
+
+
+def _unknown(calibration: Profile) -> float:
+    """The share of outcomes that are of no class which the model knows."""
+    classes = range(calibration.layout.scored_classes)
+    known = sum(float(calibration.slots(Block.HITS + number)[1].sum()) for number in classes)
+    return max(1 - known / calibration.weight(Rows.SCORED), 0.0)
 
 
 def _scored(profile: Profile, calibration: Profile, number: int) -> Scored:

@@ -23,8 +23,8 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
 
     Classification: `error` (0/1) and, where probabilities are known, `brier` (for binary (p - y)^2, for multiclass
     the sum over classes halved, so that it stays in [0, 1]) and `log_loss`. Regression: `absolute_error` and
-    `squared_error`. Of several labels, the mean over them. An outcome that is none of the known classes is an error
-    with the least probability.
+    `squared_error`. Of several labels, the mean over them. An outcome that is none of the known classes had no
+    probability at all.
     """
     if contract.more_labels:
         each = [row_losses(target, rows) for target in contract.targets]
@@ -42,7 +42,7 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     chosen = np.where(known, probabilities[np.arange(len(places)), places], 0.0)
     hit = np.zeros_like(probabilities)
     hit[np.flatnonzero(known), places[known]] = 1.0
-    losses["brier"] = ((probabilities - hit) ** 2).sum(axis=1) / 2
+    losses["brier"] = (((probabilities - hit) ** 2).sum(axis=1) + ~known) / 2
     losses["log_loss"] = -np.log(np.clip(chosen, CLIP, 1.0))
     return losses
 

@@ -61,3 +61,12 @@ def test_bundles_of_versions_that_nobody_scores_with_any_more_are_removed(loop, 
     loop.predict("churn", customers(3, 3))
     kept = sorted(each.name.split("-")[0] for each in (tmp_path / "models" / "churn").iterdir())
     assert kept == ["3", "4", "5"]
+
+
+def test_a_reference_is_answered_by_the_engine_that_answers_callers(loop):
+    held = customers(400, 5)
+    version = loop.register("churn", str(loop.registry.load(loop.champion("churn")).path), reference=held)
+    fastest = loop.fastest_scorer(version)
+    assert isinstance(fastest.engine, OnnxEngine)
+    answers = fastest.score(fastest.rows_of(held)).outputs
+    assert loop.registry.reference_rows(version).select(answers.column_names) == answers

@@ -11,6 +11,8 @@ from scipy import stats
 
 from feedback_loop.monitoring.drift import drift_values, with_swings
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout
+from feedback_loop.monitoring.profiles.layout import number_layout
+from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.schema import Column, ColumnType
 from tests.builders import binary_contract
 
@@ -122,7 +124,9 @@ def test_distances_of_words_are_evidentlys(random, method, name):
 def test_distances_of_numbers_are_evidentlys_over_the_same_bins(random, method, name):
     reference, current = random.normal(size=4000), random.normal(0.3, 1.2, size=3000)
     found = compared(reference, current, NUMBER)[method]
-    edges = np.quantile(reference, np.linspace(0, 1, 101)[5:100:5], method="inverted_cdf")
+    ordered = np.sort(reference)
+    edges = np.searchsorted(ordered, np.quantile(reference, np.linspace(0, 1, 101)[5:100:5], method="inverted_cdf"))
+    edges = (ordered[edges] + ordered[edges + 1]) / 2
     binned = [np.searchsorted(edges, values).astype(str) for values in (reference, current)]
     assert found.binning == "20 quantiles of the reference"
     assert found.value == pytest.approx(theirs(name, *binned, "cat").drift_score, abs=1e-9)
@@ -231,3 +235,49 @@ def test_a_reference_whose_days_differ_raises_the_threshold(random):
     assert not drifted(swung, another)
     assert Profile.from_bytes(swung.to_bytes()) == swung
     assert drifted(swung, far)
+
+
+def rounded_otherwise(values, by=1):
+    """As another engine, or another batch, would have them: a few last bits away, up or down."""
+    away = np.random.default_rng(1).integers(-by, by + 1, len(values))
+    return np.where(away > 0, np.nextafter(values, 9), np.where(away < 0, np.nextafter(values, -9), values))
+
+
+ATOMS = {
+    "four answers of stumps": [0.0, 0.17, 0.52, 1.0],
+    "a thousand answers of trees": np.random.default_rng(3).random(1000),
+    "of single precision": np.random.default_rng(4).random(60).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("atoms", ATOMS)
+def test_answers_that_another_engine_rounds_otherwise_have_not_drifted(random, atoms):
+    answers = random.choice(ATOMS[atoms], 6000)
+    again = rounded_otherwise(answers.astype(ATOMS["of single precision"].dtype) if "single" in atoms else answers)
+    layout = make_layout(binary_contract(features=(), key=(), segments=()), scored(rounded_otherwise(answers)))
+    reference, current = (Profile.of(layout, fold(layout, scored(each))) for each in (answers, again))
+    chances = [each for each in drift_values(reference, current) if each.column == "probability"]
+    assert {each.method for each in chances} >= {"psi", "jensen_shannon", "wasserstein_normed", "ks"}
+    assert max(abs(each.value) for each in chances) < 1e-6
+    assert not any(each.failed for each in quality_values(reference, current))
+
+
+def scored(chances):
+    return pa.table({"prediction": chances > 0.5, "probability": chances, "churned": chances > 0.4})
+
+
+def test_cuts_lie_between_what_the_reference_has_and_dense_numbers_keep_their_bins(random):
+    for values in (random.random(5000), 1.7e9 + random.random(5000) * 3600, random.lognormal(0, 8, 5000)):
+        number = number_layout("x", pa.table({"x": values}))
+        assert len(number.edges) > 95
+        inner = np.array(number.cuts[1:-1])
+        assert not np.isin(inner, values).any()
+        assert (number.edges[:-1] < inner).all() and (inner < number.edges[1:]).all()
+        counts = np.bincount(number.slots(values), minlength=len(number.edges))
+        assert counts.max() <= 0.011 * len(values)
+
+
+def test_whole_numbers_are_what_they_are(random):
+    number = number_layout("x", pa.table({"x": pa.array(random.integers(2**24 - 40, 2**24, 3000).astype(float))}))
+    assert number.edges == tuple(float(each) for each in range(2**24 - 40, 2**24))
+    assert number.cuts[0] == number.edges[0] and number.cuts[-1] == number.edges[-1]

@@ -12,7 +12,8 @@ from feedback_loop.clock import Window
 from feedback_loop.monitoring.cbpe import Scored, binary_estimates, calibrated, multiclass_estimates
 from feedback_loop.monitoring.estimates import estimate_values, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
-from feedback_loop.monitoring.profiles import Profile, fold, fold_predictions
+from feedback_loop.monitoring.profiles import Profile, fold, fold_predictions, make_layout
+from feedback_loop.monitoring.validation import profile_metrics
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
 from feedback_loop.store.evaluations import PastEstimate
 from tests.builders import binary_contract, multiclass_contract, prediction_rows, regression_contract
@@ -237,6 +238,22 @@ def test_a_loss_that_grows_with_a_feature_is_foretold_from_the_feature_alone():
     found = estimates_of(regression_contract(), reference, price_rows(later, [np.nan] * 1000))
     assert found["mae"].value == pytest.approx(0.9 * np.sqrt(2 / np.pi), rel=0.1)
     assert found["rmse"].value == pytest.approx(0.9, rel=0.1)
+
+
+def test_a_class_that_the_model_does_not_know_is_expected_to_come_on():
+    random = np.random.default_rng(5)
+    chances = random.dirichlet([2, 1, 1], 4000)
+    known = (chances.cumsum(axis=1) < random.random((4000, 1))).sum(axis=1)
+    truth = np.where(random.random(4000) < 0.4, "d", np.array(list("abc"))[known])
+    answers = np.array(list("abc"))[chances.argmax(axis=1)]
+    rows = pa.table(
+        {"kind": truth, "prediction": answers, **{f"probability_{c}": chances[:, k] for k, c in enumerate("abc")}}
+    )
+    layout = make_layout(multiclass_contract(), rows)
+    before, now = (Profile.of(layout, fold(layout, each)) for each in (rows.slice(0, 2000), rows.slice(2000)))
+    came = {each.metric: each.value for each in profile_metrics(now)}
+    for each in estimate_values(now, before):
+        assert each.value == pytest.approx(came[each.metric], abs=5 * each.standard_error + 1e-9), each.metric
 
 
 def test_without_features_the_prediction_tells_what_it_can():

@@ -281,6 +281,32 @@ def test_an_outcome_of_an_unknown_class_is_an_error_with_the_least_probability()
     assert losses["log_loss"].tolist() == pytest.approx([-math.log(2**-52)])
 
 
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_a_class_that_the_model_does_not_know_counts_as_in_scikit_learn(random, share):
+    chances = random.dirichlet([1, 1, 1], 400)
+    answers = np.array(list("abc"))[chances.argmax(axis=1)]
+    truth = np.where(random.random(400) < share, "d", np.array(list("abc"))[random.integers(0, 3, 400)])
+    rows = pa.table(
+        {"kind": truth, "prediction": answers, **{f"probability_{c}": chances[:, k] for k, c in enumerate("abc")}}
+    )
+    found = values(multiclass_contract(), rows)
+    every = np.column_stack([chances, np.zeros(400)])
+    expected = {
+        "brier": metrics.brier_score_loss(truth, every, labels=list("abcd"), scale_by_half=True),
+        "log_loss": metrics.log_loss(truth, every, labels=list("abcd")),
+        "accuracy": metrics.accuracy_score(truth, answers),
+    }
+    options = {"labels": np.unique([*truth, *answers]), "zero_division": 0}
+    for name in ("precision", "recall", "f1"):
+        score = getattr(metrics, f"{name}_score")
+        expected[f"{name}_macro"] = score(truth, answers, average="macro", **options)
+        expected[f"{name}_weighted"] = score(truth, answers, average="weighted", **options)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+    for place, name in enumerate("abc" if share < 1 else ""):
+        area = metrics.roc_auc_score(truth == name, chances[:, place])
+        assert found[f"roc_auc[{name}]"] == pytest.approx(area, abs=2e-3)
+
+
 def test_a_sure_mistake_does_not_make_the_loss_infinite():
     losses = row_losses(binary_contract(), binary_rows([True], [0.0]))
     assert np.isfinite(losses["log_loss"]).all()

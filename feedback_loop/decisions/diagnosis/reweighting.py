@@ -124,4 +124,5 @@ def _corrected(sides: Sides, matrix: Matrix, folds: Ints) -> Floats:
         return np.asarray((np.clip(chances[:, 1] + moved, 0, 1) - hit[:, 1]) ** 2)
     moves = [learn_numbers(matrix, hit[:, each] - chances[:, each], folds, seed) for each in range(hit.shape[1])]
     better = np.clip(chances + np.column_stack(moves), 1e-9, None)
-    return np.asarray(((better / better.sum(axis=1, keepdims=True) - hit) ** 2).sum(axis=1) / 2)
+    squares = ((better / better.sum(axis=1, keepdims=True) - hit) ** 2).sum(axis=1)
+    return np.asarray((squares + (places < 0)) / 2)  # a class that it does not know had no chance

@@ -199,11 +199,10 @@ def _numbers(counter: _Counter, block: int, layout: NumberLayout, values: Floats
         counter.add(block + 1, Moment.FIRST, distance, finite)
         counter.add(block + 1, Moment.SECOND, distance**2, finite)
         if layout.edges:
-            for slot, moment, beyond in (
-                (blocks.BELOW, Moment.BELOW, layout.edges[0] - values),
-                (blocks.ABOVE, Moment.ABOVE, values - layout.edges[-1]),
+            for slot, moment, beyond, outside in (
+                (blocks.BELOW, Moment.BELOW, layout.edges[0] - values, finite & (values < layout.cuts[0])),
+                (blocks.ABOVE, Moment.ABOVE, values - layout.edges[-1], finite & (values > layout.cuts[-1])),
             ):
-                outside = np.greater(np.where(finite, beyond, 0.0), np.zeros(1))
                 counter.count(block, np.full(len(values), slot), outside)
                 counter.add(block + 1, moment, beyond, outside)
 

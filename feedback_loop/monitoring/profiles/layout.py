@@ -21,6 +21,8 @@ from feedback_loop.schema import Column, ColumnType, Contract, Task
 WEIGHT = "sample_weight"
 """The column of rows of the log that says how many predictions a row stands for."""
 
+MOST = float(np.finfo(np.float64).max)
+
 BINS = 100
 TAILS = (0.0005, 0.001, 0.002, 0.005)
 """Beside the hundredths, these quantiles from each end: where bins are wide, little is in them."""
@@ -36,23 +38,33 @@ SCORED_CLASSES = 20
 """A task of more classes has no score bins: what is said of each class then is not worth their space."""
 
 
+FINEST, COARSE = 2.0**-50, 2.0**-22
+"""So far apart, beside their size, are numbers that are one: of doubles, and of those that single precision holds."""
+
+SUMMED = 4
+"""Answers are sums of many parts: they are one up to so many times as far apart."""
+
+
 @dataclass(frozen=True)
 class NumberLayout:
-    """Bins of numbers. Bin i holds the values in `(edges[i-1], edges[i]]`; the last those above all edges.
+    """Bins of numbers. Bin i holds the values that are above `cuts[i]` and not above `cuts[i + 1]`.
 
-    The edges are all values of the reference (`are_values`) where it has no more than 100, else its quantiles; the
-    first is its least value, the last its greatest: what is outside is out of range. Sums are of distances from
-    `centre`, so that they stay exact far from 0.
+    The first bin has no lower end, and one more after the last cut holds those above all. `edges[i]` is the greatest
+    value of the reference below `cuts[i + 1]`: of all its values (`are_values`) where it has no more than 100, else
+    of its quantiles. The cuts are in the middle between two values of the reference: an answer that another engine,
+    or another batch, rounds otherwise stays in its bin. What is below the first or above the last is out of range.
+    Sums are of distances from `centre`, so that they stay exact far from 0.
     """
 
     column: str
     edges: tuple[float, ...]
     centre: float
     are_values: bool = False
+    cuts: tuple[float, ...] = ()
 
     def slots(self, values: Floats) -> Ints:
         """The bin of each number, or what it is instead of one."""
-        bins = np.searchsorted(np.asarray(self.edges), values, side="left")
+        bins = np.searchsorted(np.asarray(self.cuts[1:]), values, side="left")
         return np.where(np.isfinite(values), bins, np.where(np.isnan(values), MISSING, NON_FINITE))
 
 
@@ -150,7 +162,7 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
     targets = [number_layout(each.stored, reference) for each in contract.labels] if has_target else [None]
     layout = Layout(
         contract,
-        numbers=tuple(number_layout(each.stored, reference) for each in columns if each.type.is_numeric),
+        numbers=tuple(_number(contract, each, reference) for each in columns if each.type.is_numeric),
         words=tuple(word_layout(each.stored, reference) for each in columns if not each.type.is_numeric),
         target=targets[0],
         own=sums_of(contract),
@@ -163,6 +175,16 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
     return replace(layout, tree=grow(np.column_stack(codes), errors, weights_of(reference)))
 
 
+def _number(contract: Contract, column: Column, reference: pa.Table) -> NumberLayout:
+    """Answers are rounded by their engine, beside their usual size where they cancel out: of chances, that is 1."""
+    if column not in contract.outputs:
+        return number_layout(column.stored, reference)
+    values = floats(reference.column(column.stored))
+    sizes = np.abs(values[np.isfinite(values)])
+    scale = 1.0 if column in contract.probabilities else float(np.median(sizes)) if len(sizes) else 0.0
+    return number_layout(column.stored, reference, noise=SUMMED * FINEST, scale=scale)
+
+
 def column_of(rows: pa.Table, name: str) -> pa.ChunkedArray:
     """A column, or nulls where these rows have none of that name."""
     return rows.column(name) if name in rows.column_names else pa.chunked_array([pa.nulls(rows.num_rows)])
@@ -173,19 +195,43 @@ def weights_of(rows: pa.Table) -> Floats:
     return floats(rows.column(WEIGHT)) if WEIGHT in rows.column_names else np.ones(rows.num_rows)
 
 
-def number_layout(column: str, rows: pa.Table) -> NumberLayout:
-    """The bins of a column of numbers."""
+def number_layout(column: str, rows: pa.Table, *, noise: float = FINEST, scale: float = 0.0) -> NumberLayout:
+    """The bins of a column of numbers.
+
+    Those of them are one that are nearer than `noise` beside their size, or beside `scale` where that is greater.
+    """
     values = floats(rows.column(column))
     finite = values[np.isfinite(values)]
     if not len(finite):
         return NumberLayout(column, (), 0.0)
-    edges = np.unique(finite)
-    are_values = len(edges) <= BINS
-    if not are_values:
-        edges = np.unique(np.quantile(finite, LEVELS, method="inverted_cdf"))
     with np.errstate(over="ignore", invalid="ignore"):
         centre = float(finite.mean())
-    return NumberLayout(column, tuple(edges.tolist()), centre if np.isfinite(centre) else 0.0, are_values)
+        edges, cuts, are_values = _bins(finite, noise, scale)
+    centre = centre if np.isfinite(centre) else 0.0
+    return NumberLayout(column, tuple(edges.tolist()), centre, are_values, tuple(cuts.tolist()))
+
+
+def _bins(finite: Floats, noise: float, scale: float) -> tuple[Floats, Floats, bool]:
+    """Edges, cuts, and whether the edges are all values."""
+    distinct = np.unique(finite)
+    same = noise * np.maximum(np.abs(distinct), scale)
+    if (distinct == distinct.astype(np.float32)).all():
+        same = same * (COARSE / FINEST)
+    if (distinct == np.floor(distinct)).all():  # nobody rounds these
+        same = np.zeros(len(distinct))
+    gaps = np.append(np.diff(distinct), np.inf)
+    ends = np.flatnonzero(gaps > same)
+    starts = np.append(0, ends[:-1] + 1)
+    are_values = len(ends) <= BINS and bool((distinct[ends] - distinct[starts] <= same[ends]).all())
+    if not are_values:
+        levels = np.unique(np.quantile(finite, LEVELS, method="inverted_cdf"))
+        first = np.searchsorted(distinct, levels)
+        last = np.searchsorted(distinct, levels + same[first], side="right")
+        ends = np.unique([start + gaps[start:end].argmax() for start, end in zip(first, last, strict=True)])
+    edges = distinct[ends]
+    between = edges[:-1] / 2 + distinct[ends[:-1] + 1] / 2  # not half the sum, which may be beyond all doubles
+    cuts = np.array([distinct[0] - same[0], *np.maximum(between, edges[:-1]), edges[-1] + same[-1]])
+    return edges, np.clip(cuts, -MOST, MOST), are_values
 
 
 def word_layout(column: str, rows: pa.Table) -> WordLayout:
