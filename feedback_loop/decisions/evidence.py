@@ -104,7 +104,7 @@ def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) ->
     found: list[dict[str, Any]] = []
     for name in names:
         own = Watched(watched.loss, name)
-        before = baseline.scaled(own)
+        before = baseline.scaled(watched, baseline.raw(own))  # by one scale: a segment's own is another
         parts = [baseline.scaled(watched, cohort.losses.of(own)) for cohort in cohorts]
         now = np.concatenate(parts)
         if len(before) < 2 or len(now) < 2:

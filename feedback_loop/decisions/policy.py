@@ -16,7 +16,7 @@ from feedback_loop.decisions.evidence import (
     carriers,
     of_pair,
 )
-from feedback_loop.decisions.panel import Method, Pair, Panel, resume
+from feedback_loop.decisions.panel import Method, Pair, Panel, is_fresh, resume
 from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.store.retrainings import Retraining
 from feedback_loop.store.verdicts import State, Verdict
@@ -58,6 +58,10 @@ def judge(
         "watched": [of_pair(pair, baseline) for pair in panel.pairs],
     }
     state, summary = _conclude(panel, baseline, settings, evidence, cohorts)
+    stands = not evidence["predictions"] and not is_fresh(previous)
+    if previous is not None and stands and previous.monitor["made_by"] == panel.made_by:
+        state, summary = previous.state, previous.summary  # nothing was predicted: what was said stands
+        evidence |= {name: previous.evidence[name] for name in ("acts", "carriers") if name in previous.evidence}
     return Verdict(
         model=model,
         version=version,

@@ -133,6 +133,17 @@ def test_tails_of_the_hypergeometric_law_are_those_of_scipy():
             assert tails(counts, pool, hits, drawn, chances) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
+@pytest.mark.parametrize(
+    ("drawn", "pool", "hits"), [(20_000, 900_000, 3), (20_000, 25_000, 24_997), (10**6, 10**6 + 5000, 4 * 10**5)]
+)
+def test_tails_of_many_rows_are_exact_for_rare_and_for_common_hits(drawn, pool, hits):
+    law = stats.hypergeom(pool, hits, drawn)
+    found = np.unique(np.clip(law.mean() + law.std() * np.array([-9, -2, 0, 2, 9]), *law.support()).astype(int))
+    expected = law.sf(found) + 0.3 * law.pmf(found)
+    same = (np.full(len(found), each) for each in (pool, hits))
+    assert tails(found, *same, drawn, np.full(len(found), 0.3)) == pytest.approx(expected, rel=1e-5, abs=1e-14)
+
+
 def test_scores_of_blocks_are_independent_and_normal_under_the_null():
     random = np.random.default_rng(6)
     found = errors(random, 0.1, 3000 * 20).reshape(3000, 20, 1).sum(axis=2)  # blocks of one label: ties everywhere

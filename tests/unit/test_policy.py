@@ -16,7 +16,7 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings, WatchSettings
 from feedback_loop.decisions import Baseline, Cohort, judge, next_step
 from feedback_loop.decisions.baseline import MOST_SEGMENTS, baseline_of, losses_of, monitored_loss, watched_of
-from feedback_loop.decisions.evidence import Estimated
+from feedback_loop.decisions.evidence import Estimated, carriers
 from feedback_loop.decisions.panel import Panel
 from feedback_loop.decisions.watched import MOST_KEPT, Losses, Seen, Watched
 from feedback_loop.errors import ConfigError
@@ -108,6 +108,18 @@ def test_a_cohort_without_outcomes_is_not_judged():
     assert judged([cohort(0, [], predictions=40)]).state is State.INSUFFICIENT_DATA
 
 
+@pytest.mark.parametrize(("level", "state"), [(0.2, State.OK), (0.6, State.DEGRADED)])
+def test_days_without_predictions_change_no_verdict(level, state):
+    losses = np.minimum(np.random.default_rng(1).beta(2, 8, 1500) * level / 0.2, 1)
+    before = judged([cohort(0, losses)])
+    empty = judged([cohort(1, [])], previous=before)
+    assert (before.state, empty.state, empty.summary) == (state, state, before.summary)
+    warned = judged([cohort(2, losses[:100])], previous=empty, drifted_share=0.9)
+    assert judged([cohort(3, [])], previous=warned).state is warned.state
+    silent = judged([cohort(1, [], predictions=40)], previous=before)
+    assert silent.state is (State.INSUFFICIENT_DATA if state is State.OK else state)
+
+
 def test_losses_that_have_grown_but_not_above_the_reference_only_warn():
     random = np.random.default_rng(3)
     good, worse = random.beta(2, 30, 4000), random.beta(2, 9, 4000)
@@ -178,6 +190,22 @@ def test_several_watched_losses_share_alpha_and_those_that_crossed_are_named():
     assert alphas == pytest.approx([0.025 * share for share in (0.25, 0.25, 0.5)])
     assert verdict.evidence["carriers"][0]["segment"] == "side=east"
     assert "Carried by side=east" in verdict.summary
+
+
+@pytest.mark.parametrize("loss", ["absolute", "squared", "log_loss", "brier"])
+@pytest.mark.parametrize("worse", ["east", "west"])
+def test_of_segments_whose_losses_differ_in_size_the_one_that_became_worse_is_named(loss, worse):
+    def made(random, rows, factor):
+        east = np.arange(rows) % 2 == 0
+        values = random.beta(2, 8, rows) * np.where(east, 1.0, 0.1) * np.where(east == (worse == "east"), factor, 1.0)
+        return Losses({loss: values}, {"side=east": east, "side=west": ~east})
+
+    random = np.random.default_rng(5)
+    base = Baseline((Watched(loss),), made(random, 5000, 1.0), np.arange(5000) * 10 // 5000, 1)
+    cohorts = [Cohort(Window(START, START + DAY), made(random, 3000, 1.4), 3000)]
+    [found] = carriers(cohorts, base, base.watched[0])
+    assert found["segment"] == f"side={worse}"
+    assert found["current"] / found["reference"] == pytest.approx(1.4, abs=0.1)
 
 
 def test_a_segment_with_a_small_reference_is_not_watched_and_that_is_said():

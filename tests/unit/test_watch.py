@@ -12,7 +12,7 @@ from scipy import stats
 from feedback_loop.clock import Window
 from feedback_loop.config_policy import DriftSettings
 from feedback_loop.decisions.drift import Watch, rule_of, start_watch, watch_window
-from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, found
+from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, found, score
 from feedback_loop.monitoring import profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold
 from tests.builders import binary_contract
@@ -92,8 +92,17 @@ def test_rows_that_do_not_change_seldom_alarm_however_often_they_are_looked_at(c
     assert alarms <= stats.binom.ppf(0.999, streams, 0.05)
 
 
+@pytest.mark.parametrize("hits", [1, 4, 100_000])
+def test_the_score_of_a_window_of_many_rows_is_normal_for_rare_and_for_common_values(hits):
+    random, (pool, rows) = np.random.default_rng(hits), (1_000_000, 20_000)
+    counts = stats.hypergeom.rvs(pool, hits, rows, size=1000, random_state=random)
+    scores = [score(int(count), pool, hits, rows, random.random()) for count in counts]
+    assert stats.kstest(scores, "norm").pvalue > 0.01
+    assert max(scores) < stats.norm.isf(1e-3 / 1000)
+
+
 @pytest.mark.parametrize(("own", "before", "within"), [(8, 0, 12), (8, 20, 8), (20, 0, 6), (20, 20, 7)])
-def test_a_shift_is_found_among_twenty_columns_within_days(own, before, within):
+def test_a_shift_is_timesamong_twenty_columns_within_days(own, before, within):
     random, delays = np.random.default_rng(own + before), []
     for stream in range(10):
         firsts, later = swinging(random, 1, (own, before + 30), 0.07)
@@ -122,7 +131,7 @@ def test_windows_of_fewer_rows_are_not_farther_by_that_alone():
     assert alarms <= stats.binom.ppf(0.999, 100, 0.05)
 
 
-def test_as_many_columns_are_found_as_the_false_discovery_rate_allows():
+def test_as_many_columns_are_timesas_the_false_discovery_rate_allows():
     harmonic = sum(1 / k for k in range(1, 11))
     least = 10 * harmonic / 0.05
     peaks = {str(k): 1.0 for k in range(10)}

@@ -13,6 +13,7 @@ from typing import Self
 
 import numpy as np
 
+from feedback_loop.decisions.monitors.change import tails
 from feedback_loop.decisions.monitors.mixture import BOLDNESS, CEILING, HORIZON, Wealth, normal_score, uniforms
 from feedback_loop.monitoring import Floats
 
@@ -33,9 +34,6 @@ FINENESS = 0.05
 
 NEAREST = -200
 """The bin of the least distances: e^-10."""
-
-EXACT_ROWS = 10_000
-"""In windows of more rows the hypergeometric law is taken as normal."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ class PooledCounts:
         chances = uniforms(self.seed, self.windows * len(counts), len(counts))
         bets = []
         for cell, (up, down) in enumerate(self.bets):
-            z = _score(counts[cell], sum(pool[cell:]), pool[cell], sum(counts[cell:]), chances[cell])
+            z = score(counts[cell], sum(pool[cell:]), pool[cell], sum(counts[cell:]), chances[cell])
             bets.append((_grown(up, z, drifts, share), _grown(down, -z, drifts, share)))
         wealth = sum(up.total + down.total for up, down in bets) / max(2 * len(bets), 1)
         return replace(
@@ -143,21 +141,21 @@ def _grown(wealth: Wealth, z: float, drifts: Floats, share: float) -> Wealth:
     return wealth.moved(share).grown(np.exp(np.minimum(drifts * z - drifts**2 / 2, np.log(CEILING))))
 
 
-def _score(found: int, pool: int, hits: int, drawn: int, chance: float) -> float:
+def score(found: int, pool: int, hits: int, drawn: int, chance: float) -> float:
     """The normal score of `found` hits among `drawn` of a pool: high for many."""
-    from scipy import stats
-
     if not drawn:
         return normal_score(chance)
-    if drawn > EXACT_ROWS:
-        mean = drawn * hits / pool
-        variance = mean * (1 - hits / pool) * (pool - drawn) / max(pool - 1, 1)
-        return float((found - 0.5 + chance - mean) / np.sqrt(variance + 1 / 12))
-    law, same = (pool, hits, drawn), stats.hypergeom.pmf(found, pool, hits, drawn)
-    above = float(stats.hypergeom.sf(found, *law) + chance * same)
-    if above <= 0.5:
-        return normal_score(above)
-    return -normal_score(float(stats.hypergeom.cdf(found - 1, *law) + (1 - chance) * same))
+    above = _tail(found, pool, hits, drawn, chance)
+    # A tail near 1 is rounded: below the middle it is that of the misses.
+    return (
+        normal_score(above)
+        if above <= 0.5
+        else -normal_score(_tail(drawn - found, pool, pool - hits, drawn, 1 - chance))
+    )
+
+
+def _tail(found: int, pool: int, hits: int, drawn: int, chance: float) -> float:
+    return float(tails(np.array([found]), np.array([pool]), np.array([hits]), drawn, np.array([chance]))[0])
 
 
 def found(peaks: Mapping[str, float], alpha: float) -> dict[str, float]:

@@ -25,6 +25,9 @@ from feedback_loop.decisions.monitors.mixture import (
 )
 from feedback_loop.monitoring import Floats
 
+FARTHEST = 700
+"""Counts beyond are less likely than e^-700, which is about the least that a double can be."""
+
 PILOT = 500
 """So many labels of the reference, spread over it, choose the block length, and do nothing else."""
 
@@ -134,13 +137,16 @@ def tails(found: Numbers, pool: Numbers, hits: Numbers, drawn: int, chances: Flo
     """P(X > found) + u P(X = found) of each, X the hits among so many drawn of a pool without replacement.
 
     The weights of all counts are products from the mode outwards, of ratios of neighbours: nothing is subtracted, so
-    the far tail is as exact as the rest, and each row is the same whatever other rows are asked for.
+    the far tail is as exact as the rest, and each row is the same whatever other rows are asked for. Counts that
+    nobody ever sees are left out: of many drawn those farther from the mode than `FARTHEST` allows (Bernstein).
     """
-    count = np.arange(drawn, dtype=np.float64)
     hits, misses = hits[:, None], (pool - hits)[:, None]
-    mode = np.clip(
-        (drawn + 1) * (hits + 1) // (pool[:, None] + 2), np.maximum(drawn - misses, 0), np.minimum(drawn, hits)
-    )
+    least, most = np.maximum(drawn - misses, 0), np.minimum(drawn, hits)
+    mode = np.clip((drawn + 1) * (hits + 1) // (pool[:, None] + 2), least, most)
+    spread = np.minimum(mode, drawn - mode) + 1
+    reach = (FARTHEST + np.sqrt(2 * FARTHEST * spread)).astype(np.int64)
+    first, last = max(int((mode - reach).min()), 0), min(int((mode + reach).max()), drawn)
+    count = np.arange(first, last, dtype=np.float64)
     more = np.maximum(hits - count, 0) * (drawn - count)  # of count + 1 to count: more / fewer
     fewer = (count + 1) * np.maximum(misses - drawn + count + 1, 0)
     is_up, ones = count >= mode, np.ones((len(found), 1))
@@ -148,8 +154,8 @@ def tails(found: Numbers, pool: Numbers, hits: Numbers, drawn: int, chances: Flo
     down = np.cumprod(np.divide(fewer, more, out=np.ones_like(more), where=~is_up)[:, ::-1], axis=1)[:, ::-1]
     weights = np.hstack([ones, up]) * np.hstack([down, ones])
     sums = np.cumsum(np.hstack([np.zeros_like(ones), weights[:, ::-1]]), axis=1)[:, ::-1]  # from each count on
-    row = np.arange(len(found))
-    return np.asarray((sums[row, found + 1] + chances * weights[row, found]) / sums[:, 0])
+    row, place = np.arange(len(found)), np.clip(found - first, 0, last - first)
+    return np.asarray((sums[row, place + 1] + chances * weights[row, place]) / sums[:, 0])
 
 
 def _put(values: tuple[int, ...], place: int, value: int) -> tuple[int, ...]:
