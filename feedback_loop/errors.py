@@ -83,6 +83,13 @@ class ModelRefused(BadInput):
     """Rows that fit a model's signature, and that the model itself raised an error for."""
 
 
+class ModelFault(FeedbackLoopError):
+    """What a model answers is no answer: of another number of rows, of another type. No caller can help it."""
+
+    def __init__(self, cause: str, *, cure: str = "Mend the model, and register it anew.") -> None:
+        super().__init__(cause, cure=cure)
+
+
 class NotFound(FeedbackLoopError):
     """A model, version, alias, file or record that was asked for by name is not there."""
 

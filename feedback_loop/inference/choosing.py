@@ -123,6 +123,8 @@ def _in_fewer_bits(
 def _without_trying(loaded: LoadedModel, settings: InferenceSettings) -> str:
     if loaded.estimator is None:
         return "it is no scikit-learn model"
+    if loaded.answers_with not in ("predict", "predict_proba"):
+        return f"it answers with {loaded.answers_with}, and no converted model does"
     if settings.engine == "native":
         return "the configuration wants the model as it is"
     return "" if is_onnx_installed() else "ONNX Runtime is not installed (the extra `onnx`)"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.errors import ModelRefused
+from feedback_loop.errors import BadInput, ModelFault, ModelRefused
+from feedback_loop.inference.answers import Form, read_answer
 from feedback_loop.schema import Column, Contract, Task, array_of, arrow_type
 from feedback_loop.schema.protocol import Rows
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model said of some rows: `answers` for the caller, `columns` for the log.
+    """What a model said of some rows: `answers` for the caller (who gets them in a `form`), `columns` for the log.
 
     There is a column for each of the contract's outputs, of as many values as there are rows: a NumPy or Arrow array.
     """
@@ -28,10 +29,11 @@ class Scored:
     contract: Contract
     answers: list[Any]
     columns: Sequence[Any]
+    form: Form = Form.ROWS
 
     @cached_property
     def outputs(self) -> pa.Table:
-        """The columns in their types, by stored name; raises BadInput where the model said what does not fit them."""
+        """The columns in their types, by stored name; raises ModelFault where the model said what does not fit."""
         arrays = [_output(column, values) for column, values in zip(self.contract.outputs, self.columns, strict=True)]
         return pa.table(arrays, names=[column.stored for column in self.contract.outputs])
 
@@ -72,20 +74,38 @@ class SklearnEngine:
     def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """Asks for classes and for probabilities: one can't be had from the other for every classifier."""
         del params  # neither scikit-learn nor MLflow's wrapper of it has a use for them
-        frame = feature_frame(features, self._contract)
+        contract, rows = self._contract, features.num_rows
+        frame = feature_frame(features, contract)
         inputs = frame.to_numpy() if self._as_array else frame
-        prediction = _asked(self.estimator.predict, inputs)
-        columns = _of_labels(self._contract, [prediction] if prediction.ndim == 1 else list(prediction.T))
-        probabilities = None
-        if self._contract.probabilities:
-            probabilities = _asked(self.estimator.predict_proba, inputs)
-            if isinstance(probabilities, list):  # of several labels, each with the classes that it was trained on
-                given = zip(probabilities, columns, strict=True)
-                sure = [each[:, 1] if each.shape[1] > 1 else answer.astype(float) for each, answer in given]
-                probabilities = np.column_stack(sure)
-            columns += _probability_columns(self._contract, probabilities)
-        answers = prediction if self._answers_with != "predict_proba" or probabilities is None else probabilities
-        return _checked(Scored(self._contract, answers.tolist(), columns))
+        answer = read_answer(_asked(self.estimator.predict, inputs), rows)
+        columns = answer.of_labels(contract)
+        way, probabilities = self._answers_with, None
+        if contract.probabilities:
+            probabilities = self._probabilities(inputs, columns, rows)
+            columns += _probability_columns(contract, probabilities)
+        if way == "predict_proba" and probabilities is not None:
+            answer = replace(answer, rows=probabilities.tolist(), form=Form.ROWS)
+        elif way != "predict":  # of what callers get, a regression logs the number, if it is one
+            answer = read_answer(_asked(getattr(self.estimator, way), inputs), rows)
+            if contract.task is Task.REGRESSION and len(answer.columns) == len(columns):
+                columns = answer.of_labels(contract)
+        return _checked(Scored(contract, answer.rows, columns, answer.form))
+
+    def _probabilities(self, inputs: Any, columns: Sequence[Any], rows: int) -> np.ndarray[Any, Any]:
+        """A column for each class, or (of several labels) for each label; raises ModelFault for another matrix."""
+        given = _asked(self.estimator.predict_proba, inputs)
+        wanted = len(self._contract.classes)
+        if isinstance(given, list) and self._contract.more_labels:  # each label's, of the classes it was trained on
+            pairs = zip((np.asarray(each) for each in given), columns, strict=True)
+            sure = [each[:, 1] if each.shape[1] > 1 else np.asarray(answer, float) for each, answer in pairs]
+            given, wanted = np.column_stack(sure), len(columns)
+        elif self._contract.more_labels:
+            wanted = len(columns)
+        matrix = np.asarray(given)
+        if matrix.shape != (rows, wanted) or matrix.dtype.kind not in "fiub":
+            said = f"{matrix.dtype} of shape {matrix.shape}"
+            raise ModelFault(f"The model's predict_proba answers {said} for {rows} rows and {wanted} classes.")
+        return matrix
 
 
 class PyfuncEngine:
@@ -96,16 +116,10 @@ class PyfuncEngine:
         self._contract = contract
 
     def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
-        """One value per row and label; of more columns than there are labels the first are logged."""
+        """One value per row and label."""
         predict = partial(self._predict, params=dict(params)) if params else self._predict
-        answered = _asked(predict, feature_frame(features, self._contract))
-        if hasattr(answered, "iloc"):
-            plain = answered.to_dict(orient="records") if answered.ndim > 1 else answered.tolist()
-            columns = [answered[name].tolist() for name in answered.columns] if answered.ndim > 1 else [plain]
-        else:
-            plain = answered.tolist() if hasattr(answered, "tolist") else list(answered)
-            columns = list(zip(*(row if isinstance(row, list) else [row] for row in plain), strict=True))
-        return _checked(Scored(self._contract, plain, _of_labels(self._contract, columns, empty=not len(plain))))
+        answer = read_answer(_asked(predict, feature_frame(features, self._contract)), features.num_rows)
+        return _checked(Scored(self._contract, answer.rows, answer.of_labels(self._contract), answer.form))
 
 
 def feature_frame(features: pa.Table, contract: Contract) -> pd.DataFrame:
@@ -126,17 +140,6 @@ def _asked(predict: Callable[[Any], Any], inputs: Any) -> Any:
         raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {error}") from error
 
 
-def _of_labels(contract: Contract, columns: Sequence[Any], *, empty: bool = False) -> list[Any]:
-    """As many columns as there are labels; raises ModelRefused where the model answers with fewer."""
-    wanted = len(contract.labels)
-    if empty:
-        return [[]] * wanted
-    if len(columns) < wanted:
-        cause = f"the model answers {len(columns)} values for a row, and there are {wanted} labels"
-        raise ModelRefused.of("", cause, cure=f"Mend models.{contract.model}.label in the configuration.")
-    return list(columns[:wanted])
-
-
 def _probability_columns(contract: Contract, probabilities: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
     if contract.task is Task.BINARY and contract.positive is not None and not contract.more_labels:
         return [probabilities[:, contract.classes.index(contract.positive)]]
@@ -149,6 +152,15 @@ def _checked(scored: Scored) -> Scored:
 
 
 def _output(column: Column, values: Any) -> pa.Array:
+    try:
+        return _typed(column, values)
+    except (BadInput, pa.ArrowInvalid) as error:
+        wrong = error.total if isinstance(error, BadInput) else "some"
+        cause = f"The model answers {wrong} values for {column.name!r} that are no {column.type}"
+        raise ModelFault(f"{cause}.", cure="Mend the model, or its task in the configuration.") from error
+
+
+def _typed(column: Column, values: Any) -> pa.Array:
     kind = arrow_type(column.type)
     made_of = values.dtype.kind if hasattr(values, "dtype") else ""
     if made_of and made_of in "fiub":

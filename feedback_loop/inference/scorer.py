@@ -75,7 +75,10 @@ class Scorer:
         return input_rows(self.contract, frame, text=text)
 
     def score(self, rows: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
-        """Scores rows of `rows_of`; `params` are a request's, for models whose signature has some."""
+        """Scores rows of `rows_of`; `params` are a request's, for models whose signature has some.
+
+        Raises ModelRefused for rows that the model raises an error for, and ModelFault for answers that are none.
+        """
         return self.engine.score(rows, params)
 
     def score_rows(self, rows: Rows) -> Scored:
@@ -120,7 +123,13 @@ def make_native(loaded: LoadedModel, contract: Contract) -> Engine:
 
 def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
     """The contract: features from the signature, classes from the model, the rest from the configuration."""
-    model, task = loaded.version.model, Task(settings.task)
+    model, task, way = loaded.version.model, Task(settings.task), loaded.answers_with
+    if loaded.estimator is not None and (way == "score" or not callable(getattr(loaded.estimator, way, None))):
+        raise ContractError(
+            f"{loaded.version} was logged with pyfunc_predict_fn={way!r}, which answers no rows.",
+            cure="Log it with predict, predict_proba or predict_log_proba.",
+            model=model,
+        )
     classes = _classes(loaded, settings) if task.is_classification else ()
     return _contract(
         model,

@@ -58,7 +58,15 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         spool,
     )
 
+    faults: dict[tuple[str, str], str] = {}
+
+    def faulty(model: str, version: str, cause: str) -> None:
+        faults[model, version] = cause
+
     def refresh() -> None:
+        for (model, version), cause in list(faults.items()):
+            _tell_fault(store, settings, model, version, cause, clock)
+            del faults[model, version]
         guard.refresh()
         for name in endpoints.names:
             events.sweep(name)
@@ -77,6 +85,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         clock,
         serve.threads,
         answered=answered,
+        faulty=faulty,
         shadows=serving.Shadows(Recorder(Unhurried(spool)), board.shadow_dropped),
     )
     must_log = any(_must_log(settings, name) for name in endpoints.names)
@@ -142,6 +151,14 @@ def _take_outcomes(
     )
     skipped = [asdict(problem) for problem in result.skipped]
     return asdict(result.counts) | ({"skipped": skipped} if skips else {})
+
+
+def _tell_fault(store: Store, settings: Settings, model: str, version: str, cause: str, clock: Clock) -> None:
+    from feedback_loop.alerts import route_names
+    from feedback_loop.store.alerts import raise_alert
+
+    title = f"{model} version {version} gives answers that are none"
+    raise_alert(store, f"answers:{model}:{version}", title, cause, route_names(settings.alerts), clock())
 
 
 def _hints(settings: Settings) -> serving.TakeHint | None:

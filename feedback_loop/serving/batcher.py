@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from feedback_loop.capture import Recorder
 from feedback_loop.clock import Clock
-from feedback_loop.errors import BadInput
+from feedback_loop.errors import BadInput, ModelFault
 from feedback_loop.inference import Scored, Scorer
 from feedback_loop.schema import PredictionId, Source
 from feedback_loop.schema.protocol import Rows, merged
@@ -61,6 +61,11 @@ class Answered:
     start: int
 
     @property
+    def told(self) -> Any:
+        """The answers as the model gives them: a list of one a row, or an object of lists."""
+        return self.batch.form.told(self.answers)
+
+    @property
     def outputs(self) -> pa.Table:
         """The outputs for the log, by their stored names: a row for each answer."""
         return self.batch.outputs.slice(self.start, len(self.ids))
@@ -89,7 +94,8 @@ class Batcher:
     So there is no delay, and batches are larger the busier it is. The loop computes a batch itself as long as that is
     quick, disk included: threads that take turns cost more. One that takes longer goes to a thread, and the loop goes
     on reading and telling of its health. `answered` is told, whenever answers are given out, of how many rows of a
-    model and how many of these no sample holds. Shadows get their rows once the answers are on their way.
+    model and how many of these no sample holds; `faulty` of a version whose answers could not be given, and why.
+    Shadows get their rows once the answers are on their way.
     """
 
     def __init__(
@@ -99,9 +105,11 @@ class Batcher:
         threads: int = 1,
         *,
         answered: Callable[[str, int, int], None],
+        faulty: Callable[[str, str, str], None],
         shadows: Shadows,
     ) -> None:
         self._threads = threads
+        self._faulty = faulty
         self._answered = answered
         self._recorder = recorder
         self._clock = clock
@@ -216,11 +224,13 @@ class Batcher:
         try:
             with tracing.batch(traced, rows, scorer.contract.model, scorer.version.version):
                 outcomes.extend(self._answer(batch))
-        except BadInput as error:
+        except (BadInput, ModelFault) as error:
             if len(batch) == 1:
+                if isinstance(error, ModelFault):
+                    self._faulty(scorer.version.model, scorer.version.version, str(error))
                 outcomes.append((batch[0], error))
                 return
-            for request in batch:  # one bad request does not spoil the others
+            for request in batch:  # one bad request, or a model that miscounts several, does not spoil the others
                 self._handle([request], outcomes)
         except Exception as error:  # noqa: BLE001 (it is raised where the answer is awaited)
             outcomes.extend((request, error) for request in batch)

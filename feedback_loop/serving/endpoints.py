@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from feedback_loop.clock import EPOCH
-from feedback_loop.errors import BadInput, NotFound
+from feedback_loop.errors import BadInput, ModelFault, NotFound
 from feedback_loop.inference import Scorer
 from feedback_loop.schema import ColumnType, Contract, Role
 from feedback_loop.schema.protocol import Decoder, Rows
@@ -161,7 +161,7 @@ def warm(scorer: Scorer) -> None:
     """Scores a made-up row: what is made with the first call is made before the first caller comes."""
     try:
         scorer.score_rows(_made_up(scorer.contract))
-    except BadInput as error:  # a row of zeros need not make sense to every model
+    except (BadInput, ModelFault) as error:  # a row of zeros need not make sense to every model
         _log.debug("not warmed", version=str(scorer.version), cause=str(error))
 
 

@@ -52,7 +52,7 @@ class Predictions:
         name = traffic.contract.model
         if isinstance(answered, Answered):
             note(name, answered.version, rows.count)
-            return 200, encode_answer(answered.answers, answered.ids, answered.version), JSON
+            return 200, encode_answer(answered.told, answered.ids, answered.version), JSON
         note(name, None, rows.count)
         return 200, _encode_mixed(answered), JSON
 

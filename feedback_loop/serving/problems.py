@@ -8,7 +8,7 @@ from dataclasses import asdict
 import msgspec
 import structlog
 
-from feedback_loop.errors import BadInput, FeedbackLoopError, ModelRefused, NotFound, Unavailable
+from feedback_loop.errors import BadInput, FeedbackLoopError, ModelFault, ModelRefused, NotFound, Unavailable
 from feedback_loop.schema.protocol import WireError, encode_error, refused_by_model
 from feedback_loop.schema.protocol.oip import encode_oip_error
 from feedback_loop.serving.guard import Denied
@@ -47,10 +47,13 @@ def _told(error: Exception, path: str) -> tuple[int, bytes, Headers]:
         return error.status, error.body(), [("content-type", error.content_type)]
     if isinstance(error, Problem | Denied):
         return error.status, encode_error(error.code, error.message), [*JSON, *error.headers.items()]
-    if isinstance(error, FeedbackLoopError):
+    if isinstance(error, FeedbackLoopError) and not isinstance(error, ModelFault):
         return _explained(error, path)
     incident = uuid.uuid4().hex[:8]
-    _log.error("request failed", path=path, incident=incident, exc_info=error)
+    if isinstance(error, ModelFault):
+        _log.error("model at fault", path=path, incident=incident, cause=str(error))
+    else:
+        _log.error("request failed", path=path, incident=incident, exc_info=error)
     return 500, encode_error("INTERNAL_ERROR", f"It is in the server's log under {incident}."), JSON
 
 

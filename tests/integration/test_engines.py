@@ -66,6 +66,25 @@ def test_a_model_that_answers_probabilities_answers_them_and_logs_the_class_too(
     assert scored.outputs.column("prediction").to_pylist() == model.predict(known[["age", "plan"]]).tolist()
 
 
+@pytest.mark.parametrize("way", ["predict_log_proba", "decision_function"])
+def test_a_model_that_answers_with_another_function_answers_as_mlflow_would(scorer, way):
+    model, known = fitted_churn()
+    found = scorer(model, known[["age", "plan"]], BINARY, pyfunc_predict_fn=way)
+    scored = found.score(found.rows_of(known))
+    assert scored.answers == getattr(model, way)(known[["age", "plan"]]).tolist()
+    assert scored.outputs.column("prediction").to_pylist() == model.predict(known[["age", "plan"]]).tolist()
+
+
+def test_a_model_whose_function_answers_no_rows_is_refused_by_its_name(scorer):
+    from dataclasses import replace
+
+    model, known = fitted_churn()
+    loaded = scorer(model, known[["age", "plan"]], BINARY).loaded
+    for way in ("score", "predict_joint_log_proba"):
+        with pytest.raises(ContractError, match=way):
+            make_scorer(replace(loaded, answers_with=way), BINARY)
+
+
 def test_the_positive_class_is_the_one_that_is_configured(scorer):
     from sklearn.linear_model import LogisticRegression
 

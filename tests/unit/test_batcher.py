@@ -11,12 +11,15 @@ import pytest
 from feedback_loop.capture import Recorder, Spool
 from feedback_loop.clock import system_clock
 from feedback_loop.config import CaptureSettings, LogSettings
+from feedback_loop.errors import ModelFault
 from feedback_loop.inference import Scored, Scorer
+from feedback_loop.inference.answers import read_answer
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Role, make_redaction
 from feedback_loop.schema.protocol import Rows
 from feedback_loop.serving import batcher as rules
 from feedback_loop.serving.batcher import Batcher
+from feedback_loop.serving.problems import explained
 from feedback_loop.serving.shadows import Shadows
 from feedback_loop.serving.traffic import Target
 from tests.builders import binary_contract
@@ -30,6 +33,7 @@ class Watched:
     def __init__(self):
         self.seconds = 0.0
         self.calls = []
+        self.faulty = lambda _: None
 
     def score(self, features, _=None):
         self.calls.append((threading.current_thread().name, features.num_rows))
@@ -52,7 +56,13 @@ def run(tmp_path, work):
 
     async def begin():
         shadows = Shadows(Recorder(spool), lambda *_: None)
-        batcher = Batcher(Recorder(spool), system_clock, answered=lambda *_: None, shadows=shadows)
+        batcher = Batcher(
+            Recorder(spool),
+            system_clock,
+            answered=lambda *_: None,
+            faulty=lambda *said: engine.faulty(said),
+            shadows=shadows,
+        )
         batcher.start(asyncio.get_running_loop())
 
         async def ask(*counts):
@@ -127,3 +137,27 @@ def test_whatever_an_engine_raises_reaches_its_callers_and_the_next_are_answered
         assert len(await ask(1)) == 1
 
     run(tmp_path, work)
+
+
+def test_a_model_that_miscounts_a_batch_is_asked_for_each_request_and_is_at_fault_for_its_own(tmp_path):
+    """Nobody gets another's answer: a model that leaves rows out is right for those that ask alone."""
+    faults = []
+
+    async def work(ask, engine):
+        engine.score = lambda features, _=None: _filtered(features)
+        engine.faulty = faults.append
+        told = await asyncio.gather(ask(1), ask(3), ask(1), return_exceptions=True)
+        assert [type(each) for each in told] == [list, ModelFault, list]
+        assert [len(each[0].answers) for each in (told[0], told[2])] == [1, 1]
+
+    run(tmp_path, work)
+    assert [(model, version) for model, version, _ in faults] == [("churn", "1")]
+    assert "answers 1 rows where it was asked 3" in faults[0][2]
+    status, body, _ = explained(ModelFault("The model answers 1 rows where it was asked 3."), "/invocations")
+    assert status == 500
+    assert b"It is in the server's log under" in body
+
+
+def _filtered(features):
+    answer = read_answer([True], features.num_rows)
+    return Scored(CONTRACT, answer.rows, [pa.array(answer.rows), pa.array([0.5])])

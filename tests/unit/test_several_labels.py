@@ -10,7 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.neural_network import MLPClassifier
 
-from feedback_loop.errors import ContractError, ModelRefused
+from feedback_loop.errors import ContractError, ModelFault
 from feedback_loop.inference.engines import PyfuncEngine, SklearnEngine
 from feedback_loop.monitoring.losses import row_losses
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout, merge
@@ -172,7 +172,7 @@ def test_a_model_that_answers_too_little_is_refused():
     model = LinearRegression().fit(features, features["x"])
     contract = contract_of(NAMES, Task.REGRESSION, features=(Column("x", ColumnType.DOUBLE),))
     for engine in (SklearnEngine(model, contract), PyfuncEngine(model.predict, contract)):
-        with pytest.raises(ModelRefused, match="1 values for a row, and there are 3 labels"):
+        with pytest.raises(ModelFault, match="1 values for a row, and there are 3 labels"):
             engine.score(FRAME)
 
 

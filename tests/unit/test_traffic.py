@@ -64,7 +64,9 @@ def answered(spool, target, requests, *, dropped=lambda *_: None):
 
     async def ask():
         shadows = Shadows(Recorder(Unhurried(spool)), dropped)
-        batcher = Batcher(Recorder(spool), system_clock, answered=lambda *_: None, shadows=shadows)
+        batcher = Batcher(
+            Recorder(spool), system_clock, answered=lambda *_: None, faulty=lambda *_: None, shadows=shadows
+        )
         batcher.start(asyncio.get_running_loop())
         try:
             await batcher.submit(Target(target.scorer, target.role), rows(0), None, time.perf_counter())  # it is up
@@ -110,7 +112,9 @@ def test_a_shadow_gets_its_rows_once_the_answer_is_given_out(spool):
     target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", Answering(True)),))
 
     async def ask():
-        batcher = Batcher(Recorder(spool), system_clock, answered=lambda *_: None, shadows=shadows)
+        batcher = Batcher(
+            Recorder(spool), system_clock, answered=lambda *_: None, faulty=lambda *_: None, shadows=shadows
+        )
         batcher.start(asyncio.get_running_loop())
         for _ in range(3):  # by a thread at first, then by the loop
             answer = batcher.submit(target, rows(1), None, time.perf_counter())
@@ -128,7 +132,9 @@ def test_what_a_shadow_is_too_slow_for_is_left_out_and_counted(spool):
     target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", Answering(True)),))
 
     async def ask():
-        batcher = Batcher(Recorder(spool), system_clock, answered=lambda *_: None, shadows=shadows)
+        batcher = Batcher(
+            Recorder(spool), system_clock, answered=lambda *_: None, faulty=lambda *_: None, shadows=shadows
+        )
         shadows.start = lambda: None  # a shadow that does not come to anything at all
         batcher.start(asyncio.get_running_loop())
         for _ in range(70):

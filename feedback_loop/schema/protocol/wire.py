@@ -137,7 +137,7 @@ def refused_by_model(cause: str = "") -> WireError:
     return bad_request(UNEXPECTED, *([Problem(-1, "", cause)] if cause else []))
 
 
-def encode_answer(answers: Sequence[Any], ids: Sequence[str], version: str) -> bytes:
+def encode_answer(answers: Any, ids: Sequence[str], version: str) -> bytes:
     """The answer's body: MLflow's `predictions`, and beside them the ids and the version that answered."""
     return _encoder.encode({"predictions": answers, "prediction_ids": ids, "model_version": version})
 
