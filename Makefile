@@ -5,7 +5,7 @@ UV := .tools/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test browser check bench format clean
+.PHONY: setup demo test statistics browser check bench format clean
 
 setup: .venv/.ready
 
@@ -23,6 +23,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+# What is slow by nature: simulations over many seeds, hundreds of kills, long random walks. About half an hour.
+statistics: setup
+	$(BIN)/pytest -m statistics --timeout 1800
 
 # Reports and pages in a real browser: needs chromium (apt-get install chromium).
 browser: setup

@@ -1,6 +1,7 @@
 """Streams of losses for tests of monitors: made, seeded, with and without change."""
 
 import numpy as np
+import pytest
 
 
 def errors(random, rate, count):
@@ -42,3 +43,8 @@ def season(windows, swing, cycle=7):
 def seasonal_numbers(random, added):
     """Beta losses with something added to each."""
     return np.clip(random.beta(2, 8, len(added)) + added, 0, 1)
+
+
+def simulated(few, many):
+    """Parametrizes a simulation by its `streams`: few in `make test`, many in `make statistics`."""
+    return pytest.mark.parametrize("streams", [few, pytest.param(many, marks=pytest.mark.statistics)])

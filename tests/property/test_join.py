@@ -291,11 +291,28 @@ class Run:
         assert (len(conflicts), set(conflicts)) == (len(set(conflicts)), self.plain.conflicts(until))
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+def examples(most):
+    return settings(
+        max_examples=most,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+@examples(25)
 @given(events=events, rule=rules)
 def test_the_join_says_what_was_known_at_every_moment(fresh_store, events, rule):
+    play(fresh_store, events, rule)
+
+
+@pytest.mark.statistics
+@examples(300)
+@given(events=events, rule=rules)
+def test_the_join_says_what_was_known_at_every_moment_of_many_histories(fresh_store, events, rule):
+    play(fresh_store, events, rule)
+
+
+def play(fresh_store, events, rule):
     run = Run(fresh_store(), rule)
     for event in events:
         run.apply(event)

@@ -283,9 +283,9 @@ def test_every_task_is_diagnosed(task):
     assert find_causes(contract, made(1), turned, outputs, length=DAY, seed=0).recommendation == "recent"
 
 
-def test_of_cases_whose_cause_is_known_nine_in_ten_are_told():
-    """The first twelve of the benchmark's made cases, one of each cause, and as many of another model."""
-    places = [*range(12), *range(24, 36)]
+@pytest.mark.parametrize("places", [range(12), pytest.param(range(36), marks=pytest.mark.statistics)])
+def test_of_cases_whose_cause_is_known_nine_in_ten_are_told(places):
+    """The first twelve of the benchmark's made cases, one of each cause; many are as many of two other models too."""
     cases = [case_of(place) for place in places]
     told = [
         str(

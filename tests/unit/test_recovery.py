@@ -19,6 +19,7 @@ from feedback_loop.decisions.recovery import (
     start_recovery,
 )
 from feedback_loop.decisions.watched import Losses, Watched
+from tests.streams import simulated
 
 LEVEL = Level(0.1, 0.004)
 
@@ -65,13 +66,14 @@ def test_cohorts_from_before_the_repair_need_not_be_outweighed():
 
 
 @pytest.mark.parametrize("rate", [0.11, 0.2])
-def test_a_model_that_is_still_worse_is_taken_to_be_back_in_fewer_streams_than_alpha(rate):
+@simulated(40, 300)
+def test_a_model_that_is_still_worse_is_taken_to_be_back_in_fewer_streams_than_alpha(streams, rate):
     random = np.random.default_rng(4)
     closed = [
         closes_after(start_recovery(LEVEL, alpha=0.2), [errors(random, rate, 200) for _ in range(60)])
-        for _ in range(150)
+        for _ in range(streams)
     ]
-    assert sum(each is not None for each in closed) <= 0.2 * 150
+    assert sum(each is not None for each in closed) <= 0.2 * streams
 
 
 def test_a_model_that_wanders_above_the_limit_is_not_taken_to_be_back():

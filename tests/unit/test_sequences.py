@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from feedback_loop.decisions.monitors.sequences import _RHO, ConfidenceSequence, log_wealth
+from tests.streams import simulated
 
 LOOK = 50
 LOSSES = st.lists(st.floats(0, 1), max_size=60)
@@ -48,29 +49,32 @@ def test_before_the_first_loss_everything_is_possible():
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.3])
-def test_the_mean_of_errors_leaves_the_bounds_ever_in_fewer_streams_than_alpha(rate):
+@simulated(60, 400)
+def test_the_mean_of_errors_leaves_the_bounds_ever_in_fewer_streams_than_alpha(streams, rate):
     random = np.random.default_rng(1)
-    streams = (random.random((200, 3000)) < rate).astype(float)
-    assert max(wrong_ever(streams, np.full_like(streams, rate), 0.1)) <= 0.05
+    losses = (random.random((streams, 3000)) < rate).astype(float)
+    assert max(wrong_ever(losses, np.full_like(losses, rate), 0.1)) <= 0.05
 
 
-def test_a_mean_that_wanders_is_held_too():
+@simulated(60, 400)
+def test_a_mean_that_wanders_is_held_too(streams):
     random = np.random.default_rng(2)
     rates = 0.2 + 0.15 * np.sin(np.arange(3000) / 200)
-    streams = (random.random((200, 3000)) < rates).astype(float)
-    assert max(wrong_ever(streams, np.tile(rates, (200, 1)), 0.1)) <= 0.05
+    losses = (random.random((streams, 3000)) < rates).astype(float)
+    assert max(wrong_ever(losses, np.tile(rates, (streams, 1)), 0.1)) <= 0.05
 
 
-def test_a_mean_that_answers_to_what_was_seen_is_held_too():
+@simulated(60, 400)
+def test_a_mean_that_answers_to_what_was_seen_is_held_too(streams):
     random = np.random.default_rng(3)
-    streams, means = np.empty((200, 1500)), np.empty((200, 1500))
-    for row in range(200):
+    losses, means = np.empty((streams, 1500)), np.empty((streams, 1500))
+    for row in range(streams):
         rate = 0.2
         for place in range(1500):
             means[row, place] = rate
-            streams[row, place] = random.random() < rate
-            rate = 0.05 if streams[row, place] else min(rate + 0.01, 0.5)
-    assert max(wrong_ever(streams, means, 0.1)) <= 0.05
+            losses[row, place] = random.random() < rate
+            rate = 0.05 if losses[row, place] else min(rate + 0.01, 0.5)
+    assert max(wrong_ever(losses, means, 0.1)) <= 0.05
 
 
 def test_the_bounds_are_at_most_twice_as_wide_as_those_of_a_single_look():

@@ -54,6 +54,12 @@ def watched(watch, reference, tables, settings, first=0):
     return watch, told
 
 
+MANY_SWINGING = [
+    pytest.param(*case, marks=pytest.mark.statistics) for case in [(1, 500, 5), (1, 500, 20), (20, 40, 8)]
+]
+MANY_ROWS = [pytest.param(*case, marks=pytest.mark.statistics) for case in [(1, 200), (8, 25)]]
+
+
 def swinging(random, streams, windows, spread):
     """Distances of windows from a reference of as many as `windows[0]`, which it was estimated from."""
     means = random.normal(scale=spread, size=(streams, sum(windows)))
@@ -62,7 +68,7 @@ def swinging(random, streams, windows, spread):
     return np.abs(own), np.abs(means[:, windows[0] :] - centre)
 
 
-@pytest.mark.parametrize(("columns", "streams", "own"), [(1, 500, 5), (1, 500, 20), (20, 40, 8)])
+@pytest.mark.parametrize(("columns", "streams", "own"), [(1, 100, 5), (1, 100, 20), (20, 10, 8), *MANY_SWINGING])
 def test_windows_that_only_swing_seldom_alarm_however_often_they_are_looked_at(columns, streams, own):
     random, alarms = np.random.default_rng(columns * own), 0
     for stream in range(streams):
@@ -74,7 +80,7 @@ def test_windows_that_only_swing_seldom_alarm_however_often_they_are_looked_at(c
     assert alarms <= stats.binom.ppf(0.999, streams, 0.05)
 
 
-@pytest.mark.parametrize(("columns", "streams"), [(1, 200), (8, 25)])
+@pytest.mark.parametrize(("columns", "streams"), [(1, 50), (8, 8), *MANY_ROWS])
 def test_rows_that_do_not_change_seldom_alarm_however_often_they_are_looked_at(columns, streams):
     random, alarms = np.random.default_rng(columns), 0
     for stream in range(streams):
