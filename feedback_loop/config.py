@@ -208,6 +208,8 @@ class ModelSettings(Section):
     key_types: dict[str, Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]] = Field(
         default_factory=dict
     )
+    # Of a version that shows no classes: all of them; else those that outcomes may be beside the ones it knows.
+    classes: tuple[bool | int | str, ...] = ()
     positive: bool | int | str | None = None
     segments: tuple[str, ...] = ()
     query: str = ""  # the column that says which rows were ranked against each other: they are judged by NDCG and MRR

@@ -40,7 +40,7 @@ def binary_contract(model: str = "churn", *, probabilities: bool = True, **chang
     return make_contract(model=model, task=Task.BINARY, **(options | changes))
 
 
-def multiclass_contract(classes: Sequence[str] = ("a", "b", "c")) -> Contract:
+def multiclass_contract(classes: Sequence[str] = ("a", "b", "c"), settled: tuple[str, ...] = ()) -> Contract:
     return make_contract(
         model="kind",
         task=Task.MULTICLASS,
@@ -49,6 +49,7 @@ def multiclass_contract(classes: Sequence[str] = ("a", "b", "c")) -> Contract:
         label_type=T.STRING,
         classes=tuple(classes),
         has_probabilities=True,
+        settled=settled,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from feedback_loop.errors import BadInput, Problem
-from feedback_loop.schema import Contract, Task, as_table, coerce
+from feedback_loop.schema import Contract, Task, as_table, coerce, unknown_classes
 
 
 def read_outputs(contract: Contract, given: Any, *, text: bool = False) -> pa.Table:
@@ -84,12 +84,7 @@ def _single(contract: Contract, values: list[Any]) -> str:
 
 def _refuse_impossible(contract: Contract, outputs: pa.Table) -> None:
     """A class that the model does not know, or a probability that is none, is another model's answer."""
-    problems: list[Problem] = []
-    if contract.classes:
-        known = set(contract.classes)
-        for row, value in enumerate(outputs.column(contract.outputs[0].name).to_pylist()):
-            if value is not None and value not in known:
-                problems.append(Problem(row, "prediction", f"{value!r} is none of the classes {contract.classes}"))
+    problems = unknown_classes(contract.classes, "prediction", outputs.column(contract.outputs[0].name))
     for column in contract.probabilities:
         for row, value in enumerate(outputs.column(column.name).to_pylist()):
             if value is not None and not 0 <= value <= 1:

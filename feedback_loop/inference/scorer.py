@@ -175,6 +175,7 @@ def _contract(
         key_types={name: ColumnType(kind) for name, kind in settings.key_types.items()},
         classes=classes,
         positive=settings.positive,
+        settled=settings.classes,
         segments=settings.segments,
         has_probabilities=has_probabilities,
         join=JoinRule(

@@ -10,7 +10,7 @@ from feedback_loop.inference import EngineOptions
 from feedback_loop.registry import Reference
 from feedback_loop.serving.publication import Place
 
-_SEEN = {"task", "inference"}
+_SEEN = {"task", "classes", "inference"}
 """Settings of a model that its bundles depend on; all others are applied when a bundle is opened."""
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import as_utc, format_moment
 from feedback_loop.errors import BadInput, Problem
-from feedback_loop.schema import Column, ColumnType, Contract, Redaction, as_table, coerce
+from feedback_loop.schema import Column, ColumnType, Contract, Redaction, as_table, coerce, unknown_classes
 from feedback_loop.store import Store, fence
 from feedback_loop.store import outcomes as stored
 
@@ -57,7 +57,7 @@ def record_outcomes(
     table = as_table(frame, {column.name for column in _columns(contract)})
     rows, problems = _checked(table, contract, now, fence.asked_until(store, contract.model), text=text)
     if problems and on_error == "refuse":
-        raise BadInput(problems, cure="Nothing was stored. Mend the rows, or have them left out: --on-error skip.")
+        raise BadInput(problems, cure=_cure(contract, problems))
     bad = {problem.row for problem in problems}
     kept = rows.filter(pa.array([row not in bad for row in range(rows.num_rows)], pa.bool_())) if bad else rows
     timed = _OCCURRED.name in table.column_names
@@ -90,9 +90,17 @@ def _checked(
             arrays.append(coerce(as_table({column.name: good}), [column], text=text).column(0))
     rows = pa.table(arrays, names=[column.name for column in _columns(contract)])
     rows = _with_times(rows)
+    for label in contract.labels:
+        problems += unknown_classes(contract.outcome_classes, label.name, rows.column(label.name))
     problems += _bad_ids(rows.column(_ID.name)) + _missing(rows, contract)
     problems += _untimely(rows, now, asked_until)
     return rows, sorted(_first_per_row(problems), key=lambda problem: problem.row)
+
+
+def _cure(contract: Contract, problems: Sequence[Problem]) -> str:
+    is_class = any("none of the classes" in problem.cause for problem in problems)
+    new = f" A class that is new and real is named in models.{contract.model}.classes." if is_class else ""
+    return f"Nothing was stored. Mend the rows, or have them left out: --on-error skip.{new}"
 
 
 def _all_misfits(table: pa.Table, column: Column, *, text: bool) -> list[Problem]:

@@ -1,12 +1,12 @@
 """A model's contract: its signature, task, key and segments as typed columns."""
 
+from feedback_loop.schema.classes import Label, typed_label, unknown_classes
 from feedback_loop.schema.coerce import array_of, arrow_type, as_table, coerce, with_booleans
 from feedback_loop.schema.contract import (
     Column,
     ColumnType,
     Contract,
     JoinRule,
-    Label,
     OwnMetric,
     Role,
     Source,
@@ -76,5 +76,7 @@ __all__ = [
     "prediction_ids",
     "sample_places",
     "table_name",
+    "typed_label",
+    "unknown_classes",
     "with_booleans",
 ]

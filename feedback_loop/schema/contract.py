@@ -7,10 +7,8 @@ from datetime import timedelta
 from enum import StrEnum
 
 from feedback_loop.errors import ContractError
+from feedback_loop.schema.classes import Label, class_of, typed_label
 from feedback_loop.schema.names import fields_for
-
-Label = bool | int | str
-"""A class that a classifier can answer."""
 
 MOST_CLASSES = 100
 """Above this many classes their probabilities are not logged: a table's columns are bounded."""
@@ -125,6 +123,7 @@ class Contract:
     `probability` (of the positive class) for a binary task, `probability_<class>` for each class else.
     With `more_labels` a version predicts several things of a row at once: outputs are `prediction_<label>` of each,
     and for a binary task `probability_<label>`. Each is judged like a model of its own (see `targets`).
+    `more_classes` are those that outcomes may be beside its own: real, and unknown to the version.
     `query` names the column whose values tell which rows were ranked against each other; empty: none were.
     """
 
@@ -141,6 +140,12 @@ class Contract:
     query: str = ""
     own_metrics: tuple[OwnMetric, ...] = ()
     more_labels: tuple[Column, ...] = ()
+    more_classes: tuple[Label, ...] = ()
+
+    @property
+    def outcome_classes(self) -> tuple[Label, ...]:
+        """What an outcome may be: the classes that the version knows, and those that came up since."""
+        return (*self.classes, *self.more_classes)
 
     @property
     def labels(self) -> tuple[Column, ...]:
@@ -210,10 +215,12 @@ def make_contract(
     query: str = "",
     own_metrics: tuple[OwnMetric, ...] = (),
     more_labels: tuple[str, ...] = (),
+    settled: tuple[Label, ...] = (),
 ) -> Contract:
     """Puts a contract together and gives every column its name in the tables.
 
-    Key columns have the type of the feature of that name, else of `key_types`, else string.
+    Key columns have the type of the feature of that name, else of `key_types`, else string. The `settled` classes are
+    the configuration's: all that there are where the version shows none, else those that outcomes may be as well.
     Raises ContractError where a name is used twice, or `positive`, a segment, the query or what a metric takes is not
     among what there is.
     """
@@ -236,6 +243,7 @@ def make_contract(
         else Column(name, types.get(name, ColumnType.STRING), required=False, is_key=True)
         for name in key
     )
+    classes, more_classes = _classes(model, task, label_type, classes, settled)
     outputs = _outputs(task, label_type, classes, labels, has_probabilities=has_probabilities)
     others = (
         *(Column(each, label_type) for each in labels),
@@ -252,12 +260,13 @@ def make_contract(
         label=Column(label, label_type, field=fields[label]),
         outputs=tuple(replace(column, field=field) for column, field in zip(outputs, names, strict=False)),
         classes=classes,
-        positive=_positive(model, task, classes, positive),
+        positive=_positive(model, task, label_type, classes, positive),
         segments=segments,
-        join=join or JoinRule(),
+        join=_join(model, join or JoinRule(), (*classes, *more_classes)),
         query=query,
         own_metrics=own_metrics,
         more_labels=tuple(Column(each, label_type, field=fields[each]) for each in more_labels),
+        more_classes=more_classes,
     )
     taken = [*segments, *(name for metric in own_metrics for name in metric.columns), *([query] if query else [])]
     for name in taken:
@@ -268,6 +277,13 @@ def make_contract(
 
 def _refuse_combinations(contract: Contract) -> None:
     model, task = contract.model, contract.task
+    if contract.more_classes and task is not Task.MULTICLASS:
+        raise ContractError(
+            f"The task of {model!r} is {task}, which has no room for the class {contract.more_classes[0]!r}.",
+            cure='Leave it out of classes, or set task = "multiclass".',
+            model=model,
+            field="classes",
+        )
     if contract.query and task is Task.MULTICLASS:
         raise ContractError(
             f"The task of {model!r} is multiclass: its classes are in no order that rows could be ranked by.",
@@ -282,6 +298,16 @@ def _refuse_combinations(contract: Contract) -> None:
             model=model,
             field="label",
         )
+
+
+def _classes(
+    model: str, task: Task, label_type: ColumnType, known: tuple[Label, ...], settled: tuple[Label, ...]
+) -> tuple[tuple[Label, ...], tuple[Label, ...]]:
+    """The classes of the version, and those that outcomes may be beside them."""
+    if not task.is_classification:
+        return known, settled
+    typed = tuple(dict.fromkeys(typed_label(model, label_type, each) for each in settled))
+    return (known, tuple(each for each in typed if each not in known)) if known else (typed, ())
 
 
 def _outputs(
@@ -306,9 +332,13 @@ def _outputs(
     return (prediction, *(Column(f"probability_{label}", ColumnType.DOUBLE) for label in classes))
 
 
-def _positive(model: str, task: Task, classes: tuple[Label, ...], wanted: Label | None) -> Label | None:
-    if task is not Task.BINARY or not classes:
+def _positive(
+    model: str, task: Task, label_type: ColumnType, classes: tuple[Label, ...], wanted: Label | None
+) -> Label | None:
+    if task is not Task.BINARY:
         return wanted
+    if not classes:
+        return None if wanted is None else typed_label(model, label_type, wanted)
     if len(classes) != 2:
         raise ContractError(
             f"The task of {model!r} is binary, but it knows {len(classes)} classes: {classes}.",
@@ -318,15 +348,30 @@ def _positive(model: str, task: Task, classes: tuple[Label, ...], wanted: Label 
         )
     if wanted is None:
         return classes[-1]
-    for label in classes:
-        if label == wanted or str(label) == str(wanted):
-            return label
+    found = class_of(wanted, classes)
+    if found is not None:
+        return found
     raise ContractError(
         f"{model!r} does not know the positive class {wanted!r}.",
         cure=f"It knows {classes[0]!r} and {classes[1]!r}.",
         model=model,
         field="positive",
     )
+
+
+def _join(model: str, join: JoinRule, classes: tuple[Label, ...]) -> JoinRule:
+    """The rule, what absence means being one of the classes."""
+    if join.absent_means is None or not classes:
+        return join
+    meant = class_of(join.absent_means, classes)
+    if meant is None:
+        raise ContractError(
+            f"{model!r} does not know the class {join.absent_means!r}, which absent_means names.",
+            cure=f"It knows {', '.join(map(repr, classes[:MOST_CLASSES]))}.",
+            model=model,
+            field="absent_means",
+        )
+    return replace(join, absent_means=meant)
 
 
 def _refuse_repeats(model: str, kind: str, names: list[str]) -> None:

@@ -9,6 +9,7 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import input_rows
 from feedback_loop.outcomes import record_outcomes
+from feedback_loop.schema import ColumnType
 from feedback_loop.store import Store, fence
 from feedback_loop.store.outcomes import Intake, count_outcomes
 from feedback_loop.store.predictions import PredictionLog, read_labelled
@@ -191,13 +192,47 @@ def test_a_clock_that_stands_still_or_was_set_back_does_not_change_what_was_know
     assert labels(store) == [True, None, None]
 
 
-def test_outcomes_of_words_are_taken_as_they_are(store):
-    contract = multiclass_contract()
-    rows = prediction_rows(contract, [START])
-    PredictionLog(store).append(contract, rows, START)
-    frame = {"prediction_id": rows.column("prediction_id").to_pylist(), "kind": ["a class nobody knew"]}
+@pytest.mark.parametrize(
+    ("classes", "label_type", "given", "bad", "said"),
+    [
+        (
+            (0, 1),
+            ColumnType.LONG,
+            [1, -1, 1],
+            [1],
+            "-1 is none of the classes (0, 1): are -1, 1 another coding of them?",
+        ),
+        ((0, 1), ColumnType.LONG, [0, 1, 2], [2], "2 is none of the classes (0, 1)"),
+        (("no", "yes"), ColumnType.STRING, ["Yes ", "no", "no"], [0], "is it meant to be 'yes'?"),
+        ((0, 1), ColumnType.LONG, [0, 1, 0], [], ""),
+    ],
+)
+def test_outcomes_of_no_known_class_are_refused_with_the_classes_and_the_likely_cause(
+    store, classes, label_type, given, bad, said
+):
+    contract = binary_contract(classes=classes, label_type=label_type)
+    frame = {"customer": [1, 2, 3], "month": ["m"] * 3, "churned": given}
+    if bad:
+        with pytest.raises(BadInput) as caught:
+            record_outcomes(store, contract, frame, now=START, source="t")
+        assert said in str(caught.value)
+        assert "models.churn.classes" in str(caught.value)
+        assert count_outcomes(store, "churn") == 0
+    result = record_outcomes(store, contract, frame, now=START, source="t", on_error="skip")
+    assert [(each.row, each.field) for each in result.skipped] == [(row, "churned") for row in bad]
+    assert result.counts.new == 3 - len(bad)
+
+
+def test_a_class_that_is_new_and_real_is_taken_once_the_configuration_names_it(store):
+    rows = prediction_rows(multiclass_contract(), [START])
+    PredictionLog(store).append(multiclass_contract(), rows, START)
+    frame = {"prediction_id": rows.column("prediction_id").to_pylist(), "kind": ["d"]}
+    with pytest.raises(BadInput, match="none of the classes"):
+        record_outcomes(store, multiclass_contract(), frame, now=START + DAY, source="t")
+    contract = multiclass_contract(settled=("a", "d"))
+    assert (contract.classes, contract.more_classes) == (("a", "b", "c"), ("d",))
     record_outcomes(store, contract, frame, now=START + DAY, source="t")
-    assert read_labelled(store, contract, WHOLE).column("kind").to_pylist() == ["a class nobody knew"]
+    assert read_labelled(store, contract, WHOLE).column("kind").to_pylist() == ["d"]
 
 
 def test_a_model_without_a_key_takes_outcomes_by_id_only(store):

@@ -10,6 +10,7 @@ from feedback_loop.errors import BadInput, ContractError
 from feedback_loop.schema import (
     Column,
     ColumnType,
+    JoinRule,
     Task,
     as_table,
     check_prediction_id,
@@ -274,12 +275,40 @@ def test_features_that_are_called_like_our_columns_get_another_name_in_the_table
         ({"key": ("customer", "customer")}, "there twice"),
         ({"positive": "maybe"}, "does not know the positive class"),
         ({"classes": (0, 1, 2)}, "knows 3 classes"),
+        ({"classes": (0, 1), "label_type": T.LONG, "settled": (2,)}, "has no room for the class 2"),
+        ({"classes": (0, 1), "label_type": T.LONG, "settled": ("x",)}, "'x' of 'churn' is no long"),
+        ({"classes": (), "label_type": T.LONG, "positive": "yes"}, "'yes' of 'churn' is no long"),
+        ({"classes": (0, 1), "join": JoinRule(absent_means="maybe")}, "absent_means names"),
         ({"segments": ("nothing",)}, "has no column 'nothing'"),
     ],
 )
 def test_a_contract_that_contradicts_itself_is_refused(changes, said):
     with pytest.raises(ContractError, match=said):
         binary_contract(**changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settled", "positive", "expected"),
+    [
+        (T.LONG, (-1, 1), None, ((-1, 1), 1)),
+        (T.LONG, ("-1", "1"), "-1", ((-1, 1), -1)),
+        (T.BOOLEAN, (), "true", ((), True)),
+        (T.STRING, (0, 1), 1, (("0", "1"), "1")),
+        (T.LONG, (), "1", ((), 1)),
+    ],
+)
+def test_classes_that_a_version_does_not_show_are_the_configurations_in_the_type_of_its_answers(
+    kind, settled, positive, expected
+):
+    contract = binary_contract(classes=(), label_type=kind, settled=settled, positive=positive)
+    assert (contract.classes, contract.positive) == expected
+    assert [type(each) for each in contract.classes] == [type(contract.positive)] * len(contract.classes)
+
+
+def test_what_absence_means_is_one_of_the_classes():
+    contract = binary_contract(classes=(0, 1), label_type=T.LONG, join=JoinRule(absent_means=False))
+    assert contract.join.absent_means == 0
+    assert type(contract.join.absent_means) is int
 
 
 def test_the_positive_class_may_be_written_as_text():

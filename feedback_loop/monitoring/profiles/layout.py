@@ -134,7 +134,13 @@ class Layout:
         What is kept of its own metrics must be what their code makes now.
         """
         own = self.contract
-        same = replace(contract, classes=contract.classes or own.classes, join=own.join, query=own.query)
+        same = replace(
+            contract,
+            classes=contract.classes or own.classes,
+            more_classes=own.more_classes,
+            join=own.join,
+            query=own.query,
+        )
         return own == same and self.own == sums_of(contract)
 
     def to_bytes(self) -> bytes:

@@ -1,0 +1,76 @@
+"""Labels against the classes that a model knows: one of another coding makes metrics that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from feedback_loop.errors import ContractError, Problem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from feedback_loop.schema.contract import ColumnType
+
+Label = bool | int | str
+"""A class that a classifier can answer."""
+
+_MOST_SHOWN = 10
+
+
+def unknown_classes(known: Sequence[Label], field: str, values: pa.Array | pa.ChunkedArray) -> list[Problem]:
+    """The rows whose label is none of the classes, each with its likely cause; none where no classes are known."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not known:
+        return []
+    foreign = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, pa.array(known, values.type))))
+    if not pc.any(foreign).as_py():
+        return []
+    causes = _causes(known, pc.unique(values).drop_null().to_pylist())
+    rows = zip(foreign.to_pylist(), values.to_pylist(), strict=True)
+    return [Problem(row, field, causes[value]) for row, (is_foreign, value) in enumerate(rows) if is_foreign]
+
+
+def class_of(wanted: object, classes: Sequence[Label]) -> Label | None:
+    """The class that a setting means: the same value, or one that is written alike."""
+    same = [label for label in classes if label == wanted] or [each for each in classes if str(each) == str(wanted)]
+    return same[0] if same else None
+
+
+def typed_label(model: str, kind: ColumnType, wanted: Label) -> Label:
+    """A configured class in the type that the model's answers have: "1" means 1 where these are whole numbers."""
+    known: tuple[Label, ...] = (False, True) if kind == "boolean" else ()
+    if kind in ("integer", "long"):
+        known = (int(wanted),) if str(wanted).strip().lstrip("+-").isdecimal() else ()
+    elif kind == "string":
+        known = (str(wanted),)
+    found = class_of(str(wanted).capitalize() if kind == "boolean" else wanted, known)
+    if found is None:
+        raise ContractError(
+            f"The class {wanted!r} of {model!r} is no {kind}, which is what it answers.",
+            cure=f"Mend models.{model}.classes or .positive in the configuration.",
+            model=model,
+            field="classes",
+        )
+    return found
+
+
+def _causes(known: Sequence[Label], values: Sequence[Any]) -> dict[Any, str]:
+    shown = ", ".join(map(repr, known[:_MOST_SHOWN])) + (", …" if len(known) > _MOST_SHOWN else "")
+    plain = {_plain(each): each for each in known}
+    recoded = not isinstance(known[0], str) and len(values) == len(known)
+    causes = {}
+    for value in values:
+        meant = plain.get(_plain(value))
+        if meant is not None:
+            likely = f": is it meant to be {meant!r}?"
+        else:
+            likely = f": are {', '.join(map(repr, sorted(values)))} another coding of them?" if recoded else ""
+        causes[value] = f"{value!r} is none of the classes ({shown}){likely}"
+    return causes
+
+
+def _plain(label: object) -> str:
+    return str(label).strip().casefold()
