@@ -14,7 +14,7 @@ from typing import Any
 from feedback_loop.alerts import about_outcomes, count_refused, why_held
 from feedback_loop.capture import notices
 from feedback_loop.clock import Window, format_moment
-from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import describe_hardware
 from feedback_loop.jobs import chains
 from feedback_loop.loop import FeedbackLoop
@@ -140,6 +140,7 @@ def diagnose(loop: FeedbackLoop) -> list[Check]:
             "registry", lambda: f"{len(loop.registry.models())} registered models at {loop.registry.tracking_uri}"
         ),
         _check("reports", lambda: _writable(loop.reports)),
+        _check("spools", lambda: _spools(loop)),
     ]
     checks += [_check(f"model {name}", partial(_model, loop, name)) for name in loop.settings.models]
     return checks
@@ -170,8 +171,22 @@ def _database(loop: FeedbackLoop) -> str:
     return f"{loop.store.name} at revision {migrate.current(loop.store)}"
 
 
+def _spools(loop: FeedbackLoop) -> str:
+    aside = [
+        f"{rows:,} rows of {model} are put aside: {cause}"
+        for model, causes in loop.put_aside().items()
+        for cause, rows in causes.items()
+    ]
+    if aside:
+        cure = "Once that is mended: feedback-loop spool drain --rejected."
+        raise Refused(" ".join(aside), cure=cure)
+    waiting = sum(account.waiting for account in loop.local_accounts())
+    return f"{waiting:,} rows wait for the store"
+
+
 def _model(loop: FeedbackLoop, name: str) -> str:
     scorer = loop.scorer(loop.champion(name))
+    loop.check_storable(scorer)
     chains(loop, name)  # a schedule that can't be read is told here
     check_metrics(scorer.logged)
     missing = "" if scorer.contract.key else "; no key: outcomes must name a prediction_id"

@@ -53,9 +53,9 @@ def multiclass_contract(classes: Sequence[str] = ("a", "b", "c"), settled: tuple
     )
 
 
-def regression_contract() -> Contract:
+def regression_contract(model: str = "price", features: Sequence[Column] = (C("x", T.DOUBLE),)) -> Contract:
     return make_contract(
-        model="price", task=Task.REGRESSION, features=(C("x", T.DOUBLE),), label="paid", label_type=T.DOUBLE
+        model=model, task=Task.REGRESSION, features=tuple(features), label="paid", label_type=T.DOUBLE
     )
 
 

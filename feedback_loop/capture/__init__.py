@@ -1,6 +1,6 @@
 """Between an answer and the store: every prediction is made durable here before it is given out."""
 
-from feedback_loop.capture.accounts import Notice, local_accounts, merged, notices
+from feedback_loop.capture.accounts import Notice, local_accounts, merged, notices, put_aside
 from feedback_loop.capture.client import AsyncClient, Client, Uncounted
 from feedback_loop.capture.events import EventIntake, PayloadEvent, erase_waiting, read_event
 from feedback_loop.capture.external import Deployed, Deployments
@@ -36,6 +36,7 @@ __all__ = [
     "local_accounts",
     "merged",
     "notices",
+    "put_aside",
     "read_event",
     "read_outputs",
 ]

@@ -35,6 +35,21 @@ def local_accounts(folder: Path, now: datetime) -> list[Account]:
     return found
 
 
+def put_aside(folder: Path) -> dict[str, dict[str, int]]:
+    """Which models' rows the store refused for good, of those in the spools of a folder: how many, by cause."""
+    found: dict[str, dict[str, int]] = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            with SpoolFile.open(path) as file:
+                for model, cause, rows in file.causes():
+                    by_cause = found.setdefault(model, {})
+                    said = cause.partition("\n")[0]  # what a database says further on may have rows in it
+                    by_cause[said] = by_cause.get(said, 0) + rows
+        except sqlite3.Error:
+            continue  # its account says that it can't be read
+    return found
+
+
 def merged(stored: Iterable[Account], local: Iterable[Account]) -> list[Account]:
     """All accounts by spool and model: a spool's own file knows more than the store, unless the spool has ended."""
     accounts = {(each.spool, each.model): each for each in stored}

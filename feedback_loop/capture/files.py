@@ -61,7 +61,10 @@ ON CONFLICT (model) DO UPDATE SET answered = excluded.answered, spooled = exclud
     refused = excluded.refused, dropped = excluded.dropped, unsampled = excluded.unsampled
 """
 _CONTRACT = "SELECT id, body, schema, crc FROM contracts WHERE id = ?"
-_READ = "SELECT seq, model, contract, rows, moment, crc, size, body FROM groups WHERE seq <= ? ORDER BY seq"
+_READ = """
+SELECT seq, model, contract, rows, moment, crc, size, body FROM groups
+WHERE seq <= ? AND model NOT IN (SELECT value FROM json_each(?)) ORDER BY seq
+"""
 _READ_BACK = _READ + " DESC"
 _COUNT_THOSE = """
 SELECT model, sum(rows) FROM groups WHERE seq IN (SELECT value FROM json_each(?)) GROUP BY model
@@ -75,6 +78,7 @@ _RETRY = """
 INSERT INTO groups (model, contract, rows, moment, crc, size, body)
 SELECT model, contract, rows, moment, crc, size, body FROM rejected ORDER BY id
 """
+_CAUSES = "SELECT model, cause, sum(rows) FROM rejected GROUP BY model, cause ORDER BY model, sum(rows) DESC"
 _OF_MODEL = "SELECT {number}, model, contract, rows, moment, crc, size, body FROM {table} WHERE model = ?"
 _ACCOUNTS = "SELECT model, stored, answered, spooled, refused, dropped, unsampled FROM accounts"
 WAITING = "SELECT model, sum(rows), min(moment) FROM groups GROUP BY model"
@@ -193,10 +197,12 @@ class SpoolFile:
         first = self._connection.execute("SELECT moment FROM groups ORDER BY seq LIMIT 1").fetchone()
         return first is not None and first[0] <= microseconds(moment)
 
-    def read(self, until: int, most_rows: int, *, newest_first: bool = False) -> Iterator[Group]:
-        """Groups up to a number, in order, as many as have at least so many rows."""
-        rows = 0
-        with closing(self._connection.execute(_READ_BACK if newest_first else _READ, (until,))) as found:
+    def read(
+        self, until: int, most_rows: int, *, without: Iterable[str] = (), newest_first: bool = False
+    ) -> Iterator[Group]:
+        """Groups up to a number, but for those of some models, in order, as many as have at least so many rows."""
+        rows, models = 0, msgspec.json.encode(list(without)).decode()
+        with closing(self._connection.execute(_READ_BACK if newest_first else _READ, (until, models))) as found:
             for row in found:
                 group = Group(*row)
                 yield group
@@ -273,6 +279,10 @@ class SpoolFile:
         new = repack(group, rows)
         change = f"UPDATE {table} SET rows = ?, crc = ?, size = ?, body = ? WHERE {number} = ?"  # noqa: S608 (likewise)
         self._connection.execute(change, (new.rows, new.crc, new.size, new.body, group.seq))
+
+    def causes(self) -> list[tuple[str, str, int]]:
+        """Why rows were put aside: model, cause and how many."""
+        return self._connection.execute(_CAUSES).fetchall()
 
     def retry_rejected(self) -> int:
         """Makes what was rejected wait again; returns how many rows."""

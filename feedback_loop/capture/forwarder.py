@@ -46,6 +46,34 @@ class Drained:
     spools: int = 0
     ended: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    held: dict[str, str] = field(default_factory=dict)
+    """Models whose rows wait, and why: nobody else's do."""
+
+
+_ALL = ""
+"""In the place of a model: all that is drained."""
+
+
+class _Rests:
+    """Models that the store refused for the moment, each until it is tried again, the later the oftener it failed."""
+
+    def __init__(self, settings: CaptureSettings) -> None:
+        self._every, self._most = settings.forward_every.total_seconds(), settings.max_backoff.total_seconds()
+        self._failures: Counter[str] = Counter()
+        self._until: dict[str, float] = {}
+
+    def failed(self, who: str) -> None:
+        self._failures[who] += 1
+        pause = min(self._most, self._every * 2.0 ** min(self._failures[who], 30))
+        self._until[who] = time.monotonic() + pause * _jitter.uniform(0.5, 1)  # never the same as others'
+
+    def went_well(self, who: str) -> None:
+        self._until.pop(who, None)
+        self._failures.pop(who, None)
+
+    def resting(self) -> set[str]:
+        now = time.monotonic()
+        return {who for who, until in self._until.items() if until > now}
 
 
 class Forwarder:
@@ -72,6 +100,7 @@ class Forwarder:
         self.own = own
         self._sound: set[Path] = set()
         self._saved: dict[str, list[Account]] = {}
+        self._rests = _Rests(settings)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="forwarder", daemon=True)
 
@@ -97,12 +126,18 @@ class Forwarder:
         With `spares`, a spool whose owner lives is left to it, as long as no row in it is older. Raises Unavailable,
         once all that can be moved is.
         """
+        done = self._drain(spares, until, set())
+        for cause in done.held.values():
+            raise Unavailable("database", cause)
+        return done
+
+    def _drain(self, spares: timedelta | None, until: float | None, resting: set[str]) -> Drained:
         done, away = Drained(), None
         if self.own is not None:
             self.own.flush()
         for path in sorted(self._folder.glob(f"*{files.SUFFIX}")):
             try:
-                self._visit(path, done, spares, until)
+                self._visit(path, done, resting, spares, until)
             except Unavailable as error:
                 away = error
             except (sqlite3.Error, OSError) as error:
@@ -141,11 +176,13 @@ class Forwarder:
 
     # One spool
 
-    def _visit(self, path: Path, done: Drained, spares: timedelta | None, until: float | None) -> None:
+    def _visit(
+        self, path: Path, done: Drained, resting: set[str], spares: timedelta | None, until: float | None
+    ) -> None:
         if self.own is not None and path == self.own.path:
             try:
                 with SpoolFile.open(path, self.own.guard) as file:
-                    self._empty(file, done, until)
+                    self._empty(file, done, resting, until)
             except sqlite3.Error as error:
                 if not files.is_damage(error):
                     raise
@@ -153,20 +190,20 @@ class Forwarder:
             return
         with remains.owned(path) as is_orphan:
             if is_orphan:
-                self._visit_orphan(path, done, until)
+                self._visit_orphan(path, done, resting, until)
             elif path.exists():
                 with SpoolFile.open(path) as file:
                     if spares is None or file.waits_since(self._clock() - spares):
-                        self._empty(file, done, until)
+                        self._empty(file, done, resting, until)
 
-    def _visit_orphan(self, path: Path, done: Drained, until: float | None) -> None:
+    def _visit_orphan(self, path: Path, done: Drained, resting: set[str], until: float | None) -> None:
         try:
             remains.refuse_empty(path)
             with SpoolFile.open(path) as file:
                 if path not in self._sound:
                     file.check()
                 self._sound.add(path)
-                is_empty = self._empty(file, done, until)
+                is_empty = self._empty(file, done, resting, until)
                 accounts = remains.as_marked(path, file.accounts(self._clock(), SpoolState.ENDED), self._clock())
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError) and not files.is_damage(error):
@@ -183,29 +220,34 @@ class Forwarder:
                     remains.delete(path)
                     done.ended.append(path.name)
 
-    def _empty(self, file: SpoolFile, done: Drained, until: float | None) -> bool:
-        """Moves what waits by now; returns whether nothing is left of it."""
+    def _empty(self, file: SpoolFile, done: Drained, resting: set[str], until: float | None) -> bool:
+        """Moves what waits by now, but for the models that rest; returns whether nothing is left of it."""
         done.spools += 1
         last = file.last()
-        while True:
-            groups = list(file.read(last, MOST_ROWS))
-            is_late = until is not None and time.monotonic() > until
-            if not groups or is_late:
+        while groups := list(file.read(last, MOST_ROWS, without=resting | done.held.keys())):
+            if until is not None and time.monotonic() > until:
                 break
             self._forward_all(file, groups, done)
         accounts = file.accounts(self._clock())
         if _told(accounts) != _told(self._saved.get(file.name, [])):
             spools.save_accounts(self._store, accounts)
             self._saved[file.name] = accounts
-        return not groups
+        return not file.last()
 
     def _forward_all(self, file: SpoolFile, groups: Sequence[Group], done: Drained) -> None:
         file.load_contracts(group.contract for group in groups)
-        by_contract: dict[int, list[Group]] = {}
+        by_contract: dict[tuple[str, int], list[Group]] = {}
         for group in groups:
-            by_contract.setdefault(group.contract, []).append(group)
-        for same in by_contract.values():
-            self._forward(file, same, done)
+            by_contract.setdefault((group.model, group.contract), []).append(group)
+        for (model, _), same in by_contract.items():
+            if model in done.held:
+                continue
+            try:
+                self._forward(file, same, done)
+                self._rests.went_well(model)
+            except Unavailable as error:
+                done.held[model] = str(error)
+                self._rests.failed(model)
 
     def _forward(self, file: SpoolFile, groups: list[Group], done: Drained) -> None:
         """Stores groups of one contract together; where that is refused, each by itself; and then the good rows."""
@@ -264,9 +306,12 @@ class Forwarder:
                     groups[group.seq] = group
                 accounts = remains.readable_accounts(file, self._clock)
                 for group in groups.values():
-                    self._save(file, group, saved, new)
+                    if group.model not in done.held:
+                        self._save(file, group, saved, new, done.held)
         except sqlite3.Error as error:
             cause = f"{cause}; {error}"
+        if done.held:
+            return  # all of it once more, when they are taken
         name = path.name.removesuffix(files.SUFFIX)
         told = spools.load_accounts(self._store, spool=name)
         last = remains.last_accounts(path, accounts, told, saved, new, self._clock())
@@ -276,13 +321,17 @@ class Forwarder:
         done.stored += saved.total()
         done.damaged.append(path.name)
 
-    def _save(self, file: SpoolFile, group: Group, saved: Counter[str], new: Counter[str]) -> None:
+    def _save(
+        self, file: SpoolFile, group: Group, saved: Counter[str], new: Counter[str], held: dict[str, str]
+    ) -> None:
         """Stores a group of a damaged file; counts its rows as saved, and those that the store lacked as new."""
         try:
             file.load_contracts([group.contract])
             contract, rows = file.unpack([group])
             new[group.model] += self._log.append(contract, rows, self._clock())
             saved[group.model] += group.rows
+        except Unavailable as error:
+            held[group.model] = str(error)
         except _PASSES:
             raise
         except Exception as error:  # noqa: BLE001 (the next group may be good)
@@ -306,27 +355,26 @@ class Forwarder:
     # In the background
 
     def _work(self) -> None:
-        failures = 0
         spares = self._settings.max_backoff if self.own is not None else None
-        while not self._stopping.wait(self._pause(failures)):
-            failures = 0 if self._try(spares=spares) else failures + 1
-        self._try(until=time.monotonic() + STOP_SECONDS)
+        while not self._stopping.wait(self._settings.forward_every.total_seconds()):
+            resting = self._rests.resting()
+            if _ALL not in resting:
+                self._try(resting, spares=spares)
+        self._try(set(), until=time.monotonic() + STOP_SECONDS)
 
-    def _pause(self, failures: int) -> float:
-        """Seconds to wait; the more failures, the longer, and never the same as others'."""
-        every, most = self._settings.forward_every.total_seconds(), self._settings.max_backoff.total_seconds()
-        return every if not failures else min(most, every * 2.0 ** min(failures, 30)) * _jitter.uniform(0.5, 1)
-
-    def _try(self, *, spares: timedelta | None = None, until: float | None = None) -> bool:
+    def _try(self, resting: set[str], *, spares: timedelta | None = None, until: float | None = None) -> None:
         try:
-            self.drain(spares=spares, until=until)
+            done = self._drain(spares, until, resting)
         except Unavailable as error:
             _log.warning("rows wait", cause=str(error))
-            return False
         except Exception:  # noqa: BLE001 (the next drain may go through, and nothing is lost)
             _log.exception("drain failed")
-            return False
-        return True
+        else:
+            for model, cause in done.held.items():
+                _log.warning("rows wait", model=model, cause=cause)
+            self._rests.went_well(_ALL)
+            return
+        self._rests.failed(_ALL)
 
 
 _PASSES = (Unavailable, OSError, MemoryError)

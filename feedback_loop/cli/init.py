@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feedback_loop.cli.output import JsonOption, emit
-from feedback_loop.errors import BadInput, NotFound, Refused
+from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
 
 if TYPE_CHECKING:
     from feedback_loop.registry import LoadedModel, ModelVersion, Registry
@@ -126,11 +126,15 @@ def init(
         key = [name.strip() for name in said.split(",") if name.strip()]
     types = dict(_name_and_type(text) for text in key)
     text = _render(loaded.version.model, task, label, types, segment or [], positive, tracking_uri, store_url)
-    _check(text, loaded, output)
+    unlogged = _check(text, loaded, output)
     output.write_text(text)
     plain = {"written": str(output), "model": loaded.version.model, "version": loaded.version.version}
     is_champion = "champion" in loaded.version.aliases
-    emit({**plain, "features": features, "is_champion": is_champion}, as_json=as_json, words=_words)
+    emit(
+        {**plain, "features": features, "is_champion": is_champion, "unlogged": unlogged},
+        as_json=as_json,
+        words=_words,
+    )
 
 
 def _load(model: str, tracking_uri: str, output: Path) -> LoadedModel:
@@ -208,22 +212,35 @@ def _render(
     )
 
 
-def _check(text: str, loaded: LoadedModel, output: Path) -> None:
-    """What is written is what would be read: a wrong answer is refused here, and nothing is written."""
+def _check(text: str, loaded: LoadedModel, output: Path) -> str:
+    """What is written is what would be read: a wrong answer is refused here, and nothing is written.
+
+    Returns why nothing can be logged as it stands there (empty: it can). What mends that is a setting in the file.
+    """
     import tempfile
 
     from feedback_loop.config import load_settings
     from feedback_loop.inference import contract_of
+    from feedback_loop.store import Store
+    from feedback_loop.store.growing import refuse_too_wide
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / output.name
         path.write_text(text)
-        contract_of(loaded, load_settings(path).model(loaded.version.model))
+        settings = load_settings(path)
+        contract = contract_of(loaded, settings.model(loaded.version.model))
+        try:
+            refuse_too_wide(Store(settings.store.url), contract)
+        except ContractError as error:
+            return str(error)
+    return ""
 
 
 def _words(made: dict[str, Any]) -> str:
     promote = "" if made["is_champion"] else f"feedback-loop models promote {made['model']} {made['version']}, "
+    refused = f"\nIt can't be promoted or served like this. {made['unlogged']}" if made["unlogged"] else ""
     return (
         f"{made['written']} is written for {made['model']} version {made['version']}, which takes "
         f"{', '.join(made['features'])}.\nNext: {promote}feedback-loop doctor, feedback-loop serve {made['model']}"
+        f"{refused}"
     )

@@ -31,7 +31,7 @@ from feedback_loop.registry import ModelVersion, Reference, Registry
 from feedback_loop.scheduling import Runner
 from feedback_loop.schema import RandomBits
 from feedback_loop.serving.stager import KEPT
-from feedback_loop.store import Store, fence, migrate, predictions, retrainings
+from feedback_loop.store import Store, fence, growing, migrate, predictions, retrainings
 from feedback_loop.store.retrainings import Promotion
 
 _log = structlog.get_logger(__name__)
@@ -113,6 +113,11 @@ class Wired:
             _log.warning("scored_without_bundle", version=str(version), cause=str(error))
             return self.scorer(version)
         return scorer
+
+    def check_storable(self, scorer: Scorer) -> None:
+        """Raises ContractError where what the version predicts can't be logged, as its model's log is set."""
+        if self.settings.model(scorer.contract.model).log.durability != "off":
+            growing.check_storable(self.store, scorer.logged)
 
     def find(self, reference: str) -> ModelVersion:
         """The version that `name`, `name@alias` or `name/version` means; a bare name means its champion."""

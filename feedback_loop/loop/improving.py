@@ -81,8 +81,8 @@ class Improving(Wired):
         return made[-1].recommendation if made else ""
 
     def promote(self, model: str, version: str, *, reason: str = "by hand") -> Promotion:
-        """Makes a version the champion; raises NotFound and Refused."""
-        self.registry.find(Reference(model, version=version))
+        """Makes a version the champion; raises NotFound, Refused, and ContractError for one that can't be logged."""
+        self.check_storable(self.scorer(self.registry.find(Reference(model, version=version))))
         alias = self.settings.model(model).alias
         return promote(self.store, self.registry, model, alias, version, reason=reason, now=self.clock())
 

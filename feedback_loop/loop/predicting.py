@@ -19,6 +19,7 @@ from feedback_loop.capture import (
     import_predictions,
     local_accounts,
     merged,
+    put_aside,
 )
 from feedback_loop.capture.importing import CHUNK_ROWS, read_file
 from feedback_loop.inference import FileResult, Scorer, predict_file
@@ -125,6 +126,10 @@ class Predicting(Labelling):
         """What became of the rows of every serving process: those that the store knows of, and this host's."""
         known = merged(spools.load_accounts(self.store, model=model), self.local_accounts())
         return [account for account in known if model is None or account.model in (model, "")]
+
+    def put_aside(self) -> dict[str, dict[str, int]]:
+        """Which models' rows the store refused for good, of this host's spools: how many, by cause."""
+        return put_aside(self._spools)
 
     def local_accounts(self) -> list[Account]:
         """What the spools on this host say themselves; needs no store."""

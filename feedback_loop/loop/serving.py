@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from feedback_loop import serving
-from feedback_loop.capture import Deployed, Deployments, EventIntake, Forwarder, Recorder, Spool, Unhurried
+from feedback_loop.capture import Deployed, Deployments, EventIntake, Forwarder, Recorder, Spool, Unhurried, put_aside
 from feedback_loop.clock import Clock
 from feedback_loop.config import Settings
 from feedback_loop.errors import FeedbackLoopError
@@ -78,6 +78,12 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         board.batch_done(rows)
         spool.count(model, answered=rows, unsampled=unsampled)
 
+    must_log = any(_must_log(settings, name) for name in endpoints.names)
+
+    def ready() -> serving.Readiness:
+        aside = {model: sum(rows.values()) for model, rows in put_aside(spool.folder).items()}
+        return serving.readiness(endpoints.versions(), spool.trouble() if must_log else None, aside)
+
     show()
     endpoints.watch(show, [(serve.poll_alias, refresh), (FLUSH_EVERY, spool.flush)])
     batcher = serving.Batcher(
@@ -88,7 +94,6 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         faulty=faulty,
         shadows=serving.Shadows(Recorder(Unhurried(spool)), board.shadow_dropped),
     )
-    must_log = any(_must_log(settings, name) for name in endpoints.names)
     return serving.App(
         endpoints,
         batcher,
@@ -97,7 +102,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         serving.Doors(
             partial(_take_outcomes, store, endpoints, clock),
             events.take,
-            spool.trouble if must_log else lambda: None,
+            ready,
             _hints(settings),
         ),
         spool=spool,

@@ -14,7 +14,7 @@ import structlog
 from feedback_loop import serving
 from feedback_loop.clock import Clock
 from feedback_loop.config import Settings, load_settings
-from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.errors import FeedbackLoopError, Unavailable
 from feedback_loop.inference import open_bundle
 from feedback_loop.loop.places import engine_options, places_of, served_models
 from feedback_loop.loop.serving import forwarder
@@ -77,7 +77,12 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
     def make(version: ModelVersion, folder: Path) -> Contract:
         options, key = engine_options(settings, model), settings.hash_key
         stage_bundle(loop.registry, version, of_model, folder, loop.clock(), options=options, hash_key=key)
-        return open_bundle(folder, of_model, key, options).contract
+        scorer = open_bundle(folder, of_model, key, options)
+        try:
+            loop.check_storable(scorer)
+        except Unavailable as error:  # callers are answered while the store is away
+            _log.warning("not known whether it can be logged", version=str(version), cause=str(error))
+        return scorer.contract
 
     def told(version: ModelVersion, cause: str) -> None:
         now = loop.clock()

@@ -7,6 +7,7 @@ from feedback_loop.serving.board import Board, shared_folder
 from feedback_loop.serving.certificate import Certificate
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import Guard, needs_key
+from feedback_loop.serving.health import Readiness, readiness
 from feedback_loop.serving.metrics import Metrics
 from feedback_loop.serving.observer import Observer
 from feedback_loop.serving.predictions import Predictions
@@ -28,12 +29,14 @@ __all__ = [
     "Metrics",
     "Observer",
     "Predictions",
+    "Readiness",
     "Shadows",
     "Source",
     "Stager",
     "TakeHint",
     "end_with",
     "needs_key",
+    "readiness",
     "require_tracing",
     "run_server",
     "shared_folder",

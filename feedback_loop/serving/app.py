@@ -20,7 +20,7 @@ from feedback_loop.serving.board import ROUTES
 from feedback_loop.serving.bodies import Bodies
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import Guard
-from feedback_loop.serving.health import readiness
+from feedback_loop.serving.health import Readiness
 from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
 from feedback_loop.serving.observer import Observer
 from feedback_loop.serving.oip import OpenInference
@@ -53,7 +53,7 @@ class Doors:
 
     take_outcomes: TakeOutcomes
     take_half: TakeHalf
-    spool_trouble: Callable[[], str | None]
+    readiness: Callable[[], Readiness]
     take_hint: TakeHint | None = None
 
 
@@ -118,7 +118,7 @@ class App:
             "/openapi.json": _Route(self._describe, "GET", Scope.PREDICT, is_limited=False),
             "/docs": _Route(self._page, "GET", is_limited=False),
         }
-        inference = OpenInference(endpoints, predictions, doors.spool_trouble)
+        inference = OpenInference(endpoints, predictions, doors.readiness)
         told = _Route(inference.tell, "GET", is_limited=False)
         self._plain |= dict.fromkeys((INFERENCE, f"{INFERENCE}/health/live", f"{INFERENCE}/health/ready"), told)
         self._infer = _Route(inference.infer, scope=Scope.PREDICT)
@@ -202,7 +202,7 @@ class App:
 
     async def _ready(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
-        found = readiness(self._endpoints.versions(), await asyncio.to_thread(self._doors.spool_trouble))
+        found = await asyncio.to_thread(self._doors.readiness)
         return found.status, found.body, JSON
 
     async def _tell_metrics(self, model: str | None, scope: Any, body: bytes) -> Answer:

@@ -10,10 +10,13 @@ import msgspec
 
 @dataclass(frozen=True)
 class Readiness:
-    """The version that answers per model, and every reason why requests should not be sent here now."""
+    """The version that answers per model, every reason why requests should not be sent here now, and how many rows of
+    models the store refused for good.
+    """
 
     models: dict[str, str | None]
     reasons: tuple[str, ...]
+    put_aside: Mapping[str, int]
 
     @property
     def status(self) -> int:
@@ -23,12 +26,17 @@ class Readiness:
     @property
     def body(self) -> bytes:
         """The answer's body: JSON."""
-        return msgspec.json.encode({"ready": not self.reasons, "models": self.models, "reasons": self.reasons})
+        told = {"ready": not self.reasons, "models": self.models, "reasons": self.reasons}
+        return msgspec.json.encode(told | ({"put_aside": self.put_aside} if self.put_aside else {}))
 
 
-def readiness(versions: Mapping[str, str | None], spool_trouble: str | None) -> Readiness:
-    """From the proven version that is loaded per model (None: none yet) and why the spool takes no rows, if so."""
+def readiness(
+    versions: Mapping[str, str | None], spool_trouble: str | None, put_aside: Mapping[str, int]
+) -> Readiness:
+    """From the proven version that is loaded per model (None: none yet), why the spool takes no rows, if so, and the
+    rows that are put aside.
+    """
     reasons = [f"{model}: no version is loaded yet" for model, version in versions.items() if version is None]
     if spool_trouble is not None:
         reasons.append(f"the spool takes no rows: {spool_trouble}")
-    return Readiness(dict(versions), tuple(reasons))
+    return Readiness(dict(versions), tuple(reasons), put_aside)

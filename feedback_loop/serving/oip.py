@@ -17,7 +17,7 @@ from feedback_loop.errors import NotFound
 from feedback_loop.schema.protocol import oip
 from feedback_loop.serving.batcher import Answered
 from feedback_loop.serving.endpoints import Endpoints
-from feedback_loop.serving.health import readiness
+from feedback_loop.serving.health import Readiness
 from feedback_loop.serving.predictions import Predictions
 from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem
 from feedback_loop.serving.traffic import Traffic
@@ -30,12 +30,10 @@ Answer = tuple[int, bytes, Headers]
 class OpenInference:
     """Answers the protocol's requests. Its methods run on the event loop."""
 
-    def __init__(
-        self, endpoints: Endpoints, predictions: Predictions, spool_trouble: Callable[[], str | None]
-    ) -> None:
+    def __init__(self, endpoints: Endpoints, predictions: Predictions, readiness: Callable[[], Readiness]) -> None:
         self._endpoints = endpoints
         self._predictions = predictions
-        self._spool_trouble = spool_trouble
+        self._readiness = readiness
 
     async def infer(self, model: str | None, scope: Any, body: bytes) -> Answer:
         """`POST /v2/models/{model}[/versions/{version}]/infer`."""
@@ -65,7 +63,7 @@ class OpenInference:
         if path == f"{INFERENCE}/health/live":
             return 200, b'{"live":true}', JSON
         if path == f"{INFERENCE}/health/ready":
-            found = readiness(self._endpoints.versions(), await asyncio.to_thread(self._spool_trouble))
+            found = await asyncio.to_thread(self._readiness)
             is_ready = found.status == 200
             return found.status, msgspec.json.encode({"ready": is_ready}), JSON
         traffic, _, what = self._served(path)

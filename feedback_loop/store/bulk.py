@@ -54,12 +54,14 @@ def _copy(connection: Connection, table: Table, rows: pa.Table, unique: str | No
 def _copy_into(connection: Connection, table: Table, rows: pa.Table) -> None:
     import psycopg
     from pgpq import ArrowToPostgresBinaryEncoder
+    from psycopg import sql
 
-    quote = connection.dialect.identifier_preparer.quote
-    names = ", ".join(quote(name) for name in rows.column_names)
+    # The driver's own quoting: SQLAlchemy's doubles each %, for statements with parameters, which COPY has none of.
+    names = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
     encoder = ArrowToPostgresBinaryEncoder(rows.schema)
     driver: Any = connection.connection.driver_connection
-    statement = f"COPY {quote(table.name)} ({names}) FROM STDIN (FORMAT BINARY)"
+    copying = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(table.name), names)
+    statement = copying.as_string()
     try:
         with driver.cursor().copy(statement) as copy:
             copy.write(encoder.write_header())

@@ -54,6 +54,11 @@ class Store:
         return self.url.render_as_string(hide_password=True)
 
     @property
+    def kind(self) -> str:
+        """What the database is called."""
+        return "PostgreSQL" if self.is_postgresql else "SQLite"
+
+    @property
     def engine(self) -> Engine:
         """The SQLAlchemy engine, made on first use."""
         if self._engine is None:
@@ -97,7 +102,7 @@ class Store:
         except exc.IntegrityError:
             raise  # whoever writes knows what a row that is there already means
         except exc.DBAPIError as error:
-            if _is_about_data(error):
+            if not _may_heal(error):
                 raise Refused(f"The database {self.name} can't hold that: {_first_line(error)}.") from error
             raise self._unavailable(error) from error
 
@@ -140,15 +145,30 @@ def _begin_wal(cursor: sqlite3.Cursor) -> None:
             return
 
 
-_DATA = ("22", "23", "54")
-"""Classes of SQLSTATE: values that no column takes, constraints, more than fits (a key too long for its index)."""
+_HEALS = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX", "42501", "42P01", "42703")
+"""How SQLSTATEs begin that an operator or time mends: connections, rights, conflicts, room, what is missing. All
+others are about the statement and its values."""
+
+_NEVER_HEALS = (
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_MISUSE,
+    sqlite3.SQLITE_RANGE,
+)
+"""SQLite's codes of what is about the statement and its values; all others are about the file and its users."""
 
 
-def _is_about_data(error: exc.DBAPIError) -> bool:
-    """Whether the same statement would fail again however healthy the database is."""
-    if isinstance(error, exc.DataError | exc.NotSupportedError):
-        return True
-    return str(getattr(error.orig, "sqlstate", None)).startswith(_DATA)
+def _may_heal(error: exc.DBAPIError) -> bool:
+    """Whether the same statement may go through later; one that can't must never be waited for."""
+    state, code = getattr(error.orig, "sqlstate", None), getattr(error.orig, "sqlite_errorcode", None)
+    if state is not None:
+        return str(state).startswith(_HEALS)
+    if code is not None:
+        is_missing = str(error.orig).startswith(("no such table", "no such column"))
+        return code & 0xFF not in _NEVER_HEALS or is_missing
+    return isinstance(error, exc.OperationalError | exc.InterfaceError)  # the driver's own: a connection that is gone
 
 
 def _first_line(error: exc.DBAPIError) -> str:

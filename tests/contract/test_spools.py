@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from feedback_loop.alerts import tell_differences
-from feedback_loop.capture import Forwarder, Recorder, Spool, files, local_accounts, merged, notices
+from feedback_loop.capture import Forwarder, Recorder, Spool, files, local_accounts, merged, notices, put_aside
 from feedback_loop.capture.files import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
@@ -212,6 +212,46 @@ def test_a_model_whose_key_has_changed_is_put_aside_and_others_go_on(store, fold
     done = forwarder(folder, store, spool).drain()
     assert (done.stored, done.rejected) == (3, 12)
     assert stored(store, OTHER) == last
+
+
+def test_a_model_that_no_table_can_hold_is_put_aside_whole_and_others_go_on(store, folder, spool):
+    wide = regression_contract(model="wide", features=[C(f"f{place}", T.DOUBLE) for place in range(2100)])
+    fill(spool, 3, 20, wide)
+    ids = fill(spool, 1)
+    done = forwarder(folder, store, spool).drain()
+    assert (done.stored, done.rejected) == (3, 60)
+    assert stored(store) == ids
+    (cause,) = put_aside(folder)["wide"]
+    assert cause.startswith("No prediction of 'wide' can be logged: each has 2,1")
+
+
+def test_no_model_waits_for_one_whose_table_is_away_and_that_one_comes_when_it_is_back(store, folder, spool):
+    before = fill(spool, 1)
+    fill(spool, 1, contract=OTHER)
+    forwarder(folder, store, spool).drain()
+    with store.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE predictions_churn RENAME TO elsewhere")
+    waiting, going = fill(spool, 2), fill(spool, 2, contract=OTHER)
+    with pytest.raises(Unavailable):
+        forwarder(folder, store, spool).drain()
+    assert set(going) < set(stored(store, OTHER))
+    behind = threading.Event()
+    background = forwarder(folder, store, spool, forward_every=timedelta(milliseconds=5), max_backoff=10 * MINUTE)
+    background._rests.failed("churn")  # so often that it would be left alone for minutes
+    background._rests._failures["churn"] = 30
+    background.start()
+    fill(spool, 1)
+    late = fill(spool, 1, contract=OTHER)
+    for _ in range(500):
+        if set(late) < set(stored(store, OTHER)):
+            break
+        behind.wait(0.01)
+    assert set(late) < set(stored(store, OTHER))
+    with store.write() as connection:
+        connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO predictions_churn")
+    background.stop()
+    assert {*before, *waiting} < set(stored(store))
+    assert account_of(store).waiting == 0
 
 
 def test_bytes_that_are_not_those_that_were_written_are_put_aside(store, folder, spool):

@@ -12,6 +12,7 @@ import typer
 from feedback_loop.cli import app, main
 from feedback_loop.clock import system_clock
 from feedback_loop.config import load_settings
+from feedback_loop.store import growing
 from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
 
 
@@ -120,7 +121,7 @@ def test_a_key_of_another_type_is_refused_with_where_its_type_is_said(run, loop,
     assert "models.churn.key_types" in err
 
 
-def test_init_says_what_is_missing_where_nobody_can_be_asked(run, mlflow_uri, clock, tmp_path):
+def test_init_says_what_is_missing_where_nobody_can_be_asked(run, mlflow_uri, clock, tmp_path, monkeypatch):
     register_churn(open_loop(write_config(tmp_path), clock).registry, clock())
     code, _, err = run("init", "--model", "churn/1", "--output", "new.toml")
     assert (code, "--task: is missing" in err) == (1, True)
@@ -129,6 +130,11 @@ def test_init_says_what_is_missing_where_nobody_can_be_asked(run, mlflow_uri, cl
     )
     assert (code, "also one of its features" in err) == (1, True)
     assert not (tmp_path / "new.toml").exists()
+    monkeypatch.setattr(growing, "MOST_COLUMNS", {"sqlite": 10})
+    code, out, _ = run(
+        "init", "--model", "churn/1", "--task", "binary", "--label", "churned", "--key", "x", "--force"
+    )
+    assert "can't be promoted or served like this. No prediction of 'churn' can be logged" in " ".join(out.split())
 
 
 def test_a_file_is_scored_its_outcomes_loaded_and_the_status_tells(run, plain, loop, tmp_path):

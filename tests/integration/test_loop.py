@@ -6,16 +6,18 @@ import pandas as pd
 import pyarrow.compute as pc
 import pytest
 
+from feedback_loop.capture import Spool
 from feedback_loop.clock import Window
-from feedback_loop.errors import BadInput, NotFound, Refused
+from feedback_loop.config import CaptureSettings, LogSettings
+from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
 from feedback_loop.jobs import cycle, month_before, run_cycle
 from feedback_loop.status import diagnose, loop_status
-from feedback_loop.store import jobs, predictions, retrainings, verdicts
+from feedback_loop.store import growing, jobs, predictions, retrainings, verdicts
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.evaluations import load_evaluations
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.verdicts import State
-from tests.builders import churn_loop, customers, open_loop, play_days, register_churn
+from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn
 
 DAY = timedelta(days=1)
 FEATURES = ("customer", "month", "age", "plan")
@@ -222,6 +224,29 @@ def test_what_can_not_be_promoted_is_refused(loop):
         loop.promote("churn", "7")
     with pytest.raises(Refused, match="no champion before"):
         loop.rollback("churn")
+
+
+def test_a_version_that_can_not_be_logged_is_not_promoted_and_the_doctor_says_why(loop, clock, monkeypatch):
+    second = register_churn(loop.registry, clock(), seed=4).version
+    monkeypatch.setattr(growing, "MOST_COLUMNS", {"sqlite": 10})
+    with pytest.raises(ContractError, match="each has 19 columns, ours among them; SQLite reads at most 10"):
+        loop.promote("churn", second)
+    assert loop.champion("churn").version == "1"
+    (failed,) = [check for check in diagnose(loop) if not check.ok]
+    assert (failed.name, 'column = "drop"' in failed.cure) == ("model churn", True)
+
+
+def test_the_doctor_names_rows_that_were_put_aside_and_their_cause(loop, clock):
+    spool = Spool(loop.settings.path("spool"), CaptureSettings(), lambda _: LogSettings())
+    contract = loop.scorer(loop.champion("churn")).logged
+    spool.append(contract, prediction_rows(contract, [clock()], model_version=[None]), clock())
+    assert loop.forward().rejected == 1
+    (failed,) = [check for check in diagnose(loop) if not check.ok]
+    assert failed.name == "spools"
+    assert failed.detail.startswith("1 rows of churn are put aside: ")
+    assert "model_version" in failed.detail
+    assert "[SQL" not in failed.detail  # nor the row
+    spool.close()
 
 
 def test_an_alias_that_was_moved_in_mlflow_is_taken_note_of(loop, clock):

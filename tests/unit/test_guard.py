@@ -120,12 +120,18 @@ def test_a_key_is_needed_unless_only_this_machine_can_call(host, required, neede
 
 
 def test_a_server_is_ready_once_every_model_is_loaded_and_the_spool_takes_rows():
-    ready = readiness({"churn": "3"}, None)
+    ready = readiness({"churn": "3"}, None, {})
     assert ready.status == 200
     assert json.loads(ready.body) == {"ready": True, "models": {"churn": "3"}, "reasons": []}
-    unready = readiness({"churn": None, "price": "1"}, "its disk is full")
+    unready = readiness({"churn": None, "price": "1"}, "its disk is full", {"price": 3})
     assert unready.status == 503
     assert json.loads(unready.body)["reasons"] == [
         "churn: no version is loaded yet",
         "the spool takes no rows: its disk is full",
     ]
+
+
+def test_a_server_that_answers_is_ready_and_tells_of_rows_that_the_store_refused():
+    found = readiness({"wide": "3", "slim": "1"}, None, {"wide": 7})
+    assert found.status == 200
+    assert json.loads(found.body)["put_aside"] == {"wide": 7}
