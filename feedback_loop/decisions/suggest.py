@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from feedback_loop.decisions.monitors.units import LABELS, LEAST_LOSS, LEAST_UNITS, Units
 from feedback_loop.monitoring import Floats
@@ -147,6 +147,8 @@ def suggest_maturity(ages: Floats, delays: Floats, losses: Floats) -> Suggestion
     if known.sum() < LEAST_OUTCOMES:
         few = f"the older half of the history has {known.sum():,} outcomes, {LEAST_OUTCOMES} are needed"
         return Suggestion("", "maturity", None, few)
+    from scipy.stats import mannwhitneyu  # which takes a second to import
+
     delays, bad = delays[known], losses[known] > losses[known].mean()
     groups = [group for group in (delays[bad], delays[~bad]) if len(group)]
     waits = [float(np.quantile(group, MATURE, method="higher")) for group in groups]
@@ -155,7 +157,7 @@ def suggest_maturity(ages: Floats, delays: Floats, losses: Floats) -> Suggestion
     reason = (
         f"{MATURE:.0%} of the outcomes that ever came ({share:.0%} of predictions) were there after {_time(wait)}"
     )
-    if len(groups) == 2 and stats.mannwhitneyu(*groups).pvalue < CYCLE_LEVEL and max(waits) > 1.2 * min(waits):
+    if len(groups) == 2 and mannwhitneyu(*groups).pvalue < CYCLE_LEVEL and max(waits) > 1.2 * min(waits):
         slow, quick = ("bad", "good") if waits[0] > waits[1] else ("good", "bad")
         reason += (
             f"; those of {slow} predictions come later ({_time(max(waits))}, of {quick} ones {_time(min(waits))}): "
@@ -193,7 +195,7 @@ def swing_of(losses: Floats, windows: Integers) -> Swing | None:
         rest_p=_f_test(rest, total - used, chance, freedom),
         varies_p=_varies(means, counts, numbers, cycle, chance, freedom),
         correlation=float(correlations[0]),
-        correlation_p=float(stats.norm.sf((correlations[0] + 1 / total) * np.sqrt(total))),
+        correlation_p=float(special.ndtr(-(correlations[0] + 1 / total) * np.sqrt(total))),
         together=1 + 2 * float(correlations[: _first(correlations <= 0)].sum()),
     )
 
@@ -261,7 +263,7 @@ def _f_test(squares: float, freedom: int, error: float, error_freedom: int) -> f
     """The p value of the mean square against that of the error."""
     if squares <= 1e-18:
         return 1.0
-    return float(stats.f.sf(squares / freedom / error, freedom, error_freedom)) if error > 1e-18 else 0.0
+    return float(special.fdtrc(freedom, error_freedom, squares / freedom / error)) if error > 1e-18 else 0.0
 
 
 def _unit_words(swing: Swing, units: Units) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from feedback_loop.monitoring import Floats
 
@@ -75,7 +75,7 @@ def non_inferiority(
         if paired.days >= LEAST_DAYS:
             summary = f"{loss} is no number on some of {rows:,} rows: nothing can be compared."
         return GateResult(False, loss, *means, 0.0, None, 0.0, rows, paired.days, summary)
-    upper = paired.mean + float(stats.t.ppf(1 - alpha, paired.days - 1)) * paired.standard_error
+    upper = paired.mean + float(special.stdtrit(paired.days - 1, 1 - alpha)) * paired.standard_error
     worst = margin * float(champion.mean())
     summary = (
         f"{loss} {means[0]:.4f} against the champion's {means[1]:.4f} on {rows:,} rows of {paired.days} days: "

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from feedback_loop.decisions.monitors.mixture import CEILING, GRAIN, Numbers, grains
 from feedback_loop.monitoring import Floats
@@ -177,6 +177,8 @@ def _upper_bound(loss: str, losses: Floats, alpha: float) -> float:
     if loss == "error":
         errors = int(losses.sum())
         return float(special.betaincinv(errors + 1, len(losses) - errors, 1 - alpha)) if errors < len(losses) else 1.0
+    from scipy import optimize
+
     growth = _log_growth(BOUND_SIZES, 1 - losses)
 
     def wealth(mean: float) -> float:

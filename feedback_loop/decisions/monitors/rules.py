@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from feedback_loop.decisions.monitors.units import LEAST_UNITS, split_units
 from feedback_loop.errors import NotFound
@@ -129,7 +129,7 @@ def start_rule(rule: RuleName, reference: Floats, windows: npt.NDArray[np.int64]
         return AdwinRule(_written(_followed(_adwin(), reference, through=True)[0]))
     if rule == "z_test":
         deviation = float(reference.std(ddof=1))
-        return WindowRule(rule, mean, float(stats.norm.isf(LEVEL)) * deviation, count)
+        return WindowRule(rule, mean, float(-special.ndtri(LEVEL)) * deviation, count)
     if rule == "chunks":
         parts = split_units(reference, windows)
         parts = parts if len(parts) >= LEAST_UNITS else np.array_split(reference, CHUNKS)

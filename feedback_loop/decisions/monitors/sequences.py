@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from feedback_loop.monitoring import Floats
 
@@ -60,6 +60,8 @@ class ConfidenceSequence:
 
     def _margin(self, alpha: float) -> float:
         """How far the sum may be from what was expected, per label: where the mixture's wealth reaches 1/alpha."""
+        from scipy import optimize
+
         wanted, most = -np.log(alpha), 1.0
         while log_wealth(most, self.squares) < wanted:
             most *= 2
