@@ -35,7 +35,9 @@ class Bodies:
             self._next.cancel()
 
     async def read(self, scope: Any, protocol: Any) -> bytes:
-        """The whole body of a request; raises Problem: 413 for one that is too large, 408 if it is too slow."""
+        """The whole body of a request; raises Problem: 413 for one too large, 408 for one too slow, 400 for one that
+        is cut off.
+        """
         task = asyncio.current_task()
         assert task is not None  # each request has one
         self._reading[task] = time.monotonic()
@@ -52,15 +54,24 @@ class Bodies:
             task.uncancel()
             message = f"The body was not there within {self._seconds:g} seconds."
             raise Problem(408, "REQUEST_TIMEOUT", message) from None
+        except RuntimeError as error:
+            from granian.rsgi import ProtocolClosed
+
+            if isinstance(error, ProtocolClosed):
+                raise _cut_off() from error
+            raise
         finally:
             del self._reading[task]
 
     async def _read_parts(self, protocol: Any) -> bytes:
-        parts, size = [], 0
+        parts, size, empty = [], 0, 0
         async for part in protocol:
             size += len(part)
+            empty += not part
             self._refuse_large(size)
             parts.append(bytes(part))
+        if empty != _AT_THE_END:
+            raise _cut_off()
         return b"".join(parts)
 
     def _refuse_large(self, size: int) -> None:
@@ -76,3 +87,13 @@ class Bodies:
                 self._late.add(task)
                 task.cancel()
         self._next = self._loop.call_later(min(1.0, self._seconds / 2), self._look)
+
+
+_AT_THE_END = 1
+"""So many empty parts Granian gives where a body has ended. Where it was cut off (and behind trailers, which nobody
+sends) there is another before it: that is all it tells of a chunk that never came.
+"""
+
+
+def _cut_off() -> Problem:
+    return Problem(400, "BAD_REQUEST", "The body was cut off: its last chunk or byte did not come.")

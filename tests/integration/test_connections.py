@@ -7,10 +7,11 @@ import json
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC
 
 import pytest
@@ -22,11 +23,15 @@ BODY = {"dataframe_records": [RECORD]}
 
 
 @pytest.fixture(scope="module")
-def port(churn_home, tmp_path_factory):
+def log(tmp_path_factory):
+    return tmp_path_factory.mktemp("connections") / "server.log"
+
+
+@pytest.fixture(scope="module")
+def port(churn_home, log):
     """A server that waits a second for a request's head and for its body, and has room for sixteen connections."""
     limits = {"HEADER_TIMEOUT": "1s", "BODY_TIMEOUT": "1s", "MAX_CONNECTIONS": "16"}
     settings = {f"FEEDBACK_LOOP_SERVING__{name}": value for name, value in limits.items()}
-    log = tmp_path_factory.mktemp("connections") / "server.log"
     with server(churn_home / "feedback_loop.toml", log=log, **settings) as (port, _):
         yield port
 
@@ -145,6 +150,61 @@ def test_a_body_that_does_not_come_is_refused_and_costs_no_place(port):
             assert answer.startswith(b"HTTP/1.1 408 ")
             assert b"within 1 seconds" in answer
     assert call(port, "POST", "/invocations", BODY)[0] == 200
+
+
+CSV = b"age,plan,customer,month\n40.0,pro,1,2026-03\n41.0,pro,2,2026-03\n"
+CHUNKED = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: text/csv\r\ntransfer-encoding: chunked\r\n\r\n"
+CUT = CSV[:-20]  # after a whole row
+
+
+def chunk(part):
+    return b"%x\r\n%s\r\n" % (len(part), part)
+
+
+def answered(port):
+    text = call(port, "GET", "/metrics")[1].decode()
+    named = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    found = {name: float(value) for name, _, value in named}
+    of_server = sum(value for name, value in found.items() if 'fault="server"' in name)
+    return found.get('feedback_loop_rows_spooled_total{model="churn"}', 0), of_server
+
+
+@pytest.mark.parametrize("end", ["closed", "reset", "open"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        CHUNKED + b"%x\r\n%s" % (len(CSV), CUT),
+        CHUNKED + chunk(CUT),
+        CHUNKED + chunk(CUT) + b"zz\r\n",
+        CHUNKED + chunk(CUT) + b"5\r\nabcdefgh\r\n",
+        CHUNKED.replace(b"transfer-encoding: chunked", b"content-length: 500") + CUT,
+    ],
+    ids=["within a chunk", "between chunks", "no size", "wrong size", "with its length"],
+)
+def test_a_body_that_is_cut_off_is_not_answered_not_logged_and_no_fault_of_the_server(port, log, sent, end):
+    before, traces = answered(port), log.read_text().count("Traceback")
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+        connection.sendall(sent)
+        time.sleep(0.05)  # it has been read by then, mostly; nothing depends on it
+        if end == "closed":
+            connection.shutdown(socket.SHUT_WR)
+        if end == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            said = b""
+            with suppress(ConnectionResetError):
+                said = connection.recv(4096)
+            assert said.partition(b"\r\n")[0] in (b"", b"HTTP/1.1 400 Bad Request", b"HTTP/1.1 408 Request Timeout")
+    assert call(port, "POST", "/invocations", BODY)[0] == 200
+    assert answered(port) == (before[0] + 1, before[1])
+    assert log.read_text().count("Traceback") == traces
+
+
+def test_a_chunked_body_that_is_whole_is_answered_whatever_its_chunks(port):
+    for parts in ([CSV], [CSV[:7], CSV[7:]], [bytes([each]) for each in CSV]):
+        with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+            connection.sendall(CHUNKED + b"".join(map(chunk, parts)) + b"0\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
 def is_closed(connection):
