@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feedback_loop.monitoring.losses import Floats
-
-MOST = float(np.finfo(np.float64).max)
+from feedback_loop.monitoring.losses import MOST, Floats
 
 
 @dataclass(frozen=True)

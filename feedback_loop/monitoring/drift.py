@@ -20,7 +20,7 @@ from feedback_loop.monitoring.distances import (
     psi,
     z_p_value,
 )
-from feedback_loop.monitoring.losses import Floats
+from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.profiles import (
     MISSING,
     NEW,
@@ -33,7 +33,7 @@ from feedback_loop.monitoring.profiles import (
     Swings,
     WordLayout,
 )
-from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue
+from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, finite
 
 THRESHOLD = 0.1
 """From this size on a shift counts, for each distance: Evidently's default."""
@@ -82,6 +82,7 @@ class Shares:
         return "z" if np.count_nonzero(self.reference + self.current) <= 2 else "chi_squared"
 
 
+@BEYOND_DOUBLES
 def drift_values(reference: Profile, current: Profile) -> tuple[DriftValue, ...]:
     """The drift of each column by several methods; one with too few rows says how many are missing.
 
@@ -108,7 +109,7 @@ def drift_values(reference: Profile, current: Profile) -> tuple[DriftValue, ...]
         found = _numbers(name, shape) if isinstance(shape, _Numbers) else _words(name, shape)
         swings = reference.swings[name].distances if name in reference.swings else ()
         values += _decided(list(found), shape, swings, len(tested))
-    return tuple(values)
+    return finite(values)
 
 
 def with_swings(reference: Profile, windows: Iterable[tuple[Profile, Profile]]) -> Profile:

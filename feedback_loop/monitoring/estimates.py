@@ -15,11 +15,11 @@ import numpy as np
 
 from feedback_loop.monitoring.cbpe import Scored, binary_estimates, calibrated, multiclass_estimates
 from feedback_loop.monitoring.drift import LEAST_ROWS
-from feedback_loop.monitoring.losses import Floats
+from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.profiles import Block, LossTree, Mean, Profile, Rows, score_bin_edges
 from feedback_loop.monitoring.ranking import scores_of
 from feedback_loop.schema import Task
-from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEstimate
+from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEstimate, finite
 
 CBPE, DLE = "cbpe", "dle"
 
@@ -27,6 +27,7 @@ PAST_WINDOWS = 30
 """The past error is that of so many windows, the last."""
 
 
+@BEYOND_DOUBLES
 def estimate_values(
     profile: Profile, reference: Profile | None, matured: Profile | None = None
 ) -> tuple[EstimateValue, ...]:
@@ -41,12 +42,12 @@ def estimate_values(
     if not profile.rows():
         return ()
     if layout.contract.task is Task.REGRESSION:
-        return _by_losses(profile, layout.tree) if layout.tree is not None else ()  # mae, rmse
+        return finite(_by_losses(profile, layout.tree)) if layout.tree is not None else ()  # mae, rmse
     if not layout.scored_classes:
         return ()
     parts = [part for each in (reference, matured) if each is not None for part in each.parts]
     found = _by_scores(profile, Profile(layout, tuple(parts)))
-    return tuple(sorted(found, key=lambda each: each.metric))
+    return finite(sorted(found, key=lambda each: each.metric))
 
 
 @dataclass(frozen=True)

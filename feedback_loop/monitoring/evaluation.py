@@ -31,7 +31,7 @@ from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.queries import query_metrics
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import Contract
-from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue
+from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue, finite
 
 
 def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) -> Profile:
@@ -109,7 +109,7 @@ def evaluate_cells(
     profile = Profile.of(layout, cells)
     predictions, labelled = profile.rows(), profile.rows(Rows.LABELLED)
     found, faults = beside(metrics_of(layout, cells), [*more, *metrics_by_sums(profile)])
-    metrics = tuple(found)
+    metrics = finite(found)
     if predictions and len(profile.parts) > 1:  # else it is what is counted
         covered = profile.weight(Rows.LABELLED) / profile.weight()
         metrics = (*metrics, MetricValue(COVERAGE, covered, predictions, coverage=covered))

@@ -11,6 +11,14 @@ import pyarrow as pa
 
 from feedback_loop.schema import Contract, Label, Task
 
+MOST = float(np.finfo(np.float64).max)
+
+BEYOND_DOUBLES = np.errstate(over="ignore", invalid="ignore")
+"""For sums and products that may be: they are infinite then, or no number, and are told as such."""
+
+MOST_LOSS = 1e140
+"""Its square can be summed over any number of rows."""
+
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -31,8 +39,9 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
         return {name: np.mean([losses[name] for losses in each], axis=0) for name in each[0]}
     label, prediction = rows.column(contract.label.stored), rows.column(contract.outputs[0].stored)
     if contract.task is Task.REGRESSION:
-        residual = floats(label) - floats(prediction)
-        return {"absolute_error": np.abs(residual), "squared_error": residual**2}
+        with np.errstate(over="ignore", invalid="ignore"):
+            residual = floats(label) - floats(prediction)
+            return {"absolute_error": _bounded(np.abs(residual)), "squared_error": _bounded(residual**2)}
     losses = {"error": (_differ(label, prediction)).astype(float)}
     if not contract.probabilities:
         return losses
@@ -45,6 +54,11 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     losses["brier"] = (((probabilities - hit) ** 2).sum(axis=1) + ~known) / 2
     losses["log_loss"] = -np.log(np.clip(chosen, CLIP, 1.0))
     return losses
+
+
+def _bounded(losses: Floats) -> Floats:
+    """What is beyond all doubles, or would be once it is summed, counts as a great number: monitors can go on."""
+    return np.where(losses > MOST_LOSS, MOST_LOSS, losses)
 
 
 def class_places(classes: Sequence[Label], values: pa.ChunkedArray) -> npt.NDArray[np.int64]:

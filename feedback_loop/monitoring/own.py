@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
+from feedback_loop.monitoring.losses import BEYOND_DOUBLES
 from feedback_loop.monitoring.profiles import (
     OWN_FAILED,
     OWN_ROWS,
@@ -36,6 +37,7 @@ Told = MetricValue | QualityValue
 _log = structlog.get_logger(__name__)
 
 
+@BEYOND_DOUBLES
 def metrics_by_sums(profile: Profile) -> list[Told]:
     """Those of the metrics that are made of sums; of one that fails, that it does."""
     contract, labelled = profile.layout.contract, profile.rows(Rows.LABELLED)

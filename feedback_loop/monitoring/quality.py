@@ -8,9 +8,9 @@ import numpy as np
 
 from feedback_loop.monitoring.distances import NumberShape
 from feedback_loop.monitoring.drift import LEAST_ROWS, absent, number_shape, word_counts
-from feedback_loop.monitoring.losses import Floats
+from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.profiles import ABOVE, BELOW, HASHES, Block, NumberLayout, Profile, WordLayout
-from feedback_loop.store.evaluations import QualityValue
+from feedback_loop.store.evaluations import QualityValue, finite
 
 MORE = 0.01
 """So much more of a share than the reference has is told, if chance does not explain it."""
@@ -25,6 +25,7 @@ REPEATED = 0.1
 """Rows that repeat others, beyond what the reference has. A fifteenth could be an error of `_repeated`."""
 
 
+@BEYOND_DOUBLES
 def quality_values(reference: Profile, current: Profile) -> tuple[QualityValue, ...]:
     """What was checked of the current rows, column by column; nothing for fewer than 100, or by no reference.
 
@@ -44,7 +45,7 @@ def quality_values(reference: Profile, current: Profile) -> tuple[QualityValue, 
     for place, word in enumerate(layout.words):
         found += _absent(reference, current, Block.WORDS + place, word)
         found += _of_words(reference, current, Block.WORDS + place, word)
-    return (*found, _repeated(reference, current))
+    return finite((*found, _repeated(reference, current)))
 
 
 def _absent(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from feedback_loop.monitoring.distances import NumberShape
 from feedback_loop.monitoring.drift import absent, number_shape, word_counts
-from feedback_loop.monitoring.losses import Floats, Mask
+from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats, Mask
 from feedback_loop.monitoring.profiles import (
     ABOVE,
     BELOW,
@@ -45,6 +45,7 @@ WHOLE = (ColumnType.INTEGER, ColumnType.LONG)
 FARTHEST = float(np.finfo(np.float64).max) / 4
 
 
+@BEYOND_DOUBLES
 def drift_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Words]:
     """Each column that the profile has, by its stored name; what is missing, or no finite number, is NaN or None.
 
@@ -65,6 +66,7 @@ def drift_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Wo
     }
 
 
+@BEYOND_DOUBLES
 def labelled_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Words]:
     """The outcome, the answer and, where all outcomes have them, the probabilities, by their stored names."""
     contract = profile.layout.contract

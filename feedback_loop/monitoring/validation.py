@@ -18,10 +18,10 @@ import pyarrow as pa
 from feedback_loop.monitoring import ranking
 from feedback_loop.monitoring.bounds import Range, mean_range
 from feedback_loop.monitoring.confusion import Ratio, confusion, macro, of_class, reach
-from feedback_loop.monitoring.losses import CLIP
+from feedback_loop.monitoring.losses import BEYOND_DOUBLES, CLIP
 from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Moment, Profile, Rows, Tally, fold
 from feedback_loop.schema import Contract, Task
-from feedback_loop.store.evaluations import ALL_ROWS, MetricValue
+from feedback_loop.store.evaluations import ALL_ROWS, MetricValue, finite
 
 MOST_SEGMENTS = 20
 """So many segments, those with the most rows, have metrics of their own."""
@@ -39,6 +39,7 @@ def validation_metrics(contract: Contract, labelled: pa.Table) -> tuple[MetricVa
     return metrics_of(layout, fold(layout, labelled))
 
 
+@BEYOND_DOUBLES
 def metrics_of(layout: Layout, cells: Mapping[Cell, Tally]) -> tuple[MetricValue, ...]:
     """The metrics of all rows, and the means of each segment. Rows count for the predictions that they stand for.
 
@@ -51,7 +52,7 @@ def metrics_of(layout: Layout, cells: Mapping[Cell, Tally]) -> tuple[MetricValue
     for segment in sorted(segments, key=lambda name: (-labelled[name], name))[:MOST_SEGMENTS]:
         if labelled[segment]:
             values += _of_all(profiles[segment], partial(_means, segment=segment))
-    return tuple(values)
+    return finite(values)
 
 
 def profile_metrics(profile: Profile) -> Iterator[MetricValue]:
@@ -78,7 +79,12 @@ def profile_metrics(profile: Profile) -> Iterator[MetricValue]:
 def unlabelled(profile: Profile) -> float:
     """The weight of the predictions whose answer is known and whose outcome is not."""
     answered = float(profile.slots(Block.ANSWERS)[1].sum())
-    return max(answered - profile.weight(Rows.LABELLED), 0.0)
+    return max(answered - profile.weight(_told(profile)), 0.0)
+
+
+def _told(profile: Profile) -> Rows:
+    """The rows whose answer and outcome can be compared: infinite answers of a regression can't."""
+    return Rows.SCORED if profile.layout.contract.task is Task.REGRESSION else Rows.LABELLED
 
 
 def _of_all(profile: Profile, of_one: Callable[[Profile], Iterator[MetricValue]]) -> Iterator[MetricValue]:
@@ -160,7 +166,7 @@ def metric_value(
     name: str, mean: Mean, profile: Profile, bounds: Bounds = UNBOUNDED, segment: str = ALL_ROWS
 ) -> MetricValue:
     """A metric of a profile's labelled rows."""
-    covered = profile.weight(Rows.LABELLED) / profile.weight()
+    covered = profile.weight(_told(profile)) / profile.weight()
     return MetricValue(name, mean.value, mean.rows, mean.standard_error, segment, covered, *bounds)
 
 

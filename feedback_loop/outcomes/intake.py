@@ -125,6 +125,12 @@ def _missing(rows: pa.Table, contract: Contract) -> list[Problem]:
         for label in contract.labels
         for row in _where(pc.is_null(rows.column(label.name)))
     ]
+    problems += [
+        Problem(row, label.name, "is infinite: no prediction can be held against it")
+        for label in contract.labels
+        if label.type in (ColumnType.FLOAT, ColumnType.DOUBLE)
+        for row in _where(pc.is_inf(rows.column(label.name)))
+    ]
     named = pc.is_valid(rows.column(_ID.name))
     has_key = pa.array([bool(contract.key)] * rows.num_rows, pa.bool_())
     for column in contract.key:

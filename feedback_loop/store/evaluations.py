@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from sqlalchemy import Connection, Row, Subquery, Table, and_, exc, func, select
 
 from feedback_loop.clock import Window
@@ -116,6 +119,28 @@ class SliceValue:
     rows: int
     p_value: float
     tried: int
+
+
+V = TypeVar("V", MetricValue, DriftValue, QualityValue, EstimateValue)
+
+
+def finite(values: Iterable[V]) -> tuple[V, ...]:
+    """The values as plain numbers, which databases and JSON can hold.
+
+    One that is no number is left out; where it is beyond all doubles the greatest stands for it, and nothing for
+    what is said beside it (an error, a bound).
+    """
+    found: list[V] = []
+    for each in values:
+        plain: dict[str, Any] = {n: v.item() if isinstance(v, np.generic) else v for n, v in vars(each).items()}
+        odd: dict[str, float | None] = {
+            name: None for name, v in plain.items() if isinstance(v, float) and not math.isfinite(v)
+        }
+        if "value" in odd:
+            odd["value"] = math.copysign(sys.float_info.max, plain["value"])
+        if not math.isnan(plain["value"]):
+            found.append(type(each)(**{**plain, **odd}))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

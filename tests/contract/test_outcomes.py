@@ -13,7 +13,7 @@ from feedback_loop.schema import ColumnType
 from feedback_loop.store import Store, fence
 from feedback_loop.store.outcomes import Intake, count_outcomes
 from feedback_loop.store.predictions import PredictionLog, read_labelled
-from tests.builders import binary_contract, multiclass_contract, prediction_rows
+from tests.builders import binary_contract, multiclass_contract, prediction_rows, regression_contract
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -233,6 +233,18 @@ def test_a_class_that_is_new_and_real_is_taken_once_the_configuration_names_it(s
     assert (contract.classes, contract.more_classes) == (("a", "b", "c"), ("d",))
     record_outcomes(store, contract, frame, now=START + DAY, source="t")
     assert read_labelled(store, contract, WHOLE).column("kind").to_pylist() == ["d"]
+
+
+@pytest.mark.parametrize("paid", [float("inf"), float("-inf")])
+def test_an_infinite_outcome_is_refused_and_the_greatest_number_is_taken(store, paid):
+    contract = regression_contract()
+    rows = prediction_rows(contract, [START] * 2)
+    PredictionLog(store).append(contract, rows, START)
+    frame = {"prediction_id": rows.column("prediction_id").to_pylist(), "paid": [1.7e308, paid]}
+    with pytest.raises(BadInput, match="paid: is infinite"):
+        record_outcomes(store, contract, frame, now=START + DAY, source="t")
+    taken = record_outcomes(store, contract, frame, now=START + DAY, source="t", on_error="skip")
+    assert (taken.counts.new, [problem.row for problem in taken.skipped]) == (1, [1])
 
 
 def test_a_model_without_a_key_takes_outcomes_by_id_only(store):

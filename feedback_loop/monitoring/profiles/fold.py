@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.monitoring.losses import (
+    MOST,
     Floats,
     Mask,
     class_places,
@@ -31,7 +32,6 @@ from feedback_loop.monitoring.profiles.tally import SLOTS, Ints, Tally
 from feedback_loop.schema import Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS
 
-MOST = float(np.finfo(np.float64).max)
 TIME = "predicted_at"
 """The column of rows of the log that says when they were predicted."""
 
@@ -281,8 +281,10 @@ def _classes(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
 def _regression(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
     contract = layout.contract
     truth = floats(rows.column(contract.label.stored))
-    error = floats(rows.column(contract.outputs[0].stored)) - truth
-    finite = np.isfinite(error)
+    answer = floats(rows.column(contract.outputs[0].stored))
+    finite: Mask = np.isfinite(truth) & np.isfinite(answer)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.clip(answer - truth, -MOST, MOST)
     counter.count(Block.ROWS, np.full(len(error), Rows.SCORED), finite)
     counter.count(Block.ERRORS, blocks.float_bins(np.where(finite, error, 0.0)), finite)
     size = np.abs(error)

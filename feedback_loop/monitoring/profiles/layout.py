@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.monitoring.losses import Floats, floats
+from feedback_loop.monitoring.losses import MOST, Floats, floats
 from feedback_loop.monitoring.profiles.blocks import MISSING, NEW, NON_FINITE, RARE
 from feedback_loop.monitoring.profiles.own import OwnSums, sums_of
 from feedback_loop.monitoring.profiles.tally import Ints
@@ -20,8 +20,6 @@ from feedback_loop.schema import Column, ColumnType, Contract, Task
 
 WEIGHT = "sample_weight"
 """The column of rows of the log that says how many predictions a row stands for."""
-
-MOST = float(np.finfo(np.float64).max)
 
 BINS = 100
 TAILS = (0.0005, 0.001, 0.002, 0.005)
@@ -177,7 +175,8 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
     if not has_target or contract.more_labels or contract.outputs[0].stored not in reference.column_names:
         return layout
     codes = [layout.slots(reference, place) for place in range(len(layout.numbers) + len(layout.words))]
-    errors = floats(reference.column(contract.outputs[0].stored)) - floats(reference.column(label))
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = floats(reference.column(contract.outputs[0].stored)) - floats(reference.column(label))
     return replace(layout, tree=grow(np.column_stack(codes), errors, weights_of(reference)))
 
 

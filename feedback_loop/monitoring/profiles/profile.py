@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from feedback_loop.monitoring.losses import Floats
+from feedback_loop.monitoring.losses import MOST, Floats
 from feedback_loop.monitoring.profiles.blocks import TARGET_BLOCKS, TARGETS, Block, Rows
 from feedback_loop.monitoring.profiles.fold import Cell
 from feedback_loop.monitoring.profiles.layout import Layout
@@ -103,8 +103,12 @@ class Profile:
         return counts
 
     def sum(self, block: int, ordinal: int) -> float:
-        """One of the sums of a block, of what the rows stand for."""
-        return sum(weight * value for weight, value in zip(self._weights, self._sums(block, ordinal), strict=True))
+        """One of the sums of a block, of what the rows stand for; infinite where it is beyond all doubles.
+
+        It is NumPy's, as means are: a product of them that is beyond all doubles is infinite, and no error.
+        """
+        held = zip(self._weights, self._sums(block, ordinal), strict=True)
+        return np.float64(sum(weight * value for weight, value in held))
 
     def mean(self, block: int, ordinal: int, squared: int, kind: int) -> Mean:
         """The mean of one of a block's sums, which has its squares in another, over rows of that kind."""
@@ -119,11 +123,11 @@ class Profile:
         """A mean by the sums and sums of squares of each weight (see `weights.standard_error`)."""
         counts = [tally.at(Block.ROWS, kind) for _, tally in self.parts]
         rows, whole = sum(counts), sum(w * n for w, n in zip(self._weights, counts, strict=True))
-        value = sum(w * s for w, s in zip(self._weights, sums, strict=True)) / whole
+        value = np.float64(sum(w * s for w, s in zip(self._weights, sums, strict=True))) / whole
         if rows < 2:
             return Mean(value, rows, None)
         residuals = sum(
-            w**2 * max(q - 2 * value * s + value**2 * n, 0.0)
+            w**2 * np.maximum(q - 2 * value * s + value**2 * n, 0.0)
             for w, n, s, q in zip(self._weights, counts, sums, squares, strict=True)
         )
         return Mean(value, rows, float(np.sqrt(residuals * rows / (rows - 1)) / whole))
@@ -159,4 +163,5 @@ def _of_target(tally: Tally, place: int) -> Tally:
 def _sum(tally: Tally, block: int, ordinal: int) -> float:
     slots, values = tally.block(block)
     first, end = np.searchsorted(slots, (ordinal * LIMBS, (ordinal + 1) * LIMBS))
-    return summed(slots[first:end] - ordinal * LIMBS, values[first:end])
+    value = np.float64(summed(slots[first:end] - ordinal * LIMBS, values[first:end]))
+    return value if abs(value) < MOST else value * np.inf  # what one row adds is cut off there
