@@ -60,13 +60,13 @@ def spool_status(loop: FeedbackLoop, accounts: list[Account]) -> dict[str, Any]:
 
 
 def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
-    """One model: champion, rows, outcomes, the last evaluation and verdict, what is open, what failed."""
-    store, alias = loop.store, loop.settings.model(model).alias
-    try:
-        champion = loop.registry.champion(model, alias)
-        answering: Any = champion.version if champion is not None else None
-    except FeedbackLoopError as error:
-        answering = f"unknown: {error.cause}"
+    """One model: champion, rows, outcomes, the last evaluation and verdict, what is open, what failed.
+
+    The store alone is asked: the champion is the one on record, as each turn of the loop finds it in the registry.
+    """
+    store = loop.store
+    promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
+    answering = promoted[-1].to_version if promoted else None
     counts = predictions.count_predictions(store, model)
     span = predictions.predicted_span(store, model)
     findings = accounts.count_findings(store, model)
@@ -84,7 +84,6 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         return why_held(alert, loop.settings.alerts, until, loop.clock()) or None
 
     searches = retrainings.load_retrainings(store, model)
-    promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
     return {
         "champion": answering,
         "predictions": sum(counts.values()),
@@ -97,7 +96,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "refused_outcomes": count_refused(store, model),
         "conflicts": findings[accounts.CONFLICTING],
         "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1), loop.past_errors(model)),
-        "drift": _drift(monitors.load_monitor(store, model, str(answering)), loop.settings.model(model).drift.alpha),
+        "drift": _drift(monitors.load_monitor(store, model, answering or ""), loop.settings.model(model).drift.alpha),
         "verdict": _verdict(verdict) if verdict else None,
         "incident": _incident(incident) if incident else None,
         "incidents": len(incidents),

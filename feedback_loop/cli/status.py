@@ -56,7 +56,9 @@ def _words(state: dict[str, Any]) -> str:
 def _model_lines(model: dict[str, Any]) -> list[str]:
     predicted = f", {model['predicted'][0]} – {model['predicted'][1]}" if model["predicted"] else ""
     lines = [
-        f"champion      version {model['champion']}" if model["champion"] else "champion      none yet",
+        f"champion      version {model['champion']}"
+        if model["champion"]
+        else "champion      none on record: feedback-loop models promote, or a turn of the scheduler, writes it down",
         f"predictions   {model['predictions']:,}{predicted}",
         *_capture_lines(model["capture"]),
         f"outcomes      {model['outcomes']:,}, of which {model['unmatched_outcomes']:,} match no prediction",

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from datetime import timedelta
 
 import pandas as pd
@@ -321,6 +323,18 @@ def test_coverage_tells_what_was_observed_from_what_absence_means(run, plain, lo
     assert counts == [1200, 900, 300, 1200, 1.0]
     code, out, _ = run("outcomes", "coverage", "churn", "--by", "version")
     assert (code, f"{'█' * 15}{'░' * 5}" in out) == (0, True)
+
+
+@pytest.mark.parametrize("command", [["status"], ["incidents", "list"], ["models", "history", "churn"]])
+def test_commands_that_only_read_the_store_need_no_mlflow(loop, command, tmp_path):
+    """Its import takes seconds, and its server may be away."""
+    code = (
+        f"import sys\nfrom feedback_loop.cli import app\napp({command!r}, standalone_mode=False)\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert loaded & {"mlflow", "sklearn", "pandas", "scipy.stats", "evidently", "apprise"} == set()
 
 
 def test_without_a_configuration_the_cure_is_init(run):
