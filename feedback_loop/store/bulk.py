@@ -12,13 +12,14 @@ import pyarrow as pa
 from sqlalchemy import Column, Connection, MetaData, Table, exc, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from feedback_loop.store.engine import breaks_uniqueness
 from feedback_loop.store.types import Identifier
 
 
 def insert_new(connection: Connection, table: Table, rows: pa.Table, unique: str | None) -> int:
     """Inserts the rows (columns by the table's names) whose `unique` is not there yet; returns how many were not.
 
-    Without a `unique` all are inserted: one that is there already raises SQLAlchemy's IntegrityError.
+    Without a `unique` all are inserted: one that is there already is a violated constraint.
     """
     if not rows.num_rows:
         return 0
@@ -33,8 +34,8 @@ def _copy(connection: Connection, table: Table, rows: pa.Table, unique: str | No
         with connection.begin_nested():
             _copy_into(connection, table, _as_stored(table, rows))
         return int(rows.num_rows)
-    except exc.IntegrityError:
-        if unique is None:
+    except exc.IntegrityError as error:
+        if unique is None or not breaks_uniqueness(error):
             raise
     staging = Table(
         f"staging_{hashlib.blake2b(f'{table.name} {rows.schema}'.encode(), digest_size=8).hexdigest()}",

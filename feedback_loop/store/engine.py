@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
 
-from feedback_loop.errors import ConfigError, Refused, Unavailable
+from feedback_loop.errors import ConfigError, FeedbackLoopError, Refused, Unavailable
 
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for another before it gives up."""
@@ -19,6 +19,14 @@ _WRITES = "feedback_loop_writes"
 
 Transaction = Connection
 """A connection within a transaction, for other rooms, which hand it back to functions of this one."""
+
+
+class ConstraintViolated(Refused):
+    """A constraint said no; `is_unique`: to a row that is there already."""
+
+    def __init__(self, cause: str, *, is_unique: bool) -> None:
+        super().__init__(cause)
+        self.is_unique = is_unique
 
 
 class Store:
@@ -67,14 +75,15 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection in a transaction that only reads: one snapshot. Raises Unavailable."""
-        with self._translated(), self.engine.begin() as connection:
+        """A connection in a transaction that only reads: one snapshot, however often. Raises Unavailable."""
+        options = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}  # SQLite's is one anyway
+        with self._translated(), self.engine.execution_options(**options).begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A connection in a transaction that is durable once the block is left. Raises Unavailable, and Refused for
-        values that the database can't hold.
+        """A connection in a transaction that is durable once the block is left. Raises Unavailable, Refused
+        for values that the database can't hold, and ConstraintViolated.
 
         On SQLite the write lock is taken at once: a transaction that reads first and writes later could otherwise
         fail halfway because somebody wrote in between.
@@ -99,12 +108,17 @@ class Store:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except exc.IntegrityError:
-            raise  # whoever writes knows what a row that is there already means
+        except exc.IntegrityError as error:
+            said = f"The database {self.name} refused: {_first_line(error)}."
+            raise ConstraintViolated(said, is_unique=breaks_uniqueness(error)) from error
         except exc.DBAPIError as error:
             if not _may_heal(error):
                 raise Refused(f"The database {self.name} can't hold that: {_first_line(error)}.") from error
             raise self._unavailable(error) from error
+        except exc.StatementError as error:
+            if isinstance(error.orig, FeedbackLoopError):  # of a type of ours, which SQLAlchemy wraps
+                raise error.orig from error
+            raise
 
     def _unavailable(self, error: exc.DBAPIError) -> Unavailable:
         said = _first_line(error)
@@ -169,6 +183,13 @@ def _may_heal(error: exc.DBAPIError) -> bool:
         is_missing = str(error.orig).startswith(("no such table", "no such column"))
         return code & 0xFF not in _NEVER_HEALS or is_missing
     return isinstance(error, exc.OperationalError | exc.InterfaceError)  # the driver's own: a connection that is gone
+
+
+def breaks_uniqueness(error: exc.IntegrityError) -> bool:
+    """Whether it says that a row is there already, and nothing else."""
+    if isinstance(error.orig, sqlite3.Error):
+        return error.orig.sqlite_errorname in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
+    return getattr(error.orig, "sqlstate", None) == "23505"
 
 
 def _first_line(error: exc.DBAPIError) -> str:

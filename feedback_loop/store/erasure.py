@@ -18,6 +18,7 @@ from feedback_loop.store import fence, tables
 from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
 from feedback_loop.store.model_tables import ModelTables, find_tables
+from feedback_loop.store.records import insert_unless
 from feedback_loop.store.retention import prune_findings
 
 ID = "prediction_id"
@@ -196,11 +197,13 @@ def _save(
 ) -> None:
     """Once each: what was erased before is erased until now."""
     table = tables.erasures
+    insert = insert_unless(connection, table)
+    anew = insert.on_conflict_do_update(
+        index_elements=table.primary_key, set_={"erased_at": insert.excluded.erased_at}
+    )
     for digest in digests:
-        same = and_(table.c.model == model, table.c.digest == digest)
-        if not connection.execute(table.update().where(same).values(erased_at=now)).rowcount:
-            values = {"model": model, "digest": digest, "columns": columns, "keyed_by": keyed_by, "erased_at": now}
-            connection.execute(table.insert().values(**values))
+        values = {"model": model, "digest": digest, "columns": columns, "keyed_by": keyed_by, "erased_at": now}
+        connection.execute(anew, values)
 
 
 def _prediction_tables(connection: Connection, model: str) -> list[Table]:

@@ -10,12 +10,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import Connection, Row, Subquery, Table, and_, exc, func, select
+from sqlalchemy import Connection, Row, Subquery, Table, and_, func, select
 
 from feedback_loop.clock import Window
 from feedback_loop.store import watching_tables as tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, insert_one
+from feedback_loop.store.records import as_record, insert_if_new
 
 ALL_ROWS = ""
 """The segment that is everything."""
@@ -196,16 +196,15 @@ def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
         "labelled": evaluation.labelled,
     }
     same_window = and_(*(tables.evaluations.c[name] == value for name, value in head.items() if name != "as_of"))
-    try:
-        with store.write() as connection:
-            before = connection.execute(select(func.max(tables.evaluations.c.revision)).where(same_window)).scalar()
-            revision = (before or 0) + 1
-            statement = tables.evaluations.insert().values(**head, **rest, revision=revision)
-            identifier = insert_one(connection, statement)
+    with store.write() as connection:
+        before = connection.execute(select(func.max(tables.evaluations.c.revision)).where(same_window)).scalar()
+        revision = (before or 0) + 1
+        values = {**head, **rest, "revision": revision}
+        identifier = insert_if_new(connection, tables.evaluations, values, *head)
+        if identifier is not None:
             _save_values(connection, identifier, evaluation)
-    except exc.IntegrityError:
-        same = and_(*(tables.evaluations.c[name] == value for name, value in head.items()))
-        with store.read() as connection:
+        else:
+            same = and_(*(tables.evaluations.c[name] == value for name, value in head.items()))
             found = select(tables.evaluations.c.evaluation_id, tables.evaluations.c.revision).where(same)
             identifier, revision = connection.execute(found).one()
     return replace(evaluation, evaluation_id=identifier, revision=revision)

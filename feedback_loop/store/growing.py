@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, exc
+from sqlalchemy import Connection
 
 from feedback_loop.errors import ContractError, NotFound, Refused
 from feedback_loop.schema import Column, ColumnType, Contract, table_name
 from feedback_loop.store import tables
-from feedback_loop.store.engine import Store
+from feedback_loop.store.engine import ConstraintViolated, Store
 from feedback_loop.store.labels import create_view
 from feedback_loop.store.model_tables import (
     Generation,
@@ -107,9 +107,9 @@ def ensure_tables(store: Store, contract: Contract, now: datetime) -> ModelTable
         with store.write() as connection:
             return _change(connection, contract, columns, now)
     except Refused as error:
+        if isinstance(error, ConstraintViolated) and error.is_unique:  # another process made the same change first
+            return ensure_tables(store, contract, now)
         raise ContractError(error.cause, cure=error.cure, model=contract.model) from error
-    except exc.IntegrityError:  # another process made the same change first
-        return ensure_tables(store, contract, now)
 
 
 def _change(connection: Connection, contract: Contract, columns: tuple[Column, ...], now: datetime) -> ModelTables:

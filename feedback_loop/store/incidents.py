@@ -14,7 +14,7 @@ from feedback_loop.errors import NotFound, Refused
 from feedback_loop.store import tables
 from feedback_loop.store.alerts import RECOVERED, Message, end_in, raise_in
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, insert_one
+from feedback_loop.store.records import as_record, insert_if_new
 
 
 @dataclass(frozen=True)
@@ -171,12 +171,15 @@ def begin_in(
     recovery: dict[str, Any] | None,
     routes: Sequence[str],
     now: datetime,
-) -> Incident:
-    """Opens an incident with an alert on each route, within the transaction of its verdict."""
+) -> Incident | None:
+    """Opens an incident with an alert on each route, within the transaction of its verdict; None: one is open."""
     title = f"{model} version {version} has become worse"
     values: dict[str, Any] = {"model": model, "version": version, "verdict_id": verdict_id, "title": title}
     values |= {"opened_at": now, "recovery": recovery}
-    identifier = insert_one(connection, tables.incidents.insert().values(**values))
+    is_open = tables.incidents.c.closed_at.is_(None)
+    identifier = insert_if_new(connection, tables.incidents, values, "model", where=is_open)
+    if identifier is None:
+        return None
     raise_in(connection, Message(f"incident:{identifier}", title, why, identifier), routes, now)
     return Incident(incident_id=identifier, **values)
 

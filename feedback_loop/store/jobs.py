@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, exc, func, select
+from sqlalchemy import Connection, func, select
 
 from feedback_loop.store import tables
-from feedback_loop.store.engine import Store
+from feedback_loop.store.engine import ConstraintViolated, Store
 from feedback_loop.store.records import as_record, insert_one
 
 
@@ -34,7 +34,7 @@ def take_lease(store: Store, name: str, holder: str, now: datetime, length: time
     try:
         with store.write() as connection:
             return _take(connection, name, holder, now, length)
-    except exc.IntegrityError:  # somebody else made the same lease first
+    except ConstraintViolated:  # somebody else made the same lease first
         return False
 
 
@@ -67,7 +67,7 @@ def begin_run(store: Store, job: str, model: str, scheduled_at: datetime, holder
             lost = same & (table.c.scheduled_at == scheduled_at) & (table.c.state == "abandoned")
             connection.execute(table.delete().where(lost))
             return insert_one(connection, table.insert().values(**values))
-    except exc.IntegrityError:
+    except ConstraintViolated:
         return None
 
 

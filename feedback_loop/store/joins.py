@@ -123,13 +123,16 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
     if join.absent_means is not None:
         rule["counts"] = "observed"  # accounts of before counted what absence means as well
     same_model = tables.joins.c.model == contract.model
-    row = connection.execute(select(tables.joins).where(same_model).with_for_update()).one_or_none()
-    if row is not None and row.rule == rule:
+    # There before it is locked: of two first runs one waits here for the other.
+    first = insert_unless(connection, tables.joins).values(model=contract.model, watermark=EPOCH, rule={})
+    connection.execute(first.on_conflict_do_nothing())
+    row = connection.execute(select(tables.joins).where(same_model).with_for_update()).one()
+    if row.rule == rule:
         since: datetime = row.watermark
         return since
-    for table in (tables.joins, tables.label_accounts, tables.findings, watching_tables.profiles):
+    for table in (tables.label_accounts, tables.findings, watching_tables.profiles):
         connection.execute(table.delete().where(table.c.model == contract.model))
-    connection.execute(tables.joins.insert().values(model=contract.model, watermark=EPOCH, rule=rule))
+    connection.execute(tables.joins.update().where(same_model).values(watermark=EPOCH, rule=rule))
     for generation in found.generations:
         name = table_name("labelled", contract.model, generation.number)
         create_view(connection, name, found, generation.table, join)

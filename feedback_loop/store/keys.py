@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Row, exc, select
+from sqlalchemy import Row, select
 
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
+from feedback_loop.store.records import insert_if_new
 
 
 class Scope(StrEnum):
@@ -57,12 +58,10 @@ def create_key(store: Store, name: str, now: datetime, scopes: Collection[Scope]
         raise Refused(f"The key {name!r} would be good for nothing.", cure=f"Scopes: {', '.join(Scope)}.")
     key = f"fl_{secrets.token_urlsafe(32)}"
     ordered = [str(scope) for scope in Scope if scope in scopes]
-    try:
-        with store.write() as connection:
-            values = {"name": name, "digest": digest(key), "scopes": ordered, "created_at": now}
-            connection.execute(tables.api_keys.insert().values(**values))
-    except exc.IntegrityError as error:
-        raise Refused(f"There is a key named {name!r} already.", cure="Choose another name.") from error
+    values = {"name": name, "digest": digest(key), "scopes": ordered, "created_at": now}
+    with store.write() as connection:
+        if insert_if_new(connection, tables.api_keys, values, "name") is None:
+            raise Refused(f"There is a key named {name!r} already.", cure="Choose another name.")
     return key
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
-from sqlalchemy import Connection, MetaData, Table, and_, exc, func, literal, or_, select
+from sqlalchemy import Connection, MetaData, Table, and_, func, literal, or_, select
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound, Unavailable
@@ -17,7 +17,7 @@ from feedback_loop.schema import Contract, arrow_type
 from feedback_loop.store import erasure, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
 from feedback_loop.store.bulk import insert_new
-from feedback_loop.store.engine import Store, prefer_indexes
+from feedback_loop.store.engine import ConstraintViolated, Store, prefer_indexes
 from feedback_loop.store.growing import ensure_tables
 from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.types import Identifier, Moment, sql_type
@@ -77,8 +77,9 @@ def append_outcomes(store: Store, contract: Contract, rows: pa.Table, now: datet
                 kept = erasure.without_erased_outcomes(connection, store.secret, contract, rows)
                 counts = _append(connection, found, _stamped(contract, kept, learned, asked), timed=timed)
                 return counts + Intake(received=rows.num_rows - kept.num_rows, erased=rows.num_rows - kept.num_rows)
-        except exc.IntegrityError:
-            continue
+        except ConstraintViolated as error:
+            if not error.is_unique:
+                raise
     raise Unavailable(
         "database", f"Other writers kept correcting the same outcomes of {contract.model!r}.", cure="Again."
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Connection, Select, and_, exc, func, select
+from sqlalchemy import Connection, Select, and_, func, select
 
 from feedback_loop.clock import Window, system_clock
 from feedback_loop.errors import NotFound
@@ -16,7 +16,7 @@ from feedback_loop.schema import Column, Contract, arrow_type, hashed
 from feedback_loop.store import erasure, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
 from feedback_loop.store.bulk import insert_new
-from feedback_loop.store.engine import Store
+from feedback_loop.store.engine import ConstraintViolated, Store
 from feedback_loop.store.growing import ensure_tables
 from feedback_loop.store.labels import is_known, labelled_select
 from feedback_loop.store.model_tables import Generation, ModelTables, find_tables, prediction_columns
@@ -83,7 +83,9 @@ class PredictionLog:
         assert generation is not None  # ensure_tables made it
         try:
             return self._insert(contract, generation, rows, now)
-        except exc.IntegrityError:  # a partition that was there is gone: retention drops them
+        except ConstraintViolated:  # a partition that was there is gone: retention drops them
+            if not self._partitions:
+                raise
             self._partitions.clear()
             return self._insert(contract, generation, rows, now)
 

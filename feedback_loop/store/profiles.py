@@ -71,10 +71,11 @@ def joined_until(connection: Connection, model: str, *, held: bool = False) -> d
 
 def save_reference(connection: Connection, model: str, version: str, reference: KeptReference) -> None:
     """Keeps another reference and removes the tallies that were made by the one before."""
-    for table in (watching_tables.profiles, watching_tables.reference_profiles):
-        connection.execute(table.delete().where(table.c.model == model, table.c.version == version))
+    tallies, table = watching_tables.profiles, watching_tables.reference_profiles
+    connection.execute(tallies.delete().where(tallies.c.model == model, tallies.c.version == version))
     values = {"known_since": reference.known_since, "profile": reference.profile}
-    connection.execute(watching_tables.reference_profiles.insert().values(model=model, version=version, **values))
+    insert = insert_unless(connection, table).values(model=model, version=version, **values)
+    connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=values))
 
 
 def load_tallies(

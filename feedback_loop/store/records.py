@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, Insert, Table
+from sqlalchemy import ColumnElement, Connection, Insert, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 if TYPE_CHECKING:
@@ -20,6 +20,22 @@ def insert_one(connection: Connection, insert: Insert) -> int:
     key = connection.execute(insert).inserted_primary_key
     assert key is not None  # of a single row it always is
     return int(key[0])
+
+
+def insert_if_new(
+    connection: Connection,
+    table: Table,
+    values: dict[str, Any],
+    *unique: str,
+    where: ColumnElement[bool] | None = None,
+) -> Any:
+    """Inserts one row; returns its key, or None where a row (among those `where` that holds) has the same `unique`.
+
+    Only that is taken for "there already": any other constraint is an error. Who comes second waits for the first.
+    """
+    insert = insert_unless(connection, table).values(**values)
+    insert = insert.on_conflict_do_nothing(index_elements=list(unique), index_where=where)
+    return connection.execute(insert.returning(*table.primary_key.columns)).scalar_one_or_none()
 
 
 def insert_unless(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:

@@ -17,6 +17,7 @@ from feedback_loop.store.engine import Store
 from feedback_loop.store.labels import matches
 from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.partitions import drop_partition, partitions_before
+from feedback_loop.store.records import insert_unless
 from feedback_loop.store.types import Identifier
 
 BATCH = 5000
@@ -88,14 +89,13 @@ def prune_findings(connection: Connection, found: ModelTables) -> int:
 def _remember(store: Store, model: str, since: datetime) -> datetime:
     table = tables.retentions
     with store.write() as connection:
-        before: datetime | None = connection.execute(
-            select(table.c.kept_since).where(table.c.model == model)
-        ).scalar_one_or_none()
-        if before is None:
-            connection.execute(table.insert().values(model=model, kept_since=since))
-        elif before < since:
-            connection.execute(table.update().where(table.c.model == model).values(kept_since=since))
-    return since if before is None else max(before, since)
+        insert = insert_unless(connection, table).values(model=model, kept_since=since)
+        later = insert.on_conflict_do_update(
+            index_elements=table.primary_key, set_={"kept_since": since}, where=table.c.kept_since < since
+        )
+        connection.execute(later)
+        kept: datetime = connection.execute(select(table.c.kept_since).where(table.c.model == model)).scalar_one()
+    return kept
 
 
 def _belongs_to_what_goes(found: ModelTables, rule: JoinRule, since: datetime) -> ColumnElement[bool]:

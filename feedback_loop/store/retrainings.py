@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exc, func, select
+from sqlalchemy import Connection, func, select
 
 from feedback_loop.errors import Refused
 from feedback_loop.store import tables
-from feedback_loop.store.engine import Store
+from feedback_loop.store.engine import ConstraintViolated, Store
 from feedback_loop.store.records import as_record, insert_one
 
 
@@ -162,7 +162,9 @@ def intend_promotion(
             identifier = insert_one(connection, table.insert().values(**values))
             row = connection.execute(select(table).where(table.c.promotion_id == identifier)).one()
             return as_record(Promotion, row)
-    except exc.IntegrityError as error:
+    except ConstraintViolated as error:
+        if not error.is_unique:
+            raise
         raise Refused(f"Somebody else promotes {model} at this moment.", cure="Look again, then retry.") from error
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
+from feedback_loop.store.records import insert_unless
 
 
 def load_watermark(store: Store, model: str, source: str) -> Any:
@@ -29,5 +30,7 @@ def save_watermark(store: Store, model: str, source: str, watermark: Any, now: d
     is_time = isinstance(watermark, datetime)
     value = {"is_time": is_time, "value": watermark.isoformat() if is_time else watermark}
     with store.write() as connection:
-        connection.execute(table.delete().where(table.c.model == model, table.c.source == source))
-        connection.execute(table.insert().values(model=model, source=source, watermark=value, taken_at=now))
+        insert = insert_unless(connection, table)
+        insert = insert.values(model=model, source=source, watermark=value, taken_at=now)
+        anew = {"watermark": insert.excluded.watermark, "taken_at": insert.excluded.taken_at}
+        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=anew))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,28 @@ from feedback_loop.schema import ColumnType
 SQLITE_MOMENT = "%Y-%m-%d %H:%M:%S.%f"
 """How a moment is written in SQLite: people can read it, its functions know it, and its order is time's."""
 
-Json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+
+class Json(types.TypeDecorator[Any]):
+    """JSON, which has no word for infinity or for what is no number: null stands for both.
+
+    SQLite would keep them, PostgreSQL refuse them, and nobody else could read them.
+    """
+
+    impl = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        """Python to database."""
+        del dialect
+        return _finite(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Moment(types.TypeDecorator[datetime]):
@@ -31,10 +53,11 @@ class Moment(types.TypeDecorator[datetime]):
         return dialect.type_descriptor(String(26))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """Python to database."""
-        if value is None or dialect.name == "postgresql":
-            return value
-        return as_utc(value).strftime(SQLITE_MOMENT)
+        """Python to database; raises BadInput for a moment without a time zone, which each database would guess."""
+        if value is None:
+            return None
+        moment = as_utc(value)
+        return moment if dialect.name == "postgresql" else moment.strftime(SQLITE_MOMENT)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Database to Python."""

@@ -8,14 +8,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Row, exc, select
+from sqlalchemy import Row, select
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import Refused
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.incidents import Followed, Incident, begin_in, follow_in, open_in
-from feedback_loop.store.records import insert_one
+from feedback_loop.store.incidents import Followed, Incident, begin_in, follow_in
+from feedback_loop.store.records import insert_if_new
 
 
 class State(StrEnum):
@@ -50,40 +50,39 @@ def record_verdict(
     What the same look says about the incident that is open (`followed`) is kept with it: it may close. All in one
     transaction. Raises Refused where another process has already judged this cohort.
     """
-    try:
-        with store.write() as connection:
-            values = {
-                "model": verdict.model,
-                "version": verdict.version,
-                "decided_at": verdict.decided_at,
-                "window_start": verdict.window.start,
-                "window_end": verdict.window.end,
-                "state": str(verdict.state),
-                "summary": verdict.summary,
-                "evidence": verdict.evidence,
-                "monitor": verdict.monitor,
-            }
-            identifier = insert_one(connection, tables.verdicts.insert().values(**values))
-            saved, opened = replace(verdict, verdict_id=identifier), None
-            if followed is not None and followed.incident_id is not None:
-                follow_in(connection, followed, identifier, verdict.decided_at)
-            elif verdict.state is State.DEGRADED and open_in(connection, verdict.model) is None:
-                opened = begin_in(
-                    connection,
-                    model=verdict.model,
-                    version=verdict.version,
-                    verdict_id=identifier,
-                    why=verdict.summary,
-                    recovery=followed.recovery if followed is not None else None,
-                    routes=routes,
-                    now=verdict.decided_at,
-                )
-            return saved, opened
-    except exc.IntegrityError as error:
-        raise Refused(
-            f"The cohort {verdict.window} of {verdict.model} version {verdict.version} has been judged already.",
-            cure="Another scheduler runs on this store; its verdict stands.",
-        ) from error
+    values = {
+        "model": verdict.model,
+        "version": verdict.version,
+        "decided_at": verdict.decided_at,
+        "window_start": verdict.window.start,
+        "window_end": verdict.window.end,
+        "state": str(verdict.state),
+        "summary": verdict.summary,
+        "evidence": verdict.evidence,
+        "monitor": verdict.monitor,
+    }
+    with store.write() as connection:
+        identifier = insert_if_new(connection, tables.verdicts, values, "model", "version", "window_end")
+        if identifier is None:
+            raise Refused(
+                f"The cohort {verdict.window} of {verdict.model} version {verdict.version} has been judged already.",
+                cure="Another scheduler runs on this store; its verdict stands.",
+            )
+        saved, opened = replace(verdict, verdict_id=identifier), None
+        if followed is not None and followed.incident_id is not None:
+            follow_in(connection, followed, identifier, verdict.decided_at)
+        elif verdict.state is State.DEGRADED:
+            opened = begin_in(
+                connection,
+                model=verdict.model,
+                version=verdict.version,
+                verdict_id=identifier,
+                why=verdict.summary,
+                recovery=followed.recovery if followed is not None else None,
+                routes=routes,
+                now=verdict.decided_at,
+            )
+        return saved, opened
 
 
 def latest_verdict(store: Store, model: str, version: str | None = None) -> Verdict | None:

@@ -9,8 +9,8 @@ from feedback_loop.store.incidents import Followed
 from tests.fault.test_incident_crashes import verdict
 
 POINTS = {  # within the transaction, each more of it done; the last is when it is durable
-    "verdict": (verdicts, "insert_one"),
-    "incident": (incidents, "insert_one"),
+    "verdict": (verdicts, "insert_if_new"),
+    "incident": (incidents, "insert_if_new"),
     "update": (incidents, "as_record"),
     "alerts": (incidents, "raise_in"),
     "ends": (incidents, "end_in"),

@@ -1,0 +1,129 @@
+"""What the databases hold when several write at once, and which values they take: the same for both."""
+
+import math
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from feedback_loop.clock import Window
+from feedback_loop.errors import BadInput, Refused
+from feedback_loop.store import Store, incidents, joins, keys, sources, tables, verdicts
+from feedback_loop.store.evaluations import Evaluation, MetricValue, load_evaluations, save_evaluation
+from feedback_loop.store.predictions import PredictionLog
+from feedback_loop.store.verdicts import State, Verdict
+from tests.builders import binary_contract, prediction_rows
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
+WINDOW = Window(START, START + DAY)
+
+
+class Meanwhile:
+    """Another process that does something while this one is in the middle of a transaction: it may have to wait."""
+
+    def __init__(self, store, work):
+        self._store = Store(store.url.render_as_string(hide_password=False))
+        self._outcome = []
+        self._thread = threading.Thread(target=self._run, args=(work,))
+
+    def begin(self):
+        self._thread.start()
+        self._thread.join(0.3)  # it is as far as it comes
+
+    def end(self):
+        self._thread.join()
+        self._store.close()
+        [(answer, error)] = self._outcome
+        if error is not None:
+            raise error
+        return answer
+
+    def _run(self, work):
+        try:
+            self._outcome.append((work(self._store), None))
+        except Exception as error:  # noqa: BLE001 (raised again by whoever waits)
+            self._outcome.append((None, error))
+
+
+def verdict(version="1", **changes):
+    values = {"state": State.DEGRADED, "summary": "words", "evidence": {"n": 1}, "monitor": {"state": None}}
+    return Verdict("churn", version, START + 2 * DAY, WINDOW, **(values | changes))
+
+
+def evaluation(*metrics):
+    return Evaluation("churn", "1", WINDOW, START + DAY, matured=False, predictions=2, labelled=2, metrics=metrics)
+
+
+def test_of_two_first_joins_at_once_the_second_finds_what_the_first_has_taken_in(store):
+    contract = binary_contract()
+    PredictionLog(store).append(contract, prediction_rows(contract, [START]), START)
+
+    def join(own):
+        return joins.join_new(own, contract, HOUR, START + DAY)
+
+    other = Meanwhile(store, join)
+    first = joins.join_new(store, contract, HOUR, START + DAY, lambda *_: other.begin())
+    assert (first.predictions, other.end().predictions) == (1, 0)
+
+
+def test_of_two_that_find_a_model_worse_at_once_one_opens_the_incident_and_both_verdicts_stand(store):
+    other = Meanwhile(store, lambda own: verdicts.record_verdict(own, verdict("2"), ["log"]))
+    own = {name: value for name, value in vars(verdict()).items() if name not in ("window", "verdict_id")}
+    with store.write() as connection:
+        row = tables.verdicts.insert().values(**own, window_start=WINDOW.start, window_end=WINDOW.end)
+        [identifier] = connection.execute(row).inserted_primary_key
+        words = {"model": "churn", "version": "1", "verdict_id": identifier, "why": "words"}
+        incidents.begin_in(connection, **words, recovery=None, routes=["log"], now=START)
+        other.begin()
+    saved, opened = other.end()
+    assert (saved.version, opened) == ("2", None)
+    assert {each.version for each in verdicts.load_verdicts(store, "churn")} == {"1", "2"}
+    assert incidents.open_incident(store, "churn").version == "1"
+
+
+def test_of_two_that_save_a_sources_watermark_for_the_first_time_the_later_one_stands(store):
+    other = Meanwhile(store, lambda own: sources.save_watermark(own, "churn", "feed", 2, START))
+    with store.write() as connection:
+        values = {"model": "churn", "source": "feed", "taken_at": START, "watermark": {"is_time": False, "value": 1}}
+        connection.execute(tables.outcome_sources.insert().values(**values))
+        other.begin()
+    other.end()
+    assert sources.load_watermark(store, "churn", "feed") == 2
+
+
+def test_a_row_that_no_constraint_lets_in_is_not_taken_for_one_that_is_there_already(store):
+    twice = MetricValue("accuracy", 0.5, 2), MetricValue("accuracy", 0.6, 2)
+    with pytest.raises(Refused, match=r"metric_values|metric"):
+        save_evaluation(store, evaluation(*twice))
+    assert load_evaluations(store, "churn") == []
+    keys.create_key(store, "one", START)
+    with pytest.raises(Refused, match="There is a key named 'one' already"):
+        keys.create_key(store, "one", START)
+
+
+def test_what_is_read_in_one_transaction_is_of_one_moment(store):
+    def count(connection):
+        return connection.execute(select(func.count()).select_from(tables.verdicts)).scalar_one()
+
+    with store.read() as connection:
+        before = count(connection)
+        verdicts.record_verdict(store, verdict())
+        assert (before, count(connection)) == (0, 0)
+    with store.read() as connection:
+        assert count(connection) == 1
+
+
+def test_numbers_that_json_has_no_word_for_are_null(store):
+    told = {"watched": {"brier": math.nan, "all": [math.inf, -math.inf, 0.5, (math.nan,)]}}
+    verdicts.record_verdict(store, verdict(evidence=told))
+    expected = {"watched": {"brier": None, "all": [None, None, 0.5, [None]]}}
+    assert verdicts.latest_verdict(store, "churn").evidence == expected
+
+
+def test_a_moment_without_a_time_zone_is_refused(store):
+    with pytest.raises(BadInput, match="has no time zone"):
+        keys.create_key(store, "one", datetime(2026, 3, 1))  # noqa: DTZ001
+    assert keys.load_keys(store) == []
