@@ -6,12 +6,11 @@ changed in the transactions that move it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select, text
+from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.store import tables, watching_tables
@@ -122,7 +121,7 @@ def load_window(store: Store, model: str, version: str, role: str, window: Windo
     """The tallies that together are of a window of whole hours: of its whole days, and of the hours that are left."""
     table = watching_tables.profiles
     columns = (table.c.segment, table.c.weight, table.c.tally)
-    with _snapshot(store) as connection:
+    with store.read() as connection:
         watermark = joined_until(connection, model)
         reference = load_reference(connection, model, version)
         chosen = select(*columns).where(_of(model, version, role), _within(window))
@@ -136,7 +135,7 @@ def load_windows(
     table = watching_tables.profiles
     columns = (table.c.bucket_start, table.c.segment, table.c.weight, table.c.tally)
     mine = and_(_of(model, version, role), table.c.part == part, table.c.segment == ALL_ROWS)
-    with _snapshot(store) as connection:
+    with store.read() as connection:
         watermark = joined_until(connection, model)
         rows = connection.execute(select(*columns).where(mine, or_(*map(_within, windows)))).all()
     return watermark, [[(row[1], row[2], row[3]) for row in rows if row[0] in window] for window in windows]
@@ -145,15 +144,6 @@ def load_windows(
 def is_whole_hours(window: Window) -> bool:
     """Whether the window is made of whole buckets."""
     return all(floor_moment(end, HOUR) == end for end in (window.start, window.end))
-
-
-@contextmanager
-def _snapshot(store: Store) -> Iterator[Connection]:
-    """What is read by several statements is of one moment."""
-    with store.read() as connection:
-        if store.is_postgresql:
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-        yield connection
 
 
 def _of(model: str, version: str, role: str) -> ColumnElement[bool]:
