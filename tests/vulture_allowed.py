@@ -55,6 +55,9 @@ Bundle.output_names
 # Read by whoever runs a server of their own.
 middleware.Counts.missed
 
+# Compared whole: what makes two batch jobs the same.
+files.Job.modified_ns, files.Job.registered_at
+
 # What a user may say: Typer reads their values.
 cli_outcomes.FormatChoice.PARQUET, cli_outcomes.FormatChoice.CSV
 cli_outcomes.FormatChoice.NDJSON, cli_outcomes.FormatChoice.ARROW

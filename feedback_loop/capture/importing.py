@@ -27,7 +27,7 @@ from feedback_loop.capture.external import (
 )
 from feedback_loop.capture.outputs import read_outputs
 from feedback_loop.errors import BadInput, NotFound, Problem
-from feedback_loop.inference import ID, count_rows, input_rows, is_csv, read_chunks
+from feedback_loop.inference import ID, input_rows
 from feedback_loop.progress import Progress
 from feedback_loop.schema import (
     Column,
@@ -38,6 +38,7 @@ from feedback_loop.schema import (
     prediction_id,
     with_booleans,
 )
+from feedback_loop.schema.tables import count_rows, is_csv, read_chunks
 from feedback_loop.store.predictions import PredictionLog
 
 CHUNK_ROWS = 10_000

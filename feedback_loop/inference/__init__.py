@@ -10,7 +10,7 @@ from feedback_loop.inference.bundle import (
     write_bundle,
 )
 from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine, feature_frame
-from feedback_loop.inference.files import FileResult, count_rows, is_csv, predict_file, read_chunks
+from feedback_loop.inference.files import FileResult, predict_file
 from feedback_loop.inference.providers import EngineOptions, describe_hardware
 from feedback_loop.inference.scorer import ID, Scorer, contract_of, input_rows, make_scorer
 
@@ -27,16 +27,13 @@ __all__ = [
     "Scorer",
     "SklearnEngine",
     "contract_of",
-    "count_rows",
     "describe_hardware",
     "feature_frame",
     "input_rows",
-    "is_csv",
     "make_scorer",
     "open_bundle",
     "predict_file",
     "read_bundle",
-    "read_chunks",
     "stage",
     "write_bundle",
 ]

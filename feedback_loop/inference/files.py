@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
@@ -21,6 +21,7 @@ from feedback_loop.inference.engines import Scored
 from feedback_loop.inference.scorer import Scorer
 from feedback_loop.progress import Progress
 from feedback_loop.schema import PredictionId, derived_bits, prediction_id
+from feedback_loop.schema.tables import count_rows, is_csv, read_chunks
 
 CHUNK_ROWS = 10_000
 
@@ -35,8 +36,11 @@ class Job:
     source: str
     size_bytes: int
     modified_ns: int
+    wanted: str  # as it was asked for: an alias may mean another version by now
     model: str
     version: str
+    registered_at: str  # a model that is made anew begins to count its versions again
+    form: str  # a digest of what is answered and logged, as the configuration has it
     predicted_at: str
     seed: str
     chunk_rows: int
@@ -61,6 +65,7 @@ class FileResult:
 
 
 def predict_file(
+    wanted: str,
     choose: Callable[[str | None], Scorer],
     source: Path,
     target: Path,
@@ -73,9 +78,9 @@ def predict_file(
 ) -> FileResult:
     """Scores a Parquet or CSV file into another: all its columns, and ours beside them.
 
-    `choose` gives the scorer: of the version that an interrupted job began with, or (None) of the one that is meant
-    now. Parts that are done lie in `<target>.parts` until the whole is; a second run goes on after the last of
-    them. Raises NotFound, BadInput (with row numbers of the file) and Refused.
+    `choose` gives the scorer: of the version that an interrupted job began with, or (None) of what is `wanted` now.
+    Parts that are done lie in `<target>.parts` until the whole is; a second run of the same model under the same
+    configuration goes on after the last. Raises NotFound, BadInput (with row numbers of the file) and Refused.
     """
     if not source.exists():
         raise NotFound("file", str(source))
@@ -84,7 +89,7 @@ def predict_file(
     if target.exists() and not overwrite:
         raise Refused(f"{target} is there already.", cure="Give another name, or --overwrite.")
     parts = target.with_name(target.name + ".parts")
-    job, scorer = _begin(choose, source, parts, now, chunk_rows)
+    job, scorer = _begin(wanted, choose, source, parts, now, chunk_rows)
     done = sorted(parts.glob("part-*.parquet"))
     rows = resumed = sum(pq.read_metadata(path).num_rows for path in done)
     logged = 0
@@ -103,36 +108,57 @@ def predict_file(
 
 
 def _begin(
-    choose: Callable[[str | None], Scorer], source: Path, parts: Path, now: datetime, chunk_rows: int
+    wanted: str, choose: Callable[[str | None], Scorer], source: Path, parts: Path, now: datetime, chunk_rows: int
 ) -> tuple[Job, Scorer]:
-    status = source.stat()
     place = parts / "job.json"
-    if place.exists():
-        job = Job(**json.loads(place.read_text()))
-        if (job.source, job.size_bytes, job.modified_ns) != (
-            str(source.absolute()),
-            status.st_size,
-            status.st_mtime_ns,
-        ):
-            raise Refused(
-                f"{parts} holds parts of another job: {job.source} as it was then.",
-                cure="Delete that folder to begin anew.",
-            )
-        return job, choose(job.version)
-    scorer = choose(None)
+    known = _known(place)
+    if known is not None and known.wanted != wanted:
+        raise _other_job(parts, known)
+    scorer = choose(known.version if known is not None else None)
+    status = source.stat()
     job = Job(
         source=str(source.absolute()),
         size_bytes=status.st_size,
         modified_ns=status.st_mtime_ns,
+        wanted=wanted,
         model=scorer.version.model,
         version=scorer.version.version,
-        predicted_at=now.isoformat(),
-        seed=secrets.token_hex(16),
-        chunk_rows=chunk_rows,
+        registered_at=scorer.version.created_at.isoformat(),
+        form=_form(scorer),
+        predicted_at=known.predicted_at if known is not None else now.isoformat(),
+        seed=known.seed if known is not None else secrets.token_hex(16),
+        chunk_rows=known.chunk_rows if known is not None else chunk_rows,
     )
+    if known is not None:
+        if job != known:
+            raise _other_job(parts, known)
+        return known, scorer
     parts.mkdir(parents=True, exist_ok=True)
-    _replace(place, lambda path: path.write_text(json.dumps(asdict(job))))
+    _replace(place, lambda path: path.write_bytes(msgspec.json.encode(job)))
     return job, scorer
+
+
+def _known(place: Path) -> Job | None:
+    try:
+        return msgspec.json.decode(place.read_bytes(), type=Job) if place.exists() else None
+    except msgspec.DecodeError as error:
+        raise Refused(
+            f"{place} is not what was written: {error}.", cure="Delete its folder to begin anew."
+        ) from error
+
+
+def _other_job(parts: Path, job: Job) -> Refused:
+    return Refused(
+        f"{parts} holds parts of another job: {job.wanted} (version {job.version}, as it was configured then) over "
+        f"{job.source} as it was then.",
+        cure="Run that one again to end it, or delete that folder to begin anew.",
+    )
+
+
+def _form(scorer: Scorer) -> str:
+    said = [(each.features, each.key, each.outputs, each.classes) for each in (scorer.contract, scorer.logged)]
+    parts = repr([said, scorer.contract.positive, scorer.sample])
+    return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
 
 
 def _score_chunk(
@@ -152,68 +178,12 @@ def _score_chunk(
     return pa.table({**{name: chunk.column(name) for name in kept}, **ours}), new
 
 
-def is_csv(path: Path) -> bool:
-    """Whether a file is CSV (and not Parquet) by its name; raises BadInput where it is neither."""
-    if path.suffix.lower() not in (".csv", ".parquet", ".pq"):
-        raise BadInput.of("file", f"{path.name} is neither .parquet nor .csv")
-    return path.suffix.lower() == ".csv"
-
-
-def count_rows(source: Path) -> int | None:
-    """How many rows a file has, where it says so (CSV does not)."""
-    with _readable(source):
-        return None if is_csv(source) else int(pq.read_metadata(source).num_rows)
-
-
-def read_chunks(source: Path, chunk_rows: int) -> Generator[pa.Table]:
-    """The file's rows in tables of exactly `chunk_rows` (the last may have fewer)."""
-    with _readable(source):
-        yield from _cut(_batches(source, chunk_rows), chunk_rows)
-
-
-@contextmanager
-def _readable(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        raise BadInput.of("file", f"{source.name} can't be read: {error}") from error
-
-
-def _batches(source: Path, chunk_rows: int) -> Iterator[pa.RecordBatch]:
-    if not is_csv(source):
-        with pq.ParquetFile(source) as file:
-            yield from file.iter_batches(batch_size=chunk_rows)
-        return
-    with source.open("rb") as file:
-        names = csv.open_csv(file).schema.names
-    # Everything as text: what a column holds is for the contract to say, not for the first block to guess.
-    options = csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=False)
-    with source.open("rb") as file:
-        yield from csv.open_csv(file, convert_options=options)
-
-
-def _cut(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
-    waiting: list[pa.RecordBatch] = []
-    count = 0
-    for batch in batches:
-        while count + batch.num_rows >= rows:
-            yield pa.Table.from_batches([*waiting, batch.slice(0, rows - count)])
-            batch, waiting, count = batch.slice(rows - count), [], 0  # noqa: PLW2901 (the rest of the batch)
-        if batch.num_rows:
-            waiting.append(batch)
-            count += batch.num_rows
-    if waiting:
-        yield pa.Table.from_batches(waiting)
-
-
 def _write_part(table: pa.Table, path: Path) -> None:
     _replace(path, lambda place: pq.write_table(table, place))
 
 
 def _join(parts: Sequence[Path], target: Path) -> None:
     """The parts as one file, a part at a time."""
-    if not parts:
-        raise BadInput.of("file", "it holds no rows")
     schema = pq.read_schema(parts[0])
 
     def write(place: Path) -> None:

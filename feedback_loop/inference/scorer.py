@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from feedback_loop.config import ModelSettings
-from feedback_loop.errors import BadInput, ContractError, Refused
+from feedback_loop.errors import BadInput, ContractError, Problem, Refused
 from feedback_loop.inference.engines import Engine, PyfuncEngine, RowsEngine, Scored, SklearnEngine
 from feedback_loop.registry import LoadedModel, ModelVersion
 from feedback_loop.schema import (
@@ -23,6 +23,7 @@ from feedback_loop.schema import (
     Redaction,
     Task,
     Which,
+    arrow_type,
     as_table,
     coerce,
     feature_columns,
@@ -34,6 +35,8 @@ from feedback_loop.schema.protocol import Rows, rows_table
 
 ID = Column("prediction_id", ColumnType.STRING, required=False)
 """The column in which a caller may give ids of its own."""
+
+_NEVER_MISSING = (ColumnType.BOOLEAN, ColumnType.INTEGER, ColumnType.LONG)
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,29 @@ class Scorer:
         return self.engine if isinstance(self.engine, RowsEngine) else None
 
     def rows_of(self, frame: Any, *, text: bool = False) -> pa.Table:
-        """Features, keys and ids of what a caller gave, in the contract's types; raises BadInput."""
-        return input_rows(self.contract, frame, text=text)
+        """Features, keys and ids of what a caller gave, in the contract's types; raises BadInput.
+
+        A required integer or boolean can't be missing: it can't for MLflow, whose frames would hold a float for it.
+        """
+        rows = input_rows(self.contract, frame, text=text)
+        missing = [
+            Problem(row, column.name, f"is missing, which a required {column.type} can't be")
+            for column in self.contract.features
+            if column.required and column.type in _NEVER_MISSING and rows.column(column.name).null_count
+            for row, is_valid in enumerate(rows.column(column.name).is_valid().to_pylist())
+            if not is_valid
+        ]
+        if missing:
+            raise BadInput(missing, cure="Declare the column optional (or a double) in the model's signature.")
+        return rows
 
     def score(self, rows: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """Scores rows of `rows_of`; `params` are a request's, for models whose signature has some.
 
         Raises ModelRefused for rows that the model raises an error for, and ModelFault for answers that are none.
         """
+        if not rows.num_rows:
+            return Scored(self.contract, [], [pa.array([], arrow_type(each.type)) for each in self.contract.outputs])
         return self.engine.score(rows, params)
 
     def score_rows(self, rows: Rows) -> Scored:

@@ -119,12 +119,16 @@ class Wired:
         if self.settings.model(scorer.contract.model).log.durability != "off":
             growing.check_storable(self.store, scorer.logged)
 
+    def reference(self, text: str) -> Reference:
+        """What `name`, `name@alias` or `name/version` means; a bare name means its champion."""
+        parsed = Reference.parse(text)
+        if parsed.version is None and "@" not in text:
+            return Reference(parsed.model, alias=self.settings.model(parsed.model).alias)
+        return parsed
+
     def find(self, reference: str) -> ModelVersion:
-        """The version that `name`, `name@alias` or `name/version` means; a bare name means its champion."""
-        parsed = Reference.parse(reference)
-        if parsed.version is None and "@" not in reference:
-            return self.champion(parsed.model)
-        return self.registry.find(parsed)
+        """The version that `reference` means now; raises NotFound."""
+        return self.registry.find(self.reference(reference))
 
     def register(self, model: str, source: str, *, reference: Any = None, text: bool = False) -> ModelVersion:
         """Makes a version of a model that was logged elsewhere; `reference` rows (features and label) stay with it.

@@ -52,17 +52,24 @@ class Predicting(Labelling):
 
     def predict_file(self, model: str, source: Path, target: Path, *, overwrite: bool = False) -> FileResult:
         """Scores a Parquet or CSV file into another and logs every row; resumes where an earlier run stopped."""
-        wanted = self.find(model)
+        wanted = self.reference(model)
 
         def choose(version: str | None) -> Scorer:
-            found = wanted if version is None else self.registry.find(Reference(wanted.model, version=version))
-            return self.fastest_scorer(found)
+            begun = wanted if version is None else Reference(wanted.model, version=version)
+            return self.fastest_scorer(self.registry.find(begun))
 
         def record(scorer: Scorer, rows: pa.Table, scored: Any, ids: Any, moment: datetime) -> int:
             return self.recorder.record(scorer, rows, scored, ids, moment, source=Source.BATCH).new
 
         return predict_file(
-            choose, source, target, record=record, now=self.clock(), progress=self.progress, overwrite=overwrite
+            str(wanted),
+            choose,
+            source,
+            target,
+            record=record,
+            now=self.clock(),
+            progress=self.progress,
+            overwrite=overwrite,
         )
 
     def import_predictions(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import csv
 
 from feedback_loop.errors import BadInput, Problem
+from feedback_loop.schema.tables import read_csv
 
 FORMATS = {
     ".parquet": "parquet",
@@ -44,12 +43,8 @@ def decode_outcomes(body: bytes, kind: str, name: str = "body") -> tuple[Any, bo
             return _objects(body, name), False
         if kind == "arrow":
             return _arrow(body), False
-        if kind == "parquet":
-            return pq.read_table(io.BytesIO(body)), False
-        names = csv.open_csv(io.BytesIO(body)).schema.names
-        options = csv.ConvertOptions(column_types={name: pa.string() for name in names})
-        return csv.read_csv(io.BytesIO(body), convert_options=options), True
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        return (read_csv(body), True) if kind == "csv" else (pq.read_table(pa.BufferReader(body)), False)
+    except (pa.ArrowException, OSError, ValueError) as error:
         cure = f"Send outcomes as {kind}, or say which format they are in." if name == "body" else _MEND
         raise BadInput.of(name, f"is no {kind}: {error}", cure=cure) from error
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -68,8 +69,14 @@ def _marks(chunk: pa.Table, column: str) -> list[Any]:
         raise BadInput.of(
             "outcomes.sql.query", f"gives no column {column!r}", cure="Select the watermark's column as well."
         )
-    marks: list[Any] = chunk.column(column).to_pylist()
-    return marks
+    return [_plain(mark) for mark in chunk.column(column).to_pylist()]
+
+
+def _plain(mark: Any) -> Any:
+    """A NUMERIC mark as a number that a query and the store take."""
+    if not isinstance(mark, Decimal):
+        return mark
+    return int(mark) if mark == mark.to_integral_value() else float(mark)
 
 
 def _newest(marks: Sequence[Any], newest: Any) -> Any:

@@ -62,6 +62,9 @@ class Reference:
     alias: str | None = None
     version: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.model}@{self.alias}" if self.version is None else f"{self.model}/{self.version}"
+
     @classmethod
     def parse(cls, text: str, *, default_alias: str = "champion") -> Reference:
         """Reads such a text; a bare name means the default alias. Raises BadInput."""

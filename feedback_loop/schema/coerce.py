@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,11 @@ def as_table(frame: Any, keep: Collection[str] | None = None) -> pa.Table:
     if isinstance(frame, pa.RecordBatch):
         return pa.Table.from_batches([frame])
     if hasattr(frame, "iloc"):  # pandas, whose own conversion gives up on a whole frame for one bad column
-        columns = {str(name): frame[name] for name in frame.columns}
+        columns = {}
+        for place, name in enumerate(map(str, frame.columns)):
+            if name in columns and (keep is None or name in keep):
+                raise BadInput.of(name, "is there twice")
+            columns[name] = frame.iloc[:, place]
     elif hasattr(frame, "__arrow_c_stream__"):
         return pa.table(frame)
     elif isinstance(frame, Mapping):
@@ -65,9 +69,9 @@ def as_table(frame: Any, keep: Collection[str] | None = None) -> pa.Table:
 def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) -> pa.Table:
     """The wanted columns of `table`, in their types and order; others are left out.
 
-    Widening that loses nothing is done (integers to doubles, whole doubles to integers); NaN is missing, and so is
-    an empty text in a column of the key. With `text`, strings are parsed (for CSV). Raises BadInput with each column
-    that is missing and each row that does not fit.
+    Widening that loses nothing is done (integers to doubles, whole doubles and decimals to integers); NaN is missing,
+    and so is an empty text in a key's column. With `text`, strings are parsed (for CSV). Raises BadInput with each
+    column that is missing or there twice and each row that does not fit.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -80,6 +84,9 @@ def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) ->
             if column.required:
                 problems.append(Problem(-1, column.name, f"is missing; its type is {column.type}"))
             arrays.append(pa.nulls(table.num_rows, arrow_type(column.type)))
+            continue
+        if table.column_names.count(column.name) > 1:
+            problems.append(Problem(-1, column.name, "is there twice"))
             continue
         values = table.column(column.name)
         converted = _converted(values, column.type, text=text)
@@ -107,7 +114,7 @@ def with_booleans(table: pa.Table, columns: Iterable[Column]) -> pa.Table:
         values = table.column(column.name)
         if pa.types.is_integer(values.type) and pc.all(pc.is_in(values, pa.array([0, 1, None], values.type))).as_py():
             booleans = values.cast(pa.bool_())
-        elif pa.types.is_integer(values.type) or pa.types.is_union(values.type):
+        elif any(fits(values.type) for fits in (pa.types.is_integer, pa.types.is_decimal, pa.types.is_union)):
             booleans = _inferred([_as_boolean(value) for value in values.to_pylist()])
         else:
             continue
@@ -116,7 +123,7 @@ def with_booleans(table: pa.Table, columns: Iterable[Column]) -> pa.Table:
 
 
 def _as_boolean(value: object) -> object:
-    return bool(value) if isinstance(value, int) and value in (0, 1) else value
+    return bool(value) if isinstance(value, int | Decimal) and value in (0, 1) else value
 
 
 def array_of(name: str, values: Sequence[object], kind: ColumnType) -> pa.Array:
@@ -185,7 +192,9 @@ def _converted(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> pa.C
     target = arrow_type(kind)
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-    if pa.types.is_null(values.type) or _may_become(values.type, kind, text=text):
+    if values.null_count == len(values):  # whatever type a library gave to nothing at all
+        return pa.chunked_array([pa.nulls(len(values), target)])
+    if _may_become(values.type, kind, text=text):
         try:
             return _cast(values, kind, target)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -213,13 +222,7 @@ def _cast(values: pa.ChunkedArray, kind: ColumnType, target: pa.DataType) -> pa.
     source = values.type
     is_text = pa.types.is_string(source) or pa.types.is_large_string(source) or pa.types.is_string_view(source)
     if is_text and kind is not ColumnType.STRING:
-        trimmed = pc.utf8_trim_whitespace(values.cast(pa.string()))
-        values = pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
-        if kind is ColumnType.DATETIME:
-            moments = [None if text is None else _moment(text) for text in values.to_pylist()]
-            return pa.chunked_array([pa.array(moments, target)])
-        if kind is ColumnType.FLOAT:
-            values = values.cast(pa.float64())  # so that what is too large for a float is seen below
+        values = _parsed(values, kind)
     if pa.types.is_timestamp(source) and source.tz is None:
         values = values.cast(pa.timestamp(source.unit, "UTC"))
     cast = values.cast(target)
@@ -237,18 +240,21 @@ def _may_become(source: pa.DataType, kind: ColumnType, *, text: bool) -> bool:
         return bool(pa.types.is_boolean(source))
     if kind is ColumnType.DATETIME:
         return bool(pa.types.is_timestamp(source) or pa.types.is_date(source))
-    return kind.is_numeric and bool(pa.types.is_integer(source) or pa.types.is_floating(source))
+    is_number = pa.types.is_integer(source) or pa.types.is_floating(source) or pa.types.is_decimal(source)
+    return kind.is_numeric and bool(is_number)
 
 
-def _moment(text: str) -> datetime:
-    """ISO 8601 to UTC; a time without a zone is UTC, as MLflow's `datetime` columns are."""
+def _parsed(values: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
     import pyarrow as pa
 
+    from feedback_loop.schema.protocol.values import REFUSALS, parse_text
+
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        parsed = [None if text is None else parse_text(text, kind) for text in values.to_pylist()]
+    except REFUSALS as error:
         raise pa.ArrowInvalid(str(error)) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    wide = ColumnType.DOUBLE if kind is ColumnType.FLOAT else kind  # what is too large for a float is seen after
+    return pa.chunked_array([pa.array(parsed, arrow_type(wide))])
 
 
 def _with_nul(values: pa.ChunkedArray, column: Column) -> list[Problem]:

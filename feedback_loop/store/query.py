@@ -80,6 +80,6 @@ def _table(names: list[str], part: Any) -> pa.Table:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return float(value)
+    if isinstance(value, Decimal):  # as it is: a key of 2**53 + 1 is no float
+        return value if value.is_finite() else float(value)
     return str(value) if isinstance(value, UUID) else value

@@ -13,7 +13,7 @@ from feedback_loop.capture import (
 from feedback_loop.capture.importing import CHUNK_ROWS
 from feedback_loop.errors import BadInput, NotFound, Unavailable
 from feedback_loop.progress import Silent
-from feedback_loop.schema import as_table, moment_of, prediction_id
+from feedback_loop.schema import Column, ColumnType, as_table, coerce, moment_of, prediction_id
 from feedback_loop.store import Store, erasure
 from feedback_loop.store.predictions import PredictionLog, count_predictions
 from feedback_loop.store.query import Query
@@ -215,11 +215,17 @@ def test_a_query_of_either_database_brings_what_a_file_would(store, deployments,
     other.close()
 
 
-def test_numbers_and_ids_of_postgresql_become_plain_ones(postgres_url):
-    statement = "SELECT 1.5::numeric AS n, gen_random_uuid() AS u, '12:30' AS t, NULL AS nothing"
+def test_numbers_and_ids_of_postgresql_are_taken_as_they_are(postgres_url):
+    numbers = f"1.5::numeric AS n, {2**53 + 1}::numeric(20) AS k, 57.00::numeric AS whole, 'NaN'::numeric AS none"
+    statement = f"SELECT {numbers}, gen_random_uuid() AS u, '12:30' AS t, NULL AS nothing"
     (chunk,) = Query(postgres_url, statement).chunks(10)
     (row,) = chunk.to_pylist()
     assert (row["n"], len(row["u"]), row["t"], row["nothing"]) == (1.5, 36, "12:30", None)
+    kinds = {"n": ColumnType.DOUBLE, "k": ColumnType.LONG, "whole": ColumnType.LONG, "none": ColumnType.DOUBLE}
+    typed = coerce(chunk, [Column(name, kind) for name, kind in kinds.items()])
+    assert typed.to_pylist() == [{"n": 1.5, "k": 2**53 + 1, "whole": 57, "none": None}]
+    with pytest.raises(BadInput, match="does not fit the type long"):
+        coerce(chunk, [Column("n", ColumnType.LONG)])
 
 
 def test_a_database_that_is_away_is_unavailable(tmp_path):

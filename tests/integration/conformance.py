@@ -250,6 +250,10 @@ CASES = [
     case("csv: only a header", HEADER, CSV),
     case("csv: no UTF-8", b"\xff\xfe", CSV),
     case("csv: a moment", b"amount,count,small,plan,active,when\n1,3,2,a,True,2026-01-02\n", CSV),
+    case("csv: a column twice", b"amount,count,small,plan,active,amount\n1,3,2,a,True,1\n", CSV),
+    case("csv: whole numbers as fractions", HEADER + b"1,3.0,2e0,a,True\n", CSV),
+    case("csv: 2 as a boolean", HEADER + b"1,3,2,a,2\n", CSV),
+    case("csv: words for nothing", HEADER + b"null,3,2,None,True\nn/a,3,2,,True\n", CSV),
     case("csv: an integer out of range", HEADER + b"1,3,3000000000,a,True\n", CSV),
 ]
 
@@ -375,6 +379,7 @@ DIFFERENCES: dict[str, list[str]] = {
     ],
     "Moments are read as ISO 8601": [f"{form}: when '02.01.2026'" for form in ("records", "split")],
     "CSV may hold moments": ["csv: a moment"],
+    "A column of CSV is there once": ["csv: a column twice"],
     "Half a surrogate pair is refused in one way": ["body: half a surrogate pair"],
     "Nothing that a caller sends is a 500": [
         "split: a column named by a list",

@@ -14,8 +14,12 @@ from pyarrow import csv
 
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.inference import files
+from feedback_loop.progress import Silent
+from feedback_loop.registry import Reference
+from feedback_loop.schema import Source
+from feedback_loop.schema.tables import read_chunks
 from feedback_loop.store import predictions
-from tests.builders import churn_loop, customers
+from tests.builders import churn_loop, customers, open_loop, register_churn, write_config
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def test_csv_gives_the_same_answers_as_parquet(loop, source, tmp_path):
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 100, 2499, 2500, 9999])
 def test_chunks_of_any_size_hold_every_row_once(source, chunk_rows):
-    parts = list(files.read_chunks(source, chunk_rows))
+    parts = list(read_chunks(source, chunk_rows))
     assert all(part.num_rows == chunk_rows for part in parts[:-1])
     assert pa.concat_tables(parts).equals(pq.read_table(source))
 
@@ -91,10 +95,17 @@ def test_files_that_can_not_be_read_are_refused(loop, tmp_path):
     assert logged(loop) == 0
 
 
-def test_an_empty_file_is_refused(loop, tmp_path):
-    pd.DataFrame(customers(1, 1)).head(0).to_parquet(tmp_path / "in.parquet")
-    with pytest.raises(BadInput, match="holds no rows"):
-        loop.predict_file("churn", tmp_path / "in.parquet", tmp_path / "out.parquet")
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_an_empty_file_is_answered_by_an_empty_file(loop, tmp_path, ending):
+    rows = pd.DataFrame(customers(1, 1)).head(0)
+    source, target = tmp_path / f"in.{ending}", tmp_path / f"out.{ending}"
+    rows.to_parquet(source) if ending == "parquet" else rows.to_csv(source, index=False)
+    assert loop.predict_file("churn", source, target).rows == 0
+    written = pd.read_parquet(target) if ending == "parquet" else pd.read_csv(target)
+    assert {*rows, "prediction_id", "prediction", "probability"} <= {*written}
+    assert len(written) == 0
+    assert loop.predict("churn", rows).num_rows == 0
+    assert logged(loop) == 0
 
 
 def test_a_bad_row_is_named_by_its_place_in_the_file_and_mending_it_goes_on(loop, tmp_path, monkeypatch):
@@ -114,13 +125,10 @@ def _predict(loop, source, tmp_path, scored=None):
     def record(scorer, rows, answered, ids, moment):
         if scored is not None:
             scored.append(len(ids))
-        return loop.recorder.record(scorer, rows, answered, ids, moment, source=files_source).new
+        return loop.recorder.record(scorer, rows, answered, ids, moment, source=Source.BATCH).new
 
-    from feedback_loop.progress import Silent
-    from feedback_loop.schema import Source
-
-    files_source = Source.BATCH
     return files.predict_file(
+        "churn@champion",
         lambda _: loop.scorer(loop.champion("churn")),
         source,
         tmp_path / "out.parquet",
@@ -131,18 +139,53 @@ def _predict(loop, source, tmp_path, scored=None):
     )
 
 
-def test_another_file_does_not_go_on_where_the_first_stopped(loop, source, tmp_path):
-    parts = tmp_path / "out.parquet.parts"
-    parts.mkdir()
-    other = files.Job(str(source), 1, 2, "churn", "1", loop.clock().isoformat(), "seed", 1000)
-    (parts / "job.json").write_text(__import__("json").dumps(vars(other)))
+@pytest.fixture
+def interrupted(loop, source, tmp_path):
+    """A job of 2,500 rows that ended after the first 1,000: the champion's answers to `source`."""
+
+    def record(scorer, rows, answered, ids, moment):
+        if scorer.version.version in seen:
+            raise KeyboardInterrupt
+        seen.append(scorer.version.version)
+        return loop.recorder.record(scorer, rows, answered, ids, moment, source="batch").new
+
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        files.predict_file(
+            "churn@champion",
+            lambda _: loop.fastest_scorer(loop.champion("churn")),
+            source,
+            tmp_path / "out.parquet",
+            record=record,
+            now=loop.clock(),
+            progress=Silent(),
+            chunk_rows=1000,
+        )
+    assert len(list((tmp_path / "out.parquet.parts").glob("part-*"))) == 1
+    return source
+
+
+def test_parts_of_another_job_are_never_gone_on_with(loop, interrupted, tmp_path, clock):
+    target = tmp_path / "out.parquet"
+    register_churn(loop.registry, clock(), seed=3)
+    others = [
+        (loop, "churn/1"),
+        (loop, "churn/2"),
+        (open_loop(write_config(tmp_path, more='[models.churn.log.columns]\nage = "drop"\n'), clock), "churn"),
+    ]
+    for another, model in others:
+        with pytest.raises(Refused, match=r"parts of another job: churn@champion \(version 1"):
+            another.predict_file(model, interrupted, target)
+    others[-1][0].close()
+    os.utime(interrupted, (0, 0))
     with pytest.raises(Refused, match="parts of another job"):
-        loop.predict_file("churn", source, tmp_path / "out.parquet")
+        loop.predict_file("churn", interrupted, target)
+    (tmp_path / "out.parquet.parts" / "job.json").write_text("{}")
+    with pytest.raises(Refused, match="is not what was written"):
+        loop.predict_file("churn", interrupted, target)
 
 
 def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, clock):
-    from tests.builders import register_churn
-
     calls = []
 
     def record(scorer, rows, answered, ids, moment):
@@ -151,9 +194,6 @@ def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, cl
             raise KeyboardInterrupt
         return loop.recorder.record(scorer, rows, answered, ids, moment, source="batch").new
 
-    from feedback_loop.progress import Silent
-    from feedback_loop.registry import Reference
-
     def choose(version):
         return loop.scorer(
             loop.champion("churn") if version is None else loop.registry.find(Reference("churn", version=version))
@@ -161,9 +201,9 @@ def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, cl
 
     options = {"record": record, "now": clock(), "progress": Silent(), "chunk_rows": 1000}
     with pytest.raises(KeyboardInterrupt):
-        files.predict_file(choose, source, tmp_path / "out.parquet", **options)
+        files.predict_file("churn@champion", choose, source, tmp_path / "out.parquet", **options)
     loop.promote("churn", register_churn(loop.registry, clock(), seed=3).version)
-    result = files.predict_file(choose, source, tmp_path / "out.parquet", **options)
+    result = files.predict_file("churn@champion", choose, source, tmp_path / "out.parquet", **options)
     assert (result.version, result.resumed_rows, result.rows) == ("1", 1000, 2500)
     assert set(calls) == {"1"}
     assert logged(loop) == 2500

@@ -154,8 +154,8 @@ class Source:
         else:
             self.url = f"sqlite:///{tmp_path}/theirs.db"
             self.connect = lambda: sqlite3.connect(tmp_path / "theirs.db")
-        when = "timestamp" if self.is_postgresql else "text"
-        self.run(f"CREATE TABLE cases (customer bigint, month text, churned boolean, at {when}, number integer)")
+        when, number = ("timestamp", "numeric(20)") if self.is_postgresql else ("text", "bigint")
+        self.run(f"CREATE TABLE cases (customer {number}, month text, churned boolean, at {when}, number {number})")
 
     def run(self, statement, *parameters):
         connection = self.connect()
@@ -226,7 +226,7 @@ def test_bad_rows_of_a_source_are_told_once_and_newer_ones_again(request, mlflow
     ("kind", "body", "said"),
     [
         ("parquet", b"PAR1", "old.parquet: is no parquet: "),
-        ("csv", b"a,b\n1\n", "old.csv: is no csv: "),
+        ("csv", b"a,b\n1,2,3\n", "old.csv: is no csv: "),
         ("arrow", b"x" * 50, "old.arrow: is no arrow: "),
         ("ndjson", b'\n\n{"a": 1}\n{"b"\n', "row 1: old.ndjson: line 4 is no JSON object: "),
     ],

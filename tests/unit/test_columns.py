@@ -39,7 +39,7 @@ def test_every_format_of_mlflow_gives_the_same_columns(body):
 def test_csv_gives_columns_of_text():
     found = decoded(b"age,plan\n30,basic\n40,\n", "text/csv")
     assert found.is_text
-    assert as_table(found.columns).to_pydict() == {"age": ["30", "40"], "plan": ["basic", ""]}
+    assert as_table(found.columns).to_pydict() == {"age": ["30", "40"], "plan": ["basic", None]}
 
 
 def test_a_callers_ids_stand_beside_the_rows():

@@ -1,5 +1,6 @@
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,13 @@ def coerced(values, kind, *, text=False):
         (pd.Series(["a", "b"], dtype="category"), T.STRING, ["a", "b"]),
         (pd.Series([1, None], dtype="Int64"), T.LONG, [1, None]),
         (np.array([1, 2], dtype="int8"), T.DOUBLE, [1.0, 2.0]),
+        ([float("nan")] * 2, T.STRING, [None, None]),
+        ([float("nan")] * 2, T.BOOLEAN, [None, None]),
+        (pd.Series([np.nan, np.nan]), T.DATETIME, [None, None]),
+        (pd.Series([], dtype="float64"), T.STRING, []),
+        ([Decimal(2**53 + 1), Decimal("57.00"), None], T.LONG, [2**53 + 1, 57, None]),
+        ([Decimal("0.5")], T.DOUBLE, [0.5]),
+        ([Decimal(1), 0], T.LONG, [1, 0]),
     ],
 )
 def test_values_widen_where_nothing_is_lost(values, kind, expected):
@@ -57,6 +65,9 @@ def test_values_widen_where_nothing_is_lost(values, kind, expected):
     [
         ([1, 2.5], T.LONG, 1),
         ([True], T.LONG, 0),
+        ([Decimal(1), Decimal("2.5")], T.LONG, 1),
+        ([Decimal(2**63)], T.LONG, 0),
+        ([Decimal(5)], T.STRING, 0),
         ([1], T.BOOLEAN, 0),
         (["1"], T.LONG, 0),
         ([1], T.STRING, 0),
@@ -108,6 +119,7 @@ def test_zero_and_one_are_booleans_whatever_stands_beside_them():
         ([1, 0, None], [True, False, None]),
         ([1, 2, "x"], [True, 2, "x"]),
         ([0, 2], [False, 2]),
+        ([Decimal(1), Decimal(0), None], [True, False, None]),
     ):
         assert with_booleans(as_table({"x": values}), [C("x", T.BOOLEAN)]).column("x").to_pylist() == expected
 
@@ -159,6 +171,15 @@ def test_tables_come_from_rows_columns_and_frames_alike():
     assert as_table(expected).to_pydict() == expected
     assert as_table(pd.DataFrame(expected)).to_pydict() == expected
     assert as_table(pa.table(expected)).to_pydict() == expected
+
+
+def test_a_wanted_column_that_is_there_twice_is_refused_and_another_is_not_looked_at():
+    frame = pd.DataFrame([[1.0, 2.0, 3.0, 4.0]], columns=["x", "y", "x", "z"])
+    arrays = pa.table([pa.array([1.0]), pa.array([2.0])], names=["x", "x"])
+    for given in (frame, arrays):
+        with pytest.raises(BadInput, match="x: is there twice"):
+            coerce(as_table(given, {"x"}), [C("x", T.DOUBLE)])
+    assert coerce(as_table(frame, {"y"}), [C("y", T.DOUBLE)]).to_pydict() == {"y": [2.0]}
 
 
 def test_columns_of_different_length_are_refused():

@@ -6,18 +6,16 @@ rules that are not known here: rows without names are taken in the signature's o
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import pyarrow as pa
-from pyarrow import csv
 
 from feedback_loop.errors import BadInput
 from feedback_loop.schema.contract import Contract
 from feedback_loop.schema.protocol.parquet import unpacked
 from feedback_loop.schema.protocol.wire import WireError
+from feedback_loop.schema.tables import read_csv
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """The top-level names, one of which a JSON body has."""
@@ -108,10 +106,8 @@ def _by_position(rows: list[list[Any]], names: Sequence[str]) -> dict[str, Any]:
 
 def _csv_columns(body: bytes) -> dict[str, Any]:
     try:
-        names = csv.open_csv(io.BytesIO(body)).schema.names
-        options = csv.ConvertOptions(column_types={name: pa.string() for name in names})
-        table = csv.read_csv(io.BytesIO(body), convert_options=options)
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        table = read_csv(body)
+    except ValueError as error:
         raise BadInput.of("body", f"is not CSV: {error}") from error
     return {name: table.column(name) for name in table.column_names}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,13 @@ class DateParseError(ValueError):
     """pandas' error of that name, which MLflow's messages show."""
 
 
+class UnsafeError(ValueError):
+    """pandas' refusal of a column whose texts are of another type than the wanted one."""
+
+    def __init__(self, wanted: str, given: str) -> None:
+        super().__init__(f"cannot safely convert passed user dtype of {wanted} for {given} dtyped data")
+
+
 class ModelRefusesError(Exception):
     """Values that MLflow passes on to the model as they are, and that no column of a model holds."""
 
@@ -84,15 +92,25 @@ def as_numpy(value: Any, kind: ColumnType) -> Any:
 
 
 def parse_text(text: str, kind: ColumnType) -> Any:
-    """One value from its text (a header's); None where it is empty. Raises ValueError."""
+    """One value from its text (of CSV, or a header), as `pandas.read_csv` takes it; None where it is empty.
+
+    Whole numbers are exact, whatever way they are written: 9007199254740993.0 is one. Raises what is in REFUSALS.
+    """
     if kind is ColumnType.STRING:
         return text
     stripped = text.strip()
     if not stripped:
         return None
+    if kind is ColumnType.DATETIME:
+        return _moment(stripped)
+    word = _BOOLEANS.get(stripped.lower())
     if kind is ColumnType.BOOLEAN:
-        return _BOOLEANS[stripped.lower()] if stripped.lower() in _BOOLEANS else _raise(f"{text!r} is no boolean")
-    return as_pandas([stripped], kind)[0]
+        return _zero_or_one(stripped) if word is None else word
+    if kind in INTEGERS:
+        return _whole(stripped, INTEGERS[kind]) if word is None else int(word)
+    if "_" in stripped:
+        raise UnsafeError("float64", "object")
+    return float(stripped) if word is None else float(word)
 
 
 def key_values(column: Column, values: Sequence[Any]) -> list[Any]:
@@ -114,6 +132,40 @@ def is_missing(value: Any) -> bool:
 
 
 _BOOLEANS = {"true": True, "false": False}
+_MOST_DIGITS = 20  # above any integer's: 1e999999 is not written out
+
+
+def _zero_or_one(text: str) -> bool:
+    try:
+        number = float(text)
+    except ValueError:
+        raise UnsafeError("bool", "object") from None
+    if number not in (0, 1):
+        raise UnsafeError("bool", "int64")
+    return bool(number)
+
+
+def _whole(text: str, bound: int) -> int:
+    try:
+        number = int(text) if "_" not in text else None
+    except ValueError:
+        number = _whole_of_fraction(text)
+    if number is None:
+        raise ValueError(f"invalid literal for int() with base 10: {text!r}")
+    if not -bound <= number < bound:
+        raise OverflowError("Overflow")
+    return number
+
+
+def _whole_of_fraction(text: str) -> int | None:
+    """The whole number that stands there as 57.0 or 1e3; None where none does. Raises UnsafeError for a fraction."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or number.adjusted() > _MOST_DIGITS or number != number.to_integral_value():
+        raise UnsafeError("int64", "float64")
+    return int(number)
 
 
 def _raise(message: str) -> Any:

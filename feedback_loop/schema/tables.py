@@ -1,0 +1,159 @@
+"""Parquet and CSV as tables: one reader for batch jobs, outcomes, imports and bodies, here and at others' servers.
+
+CSV is read as MLflow's scoring server reads it (`pandas.read_csv`), without pandas: what is missing is that in every
+column, blank lines are none, a row that is too short lacks its last values, and a column that the header has no name
+for is an index. What a text means in a type says `protocol.values.parse_text`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, TextIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feedback_loop.errors import BadInput
+
+CsvColumns = dict[str, list[str | None]]
+
+_MISSING = frozenset(
+    {
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+        "",
+    }
+)
+"""What pandas takes for a missing value, in any column."""
+
+_MOST_FIELD_BYTES = 2**30  # whoever hands the text over has a limit
+
+
+class CsvError(ValueError):
+    """A text that is no CSV, in pandas' words."""
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file is CSV (and not Parquet) by its name; raises BadInput where it is neither."""
+    if path.suffix.lower() not in (".csv", ".parquet", ".pq"):
+        raise BadInput.of("file", f"{path.name} is neither .parquet nor .csv")
+    return path.suffix.lower() == ".csv"
+
+
+def count_rows(source: Path) -> int | None:
+    """How many rows a file has, where it says so (CSV does not)."""
+    with _readable(source.name):
+        return None if is_csv(source) else int(pq.read_metadata(source).num_rows)
+
+
+def read_chunks(source: Path, chunk_rows: int) -> Generator[pa.Table]:
+    """The file's rows in tables of exactly `chunk_rows`, the last may have fewer; CSV's columns are text still.
+
+    A file without rows gives one table without rows. Raises BadInput.
+    """
+    with _readable(source.name), source.open("rb") as file:
+        yield from _csv_tables(file, chunk_rows) if is_csv(source) else _parquet_tables(file, chunk_rows)
+
+
+def read_csv(body: bytes) -> pa.Table:
+    """A whole content, its columns text; raises CsvError and UnicodeDecodeError."""
+    return next(_csv_tables(io.BytesIO(body), None))
+
+
+def csv_columns(stream: TextIO, most: int | None) -> Generator[CsvColumns]:
+    """Columns of text, None where a value is missing, of at most so many rows at a time; once at the least.
+
+    Raises CsvError, also for a column that is there twice: pandas would rename the second.
+    """
+    rows = _numbered(stream)
+    _, names = next(rows, (0, None))
+    if names is None:
+        raise CsvError("No columns to parse from file")
+    first = next(rows, None)
+    ahead = max(0, len(first[1]) - len(names)) if first else 0
+    width = len(names) + ahead
+    names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise CsvError(f"the column {repeated!r} is there twice")
+    rest = chain([first], rows) if first else rows
+    part = list(islice(rest, most))
+    while True:
+        filled = [_filled(row, line, width) for line, row in part]
+        values = list(zip(*filled, strict=True))[ahead:] or [()] * len(names)
+        yield {
+            name: [None if value in _MISSING else value for value in column]
+            for name, column in zip(names, values, strict=True)
+        }
+        part = list(islice(rest, most))
+        if not part:
+            return
+
+
+def _numbered(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the number of its line, blank lines left out."""
+    csv.field_size_limit(_MOST_FIELD_BYTES)
+    reader, count = csv.reader(stream, strict=True), 0
+    try:
+        for row in reader:
+            if row:
+                count += 1
+                yield reader.line_num, row
+    except csv.Error as error:
+        said = f"C error: {error}"
+        if "unexpected end of data" in str(error):
+            said = f"C error: EOF inside string starting at row {count}"
+        raise CsvError(f"Error tokenizing data. {said}") from error
+
+
+def _filled(row: list[str], line: int, width: int) -> list[str]:
+    if len(row) > width:
+        raise CsvError(f"Error tokenizing data. C error: Expected {width} fields in line {line}, saw {len(row)}\n")
+    return row if len(row) == width else [*row, *[""] * (width - len(row))]
+
+
+def _csv_tables(file: IO[bytes], rows: int | None) -> Generator[pa.Table]:
+    with io.TextIOWrapper(file, "utf-8-sig", newline="") as stream:
+        for columns in csv_columns(stream, rows):
+            yield pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def _parquet_tables(file: IO[bytes], rows: int) -> Generator[pa.Table]:
+    with pq.ParquetFile(file) as parquet:
+        waiting = parquet.schema_arrow.empty_table()
+        is_first = True
+        for batch in parquet.iter_batches(batch_size=rows):
+            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+            if waiting.num_rows >= rows:
+                yield waiting.slice(0, rows)
+                waiting, is_first = waiting.slice(rows), False
+        if waiting.num_rows or is_first:
+            yield waiting
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, CsvError, UnicodeDecodeError, OSError) as error:
+        raise BadInput.of("file", f"{name} can't be read: {str(error).strip()}") from error
