@@ -12,7 +12,7 @@ from feedback_loop.cli import outcomes as cli_outcomes
 from feedback_loop.config import AlertSettings, Settings
 from feedback_loop.decisions.diagnosis import causes, reweighting
 from feedback_loop.demo.summary import Row
-from feedback_loop.inference import FileResult
+from feedback_loop.inference import FileResult, files
 from feedback_loop.inference.bundle import Bundle
 from feedback_loop.inference.proving import Proof
 from feedback_loop.monitoring import Erasure

@@ -79,19 +79,20 @@ def _unnamed(contract: Contract, values: list[Any]) -> dict[str, Any]:
 
 def _single(contract: Contract, values: list[Any]) -> str:
     is_probability = contract.task is Task.BINARY and any(isinstance(value, float) for value in values)
-    return "probability" if contract.probabilities and is_probability else contract.outputs[0].name
+    return (contract.probabilities if contract.probabilities and is_probability else contract.outputs)[0].name
 
 
 def _refuse_impossible(contract: Contract, outputs: pa.Table) -> None:
     """A class that the model does not know, or a probability that is none, is another model's answer."""
-    problems = unknown_classes(contract.classes, "prediction", outputs.column(contract.outputs[0].name))
+    answer = contract.outputs[0].name
+    problems = unknown_classes(contract.classes, answer, outputs.column(answer))
     for column in contract.probabilities:
         for row, value in enumerate(outputs.column(column.name).to_pylist()):
             if value is not None and not 0 <= value <= 1:
                 problems.append(Problem(row, column.name, f"{value!r} is no probability"))
     columns = [outputs.column(column.name) for column in contract.outputs]
     problems += [
-        Problem(row, "prediction", "is missing, and there is no probability either")
+        Problem(row, answer, "is missing, and there is no probability either")
         for row in range(outputs.num_rows)
         if not any(column[row].is_valid for column in columns)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -12,11 +13,14 @@ import pyarrow as pa
 
 from feedback_loop.errors import BadInput, ModelFault, ModelRefused
 from feedback_loop.inference.answers import Form, read_answer
-from feedback_loop.schema import Column, Contract, Task, array_of, arrow_type
+from feedback_loop.schema import Column, ColumnType, Contract, Task, array_of, arrow_type
 from feedback_loop.schema.protocol import Rows
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MOST_SAID = 1000
+_QUOTED = re.compile(r"(?<!\w)'.*?'(?!\w)|\".*?\"", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,28 @@ class RowsEngine(Protocol):
 
 
 class SklearnEngine:
-    """scikit-learn's own object, without MLflow's pyfunc around it."""
+    """scikit-learn's own object, without MLflow's pyfunc around it; `names` are the columns' that are no texts."""
 
     def __init__(
-        self, estimator: Any, contract: Contract, *, answers_with: str = "predict", as_array: bool = False
+        self,
+        estimator: Any,
+        contract: Contract,
+        *,
+        answers_with: str = "predict",
+        as_array: bool = False,
+        names: Mapping[str, Any] | None = None,
     ) -> None:
         self.estimator = estimator
         self._contract = contract
         self._answers_with = answers_with
         self._as_array = as_array
+        self._names = names or {}
 
     def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """Asks for classes and for probabilities: one can't be had from the other for every classifier."""
         del params  # neither scikit-learn nor MLflow's wrapper of it has a use for them
         contract, rows = self._contract, features.num_rows
-        frame = feature_frame(features, contract)
+        frame = feature_frame(features, contract).rename(columns=dict(self._names))
         inputs = frame.to_numpy() if self._as_array else frame
         answer = read_answer(_asked(self.estimator.predict, inputs), rows)
         columns = answer.of_labels(contract)
@@ -109,17 +120,53 @@ class SklearnEngine:
 
 
 class PyfuncEngine:
-    """Anything that MLflow can load, through its `predict`; what it answers is the prediction."""
+    """Anything that MLflow can load, through its `predict`; what it answers is the prediction.
 
-    def __init__(self, predict: Callable[..., Any], contract: Contract) -> None:
+    MLflow takes no integer that is missing, but it does without an optional column: rows that lack one are asked
+    without it, and apart from those that have it. `names` are the signature's where they are no texts.
+    """
+
+    def __init__(
+        self, predict: Callable[..., Any], contract: Contract, names: Mapping[str, Any] | None = None
+    ) -> None:
         self._predict = predict
         self._contract = contract
+        self._names = names or {}
+        integers = (ColumnType.INTEGER, ColumnType.LONG)
+        self._integers = [each.name for each in contract.features if not each.required and each.type in integers]
 
     def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """One value per row and label."""
+        lacking = [name for name in self._integers if features.column(name).null_count]
+        if not lacking:
+            return self._score(features, params, ())
+        groups: dict[tuple[bool, ...], list[int]] = {}
+        nulls = [features.column(name).is_null().to_pylist() for name in lacking]
+        for place, row in enumerate(zip(*nulls, strict=True)):
+            groups.setdefault(row, []).append(place)
+        parts = [
+            self._score(
+                features.take(places), params, [name for name, is_null in zip(lacking, row, strict=True) if is_null]
+            )
+            for row, places in groups.items()
+        ]
+        return _joined(parts, np.argsort(np.concatenate([np.array(places) for places in groups.values()])))
+
+    def _score(self, features: pa.Table, params: Mapping[str, Any] | None, without: Sequence[str]) -> Scored:
         predict = partial(self._predict, params=dict(params)) if params else self._predict
-        answer = read_answer(_asked(predict, feature_frame(features, self._contract)), features.num_rows)
+        kept = tuple(each for each in self._contract.features if each.name not in without)
+        frame = feature_frame(features, replace(self._contract, features=kept)).rename(columns=dict(self._names))
+        answer = read_answer(_asked(predict, frame), features.num_rows)
         return _checked(Scored(self._contract, answer.rows, answer.of_labels(self._contract), answer.form))
+
+
+def _joined(parts: Sequence[Scored], order: np.ndarray[Any, Any]) -> Scored:
+    """The answers of all parts, in the order of their rows."""
+    answers = [answer for part in parts for answer in part.answers]
+    columns = [pa.concat_arrays(arrays).take(order) for arrays in zip(*(part.columns for part in parts), strict=True)]
+    largest = max(parts, key=lambda part: len(part.answers))
+    form = largest.form if largest.form is not Form.SINGLE or len(parts) == 1 else Form.ROWS
+    return Scored(largest.contract, [answers[place] for place in order], columns, form)
 
 
 def feature_frame(features: pa.Table, contract: Contract) -> pd.DataFrame:
@@ -137,7 +184,15 @@ def _asked(predict: Callable[[Any], Any], inputs: Any) -> Any:
     try:
         return predict(inputs)
     except Exception as error:
-        raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {error}") from error
+        said = _without_data(str(error), {str(name) for name in getattr(inputs, "columns", ())})
+        raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {said}") from error
+
+
+def _without_data(text: str, names: set[str]) -> str:
+    """An error's words without the rows that MLflow prints, and without what is quoted, but for columns' names."""
+    text = re.sub(r"of data '.*' with schema", "of data '...' with schema", text, flags=re.DOTALL)
+    text = _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in names else "'...'", text)
+    return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]} …"
 
 
 def _probability_columns(contract: Contract, probabilities: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:

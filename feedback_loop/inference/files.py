@@ -173,9 +173,10 @@ def _score_chunk(
     ids = job.ids(first_row, chunk.num_rows)
     new = record(scorer, rows, scored, ids, datetime.fromisoformat(job.predicted_at))
     ours = {"prediction_id": pa.array(ids), "model_version": pa.array([job.version] * chunk.num_rows)}
-    ours |= {name: scored.outputs.column(name) for name in scored.outputs.column_names}
-    kept = [name for name in chunk.column_names if name not in ours]
-    return pa.table({**{name: chunk.column(name) for name in kept}, **ours}), new
+    ours |= {column.name: scored.outputs.column(column.stored) for column in scorer.contract.outputs}
+    named = {scorer.contract.own(name): values for name, values in ours.items()}
+    kept = [name for name in chunk.column_names if name not in named]
+    return pa.table({**{name: chunk.column(name) for name in kept}, **named}), new
 
 
 def _write_part(table: pa.Table, path: Path) -> None:

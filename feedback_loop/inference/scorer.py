@@ -29,6 +29,7 @@ from feedback_loop.schema import (
     feature_columns,
     make_contract,
     make_redaction,
+    numbered_names,
     output_type,
 )
 from feedback_loop.schema.protocol import Rows, rows_table
@@ -128,13 +129,15 @@ def make_scorer(loaded: LoadedModel, settings: ModelSettings, hash_key: bytes = 
 
 def make_native(loaded: LoadedModel, contract: Contract) -> Engine:
     """The engine around the model as it is: scikit-learn's own object, else MLflow's pyfunc."""
+    names = numbered_names(loaded.signature)
     if loaded.estimator is None:
         assert loaded.pyfunc is not None  # a version is loaded as the one or the other
-        return PyfuncEngine(loaded.pyfunc, contract)
+        return PyfuncEngine(loaded.pyfunc, contract, names)
     return SklearnEngine(
         loaded.estimator,
         contract,
         answers_with=loaded.answers_with,
+        names=names,
         as_array=not hasattr(loaded.estimator, "feature_names_in_") and _is_tensor(loaded),
     )
 
@@ -217,7 +220,8 @@ def _classes(loaded: LoadedModel, settings: ModelSettings) -> tuple[Label, ...]:
     if len(settings.labels) > 1:  # a matrix of yes and no
         return (False, True) if output_type(loaded.signature) is ColumnType.BOOLEAN else (0, 1)
     known = getattr(loaded.estimator, "classes_", None)
-    return tuple(known.tolist()) if known is not None and getattr(known, "ndim", 0) == 1 else ()
+    found = known.tolist() if known is not None and getattr(known, "ndim", 0) == 1 else []
+    return tuple(int(each) if isinstance(each, float) and each.is_integer() else each for each in found)
 
 
 def _label_type(model: str, task: Task, classes: tuple[Label, ...], loaded: LoadedModel) -> ColumnType:

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from feedback_loop.errors import ContractError
 from feedback_loop.schema.classes import Label, class_of, typed_label
-from feedback_loop.schema.names import fields_for
+from feedback_loop.schema.names import fields_for, own_name
 
 MOST_CLASSES = 100
 """Above this many classes their probabilities are not logged: a table's columns are bounded."""
@@ -142,6 +142,10 @@ class Contract:
     more_labels: tuple[Column, ...] = ()
     more_classes: tuple[Label, ...] = ()
 
+    def own(self, name: str) -> str:
+        """What a column of ours is called among a caller's: by another name where the model has one of this."""
+        return own_name(name, {column.name for column in (*self.features, *self.key, *self.labels)})
+
     @property
     def outcome_classes(self) -> tuple[Label, ...]:
         """What an outcome may be: the classes that the version knows, and those that came up since."""
@@ -244,7 +248,8 @@ def make_contract(
         for name in key
     )
     classes, more_classes = _classes(model, task, label_type, classes, settled)
-    outputs = _outputs(task, label_type, classes, labels, has_probabilities=has_probabilities)
+    theirs = {*by_name, *key, *labels}
+    outputs = _outputs(task, label_type, classes, labels, theirs, has_probabilities=has_probabilities)
     others = (
         *(Column(each, label_type) for each in labels),
         *keys,
@@ -315,21 +320,26 @@ def _outputs(
     label_type: ColumnType,
     classes: tuple[Label, ...],
     labels: tuple[str, ...],
+    taken: set[str],
     *,
     has_probabilities: bool,
 ) -> tuple[Column, ...]:
+    def ours(name: str, kind: ColumnType) -> Column:
+        return Column(own_name(name, taken), kind)
+
+    double = ColumnType.DOUBLE
     if len(labels) > 1:
-        answers = tuple(Column(f"prediction_{each}", label_type) for each in labels)
-        chances = tuple(Column(f"probability_{each}", ColumnType.DOUBLE) for each in labels)
+        answers = tuple(ours(f"prediction_{each}", label_type) for each in labels)
+        chances = tuple(ours(f"probability_{each}", double) for each in labels)
         return (*answers, *chances) if has_probabilities and task is Task.BINARY else answers
     if task is Task.REGRESSION:
-        return (Column("prediction", ColumnType.DOUBLE),)
-    prediction = Column("prediction", label_type)
+        return (ours("prediction", double),)
+    prediction = ours("prediction", label_type)
     if not has_probabilities or not classes or len(classes) > MOST_CLASSES:
         return (prediction,)
     if task is Task.BINARY:
-        return (prediction, Column("probability", ColumnType.DOUBLE))
-    return (prediction, *(Column(f"probability_{label}", ColumnType.DOUBLE) for label in classes))
+        return (prediction, ours("probability", double))
+    return (prediction, *(ours(f"probability_{label}", double) for label in classes))
 
 
 def _positive(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 LONGEST = 63
@@ -55,6 +55,11 @@ def fields_for(columns: Iterable[Named], taken: Iterable[str] = RESERVED) -> lis
         used.add(field.lower())
         fields.append(field)
     return fields
+
+
+def own_name(name: str, taken: Collection[str]) -> str:
+    """The name of a column of ours beside a caller's, who may have one of that name."""
+    return f"feedback_loop_{name}" if name in taken else name
 
 
 def table_name(prefix: str, model: str, generation: int = 1) -> str:

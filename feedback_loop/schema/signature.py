@@ -40,6 +40,12 @@ def feature_columns(model: str, signature: dict[str, Any] | None) -> tuple[Colum
     return tuple(_from_column(model, spec) for spec in inputs)
 
 
+def numbered_names(signature: dict[str, Any] | None) -> dict[str, int]:
+    """The names of inputs that are numbers (columns that nobody named), by what they are called here."""
+    inputs = json.loads(signature["inputs"]) if signature and signature.get("inputs") else []
+    return {str(spec["name"]): spec["name"] for spec in inputs if isinstance(spec.get("name"), int)}
+
+
 def output_type(signature: dict[str, Any] | None) -> ColumnType | None:
     """The type of a signature's first output, where it has one that can be a column."""
     outputs = json.loads(signature["outputs"]) if signature and signature.get("outputs") else None
@@ -71,4 +77,4 @@ def _from_column(model: str, spec: dict[str, Any]) -> Column:
             model=model,
             field=name,
         )
-    return Column(spec["name"], ColumnType(spec["type"]), required=bool(spec.get("required", True)))
+    return Column(str(spec["name"]), ColumnType(spec["type"]), required=bool(spec.get("required", True)))

@@ -141,7 +141,7 @@ class App:
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """One request."""
-        path = scope.path
+        path = scope.path.rstrip("/") or "/"
         name = _route_name(path)
         seen = self._observer.began(scope, name)
         self._in_flight += 1

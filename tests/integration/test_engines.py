@@ -1,5 +1,6 @@
 """Engines over real models, of every task and of every way that MLflow loads one."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.errors import BadInput, ContractError
 from feedback_loop.inference import PyfuncEngine, SklearnEngine, make_scorer
 from feedback_loop.registry import Reference, Registry
+from feedback_loop.schema.protocol import make_decoder
 from tests.builders import churn_pipeline, customers
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -173,3 +175,91 @@ def test_a_task_that_the_model_contradicts_is_refused(scorer):
     three = DecisionTreeClassifier().fit(known[["age"]], np.arange(len(known)) % 3)
     with pytest.raises(ContractError, match="knows 3 classes"):
         scorer(three, known[["age"]], BINARY)
+
+
+def test_a_row_that_lacks_an_optional_integer_is_asked_without_it_whatever_stands_beside_it(scorer):
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    class Known(mlflow.pyfunc.PythonModel):
+        def predict(self, model_input):
+            return model_input["x"] + model_input.get("n", 100)
+
+    inputs = [ColSpec("double", "x"), ColSpec("long", "n", required=False)]
+    signature = ModelSignature(Schema(inputs), Schema([ColSpec("double")]))
+    frame, settings = pd.DataFrame({"x": [1.0], "n": [1]}), ModelSettings(task="regression", label="y")
+    found = scorer(Known(), frame, settings, flavor="pyfunc", signature=signature)
+    for given, expected in (
+        ({"x": [1.0, 2.0]}, [101.0, 102.0]),
+        ({"x": [1.0, 2.0, 3.0, 4.0], "n": [7, None, None, 9]}, [8.0, 102.0, 103.0, 13.0]),
+        ({"x": [1.0, 2.0], "n": [7, 8]}, [8.0, 10.0]),
+    ):
+        scored = found.score(found.rows_of(given))
+        assert [next(iter(answer.values())) for answer in scored.answers] == expected
+        assert scored.outputs.column("prediction").to_pylist() == expected
+
+
+def test_an_error_of_a_model_or_of_mlflow_prints_none_of_the_rows(scorer):
+    import mlflow
+
+    class Refuses(mlflow.pyfunc.PythonModel):
+        def predict(self, model_input):
+            if len(model_input) == 2:
+                return model_input["x"]
+            raise ValueError(f"can't make sense of 'secret' in {model_input['w'].iloc[0]!r} of 'w' and \"it's\"")
+
+    frame = pd.DataFrame({"x": [48151.6234, 1.0], "w": ["a", "b"]})
+    found = scorer(Refuses(), frame, ModelSettings(task="regression", label="y"), flavor="pyfunc")
+    with pytest.raises(BadInput, match=r"can't make sense of '\.\.\.' in '\.\.\.' of 'w' and '\.\.\.'"):
+        found.score(found.rows_of({"x": [1.0], "w": ["secret"]}))
+    rows = found.rows_of({"x": [48151.6234], "w": ["secret"]})
+    broken = rows.set_column(0, "x", rows.column("w"))
+    with pytest.raises(BadInput, match="Incompatible input types") as caught:
+        found.score(broken)
+    assert "secret" not in str(caught.value)
+
+
+def test_classes_that_are_whole_floats_are_whole_numbers(scorer):
+    model, known = fitted_churn()
+    model = model.fit(known[["age", "plan"]], known["churned"].astype(float))
+    found = scorer(model, known[["age", "plan"]], BINARY)
+    assert (found.contract.classes, found.contract.positive) == ((0, 1), 1)
+    scored = found.score(found.rows_of({"age": [20.0, 85.0], "plan": ["pro", "basic"], "customer": [1, 2]}))
+    assert scored.answers == [0.0, 1.0]
+    assert scored.outputs.column("prediction").to_pylist() == [0, 1]
+
+
+@pytest.mark.parametrize("flavor", ["sklearn", "pyfunc"])
+def test_columns_that_nobody_named_are_called_by_their_numbers(scorer, flavor):
+    import mlflow
+    from sklearn.linear_model import LinearRegression
+
+    class Second(mlflow.pyfunc.PythonModel):
+        def predict(self, model_input):
+            return model_input[1].to_numpy()
+
+    frame = pd.DataFrame(RANDOM.normal(size=(20, 2)))
+    model = LinearRegression().fit(frame, frame[1]) if flavor == "sklearn" else Second()
+    found = scorer(model, frame, ModelSettings(task="regression", label="y"), flavor=flavor)
+    for given in ({"0": [1.0], "1": [5.0]}, pd.DataFrame([[1.0, 5.0]])):
+        assert found.score(found.rows_of(given)).answers == pytest.approx([5.0])
+    decoder = make_decoder(found.contract, found.loaded.signature)
+    for body in (
+        {"dataframe_split": {"columns": [0, 1], "data": [[1.0, 5.0]]}},
+        {"dataframe_split": {"data": [[1.0, 5.0]]}},
+        {"inputs": [[1.0, 5.0]]},
+        {"dataframe_records": [{"0": 1.0, "1": 5.0}]},
+    ):
+        rows = decoder.decode(json.dumps(body).encode(), "application/json", {}.get)
+        assert (rows.columns["0"], rows.columns["1"]) == ([1.0], [5.0])
+
+
+def test_columns_called_like_ours_are_the_models_and_ours_have_a_prefix_beside_them(scorer):
+    frame = pd.DataFrame({"prediction": RANDOM.normal(size=50), "probability": RANDOM.normal(size=50)})
+    model = churn_pipeline().steps[-1][1].fit(frame, frame["prediction"] > 0)
+    found = scorer(model, frame, ModelSettings(task="binary", label="y", key=("prediction_id",)))
+    assert [each.name for each in found.contract.outputs] == ["feedback_loop_prediction", "feedback_loop_probability"]
+    assert found.contract.own("prediction_id") == "feedback_loop_prediction_id"
+    rows = found.rows_of({"prediction": [3.0], "probability": [0.0], "prediction_id": ["theirs"]})
+    assert found.score(rows).outputs.column_names == ["feedback_loop_prediction", "feedback_loop_probability"]

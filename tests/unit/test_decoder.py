@@ -190,6 +190,32 @@ def test_what_is_optional_may_be_missing_and_is_null_in_the_table():
     assert [table.column(name).null_count for name in "ifbt"] == [2, 2, 2, 2]
 
 
+ROWS_OF_FLAGS = [{"l": 1, "b": True}, {"l": 1, "b": None}, {"l": 1, "b": False}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_records": ROWS_OF_FLAGS},
+        {"dataframe_split": {"columns": ["l", "b"], "data": [list(row.values()) for row in ROWS_OF_FLAGS]}},
+        {"inputs": {"l": [1, 1, 1], "b": [True, None, False]}},
+        {"inputs": ROWS_OF_FLAGS},
+        {"instances": ROWS_OF_FLAGS},
+    ],
+)
+def test_a_null_in_an_optional_boolean_is_missing_by_every_door(body):
+    assert decoded(body, decoder=make_decoder(WIDE, None)).columns["b"] == [True, None, False]
+
+
+def test_columns_may_have_any_name():
+    names = ['disk 3.5"', "path\\size", "line\nbreak", "it's", "percent%", "ü"]
+    contract = binary_contract(features=tuple(Column(name, T.DOUBLE) for name in names), key=(), segments=())
+    row = {name: float(place) for place, name in enumerate(names)}
+    decoder = make_decoder(contract, None)
+    for body in ({"dataframe_records": [row]}, {"inputs": {name: [row[name]] for name in names}}):
+        assert decoded(body, decoder=decoder).columns == {name: [row[name]] for name in names}
+
+
 def test_moments_are_utc_whatever_way_they_are_said():
     expected = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
     for text in ("2026-01-02T03:04:00", "2026-01-02 03:04", "2026-01-02T04:04:00+01:00", "2026-01-02T03:04:00Z"):

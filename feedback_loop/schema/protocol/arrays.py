@@ -62,7 +62,7 @@ def read_arrays(data: Any, signature: Signature, own: Sequence[str], *, by_row: 
 def _convert(value: Any, column: Column | None) -> Any:
     """MLflow's `convert_data_type`."""
     try:
-        return np.array(value) if column is None else as_numpy(value, column.type)
+        return np.array(value) if column is None else as_numpy(value, column.type, required=column.required)
     except REFUSALS as error:
         raise invalid_input(f"{error}") from error
 
@@ -94,6 +94,8 @@ def _inputs(data: Any, signature: Signature) -> _Given:
     known = {column.name: column for column in signature.features}
     if isinstance(data, list) and len(known) == 1 and not any(isinstance(each, dict) for each in data):
         data = {signature.features[0].name: data}
+    if isinstance(data, list) and data and signature.is_numbered and all(isinstance(each, list) for each in data):
+        data = dict(zip(signature.names, map(list, zip(*data, strict=False)), strict=False))
     if isinstance(data, dict):
         return _of_arrays({name: _convert(value, known.get(name)) for name, value in data.items()}, signature)
     if isinstance(data, list) and all(isinstance(each, dict) for each in data):
@@ -157,7 +159,7 @@ def _enforced(given: _Given, own: Sequence[str]) -> Frame:
         if column.name not in found:
             continue
         _enforce(found[column.name], column, signature)
-        if column.type in (ColumnType.STRING, ColumnType.DATETIME):  # an absent one is NaN still
+        if column.type in (ColumnType.STRING, ColumnType.DATETIME, ColumnType.BOOLEAN):  # an absent one is NaN still
             found[column.name] = [None if is_missing(value) else value for value in found[column.name]]
     return Frame(found, count)
 

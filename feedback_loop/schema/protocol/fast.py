@@ -6,6 +6,7 @@ null where there should be none) is left to them. tests/property/test_requests.p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -71,12 +72,14 @@ class FastDecoder:
         self._uncertain = [column.name for column in optional if None not in _args(_TYPES[column.type])]
         self._features = tuple(column.name for column in contract.features)
         self._is_tensor = is_tensor
-        self._body = msgspec.json.Decoder(self._body_type())
+        # Names that JSON writes with a backslash are none of a struct's.
+        is_plain = json.dumps(self._names, ensure_ascii=False).count("\\") == 0
+        self._body = msgspec.json.Decoder(self._body_type()) if is_plain else None
         self._layout = lru_cache(_MOST_LAYOUTS)(self._make_layout)
 
     def decode(self, body: bytes) -> Found | None:
         """What the body holds, or None where the rules must say what it means."""
-        if _UNSTORABLE in body:
+        if self._body is None or _UNSTORABLE in body:
             return None
         try:
             if not body.isascii():

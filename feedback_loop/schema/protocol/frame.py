@@ -30,6 +30,11 @@ class Signature:
         return [column.name for column in self.features]
 
     @property
+    def is_numbered(self) -> bool:
+        """Whether the columns have no names but their places."""
+        return self.names == [str(place) for place in range(len(self.features))]
+
+    @property
     def required(self) -> list[str]:
         """The names of the features that must be given."""
         return [column.name for column in self.features if column.required]

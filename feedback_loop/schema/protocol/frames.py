@@ -106,7 +106,8 @@ def _no_frame(kind: str, error: Exception) -> WireError:
 
 def converted_frame(frame: Frame, signature: Signature, own: Sequence[str]) -> Frame:
     """The features in their types, and the caller's own columns; raises WireError."""
-    columns = frame.columns
+    known = set(signature.names)
+    columns = {str(name) if str(name) in known else name: values for name, values in frame.columns.items()}
     if signature.width is not None:
         columns = by_place(frame, signature, own)
     found: dict[Any, Sequence[Any]] = {name: columns[name] for name in own if name in columns}

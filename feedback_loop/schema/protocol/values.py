@@ -78,13 +78,15 @@ def as_pandas(values: Sequence[Any], kind: ColumnType, *, required: bool = True)
     return _floats(_plain_array(values), DTYPES[kind])
 
 
-def as_numpy(value: Any, kind: ColumnType) -> Any:
+def as_numpy(value: Any, kind: ColumnType, *, required: bool = True) -> Any:
     """An array (or, of what is no list, one NumPy value) as `numpy.array` makes it; raises what NumPy would.
 
     Text and moments stay Python's, with None for what is missing.
     """
     if kind in (ColumnType.STRING, ColumnType.DATETIME):
         return _objects(value, _text_of if kind is ColumnType.STRING else _numpy_moment)
+    if kind is ColumnType.BOOLEAN and not required:
+        return _objects(value, lambda each: None if is_missing(each) else bool(np.array([each], bool)[0]))
     with np.errstate(over="ignore"):  # beyond a float's range is infinity, as for MLflow
         if isinstance(value, list):
             return np.array(value, DTYPES[kind])
