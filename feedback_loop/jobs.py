@@ -11,7 +11,7 @@ from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import model_folder
 from feedback_loop.scheduling import Chain, Job, Outcome, Scheduler, parse_schedule
-from feedback_loop.store import retention, verdicts
+from feedback_loop.store import evaluations, retention, verdicts
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.jobs import load_runs
 
@@ -26,7 +26,7 @@ def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
         Job("reconcile", lambda: {"champion": loop.reconcile(model)}),
         Job("outcomes", lambda: take_in(loop, model)),
         Job("join", lambda: _join(loop, model)),
-        Job("evaluate", lambda: {"evaluations": len(loop.evaluate(model))}),
+        Job("evaluate", lambda: _evaluate(loop, model)),
         Job("volume", lambda: {"alerts": loop.watch_volume(model)}),
         Job("drift", lambda: {"alerts": loop.watch_drift(model)}),
         Job("decide", lambda: _decide(loop, model)),
@@ -113,6 +113,12 @@ def _forward(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     finally:
         alerts = loop.watch_accounts(model)
     return {**asdict(drained), "alerts": alerts}
+
+
+def _evaluate(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    found = loop.evaluate(model)
+    failed = evaluations.load_failed_windows(loop.store, model)
+    return {"evaluations": len(found), "failed": [{"window": str(e.window), "cause": e.cause} for e in failed]}
 
 
 def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:

@@ -96,6 +96,10 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "refused_outcomes": count_refused(store, model),
         "conflicts": findings[accounts.CONFLICTING],
         "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1), loop.past_errors(model)),
+        "failed_windows": [
+            {"window": _window(each.window), "attempts": each.attempts, "cause": each.cause}
+            for each in evaluations.load_failed_windows(store, model)
+        ],
         "drift": _drift(monitors.load_monitor(store, model, answering or ""), loop.settings.model(model).drift.alpha),
         "verdict": _verdict(verdict) if verdict else None,
         "incident": _incident(incident) if incident else None,

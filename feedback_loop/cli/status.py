@@ -76,6 +76,10 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         metrics = "".join(f", {name} {value:.4f}" for name, value in list(evaluation["metrics"].items())[:4])
         lines.append(f"last window   {' – '.join(evaluation['window'])}: coverage {coverage}{metrics}")
         lines += [f"              {line}" for line in estimate_words(evaluation["estimates"])]
+    lines += [
+        f"FAILED window {' – '.join(each['window'])}, tried {each['attempts']:,} times: {each['cause']}"
+        for each in model["failed_windows"]
+    ]
     if drift := model["drift"]:
         lines.append(f"drift         {drift['windows']:,} windows watched, up to {drift['until']}")
         lines += [f"DRIFTED       {each['words']} ({each['window']})" for each in drift["columns"]]

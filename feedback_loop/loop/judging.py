@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -9,12 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 import pyarrow as pa
+import structlog
 
 from feedback_loop.alerts import Delivery, deliver_alerts, route_names
-from feedback_loop.clock import Window
+from feedback_loop.clock import Window, format_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, baseline_of, decide
-from feedback_loop.errors import BadInput
+from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.loop.labelling import Labelling
 from feedback_loop.monitoring import (
     KINDS,
@@ -23,6 +25,7 @@ from feedback_loop.monitoring import (
     PAST_WINDOWS,
     PastError,
     Profile,
+    after_failure,
     due_windows,
     evaluate_window,
     find_slices,
@@ -40,9 +43,20 @@ from feedback_loop.outcomes import (
 )
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import retention
-from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, Evaluation, load_past_estimates
+from feedback_loop.store.alerts import raise_alert
+from feedback_loop.store.evaluations import (
+    ALL_ROWS,
+    INSUFFICIENT,
+    Evaluation,
+    FailedWindow,
+    forget_failed_window,
+    load_failed_windows,
+    load_past_estimates,
+)
 from feedback_loop.store.incidents import count_restarts
 from feedback_loop.store.verdicts import Verdict
+
+_log = structlog.get_logger(__name__)
 
 
 class Judging(Labelling):
@@ -62,8 +76,9 @@ class Judging(Labelling):
 
         What the join keeps of each hour answers, or, for a moment of the past and with `from_log`, the rows
         themselves: both say the same. `multivariate` drift and `slices` (also by the settings) are of rows, which are
-        read for that. Raises Refused for a window of which retention has removed rows: its numbers
-        would be others.
+        read for that. One of the windows that are due may fail: that is recorded with its cause, told by an alert,
+        tried again later, and stops no other. Raises Refused for a window of which retention has removed rows: its
+        numbers would be others.
         """
         settings = self.settings.model(model)
         if window is not None:
@@ -75,22 +90,34 @@ class Judging(Labelling):
         windows = [window] if window else due_windows(self.store, model, settings.window, settings.maturity, now)
         since = retention.kept_since(self.store, model)
         windows = [each for each in windows if since is None or each.start >= since]
+        failed = {each.window for each in load_failed_windows(self.store, model)}
+        for gone in [each for each in failed if since is not None and each.start < since]:
+            forget_failed_window(self.store, model, gone)
         contract = self.scorer(self.champion(model)).logged
         multivariate, slices = multivariate or settings.drift.multivariate, slices or settings.find_slices
         found: list[Evaluation] = []
         with self.progress.track(f"evaluate {model}", len(windows)) as advance:
             for each in windows:
-                found += evaluate_window(
-                    self.store,
-                    contract,
-                    each,
-                    lambda v: self._profile(model, v, now, is_past=as_of is not None),
-                    length=settings.window,
-                    maturity=settings.maturity,
-                    as_of=now,
-                    from_log=from_log,
-                    extend=lambda e: self._looked_closer(e, multivariate=multivariate, slices=slices),
-                )
+                try:
+                    found += evaluate_window(
+                        self.store,
+                        contract,
+                        each,
+                        lambda v: self._profile(model, v, now, is_past=as_of is not None),
+                        length=settings.window,
+                        maturity=settings.maturity,
+                        as_of=now,
+                        from_log=from_log,
+                        extend=lambda e: self._looked_closer(e, multivariate=multivariate, slices=slices),
+                    )
+                    if each in failed:
+                        forget_failed_window(self.store, model, each)
+                except Unavailable:
+                    raise
+                except Exception as error:
+                    if window is not None:
+                        raise
+                    self._tell_failure(model, after_failure(self.store, model, each, error, self.clock()), error)
                 advance(1)
         if as_of is None:
             self._show_metrics(found)
@@ -170,6 +197,14 @@ class Judging(Labelling):
     def deliver_alerts(self) -> Delivery:
         """Tries every alert that is due."""
         return deliver_alerts(self.store, self.settings.alerts, self.clock())
+
+    def _tell_failure(self, model: str, failed: FailedWindow, error: Exception) -> None:
+        where = "".join(traceback.format_exception(error))
+        _log.error("window_failed", model=model, window=str(failed.window), attempts=failed.attempts, traceback=where)
+        subject, title = f"stream:{model}:failed:{failed.window}", f"{model}: a window could not be evaluated"
+        again = f"It is tried again from {format_moment(failed.next_attempt_at)} on; other windows go on."
+        words = f"{failed.window}: {failed.cause.rstrip('.')}. {again}"
+        raise_alert(self.store, subject, title, words, route_names(self.settings.alerts), self.clock())
 
     def _looked_closer(self, found: Evaluation, *, multivariate: bool, slices: bool) -> Evaluation:
         """The evaluation with what only rows can say, as known at its moment."""

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+
+import structlog
 
 from feedback_loop.alerts import route_names, tell_volume
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.drift import Watch, reference_digest, rule_of, start_watch, watch_window
+from feedback_loop.errors import Unavailable
 from feedback_loop.loop.judging import Judging
 from feedback_loop.monitoring import Profile, silence_notice, volume_notice, window_cells
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Role
 from feedback_loop.store import accounts, monitors, predictions, profiles, retention
+from feedback_loop.store.alerts import Message
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.monitors import DriftMonitor
+
+_log = structlog.get_logger(__name__)
 
 
 class Watching(Judging):
@@ -57,9 +64,19 @@ class Watching(Judging):
         before = monitors.load_monitor(self.store, model, version.version)
         until, watch = self._watched(reference, version, settings, before)
         for window in self._unwatched(version, settings, until, now):
-            cells = window_cells(self.store, reference.layout, window, reference, version=version.version, as_of=now)
-            profile = Profile.of(reference.layout, cells)
-            watch, messages = watch_window(watch, reference, profile, settings.drift, name, window)
+            try:
+                cells = window_cells(
+                    self.store, reference.layout, window, reference, version=version.version, as_of=now
+                )
+                profile = Profile.of(reference.layout, cells)
+                watch, messages = watch_window(watch, reference, profile, settings.drift, name, window)
+            except Unavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is told, and stops no other window)
+                _log.error("window_not_watched", model=model, window=str(window), traceback=traceback.format_exc())
+                words = f"{window}: {type(error).__name__}: {error}. Drift is watched from the next window on."
+                title = f"{model}: a window could not be watched for drift"
+                messages = [Message(f"stream:{model}:unwatched:{window}", title, words)]
             after = DriftMonitor(model, version.version, window.end, watch.to_json())
             new = monitors.advance_monitor(self.store, after, until, messages, routes, self.clock())
             if new is None:  # another scheduler has taken this window in, and goes on

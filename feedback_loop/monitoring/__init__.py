@@ -18,7 +18,7 @@ from feedback_loop.monitoring.samples import MOST_ROWS, sample_window, spread
 from feedback_loop.monitoring.slices import find_slices
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
 from feedback_loop.monitoring.weights import uniform
-from feedback_loop.monitoring.windows import due_windows, evaluate_window, window_cells
+from feedback_loop.monitoring.windows import after_failure, due_windows, evaluate_window, window_cells
 
 __all__ = [
     "FORMATS",
@@ -36,6 +36,7 @@ __all__ = [
     "References",
     "ReportFile",
     "SumMetric",
+    "after_failure",
     "check_metrics",
     "curves",
     "drift_values",

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from feedback_loop.clock import Window, floor_moment, windows_between
+from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.monitoring.calibration import learns_from_removed, matured_profile
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.folding import fold_window, kept_cells
@@ -18,8 +19,19 @@ from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store, profiles
 from feedback_loop.store.accounts import reopened_windows, versions_joined
-from feedback_loop.store.evaluations import Evaluation, evaluated_until, save_evaluation, with_estimates_told
+from feedback_loop.store.evaluations import (
+    Evaluation,
+    FailedWindow,
+    evaluated_until,
+    load_failed_windows,
+    save_evaluation,
+    save_failed_window,
+    with_estimates_told,
+)
 from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
+
+FIRST_PAUSE, MOST_PAUSE = timedelta(minutes=10), timedelta(days=1)
+"""Before a window that failed is tried again."""
 
 ReferenceOf = Callable[[str], Profile | None]
 """Gives the profile of a version's reference rows, if it has any."""
@@ -29,7 +41,8 @@ def due_windows(store: Store, model: str, length: timedelta, maturity: timedelta
     """The windows that have closed or matured since they were last evaluated, oldest first.
 
     Each is evaluated twice: when it closes (drift, and the outcomes so far) and when it has matured; after that,
-    again whenever the join has found that something else is known of it (a late outcome, a correction).
+    again whenever the join has found that something else is known of it (a late outcome, a correction). One that
+    failed waits for its next attempt, and is due then.
     """
     span = predicted_span(store, model)
     if span is None:
@@ -38,7 +51,18 @@ def due_windows(store: Store, model: str, length: timedelta, maturity: timedelta
     for matured, until in ((False, floor_moment(now, length)), (True, matured_until(now, maturity, length))):
         since = evaluated_until(store, model, matured=matured) or floor_moment(span[0], length)
         due.update(windows_between(since, until, length))
-    return sorted(due)
+    failed = {each.window: each.next_attempt_at for each in load_failed_windows(store, model)}
+    return sorted({each for each in {*due, *failed} if failed.get(each, now) <= now})
+
+
+def after_failure(store: Store, model: str, window: Window, error: Exception, now: datetime) -> FailedWindow:
+    """Keeps it on record that a window could not be evaluated; the pauses before it is tried again grow."""
+    attempts = 1 + next((each.attempts for each in load_failed_windows(store, model) if each.window == window), 0)
+    pause = min(FIRST_PAUSE * 2 ** min(attempts - 1, 30), MOST_PAUSE)
+    cause = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
+    failed = FailedWindow(window, attempts, now, now + pause, cause)
+    save_failed_window(store, model, failed)
+    return failed
 
 
 def evaluate_window(

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, Subquery, Table, and_, func, select
 from feedback_loop.clock import Window
 from feedback_loop.store import watching_tables as tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, insert_if_new
+from feedback_loop.store.records import as_record, insert_if_new, insert_unless
 
 ALL_ROWS = ""
 """The segment that is everything."""
@@ -159,6 +159,7 @@ class Evaluation:
     quality: tuple[QualityValue, ...] = ()
     estimates: tuple[EstimateValue, ...] = ()
     slices: tuple[SliceValue, ...] = ()
+    unjudged: tuple[str, ...] = ()  # what nothing can be said of yet, and why
     evaluation_id: int | None = None
     revision: int = 1  # of this window and version: the next one follows when more is known
 
@@ -194,6 +195,7 @@ def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
         "matured": evaluation.matured,
         "predictions": evaluation.predictions,
         "labelled": evaluation.labelled,
+        "unjudged": list(evaluation.unjudged),
     }
     same_window = and_(*(tables.evaluations.c[name] == value for name, value in head.items() if name != "as_of"))
     with store.write() as connection:
@@ -250,6 +252,46 @@ def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | No
     with store.read() as connection:
         until: datetime | None = connection.execute(select(func.max(table.window_end)).where(*where)).scalar_one()
     return until
+
+
+@dataclass(frozen=True)
+class FailedWindow:
+    """A window that could not be evaluated: why, how often that was tried, and from when on it is tried again."""
+
+    window: Window
+    attempts: int
+    failed_at: datetime
+    next_attempt_at: datetime
+    cause: str
+
+
+def load_failed_windows(store: Store, model: str) -> list[FailedWindow]:
+    """The windows whose last attempt failed, oldest first."""
+    table = tables.failed_windows
+    with store.read() as connection:
+        rows = connection.execute(select(table).where(table.c.model == model).order_by(table.c.window_start)).all()
+    return [
+        FailedWindow(Window(r.window_start, r.window_end), r.attempts, r.failed_at, r.next_attempt_at, r.cause)
+        for r in rows
+    ]
+
+
+def save_failed_window(store: Store, model: str, failed: FailedWindow) -> None:
+    """Keeps what became of another attempt."""
+    table, window = tables.failed_windows, failed.window
+    values = {name: value for name, value in vars(failed).items() if name != "window"}
+    with store.write() as connection:
+        insert = insert_unless(connection, table)
+        insert = insert.values(model=model, window_start=window.start, window_end=window.end, **values)
+        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=values))
+
+
+def forget_failed_window(store: Store, model: str, window: Window) -> None:
+    """It was evaluated after all."""
+    table = tables.failed_windows.c
+    same = and_(table.model == model, table.window_start == window.start, table.window_end == window.end)
+    with store.write() as connection:
+        connection.execute(tables.failed_windows.delete().where(same))
 
 
 def with_estimates_told(store: Store, evaluation: Evaluation) -> Evaluation:
@@ -328,6 +370,7 @@ def _evaluation(row: Row[Any], values: dict[str, list[Row[Any]]]) -> Evaluation:
         matured=row.matured,
         predictions=row.predictions,
         labelled=row.labelled,
+        unjudged=tuple(row.unjudged),
         evaluation_id=row.evaluation_id,
         revision=row.revision,
         **{name: tuple(as_record(_PARTS[name][1], each) for each in found) for name, found in values.items()},

@@ -51,8 +51,20 @@ evaluations = shared_table(
     Column("matured", Boolean, nullable=False),
     Column("predictions", Integer, nullable=False),
     Column("labelled", Integer, nullable=False),
+    Column("unjudged", Json, nullable=False),  # what nothing can be said of yet, and why
     UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
     Index(None, "model", "as_of"),
+)
+
+failed_windows = shared_table(
+    "failed_windows",
+    Column("model", String, primary_key=True),
+    Column("window_start", Moment, primary_key=True),
+    Column("window_end", Moment, primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("failed_at", Moment, nullable=False),
+    Column("next_attempt_at", Moment, nullable=False),
+    Column("cause", Text, nullable=False),
 )
 
 metric_values = shared_table(

@@ -55,11 +55,23 @@ def upgrade() -> None:
         sa.Column("matured", sa.Boolean(), nullable=False),
         sa.Column("predictions", sa.Integer(), nullable=False),
         sa.Column("labelled", sa.Integer(), nullable=False),
+        sa.Column("unjudged", Json, nullable=False),
         sa.PrimaryKeyConstraint("evaluation_id"),
         sa.UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
     )
     op.create_index("ix_fl_evaluations_model_as_of", "fl_evaluations", ["model", "as_of"])
 
+    op.create_table(
+        "fl_failed_windows",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("window_start", Moment(), nullable=False),
+        sa.Column("window_end", Moment(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("failed_at", Moment(), nullable=False),
+        sa.Column("next_attempt_at", Moment(), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "window_start", "window_end"),
+    )
     op.create_table(
         "fl_fences",
         sa.Column("model", sa.String(), nullable=False),

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from feedback_loop.clock import Window
+from feedback_loop.clock import Window, format_moment
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import windows
-from feedback_loop.store import evaluations
+from feedback_loop.status import loop_status
+from feedback_loop.store import evaluations, watching_tables
 from feedback_loop.store.alerts import due_alerts
 from tests.builders import churn_loop, customers, play_days, register_churn, write_config
 
@@ -192,3 +193,38 @@ def test_a_report_as_of_a_moment_says_what_was_known_then_and_what_was_estimated
     [found] = loop.evaluate("churn", window, clock())
     accuracy = next(each for each in found.estimates if each.metric == "accuracy")
     assert f"{accuracy.value:.4g}" in text[text.index("Estimated without outcomes") - 20_000 :]
+
+
+def later(window, time):
+    return Window(window.start + time, window.end + time)
+
+
+def test_a_window_that_fails_is_told_tried_again_and_stops_no_other(loop, clock):
+    first = Window(clock() - 4 * HOUR, clock() + 20 * HOUR)
+    loop.evaluate("churn")
+    play_days(loop, clock, 3, per_day=120)
+    loop.join("churn")
+    torn = watching_tables.profiles
+    mine = (torn.c.part == "predictions") & (torn.c.bucket_start >= first.start) & (torn.c.bucket_start < first.end)
+    with loop.store.write() as connection:
+        kept = connection.execute(torn.select().where(mine)).all()
+        connection.execute(torn.update().where(mine).values(tally=b"torn"))
+    assert {each.window for each in loop.evaluate("churn")} == {later(first, DAY), later(first, 2 * DAY)}
+    assert loop.watch_drift("churn") == 0
+    [failed] = loop_status(loop)["models"]["churn"]["failed_windows"]
+    assert (failed["window"][0], failed["attempts"]) == (format_moment(first.start), 1)
+    assert "struct" in failed["cause"] or "Error" in failed["cause"]
+    [alert] = [each for each in due_alerts(loop.store, clock()) if "could not be evaluated" in each.title]
+    assert str(first) in alert.body
+    assert loop.evaluate("churn") == []  # it waits
+    clock.set(clock() + HOUR)
+    assert loop.evaluate("churn") == []  # it was tried in vain
+    assert loop_status(loop)["models"]["churn"]["failed_windows"][0]["attempts"] == 2
+    with loop.store.write() as connection:
+        for row in kept:
+            same = [column == getattr(row, column.name) for column in torn.primary_key]
+            connection.execute(torn.update().where(*same).values(tally=row.tally))
+    clock.set(clock() + HOUR)
+    [mended] = loop.evaluate("churn")
+    assert (mended.window, mended.predictions) == (first, 120)
+    assert loop_status(loop)["models"]["churn"]["failed_windows"] == []
