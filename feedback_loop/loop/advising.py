@@ -32,7 +32,7 @@ class Advising(Judging):
         where nothing was predicted yet.
         """
         settings, version, now = self.settings.model(model), self.champion(model), self._final(model, None)
-        contract, span = self.scorer(version).logged, predicted_span(self.store, model)
+        contract, span = self.scorer(version).logged, predicted_span(self.store, model, as_of=now)
         if span is None:
             raise NotFound(
                 "prediction of", model, cure="Suggestions are made from the log: predict and load outcomes first."

@@ -103,7 +103,7 @@ class Watching(Judging):
 
         The first is the first whole one under this champion, and after those that its reference is made of.
         """
-        span = predictions.predicted_span(self.store, version.model, version.version)
+        span = predictions.predicted_span(self.store, version.model, version.version, as_of=now)
         if span is None:
             return iter(())
         begins = [until] if until is not None else [floor_moment(span[0], settings.window)]

@@ -46,7 +46,7 @@ def matured_profile(
     oldest = retention.kept_since(store, layout.contract.model)
     windows = [Window(latest - (k + 1) * length, latest - k * length) for k in range(MOST_WINDOWS)]
     windows = [each for each in windows if oldest is None or each.start >= oldest]
-    span = predicted_span(store, layout.contract.model)
+    span = predicted_span(store, layout.contract.model, as_of=as_of)
     windows = [each for each in windows if span is not None and each.end > span[0]]  # before is nothing to read
     if not windows:
         return None

@@ -38,13 +38,13 @@ ReferenceOf = Callable[[str], Profile | None]
 
 
 def due_windows(store: Store, model: str, length: timedelta, maturity: timedelta, now: datetime) -> list[Window]:
-    """The windows that have closed or matured since they were last evaluated, oldest first.
+    """The windows that have closed or matured by `now` since they were last evaluated, oldest first.
 
     Each is evaluated twice: when it closes (drift, and the outcomes so far) and when it has matured; after that,
     again whenever the join has found that something else is known of it (a late outcome, a correction). One that
     failed waits for its next attempt, and is due then.
     """
-    span = predicted_span(store, model)
+    span = predicted_span(store, model, as_of=now)
     if span is None:
         return []
     due = set(reopened_windows(store, model, length))
@@ -158,7 +158,7 @@ def count_window(
     """Counts each version that was champion in a window, as of that moment; if none was, nothing under no version."""
     versions = None if from_log else versions_joined(store, contract.model, window, Role.CHAMPION, length, as_of)
     if versions is None:
-        versions = versions_in(store, contract.model, window, Role.CHAMPION)
+        versions = versions_in(store, contract.model, window, Role.CHAMPION, as_of)
     for version in versions or [""]:
         reference = reference_of(version) if version else None
         layout = reference.layout if reference is not None else Layout.bare(contract)

@@ -201,12 +201,13 @@ def predicted_span(
     return (min(moments), max(moments)) if moments else None
 
 
-def versions_in(store: Store, model: str, window: Window, role: str) -> list[str]:
-    """The versions that predicted in a window in that role, sorted."""
+def versions_in(store: Store, model: str, window: Window, role: str, as_of: datetime) -> list[str]:
+    """The versions that predicted in a window in that role, as far as that was known as of a moment; sorted."""
     versions: set[str] = set()
     for connection, generation in _generations(store, model):
         table = generation.table
-        where = and_(table.c.predicted_at >= window.start, table.c.predicted_at < window.end, table.c.role == role)
+        within = and_(table.c.predicted_at >= window.start, table.c.predicted_at < window.end)
+        where = and_(within, table.c.role == role, is_known(table.c.logged_at, as_of))
         versions.update(connection.execute(select(table.c.model_version).where(where).distinct()).scalars())
     return sorted(versions)
 

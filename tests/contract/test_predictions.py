@@ -162,8 +162,8 @@ def test_versions_and_roles_are_read_apart(store, log):
     log.append(contract, rows, START)
     assert read_labelled(store, contract, WHOLE, version="2").num_rows == 2
     assert read_labelled(store, contract, WHOLE, version="2", role="champion").num_rows == 1
-    assert versions_in(store, "churn", WHOLE, "champion") == ["1", "2"]
-    assert versions_in(store, "churn", Window(START + DAY, START + 2 * DAY), "champion") == []
+    assert versions_in(store, "churn", WHOLE, "champion", START + DAY) == ["1", "2"]
+    assert versions_in(store, "churn", Window(START + DAY, START + 2 * DAY), "champion", START + DAY) == []
 
 
 def test_a_signature_that_grows_adds_columns(store, log):

@@ -2,7 +2,8 @@
 
 Whatever comes in whatever order (predictions logged late, outcomes before their prediction, corrections, retries, a
 clock that is set back), what was known at a moment that was asked about stays what it was, and the incremental join's
-accounts and the kept profiles are those of a join from scratch, whenever a version's reference came.
+accounts and the kept profiles are those of a join from scratch, whenever a version's reference came. So stays which
+versions, segments and windows there were, and what estimates had to learn from.
 """
 
 import shutil
@@ -13,13 +14,15 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
+from feedback_loop.monitoring.calibration import matured_profile
 from feedback_loop.monitoring.folding import establish, fold_news, fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, fold, make_layout
 from feedback_loop.monitoring.profiles.tally import EMPTY
+from feedback_loop.monitoring.windows import count_window, due_windows
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
 from feedback_loop.store import Store, fence, joins, profiles
@@ -171,7 +174,7 @@ class Run:
         self.contract = binary_contract(join=rule)
         self.log, self.now = PredictionLog(store), START
         self.frames, self.answers = [], {}
-        self.layout, self.layout_then = None, {}
+        self.layout, self.layout_then, self.there_then = None, {}, {}
 
     def apply(self, event):
         self.now += HOUR
@@ -186,6 +189,7 @@ class Run:
             self.contract,
             [at],
             prediction_id=[identifier],
+            model_version=[f"{1 + customer}"],
             customer=[customer],
             month=["m"],
             plan=[f"p{customer}"],
@@ -265,25 +269,41 @@ class Run:
         as_of = fence.close(self.store, "churn", self.now)
         self.plain.asked = max(self.plain.asked, self.now)
         self.answers[as_of] = self.rows(as_of)
+        self.there_then[as_of] = self.there(as_of)
         self.layout_then[as_of] = self.layout, self.folded(WHOLE, as_of) if self.plain.predictions else {}
+
+    def there(self, as_of):
+        """The windows that are due as of a moment, versions and segments of each, and what the last learns from."""
+        maturity, found, learned = self.plain.rule.maturity, {}, None
+        for window in due_windows(self.store, "churn", WINDOW, maturity, as_of):
+            counts = count_window(
+                self.store, self.contract, window, lambda _: None, length=WINDOW, as_of=as_of, from_log=True
+            )
+            found[window] = {each.version: {cell.segment for cell in each.cells} for each in counts}
+        if found:
+            options = {"version": "1", "length": WINDOW, "maturity": maturity, "as_of": as_of, "from_log": True}
+            learned = matured_profile(self.store, Layout(self.contract), max(found), **options)
+        return found, learned.to_bytes() if learned is not None else None
 
     def rows(self, as_of):
         return read_labelled(self.store, self.contract, WHOLE, as_of=as_of)
 
     def check_accounts(self, until):
         """The accounts of all incremental runs are those of the join from scratch."""
-        scratch = self.rows(until).select(["predicted_at", "plan", "churned", "revision"]).to_pylist()
+        scratch = (
+            self.rows(until).select(["predicted_at", "model_version", "plan", "churned", "revision"]).to_pylist()
+        )
         predictions, observed, inferred = Counter(), Counter(), Counter()
         for row in scratch:
             for segment in ("", f"plan={row['plan']}"):
-                place = floor_moment(row["predicted_at"], WINDOW), segment
+                place = floor_moment(row["predicted_at"], WINDOW), row["model_version"], segment
                 predictions[place] += 1
                 observed[place] += row["revision"] is not None
                 inferred[place] += row["revision"] is None and row["churned"] is not None
         accounts, watermark = load_accounts(self.store, "churn")
         assert watermark == until
         known = with_inferred(self.store, self.contract, WINDOW, accounts, until)
-        assert {(a.window_start, a.segment): (a.predictions, a.labelled, a.inferred) for a in known} == {
+        assert {(a.window_start, a.version, a.segment): (a.predictions, a.labelled, a.inferred) for a in known} == {
             place: (predictions[place], observed[place], inferred[place]) for place in predictions
         }
         assert len(load_findings(self.store, self.contract, UNMATCHED)) == self.plain.unmatched(until)
@@ -300,6 +320,9 @@ def examples(most):
 
 
 @examples(25)
+@example(
+    [("predict", 0, 0), ("clock", 6), ("ask", 0), ("predict", 1, 6), ("predict", 1, 13)], JoinRule(maturity=HOUR)
+)
 @given(events=events, rule=rules)
 def test_the_join_says_what_was_known_at_every_moment(fresh_store, events, rule):
     play(fresh_store, events, rule)
@@ -323,6 +346,7 @@ def play(fresh_store, events, rule):
         assert again.equals(answer)
         found = dict(zip(again.column("prediction_id").to_pylist(), again.column("churned").to_pylist(), strict=True))
         assert found == run.plain.labelled(as_of)
+        assert run.there(as_of) == run.there_then[as_of]
         layout, cells = run.layout_then[as_of]
         if layout is run.layout and cells:
             assert run.folded(WHOLE, as_of) == cells
