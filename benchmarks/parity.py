@@ -15,7 +15,8 @@ from feedback_loop.inference.choosing import Made, make_engine
 from feedback_loop.inference.engines import Engine
 from feedback_loop.inference.onnx import OnnxEngine
 from feedback_loop.inference.providers import open_session
-from feedback_loop.inference.scorer import contract_of, make_native
+from feedback_loop.inference.scorer import contract_of
+from feedback_loop.inference.trying import make_native
 
 TARGET = Path(__file__).parent.parent / "docs" / "inference.md"
 BEGIN, END = "<!-- parity begins -->\n", "<!-- parity ends -->\n"

@@ -190,9 +190,13 @@ class InferenceSettings(Section):
     """What a version is scored by. `auto` takes ONNX where it answers within `tolerance` of the model itself.
 
     `providers` (CPU, CUDA, TensorRT, OpenVINO, CoreML, …) are tried in this order; empty: those of `serving`.
+    Requests are answered together where that is proven to change no answer; with `batching` off, never. `answers`
+    says that a model which is no estimator of scikit-learn's answers probabilities, and not classes.
     """
 
     engine: Literal["auto", "native"] = "auto"
+    batching: Literal["auto", "off"] = "auto"
+    answers: Literal["auto", "probability"] = "auto"
     tolerance: Annotated[float, Field(gt=0)] = 1e-6
     providers: tuple[str, ...] = ()
 

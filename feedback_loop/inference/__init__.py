@@ -9,10 +9,12 @@ from feedback_loop.inference.bundle import (
     stage,
     write_bundle,
 )
-from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine, feature_frame
+from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine
 from feedback_loop.inference.files import FileResult, predict_file
+from feedback_loop.inference.inputs import feature_frame
 from feedback_loop.inference.providers import EngineOptions, describe_hardware
 from feedback_loop.inference.scorer import ID, Scorer, contract_of, input_rows, make_scorer
+from feedback_loop.inference.trying import make_native
 
 __all__ = [
     "ID",
@@ -30,6 +32,7 @@ __all__ = [
     "describe_hardware",
     "feature_frame",
     "input_rows",
+    "make_native",
     "make_scorer",
     "open_bundle",
     "predict_file",

@@ -28,8 +28,9 @@ from feedback_loop.inference.engines import Engine
 from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
 from feedback_loop.inference.providers import EngineOptions, open_session
 from feedback_loop.inference.proving import Proof
-from feedback_loop.inference.scorer import Scorer, contract_of, make_native, remade_contract
+from feedback_loop.inference.scorer import Scorer, contract_of, gives_probabilities, remade_contract
 from feedback_loop.inference.tensors import spare_pandas
+from feedback_loop.inference.trying import check_model, known_rows, make_native, why_alone
 from feedback_loop.registry import LoadedModel, ModelVersion, Registry, load_folder
 from feedback_loop.schema import Contract, make_redaction
 
@@ -40,7 +41,7 @@ MODEL = "model.onnx"
 NATIVE = "model"
 """The folder of an MLflow model within a bundle."""
 
-FORMAT = 1
+FORMAT = 2
 """What this version of the package writes, and the only one that it reads: a bundle is made anew at any time."""
 
 
@@ -70,6 +71,8 @@ class Bundle:
     requirements: tuple[str, ...]
     form: OnnxForm | None = None
     proof: Proof | None = None
+    none: tuple[str, ...] = ()  # columns of text in which nothing is None to the model, and not NaN
+    alone: str = ""  # why requests are not answered together, where they are not
     digests: dict[str, str] = field(default_factory=dict)  # of the engine's files, by path in the bundle
     format: int = FORMAT
 
@@ -125,22 +128,27 @@ def write_bundle(
     known: pa.Table | None = None,
     options: EngineOptions | None = None,
 ) -> Bundle:
-    """Converts, proves, chooses the engine and writes the bundle; what was in `folder` before is replaced.
+    """Tries the model, converts, proves, chooses the engine and writes the bundle; what was in `folder` is replaced.
 
     `known` rows (reference rows, by the model's or the log's names) are what the proof begins with; without, the
-    model's input example. Raises ContractError and ConfigError.
+    model's input example. Raises ContractError, ConfigError, and Refused or ModelFault for what is no good model.
     """
     contract = contract_of(loaded, settings)
+    native, rows = make_native(loaded, contract), known_rows(loaded, contract, known)
+    check_model(loaded, contract, native, rows)
     made = make_engine(loaded, contract, settings.inference, known, options or EngineOptions())
     engine = EngineKind.ONNX if made.content is not None else EngineKind.SKLEARN
     if engine is EngineKind.SKLEARN and loaded.estimator is None:
         engine = EngineKind.PYFUNC
+    alone = "the configuration wants it" if settings.inference.batching == "off" else ""
+    if not alone and engine is not EngineKind.ONNX:  # what is converted has no operator that looks at other rows
+        alone = why_alone(native, contract, rows)
     with _replaced(folder) as beside:
         _write_files(loaded, made, beside)
         bundle = Bundle(
             version=loaded.version,
             contract=contract,
-            has_probabilities=hasattr(loaded.estimator, "predict_proba"),
+            has_probabilities=gives_probabilities(loaded, settings),
             signature=loaded.signature,
             engine=engine,
             reason=made.reason,
@@ -148,6 +156,8 @@ def write_bundle(
             requirements=loaded.requirements,
             form=made.form,
             proof=made.proof,
+            none=native.inputs.none,
+            alone=alone,
             digests={str(path.relative_to(beside)): _digest(path) for path in _files(beside)},
         )
         (beside / FILE).write_bytes(msgspec.json.encode(bundle))
@@ -189,14 +199,18 @@ def open_bundle(
         engine = OnnxEngine(session, contract, bundle.form, answers_with=bundle.answers_with)
     else:
         loaded = load_folder(folder / NATIVE, bundle.version)
-        engine = make_native(loaded, contract)
+        engine = make_native(loaded, contract, bundle.none)
     redaction = make_redaction(contract, settings.log.columns, hash_key)
-    return Scorer(bundle.version, contract, engine, redaction, settings.log.sample, loaded)
+    return Scorer(
+        bundle.version, contract, engine, redaction, settings.log.sample, loaded, is_alone=bool(bundle.alone)
+    )
 
 
 def _tell_fallback(bundle: Bundle) -> None:
     if bundle.reason:
         _log.warning("engine_fallback", version=str(bundle.version), engine=str(bundle.engine), reason=bundle.reason)
+    if bundle.alone:
+        _log.warning("batching_off", version=str(bundle.version), reason=bundle.alone)
 
 
 def _write_files(loaded: LoadedModel, made: Made, folder: Path) -> None:

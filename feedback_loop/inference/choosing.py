@@ -7,7 +7,6 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from feedback_loop.errors import FeedbackLoopError
@@ -15,9 +14,9 @@ from feedback_loop.inference.dense import quantized
 from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
 from feedback_loop.inference.providers import EngineOptions, is_onnx_installed, open_session
 from feedback_loop.inference.proving import Limits, Proof, ask_refusals, label_follows, proof_rows, prove
-from feedback_loop.inference.scorer import make_native
-from feedback_loop.registry import TAG, LoadedModel, input_example
-from feedback_loop.schema import Contract, coerce
+from feedback_loop.inference.trying import categories_of, known_rows, make_native
+from feedback_loop.registry import TAG, LoadedModel
+from feedback_loop.schema import Contract
 
 if TYPE_CHECKING:
     from feedback_loop.config import InferenceSettings
@@ -147,8 +146,10 @@ def _proven(
     refusals = ask_refusals(original, contract, known)
     rows = proof_rows(contract, known, refusals, _words(loaded.estimator))
     form = replace(form, refusals=refusals)
-    follows = all(label_follows(contract, original.score(rows[kind])) for kind in ("reference", "random"))
-    form = replace(form, label_follows=form.has_scores and follows)
+    told = [original.score(rows[kind]) for kind in ("reference", "random")]
+    follows = all(label_follows(contract, each) for each in told)
+    nested = not contract.task.is_classification and isinstance(told[0].answers[0], list)
+    form = replace(form, label_follows=form.has_scores and follows, nested=nested)
     engine = OnnxEngine(session, contract, form, answers_with=loaded.answers_with)
     proof = replace(prove(original, engine, contract, rows, limits), versions=_versions())
     if not proof.holds:
@@ -156,35 +157,9 @@ def _proven(
     return Made(content, form, proof)
 
 
-def known_rows(loaded: LoadedModel, contract: Contract, known: pa.Table | None) -> pa.Table | None:
-    """Features of rows that the version is known to take: its reference rows, else its input example."""
-    if known is not None:
-        names = known.column_names
-        known = known.rename_columns([_named(contract, name) for name in names])
-    else:
-        known = input_example(loaded, [column.name for column in contract.features])
-    return None if known is None else coerce(known, contract.features).combine_chunks()
-
-
-def _named(contract: Contract, stored: str) -> str:
-    return next((column.name for column in contract.features if column.stored == stored), stored)
-
-
 def _words(estimator: Any) -> list[str]:
     """The categories that the encoders within an estimator know."""
-    found: dict[str, None] = {}
-    waiting, seen = [estimator], set()
-    while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        for categories in getattr(each, "categories_", ()):
-            found |= {word: None for word in np.asarray(categories).ravel().tolist() if isinstance(word, str)}
-        for name in ("steps", "transformers_", "estimators_"):
-            parts = getattr(each, name, None)
-            waiting += [part[1] for part in parts if isinstance(part, tuple)] if isinstance(parts, list) else []
-    return list(found)
+    return list(dict.fromkeys(categories_of(estimator, lambda value: isinstance(value, str))))
 
 
 def _versions() -> dict[str, str]:

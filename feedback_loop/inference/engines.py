@@ -6,18 +6,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
 from feedback_loop.errors import BadInput, ModelFault, ModelRefused
-from feedback_loop.inference.answers import Form, read_answer
+from feedback_loop.inference.answers import Answer, Form, read_answer
+from feedback_loop.inference.inputs import AS_A_FRAME, Inputs
 from feedback_loop.schema import Column, ColumnType, Contract, Task, array_of, arrow_type
 from feedback_loop.schema.protocol import Rows
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _MOST_SAID = 1000
 _QUOTED = re.compile(r"(?<!\w)'.*?'(?!\w)|\".*?\"", re.DOTALL)
@@ -65,29 +63,21 @@ class RowsEngine(Protocol):
 
 
 class SklearnEngine:
-    """scikit-learn's own object, without MLflow's pyfunc around it; `names` are the columns' that are no texts."""
+    """scikit-learn's own object, without MLflow's pyfunc around it."""
 
     def __init__(
-        self,
-        estimator: Any,
-        contract: Contract,
-        *,
-        answers_with: str = "predict",
-        as_array: bool = False,
-        names: Mapping[str, Any] | None = None,
+        self, estimator: Any, contract: Contract, *, answers_with: str = "predict", inputs: Inputs = AS_A_FRAME
     ) -> None:
         self.estimator = estimator
         self._contract = contract
         self._answers_with = answers_with
-        self._as_array = as_array
-        self._names = names or {}
+        self.inputs = inputs
 
     def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """Asks for classes and for probabilities: one can't be had from the other for every classifier."""
         del params  # neither scikit-learn nor MLflow's wrapper of it has a use for them
         contract, rows = self._contract, features.num_rows
-        frame = feature_frame(features, contract).rename(columns=dict(self._names))
-        inputs = frame.to_numpy() if self._as_array else frame
+        inputs = self.inputs.of(features, contract)
         answer = read_answer(_asked(self.estimator.predict, inputs), rows)
         columns = answer.of_labels(contract)
         way, probabilities = self._answers_with, None
@@ -101,6 +91,12 @@ class SklearnEngine:
             if contract.task is Task.REGRESSION and len(answer.columns) == len(columns):
                 columns = answer.of_labels(contract)
         return _checked(Scored(contract, answer.rows, columns, answer.form))
+
+    def chances(self, features: pa.Table) -> np.ndarray[Any, Any]:
+        """The probabilities that it gives, of all classes (of several labels: of each label)."""
+        inputs, rows = self.inputs.of(features, self._contract), features.num_rows
+        columns = read_answer(_asked(self.estimator.predict, inputs), rows).of_labels(self._contract)
+        return self._probabilities(inputs, columns, rows)
 
     def _probabilities(self, inputs: Any, columns: Sequence[Any], rows: int) -> np.ndarray[Any, Any]:
         """A column for each class, or (of several labels) for each label; raises ModelFault for another matrix."""
@@ -120,18 +116,17 @@ class SklearnEngine:
 
 
 class PyfuncEngine:
-    """Anything that MLflow can load, through its `predict`; what it answers is the prediction.
+    """Anything that MLflow can load, through its `predict`.
 
+    What it answers is the prediction; or, where the contract has probabilities, those, and the likeliest class is it.
     MLflow takes no integer that is missing, but it does without an optional column: rows that lack one are asked
-    without it, and apart from those that have it. `names` are the signature's where they are no texts.
+    without it, and apart from those that have it.
     """
 
-    def __init__(
-        self, predict: Callable[..., Any], contract: Contract, names: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, predict: Callable[..., Any], contract: Contract, inputs: Inputs = AS_A_FRAME) -> None:
         self._predict = predict
         self._contract = contract
-        self._names = names or {}
+        self.inputs = inputs
         integers = (ColumnType.INTEGER, ColumnType.LONG)
         self._integers = [each.name for each in contract.features if not each.required and each.type in integers]
 
@@ -139,25 +134,33 @@ class PyfuncEngine:
         """One value per row and label."""
         lacking = [name for name in self._integers if features.column(name).null_count]
         if not lacking:
-            return self._score(features, params, ())
+            return self._score(features, params)
         groups: dict[tuple[bool, ...], list[int]] = {}
         nulls = [features.column(name).is_null().to_pylist() for name in lacking]
         for place, row in enumerate(zip(*nulls, strict=True)):
             groups.setdefault(row, []).append(place)
-        parts = [
-            self._score(
-                features.take(places), params, [name for name, is_null in zip(lacking, row, strict=True) if is_null]
-            )
-            for row, places in groups.items()
-        ]
+        parts = [self._score(features.take(places), params) for places in groups.values()]
         return _joined(parts, np.argsort(np.concatenate([np.array(places) for places in groups.values()])))
 
-    def _score(self, features: pa.Table, params: Mapping[str, Any] | None, without: Sequence[str]) -> Scored:
+    def chances(self, features: pa.Table) -> np.ndarray[Any, Any]:
+        """The probabilities that it gives of a row, of all classes."""
+        return _class_chances(self._contract, self._answer(features, None))
+
+    def _score(self, features: pa.Table, params: Mapping[str, Any] | None) -> Scored:
+        contract, answer = self._contract, self._answer(features, params)
+        if not contract.probabilities:
+            return _checked(Scored(contract, answer.rows, answer.of_labels(contract), answer.form))
+        chances = _class_chances(contract, answer)
+        likeliest = [contract.classes[place] for place in chances.argmax(axis=1)]
+        return _checked(
+            Scored(contract, answer.rows, [likeliest, *_probability_columns(contract, chances)], answer.form)
+        )
+
+    def _answer(self, features: pa.Table, params: Mapping[str, Any] | None) -> Answer:
+        """Of rows that all have an optional integer, or all lack it."""
         predict = partial(self._predict, params=dict(params)) if params else self._predict
-        kept = tuple(each for each in self._contract.features if each.name not in without)
-        frame = feature_frame(features, replace(self._contract, features=kept)).rename(columns=dict(self._names))
-        answer = read_answer(_asked(predict, frame), features.num_rows)
-        return _checked(Scored(self._contract, answer.rows, answer.of_labels(self._contract), answer.form))
+        without = [name for name in self._integers if features.column(name).null_count]
+        return read_answer(_asked(predict, self.inputs.of(features, self._contract, without)), features.num_rows)
 
 
 def _joined(parts: Sequence[Scored], order: np.ndarray[Any, Any]) -> Scored:
@@ -169,15 +172,17 @@ def _joined(parts: Sequence[Scored], order: np.ndarray[Any, Any]) -> Scored:
     return Scored(largest.contract, [answers[place] for place in order], columns, form)
 
 
-def feature_frame(features: pa.Table, contract: Contract) -> pd.DataFrame:
-    """Features as the pandas frame that a model was trained on: missing numbers NaN, times without a zone."""
-    columns = []
-    for column in contract.features:
-        values = features.column(column.name)
-        if pa.types.is_timestamp(values.type):
-            values = values.cast(pa.timestamp("us"))
-        columns.append(values)
-    return pa.table(columns, names=[column.name for column in contract.features]).to_pandas()
+def _class_chances(contract: Contract, answer: Answer) -> np.ndarray[Any, Any]:
+    """A column for each class, of an answer that has them all or (of two classes) that of the last one only."""
+    try:
+        columns = [np.asarray(column, dtype=np.float64) for column in answer.columns]
+    except (ValueError, TypeError) as error:
+        raise ModelFault("The model answers what are no numbers where probabilities are meant.") from error
+    if len(columns) == 1 and len(contract.classes) == 2:
+        columns = [1.0 - columns[0], columns[0]]
+    if len(columns) != len(contract.classes):
+        raise ModelFault(f"The model answers {len(columns)} probabilities for {len(contract.classes)} classes.")
+    return np.column_stack(columns)
 
 
 def _asked(predict: Callable[[Any], Any], inputs: Any) -> Any:

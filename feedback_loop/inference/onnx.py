@@ -33,12 +33,16 @@ class Refusals:
 
 @dataclass(frozen=True)
 class OnnxForm:
-    """How a converted model is asked: its inputs, what it refuses, whether its class is that of the highest score."""
+    """How a converted model is asked: its inputs, what it refuses, whether its class is that of the highest score.
+
+    `nested`: callers of a regression get each number in a list of its own, since the model was fitted on a frame.
+    """
 
     layout: Layout
     has_scores: bool
     label_follows: bool = False
     refusals: Refusals = Refusals()
+    nested: bool = False
 
 
 class OnnxEngine:
@@ -96,7 +100,7 @@ class OnnxEngine:
     def _regressed(self, values: np.ndarray[Any, Any]) -> Scored:
         """One number per row; of several outputs the first is logged."""
         columns = values.reshape(len(values), -1)
-        answers = columns[:, 0] if columns.shape[1] == 1 else columns
+        answers = columns[:, 0] if columns.shape[1] == 1 and not self._form.nested else columns
         return Scored(self._contract, answers.tolist(), [columns[:, 0].astype(np.float64)])
 
     def _predicted(

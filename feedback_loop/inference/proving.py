@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -135,7 +136,8 @@ def prove(
         reason = reason or f"{differ} classes differ"
     if not furthest <= limits.difference:
         reason = reason or f"answers differ by up to {furthest:.3g}, more than {limits.difference:g}"
-    return Proof(counts, differ, furthest, limits.difference, reason)
+    # No JSON holds infinity, and a bundle is one that can be read.
+    return Proof(counts, differ, min(furthest, sys.float_info.max), limits.difference, reason)
 
 
 def compare(contract: Contract, theirs: Scored, ours: Scored) -> tuple[int, float]:

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.errors import BadInput, ContractError, Problem, Refused
-from feedback_loop.inference.engines import Engine, PyfuncEngine, RowsEngine, Scored, SklearnEngine
+from feedback_loop.inference.engines import Engine, RowsEngine, Scored
+from feedback_loop.inference.trying import make_native
 from feedback_loop.registry import LoadedModel, ModelVersion
 from feedback_loop.schema import (
     Column,
@@ -29,7 +30,7 @@ from feedback_loop.schema import (
     feature_columns,
     make_contract,
     make_redaction,
-    numbered_names,
+    output_names,
     output_type,
 )
 from feedback_loop.schema.protocol import Rows, rows_table
@@ -45,7 +46,8 @@ class Scorer:
     """One version in memory. Thread-safe.
 
     Callers are answered by its `contract`; what is logged of them, and all that follows from the log, has the form of
-    the `logged` one. `sample` is the share of its rows that are logged.
+    the `logged` one. `sample` is the share of its rows that are logged. One that `is_alone` is asked for each request
+    by itself.
     """
 
     version: ModelVersion
@@ -54,6 +56,7 @@ class Scorer:
     redaction: Redaction
     sample: float = 1.0
     model: LoadedModel | None = None
+    is_alone: bool = False
 
     @property
     def loaded(self) -> LoadedModel:
@@ -127,21 +130,6 @@ def make_scorer(loaded: LoadedModel, settings: ModelSettings, hash_key: bytes = 
     return Scorer(loaded.version, contract, make_native(loaded, contract), redaction, settings.log.sample, loaded)
 
 
-def make_native(loaded: LoadedModel, contract: Contract) -> Engine:
-    """The engine around the model as it is: scikit-learn's own object, else MLflow's pyfunc."""
-    names = numbered_names(loaded.signature)
-    if loaded.estimator is None:
-        assert loaded.pyfunc is not None  # a version is loaded as the one or the other
-        return PyfuncEngine(loaded.pyfunc, contract, names)
-    return SklearnEngine(
-        loaded.estimator,
-        contract,
-        answers_with=loaded.answers_with,
-        names=names,
-        as_array=not hasattr(loaded.estimator, "feature_names_in_") and _is_tensor(loaded),
-    )
-
-
 def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
     """The contract: features from the signature, classes from the model, the rest from the configuration."""
     model, task, way = loaded.version.model, Task(settings.task), loaded.answers_with
@@ -158,8 +146,17 @@ def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
         feature_columns(model, loaded.signature),
         _label_type(model, task, classes, loaded),
         classes,
-        has_probabilities=hasattr(loaded.estimator, "predict_proba"),
+        has_probabilities=gives_probabilities(loaded, settings),
     )
+
+
+def gives_probabilities(loaded: LoadedModel, settings: ModelSettings) -> bool:
+    """Whether a version's probabilities can be asked for, or are what it answers."""
+    return hasattr(loaded.estimator, "predict_proba") or _answers_probability(loaded, settings)
+
+
+def _answers_probability(loaded: LoadedModel, settings: ModelSettings) -> bool:
+    return loaded.estimator is None and settings.inference.answers == "probability"
 
 
 def remade_contract(contract: Contract, settings: ModelSettings, *, has_probabilities: bool) -> Contract:
@@ -212,16 +209,31 @@ def _contract(
     )
 
 
-def _is_tensor(loaded: LoadedModel) -> bool:
-    return bool(loaded.signature) and '"tensor"' in str(loaded.signature["inputs"] if loaded.signature else "")
-
-
 def _classes(loaded: LoadedModel, settings: ModelSettings) -> tuple[Label, ...]:
     if len(settings.labels) > 1:  # a matrix of yes and no
         return (False, True) if output_type(loaded.signature) is ColumnType.BOOLEAN else (0, 1)
+    if _answers_probability(loaded, settings):
+        return _classes_of_chances(loaded, settings)
     known = getattr(loaded.estimator, "classes_", None)
     found = known.tolist() if known is not None and getattr(known, "ndim", 0) == 1 else []
     return tuple(int(each) if isinstance(each, float) and each.is_integer() else each for each in found)
+
+
+def _classes_of_chances(loaded: LoadedModel, settings: ModelSettings) -> tuple[Label, ...]:
+    """What the probabilities of a model are of that has no word for its classes: numbers, as boosters count them."""
+    if settings.classes:
+        return settings.classes
+    if settings.task == "binary" and not isinstance(settings.positive, str):
+        return (False, True) if isinstance(settings.positive, bool) else (0, 1)
+    names = output_names(loaded.signature)
+    if len(names) > 1:
+        return names
+    raise ContractError(
+        f"It can't be seen of which classes {loaded.version.model!r} answers probabilities.",
+        cure=f"Say them in their order: models.{loaded.version.model}.classes.",
+        model=loaded.version.model,
+        field="label",
+    )
 
 
 def _label_type(model: str, task: Task, classes: tuple[Label, ...], loaded: LoadedModel) -> ColumnType:
@@ -235,7 +247,8 @@ def _label_type(model: str, task: Task, classes: tuple[Label, ...], loaded: Load
         return from_signature
     raise ContractError(
         f"It can't be seen which classes {model!r} answers.",
-        cure="Log it with a signature whose output is a boolean, an integer or a string.",
+        cure="Log it with a signature whose output is a boolean, an integer or a string; of one that answers "
+        f'probabilities, set models.{model}.inference.answers = "probability" (init --answers probability).',
         model=model,
         field="label",
     )

@@ -1,5 +1,6 @@
 """MLflow: versions are found, loaded, registered, tagged and aliased here, and nowhere else."""
 
+from feedback_loop.registry.answering import mlflow_answers
 from feedback_loop.registry.lineage import DataSource
 from feedback_loop.registry.loading import input_example, load_folder
 from feedback_loop.registry.registry import Registry
@@ -14,4 +15,5 @@ __all__ = [
     "Registry",
     "input_example",
     "load_folder",
+    "mlflow_answers",
 ]

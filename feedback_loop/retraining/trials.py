@@ -13,7 +13,7 @@ import numpy.typing as npt
 from feedback_loop.clock import EPOCH, floor_moment
 from feedback_loop.config_policy import RetrainingSettings
 from feedback_loop.errors import Refused
-from feedback_loop.inference import Scorer, SklearnEngine
+from feedback_loop.inference import Scorer, make_native
 from feedback_loop.monitoring import Floats
 from feedback_loop.progress import Advance
 from feedback_loop.retraining.dataset import TrainingRows
@@ -130,8 +130,8 @@ def choose(tried: Sequence[Candidate], times: npt.NDArray[np.datetime64]) -> Can
 
 def rescored(scorer: Scorer, estimator: Any) -> Scorer:
     """The same contract and version, another estimator: what a candidate is before it is registered."""
-    engine = SklearnEngine(estimator, scorer.contract, answers_with=scorer.loaded.answers_with)
-    return replace(scorer, engine=engine)
+    loaded = replace(scorer.loaded, estimator=estimator)
+    return replace(scorer, engine=make_native(loaded, scorer.contract, none=()))
 
 
 def _moment(time: np.datetime64) -> datetime:

@@ -36,7 +36,7 @@ from feedback_loop.schema.privacy import (
     make_redaction,
     sample_places,
 )
-from feedback_loop.schema.signature import feature_columns, numbered_names, output_type
+from feedback_loop.schema.signature import feature_columns, numbered_names, output_names, output_type
 
 __all__ = [
     "EARLIEST",
@@ -72,6 +72,7 @@ __all__ = [
     "make_redaction",
     "moment_of",
     "numbered_names",
+    "output_names",
     "output_type",
     "prediction_id",
     "prediction_ids",

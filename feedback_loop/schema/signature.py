@@ -14,7 +14,11 @@ _TENSOR_TYPES = {
     "int16": ColumnType.INTEGER,
     "int32": ColumnType.INTEGER,
     "uint8": ColumnType.INTEGER,
+    "uint16": ColumnType.INTEGER,
+    "uint32": ColumnType.LONG,
+    "uint64": ColumnType.LONG,
     "int64": ColumnType.LONG,
+    "float16": ColumnType.FLOAT,
     "float32": ColumnType.FLOAT,
     "float64": ColumnType.DOUBLE,
     "str": ColumnType.STRING,
@@ -57,6 +61,15 @@ def output_type(signature: dict[str, Any] | None) -> ColumnType | None:
     return ColumnType(spec["type"]) if spec["type"] in set(ColumnType) else None
 
 
+def output_names(signature: dict[str, Any] | None) -> tuple[str | int, ...]:
+    """What a signature's outputs are called (a tensor's: their numbers); empty where that is unknown."""
+    outputs = json.loads(signature["outputs"]) if signature and signature.get("outputs") else []
+    if outputs and outputs[0]["type"] == "tensor":
+        shape = outputs[0]["tensor-spec"]["shape"]
+        return tuple(range(shape[1])) if len(shape) == 2 else ()
+    return tuple(spec.get("name", place) for place, spec in enumerate(outputs))
+
+
 def _from_tensor(model: str, spec: dict[str, Any]) -> tuple[Column, ...]:
     shape, kind = spec["shape"], _TENSOR_TYPES.get(spec["dtype"])
     if len(shape) != 2 or shape[1] < 1 or kind is None:
@@ -69,8 +82,14 @@ def _from_tensor(model: str, spec: dict[str, Any]) -> tuple[Column, ...]:
 
 
 def _from_column(model: str, spec: dict[str, Any]) -> Column:
-    if "name" not in spec or spec["type"] not in set(ColumnType):
-        name = spec.get("name", "(no name)")
+    if "name" not in spec:
+        raise ContractError(
+            f"The inputs of {model!r} have no names: a column of the log needs one.",
+            cure="Log it with a signature of a frame whose columns are named.",
+            model=model,
+        )
+    if spec["type"] not in set(ColumnType):
+        name = spec["name"]
         raise ContractError(
             f"The input {name!r} of {model!r} has the type {spec['type']!r}, which can't be a column.",
             cure=f"Columns are {', '.join(ColumnType)}.",

@@ -280,14 +280,18 @@ def _settle(outcomes: list[_Outcome]) -> None:
 
 
 def _alike(batch: list[_Request]) -> list[list[_Request]]:
-    """Those that the same version answers with the same params together: one call has one of each."""
+    """Those that the same version answers with the same params together: one call has one of each.
+
+    Each by itself where a version that is asked with them looks at more than one row of its request.
+    """
     first = batch[0].target
-    if all(request.target is first and not request.rows.params for request in batch):
+    if not first.is_alone and all(request.target is first and not request.rows.params for request in batch):
         return [batch]
     groups: dict[tuple[int, str], list[_Request]] = {}
     for request in batch:
-        params = request.rows.params
-        groups.setdefault((id(request.target), repr(params) if params else ""), []).append(request)
+        params, is_alone = request.rows.params, request.target.is_alone
+        with_whom = id(request) if is_alone else id(request.target)
+        groups.setdefault((with_whom, repr(params) if params else ""), []).append(request)
     return list(groups.values())
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import structlog
 
-from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, ModelFault, NotFound
 from feedback_loop.inference import Scorer
-from feedback_loop.schema import ColumnType, Contract, Role
+from feedback_loop.inference.inputs import made_up_row
+from feedback_loop.schema import Role
 from feedback_loop.schema.protocol import Decoder, Rows
 from feedback_loop.serving.publication import NotStaged, Part, Place, Publication, stamp
 from feedback_loop.serving.traffic import Target, Traffic
@@ -160,22 +160,6 @@ class Endpoints:
 def warm(scorer: Scorer) -> None:
     """Scores a made-up row: what is made with the first call is made before the first caller comes."""
     try:
-        scorer.score_rows(_made_up(scorer.contract))
+        scorer.score_rows(Rows(1, {name: [value] for name, value in made_up_row(scorer.contract).items()}, [None]))
     except (BadInput, ModelFault) as error:  # a row of zeros need not make sense to every model
         _log.debug("not warmed", version=str(scorer.version), cause=str(error))
-
-
-def _made_up(contract: Contract) -> Rows:
-    columns = (*contract.features, *contract.extra_key)
-    return Rows(1, {column.name: [_ZEROS[column.type]] for column in columns}, [None])
-
-
-_ZEROS = {
-    ColumnType.BOOLEAN: False,
-    ColumnType.INTEGER: 0,
-    ColumnType.LONG: 0,
-    ColumnType.FLOAT: 0.0,
-    ColumnType.DOUBLE: 0.0,
-    ColumnType.STRING: "",
-    ColumnType.DATETIME: EPOCH,
-}

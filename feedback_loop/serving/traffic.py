@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from hashlib import blake2b
 
 from feedback_loop.inference import Scorer
@@ -21,6 +22,11 @@ class Target:
     scorer: Scorer
     role: Role
     shadows: tuple[Scorer, ...] = ()
+
+    @cached_property
+    def is_alone(self) -> bool:
+        """Whether one of them is to be asked for each request by itself."""
+        return any(each.is_alone for each in (self.scorer, *self.shadows))
 
 
 @dataclass(frozen=True)

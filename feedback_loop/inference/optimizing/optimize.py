@@ -15,7 +15,7 @@ from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
 from feedback_loop.inference.optimizing.measuring import Measured, measure
 from feedback_loop.inference.optimizing.shrinking import variants
 from feedback_loop.inference.providers import EngineOptions, is_onnx_installed, open_session
-from feedback_loop.inference.scorer import make_native
+from feedback_loop.inference.trying import make_native
 from feedback_loop.progress import Progress
 from feedback_loop.registry import LoadedModel
 from feedback_loop.schema import Contract

@@ -1,0 +1,269 @@
+"""What is found out about a model by asking it, before it answers anybody: is it what MLflow serves, row by row?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from feedback_loop.errors import BadInput, ModelFault, Refused
+from feedback_loop.inference.answers import read_answer
+from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine
+from feedback_loop.inference.inputs import Inputs, inputs_of, made_up_table
+from feedback_loop.registry import LoadedModel, input_example, mlflow_answers
+from feedback_loop.schema import Column, ColumnType, Contract, arrow_type, coerce
+
+Native = SklearnEngine | PyfuncEngine
+"""What asks a model as it is."""
+
+ROWS = 8
+"""So many known rows are asked, and as many that are made of them."""
+
+NEAR = 1e-6
+"""Answers that are so near are the same: sums of many rows are made in another order than those of one."""
+
+SURE = 1e-4
+"""Probabilities of single precision add up to 1 within this."""
+
+
+def make_native(loaded: LoadedModel, contract: Contract, none: Sequence[str] | None = None) -> Native:
+    """The engine around the model as it is: scikit-learn's own object, else MLflow's pyfunc.
+
+    `none` are the text columns in which nothing is None to it; found out where it is not said.
+    """
+    if loaded.estimator is None:
+        assert loaded.pyfunc is not None  # a version is loaded as the one or the other
+        return PyfuncEngine(loaded.pyfunc, contract, inputs_of(loaded, contract))
+    none = _without_text(loaded, contract) if none is None else none
+    return _sklearn(loaded, contract, inputs_of(loaded, contract, none))
+
+
+def known_rows(loaded: LoadedModel, contract: Contract, known: pa.Table | None) -> pa.Table | None:
+    """Features of rows that the version is known to take: its reference rows, else its input example."""
+    if known is not None:
+        names = {column.stored: column.name for column in contract.features}
+        known = known.rename_columns([names.get(name, name) for name in known.column_names])
+    else:
+        known = input_example(loaded, [column.name for column in contract.features])
+    return None if known is None else coerce(known, contract.features).combine_chunks()
+
+
+def check_model(loaded: LoadedModel, contract: Contract, engine: Native, known: pa.Table | None) -> None:
+    """Raises Refused or ModelFault for a model whose answers to known rows are none, or not those of MLflow."""
+    rows = (known if known is not None and known.num_rows else made_up_table(contract)).slice(0, ROWS)
+    for row, scored in _alone(engine, rows, is_known=known is not None):
+        if contract.probabilities:
+            _check_chances(loaded, contract, engine.chances(row))
+        if loaded.estimator is not None and not any(row.column(each).null_count for each in row.column_names):
+            _check_mlflow(loaded, row, scored)
+
+
+def why_alone(engine: Engine, contract: Contract, known: pa.Table | None) -> str:
+    """Why requests can't be answered together, as the rows of one; empty where they can.
+
+    The same rows are asked alone, together, and in another order.
+    """
+    base = known if known is not None and known.num_rows else made_up_table(contract)
+    tried = pa.concat_tables([base.slice(0, ROWS), _varied(base.slice(0, ROWS), contract)]).combine_chunks()
+    try:
+        answered = list(_alone(engine, tried, is_known=True))
+    except ModelFault as error:
+        return f"some rows have no answer of their own: {error.cause}"
+    if len(answered) < 2:
+        return "of the rows that were tried it takes too few to see whether one's answer hangs on the others"
+    rows = pa.concat_tables([row for row, _ in answered]).combine_chunks()
+    alone = [_of_row(scored, 0) for _, scored in answered]
+    for order in (range(len(alone)), range(len(alone) - 1, -1, -1)):
+        try:
+            together = engine.score(rows.take(list(order)))
+        except (BadInput, ModelFault) as error:
+            return f"rows that it answers alone it does not answer together: {error.cause}"
+        if not all(same(_of_row(together, at), alone[place]) for at, place in enumerate(order)):
+            return "the answer to a row hangs on the others that are asked with it, or on chance"
+    return ""
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two answers are the same, numbers as nearly as they can be told."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, float | int) and isinstance(other, float | int):
+        alike = one == other or (math.isnan(one) and math.isnan(other))
+        return alike or abs(one - other) <= NEAR * max(abs(one), abs(other), 1.0)
+    return bool(one == other)
+
+
+def _of_row(scored: Scored, row: int) -> tuple[Any, list[Any]]:
+    return scored.answers[row], [column[row].as_py() for column in scored.outputs.columns]
+
+
+def _alone(engine: Engine, rows: pa.Table, *, is_known: bool) -> Iterator[tuple[pa.Table, Scored]]:
+    """Each row that the model takes, with its answer. What it does wrong with a known row is raised."""
+    for place in range(rows.num_rows):
+        row = rows.slice(place, 1)
+        try:
+            yield row, engine.score(row)
+        except ModelFault:
+            if is_known:
+                raise
+        except BadInput:
+            continue
+
+
+def _varied(rows: pa.Table, contract: Contract) -> pa.Table:
+    """Other rows: values of a column in another order, and numbers each by a step more."""
+    columns = {each.name: _other_values(rows.column(each.name).to_pylist(), each) for each in contract.features}
+    return pa.table(columns)
+
+
+def _other_values(seen: list[Any], column: Column) -> pa.Array:
+    values: list[Any] = [seen[(3 * place + 1) % len(seen)] for place in range(ROWS)]
+    if column.type.is_numeric:
+        numbers = [each for each in seen if each is not None and math.isfinite(each)]
+        step = (max(numbers) - min(numbers)) / ROWS if numbers else 0.0
+        whole = column.type in (ColumnType.INTEGER, ColumnType.LONG)
+        step = max(int(step), 1) if whole else step or 1.0
+        first = min(numbers, default=0) - step * (ROWS // 2)  # below what was seen, and above
+        values = [first + place * step for place in range(ROWS)]
+    return pa.array(values, arrow_type(column.type))
+
+
+def _check_chances(loaded: LoadedModel, contract: Contract, chances: np.ndarray[Any, Any]) -> None:
+    sums = chances.sum(axis=1)
+    wrong = not (np.isfinite(chances).all() and chances.min() >= -SURE and chances.max() <= 1 + SURE)
+    if wrong or (not contract.more_labels and not np.allclose(sums, 1, rtol=0, atol=SURE)):
+        raise Refused(
+            f"{loaded.version} answers probabilities that are none: between {chances.min():g} and {chances.max():g}, "
+            f"and together {sums[0]:g}.",
+            cure="They have to lie between 0 and 1, and those of all classes have to add up to 1.",
+        )
+
+
+def _check_mlflow(loaded: LoadedModel, row: pa.Table, scored: Scored) -> None:
+    theirs = _mlflows(loaded, row)
+    if theirs is None or same(theirs, scored.form.told(scored.answers)):
+        return
+    if same(theirs, _mlflows(loaded, row)):  # else it answers by chance
+        raise Refused(
+            f"{loaded.version} answers otherwise than by MLflow: it says one thing of a known row when MLflow hands "
+            "it that row, and another when it gets it from here.",
+            cure="Log it as a pyfunc model: that is asked by MLflow.",
+        )
+
+
+def _mlflows(loaded: LoadedModel, row: pa.Table) -> Any:
+    """What MLflow's server would say of a row; None where it refuses it."""
+    try:
+        answer = read_answer(mlflow_answers(loaded, row.to_pylist()), 1)
+    except ModelFault:
+        return None
+    return answer.form.told(answer.rows)
+
+
+def _without_text(loaded: LoadedModel, contract: Contract) -> tuple[str, ...]:
+    """The text columns in which nothing has to be None for the model, since NaN is something else to it.
+
+    Where it takes both and tells them apart, its encoders say which they know, else what MLflow's server hands it
+    decides. Raises Refused where neither is what that gives.
+    """
+    words = [column.name for column in contract.features if column.type is ColumnType.STRING]
+    if not words:
+        return ()
+    known = known_rows(loaded, contract, None)
+    row = (known if known is not None and known.num_rows else made_up_table(contract)).slice(0, 1)
+    if not _tells_apart(loaded, contract, row, words):
+        return ()
+    return tuple(name for name in words if _is_none(loaded, contract, row, name))
+
+
+def _tells_apart(loaded: LoadedModel, contract: Contract, row: pa.Table, names: Sequence[str]) -> bool:
+    nan, none = _both(loaded, contract, _without(row, names), names)
+    return not same(nan, none)
+
+
+def _is_none(loaded: LoadedModel, contract: Contract, row: pa.Table, name: str) -> bool:
+    missing = _without(row, [name])
+    nan, none = _both(loaded, contract, missing, [name])
+    if same(nan, none) or none is None:
+        return False
+    if nan is None:
+        return True
+    knows = _known_nothings(loaded.estimator)
+    if len(knows) == 1:
+        return knows == {"None"}
+    theirs = _mlflows(loaded, missing)
+    if same(theirs, none[0]):
+        return True
+    if theirs is None or same(theirs, nan[0]):
+        return False
+    raise Refused(
+        f"{loaded.version} answers otherwise where a text of {name!r} is missing than MLflow makes it answer, "
+        "whether that is None or NaN.",
+        cure="Have the model fill missing texts by itself, or log it as a pyfunc model.",
+    )
+
+
+def _both(loaded: LoadedModel, contract: Contract, row: pa.Table, names: Sequence[str]) -> tuple[Any, Any]:
+    """What it answers (callers, and the log) where nothing is NaN, and where it is None; None for what it refuses."""
+    return (
+        _answer(_sklearn(loaded, contract, inputs_of(loaded, contract)), row),
+        _answer(_sklearn(loaded, contract, inputs_of(loaded, contract, names)), row),
+    )
+
+
+def _answer(engine: Engine, row: pa.Table) -> Any:
+    try:
+        scored = engine.score(row)
+        return scored.form.told(scored.answers), _of_row(scored, 0)[1]
+    except (BadInput, ModelFault):
+        return None
+
+
+def _without(row: pa.Table, names: Sequence[str]) -> pa.Table:
+    for name in names:
+        place = row.column_names.index(name)
+        row = row.set_column(place, name, pa.nulls(row.num_rows, pa.string()))
+    return row
+
+
+def _sklearn(loaded: LoadedModel, contract: Contract, inputs: Inputs) -> SklearnEngine:
+    return SklearnEngine(loaded.estimator, contract, answers_with=loaded.answers_with, inputs=inputs)
+
+
+def parts_of(estimator: Any) -> Iterator[Any]:
+    """An estimator and all that it is made of."""
+    waiting, seen = [estimator], set()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        for name in ("steps", "transformers_", "estimators_"):
+            parts = getattr(each, name, None)
+            waiting += [part[1] for part in parts if isinstance(part, tuple)] if isinstance(parts, list) else []
+
+
+def categories_of(estimator: Any, wanted: Callable[[Any], bool]) -> list[Any]:
+    """The categories that the encoders within an estimator know, as far as they are wanted."""
+    found = []
+    for each in parts_of(estimator):
+        for categories in getattr(each, "categories_", ()):
+            found += [value for value in np.asarray(categories).ravel().tolist() if wanted(value)]
+    return found
+
+
+def _known_nothings(estimator: Any) -> set[str]:
+    """What its encoders and imputers have learned to be nothing: None, NaN, or both."""
+    nothings = categories_of(estimator, _is_nothing)
+    nothings += [each.missing_values for each in parts_of(estimator) if hasattr(each, "missing_values")]
+    return {"None" if value is None else "NaN" for value in nothings if _is_nothing(value)}
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
