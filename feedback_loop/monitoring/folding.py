@@ -90,7 +90,7 @@ def establish(store: Store, model: str, version: str, reference: Profile, known_
     That is read before anything is locked. Where the join has moved on meanwhile, it is read again; the last time
     nobody moves it.
     """
-    kept = profiles.KeptReference(known_since, reference.to_bytes())
+    kept = profiles.KeptReference(known_since, reference.digest, reference.to_bytes())
     for left in reversed(range(TRIES)):
         with store.read() as connection:
             watermark = profiles.joined_until(connection, model)

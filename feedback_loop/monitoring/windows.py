@@ -188,7 +188,7 @@ def _kept(
     if not profiles.is_whole_hours(window):
         return None
     kept = profiles.load_window(store, layout.contract.model, version, Role.CHAMPION, window)
-    is_of_it = kept.reference is not None and kept.reference.profile == reference.to_bytes()
+    is_of_it = kept.reference is not None and kept.reference.digest == reference.digest
     return kept_cells(kept.tallies) if is_of_it and kept.watermark == as_of else None
 
 

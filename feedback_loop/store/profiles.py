@@ -16,7 +16,7 @@ from feedback_loop.clock import Window, floor_moment
 from feedback_loop.store import tables, watching_tables
 from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS
-from feedback_loop.store.records import insert_unless
+from feedback_loop.store.records import as_record, insert_unless
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -36,11 +36,16 @@ class Bucket:
     weight: float
 
 
+LAYOUT = 1
+"""Of what profiles and tallies hold: raised with every change by which the same rows are counted otherwise."""
+
+
 @dataclass(frozen=True)
 class KeptReference:
     """A version's reference profile, and since when (of an `as_of`) it is the one that counts."""
 
     known_since: datetime
+    digest: str
     profile: bytes
 
 
@@ -54,11 +59,11 @@ class Kept:
 
 
 def load_reference(connection: Connection, model: str, version: str) -> KeptReference | None:
-    """The reference that a version's tallies are made by; without one it has no tallies."""
+    """The reference that a version's tallies are made by; without one (by today's LAYOUT) it has no tallies."""
     table = watching_tables.reference_profiles
-    where = and_(table.c.model == model, table.c.version == version)
-    row = connection.execute(select(table.c.known_since, table.c.profile).where(where)).one_or_none()
-    return KeptReference(*row) if row is not None else None
+    where = and_(table.c.model == model, table.c.version == version, table.c.layout == LAYOUT)
+    row = connection.execute(select(table).where(where)).one_or_none()
+    return as_record(KeptReference, row) if row is not None else None
 
 
 def joined_until(connection: Connection, model: str, *, held: bool = False) -> datetime | None:
@@ -72,7 +77,7 @@ def save_reference(connection: Connection, model: str, version: str, reference: 
     """Keeps another reference and removes the tallies that were made by the one before."""
     tallies, table = watching_tables.profiles, watching_tables.reference_profiles
     connection.execute(tallies.delete().where(tallies.c.model == model, tallies.c.version == version))
-    values = {"known_since": reference.known_since, "profile": reference.profile}
+    values = {**vars(reference), "layout": LAYOUT}
     insert = insert_unless(connection, table).values(model=model, version=version, **values)
     connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=values))
 

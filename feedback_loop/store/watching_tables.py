@@ -23,6 +23,8 @@ reference_profiles = shared_table(
     Column("model", String, primary_key=True),
     Column("version", String, primary_key=True),
     Column("known_since", Moment, nullable=False),  # evaluations as of before it do not know it
+    Column("layout", Integer, nullable=False),  # the version of what is counted, and how
+    Column("digest", String, nullable=False),  # of what the profile holds, whatever has packed it
     Column("profile", LargeBinary, nullable=False),  # with the layout that the version's tallies are made by
 )
 

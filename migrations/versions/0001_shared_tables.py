@@ -198,6 +198,8 @@ def upgrade() -> None:
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
         sa.Column("known_since", Moment(), nullable=False),
+        sa.Column("layout", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
         sa.Column("profile", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("model", "version"),
     )

@@ -1,13 +1,16 @@
 """A version that gets its reference when much is joined already: all of it is tallied, whatever comes meanwhile."""
 
+import zlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from feedback_loop.clock import Window
+from feedback_loop.decisions.drift import reference_digest
 from feedback_loop.monitoring import fold_news, folding
 from feedback_loop.monitoring.folding import establish, fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout
+from feedback_loop.monitoring.windows import count_window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store import profiles
 from feedback_loop.store.joins import join_new
@@ -63,3 +66,39 @@ def test_a_join_that_runs_while_its_rows_are_read_loses_none_of_them(store, monk
     whole = fold_window(store, layout, WINDOW, **asked)
     assert Profile.of(layout, kept_cells(kept.tallies)) == Profile.of(layout, whole)
     assert Profile.of(layout, whole).rows() == 40 * (1 + len(came))
+
+
+def established(store, contract):
+    """A version's reference after a join, and the moment that its tallies are as of."""
+    some_come(store, contract, 0, START + 3 * DAY)
+    rows = read_labelled(store, contract, WINDOW)
+    layout = make_layout(contract, rows)
+    reference = Profile.of(layout, fold(layout, rows))
+    establish(store, contract.model, "1", reference, START)
+    return reference, profiles.load_window(store, contract.model, "1", "champion", WINDOW).watermark
+
+
+def test_a_reference_is_the_same_whatever_has_packed_it(store, monkeypatch):
+    contract = binary_contract()
+    reference, now = established(store, contract)
+    packed, digest = reference.to_bytes(), reference_digest(reference)
+    compress = zlib.compress
+    monkeypatch.setattr(zlib, "compress", lambda data, *_: compress(data, 0))
+    again = Profile.from_bytes(reference.to_bytes())
+    assert (again.to_bytes() == packed, reference_digest(again)) == (False, digest)
+    [counted] = count_window(store, contract, WINDOW, lambda _: again, length=DAY, as_of=now)
+    assert counted.is_kept
+    other = Profile(reference.layout, reference.parts[:0])
+    [counted] = count_window(store, contract, WINDOW, lambda _: other, length=DAY, as_of=now)
+    assert not counted.is_kept
+
+
+def test_what_was_counted_by_another_layout_is_counted_anew(store, monkeypatch):
+    contract = binary_contract()
+    reference, now = established(store, contract)
+    monkeypatch.setattr(profiles, "LAYOUT", profiles.LAYOUT + 1)
+    [counted] = count_window(store, contract, WINDOW, lambda _: reference, length=DAY, as_of=now)
+    assert not counted.is_kept
+    establish(store, contract.model, "1", reference, START)
+    [counted] = count_window(store, contract, WINDOW, lambda _: reference, length=DAY, as_of=now)
+    assert counted.is_kept

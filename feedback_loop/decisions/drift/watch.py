@@ -107,7 +107,7 @@ def rule_of(reference: Profile, settings: DriftSettings) -> Rule:
 
 def reference_digest(reference: Profile) -> str:
     """What tells one reference from another, and the bets that are made on it."""
-    return hashlib.blake2b(reference.to_bytes() + MADE_OF.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b((reference.digest + MADE_OF).encode(), digest_size=8).hexdigest()
 
 
 def watch_window(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -16,6 +18,7 @@ from feedback_loop.monitoring.profiles.layout import Layout
 from feedback_loop.monitoring.profiles.sums import LIMBS, summed
 from feedback_loop.monitoring.profiles.tally import SLOTS, Ints, Tally, total
 from feedback_loop.store.evaluations import ALL_ROWS
+from feedback_loop.store.profiles import LAYOUT
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,13 @@ class Profile:
             for w, n, s, q in zip(self._weights, counts, sums, squares, strict=True)
         )
         return Mean(value, rows, float(np.sqrt(residuals * rows / (rows - 1)) / whole))
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells one profile from another: of what it holds, not of the bytes that a zlib makes of that."""
+        held = [(weight, *(each.astype("<i8").tobytes() for each in (t.keys, t.values))) for weight, t in self.parts]
+        content = msgspec.msgpack.encode((LAYOUT, self.layout, held, self.swings))
+        return hashlib.blake2b(content, digest_size=16).hexdigest()
 
     def to_bytes(self) -> bytes:
         """A compact form, with the layout."""
