@@ -108,6 +108,9 @@ def init(
     ] = None,
     segment: Annotated[list[str] | None, typer.Option(help="A column whose values are segments; repeatable.")] = None,
     positive: Annotated[str | None, typer.Option(help="The positive class of a binary task.")] = None,
+    answers: Annotated[
+        str | None, typer.Option(help="probability: of a booster or pyfunc that answers these, and no classes.")
+    ] = None,
     tracking_uri: Annotated[str, typer.Option(help="The MLflow server or database.")] = "sqlite:///mlflow.db",
     store_url: Annotated[str, typer.Option(help="The database for predictions.")] = "sqlite:///feedback_loop.db",
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("feedback_loop.toml"),
@@ -125,7 +128,9 @@ def init(
         said = _asked("By which columns do outcomes find their prediction (comma; empty: by its id)?", "", "--key")
         key = [name.strip() for name in said.split(",") if name.strip()]
     types = dict(_name_and_type(text) for text in key)
-    text = _render(loaded.version.model, task, label, types, segment or [], positive, tracking_uri, store_url)
+    text = _render(
+        loaded.version.model, task, label, types, segment or [], positive, answers, tracking_uri, store_url
+    )
     unlogged = _check(text, loaded, output)
     output.write_text(text)
     plain = {"written": str(output), "model": loaded.version.model, "version": loaded.version.version}
@@ -193,6 +198,7 @@ def _render(
     key: dict[str, str | None],
     segments: list[str],
     positive: str | None,
+    answers: str | None,
     tracking_uri: str,
     store_url: str,
 ) -> str:
@@ -208,7 +214,11 @@ def _render(
         + ", ".join(f" {quoted(column)} = {quoted(kind)}" for column, kind in key.items() if kind)
         + " }",
         segments=quoted(segments),
-        positive=f"positive = {quoted(positive)}\n" if positive is not None else "",
+        positive="".join(
+            f"{setting} = {quoted(value)}\n"
+            for setting, value in (("positive", positive), ("inference.answers", answers))
+            if value is not None
+        ),
     )
 
 

@@ -223,8 +223,10 @@ def _classes_of_chances(loaded: LoadedModel, settings: ModelSettings) -> tuple[L
     """What the probabilities of a model are of that has no word for its classes: numbers, as boosters count them."""
     if settings.classes:
         return settings.classes
-    if settings.task == "binary" and not isinstance(settings.positive, str):
-        return (False, True) if isinstance(settings.positive, bool) else (0, 1)
+    if settings.task == "binary":
+        for pair in ((0, 1), (False, True)):
+            if settings.positive is None or str(settings.positive).lower() in [str(each).lower() for each in pair]:
+                return pair
     names = output_names(loaded.signature)
     if len(names) > 1:
         return names

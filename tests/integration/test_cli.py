@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import timedelta
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -137,6 +138,34 @@ def test_init_says_what_is_missing_where_nobody_can_be_asked(run, mlflow_uri, cl
         "init", "--model", "churn/1", "--task", "binary", "--label", "churned", "--key", "x", "--force"
     )
     assert "can't be promoted or served like this. No prediction of 'churn' can be logged" in " ".join(out.split())
+
+
+def test_init_takes_a_booster_that_answers_probabilities_for_a_classification(
+    run, plain, mlflow_uri, clock, tmp_path
+):
+    import mlflow.pyfunc
+    from mlflow.models import infer_signature
+
+    class Booster(mlflow.pyfunc.PythonModel):
+        def predict(self, model_input):
+            return 1 / (1 + np.exp(-model_input["x"].to_numpy()))
+
+    frame = pd.DataFrame({"x": [-1.0, 2.0]})
+    signature = infer_signature(frame, np.array([0.5]))
+    mlflow.pyfunc.save_model(
+        str(tmp_path / "m"), python_model=Booster(), signature=signature, input_example=frame, pip_requirements=[]
+    )
+    open_loop(write_config(tmp_path), clock).registry.adopt("boost", str(tmp_path / "m"))
+    options = ["init", "--model", "boost/1", "--task", "binary", "--label", "y", "--key", "id:long", "--force"]
+    code, _, err = run(*options)
+    assert (code, "--answers probability" in " ".join(err.split())) == (1, True)
+    assert run(*options, "--answers", "probability", "--positive", "1")[0] == 0
+    assert plain("models", "promote", "boost", "1")[0] == 0
+    frame.assign(id=[1, 2]).to_parquet(tmp_path / "in.parquet")
+    assert plain("predict", "boost", "in.parquet", "out.parquet")[0] == 0
+    told = pq.read_table(tmp_path / "out.parquet")
+    assert told.column("prediction").to_pylist() == [0, 1]
+    assert told.column("probability").to_pylist() == pytest.approx([0.2689414, 0.8807971])
 
 
 def test_a_file_is_scored_its_outcomes_loaded_and_the_status_tells(run, plain, loop, tmp_path):

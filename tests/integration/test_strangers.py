@@ -269,6 +269,21 @@ def test_a_model_that_leaves_rows_out_is_at_fault_where_it_is_known_to_take_them
     assert found.ours(records({"a": 2.0})) == [2.0]
 
 
+def test_what_no_column_can_hold_is_refused_with_its_cause(stranger):
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from sklearn.dummy import DummyRegressor
+
+    frame, number = pd.DataFrame({"text": ["a", "b"]}), Schema([ColSpec("double")])
+    model = DummyRegressor().fit(frame, [1.0, 2.0])
+    for inputs, said in (
+        ([ColSpec("string")], "The inputs of 'm' have no names"),
+        ([ColSpec("binary", "text")], "has the type 'binary', which can't be a column"),
+    ):
+        with pytest.raises(ContractError, match=said):
+            stranger(model, example=frame, signature=ModelSignature(Schema(inputs), number))
+
+
 CHURN = ModelSettings(task="binary", label="y")
 
 
