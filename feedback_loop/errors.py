@@ -103,6 +103,18 @@ class Refused(FeedbackLoopError):
     """A guard said no, on purpose: a fence, a gate, a lease, a policy."""
 
 
+class LeaseLost(Refused):
+    """A run that held a lease holds it no longer: it was not renewed in time, and another may have begun."""
+
+    def __init__(self, lease: str) -> None:
+        super().__init__(
+            f"The lease {lease!r} was lost while it was at work: it could not be renewed in time, or another run has "
+            "it. Nothing was written since.",
+            cure="Look why the database did not answer in time; the next run makes what is left.",
+        )
+        self.lease = lease
+
+
 class Unavailable(FeedbackLoopError):
     """A service that this needs did not answer; the same call may go through later."""
 

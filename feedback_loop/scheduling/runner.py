@@ -1,12 +1,9 @@
-"""Running jobs: one process at a time per model, each run in the ledger, a failure recorded and not passed on."""
+"""Running jobs: one run at a time per model, each job in the ledger, a failure recorded and not passed on."""
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,9 +11,10 @@ from typing import Any
 import structlog
 
 from feedback_loop.clock import Clock, format_moment
-from feedback_loop.errors import FeedbackLoopError, Refused
+from feedback_loop.errors import FeedbackLoopError, LeaseLost
 from feedback_loop.store import Store
-from feedback_loop.store.jobs import begin_run, drop_lease, end_run, take_lease
+from feedback_loop.store.jobs import begin_run, end_run
+from feedback_loop.store.leases import hold, this_process
 
 _log = structlog.get_logger(__name__)
 
@@ -46,38 +44,20 @@ class Runner:
         self._store = store
         self._clock = clock
         self._lease = lease
-        self.holder = holder or f"{socket.gethostname()}:{os.getpid()}"
+        self.holder = holder or this_process()
 
     def run(self, model: str, jobs: Sequence[Job], scheduled_at: datetime) -> list[Outcome]:
-        """Runs the jobs in their order, under the model's lease; raises Refused while another process has it."""
+        """Runs the jobs in their order, under the model's lease; raises Refused while another run has it.
+
+        Raises LeaseLost where the lease is lost on the way: the rest is left to whoever has it now.
+        """
         with self.leased(model):
             return [self._run_one(model, job, scheduled_at) for job in jobs]
 
-    @contextmanager
-    def leased(self, model: str) -> Iterator[None]:
-        """Holds the model's lease, renewed in the background for as long as the block takes."""
-        name = f"model:{model}"
-        if not take_lease(self._store, name, self.holder, self._clock(), self._lease):
-            raise Refused(
-                f"Another process is at work on {model}.",
-                cure="It is a scheduler or a command; try again when it is done.",
-            )
-        done = threading.Event()
-        renewal = threading.Thread(target=self._renew, args=(name, done), name=f"lease {model}", daemon=True)
-        renewal.start()
-        try:
-            yield
-        finally:
-            done.set()
-            renewal.join()
-            drop_lease(self._store, name, self.holder)
-
-    def _renew(self, name: str, done: threading.Event) -> None:
-        while not done.wait(self._lease.total_seconds() / 3):
-            try:
-                take_lease(self._store, name, self.holder, self._clock(), self._lease)
-            except FeedbackLoopError as error:  # the next renewal may go through; the lease outlasts one that fails
-                _log.warning("lease not renewed", lease=name, cause=str(error))
+    def leased(self, model: str) -> AbstractContextManager[object]:
+        """Holds the model's lease for as long as the block takes; see `store.leases.hold`."""
+        busy = f"Another run is at work on {model}"
+        return hold(self._store, f"model:{model}", self._lease, busy=busy, holder=self.holder)
 
     def _run_one(self, model: str, job: Job, scheduled_at: datetime) -> Outcome:
         run_id = begin_run(self._store, job.name, model, scheduled_at, self.holder, self._clock())
@@ -85,6 +65,8 @@ class Runner:
             return Outcome(job.name, "skipped", cause=f"the run of {format_moment(scheduled_at)} was made already")
         try:
             result = job.run()
+        except LeaseLost:
+            raise
         except Exception as error:  # noqa: BLE001 (whatever a job raises is recorded; the next job runs)
             cause = str(error) if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
             _log.exception("job failed", job=job.name, model=model, cause=cause)

@@ -6,15 +6,19 @@ import signal
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
 from feedback_loop.clock import Clock, format_moment
-from feedback_loop.errors import FeedbackLoopError, Refused
+from feedback_loop.errors import FeedbackLoopError, LeaseLost, Refused
 from feedback_loop.scheduling.runner import Job, Runner
 from feedback_loop.scheduling.triggers import Trigger, last_due
 from feedback_loop.store import Store
 from feedback_loop.store.jobs import last_scheduled
+
+AGAIN_SECONDS = 60
+"""So often a chain that was due and not made is looked for again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -36,45 +40,58 @@ class Scheduler:
         self._clock = clock
         self._runner = runner
         self._chains = chains
+        self._started: datetime | None = None
+        self._queues = {chain.model: threading.Lock() for chain in chains}
 
-    def fire(self, chain: Chain, *, first: bool = False) -> None:
-        """Runs a chain if a run of it is due that nobody has made. Never raises: the next time it is tried again.
+    def fire(self, chain: Chain) -> None:
+        """Runs a chain if a run of it is due that nobody has made. Never raises: it is looked at again soon.
 
-        With `first` (at the start of the process) a chain that has never run is left to its next time.
+        Chains of one model wait for each other here. One that has never run is left to its next time.
         """
         try:
-            made = [last_scheduled(self._store, job.name, chain.model) for job in chain.jobs]
-            if first and not any(made):
-                return
-            # The oldest counts: a process may have died between two jobs of a chain.
-            last = None if None in made else min(each for each in made if each is not None)
-            due = last_due(chain.trigger, last, self._clock())
-            if due is None:
-                return
-            outcomes = self._runner.run(chain.model, chain.jobs, due)
+            with self._queues[chain.model]:
+                due = self._due(chain)
+                if due is None:
+                    return
+                outcomes = self._runner.run(chain.model, chain.jobs, due)
             _log.info(
                 "chain", model=chain.model, due=format_moment(due), **{each.job: each.state for each in outcomes}
             )
+        except LeaseLost as error:
+            _log.error("chain stopped", model=chain.model, cause=error.cause)
         except Refused as error:
-            _log.info("chain left to another process", model=chain.model, cause=error.cause)
+            _log.info("chain left to another run", model=chain.model, cause=error.cause)
         except FeedbackLoopError as error:
             _log.error("chain not run", model=chain.model, cause=str(error))
+
+    def _due(self, chain: Chain) -> datetime | None:
+        made = [last_scheduled(self._store, job.name, chain.model) for job in chain.jobs]
+        if not any(made):
+            self._started = self._started or self._clock()
+            return last_due(chain.trigger, self._started, self._clock())
+        # The oldest counts: a process may have died between two jobs of a chain.
+        last = None if None in made else min(each for each in made if each is not None)
+        return last_due(chain.trigger, last, self._clock())
 
     def serve(self) -> None:
         """Runs until SIGTERM or SIGINT; a chain that is running then is let finish."""
         from apscheduler.executors.pool import ThreadPoolExecutor
         from apscheduler.schedulers.background import BackgroundScheduler
+        from apscheduler.triggers.interval import IntervalTrigger
 
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        # One thread per model: a long retraining of one does not keep the others waiting.
-        threads = max(len({chain.model for chain in self._chains}), 1)
-        scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(threads)})
+        self._started = self._clock()
+        # A thread for each chain: a long retraining of one model does not keep the others waiting.
+        executor = ThreadPoolExecutor(max(2 * len(self._chains), 1))
+        scheduler = BackgroundScheduler(executors={"default": executor})
+        options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
         for chain in self._chains:
-            options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
             scheduler.add_job(self.fire, chain.trigger, args=[chain], **options)
-            scheduler.add_job(self.fire, args=[chain], kwargs={"first": True}, misfire_grace_time=None)
+            # What was missed, or left to another that did not make it, is looked for at once and now and then.
+            again = IntervalTrigger(seconds=AGAIN_SECONDS)
+            scheduler.add_job(self.fire, again, args=[chain], next_run_time=datetime.now(UTC), **options)
         scheduler.start()
         _log.info("scheduler started", chains=len(self._chains), holder=self._runner.holder)
         stop.wait()

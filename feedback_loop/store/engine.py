@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
@@ -76,6 +78,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection in a transaction that only reads: one snapshot, however often. Raises Unavailable."""
+        self._check()
         options = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}  # SQLite's is one anyway
         with self._translated(), self.engine.execution_options(**options).begin() as connection:
             yield connection
@@ -88,8 +91,22 @@ class Store:
         On SQLite the write lock is taken at once: a transaction that reads first and writes later could otherwise
         fail halfway because somebody wrote in between.
         """
+        self._check()
         with self._translated(), self.engine.execution_options(**{_WRITES: True}).begin() as connection:
             yield connection
+            for guard in self._guards():
+                guard.prove(connection)
+
+    @contextmanager
+    def guarded(self, check: Callable[[], None], prove: Callable[[Connection], None]) -> Iterator[None]:
+        """Within the block each access of this thread calls `check` first, and each write `prove` at its end, in its
+        transaction: what they raise comes through, and nothing is written.
+        """
+        token = _GUARDS.set((*_GUARDS.get(), _Guard(self, check, prove)))
+        try:
+            yield
+        finally:
+            _GUARDS.reset(token)
 
     def flush(self) -> None:
         """Empties SQLite's write-ahead log into the file, as far as readers let it: deleted rows are in it still."""
@@ -103,6 +120,13 @@ class Store:
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
+
+    def _guards(self) -> list[_Guard]:
+        return [guard for guard in _GUARDS.get() if guard.store is self]
+
+    def _check(self) -> None:
+        for guard in self._guards():
+            guard.check()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -132,6 +156,16 @@ class Store:
         elif "full" in said or "No space" in said:
             cure = "Free disk space; nothing of this call was stored."
         return Unavailable("database", f"The database {self.name} refused: {said}.", cure=cure)
+
+
+@dataclass(frozen=True)
+class _Guard:
+    store: Store
+    check: Callable[[], None]
+    prove: Callable[[Connection], None]
+
+
+_GUARDS: ContextVar[tuple[_Guard, ...]] = ContextVar("guards", default=())
 
 
 def prefer_indexes(connection: Connection) -> None:

@@ -1,16 +1,16 @@
-"""Leases and the ledger of job runs: who may run what now, and what became of it."""
+"""The ledger of job runs: when each was due, and what became of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import func, select
 
 from feedback_loop.store import tables
-from feedback_loop.store.engine import ConstraintViolated, Store
-from feedback_loop.store.records import as_record, insert_one
+from feedback_loop.store.engine import Store
+from feedback_loop.store.records import as_record, insert_unless
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,6 @@ class JobRun:
     cause: str | None
 
 
-def take_lease(store: Store, name: str, holder: str, now: datetime, length: timedelta) -> bool:
-    """Takes or renews a lease; False while somebody else holds it."""
-    try:
-        with store.write() as connection:
-            return _take(connection, name, holder, now, length)
-    except ConstraintViolated:  # somebody else made the same lease first
-        return False
-
-
-def drop_lease(store: Store, name: str, holder: str) -> None:
-    """Gives a lease back, if it is still this holder's."""
-    table = tables.leases
-    with store.write() as connection:
-        connection.execute(table.delete().where(table.c.name == name, table.c.holder == holder))
-
-
 def begin_run(store: Store, job: str, model: str, scheduled_at: datetime, holder: str, now: datetime) -> int | None:
     """Opens a run in the ledger; None where this very run was made already, by whomever.
 
@@ -61,14 +45,14 @@ def begin_run(store: Store, job: str, model: str, scheduled_at: datetime, holder
         "holder": holder,
         "state": "running",
     }
-    try:
-        with store.write() as connection:
-            connection.execute(table.update().where(same, table.c.state == "running").values(**died))
-            lost = same & (table.c.scheduled_at == scheduled_at) & (table.c.state == "abandoned")
-            connection.execute(table.delete().where(lost))
-            return insert_one(connection, table.insert().values(**values))
-    except ConstraintViolated:
-        return None
+    with store.write() as connection:
+        connection.execute(table.update().where(same, table.c.state == "running").values(**died))
+        lost = same & (table.c.scheduled_at == scheduled_at) & (table.c.state == "abandoned")
+        connection.execute(table.delete().where(lost))
+        insert = insert_unless(connection, table).values(**values)
+        once = insert.on_conflict_do_nothing(index_elements=["job", "model", "scheduled_at"])
+        run_id: int | None = connection.execute(once.returning(table.c.run_id)).scalar_one_or_none()
+        return run_id
 
 
 def end_run(
@@ -97,15 +81,3 @@ def load_runs(store: Store, model: str | None = None, newest: int | None = None)
     with store.read() as connection:
         rows = connection.execute(select(table).where(*where).order_by(table.c.run_id.desc()).limit(newest)).all()
     return [as_record(JobRun, row) for row in rows]
-
-
-def _take(connection: Connection, name: str, holder: str, now: datetime, length: timedelta) -> bool:
-    table = tables.leases
-    free = (table.c.holder == holder) | (table.c.expires_at <= now)
-    update = table.update().where(table.c.name == name, free).values(holder=holder, expires_at=now + length)
-    if connection.execute(update).rowcount:
-        return True
-    if connection.execute(select(table.c.name).where(table.c.name == name)).one_or_none() is not None:
-        return False
-    connection.execute(table.insert().values(name=name, holder=holder, expires_at=now + length))
-    return True

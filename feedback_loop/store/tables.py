@@ -277,7 +277,8 @@ leases = shared_table(
     "leases",
     Column("name", String, primary_key=True),
     Column("holder", String, nullable=False),
-    Column("expires_at", Moment, nullable=False),
+    Column("fence", BigInteger, nullable=False),  # counts takings: each run's is above all before it
+    Column("expires_at", Moment, nullable=False),  # by the database's own time
 )
 
 api_keys = shared_table(

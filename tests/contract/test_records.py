@@ -178,18 +178,6 @@ def test_a_retraining_whose_process_died_is_abandoned_when_the_next_begins(store
     assert [each.state for each in retrainings.load_retrainings(store, "churn")] == ["abandoned", "running"]
 
 
-def test_a_lease_has_one_holder_until_it_expires(store):
-    assert jobs.take_lease(store, "m", "a", START, MINUTE)
-    assert not jobs.take_lease(store, "m", "b", START, MINUTE)
-    assert jobs.take_lease(store, "m", "a", START + MINUTE / 2, MINUTE)  # renewed
-    assert not jobs.take_lease(store, "m", "b", START + MINUTE, MINUTE)
-    assert jobs.take_lease(store, "m", "b", START + 2 * MINUTE, MINUTE)
-    jobs.drop_lease(store, "m", "a")  # not its own any more
-    assert not jobs.take_lease(store, "m", "a", START + 2 * MINUTE, MINUTE)
-    jobs.drop_lease(store, "m", "b")
-    assert jobs.take_lease(store, "m", "a", START + 2 * MINUTE, MINUTE)
-
-
 def begin(store, scheduled_at=START, now=START):
     return jobs.begin_run(store, "evaluate", "churn", scheduled_at, "me", now)
 

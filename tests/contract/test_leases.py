@@ -1,0 +1,249 @@
+"""Leases on both databases: threads, processes, clocks that are wrong, runs that stall or are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from feedback_loop.clock import ManualClock
+from feedback_loop.errors import LeaseLost, Refused, Unavailable
+from feedback_loop.scheduling import Job, Runner
+from feedback_loop.store import Store, jobs, leases, tables, traffic
+from feedback_loop.store.leases import hold, take_lease
+from feedback_loop.store.traffic import Traffic
+
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+YEARS = timedelta(days=4000)
+
+
+def elsewhere(work):
+    """What another thread finds: it holds none of this one's leases."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def expire(store, name):
+    with store.write() as connection:
+        past = {"expires_at": datetime(2001, 1, 1, tzinfo=UTC)}
+        connection.execute(tables.leases.update().where(tables.leases.c.name == name).values(**past))
+
+
+def stall(store, name="model:churn"):
+    """What a database sees of a run that stands still for longer than its lease."""
+    elsewhere(lambda: expire(store, name))
+
+
+def take_over(store, name="model:churn"):
+    """Another run begins, since this one stood still for too long."""
+    stall(store, name)
+    return elsewhere(lambda: take_lease(store, name, "another", MINUTE))
+
+
+def write(store, model="churn"):
+    traffic.save_traffic(store, model, Traffic(("challenger",)), NOW)
+
+
+def is_written(store, model="churn"):
+    return traffic.load_traffic(store, model) != Traffic()
+
+
+def test_a_lease_is_one_runs_and_not_its_threads_or_processs(store):
+    with hold(store, "m", MINUTE, busy="busy"):
+        with pytest.raises(Refused, match=f"busy .*:{os.getpid()}"), hold(store, "m", MINUTE, busy="busy"):
+            pass
+        with hold(store, "another", MINUTE, busy="busy"):
+            pass
+    with hold(store, "m", MINUTE, busy="busy") as again:
+        assert again.fence == 2
+
+
+def test_who_ends_first_takes_no_lease_from_another(store):
+    first = take_lease(store, "m", "a", MINUTE)
+    stall(store, "m")
+    second = take_lease(store, "m", "b", MINUTE)
+    leases.drop_lease(store, first)
+    assert take_lease(store, "m", "c", MINUTE) is None
+    leases.drop_lease(store, second)
+    assert take_lease(store, "m", "c", MINUTE).fence == 3
+
+
+def test_of_threads_with_clocks_years_apart_one_at_a_time_works_on_each_of_two_models(store):
+    inside, most, made = {"churn": 0, "fraud": 0}, [0], []
+
+    def work(number):
+        runner = Runner(store, ManualClock(NOW + number * YEARS), MINUTE)
+        for turn in range(6):
+            model = ("churn", "fraud")[(number + turn) % 2]
+
+            def step(model=model):
+                inside[model] += 1
+                most.append(inside[model])
+                write(store, model)
+                inside[model] -= 1
+
+            try:
+                outcomes = runner.run(model, [Job("step", step)], NOW + turn * MINUTE)
+                made.extend((model, turn) for each in outcomes if each.state == "succeeded")
+            except Refused:
+                pass
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(most) == 1
+    assert len(made) == len(set(made)) > 2
+    runs = [(run.model, run.scheduled_at) for run in jobs.load_runs(store) if run.state == "succeeded"]
+    assert len(runs) == len(set(runs)) == len(made)
+
+
+COUNTS = """
+import sys, time
+from datetime import timedelta
+from pathlib import Path
+from feedback_loop.errors import Refused
+from feedback_loop.store import Store
+from feedback_loop.store.leases import hold
+
+store, file, made = Store(sys.argv[1]), Path(sys.argv[2]), 0
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(40):
+    try:
+        with hold(store, "model:churn", timedelta(minutes=1), busy="busy"):
+            seen = int(file.read_text())
+            time.sleep(0.001)
+            file.write_text(str(seen + 1))
+            made += 1
+    except Refused:
+        time.sleep(0.001)
+print(made, flush=True)
+"""
+
+
+def started(source, *arguments):
+    process = subprocess.Popen(
+        [sys.executable, "-c", source, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline().strip() == "ready"
+    return process
+
+
+def url_of(store):
+    return store.url.render_as_string(hide_password=False)
+
+
+def test_processes_never_work_on_one_model_at_once(store, tmp_path):
+    count = tmp_path / "count"
+    count.write_text("0")
+    processes = [started(COUNTS, url_of(store), str(count)) for _ in range(2)]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    made = [int(process.communicate(timeout=60)[0]) for process in processes]
+    assert sum(made) == int(count.read_text()) > 20
+
+
+HOLDS = """
+import sys, time
+from datetime import timedelta
+from feedback_loop.store import Store
+from feedback_loop.store.leases import hold
+with hold(Store(sys.argv[1]), "model:churn", timedelta(seconds=1.5), busy="busy"):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_run_that_is_killed_keeps_others_out_for_no_longer_than_its_lease(store):
+    process = started(HOLDS, url_of(store))
+    runner = Runner(store, ManualClock(NOW + YEARS), MINUTE)  # a clock by which everything has expired long ago
+    with pytest.raises(Refused), runner.leased("churn"):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    died = time.monotonic()
+    while (taken := take_lease(store, "model:churn", "me", MINUTE)) is None and time.monotonic() < died + 20:
+        time.sleep(0.05)
+    assert taken.fence == 2
+
+
+def test_while_it_works_a_lease_is_renewed(store):
+    with hold(store, "m", timedelta(seconds=0.3), busy="busy"):
+        ends = time.monotonic() + 0.8
+        while time.monotonic() < ends:
+            assert take_lease(store, "m", "another", MINUTE) is None
+            time.sleep(0.02)
+        write(store)
+    assert is_written(store)
+
+
+def test_a_run_that_stalled_writes_nothing_once_another_has_begun(store):
+    with pytest.raises(LeaseLost), hold(store, "model:churn", MINUTE, busy="busy"):
+        assert take_over(store).fence == 2
+        write(store)
+    assert not is_written(store)
+    assert take_lease(store, "model:churn", "a third", MINUTE) is None  # it is the other's still
+
+
+def test_a_run_that_stalled_and_that_nobody_followed_goes_on(store):
+    with hold(store, "model:churn", MINUTE, busy="busy"):
+        stall(store)
+        write(store)
+        assert elsewhere(lambda: take_lease(store, "model:churn", "another", MINUTE)) is None  # with that write it was renewed
+    assert is_written(store)
+
+
+def test_a_chain_whose_lease_is_lost_stops_and_leaves_the_rest_to_the_next(store):
+    runner, ran = Runner(store, ManualClock(NOW), MINUTE), []
+
+    def loses():
+        ran.append("loses")
+        assert take_over(store).fence == 2
+
+    chain = [Job("loses", loses), Job("after", lambda: ran.append("after"))]
+    with pytest.raises(LeaseLost):
+        runner.run("churn", chain, NOW)
+    assert ran == ["loses"]
+    assert [(run.job, run.state) for run in jobs.load_runs(store)] == [("loses", "running")]
+    stall(store)
+    chain[0] = Job("loses", lambda: ran.append("again"))
+    assert [each.state for each in runner.run("churn", chain, NOW)] == ["succeeded", "succeeded"]
+    assert ran == ["loses", "again", "after"]
+
+
+def test_a_renewal_that_fails_stops_the_work_at_its_next_look_at_the_store(sqlite_store, tmp_path):
+    away = tmp_path / "away.db"
+    with pytest.raises(LeaseLost), hold(sqlite_store, "m", timedelta(seconds=0.3), busy="busy"):
+        sqlite_store.close()
+        (tmp_path / "store.db").rename(away)
+        (tmp_path / "store.db").mkdir()  # a database that can't be opened
+        ends = time.monotonic() + 10
+        while time.monotonic() < ends:
+            time.sleep(0.05)
+            try:
+                traffic.load_traffic(sqlite_store, "churn")
+            except Unavailable:
+                continue
+    (tmp_path / "store.db").rmdir()
+    away.rename(tmp_path / "store.db")
+    assert time.monotonic() < ends
+
+
+def test_another_store_of_the_same_process_is_nobodys_business(store, tmp_path):
+    from feedback_loop.store import migrate
+
+    other = Store(f"sqlite:///{tmp_path}/other.db")
+    migrate.prepare(other)
+    with hold(store, "model:churn", MINUTE, busy="busy"):
+        write(other)
+    assert is_written(other)
+    other.close()
