@@ -79,7 +79,7 @@ class ServingSettings(Section):
         return self
 
 
-AlertKind = Literal["incident", "spool", "serving", "stream", "drift", "quality", "outcomes"]
+AlertKind = Literal["incident", "spool", "serving", "stream", "drift", "quality", "outcomes", "promotion"]
 
 
 def _hours(value: object, info: ValidationInfo) -> object:

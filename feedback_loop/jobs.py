@@ -33,7 +33,6 @@ def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
         Job("diagnose", lambda: _diagnose(loop, model)),
         Job("explain", lambda: _explain(loop, model)),
         Job("retrain", lambda: _retrain(loop, model)),
-        Job("alerts", lambda: _plain(loop.deliver_alerts())),
         Job("retention", lambda: retained(loop, model)),
     )
 
@@ -44,7 +43,10 @@ def monthly(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
 
 
 def run_cycle(loop: FeedbackLoop, model: str) -> list[Outcome]:
-    """Runs the cycle now, as the scheduler would; raises Refused while another process does."""
+    """Runs the cycle now, as the scheduler would; raises Refused while another run is at work on the model.
+
+    The alerts that it raises are sent by whoever delivers: a scheduler, a server, `deliver_alerts`.
+    """
     return loop.runner.run(model, cycle(loop, model), loop.clock())
 
 
@@ -65,7 +67,7 @@ def chains(loop: FeedbackLoop, model: str) -> list[Chain]:
 def make_scheduler(loop: FeedbackLoop) -> Scheduler:
     """The scheduler of all configured models."""
     scheduled = [chain for model in loop.settings.models for chain in chains(loop, model)]
-    return Scheduler(loop.store, loop.clock, loop.runner, scheduled)
+    return Scheduler(loop.store, loop.clock, loop.runner, scheduled, loop.deliver_alerts)
 
 
 def retained(loop: FeedbackLoop, model: str) -> dict[str, Any]:

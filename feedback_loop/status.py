@@ -74,8 +74,8 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     incidents = load_incidents(store, model)
     incident = open_incident(store, model)
     alerts = load_alerts(store, [each.incident_id for each in incidents], about="spool:")
-    ours = (f"serving:{model}:", f"stream:{model}:", f"drift:{model} version ", f"quality:{model} version ")
-    for about in (*ours, about_outcomes(model)):
+    kinds = ("serving:{}:", "stream:{}:", "drift:{} version ", "quality:{} version ", "promotion:{}:")
+    for about in (*(kind.format(model) for kind in kinds), about_outcomes(model)):
         alerts += load_alerts(store, [], about=about)
     silences = {each.incident_id: each.silenced_until for each in incidents}
 

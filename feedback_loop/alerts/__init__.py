@@ -1,6 +1,6 @@
 """Telling people: routes, attempts, and what became of them."""
 
-from feedback_loop.alerts.delivery import Delivery, deliver_alerts, route_names, why_held
+from feedback_loop.alerts.delivery import Delivery, deliver_alerts, keep_delivering, route_names, why_held
 from feedback_loop.alerts.outcomes import about_outcomes, count_refused, tell_bad_rows, tell_refused_file
 from feedback_loop.alerts.spools import tell_differences
 from feedback_loop.alerts.volume import tell_volume
@@ -10,6 +10,7 @@ __all__ = [
     "about_outcomes",
     "count_refused",
     "deliver_alerts",
+    "keep_delivering",
     "route_names",
     "tell_bad_rows",
     "tell_differences",

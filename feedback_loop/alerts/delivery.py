@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
 from feedback_loop.clock import format_moment
 from feedback_loop.config import AlertSettings
+from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import RECOVERED, Alert, due_alerts, save_attempt
+from feedback_loop.store.leases import hold
+
+EVERY_SECONDS = 5.0
+"""So often a server and a scheduler look for alerts that are due."""
+
+LEASE = timedelta(minutes=1)
+"""How long others leave alerts to a delivery that was killed."""
 
 LOG = "log"
 """The route that is always there: the structured log."""
@@ -35,32 +44,54 @@ def route_names(settings: AlertSettings) -> tuple[str, ...]:
 
 
 def deliver_alerts(store: Store, settings: AlertSettings, now: datetime) -> Delivery:
-    """Tries every alert that is due; the waiting time doubles with each failure, up to `attempts`.
+    """Tries every alert that is due, whatever it is about, until none is left; one delivery at a time does so.
 
-    In quiet hours none is tried but those of the kinds that are excepted; what waits is due as soon as they end.
+    The waiting time doubles with each failure, up to `attempts`. In quiet hours none is tried but those of the kinds
+    that are excepted; what waits is due as soon as they end. While another delivery is at work, all is left to that
+    one. One that is killed while it sends an alert has that one sent again: better twice than never.
     """
     counts = {"sent": 0, "failed": 0, "given_up": 0}
-    for alert in due_alerts(store, now):
-        if quiet_until(alert, settings, now) is not None:
-            continue
-        cause = _send(alert, settings.routes)
-        attempts = alert.attempts + 1
-        if cause is None:
-            save_attempt(store, replace(alert, state="sent", attempts=attempts, cause=None), sent_at=now)
-            counts["sent"] += 1
-            continue
-        is_last = attempts >= settings.attempts
-        tried = replace(
-            alert,
-            state="given_up" if is_last else "pending",
-            attempts=attempts,
-            next_attempt_at=now + settings.backoff * 2 ** (attempts - 1),
-            cause=cause,
-        )
-        save_attempt(store, tried, sent_at=None)
-        _log.warning("alert not sent", route=alert.route, subject=alert.subject, attempts=attempts, cause=cause)
-        counts["given_up" if is_last else "failed"] += 1
+    try:
+        if _due(store, settings, now):
+            with hold(store, "alerts", LEASE, busy="Another delivery sends alerts"):
+                while due := _due(store, settings, now):
+                    for alert in due:
+                        counts[_try(store, settings, alert, now)] += 1
+    except Refused as error:
+        _log.info("alerts left to another delivery", cause=error.cause)
     return Delivery(**counts)
+
+
+def keep_delivering(deliver: Callable[[], object], done: threading.Event) -> None:
+    """Delivers every few seconds until it is `done`: no model's job, so that none waits for another's."""
+    while not done.wait(EVERY_SECONDS):
+        try:
+            deliver()
+        except FeedbackLoopError as error:  # they are tried again in a moment
+            _log.warning("alerts not delivered", cause=str(error))
+
+
+def _due(store: Store, settings: AlertSettings, now: datetime) -> list[Alert]:
+    return [alert for alert in due_alerts(store, now) if quiet_until(alert, settings, now) is None]
+
+
+def _try(store: Store, settings: AlertSettings, alert: Alert, now: datetime) -> str:
+    """Sends an alert and puts on record what became of it."""
+    cause, attempts = _send(alert, settings.routes), alert.attempts + 1
+    if cause is None:
+        save_attempt(store, replace(alert, state="sent", attempts=attempts, cause=None), sent_at=now)
+        return "sent"
+    is_last = attempts >= settings.attempts
+    tried = replace(
+        alert,
+        state="given_up" if is_last else "pending",
+        attempts=attempts,
+        next_attempt_at=now + settings.backoff * 2 ** (attempts - 1),
+        cause=cause,
+    )
+    save_attempt(store, tried, sent_at=None)
+    _log.warning("alert not sent", route=alert.route, subject=alert.subject, attempts=attempts, cause=cause)
+    return "given_up" if is_last else "failed"
 
 
 def quiet_until(alert: Alert, settings: AlertSettings, now: datetime) -> datetime | None:

@@ -101,7 +101,7 @@ def history(model: ModelArgument, config: ConfigOption = None, as_json: JsonOpti
             "from": each.from_version,
             "to": each.to_version,
             "state": each.state,
-            "reason": each.reason,
+            "reason": each.reason if each.cause is None else f"{each.reason}: {each.cause}",
         }
         for each in retrainings.load_promotions(loop.store, model)
     ]

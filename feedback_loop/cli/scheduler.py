@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop, table
+from feedback_loop.errors import Refused
+
+if TYPE_CHECKING:
+    from feedback_loop.loop import FeedbackLoop
 
 
 def scheduler(
@@ -16,16 +20,28 @@ def scheduler(
     as_json: JsonOption = False,
 ) -> None:
     """Runs every model's jobs by its schedule until it is stopped; missed runs are caught up once."""
-    from feedback_loop.jobs import make_scheduler, run_cycle
+    from feedback_loop.jobs import make_scheduler
+    from feedback_loop.scheduling import Outcome
 
     loop = open_loop(config, as_json=as_json)
     if not once:
         make_scheduler(loop).serve()
         return
-    rows = [{"model": model, **asdict(each)} for model in loop.settings.models for each in run_cycle(loop, model)]
+    rows = [row for model in loop.settings.models for row in _cycle(loop, model)]
+    rows.append({"model": "", **asdict(Outcome("alerts", "succeeded", asdict(loop.deliver_alerts())))})
     emit(rows, as_json=as_json, words=_words)
-    if any(row["state"] == "failed" for row in rows):
+    if any(row["state"] in ("failed", "refused") for row in rows):
         raise typer.Exit(1)
+
+
+def _cycle(loop: FeedbackLoop, model: str) -> list[dict[str, Any]]:
+    """The outcomes of a model's cycle; that another run is at work on it keeps no other model waiting."""
+    from feedback_loop.jobs import run_cycle
+
+    try:
+        return [{"model": model, **asdict(each)} for each in run_cycle(loop, model)]
+    except Refused as error:
+        return [{"model": model, "job": "cycle", "state": "refused", "result": None, "cause": str(error)}]
 
 
 def _words(rows: list[dict[str, Any]]) -> str:

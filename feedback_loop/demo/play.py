@@ -153,6 +153,7 @@ class _Story:
         outcomes = self.loop.runner.run(NAME, jobs, moment)
         if moment.day == 1 and moment > since and since.month != moment.month:
             outcomes += self.loop.runner.run(NAME, monthly(self.loop, NAME), moment)
+        self.loop.deliver_alerts()
         failed = [f"{moment:%Y-%m-%d} {each.job}: {each.cause}" for each in outcomes if each.state == "failed"]
         if failed:
             raise FeedbackLoopError(f"A job failed: {failed[0]}", cure=f"See {self.folder}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from feedback_loop.alerts import route_names
 from feedback_loop.decisions import Reason, next_step
 from feedback_loop.decisions.diagnosis import Recommendation
 from feedback_loop.errors import Refused
@@ -84,13 +85,21 @@ class Improving(Wired):
         """Makes a version the champion; raises NotFound, Refused, and ContractError for one that can't be logged."""
         self.check_storable(self.scorer(self.registry.find(Reference(model, version=version))))
         alias = self.settings.model(model).alias
-        return promote(self.store, self.registry, model, alias, version, reason=reason, now=self.clock())
+        routes = route_names(self.settings.alerts)
+        return promote(
+            self.store, self.registry, model, alias, version, reason=reason, now=self.clock(), routes=routes
+        )
 
     def rollback(self, model: str, *, reason: str = "by hand") -> Promotion:
-        """Makes the champion before this one the champion again; raises Refused where there is none."""
+        """Makes the newest champion before this one, and before all that were rolled back, the champion again.
+
+        Raises Refused where there is none.
+        """
         alias = self.settings.model(model).alias
-        return rollback(self.store, self.registry, model, alias, reason=reason, now=self.clock())
+        routes = route_names(self.settings.alerts)
+        return rollback(self.store, self.registry, model, alias, reason=reason, now=self.clock(), routes=routes)
 
     def reconcile(self, model: str) -> str | None:
         """Ends promotions that a crash interrupted and takes note of aliases that were moved in MLflow."""
-        return reconcile(self.store, self.registry, model, self.settings.model(model).alias, self.clock())
+        alias, routes = self.settings.model(model).alias, route_names(self.settings.alerts)
+        return reconcile(self.store, self.registry, model, alias, self.clock(), routes)

@@ -16,7 +16,7 @@ from feedback_loop.alerts import Delivery, deliver_alerts, route_names
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, baseline_of, decide
-from feedback_loop.errors import BadInput, Unavailable
+from feedback_loop.errors import BadInput, NotFound, Unavailable
 from feedback_loop.loop.labelling import Labelling
 from feedback_loop.monitoring import (
     KINDS,
@@ -191,7 +191,10 @@ class Judging(Labelling):
             for kind in kinds:
                 paths += write_report(kind, subject, folder or self.reports, real)
                 advance(1)
-        self.registry.lineage.log_files(version, paths, "reports", now)
+        try:
+            self.registry.lineage.log_files(version, paths, "reports", now)
+        except (NotFound, Unavailable) as error:  # the pages are there
+            _log.warning("report not kept in MLflow", model=model, version=version.version, cause=str(error))
         return paths
 
     def deliver_alerts(self) -> Delivery:
@@ -231,7 +234,10 @@ class Judging(Labelling):
         return found
 
     def _show_metrics(self, found: Sequence[Evaluation]) -> None:
-        """MLflow's own page draws what windows said about a version: as estimated, and as it came later."""
+        """MLflow's own page draws what windows said about a version: as estimated, and as it came later.
+
+        The figures are in our own store: that they can't be drawn fails no evaluation.
+        """
         for each in found:
             told = [value for value in each.estimates if value.metric != INSUFFICIENT and value.segment == ALL_ROWS]
             metrics = {f"estimated_{value.metric}": value.value for value in told}
@@ -240,8 +246,11 @@ class Judging(Labelling):
                 if each.coverage is not None:
                     metrics["coverage"] = each.coverage
             if each.version and metrics:
-                version = self._version(each.model, each.version)
-                self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
+                try:
+                    version = self._version(each.model, each.version)
+                    self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
+                except (NotFound, Unavailable) as error:
+                    _log.warning("not drawn in MLflow", model=each.model, version=each.version, cause=str(error))
 
     def _reference(
         self, version: ModelVersion, settings: ModelSettings, as_of: datetime, known: datetime | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -57,8 +58,17 @@ def _publish(settings: Settings, config: Path | None, models: Sequence[str], clo
     stager.refresh()
     if not answers:
         os.nice(NICE)
+    threading.Thread(target=_deliver, args=(loop,), name="alerts", daemon=True).start()
     serve = settings.serving
     stager.watch(settings.path(serve.cache), serve.poll_alias.total_seconds())
+
+
+def _deliver(loop: FeedbackLoop) -> NoReturn:
+    """Alerts go out from a server that runs alone too: no scheduler is needed for that."""
+    from feedback_loop.alerts import keep_delivering
+
+    keep_delivering(loop.deliver_alerts, threading.Event())
+    raise AssertionError("it goes on until the process ends")
 
 
 NICE = 10

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,6 +23,10 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 12 s until a server counts as away, and not 4 minutes
 }
 """MLflow's settings that we prefer; what the user's environment says goes first."""
+
+
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
+"""MLflow's codes for what it does not have; `ENDPOINT_NOT_FOUND` is what it makes of any page with the status 404."""
 
 
 class Connection:
@@ -66,27 +71,37 @@ class Connection:
             logging.getLogger(chatty).setLevel(logging.ERROR)
         return MlflowClient(self.tracking_uri, self.registry_uri)
 
-    @cached_property
+    @property
     def experiment_id(self) -> str:
-        """The experiment that holds the loop's runs, made if it is not there."""
+        """The experiment that holds the loop's runs, made if it is not there.
+
+        A deleted one stays deleted, and keeps its name: the next is called `…-2`.
+        """
         with self.translated("experiment", self._experiment):
-            found = self.client.get_experiment_by_name(self._experiment)
-            if found is not None:
-                return str(found.experiment_id)
+            for ordinal in count(1):
+                name = self._experiment if ordinal == 1 else f"{self._experiment}-{ordinal}"
+                found = self.client.get_experiment_by_name(name)
+                if found is None:
+                    break
+                if found.lifecycle_stage == "active":
+                    return str(found.experiment_id)
             # A server knows where artifacts go; a bare database must be told, or they land in the working folder.
-            location = None if self.is_server else (self._artifact_root / self._experiment).as_uri()
-            return str(self.client.create_experiment(self._experiment, artifact_location=location))
+            location = None if self.is_server else (self._artifact_root / name).as_uri()
+            return str(self.client.create_experiment(name, artifact_location=location))
 
     @contextmanager
     def translated(self, kind: str, name: str) -> Iterator[None]:
-        """Turns what MLflow raises into NotFound (of that kind and name) or Unavailable."""
+        """Turns what MLflow raises into NotFound (of that kind and name) or Unavailable.
+
+        Only MLflow's own code says that something is not there: a gateway's page says "not found" while it is away.
+        """
         keep_telemetry_off()
         from mlflow.exceptions import MlflowException
 
         try:
             yield
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "not found" in str(error).lower():
+            if error.error_code in NOT_THERE:
                 raise NotFound(kind, name, cure="See what there is: feedback-loop models list.") from error
             raise self._unavailable(error) from error
         except Exception as error:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from feedback_loop.registry.client import Connection
+from feedback_loop.registry.client import NOT_THERE, Connection
 from feedback_loop.registry.versions import TAG, ModelVersion
 
 
@@ -122,14 +122,27 @@ class Lineage:
             return path not in {file.path for file in self._mlflow.client.list_artifacts(run_id, folder)}
 
     def _monitoring_run(self, version: ModelVersion, now: datetime) -> str:
+        """The run that is there, else one that is made anew: somebody may have deleted it since it was last used."""
         key = (version.model, version.version)
-        if key not in self._monitoring_runs:
+        if not self._is_active(self._monitoring_runs.get(key)):
             self._monitoring_runs[key] = self._find_monitoring_run(version) or self.start(
                 f"monitor {version}",
                 now,
                 {TAG + "kind": "monitoring", TAG + "model": version.model, TAG + "version": version.version},
             )
         return self._monitoring_runs[key]
+
+    def _is_active(self, run_id: str | None) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        if run_id is None:
+            return False
+        try:
+            return str(self._mlflow.client.get_run(run_id).info.lifecycle_stage) == "active"
+        except MlflowException as error:
+            if error.error_code in NOT_THERE:
+                return False
+            raise
 
     def _find_monitoring_run(self, version: ModelVersion) -> str | None:
         name = version.model.replace("'", "\\'")

@@ -57,7 +57,21 @@ class Registry:
                 return _version(self._mlflow.client.get_model_version(name, reference.version))
         alias = reference.alias or "champion"
         with self._mlflow.translated("model with that alias", f"{name}@{alias}"):
-            return _version(self._mlflow.client.get_model_version_by_alias(name, alias))
+            from mlflow.exceptions import MlflowException
+
+            client = self._mlflow.client
+            try:
+                return _version(client.get_model_version_by_alias(name, alias))
+            except MlflowException as error:
+                # That an alias is not there has no code of its own.
+                if (
+                    error.error_code != "INVALID_PARAMETER_VALUE"
+                    or alias in client.get_registered_model(name).aliases
+                ):
+                    raise
+                raise NotFound(
+                    "model with that alias", f"{name}@{alias}", cure="See what there is: feedback-loop models list."
+                ) from error
 
     def champion(self, model: str, alias: str) -> ModelVersion | None:
         """The version behind an alias, or None where the model or the alias is not there yet."""

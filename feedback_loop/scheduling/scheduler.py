@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 
+from feedback_loop.alerts import keep_delivering
 from feedback_loop.clock import Clock, format_moment
 from feedback_loop.errors import FeedbackLoopError, LeaseLost, Refused
 from feedback_loop.scheduling.runner import Job, Runner
@@ -35,12 +36,15 @@ class Chain:
 class Scheduler:
     """Fires chains in this process. Any number of processes may do so on one store: leases keep them apart."""
 
-    def __init__(self, store: Store, clock: Clock, runner: Runner, chains: Sequence[Chain]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, runner: Runner, chains: Sequence[Chain], deliver: Callable[[], object]
+    ) -> None:
         self._store = store
         self._clock = clock
         self._runner = runner
         self._chains = chains
-        self._started: datetime | None = None
+        self._deliver = deliver
+        self._started = clock()
         self._queues = {chain.model: threading.Lock() for chain in chains}
 
     def fire(self, chain: Chain) -> None:
@@ -67,7 +71,6 @@ class Scheduler:
     def _due(self, chain: Chain) -> datetime | None:
         made = [last_scheduled(self._store, job.name, chain.model) for job in chain.jobs]
         if not any(made):
-            self._started = self._started or self._clock()
             return last_due(chain.trigger, self._started, self._clock())
         # The oldest counts: a process may have died between two jobs of a chain.
         last = None if None in made else min(each for each in made if each is not None)
@@ -82,7 +85,6 @@ class Scheduler:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        self._started = self._clock()
         # A thread for each chain: a long retraining of one model does not keep the others waiting.
         executor = ThreadPoolExecutor(max(2 * len(self._chains), 1))
         scheduler = BackgroundScheduler(executors={"default": executor})
@@ -94,6 +96,6 @@ class Scheduler:
             scheduler.add_job(self.fire, again, args=[chain], next_run_time=datetime.now(UTC), **options)
         scheduler.start()
         _log.info("scheduler started", chains=len(self._chains), holder=self._runner.holder)
-        stop.wait()
+        keep_delivering(self._deliver, stop)
         scheduler.shutdown(wait=True)
         _log.info("scheduler stopped")

@@ -1,9 +1,9 @@
 """Leases: one run at a time works on a thing, by the database's own time, and each of its writes proves it.
 
-A lease is of one run, not of a process or a thread: each taking has a number above all before it (its fence). Time is the
-database's, never a client's, and not the loop's clock either: a lease is about processes that live or have died, whatever
-day a replay or a test plays. While it is held it is renewed; every write made under it renews it too, within its own
-transaction, and is undone where somebody else has taken the lease since.
+A lease is of one run, not of a process or a thread: each taking has a number above all before it (its fence). Time
+is the database's, never a client's, and not the loop's clock either: a lease is about processes that live or have
+died, whatever day a replay or a test plays. While it is held it is renewed; every write made under it renews it too,
+within its own transaction, and is undone where somebody else has taken the lease since.
 """
 
 from __future__ import annotations
@@ -44,15 +44,23 @@ def this_process() -> str:
 
 
 @contextmanager
-def hold(store: Store, name: str, length: timedelta, *, busy: str, holder: str = "") -> Iterator[Lease]:
-    """Holds a lease for as long as the block takes; raises Refused (with `busy` and who it is) while another has it.
+def hold(
+    store: Store,
+    name: str,
+    length: timedelta,
+    *,
+    busy: str,
+    holder: str = "",
+    refuse: type[Refused] = Refused,
+) -> Iterator[Lease]:
+    """Holds a lease for as long as the block takes; raises `refuse` (with `busy` and who it is) while another has it.
 
     Raises LeaseLost in the block, at its next access to the store, once the lease could not be renewed in time or is
     somebody else's: what that access would have written is undone.
     """
     lease = take_lease(store, name, holder or this_process(), length)
     if lease is None:
-        raise Refused(
+        raise refuse(
             f"{busy} ({_holder(store, name)}).", cure="It is a scheduler or a command; try again when it is done."
         )
     kept = _Kept(store, lease, length)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from feedback_loop.errors import Refused
 from feedback_loop.store import tables
+from feedback_loop.store.alerts import Message, raise_in
 from feedback_loop.store.engine import ConstraintViolated, Store
 from feedback_loop.store.records import as_record, insert_one
 
@@ -45,6 +46,10 @@ class Retraining:
     cause: str | None
 
 
+OPEN = ("intended", "waiting")
+"""States of a promotion that has not ended: a process is at it (or has died), or the registry was away."""
+
+
 @dataclass(frozen=True)
 class Promotion:
     """One change of the champion: intended first, done once the registry's alias is set."""
@@ -60,6 +65,12 @@ class Promotion:
     intended_at: datetime
     done_at: datetime | None
     retraining_id: int | None = None
+    cause: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still to be ended."""
+        return self.state in OPEN
 
 
 def start_retraining(
@@ -137,7 +148,7 @@ def intend_promotion(
     try:
         with store.write() as connection:
             last = _last(connection, model)
-            if last is not None and last.state == "intended":
+            if last is not None and last.is_open:
                 raise Refused(
                     f"A promotion of {model} to version {last.to_version} has begun and not ended.",
                     cure="It is finished by the next run of the scheduler; then try again.",
@@ -168,12 +179,33 @@ def intend_promotion(
         raise Refused(f"Somebody else promotes {model} at this moment.", cure="Look again, then retry.") from error
 
 
-def end_promotion(store: Store, promotion: Promotion, *, state: str, now: datetime) -> None:
-    """Records that the registry's alias was set (`done`) or could not be (`failed`)."""
-    table = tables.promotions
-    where = (table.c.promotion_id == promotion.promotion_id) & (table.c.state == "intended")
+def end_promotion(store: Store, promotion: Promotion, *, now: datetime) -> None:
+    """Records that the registry's alias was set."""
     with store.write() as connection:
-        connection.execute(table.update().where(where).values(state=state, done_at=now))
+        _change(connection, promotion, state="done", done_at=now)
+
+
+def put_off_promotion(store: Store, promotion: Promotion) -> None:
+    """Records that the registry was away when the alias was to be set: it is set once the registry is back."""
+    with store.write() as connection:
+        _change(connection, promotion, state="waiting")
+
+
+def give_up_promotion(
+    store: Store, promotion: Promotion, cause: str, *, now: datetime, routes: Sequence[str] = ()
+) -> None:
+    """Records that a promotion failed, and why; that is told on these routes, in the same transaction."""
+    title = f"{promotion.model} version {promotion.to_version} was not made the champion"
+    subject = f"promotion:{promotion.model}:{promotion.promotion_id}"
+    with store.write() as connection:
+        _change(connection, promotion, state="failed", done_at=now, cause=cause)
+        raise_in(connection, Message(subject, title, f"{cause} The next promotion is not kept from it."), routes, now)
+
+
+def _change(connection: Connection, promotion: Promotion, **values: Any) -> None:
+    table = tables.promotions
+    where = (table.c.promotion_id == promotion.promotion_id) & table.c.state.in_(OPEN)
+    connection.execute(table.update().where(where).values(**values))
 
 
 def load_promotions(store: Store, model: str) -> list[Promotion]:

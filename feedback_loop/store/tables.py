@@ -152,11 +152,12 @@ promotions = shared_table(
     Column("kind", String, nullable=False),  # first | promotion | rollback
     Column("from_version", String),
     Column("to_version", String, nullable=False),
-    Column("state", String, nullable=False),  # intended | done | failed
+    Column("state", String, nullable=False),  # intended | waiting | done | failed
     Column("reason", Text, nullable=False),
     Column("retraining_id", ForeignKey(retrainings.c.retraining_id)),
     Column("intended_at", Moment, nullable=False),
     Column("done_at", Moment),
+    Column("cause", Text),  # why it failed
     # The fence: of two that promote from the same champion, one gets the ordinal and the other is refused.
     UniqueConstraint("model", "ordinal"),
 )

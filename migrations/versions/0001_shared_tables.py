@@ -124,6 +124,7 @@ def upgrade() -> None:
         "fl_leases",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("holder", sa.String(), nullable=False),
+        sa.Column("fence", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", Moment(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
@@ -423,6 +424,7 @@ def upgrade() -> None:
         sa.Column("retraining_id", sa.Integer()),
         sa.Column("intended_at", Moment(), nullable=False),
         sa.Column("done_at", Moment()),
+        sa.Column("cause", sa.Text()),
         sa.ForeignKeyConstraint(["retraining_id"], ["fl_retrainings.retraining_id"]),
         sa.PrimaryKeyConstraint("promotion_id"),
         sa.UniqueConstraint("model", "ordinal"),

@@ -116,7 +116,7 @@ def intend(store, from_version, to_version):
 
 def promoted(store, from_version, to_version):
     made = intend(store, from_version, to_version)
-    retrainings.end_promotion(store, made, state="done", now=START)
+    retrainings.end_promotion(store, made, now=START)
     return made
 
 
@@ -150,7 +150,7 @@ def test_nobody_overtakes_a_promotion_that_has_begun(store):
 def test_a_promotion_that_failed_does_not_count(store):
     promoted(store, None, "1")
     failed = intend(store, "1", "2")
-    retrainings.end_promotion(store, failed, state="failed", now=START)
+    retrainings.give_up_promotion(store, failed, "the registry has it no longer", now=START)
     promoted(store, "1", "3")
     assert [(each.ordinal, each.state) for each in _history(store)] == [(1, "done"), (2, "failed"), (3, "done")]
 

@@ -15,7 +15,7 @@ import pytest
 from feedback_loop.clock import ManualClock
 from feedback_loop.errors import Unavailable
 from feedback_loop.jobs import cycle
-from feedback_loop.store import Store, jobs, migrate, predictions, retrainings
+from feedback_loop.store import Store, jobs, migrate, predictions, retrainings, tables
 from tests.builders import churn_loop, open_loop, play_days, register_churn, write_config
 from tests.integration.processes import call, free_port, kill_all, running, server, wait_until
 
@@ -187,16 +187,20 @@ def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(mlflow_u
     command = [sys.executable, "-c", DIES, where, str(tmp_path / "feedback_loop.toml"), scheduled.isoformat()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -9, done.stderr[-2000:]
-    # The next scheduler waits for the dead one's lease, then makes what is left of that very run.
-    clock.set(scheduled + loop.settings.scheduler.lease + timedelta(seconds=1))
+    # The next scheduler waits for the dead one's leases, then makes what is left of that very run.
+    with loop.store.write() as connection:
+        connection.execute(tables.leases.update().values(expires_at=datetime(2001, 1, 1, tzinfo=UTC)))
+    clock.set(scheduled + timedelta(seconds=1))
     outcomes = {each.job: each for each in loop.runner.run("churn", cycle(loop, "churn"), scheduled)}
     assert outcomes["decide"].state == "skipped"
     assert outcomes["retrain"].state == "succeeded"
     history = retrainings.load_promotions(loop.store, "churn")
-    assert [(each.state, each.to_version) for each in history] == [("done", "1"), ("done", "2")]
-    assert loop.champion("churn").version == "2"
+    # Whether an alias that is where it was was ever moved, and back by a person, nobody knows: it is left there.
+    ended = {"in training": [("done", "2")], "before the alias": [("failed", "2"), ("done", "3")]}
+    assert [(each.state, each.to_version) for each in history[1:]] == ended.get(where, [("done", "2")])
+    assert loop.champion("churn").version == history[-1].to_version
     searches = [each.state for each in retrainings.load_retrainings(loop.store, "churn")]
-    assert searches == (["abandoned", "promoted"] if where == "in training" else ["running"])
+    assert searches == (["running"] if where == "after the alias" else ["abandoned", "promoted"])
     assert {run.state for run in jobs.load_runs(loop.store, "churn")} == {"succeeded"}
     loop.close()
 
@@ -213,7 +217,7 @@ def test_two_schedulers_at_once_make_every_run_once(mlflow_uri, tmp_path, monkey
 
     with running(command, logs[0]) as one, running(command, logs[1]):
         wait_until(lambda: sum(len(chains(log)) for log in logs) >= 12, one, logs[0])
-    runs = [run for run in jobs.load_runs(loop.store, "churn") if run.job == "alerts" and run.state == "succeeded"]
+    runs = [run for run in jobs.load_runs(loop.store, "churn") if run.job == "retention" and run.state == "succeeded"]
     moments = [run.scheduled_at for run in runs]
     assert len(moments) == len(set(moments)) >= 10
     told = [line["due"] for log in logs for line in chains(log) if line["decide"] == "succeeded"]

@@ -2,8 +2,10 @@
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,6 +16,7 @@ from feedback_loop.clock import Window, parse_hours
 from feedback_loop.config import AlertSettings
 from feedback_loop.store import incidents, verdicts
 from feedback_loop.store.alerts import load_alerts, raise_alert
+from feedback_loop.store.leases import drop_lease, take_lease
 from feedback_loop.store.verdicts import State, Verdict
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -28,14 +31,15 @@ def receiver():
         def do_POST(self):
             body = self.rfile.read(int(self.headers["content-length"]))
             self.server.received.append(json.loads(body))
+            time.sleep(self.server.pause)
             self.send_response(self.server.status)
             self.end_headers()
 
         def log_message(self, *arguments):
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    server.received, server.status = [], 200
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.received, server.status, server.pause = [], 200, 0.0
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -67,6 +71,23 @@ def test_an_incident_is_told_once_on_every_route_and_in_the_log(sqlite_store, ro
     assert message["title"] == "churn version 1 has become worse"
     assert message["message"] == "brier 0.1 → 0.3"
     assert {alert.state for alert in alerts(sqlite_store, incident).values()} == {"sent"}
+
+
+def test_deliveries_at_once_send_each_alert_once(store, routes, receiver):
+    receiver.pause = 0.02
+    for number in range(6):
+        raise_alert(store, f"drift:churn:{number}", f"{number}", "words", ["ops"], START)
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(deliver_alerts, store, routes, START) for _ in range(4)]
+        assert sum(each.result().sent for each in done) == 6
+    assert sorted(message["title"] for message in receiver.received) == list("012345")
+
+
+def test_a_delivery_that_was_killed_is_followed_by_another(sqlite_store, routes, receiver, incident):
+    lease = take_lease(sqlite_store, "alerts", "a process that died", HOUR)
+    assert deliver_alerts(sqlite_store, routes, START) == Delivery()
+    drop_lease(sqlite_store, lease)  # as time does
+    assert deliver_alerts(sqlite_store, routes, START) == Delivery(sent=2)
 
 
 def test_a_route_that_fails_is_tried_again_ever_later_and_does_not_stop_the_others(

@@ -16,6 +16,7 @@ from feedback_loop.store import growing, jobs, predictions, retrainings, verdict
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.evaluations import load_evaluations
 from feedback_loop.store.incidents import load_incidents
+from feedback_loop.store.leases import hold
 from feedback_loop.store.verdicts import State
 from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn
 
@@ -207,14 +208,72 @@ def test_a_candidate_may_be_made_without_being_promoted(loop, clock):
     assert trained.tags["feedback_loop.champion_before"] == "1"
 
 
-def test_a_promotion_can_be_rolled_back_and_that_too(loop, clock):
-    second = register_churn(loop.registry, clock(), seed=4).version
-    loop.promote("churn", second)
-    assert loop.rollback("churn").to_version == "1"
-    assert loop.champion("churn").version == "1"
+def test_each_rollback_goes_to_the_newest_version_before_those_that_were_rolled_back(loop, clock):
+    second, third, fourth = (register_churn(loop.registry, clock(), seed=4 + place).version for place in range(3))
+    for version in (second, third):
+        loop.promote("churn", version)
     assert loop.rollback("churn").to_version == second
+    assert loop.rollback("churn").to_version == "1"  # and not the bad third again
+    with pytest.raises(Refused, match="no champion before"):
+        loop.rollback("churn")
+    for version in (second, fourth):
+        loop.promote("churn", version)
+    loop.registry._mlflow.client.delete_model_version("churn", second)
+    assert loop.rollback("churn").to_version == "1"  # the second is not there any more
     kinds = [each.kind for each in retrainings.load_promotions(loop.store, "churn")]
-    assert kinds == ["first", "promotion", "rollback", "rollback"]
+    assert kinds == ["first", *["promotion"] * 2, *["rollback"] * 2, *["promotion"] * 2, "rollback"]
+
+
+def test_a_promotion_that_waited_for_the_registry_and_whose_version_is_gone_is_given_up_and_told(loop, clock):
+    second, third = (register_churn(loop.registry, clock(), seed=4 + place).version for place in range(2))
+    options = {"kind": "promotion", "from_version": "1", "to_version": second, "reason": "better", "now": clock()}
+    retrainings.put_off_promotion(loop.store, retrainings.intend_promotion(loop.store, "churn", **options))
+    loop.registry._mlflow.client.delete_model_version("churn", second)
+    assert loop.reconcile("churn") == "1"
+    given_up = retrainings.load_promotions(loop.store, "churn")[-1]
+    assert (given_up.state, given_up.cause) == ("failed", f"There is no model version 'churn/{second}'.")
+    (told,) = load_alerts(loop.store, [], about="promotion:churn:")
+    assert told.title == f"churn version {second} was not made the champion"
+    assert loop_status(loop)["models"]["churn"]["undelivered_alerts"][0]["route"] == "log"
+    assert loop.promote("churn", third).from_version == "1"
+
+
+def test_a_promotion_that_waited_for_the_registry_is_carried_out_once_it_is_back(loop, clock):
+    second = register_churn(loop.registry, clock(), seed=4).version
+    options = {"kind": "promotion", "from_version": "1", "to_version": second, "reason": "better", "now": clock()}
+    retrainings.put_off_promotion(loop.store, retrainings.intend_promotion(loop.store, "churn", **options))
+    assert loop.reconcile("churn") == second == loop.champion("churn").version
+
+
+def test_while_somebody_promotes_nobody_else_does_and_nobody_takes_them_for_dead(loop, clock):
+    second = register_churn(loop.registry, clock(), seed=4).version
+    options = {"kind": "promotion", "from_version": "1", "to_version": second, "reason": "better", "now": clock()}
+    with hold(loop.store, "promotion:churn", DAY, busy="busy"):
+        retrainings.intend_promotion(loop.store, "churn", **options)
+        assert loop.reconcile("churn") == "1"
+        with pytest.raises(Refused, match="Somebody else promotes churn"):
+            loop.promote("churn", second)
+        assert retrainings.load_promotions(loop.store, "churn")[-1].state == "intended"
+
+
+def test_a_run_or_an_experiment_that_was_deleted_in_mlflow_stops_no_evaluation(loop, clock):
+    play_days(loop, clock, 3)
+    client = loop.registry._mlflow.client
+    evaluated = len(loop.evaluate("churn"))
+    assert evaluated
+    for kind in ("run", "experiment"):
+        experiment = loop.registry._mlflow.experiment_id
+        runs = client.search_runs([experiment], "tags.`feedback_loop.kind` = 'monitoring'")
+        assert [run.info.run_name for run in runs] == ["monitor churn version 1"]
+        if kind == "run":
+            client.delete_run(runs[0].info.run_id)
+        else:
+            client.delete_experiment(experiment)
+        play_days(loop, clock, 1, seed=50)
+        assert loop.evaluate("churn")
+    anew = client.get_experiment(loop.registry._mlflow.experiment_id)
+    assert anew.name == "feedback-loop-2"
+    assert len(client.search_runs([anew.experiment_id])) == 1
 
 
 def test_what_can_not_be_promoted_is_refused(loop):
@@ -307,9 +366,8 @@ def test_the_same_cycle_is_made_once(loop, clock):
     assert len(jobs.load_runs(loop.store, "churn")) == len(cycle(loop, "churn"))
 
 
-def test_two_processes_do_not_work_on_one_model_at_once(loop, clock):
-    assert jobs.take_lease(loop.store, "model:churn", "another", clock(), DAY)
-    with pytest.raises(Refused, match="Another process"):
+def test_two_runs_do_not_work_on_one_model_at_once(loop):
+    with loop.runner.leased("churn"), pytest.raises(Refused, match="Another run"):
         run_cycle(loop, "churn")
 
 

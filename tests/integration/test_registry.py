@@ -1,6 +1,8 @@
 """The registry against a real MLflow store."""
 
+import threading
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pandas as pd
@@ -45,6 +47,41 @@ def test_a_registered_version_is_found_by_number_and_by_alias(registry, version)
     assert registry.champion("churn", "champion").version == "1"
     assert registry.models() == ["churn"]
     assert [each.aliases for each in registry.versions("churn")] == [("champion",)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", b"<html><body><h1>404 Not Found</h1></body></html>"),
+        ("application/json", b'{"message": "no Route matched, not found"}'),
+        ("application/json", b'{"error_code": 404, "message": "not found"}'),
+    ],
+)
+def test_a_gateway_that_finds_no_server_is_no_registry_without_the_version(tmp_path, kind, body):
+    class Gateway(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(404)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as gateway:
+        thread = threading.Thread(target=gateway.serve_forever)
+        thread.start()
+        registry = Registry(Connection(f"http://127.0.0.1:{gateway.server_port}", "", tmp_path, "e"))
+        for look in (
+            lambda: registry.champion("churn", "champion"),
+            lambda: registry.find(Reference("churn", version="1")),
+            lambda: registry.versions("churn"),
+        ):
+            with pytest.raises(Unavailable):
+                look()
+        gateway.shutdown()
+        thread.join()
 
 
 def test_a_loaded_version_answers_as_the_one_that_was_registered(registry, version):

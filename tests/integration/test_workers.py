@@ -239,6 +239,7 @@ def test_a_version_that_can_not_be_loaded_leaves_the_old_one_and_an_incident(ser
     assert served.ask()[1]["model_version"] == "1"
     (incident,) = traffic.find_load_incidents(loop.store, "churn")
     assert (incident.version, incident.closed_at) == (broken.version, None)
+    served.wait(lambda: load_alerts(loop.store, [], about="serving:")[0].state == "sent")  # no scheduler runs
     (alert,) = load_alerts(loop.store, [], about="serving:")
     assert alert.title == f"churn version {broken.version} can't be served"
     served.promote("2")

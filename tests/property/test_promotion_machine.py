@@ -9,12 +9,23 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from feedback_loop.errors import Refused
+from feedback_loop.errors import Refused, Unavailable
 from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.retraining.promotion import promote, reconcile, rollback
 from feedback_loop.store import Store, tables
 from feedback_loop.store.retrainings import intend_promotion, load_promotions
+
+
+class Away:
+    """A registry that goes away before an alias is set."""
+
+    def __init__(self, registry):
+        self.champion, self.find = registry.champion, registry.find
+
+    def set_alias(self, *_):
+        raise Unavailable("registry", "it is away")
+
 
 MODEL, ALIAS, VERSIONS = "m", "champion", ["1", "2", "3", "4"]
 versions = st.sampled_from(VERSIONS)
@@ -75,38 +86,55 @@ def test_record_and_registry_agree_whatever_happens(place):  # noqa: C901 (one m
         @rule()
         def rolls_back(self):
             before = self.settled()
-            done = [each for each in load_promotions(store, MODEL) if each.state == "done"]
-            if done and done[-1].from_version is not None:
-                assert (
-                    rollback(store, registry, MODEL, ALIAS, reason="r", now=self.tick()).to_version
-                    == done[-1].from_version
-                )
-                self.actual = done[-1].from_version
+            standing = self.standing()
+            if len(standing) > 1:
+                back = rollback(store, registry, MODEL, ALIAS, reason="r", now=self.tick())
+                assert back.to_version == standing[-2]
+                self.actual = back.to_version
             else:
                 with pytest.raises(Refused):
                     rollback(store, registry, MODEL, ALIAS, reason="r", now=self.tick())
                 assert self.actual == before
+
+        def standing(self):
+            """By the definition: a champion counts unless somebody went back to one before it."""
+            done = [each.to_version for each in load_promotions(store, MODEL) if each.state == "done"]
+            return [
+                version
+                for place, version in enumerate(done)
+                if version not in done[place + 1 :] and not set(done[:place]) & set(done[place + 1 :])
+            ]
 
         @rule(version=versions)
         def somebody_moves_the_alias_in_mlflow(self, version):
             registry.set_alias(MODEL, ALIAS, version)
             self.actual = version
 
-        @rule(version=versions, alias_was_set=st.booleans())
-        def a_process_dies_in_the_middle(self, version, alias_was_set):
+        @rule(version=versions, alias_was_set=st.booleans(), moved_back=st.booleans())
+        def a_process_dies_in_the_middle(self, version, alias_was_set, moved_back):
             before = self.settled()
             if version != before:
                 options = {"kind": "promotion", "from_version": before, "to_version": version}
                 intend_promotion(store, MODEL, **options, reason="r", now=self.tick())
                 if alias_was_set:
                     registry.set_alias(MODEL, ALIAS, version)
-                # Whoever comes next ends what was begun: the intent was on record.
-                self.actual = version
+                    self.actual = version
+                if alias_was_set and moved_back and before is not None:
+                    registry.set_alias(MODEL, ALIAS, before)  # whoever does so is not undone
+                    self.actual = before
+
+        @rule(version=versions)
+        def the_registry_is_away_while_the_alias_is_to_be_set(self, version):
+            before = self.settled()
+            if version != before:
+                with pytest.raises(Unavailable):
+                    promote(store, Away(registry), MODEL, ALIAS, version, reason="r", now=self.tick())
+                self.actual = version  # once it is back
 
         @invariant()
         def the_champion_is_who_should_be_after_the_next_look(self):
             history = load_promotions(store, MODEL)
-            if [each.state for each in history[-1:]] == ["intended"]:
+            if any(each.is_open for each in history[-1:]):
                 return  # nobody has looked since
             found = registry.champion(MODEL, ALIAS)
             assert (found.version if found else None) == self.actual
@@ -115,7 +143,7 @@ def test_record_and_registry_agree_whatever_happens(place):  # noqa: C901 (one m
         def the_record_is_a_chain(self):
             history = load_promotions(store, MODEL)
             assert [each.ordinal for each in history] == list(range(1, len(history) + 1))
-            assert [each.state for each in history[:-1]].count("intended") == 0
+            assert not any(each.is_open for each in history[:-1])
             done = [each for each in history if each.state == "done"]
             for one, other in pairwise(done):
                 assert other.from_version == one.to_version
