@@ -249,8 +249,11 @@ class Judging(Labelling):
                 try:
                     version = self._version(each.model, each.version)
                     self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
-                except (NotFound, Unavailable) as error:
+                except NotFound as error:
                     _log.warning("not drawn in MLflow", model=each.model, version=each.version, cause=str(error))
+                except Unavailable as error:  # it would be waited for again with each window
+                    _log.warning("windows not drawn in MLflow", model=each.model, cause=str(error))
+                    return
 
     def _reference(
         self, version: ModelVersion, settings: ModelSettings, as_of: datetime, known: datetime | None = None
