@@ -8,11 +8,12 @@ from feedback_loop.capture.forwarder import Drained, Forwarder
 from feedback_loop.capture.importing import ImportResult, import_predictions
 from feedback_loop.capture.middleware import CaptureMiddleware
 from feedback_loop.capture.outputs import read_outputs
-from feedback_loop.capture.recorder import Recorded, Recorder, checked_ids
+from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Record, Recorded, Recorder, Requests, checked_ids
 from feedback_loop.capture.sink import Sink
 from feedback_loop.capture.spool import Spool, Unhurried
 
 __all__ = [
+    "LONGEST_REQUEST_ID",
     "AsyncClient",
     "CaptureMiddleware",
     "Client",
@@ -24,8 +25,10 @@ __all__ = [
     "ImportResult",
     "Notice",
     "PayloadEvent",
+    "Record",
     "Recorded",
     "Recorder",
+    "Requests",
     "Sink",
     "Spool",
     "Uncounted",

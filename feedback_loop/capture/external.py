@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
-from feedback_loop.capture.recorder import Recorded, keep
+from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Recorded, kept
 from feedback_loop.capture.sink import Sink
 from feedback_loop.clock import as_utc
 from feedback_loop.errors import BadInput, Problem, Unavailable
@@ -57,7 +58,9 @@ class Deployed:
 
     def log(self, sink: Sink, rows: pa.Table, now: datetime) -> Recorded:
         """Gives rows of `external_rows` to a sink, as they are to be logged."""
-        return keep(sink, self.redaction, self.sample, rows, now)
+        part, unsampled = kept(self.redaction, self.sample, rows)
+        new = sink.append(part.contract, part.rows, now) if part.count or not unsampled else 0
+        return Recorded(new, unsampled)
 
 
 Find = Callable[[str, str | None], Deployed]
@@ -117,7 +120,7 @@ def external_rows(
         "model_version": [deployed.version] * count,
         "role": [str(Role.CHAMPION)] * count,
         "source": [str(Source.EXTERNAL)] * count,
-        "request_id": inputs.column(REQUEST_ID.name),
+        "request_id": pc.utf8_slice_codeunits(inputs.column(REQUEST_ID.name), 0, LONGEST_REQUEST_ID),
         "latency_us": inputs.column(LATENCY.name),
     }
     values |= {column.stored: inputs.column(column.name) for column in (*contract.extra_key, *contract.features)}

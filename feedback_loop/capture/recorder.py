@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from feedback_loop.capture.sink import Sink, ValuesSink
-from feedback_loop.capture.values import Values
+from feedback_loop.capture.sink import GroupSink, Part, Sink
+from feedback_loop.capture.values import Values, spread
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scored, Scorer
 from feedback_loop.schema import (
@@ -40,12 +40,32 @@ class Recorded:
     unsampled: int
 
 
+Requests = list[tuple[str | None, int]]
+"""Requests' own ids, each with how many rows it has."""
+
+LONGEST_REQUEST_ID = 200
+"""Letters of a request's own id that are kept: it is stored with each of its rows, and callers choose it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one version scored, and what else is logged of it."""
+
+    scorer: Scorer
+    rows: pa.Table | Rows
+    scored: Scored
+    ids: list[PredictionId]
+    role: Role = Role.CHAMPION
+    requests: Requests | None = None
+    latency_us: Sequence[int] | None = None
+
+
 class Recorder:
     """Writes to one sink. Thread-safe; `bits` makes the ids' random part."""
 
     def __init__(self, log: Sink, bits: RandomBits = secrets.randbits) -> None:
         self._log = log
-        self._values = log if isinstance(log, ValuesSink) else None
+        self._groups = log if isinstance(log, GroupSink) else None  # looked at once: it takes long
         self._bits = bits
 
     def identify(self, rows: pa.Table, moment: datetime) -> list[PredictionId]:
@@ -70,54 +90,74 @@ class Recorder:
         scorer: Scorer,
         rows: pa.Table | Rows,
         scored: Scored,
-        ids: Sequence[PredictionId],
+        ids: list[PredictionId],
         moment: datetime,
         *,
         role: Role = Role.CHAMPION,
         source: Source,
-        request_ids: Sequence[str | None] | None = None,
+        requests: Requests | None = None,
         latency_us: Sequence[int] | None = None,
     ) -> Recorded:
         """Stores scored rows in the form that the log has; on return they are durable."""
-        same = {
-            "predicted_at": moment,
-            "sample_weight": 1.0,
-            "model_version": scorer.version.version,
-            "role": str(role),
-            "source": str(source),
-        }
-        each = {"prediction_id": ids, "request_id": request_ids, "latency_us": latency_us}
-        same |= dict.fromkeys(name for name, values in each.items() if values is None)
-        of_rows = {name: values for name, values in each.items() if values is not None}
-        if isinstance(rows, Rows):
-            if self._values is not None and scorer.sample >= 1.0 and not scorer.redaction.changes:
-                return self._record_values(self._values, scorer, rows, scored, same, of_rows)
-            rows = rows_table(scorer.contract, rows)
-        contract, count = scorer.contract, rows.num_rows
-        arrays = {name: pa.repeat(pa.scalar(value, SYSTEM_TYPES[name]), count) for name, value in same.items()}
-        arrays |= {name: pa.array(values, SYSTEM_TYPES[name]) for name, values in of_rows.items()}
-        arrays |= {column.stored: rows.column(column.name) for column in (*contract.extra_key, *contract.features)}
-        arrays |= {column.stored: scored.outputs.column(column.stored) for column in contract.outputs}
-        schema = _schema(contract)
-        table = pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
-        return keep(self._log, scorer.redaction, scorer.sample, table, moment)
+        record = Record(scorer, rows, scored, ids, role, requests, latency_us)
+        return self.record_all([record], moment, source)
 
-    @staticmethod
-    def _record_values(
-        sink: ValuesSink,
-        scorer: Scorer,
-        rows: Rows,
-        scored: Scored,
-        same: dict[str, Any],
-        of_rows: dict[str, Any],
-    ) -> Recorded:
-        """The short way for a few rows that are logged as they are."""
-        contract = scorer.contract
-        columns = of_rows | scored.values()
-        columns |= {column.stored: rows.columns[column.name] for column in (*contract.extra_key, *contract.features)}
-        schema = _schema(contract)
-        values = Values(rows.count, same, [columns[name] for name in schema.names if name not in same])
-        return Recorded(sink.append_values(scorer.logged, schema, values, same["predicted_at"]), 0)
+    def record_all(self, records: Sequence[Record], moment: datetime, source: Source) -> Recorded:
+        """The same for what several versions scored: all of it is stored, or nothing."""
+        made = [_part(each, moment, source, takes_values=self._groups is not None) for each in records]
+        unsampled = sum(left_out for _, left_out in made)
+        if self._groups is not None:
+            return Recorded(self._groups.append_all([part for part, _ in made], moment), unsampled)
+        parts = [part for part, left_out in made if part.count or not left_out]
+        return Recorded(sum(self._log.append(part.contract, part.rows, moment) for part in parts), unsampled)
+
+
+def _part(record: Record, moment: datetime, source: Source, *, takes_values: bool) -> tuple[Part, int]:
+    """A record's rows as they are logged, and how many are left out of the sample."""
+    scorer, rows, scored = record.scorer, record.rows, record.scored
+    contract = scorer.contract
+    same = {
+        "predicted_at": moment,
+        "sample_weight": 1.0,
+        "model_version": scorer.version.version,
+        "role": str(record.role),
+        "source": str(source),
+    }
+    runs: dict[str, Requests] = {}
+    each: dict[str, Any] = {"prediction_id": record.ids}
+    if record.latency_us is not None:
+        each["latency_us"] = record.latency_us
+    else:
+        same["latency_us"] = None
+    if record.requests is None or len(record.requests) == 1:
+        same["request_id"] = record.requests[0][0] if record.requests else None
+    else:
+        runs["request_id"] = record.requests
+    if isinstance(rows, Rows):
+        if takes_values and scorer.sample >= 1.0 and not scorer.redaction.changes:
+            return _values(record, rows, same, each, runs), 0
+        rows = rows_table(contract, rows)
+    each |= {name: spread(values) for name, values in runs.items()}
+    count = rows.num_rows
+    arrays = {name: pa.repeat(pa.scalar(value, SYSTEM_TYPES[name]), count) for name, value in same.items()}
+    arrays |= {name: pa.array(values, SYSTEM_TYPES[name]) for name, values in each.items()}
+    arrays |= {column.stored: rows.column(column.name) for column in (*contract.extra_key, *contract.features)}
+    arrays |= {column.stored: scored.outputs.column(column.stored) for column in contract.outputs}
+    schema = _schema(contract)
+    table = pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+    return kept(scorer.redaction, scorer.sample, table)
+
+
+def _values(
+    record: Record, rows: Rows, same: dict[str, Any], each: dict[str, Any], runs: dict[str, Requests]
+) -> Part:
+    """The short way for a few rows that are logged as they are."""
+    contract = record.scorer.contract
+    columns = each | record.scored.values()
+    columns |= {column.stored: rows.columns[column.name] for column in (*contract.extra_key, *contract.features)}
+    schema = _schema(contract)
+    own = [columns[name] for name in schema.names if name not in same and name not in runs]
+    return Part(record.scorer.logged, schema, Values(rows.count, same, own, runs))
 
 
 def checked_ids(given: Sequence[str | None], moment: datetime) -> list[PredictionId | None]:
@@ -129,19 +169,18 @@ def checked_ids(given: Sequence[str | None], moment: datetime) -> list[Predictio
     return ids
 
 
-def keep(sink: Sink, redaction: Redaction, sample: float, rows: pa.Table, now: datetime) -> Recorded:
-    """Gives rows of the served contract to a sink as they are to be logged: redacted, and a sample of them."""
+def kept(redaction: Redaction, sample: float, rows: pa.Table) -> tuple[Part, int]:
+    """Rows of the served contract as they are to be logged, redacted and sampled, and how many are left out."""
     count = rows.num_rows
     if sample < 1.0:
         rows = rows.filter(pa.array(in_sample(rows.column("prediction_id").to_pylist(), sample), pa.bool_()))
         weights = pa.repeat(pa.scalar(1.0 / sample, pa.float64()), rows.num_rows)
         rows = rows.set_column(rows.column_names.index("sample_weight"), "sample_weight", weights)
     unsampled = count - rows.num_rows
+    schema = _schema(redaction.logged)
     if redaction.changes:
-        schema = _schema(redaction.logged)
         rows = redaction.redact(rows).select(schema.names).cast(schema)
-    new = sink.append(redaction.logged, rows, now) if rows.num_rows or not count else 0
-    return Recorded(new, unsampled)
+    return Part(redaction.logged, schema, rows), unsampled
 
 
 # What is the same for every batch of a version is worked out once: for one row it would cost more than the row.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -23,12 +25,26 @@ class Sink(Protocol):
         ...
 
 
-@runtime_checkable
-class ValuesSink(Protocol):
-    """A sink that also takes rows as plain values."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one contract, whose `prediction_schema` the schema is: as a table, or as plain values."""
 
-    def append_values(self, contract: Contract, schema: pa.Schema, rows: Values, now: datetime) -> int:
-        """As `Sink.append`; the schema is `prediction_schema(contract)`."""
+    contract: Contract
+    schema: pa.Schema
+    rows: pa.Table | Values
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return self.rows.count if isinstance(self.rows, Values) else int(self.rows.num_rows)
+
+
+@runtime_checkable
+class GroupSink(Protocol):
+    """A sink that takes rows of several contracts together, also as plain values."""
+
+    def append_all(self, parts: Sequence[Part], now: datetime) -> int:
+        """As `Sink.append`, of all parts or of none."""
         ...
 
 

@@ -8,11 +8,10 @@ import socket
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,6 +21,7 @@ import structlog
 from feedback_loop.capture import files
 from feedback_loop.capture.counts import Counts, Gauges
 from feedback_loop.capture.groups import Group, pack, pack_values
+from feedback_loop.capture.sink import Part
 from feedback_loop.capture.values import Values
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
@@ -59,9 +59,10 @@ class _Entry:
 
     group: Group
     is_fast: bool  # acknowledged before it is on the disk
+    known: _Known
+    drops: bool  # what is not taken is counted, and no error
     done: bool = False
     cause: str = ""
-    known: _Known | None = None
 
 
 @dataclass
@@ -113,49 +114,37 @@ class Spool:
         Raises Unavailable where the spool is full or can't be written and `log.on_full` is `refuse`; else such rows
         are counted as dropped. Who asks with `counts` false says itself what became of rows that were not taken.
         """
-        packing = partial(pack, rows=rows)
-        return self._take(contract, rows.schema, int(rows.num_rows), packing, now, waits=waits, counts=counts)
+        return self.append_all([Part(contract, rows.schema, rows)], now, waits=waits, counts=counts)
 
-    def append_values(
-        self, contract: Contract, schema: pa.Schema, rows: Values, now: datetime, *, waits: bool = True
-    ) -> int:
-        """The same for plain values; the schema is `prediction_schema(contract)`."""
-        packing = partial(pack_values, rows=rows)
-        return self._take(contract, schema, rows.count, packing, now, waits=waits, counts=True)
-
-    def _take(
-        self,
-        contract: Contract,
-        schema: pa.Schema,
-        count: int,
-        packing: Callable[..., Group],
-        now: datetime,
-        *,
-        waits: bool,
-        counts: bool,
-    ) -> int:
-        model = contract.model
-        log = self._log_of(model)
-        if log.durability == "off":
-            self.count(model, unsampled=count)
+    def append_all(self, parts: Sequence[Part], now: datetime, *, waits: bool = True, counts: bool = True) -> int:
+        """The same for rows of several contracts, also as plain values: all of them are taken, or none."""
+        moment, entries = files.microseconds(now), []
+        for part in parts:
+            model = part.contract.model
+            log = self._log_of(model)
+            if log.durability == "off":
+                self.count(model, unsampled=part.count)
+            elif part.count:
+                known = self._as_known(part.contract, part.schema)
+                packing = pack_values if isinstance(part.rows, Values) else pack
+                group = packing(model, known.number, part.rows, moment)
+                is_fast = log.durability == "buffered" or not waits
+                entries.append(_Entry(group, is_fast, known, drops=log.on_full == "drop"))
+        if not entries:
             return 0
-        if not count:
-            return 0
-        known = self._as_known(contract, schema)
-        group = packing(model, known.number, moment=files.microseconds(now))
-        entry = _Entry(group, log.durability == "buffered" or not waits, known=known)
-        self._waiting.append(entry)
+        self._waiting.extend(entries)  # in one step: whoever commits has all of them before it, or none
         with self.guard:
-            if not entry.done and not entry.cause:
+            if not all(entry.done or entry.cause for entry in entries):
                 self._commit_waiting()
-        if entry.done:
-            return count
-        if log.on_full == "drop":
-            self.count(model, dropped=count)
-            return 0
-        if counts:
-            self.count(model, refused=count)
-        raise Unavailable(SPOOL, f"The spool takes no rows: {entry.cause}.", cure="See: feedback-loop spool status.")
+        refused = [entry for entry in entries if not entry.done and not entry.drops]
+        for entry in entries:
+            if not entry.done and (entry.drops or counts):
+                rows = entry.group.rows
+                self.count(entry.group.model, dropped=rows * entry.drops, refused=rows * (not entry.drops))
+        if refused:
+            cause = f"The spool takes no rows: {refused[0].cause}."
+            raise Unavailable(SPOOL, cause, cure="See: feedback-loop spool status.")
+        return sum(entry.group.rows for entry in entries if entry.done)
 
     def count(self, model: str, *, answered: int = 0, refused: int = 0, dropped: int = 0, unsampled: int = 0) -> None:
         """Adds rows to a model's accounts; they are on the disk with the next commit or `flush`."""
@@ -259,7 +248,7 @@ class Spool:
         file = self._file or self._open()
         self._refuse_if_full(file, sum(len(entry.group.body) for entry in entries))
         self._set_synchronous(file, "NORMAL" if all(entry.is_fast for entry in entries) else "FULL")
-        new = {e.known.number: e.known for e in entries if e.known and e.known.number not in file.contracts}
+        new = {each.known.number: each.known for each in entries if each.known.number not in file.contracts}
         rows: dict[str, int] = {}
         for entry in entries:
             rows[entry.group.model] = rows.get(entry.group.model, 0) + entry.group.rows
@@ -380,9 +369,9 @@ class Unhurried:
         """As `Spool.append`; on return rows outlive the process, not yet a power cut."""
         return self._spool.append(contract, rows, now, waits=False)
 
-    def append_values(self, contract: Contract, schema: pa.Schema, rows: Values, now: datetime) -> int:
-        """The same for plain values."""
-        return self._spool.append_values(contract, schema, rows, now, waits=False)
+    def append_all(self, parts: Sequence[Part], now: datetime) -> int:
+        """The same for rows of several contracts."""
+        return self._spool.append_all(parts, now, waits=False)
 
 
 class _Full(Exception):

@@ -16,13 +16,15 @@ from feedback_loop.schema import Contract
 
 
 class Values(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """`count` rows of `prediction_schema(contract)`: what is the `same` for all of them, by its column's name, and
-    the other columns in the schema's order, `count` values each. Moments are aware; None is missing, NaN too.
+    """`count` rows of `prediction_schema(contract)`: what is the `same` for all of them, by its column's name, the
+    other columns in the schema's order, `count` values each, and what is the same for `runs` of rows: values with how
+    often they come. Moments are aware; None is missing, NaN too.
     """
 
     count: int
     same: dict[str, Any]
     columns: list[list[Any]]
+    runs: dict[str, list[tuple[Any, int]]] = {}
 
 
 def values_table(contract: Contract, parts: Sequence[Values], schema: pa.Schema) -> pa.Table:
@@ -31,10 +33,20 @@ def values_table(contract: Contract, parts: Sequence[Values], schema: pa.Schema)
     for part in parts:
         given = iter(part.columns)
         for name, values in columns.items():
-            values.extend([part.same[name]] * part.count if name in part.same else next(given))
+            if name in part.same:
+                values.extend([part.same[name]] * part.count)
+            elif name in part.runs:
+                values.extend(spread(part.runs[name]))
+            else:
+                values.extend(next(given))
     outputs = {column.stored for column in contract.outputs}  # where NaN is what the model said
     arrays = [pa.array(columns[field.name], field.type, from_pandas=field.name not in outputs) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def spread(runs: Sequence[tuple[Any, int]]) -> list[Any]:
+    """A value for each row."""
+    return [value for value, count in runs for _ in range(count)]
 
 
 encode_values = msgspec.msgpack.Encoder().encode

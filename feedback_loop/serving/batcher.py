@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
-from feedback_loop.capture import Recorder
+from feedback_loop.capture import Record, Recorder, Requests
 from feedback_loop.clock import Clock
 from feedback_loop.errors import BadInput, ModelFault
 from feedback_loop.inference import Scored, Scorer
@@ -72,7 +73,7 @@ class Answered:
 
 
 class _Request:
-    __slots__ = ("answer", "received", "request_id", "rows", "target", "traced")
+    __slots__ = ("answer", "parts", "received", "request_id", "rows", "target", "traced")
 
     def __init__(
         self, target: Target, rows: Rows, request_id: str | None, answer: asyncio.Future[Answered], received: float
@@ -83,6 +84,7 @@ class _Request:
         self.answer = answer
         self.received = received
         self.traced = current()
+        self.parts: Sequence[_Request] = ()  # of a call that several versions answer: all of its requests, in order
 
 
 _Outcome = tuple[_Request, Answered | Exception]
@@ -140,13 +142,27 @@ class Batcher:
 
     def submit(self, target: Target, rows: Rows, request_id: str | None, received: float) -> asyncio.Future[Answered]:
         """The answer to come; it is there once the rows are durable, or raises what went wrong."""
+        return self._submit([(target, rows)], request_id, received)[0].answer
+
+    def submit_together(
+        self, parts: Sequence[tuple[Target, Rows]], request_id: str | None, received: float
+    ) -> list[asyncio.Future[Answered]]:
+        """The answers to a call that several versions share: all of its rows are answered and logged, or none."""
+        requests = self._submit(parts, request_id, received)
+        for request in requests:
+            request.parts = requests
+        return [request.answer for request in requests]
+
+    def _submit(
+        self, parts: Sequence[tuple[Target, Rows]], request_id: str | None, received: float
+    ) -> list[_Request]:
         assert self._loop is not None  # it was started
-        answer: asyncio.Future[Answered] = self._loop.create_future()
-        self._waiting.append(_Request(target, rows, request_id, answer, received))
+        made = [_Request(*part, request_id, self._loop.create_future(), received) for part in parts]
+        self._waiting += made
         if not self._is_busy:
             self._is_busy = True
             self._loop.call_soon(self._begin)  # after all that the loop has at hand: they go together
-        return answer
+        return made
 
     # On the loop
 
@@ -175,7 +191,7 @@ class Batcher:
         rows = 0
         for place, request in enumerate(self._waiting):
             rows += request.rows.count
-            if rows >= MOST_ROWS:
+            if rows >= MOST_ROWS and (not request.parts or request.parts[-1] is request):
                 batch, self._waiting = self._waiting[: place + 1], self._waiting[place + 1 :]
                 return batch
         batch, self._waiting = self._waiting, []
@@ -206,10 +222,16 @@ class Batcher:
 
     def _handle_all(self, batch: list[_Request]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
-        for same in _alike(batch):
+        split = [request for request in batch if request.parts]
+        plain = [request for request in batch if not request.parts] if split else batch
+        together = [[same] for same in _alike(plain)] if plain else []
+        together += [[[part] for part in request.parts] for request in split if request.parts[0] is request]
+        for groups in together:
             began = time.perf_counter()
-            self._handle(same, outcomes)
-            self._note(same[0].target.scorer, time.perf_counter() - began)
+            self._handle(groups, outcomes)
+            seconds = time.perf_counter() - began
+            for group in groups:
+                self._note(group[0].target.scorer, seconds)
         return outcomes
 
     def _note(self, scorer: Scorer, seconds: float) -> None:
@@ -217,55 +239,57 @@ class Batcher:
             self._took.clear()
         self._took[id(scorer)] = seconds
 
-    def _handle(self, batch: Sequence[_Request], outcomes: list[_Outcome]) -> None:
-        scorer = batch[0].target.scorer
-        traced = [request.traced for request in batch if request.traced is not None]
-        rows = sum(request.rows.count for request in batch) if traced else 0
+    def _handle(self, groups: Sequence[Sequence[_Request]], outcomes: list[_Outcome]) -> None:
+        """Answers groups of requests, each with one call of its model; all of them are logged, or none."""
+        requests = [request for group in groups for request in group]
+        scorer = requests[0].target.scorer
+        traced = [request.traced for request in requests if request.traced is not None]
+        rows = sum(request.rows.count for request in requests) if traced else 0
         try:
             with tracing.batch(traced, rows, scorer.contract.model, scorer.version.version):
-                outcomes.extend(self._answer(batch))
+                outcomes.extend(self._answer(groups))
         except (BadInput, ModelFault) as error:
-            if len(batch) == 1:
-                if isinstance(error, ModelFault):
-                    self._faulty(scorer.version.model, scorer.version.version, str(error))
-                outcomes.append((batch[0], error))
+            if len(groups) > 1 or len(requests) == 1:
+                outcomes.extend((request, error) for request in requests)
                 return
-            for request in batch:  # one bad request, or a model that miscounts several, does not spoil the others
-                self._handle([request], outcomes)
+            for request in requests:  # one bad request, or a model that miscounts several, does not spoil the others
+                self._handle([[request]], outcomes)
         except Exception as error:  # noqa: BLE001 (it is raised where the answer is awaited)
-            outcomes.extend((request, error) for request in batch)
+            outcomes.extend((request, error) for request in requests)
 
-    def _answer(self, batch: Sequence[_Request]) -> list[_Outcome]:
-        target, moment = batch[0].target, self._clock()
-        scorer = target.scorer
-        rows = merged(scorer.contract, [request.rows for request in batch])
-        ids = self._recorder.fill(rows.ids, moment)
-        with tracing.step("model"):
-            scored = scorer.score_rows(rows)
-        now = time.perf_counter()
-        request_ids, latencies = _of_requests(batch, now)
+    def _answer(self, groups: Sequence[Sequence[_Request]]) -> list[_Outcome]:
+        moment = self._clock()
+        records = [self._scored(group, moment) for group in groups]
         with tracing.step("commit"):
-            recorded = self._recorder.record(
-                scorer,
-                rows,
-                scored,
-                ids,
-                moment,
-                role=target.role,
-                source=Source.ONLINE,
-                request_ids=request_ids,
-                latency_us=latencies,
-            )
+            recorded = self._recorder.record_all(records, moment, Source.ONLINE)
         outcomes: list[_Outcome] = []
-        start, answers, version = 0, scored.answers, scorer.version.version
-        for request in batch:
-            end = start + request.rows.count
-            outcomes.append((request, Answered(answers[start:end], ids[start:end], version, scored, start)))
-            start = end
-        self._answered(scorer.contract.model, start, recorded.unsampled)
-        for shadow in target.shadows:
-            self._shadowed.append(Job(shadow, rows, ids, moment, request_ids))
+        for group, record in zip(groups, records, strict=True):
+            start, answers, version = 0, record.scored.answers, record.scorer.version.version
+            for request in group:
+                end = start + request.rows.count
+                answered = Answered(answers[start:end], record.ids[start:end], version, record.scored, start)
+                outcomes.append((request, answered))
+                start = end
+            for shadow in group[0].target.shadows:
+                self._shadowed.append(Job(shadow, record.rows, record.ids, moment, record.requests))
+        count = sum(request.rows.count for request, _ in outcomes)
+        self._answered(records[0].scorer.contract.model, count, recorded.unsampled)
         return outcomes
+
+    def _scored(self, group: Sequence[_Request], moment: datetime) -> Record:
+        target = group[0].target
+        scorer = target.scorer
+        rows = merged(scorer.contract, [request.rows for request in group])
+        ids = self._recorder.fill(rows.ids, moment)
+        try:
+            with tracing.step("model"):
+                scored = scorer.score_rows(rows)
+        except ModelFault as error:
+            if len(group) == 1:  # else each is asked for by itself
+                self._faulty(scorer.version.model, scorer.version.version, str(error))
+            raise
+        requests, latencies = _of_requests(group, time.perf_counter())
+        return Record(scorer, rows, scored, ids, target.role, requests, latencies)
 
 
 def _settle(outcomes: list[_Outcome]) -> None:
@@ -295,12 +319,12 @@ def _alike(batch: list[_Request]) -> list[list[_Request]]:
     return list(groups.values())
 
 
-def _of_requests(batch: Sequence[_Request], now: float) -> tuple[list[str | None] | None, list[int]]:
-    """What the log has of requests, one value a row: their ids (None where none has one) and how long they took."""
+def _of_requests(group: Sequence[_Request], now: float) -> tuple[Requests | None, list[int]]:
+    """What the log has of requests: their ids (None where none has one), and how long they took, for each row."""
     latencies: list[int] = []
-    for request in batch:
+    for request in group:
         latency = int((now - request.received) * 1e6)
         latencies += [latency] * request.rows.count if request.rows.count > 1 else (latency,)
-    if all(request.request_id is None for request in batch):
+    if all(request.request_id is None for request in group):
         return None, latencies
-    return [request.request_id for request in batch for _ in range(request.rows.count)], latencies
+    return [(request.request_id, request.rows.count) for request in group], latencies

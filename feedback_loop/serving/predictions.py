@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from feedback_loop.capture import checked_ids
+from feedback_loop.capture import LONGEST_REQUEST_ID, checked_ids
 from feedback_loop.clock import Clock
 from feedback_loop.schema import PredictionId
 from feedback_loop.schema.protocol import Rows, encode_answer
@@ -62,12 +62,14 @@ class Predictions:
             self._refuse_many(rows.count)
         if rows.ids != _NO_ID:
             rows = Rows(rows.count, rows.columns, list(checked_ids(rows.ids, self._clock())), rows.params)
+        if request_id is not None:
+            request_id = request_id[:LONGEST_REQUEST_ID]
         if traffic.canary is None:
             return await self._batcher.submit(traffic.champion, rows, request_id, began)
         parts = traffic.split(rows, self._clock())
         if len(parts) == 1:
             return await self._batcher.submit(parts[0][0], parts[0][1], request_id, began)
-        sent = [self._batcher.submit(target, mine, request_id, began) for target, mine, _ in parts]
+        sent = self._batcher.submit_together([(target, mine) for target, mine, _ in parts], request_id, began)
         return _merged(await asyncio.gather(*sent), [places for _, _, places in parts])
 
     def _refuse_many(self, rows: int) -> None:

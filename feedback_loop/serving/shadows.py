@@ -11,7 +11,7 @@ from datetime import datetime
 
 import structlog
 
-from feedback_loop.capture import Recorder
+from feedback_loop.capture import Recorder, Requests
 from feedback_loop.inference import Scorer
 from feedback_loop.schema import PredictionId, Role, Source, derived_bits, moment_of, prediction_id
 from feedback_loop.schema.protocol import Rows
@@ -31,7 +31,7 @@ class Job:
     rows: Rows
     ids: Sequence[PredictionId]
     moment: datetime
-    request_ids: Sequence[str | None] | None
+    requests: Requests | None
 
 
 class Shadows:
@@ -95,7 +95,7 @@ class Shadows:
             job.moment,
             role=Role.SHADOW,
             source=Source.ONLINE,
-            request_ids=job.request_ids,
+            requests=job.requests,
         )
 
 

@@ -74,6 +74,11 @@ def test_a_model_is_fed_the_same_by_rows_and_by_a_table(records):
         assert by_rows[name].flags["C_CONTIGUOUS"]
 
 
+def ids_of(count):
+    """Of one request, or of two with rows each."""
+    return [("r", count)] if count < 2 else [("r", 1), (None, count - 1)]
+
+
 @patient
 @given(st.lists(parts, min_size=1, max_size=4), st.booleans(), st.booleans())
 def test_the_log_is_the_same_by_values_and_by_a_table(tmp_path_factory, groups, has_request_ids, has_latencies):
@@ -94,7 +99,7 @@ def test_the_log_is_the_same_by_values_and_by_a_table(tmp_path_factory, groups, 
                 NOW,
                 role=Role.CANARY,
                 source=Source.ONLINE,
-                request_ids=["r"] * count if has_request_ids else None,
+                requests=ids_of(count) if has_request_ids else None,
                 latency_us=list(range(count)) if has_latencies else None,
             )
         with SpoolFile.open(spool.path) as file:

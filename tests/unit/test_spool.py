@@ -65,7 +65,7 @@ def test_rows_come_back_as_they_were_with_the_contract_that_they_are_of(spool):
     "contract",
     [
         binary_contract(),
-        binary_contract(join=JoinRule(timedelta(hours=6), Which.LAST, 0.5, timedelta(days=3))),
+        binary_contract(join=JoinRule(timedelta(hours=6), Which.LAST, True, timedelta(days=3))),
         binary_contract(classes=("no", "yes"), label_type=T.STRING, join=JoinRule(absent_means="no")),
         multiclass_contract((1, 2, 3)),
         multiclass_contract(("ä", "b.c", "d")),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pytest
 
-from feedback_loop.capture import Recorder, Spool, Unhurried
+from feedback_loop.capture import LONGEST_REQUEST_ID, Recorder, Spool, Unhurried
 from feedback_loop.capture.files import SpoolFile
 from feedback_loop.clock import system_clock
 from feedback_loop.config import CaptureSettings, LogSettings
@@ -19,6 +19,7 @@ from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Role, make_redaction
 from feedback_loop.schema.protocol import Rows, make_decoder
 from feedback_loop.serving.batcher import Batcher
+from feedback_loop.serving.predictions import Predictions
 from feedback_loop.serving.shadows import Shadows, shadow_id
 from feedback_loop.serving.traffic import Target, Traffic, bucket, misfit
 from tests.builders import C, T, binary_contract
@@ -59,14 +60,16 @@ def spool(tmp_path):
     made.close()
 
 
+def batcher_of(spool, dropped=lambda *_: None, counted=lambda *_: None):
+    shadows = Shadows(Recorder(Unhurried(spool)), dropped)
+    return Batcher(Recorder(spool), system_clock, answered=counted, faulty=lambda *_: None, shadows=shadows)
+
+
 def answered(spool, target, requests, *, dropped=lambda *_: None):
     """The answers of a real batcher, and how long all of them took."""
 
     async def ask():
-        shadows = Shadows(Recorder(Unhurried(spool)), dropped)
-        batcher = Batcher(
-            Recorder(spool), system_clock, answered=lambda *_: None, faulty=lambda *_: None, shadows=shadows
-        )
+        batcher = batcher_of(spool, dropped)
         batcher.start(asyncio.get_running_loop())
         try:
             await batcher.submit(Target(target.scorer, target.role), rows(0), None, time.perf_counter())  # it is up
@@ -185,6 +188,90 @@ def test_each_row_of_a_request_goes_where_its_key_always_goes(spool):
     for target, mine, places in parts:
         assert mine.columns["customer"] == places
         assert mine.count == len(places) == len(mine.ids), target
+
+
+def called(spool, traffic, *calls, request_id=None, counted=lambda *_: None):
+    """What became of calls for rows of these customers, one after the other."""
+
+    async def ask():
+        batcher, found = batcher_of(spool, counted=counted), []
+        batcher.start(asyncio.get_running_loop())
+        predictions = Predictions(None, batcher, system_clock, most_rows=10**6)
+        for each in calls:
+            asked = predictions.predict(traffic, rows(*each), request_id, time.perf_counter())
+            found += await asyncio.gather(asked, return_exceptions=True)
+        await asyncio.to_thread(batcher.stop)
+        return found
+
+    return asyncio.run(ask())
+
+
+def shared(champion, canary):
+    decoder, target = make_decoder(CONTRACT, None), Target(scorer("2", canary), Role.CANARY)
+    return Traffic(Target(scorer("1", champion), Role.CHAMPION), decoder, target, share=0.4)
+
+
+@pytest.mark.parametrize("error", [BadInput.of("age", "is odd"), ZeroDivisionError("a mistake")])
+@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize("count", [10, 9000])
+def test_a_call_that_one_of_two_versions_fails_at_is_not_logged_nor_counted_and_can_be_made_again(
+    spool, error, failing, count
+):
+    engines, told = [Answering(False), Answering(True)], []
+    engines[failing].error = error
+    traffic = shared(*engines)
+    (found,) = called(spool, traffic, range(count), counted=lambda *said: told.append(said))
+    assert found is error
+    assert (spool.counts(), told) == ({}, [])
+    engines[failing].error = None
+    (again,) = called(spool, traffic, range(count), counted=lambda *said: told.append(said))
+    assert len(set(again.ids)) == count
+    assert [said[1] for said in told] == [count]
+    assert spool.counts()["churn"].spooled == count
+    assert len(logged(spool)) == count - 1  # that is: but for the first
+
+
+def test_a_call_for_two_versions_gets_into_the_spool_whole_or_not_at_all(tmp_path):
+    small = CaptureSettings(max_bytes=220_000)  # room for the rows of one version, not for both'
+    spool = Spool(tmp_path / "spool", small, lambda _: LogSettings())
+    (found,) = called(spool, shared(Answering(False), Answering(True)), range(4000))
+    assert isinstance(found, Unavailable)
+    counts = spool.counts()["churn"]
+    assert (counts.spooled, counts.refused) == (0, 4000)
+    spool.close()
+
+
+def test_a_requests_own_id_is_kept_up_to_a_length_and_once_for_all_of_its_rows(spool):
+    target = Target(scorer("1", Answering(False)), Role.CHAMPION)
+    alone = Traffic(target, make_decoder(CONTRACT, None))
+    called(spool, alone, range(2000), request_id="r" * 60_000)
+    with SpoolFile.open(spool.path) as file:
+        (group,) = file.read(file.last(), 10**6)
+        file.load_contracts([group.contract])
+        _, table = file.unpack([group])
+    assert set(table.column("request_id").to_pylist()) == {"r" * LONGEST_REQUEST_ID}
+    assert bytes(group.body).count(b"r" * LONGEST_REQUEST_ID) == 1
+
+
+def test_requests_that_went_together_keep_their_own_ids(spool):
+    engine = Answering(False)
+    target = Target(scorer("1", engine), Role.CHAMPION)
+
+    async def ask():
+        batcher = batcher_of(spool)
+        batcher.start(asyncio.get_running_loop())
+        named = ["one", None, "three"]
+        sent = [batcher.submit(target, rows(*range(3)), name, time.perf_counter()) for name in named]
+        await asyncio.gather(*sent)
+        await asyncio.to_thread(batcher.stop)
+
+    asyncio.run(ask())
+    with SpoolFile.open(spool.path) as file:
+        (group,) = file.read(file.last(), 10**6)
+        file.load_contracts([group.contract])
+        _, table = file.unpack([group])
+    assert table.column("request_id").to_pylist() == ["one"] * 3 + [None] * 3 + ["three"] * 3
+    assert bytes(group.body).count(b"three") == 1
 
 
 def test_without_a_key_the_prediction_id_decides_and_is_kept():
