@@ -98,13 +98,15 @@ def microseconds(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta.resolution
 
 
-def connect(path: Path, *, creates: bool = False, synchronous: str = "FULL") -> sqlite3.Connection:
+def connect(
+    path: Path, *, creates: bool = False, synchronous: str = "FULL", waits: bool = True
+) -> sqlite3.Connection:
     """The file, opened; one that is not there is made only if asked for. To be used under a lock."""
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode={'rwc' if creates else 'rw'}",
         uri=True,
         isolation_level=None,
-        timeout=BUSY_SECONDS,
+        timeout=BUSY_SECONDS if waits else 0,
         check_same_thread=False,
     )
     if creates:
@@ -135,6 +137,15 @@ def is_damage(error: sqlite3.Error) -> bool:
 def lock_of(path: Path) -> Path:
     """The file that the spool's owner holds locked."""
     return path.with_name(path.name + LOCK)
+
+
+def sync(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_mark(lock: int, spooled: dict[str, int]) -> None:
@@ -250,11 +261,22 @@ class SpoolFile:
     def erase(self, model: str, kept: Callable[[pa.Table], pa.Table]) -> int:
         """Leaves of each group of a model, waiting or rejected, the rows that `kept` gives back; returns how many go.
 
-        They count as stored: they have left the spool. Groups whose bytes can't be read stay as they are.
+        They count as stored: they have left the spool. Groups whose bytes can't be read stay as they are. Nothing is
+        left of what was deleted, now or before, in the file or its log; raises sqlite3.Error where a reader is in the
+        way of that.
         """
+        with self._guard:
+            erased = self._erase(model, kept)
+            self._connection.execute("PRAGMA temp_store = MEMORY")  # the new file is not made in another folder
+            self._connection.execute("VACUUM")  # pages that are free still hold the rows that once were in them
+            is_busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if is_busy:
+            raise sqlite3.OperationalError("somebody reads it, so its log can't be emptied")
+        return erased
+
+    def _erase(self, model: str, kept: Callable[[pa.Table], pa.Table]) -> int:
         erased = 0
-        self._connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
-        with self._guard, transaction(self._connection):
+        with transaction(self._connection):
             for table, number in (("groups", "seq"), ("rejected", "id")):
                 for row in self._connection.execute(
                     _OF_MODEL.format(table=table, number=number), (model,)

@@ -85,6 +85,10 @@ class Recorder:
         new = iter(made)
         return [next(new) if each is None else PredictionId(each) for each in ids]
 
+    def is_free(self) -> bool:
+        """Whether rows would be recorded now without waiting for others who use the sink."""
+        return self._groups is None or self._groups.is_free()
+
     def record(
         self,
         scorer: Scorer,

@@ -47,6 +47,10 @@ class GroupSink(Protocol):
         """As `Sink.append`, of all parts or of none."""
         ...
 
+    def is_free(self) -> bool:
+        """Whether it would take rows now without waiting for anybody else who uses it."""
+        ...
+
 
 class Accounts(Protocol):
     """Where what became of rows is counted (a spool), by model. Thread-safe; never raises ours."""

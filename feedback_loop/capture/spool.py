@@ -34,7 +34,7 @@ LEFT_FREE = 16 * 1024 * 1024
 """Bytes of its disk that a spool leaves alone: without room, what is stored could not be taken out of it either."""
 
 MOST_CONTRACTS = 100
-"""So many contracts are remembered as they were given; a process has one per version that it serves."""
+"""So many contracts are remembered as they were given: a process has one per version."""
 
 _log = structlog.get_logger(__name__)
 
@@ -69,6 +69,7 @@ class _Entry:
 class _File:
     path: Path
     connection: sqlite3.Connection
+    probe: sqlite3.Connection  # that waits for nobody
     lock: int
     contracts: set[int] = field(default_factory=set)  # those that are in it
     synchronous: str = "FULL"
@@ -79,12 +80,15 @@ class _File:
 class Spool:
     """One process's spool. Thread-safe: whoever comes while a commit is under way shares the next one.
 
-    Its file is made with the first rows, and a new one if that is damaged or taken away. `log_of` says how a model's
-    rows are logged.
+    Its file is made with the first rows, and a new one if that is damaged or taken away; those of one server have its
+    `mark` (letters and digits) in their names. `log_of` says how a model's rows are logged.
     """
 
-    def __init__(self, folder: Path, settings: CaptureSettings, log_of: Callable[[str], LogSettings]) -> None:
+    def __init__(
+        self, folder: Path, settings: CaptureSettings, log_of: Callable[[str], LogSettings], mark: str = ""
+    ) -> None:
         self.folder = folder
+        self.mark = mark
         self.guard = threading.Lock()
         """Held while the file is written to."""
         self._settings = settings
@@ -142,9 +146,23 @@ class Spool:
                 rows = entry.group.rows
                 self.count(entry.group.model, dropped=rows * entry.drops, refused=rows * (not entry.drops))
         if refused:
-            cause = f"The spool takes no rows: {refused[0].cause}."
-            raise Unavailable(SPOOL, cause, cure="See: feedback-loop spool status.")
+            said = f"The spool takes no rows: {refused[0].cause}."
+            raise Unavailable(SPOOL, said, cure="See: feedback-loop spool status.")
         return sum(entry.group.rows for entry in entries if entry.done)
+
+    def is_free(self) -> bool:
+        """Whether rows would be taken without waiting for whoever else writes or empties the file."""
+        if not self.guard.acquire(blocking=False):
+            return False
+        try:
+            if self._file is not None:
+                self._file.probe.execute("BEGIN IMMEDIATE")
+                self._file.probe.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            return error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY  # the commit will say what else is wrong
+        finally:
+            self.guard.release()
+        return True
 
     def count(self, model: str, *, answered: int = 0, refused: int = 0, dropped: int = 0, unsampled: int = 0) -> None:
         """Adds rows to a model's accounts; they are on the disk with the next commit or `flush`."""
@@ -224,9 +242,7 @@ class Spool:
             if self._file is not None:
                 self._let_go(self._file)
 
-    # The rest is done by the thread that holds the guard, for all that wait.
-
-    def _commit_waiting(self) -> None:
+    def _commit_waiting(self) -> None:  # the rest is done by the thread that holds the guard, for all that wait
         entries = []
         while self._waiting:
             entries.append(self._waiting.popleft())
@@ -314,6 +330,7 @@ class Spool:
         with self._counting:
             self._counts = {}
         file.connection.close()
+        file.probe.close()
         os.close(file.lock)
 
     def _open(self) -> _File:
@@ -322,18 +339,18 @@ class Spool:
             raise OSError("it is closed")
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync(self.folder.parent)
+            files.sync(self.folder.parent)
         host = "".join(letter if letter.isalnum() else "_" for letter in socket.gethostname())
         lock = None
         while lock is None:  # a forwarder that looks for what was left half made may take a new lock for such
-            path = self.folder / f"{host}-{os.getpid()}-{secrets.token_hex(4)}{files.SUFFIX}"
+            path = self.folder / f"{host}-{os.getpid()}-{self.mark}{secrets.token_hex(4)}{files.SUFFIX}"
             new, lock = path.with_suffix(".new"), files.take_lock(files.lock_of(path), creates=True)
         try:
             with closing(files.connect(new, creates=True)) as connection:
                 connection.executescript(files.SCHEMA)
             new.rename(path)
-            _sync(self.folder)
-            self._file = _File(path, files.connect(path), lock)
+            files.sync(self.folder)
+            self._file = _File(path, files.connect(path), files.connect(path, waits=False), lock)
             self._file.connection.execute(f"PRAGMA wal_autocheckpoint = {files.WAL_PAGES}")
         except BaseException:
             for left in (new, path, files.lock_of(path)):
@@ -369,6 +386,10 @@ class Unhurried:
         """As `Spool.append`; on return rows outlive the process, not yet a power cut."""
         return self._spool.append(contract, rows, now, waits=False)
 
+    def is_free(self) -> bool:
+        """As `Spool.is_free`."""
+        return self._spool.is_free()
+
     def append_all(self, parts: Sequence[Part], now: datetime) -> int:
         """The same for rows of several contracts."""
         return self._spool.append_all(parts, now, waits=False)
@@ -376,12 +397,3 @@ class Unhurried:
 
 class _Full(Exception):
     """There is no room; it comes back when the forwarder has made some."""
-
-
-def _sync(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,10 +16,9 @@ from feedback_loop import serving
 from feedback_loop.capture import Deployed, Deployments, EventIntake, Forwarder, Recorder, Spool, Unhurried, put_aside
 from feedback_loop.clock import Clock
 from feedback_loop.config import Settings
-from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.errors import FeedbackLoopError, NotFound
 from feedback_loop.inference import Scorer, open_bundle, read_bundle
 from feedback_loop.loop.places import engine_options, places_of
-from feedback_loop.registry import Reference
 from feedback_loop.schema.protocol import Decoder, make_decoder
 from feedback_loop.serving.publication import hint
 from feedback_loop.serving.webhooks import is_genuine
@@ -42,7 +41,8 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
     """
     serve = settings.serving
     store = Store(settings.url(settings.store.url), settings.hash_key)
-    spool = Spool(settings.path(settings.capture.folder), settings.capture, lambda model: settings.model(model).log)
+    folder, mark = settings.path(settings.capture.folder), figures.name.rpartition("-")[2]
+    spool = Spool(folder, settings.capture, lambda model: settings.model(model).log, mark)
     endpoints = serving.Endpoints(places_of(settings, models), partial(_open, settings))
     guard = serving.Guard(partial(keys.valid_keys, store), is_needed=serving.needs_key(serve))
     endpoints.load()
@@ -51,7 +51,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
     board.open()
     events = EventIntake(
         store,
-        Deployments(partial(_deployed, settings, endpoints), serve.poll_alias),
+        Deployments(partial(_deployed, endpoints), serve.poll_alias),
         spool,
         clock,
         settings.capture.pair_within,
@@ -121,19 +121,12 @@ def _open(settings: Settings, model: str, folder: Path) -> tuple[Scorer, Decoder
     return scorer, make_decoder(scorer.contract, read_bundle(folder).signature)
 
 
-def _deployed(settings: Settings, endpoints: serving.Endpoints, model: str, version: str | None) -> Deployed:
-    """A version by its number; one that no server here has made ready is looked up, for which MLflow is loaded."""
-    if version is None:
-        scorer: Scorer | None = endpoints.scorer(model)
-    else:
-        scorer = endpoints.open(model, version)
+def _deployed(endpoints: serving.Endpoints, model: str, version: str | None) -> Deployed:
+    """The version that answers, or by its number one that was made ready here: no caller has others loaded."""
+    scorer = endpoints.scorer(model) if version is None else endpoints.open(model, version)
     if scorer is None:
-        from feedback_loop.inference import make_scorer
-        from feedback_loop.registry import Registry
-
-        registry = Registry.of(settings)
-        found = registry.find(Reference(model, version=version))
-        scorer = make_scorer(registry.load(found), settings.model(model), settings.hash_key)
+        cure = f"Serve it (feedback-loop serve {model}/{version}, or as a shadow), or log by a client of Python."
+        raise NotFound("version that was made ready here", f"{model}/{version}", cure=cure)
     return Deployed(scorer.redaction, scorer.version.version, scorer.sample)
 
 

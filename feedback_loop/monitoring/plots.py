@@ -64,16 +64,25 @@ def _html(losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for colour, (label, series) in zip(_COLOURS, losses.items(), strict=False):
-        moments, values = list(series), list(series.values())
+    for colour, (name, series) in zip(_COLOURS, losses.items(), strict=False):
+        label, moments, values = _text(name), list(series), list(series.values())
         figure.add_scatter(x=moments, y=values, name=label, line={"color": colour, "width": 1}, opacity=0.4)
         figure.add_scatter(
             x=moments, y=smoothed(values), name=f"{label}, 7-day mean", line={"color": colour, "width": 3}
         )
     for moment, label in promotions:
-        figure.add_vline(x=moment.timestamp() * 1000, line_dash="dot", line_color="grey", annotation_text=label)
-    figure.update_layout(title=title, yaxis_title="mean log loss of the day", template="plotly_white", hovermode="x")
+        figure.add_vline(
+            x=moment.timestamp() * 1000, line_dash="dot", line_color="grey", annotation_text=_text(label)
+        )
+    figure.update_layout(
+        title=_text(title), yaxis_title="mean log loss of the day", template="plotly_white", hovermode="x"
+    )
     figure.write_html(path, include_plotlyjs=True)
+
+
+def _text(words: str) -> str:
+    """Words as Plotly shows them and no more: it takes some markup in them for its own."""
+    return words.replace("<", "&lt;")
 
 
 Figures = Mapping[str, float | str | bool]
@@ -135,12 +144,13 @@ def _variants_html(
     from plotly.subplots import make_subplots
 
     figure = make_subplots(1, len(panels), shared_yaxes=True, subplot_titles=[label for label, _ in panels])
+    rows = [_text(each) for each in labels]
     for place, (label, values) in enumerate(panels, start=1):
-        bars = graph_objects.Bar(x=values, y=labels, orientation="h", marker={"color": list(colours)}, name=label)
+        bars = graph_objects.Bar(x=values, y=rows, orientation="h", marker={"color": list(colours)}, name=label)
         figure.add_trace(bars, 1, place)
         if label.startswith("accuracy"):
             figure.update_xaxes(range=[min(values) - 0.02, max(values) + 0.01], row=1, col=place)
-    figure.update_layout(title=title, template="plotly_white", showlegend=False, height=200 + 30 * len(labels))
+    figure.update_layout(title=_text(title), template="plotly_white", showlegend=False, height=200 + 30 * len(labels))
     figure.write_html(path, include_plotlyjs=True)
 
 

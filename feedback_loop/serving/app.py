@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as package_version
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -24,8 +25,8 @@ from feedback_loop.serving.health import Readiness
 from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
 from feedback_loop.serving.observer import Observer
 from feedback_loop.serving.oip import OpenInference
-from feedback_loop.serving.openapi import PAGE, describe
-from feedback_loop.serving.predictions import Predictions
+from feedback_loop.serving.openapi import describe
+from feedback_loop.serving.predictions import QUICK_BYTES, Predictions, aside
 from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, explained
 from feedback_loop.store.keys import Scope
 
@@ -116,7 +117,6 @@ class App:
             "/version": _Route(self._version, "GET", is_limited=False),
             WEBHOOK: _Route(self._webhook, is_limited=False),
             "/openapi.json": _Route(self._describe, "GET", Scope.PREDICT, is_limited=False),
-            "/docs": _Route(self._page, "GET", is_limited=False),
         }
         inference = OpenInference(endpoints, predictions, doors.readiness)
         told = _Route(inference.tell, "GET", is_limited=False)
@@ -196,10 +196,6 @@ class App:
         contracts = [self._endpoints.traffic(name).contract for name in self._endpoints.names]
         return 200, msgspec.json.encode(describe(contracts, package_version("feedback-loop"))), JSON
 
-    async def _page(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        del model, scope, body
-        return 200, PAGE, [("content-type", "text/html; charset=utf-8")]
-
     async def _ready(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
         found = await asyncio.to_thread(self._doors.readiness)
@@ -233,7 +229,7 @@ class App:
         return 200, msgspec.json.encode(taken), JSON
 
     async def _events(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        event = read_event(scope.headers.get, body)
+        event = await aside(partial(read_event, scope.headers.get, body), is_long=len(body) > QUICK_BYTES)
         name = self._endpoints.scorer(model or event.service).contract.model
         version = parse_qs(scope.query_string).get("version", [None])[0]
         became = await asyncio.to_thread(self._doors.take_half, name, event.half, version)
@@ -259,4 +255,4 @@ def _route_name(path: str) -> str:
         return last
     if path.startswith(INFERENCE):
         return "metadata"
-    return "docs" if path == "/openapi.json" else "other"
+    return "openapi" if path == "/openapi.json" else "other"

@@ -94,10 +94,10 @@ class Batcher:
     """Scores and records what one event loop submits, a batch at a time; what comes meanwhile is the next batch.
 
     So there is no delay, and batches are larger the busier it is. The loop computes a batch itself as long as that is
-    quick, disk included: threads that take turns cost more. One that takes longer goes to a thread, and the loop goes
-    on reading and telling of its health. `answered` is told, whenever answers are given out, of how many rows of a
-    model and how many of these no sample holds; `faulty` of a version whose answers could not be given, and why.
-    Shadows get their rows once the answers are on their way.
+    quick, disk included: threads that take turns cost more. One that takes longer, or would have to wait for whoever
+    empties the spool, goes to a thread, and the loop goes on reading and telling of its health. `answered` is told,
+    whenever answers are given out, of how many rows of a model and how many of these no sample holds; `faulty` of a
+    version whose answers could not be given, and why. Shadows get their rows once the answers are on their way.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Batcher:
             self._loop.call_soon(self._begin, len(self._waiting), turns - 1)
             return
         batch = self._gather()
-        if self._is_quick(batch):
+        if self._is_quick(batch) and self._recorder.is_free():
             self._end(self._handle_all(batch))
         else:
             self._slow.put(batch)

@@ -26,7 +26,7 @@ import msgspec
 from feedback_loop.capture.files import take_lock
 
 ROUTES = (
-    "invocations", "infer", "outcomes", "events", "metrics", "metadata", "docs",
+    "invocations", "infer", "outcomes", "events", "metrics", "metadata", "openapi",
     "ping", "health", "ready", "version", "webhooks", "other",
 )  # fmt: skip
 """What requests are counted under: few names, whatever callers ask for."""
@@ -41,6 +41,9 @@ SECONDS = (
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Upper bounds of the buckets of a batch's size."""
+
+READINGS = 100
+"""So often a text is read that is being written to."""
 
 SUFFIX = ".figures"
 _FOLDER = "figures-"
@@ -191,13 +194,17 @@ class Board:
 
 
 def _versions(path: Path, start: int, body: bytes) -> list[InService]:
-    """What stands in the text; read again where it was written to at that very moment."""
-    while True:
+    """What stands in the text; read again where it was written to at that very moment.
+
+    Nothing where it stays so: its worker died while it wrote.
+    """
+    for _ in range(READINGS):
         crc, size = int.from_bytes(body[:4], "little"), int.from_bytes(body[4:8], "little")
         text = body[8 : 8 + size]
         if zlib.crc32(text) == crc:
             return msgspec.json.decode(text, type=list[InService])
         body = path.read_bytes()[start:]
+    return []
 
 
 def _is_locked(path: Path) -> bool:

@@ -69,13 +69,14 @@ class Metrics(Collector):
         yield from self._accounts([each.pid for each in workers if each.is_alive])
 
     def _accounts(self, pids: Sequence[int]) -> Iterator[Metric]:
-        """What became of the rows, by the spools of the workers that live.
+        """What became of the rows, by the spools of the workers that live. (Workers of other servers on the same
+        volume may have the same numbers: all containers' do.)
 
         This worker's account is brought to its file first: what it tells here, the others must tell too.
         """
         rows, since = self._own()
         for pid in pids:
-            for path in self._spool.folder.glob(f"*-{pid}-*{SUFFIX}") if pid != os.getpid() else ():
+            for path in self._spool.folder.glob(f"*-{pid}-{self._spool.mark}*{SUFFIX}") if pid != os.getpid() else ():
                 try:
                     with SpoolFile.open(path) as file:
                         accounts = file.accounts(self._clock())

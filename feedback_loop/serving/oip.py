@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version as package_version
 from typing import Any
 from urllib.parse import unquote
@@ -15,10 +16,10 @@ import msgspec
 
 from feedback_loop.errors import NotFound
 from feedback_loop.schema.protocol import oip
-from feedback_loop.serving.batcher import Answered
+from feedback_loop.serving.batcher import QUICK_ROWS, Answered
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.health import Readiness
-from feedback_loop.serving.predictions import Predictions
+from feedback_loop.serving.predictions import QUICK_BYTES, Mixed, Predictions, aside
 from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem
 from feedback_loop.serving.traffic import Traffic
 
@@ -45,13 +46,11 @@ class OpenInference:
             raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", "Compressed bodies are not taken.")
         if version is not None:  # who names a version is answered by it
             traffic = replace(traffic, canary=None)
-        asked = oip.decode_infer(traffic.decoder, body, header)
+        decoding = partial(oip.decode_infer, traffic.decoder, body, header)
+        asked = await aside(decoding, is_long=len(body) > QUICK_BYTES)
         answered = await self._predictions.predict(traffic, asked.rows, header("x-request-id"), began)
-        named = {
-            column.name: answered.outputs.column(column.stored).to_pylist() for column in traffic.contract.outputs
-        }
-        versions = [answered.version] if isinstance(answered, Answered) else answered.versions
-        answer, headers = oip.encode_infer(asked, traffic.contract, named, answered.ids, versions)
+        encoding = partial(_encoded, asked, traffic, answered)
+        answer, headers = await aside(encoding, is_long=asked.rows.count > QUICK_ROWS)
         return 200, answer, headers
 
     async def tell(self, model: str | None, scope: Any, body: bytes) -> Answer:
@@ -85,3 +84,9 @@ class OpenInference:
             cure = f"It is answered by version {answers}."
             raise NotFound("served version", f"{traffic.contract.model}/{unquote(found[2])}", cure=cure)
         return traffic, found[2], found[3]
+
+
+def _encoded(asked: oip.Infer, traffic: Traffic, answered: Answered | Mixed) -> tuple[bytes, Headers]:
+    named = {column.name: answered.outputs.column(column.stored).to_pylist() for column in traffic.contract.outputs}
+    versions = [answered.version] if isinstance(answered, Answered) else answered.versions
+    return oip.encode_infer(asked, traffic.contract, named, answered.ids, versions)

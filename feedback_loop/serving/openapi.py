@@ -1,4 +1,4 @@
-"""The description of the HTTP interface (OpenAPI 3.1), and a page that shows it without anything from afar."""
+"""The description of the HTTP interface (OpenAPI 3.1)."""
 
 from __future__ import annotations
 
@@ -184,31 +184,3 @@ def _infer(contract: Contract) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {"200": {"description": "Tensors.", "content": answer}, **_refusals("InferenceError")},
     }
-
-
-PAGE = b"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>feedback-loop</title>
-<style>
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}
-summary{cursor:pointer;padding:.3rem 0}code{font-weight:600}pre{background:#f4f4f4;padding:1rem;overflow:auto}
-b{display:inline-block;width:4rem}@media(prefers-color-scheme:dark){body{color:#ddd;background:#1b1b1b}pre{background:#262626}}
-</style>
-<h1>feedback-loop</h1><p>The whole description: <a href="openapi.json">openapi.json</a></p><main>Loading</main>
-<script>
-const main = document.querySelector("main");
-const element = (name, text) => Object.assign(document.createElement(name), {textContent: text});
-fetch("openapi.json").then(answer => answer.json()).then(api => {
-  main.textContent = "";
-  for (const [path, methods] of Object.entries(api.paths)) for (const [method, told] of Object.entries(methods)) {
-    const details = document.createElement("details"), summary = document.createElement("summary");
-    summary.append(element("b", method.toUpperCase()), element("code", path), " " + told.summary);
-    const body = told.requestBody && told.requestBody.content;
-    details.append(summary);
-    if (body) details.append(element("p", "Body"), element("pre", JSON.stringify(body, null, 2)));
-    details.append(element("p", "Answers"), element("pre", JSON.stringify(told.responses, null, 2)));
-    main.append(details);
-  }
-}).catch(error => { main.textContent = "The description can't be read: " + error; });
-</script>
-</html>
-"""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -15,12 +16,22 @@ from feedback_loop.capture import LONGEST_REQUEST_ID, checked_ids
 from feedback_loop.clock import Clock
 from feedback_loop.schema import PredictionId
 from feedback_loop.schema.protocol import Rows, encode_answer
-from feedback_loop.serving.batcher import Answered, Batcher
+from feedback_loop.serving.batcher import QUICK_ROWS, Answered, Batcher
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.observer import note
 from feedback_loop.serving.problems import JSON, Headers, Problem
 from feedback_loop.serving.tracing import step
 from feedback_loop.serving.traffic import Traffic
+
+QUICK_BYTES = 32 * 1024
+"""A longer body is read by a thread: the loop goes on reading and telling of its health."""
+
+_Result = TypeVar("_Result")
+
+
+async def aside(work: Callable[[], _Result], *, is_long: bool) -> _Result:
+    """What the work gives; where it takes long a thread does it."""
+    return await asyncio.to_thread(work) if is_long else work()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +58,36 @@ class Predictions:
         began = time.perf_counter()
         traffic, header = self._endpoints.traffic(model), scope.headers.get
         with step("decode"):
-            rows = traffic.decoder.decode(body, header("content-type") or "", header)
+            decoding = partial(traffic.decoder.decode, body, header("content-type") or "", header)
+            rows = await aside(decoding, is_long=len(body) > QUICK_BYTES)
         answered = await self.predict(traffic, rows, header("x-request-id"), began)
         name = traffic.contract.model
         if isinstance(answered, Answered):
             note(name, answered.version, rows.count)
-            return 200, encode_answer(answered.told, answered.ids, answered.version), JSON
-        note(name, None, rows.count)
-        return 200, _encode_mixed(answered), JSON
+            encoding = partial(encode_answer, answered.told, answered.ids, answered.version)
+        else:
+            note(name, None, rows.count)
+            encoding = partial(_encode_mixed, answered)
+        return 200, await aside(encoding, is_long=rows.count > QUICK_ROWS), JSON
 
     async def predict(self, traffic: Traffic, rows: Rows, request_id: str | None, began: float) -> Answered | Mixed:
         """The answers to decoded rows, once they are durable; raises what went wrong."""
         if rows.count != 1:
             self._refuse_many(rows.count)
+        is_long = rows.count > QUICK_ROWS
         if rows.ids != _NO_ID:
-            rows = Rows(rows.count, rows.columns, list(checked_ids(rows.ids, self._clock())), rows.params)
+            ids = await aside(partial(checked_ids, rows.ids, self._clock()), is_long=is_long)
+            rows = Rows(rows.count, rows.columns, list(ids), rows.params)
         if request_id is not None:
             request_id = request_id[:LONGEST_REQUEST_ID]
         if traffic.canary is None:
             return await self._batcher.submit(traffic.champion, rows, request_id, began)
-        parts = traffic.split(rows, self._clock())
+        parts = await aside(partial(traffic.split, rows, self._clock()), is_long=is_long)
         if len(parts) == 1:
             return await self._batcher.submit(parts[0][0], parts[0][1], request_id, began)
         sent = self._batcher.submit_together([(target, mine) for target, mine, _ in parts], request_id, began)
-        return _merged(await asyncio.gather(*sent), [places for _, _, places in parts])
+        answered = await asyncio.gather(*sent)
+        return await aside(partial(_merged, answered, [places for _, _, places in parts]), is_long=is_long)
 
     def _refuse_many(self, rows: int) -> None:
         if rows > self._most_rows:

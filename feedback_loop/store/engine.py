@@ -109,11 +109,14 @@ class Store:
             _GUARDS.reset(token)
 
     def flush(self) -> None:
-        """Empties SQLite's write-ahead log into the file, as far as readers let it: deleted rows are in it still."""
+        """Empties SQLite's write-ahead log into the file: deleted rows are in it still. Raises Unavailable."""
         if not self.is_postgresql:
             connection = self.engine.raw_connection()
-            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            is_busy = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             connection.close()
+            if is_busy:
+                cause = f"Somebody reads the database {self.name}, so its write-ahead log can't be emptied."
+                raise Unavailable("database", cause, cure="Try again.")
 
     def close(self) -> None:
         """Gives all connections back; the store can be used again after."""

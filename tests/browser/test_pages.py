@@ -18,7 +18,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from feedback_loop.clock import Window
-from feedback_loop.monitoring import write_report
+from feedback_loop.monitoring import plot_losses, plot_variants, write_report
+from feedback_loop.monitoring.reports import RealRows
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 from tests.integration.processes import free_port, running, wait_until
 from tests.integration.test_reports import MARCH, binary, multiclass, regression, subject
@@ -82,6 +83,66 @@ def test_a_report_opens_offline_without_a_complaint(tmp_path, look, task, kind):
     shown(page, f"{task}-{kind}")
     assert complaints == []
     page.close()
+
+
+MARKUP = [
+    "</script><img src=x onerror='window.hurt = 1'>",
+    "<script>window.hurt = 1</script>",
+    "<!-- <script>",
+    '<a href="https://elsewhere.example/">here</a>',
+    "<b onmouseover='window.hurt = 1'>bold</b>",
+    "{{7*7}}<svg/onload='window.hurt = 1'>",
+]
+LIVE = """
+window.hurt || document.querySelectorAll("[onerror], [onload], [onmouseover], a[*|href*='elsewhere']").length
+"""
+
+
+@pytest.mark.parametrize("shown", ["surrogate", "full"])
+@pytest.mark.parametrize("kind", ["drift", "validation"])
+def test_what_callers_sent_is_text_on_every_page_whatever_markup_is_in_it(tmp_path, look, kind, shown):
+    opened, _, complaints = look
+    reference, current = marked(binary(3000)), marked(binary(3000))
+    contract = binary_contract(model=MARKUP[0])
+    real = RealRows(current, reference, shown) if shown == "full" else None
+    html, _ = write_report(kind, subject(contract, reference, current, name="month"), tmp_path, real)
+    page = opened(html.as_uri(), "marked")
+    page.locator(".js-plotly-plot").first.wait_for()
+    for button in page.locator("tbody button:enabled").all():  # the columns' details
+        button.click()
+    page.wait_for_timeout(500)
+    assert not page.evaluate(LIVE)
+    assert complaints == []
+    page.close()
+
+
+def test_plots_of_what_somebody_named_are_text_too(tmp_path, look):
+    opened, _, complaints = look
+    variants = [
+        {"variant": name, "size_bytes": 1.0, "p50_us": 1.0, "p99_us": 1.0, "rows_per_second": 1.0, "score": 0.5}
+        | {"chosen": False, "within_budget": True}
+        for name in MARKUP
+    ]
+    for _, html in [
+        plot_variants(variants, name="variants", title=MARKUP[0], folder=tmp_path),
+        plot_losses(
+            {each: {MARCH.start: 1.0} for each in MARKUP},
+            [(MARCH.start, MARKUP[0])],
+            name="loss",
+            title=MARKUP[3],
+            folder=tmp_path,
+        ),
+    ]:
+        page = opened(html.as_uri(), "plot")
+        page.locator(".js-plotly-plot").first.wait_for()
+        assert not page.evaluate(LIVE)
+        page.close()
+    assert complaints == []
+
+
+def marked(rows):
+    words = [MARKUP[place % len(MARKUP)] for place in range(rows.num_rows)]
+    return rows.set_column(rows.column_names.index("plan"), "plan", pa.array(words))
 
 
 def test_a_page_of_twenty_features_is_small_and_its_details_open(tmp_path, look):

@@ -245,13 +245,6 @@ def test_nothing_that_the_description_allows_or_forbids_is_a_server_error(port, 
     assert "generated" in done.stdout
 
 
-def test_the_page_of_the_description_needs_nothing_from_afar(port):
-    status, page, headers = call(port, "GET", "/docs")
-    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert b"http" not in page.replace(b"http-equiv", b"")
-    assert b'fetch("openapi.json")' in page
-
-
 @pytest.mark.parametrize("body", HOSTILE, ids=lambda body: repr(body[:30]))
 @pytest.mark.parametrize("path", ["/invocations", "/v2/models/orders/infer", "/models/orders/outcomes"])
 def test_a_hostile_body_gets_its_400_at_once(port, path, body):

@@ -287,8 +287,10 @@ def test_spools_of_this_host_are_emptied_of_erased_rows(lived, clock, tmp_path):
     spool = loop._new_spool()
     assert spool.append(contract, rows, clock()) == 3
     assert spool.append(contract, rows.slice(0, 1), clock()) == 1
+    assert len(holding(tmp_path, "a-person-of-Ulm")) > 1
     done = loop.erase("churn", {"month": "a-person-of-Ulm"})
     assert (done.spooled, done.predictions) == (3, 1)
+    assert holding(tmp_path, "a-person-of-Ulm") == []  # while the spool's owner lives
     before = logged(loop).num_rows
     loop.forward()
     assert logged(loop).num_rows == before + 1

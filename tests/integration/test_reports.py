@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
 
 import numpy as np
 import pyarrow as pa
@@ -96,6 +97,31 @@ def test_every_task_has_its_reports_as_page_and_as_data(tmp_path, contract, rows
     assert any("ExactFigure(" in name for name in figures(paths[1]))
     assert len(figures(paths[1])) > len(data["exact"])
     assert snapshot_of(paths[1]).is_file()
+
+
+class Elements(HTMLParser):
+    """The elements of a page, as whoever opens it has them before any script runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.mark.parametrize("kind", ["drift", "validation"])
+def test_what_callers_sent_stays_data_whatever_markup_is_in_it(tmp_path, kind):
+    rows = binary(300)
+    evil = pa.array(["</script><img src=x onerror=alert(1)>", "<!-- <script>", "plain"] * 100)
+    marked = rows.set_column(rows.column_names.index("plan"), "plan", evil)
+    found = subject(binary_contract(), marked, marked)
+    html, data = write_report(kind, found, tmp_path, RealRows(marked, marked, "full"))
+    page = Elements()
+    page.feed(html.read_text())
+    tags = [tag for tag, _ in page.found]
+    assert (tags.count("img"), tags.count("script")) == (0, 4)
+    assert json.loads(data.read_text())["rows"] == 300
 
 
 def test_the_page_says_what_it_is_of_and_what_is_drawn(tmp_path):

@@ -1,5 +1,8 @@
 """Who is let in, and what `/ready` says."""
 
+import base64
+import hashlib
+import hmac
 import json
 
 import pytest
@@ -8,6 +11,7 @@ from feedback_loop.config import ServingSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.serving.guard import ANYONE, Caller, Denied, Guard, needs_key
 from feedback_loop.serving.health import readiness
+from feedback_loop.serving.webhooks import is_genuine
 from feedback_loop.store.keys import KeyRight, Scope, digest
 
 
@@ -117,6 +121,13 @@ def test_keys_of_before_stay_while_the_store_is_away():
 )
 def test_a_key_is_needed_unless_only_this_machine_can_call(host, required, needed):
     assert needs_key(ServingSettings(host=host, require_key=required)) is needed
+
+
+@pytest.mark.parametrize(("sent", "genuine"), [("1000", True), ("1299", True), ("1301", False), ("9" * 5000, False)])
+def test_a_webhook_is_genuine_if_its_time_is_near_and_no_number_of_thousands_of_digits(sent, genuine):
+    signed = base64.b64encode(hmac.new(b"secret", f"id.{sent}.{{}}".encode(), hashlib.sha256).digest()).decode()
+    headers = {"x-mlflow-delivery-id": "id", "x-mlflow-timestamp": sent, "x-mlflow-signature": f"v1,{signed}"}
+    assert is_genuine("secret", headers.get, b"{}", 1000.0) is genuine
 
 
 def test_a_server_is_ready_once_every_model_is_loaded_and_the_spool_takes_rows():

@@ -1,5 +1,6 @@
 """What Prometheus reads: every worker's figures, whichever is asked; parsed by Prometheus' own parser."""
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ def opened(folder, *models):
 
 
 def spool_in(folder):
-    return Spool(folder, CaptureSettings(), lambda _: LogSettings())
+    return Spool(folder, CaptureSettings(), lambda _: LogSettings(), "aa")
 
 
 def figures(board, spool):
@@ -118,6 +119,15 @@ sys.stdin.read()
 """
 
 
+def leave_rows_of_another_server(folder, pid):
+    """One whose worker has the same number: in containers all have, and share the volume that the spools are on."""
+    spool, contract = Spool(folder, CaptureSettings(), lambda _: LogSettings(), "bb"), binary_contract()
+    spool.append(contract, prediction_rows(contract, [NOW] * 5), NOW)
+    path = spool.path
+    spool.close()
+    path.rename(path.with_name(path.name.replace(f"-{os.getpid()}-", f"-{pid}-")))
+
+
 def test_whichever_worker_is_asked_tells_of_all_and_one_that_ended_goes_on_counting(board, spool, tmp_path):
     board.request_began()
     board.request_done("invocations", 200, 0.001)
@@ -130,6 +140,7 @@ def test_whichever_worker_is_asked_tells_of_all_and_one_that_ended_goes_on_count
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert other.stdout.readline() == b"ready\n"
+        leave_rows_of_another_server(tmp_path / "spool", other.pid)
         found = figures(board, spool)
         assert found["requests_total", "invocations", "200"] == 2
         assert (found["workers",], found["requests_in_flight",]) == (2, 1)
@@ -156,3 +167,17 @@ def test_what_a_killed_server_left_is_gone_with_the_next_and_a_running_ones_stay
             assert (one.exists(), two.exists(), one != two) == (True, True, True)
         assert (one.exists(), two.exists()) == (True, False)
     assert list(tmp_path.glob("figures-*")) == []
+
+
+def test_a_worker_that_died_while_it_wrote_its_versions_keeps_nobody_from_reading_the_rest(board, spool, tmp_path):
+    other = opened(board.folder, "churn", "price")
+    other.batch_done(3)
+    other.show_versions([("churn", "champion", "7")])
+    other.close()
+    (path,) = [each for each in board.folder.glob("*.figures") if b"champion" in each.read_bytes()]
+    with path.open("r+b") as file:
+        file.seek(path.read_bytes().index(b"champion"))
+        file.write(b"XX")
+    found = figures(board, spool)
+    assert found["batch_rows_count",] == 1
+    assert not [each for each in found if each[0] == "version_in_service"]

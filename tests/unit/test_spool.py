@@ -311,3 +311,42 @@ def test_a_new_file_gets_another_name_where_a_sweep_has_its_lock(tmp_path, monke
     assert spool.append(CONTRACT, rows(3), NOW) == 3
     spool.close()
     os.close(swept[0])
+
+
+def holding(folder, text):
+    return [each.name for each in folder.iterdir() if text.encode() in each.read_bytes()]
+
+
+def without(table):
+    return table.filter([month != "a-person-of-Ulm" for month in table.column("month").to_pylist()])
+
+
+@pytest.mark.parametrize("place", ["waiting", "forwarded", "rejected"])
+def test_who_is_erased_is_in_no_byte_of_any_file_whatever_became_of_the_rows(spool, place):
+    for months in (["a-person-of-Ulm", "b"], ["a-person-of-Ulm"], ["c"]):
+        spool.append(CONTRACT, rows(len(months), month=months), NOW)
+    with SpoolFile.open(spool.path) as file:
+        groups = list(file.read(file.last(), 10**9))
+        if place == "forwarded":
+            file.settle(groups)
+        if place == "rejected":
+            for group in groups:
+                file.settle([group], [(group, "no")])
+        assert holding(spool.folder, "a-person-of-Ulm")
+        assert file.erase("churn", without) == (0 if place == "forwarded" else 2)
+    assert holding(spool.folder, "a-person-of-Ulm") == []
+    spool.append(CONTRACT, rows(2), NOW)  # its owner goes on
+    assert account(spool.path).waiting == (4 if place == "waiting" else 2)
+
+
+def test_an_erasure_that_a_reader_is_in_the_way_of_says_so_and_is_made_again(spool, monkeypatch):
+    monkeypatch.setattr(files, "BUSY_SECONDS", 0.05)
+    spool.append(CONTRACT, rows(1, month=["a-person-of-Ulm"]), NOW)
+    with SpoolFile.open(spool.path) as file, closing(files.connect(spool.path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM groups").fetchall()
+        with pytest.raises(sqlite3.OperationalError):
+            file.erase("churn", without)
+        reader.execute("COMMIT")
+        file.erase("churn", without)
+    assert holding(spool.folder, "a-person-of-Ulm") == []

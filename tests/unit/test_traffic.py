@@ -3,14 +3,16 @@
 import asyncio
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
 from feedback_loop.capture import LONGEST_REQUEST_ID, Recorder, Spool, Unhurried
-from feedback_loop.capture.files import SpoolFile
+from feedback_loop.capture.files import SpoolFile, connect
 from feedback_loop.clock import system_clock
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, Unavailable
@@ -18,8 +20,9 @@ from feedback_loop.inference import Scored, Scorer
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Role, make_redaction
 from feedback_loop.schema.protocol import Rows, make_decoder
+from feedback_loop.serving import batcher as batcher_rules
 from feedback_loop.serving.batcher import Batcher
-from feedback_loop.serving.predictions import Predictions
+from feedback_loop.serving.predictions import QUICK_BYTES, Predictions
 from feedback_loop.serving.shadows import Shadows, shadow_id
 from feedback_loop.serving.traffic import Target, Traffic, bucket, misfit
 from tests.builders import C, T, binary_contract
@@ -272,6 +275,56 @@ def test_requests_that_went_together_keep_their_own_ids(spool):
         _, table = file.unpack([group])
     assert table.column("request_id").to_pylist() == ["one"] * 3 + [None] * 3 + ["three"] * 3
     assert bytes(group.body).count(b"three") == 1
+
+
+def test_the_loop_goes_on_while_somebody_else_writes_to_the_spool(spool, monkeypatch):
+    monkeypatch.setattr(batcher_rules, "QUICK_SECONDS", 60.0)  # it would compute and commit all by itself
+    target, turns = Target(scorer("1", Answering(False)), Role.CHAMPION), 0
+
+    async def ask():
+        nonlocal turns
+        batcher = batcher_of(spool)
+        batcher.start(asyncio.get_running_loop())
+        for customer in range(2):
+            await batcher.submit(target, rows(customer), None, time.perf_counter())
+        with closing(connect(spool.path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            asked = batcher.submit(target, rows(3), None, time.perf_counter())
+            while turns < 20:
+                await asyncio.sleep(0.005)
+                turns += 1
+            assert not asked.done()
+            other.execute("ROLLBACK")
+            assert (await asked).version == "1"
+        await asyncio.to_thread(batcher.stop)
+
+    asyncio.run(ask())
+    assert len(logged(spool)) == 2
+
+
+def test_a_long_body_is_read_by_a_thread_and_the_loop_goes_on(spool):
+    threads = []
+
+    class Reading:
+        def decode(self, body, *_):
+            threads.append(threading.current_thread().name)
+            return rows(*range(len(body) // QUICK_BYTES + 1))
+
+    class Served:
+        def traffic(self, _):
+            return Traffic(Target(scorer("1", Answering(False)), Role.CHAMPION), Reading())
+
+    async def ask():
+        batcher = batcher_of(spool)
+        batcher.start(asyncio.get_running_loop())
+        predictions = Predictions(Served(), batcher, system_clock, most_rows=10)
+        for body in (b"{}", b"x" * (QUICK_BYTES + 1)):
+            assert (await predictions.invoke(None, SimpleNamespace(headers={}), body))[0] == 200
+        await asyncio.to_thread(batcher.stop)
+
+    asyncio.run(ask())
+    assert threads[0] == "MainThread"
+    assert threads[1] != "MainThread"
 
 
 def test_without_a_key_the_prediction_id_decides_and_is_kept():

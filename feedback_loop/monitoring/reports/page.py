@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import os
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -66,7 +67,7 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
         pages = model_folder(folder, subject.contract.model)
         pages.mkdir(parents=True, exist_ok=True)
         paths = [pages / f"{subject.name}-{kind}.{ending}" for ending in ("html", "json")]
-        paths[0].write_text(snapshot.get_html_str(as_iframe=False))
+        paths[0].write_text(_escaped(snapshot.get_html_str(as_iframe=False)))
         kept = os.path.relpath(_keep(folder, snapshot, told), pages)
     evaluation = subject.evaluation
     exact = {"metrics": evaluation.metrics} if kind == "validation" else {"drift": evaluation.drift}
@@ -108,8 +109,25 @@ def _sides(kind: Kind, subject: Subject, real: RealRows | None) -> tuple[Columns
             names = names[:2]
     if not names:
         raise BadInput.of("columns", "have no values that the window and the reference both have")
-    made = {name: current[name] for name in names}, {name: reference[name] for name in names}
+    shown = _plain if kind == "drift" else _as_it_is  # of classes, the model's own, Evidently looks names up
+    made = {name: shown(current[name]) for name in names}, {name: shown(reference[name]) for name in names}
     return made
+
+
+def _as_it_is(column: Floats | Words) -> Floats | Words:
+    return column
+
+
+def _plain(column: Floats | Words) -> Floats | Words:
+    """Words without what Plotly would take for markup, as links: a column's values are whatever callers send."""
+    words = {word for word in column.tolist() if word and "<" in word} if column.dtype == object else set()
+    if not words:
+        return column
+    plain = {word: _TAG.sub("\u2039\\1\u203a", word) for word in words}
+    return np.array([plain.get(word, word) for word in column.tolist()], object)
+
+
+_TAG = re.compile("<([^<>]*)>")
 
 
 def _farthest(subject: Subject, names: list[str]) -> list[str]:
@@ -293,6 +311,19 @@ def _drawn_once() -> Iterator[None]:
             column_statistics.distribution = draw
             if collects:
                 gc.enable()
+
+
+def _escaped(page: str) -> str:
+    """A page of Evidently's with its data as data: whatever words are in it, none of them ends the script around it.
+
+    Evidently writes them as they are. They lie between the name that it makes up for the page and where that comes
+    next, in what is behind the script; no caller knows that name.
+    """
+    found = re.search(r"<script>\s+var (metric_[0-9a-f]{32}) = ", page)
+    if found is None:
+        raise RuntimeError("Evidently's page is not as it was: its data can't be told from its markup")
+    end = page.rindex("</script>", found.end(), page.index(f'<div id="root_{found[1]}">'))
+    return page[: found.end()] + page[found.end() : end].replace("<", "\\u003c") + page[end:]
 
 
 def _keep(folder: Path, snapshot: Any, told: Mapping[str, Any]) -> Path:
