@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from feedback_loop.clock import DailyHours, parse_hours
 from feedback_loop.config_errors import explained, nearest, unknown_setting
@@ -339,10 +339,14 @@ def load_settings(path: Path | None = None) -> Settings:
     if "home" in content:
         raise unknown_setting(Settings, place, ("home",))
     _refuse_unknown_variables(place)
+    _refuse_twins(content, place)
     try:
         return Settings(**content, home=place.absolute().parent)
     except ValidationError as error:
-        raise explained(Settings, place, error.errors()[0]) from error
+        raise explained(Settings, place, error.errors()[0]) from None  # its own words hold what is no one's to read
+    except SettingsError as error:
+        cure = "A variable of a table or a list is JSON."
+        raise ConfigError(f"The variables can't be read: {error}.", cure=cure, path=place) from None
 
 
 def read_toml(place: Path, kind: str, cure: str) -> dict[str, Any]:
@@ -367,7 +371,7 @@ def with_overrides(settings: ModelSettings, content: dict[str, Any], place: Path
     try:
         return ModelSettings(**values)
     except ValidationError as error:
-        raise explained(ModelSettings, place, error.errors()[0]) from error
+        raise explained(ModelSettings, place, error.errors()[0]) from None
 
 
 def keep_telemetry_off() -> None:
@@ -383,6 +387,21 @@ def _merged(base: object, over: object) -> object:
     if isinstance(base, dict) and isinstance(over, dict):
         return {key: _merged(base.get(key), over[key]) if key in over else base[key] for key in {**base, **over}}
     return over
+
+
+def _refuse_twins(content: dict[str, Any], place: Path) -> None:
+    """Two names that differ in capitals alone: a variable, which comes in lower case, could mean either."""
+    names = [str(name) for name in content["models"]] if isinstance(content.get("models"), dict) else []
+    spelled: dict[str, str] = {}
+    for name in names:
+        twin = spelled.setdefault(name.lower(), name)
+        if twin != name:
+            raise ConfigError(
+                f"{place}: models.{twin} and models.{name} differ in capitals alone.",
+                cure="Variables can't tell them apart: leave one out, or put it into a configuration of its own.",
+                path=place,
+                key=f"models.{name}",
+            )
 
 
 def _refuse_unknown_variables(place: Path) -> None:

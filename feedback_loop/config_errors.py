@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from pydantic import SecretStr
+
 from feedback_loop.errors import ConfigError
 
 
@@ -16,19 +18,43 @@ def explained(root: Any, place: Path, problem: Mapping[str, Any]) -> ConfigError
     if problem["type"] == "extra_forbidden":
         return unknown_setting(root, place, keys)
     dotted = ".".join(keys)
-    shown = "" if isinstance(problem["input"], dict) else f" (it is {problem['input']!r})"
+    shown = f" (it is {problem['input']!r})" if _may_be_shown(root, keys, problem["input"]) else ""
     cause = "is missing" if problem["type"] == "missing" else f"{problem['msg']}{shown}"
     cure = "Add it." if problem["type"] == "missing" else "Mend it."
     return ConfigError(f"{place}: {dotted}: {cause}.", cure=cure, path=place, key=dotted)
 
 
-def unknown_setting(root: Any, place: Path, keys: tuple[str, ...]) -> ConfigError:
-    """There is no such key in the settings of class `root`."""
+def _may_be_shown(root: Any, keys: tuple[str, ...], value: object) -> bool:
+    """Whether an error may print a value: no secret, whatever type it was given, and nothing that holds one."""
+    if not isinstance(value, bool | int | float | str) or "://" in str(value) or _SECRETS & set(keys):
+        return False
+    section = _section(root, keys[:-1])
+    field = section.model_fields.get(keys[-1]) if hasattr(section, "model_fields") else None
+    return field is None or field.annotation is not SecretStr
+
+
+_SECRETS = {"url", "tracking_uri", "registry_uri", "routes"}
+"""Settings that may hold a password or a token, as part of a URL."""
+
+
+def _section(root: Any, keys: tuple[str, ...]) -> Any:
+    """What these keys lead to: into sections, dictionaries of them, and those that may be absent."""
     section = root
-    for key in keys[:-1]:  # into sections, dictionaries of them, and those that may be absent
-        kind = get_args(section)[1] if get_origin(section) is dict else section.model_fields[key].annotation
+    for key in keys:
+        if get_origin(section) is dict:
+            kind = get_args(section)[1]
+        elif key in getattr(section, "model_fields", {}):
+            kind = section.model_fields[key].annotation
+        else:
+            return None
         optional = [each for each in get_args(kind) if hasattr(each, "model_fields")]
         section = optional[0] if optional and get_origin(kind) is not dict else kind
+    return section
+
+
+def unknown_setting(root: Any, place: Path, keys: tuple[str, ...]) -> ConfigError:
+    """There is no such key in the settings of class `root`."""
+    section = _section(root, keys[:-1])
     known, dotted = set(section.model_fields) - {"home"}, ".".join(keys)
     cure = nearest(keys[-1], known, lambda name: ".".join((*keys[:-1], name)))
     return ConfigError(f"{place}: there is no setting {dotted!r}.", cure=cure, path=place, key=dotted)

@@ -138,7 +138,14 @@ def churn_pipeline() -> Any:
 
 
 def register_churn(
-    registry: Registry, now: datetime, *, rows: int = 3000, reference: int = 2000, seed: int = 0, turned: bool = False
+    registry: Registry,
+    now: datetime,
+    *,
+    rows: int = 3000,
+    reference: int = 2000,
+    seed: int = 0,
+    turned: bool = False,
+    name: str = "churn",
 ) -> ModelVersion:
     """A version of the churn model with a reference; no alias is set. One that is `turned` learned the opposite."""
     import pandas as pd
@@ -157,7 +164,7 @@ def register_churn(
         predicted_at=times.as_unit("us"),
     )
     return registry.register(
-        "churn",
+        name,
         model,
         signature=None,
         example=known[["age", "plan"]].head(3),

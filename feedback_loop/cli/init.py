@@ -14,6 +14,7 @@ from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
 
 if TYPE_CHECKING:
     from feedback_loop.registry import LoadedModel, ModelVersion, Registry
+    from feedback_loop.schema import Contract, Label
 
 TEMPLATE = """\
 # How feedback-loop runs. Every value can be overridden by a variable, such as FEEDBACK_LOOP_STORE__URL.
@@ -128,11 +129,16 @@ def init(
         said = _asked("By which columns do outcomes find their prediction (comma; empty: by its id)?", "", "--key")
         key = [name.strip() for name in said.split(",") if name.strip()]
     types = dict(_name_and_type(text) for text in key)
-    text = _render(
-        loaded.version.model, task, label, types, segment or [], positive, answers, tracking_uri, store_url
-    )
-    unlogged = _check(text, loaded, output)
-    output.write_text(text)
+
+    def rendered(positive: Label | None) -> str:
+        name = loaded.version.model
+        return _render(name, task, label, types, segment or [], positive, answers, tracking_uri, store_url)
+
+    contract, unlogged = _checked(rendered(positive), loaded, output)
+    if task == "binary" and contract.positive is None:  # no rate or error means anything without it
+        positive = _asked("Its classes can't be seen. Which is the positive one?", None, "--positive")
+        contract, unlogged = _checked(rendered(positive), loaded, output)
+    output.write_text(rendered(contract.positive if positive is not None else None))
     plain = {"written": str(output), "model": loaded.version.model, "version": loaded.version.version}
     is_champion = "champion" in loaded.version.aliases
     emit(
@@ -197,7 +203,7 @@ def _render(
     label: list[str],
     key: dict[str, str | None],
     segments: list[str],
-    positive: str | None,
+    positive: Label | None,
     answers: str | None,
     tracking_uri: str,
     store_url: str,
@@ -222,10 +228,10 @@ def _render(
     )
 
 
-def _check(text: str, loaded: LoadedModel, output: Path) -> str:
-    """What is written is what would be read: a wrong answer is refused here, and nothing is written.
+def _checked(text: str, loaded: LoadedModel, output: Path) -> tuple[Contract, str]:
+    """The contract under that text: what is written is what would be read, and a wrong answer is refused here.
 
-    Returns why nothing can be logged as it stands there (empty: it can). What mends that is a setting in the file.
+    Beside it, why nothing can be logged as it stands there (empty: it can). What mends that is a setting in the file.
     """
     import tempfile
 
@@ -242,8 +248,8 @@ def _check(text: str, loaded: LoadedModel, output: Path) -> str:
         try:
             refuse_too_wide(Store(settings.store.url), contract)
         except ContractError as error:
-            return str(error)
-    return ""
+            return contract, str(error)
+    return contract, ""
 
 
 def _words(made: dict[str, Any]) -> str:

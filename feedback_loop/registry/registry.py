@@ -87,7 +87,8 @@ class Registry:
             aliases: dict[str, list[str]] = {}
             for alias, version in client.get_registered_model(model).aliases.items():  # a search leaves them out
                 aliases.setdefault(str(version), []).append(alias)
-            found = [_version(each) for each in client.search_model_versions(f"name = '{_quoted(model)}'", 1000)]
+            searched = client.search_model_versions(_filter(model), 1000)
+            found = [_version(each) for each in searched if each.name == model]
             named = [replace(each, aliases=tuple(sorted(aliases.get(each.version, ())))) for each in found]
             return sorted(named, key=lambda each: int(each.version))
 
@@ -239,7 +240,7 @@ class Registry:
 
     def _ensure_model(self, model: str) -> None:
         client = self._mlflow.client
-        if not client.search_registered_models(f"name = '{_quoted(model)}'"):
+        if all(each.name != model for each in client.search_registered_models(_filter(model), 1000)):
             client.create_registered_model(model)
 
 
@@ -247,8 +248,10 @@ def _reference_file(version: ModelVersion) -> str:
     return f"reference-{version.version}.parquet"
 
 
-def _quoted(name: str) -> str:
-    return name.replace("'", "''")
+def _filter(name: str) -> str | None:
+    """The versions of a model: MLflow's filters have two kinds of quotes, and no escape for a name with both."""
+    quote = '"' if "'" in name else "'"
+    return f"name = {quote}{name}{quote}" if quote not in name else None
 
 
 def _version(found: Any) -> ModelVersion:

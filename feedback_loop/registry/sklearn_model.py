@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -39,7 +40,8 @@ def save_sklearn(
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    logged = client.create_logged_model(experiment_id, name=name, source_run_id=run_id)
+    allowed = re.sub("[/:.%\"']", "_", name)  # what a registered model may be called, a logged one may not always
+    logged = client.create_logged_model(experiment_id, name=allowed, source_run_id=run_id)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     described = Model(
         artifact_path=logged.artifact_location,

@@ -66,7 +66,8 @@ class Place:
     @classmethod
     def of(cls, cache: Path, model: str, label: str, form: str) -> Place:
         """The place of a model in the cache."""
-        return cls(cache / quote(model, safe=""), quote(label, safe=""), form)
+        # MLflow takes a percent sign in a path for an escape.
+        return cls(cache / quote(model, safe="").replace("%", "="), quote(label, safe=""), form)
 
     @property
     def published(self) -> Path:

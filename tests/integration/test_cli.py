@@ -168,6 +168,36 @@ def test_init_takes_a_booster_that_answers_probabilities_for_a_classification(
     assert told.column("probability").to_pylist() == pytest.approx([0.2689414, 0.8807971])
 
 
+def test_init_asks_for_the_positive_class_where_it_can_not_be_seen_and_writes_it_in_its_type(run, registry, tmp_path):
+    from mlflow.models import ModelSignature
+    from mlflow.pyfunc import PythonModel, save_model
+    from mlflow.types import ColSpec, Schema
+
+    class Sign(PythonModel):
+        def predict(self, model_input):
+            return (model_input["x"] > 0).astype("int64").to_numpy()
+
+    signature = ModelSignature(Schema([ColSpec("double", "x")]), Schema([ColSpec("long")]))
+    example = pd.DataFrame({"x": [1.0, -1.0]})
+    save_model(
+        str(tmp_path / "sign"), python_model=Sign(), signature=signature, input_example=example, pip_requirements=[]
+    )
+    registry.adopt("sign of (x)", str(tmp_path / "sign"))
+    options = ["init", "--model", "sign of (x)/1", "--task", "binary", "--label", "y", "--key", "id"]
+    code, _, err = run(*options)
+    assert (code, "--positive: is missing" in err) == (1, True)
+    code, _, err = run(*options, "--positive", "yes")
+    assert (code, "'yes' of 'sign of (x)' is no long" in err) == (1, True)
+    assert not (tmp_path / "feedback_loop.toml").exists()
+    assert run(*options, "--positive", "1")[0] == 0
+    assert "positive = 1\n" in (tmp_path / "feedback_loop.toml").read_text()
+    assert run("models", "promote", "sign of (x)", "1")[0] == 0
+    (tmp_path / "in.csv").write_text("x,id\n1.5,a\n-1.5,b\n")
+    code, _, err = run("predict", "sign of (x)", "in.csv", "out.csv")
+    assert (code, err) == (0, err)
+    assert pd.read_csv(tmp_path / "out.csv")["prediction"].tolist() == [1, 0]
+
+
 def test_a_file_is_scored_its_outcomes_loaded_and_the_status_tells(run, plain, loop, tmp_path):
     rows = pd.DataFrame(customers(40, 5, month="cli"))
     rows.drop(columns="churned").to_parquet(tmp_path / "in.parquet")

@@ -93,6 +93,15 @@ def test_a_loaded_version_answers_as_the_one_that_was_registered(registry, versi
     assert any(line.startswith("scikit-learn") for line in loaded.requirements)
 
 
+def test_a_model_has_any_name_that_mlflow_takes(registry, now):
+    name = 'churn 2.0 (EU), 50% "new", it\'s'
+    version = register_churn(registry, now, rows=200, reference=100, name=name)
+    registry.set_alias(name, "champion", version.version)
+    assert [each.aliases for each in registry.versions(name)] == [("champion",)]
+    assert registry.load(registry.champion(name, "champion")).estimator is not None
+    assert registry.reference_rows(version).num_rows == 100
+
+
 def test_a_version_carries_its_lineage(registry, version, now):
     client = registry._mlflow.client
     run = client.get_run(version.run_id)

@@ -1,3 +1,4 @@
+import traceback
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -89,6 +90,49 @@ def test_variables_find_a_model_whose_name_has_capitals(load, monkeypatch):
     settings = load(MODEL.replace("churn]", "Churn]"))
     assert list(settings.models) == ["Churn"]
     assert settings.model("Churn").maturity == timedelta(days=3)
+
+
+def test_models_that_differ_in_capitals_alone_are_never_merged(load):
+    with pytest.raises(ConfigError, match=r"models.Churn and models.churn differ in capitals alone"):
+        load(MODEL.replace("churn]", "Churn]") + MODEL)
+
+
+SECRET = 4815162342
+SQL = '[models.c]\ntask = "binary"\nlabel = "y"\n[models.c.outcomes'
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (f"[capture]\nhash_key = {SECRET}", "capture.hash_key"),
+        (f"[capture]\nhash_key = [{SECRET}]", "capture.hash_key"),
+        (f"[serving]\nwebhook_secret = {SECRET}", "serving.webhook_secret"),
+        (f"[serving]\nwebhook_secret = {{ is = {SECRET} }}", "serving.webhook_secret"),
+        (f"[alerts]\nroutes = {{ ops = {SECRET} }}", "alerts.routes.ops"),
+        (f'[alerts]\nroutes = ["slack://{SECRET}"]', "alerts.routes"),
+        (f'[alerts]\nroutes = "slack://{SECRET}"', "alerts.routes"),
+        (f'alerts = "slack://{SECRET}"', "alerts"),
+        (f"[store]\nurl = {SECRET}", "store.url"),
+        (f"[registry]\ntracking_uri = {SECRET}", "registry.tracking_uri"),
+        (f'{SQL}]\nsql = "pg://u:{SECRET}@h"', "models.c.outcomes.sql"),
+        (f'{SQL}.sql]\nurl = {SECRET}\nquery = ""\nwatermark = ""', "models.c.outcomes.sql.url"),
+    ],
+)
+def test_a_secret_of_the_wrong_type_is_named_and_never_printed(load, text, key):
+    with pytest.raises(ConfigError) as raised:
+        load(text)
+    told = "".join(traceback.format_exception(raised.value))
+    assert raised.value.key == key
+    assert str(SECRET) not in str(raised.value)
+    assert str(SECRET) not in told.replace(text, "")
+
+
+def test_a_variable_that_is_no_json_is_named_and_not_printed(load, monkeypatch):
+    monkeypatch.setenv("FEEDBACK_LOOP_ALERTS__ROUTES", f"slack://{SECRET}")
+    with pytest.raises(ConfigError) as raised:
+        load(MODEL)
+    assert "alerts" in str(raised.value)
+    assert str(SECRET) not in "".join(traceback.format_exception(raised.value))
 
 
 def test_a_variable_that_sets_nothing_is_refused(load, monkeypatch):
