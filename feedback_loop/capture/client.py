@@ -87,7 +87,7 @@ class Client:
         deployed = self.deployed(model, version)
         inputs = input_rows(deployed.contract, _frame(deployed.contract, features, keys))
         if ids is not None:
-            inputs = _with_own(inputs, {ID: ids})
+            inputs = _with_own(deployed.contract, inputs, {ID: ids})
         outputs = read_outputs(deployed.contract, predictions)
         try:
             return self.log_rows(
@@ -113,7 +113,7 @@ class Client:
         """
         now = self._clock()
         own = {PREDICTED_AT: predicted_at, REQUEST_ID: request_id, LATENCY: latency_us}
-        rows = external_rows(deployed, _with_own(inputs, own), outputs, now, bits=self._bits)
+        rows = external_rows(deployed, _with_own(deployed.contract, inputs, own), outputs, now, bits=self._bits)
         found: list[PredictionId] = rows.column("prediction_id").to_pylist()
         if len(set(found)) < len(found):
             raise BadInput.of(ID.name, "the same id is given to several rows")
@@ -175,7 +175,7 @@ def _frame(contract: Contract, features: Any, keys: Any) -> pa.Table:
         rows = plain_values(features)
         features = columns_of([list(row) if isinstance(row, tuple) else row for row in rows], names)
     extra = {column.name for column in contract.key}
-    table = as_table(features, {*names, *extra, ID.name})
+    table = as_table(features, {*names, *extra, contract.own(ID.name)})
     if keys is None:
         return table
     beside = as_table(keys, extra)
@@ -185,7 +185,7 @@ def _frame(contract: Contract, features: Any, keys: Any) -> pa.Table:
     return pa.table({**kept, **{name: beside.column(name) for name in beside.column_names}})
 
 
-def _with_own(inputs: pa.Table, own: dict[Column, Any]) -> pa.Table:
+def _with_own(contract: Contract, inputs: pa.Table, own: dict[Column, Any]) -> pa.Table:
     """The inputs with our columns beside them (in place of those that they had)."""
     count = inputs.num_rows
     columns = {name: inputs.column(name) for name in inputs.column_names}
@@ -194,5 +194,5 @@ def _with_own(inputs: pa.Table, own: dict[Column, Any]) -> pa.Table:
         values = [as_utc(each) if isinstance(each, datetime) else each for each in repeated(value, count)]
         if len(values) != count:
             raise BadInput.of(column.name, f"there are {len(values)} for {count} rows")
-        columns[column.name] = coerce(as_table({column.name: values}), [column]).column(0)
+        columns[contract.own(column.name)] = coerce(as_table({column.name: values}), [column]).column(0)
     return pa.table(columns)

@@ -166,8 +166,9 @@ def _rows(pair: Pair, deployed: Deployed, now: datetime) -> Any:
         return prediction_id(moment, derived_bits(f"{pair.event}:{row}"))
 
     times = [pair.requested_at] * inputs.num_rows
-    place = inputs.column_names.index("predicted_at")
-    timed = inputs.set_column(place, "predicted_at", [times]) if inputs.num_rows else inputs
+    name = deployed.contract.own("predicted_at")
+    place = inputs.column_names.index(name)
+    timed = inputs.set_column(place, name, [times]) if inputs.num_rows else inputs
     return external_rows(deployed, timed, outputs, now, make_id=make_id)
 
 

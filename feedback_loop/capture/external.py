@@ -110,18 +110,20 @@ def external_rows(
     contract, count = deployed.contract, inputs.num_rows
     if outputs.num_rows != count:
         raise BadInput.of("predictions", f"there are {outputs.num_rows} for {count} rows of features")
-    moments = [now if given is None else given for given in inputs.column(PREDICTED_AT.name).to_pylist()]
+    moments = [
+        now if given is None else given for given in inputs.column(contract.own(PREDICTED_AT.name)).to_pylist()
+    ]
     _refuse_untimely(moments, now)
     make = make_id or (lambda _, moment: prediction_id(moment, bits))
     values: dict[str, object] = {
-        "prediction_id": _identified(inputs.column(ID.name).to_pylist(), moments, now, make),
+        "prediction_id": _identified(inputs.column(contract.own(ID.name)).to_pylist(), moments, now, make),
         "predicted_at": moments,
         "sample_weight": [1.0] * count,
         "model_version": [deployed.version] * count,
         "role": [str(Role.CHAMPION)] * count,
         "source": [str(Source.EXTERNAL)] * count,
-        "request_id": pc.utf8_slice_codeunits(inputs.column(REQUEST_ID.name), 0, LONGEST_REQUEST_ID),
-        "latency_us": inputs.column(LATENCY.name),
+        "request_id": pc.utf8_slice_codeunits(inputs.column(contract.own(REQUEST_ID.name)), 0, LONGEST_REQUEST_ID),
+        "latency_us": inputs.column(contract.own(LATENCY.name)),
     }
     values |= {column.stored: inputs.column(column.name) for column in (*contract.extra_key, *contract.features)}
     values |= {column.stored: outputs.column(column.stored) for column in contract.outputs}

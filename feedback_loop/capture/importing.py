@@ -182,7 +182,7 @@ def _checked(
 ) -> Iterator[tuple[Deployed, pa.Table]]:
     """The chunk's good rows as rows of the log, by version; what is wrong with the others goes to `staged`."""
     numbers = pa.array(range(staged.rows, staged.rows + chunk.num_rows), pa.int64())
-    versions = _versions(chunk)
+    versions = _versions(chunk, default.contract.own(VERSION.name))
     for version in pc.unique(versions).to_pylist():
         own = pc.is_null(versions) if version is None else pc.fill_null(pc.equal(versions, version), False)
         rows, places = chunk.filter(own), numbers.filter(own)
@@ -194,10 +194,10 @@ def _checked(
         yield deployed, _good(rows, places, deployed, staged, now, text=text)
 
 
-def _versions(chunk: pa.Table) -> pa.Array:
-    if VERSION.name not in chunk.column_names:
+def _versions(chunk: pa.Table, name: str) -> pa.Array:
+    if name not in chunk.column_names:
         return pa.nulls(chunk.num_rows, pa.string())
-    texts = [str(value).strip() if value is not None else "" for value in chunk.column(VERSION.name).to_pylist()]
+    texts = [str(value).strip() if value is not None else "" for value in chunk.column(name).to_pylist()]
     return pa.array([each or None for each in texts], pa.string())
 
 
@@ -226,7 +226,9 @@ def _rows(table: pa.Table, deployed: Deployed, now: datetime, *, text: bool) -> 
     table = with_booleans(table, (*contract.features, *contract.key, *contract.outputs))
     own = (replace(PREDICTED_AT, required=True), REQUEST_ID, LATENCY)
     inputs = input_rows(contract, table, own, text=text)
-    timeless = [row for row, value in enumerate(inputs.column(PREDICTED_AT.name).to_pylist()) if value is None]
+    timeless = [
+        row for row, value in enumerate(inputs.column(contract.own(PREDICTED_AT.name)).to_pylist()) if value is None
+    ]
     if timeless:
         raise BadInput([Problem(row, PREDICTED_AT.name, "is missing") for row in timeless])
     outputs = read_outputs(contract, table, text=text)
@@ -244,14 +246,16 @@ def _refuse_keyless(table: pa.Table, contract: Contract) -> None:
     missing = [column.name for column in contract.key if column.name not in table.column_names]
     if not missing:
         return
-    ids = table.column(ID.name).to_pylist() if ID.name in table.column_names else []
+    name = contract.own(ID.name)
+    ids = table.column(name).to_pylist() if name in table.column_names else []
     if any(ids):
         cause = "is missing, and the row has no prediction_id by which its outcome could find it"
         problems = [Problem(row, missing[0], cause) for row, given in enumerate(ids) if not given]
         if problems:
             raise BadInput(problems)
         return
-    expected = {column.name for column in (*contract.features, *contract.key, *contract.outputs, ID, VERSION, *OWN)}
+    expected = {column.name for column in (*contract.features, *contract.key, *contract.outputs)}
+    expected |= {contract.own(column.name) for column in (ID, VERSION, *OWN)}
     others = [name for name in table.column_names if name not in expected]
     nearest = [
         (name, close) for name in missing for close in difflib.get_close_matches(name, others, n=1, cutoff=0.5)

@@ -68,9 +68,9 @@ class Recorder:
         self._groups = log if isinstance(log, GroupSink) else None  # looked at once: it takes long
         self._bits = bits
 
-    def identify(self, rows: pa.Table, moment: datetime) -> list[PredictionId]:
+    def identify(self, rows: pa.Table, moment: datetime, column: str = "prediction_id") -> list[PredictionId]:
         """An id for each row: the caller's own where it gave one, else a new one; raises BadInput."""
-        return self.complete(rows.column("prediction_id").to_pylist(), moment)
+        return self.complete(rows.column(column).to_pylist(), moment)
 
     def complete(self, given: Sequence[str | None], moment: datetime) -> list[PredictionId]:
         """The ids of rows, with a new one in the place of each that is None; raises BadInput."""

@@ -111,8 +111,12 @@ class Scorer:
 
 
 def input_rows(contract: Contract, frame: Any, more: Sequence[Column] = (), *, text: bool = False) -> pa.Table:
-    """Features, keys and ids (and `more` columns) of what a caller gave, in their types; raises BadInput."""
-    wanted = (*contract.features, *contract.extra_key, ID, *more)
+    """Features, keys and ids (and `more` columns) of what a caller gave, in their types; raises BadInput.
+
+    Columns of ours are called what `contract.own` says.
+    """
+    ours = (replace(column, name=contract.own(column.name)) for column in (ID, *more))
+    wanted = (*contract.features, *contract.extra_key, *ours)
     try:
         return coerce(as_table(frame, {column.name for column in wanted}), wanted, text=text)
     except BadInput as error:

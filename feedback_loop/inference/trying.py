@@ -44,8 +44,9 @@ def make_native(loaded: LoadedModel, contract: Contract, none: Sequence[str] | N
 def known_rows(loaded: LoadedModel, contract: Contract, known: pa.Table | None) -> pa.Table | None:
     """Features of rows that the version is known to take: its reference rows, else its input example."""
     if known is not None:
-        names = {column.stored: column.name for column in contract.features}
-        known = known.rename_columns([names.get(name, name) for name in known.column_names])
+        there = set(known.column_names)
+        found = {each.name: each.stored if each.stored in there else each.name for each in contract.features}
+        known = pa.table({name: known.column(stored) for name, stored in found.items() if stored in there})
     else:
         known = input_example(loaded, [column.name for column in contract.features])
     return None if known is None else coerce(known, contract.features).combine_chunks()

@@ -45,7 +45,7 @@ class Predicting(Labelling):
         moment = self.clock()
         scorer = self.fastest_scorer(self.find(model))
         rows = scorer.rows_of(frame)
-        ids = self.recorder.identify(rows, moment)
+        ids = self.recorder.identify(rows, moment, scorer.contract.own("prediction_id"))
         scored = scorer.score(rows)
         self.recorder.record(scorer, rows, scored, ids, moment, source=source)
         return scored.outputs.add_column(0, "prediction_id", pa.array(ids, pa.string()))

@@ -29,7 +29,7 @@ def scored_rows(scorer: Scorer, rows: pa.Table) -> pa.Table:
     named = (*contract.features, *contract.labels)
     columns = {column.stored: rows.column(column.name) for column in named}
     columns |= {name: outputs.column(name) for name in outputs.column_names}
-    own = {name: rows.column(name) for name in (ID, TIME) if name in rows.column_names}
+    own = {name: rows.column(contract.own(name)) for name in (ID, TIME) if contract.own(name) in rows.column_names}
     return pa.table({**own, **columns})
 
 
@@ -40,7 +40,8 @@ def make_reference(scorer: Scorer, frame: Any, *, text: bool = False) -> pa.Tabl
     """
     wanted = (*scorer.contract.features, *(replace(each, required=True) for each in scorer.contract.labels))
     table = as_table(frame)
-    extra = (Column(TIME, ColumnType.DATETIME),) if TIME in table.column_names else ()
+    time = scorer.contract.own(TIME)
+    extra = (Column(time, ColumnType.DATETIME),) if time in table.column_names else ()
     rows = labelled_only(scorer.contract, scored_rows(scorer, coerce(table, (*wanted, *extra), text=text)))
     return scorer.redaction.redact(rows)
 

@@ -42,19 +42,19 @@ class TrainingRows:
     @property
     def times(self) -> npt.NDArray[np.datetime64]:
         """When each row was predicted, as datetime64[us] in UTC."""
-        return np.asarray(self.table.column(TIME).cast(pa.timestamp("us")).to_numpy())
+        return np.asarray(self.table.column(self.contract.own(TIME)).cast(pa.timestamp("us")).to_numpy())
 
     @property
     def digest(self) -> str:
         """A fingerprint of the rows' content, but for their ids."""
-        sink, table = pa.BufferOutputStream(), self.table.drop_columns([ID])
+        sink, table = pa.BufferOutputStream(), self.table.drop_columns([self.contract.own(ID)])
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
         return hashlib.sha256(sink.getvalue()).hexdigest()[:16]
 
     def between(self, start: datetime, end: datetime) -> TrainingRows:
         """The rows of `[start, end)`."""
-        times = self.table.column(TIME)
+        times = self.table.column(self.contract.own(TIME))
         inside = pc.and_(
             pc.greater_equal(times, pa.scalar(start, times.type)), pc.less(times, pa.scalar(end, times.type))
         )
@@ -88,11 +88,11 @@ def training_rows(
     )
     logged = labelled_only(contract, logged)
     names = {column.name: column.stored for column in (*contract.features, contract.label)}
-    own = {name: logged.column(name) for name in (ID, TIME)}
+    own = {contract.own(name): logged.column(name) for name in (ID, TIME)}
     parts = [pa.table({**own, **{name: logged.column(stored) for name, stored in names.items()}})]
     if history is not None:
         known = _history(contract, history)
-        known = known.add_column(0, ID, pa.nulls(known.num_rows, pa.string()))
+        known = known.add_column(0, contract.own(ID), pa.nulls(known.num_rows, pa.string()))
         parts.insert(0, known.cast(parts[0].schema))
     return TrainingRows(pa.concat_tables(parts), contract)
 
@@ -100,7 +100,7 @@ def training_rows(
 def _history(contract: Contract, path: Path) -> pa.Table:
     if not path.exists():
         raise NotFound("file", str(path), cure="It is named by retraining.history in the configuration.")
-    wanted = (Column(TIME, ColumnType.DATETIME), *contract.features, contract.label)
+    wanted = (Column(contract.own(TIME), ColumnType.DATETIME), *contract.features, contract.label)
     try:
         table = coerce(pq.read_table(path), wanted)
     except (pa.ArrowInvalid, BadInput) as error:

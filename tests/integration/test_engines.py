@@ -253,13 +253,3 @@ def test_columns_that_nobody_named_are_called_by_their_numbers(scorer, flavor):
     ):
         rows = decoder.decode(json.dumps(body).encode(), "application/json", {}.get)
         assert (rows.columns["0"], rows.columns["1"]) == ([1.0], [5.0])
-
-
-def test_columns_called_like_ours_are_the_models_and_ours_have_a_prefix_beside_them(scorer):
-    frame = pd.DataFrame({"prediction": RANDOM.normal(size=50), "probability": RANDOM.normal(size=50)})
-    model = churn_pipeline().steps[-1][1].fit(frame, frame["prediction"] > 0)
-    found = scorer(model, frame, ModelSettings(task="binary", label="y", key=("prediction_id",)))
-    assert [each.name for each in found.contract.outputs] == ["feedback_loop_prediction", "feedback_loop_probability"]
-    assert found.contract.own("prediction_id") == "feedback_loop_prediction_id"
-    rows = found.rows_of({"prediction": [3.0], "probability": [0.0], "prediction_id": ["theirs"]})
-    assert found.score(rows).outputs.column_names == ["feedback_loop_prediction", "feedback_loop_probability"]

@@ -1,11 +1,13 @@
 """Files scored in chunks: the same answers, whatever the format, resumed wherever it stopped."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +18,8 @@ from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.inference import files
 from feedback_loop.progress import Silent
 from feedback_loop.registry import Reference
-from feedback_loop.schema import Source
+from feedback_loop.schema import Source, prediction_id
+from feedback_loop.schema.protocol import make_decoder, rows_table
 from feedback_loop.schema.tables import read_chunks
 from feedback_loop.store import predictions
 from tests.builders import churn_loop, customers, open_loop, register_churn, write_config
@@ -230,3 +233,47 @@ def test_a_job_that_was_killed_ends_with_every_row_once(loop, tmp_path, after_se
     assert pq.read_table(target).column("customer").to_pylist() == list(range(count))
     assert logged(loop) == count
     assert len(set(pq.read_table(target).column("prediction_id").to_pylist())) == count
+
+
+def test_columns_called_like_ours_are_the_models_and_ours_have_a_prefix_beside_them(mlflow_uri, tmp_path, clock):
+    """From a model's registration over predictions, outcomes and the log to a reference: by every door."""
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LogisticRegression
+
+    names = ["prediction", "probability", "prediction_id", "predicted_at"]
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({name: random.normal(size=60) for name in names})
+    label = (frame["prediction_id"] > 0).astype("int64")
+    model = LogisticRegression().fit(frame, label)
+    signature = infer_signature(frame, label.to_numpy())
+    mlflow.sklearn.save_model(
+        model, str(tmp_path / "m"), signature=signature, pip_requirements=[], serialization_format="cloudpickle"
+    )
+    config = write_config(tmp_path, more='[models.odd]\ntask = "binary"\nlabel = "y"\n')
+    loop = open_loop(config, clock)
+    version = loop.register("odd", str(tmp_path / "m"), reference=frame.assign(y=label))
+    loop.promote("odd", version.version)
+    own = [str(prediction_id(clock())) for _ in range(len(frame))]
+    frame.assign(feedback_loop_prediction_id=own).to_csv(tmp_path / "in.csv", index=False)
+    loop.predict_file("odd", tmp_path / "in.csv", tmp_path / "out.csv")
+    written = pd.read_csv(tmp_path / "out.csv")
+    assert written[names].to_numpy() == pytest.approx(frame.to_numpy())
+    assert written["feedback_loop_prediction"].tolist() == model.predict(frame).tolist()
+    assert written["feedback_loop_probability"].tolist() == pytest.approx(model.predict_proba(frame)[:, 1].tolist())
+    told = loop.predict("odd", frame.assign(feedback_loop_prediction_id=own).head(1))
+    assert told.column("prediction_id").to_pylist() == own[:1]
+    external = frame.tail(1).assign(
+        feedback_loop_prediction=1, feedback_loop_probability=0.7, feedback_loop_predicted_at="2026-03-01T00:00:00Z"
+    )
+    external["feedback_loop_prediction_id"] = str(prediction_id(clock()))
+    external.to_csv(tmp_path / "theirs.csv", index=False)
+    assert loop.import_predictions("odd", tmp_path / "theirs.csv").logged == 1
+    contract = loop.scorer(loop.champion("odd")).contract
+    decoder = make_decoder(contract, loop.scorer(loop.champion("odd")).loaded.signature)
+    row = {**frame.iloc[0].to_dict(), "feedback_loop_prediction_id": own[0]}
+    for body in ({"dataframe_records": [row]}, {"inputs": {name: [value] for name, value in row.items()}}):
+        rows = decoder.decode(json.dumps(body).encode(), "application/json", {}.get)
+        assert (rows.ids, rows.columns["prediction_id"]) == (own[:1], [row["prediction_id"]])
+        assert rows_table(contract, rows).num_columns == 5
+    loop.close()

@@ -55,7 +55,8 @@ class Decoder:
         self.signature = signature
         self.params = tuple(params)
         self._keys = contract.extra_key
-        self._own = (*(column.name for column in self._keys), ID)
+        self._id = contract.own(ID)
+        self._own = (*(column.name for column in self._keys), self._id)
         self._texts = [
             column.name for column in (*contract.features, *self._keys) if column.type is ColumnType.STRING
         ]
@@ -110,7 +111,7 @@ class Decoder:
             values = frame.columns.get(column.name)
             columns[column.name] = [None] * count if values is None else self._key_column(column, values)
         self._refuse_unstorable(columns)
-        given = frame.columns.get(ID, ids)
+        given = frame.columns.get(self._id, ids)
         return count, columns, None if given is None else _checked_ids(given, count)
 
     def _slow(self, body: bytes, kind: str) -> _Body:

@@ -65,7 +65,8 @@ class FastDecoder:
         self._names = tuple(column.name for column in self._columns)
         self._types = {column.name: _TYPES[column.type] for column in contract.features}
         self._types |= {column.name: _TYPES[column.type] | None for column in keys}
-        self._types[ID] = str | None
+        self._id = contract.own(ID)
+        self._types[self._id] = str | None
         self._moments = [column.name for column in self._columns if column.type is ColumnType.DATETIME]
         optional = [column for column in contract.features if not column.required]
         self._optional = [column.name for column in optional]
@@ -102,7 +103,7 @@ class FastDecoder:
             count, columns = self._rows(content.records, content.split, content.instances, content.inputs)
             for name in self._moments:
                 columns[name] = [_moment(value) for value in columns[name]]
-            ids = columns.pop(ID, None)
+            ids = columns.pop(self._id, None)
         if content.prediction_ids is not UNSET and (ids is None or not any(ids)):
             ids = content.prediction_ids
             if len(ids) != count:
@@ -146,7 +147,7 @@ class FastDecoder:
         if not count:
             raise _Unusual
         values = [list(column) for column in zip(*map(astuple, rows), strict=True)]
-        columns = dict(zip((*self._names, ID), values, strict=True))
+        columns = dict(zip((*self._names, self._id), values, strict=True))
         if count > 1:
             for name in uncertain:  # some rows have it and some do not: MLflow has a rule for that
                 if None in columns[name] and columns[name].count(None) != count:
@@ -175,7 +176,7 @@ class FastDecoder:
         count = len(values[0]) if values[0] is not UNSET else 0
         if not count or any(value is not UNSET and len(value) != count for value in values):
             raise _Unusual
-        named = zip((*self._names, ID), values, strict=True)
+        named = zip((*self._names, self._id), values, strict=True)
         return count, {name: [None] * count if value is UNSET else value for name, value in named}
 
     def _make_layout(self, names: tuple[str, ...]) -> tuple[Any, list[tuple[str, int | None]]]:
@@ -191,7 +192,7 @@ class FastDecoder:
         elif any(name not in places for name in required):
             raise _Unusual
         row = _row_of([self._types.get(name, Any) for name in names])
-        return msgspec.json.Decoder(_list_of(row)), [(name, places.get(name)) for name in (*self._names, ID)]
+        return msgspec.json.Decoder(_list_of(row)), [(name, places.get(name)) for name in (*self._names, self._id)]
 
     def _body_type(self) -> Any:
         record = self._struct("Record", self._types, lambda kind: kind, None)

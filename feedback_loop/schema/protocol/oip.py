@@ -190,8 +190,8 @@ def _frame(decoder: Decoder, tensors: Sequence[Tensor]) -> Frame:
             raise tensor_error(tensor.name, "is there twice")
         if tensor.name in columns:
             lists[tensor.name] = column_values(_flat(tensor), columns[tensor.name])
-        elif tensor.name == ID and tensor.datatype == BYTES:
-            lists[ID] = [value or None for value in _flat(tensor).values]
+        elif tensor.name == contract.own(ID) and tensor.datatype == BYTES:
+            lists[tensor.name] = [value or None for value in _flat(tensor).values]
         elif len(tensor.shape) == 2 and tensor.shape[1] == len(contract.features) and not set(lists) & set(columns):
             lists |= _by_place(tensor, contract)
         else:

@@ -37,6 +37,6 @@ def rows_table(contract: Contract, rows: Rows) -> pa.Table:
         arrays.append(
             pa.array(rows.columns[column.name], arrow_type(column.type), from_pandas=True)
         )  # NaN is missing
-    names.append(ID)
+    names.append(contract.own(ID))
     arrays.append(pa.array(rows.ids, pa.string()))
     return pa.table(arrays, names=names)
