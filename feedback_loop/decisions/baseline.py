@@ -63,11 +63,11 @@ def losses_of(contract: Contract, rows: pa.Table) -> Losses:
     return Losses(row_losses(contract, rows), members)
 
 
-def baseline_of(contract: Contract, rows: pa.Table, settings: ModelSettings, ordinal: int) -> Baseline:
+def baseline_of(contract: Contract, rows: pa.Table, settings: ModelSettings) -> Baseline:
     """What a version is held against, of its reference rows in the order of time (fewer than wanted, or none)."""
     watched = watched_of(contract, settings.policy)
     if not rows.num_rows:
-        return Baseline(watched, Losses({}), np.empty(0, dtype=np.int64), ordinal)
+        return Baseline(watched, Losses({}), np.empty(0, dtype=np.int64))
     times = rows.column("predicted_at")
     until = times[-1].as_py() if rows.num_rows >= settings.policy.reference else None
-    return Baseline(watched, losses_of(contract, rows), window_numbers(times, settings.window), ordinal, until)
+    return Baseline(watched, losses_of(contract, rows), window_numbers(times, settings.window), until)

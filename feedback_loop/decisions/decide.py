@@ -40,6 +40,7 @@ def decide(
     verdict opens an incident. An open one is closed once there is evidence that the loss is back where it should be,
     by the version's own reference (`recovery`); monitors that had alarmed start anew then.
     """
+    newest = latest_verdict(store, contract.model)
     previous = latest_verdict(store, contract.model, version)
     if previous is not None and previous.state is not State.OK:
         previous = restarted(previous, ended_at(store, previous.verdict_id or 0), settings.window)
@@ -51,6 +52,7 @@ def decide(
         previous=previous,
         recovery=incident.recovery if incident is not None else None,
         since=since,
+        begun=newest.begun if newest is not None else 0,
         now=now,
     )
     if seen is None:
@@ -89,11 +91,13 @@ def look(
     previous: Verdict | None,
     recovery: Mapping[str, Any] | None,
     since: datetime | None,
+    begun: int,
     now: datetime,
 ) -> tuple[Verdict, Recoveries | None] | None:
     """The verdict of one look, with what was known at its moment, and how the test of recovery stands after it.
 
-    `recovery` is that of the open incident. Nothing is written, so a replay is the same.
+    `recovery` is that of the open incident, `begun` the number of the model's monitors until now. Nothing is
+    written, so a replay is the same.
     """
     if previous is not None and since is not None and previous.decided_at < since:
         previous = None
@@ -113,6 +117,7 @@ def look(
         previous=previous,
         drifted_share=reader.drifted_share(windows[-1], now),
         estimated=reader.estimated_loss(now),
+        begun=begun,
         now=now,
     )
     verdict = replace(verdict, monitor={**verdict.monitor, REFERENCE_AS_OF: as_of.isoformat()})

@@ -18,7 +18,7 @@ from feedback_loop.decisions.monitors import (
     Monitor,
     Rule,
     Units,
-    alpha_of_version,
+    alpha_of_monitor,
     monitor_from_json,
     monitor_to_json,
     rule_from_json,
@@ -69,16 +69,25 @@ class Pair:
 
 @dataclass(frozen=True)
 class Panel:
-    """All pairs since their first look, and the settings that they were made by."""
+    """All pairs since their first look, and the settings that they were made by.
+
+    `ordinal` is its place among all that were ever begun for the model: that says what it may spend of alpha.
+    """
 
     made_by: str
     since: datetime
     pairs: tuple[Pair, ...]
+    ordinal: int = 1
 
     @property
     def is_started(self) -> bool:
         """Whether the first of them has a reference that is large enough."""
         return self.pairs[0].monitors is not None
+
+    @property
+    def begun(self) -> int:
+        """How many were begun, this one included; without monitors it is none yet."""
+        return self.ordinal - (not any(pair.monitors for pair in self.pairs))
 
     def after(self, cohort: Cohort, baseline: Baseline) -> Panel:
         """With one more cohort."""
@@ -94,7 +103,12 @@ class Panel:
             }
             for pair in self.pairs
         ]
-        made = {"made_by": self.made_by, "since": self.since.isoformat(), "pairs": pairs}
+        made = {
+            "made_by": self.made_by,
+            "since": self.since.isoformat(),
+            "ordinal": self.ordinal,
+            "pairs": pairs,
+        }
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(made))  # as the store gives it back
         return plain
 
@@ -114,7 +128,7 @@ class Panel:
             )
             for each in plain["pairs"]
         ]
-        return cls(plain["made_by"], datetime.fromisoformat(plain["since"]), tuple(pairs))
+        return cls(plain["made_by"], datetime.fromisoformat(plain["since"]), tuple(pairs), plain["ordinal"])
 
 
 def is_fresh(previous: Verdict | None) -> bool:
@@ -122,18 +136,22 @@ def is_fresh(previous: Verdict | None) -> bool:
     return previous is None or not any(pair["monitors"] for pair in previous.monitor.get("pairs", []))
 
 
-def resume(previous: Verdict | None, baseline: Baseline, settings: PolicySettings, start: datetime) -> Panel:
+def resume(
+    previous: Verdict | None, baseline: Baseline, settings: PolicySettings, start: datetime, begun: int
+) -> Panel:
     """The panel after the previous verdict; a new one from `start` where there is none, or other settings make it.
 
-    A policy that was changed begins its own life: its alpha is about what it says from then on.
+    A new one comes after all that were `begun` for the model, for whatever reason: together they spend alpha once.
     """
     made_by = _digest(settings)
     if previous is not None and not is_fresh(previous) and previous.monitor["made_by"] == made_by:
         return Panel.from_json(previous.monitor)
-    return Panel(made_by, start, tuple(_pair(place, baseline, settings) for place in range(len(baseline.watched))))
+    ordinal = begun + 1
+    pairs = tuple(_pair(place, baseline, settings, ordinal) for place in range(len(baseline.watched)))
+    return Panel(made_by, start, pairs, ordinal)
 
 
-def _pair(place: int, baseline: Baseline, settings: PolicySettings) -> Pair:
+def _pair(place: int, baseline: Baseline, settings: PolicySettings, ordinal: int) -> Pair:
     """A pair before its first cohort. Of all rows the reference must be whole; of a segment, large enough."""
     watched = baseline.watched[place]
     reference, windows = baseline.scaled(watched), baseline.windows_of(watched)
@@ -142,9 +160,9 @@ def _pair(place: int, baseline: Baseline, settings: PolicySettings) -> Pair:
         return Pair(watched, missing=missing)
     units = units_of(settings, reference, windows)
     tolerance = settings.tolerance if settings.tolerance != "auto" else suggest_tolerance(reference, windows)
-    alpha = alpha_of_version(settings.alpha, baseline.ordinal) * watched.share
+    alpha = alpha_of_monitor(settings.alpha, ordinal) * watched.share
     alpha_each = alpha / 2 if settings.rule == "either" else alpha
-    seed = ((settings.seed * 1_000_003 + baseline.ordinal) * STEP + place) * 2
+    seed = ((settings.seed * 1_000_003 + ordinal) * STEP + place) * 2
     harm: Literal["harm_a", "harm_b"] = "harm_a" if settings.harm == "A" else "harm_b"
 
     def monitor(method: Literal["change", "harm_a", "harm_b"], own: int) -> Monitor:

@@ -42,10 +42,14 @@ def judge(
     drifted_share: float | None,
     now: datetime,
     estimated: Estimated | None = None,
+    begun: int = 0,
 ) -> Verdict:
-    """The verdict on cohorts (at least one, oldest first) that follow those of the `previous` verdict."""
+    """The verdict on cohorts (at least one, oldest first) that follow those of the `previous` verdict.
+
+    `begun` is how many monitors were begun for the model before.
+    """
     span = Window(cohorts[0].window.start, cohorts[-1].window.end)
-    panel = resume(previous, baseline, settings, span.start)
+    panel = resume(previous, baseline, settings, span.start, begun)
     for cohort in cohorts:
         panel = panel.after(cohort, baseline)
     evidence: dict[str, Any] = {
@@ -71,6 +75,7 @@ def judge(
         summary=summary,
         evidence=evidence,
         monitor=panel.to_json(),
+        begun=max(begun, panel.begun),
     )
 
 

@@ -73,14 +73,12 @@ class Cohort:
 class Baseline:
     """What a version is held against: its reference rows' losses in the order of time, with their windows' numbers.
 
-    `ordinal` is the version's place among those that were monitored. `until` is where rows of the log that serve
-    as the reference end: none of them is judged.
+    `until` is where rows of the log that serve as the reference end: none of them is judged.
     """
 
     watched: tuple[Watched, ...]
     losses: Losses
     windows: npt.NDArray[np.int64]
-    ordinal: int
     until: datetime | None = None
 
     def raw(self, watched: Watched) -> Floats:

@@ -39,15 +39,13 @@ class Advising(Judging):
             )
         window = Window(max(span[0], span[1] - HISTORY), span[1] + timedelta(microseconds=1))
         rows = read_labelled(self.store, contract, window, as_of=now, role=Role.CHAMPION, columns=contract.outputs)
-        reference = self._baseline(version, settings, ordinal=1, as_of=now)
+        reference = self._baseline(version, settings, as_of=now)
         watched = reference.watched[0]
         maturity = suggest_maturity(*_waits(contract, rows, watched.loss, now))
         wait = max(settings.maturity, parse_duration(str(maturity.value)) if maturity.value else timedelta())
         matured = pc.less(rows.column("predicted_at"), matured_until(now, wait, settings.window))
         own = pc.equal(rows.column("model_version"), version.version)
-        known = baseline_of(
-            contract, labelled_only(contract, uniform(rows.filter(pc.and_(matured, own)))), settings, 1
-        )
+        known = baseline_of(contract, labelled_only(contract, uniform(rows.filter(pc.and_(matured, own)))), settings)
         enough = len(known.raw(watched)) >= settings.policy.reference
         shown = known if enough or not len(reference.raw(watched)) else reference
         measure = reference if len(reference.raw(watched)) else known

@@ -35,7 +35,7 @@ from feedback_loop.schema import Contract
 from feedback_loop.store import Store, fence, jobs, retention, retrainings
 from feedback_loop.store.incidents import closed_by_hand
 from feedback_loop.store.predictions import predicted_span
-from feedback_loop.store.verdicts import load_verdicts
+from feedback_loop.store.verdicts import load_verdicts, monitors_begun
 
 MOST_BASELINES = 32
 """So many are kept: one for each candidate and the reign that goes on, and some that were not complete yet."""
@@ -84,8 +84,8 @@ class Backtesting(Judging):
         stage = _Stage(
             self.store,
             lambda version: self.scorer(self._version(model, version)).logged,
-            lambda version, settings, as_of, ordinal: self._baseline(
-                self._version(model, version), settings, ordinal=ordinal, as_of=as_of, known=known
+            lambda version, settings, as_of: self._baseline(
+                self._version(model, version), settings, as_of=as_of, known=known
             ),
             retention.kept_since(self.store, model),
             known,
@@ -98,7 +98,9 @@ class Backtesting(Judging):
                 stage.ask,
                 told_from=wanted.start,
                 past=Past(
-                    [each for each in history if each.started_at < looks[0].moment], closed_by_hand(self.store, model)
+                    [each for each in history if each.started_at < looks[0].moment],
+                    closed_by_hand(self.store, model),
+                    monitors_begun(self.store, model, looks[0].moment),
                 ),
                 champion_since=lambda reign: reign.begins or self._version(model, reign.version).created_at,
                 advance=advance,
@@ -162,7 +164,7 @@ class _Stage:
 
     store: Store
     contract_of: Callable[[str], Contract]
-    baseline_of: Callable[[str, ModelSettings, datetime, int], Baseline]
+    baseline_of: Callable[[str, ModelSettings, datetime], Baseline]
     kept_since: datetime | None
     known: datetime | None
     moment: datetime | None = None
@@ -179,7 +181,7 @@ class _Stage:
         held: list[Baseline] = []
 
         def baseline_as_of(as_of: datetime) -> Baseline:
-            held.append(self._baseline(reign.version, settings, as_of, reign.ordinal + standing.restarts))
+            held.append(self._baseline(reign.version, settings, as_of))
             return held[-1]
 
         seen = look(
@@ -189,6 +191,7 @@ class _Stage:
             previous=standing.previous,
             recovery=standing.recovery,
             since=since,
+            begun=standing.begun,
             now=at.moment,
         )
         if seen is None:
@@ -211,14 +214,14 @@ class _Stage:
             self.readers[version, maturity] = SharedReader(self.store, contract, version, self.known)
         return self.readers[version, maturity]
 
-    def _baseline(self, version: str, settings: ModelSettings, as_of: datetime, ordinal: int) -> Baseline:
+    def _baseline(self, version: str, settings: ModelSettings, as_of: datetime) -> Baseline:
         policy = settings.policy
         shape = (settings.maturity, settings.window, policy.reference, policy.loss, policy.watch)
-        key = repr((version, as_of, ordinal, shape))
+        key = repr((version, as_of, shape))
         if key not in self.baselines:
             if len(self.baselines) >= MOST_BASELINES:
                 self.baselines.clear()
-            self.baselines[key] = self.baseline_of(version, settings, as_of, ordinal)
+            self.baselines[key] = self.baseline_of(version, settings, as_of)
         return self.baselines[key]
 
 

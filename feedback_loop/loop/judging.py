@@ -53,7 +53,6 @@ from feedback_loop.store.evaluations import (
     load_failed_windows,
     load_past_estimates,
 )
-from feedback_loop.store.incidents import count_restarts
 from feedback_loop.store.verdicts import Verdict
 
 _log = structlog.get_logger(__name__)
@@ -132,13 +131,12 @@ class Judging(Labelling):
         settings, version = self.settings.model(model), self.champion(model)
         contract = self.scorer(version).logged
         promotions = self._promotions(model)
-        monitors = max(len(promotions), 1) + count_restarts(self.store, model)
         return decide(
             self.store,
             contract,
             version.version,
             settings,
-            lambda as_of: self._baseline(version, settings, ordinal=monitors, as_of=as_of),
+            lambda as_of: self._baseline(version, settings, as_of=as_of),
             since=promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None,
             routes=route_names(self.settings.alerts),
             now=self._final(model, None),
@@ -285,9 +283,8 @@ class Judging(Labelling):
         version: ModelVersion,
         settings: ModelSettings,
         *,
-        ordinal: int,
         as_of: datetime,
         known: datetime | None = None,
     ) -> Baseline:
         rows = self._reference(version, settings, as_of, known)
-        return baseline_of(self.scorer(version).logged, rows, settings, ordinal)
+        return baseline_of(self.scorer(version).logged, rows, settings)

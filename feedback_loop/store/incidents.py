@@ -97,19 +97,6 @@ def load_events(store: Store, incident_id: int) -> list[IncidentEvent]:
         return [as_record(IncidentEvent, row) for row in connection.execute(statement)]
 
 
-def count_restarts(store: Store, model: str) -> int:
-    """How many monitors of the model were started anew since an incident ended that was theirs."""
-    incidents, verdicts = tables.incidents, tables.verdicts
-    statement = (
-        select(func.count())
-        .select_from(incidents)
-        .join(verdicts, incidents.c.closed_verdict_id == verdicts.c.verdict_id)
-        .where(incidents.c.model == model, verdicts.c.state != "ok")
-    )
-    with store.read() as connection:
-        return connection.execute(statement).scalar_one()
-
-
 def ended_at(store: Store, verdict_id: int) -> Ended | None:
     """How the incident ended that was closed when this was the newest verdict; None where none was."""
     table, events = tables.incidents, tables.incident_events

@@ -58,11 +58,13 @@ verdicts = shared_table(
     Column("window_start", Moment, nullable=False),
     Column("window_end", Moment, nullable=False),
     Column("state", String, nullable=False),
+    Column("begun", Integer, nullable=False),  # monitors of the model until then: each has its alpha
     Column("summary", Text, nullable=False),
     Column("evidence", Json, nullable=False),
     Column("monitor", Json, nullable=False),  # the monitor's state after this look: the next look starts from it
     # Two schedulers that look at the same cohort at once can't both be right about the monitor's state.
     UniqueConstraint("model", "version", "window_end"),
+    Index(None, "model", "verdict_id"),
 )
 
 incidents = shared_table(

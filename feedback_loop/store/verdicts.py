@@ -40,6 +40,7 @@ class Verdict:
     evidence: dict[str, Any]
     monitor: dict[str, Any]
     verdict_id: int | None = None
+    begun: int = 0  # monitors of the model, with it or before
 
 
 def record_verdict(
@@ -60,6 +61,7 @@ def record_verdict(
         "summary": verdict.summary,
         "evidence": verdict.evidence,
         "monitor": verdict.monitor,
+        "begun": verdict.begun,
     }
     with store.write() as connection:
         identifier = insert_if_new(connection, tables.verdicts, values, "model", "version", "window_end")
@@ -91,6 +93,14 @@ def latest_verdict(store: Store, model: str, version: str | None = None) -> Verd
     return found[0] if found else None
 
 
+def monitors_begun(store: Store, model: str, before: datetime) -> int:
+    """How many monitors of the model were begun before a moment, whatever for."""
+    table = tables.verdicts.c
+    newest = select(table.begun).where(table.model == model, table.decided_at < before)
+    with store.read() as connection:
+        return connection.execute(newest.order_by(table.verdict_id.desc()).limit(1)).scalar_one_or_none() or 0
+
+
 def load_verdicts(store: Store, model: str, version: str | None = None, newest: int | None = None) -> list[Verdict]:
     """Verdicts, newest first."""
     table = tables.verdicts
@@ -111,4 +121,5 @@ def _verdict(row: Row[Any]) -> Verdict:
         evidence=row.evidence,
         monitor=row.monitor,
         verdict_id=row.verdict_id,
+        begun=row.begun,
     )

@@ -246,12 +246,14 @@ def upgrade() -> None:
         sa.Column("window_start", Moment(), nullable=False),
         sa.Column("window_end", Moment(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
+        sa.Column("begun", sa.Integer(), nullable=False),
         sa.Column("summary", sa.Text(), nullable=False),
         sa.Column("evidence", Json, nullable=False),
         sa.Column("monitor", Json, nullable=False),
         sa.PrimaryKeyConstraint("verdict_id"),
         sa.UniqueConstraint("model", "version", "window_end"),
     )
+    op.create_index("ix_fl_verdicts_model_verdict_id", "fl_verdicts", ["model", "verdict_id"])
     op.create_table(
         "fl_drift_values",
         sa.Column("evaluation_id", sa.Integer(), nullable=False),

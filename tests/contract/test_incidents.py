@@ -124,7 +124,6 @@ def test_the_state_of_the_test_of_recovery_is_kept_with_the_verdict(store):
     saved = follow(store, incident, state=State.WARNING, recovery={"ordinal": 2})
     assert open_incident(store, "churn").recovery == {"ordinal": 2}
     assert incidents.ended_at(store, saved.verdict_id) is None
-    assert incidents.count_restarts(store, "churn") == 0
 
 
 def test_recovery_is_told_once_on_each_route_and_ends_the_monitor(store):
@@ -137,13 +136,11 @@ def test_recovery_is_told_once_on_each_route_and_ends_the_monitor(store):
     assert send(store, START + 4 * DAY) == [(subject, "log"), (subject, "ops")]
     assert {each.title for each in load_alerts(store, [incident.incident_id])[2:]} == {"churn has recovered"}
     assert incidents.ended_at(store, saved.verdict_id) == incidents.Ended(saved.decided_at, by_hand=False)
-    assert incidents.count_restarts(store, "churn") == 1
 
 
 def test_a_monitor_that_does_well_goes_on_when_an_incident_of_before_it_ends(store):
     incident = opened(store)
     follow(store, incident, state=State.OK, closes="version 2 has taken over")
-    assert incidents.count_restarts(store, "churn") == 0
 
 
 def test_what_is_closed_by_hand_is_told_to_nobody(store):

@@ -68,6 +68,8 @@ def played(states, *, rule="change", name="a", reigns=ALONE, told_from=START, ch
         if states[day] is None:
             return None
         said = verdict(day, states[day], look.reign.version, changed_at=changed_at)
+        goes_on = standing.previous is not None and standing.previous.monitor
+        said = replace(said, begun=standing.begun + (not goes_on))
         asked.append(standing)
         recovered = Recoveries(said.version, {"error": RECOVERED if states[day] is OK else WORSE})
         return Answer(said, recovered, (CohortLoss(look.reign.version, said.window, 120, 100, 0.25),), 0.125)
@@ -80,7 +82,7 @@ def played(states, *, rule="change", name="a", reigns=ALONE, told_from=START, ch
         looks,
         ask,
         told_from=told_from,
-        past=Past(closed=closed),
+        past=Past(closed=closed, begun=4),
         champion_since=lambda reign: reign.begins or START,
         advance=lambda _: None,
     )
@@ -94,10 +96,10 @@ def days(moments):
 def test_who_reigned_is_told_by_the_promotions_that_were_done():
     assert reigns_of([], "7") == [Reign("7", None)]
     first = reigns_of([promotion(1, None, "1", 0), promotion(2, "1", "2", 5)], "2")
-    assert first == [Reign("1", at(0), 1, has_followed=False), Reign("2", at(5), 2, has_followed=True)]
+    assert first == [Reign("1", at(0), has_followed=False), Reign("2", at(5), has_followed=True)]
     assert [each.since for each in first] == [None, at(5)]
     adopted = reigns_of([promotion(1, "3", "4", 2)], "4")
-    assert adopted == [Reign("3", None), Reign("4", at(2), 1, has_followed=True)]
+    assert adopted == [Reign("3", None), Reign("4", at(2), has_followed=True)]
 
 
 def test_a_cycle_judges_before_it_promotes_and_a_verdict_says_whom():
@@ -135,7 +137,7 @@ def test_an_incident_that_was_closed_by_hand_is_closed_under_every_policy():
     states = [OK, DEGRADED, DEGRADED, DEGRADED, DEGRADED, OK]
     result, asked = played(states, closed=[(at(2), at(2) + DAY / 2)])
     assert days(each.decided_at for each in result.alarms) == [1, 3]
-    assert [each.restarts for each in asked] == [0, 0, 0, 1, 1, 1]
+    assert [each.begun for each in asked] == [4, 5, 5, 5, 6, 6]
     # Its monitors begin anew, with the predictions made from then on.
     assert asked[3].previous.monitor == {}
     assert asked[3].previous.window.end == at(3)

@@ -6,7 +6,7 @@ import pytest
 from scipy import special, stats
 
 from feedback_loop.decisions.monitors import (
-    alpha_of_version,
+    alpha_of_monitor,
     monitor_from_json,
     monitor_to_json,
     start_monitor,
@@ -379,4 +379,4 @@ def test_losses_are_counted_in_billionths():
 
 
 def test_the_alphas_of_all_versions_sum_to_alpha():
-    assert sum(alpha_of_version(0.05, ordinal) for ordinal in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
+    assert sum(alpha_of_monitor(0.05, ordinal) for ordinal in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)

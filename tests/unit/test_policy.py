@@ -32,11 +32,11 @@ def of_segments(values, east):
     return Losses({"brier": np.asarray(values)}, {"side=east": east, "side=west": ~east})
 
 
-def baseline(count=5000, level=0.2, seed=0, watched=BRIER, ordinal=1):
+def baseline(count=5000, level=0.2, seed=0, watched=BRIER):
     random = np.random.default_rng(seed)
     windows = np.arange(count, dtype=np.int64) * 10 // count
     values = random.beta(2, 8, count) * level / 0.2
-    return Baseline(watched, of_segments(values, random.random(count) < 0.3), windows, ordinal)
+    return Baseline(watched, of_segments(values, random.random(count) < 0.3), windows)
 
 
 def cohort(day, losses, predictions=None, east=None):
@@ -90,7 +90,7 @@ def test_a_worse_model_is_degraded_and_the_evidence_says_since_when_and_by_how_m
 def test_an_error_rate_is_told_as_accuracy():
     random = np.random.default_rng(1)
     losses = Losses({"error": (random.random(5000) < 0.1).astype(float)})
-    base = Baseline((Watched("error"),), losses, np.arange(5000, dtype=np.int64) // 500, 1)
+    base = Baseline((Watched("error"),), losses, np.arange(5000, dtype=np.int64) // 500)
     worse = Losses({"error": (random.random(3000) < 0.3).astype(float)})
     verdict = judged([Cohort(Window(START, START + DAY), worse, 3000)], base=base)
     assert verdict.state is State.DEGRADED
@@ -172,9 +172,9 @@ def test_either_of_two_methods_may_act_at_half_of_alpha_each():
 WATCH = PolicySettings(watch=(WatchSettings(segment="side=east"), WatchSettings(segment="side=west", weight=2)))
 
 
-def three(count=9000, ordinal=1):
+def three(count=9000):
     watched = (Watched("brier", share=0.25), Watched("brier", "side=east", 0.25), Watched("brier", "side=west", 0.5))
-    return baseline(count, watched=watched, ordinal=ordinal)
+    return baseline(count, watched=watched)
 
 
 def test_several_watched_losses_share_alpha_and_those_that_crossed_are_named():
@@ -201,7 +201,7 @@ def test_of_segments_whose_losses_differ_in_size_the_one_that_became_worse_is_na
         return Losses({loss: values}, {"side=east": east, "side=west": ~east})
 
     random = np.random.default_rng(5)
-    base = Baseline((Watched(loss),), made(random, 5000, 1.0), np.arange(5000) * 10 // 5000, 1)
+    base = Baseline((Watched(loss),), made(random, 5000, 1.0), np.arange(5000) * 10 // 5000)
     cohorts = [Cohort(Window(START, START + DAY), made(random, 3000, 1.4), 3000)]
     [found] = carriers(cohorts, base, base.watched[0])
     assert found["segment"] == f"side={worse}"
@@ -301,14 +301,14 @@ def test_of_a_column_of_many_segments_the_largest_are_known():
 def test_a_baseline_ends_where_its_reference_is_whole():
     contract, rows = binary_contract(segments=("plan",)), rows_of(binary_contract(), labelled(1200))
     settings = ModelSettings(task="binary", label="churned", policy=PolicySettings(reference=1000))
-    assert baseline_of(contract, rows, settings, 1).until == START + timedelta(minutes=1199)
-    assert baseline_of(contract, rows.slice(0, 999), settings, 1).until is None
-    assert len(baseline_of(contract, rows.slice(0, 0), settings, 1).raw(Watched("brier"))) == 0
+    assert baseline_of(contract, rows, settings).until == START + timedelta(minutes=1199)
+    assert baseline_of(contract, rows.slice(0, 999), settings).until is None
+    assert len(baseline_of(contract, rows.slice(0, 0), settings).raw(Watched("brier"))) == 0
 
 
 def test_losses_without_a_bound_are_measured_by_the_reference():
     reference = Losses({"absolute_error": np.arange(1.0, 101.0), "brier": np.array([0.3])})
-    base = Baseline((Watched("absolute_error"),), reference, np.arange(100), 1)
+    base = Baseline((Watched("absolute_error"),), reference, np.arange(100))
     found = base.scaled(base.watched[0], np.array([0.0, 49.5, 1e9]))
     assert found == pytest.approx([0, 0.4995, 1], abs=1e-3)
     assert base.scaled(Watched("brier"), np.array([0.3])).tolist() == [0.3]

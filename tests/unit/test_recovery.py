@@ -133,7 +133,7 @@ def base(random, rate=0.1, rows=4000):
     members = {"plan=pro": np.arange(rows) % 2 == 0}
     watched = (Watched("error", "", 0.5), Watched("error", "plan=pro", 0.5))
     losses = Losses({"error": errors(random, rate, rows)}, members)
-    return Baseline(watched, losses, np.repeat(np.arange(10), rows // 10), 1)
+    return Baseline(watched, losses, np.repeat(np.arange(10), rows // 10))
 
 
 def days(random, first, rates, segment_rates=None, rows=1000):

@@ -24,11 +24,10 @@ SOUND = ("change", "harm", "either")
 
 @dataclass(frozen=True)
 class Reign:
-    """A version's time as the champion: since when (None: nobody was recorded before), as the how-many-eth."""
+    """A version's time as the champion: since when (None: nobody was recorded before)."""
 
     version: str
     begins: datetime | None
-    ordinal: int = 1
     has_followed: bool = False
 
     @property
@@ -150,9 +149,7 @@ def reigns_of(promotions: Sequence[Promotion], champion: str) -> list[Reign]:
         return [Reign(champion, None)]
     first = promotions[0].from_version
     found = [Reign(first, None)] if first is not None else []
-    for place, each in enumerate(promotions, 1):
-        found.append(Reign(each.to_version, each.done_at, place, each.from_version is not None))
-    return found
+    return found + [Reign(each.to_version, each.done_at, each.from_version is not None) for each in promotions]
 
 
 def reign_at(reigns: Sequence[Reign], moment: datetime, version: str | None = None) -> Reign:
@@ -173,12 +170,12 @@ def reign_at(reigns: Sequence[Reign], moment: datetime, version: str | None = No
 @dataclass(frozen=True)
 class Standing:
     """What a candidate goes on from: its last verdict on a version, the test of recovery of its open incident, how
-    many monitors were begun since incidents ended.
+    many monitors were begun.
     """
 
     previous: Verdict | None
     recovery: Mapping[str, Any] | None
-    restarts: int
+    begun: int
 
 
 @dataclass(frozen=True)
@@ -199,7 +196,8 @@ Ask = Callable[[Candidate, Look, Standing], Answer | None]
 
 @dataclass(frozen=True)
 class Past:
-    """What really happened besides promotions: searches from before the first look, and incidents closed by hand.
+    """What really happened besides promotions: searches from before the first look, how many monitors were begun by
+    then, and incidents closed by hand.
 
     Each of these with the moment of the last verdict before, and its own. By hand one is closed whatever the policy
     is: somebody knew of a cause that was gone.
@@ -207,6 +205,7 @@ class Past:
 
     retrainings: Sequence[Retraining] = ()
     closed: Sequence[tuple[datetime, datetime]] = ()
+    begun: int = 0
 
 
 def replay(
@@ -224,7 +223,7 @@ def replay(
     Retrainings are what `next_step` makes of the verdicts: as if each took no time, and changed no champion that the
     record does not know of.
     """
-    players = [_Player(each, list(past.retrainings), list(past.closed)) for each in candidates]
+    players = [_Player(each, list(past.retrainings), list(past.closed), past.begun) for each in candidates]
     for look in looks:
         for player in players:
             player.play(look, ask, champion_since(look.reign), is_told=look.moment >= told_from)
@@ -239,10 +238,10 @@ class _Player:
     candidate: Candidate
     retrainings: list[Retraining]
     closed: list[tuple[datetime, datetime]]
+    begun: int
     newest: dict[str, Verdict] = field(default_factory=dict)  # of each version
     said: Verdict | None = None
     ended: dict[int, Ended] = field(default_factory=dict)  # incidents, by the number of the last verdict about each
-    restarts: int = 0
     is_open: bool = False
     recovery: Mapping[str, Any] | None = None
     loss: str = ""
@@ -264,7 +263,7 @@ class _Player:
         if previous is not None and previous.state is not State.OK:
             ended = self.ended.get(previous.verdict_id or 0)
             previous = restarted(previous, ended, self.candidate.settings.window)
-        answer = ask(self.candidate, look, Standing(previous, self.recovery, self.restarts))
+        answer = ask(self.candidate, look, Standing(previous, self.recovery, self.begun))
         if answer is not None:
             self._hear(answer, is_told=is_told)
         if answer is not None and is_told:
@@ -301,6 +300,7 @@ class _Player:
         evidence, monitor = json.loads(json.dumps([answer.verdict.evidence, answer.verdict.monitor]))
         verdict = replace(answer.verdict, evidence=evidence, monitor=monitor, verdict_id=number)
         self.said = self.newest[verdict.version] = verdict
+        self.begun = verdict.begun
         self.loss = verdict.evidence["loss"]
         alarms = verdict.state is State.DEGRADED and not self.is_open
         if alarms or self.is_open:
@@ -319,7 +319,6 @@ class _Player:
 
     def _close(self, last: Verdict, ended: Ended) -> None:
         self.ended[last.verdict_id or 0] = ended
-        self.restarts += last.state is not State.OK
         self.is_open, self.recovery = False, None
 
 

@@ -47,8 +47,8 @@ def start_monitor(
     return start(reference, windows, units.strata, alpha=alpha, seed=seed)
 
 
-def alpha_of_version(alpha: float, ordinal: int) -> float:
-    """What the `ordinal`-th monitored version (from 1) may spend: the sum over all versions is `alpha`."""
+def alpha_of_monitor(alpha: float, ordinal: int) -> float:
+    """What the `ordinal`-th monitor of a model (from 1) may spend: the sum over all there will ever be is `alpha`."""
     return alpha / (ordinal * (ordinal + 1))
 
 
