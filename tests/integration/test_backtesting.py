@@ -146,7 +146,7 @@ def test_every_rule_stands_beside_the_configured_policy_and_no_table_changes(loo
     ]
     assert all(each.verdicts for each in result.played)
     assert contents(loop.store) == before  # the fence included: nothing was asked for that was not before
-    assert result.final_until == before["fences"][0].asked_until
+    assert result.final_until == before["fl_fences"][0].asked_until
 
 
 def test_a_store_that_can_only_be_read_is_enough(loop):
