@@ -145,7 +145,7 @@ def optimize(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tries smaller, faster variants of a version and registers the fastest that keeps within the budget."""
+    """Tries smaller variants of a version and registers the fastest within the budget, if it is faster beyond doubt."""
     done = open_loop(config, as_json=as_json).optimize(version, budget, register=not dry_run, quantize=quantize)
     emit(asdict(done), as_json=as_json, words=_optimized_words)
 

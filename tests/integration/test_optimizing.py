@@ -10,11 +10,11 @@ import pytest
 from benchmarks.pipelines import fitted, kinds, made_up
 from feedback_loop.cli import main
 from feedback_loop.clock import ManualClock
-from feedback_loop.inference import EngineKind, EngineOptions, read_bundle, stage
+from feedback_loop.inference import EngineKind, EngineOptions, optimizing, read_bundle, stage
 from feedback_loop.inference.conversion import convert
 from feedback_loop.inference.dense import quantized
 from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
-from feedback_loop.inference.optimizing import optimize
+from feedback_loop.inference.optimizing import is_faster, optimize
 from feedback_loop.inference.providers import open_session
 from feedback_loop.inference.scorer import contract_of
 from feedback_loop.monitoring import make_reference
@@ -23,7 +23,7 @@ from feedback_loop.registry import DataSource
 from tests.builders import churn_loop, churn_pipeline, customers, play_days
 from tests.integration.processes import call, free_port, running, wait_until
 
-optimizing = sys.modules["feedback_loop.inference.optimizing.optimize"]
+RANDOM = np.random.default_rng(0)
 KINDS = {kind.name: kind for kind in kinds()}
 
 
@@ -35,7 +35,13 @@ def tried(name, budget):
     return optimize(loaded, contract_of(loaded, chosen), rows, budget, EngineOptions(), Silent())
 
 
-def test_trees_are_dropped_and_branches_merged_within_the_budget():
+@pytest.fixture
+def sure(monkeypatch):
+    """Machines that run tests have no time of their own: every variant is faster."""
+    monkeypatch.setattr(optimizing, "is_faster", lambda *_: True)
+
+
+def test_trees_are_dropped_and_branches_merged_within_the_budget(sure):
     found = tried("random forest", 0.05)
     base, chosen = found.tried[0], found.chosen
     assert base.variant == "as it is"
@@ -47,21 +53,44 @@ def test_trees_are_dropped_and_branches_merged_within_the_budget():
 
 
 @pytest.mark.parametrize("name", ["gradient boosting", "histogram boosting regression (Poisson)", "decision tree"])
-def test_stages_and_branches_of_every_kind_of_tree_are_tried(name):
+def test_stages_and_branches_of_every_kind_of_tree_are_tried(sure, name):
     found = tried(name, 1e9)
     assert len(found.tried) > 3
-    assert found.chosen.size_bytes < found.tried[0].size_bytes
+    assert min(each.size_bytes for each in found.tried) < found.tried[0].size_bytes
     assert found.estimator is not None
 
 
-def test_nothing_is_chosen_where_every_variant_loses_more_than_the_budget():
-    found = tried("neural network (MLP)", 0.0)
-    assert {each.variant for each in found.tried} >= {"dense layers in float32", "dense layers in int8"}
-    assert all(each.score >= found.tried[0].score for each in found.tried if each.within_budget)
+def test_nothing_is_chosen_where_every_variant_loses_more_than_the_budget(sure):
+    found = tried("random forest", -1.0)
+    assert (found.chosen, found.reason) == (None, "every variant loses more than the budget of -1")
+
+
+def test_nothing_is_chosen_that_is_not_faster_beyond_doubt(monkeypatch):
+    monkeypatch.setattr(optimizing, "_round", lambda made, *_: [1.0 + 0.1 * RANDOM.random() for _ in made])
+    found = tried("random forest", 1e9)
+    assert (found.chosen, found.estimator) == (None, None)
+    assert "faster by more than two measurements of the model itself differ" in found.reason
+
+
+def test_a_variant_as_fast_as_the_model_is_rarely_chosen_and_a_faster_one_always():
+    """Measurements with the noise of a busy machine: a fifth, and now and then twice as much."""
+
+    def seconds(mean):
+        noise = RANDOM.exponential(0.05, (20_000, optimizing.ROUNDS)) + (RANDOM.random((20_000, 7)) < 0.05)
+        return mean * (1 + noise)
+
+    def share(mean):
+        pairs = zip(seconds(mean), seconds(1.0), strict=True)
+        return sum(is_faster(one, other) for one, other in pairs) / 20_000
+
+    assert share(1.0) < 0.001
+    assert share(0.4) > 0.5
 
 
 def test_what_can_not_be_optimized_says_why():
-    assert tried("k nearest neighbours", 0.1).reason.startswith("KNeighborsClassifier has no trees")
+    for name, kind in (("k nearest neighbours", "KNeighborsClassifier"), ("ridge regression", "Ridge")):
+        assert tried(name, 0.1).reason.startswith(f"{kind} has no trees")
+    assert {each.variant for each in tried("neural network (MLP)", 0.0).tried} >= {"dense layers in int8"}
 
 
 @pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-5), ("float16", 1e-2), ("int8", 0.05)])
@@ -157,12 +186,11 @@ def network_loop(tmp_path, empty_mlflow, now):
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_a_network_in_fewer_bits_is_registered_when_asked_for_and_answers_as_it_was_measured(
-    network_loop, tmp_path, monkeypatch, precision
+    sure, network_loop, tmp_path, monkeypatch, precision
 ):
     monkeypatch.setattr(
         optimizing, "_DENSE", {name: each for name, each in optimizing._DENSE.items() if each == precision}
     )
-    monkeypatch.setattr(optimizing, "variants", lambda _: ([], ""))  # nothing else to choose
     loop = network_loop
     assert loop.optimize("churn", 0.05).version is None
     done = loop.optimize("churn", 0.05, quantize=True)
@@ -198,10 +226,9 @@ def test_a_network_in_fewer_bits_is_registered_when_asked_for_and_answers_as_it_
 
 
 def test_a_variant_that_is_farther_from_its_model_than_was_measured_is_served_without_it(
-    network_loop, tmp_path, now, monkeypatch
+    sure, network_loop, tmp_path, now
 ):
     loop = network_loop
-    monkeypatch.setattr(optimizing, "variants", lambda _: ([], ""))
     version = loop.find(f"churn/{loop.optimize('churn', 0.05, quantize=True).version}")
     for tags, said in (({"parity": "1e-15 0"}, "differ by up to"), ({}, "is not on record")):
         loop.registry._mlflow.client.delete_model_version_tag("churn", version.version, "feedback_loop.parity")
@@ -213,7 +240,9 @@ def test_a_variant_that_is_farther_from_its_model_than_was_measured_is_served_wi
         assert said in bundle.reason
 
 
-def test_the_command_registers_the_chosen_variant_with_its_lineage(forest_loop, tmp_path, capsys, monkeypatch, now):
+def test_the_command_registers_the_chosen_variant_with_its_lineage(
+    sure, forest_loop, tmp_path, capsys, monkeypatch, now
+):
     arguments = [
         "models",
         "optimize",
@@ -256,4 +285,4 @@ def test_matured_outcomes_of_the_log_are_what_variants_are_judged_by(tmp_path, e
     done = loop.optimize("churn", 0.5, register=False)
     assert done.source == "log"
     assert 200 <= done.rows < 400  # those of the last days have not matured
-    assert done.tried[1].variant == "75% of the coefficients"
+    assert done.reason.startswith("LogisticRegression has no trees")
