@@ -58,6 +58,7 @@ def register(
     rows, is_text = read_outcomes(reference) if reference is not None else (None, False)
     version = loop.register(model, source, reference=rows, text=is_text)
     if promote:
+        loop.check_servable(model, version.version)
         loop.promote(model, version.version)
     plain = {"model": model, "version": version.version, "promoted": promote}
     emit(plain, as_json=as_json, words=lambda made: f"{made['model']} version {made['version']} is registered.")
@@ -68,11 +69,15 @@ def promote(
     model: ModelArgument,
     version: Annotated[str, typer.Argument(help="The version's number.")],
     reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
+    force: Annotated[bool, typer.Option("--force", help="Even if it can't be served or logged.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Makes a version the champion."""
-    done = open_loop(config, as_json=as_json).promote(model, version, reason=reason)
+    """Makes a version the champion; one that can't be served or logged is refused."""
+    loop = open_loop(config, as_json=as_json)
+    if not force:
+        loop.check_servable(model, version)
+    done = loop.promote(model, version, reason=reason, force=force)
     emit(asdict(done), as_json=as_json, words=_promotion_words)
 
 
@@ -145,7 +150,7 @@ def optimize(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tries smaller variants of a version and registers the fastest within the budget, if it is faster beyond doubt."""
+    """Tries smaller variants of a version and registers the fastest within the budget, if that is beyond doubt."""
     done = open_loop(config, as_json=as_json).optimize(version, budget, register=not dry_run, quantize=quantize)
     emit(asdict(done), as_json=as_json, words=_optimized_words)
 

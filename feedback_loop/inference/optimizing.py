@@ -29,7 +29,7 @@ FEWEST_ROWS = (0, 5, 20, 50)
 """A branch that fewer training rows went through is merged (0: only those whose leaves say the same)."""
 
 CALLS, BATCH, ROUNDS, REPEATS = 200, 256, 7, 5
-"""Rows that are asked alone; rows of a batch; how often all are measured in turn, each by the best of so many calls."""
+"""Rows asked alone; rows of a batch; how often all are measured in turn, and the best of how many calls counts."""
 
 AS_IT_IS = "as it is"
 _DENSE = {f"dense layers in {precision}": precision for precision in PRECISIONS}

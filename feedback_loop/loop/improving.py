@@ -5,13 +5,14 @@ from __future__ import annotations
 from feedback_loop.alerts import route_names
 from feedback_loop.decisions import Reason, next_step
 from feedback_loop.decisions.diagnosis import Recommendation
-from feedback_loop.errors import Refused
+from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.loop.base import Wired
 from feedback_loop.outcomes import (
     matured_until,
 )
 from feedback_loop.registry import Reference
 from feedback_loop.retraining import RetrainingResult, Search, promote, reconcile, rollback
+from feedback_loop.serving import warm
 from feedback_loop.store import diagnoses, retrainings, verdicts
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.retrainings import Promotion
@@ -81,9 +82,29 @@ class Improving(Wired):
         made = diagnoses.load_diagnoses(self.store, model, incident.incident_id) if incident is not None else []
         return made[-1].recommendation if made else ""
 
-    def promote(self, model: str, version: str, *, reason: str = "by hand") -> Promotion:
-        """Makes a version the champion; raises NotFound, Refused, and ContractError for one that can't be logged."""
-        self.check_storable(self.scorer(self.registry.find(Reference(model, version=version))))
+    def check_servable(self, model: str, version: str) -> None:
+        """Makes a version ready as a server would; raises Refused where it can't be answered with or logged."""
+        found = self.registry.find(Reference(model, version=version))
+        try:
+            scorer = self.fastest_scorer(found)
+            warm(scorer)
+            self.check_storable(scorer)
+        except Unavailable:
+            raise
+        except Exception as error:
+            # Loading and answering run the model's own code, which may raise anything.
+            said = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
+            cure = error.cure if isinstance(error, FeedbackLoopError) else "Mend the model, and register it anew."
+            raise Refused(f"{found} can't be served: {said}", cure=cure) from error
+
+    def promote(self, model: str, version: str, *, reason: str = "by hand", force: bool = False) -> Promotion:
+        """Makes a version the champion; raises NotFound, Refused, and ContractError for one that can't be logged.
+
+        With `force` it is not looked at before. `check_servable` looks closer, and takes longer.
+        """
+        found = self.registry.find(Reference(model, version=version))
+        if not force:
+            self.check_storable(self.scorer(found))
         alias = self.settings.model(model).alias
         routes = route_names(self.settings.alerts)
         return promote(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import structlog
 
 from feedback_loop import serving
-from feedback_loop.clock import Clock
+from feedback_loop.clock import Clock, format_moment
 from feedback_loop.config import Settings, load_settings
 from feedback_loop.errors import FeedbackLoopError, Unavailable
 from feedback_loop.inference import open_bundle
@@ -88,6 +88,7 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
         options, key = engine_options(settings, model), settings.hash_key
         stage_bundle(loop.registry, version, of_model, folder, loop.clock(), options=options, hash_key=key)
         scorer = open_bundle(folder, of_model, key, options)
+        serving.warm(scorer)  # as each worker will: what raises there would be swapped to by none, without a word
         try:
             loop.check_storable(scorer)
         except Unavailable as error:  # callers are answered while the store is away
@@ -99,15 +100,15 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
         try:
             if traffic.open_load_incident(loop.store, model, version.version, cause, now):
                 title = f"{version} can't be served"
-                subject = f"serving:{model}:{version.version}"
+                subject = f"serving:{model}:{version.version}:{format_moment(now)}"
                 raise_alert(loop.store, subject, title, cause, route_names(settings.alerts), now)
         except FeedbackLoopError as error:
             _log.warning("incident not on record", version=str(version), cause=str(error))
         _log.error("version not ready", version=str(version), cause=cause)
 
-    def recovered(version: ModelVersion) -> None:
+    def settled(version: str, failing: frozenset[str]) -> None:
         try:
-            traffic.close_load_incidents(loop.store, model, loop.clock(), f"version {version.version} answers")
+            traffic.close_load_incidents(loop.store, model, loop.clock(), f"version {version} answers", failing)
         except FeedbackLoopError as error:
             _log.warning("incident not closed", model=model, cause=str(error))
 
@@ -118,5 +119,5 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
         traffic=lambda: traffic.load_traffic(loop.store, model),
         make=make,
         told=told,
-        recovered=recovered,
+        settled=settled,
     )

@@ -5,7 +5,7 @@ from feedback_loop.serving.app import App, Doors, Limits, TakeHint
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import Board, shared_folder
 from feedback_loop.serving.certificate import Certificate
-from feedback_loop.serving.endpoints import Endpoints
+from feedback_loop.serving.endpoints import Endpoints, warm
 from feedback_loop.serving.guard import Guard, needs_key
 from feedback_loop.serving.health import Readiness, readiness
 from feedback_loop.serving.metrics import Metrics
@@ -41,4 +41,5 @@ __all__ = [
     "run_server",
     "shared_folder",
     "start_tracing",
+    "warm",
 ]

@@ -40,7 +40,7 @@ class Source:
     """One model: which versions are wanted, how a bundle is made of one, and who is told that it can't be.
 
     `make` writes the bundle of a version into a folder, if it is not there and whole, opens it to see that it can be
-    answered with, and returns its contract.
+    answered with, and returns its contract. `settled` is told the version that answers and those wanted that can't.
     """
 
     place: Place
@@ -49,7 +49,7 @@ class Source:
     traffic: Callable[[], Wanted]
     make: Callable[[ModelVersion, Path], Contract]
     told: Callable[[ModelVersion, str], None]
-    recovered: Callable[[ModelVersion], None]
+    settled: Callable[[str, frozenset[str]], None]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Stager:
         self._monotonic = monotonic
         self._staged: dict[Path, Contract] = {}
         self._failed: dict[Path, float] = {}
+        self._failing: set[str] = set()
 
     def refresh(self) -> None:
         """Publishes what is wanted by now. What can't be made ready leaves what is published as it is."""
@@ -90,6 +91,7 @@ class Stager:
 
     def _refresh(self, source: Source) -> None:
         published = source.place.read()
+        self._failing.clear()
         champion = self._champion(source, published)
         if champion is None:
             return
@@ -106,6 +108,7 @@ class Stager:
         if made != published:
             source.place.publish(made)
             _log.info("published", folder=str(source.place.folder), champion=champion.part.version, share=made.share)
+        source.settled(champion.part.version, frozenset(self._failing))
         self._clean(source.place)
 
     def _champion(self, source: Source, published: Publication | None) -> _Staged | None:
@@ -119,7 +122,6 @@ class Stager:
             _log.warning("champion stays", version=published.champion.version, cause=str(error))
             contract = self._staged.get(source.place.bundle(published.champion.bundle))
             return _Staged(published.champion, contract) if contract is not None else None
-        source.recovered(version)
         return staged
 
     def _challenger(
@@ -140,6 +142,7 @@ class Stager:
             return next((part for part in before if part.alias == alias), None)
         why = misfit(staged.contract, champion.contract)
         if why is not None:
+            self._failing.add(version.version)
             source.told(version, f"It can't take part beside version {champion.part.version}: {why}.")
             return None
         return msgspec.structs.replace(staged.part, alias=alias)
@@ -152,6 +155,7 @@ class Stager:
         if folder in self._staged and folder.is_dir():
             return _Staged(part, self._staged[folder])
         if self._monotonic() < self._failed.get(folder, 0.0):
+            self._failing.add(version.version)
             raise _NotMadeError(f"{version} could not be made ready; it is tried again later.")
         try:
             contract = source.make(version, folder)
@@ -159,6 +163,7 @@ class Stager:
             if not isinstance(error, Unavailable):  # else the next time may do
                 self._failed[folder] = self._monotonic() + AGAIN_SECONDS
             failure = _failure(error)
+            self._failing.add(version.version)
             source.told(version, f"{failure.cause} {failure.cure}".rstrip())
             raise _NotMadeError(failure.cause, cure=failure.cure) from error
         self._failed.pop(folder, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -65,18 +66,24 @@ def load_traffic(store: Store, model: str) -> Traffic:
 
 
 def open_load_incident(store: Store, model: str, version: str, cause: str, now: datetime) -> bool:
-    """Opens an incident of a version that can't be loaded; False where it has had one already, open or closed."""
+    """Opens an incident of a version that can't be loaded, anew if it was closed; False where it is open already."""
     table = tables.load_incidents
     with store.write() as connection:
         insert = insert_unless(connection, table).values(model=model, version=version, cause=cause, opened_at=now)
-        ignoring = insert.on_conflict_do_nothing(index_elements=["model", "version"])
-        return bool(connection.execute(ignoring.execution_options(preserve_rowcount=True)).rowcount)
+        anew = {"cause": cause, "opened_at": now, "closed_at": None, "closed_because": None}
+        once = insert.on_conflict_do_update(
+            index_elements=["model", "version"], set_=anew, where=table.c.closed_at.is_not(None)
+        )
+        return connection.execute(once.returning(table.c.model)).one_or_none() is not None
 
 
-def close_load_incidents(store: Store, model: str, now: datetime, because: str) -> int:
-    """Closes the open ones of a model (its wanted version answers again); returns how many."""
+def close_load_incidents(store: Store, model: str, now: datetime, because: str, failing: Collection[str] = ()) -> int:
+    """Closes a model's open ones, but those of versions that are wanted and fail still; returns how many."""
     table = tables.load_incidents
-    where = (table.c.model == model) & table.c.closed_at.is_(None)
+    where = (table.c.model == model) & table.c.closed_at.is_(None) & table.c.version.not_in(failing)
+    with store.read() as connection:
+        if connection.execute(select(table.c.version).where(where)).first() is None:
+            return 0
     with store.write() as connection:
         done = connection.execute(table.update().where(where).values(closed_at=now, closed_because=because))
         return done.rowcount

@@ -267,5 +267,9 @@ def test_a_version_that_can_not_be_loaded_opens_one_incident(store):
     )
     assert traffic.close_load_incidents(store, "churn", START + DAY, "version 4 answers") == 1
     assert traffic.find_load_incidents(store, "churn")[0].closed_because == "version 4 answers"
-    assert not traffic.open_load_incident(store, "churn", "3", "no proof", START + DAY)
     assert traffic.close_load_incidents(store, "churn", START + DAY, "again") == 0
+    assert traffic.open_load_incident(store, "churn", "3", "no proof still", START + 2 * DAY)  # it was wanted again
+    assert traffic.close_load_incidents(store, "churn", START + 2 * DAY, "version 4 answers", {"3"}) == 0
+    assert [(each.cause, each.closed_at) for each in traffic.find_load_incidents(store, "churn")] == [
+        ("no proof still", None)
+    ]

@@ -353,6 +353,18 @@ def test_bad_usage_ends_with_two(run, loop, arguments, tmp_path):
     assert run(*arguments)[0] == 2
 
 
+def test_a_version_that_can_not_be_served_is_not_promoted_but_by_force(run, plain, loop):
+    broken = register_churn(loop.registry, loop.clock(), seed=9)
+    for file in loop.registry.load(broken).path.glob("model.*"):
+        file.write_bytes(b"no model")
+    code, _, err = run("models", "promote", "churn", broken.version)
+    assert (code, f"churn version {broken.version} can't be served" in " ".join(err.split())) == (1, True)
+    assert loop.champion("churn").version != broken.version
+    assert plain("models", "promote", "churn", broken.version, "--force")[0] == 0
+    assert loop.champion("churn").version == broken.version
+    assert plain("models", "rollback", "churn")[0] == 0
+
+
 def test_a_database_that_is_mistyped_is_not_made(run, loop, tmp_path):
     run("import", "predictions", "churn", "--sql", "SELECT 1", "--url", "sqlite:///nofile.db")
     assert not (tmp_path / "nofile.db").exists()
