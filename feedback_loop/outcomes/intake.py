@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import as_utc, format_moment
 from feedback_loop.errors import BadInput, Problem
-from feedback_loop.schema import Column, ColumnType, Contract, Redaction, as_table, coerce, unknown_classes
+from feedback_loop.schema import Column, ColumnType, Contract, Redaction, as_table, coerce, own_name, unknown_classes
 from feedback_loop.store import Store, fence
 from feedback_loop.store import outcomes as stored
 
@@ -54,17 +54,33 @@ def record_outcomes(
     """
     if isinstance(frame, list) and not frame:
         return IntakeResult(stored.Intake())
-    table = as_table(frame, {column.name for column in _columns(contract)})
-    rows, problems = _checked(table, contract, now, fence.asked_until(store, contract.model), text=text)
+    table, apart = _apart(frame, contract)
+    rows, problems = _checked(table, apart, now, fence.asked_until(store, contract.model), text=text)
     if problems and on_error == "refuse":
         raise BadInput(problems, cure=_cure(contract, problems))
     bad = {problem.row for problem in problems}
     kept = rows.filter(pa.array([row not in bad for row in range(rows.num_rows)], pa.bool_())) if bad else rows
     timed = _OCCURRED.name in table.column_names
-    canonical = _canonical(kept, contract, source)
+    canonical = _canonical(kept, apart, source)
     if redaction is not None:
         canonical, contract = redaction.redact(canonical), redaction.logged
     return IntakeResult(stored.append_outcomes(store, contract, canonical, now, timed=timed), tuple(problems))
+
+
+def _apart(frame: Any, contract: Contract) -> tuple[pa.Table, Contract]:
+    """The columns that are looked at: ours by their names, a key or a label of such a name as it is stored."""
+    theirs = {column.name: column.stored for column in (*contract.key, *contract.labels)}
+    ours = {own_name(column.name, theirs): column.name for column in (_ID, _OCCURRED, _RECORDED)}
+    table = as_table(frame, {*theirs, *ours})
+    if theirs.keys().isdisjoint(ours.values()):
+        return table, contract
+    names = theirs | ours
+    table = table.select([place for place, name in enumerate(table.column_names) if name in names])
+    stored = [
+        tuple(replace(each, name=each.stored) for each in columns) for columns in (contract.key, contract.labels)
+    ]
+    apart = replace(contract, key=stored[0], label=stored[1][0], more_labels=stored[1][1:])
+    return table.rename_columns([names[name] for name in table.column_names]), apart
 
 
 def _columns(contract: Contract) -> tuple[Column, ...]:

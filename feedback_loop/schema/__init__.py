@@ -25,7 +25,7 @@ from feedback_loop.schema.ids import (
     prediction_id,
     prediction_ids,
 )
-from feedback_loop.schema.names import RESERVED, fields_for, table_name
+from feedback_loop.schema.names import RESERVED, fields_for, own_name, table_name
 from feedback_loop.schema.privacy import (
     Redaction,
     canonical,
@@ -74,6 +74,7 @@ __all__ = [
     "numbered_names",
     "output_names",
     "output_type",
+    "own_name",
     "prediction_id",
     "prediction_ids",
     "sample_places",

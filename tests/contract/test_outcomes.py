@@ -158,6 +158,19 @@ def test_rows_whose_values_are_of_another_kind_are_left_out_like_other_bad_rows(
     assert labels(store) == [True, None, True]
 
 
+def test_a_key_called_like_our_columns_is_the_callers(store):
+    contract = binary_contract(key=("prediction_id", "occurred_at"), key_types={"occurred_at": ColumnType.LONG})
+    keys = {"prediction_id_2": ["a", "b"], "occurred_at_2": [1, 2]}
+    rows = prediction_rows(contract, [START] * 2, **keys)
+    PredictionLog(store).append(contract, rows, START)
+    by_key = {"prediction_id": ["a"], "occurred_at": [1], "churned": [True], "feedback_loop_occurred_at": [START]}
+    by_id = {"feedback_loop_prediction_id": rows.column("prediction_id").to_pylist()[1:], "churned": [False]}
+    for frame in (by_key, by_id):
+        assert record_outcomes(store, contract, frame, now=START + DAY, source="t").counts.new == 1
+    labelled = read_labelled(store, contract, WHOLE).sort_by("prediction_id_2")
+    assert labelled.column("churned").to_pylist() == [True, False]
+
+
 def test_a_missing_label_column_is_refused_whatever_the_mode(store, predicted):
     with pytest.raises(BadInput, match="churned: is missing"):
         record_outcomes(store, CONTRACT, {"customer": [1]}, now=START, source="t", on_error="skip")

@@ -101,6 +101,8 @@ VALUES: list[tuple[str, Any]] = [
     ("ratio", 0.5),
     ("ratio", "x"),
     ("ratio", None),
+    ("flag", True),
+    ("flag", None),
     ("when", "2026-01-02"),
     ("when", "2026-01-02T03:04:05"),
     ("when", "2026-01-02T03:04:05Z"),
@@ -253,6 +255,7 @@ CASES = [
     case("csv: a column twice", b"amount,count,small,plan,active,amount\n1,3,2,a,True,1\n", CSV),
     case("csv: whole numbers as fractions", HEADER + b"1,3.0,2e0,a,True\n", CSV),
     case("csv: 2 as a boolean", HEADER + b"1,3,2,a,2\n", CSV),
+    case("csv: a missing optional boolean", b"amount,count,small,plan,active,flag\n1,3,2,a,True,\n", CSV),
     case("csv: words for nothing", HEADER + b"null,3,2,None,True\nn/a,3,2,,True\n", CSV),
     case("csv: an integer out of range", HEADER + b"1,3,3000000000,a,True\n", CSV),
 ]
@@ -380,6 +383,7 @@ DIFFERENCES: dict[str, list[str]] = {
     "Moments are read as ISO 8601": [f"{form}: when '02.01.2026'" for form in ("records", "split")],
     "CSV may hold moments": ["csv: a moment"],
     "A column of CSV is there once": ["csv: a column twice"],
+    "What is optional in CSV may be missing": ["csv: a missing optional boolean"],
     "Half a surrogate pair is refused in one way": ["body: half a surrogate pair"],
     "Nothing that a caller sends is a 500": [
         "split: a column named by a list",

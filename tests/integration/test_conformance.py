@@ -1,5 +1,6 @@
 """Our server and `mlflow models serve`, the same model and the same requests: who says what."""
 
+import json
 import os
 import socket
 import subprocess
@@ -85,7 +86,9 @@ def save(folder, optional):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return save(tmp_path_factory.mktemp("orders") / "model", {"ratio": "float", "when": "datetime"})
+    return save(
+        tmp_path_factory.mktemp("orders") / "model", {"ratio": "float", "flag": "boolean", "when": "datetime"}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,7 @@ def port(model, empty_mlflow, tmp_path_factory):
     config = folder / "feedback_loop.toml"
     config.write_text(CONFIG + MODEL.format("orders") + MODEL.format("plain"))
     loop = open_loop(config, ManualClock(datetime.now(UTC)))
-    for name, source in (("orders", model), ("plain", save(folder / "plain", {"ratio": "float"}))):
+    for name, source in (("orders", model), ("plain", save(folder / "plain", {"ratio": "float", "flag": "boolean"}))):
         loop.promote(name, loop.registry.adopt(name, str(source)).version, reason="first")
     loop.close()
     found = free_port()
@@ -220,6 +223,9 @@ def test_mlflows_own_clients_are_answered(port, predictions):
     frame = pd.DataFrame([ROW, OTHER]).astype({"small": "int32"})
     answer = scoring.invoke(frame, params={"threshold": 1})
     assert answer.get_predictions()[0].tolist() == predictions
+    body = json.dumps({"dataframe_records": [ROW, OTHER]}).encode()
+    slashed = call(port, "POST", "/invocations/", body, {"content-type": "application/json"})
+    assert (slashed[0], slashed[1]["predictions"]) == (200, predictions)
     deployed = get_deploy_client(f"http://127.0.0.1:{port}")
     assert (
         deployed.predict(endpoint="orders", inputs={"dataframe_records": [ROW, OTHER]})["predictions"] == predictions
