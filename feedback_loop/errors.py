@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -121,3 +122,11 @@ class Unavailable(FeedbackLoopError):
     def __init__(self, service: str, cause: str, *, cure: str = "") -> None:
         super().__init__(cause, cure=cure)
         self.service = service
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback as text, for the log's `exception`, however the log is set up.
+
+    Without the variables of each frame, which structlog's own way of telling shows: settings are among them.
+    """
+    return "".join(traceback.format_exception(error))

@@ -22,7 +22,7 @@ from feedback_loop.capture.sink import Sink
 from feedback_loop.capture.spool import Spool
 from feedback_loop.clock import Clock
 from feedback_loop.config import CaptureSettings
-from feedback_loop.errors import ContractError, Unavailable
+from feedback_loop.errors import ContractError, Unavailable, traceback_of
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store, spools
 from feedback_loop.store.spools import Account, SpoolState
@@ -367,8 +367,8 @@ class Forwarder:
             done = self._drain(spares, until, resting)
         except Unavailable as error:
             _log.warning("rows wait", cause=str(error))
-        except Exception:  # noqa: BLE001 (the next drain may go through, and nothing is lost)
-            _log.exception("drain failed")
+        except Exception as error:  # noqa: BLE001 (the next drain may go through, and nothing is lost)
+            _log.error("drain failed", exception=traceback_of(error))
         else:
             for model, cause in done.held.items():
                 _log.warning("rows wait", model=model, cause=cause)

@@ -12,7 +12,7 @@ import structlog
 
 from feedback_loop.capture.client import Client
 from feedback_loop.capture.payloads import read_answer, read_request
-from feedback_loop.errors import BadInput, FeedbackLoopError
+from feedback_loop.errors import BadInput, FeedbackLoopError, traceback_of
 from feedback_loop.schema import PredictionId
 from feedback_loop.schema.protocol import encode_error
 
@@ -107,8 +107,8 @@ class CaptureMiddleware:
             ids = await asyncio.to_thread(self._logged, exchange)
         except FeedbackLoopError as error:
             _log.warning("answer not logged", model=self._model, cause=str(error))
-        except Exception:  # noqa: BLE001 (whatever it is, the application that is served here has answered)
-            _log.exception("answer not logged", model=self._model)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the application that is served here has answered)
+            _log.error("answer not logged", model=self._model, exception=traceback_of(error))
         else:
             self.counts.logged += 1
             return ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +30,6 @@ from feedback_loop.monitoring.profiles import (
     Moment,
     NumberLayout,
     Profile,
-    Swings,
     WordLayout,
 )
 from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, finite
@@ -112,23 +111,6 @@ def drift_values(reference: Profile, current: Profile) -> tuple[DriftValue, ...]
     return finite(values)
 
 
-def with_swings(reference: Profile, windows: Iterable[tuple[Profile, Profile]]) -> Profile:
-    """The reference with how far each of its own windows is from the rest of it, where that has a window's rows.
-
-    A window is compared with what it is no part of, as every later one is: within the whole it would seem nearer.
-    """
-    swings: dict[str, list[DriftValue]] = {}
-    for window, rest in windows:
-        for value in drift_values(rest, window):
-            if value.decides:
-                swings.setdefault(value.column, []).append(value)
-    found = {
-        name: Swings(tuple(each.value for each in values), max(each.rows for each in values))
-        for name, values in swings.items()
-    }
-    return replace(reference, swings=found)
-
-
 @dataclass(frozen=True)
 class _Numbers:
     shares: Shares
@@ -151,7 +133,7 @@ def _shape(reference: Profile, current: Profile, place: int, column: NumberLayou
             for each, shape in zip((reference, current), shapes, strict=True)
         ]
         return _Numbers(Shares(grouped[0], grouped[1], rows[0], rows[1], binning), *shapes)
-    counts = [word_counts(each, Block.WORDS + place, column) for each in (reference, current)]
+    counts = [fresh_words(each, place, column)[0] for each in (reference, current)]
     rows = [each.effective(float(count.sum())) for each, count in zip((reference, current), counts, strict=True)]
     return _Words(Shares(counts[0], counts[1], rows[0], rows[1], "words"), (*column.words, "(rare)", "(new)"))
 
@@ -167,6 +149,18 @@ def word_counts(profile: Profile, block: int, layout: WordLayout) -> Floats:
     """How often each word of the vocabulary came, then rare and new ones."""
     known = profile.counts(block, len(layout.words))
     return np.append(known, [profile.at(block, RARE), profile.at(block, NEW)])
+
+
+def fresh_words(profile: Profile, place: int, layout: WordLayout, *, chosen: bool = False) -> tuple[Floats, float]:
+    """The same, and how many values are missing, of rows whose words are as new to the vocabulary as those that come.
+
+    Of a reference these are the half that had no part in it, where that is of the other half, and where words were
+    `chosen` by their number.
+    """
+    held = Block.HELD + place
+    is_held = (layout.is_open or chosen) and len(profile.slots(held)[0]) > 0
+    block = held if is_held else Block.WORDS + place
+    return word_counts(profile, block, layout), profile.at(block, MISSING)
 
 
 def absent(profile: Profile, block: int) -> tuple[float, float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import reduce
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
-from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values, with_swings
+from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimates import estimate_values
 from feedback_loop.monitoring.own import Told, beside, metrics_by_sums
 from feedback_loop.monitoring.profiles import (
@@ -21,13 +23,17 @@ from feedback_loop.monitoring.profiles import (
     Layout,
     Profile,
     Rows,
+    Swings,
     Tally,
     fold,
+    fold_held,
     fold_predictions,
     make_layout,
+    merge,
     total,
+    word_layout,
 )
-from feedback_loop.monitoring.quality import quality_values
+from feedback_loop.monitoring.quality import quality_values, usual_name
 from feedback_loop.monitoring.queries import query_metrics
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import Contract
@@ -37,19 +43,52 @@ from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Ev
 def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) -> Profile:
     """The profile of a version's reference rows, the measure of all its windows (which are so long)."""
     layout = make_layout(contract, rows)
-    cells = fold(layout, rows)
+    cells = merge([fold(layout, rows), fold_held(layout, rows)])
     profile = Profile.of(layout, cells)
     if TIME not in rows.column_names:
         return profile
     numbers = window_numbers(rows.column(TIME), length)
-    whole = _by_weight(cells)
+    whole, counted = _by_weight(cells), replace(layout, words=(), tree=None)
 
-    def apart(number: np.int64) -> tuple[Profile, Profile]:
-        mine = _by_weight(fold_predictions(layout, rows.filter(numbers == number)))
+    def apart(number: np.int64) -> Iterator[tuple[Profile, Profile]]:
+        is_mine = pa.array(numbers == number)
+        mine = _by_weight(fold_predictions(counted, rows.filter(is_mine)))
         rest = [*whole, *((weight, -tally) for weight, tally in mine)]
-        return Profile.joined(layout, mine), Profile.joined(layout, rest)
+        yield Profile.joined(counted, mine), Profile.joined(counted, rest)
+        if layout.words:  # the words of a window must be as new to the rest as those that come are to all of it
+            yield _words_apart(layout, rows.filter(is_mine), rows.filter(pc.invert(is_mine)))
 
-    return with_swings(profile, map(apart, np.unique(numbers)))
+    return with_swings(profile, chain.from_iterable(map(apart, np.unique(numbers))))
+
+
+def _words_apart(layout: Layout, mine: pa.Table, rest: pa.Table) -> tuple[Profile, Profile]:
+    words = Layout(
+        replace(layout.contract, segments=()), words=tuple(word_layout(each.column, rest) for each in layout.words)
+    )
+    known = merge([fold_predictions(words, rest), fold_held(words, rest)])
+    return Profile.of(words, fold_predictions(words, mine)), Profile.of(words, known)
+
+
+def with_swings(reference: Profile, windows: Iterable[tuple[Profile, Profile]]) -> Profile:
+    """The reference with how far each of its own windows is from the rest of it, where that has a window's rows.
+
+    A window is compared with what it is no part of, as every later one is: within the whole it would seem nearer.
+    What checks of data quality find of it is kept too.
+    """
+    swings: dict[str, list[tuple[float, int]]] = {}
+    for window, rest in windows:
+        for value in drift_values(rest, window):
+            if value.decides:
+                swings.setdefault(value.column, []).append((value.value, value.rows))
+        for check in quality_values(rest, window):
+            if check.column or not rest.layout.words:  # rows as such are looked at with the numbers
+                swings.setdefault(usual_name(check.column, check.check), []).append((check.value, check.rows))
+    found = {
+        name: Swings(tuple(value for value, _ in each), max(rows for _, rows in each))
+        for name, each in swings.items()
+        if any(value for value, _ in each)
+    }
+    return replace(reference, swings=found)
 
 
 def _by_weight(cells: Mapping[Cell, Tally]) -> list[tuple[float, Tally]]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from feedback_loop.monitoring.distances import NumberShape
-from feedback_loop.monitoring.drift import LEAST_ROWS, absent, number_shape, word_counts
-from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats
+from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, fresh_words, number_shape
+from feedback_loop.monitoring.losses import BEYOND_DOUBLES
 from feedback_loop.monitoring.profiles import ABOVE, BELOW, HASHES, Block, NumberLayout, Profile, WordLayout
 from feedback_loop.store.evaluations import QualityValue, finite
 
 MORE = 0.01
 """So much more of a share than the reference has is told, if chance does not explain it."""
 
-SURE = 4.0
-"""Standard errors beyond which it doesn't: one look in 30,000 is wrong."""
+ALPHA, WINDOWS = 0.05, 10_000
+"""Of versions that do not change, at most so many ever fail a check, in so many windows."""
 
 STUCK = 0.2
 """So much more of all values in one of a hundred bins of the reference: a value that comes again and again."""
@@ -33,68 +34,124 @@ def quality_values(reference: Profile, current: Profile) -> tuple[QualityValue, 
     and greatest value), `new_categories`: the share of such values, against what the reference lets expect.
     `constant`: 1 for a column that has only one value now. `stuck`: by how much the share of a bin is greater than
     the reference's, at most. `duplicates`, of no column: about how many rows, per row, have the same features.
+
+    None fails for what chance does to rows that come like the reference's, which errs as well: all checks of a window
+    share `ALPHA` of `WINDOWS` windows. Nor for what a window of the reference was like, where it has five: a column
+    that is constant in each of them may be so in those that come. What implies another check fails in its place;
+    and of a column that is broken rows are alike.
     """
     if current.effective(current.weight()) < LEAST_ROWS or not reference.rows():
         return ()
     layout = reference.layout
+    both = _Both(reference, current, ALPHA / WINDOWS / (5 * len(layout.numbers) + 3 * len(layout.words) + 1))
     found: list[QualityValue] = []
     for place, number in enumerate(layout.numbers):
         block = Block.NUMBERS + 2 * place
-        found += _absent(reference, current, block, number)
-        found += _of_numbers(reference, current, block, number)
+        found += _absent(both, block, number)
+        found += _of_numbers(both, block, number)
     for place, word in enumerate(layout.words):
-        found += _absent(reference, current, Block.WORDS + place, word)
-        found += _of_words(reference, current, Block.WORDS + place, word)
-    return finite((*found, _repeated(reference, current)))
+        found += _absent(both, Block.WORDS + place, word)
+        found += _of_words(both, place, word)
+    repeated = _repeated(both)
+    return finite((*found, replace(repeated, failed=repeated.failed and not any(each.failed for each in found))))
 
 
-def _absent(
-    reference: Profile, current: Profile, block: int, layout: NumberLayout | WordLayout
-) -> Iterator[QualityValue]:
-    whole, rows = current.weight(), reference.weight()
-    (missing, odd), (before, odd_before) = absent(current, block), absent(reference, block)
-    yield QualityValue(
-        layout.column, "schema", missing / whole, 0.0, missing >= whole and before < rows, current.rows()
-    )
-    yield _share(layout.column, "missing", missing / whole, before / rows, current)
+def usual_name(column: str, check: str) -> str:
+    """By what name a reference has what a check found of its own windows, among its swings."""
+    return f"{column}: {check}"
+
+
+@dataclass(frozen=True)
+class _Both:
+    """Reference and current rows, and how seldom a check may fail by chance."""
+
+    reference: Profile
+    current: Profile
+    level: float
+
+    def usual(self, column: str, check: str, expected: float) -> float:
+        """The most that was found in a window of the reference, if that is more than expected."""
+        swings = self.reference.swings.get(usual_name(column, check))
+        return max(expected, *swings.distances) if swings and len(swings.distances) >= LEAST_WINDOWS else expected
+
+    def chance(self, share: float, rows: float, expected: float, known: float) -> float:
+        """How often so great a share of rows comes by chance, where so many rows of a reference had another.
+
+        Fisher's exact test: the rows of both are one urn.
+        """
+        from scipy import stats
+
+        drawn, others = int(self.current.effective(rows)), int(self.reference.effective(known))
+        hits, before = int(share * drawn + 1e-6), int(np.ceil(min(expected, 1.0) * others - 1e-6))
+        return float(stats.hypergeom.sf(hits - 1, drawn + others, hits + before, drawn))
+
+    def share(
+        self, column: str, check: str, value: float, expected: float, rows: float, known: float
+    ) -> QualityValue:
+        """A check of a share: of so many rows, against that of so many of the reference."""
+        expected = self.usual(column, check, expected)
+        failed = value - expected > MORE and self.chance(value, rows, expected, known) < self.level
+        return QualityValue(column, check, value, expected, failed, self.current.rows())
+
+
+def _absent(both: _Both, block: int, layout: NumberLayout | WordLayout) -> Iterator[QualityValue]:
+    whole, rows = both.current.weight(), both.reference.weight()
+    (missing, odd), (before, odd_before) = absent(both.current, block), absent(both.reference, block)
+    share = both.share(layout.column, "missing", missing / whole, before / rows, whole, rows)
+    is_gone = missing >= whole and both.chance(1.0, whole, share.expected, rows) < both.level
+    yield QualityValue(layout.column, "schema", missing / whole, 0.0, is_gone, both.current.rows())
+    yield replace(share, failed=share.failed and not is_gone)
     if isinstance(layout, NumberLayout):
-        yield _share(layout.column, "non_finite", odd / whole, odd_before / rows, current)
+        yield both.share(layout.column, "non_finite", odd / whole, odd_before / rows, whole, rows)
 
 
-def _of_numbers(reference: Profile, current: Profile, block: int, layout: NumberLayout) -> Iterator[QualityValue]:
-    shapes = [number_shape(each, block, layout) for each in (reference, current)]
-    was, now = shapes
+def _of_numbers(both: _Both, block: int, layout: NumberLayout) -> Iterator[QualityValue]:
+    from scipy import stats
+
+    was, now = (number_shape(each, block, layout) for each in (both.reference, both.current))
     if not was.rows or not now.rows:
         return
-    outside = (current.at(block, BELOW) + current.at(block, ABOVE)) / now.rows
-    # Of rows in any order the next one is beyond all n before it twice in n + 1 times.
-    yield _share(layout.column, "out_of_range", outside, 2 / (was.rows + 1), current)
-    yield _constant(layout.column, _is_constant(was), _is_constant(now), current)
+    outside = (both.current.at(block, BELOW) + both.current.at(block, ABOVE)) / now.rows
+    drawn, others = int(both.current.effective(now.rows)), int(both.reference.effective(was.rows))
+    # Of rows in any order the next one is beyond all n before it twice in n + 1 times. So many are beyond all of them
+    # as often as of the so many and one least ones of all at most one is one of the n.
+    beyond = stats.hypergeom.cdf(1, drawn + others, others, int(outside * drawn + 1e-6) + 1)
+    expected = 2 / (was.rows + 1)
+    failed = outside - expected > MORE and beyond < both.level
+    yield QualityValue(layout.column, "out_of_range", outside, expected, failed, both.current.rows())
+    excess = now.counts / now.rows - was.counts / was.rows
+    place = int(excess.argmax())
+    seldom = both.chance(
+        now.counts[place] / now.rows, now.rows, was.counts[place] / was.rows, was.rows
+    ) < both.level / len(excess)
+    constant = _constant(both, layout.column, is_one=_is_constant(now), is_seldom=seldom)
+    yield constant
     if not layout.are_values:
-        excess = (now.counts / now.rows - was.counts / was.rows)[1:-1]
-        most = float(excess.max(initial=0.0))
-        yield QualityValue(layout.column, "stuck", most, 0.0, most >= STUCK, current.rows())
+        inner = excess[1:-1]
+        most = float(inner.max(initial=0.0))
+        expected = both.usual(layout.column, "stuck", 0.0)
+        failed = most - expected >= STUCK and seldom and not constant.failed
+        yield QualityValue(layout.column, "stuck", most, expected, failed, both.current.rows())
 
 
-def _of_words(reference: Profile, current: Profile, block: int, layout: WordLayout) -> Iterator[QualityValue]:
-    was, now = (word_counts(each, block, layout) for each in (reference, current))
-    if not was.sum() or not now.sum():
+def _of_words(both: _Both, place: int, layout: WordLayout) -> Iterator[QualityValue]:
+    was, now = (fresh_words(each, place, layout)[0] for each in (both.reference, both.current))
+    rows, known = float(now.sum()), float(was.sum())
+    if not rows or not known:
         return
-    # Good (1953): new words come as often as those that came once, which all rare ones may have done.
-    expected = (float((was[:-2] == 1).sum()) + was[-2]) / was.sum()
-    yield _share(layout.column, "new_categories", float(now[-1] / now.sum()), float(expected), current)
-    yield _constant(layout.column, _is_single(was), _is_single(now), current)
+    new, expected = float(now[-1]) / rows, float(was[-1]) / known
+    yield both.share(layout.column, "new_categories", new, expected, rows, known)
+    most = int(now[: len(layout.words)].argmax()) if layout.words else 0
+    is_one = bool(now[most] == rows) and most < len(layout.words)
+    seldom = is_one and both.chance(1.0, rows, float(was[most]) / known, known) < both.level / len(now)
+    yield _constant(both, layout.column, is_one=is_one, is_seldom=seldom)
 
 
-def _share(column: str, check: str, value: float, expected: float, current: Profile) -> QualityValue:
-    likely = min(max(expected, 1 / current.effective(current.weight())), 1.0)
-    error = float(np.sqrt(likely * (1 - likely) / current.effective(current.weight())))
-    failed = value - expected > max(MORE, SURE * error)
-    return QualityValue(column, check, value, expected, failed, current.rows())
-
-
-def _constant(column: str, was: bool, now: bool, current: Profile) -> QualityValue:
-    return QualityValue(column, "constant", float(now), float(was), now and not was, current.rows())
+def _constant(both: _Both, column: str, *, is_one: bool, is_seldom: bool) -> QualityValue:
+    expected = both.usual(column, "constant", 0.0)
+    return QualityValue(
+        column, "constant", float(is_one), expected, is_one and is_seldom and expected < 1, both.current.rows()
+    )
 
 
 def _is_constant(shape: NumberShape) -> bool:
@@ -104,20 +161,23 @@ def _is_constant(shape: NumberShape) -> bool:
     return bool(shape.second / shape.rows - distance**2 <= 1e-12 * max(distance**2, np.finfo(np.float64).tiny))
 
 
-def _is_single(counts: Floats) -> bool:
-    return bool(np.count_nonzero(counts) == 1)
+def _repeated(both: _Both) -> QualityValue:
+    """By how much more often two rows have the same features than two of the reference have.
 
-
-def _repeated(reference: Profile, current: Profile) -> QualityValue:
-    """By how much more often two rows have the same hash of their features than two of the reference have.
-
-    Hashes are counted in 1,024 slots, so that rows that differ meet too, about as often in both; the share of pairs
-    that do errs by sqrt(1/2048) of a row: duplicates from a tenth of the rows on are told.
+    By their hashes, counted in 1,024 slots, so that rows that differ meet too, once in so many times. Where only few
+    rows are possible, they meet anyhow: as often as the reference's did, give or take the error of both.
     """
-    pairs = []
-    for profile in (reference, current):
-        counts, rows = profile.counts(Block.HASHES, HASHES), profile.weight()
-        pairs.append(float((counts * (counts - 1)).sum() / max(rows * (rows - 1), 1.0)))
-    rows = current.weight()
-    share = max((pairs[1] - max(pairs[0], 1 / HASHES)) * (rows - 1) / 2, 0.0)
-    return QualityValue("", "duplicates", share, 0.0, share > REPEATED, current.rows())
+    from scipy import stats
+
+    counts, rows = both.current.counts(Block.HASHES, HASHES), both.current.weight()
+    shares, size = counts / rows, max(both.current.effective(rows), 2.0)
+    found = float((counts * (counts - 1)).sum() / max(rows * (rows - 1), 1.0))
+    repeats = both.reference.layout.repeats
+    likely = repeats.share + (1 - repeats.share) / HASHES
+    spread = max(float((shares**3).sum() - (shares**2).sum() ** 2), 0.0)
+    variance = repeats.variance + 4 * spread / size + 2 * likely / (size * (size - 1))
+    share = float(np.clip((found - likely) * (rows - 1) / 2, 0.0, 1.0))
+    sure = float(stats.norm.isf(both.level) * np.sqrt(variance) * (rows - 1) / 2)
+    expected = both.usual("", "duplicates", 0.0)
+    failed = share - expected > max(REPEATED, sure)
+    return QualityValue("", "duplicates", share, expected, failed, both.current.rows())

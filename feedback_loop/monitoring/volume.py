@@ -9,13 +9,22 @@ from statistics import median
 
 from feedback_loop.clock import Window, floor_moment, format_moment
 
-WINDOWS = 14
-"""A window is compared with the median of so many before it."""
+WEEK = timedelta(days=7)
 
-LEAST_WINDOWS = 5
+WEEKS, LEAST_WEEKS = 8, 3
+"""A window is compared with those at its place in the week, of so many weeks before it; of all with fewer weeks."""
+
+NEAR = timedelta(hours=1)
+"""And with those so long before and after them: clocks change."""
+
+WINDOWS, LEAST_WINDOWS = 14, 5
+"""Windows that are no part of a week are compared with so many before them."""
 
 FACTOR = 2.0
-"""So many times more or fewer than that are told, if chance (4 standard errors of a count) does not explain it."""
+"""So many times more than the most of them, or fewer than the least, are told, if chance does not explain it."""
+
+ALPHA, LOOKS = 0.05, 10_000
+"""Where predictions come by chance at their places' rates, so many of all models are told once in so many windows."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +38,48 @@ class Notice:
 def volume_notice(counts: Mapping[datetime, int], length: timedelta, now: datetime) -> Notice | None:
     """Whether the last closed window has far more or fewer predictions than those before it.
 
-    `counts` are by the start of windows of that length; a window without predictions may be left out.
+    `counts` are by the start of windows of that length; a window without predictions may be left out. Of several in a
+    row that have too many, or too few, the first is told.
     """
     last = floor_moment(now, length) - length
-    earlier = [
-        counts.get(last - ago * length, 0) for ago in range(1, WINDOWS + 1) if last - ago * length >= min(counts)
-    ]
-    if len(earlier) < LEAST_WINDOWS:
+    sign = _strangeness(counts, length, last)
+    if not sign:
         return None
-    usual, found = float(median(earlier)), counts.get(last, 0)
-    is_far = found > FACTOR * usual or found * FACTOR < usual
-    if not is_far or abs(found - usual) <= 4 * max(usual, 1.0) ** 0.5:
-        return None
-    window = Window(last, last + length)
-    return Notice(f"volume:{format_moment(last)}", f"{found:,} predictions in {window}; usual are {usual:,.0f}")
+    first = last
+    while _strangeness(counts, length, first - length) == sign:
+        first -= length
+    window, usual = Window(first, first + length), [counts.get(each, 0) for each in _like(counts, length, first)]
+    words = f"{counts.get(first, 0):,} predictions in {window}; usual are {median(usual):,.0f}"
+    return Notice(f"volume:{format_moment(first)}", words)
+
+
+def _strangeness(counts: Mapping[datetime, int], length: timedelta, start: datetime) -> int:
+    """1 for a window with too many predictions, -1 for too few, else 0."""
+    from scipy import stats
+
+    earlier, found = [counts.get(each, 0) for each in _like(counts, length, start)], counts.get(start, 0)
+    if not earlier:
+        return 0
+    # By one rate, the share of one window in the sum of all is binomial; they are all taken to be like the utmost.
+    share, level = 1 / (len(earlier) + 1), ALPHA / LOOKS / 2
+    least, most = (found + len(earlier) * each for each in (min(earlier), max(earlier)))
+    if found > FACTOR * max(earlier) and stats.binom.sf(found - 1, most, share) < level:
+        return 1
+    return -int(found * FACTOR < min(earlier) and bool(stats.binom.cdf(found, least, share) < level))
+
+
+def _like(counts: Mapping[datetime, int], length: timedelta, start: datetime) -> list[datetime]:
+    """The windows before it that it should be like, as far as there are any; none where there are too few."""
+    first = min(counts)
+    if WEEK % length:
+        before = [start - ago * length for ago in range(1, WINDOWS + 1) if start - ago * length >= first]
+        return before if len(before) >= LEAST_WINDOWS else []
+    same = [start - ago * WEEK for ago in range(1, WEEKS + 1) if start - ago * WEEK >= first]
+    if len(same) < LEAST_WEEKS:
+        before = [start - ago * length for ago in range(1, 2 * (WEEK // length) + 1)]
+        return [each for each in before if each >= first] if same else []
+    near = (-NEAR, timedelta(0), NEAR) if not NEAR % length else (timedelta(0),)
+    return [each + by for each in same for by in near if each + by >= first]
 
 
 def silence_notice(last: datetime, allowed: timedelta, now: datetime) -> Notice | None:

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from feedback_loop.clock import Clock, format_moment
-from feedback_loop.errors import FeedbackLoopError, LeaseLost
+from feedback_loop.errors import FeedbackLoopError, LeaseLost, traceback_of
 from feedback_loop.store import Store
 from feedback_loop.store.jobs import begin_run, end_run
 from feedback_loop.store.leases import hold, this_process
@@ -69,7 +69,7 @@ class Runner:
             raise
         except Exception as error:  # noqa: BLE001 (whatever a job raises is recorded; the next job runs)
             cause = str(error) if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
-            _log.exception("job failed", job=job.name, model=model, cause=cause)
+            _log.error("job failed", job=job.name, model=model, cause=cause, exception=traceback_of(error))
             end_run(self._store, run_id, state="failed", now=self._clock(), cause=cause)
             return Outcome(job.name, "failed", cause=cause)
         end_run(self._store, run_id, state="succeeded", now=self._clock(), result=result)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from feedback_loop.errors import BadInput, ModelFault, NotFound
+from feedback_loop.errors import BadInput, ModelFault, NotFound, traceback_of
 from feedback_loop.inference import Scorer
 from feedback_loop.inference.inputs import made_up_row
 from feedback_loop.schema import Role
@@ -119,8 +119,8 @@ class Endpoints:
                         if time.monotonic() >= due[place]:
                             due[place] = time.monotonic() + every.total_seconds()
                             call()
-                except Exception:  # noqa: BLE001 (who stopped looking would answer with the old version for ever)
-                    _log.exception("watch failed")
+                except Exception as error:  # noqa: BLE001 (who stopped looking would answer with the old version for ever)
+                    _log.error("watch failed", exception=traceback_of(error))
 
         threading.Thread(target=work, name="watch versions", daemon=True).start()
 

@@ -8,7 +8,15 @@ from dataclasses import asdict
 import msgspec
 import structlog
 
-from feedback_loop.errors import BadInput, FeedbackLoopError, ModelFault, ModelRefused, NotFound, Unavailable
+from feedback_loop.errors import (
+    BadInput,
+    FeedbackLoopError,
+    ModelFault,
+    ModelRefused,
+    NotFound,
+    Unavailable,
+    traceback_of,
+)
 from feedback_loop.schema.protocol import WireError, encode_error, refused_by_model
 from feedback_loop.schema.protocol.oip import encode_oip_error
 from feedback_loop.serving.guard import Denied
@@ -53,7 +61,7 @@ def _told(error: Exception, path: str) -> tuple[int, bytes, Headers]:
     if isinstance(error, ModelFault):
         _log.error("model at fault", path=path, incident=incident, cause=str(error))
     else:
-        _log.error("request failed", path=path, incident=incident, exc_info=error)
+        _log.error("request failed", path=path, incident=incident, exception=traceback_of(error))
     return 500, encode_error("INTERNAL_ERROR", f"It is in the server's log under {incident}."), JSON
 
 

@@ -5,14 +5,16 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
+from feedback_loop.clock import format_moment
 from feedback_loop.monitoring import silence_notice, volume_notice
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.monitoring.quality import quality_values
 from tests.builders import binary_contract
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
 def table(rows, seed, **changes):
@@ -86,7 +88,9 @@ def test_rows_that_came_twice_are_told(rows, repeats, is_found):
 def test_few_possible_rows_are_no_duplicates():
     few = {"age": pa.array(np.tile([20.0, 30.0, 40.0, 50.0], 500))}
     reference = table(2000, 5, **few)
-    found = quality_values(profile(reference), profile(table(2000, 6, **few)))
+    layout = make_layout(binary_contract(), reference)
+    before, now = (Profile.of(layout, fold(layout, each)) for each in (reference, table(2000, 6, **few)))
+    found = quality_values(before, now)
     assert not next(each.failed for each in found if each.check == "duplicates")
 
 
@@ -109,6 +113,53 @@ def test_a_window_with_half_as_many_predictions_as_before_is_told_once():
         volume_notice({START + day * DAY: 3 for day in range(9)} | {START + 9 * DAY: 0}, DAY, START + 10 * DAY)
         is None
     )
+
+
+WEEKLY, DAILY = [1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.15], [0.02] * 6 + [1.0] * 14 + [0.1] * 4
+
+
+def seasonal(seed, days, length, level=400.0):
+    """Counts of windows with weekends (and nights) that differ from one to the next, as those of people do."""
+    random, per_day = np.random.default_rng(seed), DAY // length
+    counts = {}
+    for place in range(days * per_day):
+        rate = level / per_day * WEEKLY[place // per_day % 7] * (DAILY[place % 24] if per_day == 24 else 1.0)
+        count = int(random.poisson(rate * random.lognormal(sigma=0.15)))
+        if count:
+            counts[START + place * length] = count
+    return counts
+
+
+def notices(counts, length, days):
+    found = (volume_notice(counts, length, START + (look + 1) * length) for look in range(days * (DAY // length)))
+    return {each.subject for each in found if each is not None}
+
+
+@pytest.mark.parametrize(
+    ("streams", "days"), [(12, 70), pytest.param(400, 365, marks=pytest.mark.statistics)], ids=["few", "many"]
+)
+def test_weekends_are_as_they_are_each_week(streams, days):
+    cried = sum(bool(notices(seasonal(seed, days, DAY), DAY, days)) for seed in range(streams))
+    assert cried <= stats.binom.ppf(0.999, streams, 0.05)
+
+
+@pytest.mark.parametrize("streams", [1, pytest.param(100, marks=pytest.mark.statistics)])
+def test_nights_are_as_they_are_each_week_also_once_clocks_change(streams):
+    for seed in range(streams):
+        counts = seasonal(seed, 42, HOUR, level=20_000.0)
+        earlier = {start - HOUR * (start > START + 28 * DAY): count for start, count in counts.items()}
+        assert not notices(earlier, HOUR, 41)
+
+
+def test_a_weekend_that_is_as_busy_as_a_weekday_is_told_and_a_weekday_that_is_as_calm_as_a_weekend():
+    for day, changed in ((47, 400), (44, 70), (44, 0)):
+        counts = seasonal(1, 49, DAY) | {START + day * DAY: changed}
+        assert notices(counts, DAY, 49) == {f"volume:{format_moment(START + day * DAY)}"}
+
+
+def test_what_stays_as_it_became_is_told_once():
+    counts = seasonal(2, 40, DAY) | {START + day * DAY: 2000 for day in range(40, 60)}
+    assert notices(counts, DAY, 60) == {f"volume:{format_moment(START + 40 * DAY)}"}
 
 
 def test_silence_is_told_once_it_lasts_too_long():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -15,10 +16,10 @@ from feedback_loop.config_policy import DriftSettings
 from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, found
 from feedback_loop.decisions.monitors import MADE_OF
 from feedback_loop.monitoring import Profile, drift_values, quality_values
-from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, number_shape, word_counts
-from feedback_loop.monitoring.profiles import Block, NumberLayout
+from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, fresh_words, number_shape
+from feedback_loop.monitoring.profiles import SINGLE, Block, NumberLayout
 from feedback_loop.store.alerts import Message
-from feedback_loop.store.evaluations import DriftValue, QualityValue
+from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, QualityValue
 
 Rule = Literal["windows", "rows", "thresholds"]
 
@@ -26,10 +27,13 @@ NOISE = 3.5
 """99.9% of samples of n rows are nearer than this over the root of n: measured on five distributions, 3.1 to 4.0."""
 
 PARTS = 4
-"""Cells of the rule for rows: the quarters of a column of numbers; the most frequent words, each by itself."""
+"""Cells of a column of numbers by the rule for rows: its quarters."""
 
 DRIFT = ": drift"
 """How the check of a column by Evidently's threshold is called."""
+
+CAUSES = {"schema": "missing", "constant": "stuck"}
+"""One cause fails the one check or the other, from one window to the next: it is told once."""
 
 TOLD = 20
 """So many are named in one message, the surest first."""
@@ -47,7 +51,8 @@ class Told:
 class Watch:
     """The state after some windows. One rule fills `ranked`, another `pooled`, by column; the third needs neither.
 
-    `failing` has each check that fails, with the window since which it does.
+    `failing` has each check that fails, with the window since which it does; `unjudged` each column that the
+    reference has too few values of to judge it, with how many are missing. Columns are told by the model's names.
     """
 
     rule: Rule
@@ -56,6 +61,7 @@ class Watch:
     pooled: dict[str, PooledCounts] = field(default_factory=dict)
     told: dict[str, Told] = field(default_factory=dict)
     failing: dict[str, str] = field(default_factory=dict)
+    unjudged: dict[str, int] = field(default_factory=dict)
     windows: int = 0
 
     @property
@@ -80,8 +86,9 @@ def start_watch(reference: Profile, settings: DriftSettings, name: str, seed: in
     digest = reference_digest(reference)
     columns = [each.column for each in layout.numbers] + [each.column for each in layout.words]
     seeds = {column: _seed(f"{seed}:{name}:{column}") for column in columns}
+    unjudged = _unjudged(reference) if rule != "rows" else {}  # counts say something of any number of rows
     if rule == "thresholds":
-        return Watch(rule, digest)
+        return Watch(rule, digest, unjudged=unjudged)
     if rule == "windows":
         noises: dict[str, float] = {each.column: NOISE for each in layout.numbers}
         noises |= {each.column: _noise_of_words(len(each.words) + 2) for each in layout.words}
@@ -92,9 +99,26 @@ def start_watch(reference: Profile, settings: DriftSettings, name: str, seed: in
             )
             for column, swing in swings.items()
         }
-        return Watch(rule, digest, ranked)
+        return Watch(rule, digest, ranked, unjudged=unjudged)
     cells = _cells(reference, reference)
     return Watch(rule, digest, {}, {column: PooledCounts.begin(cells[column], seeds[column]) for column in seeds})
+
+
+def _unjudged(reference: Profile) -> dict[str, int]:
+    names = _names(reference)
+    return {
+        names[each.column]: round(each.value)
+        for each in drift_values(reference, reference)
+        if each.method == INSUFFICIENT
+    }
+
+
+def _names(reference: Profile) -> dict[str, str]:
+    """The model's names of columns by those in the tables, which stay where a feature is called like an output."""
+    contract = reference.layout.contract
+    columns = [*contract.outputs, *contract.features]
+    often = Counter(each.name for each in columns)
+    return {each.stored: each.name if often[each.name] == 1 else each.stored for each in columns}
 
 
 def rule_of(reference: Profile, settings: DriftSettings) -> Rule:
@@ -119,18 +143,25 @@ def watch_window(
     """
     if current.effective(current.weight()) < LEAST_ROWS:
         return watch, []
-    values, start = drift_values(reference, current), format_moment(window.start)
+    values, start, names = drift_values(reference, current), format_moment(window.start), _names(reference)
     after = _taken_in(watch, reference, current, values)
+
+    def change(column: str) -> str:
+        return f"{names[column]}: {_change(column, values, reference, current)}"
+
     told = {
-        column: Told(start, f"{_change(column, values, reference, current)}; unchanged, once in {peak:,.0f} times")
+        names[column]: Told(start, f"{change(column)}; unchanged, once in {peak:,.0f} times")
         for column, peak in found(after.peaks, settings.alpha).items()
-        if column not in watch.told
+        if names[column] not in watch.told
     }
-    failed = {f"{each.column or 'rows'}: {each.check}": _check(each) for each in quality_values(reference, current)}
-    failed = {key: words for key, words in failed.items() if words}
+    failed = {
+        f"{names.get(each.column, 'rows')}: {CAUSES.get(each.check, each.check)}": _check(each, names)
+        for each in quality_values(reference, current)
+        if each.failed
+    }
     if watch.rule == "thresholds":
         drifted = {each.column for each in values if each.is_default and each.drifted}
-        failed |= {f"{column}{DRIFT}": _change(column, values, reference, current) for column in sorted(drifted)}
+        failed |= {f"{names[column]}{DRIFT}": change(column) for column in sorted(drifted)}
     fresh = {key: words for key, words in failed.items() if key not in watch.failing}
     moved = [*(each.words for each in told.values()), *(fresh.pop(key) for key in list(fresh) if key.endswith(DRIFT))]
     after = replace(
@@ -169,10 +200,9 @@ def _cells(reference: Profile, current: Profile) -> dict[str, tuple[int, ...]]:
         counts = np.add.reduceat(number_shape(now, block, number).counts, starts)
         found[number.column] = (round(sum(absent(now, block))), *(round(each) for each in counts))
     for place, word in enumerate(layout.words):
-        counts = word_counts(now, Block.WORDS + place, word)
-        single, new = counts[: min(PARTS, len(word.words))], counts[-1]
+        counts, missing = fresh_words(now, place, word, chosen=True)
+        single, new = counts[: min(SINGLE, len(word.words))], counts[-1]
         rest = counts[len(single) : -1].sum()
-        missing, _ = absent(now, Block.WORDS + place)
         found[word.column] = tuple(round(each) for each in (missing, new, *single, rest))
     return found
 
@@ -202,7 +232,7 @@ def _change(column: str, values: Sequence[DriftValue], reference: Profile, curre
     now, before = (_missing(each, column) for each in (current, reference))
     if abs(now - before) >= 0.001:
         said.append(f"missing {before:.1%} → {now:.1%}")
-    return f"{column}: {', '.join(said)}"
+    return ", ".join(said)
 
 
 def _missing(profile: Profile, column: str) -> float:
@@ -212,11 +242,9 @@ def _missing(profile: Profile, column: str) -> float:
     return absent(profile, blocks[column])[0] / profile.weight()
 
 
-def _check(value: QualityValue) -> str:
-    """A failed check in words; of one that did not fail, none."""
-    if not value.failed:
-        return ""
-    what = f"{value.column or 'rows'}: {value.check}"
+def _check(value: QualityValue, names: Mapping[str, str]) -> str:
+    """A failed check in words."""
+    what = f"{names.get(value.column, 'rows')}: {value.check}"
     if value.check in ("schema", "constant"):
         return what
     return f"{what} {value.value:.1%}" + (f", {value.expected:.1%} expected" if value.check != "stuck" else "")

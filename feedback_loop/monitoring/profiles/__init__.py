@@ -22,13 +22,23 @@ from feedback_loop.monitoring.profiles.blocks import (
     score_bin_edges,
     score_bins,
 )
-from feedback_loop.monitoring.profiles.fold import TIME, Cell, fold, fold_outcomes, fold_predictions, merge
+from feedback_loop.monitoring.profiles.fold import (
+    TIME,
+    Cell,
+    fold,
+    fold_held,
+    fold_outcomes,
+    fold_predictions,
+    merge,
+)
 from feedback_loop.monitoring.profiles.layout import (
+    SINGLE,
     Layout,
     NumberLayout,
     WordLayout,
     make_layout,
     profiled_columns,
+    word_layout,
 )
 from feedback_loop.monitoring.profiles.own import MetricFailed, SumMetric, check_metrics, find_metric, own_table
 from feedback_loop.monitoring.profiles.profile import Mean, Profile, Swings
@@ -48,6 +58,7 @@ __all__ = [
     "OWN_ROWS",
     "RARE",
     "SIDE",
+    "SINGLE",
     "TIME",
     "Block",
     "Cell",
@@ -70,6 +81,7 @@ __all__ = [
     "float_bin_values",
     "float_bins",
     "fold",
+    "fold_held",
     "fold_outcomes",
     "fold_predictions",
     "make_layout",
@@ -79,4 +91,5 @@ __all__ = [
     "score_bin_edges",
     "score_bins",
     "total",
+    "word_layout",
 ]

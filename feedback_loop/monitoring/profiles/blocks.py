@@ -28,6 +28,7 @@ class Block(IntEnum):
     OWN = 500  # + own metric: its sums
     NUMBERS = 1000  # + 2 * column: counts, and in the next block sums
     WORDS = 20_000  # + column: counts
+    HELD = 30_000  # + column: counts of the reference's rows that its vocabulary was not made of
 
 
 TARGETS, TARGET_BLOCKS = 40_000, 500

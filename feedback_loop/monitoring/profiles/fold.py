@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
 
@@ -20,12 +19,18 @@ from feedback_loop.monitoring.losses import (
     class_probabilities,
     floats,
     is_positive,
-    mapped,
     row_losses,
 )
 from feedback_loop.monitoring.profiles import blocks
 from feedback_loop.monitoring.profiles.blocks import Block, Loss, Moment, Rows
-from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout, column_of, texts, weights_of
+from feedback_loop.monitoring.profiles.layout import (
+    Layout,
+    NumberLayout,
+    choosing_half,
+    column_of,
+    row_hashes,
+    weights_of,
+)
 from feedback_loop.monitoring.profiles.own import own_numbers
 from feedback_loop.monitoring.profiles.sums import LIMBS, limbs
 from feedback_loop.monitoring.profiles.tally import SLOTS, Ints, Tally
@@ -91,6 +96,19 @@ def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
             _own(counter, layout, mine)
         found |= dict(zip(cells, counter.tallies(), strict=True))
     return found
+
+
+def fold_held(layout: Layout, reference: pa.Table) -> dict[Cell, Tally]:
+    """The words of those rows of a reference that had no part in choosing them."""
+    halved = {place: word for place, word in enumerate(layout.words) if word.is_halved}
+    held = reference.filter(pa.array(~choosing_half(reference.num_rows)))
+    if not halved or not held.num_rows:
+        return {}
+    cells, groups, mine = next(iter(_cells(replace(layout.contract, segments=()), held)))
+    counter = _Counter(groups, len(cells))
+    for place, word in halved.items():
+        counter.count(Block.HELD + place, word.slots(column_of(mine, word.column)))
+    return dict(zip(cells, counter.tallies(), strict=True))
 
 
 def fold(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
@@ -209,21 +227,7 @@ def _numbers(counter: _Counter, block: int, layout: NumberLayout, values: Floats
 
 def _hashes(contract: Contract, rows: pa.Table) -> Ints:
     """A hash of each row's features, the same in every process."""
-    mixed = np.full(rows.num_rows, _MIX, np.uint64)
-    for feature in contract.features:
-        column = column_of(rows, feature.stored)
-        if feature.type.is_numeric:
-            values = floats(column) + 0.0  # -0 is 0
-            part = np.where(np.isnan(values), 0.0, values).view(np.uint64)
-        else:
-            part = mapped(texts(column), lambda text: zlib.crc32(text.encode())).view(np.uint64)
-        mixed = (mixed ^ part) * _MIX
-        mixed ^= mixed >> np.uint64(29)
-    return (mixed >> np.uint64(32)).astype(np.int64) % blocks.HASHES
-
-
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-"""An odd number whose bits look random: 2⁶⁴ over the golden ratio (Knuth, TAOCP 3, section 6.4)."""
+    return (row_hashes(contract, rows) >> np.uint64(32)).astype(np.int64) % blocks.HASHES
 
 
 def _answers(counter: _Counter, layout: Layout, rows: pa.Table) -> None:

@@ -8,10 +8,11 @@ from itertools import zip_longest
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.monitoring.losses import MOST, Floats, floats
+from feedback_loop.monitoring.losses import MOST, Floats, Mask, floats, mapped
 from feedback_loop.monitoring.profiles.blocks import MISSING, NEW, NON_FINITE, RARE
 from feedback_loop.monitoring.profiles.own import OwnSums, sums_of
 from feedback_loop.monitoring.profiles.tally import Ints
@@ -28,6 +29,12 @@ TAILS = (0.0005, 0.001, 0.002, 0.005)
 LEVELS = np.unique([*np.linspace(0, 1, BINS + 1), *TAILS, *(1 - level for level in TAILS)])
 WORDS = 1000
 """A column's vocabulary: the most frequent words of the reference are counted each by itself."""
+
+SINGLE = 4
+"""So few words are told one by one whatever they are."""
+
+OFTEN = 5
+"""A column each of whose words came so often has no others: new ones are not to be expected."""
 
 KNOWN_WORDS = 100_000
 """So many more words of the reference are known: they are counted as rare, all others as new."""
@@ -68,11 +75,23 @@ class NumberLayout:
 
 @dataclass(frozen=True)
 class WordLayout:
-    """Words that are counted each by itself, most frequent first; `rare` are the others that the reference has."""
+    """Words that are counted each by itself, most frequent first; `rare` are others that the reference has.
+
+    The words that were the most frequent will be less so, and of many words some will be new. How much, only rows
+    can tell that had no part in the choice: half of the reference, drawn at random, chooses the words and their
+    order, and the other half is counted (`Block.HELD`), like all rows that come. Where the vocabulary `is_open`, it
+    is of the first half alone; else every word is in it, and came often.
+    """
 
     column: str
     words: tuple[str, ...]
     rare: tuple[str, ...] = ()
+    is_open: bool = False
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether anything was chosen."""
+        return self.is_open or len(self.words) > SINGLE
 
     def slots(self, column: pa.ChunkedArray) -> Ints:
         """The place of each word, or what it is instead of one."""
@@ -80,6 +99,14 @@ class WordLayout:
         places = pc.index_in(words, pa.array([*self.words, *self.rare], pa.string())).fill_null(-1).to_numpy()
         strange = np.where(pc.is_null(words).to_numpy(), MISSING, NEW)
         return np.where(places < 0, strange, np.where(places < len(self.words), places, RARE)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The share of pairs of the reference's rows that have the same features, and the variance of that estimate."""
+
+    share: float = 0.0
+    variance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +124,7 @@ class Layout:
     tree: LossTree | None = None
     own: tuple[OwnSums, ...] = ()
     more_targets: tuple[NumberLayout, ...] = ()
+    repeats: Repeats = Repeats()
 
     @classmethod
     def bare(cls, contract: Contract) -> Layout:
@@ -171,6 +199,7 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
         target=targets[0],
         own=sums_of(contract),
         more_targets=tuple(each for each in targets[1:] if each is not None),
+        repeats=_repeats(contract, reference),
     )
     if not has_target or contract.more_labels or contract.outputs[0].stored not in reference.column_names:
         return layout
@@ -241,11 +270,55 @@ def _bins(finite: Floats, noise: float, scale: float) -> tuple[Floats, Floats, b
 
 def word_layout(column: str, rows: pa.Table) -> WordLayout:
     """The vocabulary of a column of words."""
-    counted = pc.value_counts(texts(rows.column(column)).drop_null()).to_pylist()
-    ordered = [each["values"] for each in sorted(counted, key=lambda each: (-each["counts"], each["values"]))]
-    return WordLayout(column, tuple(ordered[:WORDS]), tuple(ordered[WORDS : WORDS + KNOWN_WORDS]))
+    words = texts(rows.column(column))
+    first, whole = (_counted(each) for each in (words.filter(pa.array(choosing_half(len(words)))), words))
+    is_open = len(whole) > WORDS or min(whole.values(), default=OFTEN) < OFTEN
+    if not is_open:
+        first = {word: first.get(word, 0) for word in whole}
+    ordered = sorted(first, key=lambda word: (-first[word], word))
+    return WordLayout(column, tuple(ordered[:WORDS]), tuple(ordered[WORDS : WORDS + KNOWN_WORDS]), is_open)
+
+
+def choosing_half(rows: int) -> Mask:
+    """Which of the reference's rows choose words; always the same ones."""
+    return np.asarray(np.random.default_rng(rows).random(rows) < 0.5)
+
+
+def _counted(words: pa.ChunkedArray) -> dict[str, int]:
+    return {each["values"]: each["counts"] for each in pc.value_counts(words.drop_null()).to_pylist()}
 
 
 def texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
     """Words as text."""
     return values.cast(pa.string())
+
+
+def _repeats(contract: Contract, reference: pa.Table) -> Repeats:
+    """How often rows of a reference have the same features, by means over pairs of rows (Hoeffding 1948)."""
+    rows = reference.num_rows
+    if rows < 2:
+        return Repeats()
+    counts = np.unique(row_hashes(contract, reference), return_counts=True)[1].astype(np.float64)
+    share, shares = float((counts * (counts - 1)).sum() / (rows * (rows - 1))), counts / rows
+    spread = max(float((shares**3).sum() - (shares**2).sum() ** 2), 0.0)
+    pair = 2 / (rows * (rows - 1))
+    return Repeats(share, 4 * spread / rows + pair * max(share, pair))
+
+
+def row_hashes(contract: Contract, rows: pa.Table) -> npt.NDArray[np.uint64]:
+    """A hash of each row's features, the same in every process."""
+    mixed = np.full(rows.num_rows, _MIX, np.uint64)
+    for feature in contract.features:
+        column = column_of(rows, feature.stored)
+        if feature.type.is_numeric:
+            values = floats(column) + 0.0  # -0 is 0
+            part = np.where(np.isnan(values), 0.0, values).view(np.uint64)
+        else:
+            part = mapped(texts(column), lambda text: zlib.crc32(text.encode())).view(np.uint64)
+        mixed = (mixed ^ part) * _MIX
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+"""An odd number whose bits look random: 2⁶⁴ over the golden ratio (Knuth, TAOCP 3, section 6.4)."""
