@@ -48,7 +48,14 @@ def save(folder, optional):
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LinearRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+
+    def by_the_day(frame):
+        """A moment makes it dearer by what its bytes say, as a model may that was fitted on nanoseconds."""
+        if "when" not in frame:
+            return frame
+        days = frame["when"].astype("int64") / 86_400e9 - 20_454
+        return frame.assign(amount=frame["amount"] + days.where(frame["when"].notna(), 0.0))
 
     random = np.random.default_rng(0)
     rows = pd.DataFrame(
@@ -66,7 +73,8 @@ def save(folder, optional):
         ("passthrough", ["count", "small", "active"]),
         (OneHotEncoder(handle_unknown="ignore"), ["plan"]),
     )
-    model = make_pipeline(columns, LinearRegression()).fit(rows, paid)
+    steps = [FunctionTransformer(by_the_day)] if "when" in optional else []  # no ONNX has that
+    model = make_pipeline(*steps, columns, LinearRegression()).fit(rows, paid)
     inputs = [ColSpec(kind, name) for name, kind in KINDS.items()]
     inputs += [ColSpec(kind, name, required=False) for name, kind in optional.items()]
     signature = ModelSignature(
@@ -145,7 +153,9 @@ def test_every_request_is_answered_as_mlflow_answers_it_but_for_what_is_listed(p
     # The same by ONNX, which has no words of scikit-learn's; its signature has no moments.
     plain = {name: (mine[0], mine[1] if mine[0] == 200 else "") for name, (mine, *_) in answers.items()}
     onnx = {name: (third[0], third[1] if third[0] == 200 else "") for name, (*_, third) in answers.items()}
-    others = [name for name in plain if "when" not in name and not same(plain[name], onnx[name])]
+    others = [
+        name for name in plain if not {"when", "moment"} & set(name.split()) and not same(plain[name], onnx[name])
+    ]
     assert others == []
 
 
