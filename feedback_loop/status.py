@@ -217,7 +217,9 @@ def _by_version(counts: dict[tuple[str, str, str], int]) -> dict[str, int]:
     by_version: dict[str, int] = {}
     for (version, _, _), rows in counts.items():
         by_version[version] = by_version.get(version, 0) + rows
-    return dict(sorted(by_version.items(), key=lambda each: int(each[0]) if each[0].isdigit() else 0))
+    return dict(
+        sorted(by_version.items(), key=lambda each: [int(part) for part in each[0].split(".") if part.isdigit()])
+    )
 
 
 def _evaluation(found: list[evaluations.Evaluation], past: Mapping[str, PastError]) -> dict[str, Any] | None:

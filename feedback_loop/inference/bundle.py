@@ -104,7 +104,8 @@ def stage(
         except FeedbackLoopError as error:
             _log.warning("bundle_staged_anew", folder=str(folder), cause=str(error))
         else:
-            if (bundle.version.model, bundle.version.version) == (version.model, version.version):
+            kept = bundle.version
+            if (kept.model, kept.version, kept.created_at) == (version.model, version.version, version.created_at):
                 _tell_fallback(bundle)
                 return bundle
     loaded = registry.load(version)

@@ -33,6 +33,7 @@ from feedback_loop.schema import RandomBits
 from feedback_loop.serving.stager import KEPT
 from feedback_loop.store import Store, fence, growing, migrate, predictions, retrainings
 from feedback_loop.store.retrainings import Promotion
+from feedback_loop.store.versions import VersionNames
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +53,7 @@ class Wired:
         self.clock = clock
         self.progress = progress or Silent()
         self.store = Store(settings.url(settings.store.url), settings.hash_key)
-        self.registry = Registry.of(settings)
+        self.registry = Registry.of(settings, VersionNames(self.store).name)
         self._bits = bits
         self._log = predictions.PredictionLog(self.store)
         self.recorder = Recorder(self._log, bits)
@@ -147,7 +148,7 @@ class Wired:
     def _version(self, model: str, version: str) -> ModelVersion:
         key = (model, version)
         if key not in self._versions:
-            self._versions[key] = self.registry.find(Reference(model, version=version))
+            self._versions[key] = self.registry.find(Reference(model, version=version), exactly=True)
         return self._versions[key]
 
     def _deployments(self) -> Deployments:

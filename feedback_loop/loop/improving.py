@@ -102,7 +102,7 @@ class Improving(Wired):
 
         With `force` it is not looked at before. `check_servable` looks closer, and takes longer.
         """
-        found = self.registry.find(Reference(model, version=version))
+        version = (found := self.registry.find(Reference(model, version=version))).version
         if not force:
             self.check_storable(self.scorer(found))
         alias = self.settings.model(model).alias

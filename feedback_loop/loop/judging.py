@@ -42,7 +42,7 @@ from feedback_loop.outcomes import (
     matured_until,
 )
 from feedback_loop.registry import ModelVersion
-from feedback_loop.store import retention
+from feedback_loop.store import profiles, retention
 from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.evaluations import (
     ALL_ROWS,
@@ -267,7 +267,12 @@ class Judging(Labelling):
 
     def _profile(self, model: str, version: str, as_of: datetime, *, is_past: bool) -> Profile | None:
         settings = self.settings.model(model)
-        found = self._version(model, version)
+        try:
+            found = self._version(model, version)
+        except NotFound:  # it was deleted in the registry: what it answered is judged by what is kept here
+            with self.store.read() as connection:
+                kept = profiles.load_reference(connection, model, version)
+            return Profile.from_bytes(kept.profile) if kept is not None else None
         return self._references.profile(
             self.scorer(found).redaction,
             found,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,14 @@ from feedback_loop.registry.lineage import DataSource, Lineage
 from feedback_loop.registry.loading import load_folder
 from feedback_loop.registry.sklearn_model import save_sklearn
 from feedback_loop.registry.sources import ModelSource, resolve_source
-from feedback_loop.registry.versions import TAG, TRAINED_UNTIL, LoadedModel, ModelVersion, Reference
+from feedback_loop.registry.versions import TAG, TRAINED_UNTIL, LoadedModel, ModelVersion, Reference, number_of
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+NameVersion = Callable[[str, str, datetime], str]
+"""What the version of a model is called here, by its number and when it was made: it is kept by that everywhere."""
 
 REFERENCE_RUN = "reference_run"
 """The tag with the run whose artifacts hold a version's reference rows."""
@@ -32,36 +35,44 @@ FOLDER = "feedback_loop"
 class Registry:
     """An MLflow registry. Nothing is imported or reached before the first call; methods raise Unavailable."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, name: NameVersion | None = None) -> None:
         self._mlflow = connection
+        self._name = name or _plain
         self.lineage = Lineage(connection)
 
     @classmethod
-    def of(cls, settings: Settings) -> Registry:
-        """The registry that the configuration names."""
+    def of(cls, settings: Settings, name: NameVersion | None = None) -> Registry:
+        """The registry that the configuration names; `name` says what versions are called here."""
         wanted: RegistrySettings = settings.registry
         uris = (settings.url(wanted.tracking_uri), settings.url(wanted.registry_uri))
         place = settings.path(wanted.artifact_root)
-        return cls(Connection(*uris, place, wanted.experiment, trusted=wanted.trusted))
+        return cls(Connection(*uris, place, wanted.experiment, trusted=wanted.trusted), name)
 
     @property
     def tracking_uri(self) -> str:
         """Where it is."""
         return self._mlflow.tracking_uri
 
-    def find(self, reference: Reference) -> ModelVersion:
-        """The version that is meant; raises NotFound."""
+    def find(self, reference: Reference, *, exactly: bool = False) -> ModelVersion:
+        """The version that is meant; raises NotFound.
+
+        `exactly`, for names of our own: `1` is never a version 1 of a registered model that was made anew since.
+        """
         name = reference.model
         if reference.version is not None:
             with self._mlflow.translated("model version", f"{name}/{reference.version}"):
-                return _version(self._mlflow.client.get_model_version(name, reference.version))
+                found = self._mlflow.client.get_model_version(name, number_of(reference.version))
+                version = self._version(found)
+            if reference.version != version.version and (exactly or reference.version != version.number):
+                raise _made_anew(name, reference.version)
+            return version
         alias = reference.alias or "champion"
         with self._mlflow.translated("model with that alias", f"{name}@{alias}"):
             from mlflow.exceptions import MlflowException
 
             client = self._mlflow.client
             try:
-                return _version(client.get_model_version_by_alias(name, alias))
+                return self._version(client.get_model_version_by_alias(name, alias))
             except MlflowException as error:
                 # That an alias is not there has no code of its own.
                 if (
@@ -88,9 +99,9 @@ class Registry:
             for alias, version in client.get_registered_model(model).aliases.items():  # a search leaves them out
                 aliases.setdefault(str(version), []).append(alias)
             searched = client.search_model_versions(_filter(model), 1000)
-            found = [_version(each) for each in searched if each.name == model]
-            named = [replace(each, aliases=tuple(sorted(aliases.get(each.version, ())))) for each in found]
-            return sorted(named, key=lambda each: int(each.version))
+            found = [self._version(each) for each in searched if each.name == model]
+            named = [replace(each, aliases=tuple(sorted(aliases.get(each.number, ())))) for each in found]
+            return sorted(named, key=lambda each: int(each.number))
 
     def models(self) -> list[str]:
         """The names of all registered models."""
@@ -103,7 +114,8 @@ class Registry:
             import mlflow.artifacts
 
             client, uris = self._mlflow.client, (self._mlflow.tracking_uri, self._mlflow.registry_uri)
-            source = client.get_model_version_download_uri(version.model, version.version)
+            self._found(version)
+            source = client.get_model_version_download_uri(version.model, version.number)
             location = resolve_source(client, source).location
             path = Path(mlflow.artifacts.download_artifacts(location, tracking_uri=uris[0], registry_uri=uris[1]))
             return load_folder(path, version, trusted=self._mlflow.is_trusted)
@@ -163,7 +175,7 @@ class Registry:
                     **{TAG + name: each for name, each in (tags or {}).items()},
                 },
             )
-            version = _version(made)
+            version = self._version(made)
         self.keep_reference(version, reference, now)
         return version
 
@@ -172,7 +184,7 @@ class Registry:
         with self._mlflow.translated("model source", source):
             found = resolve_source(self._mlflow.client, source)
             self._ensure_model(model)
-            return _version(self._create(model, found, {}))
+            return self._version(self._create(model, found, {}))
 
     def keep_reference(self, version: ModelVersion, rows: pa.Table, now: datetime) -> None:
         """Keeps reference rows with a version, as an artifact of its run (or of one made for this)."""
@@ -194,7 +206,7 @@ class Registry:
         import pyarrow.parquet as pq
 
         with self._mlflow.translated("reference", str(version)), tempfile.TemporaryDirectory() as folder:
-            tags = self._mlflow.client.get_model_version(version.model, version.version).tags
+            tags = self._found(version).tags
             path = Path(folder) / _reference_file(version)
             pq.write_table(rows, path)
             self._mlflow.client.log_artifact(tags[TAG + REFERENCE_RUN], str(path), FOLDER)
@@ -204,7 +216,7 @@ class Registry:
         import pyarrow.parquet as pq
 
         with self._mlflow.translated("reference", str(version)), tempfile.TemporaryDirectory() as folder:
-            tags = self._mlflow.client.get_model_version(version.model, version.version).tags
+            tags = self._found(version).tags
             if TAG + REFERENCE_RUN not in tags:
                 return None
             file = f"{FOLDER}/{_reference_file(version)}"
@@ -224,13 +236,25 @@ class Registry:
     def set_alias(self, model: str, alias: str, version: str) -> None:
         """Points an alias to a version. Last write wins in MLflow: the fence is in the store."""
         with self._mlflow.translated("model version", f"{model}/{version}"):
-            self._mlflow.client.set_registered_model_alias(model, alias, version)
+            self.find(Reference(model, version=version), exactly=True)
+            self._mlflow.client.set_registered_model_alias(model, alias, number_of(version))
 
     def tag(self, version: ModelVersion, tags: dict[str, str]) -> None:
         """Sets tags (without our prefix in their names) on a version."""
         with self._mlflow.translated("model version", f"{version.model}/{version.version}"):
+            self._found(version)
             for name, value in tags.items():
-                self._mlflow.client.set_model_version_tag(version.model, version.version, TAG + name, value)
+                self._mlflow.client.set_model_version_tag(version.model, version.number, TAG + name, value)
+
+    def _version(self, found: Any) -> ModelVersion:
+        return _version(found, self._name)
+
+    def _found(self, version: ModelVersion) -> Any:
+        """A version as MLflow has it now; raises NotFound where another bears its number by now."""
+        found = self._mlflow.client.get_model_version(version.model, version.number)
+        if _version(found).created_at != version.created_at:
+            raise _made_anew(version.model, version.version)
+        return found
 
     def _create(self, model: str, source: ModelSource, tags: dict[str, str]) -> Any:
         place = source.registered_as(is_server=self._mlflow.is_server)
@@ -254,12 +278,25 @@ def _filter(name: str) -> str | None:
     return f"name = {quote}{name}{quote}" if quote not in name else None
 
 
-def _version(found: Any) -> ModelVersion:
+def _made_anew(model: str, version: str) -> NotFound:
+    return NotFound(
+        "model version", f"{model}/{version}", cure="Its registered model was deleted and made anew since."
+    )
+
+
+def _plain(model: str, number: str, created_at: datetime) -> str:
+    """What a version is called where nothing is remembered of those before it."""
+    del model, created_at
+    return number
+
+
+def _version(found: Any, name: NameVersion = _plain) -> ModelVersion:
+    created_at = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
     return ModelVersion(
         model=found.name,
-        version=str(found.version),
+        version=name(found.name, str(found.version), created_at),
         run_id=found.run_id or None,
-        created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+        created_at=created_at,
         aliases=tuple(found.aliases or ()),
         tags=dict(found.tags or {}),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feedback_loop.errors import NotFound
-from feedback_loop.registry.versions import Reference
+from feedback_loop.registry.versions import Reference, number_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,7 +58,7 @@ def resolve_source(client: MlflowClient, source: str) -> ModelSource:
 
 def _registered(client: MlflowClient, reference: Reference) -> ModelSource:
     if reference.version is not None:
-        found = client.get_model_version(reference.model, reference.version)
+        found = client.get_model_version(reference.model, number_of(reference.version))
     else:
         found = client.get_model_version_by_alias(reference.model, reference.alias)
     if found.model_id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,11 @@ class ModelVersion:
 
     def __str__(self) -> str:
         return f"{self.model} version {self.version}"
+
+    @property
+    def number(self) -> str:
+        """Its number in MLflow: `1` of `1.2`, the second version that bore it (its model was made anew)."""
+        return number_of(self.version)
 
     @property
     def trained_until(self) -> datetime:
@@ -73,9 +79,14 @@ class Reference:
         if at:
             return cls(_named(model, text), alias=_named(alias, text))
         model, slash, version = text.rpartition("/")
-        if slash and version.isdigit():
+        if slash and re.fullmatch(r"\d+(\.\d+)?", version, re.ASCII):
             return cls(_named(model, text), version=version)
         return cls(_named(text, text), alias=default_alias)
+
+
+def number_of(version: str) -> str:
+    """The number in MLflow of a version by its name here."""
+    return version.partition(".")[0]
 
 
 def _named(name: str, text: str) -> str:

@@ -149,7 +149,7 @@ def _champion(registry: Registry, model: str, alias: str) -> str | None:
 
 def _is_there(registry: Registry, model: str, version: str) -> bool:
     try:
-        registry.find(Reference(model, version=version))
+        registry.find(Reference(model, version=version), exactly=True)
     except NotFound:
         return False
     return True

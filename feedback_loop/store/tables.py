@@ -302,6 +302,17 @@ traffic = shared_table(
     Column("changed_at", Moment, nullable=False),
 )
 
+model_versions = shared_table(
+    "model_versions",
+    Column("model", String, primary_key=True),
+    Column(
+        "version", String, primary_key=True
+    ),  # as it is called here: its number, `1.2` for the second that bore it
+    Column("number", String, nullable=False),  # in MLflow, where a registered model that is made anew counts from 1
+    Column("created_at", Moment, nullable=False),  # in MLflow
+    UniqueConstraint("model", "number", "created_at"),
+)
+
 load_incidents = shared_table(
     "load_incidents",
     Column("model", String, primary_key=True),

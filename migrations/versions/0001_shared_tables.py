@@ -139,6 +139,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model", "version"),
     )
     op.create_table(
+        "fl_model_versions",
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("version", sa.String(), nullable=False),
+        sa.Column("number", sa.String(), nullable=False),
+        sa.Column("created_at", Moment(), nullable=False),
+        sa.PrimaryKeyConstraint("model", "version"),
+        sa.UniqueConstraint("model", "number", "created_at"),
+    )
+    op.create_table(
         "fl_models",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),

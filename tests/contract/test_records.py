@@ -1,5 +1,6 @@
 """Evaluations, retrainings, promotions, jobs and keys, on both databases."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +23,7 @@ from feedback_loop.store.evaluations import (
 )
 from feedback_loop.store.keys import Scope
 from feedback_loop.store.traffic import Traffic
+from feedback_loop.store.versions import VersionNames
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -238,6 +240,28 @@ def test_a_key_may_be_used_for_what_it_was_made_for(store):
     }
     with pytest.raises(Refused, match="good for nothing"):
         keys.create_key(store, "none", START, [])
+
+
+def test_versions_that_bear_one_number_have_names_of_their_own(store):
+    names = VersionNames(store)
+    assert names.name("churn", "1", START) == "1"
+    assert VersionNames(store).name("churn", "1", START + DAY) == "1.2"
+    assert names.name("churn", "1", START + 2 * DAY) == "1.3"
+    assert names.name("churn", "2", START + DAY) == "2"
+    assert [VersionNames(store).name("churn", "1", START + number * DAY) for number in range(3)] == [
+        "1",
+        "1.2",
+        "1.3",
+    ]
+    assert names.name("price", "1", START + DAY) == "1"
+
+
+def test_processes_that_see_a_version_at_once_give_it_one_name(store):
+    with ThreadPoolExecutor(4) as pool:
+        moments = [START + DAY * (number % 3) for number in range(12)]
+        found = list(pool.map(lambda moment: (moment, VersionNames(store).name("churn", "1", moment)), moments))
+    assert len(set(found)) == 3
+    assert {name for _, name in found} == {"1", "1.2", "1.3"}
 
 
 def test_a_models_traffic_is_the_last_that_was_set(store):

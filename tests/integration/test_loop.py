@@ -14,7 +14,7 @@ from feedback_loop.jobs import cycle, month_before, run_cycle
 from feedback_loop.status import diagnose, loop_status
 from feedback_loop.store import growing, jobs, predictions, retrainings, verdicts
 from feedback_loop.store.alerts import load_alerts
-from feedback_loop.store.evaluations import load_evaluations
+from feedback_loop.store.evaluations import load_evaluations, load_failed_windows
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.leases import hold
 from feedback_loop.store.verdicts import State
@@ -243,6 +243,46 @@ def test_a_promotion_that_waited_for_the_registry_is_carried_out_once_it_is_back
     options = {"kind": "promotion", "from_version": "1", "to_version": second, "reason": "better", "now": clock()}
     retrainings.put_off_promotion(loop.store, retrainings.intend_promotion(loop.store, "churn", **options))
     assert loop.reconcile("churn") == second == loop.champion("churn").version
+
+
+def test_a_registered_model_that_is_made_anew_has_versions_of_its_own(loop, clock, tmp_path):
+    rows = {name: customers(40, 7)[name] for name in FEATURES}
+    play_days(loop, clock, 3)
+    before = loop.predict("churn", rows).column("prediction").to_pylist()
+    loop.fastest_scorer(loop.champion("churn"))  # its bundle is kept
+    waits = {"kind": "promotion", "from_version": "1", "to_version": "2", "reason": "better", "now": clock()}
+    register_churn(loop.registry, clock(), seed=3)
+    retrainings.put_off_promotion(loop.store, retrainings.intend_promotion(loop.store, "churn", **waits))
+    loop.registry._mlflow.client.delete_registered_model("churn")
+    for _ in range(2):
+        register_churn(loop.registry, clock(), turned=True)
+    loop.registry.set_alias("churn", "champion", "1.2")
+    for each in (loop, open_loop(tmp_path / "feedback_loop.toml", clock)):
+        assert each.champion("churn").version == "1.2"
+        assert each.find("churn/1").version == each.find("churn/1.2").version == "1.2"
+        for scorer in (each.scorer(each.champion("churn")), each.fastest_scorer(each.champion("churn"))):
+            assert scorer.version.version == "1.2"
+        after = each.predict("churn", {**rows, "month": ["anew"] * 40}).column("prediction").to_pylist()
+        assert sum(old != new for old, new in zip(before, after, strict=True)) > 30
+    assert loop.reconcile("churn") == "1.2"
+    states = [(each.kind, each.to_version, each.state) for each in retrainings.load_promotions(loop.store, "churn")]
+    assert states[1:] == [("promotion", "2", "failed"), ("external", "1.2", "done")]
+    clock.set(clock() + 3 * DAY)
+    assert {each.version for each in loop.evaluate("churn")} >= {"1", "1.2"}  # the old one's rows are its own still
+    assert load_failed_windows(loop.store, "churn") == []
+    assert loop_status(loop)["models"]["churn"]["predictions_by_version"] == {"1": 940, "1.2": 80}
+
+
+def test_a_version_that_was_deleted_is_judged_by_what_is_kept_of_it(loop, clock):
+    play_days(loop, clock, 2)
+    loop.evaluate("churn")
+    loop.promote("churn", register_churn(loop.registry, clock(), seed=4).version)
+    play_days(loop, clock, 1, seed=60)
+    loop.registry._mlflow.client.delete_model_version("churn", "1")
+    again = open_loop(loop.settings.home / "feedback_loop.toml", clock)
+    clock.set(clock() + 3 * DAY)
+    assert {each.version for each in again.evaluate("churn")} >= {"1", "2"}
+    assert load_failed_windows(loop.store, "churn") == []
 
 
 def test_while_somebody_promotes_nobody_else_does_and_nobody_takes_them_for_dead(loop, clock):
