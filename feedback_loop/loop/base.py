@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -30,7 +29,6 @@ from feedback_loop.progress import Progress, Silent
 from feedback_loop.registry import ModelVersion, Reference, Registry
 from feedback_loop.scheduling import Runner
 from feedback_loop.schema import RandomBits
-from feedback_loop.serving.stager import KEPT
 from feedback_loop.store import Store, fence, growing, migrate, predictions, retrainings
 from feedback_loop.store.retrainings import Promotion
 from feedback_loop.store.versions import VersionNames
@@ -108,8 +106,8 @@ class Wired:
         try:
             stage(self.registry, version, settings, folder, self.clock(), options=options, hash_key=hash_key)
             scorer = open_bundle(folder, settings, hash_key, options)
-            for old in [each for each in place.unused() if each != folder][KEPT:]:
-                shutil.rmtree(old, ignore_errors=True)
+            place.touch(folder)
+            place.clean()
         except (OSError, DamagedBundle) as error:
             _log.warning("scored_without_bundle", version=str(version), cause=str(error))
             return self.scorer(version)

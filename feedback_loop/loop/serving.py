@@ -68,7 +68,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             _tell_fault(store, settings, model, version, cause, clock)
             del faults[model, version]
         guard.refresh()
-        for name in endpoints.names:
+        for name in endpoints.served:
             events.sweep(name)
 
     def show() -> None:

@@ -116,6 +116,7 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
         place,
         champion=lambda: loop.registry.find(reference),
         aliased=lambda alias: loop.registry.find(Reference(model, alias=alias)),
+        numbered=lambda version: loop.registry.find(Reference(model, version=version)),
         traffic=lambda: traffic.load_traffic(loop.store, model),
         make=make,
         told=told,

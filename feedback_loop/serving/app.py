@@ -193,7 +193,7 @@ class App:
 
     async def _describe(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
-        contracts = [self._endpoints.traffic(name).contract for name in self._endpoints.names]
+        contracts = [self._endpoints.traffic(name).contract for name in self._endpoints.served]
         return 200, msgspec.json.encode(describe(contracts, package_version("feedback-loop"))), JSON
 
     async def _ready(self, model: str | None, scope: Any, body: bytes) -> Answer:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from feedback_loop.errors import BadInput, ModelFault, NotFound, traceback_of
+from feedback_loop.errors import BadInput, ModelFault, NotFound, Unavailable, traceback_of
 from feedback_loop.inference import Scorer
 from feedback_loop.inference.inputs import made_up_row
 from feedback_loop.schema import Role
@@ -43,15 +43,31 @@ class Endpoints:
         self._done = threading.Event()
 
     @property
+    def served(self) -> list[str]:
+        """Those of the models of which a version is loaded."""
+        return [name for name in self._places if name in self._traffic]
+
+    @property
     def names(self) -> list[str]:
         """The models, the default one first."""
         return list(self._places)
 
     def load(self) -> None:
-        """Loads what is published of every model; raises what keeps one from being loaded."""
-        for name in self._places:
-            self._seen[name] = stamp(self._places[name].published)
-            self._load(name)
+        """Loads what is published of every model; raises what keeps them from being loaded where that is true of all.
+
+        One that can't be loaded is not served, and tried again with every `refresh`; the others answer.
+        """
+        failures: list[Exception] = []
+        for name, place in self._places.items():
+            self._seen[name] = stamp(place.published)
+            try:
+                self._load(name)
+            except Exception as error:  # noqa: BLE001 (whatever is wrong with one model, the others answer)
+                self._again[name] = time.monotonic() + AGAIN_SECONDS
+                _log.error("model not served", model=name, cause=str(error))
+                failures.append(error)
+        if not self._traffic:
+            raise failures[0]
 
     def versions(self) -> dict[str, str | None]:
         """By model, the version that answers; None where none is loaded yet."""
@@ -70,15 +86,22 @@ class Endpoints:
         return found
 
     def traffic(self, name: str | None) -> Traffic:
-        """The versions that take part for a model (None: the only or first one); raises NotFound."""
+        """The versions that take part for a model (None: the only or first one).
+
+        Raises NotFound, and Unavailable for one of which no version could be loaded yet.
+        """
         wanted = name if name is not None else self.names[0]
         found = self._traffic.get(wanted)
+        if found is None and wanted in self._places:
+            raise Unavailable(
+                f"model {wanted!r}", "No version of it is loaded yet.", cure="See feedback-loop status."
+            )
         if found is None:
             raise NotFound("model served here", wanted, cure=f"Served: {', '.join(self.names)}.")
         return found
 
     def scorer(self, name: str | None) -> Scorer:
-        """The champion; raises NotFound."""
+        """The champion; raises NotFound and Unavailable."""
         return self.traffic(name).champion.scorer
 
     def open(self, name: str, version: str) -> Scorer | None:

@@ -26,7 +26,9 @@ class Readiness:
     @property
     def body(self) -> bytes:
         """The answer's body: JSON."""
-        told = {"ready": not self.reasons, "models": self.models, "reasons": self.reasons}
+        told: dict[str, object] = {"ready": not self.reasons, "models": self.models, "reasons": self.reasons}
+        if not all(self.models.values()):
+            told["not_served"] = [model for model, version in self.models.items() if version is None]
         return msgspec.json.encode(told | ({"put_aside": self.put_aside} if self.put_aside else {}))
 
 
@@ -34,9 +36,9 @@ def readiness(
     versions: Mapping[str, str | None], spool_trouble: str | None, put_aside: Mapping[str, int]
 ) -> Readiness:
     """From the proven version that is loaded per model (None: none yet), why the spool takes no rows, if so, and the
-    rows that are put aside.
+    rows that are put aside. A server of which one model can't be served goes on with the others.
     """
-    reasons = [f"{model}: no version is loaded yet" for model, version in versions.items() if version is None]
+    reasons = [] if any(versions.values()) else [f"{model}: no version is loaded yet" for model in versions]
     if spool_trouble is not None:
         reasons.append(f"the spool takes no rows: {spool_trouble}")
     return Readiness(dict(versions), tuple(reasons), put_aside)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +13,12 @@ from urllib.parse import quote
 import msgspec
 
 from feedback_loop.errors import FeedbackLoopError
+
+KEPT = 2
+"""So many bundles that nobody uses any more stay in the cache, those that were used last."""
+
+HALF_MADE_SECONDS = 86_400.0
+"""After so long nobody is still making a bundle: its stager was killed."""
 
 HINT = "hint"
 """The file in the cache that is touched to wake the stager."""
@@ -89,6 +97,11 @@ class Place:
             return None
         return found if all(self.bundle(part.bundle).is_dir() for part in found.parts) else None
 
+    def last(self) -> str | None:
+        """The version that answered last, whatever the configuration was then."""
+        found = _read(self.published, Publication)
+        return found.champion.version if found is not None else None
+
     def publish(self, publication: Publication) -> None:
         """Replaces what is published."""
         _write(self.published, publication)
@@ -111,13 +124,28 @@ class Place:
         found = (_read(path, Publication) for path in self.folder.glob("published-*.json"))
         return {part.bundle for each in found if each is not None for part in each.parts}
 
-    def unused(self) -> list[Path]:
-        """The whole bundles that no publication names, newest first."""
-        used = self.in_use()
+    def clean(self, now: float | None = None) -> list[Path]:
+        """Removes bundles that nobody uses any more, but for the last used: a rollback finds its version there.
+
+        Returns which. What a stager was making when it was killed goes once it is old.
+        """
+        at, used = time.time() if now is None else now, self.in_use()
+        for name in used:
+            self.touch(self.bundle(name), at)
         left = [each for each in self.folder.iterdir() if each.is_dir() and each.name not in used]
-        return sorted(
-            (each for each in left if each.name[0] != "."), key=lambda each: each.stat().st_mtime, reverse=True
-        )
+        left.sort(key=lambda each: each.stat().st_mtime, reverse=True)
+        half_made = [each for each in left if each.name[0] == "."]
+        old = [each for each in half_made if at - each.stat().st_mtime > HALF_MADE_SECONDS]
+        gone = [*old, *[each for each in left if each not in half_made][KEPT:]]
+        for folder in gone:
+            shutil.rmtree(folder, ignore_errors=True)
+        return gone
+
+    @staticmethod
+    def touch(bundle: Path, now: float | None = None) -> None:
+        """Notes that a bundle is used, at its folder."""
+        if bundle.is_dir():
+            os.utime(bundle, None if now is None else (now, now))
 
     @property
     def _failed(self) -> Path:

@@ -94,8 +94,9 @@ def run_server(
     """Serves until SIGTERM or SIGINT; requests that are in flight then are answered, and no process is left.
 
     `load` makes the application, in each worker's process, before it takes its first request; `stager` is the command
-    that fills the `places`. Raises NotStaged where there is nothing to begin with, Refused for an address that
-    is taken, ConfigError for a certificate that is none.
+    that fills the `places`. A model of which nothing can be made ready is not served until something can; the others
+    are. Raises NotStaged where there is nothing at all to begin with, Refused for an address that is taken,
+    ConfigError for a certificate that is none.
     """
     if certificate is not None:
         certificate.check()
@@ -103,8 +104,13 @@ def run_server(
     for place in places.values():
         place.forget_failure()
     with Beside(stager) as beside:
-        for name, place in places.items():
-            _wait_for(name, place, beside)
+        failures = {name: _wait_for(name, place, beside) for name, place in places.items()}
+        failed = [failure for failure in failures.values() if failure is not None]
+        if len(failed) == len(places):
+            raise failed[0]
+        for name, failure in failures.items():
+            if failure is not None:
+                _log.error("model not served", model=name, cause=str(failure))
         _serve(load, settings, certificate)
 
 
@@ -120,16 +126,17 @@ def _refuse_taken(host: str, port: int) -> None:
             raise Refused(f"Nothing can be served at {host}:{port}: {error.strerror}.", cure=cure) from error
 
 
-def _wait_for(name: str, place: Place, stager: Beside) -> None:
-    """Until there is something to answer with; what a server before this one published will do."""
+def _wait_for(name: str, place: Place, stager: Beside) -> NotStaged | None:
+    """Until there is something to answer with, or it is said why not; what a server before published will do."""
     while place.read() is None:
         has_died = stager.deaths > 0  # before the failure is looked for: it may have said why
         failure = place.failure()
         if failure is not None:
-            raise NotStaged(failure.cause or f"No version of {name!r} could be made ready.", cure=failure.cure)
+            return NotStaged(failure.cause or f"No version of {name!r} could be made ready.", cure=failure.cure)
         if has_died:
             raise NotStaged("The stager ended before it had made a version ready.", cure="See what it said above.")
         time.sleep(0.02)
+    return None
 
 
 def _serve(load: Callable[[], Any], settings: ServingSettings, certificate: Certificate | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,14 +19,8 @@ from feedback_loop.serving.publication import HINT, Failure, Part, Place, Public
 from feedback_loop.serving.traffic import misfit
 from feedback_loop.store.traffic import Traffic as Wanted
 
-KEPT = 2
-"""So many bundles that nobody uses any more stay in the cache, the newest: a rollback finds its version there."""
-
 AGAIN_SECONDS = 300.0
 """How long a version that could not be made ready is left alone."""
-
-HALF_MADE_SECONDS = 86_400.0
-"""After so long nobody is still making a bundle: its stager was killed."""
 
 LOOK_SECONDS = 0.05
 """How often the stager looks for hints."""
@@ -46,6 +39,7 @@ class Source:
     place: Place
     champion: Callable[[], ModelVersion]
     aliased: Callable[[str], ModelVersion]
+    numbered: Callable[[str], ModelVersion]
     traffic: Callable[[], Wanted]
     make: Callable[[ModelVersion, Path], Contract]
     told: Callable[[ModelVersion, str], None]
@@ -109,7 +103,8 @@ class Stager:
             source.place.publish(made)
             _log.info("published", folder=str(source.place.folder), champion=champion.part.version, share=made.share)
         source.settled(champion.part.version, frozenset(self._failing))
-        self._clean(source.place)
+        for folder in source.place.clean():
+            self._staged.pop(folder, None)
 
     def _champion(self, source: Source, published: Publication | None) -> _Staged | None:
         """The version that is to answer; the published one where it can't be had; None where that is all there is."""
@@ -118,11 +113,22 @@ class Stager:
             staged = self._stage(source, version)
         except (NotFound, Unavailable, _NotMadeError) as error:
             if published is None:
-                raise
+                return self._last(source, error)
             _log.warning("champion stays", version=published.champion.version, cause=str(error))
             contract = self._staged.get(source.place.bundle(published.champion.bundle))
             return _Staged(published.champion, contract) if contract is not None else None
         return staged
+
+    def _last(self, source: Source, error: FeedbackLoopError) -> _Staged:
+        """The version that answered last, made ready anew: of this configuration nothing is published yet."""
+        last = source.place.last()
+        if last is None:
+            raise error
+        _log.warning("the last champion stays", version=last, cause=str(error))
+        try:
+            return self._stage(source, source.numbered(last))
+        except FeedbackLoopError:
+            raise error from None  # it is the wanted one that is to be mended
 
     def _challenger(
         self, source: Source, alias: str, champion: _Staged, published: Publication | None
@@ -169,16 +175,6 @@ class Stager:
         self._failed.pop(folder, None)
         self._staged[folder] = contract
         return _Staged(part, contract)
-
-    def _clean(self, place: Place) -> None:
-        used = place.in_use()
-        left = [each for each in place.folder.iterdir() if each.is_dir() and each.name not in used]
-        left.sort(key=lambda each: each.stat().st_mtime, reverse=True)
-        half_made = [each for each in left if each.name.startswith(".")]
-        old = [each for each in half_made if time.time() - each.stat().st_mtime > HALF_MADE_SECONDS]
-        for folder in (*old, *[each for each in left if each not in half_made][KEPT:]):
-            self._staged.pop(folder, None)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _NotMadeError(FeedbackLoopError):

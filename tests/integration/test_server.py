@@ -288,3 +288,17 @@ def test_time_in_answers_is_the_clocks(loop, tmp_path):
         call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})
     first, _ = predictions.predicted_span(loop.store, "churn")
     assert start <= first < start + timedelta(minutes=5)
+
+
+def test_a_model_that_can_not_be_served_leaves_the_others_and_is_named(churn_home, tmp_path):
+    text = (churn_home / "feedback_loop.toml").read_text().replace("sqlite:///", f"sqlite:///{churn_home}/")
+    config = tmp_path / "feedback_loop.toml"
+    config.write_text(text + '[models.other]\ntask = "regression"\nlabel = "y"\n')
+    body = {"dataframe_records": [RECORD]}
+    with server(config, "other", log=tmp_path / "server.log") as (port, _):
+        assert call(port, "POST", "/models/churn/invocations", body)[0] == 200
+        assert call(port, "POST", "/models/other/invocations", body)[0] == 503
+        status, ready, _ = call(port, "GET", "/ready")
+        assert (status, ready["models"], ready["not_served"]) == (200, {"churn": "1", "other": None}, ["other"])
+        assert call(port, "GET", "/openapi.json")[0] == 200
+    assert "Traceback" not in (tmp_path / "server.log").read_text()

@@ -134,12 +134,19 @@ def test_a_server_is_ready_once_every_model_is_loaded_and_the_spool_takes_rows()
     ready = readiness({"churn": "3"}, None, {})
     assert ready.status == 200
     assert json.loads(ready.body) == {"ready": True, "models": {"churn": "3"}, "reasons": []}
-    unready = readiness({"churn": None, "price": "1"}, "its disk is full", {"price": 3})
+    unready = readiness({"churn": None, "price": None}, "its disk is full", {"price": 3})
     assert unready.status == 503
     assert json.loads(unready.body)["reasons"] == [
         "churn: no version is loaded yet",
+        "price: no version is loaded yet",
         "the spool takes no rows: its disk is full",
     ]
+
+
+def test_a_server_is_ready_for_the_models_that_it_can_serve_and_names_the_others():
+    found = readiness({"churn": "3", "price": None}, None, {})
+    assert found.status == 200
+    assert json.loads(found.body)["not_served"] == ["price"]
 
 
 def test_a_server_that_answers_is_ready_and_tells_of_rows_that_the_store_refused():
