@@ -1,27 +1,27 @@
-"""One worker's figures in a file that the server's other workers can read at any moment.
+"""What a server's workers count, in files that whoever is asked adds up: prometheus_client's multiprocess format.
 
 Prometheus scrapes one port behind which several workers answer, and reaches any of them. Each must therefore tell of
-all, and never less than another has told already: a counter that falls looks like a restart. So the figures are not
-copied from time to time; each worker counts in the shared memory of its own file (numbers of 8 bytes at places that
-follow from the models' names), and whoever is asked adds the files up. A number has one writing thread, which makes a
-lock needless and a count cost a tenth of a microsecond; prometheus_client's own way costs several and a lock.
+all. Each worker counts in memory-mapped files of its own, which outlive it: what it counted stays counted. They are
+written here and not by prometheus_client's metrics, which choose their folder by a variable of the environment when
+they are imported, and look labels up for each count.
 """
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import secrets
 import shutil
-import zlib
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
+from prometheus_client.core import Metric
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.utils import floatToGoString
 
 from feedback_loop.capture.files import take_lock
 
@@ -31,189 +31,192 @@ ROUTES = (
 )  # fmt: skip
 """What requests are counted under: few names, whatever callers ask for."""
 
-STATUSES = (200, 202, 204, 400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 503, 0)
-"""0: any other one."""
-
 SECONDS = (
     0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    float("inf"),
 )  # fmt: skip
 """Upper bounds of the buckets of a request's time."""
 
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, float("inf"))
 """Upper bounds of the buckets of a batch's size."""
 
-READINGS = 100
-"""So often a text is read that is being written to."""
+MEANINGS = {
+    "requests": "Requests by route and status.",
+    "errors": "Requests that failed, by whose fault it was.",
+    "request_seconds": "Time to the answer.",
+    "batch_rows": "Rows that were scored together.",
+    "swaps": "Times that a worker has begun to answer with another version.",
+    "shadow_rows_dropped": "Rows that shadows did not score, since they were too slow.",
+    "workers": "Workers that answer.",
+    "requests_in_flight": "Requests that wait for their answer.",
+    "version_in_service": "Workers in which the version is in service.",
+}
 
-SUFFIX = ".figures"
+COUNTER, HISTOGRAM, NOW = "counter", "histogram", "gauge_livesum"
+"""What files are called by what is in them, as prometheus_client knows them. `NOW` goes with its worker."""
+
 _FOLDER = "figures-"
 _LOCK = "lock"
-_TEXT_BYTES = 4096  # for the versions in service; and as many for each model
 
 InService = tuple[str, str, str]
 """Model, role and version."""
 
-
-@dataclass(frozen=True)
-class Places:
-    """Where each number stands, by the models that are served; the same for all workers of a server."""
-
-    models: tuple[str, ...]
-
-    requests = 0
-    times = len(ROUTES) * len(STATUSES)  # per route: its buckets, those above all, and the sum in nanoseconds
-    per_time = len(SECONDS) + 2
-    batches = times + len(ROUTES) * per_time
-    in_flight = batches + len(ROWS) + 2
-    swaps = in_flight + 1
-
-    @property
-    def dropped(self) -> int:
-        """The first of the shadows' dropped rows, by model."""
-        return self.swaps + len(self.models)
-
-    @property
-    def count(self) -> int:
-        """How many numbers there are."""
-        return self.dropped + len(self.models)
-
-    @property
-    def text(self) -> int:
-        """How many bytes the versions in service may take."""
-        return _TEXT_BYTES * (1 + len(self.models))
+Labels = tuple[tuple[str, str], ...]
 
 
-_IN_FLIGHT, _SUM, _OTHER_STATUS = Places.in_flight, len(SECONDS) + 1, len(STATUSES) - 1
-"""At hand, since they are needed with every request."""
+def _key(name: str, suffix: str, labels: Labels) -> str:
+    names, values = ([each[place] for each in labels] for place in (0, 1))
+    family = f"feedback_loop_{name}"
+    return mmap_key(family, family + suffix, names, values, MEANINGS[name])
+
+
+_IN_FLIGHT = _key("requests_in_flight", "", ())
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What one worker has counted; `is_alive` is False once its process is gone."""
+class _Histogram:
+    """The keys of a histogram's numbers."""
 
-    pid: int
-    numbers: Sequence[int]
-    in_service: list[InService]
-    is_alive: bool
+    labels: Labels
+    sum: str
+    buckets: list[str]
+
+    @classmethod
+    def of(cls, name: str, bounds: Sequence[float], labels: Labels) -> _Histogram:
+        buckets = [_key(name, "_bucket", (*labels, ("le", floatToGoString(bound)))) for bound in bounds]
+        return cls(labels, _key(name, "_sum", labels), buckets)
 
 
 class Board:
-    """The figures of this worker. Nothing is opened before `open`; until then nothing may be counted.
-
-    `request_began`, `request_done` and `shadow_dropped` are called by the event loop's thread, `batch_done` by that
-    which computes a batch (there is one at a time); the others each always by the same one.
-    """
+    """The figures of this worker. Nothing is opened before `open`; until then nothing may be counted. Thread-safe."""
 
     def __init__(self, folder: Path, models: Sequence[str]) -> None:
         self.folder = folder
-        self.places = Places(tuple(models))
-        self._routes = {
-            route: (number * len(STATUSES), Places.times + number * Places.per_time)
-            for number, route in enumerate(ROUTES)
-        }
-        self._statuses = {status: number for number, status in enumerate(STATUSES)}
-        self._model = {model: number for number, model in enumerate(models)}
+        self._models = tuple(models)
+        self._guard = threading.Lock()
+        self._files: dict[str, MmapedDict] = {}
+        self._requests: dict[str, tuple[_Histogram, dict[int, str]]] = {}
+        self._batches: _Histogram | None = None
         self._shown: dict[str, set[InService]] = {}
-        self._numbers = memoryview(b"").cast("q")
-        self._memory: mmap.mmap | None = None
-        self._descriptor = -1
+        self._descriptor: int | None = None
 
     def open(self) -> None:
-        """Makes the file, which is this process's for as long as it lives: it holds its lock."""
+        """Makes the files, which are this process's for as long as it lives: it holds their lock."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        size = self.places.count * 8 + self.places.text
-        path = self.folder / f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._descriptor, size)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        self._memory = mmap.mmap(self._descriptor, size)
-        self._numbers = memoryview(self._memory)[: self.places.count * 8].cast("q")
-        self.show_versions([])
-        path.rename(path.with_name(path.name + SUFFIX))  # whoever sees it sees all of it
+        self._descriptor = take_lock(self._lock(os.getpid()), creates=True)
+        for kind in (COUNTER, HISTOGRAM, NOW):
+            path = self.folder / f"{kind}_{os.getpid()}.db"
+            new = path.with_suffix(".new")
+            self._files[kind] = MmapedDict(str(path if path.exists() else new))
+            if new.exists():
+                new.rename(path)  # whoever sees it sees all of it
+        for model in self._models:
+            for name in ("swaps", "shadow_rows_dropped"):
+                self._add(COUNTER, name, "_total", (("model", model),), 0)
+        self._add(NOW, "workers", "", (), 1)
+        self._add(NOW, "requests_in_flight", "", (), 0)
 
     def close(self) -> None:
-        """Gives the file up; what is in it goes on counting for the server."""
-        self._numbers.release()
-        if self._memory is not None:
-            self._memory.close()
-            os.close(self._descriptor)
-            self._memory = None
+        """Gives the files up; what is in them goes on counting for the server."""
+        if self._descriptor is None:
+            return
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        os.close(self._descriptor)
+        self._descriptor = None
 
     def request_began(self) -> None:
         """Counts a request as being in flight."""
-        self._numbers[_IN_FLIGHT] += 1
+        self._write((NOW, _IN_FLIGHT, 1))
 
     def request_done(self, route: str, status: int, seconds: float) -> None:
         """Counts a request whose answer has left."""
-        numbers = self._numbers
-        requests, times = self._routes.get(route) or self._routes["other"]
-        numbers[_IN_FLIGHT] -= 1
-        numbers[requests + self._statuses.get(status, _OTHER_STATUS)] += 1
-        numbers[times + bisect_left(SECONDS, seconds)] += 1
-        numbers[times + _SUM] += int(seconds * 1e9)
+        times, answers = self._requests.get(route) or self._begun(route)
+        key = answers.get(status)
+        if key is None:
+            key = answers[status] = _key("requests", "_total", (*times.labels, ("status", str(status))))
+        self._write(
+            (NOW, _IN_FLIGHT, -1),
+            (COUNTER, key, 1),
+            (HISTOGRAM, times.sum, seconds),
+            (HISTOGRAM, times.buckets[bisect_left(SECONDS, seconds)], 1),
+        )
+        if status >= 400:
+            fault = ("fault", "server" if status >= 500 else "caller")
+            self._write((COUNTER, _key("errors", "_total", (*times.labels, fault)), 1))
 
     def batch_done(self, rows: int) -> None:
         """Counts a batch that was scored together."""
-        self._numbers[Places.batches + bisect_left(ROWS, rows)] += 1
-        self._numbers[Places.batches + len(ROWS) + 1] += rows
+        batches = self._batches or self._begun_batches()
+        self._write((HISTOGRAM, batches.sum, rows), (HISTOGRAM, batches.buckets[bisect_left(ROWS, rows)], 1))
 
     def shadow_dropped(self, model: str, rows: int) -> None:
         """Counts rows that shadows did not score, since they were too slow."""
-        self._numbers[self.places.dropped + self._model[model]] += rows
+        self._add(COUNTER, "shadow_rows_dropped", "_total", (("model", model),), rows)
 
     def show_versions(self, in_service: Sequence[InService]) -> None:
         """Says which versions are in service in this worker from now on; what differs from before was swapped."""
-        assert self._memory is not None  # it is open
-        for model, before in self._shown.items():
-            if before != {each for each in in_service if each[0] == model}:
-                self._numbers[self.places.swaps + self._model[model]] += 1
-        self._shown.clear()
+        shown: dict[str, set[InService]] = {}
         for each in in_service:
-            self._shown.setdefault(each[0], set()).add(each)
-        text = msgspec.json.encode(in_service)
-        start = self.places.count * 8
-        room = self.places.text - 8
-        if len(text) > room:  # names of kilobytes: there is no use in showing a part
-            text = b"[]"
-        head = zlib.crc32(text).to_bytes(4, "little") + len(text).to_bytes(4, "little")
-        self._memory[start : start + 8 + len(text)] = head + text
+            shown.setdefault(each[0], set()).add(each)
+        for model, before in self._shown.items():
+            if before != shown.get(model, set()):
+                self._add(COUNTER, "swaps", "_total", (("model", model),), 1)
+        for each in set().union(*self._shown.values()) ^ set(in_service):
+            labels = tuple(zip(("model", "role", "version"), each, strict=True))
+            self._add(NOW, "version_in_service", "", labels, 1 if each in in_service else -1)
+        self._shown = shown
 
-    def read_all(self) -> list[Figures]:
-        """The figures of all of the server's workers, this one and ended ones too."""
-        return [self._read(path) for path in sorted(self.folder.glob(f"*{SUFFIX}"))]
+    def alive(self) -> list[int]:
+        """The processes of the workers that live. What others told of now is done away with."""
+        living = []
+        for path in self.folder.glob(f"{NOW}_*.db"):
+            pid = int(path.stem.rpartition("_")[2])
+            lock = take_lock(self._lock(pid), creates=False)
+            if lock is None:
+                living.append(pid)
+            else:
+                path.unlink(missing_ok=True)
+                os.close(lock)
+        return living
 
-    def _read(self, path: Path) -> Figures:
-        body = path.read_bytes()
-        split = self.places.count * 8
-        return Figures(
-            pid=int(path.name.partition("-")[0]),
-            numbers=memoryview(body)[:split].cast("q"),
-            in_service=_versions(path, split, body[split:]),
-            is_alive=_is_locked(path),
-        )
+    def collect(self) -> Iterator[Metric]:
+        """The figures of all of the server's workers, added up, also of those that ended."""
+        self.alive()
+        with suppress(FileNotFoundError):  # a worker's file that was there a moment ago: it has just ended
+            for metric in MultiProcessCollector(None, str(self.folder)).collect():
+                if metric.type == "gauge":  # a version that is in service nowhere any more is not told
+                    metric.samples = [each for each in metric.samples if each.value or not each.labels]
+                yield metric
 
+    def _begun(self, route: str) -> tuple[_Histogram, dict[int, str]]:
+        """What a route's requests are counted under, told from the first of them on."""
+        labels = (("route", route if route in ROUTES else "other"),)
+        times = _Histogram.of("request_seconds", SECONDS, labels)
+        faults = [_key("errors", "_total", (*labels, ("fault", fault))) for fault in ("caller", "server")]
+        self._write(*((HISTOGRAM, each, 0) for each in times.buckets), *((COUNTER, each, 0) for each in faults))
+        if route in ROUTES:
+            self._requests[route] = times, {}
+        return times, {}
 
-def _versions(path: Path, start: int, body: bytes) -> list[InService]:
-    """What stands in the text; read again where it was written to at that very moment.
+    def _begun_batches(self) -> _Histogram:
+        made = self._batches = _Histogram.of("batch_rows", ROWS, ())
+        self._write(*((HISTOGRAM, each, 0) for each in made.buckets))
+        return made
 
-    Nothing where it stays so: its worker died while it wrote.
-    """
-    for _ in range(READINGS):
-        crc, size = int.from_bytes(body[:4], "little"), int.from_bytes(body[4:8], "little")
-        text = body[8 : 8 + size]
-        if zlib.crc32(text) == crc:
-            return msgspec.json.decode(text, type=list[InService])
-        body = path.read_bytes()[start:]
-    return []
+    def _add(self, kind: str, name: str, suffix: str, labels: Labels, amount: float) -> None:
+        self._write((kind, _key(name, suffix, labels), amount))
 
+    def _write(self, *counts: tuple[str, str, float]) -> None:
+        """Adds to the numbers at these keys of these files."""
+        with self._guard:
+            for kind, key, amount in counts:
+                file = self._files[kind]
+                file.write_value(key, file.read_value(key)[0] + amount, 0.0)
 
-def _is_locked(path: Path) -> bool:
-    with path.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    def _lock(self, pid: int) -> Path:
+        return self.folder / f"{pid}.{_LOCK}"
 
 
 @contextmanager

@@ -11,14 +11,14 @@ from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from feedback_loop.capture import Spool
 from feedback_loop.capture.files import SUFFIX, SpoolFile, microseconds
 from feedback_loop.clock import Clock
 from feedback_loop.errors import Unavailable
-from feedback_loop.serving.board import ROUTES, ROWS, SECONDS, STATUSES, Board, Figures, Places
+from feedback_loop.serving.board import Board
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -58,15 +58,9 @@ class Metrics(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The figures of all workers, added up."""
-        workers = self._board.read_all()
-        total = [sum(numbers) for numbers in zip(*(each.numbers for each in workers), strict=True)]
-        if total:  # else this worker has not begun
-            yield from _requests(total)
-            yield _batches(total)
-            yield from _by_model(total, self._board.places)
-        yield from _now(workers)
-        yield from self._accounts([each.pid for each in workers if each.is_alive])
+        """The figures of all workers, added up, and the accounts of those that live."""
+        yield from self._board.collect()
+        yield from self._accounts(self._board.alive())
 
     def _accounts(self, pids: Sequence[int]) -> Iterator[Metric]:
         """What became of the rows, by the spools of the workers that live. (Workers of other servers on the same
@@ -108,65 +102,6 @@ class Metrics(Collector):
         first = gauges.waiting_since
         now = {name: Counter(getattr(gauges, name)) for name in ("stored", *_WAITING)}
         return rows | now, [first] if first else []
-
-
-def _requests(total: Sequence[int]) -> Iterator[Metric]:
-    requests = CounterMetricFamily(
-        "feedback_loop_requests", "Requests by route and status.", labels=["route", "status"]
-    )
-    errors = CounterMetricFamily(
-        "feedback_loop_errors", "Requests that failed, by whose fault it was.", labels=["route", "fault"]
-    )
-    times = HistogramMetricFamily("feedback_loop_request_seconds", "Time to the answer.", labels=["route"])
-    for number, route in enumerate(ROUTES):
-        counts = total[number * len(STATUSES) : (number + 1) * len(STATUSES)]
-        by_fault = {"caller": 0, "server": 0}
-        for status, count in zip(STATUSES, counts, strict=True):
-            if count:
-                requests.add_metric([route, str(status) if status else "other"], count)
-            if status >= 400:
-                by_fault["server" if status >= 500 else "caller"] += count
-        if any(counts):
-            for fault, count in by_fault.items():
-                errors.add_metric([route, fault], count)
-            first = Places.times + number * Places.per_time
-            buckets = total[first : first + len(SECONDS) + 1]
-            times.add_metric([route], _cumulated(SECONDS, buckets), total[first + len(SECONDS) + 1] / 1e9)
-    yield from (requests, errors, times)
-
-
-def _batches(total: Sequence[int]) -> Metric:
-    rows = HistogramMetricFamily("feedback_loop_batch_rows", "Rows that were scored together.")
-    buckets = total[Places.batches : Places.batches + len(ROWS) + 1]
-    rows.add_metric([], _cumulated(ROWS, buckets), total[Places.batches + len(ROWS) + 1])
-    return rows
-
-
-def _by_model(total: Sequence[int], places: Places) -> Iterator[Metric]:
-    swaps = dict(zip(places.models, total[places.swaps :], strict=False))
-    yield _counter("swaps", "Times that a worker has begun to answer with another version.", Counter(swaps))
-    dropped = dict(zip(places.models, total[places.dropped :], strict=False))
-    meaning = "Rows that shadows did not score, since they were too slow."
-    yield _counter("shadow_rows_dropped", meaning, Counter(dropped))
-
-
-def _now(workers: Sequence[Figures]) -> Iterator[Metric]:
-    alive = [each for each in workers if each.is_alive]
-    yield _gauge("workers", "Workers that answer.", [], [((), len(alive))])
-    flying = sum(each.numbers[Places.in_flight] for each in alive)
-    yield _gauge("requests_in_flight", "Requests that wait for their answer.", [], [((), flying)])
-    serving = Counter(version for each in alive for version in each.in_service)
-    meaning = "Workers in which the version is in service."
-    yield _gauge("version_in_service", meaning, ["model", "role", "version"], list(serving.items()))
-
-
-def _cumulated(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Buckets as Prometheus has them: how many are at most so large."""
-    buckets, below = [], 0
-    for bound, count in zip([*map(str, map(float, bounds)), "+Inf"], counts, strict=True):
-        below += count
-        buckets.append((bound, float(below)))
-    return buckets
 
 
 def _counter(name: str, meaning: str, values: Counter[str]) -> CounterMetricFamily:
