@@ -63,7 +63,8 @@ class Endpoints:
             try:
                 self._load(name)
             except Exception as error:  # noqa: BLE001 (whatever is wrong with one model, the others answer)
-                self._again[name] = time.monotonic() + AGAIN_SECONDS
+                if not isinstance(error, NotStaged):  # else there is nothing to try until something is published
+                    self._again[name] = time.monotonic() + AGAIN_SECONDS
                 _log.error("model not served", model=name, cause=str(error))
                 failures.append(error)
         if not self._traffic:
