@@ -34,6 +34,7 @@ class StoreSettings(Section):
     """Where predictions, outcomes and everything concluded from them are kept."""
 
     url: str = SQLITE + "feedback_loop.db"
+    history: OptionalDuration = timedelta(days=400)  # of runs, told alerts and verdicts that nothing goes on from
 
 
 class RegistrySettings(Section):

@@ -71,9 +71,9 @@ def make_scheduler(loop: FeedbackLoop) -> Scheduler:
 
 
 def retained(loop: FeedbackLoop, model: str) -> dict[str, Any]:
-    """What the model's retention removed, as plain values; `kept_since` is None where it keeps everything."""
-    done = loop.retain(model)
-    return {**asdict(done), "kept_since": format_moment(done.kept_since)} if done else {"kept_since": None}
+    """What the model's retention removed, as plain values; `kept_since` is None where it keeps all predictions."""
+    pruned, done = asdict(loop.prune(model)), loop.retain(model)
+    return pruned | ({**asdict(done), "kept_since": format_moment(done.kept_since)} if done else {"kept_since": None})
 
 
 def month_before(moment: datetime) -> Window:
@@ -144,9 +144,7 @@ def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     name = f"incident-{incident.incident_id}" if incident is not None else ""
     if incident is None or list(model_folder(loop.reports, model).glob(f"{name}-*.html")):
         return {"reports": []}
-    verdict = next(
-        each for each in verdicts.load_verdicts(loop.store, model) if each.verdict_id == incident.verdict_id
-    )
+    verdict = verdicts.load_verdict(loop.store, incident.verdict_id)
     since = datetime.fromisoformat(verdict.monitor["since"])
     since = max(since, retention.kept_since(loop.store, model) or since)
     return {"reports": [path.name for path in loop.report(model, Window(since, verdict.window.end), name)]}

@@ -67,7 +67,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     store = loop.store
     promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
     answering = promoted[-1].to_version if promoted else None
-    counts = predictions.count_predictions(store, model)
+    counts = accounts.count_by_version(store, model)
     span = predictions.predicted_span(store, model)
     findings = accounts.count_findings(store, model)
     verdict = verdicts.latest_verdict(store, model)
@@ -87,7 +87,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     return {
         "champion": answering,
         "predictions": sum(counts.values()),
-        "predictions_by_version": _by_version(counts),
+        "predictions_by_version": dict(sorted(counts.items(), key=_numbered)),
         "predicted": [format_moment(each) for each in span] if span else None,
         "payloads": asdict(payloads.load_account(store, model)),
         "capture": spool_status(loop, loop.accounts(model)),
@@ -213,13 +213,8 @@ def _account(account: Account) -> dict[str, Any]:
     return {**asdict(account), "state": str(account.state), **moments}
 
 
-def _by_version(counts: dict[tuple[str, str, str], int]) -> dict[str, int]:
-    by_version: dict[str, int] = {}
-    for (version, _, _), rows in counts.items():
-        by_version[version] = by_version.get(version, 0) + rows
-    return dict(
-        sorted(by_version.items(), key=lambda each: [int(part) for part in each[0].split(".") if part.isdigit()])
-    )
+def _numbered(counted: tuple[str, int]) -> list[int]:
+    return [int(part) for part in counted[0].split(".") if part.isdigit()]
 
 
 def _evaluation(found: list[evaluations.Evaluation], past: Mapping[str, PastError]) -> dict[str, Any] | None:

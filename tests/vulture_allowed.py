@@ -21,7 +21,7 @@ from feedback_loop.monitoring.profiles import Loss
 from feedback_loop.monitoring.reports import figures
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
-from feedback_loop.store import evaluations, incidents, jobs, retrainings, tables, types
+from feedback_loop.store import evaluations, incidents, jobs, predictions, retrainings, tables, types
 
 # ONNX Runtime reads its options off the object.
 options = onnxruntime.SessionOptions()
@@ -83,3 +83,6 @@ types.Moment.load_dialect_impl, types.Moment.process_bind_param, types.Moment.pr
 
 # Gone through by the enumeration; squares stand one behind what they are of.
 Ratio.recall, Ratio.f1, Loss.LOG_LOSS_SQUARED, Loss.BRIER_SQUARED
+
+# Tests count the log itself, by whatever has been logged.
+predictions.count_predictions

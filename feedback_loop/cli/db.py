@@ -52,7 +52,7 @@ def retain(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Removes predictions (and their outcomes) that are older than `log.retention`, as the scheduler does."""
+    """Removes predictions (and outcomes) older than `log.retention`, records older than `store.history`."""
     from feedback_loop.jobs import retained
 
     loop = open_loop(config, as_json=as_json)

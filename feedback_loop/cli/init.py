@@ -22,6 +22,7 @@ TEMPLATE = """\
 
 [store]
 url = {store_url}                # or postgresql://user@host/name
+# history = "400d"               # so long are runs, told alerts and verdicts kept that nothing goes on from
 
 [registry]
 tracking_uri = {tracking_uri}    # an MLflow server, or its database

@@ -35,7 +35,7 @@ from feedback_loop.schema import Contract
 from feedback_loop.store import Store, fence, jobs, retention, retrainings
 from feedback_loop.store.incidents import closed_by_hand
 from feedback_loop.store.predictions import predicted_span
-from feedback_loop.store.verdicts import load_verdicts, monitors_begun
+from feedback_loop.store.verdicts import monitors_begun, verdict_moments
 
 MOST_BASELINES = 32
 """So many are kept: one for each candidate and the reign that goes on, and some that were not complete yet."""
@@ -133,7 +133,7 @@ class Backtesting(Judging):
             for each in jobs.load_runs(self.store, model)
             if each.job == "decide" and each.state == "succeeded" and each.finished_at is not None
         ]
-        return made_looks(load_verdicts(self.store, model), runs)
+        return made_looks(verdict_moments(self.store, model), runs)
 
     def _scheduled(
         self, model: str, every: timedelta | None, start: datetime, end: datetime

@@ -115,12 +115,12 @@ class Diagnosing(Judging):
 
     def _changed_window(self, version: ModelVersion, now: datetime) -> Window:
         """From the change that the latest verdict of then estimates (or the monitor's first look) to its end."""
-        found = verdicts.load_verdicts(self.store, version.model, version.version)
-        verdict = next((each for each in found if each.decided_at <= now), None)
-        if verdict is None:
+        found = verdicts.load_verdicts(self.store, version.model, version.version, newest=1, until=now)
+        if not found:
             raise NotFound(
                 "verdict on", str(version), cure="Say which --window is meant, or run feedback-loop decide first."
             )
+        [verdict] = found
         since = verdict.evidence["watched"][0].get("changed_at") or verdict.monitor["since"]
         return Window(datetime.fromisoformat(since), verdict.window.end)
 

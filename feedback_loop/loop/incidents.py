@@ -14,7 +14,7 @@ from feedback_loop.loop.base import Wired
 from feedback_loop.store import diagnoses, incidents, retrainings
 from feedback_loop.store.alerts import RECOVERED, load_alerts
 from feedback_loop.store.incidents import Incident
-from feedback_loop.store.verdicts import State, load_verdicts
+from feedback_loop.store.verdicts import degraded_verdicts
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,8 @@ class Incidents(Wired):
 
     def _verdicts(self, found: Incident) -> Iterator[Entry]:
         """The opening, degraded verdicts on top, and the end where it was found by a look."""
-        last = found.closed_verdict_id
-        for each in reversed(load_verdicts(self.store, found.model)):
-            number = each.verdict_id or 0
-            if number < found.verdict_id or (last is not None and number > last) or each.state is not State.DEGRADED:
-                continue
-            what = "opened" if number == found.verdict_id else "degraded"
+        for each in degraded_verdicts(self.store, found.model, found.verdict_id, found.closed_verdict_id):
+            what = "opened" if each.verdict_id == found.verdict_id else "degraded"
             yield Entry(each.decided_at, what, f"version {each.version}: {each.summary}", each.evidence)
         by_hand = any(each.kind == "closed" for each in incidents.load_events(self.store, found.incident_id))
         if found.closed_at is not None and not by_hand:

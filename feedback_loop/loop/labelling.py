@@ -123,6 +123,13 @@ class Labelling(Wired):
         self.join(model)
         return load_findings(self.store, self.scorer(self.champion(model)).logged, kind, most)
 
+    def prune(self, model: str) -> retention.Pruned:
+        """Removes records of before `store.history`, as far as nothing goes on from them."""
+        history = self.settings.store.history
+        if history is None:
+            return retention.Pruned()
+        return retention.prune_records(self.store, model, self.clock() - history)
+
     def retain(self, model: str) -> retention.Retained | None:
         """Removes predictions older than the model's `log.retention`, in whole windows; None: it has none."""
         settings = self.settings.model(model)

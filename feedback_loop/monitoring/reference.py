@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,9 +16,12 @@ from feedback_loop.monitoring.folding import establish
 from feedback_loop.monitoring.profiles import TIME, Profile
 from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import ModelVersion, Registry
-from feedback_loop.schema import Column, ColumnType, Redaction, Role, as_table, coerce
+from feedback_loop.schema import Column, ColumnType, Contract, Redaction, Role, as_table, coerce
 from feedback_loop.store import Store, profiles
-from feedback_loop.store.predictions import read_labelled
+from feedback_loop.store.predictions import labelled_in, predicted_span, slices
+
+STEP_ROWS = 20_000
+"""Of the log so many rows are read at a time, at least: not all of its history for the first few of them."""
 
 ID = "prediction_id"
 """The column of rows of the log by which an erased one is found in a reference too."""
@@ -156,10 +160,32 @@ class References:
         missing = wanted - (own.num_rows if own is not None else 0)
         if own is not None and missing <= 0:
             return own
-        contract, window = redaction.logged, Window(EPOCH, matured_until)
-        found = read_labelled(self._store, contract, window, as_of=as_of, version=version.version, role=Role.CHAMPION)
-        logged = labelled_only(contract, found).slice(0, missing)
+        logged = first_labelled(self._store, redaction.logged, version.version, missing, matured_until, as_of)
         return logged if own is None else _joined(own, logged)
+
+
+def first_labelled(
+    store: Store, contract: Contract, version: str, wanted: int, matured_until: datetime, as_of: datetime | None
+) -> pa.Table:
+    """So many of a version's first labelled rows as the champion, in the order of time: read no further than they go.
+
+    They are the same however the log was cut to read them.
+    """
+    found: list[pa.Table] = []
+    span = predicted_span(store, contract.model, version, as_of=as_of)
+    with store.read() as connection:
+        pieces: Iterable[Window] = [Window(EPOCH, EPOCH + timedelta.resolution)]  # nothing, with all columns
+        if span is not None and span[0] < matured_until:
+            pieces = slices(connection, contract.model, Window(span[0], matured_until), max(wanted, STEP_ROWS))
+        for piece in pieces:
+            rows = labelled_in(
+                connection, contract, piece, store.secret, as_of=as_of, version=version, role=Role.CHAMPION
+            )
+            found.append(labelled_only(contract, rows))
+            if sum(each.num_rows for each in found) >= wanted:
+                break
+    ordered = pa.concat_tables(found).sort_by([(TIME, "ascending"), (ID, "ascending")])
+    return ordered.slice(0, wanted)
 
 
 def _timed(rows: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow.compute as pc
 from sqlalchemy import Connection, String, and_, cast, func, select
 
-from feedback_loop.clock import Window, floor_moment
+from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract
 from feedback_loop.store import tables, watching_tables
@@ -58,6 +58,31 @@ def load_accounts(store: Store, model: str) -> tuple[list[Account], datetime | N
         until = connection.execute(select(tables.joins.c.watermark).where(tables.joins.c.model == model)).scalar()
         rows = connection.execute(select(*columns).where(table.c.model == model).order_by(*columns[:4])).all()
     return [Account(*row) for row in rows if row.predictions], until
+
+
+def count_by_version(store: Store, model: str) -> dict[str, int]:
+    """How many predictions each version has made, at the cost of windows and of what the join has not seen yet.
+
+    Erased ones are counted still, as in all aggregates; those that retention has removed are not.
+    """
+    table, joins, kept = tables.label_accounts.c, tables.joins.c, tables.retentions.c
+    counts: Counter[str] = Counter()
+    with store.read() as connection:
+        try:
+            generations = find_tables(connection, model).generations
+        except NotFound:
+            return {}
+        until = connection.execute(select(joins.watermark).where(joins.model == model)).scalar_one_or_none()
+        since = connection.execute(select(kept.kept_since).where(kept.model == model)).scalar_one_or_none()
+        booked = select(table.version, func.sum(table.predictions)).where(
+            table.model == model, table.segment == ALL_ROWS, table.bucket_start >= (since or EPOCH)
+        )
+        counts.update({row[0]: row[1] for row in connection.execute(booked.group_by(table.version))})
+        for generation in generations:
+            own = generation.table.c
+            new = select(own.model_version, func.count()).where(own.logged_at > (until or EPOCH))
+            counts.update({row[0]: row[1] for row in connection.execute(new.group_by(own.model_version))})
+    return {version: count for version, count in counts.items() if count}
 
 
 def versions_joined(

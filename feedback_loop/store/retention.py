@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column as SqlColumn
-from sqlalchemy import ColumnElement, Connection, and_, case, cast, delete, exists, false, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, case, cast, delete, exists, false, func, or_, select, true
 from sqlalchemy.types import BigInteger
 
 from feedback_loop.errors import NotFound
@@ -22,6 +22,15 @@ from feedback_loop.store.types import Identifier
 
 BATCH = 5000
 """Rows that one transaction deletes: nobody waits long behind it."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a run removed of the records."""
+
+    job_runs: int = 0
+    alerts: int = 0
+    verdicts: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,46 @@ def prune_findings(connection: Connection, found: ModelTables) -> int:
     for generation in found.generations:
         kept = or_(kept, exists().where(generation.table.c.prediction_id == prediction))
     return connection.execute(delete(finding).where(finding.c.model == found.model, ~kept)).rowcount
+
+
+def prune_records(store: Store, model: str, before: datetime) -> Pruned:
+    """Removes what ended before a moment and nothing goes on from: runs, alerts that were told, verdicts.
+
+    What stays, however old: the newest run that came to an end of each job, the newest verdict on each version with
+    its monitors, whatever an incident names, and all that is open. An alert that is gone may be told anew.
+    """
+    runs, alerts, said, incidents = tables.job_runs, tables.alerts, tables.verdicts, tables.incidents
+    mine = runs.c.model == model
+    ended = runs.c.state.in_(["succeeded", "failed"])
+    last = select(func.max(runs.c.scheduled_at)).where(mine, ended).group_by(runs.c.job)
+    open_ones = select(incidents.c.incident_id).where(incidents.c.closed_at.is_(None))
+    newest = select(func.max(said.c.verdict_id)).where(said.c.model == model).group_by(said.c.version)
+    named = [
+        select(column).where(incidents.c.model == model, column.is_not(None))
+        for column in (incidents.c.verdict_id, incidents.c.closed_verdict_id)
+    ]
+    with store.write() as connection:
+        return Pruned(
+            connection.execute(
+                delete(runs).where(
+                    runs.c.model == model, runs.c.finished_at < before, runs.c.scheduled_at.not_in(last)
+                )
+            ).rowcount,
+            connection.execute(
+                delete(alerts).where(
+                    alerts.c.state != "pending",
+                    alerts.c.next_attempt_at < before,
+                    or_(alerts.c.incident_id.is_(None), alerts.c.incident_id.not_in(open_ones)),
+                )
+            ).rowcount,
+            connection.execute(
+                delete(said).where(
+                    said.c.model == model,
+                    said.c.decided_at < before,
+                    *(said.c.verdict_id.not_in(each) for each in (newest, *named)),
+                )
+            ).rowcount,
+        )
 
 
 def _remember(store: Store, model: str, since: datetime) -> datetime:

@@ -101,10 +101,42 @@ def monitors_begun(store: Store, model: str, before: datetime) -> int:
         return connection.execute(newest.order_by(table.verdict_id.desc()).limit(1)).scalar_one_or_none() or 0
 
 
-def load_verdicts(store: Store, model: str, version: str | None = None, newest: int | None = None) -> list[Verdict]:
-    """Verdicts, newest first."""
+def load_verdict(store: Store, verdict_id: int) -> Verdict:
+    """The verdict of that id, which something else on record names."""
+    table = tables.verdicts
+    with store.read() as connection:
+        return _verdict(connection.execute(select(table).where(table.c.verdict_id == verdict_id)).one())
+
+
+def degraded_verdicts(store: Store, model: str, first: int, last: int | None) -> list[Verdict]:
+    """The degraded ones from one id to another (None: all after), oldest first."""
+    table = tables.verdicts
+    where = [table.c.model == model, table.c.verdict_id >= first, table.c.state == str(State.DEGRADED)]
+    where += [table.c.verdict_id <= last] if last is not None else []
+    with store.read() as connection:
+        return [_verdict(row) for row in connection.execute(select(table).where(*where).order_by(table.c.verdict_id))]
+
+
+def verdict_moments(store: Store, model: str) -> dict[datetime, str]:
+    """When there was a verdict, and on which version."""
+    table = tables.verdicts.c
+    with store.read() as connection:
+        rows = connection.execute(select(table.decided_at, table.version).where(table.model == model))
+        return {row.decided_at: row.version for row in rows}
+
+
+def load_verdicts(
+    store: Store,
+    model: str,
+    version: str | None = None,
+    newest: int | None = None,
+    *,
+    until: datetime | None = None,
+) -> list[Verdict]:
+    """Verdicts (that were made by a moment), newest first."""
     table = tables.verdicts
     where = [table.c.model == model] + ([table.c.version == version] if version is not None else [])
+    where += [table.c.decided_at <= until] if until is not None else []
     with store.read() as connection:
         rows = connection.execute(select(table).where(*where).order_by(table.c.verdict_id.desc()).limit(newest)).all()
     return [_verdict(row) for row in rows]

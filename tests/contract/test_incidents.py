@@ -79,6 +79,21 @@ def test_a_look_that_comes_second_changes_nothing_of_the_incident(store):
     assert len(states(store, incident)) == 2
 
 
+def test_an_incident_knows_its_own_degraded_verdicts_and_no_others(store):
+    verdicts.record_verdict(store, verdict(day=9))
+    incident = opened(store)
+    for day, state in ((1, State.WARNING), (2, State.DEGRADED)):
+        last = follow(store, incident, day=day, state=state)
+    verdicts.record_verdict(store, verdict(State.DEGRADED, day=3))
+    assert verdicts.load_verdict(store, incident.verdict_id).window == verdict().window
+    own = verdicts.degraded_verdicts(store, "churn", incident.verdict_id, last.verdict_id)
+    assert [each.verdict_id for each in own] == [incident.verdict_id, last.verdict_id]
+    assert len(verdicts.degraded_verdicts(store, "churn", incident.verdict_id, None)) == 3
+    assert len(verdicts.verdict_moments(store, "churn")) == 5
+    before = verdicts.load_verdicts(store, "churn", newest=1, until=verdict(day=1).decided_at)
+    assert [each.window for each in before] == [verdict(day=1).window]
+
+
 def test_a_closed_incident_stays_as_it_was_closed_and_another_may_open(store):
     first = opened(store)
     close_incident(store, first.incident_id, "we know", START + 3 * DAY)

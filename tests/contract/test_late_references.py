@@ -8,11 +8,12 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.decisions.drift import reference_digest
 from feedback_loop.monitoring import fold_news, folding
+from feedback_loop.monitoring import reference as reference_module
 from feedback_loop.monitoring.folding import establish, fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.monitoring.windows import count_window
 from feedback_loop.outcomes import record_outcomes
-from feedback_loop.store import profiles
+from feedback_loop.store import predictions, profiles
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
@@ -102,3 +103,29 @@ def test_what_was_counted_by_another_layout_is_counted_anew(store, monkeypatch):
     establish(store, contract.model, "1", reference, START)
     [counted] = count_window(store, contract, WINDOW, lambda _: reference, length=DAY, as_of=now)
     assert counted.is_kept
+
+
+def test_a_reference_from_the_log_reads_no_more_of_it_than_its_rows(store, monkeypatch):
+    contract = binary_contract()
+    for first in range(0, 400, 40):
+        some_come(store, contract, first, START + 30 * DAY)
+    until = START + 30 * DAY
+    asked = {"as_of": until + DAY, "version": "1", "role": "champion"}
+    whole = read_labelled(store, contract, Window(START, until), **asked)
+    read = []
+
+    def counted(*arguments, **options):
+        rows = predictions.labelled_in(*arguments, **options)
+        read.append(rows.num_rows)
+        return rows
+
+    monkeypatch.setattr(reference_module, "labelled_in", counted)
+    monkeypatch.setattr(reference_module, "STEP_ROWS", 30)
+    found = reference_module.first_labelled(store, contract, "1", 50, until, until + DAY)
+    assert sum(read) <= 100 < whole.num_rows == 400
+    assert found.column("prediction_id").to_pylist() == whole.column("prediction_id").to_pylist()[:50]
+    for cut in (1, 7, 1000):  # however the log is cut
+        monkeypatch.setattr(reference_module, "STEP_ROWS", cut)
+        assert reference_module.first_labelled(store, contract, "1", 50, until, until + DAY) == found
+    none = reference_module.first_labelled(store, contract, "2", 50, until, until + DAY)
+    assert (none.num_rows, none.schema) == (0, found.schema)

@@ -11,7 +11,9 @@ from feedback_loop.clock import Window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which
 from feedback_loop.store import joins
-from feedback_loop.store.predictions import PredictionLog, read_labelled
+from feedback_loop.store.accounts import count_by_version
+from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
+from feedback_loop.store.retention import retain
 from tests.builders import binary_contract, prediction_rows
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -130,6 +132,27 @@ def test_a_window_is_read_by_its_index(store):
     plans = plans_of(store, lambda: read_labelled(store, contract, window, as_of=START + ROWS * SECOND))
     assert len(plans) == 1
     assert whole_tables(plans[0]) == []
+
+
+def test_what_versions_have_predicted_is_counted_without_reading_what_is_joined(store):
+    contract = binary_contract()
+    filled(store, contract)
+    late = START + 3 * ROWS * SECOND
+    moments = [START + place * SECOND for place in range(100)]
+    rows = prediction_rows(contract, moments, customer=[1] * 100, month=["m"] * 100, model_version=["2"] * 100)
+    PredictionLog(store).append(contract, rows, late)
+    counts = {}
+    plans = plans_of(store, lambda: counts.update(count_by_version(store, "churn")))
+    assert counts == {"1": ROWS, "2": 100}
+    assert len(plans) == 1
+    assert whole_tables(plans[0]) == []
+    retain(store, "churn", contract.join, START + timedelta(hours=2))
+    kept = sum(count_predictions(store, "churn").values())
+    assert count_by_version(store, "churn") == {"1": kept}
+    assert kept < ROWS
+    joins.join_new(store, contract, timedelta(hours=1), late)
+    assert count_by_version(store, "churn") == {"1": kept}
+    assert count_by_version(store, "nobody") == {}
 
 
 def test_outcomes_that_come_into_tables_that_nobody_has_analysed_yet_are_looked_up_one_by_one(store):

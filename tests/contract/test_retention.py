@@ -9,8 +9,11 @@ from feedback_loop.clock import Window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
 from feedback_loop.store import retention, tables
+from feedback_loop.store.alerts import due_alerts, raise_alert, save_attempt
+from feedback_loop.store.jobs import last_scheduled, load_runs
 from feedback_loop.store.outcomes import count_outcomes
 from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
+from feedback_loop.store.verdicts import State, Verdict, load_verdicts, record_verdict
 from tests.builders import binary_contract, prediction_rows
 
 CUT = datetime(2026, 3, 15, tzinfo=UTC)
@@ -182,3 +185,45 @@ def test_a_writer_that_knew_a_dropped_month_makes_it_again(store):
     predict(store, contract, -39, 2, log)
     assert labels(store, contract) == {2: None}
     assert retain(store, contract).predictions == 1
+
+
+def test_records_that_nothing_goes_on_from_go_with_their_age(store):
+    old, late = CUT - 9 * DAY, CUT + DAY
+    for day in range(3):  # three runs of each job, all of them old, and one that never ended
+        for job in ("join", "decide"):
+            run(store, job, old + day * DAY, "succeeded")
+    run(store, "evaluate", old, "running")
+    said = [judge(store, day, "1", State.OK) for day in range(4)]
+    opens = judge(store, 4, "1", State.DEGRADED, ["log"])
+    judge(store, 5, "1", State.OK)
+    judge(store, 0, "2", State.OK)
+    raise_alert(store, "drift:old", "old", "words", ["log", "ops"], old)
+    for alert in due_alerts(store, CUT)[:2]:
+        save_attempt(store, replace(alert, state="sent", attempts=1, next_attempt_at=old), sent_at=old)
+    done = retention.prune_records(store, "churn", CUT)
+    assert done == retention.Pruned(job_runs=4, alerts=1, verdicts=4)
+    kept = {(each.version, each.window.start.day, each.state) for each in load_verdicts(store, "churn")}
+    assert {each[0] for each in kept} == {"1", "2"}
+    assert len(kept) == 3
+    assert opens.verdict_id in {each.verdict_id for each in load_verdicts(store, "churn")}
+    assert not {each.verdict_id for each in said} & {each.verdict_id for each in load_verdicts(store, "churn")}
+    assert sorted((each.job, each.state) for each in load_runs(store, "churn")) == [
+        ("decide", "succeeded"),
+        ("evaluate", "running"),
+        ("join", "succeeded"),
+    ]
+    assert last_scheduled(store, "decide", "churn") == old + 2 * DAY
+    assert retention.prune_records(store, "churn", late) == retention.Pruned()
+
+
+def run(store, job, at, state):
+    values = {"job": job, "model": "churn", "scheduled_at": at, "started_at": at, "holder": "me", "state": state}
+    values["finished_at"] = at if state != "running" else None
+    with store.write() as connection:
+        connection.execute(tables.job_runs.insert().values(**values))
+
+
+def judge(store, day, version, state, routes=()):
+    window = Window(CUT - (9 - day) * DAY, CUT - (8 - day) * DAY)
+    said = Verdict("churn", version, window.end, window, state, "words", {}, {"since": "then"})
+    return record_verdict(store, said, routes)[0]

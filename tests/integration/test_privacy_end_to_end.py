@@ -192,7 +192,8 @@ def test_what_is_past_its_retention_goes_with_the_cycle_and_can_not_be_asked_aga
 def test_a_model_without_a_retention_keeps_everything(loop_of, clock):
     loop = loop_of()
     assert loop.retain("churn") is None
-    assert {each.job: each.result for each in run_cycle(loop, "churn")}["retention"] == {"kept_since": None}
+    result = {each.job: each.result for each in run_cycle(loop, "churn")}["retention"]
+    assert result == {"kept_since": None, "job_runs": 0, "alerts": 0, "verdicts": 0}
 
 
 @pytest.fixture

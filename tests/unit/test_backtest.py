@@ -115,7 +115,7 @@ def test_a_cycle_judges_before_it_promotes_and_a_verdict_says_whom():
 
 
 def test_looks_are_verdicts_and_runs_that_came_to_none():
-    said = [verdict(2, OK), verdict(3, OK, "2")]
+    said = {at(2): "1", at(3): "2"}
     minute = timedelta(minutes=1)
     runs = [(at(1), at(1) + minute), (at(2) - minute, at(2) + minute), (at(3), at(3)), (at(4), at(4) + minute)]
     assert made_looks(said, runs) == [(at(1), None), (at(2), "1"), (at(3), "2"), (at(4), None)]

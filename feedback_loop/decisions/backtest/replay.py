@@ -353,10 +353,10 @@ def delay_of(played: Replayed, change: Change) -> Delay | None:
 
 
 def made_looks(
-    verdicts: Sequence[Verdict], runs: Sequence[tuple[datetime, datetime]]
+    verdicts: Mapping[datetime, str], runs: Sequence[tuple[datetime, datetime]]
 ) -> list[tuple[datetime, str | None]]:
     """When the log was looked at: moments of verdicts with their version, and of runs that came to none."""
-    found: dict[datetime, str | None] = {each.decided_at: each.version for each in verdicts}
+    found: dict[datetime, str | None] = {**verdicts}
     said = sorted(found)
     for began, ended in runs:
         place = bisect_left(said, began)
