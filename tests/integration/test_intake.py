@@ -226,7 +226,7 @@ def test_bad_rows_of_a_source_are_told_once_and_newer_ones_again(request, mlflow
     ("kind", "body", "said"),
     [
         ("parquet", b"PAR1", "old.parquet: is no parquet: "),
-        ("csv", b"a,b\n1,2,3\n", "old.csv: is no csv: "),
+        ("csv", b"a,b\n1,2\n1,2,3\n", "old.csv: is no csv: "),
         ("arrow", b"x" * 50, "old.arrow: is no arrow: "),
         ("ndjson", b'\n\n{"a": 1}\n{"b"\n', "row 1: old.ndjson: line 4 is no JSON object: "),
     ],
