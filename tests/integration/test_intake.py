@@ -192,7 +192,7 @@ def test_each_refused_file_is_told_once_and_nothing_of_what_it_holds(loop, tmp_p
 
     bad = "customer,month,churned\n1,m,true\n2,m,perhaps\n3,m,never\n"
     [alert] = bring(wrong=bad, good="customer,month,churned\n1,m,true\n")
-    assert (alert.route, alert.state, alert.title) == ("log", "sent", "churn: a file of outcomes was refused")
+    assert (alert.route, alert.state, alert.title) == ("log", "pending", "churn: a file of outcomes was refused")
     assert "wrong.csv (row 1, churned and 1 more problems) lies in refused/" in alert.body
     assert "perhaps" not in alert.body
     assert count_refused(loop.store, "churn") == {"files": 1, "polls": 0}
