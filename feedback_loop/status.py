@@ -74,7 +74,14 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     incidents = load_incidents(store, model)
     incident = open_incident(store, model)
     alerts = load_alerts(store, [each.incident_id for each in incidents], about="spool:")
-    kinds = ("serving:{}:", "stream:{}:", "drift:{} version ", "quality:{} version ", "promotion:{}:")
+    kinds = (
+        "serving:{}:",
+        "stream:{}:",
+        "drift:{} version ",
+        "quality:{} version ",
+        "promotion:{}:",
+        "retraining:{}:",
+    )
     for about in (*(kind.format(model) for kind in kinds), about_outcomes(model)):
         alerts += load_alerts(store, [], about=about)
     silences = {each.incident_id: each.silenced_until for each in incidents}

@@ -1,6 +1,7 @@
 """Names that are used, but not by code that vulture reads: each with who uses it."""
 
 import onnxruntime
+from mlflow.models import Model
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import feedback_loop
@@ -26,6 +27,10 @@ from feedback_loop.store import evaluations, incidents, jobs, predictions, retra
 # ONNX Runtime reads its options off the object.
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level
+
+# MLflow writes them into a model's description.
+described = Model()
+described.artifact_path, described.model_uuid
 
 # Python itself, of the package.
 feedback_loop.__getattr__

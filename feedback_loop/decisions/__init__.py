@@ -4,7 +4,7 @@ from feedback_loop.decisions.baseline import baseline_of
 from feedback_loop.decisions.cohorts import SharedReader
 from feedback_loop.decisions.decide import decide, look
 from feedback_loop.decisions.monitors import LEAST_REFERENCE
-from feedback_loop.decisions.policy import Reason, judge, next_step
+from feedback_loop.decisions.policy import Reason, judge, next_step, spent_until, wanted_step
 from feedback_loop.decisions.suggest import Suggestion, policy_toml, suggest, suggest_maturity
 from feedback_loop.decisions.watched import Baseline, Cohort
 
@@ -21,6 +21,8 @@ __all__ = [
     "look",
     "next_step",
     "policy_toml",
+    "spent_until",
     "suggest",
     "suggest_maturity",
+    "wanted_step",
 ]

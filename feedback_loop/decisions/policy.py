@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from feedback_loop.clock import Window
@@ -26,6 +26,12 @@ DRIFT_SHARE = 0.5
 
 BUDGETED = timedelta(days=90)
 """What the budget of retrainings is of."""
+
+WAITING = timedelta(days=1)
+"""So long a search that could not be made waits before it is tried again."""
+
+NOT_MADE = "not_made"
+"""The state of such a search."""
 
 Reason = Literal["alarm", "blind", "refresh", "manual"]
 """Why a model is retrained: its monitors' alarm, drift or estimates alone, the slow schedule, or a person."""
@@ -95,26 +101,55 @@ def next_step(
 ) -> Reason | None:
     """Why the model should be retrained now, if it should: an alarm past the cooldown, or the slow schedule.
 
-    Within 90 days there are at most as many as the budget allows, those by hand aside.
+    Within 90 days there are at most as many as the budget allows, those by hand aside (see `spent_until`).
 
-    A retraining that failed is tried again after a day, then two, four, …, up to the cooldown. One whose process
-    died does not count: nobody knows what it would have found.
+    A retraining that failed is tried again after a day, then two, four, …, up to the cooldown. One that could not be
+    made (too few rows, an outage) has found nothing out and costs nothing: it waits a day for its cause to be gone.
+    One whose process died does not count: nobody knows what it would have found.
     """
-    ended = [each for each in retrainings if each.state not in ("abandoned", "running")]
+    ended = _made(retrainings)
     if ended and now - ended[-1].started_at < _rest(ended, settings):
         return None
-    if settings.budget is not None:
-        counted = [each for each in ended if each.reason != "manual" and now - each.started_at < BUDGETED]
-        if len(counted) >= settings.budget:
-            return None
+    if any(each.state == NOT_MADE and now - each.started_at < WAITING for each in retrainings[-1:]):
+        return None
+    if spent_until(retrainings, settings, now) is not None:
+        return None
+    return wanted_step(verdict, settings, retrainings=retrainings, champion_since=champion_since, now=now)
+
+
+def spent_until(retrainings: Sequence[Retraining], settings: PolicySettings, now: datetime) -> datetime | None:
+    """When the next retraining is within the budget; None where it is now."""
+    if settings.budget is None:
+        return None
+    spent = [each.started_at for each in _made(retrainings) if each.reason != "manual"]
+    counted = [at for at in spent if now - at < BUDGETED]
+    if len(counted) < settings.budget:
+        return None
+    return counted[-settings.budget] + BUDGETED if settings.budget else datetime.max.replace(tzinfo=UTC)
+
+
+def wanted_step(
+    verdict: Verdict | None,
+    settings: PolicySettings,
+    *,
+    retrainings: Sequence[Retraining],
+    champion_since: datetime,
+    now: datetime,
+) -> Reason | None:
+    """Why the model should be retrained, whatever was done lately: an alarm, drift alone, or the slow schedule."""
     if verdict is not None and verdict.state is State.DEGRADED:
         return "alarm"
     if verdict is not None and settings.allow_blind_retraining and is_blind(verdict):
         return "blind"
-    tried = [each.started_at for each in ended if each.state != "failed"]
+    tried = [each.started_at for each in _made(retrainings) if each.state != "failed"]
     if settings.refresh is not None and now - max([champion_since, *tried]) >= settings.refresh:
         return "refresh"
     return None
+
+
+def _made(retrainings: Sequence[Retraining]) -> list[Retraining]:
+    """Those that have ended and found something out."""
+    return [each for each in retrainings if each.state not in ("abandoned", "running", NOT_MADE)]
 
 
 def _rest(ended: Sequence[Retraining], settings: PolicySettings) -> timedelta:

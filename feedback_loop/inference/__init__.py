@@ -9,7 +9,7 @@ from feedback_loop.inference.bundle import (
     stage,
     write_bundle,
 )
-from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine
+from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine, without_data
 from feedback_loop.inference.files import FileResult, predict_file
 from feedback_loop.inference.inputs import feature_frame
 from feedback_loop.inference.providers import EngineOptions, describe_hardware
@@ -38,5 +38,6 @@ __all__ = [
     "predict_file",
     "read_bundle",
     "stage",
+    "without_data",
     "write_bundle",
 ]

@@ -189,11 +189,11 @@ def _asked(predict: Callable[[Any], Any], inputs: Any) -> Any:
     try:
         return predict(inputs)
     except Exception as error:
-        said = _without_data(str(error), {str(name) for name in getattr(inputs, "columns", ())})
+        said = without_data(str(error), {str(name) for name in getattr(inputs, "columns", ())})
         raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {said}") from error
 
 
-def _without_data(text: str, names: set[str]) -> str:
+def without_data(text: str, names: set[str]) -> str:
     """An error's words without the rows that MLflow prints, and without what is quoted, but for columns' names."""
     text = re.sub(r"of data '.*' with schema", "of data '...' with schema", text, flags=re.DOTALL)
     text = _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in names else "'...'", text)

@@ -127,11 +127,17 @@ def input_rows(contract: Contract, frame: Any, more: Sequence[Column] = (), *, t
         raise BadInput(error.problems, cure=cure, total=error.total) from error
 
 
-def make_scorer(loaded: LoadedModel, settings: ModelSettings, hash_key: bytes = b"") -> Scorer:
-    """Works out the contract of a loaded version and wraps it in its engine; raises ContractError and ConfigError."""
+def make_scorer(
+    loaded: LoadedModel, settings: ModelSettings, hash_key: bytes = b"", *, none: Sequence[str] | None = None
+) -> Scorer:
+    """Works out the contract of a loaded version and wraps it in its engine; raises ContractError and ConfigError.
+
+    `none` is as `make_native` has it.
+    """
     contract = contract_of(loaded, settings)
     redaction = make_redaction(contract, settings.log.columns, hash_key)
-    return Scorer(loaded.version, contract, make_native(loaded, contract), redaction, settings.log.sample, loaded)
+    engine = make_native(loaded, contract, none)
+    return Scorer(loaded.version, contract, engine, redaction, settings.log.sample, loaded)
 
 
 def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:

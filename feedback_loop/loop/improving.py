@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from feedback_loop.alerts import route_names
-from feedback_loop.decisions import Reason, next_step
+from feedback_loop.clock import format_moment
+from feedback_loop.decisions import Reason, next_step, spent_until, wanted_step
 from feedback_loop.decisions.diagnosis import Recommendation
 from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
+from feedback_loop.inference import SklearnEngine, make_scorer
 from feedback_loop.loop.base import Wired
 from feedback_loop.outcomes import (
     matured_until,
@@ -14,6 +19,7 @@ from feedback_loop.registry import Reference
 from feedback_loop.retraining import RetrainingResult, Search, promote, reconcile, rollback
 from feedback_loop.serving import warm
 from feedback_loop.store import diagnoses, retrainings, verdicts
+from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.retrainings import Promotion
 from feedback_loop.store.verdicts import State
@@ -27,6 +33,23 @@ class Improving(Wired):
 
         Not while the newest diagnosis of the open incident is a feed to repair: nothing is learned from broken rows.
         """
+        return self._step(model, next_step)
+
+    def tell_spent_budget(self, model: str) -> str:
+        """Raises an alert, once, where a retraining is wanted and the budget is spent; returns what it says."""
+        policy, now = self.settings.model(model).policy, self.clock()
+        until = spent_until(retrainings.load_retrainings(self.store, model), policy, now)
+        reason = self._step(model, wanted_step) if until is not None else None
+        if until is None or reason is None:
+            return ""
+        again = f"again from {format_moment(until)} on" if policy.budget else "never by itself"
+        words = f"It should be retrained ({reason}), but its budget of {policy.budget} in 90 days is spent: {again}."
+        subject, title = f"retraining:{model}:{policy.budget}:{format_moment(until)}", f"{model} is not retrained"
+        body = f"{words} By hand: feedback-loop retrain {model}."
+        raise_alert(self.store, subject, title, body, route_names(self.settings.alerts), now)
+        return words
+
+    def _step(self, model: str, rule: Callable[..., Reason | None]) -> Reason | None:
         if self._newest_diagnosis(model) == Recommendation.REPAIR:
             return None
         policy, champion = self.settings.model(model).policy, self.champion(model)
@@ -34,7 +57,7 @@ class Improving(Wired):
         verdict = verdicts.latest_verdict(self.store, model, champion.version)
         if verdict is not None and verdict.state is State.DEGRADED and open_incident(self.store, model) is None:
             verdict = None  # its incident is closed: it asks for nothing any more
-        return next_step(
+        return rule(
             verdict,
             policy,
             retrainings=retrainings.load_retrainings(self.store, model),
@@ -47,7 +70,8 @@ class Improving(Wired):
 
         Raises Refused for a model whose features the log does not hold plain, and for one of several labels.
         """
-        champion = self.scorer(self.champion(model))
+        version = self.champion(model)
+        champion = replace(self.scorer(version), version=version)  # with the tags that it has by now
         if champion.redaction.hides_features:
             raise Refused(
                 f"{champion.version} can't be retrained: some of its features are logged hashed or not at all.",
@@ -61,14 +85,14 @@ class Improving(Wired):
         settings, now = self.settings.model(model), self._final(model, None)
         incident = open_incident(self.store, model)
         history = settings.retraining.history
+        none = champion.engine.inputs.none if isinstance(champion.engine, SklearnEngine) else ()
         search = Search(
             store=self.store,
             registry=self.registry,
             champion=champion,
-            settings=settings.retraining,
-            alias=settings.alias,
+            score=lambda loaded: make_scorer(loaded, settings, self.settings.hash_key, none=none),
+            settings=settings,
             until=matured_until(now, settings.maturity, settings.window),
-            window=settings.window,
             history=self.settings.path(history) if history else None,
             now=now,
             progress=self.progress,

@@ -8,15 +8,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from feedback_loop.errors import Refused
-from feedback_loop.inference import Scorer
+from feedback_loop.inference import Scorer, SklearnEngine
 from feedback_loop.inference.choosing import measure_parity
 from feedback_loop.inference.optimizing import Measured, Optimization, optimize
 from feedback_loop.loop.base import Wired
 from feedback_loop.loop.places import engine_options
 from feedback_loop.monitoring import make_reference, plot_variants
 from feedback_loop.outcomes import matured_until
-from feedback_loop.registry import DataSource, ModelVersion
-from feedback_loop.retraining import training_rows
+from feedback_loop.registry import DataSource, ModelVersion, Origin, Proven
+from feedback_loop.retraining import PROVEN_ROWS, training_rows
 
 FEWEST = 200
 """With fewer matured labelled rows in the log, the version's reference rows are taken."""
@@ -79,7 +79,7 @@ class Optimizing(Wired):
         settings, now = self.settings.model(model), self._final(model, None)
         until = matured_until(now, settings.maturity, settings.window)
         names = [column.name for column in (*scorer.contract.features, scorer.contract.label)]
-        logged = training_rows(self.store, scorer.contract, until=until, as_of=now, history=None).table.select(names)
+        logged = training_rows(self.store, scorer, until=until, as_of=now, history=None).table.select(names)
         if logged.num_rows >= FEWEST:
             return logged.slice(max(logged.num_rows - MOST, 0)).combine_chunks(), "log"
         kept = self.registry.reference_rows(scorer.version)
@@ -104,7 +104,7 @@ class Optimizing(Wired):
 
     def _register_variant(self, parent: Scorer, found: Optimization, rows: pa.Table, source: str) -> ModelVersion:
         chosen, base = found.chosen, found.tried[0]
-        assert chosen is not None  # what is registered was chosen
+        assert chosen is not None and isinstance(parent.engine, SklearnEngine)  # what is registered was chosen
         version, now = parent.version, self.clock()
         precise = self._parity(parent, found.precision, rows) if found.precision else {}
         figures = {
@@ -115,33 +115,32 @@ class Optimizing(Wired):
             "score": chosen.score,
             "score_of_parent": base.score,
         }
-        made = self.registry.register(
-            version.model,
-            found.estimator,
-            signature=parent.loaded.signature,
-            answers_with=parent.loaded.answers_with,
-            example=None,  # rows of the log inside a model's files could not be erased
-            reference=make_reference(parent, rows),
-            trained_until=version.trained_until,
-            source=DataSource(
-                name=version.model,
-                place=self.store.name if source == "log" else str(version),
-                rows=rows.num_rows,
-                trained_from="",
-                trained_until=version.trained_until.isoformat(),
-                as_of=now.isoformat(),
-                digest="",
+        made = self.registry.register_candidate(
+            Proven(
+                parent.loaded, found.estimator, parent.engine.inputs.of(rows.slice(0, PROVEN_ROWS), parent.contract)
             ),
-            metrics={name: float(value) for name, value in figures.items()},
-            params={"variant": chosen.variant, "parent": version.version},
-            requirements=parent.loaded.requirements,
-            tags={
-                "parent_version": version.version,
-                "variant": chosen.variant,
-                **precise,
-                **{name: f"{value:.6g}" for name, value in figures.items()},
-            },
-            now=now,
+            Origin(
+                source=DataSource(
+                    name=version.model,
+                    place=self.store.name if source == "log" else str(version),
+                    rows=rows.num_rows,
+                    trained_from="",
+                    trained_until=version.trained_until.isoformat(),
+                    as_of=now.isoformat(),
+                    digest="",
+                ),
+                trained_until=version.trained_until,
+                reference=make_reference(parent, rows),
+                metrics={name: float(value) for name, value in figures.items()},
+                params={"variant": chosen.variant, "parent": version.version},
+                tags={
+                    "parent_version": version.version,
+                    "variant": chosen.variant,
+                    **precise,
+                    **{name: f"{value:.6g}" for name, value in figures.items()},
+                },
+            ),
+            now,
         )
         self.registry.keep_reference(made, make_reference(self.fastest_scorer(made), rows), now)
         return made

@@ -6,12 +6,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feedback_loop.registry.client import NOT_THERE, Connection
 from feedback_loop.registry.versions import TAG, ModelVersion
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,18 @@ class DataSource:
     trained_until: str
     as_of: str
     digest: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a version comes from: its rows, how it did on the `reference` ones, which it had not seen, and tags."""
+
+    source: DataSource
+    trained_until: datetime
+    reference: pa.Table
+    metrics: Mapping[str, float]
+    params: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Lineage:
@@ -45,19 +61,28 @@ class Lineage:
         """Ends a run well."""
         self._mlflow.client.set_terminated(run_id, "FINISHED", end_time=_milliseconds(now))
 
-    def describe(
-        self,
-        run_id: str,
-        *,
-        params: Mapping[str, str],
-        metrics: Mapping[str, float],
-        source: DataSource,
-        model_id: str,
-        now: datetime,
-    ) -> None:
+    def end_abandoned(self, model: str, now: datetime) -> None:
+        """Ends what registrations whose process died, or that could not clean up, have begun: as failed."""
+        wanted = f"tags.`{TAG}kind` = 'training' and tags.`{TAG}model` = '{_escaped(model)}'"
+        wanted += " and attributes.status = 'RUNNING'"
+        with self._mlflow.translated("model", model):
+            for run in self._mlflow.client.search_runs([self._mlflow.experiment_id], wanted):
+                self.fail(run.info.run_id, now)
+
+    def fail(self, run_id: str, now: datetime) -> None:
+        """Ends a run and the models that it has logged as failed, and takes versions of these back."""
+        client = self._mlflow.client
+        for version in client.search_model_versions(f"run_id = '{run_id}'"):
+            client.delete_model_version(version.name, version.version)
+        for model in client.search_logged_models([self._mlflow.experiment_id], f"source_run_id = '{run_id}'"):
+            client.finalize_logged_model(model.model_id, "FAILED")
+        client.set_terminated(run_id, "FAILED", end_time=_milliseconds(now))
+
+    def describe(self, run_id: str, origin: Origin, *, model_id: str, now: datetime) -> None:
         """Writes how a version was trained, on which data, and how well it did on rows that it had not seen."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
+        source = origin.source
         data = Dataset(
             name=source.name,
             digest=source.digest,
@@ -71,8 +96,10 @@ class Lineage:
         stamp = _milliseconds(now)
         self._mlflow.client.log_batch(
             run_id,
-            params=[Param(name, value[:6000]) for name, value in params.items()],
-            metrics=[Metric(name, value, stamp, 0, model_id=model_id) for name, value in metrics.items()],
+            params=[Param(name, value[:6000]) for name, value in origin.params.items()],
+            metrics=[
+                Metric(name, value, stamp, 0, model_id=model_id) for name, value in _named(origin.metrics).items()
+            ],
         )
 
     def log_metrics(
@@ -87,7 +114,7 @@ class Lineage:
         with self._mlflow.translated("run", str(version)):
             stamp = _milliseconds(moment)
             step = stamp // 3_600_000
-            values = [Metric(_metric_name(name), value, stamp, step) for name, value in metrics.items()]
+            values = [Metric(name, value, stamp, step) for name, value in _named(metrics).items()]
             self._mlflow.client.log_batch(self._monitoring_run(version, now), metrics=values)
 
     def log_files(self, version: ModelVersion, paths: Sequence[Path], folder: str, now: datetime) -> None:
@@ -145,18 +172,29 @@ class Lineage:
             raise
 
     def _find_monitoring_run(self, version: ModelVersion) -> str | None:
-        name = version.model.replace("'", "\\'")
-        wanted = f"tags.`{TAG}kind` = 'monitoring' and tags.`{TAG}model` = '{name}'"
+        wanted = f"tags.`{TAG}kind` = 'monitoring' and tags.`{TAG}model` = '{_escaped(version.model)}'"
         wanted += f" and tags.`{TAG}version` = '{version.version}'"
         runs = self._mlflow.client.search_runs([self._mlflow.experiment_id], wanted, max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
 
-def _metric_name(name: str) -> str:
-    """A name as MLflow takes it: `f1/a` for `f1[a]`, and `_` for what else it refuses."""
-    metric, of_class, named = name.partition("[")
-    plain = re.sub(r"[^\w\- :]", "_", named.removesuffix("]"))
-    return (f"{metric}/{plain}" if of_class else re.sub(r"[^\w .:-]", "_", name))[:250]
+def _named(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Figures by names that MLflow takes, and that stay apart: `f1/a` for `f1[a]`, `_` for what else it refuses."""
+    named: dict[str, float] = {}
+    for name, value in metrics.items():
+        metric, of_class, label = name.partition("[")
+        plain = re.sub(r"[^\w\- :]", "_", label.removesuffix("]"))
+        plain = (f"{metric}/{plain or '_'}" if of_class else re.sub(r"[^\w .:-]", "_", name))[:250]
+        apart, count = plain, 1
+        while apart in named:
+            count += 1
+            apart = f"{plain[:245]}_{count}"
+        named[apart] = value
+    return named
+
+
+def _escaped(text: str) -> str:
+    return text.replace("'", "\\'")
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from feedback_loop.config import RegistrySettings, Settings
 from feedback_loop.errors import NotFound
+from feedback_loop.registry.candidates import Proven, write_candidate
 from feedback_loop.registry.client import Connection
-from feedback_loop.registry.lineage import DataSource, Lineage
+from feedback_loop.registry.lineage import DataSource, Lineage, Origin
 from feedback_loop.registry.loading import load_folder
-from feedback_loop.registry.sklearn_model import save_sklearn
+from feedback_loop.registry.sklearn_model import save_sklearn, serializations
 from feedback_loop.registry.sources import ModelSource, resolve_source
-from feedback_loop.registry.versions import TAG, TRAINED_UNTIL, LoadedModel, ModelVersion, Reference, number_of
+from feedback_loop.registry.versions import TAG, LoadedModel, ModelVersion, Reference, number_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +32,13 @@ NameVersion = Callable[[str, str, datetime], str]
 REFERENCE_RUN = "reference_run"
 """The tag with the run whose artifacts hold a version's reference rows."""
 
+REFERENCE_FILE = "reference_file"
+"""The tag with what the file of these is called."""
+
 FOLDER = "feedback_loop"
 """The folder of a run's artifacts that ours are in."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Registry:
@@ -134,15 +143,13 @@ class Registry:
         metrics: dict[str, float],
         params: dict[str, str],
         now: datetime,
-        requirements: Sequence[str] = (),
-        tags: dict[str, str] | None = None,
     ) -> ModelVersion:
-        """Makes a new version of a scikit-learn model, with the run, data and metrics it came from.
+        """Makes a first version of a scikit-learn model, with the run, data and metrics it came from.
 
         Without a `signature` one is inferred from `example` (some inputs, kept with the model) and its answers.
         `reference` rows are kept with the version. No alias is set: that is a promotion.
         """
-        with self._mlflow.translated("model", model):
+        with self._mlflow.translated("model", model), tempfile.TemporaryDirectory() as folder:
             from mlflow.models import ModelSignature, infer_signature
 
             described = (
@@ -150,34 +157,83 @@ class Registry:
                 if signature is not None
                 else infer_signature(example, getattr(estimator, answers_with)(example))
             )
-            run_id = self.lineage.start(f"train {model}", now, {TAG + "kind": "training", TAG + "model": model})
-            with tempfile.TemporaryDirectory() as folder:
-                model_id, location = save_sklearn(
-                    self._mlflow.client,
-                    self._mlflow.experiment_id,
-                    run_id,
-                    estimator,
-                    folder=Path(folder),
-                    name=model,
-                    signature=described,
-                    answers_with=answers_with,
-                    example=example,
-                    requirements=requirements,
-                )
-            self.lineage.describe(run_id, params=params, metrics=metrics, source=source, model_id=model_id, now=now)
+            path = Path(folder) / "model"
+            kind = next(iter(serializations(estimator)))
+            save_sklearn(estimator, path, signature=described, answers_with=answers_with, kind=kind, example=example)
+            origin = Origin(source, trained_until, reference, metrics, params)
+            return self._publish(model, path, origin, now)
+
+    def register_candidate(self, candidate: Proven, origin: Origin, now: datetime) -> ModelVersion:
+        """Makes a new version of a candidate: as its predecessor is called, and with all that lies beside that one.
+
+        A fresh process has loaded it first. All or nothing: what fails on the way leaves no version. Raises Refused
+        where it can't be loaded elsewhere, and Unavailable.
+        """
+        model = candidate.parent.version.model
+        with self._mlflow.translated("model", model), tempfile.TemporaryDirectory() as folder:
+            return self._publish(model, write_candidate(candidate, Path(folder)), origin, now)
+
+    def end_abandoned(self, model: str, now: datetime) -> None:
+        """Takes back what registrations left that neither ended nor could clean up."""
+        self.lineage.end_abandoned(model, now)
+
+    def unregister(self, version: ModelVersion, now: datetime) -> None:
+        """Takes a version of ours back that nobody could take note of."""
+        with self._mlflow.translated("model version", str(version)):
+            assert version.run_id is not None  # what we register comes of a run
+            self.lineage.fail(version.run_id, now)
+
+    def _publish(self, model: str, path: Path, origin: Origin, now: datetime) -> ModelVersion:
+        """Makes a version of what lies in a folder: at the last step, when all that belongs to it is there."""
+        import pyarrow.parquet as pq
+
+        client = self._mlflow.client
+        kind = {TAG + "kind": "training", TAG + "model": model}
+        run_id = self.lineage.start(f"train {model}", now, {**kind, **_tags(origin.tags)})
+        try:
+            model_id, location = self._log_model(run_id, model, path)
+            self.lineage.describe(run_id, origin, model_id=model_id, now=now)
+            file = path.with_name("reference.parquet")
+            pq.write_table(origin.reference, file)
+            client.log_artifact(run_id, str(file), FOLDER)
             self.lineage.end(run_id, now)
             self._ensure_model(model)
-            made = self._create(
-                model,
-                ModelSource(location, run_id, model_id),
-                {
-                    TRAINED_UNTIL: trained_until.isoformat(),
-                    **{TAG + name: each for name, each in (tags or {}).items()},
-                },
-            )
-            version = self._version(made)
-        self.keep_reference(version, reference, now)
-        return version
+            tags = {
+                "trained_until": origin.trained_until.isoformat(),
+                REFERENCE_RUN: run_id,
+                REFERENCE_FILE: file.name,
+                **origin.tags,
+            }
+            return self._version(self._create(model, ModelSource(location, run_id, model_id), _tags(tags)))
+        except BaseException:
+            self._take_back(run_id, now)
+            raise
+
+    def _take_back(self, run_id: str, now: datetime) -> None:
+        try:
+            self.lineage.fail(run_id, now)
+        except Exception as error:  # noqa: BLE001 (the first error is what is told; the next registration ends this run)
+            _log.warning("registration_not_taken_back", run_id=run_id, cause=repr(error))
+
+    def _log_model(self, run_id: str, name: str, path: Path) -> tuple[str, str]:
+        """Logs what lies in a folder as a model of that run; returns MLflow's model id and where its files are.
+
+        This is what `mlflow.sklearn.log_model` does, by way of the client: no active run and no global URI is needed.
+        """
+        from mlflow.entities import LoggedModelOutput
+        from mlflow.models import Model
+
+        client, described = self._mlflow.client, Model.load(str(path))
+        plain = re.sub(r"[/:.%\"']", "_", name)  # a logged model's name is stricter than a registered one's
+        logged = client.create_logged_model(self._mlflow.experiment_id, name=plain, source_run_id=run_id)
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        described.artifact_path = logged.artifact_location
+        described.model_uuid = described.model_id = logged.model_id
+        described.run_id = run_id
+        described.save(str(path / "MLmodel"))
+        client.log_model_artifacts(logged.model_id, str(path))
+        client.finalize_logged_model(logged.model_id, "READY")
+        return str(logged.model_id), str(logged.artifact_location)
 
     def adopt(self, model: str, source: str) -> ModelVersion:
         """Registers what `runs:/…/model`, `models:/m-…`, `models:/name/1` or a folder is as a version."""
@@ -196,10 +252,10 @@ class Registry:
                 kind = {TAG + "kind": "reference", TAG + "model": version.model, TAG + "version": version.version}
                 run_id = self.lineage.start(f"reference of {version}", now, kind)
                 self.lineage.end(run_id, now)
-            path = Path(folder) / _reference_file(version)
+            path = Path(folder) / f"reference-{version.version}.parquet"
             pq.write_table(rows, path)
             self._mlflow.client.log_artifact(run_id, str(path), FOLDER)
-        self.tag(version, {REFERENCE_RUN: run_id})
+        self.tag(version, {REFERENCE_RUN: run_id, REFERENCE_FILE: path.name})
 
     def replace_reference(self, version: ModelVersion, rows: pa.Table) -> None:
         """Puts other reference rows in the place of those that are kept with a version."""
@@ -207,7 +263,7 @@ class Registry:
 
         with self._mlflow.translated("reference", str(version)), tempfile.TemporaryDirectory() as folder:
             tags = self._found(version).tags
-            path = Path(folder) / _reference_file(version)
+            path = Path(folder) / tags[TAG + REFERENCE_FILE]
             pq.write_table(rows, path)
             self._mlflow.client.log_artifact(tags[TAG + REFERENCE_RUN], str(path), FOLDER)
 
@@ -219,7 +275,7 @@ class Registry:
             tags = self._found(version).tags
             if TAG + REFERENCE_RUN not in tags:
                 return None
-            file = f"{FOLDER}/{_reference_file(version)}"
+            file = f"{FOLDER}/{tags[TAG + REFERENCE_FILE]}"
             return pq.read_table(self._mlflow.client.download_artifacts(tags[TAG + REFERENCE_RUN], file, folder))
 
     def keep_proof(self, version: ModelVersion, proof: dict[str, Any], *, engine: str, now: datetime) -> None:
@@ -268,8 +324,8 @@ class Registry:
             client.create_registered_model(model)
 
 
-def _reference_file(version: ModelVersion) -> str:
-    return f"reference-{version.version}.parquet"
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {TAG + name: value for name, value in tags.items()}
 
 
 def _filter(name: str) -> str | None:

@@ -2,67 +2,54 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
 NEEDED = ("scikit-learn", "skops", "numpy", "pandas", "scipy")
 """What a scikit-learn model needs to be loaded: stated, since MLflow's own inference of it takes 8 s."""
 
+_log = structlog.get_logger(__name__)
+
 
 def save_sklearn(
-    client: MlflowClient,
-    experiment_id: str,
-    run_id: str,
     estimator: Any,
+    path: Path,
     *,
-    folder: Path,
-    name: str,
-    signature: ModelSignature,
+    signature: ModelSignature | None,
     answers_with: str,
-    example: pd.DataFrame | None,
-    requirements: Sequence[str],
-) -> tuple[str, str]:
-    """Logs a fitted estimator as a model of that run; returns MLflow's model id and where its files are.
+    kind: dict[str, Any],
+    example: pd.DataFrame | None = None,
+    requirements: Sequence[str] = (),
+    code: Sequence[Path] = (),
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """Writes a fitted estimator to a folder in MLflow's format, in one of its `serializations`.
 
-    This is what `mlflow.sklearn.log_model` does, by way of the client: no active run and no global URI is needed.
+    `code` are modules that are to lie beside it. Nobody is told: the registry does not know of it yet.
     """
     import mlflow.sklearn
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model
 
-    allowed = re.sub("[/:.%\"']", "_", name)  # what a registered model may be called, a logged one may not always
-    logged = client.create_logged_model(experiment_id, name=allowed, source_run_id=run_id)
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    described = Model(
-        artifact_path=logged.artifact_location,
-        model_uuid=logged.model_id,
-        run_id=run_id,
-        model_id=logged.model_id,
-    )
-    path = folder / "model"
     mlflow.sklearn.save_model(
         estimator,
         str(path),
-        mlflow_model=described,
         signature=signature,
         input_example=example,
         pyfunc_predict_fn=answers_with,
         pip_requirements=list(requirements) or [f"{package}=={version(package)}" for package in NEEDED],
-        **_serialization(estimator),
+        code_paths=[str(each) for each in code] or None,
+        metadata=metadata,
+        **kind,
     )
-    client.log_model_artifacts(logged.model_id, str(path))
-    client.finalize_logged_model(logged.model_id, "READY")
-    return str(logged.model_id), str(logged.artifact_location)
 
 
 def load_sklearn(path: Path) -> Any:
@@ -72,8 +59,8 @@ def load_sklearn(path: Path) -> Any:
     return mlflow.sklearn.load_model(str(path))
 
 
-def _serialization(estimator: Any) -> dict[str, Any]:
-    """skops, which holds no code, where it can write this estimator and read it again; cloudpickle else.
+def serializations(estimator: Any) -> Iterator[dict[str, Any]]:
+    """In what an estimator can be kept, the best first: skops, which holds no code, where it can; then cloudpickle.
 
     The types that skops asks about are trusted: they come from an object that is in this process already.
     """
@@ -83,9 +70,11 @@ def _serialization(estimator: Any) -> dict[str, Any]:
         data = skops.dumps(estimator)
         types = skops.get_untrusted_types(data=data)
         skops.loads(data, trusted=types)
-    except Exception:  # noqa: BLE001 (skops raises whatever a foreign class raises while it is taken apart)
-        return {"serialization_format": "cloudpickle"}
-    return {"serialization_format": "skops", "skops_trusted_types": types}
+    except Exception as error:  # noqa: BLE001 (skops raises whatever a foreign class raises while it is taken apart)
+        _log.debug("not_in_skops", cause=repr(error))
+    else:
+        yield {"serialization_format": "skops", "skops_trusted_types": types}
+    yield {"serialization_format": "cloudpickle"}
 
 
 def foreign_types(file: Path) -> list[str]:

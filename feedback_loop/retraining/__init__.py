@@ -4,9 +4,10 @@ from feedback_loop.retraining.dataset import TrainingRows, training_rows
 from feedback_loop.retraining.following import Following
 from feedback_loop.retraining.gate import GateResult, non_inferiority
 from feedback_loop.retraining.promotion import promote, reconcile, rollback
-from feedback_loop.retraining.retrain import RetrainingResult, Search
+from feedback_loop.retraining.retrain import PROVEN_ROWS, RetrainingResult, Search
 
 __all__ = [
+    "PROVEN_ROWS",
     "Following",
     "GateResult",
     "RetrainingResult",

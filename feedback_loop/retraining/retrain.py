@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from feedback_loop.config_policy import RetrainingSettings
+import structlog
+
+from feedback_loop.clock import format_moment
+from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Reason
-from feedback_loop.errors import FeedbackLoopError, Refused
+from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.inference import Scorer
-from feedback_loop.monitoring import primary_loss
+from feedback_loop.monitoring import primary_loss, scored_rows
 from feedback_loop.monitoring.validation import validation_metrics
 from feedback_loop.progress import Progress
-from feedback_loop.registry import DataSource, ModelVersion, Registry
+from feedback_loop.registry import TAG, DataSource, LoadedModel, ModelVersion, Origin, Proven, Reference, Registry
 from feedback_loop.retraining.dataset import TrainingRows, training_rows
 from feedback_loop.retraining.gate import GateResult, non_inferiority
+from feedback_loop.retraining.kinds import chosen_kinds, refuse_other_choice
 from feedback_loop.retraining.promotion import promote
-from feedback_loop.retraining.trials import Candidate, Split, reaches, rescored, split_newest, try_windows
+from feedback_loop.retraining.trials import Candidate, NotMade, Split, reaches, split_newest, try_windows
 from feedback_loop.store import Store
 from feedback_loop.store.evaluations import ALL_ROWS
-from feedback_loop.store.retrainings import Trial, finish_retraining, start_retraining
+from feedback_loop.store.retrainings import (
+    Trial,
+    finish_retraining,
+    load_retrainings,
+    note_retraining,
+    start_retraining,
+)
+
+PROVEN_ROWS = 100
+"""On so many of the held-out rows a fresh process must answer as this one does."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class RetrainingResult:
-    """How a retraining ended: `promoted`, `passed` (not promoted, as asked), or `refused`, and why."""
+    """How a retraining ended, and why: `promoted`, `passed` (not promoted, as asked), `refused`, or `not_made`."""
 
     retraining_id: int
     state: str
@@ -41,16 +57,16 @@ class RetrainingResult:
 class Search:
     """One search for a better version than `champion`, on rows predicted before `until`, as known `now`.
 
-    `until` is the end of a window, and `window` how long one is: rows of a window stay together.
+    `until` is the end of a window: rows of a window stay together. `score` makes a scorer of a loaded model, as
+    whoever serves it will.
     """
 
     store: Store
     registry: Registry
     champion: Scorer
-    settings: RetrainingSettings
-    alias: str
+    score: Callable[[LoadedModel], Scorer]
+    settings: ModelSettings
     until: datetime
-    window: timedelta
     history: Path | None
     now: datetime
     progress: Progress
@@ -64,104 +80,155 @@ class Search:
     def run(self, reason: Reason, incident_id: int | None, *, promotes: bool) -> RetrainingResult:
         """Trains candidates, gates the best, registers it and (if `promotes`) makes it the champion.
 
-        A candidate that is not good enough is a result, not an error. What goes wrong on the way is recorded with
-        its cause, and raised.
+        A candidate that is not good enough is a result, not an error, and so is a search that could not be made. What
+        goes wrong on the way is recorded with its cause, and raised. However it ends, the record has what was found.
         """
+        self.registry.end_abandoned(self.model, self.now)
         version = self.champion.version.version
         began = start_retraining(
             self.store, self.model, reason=reason, champion=version, incident_id=incident_id, now=self.now
         )
+        self._take_note_of_orphans()
+        found = RetrainingResult(began, "refused", version, None, "", None, ())
         try:
-            result = self._search(began)
-            if promotes and result.candidate is not None:
-                self._promote(result, f"{reason}: {result.summary}")
-                result = replace(result, state="promoted")
+            for step in self._search(found):
+                found = step
+                self._note(found)
+            if promotes and found.candidate is not None:
+                self._promote(found, f"{reason}: {found.summary}")
+                found = replace(found, state="promoted")
         except Refused as error:
-            result = RetrainingResult(began, "refused", version, None, error.cause, None, ())
+            state = "not_made" if isinstance(error, NotMade) else "refused"
+            found = replace(found, state=state, summary=error.cause)
         except Exception as error:
-            cause = str(error) if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
-            finish_retraining(self.store, began, state="failed", now=self.now, cause=cause)
+            self._fail(found, error)
             raise
-        finish_retraining(
-            self.store,
-            began,
-            state=result.state,
-            now=self.now,
-            candidate=result.candidate,
-            gate=asdict(result.gate) if result.gate is not None else None,
-            cause=result.summary,
-            trials=result.trials,
-        )
-        return result
+        finish_retraining(self.store, began, state=found.state, now=self.now, cause=found.summary)
+        return found
 
-    def _search(self, retraining_id: int) -> RetrainingResult:
+    def _note(self, found: RetrainingResult) -> None:
+        """Records what was found so far; a version that nobody could take note of is taken back."""
+        try:
+            note_retraining(
+                self.store,
+                found.retraining_id,
+                candidate=found.candidate,
+                gate=asdict(found.gate) if found.gate is not None else None,
+                trials=found.trials,
+            )
+        except Exception:
+            if found.candidate is not None:
+                self.registry.unregister(self.registry.find(Reference(self.model, version=found.candidate)), self.now)
+            raise
+
+    def _take_note_of_orphans(self) -> None:
+        """Records the versions of searches whose process died between making one and saying so."""
+        for each in load_retrainings(self.store, self.model):
+            if each.state == "abandoned" and each.candidate is None and (each.gate or {}).get("passed"):
+                mark = _mark(each.retraining_id, each.started_at)
+                made = [one for one in self.registry.versions(self.model) if one.tags.get(TAG + "retraining") == mark]
+                if made:
+                    note_retraining(self.store, each.retraining_id, candidate=made[0].version)
+
+    def _fail(self, found: RetrainingResult, error: Exception) -> None:
+        """Records a failure. An outage is none of the search's: it was not made."""
+        state = "not_made" if isinstance(error, Unavailable | OSError) else "failed"
+        cause = str(error) if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
+        if found.candidate is not None:  # all but its promotion is done
+            state, cause = "passed", f"{found.summary} Not promoted: {cause}"
+        try:
+            finish_retraining(self.store, found.retraining_id, state=state, now=self.now, cause=cause)
+        except Unavailable as unavailable:  # the next search says of this one that it did not end
+            _log.warning("retraining_not_recorded", model=self.model, cause=str(unavailable))
+
+    def _search(self, found: RetrainingResult) -> Iterator[RetrainingResult]:
+        """What is known after each step: trials, gate, registration."""
         estimator = self.champion.loaded.estimator
         if estimator is None:
             raise Refused(
                 f"{self.champion.version} is not a scikit-learn model: its pipeline can't be fitted again.",
                 cure="Register a scikit-learn pipeline, or retrain it elsewhere and promote that version.",
             )
-        loss, version = primary_loss(self.champion.contract), self.champion.version
-        with self.progress.track(f"retrain {self.model}", len(reaches(self.settings)) + 2) as advance:
-            contract = self.champion.contract
-            rows = training_rows(self.store, contract, until=self.until, as_of=self.now, history=self.history)
-            split = split_newest(rows, self.settings, version.trained_until, self.until, self.window)
-            best, trials = try_windows(self.champion, estimator, split, self.settings, loss, advance)
+        loss, settings = primary_loss(self.champion.contract), self.settings.retraining
+        with self.progress.track(f"retrain {self.model}", len(reaches(settings)) + 2) as advance:
+            rows = training_rows(self.store, self.champion, until=self.until, as_of=self.now, history=self.history)
+            if len(rows):
+                rows = replace(rows, kinds=chosen_kinds(estimator, rows.inputs()))
+            split = split_newest(rows, settings, self.until, self.settings.window)
+            best, trials = try_windows(estimator, split, settings, loss, self._rescored, advance)
+            found = replace(found, trials=tuple(trials))
+            yield found
+            if best is None:
+                causes = "; ".join(f"{trial.name}: {trial.cause}" for trial in trials)
+                raise Refused(f"No trial succeeded: {causes}.", cure="See what the pipeline raises on these rows.")
             gate = non_inferiority(
                 loss,
                 best.losses,
                 split.holdout.losses(self.champion, loss),
-                split.holdout.times,
-                margin=self.settings.margin,
-                alpha=self.settings.alpha,
+                split.holdout.decided,
+                margin=settings.margin,
+                alpha=settings.alpha,
             )
             advance(1)
-            result = RetrainingResult(
-                retraining_id, "refused", version.version, None, gate.summary, gate, tuple(trials)
-            )
-            if not gate.passed:
-                return result
-            candidate = self._register(estimator, rows, split, best, gate)
+            said = " ".join([gate.summary, *self._class_news(best.scorer), *split.left_out])
+            found = replace(found, gate=gate, summary=said)
+            yield found
+            if gate.passed:
+                candidate = self._register(found, rows, split, best)
+                yield replace(found, state="passed", candidate=candidate.version)
             advance(1)
-        return replace(result, state="passed", candidate=candidate.version)
 
-    def _register(
-        self, estimator: Any, rows: TrainingRows, split: Split, best: Candidate, gate: GateResult
-    ) -> ModelVersion:
+    def _rescored(self, estimator: Any) -> Scorer:
+        """The champion with another estimator, whose own classes it has: what a candidate is before it is one."""
+        return self.score(replace(self.champion.loaded, estimator=estimator))
+
+    def _class_news(self, scorer: Scorer) -> Iterator[str]:
+        before, after = (set(each.contract.classes) for each in (self.champion, scorer))
+        for classes, words in (
+            (after - before, "It has learned a new class"),
+            (before - after, "It knows no more of"),
+        ):
+            if classes:
+                yield f"{words}: {', '.join(sorted(map(str, classes)))}."
+
+    def _register(self, found: RetrainingResult, rows: TrainingRows, split: Split, best: Candidate) -> ModelVersion:
         """Registers the winning recipe, fitted again with the held-out rows too; what was gated stays with it."""
         until, used, fitted = split.at, split.learn.between(best.trial.trained_from, split.at), best.estimator
-        if self.settings.refit:
-            until = self.until
+        refit = self.settings.retraining.refit
+        if refit:
+            until, estimator = self.until, self.champion.loaded.estimator
             used = rows.between(until - best.reach if best.reach is not None else best.trial.trained_from, until)
             fitted = used.fitted(estimator)
-            _check_refit(rescored(self.champion, fitted), split, gate)
-        reference = split.holdout.scored(best.scorer)
-        return self.registry.register(
-            self.model,
-            fitted,
-            signature=self.champion.loaded.signature,
-            answers_with=self.champion.loaded.answers_with,
-            example=None,  # rows of the log inside a model's files could not be erased
-            reference=reference,
-            trained_until=until,
-            source=DataSource(
-                name=self.model,
-                place=self.store.name,
-                rows=len(used),
-                trained_from=str(used.times.min()),
-                trained_until=until.isoformat(),
-                as_of=self.now.isoformat(),
-                digest=used.digest,
+            refuse_other_choice(estimator, fitted)
+            _check_refit(self._rescored(fitted), split, found.gate)
+        reference = scored_rows(best.scorer, split.holdout.table)
+        return self.registry.register_candidate(
+            Proven(self.champion.loaded, fitted, split.holdout.inputs(PROVEN_ROWS)),
+            Origin(
+                source=DataSource(
+                    name=self.model,
+                    place=self.store.name,
+                    rows=len(used),
+                    trained_from=str(used.times.min()),
+                    trained_until=until.isoformat(),
+                    as_of=self.now.isoformat(),
+                    digest=used.digest,
+                ),
+                trained_until=until,
+                reference=reference,
+                metrics={
+                    f"holdout_{each.metric}": each.value
+                    for each in validation_metrics(best.scorer.contract, reference)
+                    if each.segment == ALL_ROWS
+                },
+                params={"window": best.trial.name, "rows": str(len(used)), "refit": str(refit)},
+                tags={
+                    "champion_before": self.champion.version.version,
+                    "diagnosis": self.diagnosis or "none was made",
+                    "retraining": _mark(found.retraining_id, self.now),
+                },
             ),
-            metrics={
-                f"holdout_{each.metric}": each.value
-                for each in validation_metrics(self.champion.contract, reference)
-                if each.segment == ALL_ROWS
-            },
-            params={"window": best.trial.name, "rows": str(len(used)), "refit": str(self.settings.refit)},
-            requirements=self.champion.loaded.requirements,
-            tags={"champion_before": self.champion.version.version, "diagnosis": self.diagnosis or "none was made"},
-            now=self.now,
+            self.now,
         )
 
     def _promote(self, result: RetrainingResult, why: str) -> None:
@@ -170,7 +237,7 @@ class Search:
             self.store,
             self.registry,
             self.model,
-            self.alias,
+            self.settings.alias,
             result.candidate,
             reason=why,
             now=self.now,
@@ -179,8 +246,14 @@ class Search:
         )
 
 
-def _check_refit(scorer: Scorer, split: Split, gate: GateResult) -> None:
+def _mark(retraining_id: int, started_at: datetime) -> str:
+    """What a version is tagged with, to be found by the search that made it."""
+    return f"{retraining_id} of {format_moment(started_at)}"
+
+
+def _check_refit(scorer: Scorer, split: Split, gate: GateResult | None) -> None:
     """Rows that it has learned from can't show that it is good, but they can show that it is broken."""
+    assert gate is not None  # only what has passed one is registered
     loss = float(split.holdout.losses(scorer, gate.loss).mean())
     if gate.champion is None or not loss <= gate.champion + gate.margin:
         raise Refused(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,22 +12,31 @@ import numpy.typing as npt
 
 from feedback_loop.clock import EPOCH, floor_moment
 from feedback_loop.config_policy import RetrainingSettings
-from feedback_loop.errors import Refused
-from feedback_loop.inference import Scorer, make_native
+from feedback_loop.errors import FeedbackLoopError, Refused
+from feedback_loop.inference import Scorer, without_data
 from feedback_loop.monitoring import Floats
 from feedback_loop.progress import Advance
 from feedback_loop.retraining.dataset import TrainingRows
 from feedback_loop.retraining.gate import paired_difference
+from feedback_loop.retraining.kinds import refuse_other_choice
 from feedback_loop.store.retrainings import Trial
+
+
+class NotMade(Refused):
+    """A search that could not be made, for a cause that may be gone tomorrow: it has found nothing out."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows to learn from, the newest ones held out, and where the one ends and the other begins."""
+    """Rows to learn from, the newest ones held out, and where the one ends and the other begins.
+
+    No outcome is on both sides. `left_out` says which rows are on neither.
+    """
 
     learn: TrainingRows
     holdout: TrainingRows
     at: datetime
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,36 +50,35 @@ class Candidate:
     reach: timedelta | None
 
 
-def split_newest(
-    rows: TrainingRows,
-    settings: RetrainingSettings,
-    champion_trained_until: datetime,
-    until: datetime,
-    window: timedelta,
-) -> Split:
+def split_newest(rows: TrainingRows, settings: RetrainingSettings, until: datetime, window: timedelta) -> Split:
     """Holds the newest share of the last three `recent` spans out, and nothing that the champion has learned from.
 
-    Whole windows are held out, up to `until` (the end of one). Raises Refused where that leaves too few rows to
-    compare or to learn from.
+    Whole windows are held out, up to `until` (the end of one). Rows that share an outcome (of their key) are on one
+    side: who has learned from one of them knows the others'. Raises NotMade where that leaves too few rows to compare
+    or to learn from.
     """
     if not len(rows):
-        raise Refused(
-            "There are no labelled predictions to learn from.", cure="Load outcomes: feedback-loop outcomes load."
-        )
+        cause = " ".join(["There are no labelled predictions to learn from.", *rows.left_out])
+        raise NotMade(cause, cure="Load outcomes: feedback-loop outcomes load.")
+    learned_until = rows.champion.version.trained_until
     lately = np.sort(rows.between(until - 3 * settings.recent, until).times)
     begins = _moment(lately[int(len(lately) * (1 - settings.holdout))]) if len(lately) else until
-    at = max(floor_moment(begins, window), champion_trained_until)
-    split = Split(rows.between(EPOCH, at), rows.between(at, until), at)
-    for part, what in (
-        (split.holdout, "newer than what the champion has learned from"),
-        (split.learn, "to learn from"),
-    ):
+    at = max(floor_moment(begins, window), learned_until)
+    newest, before = rows.between(at, until), rows.between(EPOCH, at)
+    holdout = newest.without_outcomes_of(rows.between(EPOCH, learned_until))
+    learn = before.without_outcomes_of(holdout)
+    shared = {
+        "are as new, but their key's outcome is one that the champion has learned from": len(newest) - len(holdout),
+        "share their key's outcome with held-out ones": len(before) - len(learn),
+    }
+    left_out = (*rows.left_out, *(f"{count:,} rows {why}: left out." for why, count in shared.items() if count))
+    for part, what in ((holdout, "newer than what the champion has learned from"), (learn, "to learn from")):
         if len(part) < settings.min_rows:
-            raise Refused(
-                f"{len(part):,} labelled rows are {what}; {settings.min_rows:,} are needed.",
+            raise NotMade(
+                " ".join([f"{len(part):,} labelled rows are {what}; {settings.min_rows:,} are needed.", *left_out]),
                 cure="Wait for more outcomes, or lower retraining.min_rows.",
             )
-    return split
+    return Split(learn, holdout, at, left_out)
 
 
 def reaches(settings: RetrainingSettings) -> dict[str, timedelta | None]:
@@ -79,11 +87,16 @@ def reaches(settings: RetrainingSettings) -> dict[str, timedelta | None]:
 
 
 def try_windows(
-    champion: Scorer, estimator: Any, split: Split, settings: RetrainingSettings, loss: str, advance: Advance
-) -> tuple[Candidate, Sequence[Trial]]:
+    estimator: Any,
+    split: Split,
+    settings: RetrainingSettings,
+    loss: str,
+    rescored: Callable[[Any], Scorer],
+    advance: Advance,
+) -> tuple[Candidate | None, Sequence[Trial]]:
     """Fits the estimator once per window and scores each on the held-out rows; returns the best, and all.
 
-    A trial that fails is recorded with its cause and does not stop the others. Raises Refused if none succeeded.
+    A trial that fails, or whose loss is no number, is recorded with its cause and does not stop the others.
     """
     trials: list[Trial] = []
     tried: list[Candidate] = []
@@ -98,17 +111,22 @@ def try_windows(
             continue
         try:
             fitted = rows.fitted(estimator)
-            scorer = rescored(champion, fitted)
+            refuse_other_choice(estimator, fitted)
+            scorer = rescored(fitted)
             losses = split.holdout.losses(scorer, loss)
         except Exception as error:  # noqa: BLE001 (training is foreign code: its failure is a result)
-            trials.append(replace(trial, cause=f"{type(error).__name__}: {error}"))
+            said = without_data(str(error), {column.name for column in rows.champion.contract.features})
+            cause = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {said}"
+            trials.append(replace(trial, cause=cause))
+            continue
+        if bad := int((~np.isfinite(losses)).sum()):
+            trials.append(replace(trial, cause=f"its {loss} is no number on {bad:,} of {len(losses):,} rows"))
             continue
         trials.append(replace(trial, loss=float(losses.mean())))
         tried.append(Candidate(trials[-1], fitted, scorer, losses, reach))
     if not tried:
-        causes = "; ".join(f"{trial.name}: {trial.cause}" for trial in trials)
-        raise Refused(f"No trial succeeded: {causes}.", cure="See what the pipeline raises on these rows.")
-    best = choose(tried, split.holdout.times)
+        return None, trials
+    best = choose(tried, split.holdout.decided)
     chosen = replace(best.trial, chosen=True)
     return replace(best, trial=chosen), [chosen if each is best.trial else each for each in trials]
 
@@ -126,12 +144,6 @@ def choose(tried: Sequence[Candidate], times: npt.NDArray[np.datetime64]) -> Can
         if each is best or paired.mean <= paired.standard_error < float("inf"):
             close.append(each)
     return max(close, key=lambda each: each.trial.rows)
-
-
-def rescored(scorer: Scorer, estimator: Any) -> Scorer:
-    """The same contract and version, another estimator: what a candidate is before it is registered."""
-    loaded = replace(scorer.loaded, estimator=estimator)
-    return replace(scorer, engine=make_native(loaded, scorer.contract, none=()))
 
 
 def _moment(time: np.datetime64) -> datetime:

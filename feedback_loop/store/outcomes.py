@@ -95,6 +95,17 @@ def count_outcomes(store: Store, model: str) -> int:
         return int(connection.execute(select(func.count()).where(first)).scalar_one())
 
 
+def named_predictions(store: Store, model: str, as_of: datetime) -> pa.Array:
+    """The ids of predictions that have an outcome of their own, as known at a moment: none by their key."""
+    with store.read() as connection:
+        try:
+            table = find_tables(connection, model).outcomes
+        except NotFound:
+            return pa.array([], pa.string())
+        named = select(table.c.prediction_id).where(table.c.prediction_id.is_not(None), table.c.recorded_at <= as_of)
+        return pa.array(list(connection.execute(named.distinct()).scalars()), pa.string())
+
+
 def _stamped(contract: Contract, rows: pa.Table, learned: datetime, asked: datetime | None) -> pa.Table:
     """The rows with their event and with the moment at which they were learned, which is never one asked about."""
     moment = pa.scalar(learned, UTC_MOMENT)

@@ -76,7 +76,10 @@ class Promotion:
 def start_retraining(
     store: Store, model: str, *, reason: str, champion: str, incident_id: int | None, now: datetime
 ) -> int:
-    """Records that a retraining began; returns its id. One that is still open belongs to a process that died."""
+    """Records that a retraining began; returns its id. One that is still open belongs to a process that died.
+
+    The newest one, if it could not be made, is tried again: that is the same search, which has waited.
+    """
     table = tables.retrainings
     died = {"state": "abandoned", "finished_at": now, "cause": "its process ended before it did"}
     values = {
@@ -89,28 +92,46 @@ def start_retraining(
     }
     with store.write() as connection:
         connection.execute(table.update().where(table.c.model == model, table.c.state == "running").values(**died))
-        return insert_one(connection, table.insert().values(**values))
+        newest = select(table).where(table.c.model == model).order_by(table.c.retraining_id.desc()).limit(1)
+        last = connection.execute(newest).one_or_none()
+        if last is None or last.state != "not_made" or last.reason != reason or last.gate is not None:
+            return insert_one(connection, table.insert().values(**values))
+        identifier = int(last.retraining_id)
+        connection.execute(tables.trials.delete().where(tables.trials.c.retraining_id == identifier))
+        connection.execute(
+            table.update().where(table.c.retraining_id == identifier).values(finished_at=None, cause=None, **values)
+        )
+        return identifier
 
 
-def finish_retraining(
+def note_retraining(
     store: Store,
     retraining_id: int,
     *,
-    state: str,
-    now: datetime,
     candidate: str | None = None,
     gate: dict[str, Any] | None = None,
-    cause: str | None = None,
     trials: Sequence[Trial] = (),
 ) -> None:
-    """Records how a retraining ended, with its trials."""
-    table = tables.retrainings
-    values = {"state": state, "finished_at": now, "candidate": candidate, "gate": gate, "cause": cause}
+    """Records what a retraining has found so far; what is not given stays as it is."""
     rows = [{"retraining_id": retraining_id, "ordinal": n, **asdict(trial)} for n, trial in enumerate(trials)]
+    found = {name: value for name, value in (("candidate", candidate), ("gate", gate)) if value is not None}
+    retrainings, known = tables.retrainings.c, tables.trials.c
+    with store.write() as connection:
+        if found:
+            changed = tables.retrainings.update().where(retrainings.retraining_id == retraining_id)
+            connection.execute(changed.values(**found))
+        if rows:
+            connection.execute(tables.trials.delete().where(known.retraining_id == retraining_id))
+            connection.execute(tables.trials.insert(), rows)
+
+
+def finish_retraining(
+    store: Store, retraining_id: int, *, state: str, now: datetime, cause: str | None = None
+) -> None:
+    """Records how a retraining ended."""
+    table, values = tables.retrainings, {"state": state, "finished_at": now, "cause": cause}
     with store.write() as connection:
         connection.execute(table.update().where(table.c.retraining_id == retraining_id).values(**values))
-        if rows:
-            connection.execute(tables.trials.insert(), rows)
 
 
 def load_retrainings(store: Store, model: str) -> list[Retraining]:

@@ -125,7 +125,7 @@ retrainings = shared_table(
     Column("incident_id", ForeignKey(incidents.c.incident_id)),
     Column("champion", String, nullable=False),
     Column("candidate", String),
-    Column("state", String, nullable=False),  # running | promoted | passed | refused | failed
+    Column("state", String, nullable=False),  # running | promoted | passed | refused | failed | not_made | abandoned
     Column("started_at", Moment, nullable=False),
     Column("finished_at", Moment),
     Column("gate", Json),

@@ -166,12 +166,24 @@ def start(store, champion="1"):
 def test_a_retraining_keeps_its_trials_and_its_end(store):
     trial = retrainings.Trial("all", START, START + DAY, 100, 0.5, chosen=True)
     number = start(store)
-    retrainings.finish_retraining(
-        store, number, state="promoted", now=START + DAY, candidate="2", gate={"passed": True}, trials=[trial]
-    )
+    retrainings.note_retraining(store, number, trials=[replace(trial, chosen=False)])
+    retrainings.note_retraining(store, number, gate={"passed": True}, trials=[trial])
+    retrainings.note_retraining(store, number, candidate="2")
+    retrainings.finish_retraining(store, number, state="promoted", now=START + DAY)
     (found,) = retrainings.load_retrainings(store, "churn")
     assert (found.state, found.candidate, found.gate) == ("promoted", "2", {"passed": True})
     assert retrainings.load_trials(store, number) == [trial]
+
+
+def test_a_search_that_could_not_be_made_is_one_record_however_often_it_is_tried(store):
+    first = start(store)
+    retrainings.finish_retraining(store, first, state="not_made", now=START, cause="too few rows")
+    assert start(store) == first
+    (found,) = retrainings.load_retrainings(store, "churn")
+    assert (found.state, found.cause, found.finished_at) == ("running", None, None)
+    retrainings.note_retraining(store, first, gate={"passed": True})
+    retrainings.finish_retraining(store, first, state="not_made", now=START, cause="the registry is away")
+    assert start(store) != first  # what the first one had found stays on record
 
 
 def test_a_retraining_whose_process_died_is_abandoned_when_the_next_begins(store):

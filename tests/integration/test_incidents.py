@@ -13,7 +13,7 @@ from feedback_loop.store import diagnoses, verdicts
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.diagnoses import Diagnosis
 from feedback_loop.store.incidents import Followed, load_incidents, open_incident
-from feedback_loop.store.retrainings import finish_retraining, start_retraining
+from feedback_loop.store.retrainings import finish_retraining, note_retraining, start_retraining
 from feedback_loop.store.verdicts import State, Verdict
 from tests.builders import churn_loop, play_days
 
@@ -119,7 +119,8 @@ def test_what_closes_while_a_retraining_runs_stays_linked_to_it(loop, clock):
         loop.store, "churn", reason="alarm", champion="1", incident_id=incident.incident_id, now=clock()
     )
     loop.close_incident("churn", "we know")
-    finish_retraining(loop.store, number, state="passed", now=clock(), candidate="2", cause="brier .3 → .2")
+    note_retraining(loop.store, number, candidate="2")
+    finish_retraining(loop.store, number, state="passed", now=clock(), cause="brier .3 → .2")
     found, story = loop.incident_story("1")
     assert found.closed_because == "we know"
     assert [each.words for each in story if each.what == "retrained"] == [
@@ -153,7 +154,8 @@ def test_the_whole_story_is_told_in_order(loop, command):
         loop.store, "churn", reason="alarm", champion="1", incident_id=incident.incident_id, now=loop.clock() + HOUR
     )
     gate = {"passed": True, "summary": "brier 0.2 against 0.3"}
-    finish_retraining(loop.store, number, state="promoted", now=loop.clock() + HOUR, candidate="2", gate=gate)
+    note_retraining(loop.store, number, candidate="2", gate=gate)
+    finish_retraining(loop.store, number, state="promoted", now=loop.clock() + HOUR)
     made = diagnoses.record_diagnosis(
         loop.store,
         Diagnosis(

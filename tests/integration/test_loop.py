@@ -192,7 +192,7 @@ def test_too_little_to_learn_from_is_a_refusal_and_on_record(loop, clock):
     play_days(loop, clock, 2, per_day=20)
     clock.set(clock() + DAY)
     result = loop.retrain("churn")
-    assert result.state == "refused"
+    assert result.state == "not_made"
     assert "100 are needed" in result.summary
     assert retrainings.load_retrainings(loop.store, "churn")[0].cause == result.summary
     assert loop.champion("churn").version == "1"

@@ -1,16 +1,26 @@
 """The registry against a real MLflow store."""
 
+import importlib
+import shutil
+import sqlite3
+import sys
 import threading
+from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import metadata
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from mlflow.models import ModelSignature
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
-from feedback_loop.errors import BadInput, NotFound, Unavailable
-from feedback_loop.registry import Reference, Registry
+from feedback_loop.errors import BadInput, NotFound, Refused, Unavailable
+from feedback_loop.registry import DataSource, LoadedModel, Origin, Proven, Reference, Registry
 from feedback_loop.registry.client import Connection
 from tests.builders import churn_pipeline, customers, register_churn
 
@@ -175,9 +185,11 @@ def test_a_windows_metrics_and_reports_are_in_the_versions_monitoring_run(regist
 
 def test_metrics_of_a_class_are_kept_whatever_it_is_called(registry, version, now):
     names = ["f1[a]", "f1[<b> & ü]", "f1[.]", "f1[a/../b]", "f1[[x]]", "roc_auc_macro", "ndcg@10", "x" * 300]
+    names += ["f1[]", "f1[%]", "recall[50%]", "recall[50#]"]  # an empty one, and two that MLflow can't tell apart
     registry.lineage.log_metrics(version, dict.fromkeys(names, 0.5), now, now)
     (run,) = registry._mlflow.client.search_runs([registry._mlflow.experiment_id], "metrics.roc_auc_macro > 0")
     named = {"f1/a", "f1/_b_ _ ü", "f1/_", "f1/a____b", "f1/_x_", "roc_auc_macro", "ndcg_10", "x" * 250}
+    named |= {"f1/__2", "f1/__3", "recall/50_", "recall/50__2"}
     assert set(run.data.metrics) == named
 
 
@@ -199,3 +211,148 @@ def test_a_registry_that_is_away_is_unavailable(tmp_path, monkeypatch):
     assert caught.value.service == "registry"
     with pytest.raises(Unavailable):
         away.champion("churn", "champion")
+
+
+def followed_by(registry, version, now, estimator, **changes):
+    """A version that follows another, as retraining and optimization register it."""
+    rows = pd.DataFrame(customers(50, 3))[["age", "plan"]]
+    loaded = replace(version if isinstance(version, LoadedModel) else registry.load(version), **changes)
+    source = DataSource("made up", "tests", 50, "", "", "", "")
+    origin = Origin(
+        source, now, pa.table({"age": rows["age"]}), {"holdout_f1[50% (new)]": 0.5}, {}, {"retraining": "7"}
+    )
+    return registry.register_candidate(Proven(loaded, estimator, rows), origin, now)
+
+
+def test_a_candidate_follows_its_predecessor_in_all_but_what_it_has_learned(registry, version, now):
+    parent = registry.load(version)
+    old = ("scikit-learn==1.4.2", 'numpy[all]>=1; python_version >= "3"', "no-such-package==3", "-c constraints.txt")
+    made = followed_by(registry, version, now, parent.estimator, requirements=old, answers_with="predict_proba")
+    loaded, client = registry.load(made), registry._mlflow.client
+    assert (loaded.signature, loaded.answers_with) == (parent.signature, "predict_proba")
+    assert set(loaded.requirements) == {
+        f"mlflow=={metadata.version('mlflow')}",
+        f"scikit-learn=={metadata.version('scikit-learn')}",
+        f'numpy[all]=={metadata.version("numpy")}; python_version >= "3"',
+        "no-such-package==3",
+        f"skops=={metadata.version('skops')}",
+    }
+    run = client.get_run(made.run_id)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"holdout_f1/50_ _new_": 0.5})
+    assert made.tags["feedback_loop.retraining"] == "7"
+    assert registry.reference_rows(made).num_rows == 50
+    assert registry.end_abandoned("churn", now) is None
+    assert client.get_run(made.run_id).info.status == "FINISHED"
+
+
+MODULE = """
+from sklearn.linear_model import LogisticRegression
+class Stubborn(LogisticRegression):
+    pass
+"""
+
+
+def stubborn(folder, monkeypatch):
+    """An estimator whose class this process knows, of a module that no other process finds."""
+    (folder / "house_models.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "house_models", raising=False)
+    pipeline = churn_pipeline()
+    pipeline.steps[-1] = ("model", importlib.import_module("house_models").Stubborn())
+    known = pd.DataFrame(customers(200, 0))
+    return pipeline.fit(known[["age", "plan"]], known["churned"])
+
+
+def test_the_modules_beside_a_model_lie_beside_the_one_that_follows_it(registry, version, now, tmp_path, monkeypatch):
+    import mlflow.sklearn
+
+    estimator = stubborn(tmp_path, monkeypatch)
+    with pytest.raises(Refused, match="No module named 'house_models'"):
+        followed_by(registry, version, now, estimator)
+    assert len(registry.versions("churn")) == 1
+    signature = ModelSignature.from_dict(registry.load(version).signature)
+    code = [str(tmp_path / "house_models.py")]
+    path = tmp_path / "with its module"
+    mlflow.sklearn.save_model(
+        estimator, str(path), signature=signature, code_paths=code, serialization_format="cloudpickle"
+    )
+    adopted = registry.adopt("churn", str(path))
+    first = followed_by(registry, adopted, now, estimator)
+    second = followed_by(registry, first, now, estimator)
+    (kept,) = (registry.load(second).path / "code").glob("*.py")
+    assert kept.read_text() == MODULE
+
+
+def test_what_was_written_in_a_notebook_follows_in_a_format_that_loads_elsewhere(registry, version, now, monkeypatch):
+    notebook = sys.modules["__main__"]
+    monkeypatch.setattr(
+        notebook, "Doubled", type("Doubled", (FunctionTransformer,), {"__module__": "__main__"}), raising=False
+    )
+    known = pd.DataFrame(customers(200, 0))
+    pipeline = make_pipeline(notebook.Doubled(), churn_pipeline()).fit(known[["age", "plan"]], known["churned"])
+    made = followed_by(registry, version, now, pipeline)
+    assert (registry.load(made).path / "model.pkl").exists()
+
+
+def refusing(uri, table, event):
+    """Has a table of the registry's database refuse, as a disk does that is full."""
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection, connection:
+        fails = "SELECT RAISE(ABORT, 'database or disk is full')"
+        connection.execute(f"CREATE TRIGGER full BEFORE {event} ON {table} BEGIN {fails}; END")
+
+
+def relieved(uri):
+    with closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute("DROP TRIGGER full")
+
+
+def left_open(registry):
+    """The runs that look as if they went on, and the models that look as if they were being made."""
+    client, place = registry._mlflow.client, [registry._mlflow.experiment_id]
+    runs = [each for each in client.search_runs(place) if each.info.status == "RUNNING"]
+    return runs, [each for each in client.search_logged_models(place) if each.status == "PENDING"]
+
+
+@pytest.mark.parametrize(
+    ("table", "event", "cleans_up"),
+    [
+        ("logged_models", "INSERT", True),
+        ("latest_metrics", "INSERT", True),
+        ("model_versions", "INSERT", True),
+        ("logged_models", "UPDATE", False),
+        ("runs", "UPDATE", False),
+    ],
+)
+def test_a_disk_that_is_full_while_a_version_is_registered_leaves_none(
+    registry, version, now, mlflow_uri, table, event, cleans_up
+):
+    estimator = registry.load(version).estimator
+    refusing(mlflow_uri, table, event)
+    with pytest.raises(Unavailable):
+        followed_by(registry, version, now, estimator)
+    assert len(registry.versions("churn")) == 1
+    if cleans_up:
+        assert left_open(registry) == ([], [])
+    relieved(mlflow_uri)
+    registry.end_abandoned("churn", now)  # what could not be ended then
+    assert left_open(registry) == ([], [])
+    assert followed_by(registry, version, now, estimator).version == "2"
+
+
+def test_files_that_find_no_room_leave_no_version(registry, version, now):
+    loaded, place = registry.load(version), registry._mlflow._artifact_root / "feedback-loop"
+    kept = shutil.copytree(loaded.path, place.with_name("kept"))
+    moved = place.rename(place.with_name("moved"))
+    place.write_text("no folder")
+    with pytest.raises(Unavailable):
+        followed_by(registry, replace(loaded, path=kept), now, loaded.estimator)
+    place.unlink()
+    moved.rename(place)
+    assert left_open(registry) == ([], [])
+    assert len(registry.versions("churn")) == 1
+
+
+def test_a_model_may_be_called_what_mlflow_lets_models_be_called(registry, version, now):
+    name = 'churn v1.2 (50% "new")'
+    adopted = registry.adopt(name, str(registry.load(version).path))
+    assert followed_by(registry, adopted, now, registry.load(version).estimator).model == name

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings, WatchSettings
-from feedback_loop.decisions import Baseline, Cohort, judge, next_step
+from feedback_loop.decisions import Baseline, Cohort, judge, next_step, spent_until
 from feedback_loop.decisions.baseline import MOST_SEGMENTS, baseline_of, losses_of, monitored_loss, watched_of
 from feedback_loop.decisions.evidence import Estimated, carriers
 from feedback_loop.decisions.panel import Panel
@@ -399,6 +399,24 @@ def test_a_budget_bounds_the_retrainings_of_ninety_days():
     assert step(State.DEGRADED, retraining(91), retraining(30), settings=two) == "alarm"
     assert step(State.DEGRADED, retraining(80), retraining(30, reason="manual"), settings=two) == "alarm"
     assert step(State.DEGRADED, settings=PolicySettings(budget=0)) is None
+
+
+def test_a_search_that_could_not_be_made_waits_a_day_and_costs_neither_cooldown_nor_budget():
+    one = PolicySettings(budget=1)
+    assert step(State.DEGRADED, retraining(0.9, "not_made"), settings=one) is None
+    assert step(State.DEGRADED, retraining(1, "not_made"), settings=one) == "alarm"
+    assert step(State.DEGRADED, retraining(13, "refused"), retraining(1, "not_made")) is None
+    assert step(State.DEGRADED, retraining(14, "refused"), retraining(1, "not_made")) == "alarm"
+    assert step(State.OK, retraining(1, "not_made"), champion_days=28) == "refresh"
+
+
+def test_a_spent_budget_says_until_when():
+    now = START + 100 * DAY
+    used = [retraining(91), retraining(80), retraining(40, "not_made"), retraining(30, "refused", "refresh")]
+    assert spent_until(used, PolicySettings(budget=2), now) == START + (100 - 80 + 90) * DAY
+    assert spent_until(used, PolicySettings(budget=3), now) is None
+    assert spent_until(used, PolicySettings(), now) is None
+    assert spent_until([], PolicySettings(budget=0), now) > now + 1000 * DAY
 
 
 def test_a_retraining_that_failed_is_tried_again_ever_later():

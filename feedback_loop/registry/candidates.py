@@ -1,0 +1,152 @@
+"""A candidate on disk: its predecessor's code beside it, its requirements true, loaded in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feedback_loop.errors import Refused
+from feedback_loop.registry.sklearn_model import save_sklearn, serializations
+from feedback_loop.registry.versions import LoadedModel
+
+PROOF_SECONDS = 600
+"""So long may a process take to load a candidate and to answer a few rows."""
+
+_FRESH = """
+import sys
+import mlflow.pyfunc, pandas
+folder, inputs, answers, *methods = sys.argv[1:]
+try:
+    model = mlflow.pyfunc.load_model(folder).get_raw_model()
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+try:
+    pandas.to_pickle([getattr(model, method)(pandas.read_pickle(inputs)) for method in methods], answers)
+except Exception as error:  # its words may be of the rows
+    sys.exit(f"{type(error).__name__}, when it is asked")
+"""
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A fitted estimator that is to follow a version, and a few rows (as it takes them) that it is tried on."""
+
+    parent: LoadedModel
+    estimator: Any
+    inputs: Any
+
+
+def write_candidate(candidate: Proven, folder: Path) -> Path:
+    """Writes the candidate into a folder in MLflow's format; returns where it is.
+
+    It is written without code where that is possible, and so that a fresh process, by MLflow alone, loads it and
+    gives the same answers. Raises Refused where no way of writing it has that.
+    """
+    from mlflow.models import Model, ModelSignature
+
+    parent, cause = candidate.parent, ""
+    described = Model.load(str(parent.path))
+    signature = ModelSignature.from_dict(parent.signature) if parent.signature is not None else None
+    for kind in serializations(candidate.estimator):
+        path = folder / str(kind["serialization_format"])
+        save_sklearn(
+            candidate.estimator,
+            path,
+            signature=signature,
+            answers_with=parent.answers_with,
+            kind=kind,
+            requirements=fitted_with(parent.requirements, kind["serialization_format"]),
+            code=_code_beside(described, parent.path),
+            metadata=described.metadata,
+        )
+        cause = _what_fails_elsewhere(path, candidate, folder)
+        if not cause:
+            return path
+    raise Refused(
+        f"What was fitted to follow {parent.version} can't be loaded by a fresh process: {cause.rstrip('.')}.",
+        cure="Log the model with its modules (code_paths=[…]), or install them wherever it is served.",
+    )
+
+
+def fitted_with(requirements: Iterable[str], *needed: str) -> list[str]:
+    """A predecessor's requirements, each package of the version that is installed here: it was fitted with that.
+
+    What is not installed here, has a place of its own (a URL) or is an option of pip's stays as it is. `needed` are
+    packages that are added where nobody names them.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    lines: dict[str, str] = {}
+    for line in requirements:
+        if line.startswith(("-c", "-r", "--constraint", "--requirement")):
+            continue  # files of other lines, which are not beside the new version
+        try:
+            wanted = Requirement(line.partition(" #")[0])
+        except InvalidRequirement:
+            lines[line] = line
+            continue
+        installed = _installed(wanted.name)
+        if installed and wanted.url is None:
+            extras = f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else ""
+            marker = f"; {wanted.marker}" if wanted.marker is not None else ""
+            line = f"{wanted.name}{extras}=={installed}{marker}"  # noqa: PLW2901 (it is the line, made true)
+        lines[str(canonicalize_name(wanted.name))] = line
+    for name in needed:
+        if installed := _installed(name):
+            lines.setdefault(name, f"{name}=={installed}")
+    return list(lines.values())
+
+
+def _installed(name: str) -> str:
+    """A package's version as an index knows it; empty where it is not installed."""
+    from packaging.version import Version
+
+    try:
+        return Version(version(name)).public
+    except PackageNotFoundError:
+        return ""
+
+
+def _code_beside(described: Any, path: Path) -> list[Path]:
+    """The modules that lie beside a model."""
+    kept = {flavor["code"] for flavor in described.flavors.values() if flavor.get("code")}
+    return sorted(file for name in kept for file in (path / name).iterdir() if file.name != "__pycache__")
+
+
+def _what_fails_elsewhere(path: Path, candidate: Proven, folder: Path) -> str:
+    """Why a process that knows nothing of this one does not answer as the estimator does here; empty: it does."""
+    import pandas as pd
+
+    inputs, answers = folder / "inputs.pickle", folder / "answers.pickle"
+    methods = [name for name in ("predict", "predict_proba") if hasattr(candidate.estimator, name)]
+    pd.to_pickle(candidate.inputs, inputs)
+    command = [sys.executable, "-c", _FRESH, *map(str, (path, inputs, answers)), *methods]
+    try:
+        done = subprocess.run(  # noqa: S603 (our own program)
+            command, cwd=folder, capture_output=True, text=True, timeout=PROOF_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"it has not answered within {PROOF_SECONDS} s"
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+    here = [getattr(candidate.estimator, method)(candidate.inputs) for method in methods]
+    there = pd.read_pickle(answers)  # noqa: S301 (our own process has written it)
+    same = all(_agree(one, other) for one, other in zip(here, there, strict=True))
+    return "" if same else "it answers otherwise there than here"
+
+
+def _agree(one: Any, other: Any) -> bool:
+    one, other = np.asarray(one), np.asarray(other)
+    if one.shape != other.shape:
+        return False
+    if one.dtype.kind == "f" and other.dtype.kind == "f":
+        return bool(np.allclose(one, other, rtol=1e-6, atol=1e-9, equal_nan=True))
+    return bool(np.array_equal(one, other))
