@@ -234,6 +234,7 @@ def _evaluation(found: list[evaluations.Evaluation], past: Mapping[str, PastErro
         "as_of": format_moment(last.as_of),
         "matured": last.matured,
         "version": last.version,
+        "notes": list(last.notes),
         "predictions": last.predictions,
         "coverage": last.coverage,
         "drifted_share": last.drifted_share,

@@ -142,6 +142,7 @@ def _evaluation(found: Evaluation) -> dict[str, Any]:
         "version": found.version,
         "revision": found.revision,
         "matured": found.matured,
+        "notes": list(found.notes),
         "predictions": found.predictions,
         "labelled": found.labelled,
         "coverage": found.coverage,
@@ -184,6 +185,7 @@ def _told(row: dict[str, Any], past: Mapping[str, PastError]) -> str:
     )
     failed = [f"{each['column'] or 'rows'}: {each['check']}" for each in row["quality"] if each["failed"]]
     lines = [f"{' – '.join(row['window'])}: {', '.join(overall[:METRICS_TOLD]) or 'no metrics'}"]
+    lines[:0] = [f"{' – '.join(row['window'])}: {each}" for each in row["notes"]]
     lines += [f"  {line}" for line in estimated]
     lines += [f"  data quality: {', '.join(failed)}"] if failed else []
     lines += [

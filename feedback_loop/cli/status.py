@@ -59,6 +59,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         f"champion      version {model['champion']}"
         if model["champion"]
         else "champion      none on record: feedback-loop models promote, or a turn of the scheduler, writes it down",
+        *(f"NOTE          {each}" for each in (model["evaluation"] or {"notes": []})["notes"]),
         f"predictions   {model['predictions']:,}{predicted}",
         *_capture_lines(model["capture"]),
         f"outcomes      {model['outcomes']:,}, of which {model['unmatched_outcomes']:,} match no prediction",

@@ -157,7 +157,8 @@ class Judging(Labelling):
         Of the version that made the most of the champions' predictions in it, against that version's reference. What
         is drawn is of surrogates, at the same cost for any number of predictions; or of real rows, a sample of at
         most so many of each side, or all. While there are too few outcomes, there is no report of validation, which
-        that of drift says. Raises BadInput where there are too few predictions.
+        that of drift says; before there is a reference, they are of the window alone. Raises BadInput where there are
+        too few predictions.
         """
         self._refuse_removed(model, window)
         if isinstance(rows, int) and rows < LEAST_ROWS:
@@ -176,14 +177,17 @@ class Judging(Labelling):
             maturity=settings.maturity,
             as_of=now,
         )
+        noted = self._looked_closer(subject.evaluation, multivariate=False, slices=False)
+        subject = replace(subject, evaluation=noted)
         version = self._version(model, subject.evaluation.version)
         real = None
         if rows != "surrogate":
             reference = self._reference(version, settings, now)
-            subject = replace(subject, reference_span=span_of(reference))
+            if subject.reference is not None:
+                subject = replace(subject, reference_span=span_of(reference))
             real = real_rows(self.store, subject, reference, rows if isinstance(rows, int) else None)
         is_judged = not subject.contract.more_labels  # Evidently's presets know one label
-        kinds = [k for k in KINDS if k == "drift" or (is_judged and min(subject.rows(k)) >= LEAST_ROWS)]
+        kinds = [k for k in KINDS if k == "drift" or (is_judged and subject.has_enough(k))]
         paths: list[Path] = []
         with self.progress.track(f"report {name}", len(kinds)) as advance:
             for kind in kinds:
@@ -208,7 +212,13 @@ class Judging(Labelling):
         raise_alert(self.store, subject, title, words, route_names(self.settings.alerts), self.clock())
 
     def _looked_closer(self, found: Evaluation, *, multivariate: bool, slices: bool) -> Evaluation:
-        """The evaluation with what only rows can say, as known at its moment."""
+        """The evaluation with what only rows can say, as known at its moment, and with what can't be said at all."""
+        rows = self._references.found.get((found.model, found.version))
+        if rows is not None and not found.drift:
+            wanted = self.settings.model(found.model).policy.reference
+            lacking = f"the reference takes {wanted:,} matured predictions with outcomes, and there are {rows:,}"
+            told = f"Drift, data quality and verdicts are not judged yet: {lacking}."
+            found = replace(found, notes=(told, *found.notes))
         slices = slices and found.matured
         if not (multivariate or slices):
             return found

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from feedback_loop.alerts import route_names, tell_volume
-from feedback_loop.clock import Window, floor_moment, windows_between
+from feedback_loop.clock import EPOCH, Window, floor_moment, windows_between
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.drift import Watch, reference_digest, rule_of, start_watch, watch_window
 from feedback_loop.errors import Unavailable
@@ -63,7 +63,7 @@ class Watching(Judging):
         name = f"{model} version {version.version}"
         before = monitors.load_monitor(self.store, model, version.version)
         until, watch = self._watched(reference, version, settings, before)
-        for window in self._unwatched(version, settings, until, now):
+        for window in self._unwatched(version, settings, reference, until, now):
             try:
                 cells = window_cells(
                     self.store, reference.layout, window, reference, version=version.version, as_of=now
@@ -97,7 +97,12 @@ class Watching(Judging):
         return (before.until if before is not None else None), watch
 
     def _unwatched(
-        self, version: ModelVersion, settings: ModelSettings, until: datetime | None, now: datetime
+        self,
+        version: ModelVersion,
+        settings: ModelSettings,
+        reference: Profile,
+        until: datetime | None,
+        now: datetime,
     ) -> Iterator[Window]:
         """The closed windows that come next.
 
@@ -110,8 +115,7 @@ class Watching(Judging):
         if until is None:
             promoted = [each for each in self._promotions(version.model) if each.to_version == version.version]
             seen = [each.done_at - timedelta.resolution for each in promoted[-1:] if each.done_at is not None]
-            times = self._reference(version, settings, now).column("predicted_at")
-            seen += [times[-1].as_py()] if len(times) else []
+            seen += [EPOCH + timedelta(microseconds=reference.until)] if reference.until is not None else []
             begins += [floor_moment(each, settings.window) + settings.window for each in seen]
         kept_since = retention.kept_since(self.store, version.model)
         begins += [floor_moment(kept_since, settings.window) + settings.window] if kept_since is not None else []

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.clock import Window
+from feedback_loop.clock import EPOCH, Window, format_moment
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimates import estimate_values
 from feedback_loop.monitoring.own import Told, beside, metrics_by_sums
@@ -36,7 +36,7 @@ from feedback_loop.monitoring.profiles import (
 from feedback_loop.monitoring.quality import quality_values, usual_name
 from feedback_loop.monitoring.queries import query_metrics
 from feedback_loop.monitoring.validation import metrics_of
-from feedback_loop.schema import Contract
+from feedback_loop.schema import Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue, finite
 
 
@@ -140,6 +140,9 @@ def evaluate_cells(
 ) -> Evaluation:
     """The same by the tallies of the rows, which hold all that is needed of them but for `more` metrics.
 
+    Nothing is judged by a reference that its own rows are part of, and no class is told from others before classes
+    are known: `notes` say so.
+
     Estimates are calibrated on the reference and on a profile of rows before them whose outcomes are known.
 
     Counts are of rows that were logged, metrics of the predictions that they stand for. With fewer than 100 outcomes
@@ -152,6 +155,14 @@ def evaluate_cells(
     if predictions and len(profile.parts) > 1:  # else it is what is counted
         covered = profile.weight(Rows.LABELLED) / profile.weight()
         metrics = (*metrics, MetricValue(COVERAGE, covered, predictions, coverage=covered))
+    notes: list[str] = []
+    until = reference.until if reference is not None else None
+    if until is not None and window.start <= (last := EPOCH + timedelta(microseconds=until)):
+        made = f"the reference is made of predictions up to {format_moment(last)}"
+        notes.append(f"Drift, data quality and estimates are not judged: {made}.")
+        reference = None
+    notes += _about_classes(layout)
+    is_estimated = not layout.contract.more_labels and (until is None or reference is not None)
     if predictions and labelled < LEAST_ROWS:
         metrics = (*metrics, MetricValue(INSUFFICIENT, float(LEAST_ROWS - labelled), labelled))
     return Evaluation(
@@ -164,9 +175,21 @@ def evaluate_cells(
         labelled=labelled,
         metrics=metrics,
         drift=drift_values(reference, profile) if reference is not None and predictions else (),
-        quality=(*(quality_values(reference, profile) if reference is not None and predictions else ()), *faults),
-        estimates=estimate_values(profile, reference, calibration) if not layout.contract.more_labels else (),
+        quality=(*quality_values(reference, profile), *faults),
+        estimates=estimate_values(profile, reference, calibration) if is_estimated else (),
+        notes=tuple(notes),
     )
+
+
+def _about_classes(layout: Layout) -> list[str]:
+    contract = layout.contract
+    cure = f" models.{contract.model}.positive says which one counts." if contract.task is Task.BINARY else ""
+    if layout.are_learned:
+        counts = f", of which {contract.positive!r} counts" if contract.positive is not None else ""
+        return [f"The classes {', '.join(map(repr, contract.classes))}{counts} are learned from outcomes.{cure}"]
+    if contract.task.is_classification and not contract.classes and contract.positive is None:
+        return [f"No class is told from others: the model says none, and no reference has shown them yet.{cure}"]
+    return []
 
 
 def labelled_only(contract: Contract, rows: pa.Table) -> pa.Table:

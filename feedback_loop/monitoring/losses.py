@@ -19,6 +19,9 @@ BEYOND_DOUBLES = np.errstate(over="ignore", invalid="ignore")
 MOST_LOSS = 1e140
 """Its square can be summed over any number of rows."""
 
+ROUNDED = 1e-3
+"""So far probabilities may be off: some models give few digits."""
+
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -89,6 +92,16 @@ def class_probabilities(contract: Contract, rows: pa.Table) -> Floats:
     positive = columns[0]
     pair = [1.0 - positive, positive]
     return np.column_stack(pair if contract.classes[1] == contract.positive else pair[::-1])
+
+
+def are_no_chances(contract: Contract, rows: pa.Table) -> Mask:
+    """Which rows have probabilities that are none: below 0, above 1, or of all classes and not adding up to 1."""
+    columns = [floats(rows.column(each.stored)) for each in contract.probabilities]
+    chances = np.column_stack(columns) if columns else np.zeros((rows.num_rows, 1))
+    wrong: Mask = np.asarray(((chances < -ROUNDED) | (chances > 1 + ROUNDED)).any(axis=1), dtype=np.bool_)
+    if columns and contract.task is Task.MULTICLASS:
+        wrong |= np.abs(chances.sum(axis=1) - 1) > ROUNDED
+    return wrong
 
 
 def primary_loss(contract: Contract) -> str:

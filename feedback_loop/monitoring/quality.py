@@ -10,7 +10,7 @@ import numpy as np
 from feedback_loop.monitoring.distances import NumberShape
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, fresh_words, number_shape
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES
-from feedback_loop.monitoring.profiles import ABOVE, BELOW, HASHES, Block, NumberLayout, Profile, WordLayout
+from feedback_loop.monitoring.profiles import ABOVE, BELOW, HASHES, Block, NumberLayout, Profile, Rows, WordLayout
 from feedback_loop.store.evaluations import QualityValue, finite
 
 MORE = 0.01
@@ -27,9 +27,11 @@ REPEATED = 0.1
 
 
 @BEYOND_DOUBLES
-def quality_values(reference: Profile, current: Profile) -> tuple[QualityValue, ...]:
-    """What was checked of the current rows, column by column; nothing for fewer than 100, or by no reference.
+def quality_values(reference: Profile | None, current: Profile) -> tuple[QualityValue, ...]:
+    """What was checked of the current rows, column by column.
 
+    `probabilities`, of no column: the share of rows whose probabilities are none. The rest is by the reference, of
+    100 rows or more:
     `schema` (a column that is not there at all), `missing`, `non_finite`, `out_of_range` (of the reference's least
     and greatest value), `new_categories`: the share of such values, against what the reference lets expect.
     `constant`: 1 for a column that has only one value now. `stuck`: by how much the share of a bin is greater than
@@ -40,11 +42,11 @@ def quality_values(reference: Profile, current: Profile) -> tuple[QualityValue, 
     that is constant in each of them may be so in those that come. What implies another check fails in its place;
     and of a column that is broken rows are alike.
     """
-    if current.effective(current.weight()) < LEAST_ROWS or not reference.rows():
-        return ()
+    found = list(_chances(current))
+    if reference is None or current.effective(current.weight()) < LEAST_ROWS or not reference.rows():
+        return finite(found)
     layout = reference.layout
     both = _Both(reference, current, ALPHA / WINDOWS / (5 * len(layout.numbers) + 3 * len(layout.words) + 1))
-    found: list[QualityValue] = []
     for place, number in enumerate(layout.numbers):
         block = Block.NUMBERS + 2 * place
         found += _absent(both, block, number)
@@ -54,6 +56,12 @@ def quality_values(reference: Profile, current: Profile) -> tuple[QualityValue, 
         found += _of_words(both, place, word)
     repeated = _repeated(both)
     return finite((*found, replace(repeated, failed=repeated.failed and not any(each.failed for each in found))))
+
+
+def _chances(current: Profile) -> Iterator[QualityValue]:
+    if current.layout.contract.probabilities and current.rows():
+        share = current.weight(Rows.NO_CHANCES) / current.weight()
+        yield QualityValue("", "probabilities", share, 0.0, share > 0, current.rows())
 
 
 def usual_name(column: str, check: str) -> str:

@@ -34,7 +34,8 @@ def query_metrics(contract: Contract, rows: pa.Table) -> tuple[MetricValue, ...]
     probability, or by the prediction where there is none. A query counts when the relevance of all its rows is known;
     the others are what `least` and `most` are about. `rows` are queries, and so is `coverage` a share of queries.
     """
-    if not contract.query or not rows.num_rows:
+    is_unknown = contract.task is Task.BINARY and contract.positive is None
+    if not contract.query or not rows.num_rows or is_unknown:
         return ()
     rows = rows.filter(pc.is_valid(rows.column(contract.column(contract.query).stored)))
     every = _ranked(contract, rows)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from feedback_loop.clock import EPOCH, Window
 from feedback_loop.inference import Scorer
+from feedback_loop.monitoring.drift import LEAST_ROWS
 from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference
 from feedback_loop.monitoring.folding import establish
 from feedback_loop.monitoring.profiles import TIME, Profile
@@ -22,6 +23,9 @@ from feedback_loop.store.predictions import labelled_in, predicted_span, slices
 
 STEP_ROWS = 20_000
 """Of the log so many rows are read at a time, at least: not all of its history for the first few of them."""
+
+ENOUGH = LEAST_ROWS
+"""So many rows that a version brought are its reference by themselves: nothing that is judged is added to them."""
 
 ID = "prediction_id"
 """The column of rows of the log by which an erased one is found in a reference too."""
@@ -51,12 +55,12 @@ def make_reference(scorer: Scorer, frame: Any, *, text: bool = False) -> pa.Tabl
 
 
 class References:
-    """The reference rows of versions: those kept in the registry, filled up with the first labelled ones of the log.
+    """The reference rows of versions: those kept in the registry, or else the first labelled ones of the log.
 
-    A version that was registered elsewhere has none of its own, and one that was trained on little has few; its
-    first labelled predictions are added until there are `wanted`: no version stays unwatched for ever. What is
-    complete is kept: rows in memory, the profile in the store, where the version's tallies are made by it.
-    Thread-safe.
+    A version that was registered elsewhere has none of its own, or too few to say anything; its first labelled
+    predictions are added until there are `wanted`: no version stays unwatched for ever. Before that it has none, and
+    windows that its rows are of are not judged by it. What is complete is kept: rows in memory, the profile in the
+    store, where the version's tallies are made by it. Thread-safe.
     """
 
     def __init__(self, store: Store, registry: Registry) -> None:
@@ -64,6 +68,7 @@ class References:
         self._registry = registry
         self._kept: dict[tuple[str, str], pa.Table | None] = {}
         self._rows: dict[tuple[str, str], tuple[tuple[int, datetime, datetime], pa.Table]] = {}
+        self.found: dict[tuple[str, str], int] = {}  # of versions without a whole one: how many rows there are
 
     def rows(
         self, redaction: Redaction, version: ModelVersion, wanted: int, matured_until: datetime, *, as_of: datetime
@@ -94,11 +99,12 @@ class References:
         as_of: datetime,
         is_past: bool,
     ) -> Profile | None:
-        """The profile of the reference rows as of a moment; None while there are none.
+        """The profile of the reference rows as of a moment; None while there are fewer than wanted.
 
         The first that is complete becomes the version's, unless it is only asked for a moment that `is_past`.
         """
         contract = redaction.logged
+        self.found.pop((version.model, version.version), None)
         with self._store.read() as connection:
             kept = profiles.load_reference(connection, version.model, version.version)
         if kept is not None and kept.known_since <= as_of:
@@ -106,12 +112,15 @@ class References:
             if profile.layout.is_of(contract):
                 return profile
         own = self._own(redaction, version)
+        is_own = own is not None and own.num_rows >= min(wanted, ENOUGH)
         rows = self._find(redaction, version, wanted, matured_until, as_of)
-        if not rows.num_rows:
+        if not is_own and rows.num_rows < wanted:
+            self.found[version.model, version.version] = rows.num_rows
             return None
         profile = profile_of_reference(contract, rows, length)
-        if rows.num_rows >= wanted and not is_past:
-            is_own = own is not None and own.num_rows >= wanted
+        if not is_own:
+            profile = replace(profile, until=int(rows.column(TIME).cast(pa.int64())[-1].as_py()))
+        if not is_past:
             known_since = min(version.created_at, as_of) if is_own else as_of
             establish(self._store, version.model, version.version, profile, known_since)
         return profile
@@ -158,7 +167,7 @@ class References:
     ) -> pa.Table:
         own = self._own(redaction, version)
         missing = wanted - (own.num_rows if own is not None else 0)
-        if own is not None and missing <= 0:
+        if own is not None and own.num_rows >= min(wanted, ENOUGH):
             return own
         logged = first_labelled(self._store, redaction.logged, version.version, missing, matured_until, as_of)
         return logged if own is None else _joined(own, logged)

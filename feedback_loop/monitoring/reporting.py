@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
-from feedback_loop.monitoring.folding import SLICE_ROWS
-from feedback_loop.monitoring.profiles import TIME, Profile
+from feedback_loop.monitoring.folding import SLICE_ROWS, fold_window
+from feedback_loop.monitoring.profiles import TIME, Profile, make_layout
 from feedback_loop.monitoring.reports import LEAST_ROWS, RealRows, Subject
 from feedback_loop.monitoring.weights import sampled, uniform
-from feedback_loop.monitoring.windows import ReferenceOf, count_window, evaluated
+from feedback_loop.monitoring.windows import Counted, ReferenceOf, count_window, evaluated
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
 from feedback_loop.store.predictions import labelled_in, slices
@@ -32,18 +33,32 @@ def report_subject(
 ) -> Subject:
     """What a report of a window is of: the version with the most predictions of those that were champion in it.
 
-    Raises BadInput where none has predicted, or where that version has no reference yet.
+    Where that has no reference yet, its columns are counted by the window's own first rows. Raises BadInput where
+    none has predicted.
     """
     counts = list(count_window(store, contract, window, reference_of, length=length, as_of=as_of))
     profiles = {each.version: Profile.of(each.layout, each.cells) for each in counts}
     rows = {version: profile.rows() for version, profile in profiles.items()}
     most = max(counts, key=lambda each: rows[each.version])
+    if not rows[most.version]:
+        raise BadInput.of("current window", f"0 rows are too few for a report; {LEAST_ROWS} are needed")
     if most.reference is None:
-        what = "reference" if rows[most.version] else "current window"
-        raise BadInput.of(what, f"0 rows are too few for a report; {LEAST_ROWS} are needed")
+        most = _counted_by_itself(store, contract, window, most.version, as_of)
+        profiles[most.version] = Profile.of(most.layout, most.cells)
     evaluation = evaluated(store, most, window, length=length, maturity=maturity, as_of=as_of)
     others = sum(rows.values()) - rows[most.version]
     return Subject(name, profiles[most.version], most.reference, evaluation, others=others)
+
+
+def _counted_by_itself(store: Store, contract: Contract, window: Window, version: str, as_of: datetime) -> Counted:
+    with store.read() as connection:
+        parts = [
+            labelled_in(connection, contract, part, store.secret, as_of=as_of, version=version, role=Role.CHAMPION)
+            for part in islice(slices(connection, contract.model, window, SLICE_ROWS), 1)
+        ]
+    layout = make_layout(contract, parts[0])
+    cells = fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
+    return Counted(version, layout, cells, None, is_kept=False)
 
 
 def real_rows(store: Store, subject: Subject, reference: pa.Table, most: int | None) -> RealRows:

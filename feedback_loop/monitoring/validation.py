@@ -63,16 +63,18 @@ def profile_metrics(profile: Profile) -> Iterator[MetricValue]:
     outcome_rate, prediction_rate. Multiclass: accuracy, brier, log_loss, f1, precision and recall of each class
     (`f1[a]`), their means over classes (`f1_macro`) and over rows (`f1_weighted`), roc_auc of each class against
     all others and its mean. Regression: mae, rmse, mape, r2, bias, quantile losses.
+
+    Of a task whose classes nobody knows, the accuracy alone.
     """
     if not profile.rows(Rows.LABELLED):
         return
     yield from _means(profile, ALL_ROWS)
-    task = profile.layout.contract.task
-    if task is Task.REGRESSION:
+    contract = profile.layout.contract
+    if contract.task is Task.REGRESSION:
         yield from _regression(profile)
-    elif task is Task.BINARY:
+    elif contract.task is Task.BINARY and contract.positive is not None:
         yield from _binary(profile)
-    else:
+    elif contract.task is Task.MULTICLASS and contract.classes:
         yield from _multiclass(profile)
 
 

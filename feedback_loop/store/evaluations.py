@@ -159,7 +159,7 @@ class Evaluation:
     quality: tuple[QualityValue, ...] = ()
     estimates: tuple[EstimateValue, ...] = ()
     slices: tuple[SliceValue, ...] = ()
-    unjudged: tuple[str, ...] = ()  # what nothing can be said of yet, and why
+    notes: tuple[str, ...] = ()  # what can not be judged yet, and why
     evaluation_id: int | None = None
     revision: int = 1  # of this window and version: the next one follows when more is known
 
@@ -195,7 +195,7 @@ def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
         "matured": evaluation.matured,
         "predictions": evaluation.predictions,
         "labelled": evaluation.labelled,
-        "unjudged": list(evaluation.unjudged),
+        "notes": list(evaluation.notes),
     }
     same_window = and_(*(tables.evaluations.c[name] == value for name, value in head.items() if name != "as_of"))
     with store.write() as connection:
@@ -370,7 +370,7 @@ def _evaluation(row: Row[Any], values: dict[str, list[Row[Any]]]) -> Evaluation:
         matured=row.matured,
         predictions=row.predictions,
         labelled=row.labelled,
-        unjudged=tuple(row.unjudged),
+        notes=tuple(row.notes),
         evaluation_id=row.evaluation_id,
         revision=row.revision,
         **{name: tuple(as_record(_PARTS[name][1], each) for each in found) for name, found in values.items()},

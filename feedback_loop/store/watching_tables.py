@@ -53,7 +53,7 @@ evaluations = shared_table(
     Column("matured", Boolean, nullable=False),
     Column("predictions", Integer, nullable=False),
     Column("labelled", Integer, nullable=False),
-    Column("unjudged", Json, nullable=False),  # what nothing can be said of yet, and why
+    Column("notes", Json, nullable=False),  # what can not be judged yet, and why
     UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
     Index(None, "model", "as_of"),
 )

@@ -55,7 +55,7 @@ def upgrade() -> None:
         sa.Column("matured", sa.Boolean(), nullable=False),
         sa.Column("predictions", sa.Integer(), nullable=False),
         sa.Column("labelled", sa.Integer(), nullable=False),
-        sa.Column("unjudged", Json, nullable=False),
+        sa.Column("notes", Json, nullable=False),
         sa.PrimaryKeyConstraint("evaluation_id"),
         sa.UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
     )

@@ -136,7 +136,7 @@ def test_a_version_without_reference_is_estimated_by_its_matured_rows(tmp_path, 
     rows = predict(made, clock, 1)
     tell(made, rows)
     [alone] = made.evaluate("churn", first)
-    assert {(each.metric, each.value) for each in alone.estimates} == {("insufficient_data", 99.0)}
+    assert {(each.metric, each.value) for each in alone.estimates} == {("insufficient_data", 100.0)}
     clock.set(first.end + 2 * DAY)
     later = whole_day(clock())
     predict(made, clock, 2)

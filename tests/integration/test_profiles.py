@@ -65,15 +65,26 @@ def test_kept_profiles_say_what_the_rows_say_and_so_they_do_for_ever(loop, clock
 def test_a_version_without_a_reference_is_read_until_the_log_has_given_it_one(tmp_path, empty_mlflow, clock):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     loop = churn_loop(tmp_path, clock, more="")
-    version = register_churn(loop.registry, clock(), reference=100)
+    version = register_churn(loop.registry, clock(), reference=50)
     loop.promote("churn", version.version, reason="small reference")
     start = clock()
     play_days(loop, clock, 2, per_day=100)
     [early] = loop.evaluate("churn", Window(start, start + DAY))
+    assert early.drift == ()
+    assert early.metric("accuracy") is not None
+    assert [each.check for each in early.quality] == ["probabilities"]
+    [lacking] = early.notes
+    assert "1,000 matured predictions with outcomes, and there are 150" in lacking
+    assert loop_status(loop)["models"]["churn"]["evaluation"]["notes"] == [lacking]
     play_days(loop, clock, 5, per_day=300, seed=50)
     clock.set(clock() + DAY)
     [late] = loop.evaluate("churn", Window(start, start + 6 * DAY))
-    assert late.drift
+    assert (late.drift, late.estimates) == ((), ())  # the reference is made of its rows
+    assert "the reference is made of predictions up to" in late.notes[0]
+    [next_one] = loop.evaluate("churn", Window(start + 5 * DAY, start + 6 * DAY))
+    assert next_one.drift
+    assert next_one.estimates
+    assert not next_one.notes
     [audited] = loop.evaluate("churn", Window(start, start + 6 * DAY), from_log=True)
     assert told([audited]) == told([late])
     assert told(loop.evaluate("churn", Window(start, start + DAY), early.as_of)) == told([early])
@@ -228,3 +239,25 @@ def test_a_window_that_fails_is_told_tried_again_and_stops_no_other(loop, clock)
     [mended] = loop.evaluate("churn")
     assert (mended.window, mended.predictions) == (first, 120)
     assert loop_status(loop)["models"]["churn"]["failed_windows"] == []
+
+
+@pytest.mark.parametrize("rows", ["surrogate", "full"])
+def test_a_report_without_a_reference_is_of_what_there_is_and_says_what_is_missing(mlflow_uri, tmp_path, clock, rows):
+    loop = churn_loop(tmp_path, clock)
+    loop.promote("churn", loop.register("churn", str(loop.registry.load(loop.champion("churn")).path)).version)
+    start = clock()
+    play_days(loop, clock, 2, per_day=100)
+    window = Window(start, clock())
+    told = {
+        p.stem.split("-")[1]: json.loads(p.read_text())
+        for p in loop.report("churn", window, "bare", rows=rows)
+        if p.suffix == ".json"
+    }
+    drift, validation = told["drift"], told["validation"]
+    assert (drift["rows"], drift["reference_rows"], drift["drawn"]) == (200, 0, [200, 0])
+    assert "without a reference" in drift["about"]
+    assert "1,000 matured predictions with outcomes, and there are 100" in drift["about"]
+    assert [each["check"] for each in drift["exact"]["quality"]] == ["probabilities"]
+    assert drift["metrics"]  # the distributions of the window
+    assert {each["metric"] for each in validation["exact"]["metrics"]} >= {"accuracy", "recall", "brier"}
+    loop.close()

@@ -47,6 +47,16 @@ def told(loop, about):
     return [alert for alert in load_alerts(loop.store, [], about=about) if alert.route == "log"]
 
 
+def test_a_small_reference_is_one_by_itself_and_what_is_judged_is_never_put_into_it(loop, clock):
+    loop.promote("churn", register_churn(loop.registry, clock(), reference=400).version, reason="less was held back")
+    play(loop, clock, 8, plan="a word that nobody knew")
+    loop.evaluate("churn")
+    loop.watch_drift("churn")
+    [drift] = told(loop, "drift:churn version 2")
+    assert "plan" in drift.body
+    assert load_evaluations(loop.store, "churn")[-1].notes == ()
+
+
 def test_each_closed_window_is_taken_in_once_and_a_shift_is_told_once(loop, clock):
     assert loop.watch_drift("churn") == 0
     assert state(loop) is None
@@ -145,17 +155,17 @@ def test_a_failed_check_of_the_data_is_told_until_it_has_recovered(loop, clock):
 def test_windows_that_the_reference_is_made_of_are_not_compared_with_it(tmp_path, empty_mlflow, clock):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     loop = churn_loop(tmp_path, clock)
-    loop.promote("churn", register_churn(loop.registry, clock(), reference=100).version)
+    loop.promote("churn", register_churn(loop.registry, clock(), reference=50).version)
     play_days(loop, clock, 2)
     loop.evaluate("churn")
     assert loop.watch_drift("churn") == 0
-    assert monitors.load_monitor(loop.store, "churn", "2") is None  # 400 rows of its reference are missing
+    assert monitors.load_monitor(loop.store, "churn", "2") is None  # its reference lacks rows
     play_days(loop, clock, 4, seed=80)
     loop.evaluate("churn")
     loop.watch_drift("churn")
     found = monitors.load_monitor(loop.store, "churn", "2")
-    # The reference ends on the third of six days.
-    assert found.state["windows"] == 3
+    # The reference ends on the fourth of six days.
+    assert found.state["windows"] == 2
     loop.close()
 
 

@@ -9,9 +9,9 @@ from scipy import stats
 
 from feedback_loop.clock import format_moment
 from feedback_loop.monitoring import silence_notice, volume_notice
-from feedback_loop.monitoring.profiles import Profile, fold, make_layout
+from feedback_loop.monitoring.profiles import Layout, Profile, fold, make_layout
 from feedback_loop.monitoring.quality import quality_values
-from tests.builders import binary_contract
+from tests.builders import binary_contract, multiclass_contract
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -95,7 +95,8 @@ def test_few_possible_rows_are_no_duplicates():
 
 
 def test_too_few_rows_are_not_checked():
-    assert quality_values(profile(REFERENCE), profile(table(99, 1, age=pa.nulls(99, pa.float64())))) == ()
+    found = quality_values(profile(REFERENCE), profile(table(99, 1, age=pa.nulls(99, pa.float64()))))
+    assert [each.check for each in found] == ["probabilities"]
 
 
 def test_a_window_with_half_as_many_predictions_as_before_is_told_once():
@@ -168,3 +169,22 @@ def test_silence_is_told_once_it_lasts_too_long():
     assert (
         "2026-03-01T01:00Z" in silence_notice(last, timedelta(hours=2), START + timedelta(hours=3, seconds=1)).words
     )
+
+
+def test_probabilities_that_are_none_are_counted_also_where_there_is_no_reference():
+    wrong = pa.array([1.5, -0.2, float("inf"), None, *[0.5] * 96])
+    rows = table(100, 1, probability=wrong)
+    [check] = quality_values(None, profile(rows))
+    assert (check.check, check.value, check.failed, check.rows) == ("probabilities", 0.03, True, 100)
+    assert ("", "probabilities") in failed(rows)
+    assert failed(table(2000, 1, probability=pa.array([1.0 + 1e-7, 0.0] * 1000))) & {("", "probabilities")} == set()
+
+
+def test_probabilities_of_classes_that_do_not_add_up_are_none():
+    contract, layout = multiclass_contract(), Layout(multiclass_contract())
+    chances = np.random.default_rng(1).dirichlet([1, 1, 1], 200)
+    chances[:20] *= 1.2
+    rows = pa.table({"prediction": ["a"] * 200} | {f"probability_{c}": chances[:, k] for k, c in enumerate("abc")})
+    rows = rows.append_column(contract.label.stored, pa.nulls(200, pa.string()))
+    [check] = quality_values(None, Profile.of(layout, fold(layout, rows)))
+    assert (check.value, check.failed) == (0.1, True)

@@ -1,5 +1,6 @@
 """Several labels of one row: each is judged like a model of its own, and all together, as scikit-learn does."""
 
+from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import numpy as np
@@ -17,6 +18,7 @@ from feedback_loop.monitoring.profiles import Profile, fold, make_layout, merge
 from feedback_loop.monitoring.validation import metrics_of, validation_metrics
 from feedback_loop.schema import Column, ColumnType, JoinRule, Task, make_contract
 
+START = datetime(2026, 3, 1, tzinfo=UTC)
 NAMES = ("price", "days", "noise")
 TAGS = ("red", "round", "big")
 
@@ -92,6 +94,27 @@ def test_several_tags_are_judged_each_and_on_the_whole_as_scikit_learn_does():
     assert found["hamming_loss"].standard_error > 0
     losses = row_losses(contract_of(TAGS), tag_rows(truth, chances))
     assert losses["error"].mean() == pytest.approx(exact["hamming_loss"])
+
+
+def test_each_of_two_hundred_labels_is_judged_like_a_model_of_its_own():
+    names = [f"l{place}" for place in range(200)]
+    random = np.random.default_rng(3)
+    truth = random.normal(5, 1, (60, 200))
+    answers = truth + random.normal(size=(60, 200)) * np.linspace(0.1, 2, 200)
+    hours = [START + place % 40 * timedelta(hours=1) for place in range(60)]
+    columns = {"predicted_at": pa.array(hours, pa.timestamp("us", "UTC"))}
+    columns |= {name: truth[:, k] for k, name in enumerate(names)}
+    rows = pa.table(columns | {f"prediction_{name}": answers[:, k] for k, name in enumerate(names)})
+    layout = make_layout(contract_of(names, Task.REGRESSION), rows)
+    cells = fold(layout, rows)
+    assert merge([fold(layout, rows.slice(0, 23)), fold(layout, rows.slice(23))]) == cells
+    profile = Profile.from_bytes(Profile.of(layout, cells).to_bytes())
+    assert profile == Profile.of(layout, cells)
+    found = values(metrics_of(layout, cells))
+    for name, theirs in {"mae": metrics.mean_absolute_error, "r2": metrics.r2_score}.items():
+        each = theirs(truth, answers, multioutput="raw_values")
+        assert [found[f"{name}[{label}]"] for label in names] == pytest.approx(each), name
+        assert found[name] == pytest.approx(each.mean())
 
 
 @pytest.mark.parametrize("seed", range(4))

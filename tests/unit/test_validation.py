@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,9 +12,10 @@ from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_refere
 from feedback_loop.monitoring.losses import row_losses
 from feedback_loop.monitoring.profiles import fold, make_layout
 from feedback_loop.monitoring.validation import metrics_of, validation_metrics
+from feedback_loop.schema import ColumnType
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
-START = datetime(2026, 3, 1, tzinfo=UTC)
+START, DAY = datetime(2026, 3, 1, tzinfo=UTC), timedelta(days=1)
 
 
 def binary_rows(truth, chance):
@@ -350,3 +352,32 @@ def test_two_rows_that_say_less_than_one_have_no_error_and_break_nothing():
     assert of(binary_contract(), rows)["outcome_rate"].standard_error is None
     worth = pa.table({"paid": [1.0, 2.0, None], "prediction": [1.0, 1.0, 1.0], "sample_weight": [1.0, 1.0, 9.0]})
     assert of(regression_contract(), worth)["quantile_loss_0.1"].standard_error is None
+
+
+@pytest.mark.parametrize("classes", [(-1, 1), ("fraud", "no")])
+def test_no_class_is_told_from_others_before_classes_are_known_and_then_they_are_learned(random, classes):
+    kind = ColumnType.LONG if classes[0] == -1 else ColumnType.STRING
+    contract = binary_contract(probabilities=False, classes=(), label_type=kind)
+    truth = random.choice(classes, 400, p=[0.25, 0.75])
+    answers = np.where(random.random(400) < 0.8, truth, random.choice(classes, 400))
+    rows = pa.table({"churned": truth, "prediction": answers, "plan": ["pro"] * 400, "age": np.ones(400)})
+    asked = {"version": "1", "window": Window(START, START + DAY), "as_of": START + 2 * DAY, "matured": True}
+    bare = evaluate_rows(contract, rows, None, **asked)
+    assert {each.metric for each in bare.metrics if not each.segment} == {"accuracy"}
+    assert "No class is told from others" in bare.notes[0]
+    found = evaluate_rows(contract, rows, profile_of_reference(contract, rows, DAY), **asked)
+    assert found.metric("outcome_rate") == pytest.approx((truth == classes[1]).mean())
+    assert found.metric("recall") == pytest.approx(metrics.recall_score(truth, answers, pos_label=classes[1]))
+    assert f"{classes[1]!r} counts are learned from outcomes" in found.notes[0]
+    wanted = binary_contract(probabilities=False, classes=(), label_type=kind, positive=classes[0])
+    layout = make_layout(wanted, rows)
+    assert layout.is_of(wanted)
+    assert not layout.is_of(replace(contract, positive=classes[1]))
+    told = {each.metric: each.value for each in metrics_of(layout, fold(layout, rows)) if not each.segment}
+    assert told["outcome_rate"] == pytest.approx((truth == classes[0]).mean())
+
+
+def test_classes_of_a_multiclass_model_that_says_none_are_not_one():
+    contract = replace(multiclass_contract(()), outputs=multiclass_contract().outputs[:1])
+    rows = pa.table({"kind": list("abc") * 9, "prediction": list("abb") * 9})
+    assert {each.metric for each in validation_metrics(contract, rows)} == {"accuracy"}

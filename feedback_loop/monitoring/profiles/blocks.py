@@ -31,10 +31,6 @@ class Block(IntEnum):
     HELD = 30_000  # + column: counts of the reference's rows that its vocabulary was not made of
 
 
-TARGETS, TARGET_BLOCKS = 40_000, 500
-"""Of several labels, what is said of each with its outcomes stands in so many blocks of its own, from there on."""
-
-
 class Rows(IntEnum):
     """Slots of `Block.ROWS`."""
 
@@ -42,6 +38,7 @@ class Rows(IntEnum):
     LABELLED = 1  # the outcome and the answer are known
     RIGHT = 2
     SCORED = 3  # the outcome and the probabilities (of a regression: both as finite numbers) are known
+    NO_CHANCES = 4  # predictions whose probabilities are none
 
 
 OWN_ROWS, OWN_FAILED = 16, 128

@@ -15,6 +15,7 @@ from feedback_loop.monitoring.losses import (
     MOST,
     Floats,
     Mask,
+    are_no_chances,
     class_places,
     class_probabilities,
     floats,
@@ -33,7 +34,7 @@ from feedback_loop.monitoring.profiles.layout import (
 )
 from feedback_loop.monitoring.profiles.own import own_numbers
 from feedback_loop.monitoring.profiles.sums import LIMBS, limbs
-from feedback_loop.monitoring.profiles.tally import SLOTS, Ints, Tally
+from feedback_loop.monitoring.profiles.tally import SLOTS, TARGET, Ints, Tally
 from feedback_loop.schema import Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS
 
@@ -56,13 +57,13 @@ def fold_predictions(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     """What predictions say as such: how many, the distributions of features and outputs; answers by segment."""
     found: dict[Cell, Tally] = {}
     for cells, groups, mine in _cells(layout.contract, rows):
-        counter = _Counter(groups, len(cells))
+        counter = _Counter(groups, len(cells), len(layout.contract.more_labels))
         counter.count(Block.ROWS, np.full(len(groups), Rows.PREDICTED))
-        for base, target in _targets(layout):
-            counter.base = base
+        for counter.target, target in _targets(layout):
             _answers(counter, target, mine)
-        counter.base = 0
+        counter.target = 0
         if cells[0].segment == ALL_ROWS:
+            counter.count(Block.ROWS, np.full(len(groups), Rows.NO_CHANCES), are_no_chances(layout.contract, mine))
             counter.count(Block.HASHES, _hashes(layout.contract, mine))
             for place, number in enumerate(layout.numbers):
                 _numbers(counter, Block.NUMBERS + 2 * place, number, floats(column_of(mine, number.column)))
@@ -81,14 +82,13 @@ def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     labelled = rows.filter(reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in needed)))
     found: dict[Cell, Tally] = {}
     for cells, groups, mine in _cells(contract, labelled):
-        counter = _Counter(groups, len(cells))
+        counter = _Counter(groups, len(cells), len(layout.contract.more_labels))
         counter.count(Block.ROWS, np.full(len(groups), Rows.LABELLED))
-        for base, target in _targets(layout):
-            counter.base = base
-            if base:
+        for counter.target, target in _targets(layout):
+            if counter.target:
                 counter.count(Block.ROWS, np.full(len(groups), Rows.LABELLED))
             (_regression if contract.task is Task.REGRESSION else _classes)(counter, target, mine)
-        counter.base = 0
+        counter.target = 0
         if contract.more_labels and contract.task is Task.BINARY:
             wrong = [row_losses(each, mine)["error"] for each in contract.targets]
             counter.count(Block.ROWS, np.full(len(groups), Rows.RIGHT), np.sum(wrong, axis=0) == 0)
@@ -131,7 +131,8 @@ class _Counter:
 
     groups: Ints
     size: int
-    base: int = 0  # is added to the numbers of blocks
+    labels: int = 0  # beside the first
+    target: int = 0  # of several labels, the number (from 1 on) of the one that is counted
     _parts: list[tuple[Ints, Ints]] = field(default_factory=list)
 
     def count(self, block: int, slots: Ints, mask: Mask | None = None) -> None:
@@ -160,20 +161,20 @@ class _Counter:
         """One for each group."""
         keys, values = (np.concatenate(each) for each in zip(*self._parts, strict=True))
         whole = Tally.of(keys, values)
-        bounds = np.searchsorted(whole.keys, np.arange(self.size + 1) << _GROUP)
+        bounds = np.searchsorted(whole.keys, np.arange(self.size + 1) << self._group)
         return [
-            Tally(whole.keys[first:end] - (number << _GROUP), whole.values[first:end])
+            Tally(whole.keys[first:end] - (number << self._group), whole.values[first:end])
             for number, (first, end) in enumerate(pairwise(bounds.tolist()))
         ]
 
     def _add(self, groups: Ints, block: int, slots: Ints, values: Ints) -> None:
-        self._parts.append(
-            ((groups << _GROUP) + ((self.base + block) << SLOTS) + slots, np.asarray(values, np.int64))
-        )
+        keys = (groups << self._group) + (self.target << TARGET) + (block << SLOTS) + slots
+        self._parts.append((keys, np.asarray(values, np.int64)))
 
-
-_GROUP = 32
-"""Above a tally's own key, while many are counted at once: which of them it is."""
+    @property
+    def _group(self) -> int:
+        """From which bit on a key says of which tally it is, while many are counted at once."""
+        return TARGET + (self.labels + 1).bit_length() if self.labels else TARGET
 
 
 def _cells(contract: Contract, rows: pa.Table) -> Iterable[tuple[list[Cell], Ints, pa.Table]]:
@@ -310,10 +311,8 @@ def _regression(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
 
 
 def _targets(layout: Layout) -> Iterable[tuple[int, Layout]]:
-    """Where the blocks of each label begin, and its layout."""
-    targets = layout.targets
-    first = blocks.TARGETS if len(targets) > 1 else 0
-    return ((first + place * blocks.TARGET_BLOCKS, target) for place, target in enumerate(targets))
+    """The number of each label (0: it is the only one), and its layout."""
+    return enumerate(layout.targets, start=1 if layout.contract.more_labels else 0)
 
 
 def _own(counter: _Counter, layout: Layout, rows: pa.Table) -> None:

@@ -114,7 +114,8 @@ class Layout:
     """What is counted of the rows of a contract. `target` is the label's layout where that is a number.
 
     `tree` tells rows of a regression apart by the loss that is to be expected of them (see `estimates`). `own` are
-    the sums of a user's own metrics, `more_targets` the layouts of further labels.
+    the sums of a user's own metrics, `more_targets` the layouts of further labels. The contract's classes are those
+    that the model says, or were seen among outcomes (`are_learned`).
     """
 
     contract: Contract
@@ -125,6 +126,7 @@ class Layout:
     own: tuple[OwnSums, ...] = ()
     more_targets: tuple[NumberLayout, ...] = ()
     repeats: Repeats = Repeats()
+    are_learned: bool = False
 
     @classmethod
     def bare(cls, contract: Contract) -> Layout:
@@ -160,9 +162,11 @@ class Layout:
         What is kept of its own metrics must be what their code makes now.
         """
         own = self.contract
+        learns = self.are_learned and not contract.classes
         same = replace(
             contract,
-            classes=contract.classes or own.classes,
+            classes=own.classes if learns else contract.classes,
+            positive=own.positive if learns and contract.positive is None else contract.positive,
             more_classes=own.more_classes,
             join=own.join,
             query=own.query,
@@ -188,8 +192,7 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
     """The layout that these rows (stored names) give: bins by their quantiles, vocabularies of their words."""
     columns = [each for each in profiled_columns(contract) if each.stored in reference.column_names]
     label = contract.label.stored
-    if contract.task is Task.MULTICLASS and not contract.classes and label in reference.column_names:
-        contract = replace(contract, classes=tuple(sorted(reference.column(label).unique().drop_null().to_pylist())))
+    said, contract = contract, _with_classes(contract, reference)
     has_target = contract.task is Task.REGRESSION and label in reference.column_names
     targets = [number_layout(each.stored, reference) for each in contract.labels] if has_target else [None]
     layout = Layout(
@@ -200,6 +203,7 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
         own=sums_of(contract),
         more_targets=tuple(each for each in targets[1:] if each is not None),
         repeats=_repeats(contract, reference),
+        are_learned=contract != said,
     )
     if not has_target or contract.more_labels or contract.outputs[0].stored not in reference.column_names:
         return layout
@@ -207,6 +211,19 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
     with np.errstate(over="ignore", invalid="ignore"):
         errors = floats(reference.column(contract.outputs[0].stored)) - floats(reference.column(label))
     return replace(layout, tree=grow(np.column_stack(codes), errors, weights_of(reference)))
+
+
+def _with_classes(contract: Contract, reference: pa.Table) -> Contract:
+    """The contract with the classes of its outcomes where the model doesn't say any; of two the last is positive."""
+    label = contract.label.stored
+    if not contract.task.is_classification or contract.classes or label not in reference.column_names:
+        return contract
+    seen = tuple(sorted(reference.column(label).unique().drop_null().to_pylist()))
+    if contract.task is Task.MULTICLASS:
+        return replace(contract, classes=seen)
+    if len(seen) != 2 or contract.positive not in (None, *seen):
+        return contract
+    return replace(contract, classes=seen, positive=seen[-1] if contract.positive is None else contract.positive)
 
 
 def _number(contract: Contract, column: Column, reference: pa.Table) -> NumberLayout:

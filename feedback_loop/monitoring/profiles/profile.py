@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 
 from feedback_loop.monitoring.losses import MOST, Floats
-from feedback_loop.monitoring.profiles.blocks import TARGET_BLOCKS, TARGETS, Block, Rows
+from feedback_loop.monitoring.profiles.blocks import Block, Rows
 from feedback_loop.monitoring.profiles.fold import Cell
 from feedback_loop.monitoring.profiles.layout import Layout
 from feedback_loop.monitoring.profiles.sums import LIMBS, summed
-from feedback_loop.monitoring.profiles.tally import SLOTS, Ints, Tally, total
+from feedback_loop.monitoring.profiles.tally import TARGET, Ints, Tally, total
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.profiles import LAYOUT
 
@@ -43,12 +43,14 @@ class Profile:
     """Tallies by the weight of their rows. Weights count relative to the greatest: equal ones are all 1.
 
     `swings` (of a reference) are the distances of its own windows from all others: how far a column strays when
-    nothing has changed.
+    nothing has changed. `until` (of one that was made of the log) is when its last row was predicted, in microseconds
+    since 1970: windows before that are not judged by it.
     """
 
     layout: Layout
     parts: tuple[tuple[float, Tally], ...]
     swings: dict[str, Swings] = field(default_factory=dict)
+    until: int | None = None
 
     @classmethod
     def of(cls, layout: Layout, cells: Mapping[Cell, Tally], segment: str = ALL_ROWS) -> Profile:
@@ -139,21 +141,21 @@ class Profile:
     def digest(self) -> str:
         """What tells one profile from another: of what it holds, not of the bytes that a zlib makes of that."""
         held = [(weight, *(each.astype("<i8").tobytes() for each in (t.keys, t.values))) for weight, t in self.parts]
-        content = msgspec.msgpack.encode((LAYOUT, self.layout, held, self.swings))
+        content = msgspec.msgpack.encode((LAYOUT, self.layout, held, self.swings, self.until))
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
     def to_bytes(self) -> bytes:
         """A compact form, with the layout."""
         parts = [(weight, tally.to_bytes()) for weight, tally in self.parts]
-        return zlib.compress(msgspec.msgpack.encode((self.layout.to_bytes(), parts, self.swings)))
+        return zlib.compress(msgspec.msgpack.encode((self.layout.to_bytes(), parts, self.swings, self.until)))
 
     @classmethod
     def from_bytes(cls, packed: bytes) -> Profile:
         """The inverse of `to_bytes`."""
-        kind = tuple[bytes, list[tuple[float, bytes]], dict[str, Swings]]
-        layout, parts, swings = msgspec.msgpack.decode(zlib.decompress(packed), type=kind)
+        kind = tuple[bytes, list[tuple[float, bytes]], dict[str, Swings], int | None]
+        layout, parts, swings, until = msgspec.msgpack.decode(zlib.decompress(packed), type=kind)
         tallies = tuple((weight, Tally.from_bytes(each)) for weight, each in parts)
-        return cls(Layout.from_bytes(layout), tallies, swings)
+        return cls(Layout.from_bytes(layout), tallies, swings, until)
 
     @property
     def _weights(self) -> list[float]:
@@ -164,10 +166,10 @@ class Profile:
 
 
 def _of_target(tally: Tally, place: int) -> Tally:
-    first = TARGETS + place * TARGET_BLOCKS
-    start, end = np.searchsorted(tally.keys, (first << SLOTS, (first + TARGET_BLOCKS) << SLOTS))
+    first = (place + 1) << TARGET
+    start, end = np.searchsorted(tally.keys, (first, first + (1 << TARGET)))
     predicted = Tally.of(np.array([Rows.PREDICTED]), np.array([tally.at(Block.ROWS, Rows.PREDICTED)]))
-    return predicted + Tally(tally.keys[start:end] - (first << SLOTS), tally.values[start:end])
+    return predicted + Tally(tally.keys[start:end] - first, tally.values[start:end])
 
 
 def _sum(tally: Tally, block: int, ordinal: int) -> float:

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
-SLOTS = 16
-"""A key is a block's number and, in so many bits, a slot in the block."""
+SLOTS, TARGET = 16, 32
+"""A key is a block's number and, in so many bits, a slot in the block; of several labels, from there on which one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class Tally:
 
     def to_bytes(self) -> bytes:
         """A compact form: distances of keys and values, byte by byte of their weight (most are 0), by zlib."""
-        gaps = np.diff(self.keys, prepend=0).astype("<u4")
+        gaps = np.diff(self.keys, prepend=0).astype("<u8")
         planes = [
             each.view(np.uint8).reshape(len(each), each.itemsize).T.tobytes()
             for each in (gaps, self.values.astype("<i8"))
@@ -78,8 +78,8 @@ class Tally:
         """The inverse of `to_bytes`."""
         (count,) = struct.unpack_from("<I", packed)
         planes = np.frombuffer(zlib.decompress(packed[4:]), dtype=np.uint8)
-        gaps, values = planes[: 4 * count].reshape(4, count).T.copy(), planes[4 * count :].reshape(8, count).T.copy()
-        return cls(np.cumsum(gaps.view("<u4").ravel().astype(np.int64)), values.view("<i8").ravel().astype(np.int64))
+        gaps, values = (each.reshape(8, count).T.copy() for each in (planes[: 8 * count], planes[8 * count :]))
+        return cls(np.cumsum(gaps.view("<u8").ravel().astype(np.int64)), values.view("<i8").ravel().astype(np.int64))
 
 
 def total(tallies: Iterable[Tally]) -> Tally:

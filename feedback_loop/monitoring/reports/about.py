@@ -28,15 +28,16 @@ LEAST_ROWS = 10
 
 @dataclass(frozen=True)
 class Subject:
-    """What a report is of: one version's predictions of a window, and the reference that they are measured by.
+    """What a report is of: one version's predictions of a window, and what they are measured by.
 
-    `evaluation` has the exact figures. `others` were predicted in the window by other champions and are not in it.
+    Without a `reference` they are by themselves. `evaluation` has the exact figures. `others` were predicted in the
+    window by other champions and are not in it.
     `reference_span` is from when to when the rows of the reference were predicted, if they say.
     """
 
     name: str
     current: Profile
-    reference: Profile
+    reference: Profile | None
     evaluation: Evaluation
     others: int = 0
     reference_span: tuple[datetime, datetime] | None = None
@@ -49,7 +50,12 @@ class Subject:
     def rows(self, kind: Kind) -> tuple[int, int]:
         """How many rows (in a report of validation: labelled ones) there are, and of the reference."""
         counted = Rows.PREDICTED if kind == "drift" else Rows.LABELLED
-        return self.current.rows(counted), self.reference.rows(counted)
+        return self.current.rows(counted), self.reference.rows(counted) if self.reference is not None else 0
+
+    def has_enough(self, kind: Kind) -> bool:
+        """Whether there are ten rows for such a report, of the window and of a reference that there is."""
+        rows, reference_rows = self.rows(kind)
+        return rows >= LEAST_ROWS and (self.reference is None or reference_rows >= LEAST_ROWS)
 
 
 @dataclass(frozen=True)
@@ -98,13 +104,15 @@ def said(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> 
     what = "predictions" if kind == "drift" else "predictions with outcomes"
     coverage = f" (coverage {evaluation.coverage:.1%})" if evaluation.coverage is not None else ""
     window = f"{format_moment(evaluation.window.start)} – {format_moment(evaluation.window.end)}"
+    against = f"against a reference of {reference_rows:,}" if subject.reference is not None else "without a reference"
     told = [
         f"{evaluation.model} version {evaluation.version}, {subject.name}, {kind}:",
-        f"{rows:,} {what}{coverage}, {window}, against a reference of {reference_rows:,},",
+        f"{rows:,} {what}{coverage}, {window}, {against},",
         f"as of {format_moment(evaluation.as_of)}.",
+        *evaluation.notes,
         _drawn_from(kind, shown, drawn),
     ]
-    if kind == "drift" and min(subject.rows("validation")) < LEAST_ROWS:
+    if kind == "drift" and not subject.has_enough("validation"):
         told.append(f"There is no report of validation: {subject.rows('validation')[0]:,} outcomes are too few.")
     if subject.others:
         told.append(f"{subject.others:,} predictions of other champions in this window are not in it.")
@@ -112,19 +120,23 @@ def said(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> 
 
 
 def _drawn_from(kind: Kind, shown: Shown, drawn: tuple[int, int]) -> str:
-    if not all(drawn):
-        return "Nothing else is drawn: all outcomes of the window, or of the reference, are of one class."
+    if not any(drawn):
+        return "Nothing else is drawn: all outcomes of the window, or of the reference, are of one class, or of none."
     if shown == "full":
         return "What is drawn below is of all these rows."
     if shown == "sample":
-        return f"What is drawn below is of a sample of {drawn[0]:,} and {drawn[1]:,} of these rows."
+        return f"What is drawn below is of a sample of {_sizes(drawn)} of these rows."
     joint = (
         "each column by itself: how columns go together is not shown"
         if kind == "drift"
         else "with the same counts of answers and outcomes and the same distribution of each score or error"
     )
-    surrogates = f"{drawn[0]:,} and {drawn[1]:,} surrogate rows, made from their profiles, {joint}"
+    surrogates = f"{_sizes(drawn)} surrogate rows, made from their profiles, {joint}"
     return f"The exact figures are of all of them. What is drawn below these is of {surrogates}."
+
+
+def _sizes(drawn: tuple[int, int]) -> str:
+    return " and ".join(f"{each:,}" for each in drawn if each)
 
 
 def model_folder(folder: Path, model: str) -> Path:

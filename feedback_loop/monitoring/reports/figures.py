@@ -16,7 +16,14 @@ from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.monitoring.reports.about import Kind, Subject
 from feedback_loop.monitoring.validation import profile_metrics
 from feedback_loop.schema import Task
-from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, DriftValue, EstimateValue, MetricValue
+from feedback_loop.store.evaluations import (
+    ALL_ROWS,
+    INSUFFICIENT,
+    DriftValue,
+    EstimateValue,
+    MetricValue,
+    QualityValue,
+)
 
 Points = Sequence[tuple[float, float]]
 GREY, RED = "#4d4d4d", "#ed0400"
@@ -87,16 +94,17 @@ class ExactFigures(MetricContainer):
 
 def exact_figures(kind: Kind, subject: Subject, said: str, curves: Mapping[str, Curves]) -> ExactFigures:
     """The exact figures of a report, with what its page begins with."""
+    checks = [_quality_table(subject.evaluation.quality)] if subject.evaluation.quality else []
     if kind == "drift":
         drift = [each for each in subject.evaluation.drift if each.decides or each.method == INSUFFICIENT]
         moved = [ExactFigure(each.method, each.value, column=each.column) for each in drift]
-        return ExactFigures(said, moved, [_drift_table(drift)] if drift else [])
+        return ExactFigures(said, moved, [*([_drift_table(drift)] if drift else []), *checks])
     metrics = [each for each in subject.evaluation.metrics if each.segment == ALL_ROWS]
-    known = _of_reference(subject.reference)
+    known = _of_reference(subject.reference) if subject.reference is not None else {}
     figures = [ExactFigure(each.metric, each.value, known.get(each.metric)) for each in metrics]
     drawn: list[BaseWidgetInfo] = []
     if subject.contract.task is Task.BINARY:
-        others = curves_of(subject.reference)
+        others = curves_of(subject.reference) if subject.reference is not None else {}
         drawn = [plot for name, each in curves.items() for plot in _curve_widgets(each, others.get(name))]
     estimates = [each for each in subject.evaluation.estimates if each.metric != INSUFFICIENT]
     believed = [_estimate_table(estimates, metrics)] if estimates else []
@@ -116,6 +124,16 @@ def _drift_table(values: Sequence[DriftValue]) -> BaseWidgetInfo:
         for each in ordered
     ]  # fmt: skip
     return table_data(title="Exact, of all rows: drift", column_names=head, data=rows)
+
+
+def _quality_table(values: Sequence[QualityValue]) -> BaseWidgetInfo:
+    head = ("column", "check", "found", "expected", "failed", "rows")
+    rows = [
+        (each.column, each.check, _number(each.value), _number(each.expected), "yes" if each.failed else "no",
+         f"{each.rows:,}")
+        for each in sorted(values, key=lambda each: not each.failed)
+    ]  # fmt: skip
+    return table_data(title="Exact, of all rows: data quality", column_names=head, data=rows)
 
 
 def _metric_table(metrics: Sequence[MetricValue], known: Mapping[str, float]) -> BaseWidgetInfo:

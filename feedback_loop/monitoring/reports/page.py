@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,7 +57,8 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
     check_enough(kind, subject)
     keep_telemetry_off()
     sides = _sides(kind, subject, real)
-    drawn = (_rows(sides[0]), _rows(sides[1])) if _can_be_drawn(kind, subject.contract, sides) else (0, 0)
+    sizes = _rows(sides[0]), _rows(sides[1]) if len(sides) > 1 else 0
+    drawn = sizes if _can_be_drawn(kind, subject.contract, sides) else (0, 0)
     told = about(kind, subject, real.shown if real is not None else "surrogate", drawn)
     found = curves(subject.current) if kind == "validation" else {}
     # What Evidently warns of (its own deprecated imports, divisions by zero in a metric) is nothing a user can mend.
@@ -70,7 +71,9 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
         paths[0].write_text(_escaped(snapshot.get_html_str(as_iframe=False)))
         kept = os.path.relpath(_keep(folder, snapshot, told), pages)
     evaluation = subject.evaluation
-    exact = {"metrics": evaluation.metrics} if kind == "validation" else {"drift": evaluation.drift}
+    exact: dict[str, Sequence[Any]] = {"metrics": evaluation.metrics}
+    if kind == "drift":
+        exact = {"drift": evaluation.drift, "quality": evaluation.quality}
     data = {
         **told,
         "snapshot": kept,
@@ -85,33 +88,31 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
 def check_enough(kind: Kind, subject: Subject) -> None:
     """Raises BadInput where a report of that kind has too few rows."""
     for what, rows in zip(("current window", "reference"), subject.rows(kind), strict=True):
-        if rows < LEAST_ROWS:
+        if rows < LEAST_ROWS and not (what == "reference" and subject.reference is None):
             raise BadInput.of(what, f"{rows} rows are too few for a {kind} report; {LEAST_ROWS} are needed")
 
 
-def _sides(kind: Kind, subject: Subject, real: RealRows | None) -> tuple[Columns, Columns]:
-    """What is drawn, of the window and of the reference: columns that both have."""
-    made: tuple[Columns, Columns]
+def _sides(kind: Kind, subject: Subject, real: RealRows | None) -> tuple[Columns, ...]:
+    """What is drawn, of the window and of the reference, if there is one: columns that both have."""
+    known = [subject.current, *([subject.reference] if subject.reference is not None else [])]
     if real is not None:
-        current, reference = (_real_columns(kind, subject.contract, each) for each in (real.current, real.reference))
+        tables = [real.current, real.reference][: len(known)]
+        sides = [_real_columns(kind, subject.contract, each) for each in tables]
     else:
         make = drift_columns if kind == "drift" else labelled_columns
-        current, reference = make(subject.current, subject.reference), make(subject.reference, subject.reference)
-    names = [name for name in reference if name in current]
+        sides = [make(each, known[-1]) for each in known]
+    names = [name for name in sides[-1] if name in sides[0]]
     if kind == "drift":
-        names = _farthest(
-            subject, [name for name in names if _is_known(current[name]) and _is_known(reference[name])]
-        )
+        names = _farthest(subject, [name for name in names if all(_is_known(side[name]) for side in sides)])
     elif subject.contract.task is Task.MULTICLASS:
         label, classes = subject.contract.label.stored, {str(each) for each in subject.contract.classes}
-        if any(set(side[label]) != classes for side in (current, reference)):
+        if any(set(side[label]) != classes for side in sides):
             # Evidently draws probabilities only where outcomes are of each of their classes, and of no other.
             names = names[:2]
     if not names:
         raise BadInput.of("columns", "have no values that the window and the reference both have")
     shown = _plain if kind == "drift" else _as_it_is  # of classes, the model's own, Evidently looks names up
-    made = {name: shown(current[name]) for name in names}, {name: shown(reference[name]) for name in names}
-    return made
+    return tuple({name: shown(side[name]) for name in names} for side in sides)
 
 
 def _as_it_is(column: Floats | Words) -> Floats | Words:
@@ -169,10 +170,12 @@ def _is_known(column: Floats | Words) -> bool:
     return any(each is not None and each == each for each in column.tolist())  # noqa: PLR0124 (NaN differs from itself)
 
 
-def _can_be_drawn(kind: Kind, contract: Contract, sides: tuple[Columns, Columns]) -> bool:
-    """Evidently has no curves, and raises an error, where outcomes are of one class only."""
+def _can_be_drawn(kind: Kind, contract: Contract, sides: tuple[Columns, ...]) -> bool:
+    """Evidently has no curves, and raises an error, where outcomes are of one class only, or of no known one."""
     if kind == "drift" or not contract.task.is_classification:
         return True
+    if not contract.classes and contract.positive is None:
+        return False
     return all(len(set(side[contract.label.stored])) > 1 for side in sides)
 
 
@@ -187,7 +190,7 @@ def _rows(side: Columns) -> int:
 def _run(
     kind: Kind,
     subject: Subject,
-    sides: tuple[Columns, Columns],
+    sides: tuple[Columns, ...],
     told: Mapping[str, Any],
     found: Mapping[str, Curves],
     *,
@@ -204,14 +207,14 @@ def _run(
     if kind == "drift":
         # A p-value says how much so many rows prove: surrogates prove nothing. Distances are what they have.
         methods = {} if is_real else {"num_method": "wasserstein", "cat_method": "jensenshannon"}
-        presets: list[Any] = [DataDriftPreset(**methods), DataSummaryPreset()]
+        presets: list[Any] = [*([DataDriftPreset(**methods)] if len(sets) > 1 else []), DataSummaryPreset()]
     elif subject.contract.task.is_classification and len({_labels(subject.contract, side) for side in sides}) > 1:
         presets = [ClassificationQuality(conf_matrix=True)]  # all that Evidently has for classes that one side lacks
     elif subject.contract.task.is_classification:
         presets = [ClassificationPreset(probas_threshold=_threshold(subject.contract, sides))]
     else:
         presets = [RegressionPreset()]
-    presets = presets if all(told["drawn"]) else []
+    presets = presets if any(told["drawn"]) else []
     report = Report([exact_figures(kind, subject, told["about"], found), *presets])
     return report.run(
         *sets,
@@ -222,7 +225,7 @@ def _run(
     )
 
 
-def _threshold(contract: Contract, sides: tuple[Columns, Columns]) -> float | None:
+def _threshold(contract: Contract, sides: tuple[Columns, ...]) -> float | None:
     """From which probability on a binary model answers with the positive class; None where there are none.
 
     Evidently looks at that alone, not at answers. Where these were made otherwise, it is the one that gives as many.
