@@ -258,6 +258,7 @@ def _drift(monitor: monitors.DriftMonitor | None, alpha: float) -> dict[str, Any
         "until": format_moment(monitor.until),
         "columns": [{"column": column, **told} for column, told in state["told"].items()],
         "failing": [{"check": check, "since": since} for check, since in state["failing"].items()],
+        "unjudged": [{"column": column, "missing": missing} for column, missing in state["unjudged"].items()],
     }
 
 

@@ -85,6 +85,8 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         lines.append(f"drift         {drift['windows']:,} windows watched, up to {drift['until']}")
         lines += [f"DRIFTED       {each['words']} ({each['window']})" for each in drift["columns"]]
         lines += [f"DATA QUALITY  {each['check']} (since {each['since']})" for each in drift["failing"]]
+        lacking = "of its reference's values are missing before drift is judged"
+        lines += [f"NOT JUDGED    {each['column']}: {each['missing']} {lacking}" for each in drift["unjudged"]]
     if verdict := model["verdict"]:
         lines.append(f"verdict       {verdict['state']} ({verdict['decided_at']}): {verdict['summary']}")
     lines.append(f"incident      {_incident_words(model['incident'])}")

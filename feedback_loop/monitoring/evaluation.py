@@ -28,6 +28,7 @@ from feedback_loop.monitoring.profiles import (
     fold,
     fold_held,
     fold_predictions,
+    fold_words,
     make_layout,
     merge,
     total,
@@ -62,11 +63,9 @@ def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) 
 
 
 def _words_apart(layout: Layout, mine: pa.Table, rest: pa.Table) -> tuple[Profile, Profile]:
-    words = Layout(
-        replace(layout.contract, segments=()), words=tuple(word_layout(each.column, rest) for each in layout.words)
-    )
-    known = merge([fold_predictions(words, rest), fold_held(words, rest)])
-    return Profile.of(words, fold_predictions(words, mine)), Profile.of(words, known)
+    words = Layout(layout.contract, words=tuple(word_layout(each.column, rest) for each in layout.words))
+    known = merge([fold_words(words, rest), fold_held(words, rest)])
+    return Profile.of(words, fold_words(words, mine)), Profile.of(words, known)
 
 
 def with_swings(reference: Profile, windows: Iterable[tuple[Profile, Profile]]) -> Profile:

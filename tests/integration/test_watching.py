@@ -144,6 +144,7 @@ def test_a_failed_check_of_the_data_is_told_until_it_has_recovered(loop, clock):
     shown = loop_status(loop)["models"]["churn"]["drift"]
     assert (shown["rule"], shown["windows"], shown["columns"]) == ("windows", 4, [])
     assert {each["check"] for each in shown["failing"]} == {"plan: new_categories"}
+    assert shown["unjudged"] == []
     play(loop, clock, 1)
     loop.watch_drift("churn")
     assert loop_status(loop)["models"]["churn"]["drift"]["failing"] == []

@@ -29,6 +29,7 @@ from feedback_loop.monitoring.profiles.fold import (
     fold_held,
     fold_outcomes,
     fold_predictions,
+    fold_words,
     merge,
 )
 from feedback_loop.monitoring.profiles.layout import (
@@ -84,6 +85,7 @@ __all__ = [
     "fold_held",
     "fold_outcomes",
     "fold_predictions",
+    "fold_words",
     "make_layout",
     "merge",
     "own_table",

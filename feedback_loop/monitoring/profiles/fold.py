@@ -98,6 +98,18 @@ def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     return found
 
 
+def fold_words(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
+    """The words of predictions, and how many there are: less than `fold_predictions` counts, and sooner."""
+    if not rows.num_rows:
+        return {}
+    cells, groups, mine = next(iter(_cells(replace(layout.contract, segments=()), rows)))
+    counter = _Counter(groups, len(cells))
+    counter.count(Block.ROWS, np.full(len(groups), Rows.PREDICTED))
+    for place, word in enumerate(layout.words):
+        counter.count(Block.WORDS + place, word.slots(column_of(mine, word.column)))
+    return dict(zip(cells, counter.tallies(), strict=True))
+
+
 def fold_held(layout: Layout, reference: pa.Table) -> dict[Cell, Tally]:
     """The words of those rows of a reference that had no part in choosing them."""
     halved = {place: word for place, word in enumerate(layout.words) if word.is_halved}

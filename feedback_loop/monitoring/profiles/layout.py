@@ -288,21 +288,19 @@ def _bins(finite: Floats, noise: float, scale: float) -> tuple[Floats, Floats, b
 def word_layout(column: str, rows: pa.Table) -> WordLayout:
     """The vocabulary of a column of words."""
     words = texts(rows.column(column))
-    first, whole = (_counted(each) for each in (words.filter(pa.array(choosing_half(len(words)))), words))
-    is_open = len(whole) > WORDS or min(whole.values(), default=OFTEN) < OFTEN
-    if not is_open:
-        first = {word: first.get(word, 0) for word in whole}
-    ordered = sorted(first, key=lambda word: (-first[word], word))
+    first, whole = (
+        pc.value_counts(each.drop_null()) for each in (words.filter(pa.array(choosing_half(len(words)))), words)
+    )
+    is_open = len(whole) > WORDS or (pc.min(whole.field("counts")).as_py() or OFTEN) < OFTEN
+    chosen = dict.fromkeys(whole.field("values").to_pylist(), 0) if not is_open else {}
+    chosen |= dict(zip(first.field("values").to_pylist(), first.field("counts").to_pylist(), strict=True))
+    ordered = sorted(chosen, key=lambda word: (-chosen[word], word))
     return WordLayout(column, tuple(ordered[:WORDS]), tuple(ordered[WORDS : WORDS + KNOWN_WORDS]), is_open)
 
 
 def choosing_half(rows: int) -> Mask:
     """Which of the reference's rows choose words; always the same ones."""
     return np.asarray(np.random.default_rng(rows).random(rows) < 0.5)
-
-
-def _counted(words: pa.ChunkedArray) -> dict[str, int]:
-    return {each["values"]: each["counts"] for each in pc.value_counts(words.drop_null()).to_pylist()}
 
 
 def texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
