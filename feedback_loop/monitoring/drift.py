@@ -133,9 +133,19 @@ def _shape(reference: Profile, current: Profile, place: int, column: NumberLayou
             for each, shape in zip((reference, current), shapes, strict=True)
         ]
         return _Numbers(Shares(grouped[0], grouped[1], rows[0], rows[1], binning), *shapes)
-    counts = [fresh_words(each, place, column)[0] for each in (reference, current)]
+    counts = [_told_apart(fresh_words(each, place, column)[0], column) for each in (reference, current)]
     rows = [each.effective(float(count.sum())) for each, count in zip((reference, current), counts, strict=True)]
-    return _Words(Shares(counts[0], counts[1], rows[0], rows[1], "words"), (*column.words, "(rare)", "(new)"))
+    return _Words(
+        Shares(counts[0], counts[1], rows[0], rows[1], "words"), (*column.words[: column.frequent], "(rare)", "(new)")
+    )
+
+
+def _told_apart(counts: Floats, layout: WordLayout) -> Floats:
+    """Those of frequent words, of all others, and of new ones."""
+    return np.append(
+        counts[: min(layout.frequent, len(layout.words))],
+        [counts[min(layout.frequent, len(layout.words)) : -1].sum(), counts[-1]],
+    )
 
 
 def number_shape(profile: Profile, block: int, layout: NumberLayout) -> NumberShape:

@@ -63,7 +63,7 @@ def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) 
 
 
 def _words_apart(layout: Layout, mine: pa.Table, rest: pa.Table) -> tuple[Profile, Profile]:
-    words = Layout(layout.contract, words=tuple(word_layout(each.column, rest) for each in layout.words))
+    words = Layout(layout.contract, words=tuple(word_layout(each.column, rest, like=each) for each in layout.words))
     known = merge([fold_words(words, rest), fold_held(words, rest)])
     return Profile.of(words, fold_words(words, mine)), Profile.of(words, known)
 

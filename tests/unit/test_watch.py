@@ -276,7 +276,7 @@ def test_text_of_many_values_that_becomes_one_or_others_is_told_within_days(colu
     random = np.random.default_rng(3)
     history = pa.concat_tables([texts(random, 300, day=day) for day in range(5)])
     reference, settings = profile_of_reference(OF_WORDS, history, DAY), DriftSettings(rule="rows")
-    known = next(each.words[0] for each in reference.layout.words if each.column == column)
+    known = next((*each.words, *each.rare)[0] for each in reference.layout.words if each.column == column)
     others = [[f"other {place}" for place in range(500)], ["other"] * 500] if column != "note" else []
     for words in ([known] * 500, *others):  # in each row of `note` is another word, also before
         watch = start_watch(reference, settings, "m", 0)

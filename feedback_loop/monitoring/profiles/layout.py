@@ -36,6 +36,10 @@ SINGLE = 4
 OFTEN = 5
 """A column each of whose words came so often has no others: new ones are not to be expected."""
 
+FREQUENT = 20
+"""Where new words come, distances are of those that came so often: of rarer ones they are of chance alone, and the
+greater, the more of them there are."""
+
 KNOWN_WORDS = 100_000
 """So many more words of the reference are known: they are counted as rare, all others as new."""
 
@@ -87,6 +91,7 @@ class WordLayout:
     words: tuple[str, ...]
     rare: tuple[str, ...] = ()
     is_open: bool = False
+    frequent: int = WORDS  # so many of the words are told apart by distances
 
     @property
     def is_halved(self) -> bool:
@@ -285,17 +290,19 @@ def _bins(finite: Floats, noise: float, scale: float) -> tuple[Floats, Floats, b
     return edges, np.clip(cuts, -MOST, MOST), are_values
 
 
-def word_layout(column: str, rows: pa.Table) -> WordLayout:
-    """The vocabulary of a column of words."""
+def word_layout(column: str, rows: pa.Table, *, like: WordLayout | None = None) -> WordLayout:
+    """The vocabulary of a column of words; of a part of the rows as open as that of the whole is."""
     words = texts(rows.column(column))
     first, whole = (
         pc.value_counts(each.drop_null()) for each in (words.filter(pa.array(choosing_half(len(words)))), words)
     )
     is_open = len(whole) > WORDS or (pc.min(whole.field("counts")).as_py() or OFTEN) < OFTEN
+    is_open = like.is_open if like is not None else is_open
     chosen = dict.fromkeys(whole.field("values").to_pylist(), 0) if not is_open else {}
     chosen |= dict(zip(first.field("values").to_pylist(), first.field("counts").to_pylist(), strict=True))
     ordered = sorted(chosen, key=lambda word: (-chosen[word], word))
-    return WordLayout(column, tuple(ordered[:WORDS]), tuple(ordered[WORDS : WORDS + KNOWN_WORDS]), is_open)
+    frequent = sum(chosen[word] >= FREQUENT for word in ordered[:WORDS]) if is_open else WORDS
+    return WordLayout(column, tuple(ordered[:WORDS]), tuple(ordered[WORDS : WORDS + KNOWN_WORDS]), is_open, frequent)
 
 
 def choosing_half(rows: int) -> Mask:
