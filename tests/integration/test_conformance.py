@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from feedback_loop.clock import ManualClock
-from feedback_loop.registry.sklearn_model import _serialization
+from feedback_loop.registry.sklearn_model import serializations
 from tests.builders import open_loop
 from tests.integration.conformance import CASES, DIFFERENCES, HOSTILE, OTHER, ROW, told
 from tests.integration.processes import call, free_port, running, wait_until
@@ -87,7 +87,7 @@ def save(folder, optional):
         signature=signature,
         input_example=rows.head(20).assign(**dict.fromkeys(optional)),
         pip_requirements=requirements,
-        **_serialization(model),
+        **next(serializations(model)),
     )
     return folder
 

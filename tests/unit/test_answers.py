@@ -100,7 +100,6 @@ def test_a_single_value_or_object_answers_a_single_row(answer):
         ([object(), object()], "JSON can't hold"),
         (pd.DataFrame([[1.0, 2.0]] * 2, columns=["y", "y"]), "there twice"),
     ],
-    ids=lambda value: str(value)[:30],
 )
 def test_what_is_no_answer_for_each_row_is_the_models_fault(answer, said):
     with pytest.raises(ModelFault, match=said) as caught:
