@@ -92,8 +92,8 @@ class Search:
         found = RetrainingResult(began, "refused", version, None, "", None, ())
         try:
             for step in self._search(found):
-                found = step
-                self._note(found)
+                self._note(step)
+                found = step  # only what is on record is found
             if promotes and found.candidate is not None:
                 self._promote(found, f"{reason}: {found.summary}")
                 found = replace(found, state="promoted")
