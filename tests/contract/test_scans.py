@@ -75,8 +75,15 @@ def tallies(cells):
     return merge([{Cell(cell.segment, 0, cell.weight): tally} for cell, tally in cells.items()])
 
 
-@pytest.mark.parametrize("as_of", [START + 2 * DAY, START + 4 * DAY])
-@pytest.mark.parametrize("changes", [{}, {"join": JoinRule(absent_means=False)}])
+@pytest.mark.parametrize(
+    ("changes", "as_of"),
+    [
+        ({}, START + 2 * DAY),
+        ({"join": JoinRule(absent_means=False)}, START + 4 * DAY),
+        pytest.param({}, START + 4 * DAY, marks=pytest.mark.statistics),
+        pytest.param({"join": JoinRule(absent_means=False)}, START + 2 * DAY, marks=pytest.mark.statistics),
+    ],
+)
 def test_slices_that_processes_fold_add_up_to_the_whole_window(store, monkeypatch, changes, as_of):
     contract = everything(**changes)
     filled(store, contract)
