@@ -187,7 +187,7 @@ def churn_loop(folder: Path, clock: ManualClock, *, more: str = "") -> FeedbackL
     key = now if abs(now - datetime.now(UTC)) > timedelta(days=1) else None  # an hour ago is today too
     if key not in _homes:
         _homes[key] = _new_home(folder / "mlflow.db", now)
-    _copy_home(Path(_homes[key].name), folder)
+    copy_home(Path(_homes[key].name), folder)
     return open_loop(write_config(folder, more=more), clock)
 
 
@@ -205,7 +205,8 @@ def _new_home(mlflow: Path, now: datetime) -> tempfile.TemporaryDirectory[str]:
     return home
 
 
-def _copy_home(home: Path, folder: Path) -> None:
+def copy_home(home: Path, folder: Path) -> None:
+    """Copies a folder with a store and a registry; what the registry says of its own places is true of the copy."""
     shutil.copytree(home, folder, dirs_exist_ok=True)
     places = {
         "experiments": ["artifact_location"],

@@ -216,6 +216,8 @@ class SpoolFile:
         with closing(self._connection.execute(_READ_BACK if newest_first else _READ, (until, models))) as found:
             for row in found:
                 group = Group(*row)
+                if not isinstance(group.rows, int):  # SQLite checks no types, and reads what it can of a torn page
+                    raise sqlite3.DatabaseError(f"the group {group.seq} has {group.rows!r} rows")
                 yield group
                 rows += group.rows
                 if rows >= most_rows:

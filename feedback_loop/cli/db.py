@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop, table
+from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop
 
 app = typer.Typer(help="The database: its schema, and how long rows stay.", no_args_is_help=True)
 
@@ -60,4 +60,11 @@ def retain(
     for name in [model] if model is not None else loop.settings.models:
         with loop.runner.leased(name):
             rows.append({"model": name, **retained(loop, name)})
-    emit(rows, as_json=as_json, words=lambda rows: table(rows, "No model is configured."))
+    emit(rows, as_json=as_json, words=_retained_words)
+
+
+def _retained_words(rows: list[dict[str, Any]]) -> str:
+    return "\n".join(
+        f"{row['model']}: " + ", ".join(f"{name} {value}" for name, value in row.items() if name != "model")
+        for row in rows
+    )

@@ -106,8 +106,7 @@ class Wired:
         try:
             stage(self.registry, version, settings, folder, self.clock(), options=options, hash_key=hash_key)
             scorer = open_bundle(folder, settings, hash_key, options)
-            place.touch(folder)
-            place.clean()
+            place.clean(beside=folder)
         except (OSError, DamagedBundle) as error:
             _log.warning("scored_without_bundle", version=str(version), cause=str(error))
             return self.scorer(version)

@@ -124,12 +124,14 @@ class Place:
         found = (_read(path, Publication) for path in self.folder.glob("published-*.json"))
         return {part.bundle for each in found if each is not None for part in each.parts}
 
-    def clean(self, now: float | None = None) -> list[Path]:
+    def clean(self, now: float | None = None, *, beside: Path | None = None) -> list[Path]:
         """Removes bundles that nobody uses any more, but for the last used: a rollback finds its version there.
+
+        Whoever cleans may use one `beside` those that are published.
 
         Returns which. What a stager was making when it was killed goes once it is old.
         """
-        at, used = time.time() if now is None else now, self.in_use()
+        at, used = time.time() if now is None else now, {*self.in_use(), *([beside.name] if beside else [])}
         for name in used:
             self.touch(self.bundle(name), at)
         left = [each for each in self.folder.iterdir() if each.is_dir() and each.name not in used]

@@ -216,7 +216,7 @@ def test_tritons_client_sees_health_and_metadata_and_is_told_what_is_wrong(port)
         assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
         metadata = client.get_model_metadata("orders")
         assert metadata["versions"] == ["1"]
-        assert [each["name"] for each in metadata["inputs"]] == [*KINDS, "ratio", "when"]
+        assert [each["name"] for each in metadata["inputs"]] == [*KINDS, "ratio", "flag", "when"]
         with pytest.raises(InferenceServerException, match=r"expected the inputs \['count'"):
             client.infer("orders", columns(binary=True)[:1])
         with pytest.raises(InferenceServerException, match="It is answered by version 1"):

@@ -316,11 +316,11 @@ def left_open(registry):
 @pytest.mark.parametrize(
     ("table", "event", "cleans_up"),
     [
-        ("logged_models", "INSERT", True),
-        ("latest_metrics", "INSERT", True),
         ("model_versions", "INSERT", True),
         ("logged_models", "UPDATE", False),
-        ("runs", "UPDATE", False),
+        pytest.param("logged_models", "INSERT", True, marks=pytest.mark.statistics),
+        pytest.param("latest_metrics", "INSERT", True, marks=pytest.mark.statistics),
+        pytest.param("runs", "UPDATE", False, marks=pytest.mark.statistics),
     ],
 )
 def test_a_disk_that_is_full_while_a_version_is_registered_leaves_none(

@@ -360,7 +360,7 @@ def test_a_correction_is_taken_out_of_its_hour_and_put_in_again(fresh_store):
     for event in [*predicted, *outcomes, ("outcome", 0, False, 0), ("outcome by id", 1, True), ("join", 0)]:
         run.apply(event)
     kept = kept_cells(profiles.load_window(run.store, "churn", "1", "champion", WHOLE).tallies)
-    assert sum(tally.at(Block.ROWS, Rows.LABELLED) for cell, tally in kept.items() if not cell.segment) == 2
+    assert sum(tally.at(Block.ROWS, Rows.LABELLED) for cell, tally in kept.items() if not cell.segment) == 1
     [(layout, cells)] = run.layout_then.values()
     [as_of] = run.layout_then
     assert fold_window(run.store, layout, WHOLE, version="1", role="champion", as_of=as_of) == cells
