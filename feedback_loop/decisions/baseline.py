@@ -69,5 +69,5 @@ def baseline_of(contract: Contract, rows: pa.Table, settings: ModelSettings) -> 
     if not rows.num_rows:
         return Baseline(watched, Losses({}), np.empty(0, dtype=np.int64))
     times = rows.column("predicted_at")
-    last = times[-1].as_py()
-    return Baseline(watched, losses_of(contract, rows), window_numbers(times, settings.window), last)
+    until = times[-1].as_py() if rows.num_rows >= settings.policy.reference else None  # a smaller one judges nothing
+    return Baseline(watched, losses_of(contract, rows), window_numbers(times, settings.window), until)

@@ -75,15 +75,16 @@ class References:
     ) -> pa.Table:
         """The reference rows (stored names, with `predicted_at`) as the log would hold them, in the order of time.
 
-        They are fewer than `wanted`, or none, while the log has no more matured ones. Those of the log are as known
-        at that moment: a later outcome or correction changes none of them.
+        They are fewer than `wanted`, or none, while the log has no more matured ones: a test of losses needs so many,
+        so that those of the log are added to what a version brought. They are as known at that moment: a later
+        outcome or correction changes none of them.
         """
         key = (version.model, version.version)
         kept = self._rows.get(key)
         asked = (wanted, matured_until, as_of)
         if kept is not None and kept[0] == asked:
             return kept[1]
-        rows = self._find(redaction, version, wanted, matured_until, as_of)
+        rows = self._find(redaction, version, wanted, matured_until, as_of, enough=wanted)
         if rows.num_rows >= wanted:
             self._rows[key] = asked, rows
         return rows
@@ -164,10 +165,12 @@ class References:
         wanted: int,
         matured_until: datetime,
         as_of: datetime | None,
+        *,
+        enough: int = ENOUGH,
     ) -> pa.Table:
         own = self._own(redaction, version)
         missing = wanted - (own.num_rows if own is not None else 0)
-        if own is not None and own.num_rows >= min(wanted, ENOUGH):
+        if own is not None and own.num_rows >= min(wanted, enough):
             return own
         logged = first_labelled(self._store, redaction.logged, version.version, missing, matured_until, as_of)
         return logged if own is None else _joined(own, logged)
