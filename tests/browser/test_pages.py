@@ -74,7 +74,7 @@ def test_a_report_opens_offline_without_a_complaint(tmp_path, look, task, kind):
     opened, shown, complaints = look
     html, _ = write_report(kind, subject(contract, rows(6000), rows(8000)), tmp_path)
     page = opened(html.as_uri(), task)
-    page.get_by_text("Exact, of all rows").wait_for()
+    page.get_by_text("Exact, of all rows").first.wait_for()
     page.get_by_text("surrogate rows, made from their profiles").wait_for()
     page.locator(".js-plotly-plot").first.wait_for()
     if (task, kind) == ("binary", "validation"):
@@ -204,7 +204,7 @@ def test_evidentlys_own_ui_shows_the_reports_over_time(tmp_path, look):
         page.get_by_text("Distance from the reference").wait_for()
         shown(page, "ui-dashboard")
         page.goto(f"{root}/projects/{project['id']}/reports/{snapshots[0]['id']}")
-        page.get_by_text("Exact, of all rows").wait_for()
+        page.get_by_text("Exact, of all rows").first.wait_for()
         shown(page, "ui-report")
         page.close()
     assert complaints == []
