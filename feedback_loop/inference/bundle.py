@@ -183,11 +183,17 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def open_bundle(
-    folder: Path, settings: ModelSettings, hash_key: bytes = b"", options: EngineOptions | None = None
+    folder: Path,
+    settings: ModelSettings,
+    hash_key: bytes = b"",
+    options: EngineOptions | None = None,
+    *,
+    trusted: bool,
 ) -> Scorer:
     """A scorer of what lies in the folder. Of an ONNX bundle, nothing of MLflow, scikit-learn or pandas is imported.
 
-    Raises DamagedBundle, ConfigError and ContractError.
+    `trusted`: whether its registry is trusted now; a bundle may be from a time when it was. Raises DamagedBundle,
+    Refused, ConfigError and ContractError.
     """
     bundle = read_bundle(folder)
     contract = remade_contract(bundle.contract, settings, has_probabilities=bundle.has_probabilities)
@@ -199,7 +205,7 @@ def open_bundle(
         session = open_session(folder / MODEL, options or EngineOptions())
         engine = OnnxEngine(session, contract, bundle.form, answers_with=bundle.answers_with)
     else:
-        loaded = load_folder(folder / NATIVE, bundle.version)
+        loaded = load_folder(folder / NATIVE, bundle.version, trusted=trusted)
         engine = make_native(loaded, contract, bundle.none)
     redaction = make_redaction(contract, settings.log.columns, hash_key)
     return Scorer(

@@ -105,7 +105,7 @@ class Wired:
         folder = place.bundle(place.bundle_name(version.version))
         try:
             stage(self.registry, version, settings, folder, self.clock(), options=options, hash_key=hash_key)
-            scorer = open_bundle(folder, settings, hash_key, options)
+            scorer = open_bundle(folder, settings, hash_key, options, trusted=self.registry.is_trusted)
             place.clean(beside=folder)
         except (OSError, DamagedBundle) as error:
             _log.warning("scored_without_bundle", version=str(version), cause=str(error))

@@ -19,6 +19,7 @@ from feedback_loop.config import Settings
 from feedback_loop.errors import FeedbackLoopError, NotFound
 from feedback_loop.inference import Scorer, open_bundle, read_bundle
 from feedback_loop.loop.places import engine_options, places_of
+from feedback_loop.registry import Registry
 from feedback_loop.schema.protocol import Decoder, make_decoder
 from feedback_loop.serving.publication import hint
 from feedback_loop.serving.webhooks import is_genuine
@@ -117,7 +118,8 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
 
 
 def _open(settings: Settings, model: str, folder: Path) -> tuple[Scorer, Decoder]:
-    scorer = open_bundle(folder, settings.model(model), settings.hash_key, engine_options(settings, model))
+    options, trusted = engine_options(settings, model), Registry.of(settings).is_trusted
+    scorer = open_bundle(folder, settings.model(model), settings.hash_key, options, trusted=trusted)
     return scorer, make_decoder(scorer.contract, read_bundle(folder).signature)
 
 

@@ -87,7 +87,7 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
     def make(version: ModelVersion, folder: Path) -> Contract:
         options, key = engine_options(settings, model), settings.hash_key
         stage_bundle(loop.registry, version, of_model, folder, loop.clock(), options=options, hash_key=key)
-        scorer = open_bundle(folder, of_model, key, options)
+        scorer = open_bundle(folder, of_model, key, options, trusted=loop.registry.is_trusted)
         serving.warm(scorer)  # as each worker will: what raises there would be swapped to by none, without a word
         try:
             loop.check_storable(scorer)

@@ -122,4 +122,4 @@ class Connection:
 def _is_local(uri: str) -> bool:
     if uri.startswith(("http://", "https://")):
         return urlsplit(uri).hostname in ("127.0.0.1", "::1", "localhost")
-    return uri.startswith(("sqlite:", "file:", "/", ".")) or ("://" not in uri and uri != "databricks")
+    return uri.startswith(("sqlite:", "file:", "/", ".")) or ("://" not in uri and not uri.startswith("databricks"))

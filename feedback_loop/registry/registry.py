@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from feedback_loop.config import RegistrySettings, Settings
-from feedback_loop.errors import NotFound
+from feedback_loop.errors import NotFound, Refused
 from feedback_loop.registry.candidates import Proven, write_candidate
 from feedback_loop.registry.client import Connection
 from feedback_loop.registry.lineage import DataSource, Lineage, Origin
@@ -61,6 +61,11 @@ class Registry:
     def tracking_uri(self) -> str:
         """Where it is."""
         return self._mlflow.tracking_uri
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether models of it may hold code."""
+        return self._mlflow.is_trusted
 
     def find(self, reference: Reference, *, exactly: bool = False) -> ModelVersion:
         """The version that is meant; raises NotFound.
@@ -127,7 +132,7 @@ class Registry:
             source = client.get_model_version_download_uri(version.model, version.number)
             location = resolve_source(client, source).location
             path = Path(mlflow.artifacts.download_artifacts(location, tracking_uri=uris[0], registry_uri=uris[1]))
-            return load_folder(path, version, trusted=self._mlflow.is_trusted)
+            return load_folder(path, version, trusted=self.is_trusted)
 
     def register(
         self,
@@ -263,7 +268,7 @@ class Registry:
 
         with self._mlflow.translated("reference", str(version)), tempfile.TemporaryDirectory() as folder:
             tags = self._found(version).tags
-            path = Path(folder) / tags[TAG + REFERENCE_FILE]
+            path = Path(folder) / _file_name(tags[TAG + REFERENCE_FILE])
             pq.write_table(rows, path)
             self._mlflow.client.log_artifact(tags[TAG + REFERENCE_RUN], str(path), FOLDER)
 
@@ -275,7 +280,7 @@ class Registry:
             tags = self._found(version).tags
             if TAG + REFERENCE_RUN not in tags:
                 return None
-            file = f"{FOLDER}/{tags[TAG + REFERENCE_FILE]}"
+            file = f"{FOLDER}/{_file_name(tags[TAG + REFERENCE_FILE])}"
             return pq.read_table(self._mlflow.client.download_artifacts(tags[TAG + REFERENCE_RUN], file, folder))
 
     def keep_proof(self, version: ModelVersion, proof: dict[str, Any], *, engine: str, now: datetime) -> None:
@@ -324,6 +329,13 @@ class Registry:
             client.create_registered_model(model)
 
 
+def _file_name(said: str) -> str:
+    """A file's name by a tag, which anybody may have set who can write to the registry; raises Refused for a path."""
+    if said in ("", ".", "..") or "/" in said or "\\" in said:
+        raise Refused(f"The tag {TAG + REFERENCE_FILE} is {said!r}, which is no file's name.", cure="Mend that tag.")
+    return said
+
+
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {TAG + name: value for name, value in tags.items()}
 
@@ -347,6 +359,8 @@ def _plain(model: str, number: str, created_at: datetime) -> str:
 
 
 def _version(found: Any, name: NameVersion = _plain) -> ModelVersion:
+    if not re.fullmatch(r"\d+", str(found.version), re.ASCII):  # it names folders
+        raise Refused(f"The registry calls a version of {found.name} {found.version!r}, which is no number.")
     created_at = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
     return ModelVersion(
         model=found.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -77,11 +77,16 @@ def serializations(estimator: Any) -> Iterator[dict[str, Any]]:
     yield {"serialization_format": "cloudpickle"}
 
 
-def foreign_types(file: Path) -> list[str]:
-    """What a skops file asks to be trusted that is neither an estimator nor a loss of scikit-learn's."""
+def asked_types(content: bytes) -> list[str]:
+    """What a skops file asks to be trusted."""
     import skops.io as skops
 
-    return [name for name in skops.get_untrusted_types(file=file) if not _is_harmless(name)]
+    return list(skops.get_untrusted_types(data=content))
+
+
+def foreign_types(asked: Iterable[str]) -> list[str]:
+    """What of that is neither an estimator nor a loss of scikit-learn's."""
+    return [name for name in asked if not _is_harmless(name)]
 
 
 def _is_harmless(name: str) -> bool:

@@ -43,7 +43,7 @@ def test_a_version_is_staged_as_proven_onnx_and_answers_as_the_model_itself(regi
     assert bundle.proof.holds
     assert bundle.proof.rows["reference"] == 200
     assert bundle.proof.max_difference < 1e-12
-    opened, native = open_bundle(folder, CHURN), make_scorer(registry.load(version), CHURN)
+    opened, native = open_bundle(folder, CHURN, trusted=True), make_scorer(registry.load(version), CHURN)
     assert isinstance(opened.engine, OnnxEngine)
     assert opened.contract == native.contract
     rows = opened.rows_of(customers(50, 7))
@@ -72,7 +72,7 @@ import pyarrow as pa
 from feedback_loop.config import ModelSettings
 from feedback_loop.inference import open_bundle
 began = time.perf_counter()
-scorer = open_bundle(Path(sys.argv[1]), ModelSettings(task="binary", label="churned"))
+scorer = open_bundle(Path(sys.argv[1]), ModelSettings(task="binary", label="churned"), trusted=True)
 rows = pa.table({"age": pa.array([40.0, 70.0]), "plan": pa.array(["pro", None])})
 scored = scorer.score(rows)
 pa.array(["a"])
@@ -98,12 +98,16 @@ def test_a_torn_bundle_is_refused_and_staged_anew(registry, version, folder, now
     model = folder / "model.onnx"
     model.write_bytes(model.read_bytes()[:-10])
     with pytest.raises(DamagedBundle, match="is not what was written"):
-        open_bundle(folder, CHURN)
+        open_bundle(folder, CHURN, trusted=True)
     stage(registry, version, CHURN, folder, now)
-    assert open_bundle(folder, CHURN).score(open_bundle(folder, CHURN).rows_of(customers(1, 3))).answers
+    assert (
+        open_bundle(folder, CHURN, trusted=True)
+        .score(open_bundle(folder, CHURN, trusted=True).rows_of(customers(1, 3)))
+        .answers
+    )
     (folder / "bundle.json").write_text("{")
     with pytest.raises(DamagedBundle, match="can't be read"):
-        open_bundle(folder, CHURN)
+        open_bundle(folder, CHURN, trusted=True)
 
 
 def test_a_whole_bundle_is_not_made_again(registry, version, folder, now):
@@ -115,7 +119,7 @@ def test_a_whole_bundle_is_not_made_again(registry, version, folder, now):
 
 def test_what_the_model_refuses_its_bundle_refuses_too(registry, version, folder, now):
     stage(registry, version, CHURN, folder, now)
-    opened = open_bundle(folder, CHURN)
+    opened = open_bundle(folder, CHURN, trusted=True)
     with pytest.raises(BadInput, match="row 1: age: is missing"):
         opened.score(opened.rows_of({"age": [30.0, None], "plan": ["pro", "pro"], "customer": [1, 2]}))
     with pytest.raises(BadInput, match="row 0: age: is larger"):
@@ -128,7 +132,7 @@ def test_without_a_proof_the_model_itself_answers_and_the_reason_is_told(registr
     assert bundle.engine is EngineKind.SKLEARN
     assert "differ by up to" in bundle.reason
     assert not bundle.proof.holds
-    opened = open_bundle(folder, strict)
+    opened = open_bundle(folder, strict, trusted=True)
     assert isinstance(opened.engine, SklearnEngine)
     assert len(opened.score(opened.rows_of(customers(5, 1))).answers) == 5
 
@@ -136,10 +140,10 @@ def test_without_a_proof_the_model_itself_answers_and_the_reason_is_told(registr
 def test_settings_that_changed_since_hold_for_a_bundle_that_is_opened(registry, version, folder, now):
     stage(registry, version, CHURN, folder, now)
     changed = CHURN.model_copy(update={"positive": False, "segments": ("plan",)})
-    opened = open_bundle(folder, changed)
+    opened = open_bundle(folder, changed, trusted=True)
     assert opened.contract.segments == ("plan",)
     rows = opened.rows_of(customers(20, 2))
-    before = open_bundle(folder, CHURN).score(rows).outputs.column("probability").to_numpy()
+    before = open_bundle(folder, CHURN, trusted=True).score(rows).outputs.column("probability").to_numpy()
     assert np.allclose(opened.score(rows).outputs.column("probability").to_numpy(), 1 - before)
 
 
@@ -179,5 +183,5 @@ def test_what_is_no_scikit_learn_model_is_served_by_mlflow_and_the_log_says_why(
         bundle = write_bundle(registry.load(registry.adopt("m", str(tmp_path / "m"))), settings, folder)
     assert bundle.engine is EngineKind.PYFUNC
     assert [(each["event"], each["reason"]) for each in logs] == [("engine_fallback", "it is no scikit-learn model")]
-    opened = open_bundle(folder, settings)
+    opened = open_bundle(folder, settings, trusted=True)
     assert opened.score(opened.rows_of({"x": [1.5, 4.0]})).answers == [3.0, 8.0]

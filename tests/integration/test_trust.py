@@ -1,13 +1,21 @@
 """Pickles are programs: they are loaded only from a registry that is trusted."""
 
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+import yaml
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
-from feedback_loop.config import RegistrySettings, Settings
+from feedback_loop.config import ModelSettings, RegistrySettings, Settings
 from feedback_loop.errors import Refused
-from feedback_loop.registry import Registry
+from feedback_loop.inference import open_bundle, write_bundle
+from feedback_loop.registry import ModelVersion, Registry, load_folder
 from feedback_loop.registry.client import Connection
+from feedback_loop.registry.registry import _file_name, _version
 
 
 def connected(uri, tmp_path, *, trusted=None):
@@ -26,6 +34,7 @@ def connected(uri, tmp_path, *, trusted=None):
         ("http://10.0.0.7:5000", False),
         ("postgresql://db.example.org/mlflow", False),
         ("databricks", False),
+        ("databricks-uc", False),
     ],
 )
 def test_a_registry_on_this_host_is_trusted_and_one_elsewhere_is_not(uri, is_trusted, tmp_path):
@@ -84,3 +93,112 @@ def test_skops_is_loaded_from_anywhere_as_far_as_it_holds_estimators_only(untrus
     version = adopted(tree, "tree", serialization_format="skops", skops_trusted_types=["sklearn.tree._tree.Tree"])
     with pytest.raises(Refused, match=r"the types sklearn\.tree\._tree\.Tree"):
         untrusted.load(version)
+
+
+class Touch:
+    """A pickle of it makes a file when it is loaded."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def linear_onnx(tmp_path):
+    """A folder with an ONNX model in MLflow's format, and its flavors as they were written."""
+    import mlflow.onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from skl2onnx import to_onnx
+
+    folder = tmp_path / "linear"
+    content = to_onnx(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), np.zeros((1, 1), dtype=np.float32))
+    signature = ModelSignature(Schema([ColSpec("float", "a")]), Schema([ColSpec("float")]))
+    mlflow.onnx.save_model(content, str(folder), signature=signature, pip_requirements=[])
+    return folder, yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
+
+
+def described_by(folder, flavors):
+    said = yaml.safe_load((folder / "MLmodel").read_text()) if (folder / "MLmodel").exists() else {}
+    (folder / "MLmodel").write_text(yaml.safe_dump(said | {"flavors": flavors}))
+    return folder
+
+
+def load(folder, now, *, trusted=False):
+    return load_folder(folder, ModelVersion("m", "1", None, now, (), {}), trusted=trusted)
+
+
+def test_onnx_is_loaded_from_anywhere(linear_onnx, now):
+    import pandas as pd
+
+    answers = load(linear_onnx[0], now).pyfunc(pd.DataFrame({"a": np.array([0.0, 9.0], dtype=np.float32)}))
+    assert answers.iloc[:, 0].tolist() == pytest.approx([0, 9], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "cause"),
+    [
+        (
+            {"python_function": {"loader_module": "mlflow.pyfunc.model", "python_model": "python_model.pkl"}},
+            "setting",
+        ),
+        ({"python_function": {"loader_module": "mlflow.pyfunc.model"}}, r"the loader mlflow\.pyfunc\.model"),
+        ({"python_function": {"loader_module": "os"}}, "the loader os"),
+        ({"python_function": {"code": "code"}}, "modules beside"),
+        ({"python_function": {"config": {"a": 1}}}, "the setting config"),
+        ({"python_function": {"predict_fn": "__reduce__"}}, "the method __reduce__"),
+        ({"python_function": {"data": "python_model.pkl"}}, "another file"),
+        ({"onnx": {"code": "code"}}, "modules beside"),
+        ({"onnx": {"data": "../python_model.pkl"}}, "none of its folder's"),
+        ({"onnx": {"data": "/etc/passwd"}}, "none of its folder's"),
+        ({"onnx": {"requirements": "x"}}, "the setting requirements"),
+        ({"onnx": {"onnx_session_options": {"extra_session_config": {"a": "b"}}}}, "extra_session_config"),
+        ({"onnx": {"providers": [["CPUExecutionProvider", {"library": "x.so"}]]}}, "providers"),
+        ({"xgboost": {"data": "model.onnx"}}, "the flavor xgboost"),
+        ({"sklearn": {"serialization_format": "skops", "pickled_model": "python_model.pkl"}}, "more than one"),
+    ],
+)
+def test_what_was_checked_is_what_is_loaded(linear_onnx, now, tmp_path, changed, cause):
+    """Whatever else the file MLmodel asks for is refused, and no pickle is executed."""
+    folder, flavors = linear_onnx
+    (folder / "python_model.pkl").write_bytes(pickle.dumps(Touch(tmp_path / "executed")))
+    merged = {name: {**flavors.get(name, {}), **changed.get(name, {})} for name in flavors | changed}
+    with pytest.raises(Refused, match=cause):
+        load(described_by(folder, merged), now)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_link_in_a_model_is_refused(linear_onnx, now, tmp_path):
+    (tmp_path / "elsewhere").write_text("x")
+    (linear_onnx[0] / "notes").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refused, match="the link notes"):
+        load(linear_onnx[0], now)
+
+
+def test_a_bundle_from_when_the_registry_was_trusted_asks_again_when_it_is_opened(now, tmp_path):
+    import mlflow.sklearn
+    import pandas as pd
+    from mlflow.models import infer_signature
+
+    frame = pd.DataFrame({"a": [0.0, 1.0, 2.0, 3.0]})
+    fitted = LogisticRegression().fit(frame, [0, 0, 1, 1])
+    signature = infer_signature(frame, fitted.predict(frame))
+    path, settings = tmp_path / "model", ModelSettings(task="binary", label="y", inference={"engine": "native"})
+    mlflow.sklearn.save_model(
+        fitted, str(path), signature=signature, serialization_format="cloudpickle", pip_requirements=[]
+    )
+    write_bundle(load(path, now, trusted=True), settings, tmp_path / "bundle")
+    assert open_bundle(tmp_path / "bundle", settings, trusted=True).loaded.estimator is not None
+    with pytest.raises(Refused, match="the format cloudpickle"):
+        open_bundle(tmp_path / "bundle", settings, trusted=False)
+
+
+def test_names_that_a_registry_gives_are_no_paths(now):
+    for name in ("../../authorized_keys", "/etc/passwd", "..", "a\\b"):
+        with pytest.raises(Refused, match="no file's name"):
+            _file_name(name)
+    said = SimpleNamespace(name="m", version="../1", creation_timestamp=0, run_id="", aliases=(), tags={})
+    with pytest.raises(Refused, match="which is no number"):
+        _version(said)
