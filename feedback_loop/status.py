@@ -16,13 +16,14 @@ from feedback_loop.capture import notices
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import describe_hardware
-from feedback_loop.jobs import chains
+from feedback_loop.jobs import RECENT, chains
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import PastError, check_metrics
 from feedback_loop.store import (
     accounts,
     evaluations,
     jobs,
+    leases,
     migrate,
     monitors,
     outcomes,
@@ -91,6 +92,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         return why_held(alert, loop.settings.alerts, until, loop.clock()) or None
 
     searches = retrainings.load_retrainings(store, model)
+    runs = jobs.load_runs(store, model, newest=RECENT)
     return {
         "champion": answering,
         "predictions": sum(counts.values()),
@@ -126,7 +128,8 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         if searches
         else None,
         "promotions": len(promoted),
-        "failed_jobs": _failed(jobs.load_runs(store, model, newest=20)),
+        "running_jobs": _running(loop, model, runs),
+        "failed_jobs": _failed(runs),
     }
 
 
@@ -294,6 +297,23 @@ def _retraining(last: retrainings.Retraining, trials: list[retrainings.Trial]) -
             for each in trials
         ],
     }
+
+
+def _running(loop: FeedbackLoop, model: str, runs: list[jobs.JobRun]) -> list[dict[str, Any]]:
+    """The jobs that run now: for how long, how long they usually take, and whether their process lives."""
+    now, holder = loop.clock(), leases.holder_of(loop.store, f"model:{model}")
+    running = [run for run in runs if run.state == "running"]
+    return [
+        {
+            "job": run.job,
+            "since": format_moment(run.started_at),
+            "seconds": (now - run.started_at).total_seconds(),
+            "usual_seconds": jobs.usual_seconds(runs, run.job),
+            "holder": run.holder,
+            "alive": run.holder == holder,
+        }
+        for run in running
+    ]
 
 
 def _failed(runs: list[jobs.JobRun]) -> list[dict[str, Any]]:

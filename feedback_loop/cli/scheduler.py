@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,8 @@ def scheduler(
 
     loop = open_loop(config, as_json=as_json)
     if not once:
-        make_scheduler(loop).serve()
+        if not make_scheduler(loop).serve():
+            os._exit(0)  # a job that does not end would keep the process from ending
         return
     rows = [row for model in loop.settings.models for row in _cycle(loop, model)]
     rows.append({"model": "", **asdict(Outcome("alerts", "succeeded", asdict(loop.deliver_alerts())))})

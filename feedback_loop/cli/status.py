@@ -94,12 +94,23 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         lines.append(f"retrainings   {model['retrainings']}; last {last['at']} ({last['reason']}): {last['state']}")
     lines.append(f"promotions    {model['promotions']}")
     lines += [f"NOT SERVED    version {each['version']}: {each['cause']}" for each in model["not_served"]]
+    lines += [_running_words(each) for each in model["running_jobs"]]
     lines += [f"FAILED job    {each['job']} of {each['at']}: {each['cause']}" for each in model["failed_jobs"]]
     lines += [
         f"UNDELIVERED   alert on {each['route']} ({each['state']}): {each['cause'] or 'not tried yet'}"
         for each in model["undelivered_alerts"]
     ]
     return lines
+
+
+def _running_words(job: dict[str, Any]) -> str:
+    """A job that runs: one that takes ten times as long as usual, and one whose process has died, stand out."""
+    usual = job["usual_seconds"]
+    told = f"{job['job']} for {job['seconds']:,.0f} s" + ("" if usual is None else f" (usually {usual:,.1f} s)")
+    if not job["alive"]:
+        return f"DIED          {told}: {job['holder']} holds no lease any more; the next turn makes it anew"
+    is_long = job["seconds"] > max(60.0, 10 * (usual or 0.0))
+    return f"{'RUNS LONG     ' if is_long else 'running       '}{told}, by {job['holder']}"
 
 
 def _incident_words(incident: dict[str, Any] | None) -> str:

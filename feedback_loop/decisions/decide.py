@@ -107,7 +107,7 @@ def look(
     windows = due_windows(reader, settings, baseline, previous=previous, since=since, now=now)
     if not windows:
         return None
-    cohorts = [reader.cohort(window, now) for window in windows]
+    cohorts = reader.cohorts(windows, now)
     verdict = judge(
         reader.contract.model,
         reader.version,

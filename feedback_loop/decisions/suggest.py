@@ -31,6 +31,9 @@ CYCLE_LEVEL = 0.01
 LEAST_CYCLES = LEAST_UNITS
 """A cycle must be seen so often: a unit is at least a cycle, and fewer units tell nothing about how they differ."""
 
+MOST_WORK = 20_000_000
+"""Lengths of a cycle that are tried, times windows: a quarter of a second."""
+
 SWING = 2.0
 """The tolerance is so many standard deviations of the windows' true means: one window in forty swings further up."""
 
@@ -217,9 +220,10 @@ def _varies(means: Floats, counts: Integers, numbers: Integers, cycle: int, chan
 
 
 def _correlations(gaps: Floats) -> Floats:
-    """Of each gap with the next one, the one after that, … up to a quarter of them."""
-    power = float((gaps**2).sum()) or 1.0
-    return np.array([float((gaps[lag:] * gaps[:-lag]).sum()) / power for lag in range(1, len(gaps) // 4 + 1)])
+    """Of each gap with the next one, the one after that, … up to a quarter of them: by Fourier's transform."""
+    power, size = float((gaps**2).sum()) or 1.0, 2 * len(gaps)
+    sums = np.fft.irfft(np.abs(np.fft.rfft(gaps, size)) ** 2, size)
+    return np.asarray(sums[1 : len(gaps) // 4 + 1] / power)
 
 
 def _first(holds: npt.NDArray[np.bool_]) -> int:
@@ -231,21 +235,35 @@ def _cycle(means: Floats, counts: Integers, numbers: Integers) -> tuple[int, flo
     """The cycle that explains the windows best (1: none does), and its p value times the number of candidates.
 
     For each length an F test of the places in it against what is left within them, so a window's own ways do not pass
-    for a cycle. A multiple of a cycle explains as much with more places, so its p value is worse.
+    for a cycle. A multiple of a cycle explains as much with more places, so its p value is worse. How many lengths
+    are tried depends on how many windows have labels, not on how far apart they lie (see `longest_cycle`).
     """
-    span = int(numbers[-1] - numbers[0]) + 1
-    candidates = range(2, span // LEAST_CYCLES + 1)
-    flat = _around(means, counts, np.zeros(len(means), dtype=np.int64))
+    lengths = range(2, longest_cycle(len(means)) + 1)
+    gaps = counts * (means - np.average(means, weights=counts))
+    flat = float((gaps**2 / counts).sum())
     best = (1, 1.0)
-    for length in candidates:
+    for length in lengths:
         phase = numbers % length
-        places = len(np.unique(phase))
-        left, freedom = _around(means, counts, phase), len(means) - places
+        sizes = np.bincount(phase, weights=counts)
+        seen = sizes > 0
+        places = int(seen.sum())
+        freedom = len(means) - places
         if places < 2 or freedom < places:
             continue
-        p = _f_test(flat - left, places - 1, left / freedom, freedom) * len(candidates)
+        explained = float((np.bincount(phase, weights=gaps)[seen] ** 2 / sizes[seen]).sum())
+        left = max(flat - explained, 0.0) / freedom
+        p = _f_test(explained, places - 1, left, freedom) * len(lengths)
         best = min(best, (length, p), key=lambda each: each[1])
     return best if best[1] < CYCLE_LEVEL else (1, min(best[1], 1.0))
+
+
+def longest_cycle(windows: int) -> int:
+    """The longest cycle that is looked for in so many windows with labels.
+
+    Each place in it is to be seen LEAST_CYCLES times; of very many windows only the shorter ones are tried, for a
+    look must not take longer than a second. A longer one can be set: `policy.cycle`.
+    """
+    return min(windows // LEAST_CYCLES, MOST_WORK // max(windows, 1))
 
 
 def _centres(means: Floats, counts: Integers, groups: Integers) -> Floats:
@@ -289,7 +307,8 @@ def _unit_words(swing: Swing, units: Units) -> str:
 
 def _cycle_words(swing: Swing, units: Units) -> str:
     if swing.cycle == 1:
-        none = f"no cycle shows (the likeliest: p = {swing.cycle_p:.2g})"
+        most = longest_cycle(swing.windows)
+        none = f"no cycle of up to {most:,} windows shows (the likeliest: p = {swing.cycle_p:.2g})"
         return f"{none}; so many windows are a unit" if units.windows > 1 else none
     return f"places in a cycle of {swing.cycle} windows differ (p = {swing.cycle_p:.2g}, all lengths tried counted)"
 

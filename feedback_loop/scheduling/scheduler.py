@@ -21,6 +21,12 @@ from feedback_loop.store.jobs import last_scheduled
 AGAIN_SECONDS = 60
 """So often a chain that was due and not made is looked for again."""
 
+GRACE_SECONDS = 20.0
+"""So long a job that runs is let finish when the scheduler is stopped; then it is abandoned, and due again.
+
+Kubernetes kills after 30 seconds, systemd after 90.
+"""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -76,8 +82,12 @@ class Scheduler:
         last = None if None in made else min(each for each in made if each is not None)
         return last_due(chain.trigger, last, self._clock())
 
-    def serve(self) -> None:
-        """Runs until SIGTERM or SIGINT; a chain that is running then is let finish."""
+    def serve(self, grace_seconds: float = GRACE_SECONDS) -> bool:
+        """Runs until SIGTERM or SIGINT; returns whether all that ran then has finished.
+
+        It is let finish for so long; what still runs is abandoned, for the next scheduler to make. Its threads can't
+        be ended: where this returns False, the process must be.
+        """
         from apscheduler.executors.pool import ThreadPoolExecutor
         from apscheduler.schedulers.background import BackgroundScheduler
         from apscheduler.triggers.interval import IntervalTrigger
@@ -97,5 +107,12 @@ class Scheduler:
         scheduler.start()
         _log.info("scheduler started", chains=len(self._chains), holder=self._runner.holder)
         keep_delivering(self._deliver, stop)
-        scheduler.shutdown(wait=True)
+        scheduler.pause()
+        ended = threading.Thread(target=scheduler.shutdown, daemon=True)  # it waits for all that runs
+        ended.start()
+        ended.join(grace_seconds)
+        if is_running := ended.is_alive():
+            for model in self._runner.abandon("the scheduler was stopped before it ended"):
+                _log.warning("job abandoned", model=model, after_seconds=grace_seconds)
         _log.info("scheduler stopped")
+        return not is_running

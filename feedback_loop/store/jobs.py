@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 from typing import Any
 
 from sqlalchemy import func, select
@@ -81,3 +83,10 @@ def load_runs(store: Store, model: str | None = None, newest: int | None = None)
     with store.read() as connection:
         rows = connection.execute(select(table).where(*where).order_by(table.c.run_id.desc()).limit(newest)).all()
     return [as_record(JobRun, row) for row in rows]
+
+
+def usual_seconds(runs: Sequence[JobRun], job: str) -> float | None:
+    """How long a job usually takes, the median of those of its runs that have succeeded; None where none has."""
+    ended = [run for run in runs if run.job == job and run.state == "succeeded" and run.finished_at is not None]
+    took = [(run.finished_at - run.started_at).total_seconds() for run in ended if run.finished_at is not None]
+    return median(took) if took else None

@@ -151,6 +151,14 @@ def _is(lease: Lease) -> Any:
     return (tables.leases.c.name == lease.name) & (tables.leases.c.fence == lease.fence)
 
 
+def holder_of(store: Store, name: str) -> str | None:
+    """Who holds a lease now; None where nobody does."""
+    table = tables.leases
+    with store.read() as connection:
+        held = select(table.c.holder).where(table.c.name == name, table.c.expires_at > _moment(connection))
+        return connection.execute(held).scalar_one_or_none()
+
+
 def _holder(store: Store, name: str) -> str:
     with store.read() as connection:
         holder = select(tables.leases.c.holder).where(tables.leases.c.name == name)

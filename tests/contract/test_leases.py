@@ -13,7 +13,7 @@ import pytest
 
 from feedback_loop.clock import ManualClock
 from feedback_loop.errors import LeaseLost, Refused, Unavailable
-from feedback_loop.scheduling import Job, Runner
+from feedback_loop.scheduling import Chain, Job, Runner, Scheduler, parse_schedule
 from feedback_loop.store import Store, jobs, leases, tables, traffic
 from feedback_loop.store.leases import hold, take_lease
 from feedback_loop.store.traffic import Traffic
@@ -252,3 +252,38 @@ def test_another_store_of_the_same_process_is_nobodys_business(store, tmp_path):
         write(other)
     assert is_written(other)
     other.close()
+
+
+def test_a_job_that_does_not_end_is_abandoned_when_the_scheduler_is_stopped_and_is_due_again(store):
+    begun, never = threading.Event(), threading.Event()
+    clock = ManualClock(NOW)
+
+    def hang():
+        begun.set()
+        never.wait(60)
+
+    runner, daily = Runner(store, clock, MINUTE), parse_schedule("1d", "cycle")
+    chain = Chain("churn", daily, (Job("decide", hang),))
+    scheduler = Scheduler(store, clock, runner, [chain], lambda: None)
+    clock.set(NOW + timedelta(days=1))
+
+    def stop():
+        begun.wait(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    others = set(threading.enumerate())
+    threading.Thread(target=stop).start()
+    try:
+        assert not scheduler.serve(grace_seconds=0.2)
+        [run] = jobs.load_runs(store, "churn")
+        assert (run.state, run.cause) == ("abandoned", "the scheduler was stopped before it ended")
+        assert leases.holder_of(store, "model:churn") is None
+        again = Runner(store, clock, MINUTE).run("churn", [Job("decide", int)], run.scheduled_at)
+        assert [each.state for each in again] == ["succeeded"]
+    finally:
+        never.set()
+        for thread in set(threading.enumerate()) - others:
+            thread.join(10)
+        for number, handler in before.items():
+            signal.signal(number, handler)

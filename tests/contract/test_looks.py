@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from feedback_loop.clock import windows_between
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, decide
 from feedback_loop.decisions.baseline import watched_of
+from feedback_loop.decisions.cohorts import LogReader
 from feedback_loop.decisions.watched import Losses
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store.incidents import close_incident, open_incident
@@ -45,6 +47,21 @@ class Life:
         reference = Baseline(watched, losses, np.repeat(np.arange(4), 250))
         options = {"since": since, "routes": ("log",), "now": now}
         return decide(self.store, self.contract, version, settings, lambda _: reference, **options)
+
+
+def test_windows_of_minutes_are_read_a_day_at_a_time_and_are_what_they_are_one_by_one(store):
+    life = Life(store)
+    life.look(), life.look(wrong=True)
+    reader = LogReader(store, life.contract, "1")
+    windows = list(windows_between(START + 5 * DAY / 24, START + 2 * DAY, timedelta(minutes=5)))
+    now = START + 5 * DAY
+    together = reader.cohorts(windows, now)
+    assert [cohort.window for cohort in together] == windows
+    assert 0 < sum(cohort.predictions for cohort in together) < 600
+    for window, cohort in list(zip(windows, together, strict=True))[::40]:
+        alone = reader.cohort(window, now)
+        assert alone.predictions == cohort.predictions
+        assert all((alone.losses.by_loss[name] == losses).all() for name, losses in cohort.losses.by_loss.items())
 
 
 def alphas(verdict):

@@ -17,6 +17,7 @@ from feedback_loop.cli import app, main
 from feedback_loop.clock import ManualClock, system_clock
 from feedback_loop.config import load_settings
 from feedback_loop.store import growing
+from feedback_loop.store.jobs import begin_run, end_run
 from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn, write_config
 
 
@@ -444,6 +445,19 @@ def test_a_retraining_by_hand_tells_its_trials(run, plain, loop, clock):
     code, out, _ = run("retrain", "churn", "--no-promote")
     assert code == 0
     assert result["state"] in out
+
+
+def test_a_job_that_runs_long_is_said_by_the_status_and_so_is_one_whose_process_died(run, loop, clock):
+    for minute in (60, 40, 20):
+        begun = clock() - timedelta(minutes=minute)
+        done = begin_run(loop.store, "decide", "churn", begun, loop.runner.holder, begun)
+        if minute > 20:
+            end_run(loop.store, done, state="succeeded", now=begun + timedelta(seconds=2))
+    code, out, _ = run("status")
+    assert code == 0
+    assert re.search(r"DIED +decide for [\d,]+ s \(usually 2.0 s\): .* holds no lease any more", out)
+    with loop.runner.leased("churn"):
+        assert re.search(r"RUNS LONG +decide for [\d,]+ s \(usually 2.0 s\), by ", run("status")[1])
 
 
 def test_the_scheduler_runs_once_and_tells_each_job(run, plain, loop):

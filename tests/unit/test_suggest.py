@@ -1,3 +1,4 @@
+import time
 import tomllib
 
 import numpy as np
@@ -116,6 +117,23 @@ def test_gaps_in_the_log_do_not_shift_the_cycle():
     losses, windows = reference(season(7, 56, swing=0.06))
     kept = ~np.isin(windows - 20_000, [3, 11, 12, 30])
     assert suggest_units(losses[kept], windows[kept]).strata == 7
+
+
+@pytest.mark.parametrize("windows", [2_000, 8_064, 50_000])
+def test_windows_of_minutes_take_no_longer_than_a_look_may(windows):
+    losses, numbers = reference(season(288, windows, swing=0.08), labels=2)
+    begins = time.process_time()
+    found = swing_of(losses, numbers)
+    assert time.process_time() - begins < 1
+    assert found.cycle == pytest.approx(288, abs=4)  # a day of windows of five minutes
+
+
+def test_how_many_lengths_are_tried_depends_on_windows_with_labels_and_not_on_how_far_apart_they_lie():
+    losses, numbers = reference(np.zeros(2_000), labels=3)
+    numbers[0] = 0  # 1970, counted in minutes
+    begins = time.process_time()
+    assert swing_of(losses, numbers + 30_000_000 * (numbers > 0)).cycle == 1
+    assert time.process_time() - begins < 1
 
 
 def test_the_tolerance_is_twice_the_swing_that_chance_does_not_explain():
