@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+from feedback_loop.shown import as_text
+
 Advance = Callable[[int], None]
 """Says that so many more rows (or steps) are done."""
 
@@ -38,11 +40,11 @@ class Bar:
         from rich.console import Console
 
         columns = (
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
         )
         with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(description, total=total)
+            task = bar.add_task(as_text(description), total=total)
             yield lambda steps: bar.advance(task, steps)

@@ -13,6 +13,7 @@ import structlog
 from feedback_loop.clock import format_moment
 from feedback_loop.config import AlertSettings
 from feedback_loop.errors import FeedbackLoopError, Refused
+from feedback_loop.shown import as_text
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import RECOVERED, Alert, due_alerts, save_attempt
 from feedback_loop.store.leases import hold
@@ -131,8 +132,10 @@ def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:
     if not messenger.add(routes[alert.route]):
         return f"the URL of the route {alert.route!r} is none that Apprise knows"
     with apprise.LogCapture(level=logging.WARNING) as said:
+        # Values of callers are in it: text, of which an HTML mail is made by escaping it.
+        title, body = as_text(alert.title), as_text(alert.body, keep="\n")
         kind = apprise.NotifyType.SUCCESS if is_good else apprise.NotifyType.FAILURE
-        if messenger.notify(body=alert.body, title=alert.title, notify_type=kind):
+        if messenger.notify(body, title, kind, body_format=apprise.NotifyFormat.TEXT):
             return None
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
     return _without_secrets(lines[-1] if lines else "the route did not take it", routes[alert.route])

@@ -11,6 +11,7 @@ from feedback_loop.cli.monitor import FromOption, ToOption
 from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
 from feedback_loop.clock import format_moment, parse_duration, parse_moment
 from feedback_loop.errors import BadInput
+from feedback_loop.shown import as_text
 
 if TYPE_CHECKING:
     from feedback_loop.decisions.backtest import Aftermath, Backtest, Replayed
@@ -213,7 +214,8 @@ def _alarm_words(result: Backtest) -> list[str]:
     for played, aftermaths in zip(result.played, result.followed, strict=True):
         name, told = played.candidate.name, list(zip(played.alarms, aftermaths, strict=True))
         for place, (alarm, after) in enumerate(told[:ALARMS_TOLD]):
-            lines.append(f"{name}, {format_moment(alarm.decided_at)}, version {alarm.version}: {alarm.summary}")
+            summary = as_text(alarm.summary)
+            lines.append(f"{name}, {format_moment(alarm.decided_at)}, version {alarm.version}: {summary}")
             lines += [f"  {_after_words(after, played.loss)}"] if after.cause is None or not place else []
         lines += [f"{name}: {len(told) - ALARMS_TOLD} more alarms, see --json"] if len(told) > ALARMS_TOLD else []
     return lines

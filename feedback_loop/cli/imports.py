@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from feedback_loop.cli.outcomes import OnErrorChoice
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, say
+from feedback_loop.shown import as_text
 
 app = typer.Typer(help="Import: what others predicted, brought into the log.", no_args_is_help=True)
 
@@ -50,7 +51,7 @@ def predictions(
     )
     if not as_json:
         for problem in result.problems:
-            print(f"left out: {problem}", file=sys.stderr)
+            say(as_text(f"left out: {problem}"), to=sys.stderr)
     emit(asdict(result), as_json=as_json, words=_words)
 
 

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, say, table
 from feedback_loop.errors import BadInput, Problem
+from feedback_loop.shown import as_text
 
 app = typer.Typer(help="Outcomes: what really happened.", no_args_is_help=True)
 
@@ -81,7 +82,7 @@ def load(
     )
     if not as_json:
         for problem in result.skipped:
-            print(f"left out: {problem}", file=sys.stderr)
+            say(as_text(f"left out: {problem}"), to=sys.stderr)
     plain = {**asdict(result.counts), "skipped": [asdict(problem) for problem in result.skipped]}
     emit(plain, as_json=as_json, words=_words)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -14,6 +14,7 @@ import typer
 
 from feedback_loop.clock import format_moment
 from feedback_loop.errors import BadInput, FeedbackLoopError
+from feedback_loop.shown import all_as_text, as_text
 
 if TYPE_CHECKING:
     from feedback_loop.loop import FeedbackLoop
@@ -42,8 +43,16 @@ def open_loop(config: Path | None, *, as_json: bool, **options: Any) -> Feedback
 
 
 def emit(value: Any, *, as_json: bool, words: Callable[[Any], str]) -> None:
-    """Prints a result: as one JSON value, or as `words` makes of it."""
-    print(json.dumps(value, default=_plain, allow_nan=False) if as_json else words(value))
+    """Prints a result: as one JSON value, or as `words` makes of it, whose texts are made fit to be shown first."""
+    if as_json:
+        print(json.dumps(value, default=_plain, allow_nan=False))
+    else:
+        say(words(all_as_text(value)))
+
+
+def say(text: str, *, to: TextIO | None = None) -> None:
+    """Prints lines for people; whatever is in them, the terminal is sent nothing but text."""
+    print(as_text(text, keep="\n"), file=to or sys.stdout)
 
 
 def fail(error: FeedbackLoopError, *, as_json: bool) -> int:
@@ -54,7 +63,7 @@ def fail(error: FeedbackLoopError, *, as_json: bool) -> int:
             problem["problems"] = [vars(each) for each in error.problems]
         print(json.dumps(problem))
     else:
-        print(f"feedback-loop: {error}", file=sys.stderr)
+        say(f"feedback-loop: {as_text(str(error))}", to=sys.stderr)
     return 1
 
 
@@ -66,14 +75,15 @@ def table(rows: list[dict[str, Any]], empty: str) -> str:
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn = Table(box=None, pad_edge=False)
     for name in rows[0]:
-        drawn.add_column(name, overflow="fold")
+        drawn.add_column(Text(as_text(name)), overflow="fold")
     for row in rows:
-        drawn.add_row(*("" if value is None else str(value) for value in row.values()))
+        drawn.add_row(*(Text("" if value is None else as_text(str(value))) for value in row.values()))
     text = StringIO()
-    Console(file=text, width=_width(), force_terminal=sys.stdout.isatty()).print(drawn)
+    Console(file=text, width=_width(), color_system=None, force_terminal=False).print(drawn)
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
 
@@ -99,20 +109,32 @@ def configure_logging(stream: TextIO | None = None) -> None:
     import structlog
 
     stream = stream or sys.stderr
-    renderer: Any = structlog.processors.JSONRenderer()
+    renderer: Any = structlog.processors.JSONRenderer()  # which writes out all that is not ASCII
+    processors: list[Any] = []
     if stream.isatty():
-        renderer = structlog.dev.ConsoleRenderer()
+        renderer, processors = structlog.dev.ConsoleRenderer(), [_as_text]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            *processors,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         # Each line in one write, its end included: several workers write to the same place.
         logger_factory=structlog.WriteLoggerFactory(stream),
     )
+
+
+def _as_text(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A log's values as text: many come from callers. A traceback keeps its lines."""
+    traceback = event.pop("exception", None)
+    shown = {
+        as_text(name): value if isinstance(value, int | float | None) else as_text(str(value))
+        for name, value in event.items()
+    }
+    return shown if traceback is None else {**shown, "exception": as_text(str(traceback), keep="\n")}
 
 
 def _width() -> int:

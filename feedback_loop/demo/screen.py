@@ -43,7 +43,7 @@ class Screen:
     def say(self, text: str) -> None:
         """One line about what goes on."""
         if self._view is not None:
-            self._view.console.print(text)
+            self._view.console.print(text, markup=False)
         else:
             print(text, file=sys.stderr, flush=True)  # noqa: T201 (this is the screen)
 

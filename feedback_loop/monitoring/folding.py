@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -163,8 +164,12 @@ def fold_scan(layout: bytes, scan: Scan, *, part: str | None = None) -> dict[Cel
 
 
 def _log_to_stderr() -> None:
-    """What is printed is the command's; structlog would write there, unless it is told otherwise in each process."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    """What is printed is the command's; structlog would write there, unless it is told otherwise in each process.
+
+    As JSON, in which nothing that a caller sent can be an escape sequence.
+    """
+    processors: list[Any] = [structlog.processors.add_log_level, structlog.processors.JSONRenderer()]
+    structlog.configure(processors, logger_factory=structlog.WriteLoggerFactory(sys.stderr))
 
 
 def kept_cells(tallies: Iterable[tuple[str, float, bytes]]) -> dict[Cell, Tally]:

@@ -1,0 +1,33 @@
+"""What people are shown of data: as text, without control characters and without secrets."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+
+def as_text(text: str, *, keep: str = "") -> str:
+    r"""The same with control and invisible characters written out (`\x1b`, `\u202e`), but for those in `keep`.
+
+    What callers send is printed on operators' terminals: an escape sequence would be obeyed, a line end would make a
+    line of its own.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(letter if letter in keep or _is_visible(letter) else repr(letter)[1:-1] for letter in text)
+
+
+def all_as_text(value: Any) -> Any:
+    """The same value with each text in it (of dictionaries and sequences, their names too) as `as_text` has it."""
+    if isinstance(value, str):
+        return as_text(value)
+    if isinstance(value, dict):
+        return {all_as_text(name): all_as_text(each) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(all_as_text, value))
+    return value
+
+
+def _is_visible(letter: str) -> bool:
+    """Whether it is a letter or a space: what moves a cursor, turns text around or breaks a line is neither."""
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
