@@ -14,11 +14,13 @@ from typing import Any
 from feedback_loop.alerts import about_outcomes, count_refused, why_held
 from feedback_loop.capture import notices
 from feedback_loop.clock import Window, format_moment
+from feedback_loop.config import FILE_NAME, SQLITE
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import describe_hardware
 from feedback_loop.jobs import RECENT, chains
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import PastError, check_metrics
+from feedback_loop.private import exposed, new_folder, told
 from feedback_loop.store import (
     accounts,
     evaluations,
@@ -154,6 +156,7 @@ def diagnose(loop: FeedbackLoop) -> list[Check]:
         ),
         _check("reports", lambda: _writable(loop.reports)),
         _check("spools", lambda: _spools(loop)),
+        _check("files", lambda: _files(loop)),
     ]
     checks += [_check(f"model {name}", partial(_model, loop, name)) for name in loop.settings.models]
     return checks
@@ -184,6 +187,21 @@ def _database(loop: FeedbackLoop) -> str:
     return f"{loop.store.name} at revision {migrate.current(loop.store)}"
 
 
+def _files(loop: FeedbackLoop) -> str:
+    """Whether anybody else can read or change what is kept on this disk."""
+    settings = loop.settings
+    uris = (settings.url(settings.registry.tracking_uri), settings.url(settings.registry.registry_uri))
+    bases = [uri.removeprefix(SQLITE) for uri in (settings.url(settings.store.url), *uris) if uri.startswith(SQLITE)]
+    places = [Path(base + ending) for base in bases for ending in ("", "-wal", "-shm")]
+    named = (settings.capture.folder, settings.serving.cache, settings.scheduler.reports)
+    places += map(settings.path, (*named, settings.registry.artifact_root))
+    found = exposed(places, written=[settings.home, settings.home / FILE_NAME])
+    if found:
+        cure = "Take their rights: chmod -R go= PATH; put files in the place of links."
+        raise Refused(f"Others can come at what is kept here: {told(found)}.", cure=cure)
+    return "nobody else can read or change what is kept on this disk"
+
+
 def _spools(loop: FeedbackLoop) -> str:
     aside = [
         f"{rows:,} rows of {model} are put aside: {cause}"
@@ -208,7 +226,7 @@ def _model(loop: FeedbackLoop, name: str) -> str:
 
 
 def _writable(folder: Path) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
+    new_folder(folder)
     with tempfile.TemporaryFile(dir=folder):
         free = shutil.disk_usage(folder).free
     return f"{folder} is writable, {free / 2**30:.0f} GiB free"

@@ -21,6 +21,7 @@ import pyarrow as pa
 from feedback_loop.capture.groups import Group, checksum, repack, unpack
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput
+from feedback_loop.private import new_file
 from feedback_loop.schema import Contract
 from feedback_loop.store.spools import Account, SpoolState
 
@@ -102,6 +103,8 @@ def connect(
     path: Path, *, creates: bool = False, synchronous: str = "FULL", waits: bool = True
 ) -> sqlite3.Connection:
     """The file, opened; one that is not there is made only if asked for. To be used under a lock."""
+    if creates:
+        new_file(path)
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode={'rwc' if creates else 'rw'}",
         uri=True,

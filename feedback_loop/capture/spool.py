@@ -25,6 +25,7 @@ from feedback_loop.capture.sink import Part
 from feedback_loop.capture.values import Values
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
+from feedback_loop.private import new_folder
 from feedback_loop.schema import Contract
 
 SPOOL = "spool"
@@ -338,7 +339,7 @@ class Spool:
         if self._is_closed:
             raise OSError("it is closed")
         if not self.folder.exists():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            new_folder(self.folder)
             files.sync(self.folder.parent)
         host = "".join(letter if letter.isalnum() else "_" for letter in socket.gethostname())
         lock = None

@@ -30,6 +30,7 @@ from feedback_loop.cli import (
 )
 from feedback_loop.cli.output import fail
 from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.private import OTHERS
 
 app = typer.Typer(
     name="feedback-loop",
@@ -70,6 +71,7 @@ def main() -> None:
     # Threads of a fit that wait for each other by spinning are the slower the busier the machine is: beside two busy
     # processes on two cores 27 to 168 s instead of 1. Libraries read this when they are loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.umask(OTHERS)  # what commands, and the processes that they start, write holds callers' data
     try:
         app()
     except FeedbackLoopError as error:

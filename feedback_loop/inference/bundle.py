@@ -31,6 +31,7 @@ from feedback_loop.inference.proving import Proof
 from feedback_loop.inference.scorer import Scorer, contract_of, gives_probabilities, remade_contract
 from feedback_loop.inference.tensors import spare_pandas
 from feedback_loop.inference.trying import check_model, known_rows, make_native, why_alone
+from feedback_loop.private import OTHERS, new_folder, private_files
 from feedback_loop.registry import LoadedModel, ModelVersion, Registry, load_folder
 from feedback_loop.schema import Contract, make_redaction
 
@@ -144,7 +145,7 @@ def write_bundle(
     alone = "the configuration wants it" if settings.inference.batching == "off" else ""
     if not alone and engine is not EngineKind.ONNX:  # what is converted has no operator that looks at other rows
         alone = why_alone(native, contract, rows)
-    with _replaced(folder) as beside:
+    with private_files(), _replaced(folder) as beside:
         _write_files(loaded, made, beside)
         bundle = Bundle(
             version=loaded.version,
@@ -225,10 +226,18 @@ def _write_files(loaded: LoadedModel, made: Made, folder: Path) -> None:
         (folder / MODEL).write_bytes(made.content)
     else:
         shutil.copytree(loaded.path, folder / NATIVE, copy_function=_link)
+        for each in (folder / NATIVE, *(folder / NATIVE).rglob("*")):
+            each.chmod(each.stat().st_mode & ~OTHERS)
 
 
 def _link(source: str, target: str) -> None:
-    """The same file under another name where that is possible, which costs no room; else a copy."""
+    """The same file under another name where that is possible, which costs no room; else a copy.
+
+    A copy too where others may read it: it would have the same mode under both names.
+    """
+    if Path(source).stat().st_mode & OTHERS:
+        shutil.copy2(source, target)
+        return
     try:
         os.link(source, target)
     except OSError:
@@ -238,7 +247,7 @@ def _link(source: str, target: str) -> None:
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
     """A new folder beside, which takes the place of what is there when all went well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    new_folder(folder.parent)
     beside, old = (folder.with_name(f".{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()

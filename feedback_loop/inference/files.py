@@ -19,6 +19,7 @@ from pyarrow import csv
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.inference.engines import Scored
 from feedback_loop.inference.scorer import Scorer
+from feedback_loop.private import new_folder, private_files
 from feedback_loop.progress import Progress
 from feedback_loop.schema import PredictionId, derived_bits, prediction_id
 from feedback_loop.schema.tables import count_rows, is_csv, read_chunks
@@ -133,7 +134,7 @@ def _begin(
         if job != known:
             raise _other_job(parts, known)
         return known, scorer
-    parts.mkdir(parents=True, exist_ok=True)
+    new_folder(parts)
     _replace(place, lambda path: path.write_bytes(msgspec.json.encode(job)))
     return job, scorer
 
@@ -199,7 +200,8 @@ def _join(parts: Sequence[Path], target: Path) -> None:
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Writes beside and renames, so that a file is there whole or not at all, also after a crash."""
     beside = path.with_name(f".{path.name}.new")
-    write(beside)
+    with private_files():
+        write(beside)
     with beside.open("rb") as file:
         os.fsync(file.fileno())
     beside.replace(path)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from feedback_loop.private import new_folder
+
 Series = Mapping[datetime, float]
 """One value a moment, oldest first."""
 
@@ -22,7 +24,7 @@ def plot_losses(
 
     Writes `<name>.png` and `<name>.html` (which needs no network) and returns both paths.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    new_folder(folder)
     png, html = folder / f"{name}.png", folder / f"{name}.html"
     _png(losses, promotions, title, png)
     _html(losses, promotions, title, html)
@@ -103,7 +105,7 @@ def plot_variants(variants: Sequence[Figures], *, name: str, title: str, folder:
 
     Writes `<name>.png` and `<name>.html` (which needs no network) and returns both paths.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    new_folder(folder)
     png, html = folder / f"{name}.png", folder / f"{name}.html"
     labels = [str(each["variant"]) for each in variants][::-1]
     colours = [_variant_colour(each) for each in variants][::-1]

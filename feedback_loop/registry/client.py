@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from feedback_loop.config import keep_telemetry_off
 from feedback_loop.errors import NotFound, Unavailable
+from feedback_loop.private import new_file, new_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,6 +70,10 @@ class Connection:
 
         for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.utils.environment"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
+        for uri in (self.tracking_uri, self.registry_uri):
+            name = uri.removeprefix("sqlite:///").partition("?")[0]
+            if name != uri and Path(name).parent.is_dir():
+                new_file(Path(name))  # MLflow would make it for everybody to read
         return MlflowClient(self.tracking_uri, self.registry_uri)
 
     @property
@@ -86,7 +91,10 @@ class Connection:
                 if found.lifecycle_stage == "active":
                     return str(found.experiment_id)
             # A server knows where artifacts go; a bare database must be told, or they land in the working folder.
-            location = None if self.is_server else (self._artifact_root / name).as_uri()
+            location = None
+            if not self.is_server:
+                new_folder(self._artifact_root)
+                location = (self._artifact_root / name).as_uri()
             return str(self.client.create_experiment(name, artifact_location=location))
 
     @contextmanager

@@ -24,6 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.utils import floatToGoString
 
 from feedback_loop.capture.files import take_lock
+from feedback_loop.private import new_folder
 
 ROUTES = (
     "invocations", "infer", "outcomes", "events", "metrics", "metadata", "openapi",
@@ -102,7 +103,7 @@ class Board:
 
     def open(self) -> None:
         """Makes the files, which are this process's for as long as it lives: it holds their lock."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        new_folder(self.folder)
         self._descriptor = take_lock(self._lock(os.getpid()), creates=True)
         for kind in (COUNTER, HISTOGRAM, NOW):
             path = self.folder / f"{kind}_{os.getpid()}.db"
@@ -222,7 +223,7 @@ class Board:
 @contextmanager
 def shared_folder(cache: Path) -> Iterator[Path]:
     """A folder for the figures of one server's workers, gone at the end. What killed servers left goes now."""
-    cache.mkdir(parents=True, exist_ok=True)
+    new_folder(cache)
     for left in cache.glob(f"{_FOLDER}*"):
         lock = take_lock(left / _LOCK, creates=False)
         if lock is not None:

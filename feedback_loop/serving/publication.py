@@ -13,6 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.private import new_folder, private_files
 
 KEPT = 2
 """So many bundles that nobody uses any more stay in the cache, those that were used last."""
@@ -160,8 +161,8 @@ class NotStaged(FeedbackLoopError):
 
 def hint(cache: Path) -> None:
     """Wakes the stager: something may have changed in the registry."""
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (cache / HINT).touch()
+    new_folder(cache)
+    (cache / HINT).touch(mode=0o600)
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:
@@ -181,9 +182,9 @@ def _read(path: Path, kind: type[_Record]) -> _Record | None:
 
 
 def _write(path: Path, record: Publication | Failure) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new_folder(path.parent)
     new = path.with_name(f".{path.name}.{os.getpid()}")
-    with new.open("wb") as file:
+    with private_files(), new.open("wb") as file:
         file.write(msgspec.json.encode(record))
         file.flush()
         os.fsync(file.fileno())

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
 
 from feedback_loop.errors import ConfigError, FeedbackLoopError, Refused, Unavailable
+from feedback_loop.private import new_file
 
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for another before it gives up."""
@@ -233,6 +235,12 @@ def _first_line(error: exc.DBAPIError) -> str:
     return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
 
 
+def _make_private(database: str | None) -> None:
+    """Makes a SQLite file that only its owner reads; its write-ahead log gets the same mode from SQLite."""
+    if database and database != ":memory:" and not database.startswith("file:") and Path(database).parent.is_dir():
+        new_file(Path(database))
+
+
 def _make_engine(store: Store) -> Engine:
     if store.is_postgresql:
         try:
@@ -244,6 +252,7 @@ def _make_engine(store: Store) -> Engine:
                 key="store.url",
             ) from error
     engine = create_engine(store.url, connect_args={"timeout": BUSY_SECONDS})
+    _make_private(store.url.database)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:

@@ -140,6 +140,7 @@ def test_a_report_is_made_of_what_is_kept_of_its_window(loop, clock, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
         paths = loop.report("churn", window, "kept")
+    assert not any(path.stat().st_mode & 0o077 for path in loop.reports.rglob("*"))  # nobody else reads them
     told = {path.stem.split("-")[1]: json.loads(path.read_text()) for path in paths if path.suffix == ".json"}
     assert (told["drift"]["rows"], told["validation"]["rows"]) == (evaluation.predictions, evaluation.labelled)
     assert told["validation"]["exact"]["metrics"] == [vars(each) for each in evaluation.metrics]

@@ -27,6 +27,7 @@ from feedback_loop.monitoring.losses import Floats, floats
 from feedback_loop.monitoring.profiles import profiled_columns
 from feedback_loop.monitoring.reports.about import LEAST_ROWS, Kind, Shown, Subject, about, model_folder
 from feedback_loop.monitoring.surrogate import Words, drift_columns, labelled_columns
+from feedback_loop.private import private_files
 from feedback_loop.schema import Contract, Task
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
     told = about(kind, subject, real.shown if real is not None else "surrogate", drawn)
     found = curves(subject.current) if kind == "validation" else {}
     # What Evidently warns of (its own deprecated imports, divisions by zero in a metric) is nothing a user can mend.
-    with warnings.catch_warnings(), np.errstate(all="ignore"), _drawn_once():
+    with warnings.catch_warnings(), np.errstate(all="ignore"), _drawn_once(), private_files():
         warnings.simplefilter("ignore")
         snapshot = _run(kind, subject, sides, told, found, is_real=real is not None)
         pages = model_folder(folder, subject.contract.model)
@@ -81,7 +82,8 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
         "curves": {name: asdict(each) for name, each in found.items()},
         **json.loads(snapshot.json()),
     }
-    paths[1].write_text(json.dumps(_finite(data), allow_nan=False))
+    with private_files():
+        paths[1].write_text(json.dumps(_finite(data), allow_nan=False))
     return paths
 
 
