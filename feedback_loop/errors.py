@@ -80,6 +80,10 @@ class BadInput(FeedbackLoopError):
         return BadInput(moved, cure=self.cure or cure, total=self.total)
 
 
+class TooLarge(BadInput):
+    """Data from a caller that would take more memory than is allowed, found out before it did."""
+
+
 class ModelRefused(BadInput):
     """Rows that fit a model's signature, and that the model itself raised an error for."""
 

@@ -27,6 +27,7 @@ from feedback_loop.clock import Clock, as_utc
 from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.inference import ID, input_rows
 from feedback_loop.schema import Column, Contract, PredictionId, RandomBits, as_table, coerce
+from feedback_loop.schema.budget import UNLIMITED
 from feedback_loop.schema.protocol import columns_of
 
 
@@ -173,7 +174,7 @@ def _frame(contract: Contract, features: Any, keys: Any) -> pa.Table:
     names = [column.name for column in contract.features]
     if isinstance(features, list | tuple) or type(features).__module__ == "numpy":
         rows = plain_values(features)
-        features = columns_of([list(row) if isinstance(row, tuple) else row for row in rows], names)
+        features = columns_of([list(row) if isinstance(row, tuple) else row for row in rows], names, UNLIMITED)
     extra = {column.name for column in contract.key}
     table = as_table(features, {*names, *extra, contract.own(ID.name)})
     if keys is None:

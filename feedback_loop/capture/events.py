@@ -31,6 +31,7 @@ from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
 from feedback_loop.clock import Clock, as_utc
 from feedback_loop.errors import BadInput, FeedbackLoopError
 from feedback_loop.schema import EARLIEST, SLACK, PredictionId, derived_bits, prediction_id
+from feedback_loop.schema.budget import UNLIMITED, USUAL, Budget
 from feedback_loop.store import Store, erasure, payloads
 from feedback_loop.store.payloads import ErasedPayloads, Half, Pair
 
@@ -70,7 +71,9 @@ class EventIntake:
         clock: Clock,
         pair_within: timedelta,
         accounts: Accounts | None = None,
+        budget: Budget = USUAL,
     ) -> None:
+        self._budget = budget
         self._accounts = accounts or NoAccounts()
         self._store = store
         self._deployments = deployments
@@ -87,9 +90,9 @@ class EventIntake:
         now = self._clock()
         deployed = self._deployments.find(model, version)
         if half.is_request:
-            read_request(half.body, deployed.contract, half.content_type)
+            read_request(half.body, deployed.contract, half.content_type, self._budget)
         else:
-            read_answer(half.body, deployed.contract)
+            read_answer(half.body, deployed.contract, self._budget)
         if half.moment is not None and not EARLIEST <= half.moment <= now + SLACK:
             raise BadInput.of("ce-time", f"{half.moment.isoformat()} is no time of a prediction")
         pair = payloads.keep_half(self._store, model, half, version, now)
@@ -152,15 +155,15 @@ def erase_waiting(
 
 def _has_key(pair: Pair, deployed: Deployed, key: erasure.Key) -> bool:
     assert pair.request is not None  # it was asked for by that
-    inputs = read_request(pair.request, deployed.contract, pair.content_type)
+    inputs = read_request(pair.request, deployed.contract, pair.content_type, UNLIMITED)
     keys = pa.table({column.stored: inputs.column(column.name) for column in deployed.contract.key})
     return bool(pc.any(erasure.has_key(deployed.redaction.redact(keys), key)).as_py())
 
 
 def _rows(pair: Pair, deployed: Deployed, now: datetime) -> Any:
     assert pair.request is not None and pair.answer is not None  # a whole pair
-    inputs = read_request(pair.request, deployed.contract, pair.content_type)
-    outputs = read_answer(pair.answer, deployed.contract)
+    inputs = read_request(pair.request, deployed.contract, pair.content_type, UNLIMITED)
+    outputs = read_answer(pair.answer, deployed.contract, UNLIMITED)
 
     def make_id(row: int, moment: datetime) -> PredictionId:
         return prediction_id(moment, derived_bits(f"{pair.event}:{row}"))

@@ -14,6 +14,7 @@ from feedback_loop.capture.client import Client
 from feedback_loop.capture.payloads import read_answer, read_request
 from feedback_loop.errors import BadInput, FeedbackLoopError, traceback_of
 from feedback_loop.schema import PredictionId
+from feedback_loop.schema.budget import UNPACKED, Budget
 from feedback_loop.schema.protocol import encode_error
 
 Message = MutableMapping[str, Any]
@@ -90,6 +91,7 @@ class CaptureMiddleware:
         self._path = path
         self._on_error = on_error
         self._most_bytes = most_bytes
+        self._budget = Budget(unpacked_bytes=UNPACKED * most_bytes)
         self.counts = Counts()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -129,9 +131,9 @@ class CaptureMiddleware:
         if exchange.is_too_large:
             raise BadInput.of("body", f"is over {self._most_bytes:,} bytes", cure="Send fewer rows, or score a file.")
         deployed = self._client.deployed(self._model, self._version)
-        inputs = read_request(b"".join(exchange.request), deployed.contract, exchange.content_type)
+        inputs = read_request(b"".join(exchange.request), deployed.contract, exchange.content_type, self._budget)
         exchange.rows = inputs.num_rows
-        outputs = read_answer(b"".join(exchange.answer), deployed.contract)
+        outputs = read_answer(b"".join(exchange.answer), deployed.contract, self._budget)
         latency_us = int((time.perf_counter() - exchange.began) * 1e6)
         return self._client.log_rows(deployed, inputs, outputs, request_id=exchange.request_id, latency_us=latency_us)
 

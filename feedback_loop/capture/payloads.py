@@ -23,9 +23,13 @@ from feedback_loop.capture.outputs import read_outputs
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import input_rows
 from feedback_loop.schema import Contract
+from feedback_loop.schema.budget import USUAL, Budget
 from feedback_loop.schema.protocol import columns_of, decode_request
 
 JSON = "application/json"
+
+_MOST_DIMENSIONS = 8
+_MOST_TENSORS = 100  # of an answer
 
 
 class _Tensor(msgspec.Struct):
@@ -46,60 +50,67 @@ class _Data(msgspec.Struct):
     tensor: _Values | None = None
 
 
-def read_request(body: bytes, contract: Contract, content_type: str = JSON) -> pa.Table:
+def read_request(body: bytes, contract: Contract, content_type: str = JSON, budget: Budget = USUAL) -> pa.Table:
     """The features, keys and ids of a request, in their types; raises BadInput."""
-    columns, is_text = _request_columns(body, contract, content_type)
+    columns, is_text = _request_columns(body, contract, content_type, budget)
     return input_rows(contract, columns, OWN, text=is_text)
 
 
-def read_answer(body: bytes, contract: Contract) -> pa.Table:
+def read_answer(body: bytes, contract: Contract, budget: Budget = USUAL) -> pa.Table:
     """The outputs of an answer (see `read_outputs`); raises BadInput."""
-    content = _decoded(body)
+    content = _decoded(body, budget)
     if isinstance(content, dict) and "predictions" in content:
-        return read_outputs(contract, content["predictions"])
+        predictions = content["predictions"]
+        budget.check_rows(len(predictions) if isinstance(predictions, list) else 0)
+        return read_outputs(contract, predictions)
     if isinstance(content, dict) and "outputs" in content:
-        return read_outputs(contract, _named(contract, _tensors(content["outputs"])))
+        return read_outputs(contract, _named(contract, _tensors(content["outputs"]), budget))
     if isinstance(content, dict) and "data" in content:
         data = _converted(content["data"], _Data, "data")
         names = {column.name for column in contract.outputs}
         is_named = bool(names & set(data.names))
-        return read_outputs(contract, columns_of(_seldon_rows(data), data.names) if is_named else _seldon_rows(data))
+        rows = _seldon_rows(data, budget)
+        return read_outputs(contract, columns_of(rows, data.names, budget) if is_named else rows)
     raise BadInput.of("body", "has none of predictions, outputs and data", cure=_EXPECTED)
 
 
-def _request_columns(body: bytes, contract: Contract, content_type: str) -> tuple[dict[str, Any], bool]:
+def _request_columns(
+    body: bytes, contract: Contract, content_type: str, budget: Budget
+) -> tuple[dict[str, Any], bool]:
     if content_type.partition(";")[0].strip().lower() in ("text/csv", "application/vnd.apache.parquet"):
-        decoded = decode_request(body, content_type, contract)
+        decoded = decode_request(body, content_type, contract, budget)
         return decoded.columns, decoded.is_text
     # Whatever the type is called: what curl sends without one is logged as a form (KServe's own example shows that).
-    content = _decoded(body)
+    content = _decoded(body, budget)
     names = [column.name for column in contract.features]
     if isinstance(content, dict) and "data" in content:
         data = _converted(content["data"], _Data, "data")
-        return columns_of(_seldon_rows(data), data.names if set(names) <= set(data.names) else names), False
+        names = data.names if set(names) <= set(data.names) else names
+        return columns_of(_seldon_rows(data, budget), names, budget), False
     tensors = content.get("inputs") if isinstance(content, dict) else None
     if isinstance(tensors, list) and tensors and isinstance(tensors[0], dict) and "datatype" in tensors[0]:
-        return _columns_of_tensors(contract, _tensors(tensors)), False
-    return decode_request(body, JSON, contract).columns, False
+        return _columns_of_tensors(contract, _tensors(tensors), budget), False
+    return decode_request(body, JSON, contract, budget).columns, False
 
 
-def _columns_of_tensors(contract: Contract, tensors: Sequence[_Tensor]) -> dict[str, Any]:
+def _columns_of_tensors(contract: Contract, tensors: Sequence[_Tensor], budget: Budget) -> dict[str, Any]:
     """One tensor a column, or one with all features in their order."""
     features = [column.name for column in contract.features]
     known = {*features, *(column.name for column in contract.key)}
-    named = {tensor.name: _flat_rows(tensor) for tensor in tensors if tensor.name in known}
+    named = {tensor.name: _flat_rows(tensor, budget) for tensor in tensors if tensor.name in known}
     if named or len(tensors) != 1:
         return named
-    rows = _flat_rows(tensors[0])
-    return columns_of(rows, features)
+    return columns_of(_flat_rows(tensors[0], budget), features, budget)
 
 
-def _named(contract: Contract, tensors: Sequence[_Tensor]) -> dict[str, Any]:
+def _named(contract: Contract, tensors: Sequence[_Tensor], budget: Budget) -> dict[str, Any]:
     """Several tensors of an answer (`predict`, `predict_proba`) as output columns, each by its name or its shape."""
     names = {column.name for column in contract.outputs}
     columns: dict[str, Any] = {}
+    if len(tensors) > _MOST_TENSORS:
+        raise BadInput.of("outputs", f"has {len(tensors)} tensors, where {_MOST_TENSORS} are the most")
     for tensor in tensors:
-        rows = _flat_rows(tensor)
+        rows = _flat_rows(tensor, budget)
         if tensor.name in names:
             columns.setdefault(tensor.name, rows)
             continue
@@ -115,26 +126,28 @@ def _tensors(given: Any) -> list[_Tensor]:
     return [_converted(each, _Tensor, "tensor") for each in _converted(given, list[Any], "tensors")]
 
 
-def _flat_rows(tensor: _Tensor) -> list[Any]:
+def _flat_rows(tensor: _Tensor, budget: Budget) -> list[Any]:
     """A value per row, or a list of them where the tensor has more than one column."""
     values: list[Any] = list(_flat(tensor.data))
     if tensor.datatype.startswith("FP"):  # JSON writes 1.0 as 1
         values = [float(value) if isinstance(value, int) else value for value in values]
-    return _shaped(values, tensor.shape, tensor.name)
+    return _shaped(values, tensor.shape, tensor.name, budget)
 
 
-def _seldon_rows(data: _Data) -> list[Any]:
+def _seldon_rows(data: _Data, budget: Budget) -> list[Any]:
     if data.tensor is not None:
-        rows = _shaped(data.tensor.values, data.tensor.shape, "tensor")
+        rows = _shaped(data.tensor.values, data.tensor.shape, "tensor", budget)
         return [row if isinstance(row, list) else [row] for row in rows]
     if data.ndarray is None:
         raise BadInput.of("data", "has neither ndarray nor tensor", cure=_EXPECTED)
+    budget.check_rows(len(data.ndarray))
     return data.ndarray
 
 
-def _shaped(values: list[Any], shape: Sequence[int], name: str) -> list[Any]:
-    rows, width = (shape[0] if shape else 0), prod(shape[1:])
-    if len(values) != rows * width:
+def _shaped(values: list[Any], shape: Sequence[int], name: str, budget: Budget) -> list[Any]:
+    budget.check_rows(shape[0] if shape else 0)
+    rows, width = (shape[0] if shape else 0), prod(shape[1:_MOST_DIMENSIONS])
+    if len(values) != rows * width or rows < 0:
         raise BadInput.of(name, f"has {len(values)} values, which are not of the shape {list(shape)}")
     if width == 1:
         return values
@@ -149,7 +162,8 @@ def _flat(values: Any) -> Any:
             yield value
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes, budget: Budget) -> Any:
+    budget.check_json(body)
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -20,6 +20,7 @@ from feedback_loop.errors import FeedbackLoopError, NotFound
 from feedback_loop.inference import Scorer, open_bundle, read_bundle
 from feedback_loop.loop.places import engine_options, places_of
 from feedback_loop.registry import Registry
+from feedback_loop.schema.budget import UNPACKED, Budget
 from feedback_loop.schema.protocol import Decoder, make_decoder
 from feedback_loop.serving.publication import hint
 from feedback_loop.serving.webhooks import is_genuine
@@ -44,7 +45,8 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
     store = Store(settings.url(settings.store.url), settings.hash_key)
     folder, mark = settings.path(settings.capture.folder), figures.name.rpartition("-")[2]
     spool = Spool(folder, settings.capture, lambda model: settings.model(model).log, mark)
-    endpoints = serving.Endpoints(places_of(settings, models), partial(_open, settings))
+    budget = Budget(serve.max_rows, UNPACKED * serve.max_body_bytes)
+    endpoints = serving.Endpoints(places_of(settings, models), partial(_open, settings, budget))
     guard = serving.Guard(partial(keys.valid_keys, store), is_needed=serving.needs_key(serve))
     endpoints.load()
     guard.refresh()
@@ -57,6 +59,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         clock,
         settings.capture.pair_within,
         spool,
+        budget,
     )
 
     faults: dict[tuple[str, str], str] = {}
@@ -99,9 +102,9 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         endpoints,
         batcher,
         guard,
-        serving.Predictions(endpoints, batcher, clock, most_rows=serve.max_rows),
+        serving.Predictions(endpoints, batcher, clock),
         serving.Doors(
-            partial(_take_outcomes, store, endpoints, clock),
+            partial(_take_outcomes, store, endpoints, clock, budget),
             events.take,
             ready,
             _hints(settings),
@@ -117,10 +120,10 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
     )
 
 
-def _open(settings: Settings, model: str, folder: Path) -> tuple[Scorer, Decoder]:
+def _open(settings: Settings, budget: Budget, model: str, folder: Path) -> tuple[Scorer, Decoder]:
     options, trusted = engine_options(settings, model), Registry.of(settings).is_trusted
     scorer = open_bundle(folder, settings.model(model), settings.hash_key, options, trusted=trusted)
-    return scorer, make_decoder(scorer.contract, read_bundle(folder).signature)
+    return scorer, make_decoder(scorer.contract, read_bundle(folder).signature, budget)
 
 
 def _deployed(endpoints: serving.Endpoints, model: str, version: str | None) -> Deployed:
@@ -133,12 +136,19 @@ def _deployed(endpoints: serving.Endpoints, model: str, version: str | None) -> 
 
 
 def _take_outcomes(
-    store: Store, endpoints: serving.Endpoints, clock: Clock, model: str, body: bytes, kind: str, on_error: str
+    store: Store,
+    endpoints: serving.Endpoints,
+    clock: Clock,
+    budget: Budget,
+    model: str,
+    body: bytes,
+    kind: str,
+    on_error: str,
 ) -> dict[str, Any]:
-    from feedback_loop.outcomes import decode_outcomes, record_outcomes
+    from feedback_loop.outcomes import decode_body, outcome_columns, record_outcomes
 
     scorer = endpoints.scorer(model)
-    rows, _ = decode_outcomes(body, kind)
+    rows = decode_body(body, kind, budget, outcome_columns(scorer.contract))
     skips = on_error == "skip"
     result = record_outcomes(
         store,

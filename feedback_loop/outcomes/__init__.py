@@ -2,8 +2,8 @@
 
 from feedback_loop.outcomes.coverage import By, Coverage, coverage, is_matured, matured_until
 from feedback_loop.outcomes.folder import FolderIntake, RefusedFile, load_folder, read_outcomes
-from feedback_loop.outcomes.formats import FORMATS, decode_outcomes, format_of
-from feedback_loop.outcomes.intake import IntakeResult, OnError, record_outcomes
+from feedback_loop.outcomes.formats import FORMATS, decode_body, decode_outcomes, format_of
+from feedback_loop.outcomes.intake import IntakeResult, OnError, outcome_columns, record_outcomes
 from feedback_loop.outcomes.polling import Polled, poll_sql
 
 __all__ = [
@@ -16,11 +16,13 @@ __all__ = [
     "Polled",
     "RefusedFile",
     "coverage",
+    "decode_body",
     "decode_outcomes",
     "format_of",
     "is_matured",
     "load_folder",
     "matured_until",
+    "outcome_columns",
     "poll_sql",
     "read_outcomes",
     "record_outcomes",

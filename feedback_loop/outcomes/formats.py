@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -9,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feedback_loop.errors import BadInput, Problem
+from feedback_loop.schema.budget import UNLIMITED, Budget
+from feedback_loop.schema.protocol.arrow import read_arrow
 from feedback_loop.schema.tables import read_csv
 
 FORMATS = {
@@ -32,21 +36,38 @@ def format_of(name: str) -> str:
 
 
 def decode_outcomes(body: bytes, kind: str, name: str = "body") -> tuple[Any, bool]:
-    """Rows (a table, or a list of objects), and whether their values are text still.
+    """Rows (a table, or a list of objects) of a file, and whether their values are text still.
 
-    Raises BadInput, which calls the whole by its `name`: a file's, or the body of a request.
+    Raises BadInput, which calls the whole by its `name`.
     """
     try:
         if kind == "json":
             return _json(body), False
         if kind == "ndjson":
-            return _objects(body, name), False
+            return _objects(body, name, UNLIMITED), False
         if kind == "arrow":
             return _arrow(body), False
         return (read_csv(body), True) if kind == "csv" else (pq.read_table(pa.BufferReader(body)), False)
     except (pa.ArrowException, OSError, ValueError) as error:
         cure = f"Send outcomes as {kind}, or say which format they are in." if name == "body" else _MEND
         raise BadInput.of(name, f"is no {kind}: {error}", cure=cure) from error
+
+
+def decode_body(body: bytes, kind: str, budget: Budget, wanted: Collection[str]) -> Any:
+    """Rows of a request's body (JSON, NDJSON or Arrow), which may come from anybody.
+
+    Raises BadInput, and TooLarge for more than the budget allows. Only the wanted columns of Arrow are read.
+    """
+    if kind == "arrow":
+        try:
+            return read_arrow(body, budget, wanted)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            cure = f"Send outcomes as {kind}, or say which format they are in."
+            raise BadInput.of("body", f"is no {kind}: {error}", cure=cure) from error
+    budget.check_json(body)
+    rows = _json(body) if kind == "json" else _objects(body, "body", budget)
+    budget.check_rows(len(rows))
+    return rows
 
 
 def _json(body: bytes) -> list[dict[str, Any]]:
@@ -60,11 +81,12 @@ def _json(body: bytes) -> list[dict[str, Any]]:
     return rows
 
 
-def _objects(body: bytes, name: str) -> list[dict[str, Any]]:
+def _objects(body: bytes, name: str, budget: Budget) -> list[dict[str, Any]]:
     """The objects, one a line; blank lines are no rows, so a bad one is told by its line too."""
     rows, problems = [], []
-    lines = [(number, line) for number, line in enumerate(body.splitlines(), start=1) if line.strip()]
+    lines = ((number, line) for number, line in enumerate(io.BytesIO(body), start=1) if not line.isspace())
     for row, (number, line) in enumerate(lines):
+        budget.check_rows(row + 1)
         try:
             rows.append(msgspec.json.decode(line, type=dict[str, Any]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

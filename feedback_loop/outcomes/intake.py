@@ -14,7 +14,17 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import as_utc, format_moment
 from feedback_loop.errors import BadInput, Problem
-from feedback_loop.schema import Column, ColumnType, Contract, Redaction, as_table, coerce, own_name, unknown_classes
+from feedback_loop.schema import (
+    Column,
+    ColumnType,
+    Contract,
+    Redaction,
+    as_table,
+    coerce,
+    misfits,
+    own_name,
+    unknown_classes,
+)
 from feedback_loop.store import Store, fence
 from feedback_loop.store import outcomes as stored
 
@@ -67,10 +77,21 @@ def record_outcomes(
     return IntakeResult(stored.append_outcomes(store, contract, canonical, now, timed=timed), tuple(problems))
 
 
+def outcome_columns(contract: Contract) -> set[str]:
+    """The names of the columns that are looked at."""
+    theirs, ours = _names(contract)
+    return {*theirs, *ours}
+
+
+def _names(contract: Contract) -> tuple[dict[str, str], dict[str, str]]:
+    """Keys and labels, and our own columns, each by what a caller calls it, as it is stored."""
+    theirs = {column.name: column.stored for column in (*contract.key, *contract.labels)}
+    return theirs, {own_name(column.name, theirs): column.name for column in (_ID, _OCCURRED, _RECORDED)}
+
+
 def _apart(frame: Any, contract: Contract) -> tuple[pa.Table, Contract]:
     """The columns that are looked at: ours by their names, a key or a label of such a name as it is stored."""
-    theirs = {column.name: column.stored for column in (*contract.key, *contract.labels)}
-    ours = {own_name(column.name, theirs): column.name for column in (_ID, _OCCURRED, _RECORDED)}
+    theirs, ours = _names(contract)
     table = as_table(frame, {*theirs, *ours})
     if theirs.keys().isdisjoint(ours.values()):
         return table, contract
@@ -92,16 +113,20 @@ def _checked(
     table: pa.Table, contract: Contract, now: datetime, asked_until: datetime | None, *, text: bool
 ) -> tuple[pa.Table, list[Problem]]:
     """The rows in their types (bad cells null) and what is wrong with them."""
-    arrays, problems = [], []
+    arrays: list[pa.ChunkedArray] = []
+    problems: list[Problem] = []
     for column in _columns(contract):
         try:
             arrays.append(coerce(table, [column], text=text).column(0))
         except BadInput as error:
             if any(problem.row < 0 for problem in error.problems):
                 raise
-            problems += _all_misfits(table, column, text=text)
+            mine = error.problems
+            if error.total > len(mine):  # an error keeps no more
+                mine = (*misfits(table.column(column.name), column, text=text),)
+            problems += mine
+            bad = {problem.row for problem in mine}
             values = table.column(column.name).to_pylist()
-            bad = {problem.row for problem in problems if problem.field == column.name}
             good = [None if row in bad else value for row, value in enumerate(values)]
             arrays.append(coerce(as_table({column.name: good}), [column], text=text).column(0))
     rows = pa.table(arrays, names=[column.name for column in _columns(contract)])
@@ -117,16 +142,6 @@ def _cure(contract: Contract, problems: Sequence[Problem]) -> str:
     is_class = any("none of the classes" in problem.cause for problem in problems)
     new = f" A class that is new and real is named in models.{contract.model}.classes." if is_class else ""
     return f"Nothing was stored. Mend the rows, or have them left out: --on-error skip.{new}"
-
-
-def _all_misfits(table: pa.Table, column: Column, *, text: bool) -> list[Problem]:
-    problems: list[Problem] = []
-    for start in range(0, table.num_rows, BadInput.KEPT):  # an error keeps no more problems than that
-        try:
-            coerce(table.slice(start, BadInput.KEPT), [column], text=text)
-        except BadInput as error:
-            problems += [replace(problem, row=start + problem.row) for problem in error.problems]
-    return problems
 
 
 def _with_times(rows: pa.Table) -> pa.Table:

@@ -1,7 +1,7 @@
 """A model's contract: its signature, task, key and segments as typed columns."""
 
 from feedback_loop.schema.classes import Label, typed_label, unknown_classes
-from feedback_loop.schema.coerce import array_of, arrow_type, as_table, coerce, with_booleans
+from feedback_loop.schema.coerce import array_of, arrow_type, as_table, coerce, misfits, with_booleans
 from feedback_loop.schema.contract import (
     Column,
     ColumnType,
@@ -70,6 +70,7 @@ __all__ = [
     "keyed_digest",
     "make_contract",
     "make_redaction",
+    "misfits",
     "moment_of",
     "numbered_names",
     "output_names",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import cache
@@ -56,7 +57,7 @@ def as_table(frame: Any, keep: Collection[str] | None = None) -> pa.Table:
         columns = {str(name): values for name, values in frame.items()}
     else:
         rows = list(frame)
-        names = dict.fromkeys(str(name) for row in rows for name in row)
+        names = dict.fromkeys(str(name) for row in rows for name in row if keep is None or name in keep)
         columns = {name: [row.get(name) for row in rows] for name in names}
     if keep is not None:
         columns = {name: values for name, values in columns.items() if name in keep}
@@ -88,15 +89,12 @@ def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) ->
         if table.column_names.count(column.name) > 1:
             problems.append(Problem(-1, column.name, "is there twice"))
             continue
-        values = table.column(column.name)
-        converted = _converted(values, column.type, text=text)
+        converted, wrong = _checked(table.column(column.name), column, text=text)
+        problems.extend(wrong)
         if converted is None:
-            problems.extend(_misfits(values, column, text=text))
             continue
-        if column.type is ColumnType.STRING:
-            problems.extend(_with_nul(converted, column))
-            if column.is_key:
-                converted = pc.if_else(pc.equal(converted, ""), pa.scalar(None, converted.type), converted)
+        if column.type is ColumnType.STRING and column.is_key:
+            converted = pc.if_else(pc.equal(converted, ""), pa.scalar(None, converted.type), converted)
         arrays.append(converted)
     if problems:
         raise BadInput(problems, cure="Nothing was taken.")
@@ -162,21 +160,35 @@ def _mixed(values: Sequence[Any]) -> pa.Array:
 
 def _by_kind(values: Sequence[Any]) -> list[tuple[list[int], pa.Array]]:
     """The places of values of one kind, and these values, kind by kind."""
+    by_type: dict[type | None, list[int]] = {}
+    for place, value in enumerate(values):
+        is_long = type(value) is int and not -(2**63) <= value < 2**63
+        by_type.setdefault(None if is_long else type(value), []).append(place)
+    found = []
+    for kind, places in by_type.items():
+        group = [values[place] if kind else repr(values[place]).encode() for place in places]
+        array = _array(group)
+        found += [(places, array)] if array is not None else _by_each(places, group)
+    return found
+
+
+def _by_each(places: Sequence[int], values: Sequence[Any]) -> list[tuple[list[int], pa.Array]]:
+    """The same for values of one type of Python's that are no one column, as lists may be."""
     import pyarrow as pa
 
     groups: dict[str, tuple[list[int], list[Any]]] = {}
-    for place, value in enumerate(values):
+    for place, value in zip(places, values, strict=True):
         single = _array([value])
         kind = "" if single is None else "null" if single.null_count else str(single.type)
         if kind not in groups and len(groups) >= _MOST_KINDS:
             kind = ""
-        places, group = groups.setdefault(kind, ([], []))
-        places.append(place)
+        mine, group = groups.setdefault(kind, ([], []))
+        mine.append(place)
         group.append(None if kind == "null" else value if kind else repr(value).encode())
-    return [(places, pa.array(group)) for places, group in groups.values()]
+    return [(mine, pa.array(group)) for mine, group in groups.values()]
 
 
-_MOST_KINDS = 100
+_MOST_KINDS = 10
 """A union has few codes for its kinds: what is still of another one fits no column anyway."""
 
 
@@ -220,8 +232,7 @@ def _cast(values: pa.ChunkedArray, kind: ColumnType, target: pa.DataType) -> pa.
     import pyarrow.compute as pc
 
     source = values.type
-    is_text = pa.types.is_string(source) or pa.types.is_large_string(source) or pa.types.is_string_view(source)
-    if is_text and kind is not ColumnType.STRING:
+    if _is_text(source) and kind is not ColumnType.STRING:
         values = _parsed(values, kind)
     if pa.types.is_timestamp(source) and source.tz is None:
         values = values.cast(pa.timestamp(source.unit, "UTC"))
@@ -234,7 +245,7 @@ def _cast(values: pa.ChunkedArray, kind: ColumnType, target: pa.DataType) -> pa.
 def _may_become(source: pa.DataType, kind: ColumnType, *, text: bool) -> bool:
     import pyarrow as pa
 
-    if pa.types.is_string(source) or pa.types.is_large_string(source) or pa.types.is_string_view(source):
+    if _is_text(source):
         return text or kind in (ColumnType.STRING, ColumnType.DATETIME)
     if kind is ColumnType.BOOLEAN:
         return bool(pa.types.is_boolean(source))
@@ -268,14 +279,94 @@ def _with_nul(values: pa.ChunkedArray, column: Column) -> list[Problem]:
     return [Problem(row, column.name, "holds a NUL character, which no database of ours can store") for row in rows]
 
 
+def misfits(values: pa.ChunkedArray, column: Column, *, text: bool = False) -> list[Problem]:
+    """What `coerce` says of a column's rows, however many there are: an error keeps only the first."""
+    return _checked(values, column, text=text)[1]
+
+
+def _checked(values: pa.ChunkedArray, column: Column, *, text: bool) -> tuple[pa.ChunkedArray | None, list[Problem]]:
+    """The values in the column's type (None where they don't fit), and what is wrong with which rows."""
+    converted = _converted(values, column.type, text=text)
+    if converted is None:
+        return None, _misfits(values, column, text=text)
+    return converted, _with_nul(converted, column) if column.type is ColumnType.STRING else []
+
+
 def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[Problem]:
     """The rows that keep a column from its type, each with what it holds."""
     import pyarrow as pa
 
-    problems = []
-    for row, value in enumerate(values.to_pylist()):
-        single = _inferred([value]) if pa.types.is_union(values.type) else pa.array([value], values.type)
-        if _converted(pa.chunked_array([single]), column.type, text=text) is None:
-            shown = value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
-            problems.append(Problem(row, column.name, f"{shown} does not fit the type {column.type}"))
-    return problems or [Problem(-1, column.name, f"is {values.type}, which does not fit the type {column.type}")]
+    rows = _bad_rows(values, column.type, text=text)
+    if not rows:
+        return [Problem(-1, column.name, f"is {values.type}, which does not fit the type {column.type}")]
+    held = values.take(pa.array(rows, pa.int64())) if not pa.types.is_union(values.type) else None
+    found = held.to_pylist() if held is not None else [values[row].as_py() for row in rows]
+    cause = f"does not fit the type {column.type}"
+    return [Problem(row, column.name, f"{_shown(value)} {cause}") for row, value in zip(rows, found, strict=True)]
+
+
+def _shown(value: object) -> str:
+    text = value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+_MOST_SHOWN = 200
+"""Letters of a value that are told to whoever gave it."""
+
+
+def _bad_rows(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> list[int]:
+    """The rows that `_converted` can't convert, in their order: found by kinds, for there may be many of them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_union(values.type):
+        groups = [(places, pa.chunked_array([group])) for places, group in _by_kind(values.to_pylist())]
+        return sorted(places[row] for places, group in groups for row in _bad_rows(group, kind, text=text))
+    if _converted(values, kind, text=text) is not None:
+        return []
+    if not _may_become(values.type, kind, text=text):
+        valid = pc.is_valid(values)
+        if pa.types.is_floating(values.type):
+            valid = pc.and_(valid, pc.invert(pc.is_nan(values).fill_null(True)))
+        return [int(row) for row in np.flatnonzero(valid.to_numpy())]
+    if _is_text(values.type):
+        return [row for row, each in enumerate(values.to_pylist()) if not _is_parsed(each, kind)]
+    if kind in _INTEGER_BOUNDS and (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        return _no_integers(values, _INTEGER_BOUNDS[kind])
+    middle = len(values) // 2
+    parts = [(start, values.slice(start, length)) for start, length in ((0, middle), (middle, len(values) - middle))]
+    return [start + row for start, part in parts for row in _bad_rows(part, kind, text=text)] if middle else [0]
+
+
+def _no_integers(values: pa.ChunkedArray, bound: int) -> list[int]:
+    import numpy as np
+    import pyarrow as pa
+
+    numbers = values.fill_null(0).to_numpy()
+    bad = (numbers < -bound) | (numbers >= bound)
+    if pa.types.is_floating(values.type):
+        bad |= (numbers != np.trunc(numbers)) & ~np.isnan(numbers)
+    return [int(row) for row in np.flatnonzero(bad)]
+
+
+_FLOAT_BOUND = 2.0**128 - 2.0**103
+"""What rounds to infinity as a float."""
+
+_INTEGER_BOUNDS = {ColumnType.INTEGER: 2**31, ColumnType.LONG: 2**63}
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_parsed(text: str | None, kind: ColumnType) -> bool:
+    from feedback_loop.schema.protocol.values import REFUSALS, parse_text
+
+    try:
+        value = None if text is None else parse_text(text, kind)
+    except REFUSALS:
+        return False
+    return kind is not ColumnType.FLOAT or value is None or math.isinf(value) or abs(value) < _FLOAT_BOUND

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feedback_loop.errors import BadInput
+from feedback_loop.schema.budget import Budget, first_repeated
 
 CsvColumns = dict[str, list[str | None]]
 
@@ -76,15 +77,16 @@ def read_chunks(source: Path, chunk_rows: int) -> Generator[pa.Table]:
         yield from _csv_tables(file, chunk_rows) if is_csv(source) else _parquet_tables(file, chunk_rows)
 
 
-def read_csv(body: bytes) -> pa.Table:
-    """A whole content, its columns text; raises CsvError and UnicodeDecodeError."""
-    return next(_csv_tables(io.BytesIO(body), None))
+def read_csv(body: bytes, budget: Budget | None = None) -> pa.Table:
+    """A whole content, its columns text; raises CsvError, UnicodeDecodeError and TooLarge."""
+    return next(_csv_tables(io.BytesIO(body), None, budget))
 
 
-def csv_columns(stream: TextIO, most: int | None) -> Generator[CsvColumns]:
+def csv_columns(stream: TextIO, most: int | None, budget: Budget | None = None) -> Generator[CsvColumns]:
     """Columns of text, None where a value is missing, of at most so many rows at a time; once at the least.
 
-    Raises CsvError, also for a column that is there twice: pandas would rename the second.
+    Raises CsvError, also for a column that is there twice: pandas would rename the second. Raises TooLarge as soon as
+    there is more than the budget allows.
     """
     rows = _numbered(stream)
     _, names = next(rows, (0, None))
@@ -94,9 +96,11 @@ def csv_columns(stream: TextIO, most: int | None) -> Generator[CsvColumns]:
     ahead = max(0, len(first[1]) - len(names)) if first else 0
     width = len(names) + ahead
     names = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
+    if (repeated := first_repeated(names)) is not None:
         raise CsvError(f"the column {repeated!r} is there twice")
     rest = chain([first], rows) if first else rows
+    if budget is not None:
+        rest = _within(rest, width, budget)
     part = list(islice(rest, most))
     while True:
         filled = [_filled(row, line, width) for line, row in part]
@@ -126,15 +130,24 @@ def _numbered(stream: TextIO) -> Iterator[tuple[int, list[str]]]:
         raise CsvError(f"Error tokenizing data. {said}") from error
 
 
+def _within(rows: Iterator[tuple[int, list[str]]], width: int, budget: Budget) -> Iterator[tuple[int, list[str]]]:
+    """The same rows, as long as they are not too many."""
+    budget.check_cells(1, width)
+    for count, row in enumerate(rows, start=1):
+        budget.check_rows(count)
+        budget.check_cells(count, width)
+        yield row
+
+
 def _filled(row: list[str], line: int, width: int) -> list[str]:
     if len(row) > width:
         raise CsvError(f"Error tokenizing data. C error: Expected {width} fields in line {line}, saw {len(row)}\n")
     return row if len(row) == width else [*row, *[""] * (width - len(row))]
 
 
-def _csv_tables(file: IO[bytes], rows: int | None) -> Generator[pa.Table]:
+def _csv_tables(file: IO[bytes], rows: int | None, budget: Budget | None = None) -> Generator[pa.Table]:
     with io.TextIOWrapper(file, "utf-8-sig", newline="") as stream:
-        for columns in csv_columns(stream, rows):
+        for columns in csv_columns(stream, rows, budget):
             yield pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
 

@@ -19,7 +19,7 @@ from feedback_loop.schema.protocol import Rows, encode_answer
 from feedback_loop.serving.batcher import QUICK_ROWS, Answered, Batcher
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.observer import note
-from feedback_loop.serving.problems import JSON, Headers, Problem
+from feedback_loop.serving.problems import JSON, Headers
 from feedback_loop.serving.tracing import step
 from feedback_loop.serving.traffic import Traffic
 
@@ -47,11 +47,10 @@ class Mixed:
 class Predictions:
     """Answers MLflow's scoring protocol. Its methods run on the event loop."""
 
-    def __init__(self, endpoints: Endpoints, batcher: Batcher, clock: Clock, *, most_rows: int) -> None:
+    def __init__(self, endpoints: Endpoints, batcher: Batcher, clock: Clock) -> None:
         self._endpoints = endpoints
         self._batcher = batcher
         self._clock = clock
-        self._most_rows = most_rows
 
     async def invoke(self, model: str | None, scope: Any, body: bytes) -> tuple[int, bytes, Headers]:
         """A request of `POST /invocations`."""
@@ -72,8 +71,6 @@ class Predictions:
 
     async def predict(self, traffic: Traffic, rows: Rows, request_id: str | None, began: float) -> Answered | Mixed:
         """The answers to decoded rows, once they are durable; raises what went wrong."""
-        if rows.count != 1:
-            self._refuse_many(rows.count)
         is_long = rows.count > QUICK_ROWS
         if rows.ids != _NO_ID:
             ids = await aside(partial(checked_ids, rows.ids, self._clock()), is_long=is_long)
@@ -88,11 +85,6 @@ class Predictions:
         sent = self._batcher.submit_together([(target, mine) for target, mine, _ in parts], request_id, began)
         answered = await asyncio.gather(*sent)
         return await aside(partial(_merged, answered, [places for _, _, places in parts]), is_long=is_long)
-
-    def _refuse_many(self, rows: int) -> None:
-        if rows > self._most_rows:
-            message = f"{rows:,} rows are over {self._most_rows:,}. Send fewer, or score a file."
-            raise Problem(413, "REQUEST_LIMIT_EXCEEDED", message)
 
 
 def _merged(answered: Sequence[Answered], places: Sequence[Sequence[int]]) -> Mixed:

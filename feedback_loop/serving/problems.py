@@ -14,6 +14,7 @@ from feedback_loop.errors import (
     ModelFault,
     ModelRefused,
     NotFound,
+    TooLarge,
     Unavailable,
     traceback_of,
 )
@@ -68,6 +69,8 @@ def _told(error: Exception, path: str) -> tuple[int, bytes, Headers]:
 def _explained(error: FeedbackLoopError, path: str) -> tuple[int, bytes, Headers]:
     if isinstance(error, ModelRefused):
         return 400, refused_by_model(str(error)).body(), JSON
+    if isinstance(error, TooLarge):
+        return 413, encode_error("REQUEST_LIMIT_EXCEEDED", str(error)), JSON
     if isinstance(error, BadInput):
         problems = [asdict(problem) for problem in error.problems]
         return 400, encode_error("BAD_REQUEST", str(error), problems), JSON

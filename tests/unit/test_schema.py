@@ -18,6 +18,7 @@ from feedback_loop.schema import (
     coerce,
     feature_columns,
     make_contract,
+    misfits,
     moment_of,
     output_type,
     prediction_id,
@@ -343,3 +344,14 @@ def test_the_positive_class_may_be_written_as_text():
         positive="0",
     )
     assert contract.positive == 0
+
+
+def test_bad_rows_are_found_among_many_of_every_kind():
+    kinds = [1, 2.0, 2.5, 2**70, "1", True, None, [1], 10**10, float("nan")]
+    values = [kinds[row % len(kinds)] for row in range(600)]
+    column = Column("x", T.INTEGER, required=False)
+    bad = [row for row in range(600) if row % len(kinds) in (2, 3, 4, 5, 7, 8)]
+    assert [problem.row for problem in misfits(as_table({"x": values}).column("x"), column)] == bad
+    for plain in ([0.5, 1.0, None] * 200, [2**31, 5, None] * 200, ["a", "5", None] * 200):
+        found = misfits(as_table({"x": plain}).column("x"), column, text=True)
+        assert [problem.row for problem in found] == list(range(0, 600, 3))

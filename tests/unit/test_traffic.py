@@ -199,7 +199,7 @@ def called(spool, traffic, *calls, request_id=None, counted=lambda *_: None):
     async def ask():
         batcher, found = batcher_of(spool, counted=counted), []
         batcher.start(asyncio.get_running_loop())
-        predictions = Predictions(None, batcher, system_clock, most_rows=10**6)
+        predictions = Predictions(None, batcher, system_clock)
         for each in calls:
             asked = predictions.predict(traffic, rows(*each), request_id, time.perf_counter())
             found += await asyncio.gather(asked, return_exceptions=True)
@@ -317,7 +317,7 @@ def test_a_long_body_is_read_by_a_thread_and_the_loop_goes_on(spool):
     async def ask():
         batcher = batcher_of(spool)
         batcher.start(asyncio.get_running_loop())
-        predictions = Predictions(Served(), batcher, system_clock, most_rows=10)
+        predictions = Predictions(Served(), batcher, system_clock)
         for body in (b"{}", b"x" * (QUICK_BYTES + 1)):
             assert (await predictions.invoke(None, SimpleNamespace(headers={}), body))[0] == 200
         await asyncio.to_thread(batcher.stop)

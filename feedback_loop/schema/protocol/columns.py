@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
 from feedback_loop.errors import BadInput
+from feedback_loop.schema.budget import USUAL, Budget
 from feedback_loop.schema.contract import Contract
 from feedback_loop.schema.protocol.parquet import unpacked
-from feedback_loop.schema.protocol.wire import WireError
 from feedback_loop.schema.tables import read_csv
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -45,13 +46,14 @@ class Decoded(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Body)
 
 
-def decode_request(body: bytes, content_type: str, contract: Contract) -> Decoded:
+def decode_request(body: bytes, content_type: str, contract: Contract, budget: Budget = USUAL) -> Decoded:
     """Reads a body of JSON, `text/csv` or Parquet; raises BadInput with what was expected."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "text/csv":
-        return Decoded(_csv_columns(body), is_text=True)
+        return Decoded(_csv_columns(body, budget), is_text=True)
     if kind == "application/vnd.apache.parquet":
-        return Decoded(_parquet_columns(body))
+        return Decoded(_parquet_columns(body, budget))
+    budget.check_json(body)
     try:
         decoded = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -62,61 +64,67 @@ def decode_request(body: bytes, content_type: str, contract: Contract) -> Decode
         raise BadInput.of("body", what, cure=_EXPECTED)
     if decoded.params:
         raise BadInput.of("params", "are not taken: this model's signature has none")
-    columns = _columns(decoded, contract)
+    columns = _columns(decoded, contract, budget)
     if decoded.prediction_ids is not None:
         columns["prediction_id"] = decoded.prediction_ids
     return Decoded(columns)
 
 
-def _columns(body: _Body, contract: Contract) -> dict[str, Any]:
+def _columns(body: _Body, contract: Contract, budget: Budget) -> dict[str, Any]:
     names = [column.name for column in contract.features]
     if body.dataframe_split is not None:
-        return _by_position(body.dataframe_split.data, body.dataframe_split.columns or names)
+        return _by_position(body.dataframe_split.data, body.dataframe_split.columns or names, budget)
     if body.dataframe_records is not None:
-        return _from_records(body.dataframe_records)
+        return _from_records(body.dataframe_records, budget)
     if body.instances is not None:
-        return columns_of(body.instances, names)
+        return columns_of(body.instances, names, budget)
     if isinstance(body.inputs, dict):
-        return {name: each if isinstance(each, list) else [each] for name, each in body.inputs.items()}
-    return columns_of(body.inputs or [], names)
+        lists = {name: each if isinstance(each, list) else [each] for name, each in body.inputs.items()}
+        budget.check_rows(max(map(len, lists.values()), default=0))
+        return lists
+    return columns_of(body.inputs or [], names, budget)
 
 
-def columns_of(rows: list[Any], names: Sequence[str]) -> dict[str, Any]:
+def columns_of(rows: list[Any], names: Sequence[str], budget: Budget) -> dict[str, Any]:
     """Rows (objects, or lists in the order of `names`) as columns; raises BadInput."""
+    budget.check_rows(len(rows))
     if all(isinstance(row, dict) for row in rows):
-        return _from_records(rows)
+        return _from_records(rows, budget)
     if all(isinstance(row, list) for row in rows):
-        return _by_position(rows, names)
+        return _by_position(rows, names, budget)
     if len(names) == 1:
         return {names[0]: rows}
     raise BadInput.of("body", "its rows are neither objects nor lists", cure=_EXPECTED)
 
 
-def _from_records(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _from_records(rows: list[dict[str, Any]], budget: Budget) -> dict[str, Any]:
+    budget.check_rows(len(rows))
     names = dict.fromkeys(name for row in rows for name in row)
+    budget.check_cells(len(rows), len(names))
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _by_position(rows: list[list[Any]], names: Sequence[str]) -> dict[str, Any]:
+def _by_position(rows: list[list[Any]], names: Sequence[str], budget: Budget) -> dict[str, Any]:
+    budget.check_rows(len(rows))
     for number, row in enumerate(rows):
         if len(row) != len(names):
             raise BadInput.of("body", f"has {len(row)} values, where {len(names)} columns are named", row=number)
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
-def _csv_columns(body: bytes) -> dict[str, Any]:
+def _csv_columns(body: bytes, budget: Budget) -> dict[str, Any]:
     try:
-        table = read_csv(body)
+        table = read_csv(body, budget)
     except ValueError as error:
         raise BadInput.of("body", f"is not CSV: {error}") from error
     return {name: table.column(name) for name in table.column_names}
 
 
-def _parquet_columns(body: bytes) -> dict[str, Any]:
+def _parquet_columns(body: bytes, budget: Budget) -> dict[str, Any]:
     try:
-        table, names = unpacked(body, None)
-    except WireError as error:
-        raise BadInput.of("body", error.message) from error
+        table, names = unpacked(body, None, budget)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise BadInput.of("body", f"is not Parquet: {error}") from error
     return {name: table.column(name) for name in names}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from feedback_loop.errors import BadInput, Problem
+from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.contract import Column, ColumnType, Contract
 from feedback_loop.schema.protocol.fast import FastDecoder, Found
 from feedback_loop.schema.protocol.frame import Frame, Signature
@@ -50,8 +51,9 @@ class Decoder:
     beside the features or in headers. See docs/protocols.md for what differs from MLflow.
     """
 
-    def __init__(self, contract: Contract, signature: Signature, params: Sequence[Param]) -> None:
+    def __init__(self, contract: Contract, signature: Signature, params: Sequence[Param], budget: Budget) -> None:
         self.contract = contract
+        self.budget = budget
         self.signature = signature
         self.params = tuple(params)
         self._keys = contract.extra_key
@@ -66,13 +68,16 @@ class Decoder:
         self._fast = FastDecoder(contract, signature.width is not None)
 
     def decode(self, body: bytes, content_type: str, header: Header) -> Rows:
-        """The rows of a body; raises WireError."""
+        """The rows of a body; raises WireError, and TooLarge for more than the budget allows."""
         kind = JSON if content_type == JSON else _media_type(content_type)
+        if kind == JSON:
+            self.budget.check_json(body)
         found: Found | _Body | None = self._fast.decode(body) if kind == JSON else None
         if found is None:
             found = self._slow(body, kind)
         if found.count == 0:
             raise refused_by_model("there are no rows")
+        self.budget.check_rows(found.count)
         row = found.row if isinstance(found, Found) else None
         if row is not None and not (self._keys and ("" in row or None in row)):  # each key is there
             rows = Rows(1, None, _given_ids(1, found.ids, header), names=self._names, row=row)
@@ -116,12 +121,13 @@ class Decoder:
 
     def _slow(self, body: bytes, kind: str) -> _Body:
         if kind == CSV:
-            frame = read_csv(body, self.signature, self._own, self._keys)
+            frame = read_csv(body, self.signature, self._own, self._keys, self.budget)
             return _Body(*self.finish(frame, None), None)
         if kind == PARQUET:
-            return _Body(*self.finish(read_parquet(body, self.signature, self._own), None), None)
+            frame = read_parquet(body, self.signature, self._own, self.budget)
+            return _Body(*self.finish(frame, None), None)
         content = read_body(body)
-        frame = read_rows(content, self.signature, self._own)
+        frame = read_rows(content, self.signature, self._own, self.budget)
         return _Body(*self.finish(frame, content.get("prediction_ids")), content.get("params"))
 
     def _key_column(self, column: Column, values: Sequence[Any]) -> list[Any]:
@@ -142,8 +148,9 @@ class Decoder:
                     raise _unstorable(row, name, "holds half a surrogate pair, which is no text")
 
 
-def make_decoder(contract: Contract, signature: dict[str, Any] | None) -> Decoder:
+def make_decoder(contract: Contract, signature: dict[str, Any] | None, budget: Budget | None = None) -> Decoder:
     """The decoder for a version of that contract and signature (`ModelSignature.to_dict()`)."""
+    budget = budget or Budget()
     inputs = json.loads(signature["inputs"]) if signature and signature.get("inputs") else []
     tensor = inputs[0]["tensor-spec"] if inputs and inputs[0]["type"] == "tensor" else None
     if tensor is None:
@@ -151,9 +158,10 @@ def make_decoder(contract: Contract, signature: dict[str, Any] | None) -> Decode
             f"{column.name!r}: {column.type} ({'required' if column.required else 'optional'})"
             for column in contract.features
         )
-        return Decoder(contract, Signature(contract.features, f"[{said}]"), signature_params(signature))
+        return Decoder(contract, Signature(contract.features, f"[{said}]"), signature_params(signature), budget)
     text = f"[Tensor({tensor['dtype']!r}, {tuple(tensor['shape'])!r})]"
-    return Decoder(contract, Signature(contract.features, text, tensor["shape"][1]), signature_params(signature))
+    named = Signature(contract.features, text, tensor["shape"][1])
+    return Decoder(contract, named, signature_params(signature), budget)
 
 
 def _media_type(content_type: str) -> str:

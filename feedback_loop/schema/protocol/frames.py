@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feedback_loop.errors import Problem
+from feedback_loop.schema.budget import Budget, first_repeated
 from feedback_loop.schema.contract import Column
 from feedback_loop.schema.protocol.frame import (
     ABSENT,
@@ -20,18 +21,18 @@ from feedback_loop.schema.protocol.values import PANDAS_NAMES, REFUSALS, as_pand
 from feedback_loop.schema.protocol.wire import WireError, invalid_input
 
 
-def read_records(data: Any) -> Frame:
+def read_records(data: Any, budget: Budget) -> Frame:
     """As pandas' orientation "records"; raises WireError."""
     if not isinstance(data, list):
         said = "dictionary" if isinstance(data, dict) else f"type {type(data)}"
         raise invalid_input(f"Dataframe records format must be a list of records. Got {said}.")
     try:
-        return _frame_of_list(data, None)
+        return _frame_of_list(data, None, budget)
     except REFUSALS as error:
         raise _no_frame("dataframe_records", error) from error
 
 
-def read_split(data: Any) -> Frame:
+def read_split(data: Any, budget: Budget) -> Frame:
     """As pandas' orientation "split"; raises WireError, and RepeatedError where two columns have one name."""
     if not isinstance(data, dict):
         said = "list" if isinstance(data, list) else f"type {type(data)}"
@@ -42,7 +43,7 @@ def read_split(data: Any) -> Frame:
             f"Dataframe split format must have 'data' field and optionally 'columns' and 'index' fields. Got {keys}.'"
         )
     try:
-        frame = _split_frame(data["data"], data.get("columns"))
+        frame = _split_frame(data["data"], data.get("columns"), budget)
         if data.get("index") is not None and len(data["index"]) != frame.count:
             said = f"Length of values ({frame.count}) does not match length of index ({len(data['index'])})"
             raise ValueError(said)
@@ -51,36 +52,40 @@ def read_split(data: Any) -> Frame:
     return frame
 
 
-def _split_frame(data: Any, names: Any) -> Frame:
+def _split_frame(data: Any, names: Any, budget: Budget) -> Frame:
     if names is not None and not isinstance(names, list):
         raise TypeError(f"Index(...) must be called with a collection of some kind, {names!r} was passed")
-    if names is not None and len(set(map(repr, names))) != len(names):
-        repeated = next(name for place, name in enumerate(names) if name in names[:place])
-        raise RepeatedError(repeated)
+    if names is not None and (repeated := first_repeated(map(repr, names))) is not None:
+        raise RepeatedError(next(name for name in names if repr(name) == repeated))
     if isinstance(data, dict):
         lists = {name: values if isinstance(values, list) else [values] for name, values in data.items()}
         if len({len(values) for values in lists.values()}) > 1:
             raise ValueError(LENGTHS)
         count = len(next(iter(lists.values()), []))
         wanted = lists if names is None else names
+        budget.check_rows(count)
+        budget.check_cells(count, len(wanted))
         return Frame({name: lists.get(name, [ABSENT] * count) for name in wanted}, count)
     if data is None:
         return Frame({_hashable(name): [] for name in names or []}, 0)
     if not isinstance(data, list):
         raise TypeError("DataFrame constructor not properly called!")
-    return _frame_of_list(data, names)
+    return _frame_of_list(data, names, budget)
 
 
-def _frame_of_list(rows: list[Any], names: list[Any] | None) -> Frame:
+def _frame_of_list(rows: list[Any], names: list[Any] | None, budget: Budget) -> Frame:
     """As `pandas.DataFrame(rows, columns=names)`."""
+    budget.check_rows(len(rows))
     if rows and isinstance(rows[0], dict):
         for row in rows:
             if not isinstance(row, dict):
                 raise TypeError(f"{type(row).__name__!r} object is not iterable")
         wanted = names if names is not None else dict.fromkeys(name for row in rows for name in row)
+        budget.check_cells(len(rows), len(wanted))
         return Frame({_hashable(name): [row.get(name, ABSENT) for row in rows] for name in wanted}, len(rows))
     if rows and isinstance(rows[0], list):
         width = max(len(row) for row in rows)
+        budget.check_cells(len(rows), width)
         if names is not None and len(names) != width:
             raise ValueError(f"{len(names)} columns passed, passed data had {width} columns")
         filled = [row if len(row) == width else [*row, *[None] * (width - len(row))] for row in rows]

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from feedback_loop.errors import Problem
+from feedback_loop.schema.budget import first_repeated
 from feedback_loop.schema.contract import Contract
 from feedback_loop.schema.protocol.decoder import Decoder, Header
 from feedback_loop.schema.protocol.frame import Frame
@@ -60,13 +61,16 @@ class Infer:
 
 
 def decode_infer(decoder: Decoder, body: bytes, header: Header) -> Infer:
-    """The request; raises WireError.
+    """The request; raises WireError, and TooLarge for more than the budget allows.
 
     A tensor a column (of `[n]` or `[n, 1]`), by its name; or one tensor `[n, columns]` of any other name, whose
     columns are the features in the signature's order. Key columns and `prediction_id` may be tensors, or headers.
     """
+    decoder.budget.check_json(body)
     request, raw = _parts(body, header(LENGTH_HEADER))
-    frame = _frame(decoder, [read_tensor(*each) for each in _with_bytes(request.inputs, raw)])
+    tensors = [read_tensor(*each) for each in _with_bytes(request.inputs, raw)]
+    decoder.budget.check_rows(max((tensor.shape[0] for tensor in tensors if tensor.shape), default=0))
+    frame = _frame(decoder, tensors)
     if frame.count == 0:
         raise bad_request("the inputs have no rows")
     count, columns, ids = decoder.finish(frame, None)
@@ -228,6 +232,8 @@ def _outputs(contract: Contract, request: _Request) -> tuple[tuple[str, bool], .
     if request.outputs is None:
         return tuple((name, is_binary) for name in known)
     wanted = []
+    if first_repeated(output.name for output in request.outputs) is not None:
+        raise bad_request("an output is asked for twice")
     for output in request.outputs:
         if output.name not in known:
             raise _unexpected(output.name, contract)

@@ -6,7 +6,7 @@ What JSON's formats have cast, a frame has to be already: here stand the rules o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from feedback_loop.errors import Problem
+from feedback_loop.schema.budget import Budget, first_repeated
 from feedback_loop.schema.coerce import arrow_type
 from feedback_loop.schema.contract import Column, ColumnType
+from feedback_loop.schema.protocol.arrow import is_text, text_bytes
 from feedback_loop.schema.protocol.frame import Frame, Signature, refuse_missing
 from feedback_loop.schema.protocol.frames import by_place
+from feedback_loop.schema.protocol.pages import check_footer, check_pages
 from feedback_loop.schema.protocol.values import DTYPES, REFUSALS, ModelRefusesError, as_pandas
-from feedback_loop.schema.protocol.wire import WireError, bad_request, not_enforced, refused_by_model
-
-MOST_VALUES = 2**24
-"""Rows times columns that are read: a few bytes of Parquet can say that they are billions of rows."""
-
-MOST_BYTES = 2**26
-"""What the columns that are read may be unpacked."""
+from feedback_loop.schema.protocol.wire import bad_request, not_enforced, refused_by_model
 
 _NOT_PARQUET = (
     "Failed to parse input as a Pandas DataFrame. Ensure that the input is a valid Parquet Pandas DataFrame "
@@ -43,10 +40,16 @@ _HINT = (
 )
 
 
-def read_parquet(body: bytes, signature: Signature, own: Sequence[str]) -> Frame:
-    """The features (in their types) and the caller's `own` columns (unconverted) of a file; raises WireError."""
+def read_parquet(body: bytes, signature: Signature, own: Sequence[str], budget: Budget) -> Frame:
+    """The features (in their types) and the caller's `own` columns (unconverted) of a file.
+
+    Raises WireError and TooLarge.
+    """
     wanted = None if signature.width is not None else {*signature.names, *own}
-    table, names = unpacked(body, wanted)
+    try:
+        table, names = unpacked(body, wanted, budget)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise bad_request(_NOT_PARQUET.format(error)) from error
     if signature.width is not None:
         return _tensor(table, names, signature, own)
     refuse_missing(signature, dict.fromkeys(names), own)
@@ -57,30 +60,32 @@ def read_parquet(body: bytes, signature: Signature, own: Sequence[str]) -> Frame
     return Frame(found, table.num_rows)
 
 
-def unpacked(body: bytes, wanted: set[str] | None) -> tuple[pa.Table, list[str]]:
-    """The columns that are wanted (None: all), and the names of all; raises WireError.
+def unpacked(body: bytes, wanted: Collection[str] | None, budget: Budget) -> tuple[pa.Table, list[str]]:
+    """The columns that are wanted (None: all), and the names of all.
 
     Texts are read as dictionaries at first, so that none takes its room twice before it is known how much that is.
+    Lists and objects are not read, as no column of a model holds them: an empty list stands for each.
+    Raises TooLarge, and what Arrow raises (ArrowException, OSError, ValueError, KeyError) for a content that is none.
     """
-    try:
-        file = _opened(body)
-        schema, about = file.schema_arrow, file.metadata
-        index = [each for each in (schema.pandas_metadata or {}).get("index_columns", ()) if isinstance(each, str)]
-        names = [name for name in schema.names if name not in index]
-        if repeated := next((name for name in names if schema.names.count(name) > 1), None):
-            raise pa.ArrowInvalid(f"the column {repeated!r} is there twice")
-        read = [name for name in names if wanted is None or name in wanted]
-        size = sum(about.row_group(place).total_byte_size for place in range(about.num_row_groups))
-        if about.num_rows * max(len(read), 1) > MOST_VALUES or size > MOST_BYTES:
-            raise _too_large(f"{about.num_rows:,} rows in {size:,} bytes when unpacked")
-        texts = [name for name in read if _is_text(schema.field(name).type)]
-        file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
-        table = file.read(read, use_threads=False)
-        table.validate(full=True)
-        _refuse_long(table, texts)
-        return table.cast(pa.schema([schema.field(name) for name in read])), names
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise bad_request(_NOT_PARQUET.format(error)) from error
+    check_footer(body, budget)
+    file = _opened(body)
+    schema, about = file.schema_arrow, file.metadata
+    index = _index_columns(schema)
+    names = [name for name in schema.names if name not in index]
+    if (repeated := first_repeated(name for name in schema.names if name in set(names))) is not None:
+        raise pa.ArrowInvalid(f"the column {repeated!r} is there twice")
+    read = [name for name in names if wanted is None or name in wanted]
+    flat = [name for name in read if not pa.types.is_nested(schema.field(name).type)]
+    texts = [name for name in flat if _holds_text(schema.field(name).type)]
+    check_pages(body, about, set(flat), set(texts), budget)
+    file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
+    table = file.read(flat, use_threads=False)
+    budget.check_bytes(text_bytes(table))  # before all of them are looked at: some may be there many times
+    table.validate(full=True)
+    table = table.cast(pa.schema([schema.field(name) for name in flat]))
+    lists = pa.array([[]] * about.num_rows, pa.list_(pa.null())) if len(flat) < len(read) else None
+    columns = [table.column(name) if name in flat else lists for name in read]
+    return pa.table(columns, names=read), names
 
 
 def _opened(body: bytes) -> pq.ParquetFile:
@@ -90,25 +95,15 @@ def _opened(body: bytes) -> pq.ParquetFile:
         raise pa.ArrowInvalid(f"Could not open Parquet input source '<Buffer>': {error}") from error
 
 
-def _refuse_long(table: pa.Table, texts: Sequence[str]) -> None:
-    """Texts take their room once for each row that has them, as soon as they are a caller's values."""
-    size = 0
-    for name in texts:
-        for chunk in table.column(name).chunks:
-            lengths = pc.binary_length(chunk.dictionary) if isinstance(chunk, pa.DictionaryArray) else None
-            each = lengths.take(chunk.indices) if lengths is not None else pc.binary_length(chunk)
-            size += pc.sum(each).as_py() or 0
-    if size > MOST_BYTES:
-        raise _too_large(f"{size:,} bytes of text")
+def _holds_text(kind: pa.DataType) -> bool:
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
 
 
-def _too_large(what: str) -> WireError:
-    message = f"The body holds {what}. Send fewer rows, or score a file."
-    return WireError(413, "REQUEST_LIMIT_EXCEEDED", message)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _index_columns(schema: pa.Schema) -> set[str]:
+    """The columns that are an index of pandas, where a file says so."""
+    said = schema.pandas_metadata
+    columns = said.get("index_columns") if isinstance(said, dict) else None
+    return {each for each in columns if isinstance(each, str)} if isinstance(columns, list) else set()
 
 
 _NO_NUMBERS = ("object", "category", "str", "datetime64", "timedelta64")
@@ -132,7 +127,7 @@ def _pandas_type(values: pa.ChunkedArray) -> str:
         return "category"
     if pa.types.is_duration(kind):
         return f"timedelta64[{kind.unit}]"
-    return "str" if _is_text(kind) else "object"
+    return "str" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else "object"
 
 
 def _enforced(values: pa.ChunkedArray, column: Column, signature: Signature) -> list[Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_loop.errors import Problem
+from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.protocol.arrays import read_arrays, read_tensor
 from feedback_loop.schema.protocol.frame import Frame, RepeatedError, Signature, missing_inputs
 from feedback_loop.schema.protocol.frames import converted_frame, read_records, read_split
@@ -55,13 +56,17 @@ def read_body(body: bytes) -> dict[str, Any]:
     raise invalid_input(f"{_EXPECTED}. Received unexpected input type '{type(content)}.")
 
 
-def read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[str] = ()) -> Frame:
-    """The features (and the caller's `own` columns, unconverted) of a body's object; raises WireError.
+def read_rows(
+    content: Mapping[str, Any], signature: Signature, own: Sequence[str] = (), budget: Budget | None = None
+) -> Frame:
+    """The features (and the caller's `own` columns, unconverted) of a body's object.
+
+    Raises WireError, and TooLarge for more than the budget allows.
 
     The columns of features are in their types. An optional feature that is not given is not there.
     """
     try:
-        return _read_rows(content, signature, own)
+        return _read_rows(content, signature, own, budget or Budget())
     except RepeatedError as error:
         problem = Problem(-1, str(error.name), "is there twice")
         raise not_enforced(signature.text, "'DataFrame' object has no attribute 'dtype'", problem) from error
@@ -80,7 +85,15 @@ def _no_json(body: bytes, error: Exception) -> str:
     return f"Ensure that input is a valid JSON formatted string. Error: '{said}'\nInput: \n{shown!r}\n"
 
 
-def _read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[str]) -> Frame:
+def _refuse_many(data: Any, budget: Budget) -> None:
+    """Refuses lists of too many rows, and rows of too many names, before they are converted."""
+    lists = data.values() if isinstance(data, dict) else [data]
+    budget.check_rows(max((len(each) for each in lists if isinstance(each, list)), default=0))
+    if isinstance(data, list):
+        budget.check_cells(len(data), len({name for row in data if isinstance(row, dict) for name in row}))
+
+
+def _read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[str], budget: Budget) -> Frame:
     if any(name in content for name in CHAT):
         raise missing_inputs(signature, signature.required, list(content))
     given = [name for name in content if name in FORMATS]
@@ -88,8 +101,9 @@ def _read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[s
         raise bad_request(f"{_EXPECTED}. Received dictionary with input fields: {given}. {CHANGED}")
     data = content[given[0]]
     if given[0] in (RECORDS, SPLIT):
-        frame = read_records(data) if given[0] == RECORDS else read_split(data)
+        frame = read_records(data, budget) if given[0] == RECORDS else read_split(data, budget)
         return converted_frame(frame, signature, own)
+    _refuse_many(data, budget)
     if signature.width is not None:
         return read_tensor(data, signature)
     return read_arrays(data, signature, own, by_row=given[0] == INSTANCES)

@@ -48,6 +48,8 @@ DATATYPES = {
 
 _LENGTH = struct.Struct("<I")
 
+_MOST_DIMENSIONS = 8
+
 
 class TensorSpec(msgspec.Struct):
     """A tensor as a request has it: `parameters.binary_data_size` bytes behind the JSON, or `data`."""
@@ -73,6 +75,9 @@ def read_tensor(spec: TensorSpec, raw: bytes | None) -> Tensor:
     """The tensor from its bytes, or from its JSON where there are none; raises WireError."""
     if spec.datatype != BYTES and spec.datatype not in NUMBERS:
         raise tensor_error(spec.name, f"has the unknown datatype {spec.datatype!r}")
+    if len(spec.shape) > _MOST_DIMENSIONS:
+        said = f"has {len(spec.shape)} dimensions, where [rows] or [rows, columns] is expected"
+        raise tensor_error(spec.name, said)
     count = math.prod(spec.shape)
     if raw is None:
         values = _from_json(spec)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feedback_loop.errors import Problem
+from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.contract import Column, ColumnType
 from feedback_loop.schema.protocol.frame import Frame, Signature, refuse_missing
 from feedback_loop.schema.protocol.values import INTEGERS, REFUSALS, UnsafeError, parse_text
@@ -20,8 +21,11 @@ _NOT_CSV = (
 _NO_TENSORS = "TensorSpec only supports numpy types, use numpy_types() instead"
 
 
-def read_csv(body: bytes, signature: Signature, own: Sequence[str], keys: Sequence[Column]) -> Frame:
-    """The features (in their types) and the caller's `own` columns of a CSV with a header; raises WireError."""
+def read_csv(body: bytes, signature: Signature, own: Sequence[str], keys: Sequence[Column], budget: Budget) -> Frame:
+    """The features (in their types) and the caller's `own` columns of a CSV with a header.
+
+    Raises WireError and TooLarge.
+    """
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -31,7 +35,7 @@ def read_csv(body: bytes, signature: Signature, own: Sequence[str], keys: Sequen
     if signature.width is not None:
         raise _not_csv(_NO_TENSORS)
     try:
-        columns = next(csv_columns(io.StringIO(text.removeprefix("\ufeff"), newline=""), None))
+        columns = next(csv_columns(io.StringIO(text.removeprefix("\ufeff"), newline=""), None, budget))
     except CsvError as error:
         raise _not_csv(error) from error
     wanted = {column.name: column for column in (*signature.features, *keys)}
