@@ -217,6 +217,8 @@ class ModelSettings(Section):
     classes: tuple[bool | int | str, ...] = ()
     positive: bool | int | str | None = None
     segments: tuple[str, ...] = ()
+    # Of each column of segments so many values are counted by themselves, all others together as "(other)".
+    segment_values: Annotated[int, Field(ge=1, le=1000)] = 50
     query: str = ""  # the column that says which rows were ranked against each other: they are judged by NDCG and MRR
     find_slices: bool = False  # of each matured window, whose labelled rows are read for that
     alias: str = "champion"

@@ -222,7 +222,13 @@ def _model(loop: FeedbackLoop, name: str) -> str:
     check_metrics(scorer.logged)
     missing = "" if scorer.contract.key else "; no key: outcomes must name a prediction_id"
     features = len(scorer.contract.features)
-    return f"{scorer.version} as {type(scorer.engine).__name__}, {scorer.contract.task}, {features} features{missing}"
+    said = f"{scorer.version} as {type(scorer.engine).__name__}, {scorer.contract.task}, {features} features{missing}"
+    limit = f"models.{name}.segment_values ({scorer.logged.segment_values})"
+    folded = (
+        f"; {each!r} has more values than {limit}, others are told together"
+        for each in accounts.folded_segments(loop.store, scorer.logged)
+    )
+    return said + "".join(folded)
 
 
 def _writable(folder: Path) -> str:

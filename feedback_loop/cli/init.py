@@ -51,6 +51,7 @@ label = {label}                  # the outcome's column, or a list of several th
 key = {key}                      # the columns by which outcomes find their prediction
 key_types = {key_types}          # string | long | double | boolean | datetime; of those that are no features
 segments = {segments}            # columns whose values are looked at one by one
+# segment_values = 50            # of each of these columns; all other values are told together as "(other)"
 # classes = []                   # that outcomes may be, beside those that the version shows; else all of them
 # query = "search_id"            # rows of one value were ranked against each other: NDCG and MRR are told
 maturity = "1d"                  # after this a prediction has had its chance of an outcome

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.watched import Baseline, Losses, Mask, Watched
 from feedback_loop.errors import ConfigError
 from feedback_loop.monitoring import row_losses, window_numbers
-from feedback_loop.schema import Contract, Task
+from feedback_loop.schema import Contract, Task, most_frequent, segment_name
 from feedback_loop.store.evaluations import ALL_ROWS
-
-MOST_SEGMENTS = 50
-"""Of each column of segments so many are looked at, those with the most rows."""
 
 
 def watched_of(contract: Contract, settings: PolicySettings) -> tuple[Watched, ...]:
@@ -49,18 +46,20 @@ def monitored_loss(contract: Contract, wanted: str) -> str:
 def losses_of(contract: Contract, rows: pa.Table) -> Losses:
     """The losses of labelled rows, in their order, and who is of which segment."""
     members: dict[str, Mask] = {}
+    columns: dict[str, tuple[dict[str, int], npt.NDArray[np.int64]]] = {}
     for name in contract.segments:
         stored = contract.column(name).stored
         if stored not in rows.column_names:
             continue
         values = rows.column(stored)
-        counts = sorted(
-            pc.value_counts(values.drop_null()).to_pylist(), key=lambda each: (-each["counts"], each["values"])
-        )
-        for each in counts[:MOST_SEGMENTS]:
-            same = pc.fill_null(pc.equal(values, each["values"]), False)
-            members[f"{name}={each['values']}"] = np.asarray(same.to_numpy(), dtype=np.bool_)
-    return Losses(row_losses(contract, rows), members)
+        coded = values.combine_chunks().dictionary_encode()
+        places = {str(value): place for place, value in enumerate(coded.dictionary.to_pylist())}
+        own = coded.indices.fill_null(-1).to_numpy().astype(np.int64)
+        columns[name] = places, own
+        counts = dict(zip(places, np.bincount(own[own >= 0], minlength=len(places)).tolist(), strict=True))
+        for value in most_frequent(counts, contract.segment_values):
+            members[segment_name(name, value)] = own == places[value]
+    return Losses(row_losses(contract, rows), members, columns)
 
 
 def baseline_of(contract: Contract, rows: pa.Table, settings: ModelSettings) -> Baseline:

@@ -100,7 +100,7 @@ def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) ->
 
     `share` is of all that is added, by the segments of the same column.
     """
-    names = sorted({name for cohort in cohorts for name in cohort.losses.members})
+    names = sorted({name for cohort in cohorts for name in cohort.losses.members} & {*baseline.losses.members})
     found: list[dict[str, Any]] = []
     for name in names:
         own = Watched(watched.loss, name)

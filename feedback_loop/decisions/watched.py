@@ -42,17 +42,31 @@ class Watched:
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of labelled rows by name, and which rows are of which segment (`origin=JFK`)."""
+    """Losses of labelled rows by name, and which rows are of which segment (`origin=JFK`).
+
+    `members` are of the largest segments. `columns` hold the places of all values of a column of segments and, for
+    each row, the place of its own (-1: it has none): any other segment is found by them.
+    """
 
     by_loss: Mapping[str, Floats]
     members: Mapping[str, Mask] = field(default_factory=dict)
+    columns: Mapping[str, tuple[Mapping[str, int], npt.NDArray[np.int64]]] = field(default_factory=dict)
+
+    def rows_of(self, segment: str) -> Mask | None:
+        """Which rows are of a segment; None where its column is not known."""
+        name, _, value = segment.partition("=")
+        if segment in self.members or name not in self.columns:
+            return self.members.get(segment)
+        places, own = self.columns[name]
+        return np.asarray(own == places.get(value, len(places)), dtype=np.bool_)
 
     def of(self, watched: Watched) -> Floats:
         """Those that are watched, in the order of the rows."""
         losses = self.by_loss.get(watched.loss, np.empty(0))
         if not watched.segment:
             return losses
-        return losses[self.members[watched.segment]] if watched.segment in self.members else losses[:0]
+        rows = self.rows_of(watched.segment)
+        return losses[rows] if rows is not None else losses[:0]
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,7 @@ class Baseline:
         """The windows of what is watched."""
         if not watched.segment:
             return self.windows
-        members = self.losses.members.get(watched.segment)
+        members = self.losses.rows_of(watched.segment)
         return self.windows[members] if members is not None else self.windows[:0]
 
 

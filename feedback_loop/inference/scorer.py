@@ -205,6 +205,7 @@ def _contract(
         positive=settings.positive,
         settled=settings.classes,
         segments=settings.segments,
+        segment_values=settings.segment_values,
         has_probabilities=has_probabilities,
         join=JoinRule(
             horizon=settings.join.horizon,

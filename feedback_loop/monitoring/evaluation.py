@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from feedback_loop.monitoring.estimates import estimate_values
 from feedback_loop.monitoring.own import Told, beside, metrics_by_sums
 from feedback_loop.monitoring.profiles import (
     TIME,
+    Block,
     Cell,
     Layout,
     Profile,
@@ -37,7 +39,7 @@ from feedback_loop.monitoring.profiles import (
 from feedback_loop.monitoring.quality import quality_values, usual_name
 from feedback_loop.monitoring.queries import query_metrics
 from feedback_loop.monitoring.validation import metrics_of
-from feedback_loop.schema import Contract, Task
+from feedback_loop.schema import OTHER, Contract, Task, segment_name
 from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue, finite
 
 
@@ -118,7 +120,7 @@ def evaluate_rows(
 
     Nothing here depends on anything but its arguments: the same rows give the same numbers, whenever they are asked.
     """
-    layout = reference.layout if reference is not None else Layout.bare(contract)
+    layout = (reference.layout if reference is not None else Layout.bare(contract)).with_segments_of(rows)
     cells, more = fold(layout, rows), query_metrics(contract, rows)
     return evaluate_cells(
         layout, cells, reference, version=version, window=window, as_of=as_of, matured=matured, more=more
@@ -161,6 +163,7 @@ def evaluate_cells(
         notes.append(f"Drift, data quality and estimates are not judged: {made}.")
         reference = None
     notes += _about_classes(layout)
+    notes += _about_segments(layout.contract, cells)
     is_estimated = not layout.contract.more_labels and (until is None or reference is not None)
     if predictions and labelled < LEAST_ROWS:
         metrics = (*metrics, MetricValue(INSUFFICIENT, float(LEAST_ROWS - labelled), labelled))
@@ -189,6 +192,18 @@ def _about_classes(layout: Layout) -> list[str]:
     if contract.task.is_classification and not contract.classes and contract.positive is None:
         return [f"No class is told from others: the model says none, and no reference has shown them yet.{cure}"]
     return []
+
+
+def _about_segments(contract: Contract, cells: Mapping[Cell, Tally]) -> list[str]:
+    rows = Counter[str]()
+    for cell, tally in cells.items():
+        rows[cell.segment] += tally.at(Block.ROWS, Rows.PREDICTED)
+    return [
+        f"{name!r} has more values than models.{contract.model}.segment_values ({contract.segment_values}) allows:"
+        f" {rows[segment]:,} rows with others are told together as {segment!r}."
+        for name in contract.segments
+        if rows[segment := segment_name(name, OTHER)]
+    ]
 
 
 def labelled_only(contract: Contract, rows: pa.Table) -> pa.Table:

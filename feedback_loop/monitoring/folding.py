@@ -32,6 +32,7 @@ from feedback_loop.store.engine import Transaction
 from feedback_loop.store.joins import News
 from feedback_loop.store.predictions import labelled_in, slices
 from feedback_loop.store.scans import Scan, scans_of
+from feedback_loop.store.segments import Named, named_segments
 
 SLICE_ROWS = 100_000
 """So many rows are in memory at once when a window is folded from the log."""
@@ -56,7 +57,7 @@ def fold_news(connection: Transaction, model: str, news: News) -> None:
     for rows, part, sign in ((news.new, PREDICTIONS, 1), (news.after, OUTCOMES, 1), (news.before, OUTCOMES, -1)):
         for version, role, mine in _by_version(rows):
             if version not in known:
-                known[version] = _layout(connection, model, version)
+                known[version] = _layout(connection, model, version, news.segments)
             layout = known[version]
             if layout is not None:
                 cells = FOLDS[part](layout, mine)
@@ -114,6 +115,8 @@ def _tallied(
     """The tallies of all that is joined of a version, by role and part."""
     found: dict[tuple[str, str], dict[Cell, Tally]] = {}
     contract = layout.contract
+    if as_of is not None:
+        layout = layout.with_segments(named_segments(connection, contract, secret, as_of))
     for role, window in spans_joined(connection, contract.model, version) if as_of is not None else ():
         for piece in slices(connection, contract.model, window, SLICE_ROWS):
             rows = labelled_in(connection, contract, piece, secret, as_of=as_of, version=version, role=role)
@@ -131,6 +134,8 @@ def fold_window(
     than that, and give back nothing but tallies. Of outcomes alone (`part`) only what they are compared with is
     read, and there are none of segments and of a user's own metrics.
     """
+    with store.read() as connection:
+        layout = layout.with_segments(named_segments(connection, layout.contract, store.secret, as_of))
     columns = layout.contract.outputs if part == OUTCOMES else None
     if part == OUTCOMES:
         layout = replace(layout, own=())
@@ -195,6 +200,6 @@ def _by_version(rows: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
         yield pair["model_version"], pair["role"], mine
 
 
-def _layout(connection: Transaction, model: str, version: str) -> Layout | None:
+def _layout(connection: Transaction, model: str, version: str, named: Named) -> Layout | None:
     kept = profiles.load_reference(connection, model, version)
-    return Profile.from_bytes(kept.profile).layout if kept is not None else None
+    return Profile.from_bytes(kept.profile).layout.with_segments(named) if kept is not None else None

@@ -23,9 +23,6 @@ from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, M
 from feedback_loop.schema import Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS, MetricValue, finite
 
-MOST_SEGMENTS = 20
-"""So many segments, those with the most rows, have metrics of their own."""
-
 QUANTILES = (0.1, 0.5, 0.9)
 """Of these the quantile loss is told."""
 
@@ -35,7 +32,7 @@ UNBOUNDED: Bounds = (None, None)
 
 def validation_metrics(contract: Contract, labelled: pa.Table) -> tuple[MetricValue, ...]:
     """The metrics of a table of rows with outcomes, in all and by segment; none at all where none has one."""
-    layout = Layout(contract)
+    layout = Layout(contract).with_segments_of(labelled)
     return metrics_of(layout, fold(layout, labelled))
 
 
@@ -49,7 +46,7 @@ def metrics_of(layout: Layout, cells: Mapping[Cell, Tally]) -> tuple[MetricValue
     segments = {cell.segment for cell in cells} - {ALL_ROWS}
     profiles = {segment: Profile.of(layout, cells, segment) for segment in segments}
     labelled = {segment: each.rows(Rows.LABELLED) for segment, each in profiles.items()}
-    for segment in sorted(segments, key=lambda name: (-labelled[name], name))[:MOST_SEGMENTS]:
+    for segment in sorted(segments, key=lambda name: (-labelled[name], name)):
         if labelled[segment]:
             values += _of_all(profiles[segment], partial(_means, segment=segment))
     return finite(values)

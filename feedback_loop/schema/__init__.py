@@ -36,10 +36,12 @@ from feedback_loop.schema.privacy import (
     make_redaction,
     sample_places,
 )
+from feedback_loop.schema.segments import OTHER, most_frequent, segment_name, with_arrivals
 from feedback_loop.schema.signature import feature_columns, numbered_names, output_names, output_type
 
 __all__ = [
     "EARLIEST",
+    "OTHER",
     "RESERVED",
     "SLACK",
     "Column",
@@ -72,6 +74,7 @@ __all__ = [
     "make_redaction",
     "misfits",
     "moment_of",
+    "most_frequent",
     "numbered_names",
     "output_names",
     "output_type",
@@ -79,8 +82,10 @@ __all__ = [
     "prediction_id",
     "prediction_ids",
     "sample_places",
+    "segment_name",
     "table_name",
     "typed_label",
     "unknown_classes",
+    "with_arrivals",
     "with_booleans",
 ]

@@ -9,6 +9,7 @@ from enum import StrEnum
 from feedback_loop.errors import ContractError
 from feedback_loop.schema.classes import Label, class_of, typed_label
 from feedback_loop.schema.names import fields_for, own_name
+from feedback_loop.schema.segments import SEGMENT_VALUES
 
 MOST_CLASSES = 100
 """Above this many classes their probabilities are not logged: a table's columns are bounded."""
@@ -136,6 +137,7 @@ class Contract:
     classes: tuple[Label, ...] = ()
     positive: Label | None = None
     segments: tuple[str, ...] = ()
+    segment_values: int = SEGMENT_VALUES  # of each column of them, so many are counted by themselves
     join: JoinRule = JoinRule()
     query: str = ""
     own_metrics: tuple[OwnMetric, ...] = ()
@@ -214,6 +216,7 @@ def make_contract(
     classes: tuple[Label, ...] = (),
     positive: Label | None = None,
     segments: tuple[str, ...] = (),
+    segment_values: int = SEGMENT_VALUES,
     has_probabilities: bool = False,
     join: JoinRule | None = None,
     query: str = "",
@@ -267,6 +270,7 @@ def make_contract(
         classes=classes,
         positive=_positive(model, task, label_type, classes, positive),
         segments=segments,
+        segment_values=segment_values,
         join=_join(model, join or JoinRule(), (*classes, *more_classes)),
         query=query,
         own_metrics=own_metrics,

@@ -13,12 +13,13 @@ from sqlalchemy import Connection, String, and_, cast, func, select
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.errors import NotFound
-from feedback_loop.schema import Contract
+from feedback_loop.schema import OTHER, Contract, segment_name
 from feedback_loop.store import tables, watching_tables
 from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.model_tables import find_tables
-from feedback_loop.store.predictions import read_labelled
+from feedback_loop.store.predictions import labelled_in
+from feedback_loop.store.segments import named_segments, segments_of
 
 Finding = Literal["unmatched", "conflict"]
 """What may be odd: an outcome that no prediction fits, a prediction whose outcomes contradict each other."""
@@ -140,14 +141,26 @@ def with_inferred(
 
 def _absent(store: Store, contract: Contract, window: Window, until: datetime) -> Counter[tuple[str, str, str]]:
     """How many labels absence gave in a window, by version, role and segment."""
-    segments = [contract.column(name) for name in contract.segments]
-    rows = read_labelled(store, contract, window, as_of=until, columns=segments)
+    columns = [contract.column(name) for name in contract.segments]
+    with store.read() as connection:
+        named = named_segments(connection, contract, store.secret, until)
+        rows = labelled_in(connection, contract, window, store.secret, as_of=until, columns=columns)
     absent = pc.and_(pc.is_null(rows.column("revision")), pc.is_valid(rows.column(contract.label.stored)))
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in rows.filter(absent).to_pylist():
-        named = [f"{each.name}={row[each.stored]}" for each in segments if row[each.stored] is not None]
-        counts.update((row["model_version"], row["role"], segment) for segment in (ALL_ROWS, *named))
+        segments = (ALL_ROWS, *segments_of(contract, named, row))
+        counts.update((row["model_version"], row["role"], segment) for segment in segments)
     return counts
+
+
+def folded_segments(store: Store, contract: Contract) -> list[str]:
+    """The columns of segments with more values than are counted by themselves, by the last join."""
+    table = tables.label_accounts.c
+    names = {segment_name(name, OTHER): name for name in contract.segments}
+    statement = select(table.segment).where(table.model == contract.model, table.segment.in_(names)).distinct()
+    with store.read() as connection:
+        folded = set(connection.execute(statement).scalars())
+    return [name for segment, name in names.items() if segment in folded]
 
 
 def load_findings(store: Store, contract: Contract, kind: Finding, most: int | None = None) -> list[dict[str, Any]]:

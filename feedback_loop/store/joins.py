@@ -40,6 +40,7 @@ from feedback_loop.store.labels import CONFLICT, create_view, is_known, labelled
 from feedback_loop.store.model_tables import ModelTables, find_tables, prediction_columns
 from feedback_loop.store.predictions import SYSTEM_TYPES, fetch_rows, with_absent
 from feedback_loop.store.records import insert_unless
+from feedback_loop.store.segments import Named, named_segments, segment_rule, segments_of, with_rows
 from feedback_loop.store.types import Identifier
 
 STEP_ROWS = 50_000
@@ -71,12 +72,14 @@ class News:
     """What one step has found, for whoever keeps more than counts of it.
 
     `new` predictions have all their columns. Of those of which something else is known now, `before` and `after` say
-    what: system columns, label, outputs, segments and what a user's own metrics take.
+    what: system columns, label, outputs, segments and what a user's own metrics take. `segments` are the values of
+    their columns that are counted by themselves.
     """
 
     new: pa.Table
     before: pa.Table
     after: pa.Table
+    segments: Named
 
 
 Fold = Callable[[Connection, str, News], None]
@@ -114,17 +117,16 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
         "which": str(join.which),
         "absent_means": join.absent_means,
         "maturity_seconds": join.maturity.total_seconds(),
-        "segments": list(contract.segments),
         "length_seconds": length.total_seconds(),
+        **segment_rule(contract),
     }
-    hashed = {each.name: each.hashed for each in map(contract.column, contract.segments) if each.hashed}
-    if hashed:
-        rule["hashed"] = hashed
     if join.absent_means is not None:
         rule["counts"] = "observed"  # accounts of before counted what absence means as well
     same_model = tables.joins.c.model == contract.model
     # There before it is locked: of two first runs one waits here for the other.
-    first = insert_unless(connection, tables.joins).values(model=contract.model, watermark=EPOCH, rule={})
+    first = insert_unless(connection, tables.joins).values(
+        model=contract.model, watermark=EPOCH, rule={}, segments={}
+    )
     connection.execute(first.on_conflict_do_nothing())
     row = connection.execute(select(tables.joins).where(same_model).with_for_update()).one()
     if row.rule == rule:
@@ -132,7 +134,7 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
         return since
     for table in (tables.label_accounts, tables.findings, watching_tables.profiles):
         connection.execute(table.delete().where(table.c.model == contract.model))
-    connection.execute(tables.joins.update().where(same_model).values(watermark=EPOCH, rule=rule))
+    connection.execute(tables.joins.update().where(same_model).values(watermark=EPOCH, rule=rule, segments={}))
     for generation in found.generations:
         name = table_name("labelled", contract.model, generation.number)
         create_view(connection, name, found, generation.table, join)
@@ -173,7 +175,11 @@ class _Step:
         rows = after.select(compared).to_pylist()
         known = {row["prediction_id"]: row for row in before.select(compared).to_pylist()}
         is_changed = [known.get(row["prediction_id"]) != row for row in rows]
-        accounts = _Accounts(length, {name: contract.column(name).stored for name in contract.segments})
+        came = (row for row in rows if row["prediction_id"] not in known)
+        named = with_rows(contract, named_segments(connection, contract, self.secret, span.since), came)
+        mine = tables.joins.c.model == contract.model
+        connection.execute(tables.joins.update().where(mine).values(segments=named))
+        accounts = _Accounts(contract, length, named)
         for row in (row for row, changed in zip(rows, is_changed, strict=True) if changed):
             was = known.get(row["prediction_id"])
             # Of a row that is new, when it came is known: accounts that are made anew reopen no window.
@@ -185,13 +191,13 @@ class _Step:
         if fold is not None:
             changed = after.filter(pa.array(is_changed, pa.bool_()))
             was_other = pc.is_in(before.column("prediction_id"), changed.column("prediction_id").combine_chunks())
-            fold(connection, contract.model, News(self._new(), before.filter(was_other), changed))
+            fold(connection, contract.model, News(self._new(), before.filter(was_other), changed, named))
         note_conflicts(connection, contract.model, affected, rows, span.until)
         note_unmatched(connection, found, contract, span)
         affected.drop(connection)
         outcomes = found.outcomes
-        came = connection.execute(select(func.count()).where(span.holds(outcomes.c.recorded_at))).scalar_one()
-        return Joined(len(rows) - len(known), came, sum(is_changed), len(accounts.windows), span.until)
+        recorded = connection.execute(select(func.count()).where(span.holds(outcomes.c.recorded_at))).scalar_one()
+        return Joined(len(rows) - len(known), recorded, sum(is_changed), len(accounts.windows), span.until)
 
     def _states(self, affected: Table, as_of: datetime) -> pa.Table:
         """What was known of the affected predictions at a moment, of those that the log had learned of."""
@@ -284,9 +290,10 @@ def _known_since(contract: Contract, row: dict[str, Any]) -> datetime:
 class _Accounts:
     """Differences by window, version, role and segment, to be added to the stored accounts."""
 
-    def __init__(self, length: timedelta, segments: dict[str, str]) -> None:
+    def __init__(self, contract: Contract, length: timedelta, named: Named) -> None:
+        self._contract = contract
         self._length = length
-        self._segments = segments
+        self._named = {name: frozenset(values) for name, values in named.items()}
         self._sums: dict[tuple[datetime, str, str, str], tuple[int, int, datetime]] = {}
 
     @property
@@ -298,8 +305,7 @@ class _Accounts:
         """Counts a prediction in (1) or out (-1) as it is known since a moment."""
         head = floor_moment(row["predicted_at"], self._length), row["model_version"], row["role"]
         labelled = sign if row["revision"] is not None else 0  # what absence means is not counted, it is known
-        named = [f"{name}={row[stored]}" for name, stored in self._segments.items() if row[stored] is not None]
-        for segment in (ALL_ROWS, *named):
+        for segment in (ALL_ROWS, *segments_of(self._contract, self._named, row)):
             predictions, known, since = self._sums.get((*head, segment), (0, 0, moment))
             self._sums[*head, segment] = predictions + sign, known + labelled, max(since, moment)
 

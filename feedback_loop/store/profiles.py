@@ -36,7 +36,7 @@ class Bucket:
     weight: float
 
 
-LAYOUT = 1
+LAYOUT = 2
 """Of what profiles and tallies hold: raised with every change by which the same rows are counted otherwise."""
 
 

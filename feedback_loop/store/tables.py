@@ -176,6 +176,7 @@ joins = shared_table(
     Column("model", String, primary_key=True),
     Column("watermark", Moment, nullable=False),  # what was recorded until then is in the accounts
     Column("rule", Json, nullable=False),  # what they were made by: join rule, segments, length of a bucket
+    Column("segments", Json, nullable=False),  # of each of their columns, the values that are counted by themselves
 )
 
 label_accounts = shared_table(

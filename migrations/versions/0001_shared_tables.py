@@ -106,6 +106,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("watermark", Moment(), nullable=False),
         sa.Column("rule", Json, nullable=False),
+        sa.Column("segments", Json, nullable=False),
         sa.PrimaryKeyConstraint("model"),
     )
     op.create_table(

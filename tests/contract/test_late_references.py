@@ -9,11 +9,13 @@ from feedback_loop.clock import Window
 from feedback_loop.decisions.drift import reference_digest
 from feedback_loop.monitoring import fold_news, folding
 from feedback_loop.monitoring import reference as reference_module
+from feedback_loop.monitoring.evaluation import evaluate_rows
 from feedback_loop.monitoring.folding import establish, fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.monitoring.windows import count_window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store import predictions, profiles
+from feedback_loop.store.accounts import folded_segments, load_accounts
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
@@ -21,6 +23,7 @@ from tests.builders import binary_contract, prediction_rows
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 WINDOW = Window(START, START + 30 * DAY)
+ASKED = {"version": "1", "window": WINDOW, "as_of": WINDOW.end, "matured": True}
 
 
 def some_come(store, contract, first, now):
@@ -129,3 +132,49 @@ def test_a_reference_from_the_log_reads_no_more_of_it_than_its_rows(store, monke
         assert reference_module.first_labelled(store, contract, "1", 50, until, until + DAY) == found
     none = reference_module.first_labelled(store, contract, "2", 50, until, until + DAY)
     assert (none.num_rows, none.schema) == (0, found.schema)
+
+
+def test_of_a_column_of_thousands_of_values_the_declared_number_is_counted_one_by_one(store):
+    contract, count = binary_contract(segment_values=20), 5000
+    moments = [START + place * timedelta(seconds=1) for place in range(count)]
+    named = {"customer": list(range(count)), "month": ["m"] * count}
+    plans = [f"p{place % 15 if place % 2 else place}" for place in range(count)]
+    rows = prediction_rows(
+        contract,
+        moments,
+        age=[float(place % 9) for place in range(count)],
+        plan=plans,
+        prediction=[place % 3 == 0 for place in range(count)],
+        probability=[place % 10 / 10 for place in range(count)],
+        **named,
+    )
+    log, answers = PredictionLog(store), {}
+    for first, hour in ((0, 1), (1, 2), (2500, 3)):
+        log.append(contract, rows.slice(first, 2500 if first else 1), START + hour * HOUR)
+        if hour == 2:
+            frame = {**named, "churned": [place % 2 == 0 for place in range(count)]}
+            record_outcomes(store, contract, frame, now=START + 2 * HOUR, source="t")
+        join_new(store, contract, DAY, START + hour * HOUR, fold_news)
+        as_of = profiles.load_window(store, contract.model, "1", "champion", WINDOW).watermark
+        [counted] = count_window(store, contract, WINDOW, lambda _: None, length=DAY, as_of=as_of, from_log=True)
+        answers[as_of] = counted.cells
+    for as_of, cells in answers.items():  # whatever came since
+        [counted] = count_window(store, contract, WINDOW, lambda _: None, length=DAY, as_of=as_of, from_log=True)
+        assert counted.cells == cells
+        assert len({cell.segment for cell in cells}) <= 22
+    [last] = count_window(store, contract, WINDOW, lambda _: None, length=DAY, as_of=max(answers), from_log=True)
+    of_rows = {}
+    for cell, tally in last.cells.items():
+        of_rows[cell.segment] = of_rows.get(cell.segment, 0) + tally.at(0, 0)
+    assert of_rows.pop("") == count == sum(of_rows.values())
+    assert sum(of_rows[f"plan=p{place}"] for place in range(15)) >= count / 2  # those that came often
+    accounts, _ = load_accounts(store, contract.model)
+    assert {each.segment for each in accounts} == {"", *of_rows}
+    assert folded_segments(store, contract) == ["plan"]
+    labelled = read_labelled(store, contract, WINDOW)
+    layout = make_layout(contract, labelled)
+    establish(store, contract.model, "1", Profile.of(layout, fold(layout, labelled)), START)
+    kept = profiles.load_window(store, contract.model, "1", "champion", WINDOW)
+    assert len(kept.tallies) <= 2 * 2 * 22  # two parts of two hours
+    [note] = evaluate_rows(contract, labelled, None, **ASKED).notes
+    assert "'plan' has more values than models.churn.segment_values (20) allows" in note

@@ -1,16 +1,19 @@
 """Profiles are whole numbers: whatever order rows come in, and are taken out again, the same is left, to the bit."""
 
 import math
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback_loop.monitoring.profiles import Layout, Profile, Tally, fold, make_layout, merge, total
+from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, Tally, fold, make_layout, merge, total
 from feedback_loop.monitoring.profiles.blocks import float_bin_values, float_bins, score_bin_edges, score_bins
 from feedback_loop.monitoring.profiles.sums import limbs, summed
 from feedback_loop.monitoring.profiles.tally import EMPTY
@@ -173,6 +176,33 @@ def test_a_profile_counts_every_row(rows):
     assert sum(cell.weight * tally.at(0, 0) for cell, tally in cells.items() if not cell.segment) == sum(
         row[-1] for row in rows
     )
+
+
+@FEW
+@given(binary_rows, st.integers(1, 4))
+def test_segments_add_up_to_all_rows_that_have_a_value(rows, limit):
+    table = binary_table([(age, plan and f"{plan}{age}"[:6], *rest) for age, plan, *rest in rows])
+    layout = replace(LAYOUT, contract=binary_contract(segment_values=limit), segments=()).with_segments_of(table)
+    cells = fold(layout, table)
+    assert len({cell.segment for cell in cells if cell.segment}) <= limit + 1
+    whole = fold(layout, table.filter(pc.is_valid(table.column("plan"))))
+    for block, slot in [(Block.ROWS, kind) for kind in (Rows.PREDICTED, Rows.LABELLED, Rows.RIGHT, Rows.SCORED)]:
+        counted = Counter()
+        for cell, tally in cells.items():
+            counted[bool(cell.segment), cell.hour, cell.weight] += tally.at(block, slot)
+        assert {key: n for key, n in counted.items() if key[0] and n} == {
+            (True, cell.hour, cell.weight): n
+            for cell, tally in whole.items()
+            if not cell.segment and (n := tally.at(block, slot))
+        }
+
+
+def test_a_value_that_reads_like_the_rest_is_part_of_it():
+    rows = [(1.0, plan, 0.9, True, 0, 1.0) for plan in ("a", "a", "(other)", "b")]
+    for limit, rest in ((1, 2), (9, 1)):
+        layout = Layout(binary_contract(segment_values=limit)).with_segments_of(binary_table(rows))
+        cells = fold(layout, binary_table(rows))
+        assert {cell.segment: tally.at(0, 0) for cell, tally in cells.items()}["plan=(other)"] == rest
 
 
 def test_the_layout_of_nothing_counts_outcomes_alone():

@@ -15,7 +15,7 @@ from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings, WatchSettings
 from feedback_loop.decisions import Baseline, Cohort, judge, next_step, spent_until
-from feedback_loop.decisions.baseline import MOST_SEGMENTS, baseline_of, losses_of, monitored_loss, watched_of
+from feedback_loop.decisions.baseline import baseline_of, losses_of, monitored_loss, watched_of
 from feedback_loop.decisions.evidence import Estimated, carriers
 from feedback_loop.decisions.panel import Panel
 from feedback_loop.decisions.watched import MOST_KEPT, Losses, Seen, Watched
@@ -295,7 +295,10 @@ def test_losses_know_their_segments():
 def test_of_a_column_of_many_segments_the_largest_are_known():
     contract, values = binary_contract(segments=("plan",)), labelled(3000)
     values["plan"] = np.array([f"p{place}" for place in np.random.default_rng(1).geometric(0.02, 3000)])
-    assert len(losses_of(contract, rows_of(contract, values)).members) == MOST_SEGMENTS
+    found = losses_of(contract, rows_of(contract, values))
+    assert len(found.members) == contract.segment_values
+    rarest = min(set(values["plan"]) - {name.partition("=")[2] for name in found.members})
+    assert len(found.of(Watched("error", f"plan={rarest}"))) == (values["plan"] == rarest).sum() > 0
 
 
 def test_a_baseline_ends_where_its_reference_is_whole():

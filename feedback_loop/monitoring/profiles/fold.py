@@ -27,6 +27,7 @@ from feedback_loop.monitoring.profiles.blocks import Block, Loss, Moment, Rows
 from feedback_loop.monitoring.profiles.layout import (
     Layout,
     NumberLayout,
+    SegmentLayout,
     choosing_half,
     column_of,
     row_hashes,
@@ -35,7 +36,7 @@ from feedback_loop.monitoring.profiles.layout import (
 from feedback_loop.monitoring.profiles.own import own_numbers
 from feedback_loop.monitoring.profiles.sums import LIMBS, limbs
 from feedback_loop.monitoring.profiles.tally import SLOTS, TARGET, Ints, Tally
-from feedback_loop.schema import Contract, Task
+from feedback_loop.schema import OTHER, Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS
 
 TIME = "predicted_at"
@@ -56,7 +57,7 @@ class Cell:
 def fold_predictions(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     """What predictions say as such: how many, the distributions of features and outputs; answers by segment."""
     found: dict[Cell, Tally] = {}
-    for cells, groups, mine in _cells(layout.contract, rows):
+    for cells, groups, mine in _cells(layout, rows):
         counter = _Counter(groups, len(cells), len(layout.contract.more_labels))
         counter.count(Block.ROWS, np.full(len(groups), Rows.PREDICTED))
         for counter.target, target in _targets(layout):
@@ -81,7 +82,7 @@ def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     needed = (*contract.labels, *contract.predictions)
     labelled = rows.filter(reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in needed)))
     found: dict[Cell, Tally] = {}
-    for cells, groups, mine in _cells(contract, labelled):
+    for cells, groups, mine in _cells(layout, labelled):
         counter = _Counter(groups, len(cells), len(layout.contract.more_labels))
         counter.count(Block.ROWS, np.full(len(groups), Rows.LABELLED))
         for counter.target, target in _targets(layout):
@@ -102,7 +103,7 @@ def fold_words(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     """The words of predictions, and how many there are: less than `fold_predictions` counts, and sooner."""
     if not rows.num_rows:
         return {}
-    cells, groups, mine = next(iter(_cells(replace(layout.contract, segments=()), rows)))
+    [(cells, groups, mine)] = _cells(replace(layout, contract=replace(layout.contract, segments=())), rows)
     counter = _Counter(groups, len(cells))
     counter.count(Block.ROWS, np.full(len(groups), Rows.PREDICTED))
     for place, word in enumerate(layout.words):
@@ -116,7 +117,7 @@ def fold_held(layout: Layout, reference: pa.Table) -> dict[Cell, Tally]:
     held = reference.filter(pa.array(~choosing_half(reference.num_rows)))
     if not halved or not held.num_rows:
         return {}
-    cells, groups, mine = next(iter(_cells(replace(layout.contract, segments=()), held)))
+    [(cells, groups, mine)] = _cells(replace(layout, contract=replace(layout.contract, segments=())), held)
     counter = _Counter(groups, len(cells))
     for place, word in halved.items():
         counter.count(Block.HELD + place, word.slots(column_of(mine, word.column)))
@@ -189,7 +190,7 @@ class _Counter:
         return TARGET + (self.labels + 1).bit_length() if self.labels else TARGET
 
 
-def _cells(contract: Contract, rows: pa.Table) -> Iterable[tuple[list[Cell], Ints, pa.Table]]:
+def _cells(layout: Layout, rows: pa.Table) -> Iterable[tuple[list[Cell], Ints, pa.Table]]:
     """For all rows and for each column of segments: the cells, which of them each row is in, and the rows."""
     if not rows.num_rows:
         return
@@ -198,20 +199,24 @@ def _cells(contract: Contract, rows: pa.Table) -> Iterable[tuple[list[Cell], Int
     keys, groups = np.unique(hours * len(weights) + which, return_inverse=True)
     keys = [(int(key // len(weights)), float(weights[key % len(weights)])) for key in keys.tolist()]
     yield [Cell(ALL_ROWS, hour, weight) for hour, weight in keys], groups, rows
-    for name in contract.segments:
-        stored = contract.column(name).stored
+    named = {each.column: each for each in layout.segments}
+    for name in layout.contract.segments:
+        stored = layout.contract.column(name).stored
         known = pc.is_valid(column_of(rows, stored))
         if not pc.any(known).as_py():
             continue
         values = pa.concat_arrays(rows.column(stored).filter(known).chunks).dictionary_encode()
-        mask = known.to_numpy()
-        width = max(len(values.dictionary), 1)
-        places = groups[mask] * width + values.indices.to_numpy(zero_copy_only=False)
-        used, inner = np.unique(places, return_inverse=True)
-        named = values.dictionary.to_pylist()
-        cells = [Cell(f"{name}={named[place % width]}", *keys[place // width]) for place in used.tolist()]
-        if cells:
-            yield cells, inner, rows.filter(known)
+        texts = [str(value) for value in values.dictionary.to_pylist()]
+        segment = (
+            named[name]
+            if name in named
+            else SegmentLayout(name, tuple(dict.fromkeys(each for each in texts if each != OTHER)))
+        )
+        slots = segment.slots(texts)[values.indices.to_numpy(zero_copy_only=False)]
+        names = segment.names
+        used, inner = np.unique(groups[known.to_numpy()] * len(names) + slots, return_inverse=True)
+        cells = [Cell(names[place % len(names)], *keys[place // len(names)]) for place in used.tolist()]
+        yield cells, inner, rows.filter(known)
 
 
 def _hours(rows: pa.Table) -> Ints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 
@@ -17,7 +18,7 @@ from feedback_loop.monitoring.profiles.blocks import MISSING, NEW, NON_FINITE, R
 from feedback_loop.monitoring.profiles.own import OwnSums, sums_of
 from feedback_loop.monitoring.profiles.tally import Ints
 from feedback_loop.monitoring.profiles.tree import LossTree, grow
-from feedback_loop.schema import Column, ColumnType, Contract, Task
+from feedback_loop.schema import OTHER, Column, ColumnType, Contract, Task, most_frequent, segment_name
 
 WEIGHT = "sample_weight"
 """The column of rows of the log that says how many predictions a row stands for."""
@@ -107,6 +108,24 @@ class WordLayout:
 
 
 @dataclass(frozen=True)
+class SegmentLayout:
+    """The values of a column of segments that are counted each by itself; all others are counted together."""
+
+    column: str
+    values: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The segments, by the slots of their values."""
+        return [segment_name(self.column, value) for value in (*self.values, OTHER)]
+
+    def slots(self, values: Sequence[str]) -> Ints:
+        """The place of each value's segment in `names`."""
+        places = {value: place for place, value in enumerate(self.values)}
+        return np.array([places.get(value, len(places)) for value in values], dtype=np.int64)
+
+
+@dataclass(frozen=True)
 class Repeats:
     """The share of pairs of the reference's rows that have the same features, and the variance of that estimate."""
 
@@ -120,7 +139,8 @@ class Layout:
 
     `tree` tells rows of a regression apart by the loss that is to be expected of them (see `estimates`). `own` are
     the sums of a user's own metrics, `more_targets` the layouts of further labels. The contract's classes are those
-    that the model says, or were seen among outcomes (`are_learned`).
+    that the model says, or were seen among outcomes (`are_learned`). Of a column that is not among `segments` every
+    value is a segment.
     """
 
     contract: Contract
@@ -132,6 +152,7 @@ class Layout:
     more_targets: tuple[NumberLayout, ...] = ()
     repeats: Repeats = Repeats()
     are_learned: bool = False
+    segments: tuple[SegmentLayout, ...] = ()
 
     @classmethod
     def bare(cls, contract: Contract) -> Layout:
@@ -146,6 +167,22 @@ class Layout:
         numbers = (self.target, *self.more_targets) if self.target is not None else ()
         pairs = zip_longest(self.contract.targets, numbers)
         return tuple(Layout(contract, target=number) for contract, number in pairs)
+
+    def with_segments(self, values: Mapping[str, Sequence[str]]) -> Layout:
+        """The layout with those values of columns of segments too, as far as there is room beside its own."""
+        own = {each.column: each.values for each in self.segments}
+        named = {name: dict.fromkeys([*own.get(name, ()), *values.get(name, ())]) for name in self.contract.segments}
+        limit = self.contract.segment_values
+        return replace(self, segments=tuple(SegmentLayout(name, tuple(each)[:limit]) for name, each in named.items()))
+
+    def with_segments_of(self, rows: pa.Table) -> Layout:
+        """The same with the values that these rows have most often."""
+        limit, values = self.contract.segment_values, {}
+        for name in self.contract.segments:
+            counts = pc.value_counts(column_of(rows, self.contract.column(name).stored).drop_null())
+            texts = zip(map(str, counts.field("values").to_pylist()), counts.field("counts").to_pylist(), strict=True)
+            values[name] = most_frequent(dict(texts), limit)
+        return self.with_segments(values)
 
     def slots(self, rows: pa.Table, place: int) -> Ints:
         """The slots of one column of rows (missing where they lack it), by its place: numbers first, then words."""
@@ -209,7 +246,7 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
         more_targets=tuple(each for each in targets[1:] if each is not None),
         repeats=_repeats(contract, reference),
         are_learned=contract != said,
-    )
+    ).with_segments_of(reference)
     if not has_target or contract.more_labels or contract.outputs[0].stored not in reference.column_names:
         return layout
     codes = [layout.slots(reference, place) for place in range(len(layout.numbers) + len(layout.words))]
