@@ -6,6 +6,8 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from feedback_loop.shown import without_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -17,6 +19,7 @@ class FeedbackLoopError(Exception):
     def __init__(self, cause: str, *, cure: str = "") -> None:
         if cause.endswith(".."):  # a library's words bring a full stop of their own
             cause = cause.rstrip(".") + "."
+        cause, cure = without_secrets(cause), without_secrets(cure)
         super().__init__(cause, cure)
         self.cause = cause
         self.cure = cure

@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
+
+HIDDEN = "***"
+"""What stands in the place of a secret."""
+
+_USER = re.compile(r"""(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s'"<>|]*)@""", re.IGNORECASE)
+_NAMED = re.compile(
+    r"""(?P<name>[?&;\s,](?:ssl)?(?:password|passwd|pwd|token|access_token|secret|client_secret|api_?key|sig|signature)=)[^&;,\s'"]+""",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """A URL, or a text with URLs in it, as it may be shown: without passwords and tokens.
+
+    Every URL that is printed, logged or told passes here.
+    """
+    if "://" in text:
+        text = _USER.sub(_hide_user, text)
+    return _NAMED.sub(rf"\g<name>{HIDDEN}", text) if "=" in text else text
+
+
+def _hide_user(found: re.Match[str]) -> str:
+    """What is before the `@`: a name is told with a database, and hidden where it may be a token."""
+    scheme, user = found["scheme"], found["user"]
+    name, colon, _ = user.partition(":")
+    if colon:
+        return f"{scheme}{name}:{HIDDEN}@"
+    return f"{scheme}{HIDDEN}@" if scheme.lower().startswith("http") else found[0]
 
 
 def as_text(text: str, *, keep: str = "") -> str:

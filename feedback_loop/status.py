@@ -44,7 +44,7 @@ def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
     """All models' states, as plain values. What can't be read is said in its place and hides nothing else."""
     return {
         "store": loop.store.name,
-        "registry": loop.registry.tracking_uri,
+        "registry": loop.registry.name,
         "now": format_moment(loop.clock()),
         "models": {name: model_status(loop, name) for name in loop.settings.models},
     }
@@ -151,9 +151,7 @@ def diagnose(loop: FeedbackLoop) -> list[Check]:
         _check("versions", _versions),
         _check("hardware", lambda: describe_hardware(_providers(loop))),
         _check("database", lambda: _database(loop)),
-        _check(
-            "registry", lambda: f"{len(loop.registry.models())} registered models at {loop.registry.tracking_uri}"
-        ),
+        _check("registry", lambda: f"{len(loop.registry.models())} registered models at {loop.registry.name}"),
         _check("reports", lambda: _writable(loop.reports)),
         _check("spools", lambda: _spools(loop)),
         _check("files", lambda: _files(loop)),

@@ -11,6 +11,7 @@ import typer
 
 from feedback_loop.cli.output import JsonOption, emit
 from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
+from feedback_loop.shown import without_secrets
 
 if TYPE_CHECKING:
     from feedback_loop.registry import LoadedModel, ModelVersion, Registry
@@ -156,7 +157,8 @@ def _load(model: str, tracking_uri: str, output: Path) -> LoadedModel:
 
     settings = Settings(registry=RegistrySettings(tracking_uri=tracking_uri), home=output.absolute().parent)
     registry = Registry.of(settings)
-    typer.echo(f"Looking {model} up in {tracking_uri} …", err=True)  # MLflow takes its time, the first time above all
+    # MLflow takes its time, the first time above all.
+    typer.echo(f"Looking {model} up in {without_secrets(tracking_uri)} …", err=True)
     wanted = Reference.parse(model)
     if wanted.version is None and "@" not in model:
         version = registry.champion(wanted.model, "champion") or _newest(registry, wanted.model)

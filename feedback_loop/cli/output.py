@@ -14,7 +14,7 @@ import typer
 
 from feedback_loop.clock import format_moment
 from feedback_loop.errors import BadInput, FeedbackLoopError
-from feedback_loop.shown import all_as_text, as_text
+from feedback_loop.shown import all_as_text, as_text, without_secrets
 
 if TYPE_CHECKING:
     from feedback_loop.loop import FeedbackLoop
@@ -110,9 +110,9 @@ def configure_logging(stream: TextIO | None = None) -> None:
 
     stream = stream or sys.stderr
     renderer: Any = structlog.processors.JSONRenderer()  # which writes out all that is not ASCII
-    processors: list[Any] = []
+    processors: list[Any] = [_without_secrets]
     if stream.isatty():
-        renderer, processors = structlog.dev.ConsoleRenderer(), [_as_text]
+        renderer, processors = structlog.dev.ConsoleRenderer(), [_without_secrets, _as_text]
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -125,6 +125,11 @@ def configure_logging(stream: TextIO | None = None) -> None:
         # Each line in one write, its end included: several workers write to the same place.
         logger_factory=structlog.WriteLoggerFactory(stream),
     )
+
+
+def _without_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A log's texts, a traceback too, may quote a URL."""
+    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def _as_text(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -105,17 +105,11 @@ def _translated(folder: str) -> Iterator[None]:
         yield
     except (ImportError, ValueError) as error:
         raise ConfigError(
-            f"The folder {_plain(folder)} can't be opened: {error}.",
+            f"The folder {folder} can't be opened: {error}.",
             cure="Install what fsspec needs for it (s3fs, gcsfs, adlfs, …) beside this package, or correct it.",
             key="outcomes.folder",
         ) from error
     except OSError as error:
         raise Unavailable(
-            "folder", f"The folder {_plain(folder)} did not answer: {error}.", cure="The next run tries again."
+            "folder", f"The folder {folder} did not answer: {error}.", cure="The next run tries again."
         ) from error
-
-
-def _plain(folder: str) -> str:
-    """The folder without what a URL may hold of a secret."""
-    scheme, found, rest = folder.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else folder

@@ -21,6 +21,7 @@ from feedback_loop.registry.loading import load_folder
 from feedback_loop.registry.sklearn_model import save_sklearn, serializations
 from feedback_loop.registry.sources import ModelSource, resolve_source
 from feedback_loop.registry.versions import TAG, LoadedModel, ModelVersion, Reference, number_of
+from feedback_loop.shown import without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,9 +59,9 @@ class Registry:
         return cls(Connection(*uris, place, wanted.experiment, trusted=wanted.trusted), name)
 
     @property
-    def tracking_uri(self) -> str:
-        """Where it is."""
-        return self._mlflow.tracking_uri
+    def name(self) -> str:
+        """Where it is, as it may be shown."""
+        return without_secrets(self._mlflow.tracking_uri)
 
     @property
     def is_trusted(self) -> bool:

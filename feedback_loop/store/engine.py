@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, 
 
 from feedback_loop.errors import ConfigError, FeedbackLoopError, Refused, Unavailable
 from feedback_loop.private import new_file
+from feedback_loop.shown import without_secrets
 
 BUSY_SECONDS = 30
 """How long a SQLite writer waits for another before it gives up."""
@@ -44,7 +45,7 @@ class Store:
             parsed = make_url(url)
         except exc.ArgumentError as error:
             raise ConfigError(
-                f"{url!r} is no database URL.",
+                "store.url is no database URL.",
                 cure="Write sqlite:///file.db or postgresql://user@host/name.",
                 key="store.url",
             ) from error
@@ -62,8 +63,8 @@ class Store:
 
     @property
     def name(self) -> str:
-        """The URL with its password hidden."""
-        return self.url.render_as_string(hide_password=True)
+        """The URL as it may be shown."""
+        return without_secrets(self.url.render_as_string(hide_password=False))
 
     @property
     def kind(self) -> str:
@@ -138,11 +139,11 @@ class Store:
         try:
             yield
         except exc.IntegrityError as error:
-            said = f"The database {self.name} refused: {_first_line(error)}."
+            said = f"The database refused: {_first_line(error)}."  # callers are told: not where it is
             raise ConstraintViolated(said, is_unique=breaks_uniqueness(error)) from error
         except exc.DBAPIError as error:
             if not _may_heal(error):
-                raise Refused(f"The database {self.name} can't hold that: {_first_line(error)}.") from error
+                raise Refused(f"The database can't hold that: {_first_line(error)}.") from error
             raise self._unavailable(error) from error
         except exc.StatementError as error:
             if isinstance(error.orig, FeedbackLoopError):  # of a type of ours, which SQLAlchemy wraps

@@ -14,6 +14,7 @@ from sqlalchemy import URL, NullPool, create_engine, exc, make_url, text
 
 from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
 from feedback_loop.schema import as_table
+from feedback_loop.shown import without_secrets
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Query:
             said = str(error.orig).strip().splitlines()[0]
             raise Unavailable(
                 "database",
-                f"The database {engine.url.render_as_string(hide_password=True)} refused: {said}.",
+                f"The database {without_secrets(engine.url.render_as_string(hide_password=False))} refused: {said}.",
                 cure="Check the URL and the query.",
             ) from error
         except exc.SQLAlchemyError as error:

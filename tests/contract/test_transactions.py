@@ -5,7 +5,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, Refused
@@ -127,3 +127,14 @@ def test_a_moment_without_a_time_zone_is_refused(store):
     with pytest.raises(BadInput, match="has no time zone"):
         keys.create_key(store, "one", datetime(2026, 3, 1))  # noqa: DTZ001
     assert keys.load_keys(store) == []
+
+
+def test_a_refusal_which_callers_are_told_does_not_say_where_the_database_is(store):
+    with pytest.raises(Refused) as unknown, store.write() as connection:
+        connection.execute(text("SELECT nothing_that_is_there(1)"))
+    with pytest.raises(Refused) as twice, store.write() as connection:
+        connection.execute(tables.joins.insert(), [{"model": "m", "watermark": START, "rule": {}}] * 2)
+    for refused in (unknown, twice):
+        assert str(refused.value).startswith("The database ")
+        assert "://" not in str(refused.value)
+        assert str(store.url.database) not in str(refused.value)

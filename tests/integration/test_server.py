@@ -272,7 +272,7 @@ def test_a_server_that_starts_while_store_and_registry_are_away_answers_from_wha
         assert call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})[0] == 200
     said = config.read_text()
     away = said.replace("sqlite:///store.db", "postgresql://nobody@127.0.0.1:1/nothing")
-    config.write_text(away.replace(loop.registry.tracking_uri, "http://127.0.0.1:1"))
+    config.write_text(away.replace(loop.registry.name, "http://127.0.0.1:1"))
     with server(config, log=log) as (port, process):
         answers = [call(port, "POST", "/invocations", {"dataframe_records": [RECORD]}) for _ in range(3)]
         wait_until(lambda: "rows wait" in log.read_text(), process, log)

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_loop.cli.output import configure_logging, emit, fail, table
+from feedback_loop.config import RegistrySettings, Settings, StoreSettings
 from feedback_loop.errors import FeedbackLoopError
-from feedback_loop.shown import all_as_text, as_text
+from feedback_loop.loop import FeedbackLoop
+from feedback_loop.shown import all_as_text, as_text, without_secrets
+from feedback_loop.status import diagnose
 
 NASTY = "\x1b]0;owned\x07\x1b[31mred [red]hid[/red]den [/x] a\nall 999 \u202egnp.exe \u200b\r\x9b2J :smile:"
 
@@ -83,3 +86,43 @@ def test_a_log_holds_no_escape_sequence_of_a_callers(stream):
     assert not {"\x07", "\x9b", "\r", "\u202e"} & set(said)
     assert "Traceback" in said
     assert sys.stderr is not stream
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://ada:s3cr3t@db.example.org:5432/loop", "postgresql://ada:***@db.example.org:5432/loop"),
+        ("postgresql://ada@db/loop", "postgresql://ada@db/loop"),
+        ("https://ada:s3cr3t@mlflow.example.org/x", "https://ada:***@mlflow.example.org/x"),
+        ("https://s3cr3t@mlflow.example.org", "https://***@mlflow.example.org"),
+        ("postgresql://ada:s3/cr3t@x@db/loop", "postgresql://ada:***@db/loop"),
+        ("postgresql:///loop?host=db&user=ada&password=s3cr3t", "postgresql:///loop?host=db&user=ada&password=***"),
+        ("az://container?sig=s3cr3t&x=1", "az://container?sig=***&x=1"),
+        ("no host at 'http://a:s3cr3t@b' or 'http://c:s3cr3t@d'", "no host at 'http://a:***@b' or 'http://c:***@d'"),
+        ("dsn: host=db password=s3cr3t dbname=x", "dsn: host=db password=*** dbname=x"),
+        ("sqlite:////home/ada/loop.db", "sqlite:////home/ada/loop.db"),
+        ("churn@champion, a: b@c", "churn@champion, a: b@c"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets_wherever_it_is(text, shown):
+    assert without_secrets(text) == shown
+    assert without_secrets(shown) == shown
+    error = FeedbackLoopError(f"Gone: {text}", cure=f"See {text}")
+    assert "s3cr3t" not in f"{error} {error.args}"
+    stream = io.StringIO()
+    configure_logging(stream)
+    structlog.get_logger().warning("gone", cause=text, exception=f"Traceback\n{text}")
+    assert "s3cr3t" not in stream.getvalue()
+    assert shown.split()[-1][-3:] in stream.getvalue()
+
+
+def test_where_registry_and_database_are_is_shown_without_passwords(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    url, uri = "postgresql://ada:s3cr3t@127.0.0.1:1/x?sslpassword=s3cr3t", "http://ada:s3cr3t@127.0.0.1:1"
+    registry = RegistrySettings(tracking_uri=uri)
+    loop = FeedbackLoop(Settings(store=StoreSettings(url=url), registry=registry, home=tmp_path))
+    assert "s3cr3t" not in f"{loop.store.name} {loop.registry.name}"
+    assert "ada:***@127.0.0.1:1" in loop.registry.name
+    checks = diagnose(loop)
+    assert [check.name for check in checks if not check.ok] == ["database", "registry"]
+    assert "s3cr3t" not in repr(checks)
