@@ -155,6 +155,8 @@ def _retrain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     reason, mode = loop.retrain_reason(model), loop.settings.model(model).policy.mode
     if reason == "alarm" and (cause := _failed_diagnosis(loop, model)):
         return {"proposed": None, "held": f"The diagnosis failed, so the feed may be what is broken: {cause}"}
+    if reason is None and (held := loop.held_by_diagnosis(model)):
+        return {"proposed": None, "held": held}
     if reason is None and mode == "act" and (held := loop.tell_spent_budget(model)):
         return {"proposed": None, "held": held}
     if reason is None or mode != "act":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 
 import numpy as np
@@ -9,7 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
-from feedback_loop.decisions.diagnosis import Searched, find_causes, score_with, was_right
+from feedback_loop.decisions.diagnosis import (
+    Searched,
+    find_causes,
+    quality_findings,
+    quality_words,
+    score_with,
+    was_right,
+)
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.inference import Scorer
 from feedback_loop.loop.judging import Judging
@@ -17,6 +25,7 @@ from feedback_loop.monitoring import sample_window, spread
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import diagnoses, incidents, retrainings, verdicts
 from feedback_loop.store.diagnoses import Diagnosis
+from feedback_loop.store.evaluations import load_evaluations
 from feedback_loop.store.verdicts import State
 
 MOST_ROWS = 6_000
@@ -29,11 +38,11 @@ class Diagnosing(Judging):
     def diagnose(self, model: str, window: Window | None = None, as_of: datetime | None = None) -> Diagnosis:
         """Why the champion's loss in a window is another than on its reference, and what is to be done; it is kept.
 
-        The window is by default that from the change which the latest verdict estimates to its end. Of a moment of
-        the past it is the diagnosis of then, to the bit, of the version that was the champion then. At most 6,000
-        rows of each side are looked at. Raises NotFound where nothing has been judged and no window is given, and
-        Refused for a model whose features the log does not hold plain, one of several labels, and one without a
-        reference.
+        What data quality has found in the window is told first; it is by default that from the change which the
+        latest verdict estimates to its end. Of a moment of the past it is the diagnosis of then, to the bit, of the
+        version that was the champion then. At most 6,000 rows of each side are looked at. Raises NotFound where
+        nothing has been judged and no window is given, and Refused for a model whose features the log does not hold
+        plain, one of several labels, and one without a reference.
         """
         settings, now = self.settings.model(model), self._final(model, as_of)
         version = self._champion_at(model, now)
@@ -58,6 +67,8 @@ class Diagnosing(Judging):
             length=settings.window,
             seed=settings.policy.seed,
         )
+        known = load_evaluations(self.store, model, within=window, until=now)
+        findings = quality_findings(contract, known, version.version)
         incident = incidents.open_incident(self.store, model)
         belongs = incident is not None and incident.version == version.version and as_of is None
         made = Diagnosis(
@@ -67,8 +78,9 @@ class Diagnosing(Judging):
             window=window,
             as_of=now,
             recommendation=str(causes.recommendation),
-            summary=causes.summary,
-            evidence=causes.evidence() | {"reference": settings.policy.reference},
+            summary=quality_words(findings) + causes.summary,
+            evidence=causes.evidence()
+            | {"reference": settings.policy.reference, "quality": [asdict(each) for each in findings]},
         )
         return diagnoses.record_diagnosis(self.store, made)
 

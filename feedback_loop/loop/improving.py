@@ -8,7 +8,7 @@ from dataclasses import replace
 from feedback_loop.alerts import route_names
 from feedback_loop.clock import format_moment
 from feedback_loop.decisions import Reason, next_step, spent_until, wanted_step
-from feedback_loop.decisions.diagnosis import Recommendation
+from feedback_loop.decisions.diagnosis import LEAST_ROWS, Recommendation
 from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.inference import SklearnEngine, make_scorer
 from feedback_loop.loop.base import Wired
@@ -31,9 +31,23 @@ class Improving(Wired):
     def retrain_reason(self, model: str) -> Reason | None:
         """Why the model should be retrained now: its champion's alarm, the slow schedule, or not at all.
 
-        Not while the newest diagnosis of the open incident is a feed to repair: nothing is learned from broken rows.
+        Not while the newest diagnosis of the open incident holds it back (see `held_by_diagnosis`).
         """
         return self._step(model, next_step)
+
+    def held_by_diagnosis(self, model: str) -> str:
+        """Why no search should start while the open incident's newest diagnosis stands, in words; empty: it may.
+
+        Nothing is learned from a feed that is to be repaired; and what is to be learned is not known before there are
+        labelled rows enough for a diagnosis (only time brings those: a reference that is too small holds nothing).
+        """
+        made = self._newest_diagnosis(model)
+        if made is not None and made.recommendation == Recommendation.REPAIR:
+            return f"The feed is to be repaired: nothing is learned from broken rows. {made.summary}"
+        lacks_rows = made is not None and made.evidence["rows_before"] >= LEAST_ROWS
+        if made is not None and made.recommendation == Recommendation.INSUFFICIENT_DATA and lacks_rows:
+            return f"The cause is not known yet. {made.summary}"
+        return ""
 
     def tell_spent_budget(self, model: str) -> str:
         """Raises an alert, once, where a retraining is wanted and the budget is spent; returns what it says."""
@@ -50,7 +64,7 @@ class Improving(Wired):
         return words
 
     def _step(self, model: str, rule: Callable[..., Reason | None]) -> Reason | None:
-        if self._newest_diagnosis(model) == Recommendation.REPAIR:
+        if self.held_by_diagnosis(model):
             return None
         policy, champion = self.settings.model(model).policy, self.champion(model)
         since = [each.done_at for each in self._promotions(model) if each.done_at is not None]
@@ -65,11 +79,16 @@ class Improving(Wired):
             now=self.clock(),
         )
 
-    def retrain(self, model: str, *, reason: Reason = "manual", promotes: bool = True) -> RetrainingResult:
+    def retrain(
+        self, model: str, *, reason: Reason = "manual", promotes: bool = True, despite_diagnosis: bool = False
+    ) -> RetrainingResult:
         """Searches for a better version, gates it and (if it `promotes`) makes it the champion.
 
-        Raises Refused for a model whose features the log does not hold plain, and for one of several labels.
+        Raises Refused while the open incident's diagnosis speaks against it (but `despite_diagnosis`), for a model
+        whose features the log does not hold plain, and for one of several labels.
         """
+        if not despite_diagnosis and (held := self.held_by_diagnosis(model)):
+            raise Refused(held, cure="Search all the same: retrain --yes, or despite_diagnosis=True.")
         version = self.champion(model)
         champion = replace(self.scorer(version), version=version)  # with the tags that it has by now
         if champion.redaction.hides_features:
@@ -96,15 +115,15 @@ class Improving(Wired):
             history=self.settings.path(history) if history else None,
             now=now,
             progress=self.progress,
-            diagnosis=self._newest_diagnosis(model),
+            diagnosis=made.recommendation if (made := self._newest_diagnosis(model)) is not None else "",
         )
         return search.run(reason, incident.incident_id if incident is not None else None, promotes=promotes)
 
-    def _newest_diagnosis(self, model: str) -> str:
-        """What was last recommended in the open incident; empty where nothing was."""
+    def _newest_diagnosis(self, model: str) -> diagnoses.Diagnosis | None:
+        """The last one of the open incident; None where there is none."""
         incident = open_incident(self.store, model)
         made = diagnoses.load_diagnoses(self.store, model, incident.incident_id) if incident is not None else []
-        return made[-1].recommendation if made else ""
+        return made[-1] if made else None
 
     def check_servable(self, model: str, version: str) -> None:
         """Makes a version ready as a server would; raises Refused where it can't be answered with or logged."""

@@ -59,6 +59,7 @@ def test_a_feed_that_broke_is_to_be_repaired_and_nothing_is_learned_from_it(loop
     assert "age is 12 times what it was" in done["diagnose"].result["summary"]
     assert loop.retrain_reason("churn") is None
     assert retrainings.load_retrainings(loop.store, "churn") == []
+    assert "Data quality: age out_of_range" in done["diagnose"].result["summary"]
     (made,) = load_diagnoses(loop.store, "churn")
     assert (made.incident_id, made.version, made.was_right) == (1, "1", None)
     assert made.evidence["faults"][0]["kind"] == "units"
@@ -69,11 +70,37 @@ def test_a_feed_that_broke_is_to_be_repaired_and_nothing_is_learned_from_it(loop
     done = cycled(loop)
     assert done["diagnose"].result["recommendation"] == "repair"
     assert "in 67% of rows" in done["diagnose"].result["summary"]
-    assert done["retrain"].result == {"proposed": None}
+    assert done["retrain"].result["held"].startswith("The feed is to be repaired")
+    # By hand it asks: a program by a parameter, a person at a terminal, a script by --yes.
+    with pytest.raises(Refused, match=r"nothing is learned from broken rows\. .*despite_diagnosis=True"):
+        loop.retrain("churn")
+    config = ["--config", str(loop.settings.path("feedback_loop.toml"))]
+    refused = CliRunner().invoke(app, ["retrain", "churn", "--no-promote", *config])
+    assert isinstance(refused.exception, Refused)
+    assert retrainings.load_retrainings(loop.store, "churn") == []
+    assert CliRunner().invoke(app, ["retrain", "churn", "--no-promote", "--yes", *config]).exit_code == 0
+    assert len(retrainings.load_retrainings(loop.store, "churn")) == 1
     incidents.close_incident(loop.store, made.incident_id, "the feed is right again", clock())
     assert loop.judge_diagnoses("churn") == 2
     last = load_diagnoses(loop.store, "churn")[0]
     assert (last.was_right, last.judged_because) == (True, "The incident ended without another version.")
+
+
+def test_a_search_by_policy_waits_for_a_diagnosis_that_could_be_made(loop, clock):
+    play_days(loop, clock, 4)
+    cycled(loop)
+    play_days(loop, clock, 1, harder=0.9, seed=100)
+    while (done := cycled(loop))["decide"].result["state"] != "degraded":
+        play_days(loop, clock, 1, harder=0.9, seed=int(clock().timestamp()))
+    assert done["diagnose"].result["recommendation"] == "insufficient_data"
+    assert done["retrain"].result["held"].startswith("The cause is not known yet")
+    assert retrainings.load_retrainings(loop.store, "churn") == []
+    while done["diagnose"].result["recommendation"] in (None, "insufficient_data"):
+        assert retrainings.load_retrainings(loop.store, "churn") == []
+        play_days(loop, clock, 1, harder=0.9, seed=int(clock().timestamp()))
+        done = cycled(loop)
+    assert done["diagnose"].result["recommendation"] == "recent"
+    assert len(retrainings.load_retrainings(loop.store, "churn")) == 1
 
 
 def test_another_relation_is_to_be_learned_from_recent_data_and_that_is_recorded(loop, clock):
@@ -146,7 +173,7 @@ def test_a_diagnosis_that_fails_is_told_holds_only_retraining_back_and_is_made_a
     done = cycled(loop)
     assert done["decide"].result["state"] is None
     assert done["diagnose"].result["recommendation"] == "repair"
-    assert done["retrain"].result == {"proposed": None}
+    assert done["retrain"].result["proposed"] is None
     assert model_status(loop, "churn")["failed_jobs"] == []
 
 
@@ -177,7 +204,7 @@ def test_the_scheduler_goes_on_past_a_diagnosis_that_fails_and_makes_it_at_its_n
     again = {each.job: each for each in load_runs(loop.store, "churn")[: len(first)]}
     assert {each.state for each in again.values()} == {"succeeded"}
     assert again["diagnose"].result["recommendation"] == "repair"
-    assert again["retrain"].result == {"proposed": None}
+    assert again["retrain"].result["proposed"] is None
     assert model_status(loop, "churn")["failed_jobs"] == []
 
 

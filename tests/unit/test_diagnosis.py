@@ -1,10 +1,12 @@
 """Why a loss has changed: causes that are known, found by replays and by reweighting."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,6 +96,60 @@ def test_units_that_were_others_on_some_days_only_are_still_a_feed_to_repair(day
     (fault,) = found.faults
     assert fault.share == pytest.approx(days / 10)
     assert fault.what == f"60 times what it was, in {days}0% of rows"
+
+
+def one_in_five(true, factor=60.0, to=None):
+    """One upstream of five sends something else, whatever the row is."""
+    off = np.random.default_rng(7).random(len(true)) < 0.2
+    return np.where(off, factor * true if to is None else to, true)
+
+
+def test_one_upstream_of_five_that_sends_other_units_is_a_feed_to_repair():
+    found = causes(rows_of(2, first=20, x=one_in_five))
+    assert (found.recommendation, found.feature) == ("repair", "x")
+    (fault,) = found.faults
+    assert fault.kind == "units"
+    assert fault.what == "60 times what it was, in 19% of rows, all beyond the reference's range"
+    assert found.broken.value == pytest.approx(found.change.value, abs=0.03)
+
+
+def test_the_upstream_is_named_where_a_column_tells_it():
+    def by_place(seed, factor, more):
+        rows = rows_of(seed, first=20 * (seed - 1))
+        is_off = pc.equal(rows.column("place"), "Zug")
+        x = pc.if_else(is_off, pc.add(pc.multiply(rows.column("x"), factor), more), rows.column("x"))
+        rows = rows.set_column(0, "x", x)
+        for name, values in zip(("prediction", "probability"), score(rows).columns, strict=True):
+            rows = rows.set_column(rows.column_names.index(name), name, values)
+        return rows
+
+    found = causes(by_place(2, 2.0, 3.0), by_place(1, 1.0, 0.0))
+    (fault,) = found.faults
+    assert (found.recommendation, found.feature, fault.kind) == ("repair", "x", "units")
+    assert re.fullmatch(r"[\d.]+ times what it was, and \+[23][\d.]*, in 2\d% of rows where place is Zug", fault.what)
+
+
+def test_a_value_that_stands_for_nothing_is_a_feed_to_repair_though_it_comes_in_few_rows():
+    found = causes(rows_of(2, first=20, x=lambda x: one_in_five(x, to=-999.0)))
+    assert (found.recommendation, found.feature) == ("repair", "x")
+    assert found.faults[0].what == "-999 in 20% of rows"
+
+
+def test_a_part_of_the_rows_that_really_lies_beyond_the_reference_is_no_feed_to_repair():
+    """New customers of whom the champion knows nothing: their outcomes are what they are."""
+    grown = rows_of(2, first=20)
+    x = grown.column("x").to_numpy().copy()
+    is_new = np.random.default_rng(7).random(len(x)) < 0.2
+    x[is_new] = np.random.default_rng(8).normal(8, 1, is_new.sum())
+    y = grown.column("y").to_numpy(zero_copy_only=False).copy()
+    y[is_new] = np.random.default_rng(9).random(is_new.sum()) < 0.4
+    grown = grown.set_column(0, "x", pa.array(x))
+    grown = grown.set_column(grown.column_names.index("y"), "y", pa.array(y))
+    for name, values in zip(("prediction", "probability"), score(grown).columns, strict=True):
+        grown = grown.set_column(grown.column_names.index(name), name, values)
+    found = causes(grown)
+    assert found.faults == ()
+    assert found.recommendation != "repair"
 
 
 def test_inputs_that_really_moved_are_not_taken_for_another_unit():

@@ -10,22 +10,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.decisions.diagnosis.sides import Ints, Sides
+from feedback_loop.decisions.diagnosis.partial import SHIFTED, Part, apart, has_words, parts_off
+from feedback_loop.decisions.diagnosis.sides import Ints, Mask, Sides
 from feedback_loop.monitoring import Floats
 from feedback_loop.monitoring.losses import floats
 from feedback_loop.schema import Column, arrow_type
 
 LEAST_RISE = 0.05
-"""A smaller share of rows that went missing, froze or have another word is not looked at."""
+"""A smaller share of rows that froze or have another word is not looked at."""
+
+LEAST_MISSING = LEAST_BEYOND = 0.01
+"""Nor a smaller one that went missing, or beyond the reference's range: those that data quality tells are."""
+
+SAME = 0.8
+"""Of the values beyond the reference's range so many are one: it stands for something else (-999, 1e20)."""
 
 CERTAIN_RISE = 0.5
 """From this share on it is a fault, whatever it costs: no real change empties or freezes half of a column."""
 
 SURE = 4.0
 """Standard errors by which a share has risen."""
-
-SHIFTED = 0.15
-"""Values are looked at for other units from this distance (Kolmogorov's) from the reference's on."""
 
 ALIGNED, OF_SHIFT = 0.06, 0.25
 """How far they may be once that is undone: so far at least, and so large a share of how far they were."""
@@ -56,12 +60,15 @@ KNOWN = (
 
 LEVELS = np.arange(0.02, 0.981, 0.02)
 
+ALL = Part()
+"""No row is left out."""
+
 
 @dataclass(frozen=True)
 class Suspect:
     """One feature that looks broken: by what, in how large a `share` of rows, and how the same is done and undone.
 
-    Of units: current = factor · reference + offset, in the windows `off` (none are named: in all). Of words:
+    Of units: current = factor · reference + offset, in a `part` of the rows. Of words:
     `renamed` says what each became. Of a column that is `frozen` or `missing` there is only a doing.
     """
 
@@ -73,7 +80,7 @@ class Suspect:
     offset: float = 0.0
     value: Any = None
     renamed: tuple[tuple[str, str], ...] = ()
-    off: tuple[int, ...] = ()
+    part: Part = ALL
 
     @property
     def is_certain(self) -> bool:
@@ -84,7 +91,10 @@ class Suspect:
     def done(self, rows: pa.Table, seed: int) -> pa.Table:
         """The rows with the same fault (in so large a share of them, drawn with the seed)."""
         values = rows.column(self.column.stored)
-        broken = pa.array(np.random.default_rng([seed, 1]).random(len(values)) < self.share)
+        if self.part.words:
+            broken = pa.array(has_words(rows, self.part.beside, self.part.words))
+        else:
+            broken = pa.array(np.random.default_rng([seed, 1]).random(len(values)) < self.share)
         if self.kind == "units":
             worse = _numbers(self.column, floats(values) * self.factor + self.offset)
         elif self.kind == "vocabulary":
@@ -98,8 +108,9 @@ class Suspect:
         values = rows.column(self.column.stored)
         if self.kind == "vocabulary":
             return with_column(rows, self.column, _mapped(values, {new: old for old, new in self.renamed}))
-        meant = _numbers(self.column, (floats(values) - self.offset) / self.factor)
-        is_off = pa.array(np.isin(windows, self.off) if self.off else np.ones(len(windows), dtype=bool))
+        numbers = floats(values)
+        meant = _numbers(self.column, (numbers - self.offset) / self.factor)
+        is_off = pa.array(self.part.of(rows, numbers, windows))
         return with_column(rows, self.column, pc.if_else(is_off, meant, values))
 
 
@@ -107,28 +118,34 @@ def suspects(sides: Sides) -> list[Suspect]:
     """The features whose values alone look broken, one suspicion each, the most certain kind first."""
     found = []
     for column in sides.features:
-        before, now = (table.column(column.stored) for table in (sides.reference, sides.current))
-        found += list(_looked_at(column, before, now, sides.numbers(sides.current)))[:1]
+        found += list(_looked_at(column, sides))[:1]
     return found
 
 
-def _looked_at(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray, windows: Ints) -> Iterator[Suspect]:
-    rise = _risen(before.null_count, len(before), now.null_count, len(now))
-    if rise > LEAST_RISE:
-        yield Suspect(column, "missing", rise, f"missing in {now.null_count / len(now):.0%} of rows{_was(before)}")
-    windows = windows[now.is_valid().to_numpy()]
-    before, now = before.drop_null(), now.drop_null()
+def _looked_at(column: Column, sides: Sides) -> Iterator[Suspect]:
+    tables = sides.reference, sides.current
+    absent = [_absent(column, table.column(column.stored)) for table in tables]
+    rows, rows_now = len(absent[0]), len(absent[1])
+    rise = _risen(int(absent[0].sum()), rows, int(absent[1].sum()), rows_now)
+    if rise > LEAST_MISSING:
+        was = f", {absent[0].mean():.0%} in the reference"
+        yield Suspect(column, "missing", rise, f"missing in {absent[1].mean():.0%} of rows{was}")
+    tables = tables[0].filter(pa.array(~absent[0])), tables[1].filter(pa.array(~absent[1]))
+    before, now = (table.column(column.stored) for table in tables)
     if not len(before) or not len(now):
         return
     yield from _frozen(column, before, now)
     if column.type.is_numeric:
-        yield from _units(column, floats(before), floats(now), windows)
+        yield from _units(column, tables, sides)
     else:
         yield from _renamed(column, before.cast(pa.string()), now.cast(pa.string()))
 
 
-def _was(before: pa.ChunkedArray) -> str:
-    return f", {before.null_count / max(len(before), 1):.0%} in the reference"
+def _absent(column: Column, values: pa.ChunkedArray) -> Mask:
+    """Which values are not there: a number that is none is none."""
+    if column.type.is_numeric:
+        return ~np.isfinite(floats(values))
+    return np.asarray(values.is_null().to_numpy(), dtype=np.bool_)
 
 
 def _risen(count: int, rows: int, count_now: int, rows_now: int) -> float:
@@ -153,46 +170,45 @@ def _frozen(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> It
         yield Suspect(column, "frozen", rise, f"{shown} in {share:.0%} of rows", value=value)
 
 
-def _units(column: Column, before: Floats, now: Floats, windows: Ints) -> Iterator[Suspect]:
+def _units(column: Column, tables: tuple[pa.Table, pa.Table], sides: Sides) -> Iterator[Suspect]:
     """Values that have the reference's distribution once they are divided by a factor and moved.
 
-    Where they are the reference's in some windows and not in others, it is looked for in the others.
+    In all rows, or in a part of them where the others' are as they were. One value beyond the reference's range that
+    comes again and again stands for something else.
     """
-    windows, rows = windows[np.isfinite(now)], len(now)
-    before, now = before[np.isfinite(before)], now[np.isfinite(now)]
-    off = _windows_off(before, now, windows)
-    if off:
-        now = now[np.isin(windows, off)]
+    before, now = (floats(table.column(column.stored)) for table in tables)
+    words = [each for each in sides.features if not each.type.is_numeric]
+    numbers = sides.numbers(tables[1])
+    for part in parts_off(before, now, numbers, tables, words):
+        was = before[part.of(tables[0], before, numbers)] if part.words else before
+        own = now[part.of(tables[1], now, numbers)]
+        if part.within is not None and not _risen(0, len(before), len(own), len(now)) > LEAST_BEYOND:
+            continue
+        share = len(own) / len(now)
+        values, counts = np.unique(own, return_counts=True)
+        if part.within is not None and counts.max() > SAME * len(own):
+            value = pa.scalar(values[counts.argmax()]).cast(arrow_type(column.type), safe=False).as_py()
+            what = f"{value:g} in {share:.0%} of rows{part.what}"
+            yield Suspect(column, "frozen", share, what, value=value)
+            continue
+        yield from _aligned(column, was, own, part, share)
+
+
+def _aligned(column: Column, before: Floats, now: Floats, part: Part, share: float) -> Iterator[Suspect]:
     if min(len(np.unique(before)), len(np.unique(now))) < 3:
         return
-    shifted = _apart(before, now)
+    shifted = apart(before, now)
     old, new = np.quantile(before, LEVELS), np.quantile(now, LEVELS)
     if shifted < SHIFTED or old.std() == 0 or new.std() == 0:
         return
     factor = float(new.std() / old.std())
-    apart, factor, offset = min(_scales(before, now, factor, float(new.mean()), float(old.mean())))
-    if apart > max(ALIGNED, OF_SHIFT * shifted):
+    left, factor, offset = min(_scales(before, now, factor, float(new.mean()), float(old.mean())))
+    # A tail of rows that are really beyond the range looks like all of them too, but not that much.
+    if left > (ALIGNED + 1 / np.sqrt(len(now)) if part.within is not None else max(ALIGNED, OF_SHIFT * shifted)):
         return
     what = f"{factor:.4g} times what it was" + (f", and {offset:+.4g}" if offset else "")
-    share = len(now) / rows if off else 1.0
-    what += f", in {share:.0%} of rows" if off else ""
-    yield Suspect(column, "units", share, what, factor=factor, offset=offset, off=off)
-
-
-def _windows_off(before: Floats, now: Floats, windows: Ints) -> tuple[int, ...]:
-    """The windows whose values are not the reference's, where those of others are; none where all are alike."""
-    if not len(before):
-        return ()
-    known, counts = np.unique(windows, return_counts=True)
-    off = [
-        int(each)
-        for each, count in zip(known, counts, strict=True)
-        if _apart(before, now[windows == each]) > SHIFTED + 1 / np.sqrt(count)
-    ]
-    is_off = np.isin(windows, off)
-    if not LEAST_RISE < is_off.mean() < 1 - LEAST_RISE or _apart(before, now[~is_off]) > SHIFTED / 2:
-        return ()
-    return tuple(off)
+    what += "" if part.is_all else f", in {share:.0%} of rows{part.what}"
+    yield Suspect(column, "units", share, what, factor=factor, offset=offset, part=part)
 
 
 def _scales(
@@ -205,14 +221,7 @@ def _scales(
     near = min((each for known in KNOWN for each in (known, 1 / known)), key=lambda each: abs(np.log(each / factor)))
     for each, credit in [(factor, 0.0), (near, 0.02)]:
         for offset, more in ((new - each * old, 0.0), (0.0, 0.02)):
-            yield _apart(before, (now - offset) / each) - credit - more, each, offset
-
-
-def _apart(before: Floats, now: Floats) -> float:
-    """Kolmogorov's distance of two samples."""
-    from scipy import stats
-
-    return float(stats.ks_2samp(before, now, method="asymp").statistic)
+            yield apart(before, (now - offset) / each) - credit - more, each, offset
 
 
 def _renamed(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> Iterator[Suspect]:
