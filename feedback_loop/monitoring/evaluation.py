@@ -33,13 +33,14 @@ from feedback_loop.monitoring.profiles import (
     fold_words,
     make_layout,
     merge,
+    profiled_columns,
     total,
     word_layout,
 )
 from feedback_loop.monitoring.quality import quality_values, usual_name
 from feedback_loop.monitoring.queries import query_metrics
 from feedback_loop.monitoring.validation import metrics_of
-from feedback_loop.schema import OTHER, Contract, Task, segment_name
+from feedback_loop.schema import OTHER, Contract, Task, segment_name, shown_names
 from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue, finite
 
 
@@ -167,6 +168,8 @@ def evaluate_cells(
     is_estimated = not layout.contract.more_labels and (until is None or reference is not None)
     if predictions and labelled < LEAST_ROWS:
         metrics = (*metrics, MetricValue(INSUFFICIENT, float(LEAST_ROWS - labelled), labelled))
+    drift = drift_values(reference, profile) if reference is not None and predictions else ()
+    names = {"": ""} | shown_names(profiled_columns(layout.contract))
     return Evaluation(
         model=layout.contract.model,
         version=version,
@@ -176,8 +179,8 @@ def evaluate_cells(
         predictions=predictions,
         labelled=labelled,
         metrics=metrics,
-        drift=drift_values(reference, profile) if reference is not None and predictions else (),
-        quality=(*quality_values(reference, profile), *faults),
+        drift=tuple(replace(each, column=names[each.column]) for each in drift),
+        quality=(*(replace(each, column=names[each.column]) for each in quality_values(reference, profile)), *faults),
         estimates=estimate_values(profile, reference, calibration) if is_estimated else (),
         notes=tuple(notes),
     )

@@ -25,7 +25,7 @@ from feedback_loop.schema.ids import (
     prediction_id,
     prediction_ids,
 )
-from feedback_loop.schema.names import RESERVED, fields_for, own_name, table_name
+from feedback_loop.schema.names import RESERVED, fields_for, own_name, shown_names, table_name
 from feedback_loop.schema.privacy import (
     Redaction,
     canonical,
@@ -83,6 +83,7 @@ __all__ = [
     "prediction_ids",
     "sample_places",
     "segment_name",
+    "shown_names",
     "table_name",
     "typed_label",
     "unknown_classes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
@@ -38,6 +39,15 @@ class Named(Protocol):
         ...
 
 
+class Stored(Named, Protocol):
+    """Anything with a name that is called so, or otherwise, in a table."""
+
+    @property
+    def stored(self) -> str:
+        """Its name in the table."""
+        ...
+
+
 def fields_for(columns: Iterable[Named], taken: Iterable[str] = RESERVED) -> list[str]:
     """A name in the table for each column: its own, unless that is taken, empty or too long.
 
@@ -55,6 +65,13 @@ def fields_for(columns: Iterable[Named], taken: Iterable[str] = RESERVED) -> lis
         used.add(field.lower())
         fields.append(field)
     return fields
+
+
+def shown_names(columns: Iterable[Stored]) -> dict[str, str]:
+    """The model's names of columns by those in the tables, which people are told where two of them have one name."""
+    listed = list(columns)
+    often = Counter({each.stored: each.name for each in listed}.values())
+    return {each.stored: each.name if often[each.name] == 1 else each.stored for each in listed}
 
 
 def own_name(name: str, taken: Collection[str]) -> str:

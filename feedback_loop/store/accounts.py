@@ -13,7 +13,7 @@ from sqlalchemy import Connection, String, and_, cast, func, select
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.errors import NotFound
-from feedback_loop.schema import OTHER, Contract, segment_name
+from feedback_loop.schema import OTHER, Contract, segment_name, shown_names
 from feedback_loop.store import tables, watching_tables
 from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS
@@ -164,7 +164,10 @@ def folded_segments(store: Store, contract: Contract) -> list[str]:
 
 
 def load_findings(store: Store, contract: Contract, kind: Finding, most: int | None = None) -> list[dict[str, Any]]:
-    """What is odd, oldest first: unmatched outcomes with their content, or predictions whose outcomes conflict."""
+    """What is odd, oldest first: unmatched outcomes with their content, or predictions whose outcomes conflict.
+
+    Columns are called as the model calls them.
+    """
     table = tables.findings
     mine = and_(table.c.model == contract.model, table.c.kind == kind)
     with store.read() as connection:
@@ -179,7 +182,10 @@ def load_findings(store: Store, contract: Contract, kind: Finding, most: int | N
             shown = [column for column in outcomes.c if column.name != "event_at"]
             statement = select(*shown).join(table, table.c.subject == cast(outcomes.c.outcome_id, String)).where(mine)
         ordered = statement.order_by(table.c.since, table.c.subject).limit(most)
-        return [dict(row) for row in connection.execute(ordered).mappings()]
+        names = shown_names((*contract.key, *contract.labels))
+        names = {stored: name for stored, name in names.items() if name not in found.outcomes.c}
+        rows = connection.execute(ordered).mappings()
+        return [{names.get(column, column): value for column, value in row.items()} for row in rows]
 
 
 def count_findings(store: Store, model: str) -> dict[str, int]:

@@ -123,6 +123,17 @@ def test_an_early_outcome_waits_for_its_prediction(store):
     assert labels(store, contract) == [True]
 
 
+def test_what_is_odd_is_told_by_the_names_of_the_model(store):
+    types = {"role": ColumnType.LONG, "Month": ColumnType.STRING, "month": ColumnType.STRING}
+    contract = binary_contract(key=tuple(types), key_types=types)
+    PredictionLog(store).append(contract, prediction_rows(contract, []), START)
+    outcome = {"role": [1], "Month": ["a"], "month": ["b"], "churned": [True]}
+    record_outcomes(store, contract, outcome, now=START, source="t")
+    joins.join_new(store, contract, DAY, START)
+    [early] = accounts.load_findings(store, contract, accounts.UNMATCHED)
+    assert (early["role"], early["Month"], early["month"], bool(early["churned"])) == (1, "a", "b", True)
+
+
 def test_outcomes_that_contradict_each_other_are_listed_and_the_one_by_id_counts(store):
     contract = binary_contract()
     rows = prediction_rows(contract, [START], customer=[1], month=["m"])

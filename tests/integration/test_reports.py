@@ -14,6 +14,7 @@ from feedback_loop.monitoring import list_reports, model_folder, write_report
 from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold
 from feedback_loop.monitoring.reports import RealRows, Subject, page, pages_holding, snapshot_of
+from feedback_loop.schema import Column, ColumnType
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
 RANDOM = np.random.default_rng(0)
@@ -97,6 +98,23 @@ def test_every_task_has_its_reports_as_page_and_as_data(tmp_path, contract, rows
     assert any("ExactFigure(" in name for name in figures(paths[1]))
     assert len(figures(paths[1])) > len(data["exact"])
     assert snapshot_of(paths[1]).is_file()
+
+
+@pytest.mark.parametrize("kind", ["drift", "validation"])
+def test_columns_are_called_as_the_model_calls_them(tmp_path, kind):
+    types = {"Age": ColumnType.DOUBLE, "age": ColumnType.DOUBLE, "plan": ColumnType.STRING}
+    contract = binary_contract(features=tuple(Column(*each) for each in types.items()), label="source")
+    names = {"age": "Age", "churned": "source_2"}
+    reference, current = (
+        rows.rename_columns([names.get(name, name) for name in rows.column_names]).append_column("age_2", rows["age"])
+        for rows in (binary(300), binary(200, shift=20))
+    )
+    told = subject(contract, reference, current)
+    assert {each.column for each in (*told.evaluation.drift, *told.evaluation.quality)} >= {"Age", "age", "plan"}
+    for path in write_report(kind, told, tmp_path / "reports"):
+        assert "age_2" not in path.read_text()
+        assert "source_2" not in path.read_text()
+        assert kind != "drift" or "Age" in path.read_text()
 
 
 class Elements(HTMLParser):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -17,7 +16,8 @@ from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances,
 from feedback_loop.decisions.monitors import MADE_OF
 from feedback_loop.monitoring import Profile, drift_values, quality_values
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, fresh_words, number_shape
-from feedback_loop.monitoring.profiles import SINGLE, Block, NumberLayout
+from feedback_loop.monitoring.profiles import SINGLE, Block, NumberLayout, profiled_columns
+from feedback_loop.schema import shown_names
 from feedback_loop.store.alerts import Message
 from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, QualityValue
 
@@ -114,11 +114,7 @@ def _unjudged(reference: Profile) -> dict[str, int]:
 
 
 def _names(reference: Profile) -> dict[str, str]:
-    """The model's names of columns by those in the tables, which stay where a feature is called like an output."""
-    contract = reference.layout.contract
-    columns = [*contract.outputs, *contract.features]
-    often = Counter(each.name for each in columns)
-    return {each.stored: each.name if often[each.name] == 1 else each.stored for each in columns}
+    return shown_names(profiled_columns(reference.layout.contract))
 
 
 def rule_of(reference: Profile, settings: DriftSettings) -> Rule:

@@ -28,7 +28,7 @@ from feedback_loop.monitoring.profiles import profiled_columns
 from feedback_loop.monitoring.reports.about import LEAST_ROWS, Kind, Shown, Subject, about, model_folder
 from feedback_loop.monitoring.surrogate import Words, drift_columns, labelled_columns
 from feedback_loop.private import private_files
-from feedback_loop.schema import Contract, Task
+from feedback_loop.schema import Contract, Task, shown_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +135,8 @@ _TAG = re.compile("<([^<>]*)>")
 
 def _farthest(subject: Subject, names: list[str]) -> list[str]:
     far = {each.column: each.value / each.threshold for each in subject.evaluation.drift if each.decides}
-    kept = sorted(names, key=lambda name: -far.get(name, 0.0))[:MOST_COLUMNS]
+    shown = _shown(subject.contract)
+    kept = sorted(names, key=lambda name: -far.get(shown[name], 0.0))[:MOST_COLUMNS]
     return [name for name in names if name in kept]
 
 
@@ -246,18 +247,18 @@ def _threshold(contract: Contract, sides: tuple[Columns, ...]) -> float | None:
 def _definition(kind: Kind, contract: Contract, side: Columns) -> Any:
     from evidently import BinaryClassification, DataDefinition, MulticlassClassification, Regression
 
+    shown = _shown(contract)
     if kind == "drift":
-        words = [name for name, column in side.items() if column.dtype == object]
-        return DataDefinition(
-            numerical_columns=[name for name in side if name not in words], categorical_columns=words
-        )
-    target, prediction = contract.label.stored, contract.outputs[0].stored
+        words = [shown[name] for name, column in side.items() if column.dtype == object]
+        numbers = [shown[name] for name, column in side.items() if column.dtype != object]
+        return DataDefinition(numerical_columns=numbers, categorical_columns=words)
+    target, prediction = shown[contract.label.stored], shown[contract.outputs[0].stored]
     if contract.task is Task.REGRESSION:
         return DataDefinition(
             numerical_columns=[target, prediction], regression=[Regression(target=target, prediction=prediction)]
         )
     labels = {"target": target, "prediction_labels": prediction}
-    numbers = [name for name in side if name not in labels.values()]
+    numbers = [shown[name] for name in side if shown[name] not in labels.values()]
     if contract.task is Task.BINARY:
         positive = {"pos_label": str(contract.positive)}
         probability = {"prediction_probas": numbers[0]} if numbers else {}
@@ -278,11 +279,16 @@ def _definition(kind: Kind, contract: Contract, side: Columns) -> Any:
 def _frame(kind: Kind, contract: Contract, side: Columns) -> pd.DataFrame:
     import pandas as pd
 
-    frame = pd.DataFrame(dict(side))
+    names = _shown(contract)
     if kind == "validation" and contract.task is Task.MULTICLASS:
         named = zip(contract.probabilities, contract.classes, strict=False)
-        frame = frame.rename(columns={column.stored: str(label) for column, label in named})
-    return frame
+        names |= {column.stored: str(label) for column, label in named}
+    return pd.DataFrame({names[name]: column for name, column in side.items()})
+
+
+def _shown(contract: Contract) -> dict[str, str]:
+    """The model's names of columns by those in the tables."""
+    return shown_names((*contract.outputs, *contract.labels, *contract.features))
 
 
 _drawing = threading.Lock()
