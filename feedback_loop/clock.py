@@ -120,10 +120,13 @@ def floor_moment(moment: datetime, length: timedelta) -> datetime:
 
 
 def as_utc(moment: datetime) -> datetime:
-    """The same moment in UTC; raises BadInput where it has no time zone."""
+    """The same moment in UTC; raises BadInput where it has no time zone, or no such time in UTC."""
     if moment.tzinfo is None:
         raise BadInput.of("time", f"{moment.isoformat()} has no time zone", cure="Give it one, such as +00:00.")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise BadInput.of("time", f"{moment.isoformat()} is beyond the years 1 to 9999 in UTC") from None
 
 
 def parse_moment(text: str) -> datetime:

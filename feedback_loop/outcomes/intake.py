@@ -126,9 +126,8 @@ def _checked(
                 mine = (*misfits(table.column(column.name), column, text=text),)
             problems += mine
             bad = {problem.row for problem in mine}
-            values = table.column(column.name).to_pylist()
-            good = [None if row in bad else value for row, value in enumerate(values)]
-            arrays.append(coerce(as_table({column.name: good}), [column], text=text).column(0))
+            good = as_table({column.name: _without(table.column(column.name), bad)})
+            arrays.append(coerce(good, [column], text=text).column(0))
     rows = pa.table(arrays, names=[column.name for column in _columns(contract)])
     rows = _with_times(rows)
     for label in contract.labels:
@@ -136,6 +135,14 @@ def _checked(
     problems += _bad_ids(rows.column(_ID.name)) + _missing(rows, contract)
     problems += _untimely(rows, now, asked_until)
     return rows, sorted(_first_per_row(problems), key=lambda problem: problem.row)
+
+
+def _without(values: pa.ChunkedArray, bad: set[int]) -> Any:
+    """The values, those of the bad rows missing."""
+    if pa.types.is_union(values.type):
+        return [None if row in bad else value for row, value in enumerate(values.to_pylist())]
+    is_good = pa.array([row not in bad for row in range(len(values))], pa.bool_())
+    return pc.if_else(is_good, values, pa.scalar(None, values.type))
 
 
 def _cure(contract: Contract, problems: Sequence[Problem]) -> str:

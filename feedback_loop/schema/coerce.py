@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from feedback_loop.errors import BadInput, Problem
+from feedback_loop.schema.bounds import EARLIEST_MOMENT, LATEST_MOMENT, MOST_INDEXED_BYTES, OUT_OF_TIME, TOO_LONG
 from feedback_loop.schema.contract import Column, ColumnType
 
 if TYPE_CHECKING:
@@ -268,15 +269,34 @@ def _parsed(values: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(parsed, arrow_type(wide))])
 
 
-def _with_nul(values: pa.ChunkedArray, column: Column) -> list[Problem]:
-    """The rows whose text PostgreSQL could not hold."""
+def _no_texts(values: pa.ChunkedArray, column: Column) -> list[Problem]:
+    """The rows whose text PostgreSQL could not hold, or not in an index."""
     import pyarrow.compute as pc
 
-    found = pc.match_substring(values, "\0")
-    if not pc.any(found).as_py():
+    nul = "holds a NUL character, which no database of ours can store"
+    problems = [Problem(row, column.name, nul) for row in _where(pc.match_substring(values, "\0"))]
+    if column.is_indexed:
+        too_long = pc.greater(pc.binary_length(values), MOST_INDEXED_BYTES)
+        problems += [Problem(row, column.name, TOO_LONG) for row in _where(too_long)]
+    return problems
+
+
+def _out_of_time(values: pa.ChunkedArray, column: Column) -> list[Problem]:
+    """The rows whose moment could not be read back."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    bounds = [pa.scalar(moment, values.type) for moment in (EARLIEST_MOMENT, LATEST_MOMENT)]
+    outside = pc.or_(pc.less(values, bounds[0]), pc.greater(values, bounds[1]))
+    return [Problem(row, column.name, OUT_OF_TIME) for row in _where(outside)]
+
+
+def _where(mask: pa.ChunkedArray) -> list[int]:
+    import pyarrow.compute as pc
+
+    if not pc.any(mask).as_py():
         return []
-    rows = [row for row, has_nul in enumerate(found.to_pylist()) if has_nul]
-    return [Problem(row, column.name, "holds a NUL character, which no database of ours can store") for row in rows]
+    return [row for row, is_so in enumerate(mask.to_pylist()) if is_so]
 
 
 def misfits(values: pa.ChunkedArray, column: Column, *, text: bool = False) -> list[Problem]:
@@ -289,7 +309,9 @@ def _checked(values: pa.ChunkedArray, column: Column, *, text: bool) -> tuple[pa
     converted = _converted(values, column.type, text=text)
     if converted is None:
         return None, _misfits(values, column, text=text)
-    return converted, _with_nul(converted, column) if column.type is ColumnType.STRING else []
+    if column.type is ColumnType.DATETIME:
+        return converted, _out_of_time(converted, column)
+    return converted, _no_texts(converted, column) if column.type is ColumnType.STRING else []
 
 
 def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[Problem]:
@@ -299,8 +321,16 @@ def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[Pro
     rows = _bad_rows(values, column.type, text=text)
     if not rows:
         return [Problem(-1, column.name, f"is {values.type}, which does not fit the type {column.type}")]
-    held = values.take(pa.array(rows, pa.int64())) if not pa.types.is_union(values.type) else None
-    found = held.to_pylist() if held is not None else [values[row].as_py() for row in rows]
+    if pa.types.is_union(values.type):
+        found = [values[row].as_py() for row in rows]
+    else:
+        held = values.take(pa.array(rows, pa.int64()))
+        # Python may have no such moment.
+        found = (
+            held.cast(f"int{held.type.bit_width}").to_pylist()
+            if pa.types.is_temporal(held.type)
+            else held.to_pylist()
+        )
     cause = f"does not fit the type {column.type}"
     return [Problem(row, column.name, f"{_shown(value)} {cause}") for row, value in zip(rows, found, strict=True)]
 

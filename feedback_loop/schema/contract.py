@@ -66,7 +66,8 @@ class Column:
     """`name` is the model's or the caller's word; `field` is what it is called in our tables.
 
     `hashed` names the key that its values are hashed with (see `schema.privacy`); empty: they are plain. Of a key's
-    column (`is_key`) an empty text is no value: strangers whose key nobody knows would be one and the same.
+    column (`is_key`) an empty text is no value: strangers whose key nobody knows would be one and the same. Texts of
+    keys and of segments (`is_indexed`) are short.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Column:
     field: str = ""
     hashed: str = ""
     is_key: bool = False
+    is_indexed: bool = False
 
     @property
     def stored(self) -> str:
@@ -245,9 +247,9 @@ def make_contract(
     by_name = {column.name: column for column in features}
     types = key_types or {}
     keys = tuple(
-        replace(by_name[name], required=False, is_key=True)
+        replace(by_name[name], required=False, is_key=True, is_indexed=True)
         if name in by_name
-        else Column(name, types.get(name, ColumnType.STRING), required=False, is_key=True)
+        else Column(name, types.get(name, ColumnType.STRING), required=False, is_key=True, is_indexed=True)
         for name in key
     )
     classes, more_classes = _classes(model, task, label_type, classes, settled)
@@ -263,7 +265,10 @@ def make_contract(
     contract = Contract(
         model=model,
         task=task,
-        features=tuple(replace(column, field=fields[column.name]) for column in features),
+        features=tuple(
+            replace(column, field=fields[column.name], is_indexed=column.name in {*key, *segments})
+            for column in features
+        ),
         key=tuple(replace(column, field=fields[column.name]) for column in keys),
         label=Column(label, label_type, field=fields[label]),
         outputs=tuple(replace(column, field=field) for column, field in zip(outputs, names, strict=False)),

@@ -3,6 +3,7 @@
 import threading
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 
 from feedback_loop.clock import Window
@@ -293,3 +294,29 @@ def test_many_correct_the_same_outcome_at_once_and_every_revision_is_kept(store,
 
 def test_nothing_at_all_is_taken_in_as_nothing(store, predicted):
     assert take(store, customer=[], month=[], churned=[]).counts == Intake()
+
+
+@pytest.mark.parametrize("column", ["occurred_at", "recorded_at"])
+@pytest.mark.parametrize("moment", [-8_629_764_877_457_555_455, 253_402_300_800_000_000])
+def test_a_moment_that_nobody_could_read_back_is_refused_and_good_rows_of_its_key_are_taken(
+    store, predicted, column, moment
+):
+    bad = {"customer": [1, 1], "month": ["m"] * 2, "churned": [True, True]}
+    rows = pa.table(bad | {column: pa.array([None, moment], pa.timestamp("us", "UTC"))})
+    with pytest.raises(BadInput) as refused:
+        record_outcomes(store, CONTRACT, rows, now=START + DAY, source="test")
+    assert [(problem.row, problem.field) for problem in refused.value.problems] == [(1, column)]
+    taken = record_outcomes(store, CONTRACT, rows, now=START + DAY, source="test", on_error="skip")
+    assert (taken.counts.new, [problem.row for problem in taken.skipped]) == (1, [1])
+    again = record_outcomes(store, CONTRACT, rows.slice(0, 1), now=START + DAY, source="test")
+    assert again.counts == Intake(received=1, unchanged=1)
+
+
+def test_a_key_that_no_index_holds_is_refused_and_the_longest_is_found(store):
+    for text, fits in (("\U0001f600" * 125, True), ("x" * 501, False)):
+        rows = [{"customer": 1, "month": text, "churned": True}]
+        if fits:
+            assert record_outcomes(store, CONTRACT, rows, now=START + DAY, source="test").counts.new == 1
+        else:
+            with pytest.raises(BadInput, match="month: is longer"):
+                record_outcomes(store, CONTRACT, rows, now=START + DAY, source="test")

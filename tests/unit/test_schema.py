@@ -24,6 +24,7 @@ from feedback_loop.schema import (
     prediction_id,
     with_booleans,
 )
+from feedback_loop.schema.protocol import WireError, make_decoder
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
 C, T = Column, ColumnType
@@ -355,3 +356,51 @@ def test_bad_rows_are_found_among_many_of_every_kind():
     for plain in ([0.5, 1.0, None] * 200, [2**31, 5, None] * 200, ["a", "5", None] * 200):
         found = misfits(as_table({"x": plain}).column("x"), column, text=True)
         assert [problem.row for problem in found] == list(range(0, 600, 3))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pa.array([-8_629_764_877_457_555_455], pa.timestamp("us", "UTC")),
+        pa.array([253_402_300_800_000_000], pa.timestamp("us")),
+        pa.array([10**13], pa.timestamp("s")),
+        pa.array([10**9], pa.date32()),
+        ["0001-01-01T00:00+23:59"],
+        ["9999-12-31T23:59:59-23:59"],
+    ],
+)
+def test_moments_that_nobody_could_read_back_are_refused_by_row_and_field(moment):
+    with pytest.raises(BadInput) as refused:
+        coerce(as_table({"t": moment}), [Column("t", T.DATETIME)])
+    assert [(problem.row, problem.field) for problem in refused.value.problems] == [(0, "t")]
+
+
+def test_texts_of_keys_and_segments_are_short_and_others_are_as_they_are():
+    contract = binary_contract()
+    assert {column.name for column in (*contract.features, *contract.key) if column.is_indexed} >= {"plan", "month"}
+    month = next(column for column in contract.key if column.name == "month")
+    coerce(as_table({"month": ["x" * 500]}), [month])
+    for long in ("x" * 501, "\U0001f600" * 126):
+        with pytest.raises(BadInput, match="row 1: month: is longer than 500 bytes"):
+            coerce(as_table({"month": ["x", long]}), [month])
+    coerce(as_table({"note": ["x" * 501]}), [Column("note", T.STRING)])
+
+
+@pytest.mark.parametrize(
+    ("record", "header"),
+    [({"plan": "x" * 501}, {}), ({"month": "x" * 501}, {}), ({}, {"x-key-month": "x" * 501})],
+)
+def test_requests_have_short_keys_and_segments(record, header):
+    decoder = make_decoder(binary_contract(), None)
+    row = {"age": 1.0, "plan": "a", **record}
+    for rows in ([row], [row, row]):
+        given = {name: json.dumps([text] * len(rows)) for name, text in header.items()}
+        with pytest.raises(WireError, match="is longer than 500 bytes"):
+            decoder.decode(json.dumps({"dataframe_records": rows}).encode(), "application/json", given.get)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b"])
+def test_a_key_in_a_header_is_text_that_can_be_stored(text):
+    body, header = b'{"dataframe_records": [{"age": 1.0, "plan": "a"}]}', {"x-key-month": json.dumps([text])}
+    with pytest.raises(WireError, match="month: holds"):
+        make_decoder(binary_contract(), None).decode(body, "application/json", header.get)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from feedback_loop.errors import BadInput, Problem
+from feedback_loop.schema.bounds import TOO_LONG, is_too_long
 from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.contract import Column, ColumnType, Contract
 from feedback_loop.schema.protocol.fast import FastDecoder, Found
@@ -65,6 +66,8 @@ class Decoder:
         self._names = tuple(column.name for column in (*contract.features, *self._keys))
         self._key_headers = [(column, f"{KEY_HEADER}{column.name.lower()}") for column in self._keys]
         self._text_keys = [column for column in self._keys if column.type is ColumnType.STRING]
+        indexed = {column.name for column in (*contract.features, *self._keys) if column.is_indexed}
+        self._short = [(place, name) for place, name in enumerate(self._names) if name in indexed & {*self._texts}]
         self._fast = FastDecoder(contract, signature.width is not None)
 
     def decode(self, body: bytes, content_type: str, header: Header) -> Rows:
@@ -80,6 +83,8 @@ class Decoder:
         self.budget.check_rows(found.count)
         row = found.row if isinstance(found, Found) else None
         if row is not None and not (self._keys and ("" in row or None in row)):  # each key is there
+            for place, name in self._short:
+                _refuse_long(name, row[place : place + 1])
             rows = Rows(1, None, _given_ids(1, found.ids, header), names=self._names, row=row)
         else:
             columns = (
@@ -103,6 +108,10 @@ class Decoder:
             text = header(name)
             if text is not None and columns[column.name].count(None) == count:
                 columns[column.name] = _header_values(name, text, column, count)
+                if column.type is ColumnType.STRING:
+                    _refuse_unstorable(column.name, columns[column.name])
+        for _, short in self._short:
+            _refuse_long(short, columns[short])
         return _given_ids(count, ids, header)
 
     def finish(self, frame: Frame, ids: Any) -> tuple[int, dict[str, list[Any]], list[str | None] | None]:
@@ -115,7 +124,8 @@ class Decoder:
         for column in self._keys:
             values = frame.columns.get(column.name)
             columns[column.name] = [None] * count if values is None else self._key_column(column, values)
-        self._refuse_unstorable(columns)
+        for name in self._texts:
+            _refuse_unstorable(name, columns[name])
         given = frame.columns.get(self._id, ids)
         return count, columns, None if given is None else _checked_ids(given, count)
 
@@ -137,15 +147,21 @@ class Decoder:
             cure = f"Types of key columns are said in models.{self.contract.model}.key_types of the configuration."
             raise bad_request(f"{error} {cure}", *error.problems) from error
 
-    def _refuse_unstorable(self, columns: Mapping[str, Sequence[Any]]) -> None:
-        for name in self._texts:
-            for row, value in enumerate(columns[name]):
-                if value is None:
-                    continue
-                if "\0" in value:
-                    raise _unstorable(row, name, "holds a NUL character, which no database of ours can store")
-                if not value.isascii() and not _is_unicode(value):
-                    raise _unstorable(row, name, "holds half a surrogate pair, which is no text")
+
+def _refuse_unstorable(name: str, values: Sequence[Any]) -> None:
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if "\0" in value:
+            raise _unstorable(row, name, "holds a NUL character, which no database of ours can store")
+        if not value.isascii() and not _is_unicode(value):
+            raise _unstorable(row, name, "holds half a surrogate pair, which is no text")
+
+
+def _refuse_long(name: str, values: Sequence[Any]) -> None:
+    for row, value in enumerate(values):
+        if value is not None and is_too_long(value):
+            raise _unstorable(row, name, TOO_LONG)
 
 
 def make_decoder(contract: Contract, signature: dict[str, Any] | None, budget: Budget | None = None) -> Decoder:

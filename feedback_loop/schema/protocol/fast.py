@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from types import GenericAlias
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import astuple
 
+from feedback_loop.schema.bounds import utc_within
 from feedback_loop.schema.contract import ColumnType, Contract
 from feedback_loop.schema.protocol.table import ID
 
@@ -250,7 +251,6 @@ def _moment(value: str | None) -> datetime | None:
     if value is None:
         return None
     try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
+        return utc_within(datetime.fromisoformat(value))
+    except (ValueError, OverflowError):
         raise _Unusual from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

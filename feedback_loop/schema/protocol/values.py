@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, Problem
+from feedback_loop.schema.bounds import utc_within
 from feedback_loop.schema.contract import Column, ColumnType
 
 Array = npt.NDArray[Any]
@@ -263,11 +264,11 @@ def _moment(value: Any) -> datetime | None:
     if is_missing(value) or value == "":
         return None
     if isinstance(value, datetime):
-        return value if value.tzinfo else value.replace(tzinfo=UTC)
+        return utc_within(value)
     if isinstance(value, bool):
         raise TypeError("<class 'bool'> is not convertible to datetime")
     if isinstance(value, int | float):
-        return EPOCH + timedelta(microseconds=int(value) // 1000)
+        return utc_within(EPOCH + timedelta(microseconds=int(value) // 1000))
     if not isinstance(value, str):
         raise TypeError(f"{type(value)} is not convertible to datetime")
     try:
@@ -277,7 +278,7 @@ def _moment(value: Any) -> datetime | None:
             return _of_numpy(np.datetime64(value.strip(), "ns"))
         except ValueError:
             raise DateParseError(_DATE.format(value)) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return utc_within(moment)
 
 
 def _numpy_moment(value: Any) -> datetime | None:
@@ -287,11 +288,11 @@ def _numpy_moment(value: Any) -> datetime | None:
             moment = datetime.fromisoformat(value)
         except ValueError:
             return _of_numpy(np.datetime64(value, "ns"))
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return utc_within(moment)
     if is_missing(value):
         return None
     if isinstance(value, int) and not isinstance(value, bool):
-        return EPOCH + timedelta(microseconds=value // 1000)
+        return utc_within(EPOCH + timedelta(microseconds=value // 1000))
     raise ValueError("Could not convert object to NumPy datetime")
 
 
