@@ -94,7 +94,10 @@ def served(empty_mlflow, tmp_path_factory):
     register_churn(loop.registry, clock(), seed=4, turned=True)
     log = folder / "server.log"
     with server(folder / "feedback_loop.toml", "--workers", "2", log=log, **SETTINGS) as (port, process):
-        yield Served(loop, port, process, log)
+        served = Served(loop, port, process, log)
+        assert served.ask()[0] == 200
+        served.wait(lambda: predictions.count_predictions(loop.store, "churn"))  # its table is there for every test
+        yield served
     loop.close()
 
 
