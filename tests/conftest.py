@@ -30,6 +30,7 @@ from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.store import Store, migrate
 from tests.builders import churn_loop, new_database
+from tests.warm import start
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
 
@@ -150,6 +151,13 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with chdir(path.parent):  # where MLflow puts what nobody gave a place to
         made.client.search_registered_models()
     return path
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `python` and `feedback-loop` for tests that are not about a start: see tests.warm."""
+    base = tmp_path_factory.getbasetemp()
+    return start((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warm")
 
 
 @pytest.fixture(scope="session")

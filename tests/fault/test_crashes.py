@@ -179,12 +179,12 @@ loop.runner.run("churn", cycle(loop, "churn"), clock())
 
 
 @pytest.mark.parametrize("where", ["in training", "before the alias", "after the alias"])
-def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(mlflow_uri, tmp_path, clock, where):
+def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(mlflow_uri, warm, tmp_path, clock, where):
     loop = churn_loop(tmp_path, clock)
     play_days(loop, clock, 4)
     play_days(loop, clock, 12, harder=0.45, seed=100)
     scheduled = clock()
-    command = [sys.executable, "-c", DIES, where, str(tmp_path / "feedback_loop.toml"), scheduled.isoformat()]
+    command = [warm / "python", "-c", DIES, where, str(tmp_path / "feedback_loop.toml"), scheduled.isoformat()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -9, done.stderr[-2000:]
     # The next scheduler waits for the dead one's leases, then makes what is left of that very run.
@@ -205,10 +205,10 @@ def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(mlflow_u
     loop.close()
 
 
-def test_two_schedulers_at_once_make_every_run_once(mlflow_uri, tmp_path, monkeypatch):
+def test_two_schedulers_at_once_make_every_run_once(mlflow_uri, warm, tmp_path):
     clock = ManualClock(datetime.now(UTC))
     loop = churn_loop(tmp_path, clock, more='[models.churn.schedule]\ncycle = "1s"\nreport = "never"\n')
-    command = [sys.executable, "-m", "feedback_loop", "scheduler", "--config", str(tmp_path / "feedback_loop.toml")]
+    command = [str(warm / "feedback-loop"), "scheduler", "--config", str(tmp_path / "feedback_loop.toml")]
     logs = [tmp_path / "one.log", tmp_path / "other.log"]
 
     def chains(log):

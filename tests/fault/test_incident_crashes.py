@@ -2,7 +2,6 @@
 
 import signal
 import subprocess
-import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -28,8 +27,8 @@ def url_of(store):
     return store.url.render_as_string(hide_password=False)
 
 
-def killed(store, what, point):
-    command = [sys.executable, "-m", "tests.fault.look", url_of(store), what, point]
+def killed(warm, store, what, point):
+    command = [warm / "python", "-m", "tests.fault.look", url_of(store), what, point]
     assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
 
 
@@ -41,8 +40,8 @@ def record(store):
 
 
 @pytest.mark.parametrize("point", ["verdict", "incident", "alerts", "committed"])
-def test_an_incident_is_opened_whole_or_not_at_all(store, point):
-    killed(store, "opening", point)
+def test_an_incident_is_opened_whole_or_not_at_all(warm, store, point):
+    killed(warm, store, "opening", point)
     if point == "committed":
         assert record(store) == (1, [False], 2)
         with pytest.raises(Refused, match="judged already"):
@@ -54,10 +53,10 @@ def test_an_incident_is_opened_whole_or_not_at_all(store, point):
 
 
 @pytest.mark.parametrize("point", ["verdict", "update", "ends", "committed"])
-def test_an_incident_is_closed_whole_or_not_at_all(store, point):
+def test_an_incident_is_closed_whole_or_not_at_all(warm, store, point):
     _, incident = verdicts.record_verdict(store, verdict(0), ("log", "ops"))
     followed = Followed(incident.incident_id, {"labels": 1}, "it has recovered")
-    killed(store, "closing", point)
+    killed(warm, store, "closing", point)
     if point == "committed":
         with pytest.raises(Refused, match="judged already"):
             verdicts.record_verdict(store, verdict(1), ("log", "ops"), followed)

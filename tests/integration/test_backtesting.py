@@ -92,7 +92,7 @@ def played(request, empty_mlflow, tmp_path_factory, postgres):
     return make
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
 def loop(request, played):
     folder, moment = played(request.param)
     made = open_loop(folder / "feedback_loop.toml", ManualClock(moment))

@@ -26,7 +26,7 @@ def whole_day(moment):
     return Window(start, start + DAY)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
 def loop(request, tmp_path, empty_mlflow, clock):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")

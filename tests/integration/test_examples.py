@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in EXAMPLES.glob("*/README.md")))
-def test_every_command_of_an_examples_page_works(name, tmp_path):
+def test_every_command_of_an_examples_page_works(name, warm, tmp_path):
     folder = tmp_path / name
     shutil.copytree(EXAMPLES / name, folder)
     page = (folder / "README.md").read_text()
@@ -37,7 +36,7 @@ def test_every_command_of_an_examples_page_works(name, tmp_path):
         ["bash", "-euc", "\n".join(commands)],
         check=False,
         cwd=folder,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env={**os.environ, "PATH": f"{warm}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
     )

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -213,11 +212,11 @@ def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, cl
 
 
 @pytest.mark.parametrize("after_seconds", [0.0, 0.15, 0.4])
-def test_a_job_that_was_killed_ends_with_every_row_once(loop, tmp_path, after_seconds):
+def test_a_job_that_was_killed_ends_with_every_row_once(loop, warm, tmp_path, after_seconds):
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     count = 60_000
     pd.DataFrame(customers(count, 3)).to_parquet(source, index=False)
-    command = [sys.executable, "-m", "feedback_loop", "predict", "churn", str(source), str(target), "--json"]
+    command = [str(warm / "feedback-loop"), "predict", "churn", str(source), str(target), "--json"]
     command += ["--config", str(tmp_path / "feedback_loop.toml")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     parts = tmp_path / "out.parquet.parts"

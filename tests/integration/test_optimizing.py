@@ -1,7 +1,6 @@
 """Smaller variants of a model, tried against a budget, the best one registered with where it came from."""
 
 import json
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -186,7 +185,7 @@ def network_loop(tmp_path, empty_mlflow, now):
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_a_network_in_fewer_bits_is_registered_when_asked_for_and_answers_as_it_was_measured(
-    sure, network_loop, tmp_path, monkeypatch, precision
+    sure, network_loop, warm, tmp_path, monkeypatch, precision
 ):
     monkeypatch.setattr(
         optimizing, "_DENSE", {name: each for name, each in optimizing._DENSE.items() if each == precision}
@@ -215,7 +214,7 @@ def test_a_network_in_fewer_bits_is_registered_when_asked_for_and_answers_as_it_
 
     loop.promote("churn", version.version)
     port, log = free_port(), tmp_path / "server.log"
-    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--port", str(port)]
+    command = [str(warm / "feedback-loop"), "serve", "churn", "--port", str(port)]
     with running([*command, "--config", str(tmp_path / "feedback_loop.toml")], log) as process:
         wait_until(lambda: call(port, "GET", "/ready")[0] == 200, process, log, 180)
         records = [{"age": age, "plan": plan} for age, plan in zip(rows["age"].tolist(), rows["plan"], strict=True)]

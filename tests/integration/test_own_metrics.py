@@ -14,7 +14,7 @@ from tests.builders import customers, play_days, register_churn, write_config
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
 def opened(request, tmp_path, empty_mlflow, clock, monkeypatch):
     """Opens a loop with these settings of the model beside the usual ones."""
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")

@@ -17,7 +17,7 @@ from tests.builders import churn_loop, customers, play_days, register_churn, wri
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
 def loop(request, tmp_path, empty_mlflow, clock):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")

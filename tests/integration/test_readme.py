@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from tests.builders import churn_loop, customers, play_days
 from tests.integration.processes import call, free_port, running, wait_until
 
 README = Path(__file__).parents[2] / "README.md"
-COMMAND = [sys.executable, "-m", "feedback_loop"]
 
 LOG_MODEL = """
 import mlflow, pandas as pd
@@ -66,13 +64,13 @@ def sent_by_curl():
     return place.removeprefix("localhost:5001"), content_type.removeprefix("content-type: "), json.loads(body)
 
 
-def test_the_readmes_way_to_ones_own_model_is_a_way(mlflow_uri, tmp_path):
+def test_the_readmes_way_to_ones_own_model_is_a_way(mlflow_uri, warm, tmp_path):
     def do(*command):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    do(sys.executable, "-c", f"import sys; sys.path.insert(0, {str(README.parent)!r})\n{LOG_MODEL}")
+    do(warm / "python", "-c", f"import sys; sys.path.insert(0, {str(README.parent)!r})\n{LOG_MODEL}")
     rows = pd.DataFrame(customers(40, 3))
     rows.drop(columns="churned").to_parquet(tmp_path / "customers.parquet")
     rows[["customer", "month", "churned"]].to_csv(tmp_path / "what-happened.csv", index=False)
@@ -82,7 +80,7 @@ def test_the_readmes_way_to_ones_own_model_is_a_way(mlflow_uri, tmp_path):
     shown = []
     for _, command, *arguments in lines:
         if command == "serve":
-            process = [*COMMAND, command, *arguments, "--port", str(port)]
+            process = [str(warm / "feedback-loop"), command, *arguments, "--port", str(port)]
             log = tmp_path / "log"
             with running(process, log, FEEDBACK_LOOP_CONFIG=str(tmp_path / "feedback_loop.toml")) as server:
                 wait_until(lambda: call(port, "GET", "/ping")[0] == 200, server, log)
@@ -90,11 +88,11 @@ def test_the_readmes_way_to_ones_own_model_is_a_way(mlflow_uri, tmp_path):
                 status, answer, _ = call(port, "POST", path, body, {"content-type": content_type})
             assert (status, answer["model_version"], len(answer["prediction_ids"])) == (200, "1", 1)
         elif command == "scheduler":
-            process, log = [*COMMAND, command, *arguments], tmp_path / "log"
+            process, log = [str(warm / "feedback-loop"), command, *arguments], tmp_path / "log"
             with running(process, log, FEEDBACK_LOOP_CONFIG=str(tmp_path / "feedback_loop.toml")) as scheduler:
                 wait_until(lambda log=log: log.stat().st_size > 0, scheduler, log)
         else:
-            shown.append(do(*COMMAND, command, *arguments))
+            shown.append(do(warm / "feedback-loop", command, *arguments))
     written, promoted, predicted, loaded, status = shown
     assert "Next: feedback-loop models promote churn 1" in written
     assert "Version 1 is the champion" in promoted
@@ -181,7 +179,7 @@ def test_what_the_readme_says_in_its_text_is_a_command(degraded, run):
         run(*words, *(["--help"] if words[1] == "import" else []))  # which wants a file of predictions
 
 
-def test_the_readmes_python_runs(degraded, tmp_path):
+def test_the_readmes_python_runs(degraded, warm, tmp_path):
     [code] = blocks("python", README.read_text())
     rows = pd.DataFrame(customers(300, 900, month="later"))
     rows.drop(columns="churned").to_parquet(tmp_path / "customers.parquet")
@@ -190,7 +188,7 @@ def test_the_readmes_python_runs(degraded, tmp_path):
         "import pandas\ncustomers, what_happened = map(pandas.read_parquet, ('customers.parquet', 'known.parquet'))"
     )
     shown = "print(answers.num_rows, answers.column_names[0])"
-    command = [sys.executable, "-c", f"{given}\n{code}\n{shown}"]
+    command = [warm / "python", "-c", f"{given}\n{code}\n{shown}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     summary, answers = done.stdout.splitlines()

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from datetime import timedelta
 
 import numpy as np
@@ -147,14 +146,14 @@ def test_each_label_and_all_of_them_are_judged_alike_however_they_are_asked(open
     assert loop.erase("several", {"item": 3}).outcomes > 0
 
 
-def test_the_command_says_why_several_labels_are_not_diagnosed_and_ends_with_one(opened, tmp_path):
+def test_the_command_says_why_several_labels_are_not_diagnosed_and_ends_with_one(opened, warm, tmp_path):
     """In words and in JSON, before anything is looked at; nothing is recorded."""
     loop = opened("binary")
     cause = "several version 1 can't be diagnosed: it predicts several labels."
     cure = "See which label has become worse (feedback-loop evaluate), or register a model for each."
 
     def diagnosed(*more):
-        command = [sys.executable, "-m", "feedback_loop", "diagnose", "several", *more]
+        command = [warm / "feedback-loop", "diagnose", "several", *more]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     words = diagnosed()

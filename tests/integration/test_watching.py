@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import threading
 from datetime import timedelta
 
@@ -240,10 +239,10 @@ loop.watch_drift("churn")
 
 @pytest.mark.parametrize("loop", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("where", ["before the commit", "after the commit"])
-def test_killed_at_any_point_it_counts_and_tells_nothing_twice(loop, clock, tmp_path, where):
+def test_killed_at_any_point_it_counts_and_tells_nothing_twice(loop, clock, warm, tmp_path, where):
     play(loop, clock, 12, plan="gold")
     loop.evaluate("churn")
-    command = [sys.executable, "-c", DIES, where, str(tmp_path / "feedback_loop.toml"), clock().isoformat()]
+    command = [warm / "python", "-c", DIES, where, str(tmp_path / "feedback_loop.toml"), clock().isoformat()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -9, done.stderr[-2000:]
     if where == "before the commit":

@@ -250,6 +250,7 @@ def test_the_parts_add_up_to_the_change():
         assert parts == pytest.approx(found.change.value, abs=1e-9)
 
 
+@pytest.mark.statistics
 def test_errors_are_as_large_as_what_chance_does():
     """Of rows without any change, relation and change stray from zero by their own errors."""
     found = [split_change(_sides(seed)) for seed in range(16)]
@@ -339,9 +340,9 @@ def test_every_task_is_diagnosed(task):
     assert find_causes(contract, made(1), turned, outputs, length=DAY, seed=0).recommendation == "recent"
 
 
-@pytest.mark.parametrize("places", [range(12), pytest.param(range(36), marks=pytest.mark.statistics)])
+@pytest.mark.parametrize("places", [range(0, 12, 3), pytest.param(range(36), marks=pytest.mark.statistics)])
 def test_of_cases_whose_cause_is_known_nine_in_ten_are_told(places):
-    """The first twelve of the benchmark's made cases, one of each cause; many are as many of two other models too."""
+    """The benchmark's first twelve made cases are one of each cause, here each third; then two other models' too."""
     cases = [case_of(place) for place in places]
     told = [
         str(

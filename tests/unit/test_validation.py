@@ -146,8 +146,9 @@ def simulated(seed):
     }
 
 
-def test_sampling_errors_are_what_repetition_shows():
-    found = [simulated(seed) for seed in range(300)]
+@pytest.mark.parametrize("samples", [60, pytest.param(300, marks=pytest.mark.statistics)])
+def test_sampling_errors_are_what_repetition_shows(samples):
+    found = [simulated(seed) for seed in range(samples)]
     for name in found[0]:
         spread = np.std([each[name].value for each in found if name in each])
         told = np.mean([each[name].standard_error for each in found if name in each and each[name].standard_error])

@@ -1,0 +1,173 @@
+"""A Python that has imported our commands' libraries already, and forks a process for each command line it is sent.
+
+Importing them takes seconds of a core, longer than most commands work. `start` makes two small programs, `python` and
+`feedback-loop`, that stand for the real ones: each sends its command line, folder, environment and standard streams
+here, waits, and ends as its process ended (by the same signal, if by one). A program that is killed takes its process
+along. How a fresh interpreter starts is what other tests are for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+IMPORTED = (
+    *("feedback_loop.cli", "feedback_loop.jobs", "feedback_loop.loop", "tests.builders"),
+    *("mlflow.sklearn", "mlflow.pyfunc", "sklearn.ensemble", "sklearn.compose", "sklearn.pipeline", "evidently"),
+    *("plotly.graph_objects", "matplotlib.pyplot", "onnxruntime", "skl2onnx", "adbc_driver_sqlite.dbapi", "psycopg"),
+)
+
+PROGRAM = """#!{python} -IS
+import json, os, signal, socket, sys
+link = socket.socket(socket.AF_UNIX)
+link.connect({socket!r})
+words = [{name!r}, *sys.argv[1:]]
+message = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
+socket.send_fds(link, [len(message).to_bytes(8, "big")], [0, 1, 2])
+link.sendall(message)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: link.sendall(bytes([number])))
+code = int(link.recv(16) or b"70")
+if code < 0:
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+def start(folder: Path) -> Path:
+    """The folder of the two programs; the first test process that asks starts the server for all of them."""
+    folder.mkdir(exist_ok=True)
+    programs, place = folder / "bin", folder / "socket"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if programs.exists():
+            return programs
+        whole = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+        command = [sys.executable, "-m", "tests.warm", str(place), str(whole)]
+        with (folder / "log").open("wb") as log:  # it outlives this test process, so it is no Popen
+            outputs = [(os.POSIX_SPAWN_DUP2, log.fileno(), number) for number in (1, 2)]
+            os.posix_spawn(command[0], command, os.environ, file_actions=outputs, setsid=True)
+        wait_for(place, folder / "log")
+        programs.mkdir()
+        for name in ("python", "feedback-loop"):
+            text = PROGRAM.format(python=sys.executable, socket=str(place), name=name)
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+    return programs
+
+
+def wait_for(place: Path, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not place.exists():
+        if time.monotonic() > deadline or "Error" in log.read_text():
+            raise RuntimeError(f"The server of warm processes does not start:\n{log.read_text()}")
+        time.sleep(0.05)
+
+
+def serve(place: str, whole: int) -> None:
+    """Forks a keeper for each program that connects, until the test run (the process `whole`) is over."""
+    for name in IMPORTED:
+        import_module(name)
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    run = os.pidfd_open(whole)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{place}.new")
+        listener.listen(64)
+        os.rename(f"{place}.new", place)  # noqa: PTH104
+        while run not in select.select([listener, run], [], [])[0]:
+            link, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                keep(link)
+            link.close()
+    os._exit(0)  # taking all modules down again takes a second
+
+
+def keep(link: socket.socket) -> NoReturn:
+    """Starts one process for a program, passes signals on to it, and says how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    head, streams, _, _ = socket.recv_fds(link, 8, 3)
+    message = b""
+    while len(message) < int.from_bytes(head, "big"):
+        message += link.recv(2**20)
+    words, folder, environment = json.loads(message)
+    process = os.fork()
+    if process == 0:
+        link.close()
+        end(become, words, folder, environment, streams)
+    ended = os.pidfd_open(process)
+    while ended not in select.select([ended, link], [], [])[0]:
+        os.kill(process, (link.recv(1) or bytes([signal.SIGKILL]))[0])  # nothing: the program was killed
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    try:
+        link.sendall(str(code).encode())
+    finally:
+        os._exit(0)
+
+
+def end(work: Callable[..., None], *arguments: Any) -> NoReturn:
+    """Works, and ends as an interpreter does, but for taking its modules down."""
+    code = 0
+    try:
+        work(*arguments)
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if isinstance(stop.code, str):
+            sys.stderr.write(f"{stop.code}\n")
+    except BaseException:  # noqa: BLE001 - an interpreter prints whatever it is
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # waits for threads
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def become(words: list[str], folder: str, environment: dict[str, str], streams: list[int]) -> None:
+    """What a Python that was started with this command line does."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:0] = [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each]
+    sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, range(3), "rww")
+    program, *arguments = words
+    if program == "feedback-loop":
+        arguments = ["-m", "feedback_loop", *arguments]
+    if arguments[0] in {"-c", "-m"}:
+        kind, what, *rest = arguments
+        sys.path.insert(0, "")
+        sys.argv = [kind if kind == "-c" else what, *rest]
+        if kind == "-c":
+            exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102 - as `python -c` does
+        else:
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+    else:
+        sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))
