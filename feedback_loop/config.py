@@ -70,6 +70,7 @@ class ServingSettings(Section):
     header_timeout: Duration = timedelta(seconds=10)  # a connection that has sent no whole head by then is closed
     body_timeout: Duration = timedelta(seconds=30)  # a request whose body is not there by then is refused
     max_connections: Annotated[int, Field(gt=0)] = 1024  # of each worker, idle ones too; others wait in the backlog
+    max_connections_per_address: Annotated[int, Field(gt=0)] = 512  # of each worker; a proxy is one address
     backlog: Annotated[int, Field(ge=128)] = 1024  # connections that the system holds until a worker takes them
 
     @model_validator(mode="after")

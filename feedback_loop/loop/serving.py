@@ -23,7 +23,7 @@ from feedback_loop.registry import Registry
 from feedback_loop.schema.budget import UNPACKED, Budget
 from feedback_loop.schema.protocol import Decoder, make_decoder
 from feedback_loop.serving.publication import hint
-from feedback_loop.serving.webhooks import is_genuine
+from feedback_loop.serving.webhooks import is_fresh, is_genuine
 from feedback_loop.store import Store, keys, predictions
 
 FLUSH_EVERY = timedelta(seconds=1)
@@ -116,7 +116,12 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             serving.start_tracing() if serve.trace else None,
         ),
         metrics=serving.Metrics(board, spool, clock),
-        limits=serving.Limits(serve.max_body_bytes, serve.body_timeout.total_seconds(), serve.max_in_flight),
+        limits=serving.Limits(
+            serve.max_body_bytes,
+            serve.body_timeout.total_seconds(),
+            serve.max_in_flight,
+            serving.Connections(serve.port, serve.max_connections_per_address),
+        ),
     )
 
 
@@ -171,7 +176,7 @@ def _tell_fault(store: Store, settings: Settings, model: str, version: str, caus
     raise_alert(store, f"answers:{model}:{version}", title, cause, route_names(settings.alerts), clock())
 
 
-def _hints(settings: Settings) -> serving.TakeHint | None:
+def _hints(settings: Settings) -> serving.Hints | None:
     secret, cache = settings.serving.webhook_secret.get_secret_value(), settings.path(settings.serving.cache)
     if not secret:
         return None
@@ -182,7 +187,7 @@ def _hints(settings: Settings) -> serving.TakeHint | None:
         hint(cache)
         return True
 
-    return take
+    return serving.Hints(lambda header: is_fresh(header, time.time()), take)
 
 
 def _must_log(settings: Settings, model: str) -> bool:

@@ -1,10 +1,11 @@
 """Online inference over HTTP: protocols, batches, the versions that answer, guards."""
 
 from feedback_loop.serving.access import AccessLog
-from feedback_loop.serving.app import App, Doors, Limits, TakeHint
+from feedback_loop.serving.app import App, Doors, Hints, Limits
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import Board, shared_folder
 from feedback_loop.serving.certificate import Certificate
+from feedback_loop.serving.connections import Connections
 from feedback_loop.serving.endpoints import Endpoints, warm
 from feedback_loop.serving.guard import Guard, needs_key
 from feedback_loop.serving.health import Readiness, readiness
@@ -22,9 +23,11 @@ __all__ = [
     "Batcher",
     "Board",
     "Certificate",
+    "Connections",
     "Doors",
     "Endpoints",
     "Guard",
+    "Hints",
     "Limits",
     "Metrics",
     "Observer",
@@ -33,7 +36,6 @@ __all__ = [
     "Shadows",
     "Source",
     "Stager",
-    "TakeHint",
     "end_with",
     "needs_key",
     "readiness",

@@ -19,6 +19,7 @@ from feedback_loop.serving.access import Seen
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import ROUTES
 from feedback_loop.serving.bodies import Bodies
+from feedback_loop.serving.connections import Connections
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import Guard
 from feedback_loop.serving.health import Readiness
@@ -36,10 +37,23 @@ TakeOutcomes = Callable[[str, bytes, str, str], dict[str, Any]]
 TakeHalf = Callable[[str, Any, str | None], str]
 """Takes half of a call in that another server logged (and the version that answered) and says what became of it."""
 
-TakeHint = Callable[[Callable[[str], str | None], bytes], bool]
-"""Takes a registry's webhook (headers, body) as a hint, if it is genuine."""
+Header = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Hints:
+    """Takes a registry's webhooks as hints: `take` (headers, body) says whether one is genuine, `may_be_genuine`
+    whether its headers allow it.
+    """
+
+    may_be_genuine: Callable[[Header], bool]
+    take: Callable[[Header, bytes], bool]
+
 
 WEBHOOK = "/webhooks/mlflow"
+
+MOST_WEBHOOK_BYTES = 64 * 1024
+"""MLflow's deliveries have a few hundred."""
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 """What ends a worker, once its loop runs."""
@@ -50,12 +64,12 @@ Handler = Callable[[str | None, Any, bytes], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Doors:
-    """What requests that are no predictions are handed to. `take_hint` is None where no webhooks are expected."""
+    """What requests that are no predictions are handed to. `hints` is None where no webhooks are expected."""
 
     take_outcomes: TakeOutcomes
     take_half: TakeHalf
     readiness: Callable[[], Readiness]
-    take_hint: TakeHint | None = None
+    hints: Hints | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,7 @@ class Limits:
     body_bytes: int
     body_seconds: float
     in_flight: int
+    connections: Connections
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,8 @@ class _Route:
     method: str = "POST"
     scope: Scope | None = None  # None: open to everybody
     is_limited: bool = True
+    judge: Callable[[str | None, Any], None] | None = None  # by the path and the headers, before any body is read
+    most_bytes: int | None = None
 
 
 class App:
@@ -101,11 +118,11 @@ class App:
         self._metrics = metrics
         self._limits = limits
         self._in_flight = 0
-        predict = _Route(predictions.invoke, scope=Scope.PREDICT)
+        predict = _Route(predictions.invoke, scope=Scope.PREDICT, judge=self._is_of_a_model)
         self._of_models = {
             "invocations": predict,
-            "outcomes": _Route(self._outcomes, scope=Scope.OUTCOMES),
-            "events": _Route(self._events, scope=Scope.PREDICT),
+            "outcomes": _Route(self._outcomes, scope=Scope.OUTCOMES, judge=self._takes_outcomes),
+            "events": _Route(self._events, scope=Scope.PREDICT, judge=self._is_of_a_model),
         }
         self._plain = {
             "/invocations": predict,
@@ -115,7 +132,7 @@ class App:
             "/health": _Route(self._ping, "GET", is_limited=False),
             "/ready": _Route(self._ready, "GET", is_limited=False),
             "/version": _Route(self._version, "GET", is_limited=False),
-            WEBHOOK: _Route(self._webhook, is_limited=False),
+            WEBHOOK: _Route(self._webhook, judge=self._expects_webhook, most_bytes=MOST_WEBHOOK_BYTES),
             "/openapi.json": _Route(self._describe, "GET", Scope.PREDICT, is_limited=False),
         }
         inference = OpenInference(endpoints, predictions, doors.readiness)
@@ -128,12 +145,14 @@ class App:
         """Called once a worker is up."""
         self._batcher.start(loop)
         self._bodies.start(loop)
+        self._limits.connections.start()
         loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, ENDING)  # they were held until now
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called when a worker has answered its last request."""
         del loop
         self._bodies.stop()
+        self._limits.connections.stop()
         self._endpoints.stop()
         self._batcher.stop()
         self._spool.close()
@@ -144,6 +163,7 @@ class App:
         path = scope.path.rstrip("/") or "/"
         name = _route_name(path)
         seen = self._observer.began(scope, name)
+        self._limits.connections.heard(scope.client)
         self._in_flight += 1
         try:
             status, body, headers = await self._respond(path, scope, protocol, seen)
@@ -168,7 +188,9 @@ class App:
         if route.scope is not None and self._guard.is_needed:
             caller = self._guard.admits(scope.headers.get("authorization"), route.scope)
             seen.key = caller.key
-        body = b"" if route.method == "GET" else await self._bodies.read(scope, protocol)
+        if route.judge is not None:
+            route.judge(model, scope)
+        body = b"" if route.method == "GET" else await self._bodies.read(scope, protocol, route.most_bytes)
         seen.is_read = True
         return await route.handler(model, scope, body)
 
@@ -208,23 +230,39 @@ class App:
 
     async def _webhook(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model
-        take = self._doors.take_hint
-        if take is None:
-            raise Problem(404, "ENDPOINT_NOT_FOUND", "No webhooks are expected: serving.webhook_secret is not set.")
-        if not await asyncio.to_thread(take, scope.headers.get, body):
-            raise Problem(401, "UNAUTHENTICATED", "The signature is not MLflow's, or it is old.")
+        hints = self._doors.hints
+        assert hints is not None  # it was judged
+        if not await asyncio.to_thread(hints.take, scope.headers.get, body):
+            raise _not_genuine()
         return 202, b"{}", JSON
 
-    async def _outcomes(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        name = self._endpoints.scorer(model).contract.model
-        content_type = (scope.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    def _expects_webhook(self, model: str | None, scope: Any) -> None:
+        """Refuses deliveries that nobody expects, or that can't be genuine whatever is in them."""
+        del model
+        if self._doors.hints is None:
+            raise Problem(404, "ENDPOINT_NOT_FOUND", "No webhooks are expected: serving.webhook_secret is not set.")
+        if not self._doors.hints.may_be_genuine(scope.headers.get):
+            raise _not_genuine()
+
+    def _is_of_a_model(self, model: str | None, scope: Any) -> None:
+        """Refuses what names a model that is not served here."""
+        del scope
+        if model is not None:
+            self._endpoints.traffic(model)
+
+    def _takes_outcomes(self, model: str | None, scope: Any) -> None:
+        self._is_of_a_model(model, scope)
+        content_type = _content_type(scope)
         if content_type not in _OUTCOME_FORMATS:
             message = f"The content type {content_type!r} is not taken. Send {', '.join(_OUTCOME_FORMATS)}."
             raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
+
+    async def _outcomes(self, model: str | None, scope: Any, body: bytes) -> Answer:
+        name = self._endpoints.scorer(model).contract.model
         on_error = parse_qs(scope.query_string).get("on_error", ["refuse"])[0]
         if on_error not in ("refuse", "skip"):
             raise BadInput.of("on_error", f"is {on_error!r}", cure="Say refuse or skip.")
-        kind = _OUTCOME_FORMATS[content_type]
+        kind = _OUTCOME_FORMATS[_content_type(scope)]
         taken = await asyncio.to_thread(self._doors.take_outcomes, name, body, kind, on_error)
         return 200, msgspec.json.encode(taken), JSON
 
@@ -244,6 +282,14 @@ _OUTCOME_FORMATS = {
     "application/x-ndjson": "ndjson",
     "application/vnd.apache.arrow.stream": "arrow",
 }
+
+
+def _not_genuine() -> Problem:
+    return Problem(401, "UNAUTHENTICATED", "The signature is not MLflow's, or it is old.")
+
+
+def _content_type(scope: Any) -> str:
+    return (scope.headers.get("content-type") or "").partition(";")[0].strip().lower()
 
 
 def _route_name(path: str) -> str:

@@ -34,18 +34,19 @@ class Bodies:
         if self._next is not None:
             self._next.cancel()
 
-    async def read(self, scope: Any, protocol: Any) -> bytes:
+    async def read(self, scope: Any, protocol: Any, most_bytes: int | None = None) -> bytes:
         """The whole body of a request; raises Problem: 413 for one too large, 408 for one too slow, 400 for one that
         is cut off.
         """
+        most_bytes = min(most_bytes or self._most_bytes, self._most_bytes)
         task = asyncio.current_task()
         assert task is not None  # each request has one
         self._reading[task] = time.monotonic()
         try:
             length = scope.headers.get("content-length")
             if length is None or not length.isdecimal():
-                return await self._read_parts(protocol)
-            self._refuse_large(int(length))
+                return await self._read_parts(protocol, most_bytes)
+            _refuse_large(int(length[:_MOST_DIGITS]), most_bytes)
             return await protocol()  # type: ignore[no-any-return] # the server below takes no more than was announced
         except asyncio.CancelledError:
             if task not in self._late:
@@ -63,21 +64,16 @@ class Bodies:
         finally:
             del self._reading[task]
 
-    async def _read_parts(self, protocol: Any) -> bytes:
+    async def _read_parts(self, protocol: Any, most_bytes: int) -> bytes:
         parts, size, empty = [], 0, 0
         async for part in protocol:
             size += len(part)
             empty += not part
-            self._refuse_large(size)
+            _refuse_large(size, most_bytes)
             parts.append(bytes(part))
         if empty != _AT_THE_END:
             raise _cut_off()
         return b"".join(parts)
-
-    def _refuse_large(self, size: int) -> None:
-        if size > self._most_bytes:
-            message = f"The body is over {self._most_bytes:,} bytes. Send fewer rows, or score a file."
-            raise Problem(413, "REQUEST_LIMIT_EXCEEDED", message)
 
     def _look(self) -> None:
         assert self._loop is not None  # it was started
@@ -89,6 +85,13 @@ class Bodies:
         self._next = self._loop.call_later(min(1.0, self._seconds / 2), self._look)
 
 
+def _refuse_large(size: int, most_bytes: int) -> None:
+    if size > most_bytes:
+        message = f"The body is over {most_bytes:,} bytes. Send fewer rows, or score a file."
+        raise Problem(413, "REQUEST_LIMIT_EXCEEDED", message)
+
+
+_MOST_DIGITS = 18
 _AT_THE_END = 1
 """So many empty parts Granian gives where a body has ended. Where it was cut off (and behind trailers, which nobody
 sends) there is another before it: that is all it tells of a chunk that never came.

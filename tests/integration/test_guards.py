@@ -6,7 +6,9 @@ import io
 import json
 import pickle
 import secrets
-from contextlib import closing
+import socket
+import time
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 
 import numpy as np
@@ -25,6 +27,8 @@ BODY = {"dataframe_records": [RECORD]}
 OUTCOMES = {"outcomes": [{"customer": 1, "month": "2026-03", "churned": True}]}
 EVENT = {"ce-type": "org.kubeflow.serving.inference.request", "ce-id": "guarded"}
 
+MOST_CONNECTIONS = 20
+
 ROUTES = [
     ("POST", "/invocations", BODY, {}, "predict"),
     ("POST", "/models/churn/invocations", BODY, {}, "predict"),
@@ -42,6 +46,8 @@ def guarded(churn_home, tmp_path_factory):
     names = {scope: f"only {scope} {again}" for scope in Scope}
     made = {scope.value: keys.create_key(loop.store, name, loop.clock(), [scope]) for scope, name in names.items()}
     settings = {"FEEDBACK_LOOP_SERVING__REQUIRE_KEY": "always", "FEEDBACK_LOOP_SERVING__POLL_ALIAS": "1s"}
+    settings["FEEDBACK_LOOP_SERVING__MAX_CONNECTIONS_PER_ADDRESS"] = str(MOST_CONNECTIONS)
+    settings["FEEDBACK_LOOP_SERVING__WEBHOOK_SECRET"] = secrets.token_hex()
     log = tmp_path_factory.mktemp("guards") / "server.log"
     with server(churn_home / "feedback_loop.toml", log=log, **settings) as (port, process):
         yield loop, port, process, log, made
@@ -97,6 +103,54 @@ def test_callers_whose_body_is_not_read_are_told_that_the_connection_ends(guarde
             answer = connection.getresponse()
             answer.read()
             assert (answer.status, answer.getheader("connection")) == (status, "close")
+
+
+def said_without_a_body(port, path, headers=""):
+    """The status of a request whose body of a MiB never comes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2**20}\r\n{headers}\r\n".encode()
+        )
+        return int(connection.recv(100).split()[1])
+
+
+def test_requests_are_judged_before_their_body_is_read(guarded):
+    _, port, _, _, made = guarded
+    key = f"Authorization: Bearer {made['admin']}\r\n"
+    signed = "x-mlflow-delivery-id: 1\r\nx-mlflow-signature: v1,x\r\nx-mlflow-timestamp: "
+    assert said_without_a_body(port, "/webhooks/mlflow") == 401
+    assert said_without_a_body(port, "/webhooks/mlflow", f"{signed}100\r\n") == 401
+    assert said_without_a_body(port, "/webhooks/mlflow", f"{signed}{int(time.time())}\r\n") == 413
+    assert said_without_a_body(port, "/models/other/invocations", key) == 404
+    assert said_without_a_body(port, "/models/churn/outcomes", f"{key}Content-Type: text/csv\r\n") == 415
+
+
+def test_an_address_has_so_many_connections_and_those_that_say_nothing_go_first(guarded):
+    _, port, _, _, _ = guarded
+    with ExitStack() as opened:
+        kept = opened.enter_context(closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)))
+        kept.request("GET", "/ping")
+        kept.getresponse().read()
+        silent = [opened.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(60)]
+        for connection in silent:
+            connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: ")
+            connection.settimeout(5)
+        deadline = time.monotonic() + 8  # half of them are closed long before their heads are too slow
+        while sum(is_closed(connection) for connection in silent) < 60 - MOST_CONNECTIONS:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        kept.request("GET", "/ping")
+        assert kept.getresponse().status == 200
+
+
+def is_closed(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(100) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
 
 
 # No pickle that comes in a request is ever loaded: each of these would make a file.
