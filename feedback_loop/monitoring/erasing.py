@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, NotFound
+from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.profiles import TIME
 from feedback_loop.monitoring.reference import ID
 from feedback_loop.monitoring.reports import model_folder, pages_holding, snapshot_of
@@ -24,6 +25,7 @@ from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import Redaction, as_table, coerce
 from feedback_loop.store import Store, erasure
 from feedback_loop.store.payloads import ErasedPayloads
+from feedback_loop.store.removal import remove
 
 EraseSpooled = Callable[[str, erasure.RowFilter], int]
 """Takes the rows that the filter leaves out out of a spool; returns how many there were."""
@@ -35,7 +37,7 @@ REPORTS = "reports"
 """The folder of a run's artifacts that reports are kept in."""
 
 STAYS = (
-    "aggregates: evaluations, verdicts, profiles, accounts, and reports of surrogates, which name nobody",
+    "what was concluded: evaluations, verdicts, references' profiles, reports of surrogates, which name nobody",
     "versions that were trained on these rows: retrain, and delete the old ones in MLflow, if they must go too",
     "files that you brought or asked for: outcomes/loaded/, outcomes/refused/, outputs of predict, backups",
     "spools whose file is damaged (*.damaged): delete them, if their rows must go too",
@@ -118,7 +120,7 @@ class Eraser:
             spooled, counts = 0, erasure.count(self.store, self.model, key)
         else:
             spooled = self.erase_spooled(self.model, erasure.row_filter(self.store, self.redaction.logged))
-            counts = erasure.remove(self.store, self.model, key, now)
+            counts = remove(self.store, self.redaction.logged, key, now, fold_news)
         return Erasure(
             model=self.model,
             dry_run=dry_run,

@@ -54,7 +54,10 @@ def fold_news(connection: Transaction, model: str, news: News) -> None:
     """
     known: dict[str, Layout | None] = {}
     changed: dict[tuple[str, str, str], list[Mapping[Cell, Tally]]] = {}
-    for rows, part, sign in ((news.new, PREDICTIONS, 1), (news.after, OUTCOMES, 1), (news.before, OUTCOMES, -1)):
+    signed_rows = [(news.new, PREDICTIONS, 1), (news.after, OUTCOMES, 1), (news.before, OUTCOMES, -1)]
+    if news.gone is not None:
+        signed_rows.append((news.gone, PREDICTIONS, -1))
+    for rows, part, sign in signed_rows:
         for version, role, mine in _by_version(rows):
             if version not in known:
                 known[version] = _layout(connection, model, version, news.segments)
@@ -83,7 +86,7 @@ def add_tallies(
     for bucket, tallies in added.items():
         before = [Tally.from_bytes(kept[bucket])] if bucket in kept else []
         changed[bucket] = total([*before, *tallies]).to_bytes()
-    profiles.save_tallies(connection, model, version, role, changed)
+    profiles.save_tallies(connection, model, version, role, changed, total([]).to_bytes())
 
 
 def establish(store: Store, model: str, version: str, reference: Profile, known_since: datetime) -> None:

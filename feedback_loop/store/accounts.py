@@ -64,7 +64,7 @@ def load_accounts(store: Store, model: str) -> tuple[list[Account], datetime | N
 def count_by_version(store: Store, model: str) -> dict[str, int]:
     """How many predictions each version has made, at the cost of windows and of what the join has not seen yet.
 
-    Erased ones are counted still, as in all aggregates; those that retention has removed are not.
+    Those that were erased, or that retention has removed, are not counted.
     """
     table, joins, kept = tables.label_accounts.c, tables.joins.c, tables.retentions.c
     counts: Counter[str] = Counter()

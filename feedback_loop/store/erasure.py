@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import ConfigError, NotFound
@@ -19,7 +20,6 @@ from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
 from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.records import insert_unless
-from feedback_loop.store.retention import prune_findings
 
 ID = "prediction_id"
 
@@ -44,7 +44,7 @@ def find_predictions(store: Store, model: str, key: Key) -> dict[str, datetime]:
     found: dict[str, datetime] = {}
     with store.read() as connection:
         for table in _prediction_tables(connection, model):
-            rows = connection.execute(select(table.c.prediction_id, table.c.predicted_at).where(_has(table, key)))
+            rows = connection.execute(select(table.c.prediction_id, table.c.predicted_at).where(has_in(table, key)))
             found |= {row[0]: row[1] for row in rows}
     return found
 
@@ -55,10 +55,15 @@ def remember(store: Store, model: str, key: Key, now: datetime) -> None:
     Writers that are at work are waited for: what they store is there to be removed.
     """
     names = sorted(key)
-    digest = _digest(names, [canonical([key[name]])[0] for name in names], store.secret)
+    values = [canonical([key[name]])[0] for name in names]
     with store.write() as connection:
         fence.shut(connection, model)
-        _save(connection, model, [digest], _names(names), fingerprint(store.secret), now)
+        _remember(connection, model, names, [values], store.secret, now)
+
+
+def remember_ids(connection: Connection, model: str, ids: Sequence[str], secret: bytes, now: datetime) -> None:
+    """The same of predictions by their ids, in the transaction that removes them."""
+    _remember(connection, model, [ID], [[each] for each in ids], secret, now)
 
 
 def count(store: Store, model: str, key: Key) -> Erased:
@@ -71,35 +76,9 @@ def count(store: Store, model: str, key: Key) -> Erased:
         tables_ = [generation.table for generation in found.generations]
         rows = [
             connection.execute(select(func.count()).where(where)).scalar_one()
-            for where in (*(_has(table, key) for table in tables_), _outcomes_of(found, key))
+            for where in (*(has_in(table, key) for table in tables_), outcomes_of(found, key))
         ]
     return Erased(sum(rows[:-1]), rows[-1])
-
-
-def remove(store: Store, model: str, key: Key, now: datetime) -> Erased:
-    """Removes the predictions with that key, all revisions of their outcomes, and findings about them.
-
-    All at once: a reader sees all or nothing of it. Their ids are remembered as digests.
-    """
-    with store.write() as connection:
-        try:
-            found = find_tables(connection, model)
-        except NotFound:
-            return Erased()
-        ids = [
-            identifier
-            for table in (each.table for each in found.generations)
-            for identifier in connection.execute(select(table.c.prediction_id).where(_has(table, key))).scalars()
-        ]
-        digests = [_digest([ID], [each], store.secret) for each in ids]
-        _save(connection, model, digests, _names([ID]), fingerprint(store.secret), now)
-        outcomes = connection.execute(delete(found.outcomes).where(_outcomes_of(found, key))).rowcount
-        predictions = sum(
-            connection.execute(delete(each.table).where(_has(each.table, key))).rowcount for each in found.generations
-        )
-        done = Erased(predictions, outcomes, prune_findings(connection, found))
-    store.flush()
-    return done
 
 
 def has_key(rows: pa.Table, key: Key) -> pa.ChunkedArray:
@@ -156,6 +135,7 @@ class _Erasures:
 def _known(connection: Connection, model: str, secret: bytes, *where: ColumnElement[bool]) -> list[_Erasures]:
     table = tables.erasures.c
     found: dict[tuple[str, str], _Erasures] = {}
+    own = _own_secret(connection)
     statement = select(table.columns, table.keyed_by, table.digest, table.erased_at).where(
         table.model == model, *where
     )
@@ -166,8 +146,8 @@ def _known(connection: Connection, model: str, secret: bytes, *where: ColumnElem
                 cure="Set FEEDBACK_LOOP_CAPTURE__HASH_KEY as it was, the same on every host.",
                 key="capture.hash_key",
             )
-        own = secret if keyed_by else b""
-        each = found.setdefault((columns, keyed_by), _Erasures(tuple(json.loads(columns)), own, {}))
+        key = own + secret if keyed_by else own
+        each = found.setdefault((columns, keyed_by), _Erasures(tuple(json.loads(columns)), key, {}))
         each.digests[digest] = erased_at
     return list(found.values())
 
@@ -184,26 +164,46 @@ def _without(rows: pa.Table, erasures: Sequence[_Erasures], moments: pa.ChunkedA
     return rows.filter(pa.array([not each for each in gone], pa.bool_())) if any(gone) else rows
 
 
-def _digest(columns: Sequence[str], values: Sequence[str | None], secret: bytes) -> str:
-    return keyed_digest(json.dumps([list(columns), list(values)]), secret)
+def _digest(columns: Sequence[str], values: Sequence[str | None], key: bytes) -> str:
+    return keyed_digest(json.dumps([list(columns), list(values)]), key)
+
+
+def _own_secret(connection: Connection, *, makes: bool = False) -> bytes:
+    """The secret of this database that keys its digests: without it none is guessed. Empty: nothing was erased."""
+    table = tables.secrets
+    if makes:
+        drawn = {"name": _PURPOSE, "value": secrets.token_bytes(32)}
+        connection.execute(insert_unless(connection, table).values(**drawn).on_conflict_do_nothing())
+    found: bytes | None = connection.execute(
+        select(table.c.value).where(table.c.name == _PURPOSE)
+    ).scalar_one_or_none()
+    return found or b""
+
+
+_PURPOSE = "erasures"
 
 
 def _names(columns: Sequence[str]) -> str:
     return json.dumps(columns)
 
 
-def _save(
-    connection: Connection, model: str, digests: Sequence[str], columns: str, keyed_by: str, now: datetime
+def _remember(
+    connection: Connection,
+    model: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | None]],
+    secret: bytes,
+    now: datetime,
 ) -> None:
-    """Once each: what was erased before is erased until now."""
-    table = tables.erasures
+    """Keeps digests of rows' values, once each: what was erased before is erased until now."""
+    table, key = tables.erasures, _own_secret(connection, makes=True) + secret
+    head = {"model": model, "columns": _names(columns), "keyed_by": fingerprint(secret), "erased_at": now}
     insert = insert_unless(connection, table)
     anew = insert.on_conflict_do_update(
         index_elements=table.primary_key, set_={"erased_at": insert.excluded.erased_at}
     )
-    for digest in digests:
-        values = {"model": model, "digest": digest, "columns": columns, "keyed_by": keyed_by, "erased_at": now}
-        connection.execute(anew, values)
+    for values in rows:
+        connection.execute(anew, {**head, "digest": _digest(columns, values, key)})
 
 
 def _prediction_tables(connection: Connection, model: str) -> list[Table]:
@@ -213,15 +213,16 @@ def _prediction_tables(connection: Connection, model: str) -> list[Table]:
         return []
 
 
-def _has(table: Table, key: Key) -> ColumnElement[bool]:
+def has_in(table: Table, key: Key) -> ColumnElement[bool]:
+    """Whether a row of a table has that key."""
     return and_(*(table.c[name] == value for name, value in key.items()))
 
 
-def _outcomes_of(found: ModelTables, key: Key) -> ColumnElement[bool]:
+def outcomes_of(found: ModelTables, key: Key) -> ColumnElement[bool]:
     """Outcomes with that key, and those that name a prediction with it."""
     outcome = found.outcomes
     named = (
-        outcome.c.prediction_id.in_(select(each.table.c.prediction_id).where(_has(each.table, key)))
+        outcome.c.prediction_id.in_(select(each.table.c.prediction_id).where(has_in(each.table, key)))
         for each in found.generations
     )
-    return or_(_has(outcome, key), *named)
+    return or_(has_in(outcome, key), *named)

@@ -8,7 +8,7 @@ is new. The accounts and the watermark move in one transaction: a run that dies 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -73,13 +73,14 @@ class News:
 
     `new` predictions have all their columns. Of those of which something else is known now, `before` and `after` say
     what: system columns, label, outputs, segments and what a user's own metrics take. `segments` are the values of
-    their columns that are counted by themselves.
+    their columns that are counted by themselves. `gone` predictions were erased, with what `before` says of them.
     """
 
     new: pa.Table
     before: pa.Table
     after: pa.Table
     segments: Named
+    gone: pa.Table | None = None
 
 
 Fold = Callable[[Connection, str, News], None]
@@ -107,6 +108,46 @@ def join_new(store: Store, contract: Contract, length: timedelta, now: datetime,
             step = _Step(connection, found, contract, span, store.secret)
             total += step.book(length, fold)
             _move(connection, contract.model, span.until)
+
+
+def take_out(
+    connection: Connection,
+    found: ModelTables,
+    contract: Contract,
+    ids: Sequence[str],
+    secret: bytes,
+    fold: Fold | None,
+) -> dict[str, set[object]]:
+    """Takes predictions out of the accounts (and, by `fold`, of what else was counted) as far as they are joined.
+
+    Before they are removed, in the transaction that does so. No window is reopened by it. Returns what values they
+    have of the columns of segments.
+    """
+    kept = connection.execute(select(tables.joins.c.rule).where(tables.joins.c.model == contract.model)).scalar()
+    if not kept:
+        return {}
+    length = timedelta(seconds=kept["length_seconds"])
+    since = _watermark(connection, found, contract, length)
+    step = _Step(connection, found, contract, Span(EPOCH, since), secret)
+    affected = _temporary(connection)
+    connection.execute(affected.insert(), [{"prediction_id": each} for each in ids])
+    known = step.states(affected, since)
+    named = named_segments(connection, contract, secret, since)
+    accounts = _Accounts(contract, length, named)
+    values: dict[str, set[object]] = {name: set() for name in contract.segments}
+    for row in known.to_pylist():
+        accounts.add(row, -1, EPOCH)
+        for name, those in values.items():
+            if (value := row[contract.column(name).stored]) is not None:
+                those.add(value)
+    accounts.save(connection, contract.model)
+    table = tables.label_accounts
+    connection.execute(table.delete().where(table.c.model == contract.model, table.c.predictions == 0))
+    if fold is not None and known.num_rows:
+        gone = step.rows(affected)
+        fold(connection, contract.model, News(gone.slice(0, 0), known, known.slice(0, 0), named, gone))
+    affected.drop(connection)
+    return values
 
 
 def _watermark(connection: Connection, found: ModelTables, contract: Contract, length: timedelta) -> datetime:
@@ -169,7 +210,7 @@ class _Step:
         """Books the difference that the span makes in the accounts, and has it folded."""
         connection, found, contract, span = self.connection, self.found, self.contract, self.span
         affected = _affected(connection, found, contract, span)
-        before, after = self._states(affected, span.since), self._states(affected, span.until)
+        before, after = self.states(affected, span.since), self.states(affected, span.until)
         segments = (contract.column(name) for name in contract.segments)
         compared = [*_TYPES, *(each.stored for each in (*contract.labels, *segments))]
         rows = after.select(compared).to_pylist()
@@ -191,7 +232,7 @@ class _Step:
         if fold is not None:
             changed = after.filter(pa.array(is_changed, pa.bool_()))
             was_other = pc.is_in(before.column("prediction_id"), changed.column("prediction_id").combine_chunks())
-            fold(connection, contract.model, News(self._new(), before.filter(was_other), changed, named))
+            fold(connection, contract.model, News(self.rows(), before.filter(was_other), changed, named))
         note_conflicts(connection, contract.model, affected, rows, span.until)
         note_unmatched(connection, found, contract, span)
         affected.drop(connection)
@@ -199,7 +240,7 @@ class _Step:
         recorded = connection.execute(select(func.count()).where(span.holds(outcomes.c.recorded_at))).scalar_one()
         return Joined(len(rows) - len(known), recorded, sum(is_changed), len(accounts.windows), span.until)
 
-    def _states(self, affected: Table, as_of: datetime) -> pa.Table:
+    def states(self, affected: Table, as_of: datetime) -> pa.Table:
         """What was known of the affected predictions at a moment, of those that the log had learned of."""
         found, contract = self.found, self.contract
         wanted = tuple({each.stored: each for each in (*contract.outputs, *contract.judged_by)}.values())
@@ -215,14 +256,16 @@ class _Step:
         table = pa.concat_tables(parts)
         return with_absent(contract, table, as_of) if contract.join.absent_means is not None else table
 
-    def _new(self) -> pa.Table:
-        """The predictions that were logged in the span, with all columns that any version has."""
+    def rows(self, those: Table | None = None) -> pa.Table:
+        """The predictions (or `those`, by id) that were logged in the span, with all columns that any version has."""
         own = {each.stored: each for each in prediction_columns(self.contract)}
         parts = []
         for generation in self.found.generations:
             wanted = {each.stored: own.get(each.stored, each) for each in generation.columns}
             types = {**SYSTEM_TYPES, **{name: arrow_type(each.type) for name, each in wanted.items()}}
             statement = select(*generation.table.c).where(self.span.holds(generation.table.c.logged_at))
+            if those is not None:
+                statement = statement.where(generation.table.c.prediction_id.in_(select(those.c.prediction_id)))
             fetched = fetch_rows(self.connection, generation, statement, types, tuple(wanted.values()), self.secret)
             parts.append(fetched)
         return pa.concat_tables([part for part in parts if part.num_rows] or parts[:1], promote_options="permissive")
@@ -230,13 +273,7 @@ class _Step:
 
 def _affected(connection: Connection, found: ModelTables, contract: Contract, span: Span) -> Table:
     """The ids of predictions of which something else may be known at the span's end than at its start."""
-    affected = Table(
-        "affected_predictions",
-        MetaData(),
-        SqlColumn("prediction_id", Identifier, primary_key=True),
-        prefixes=["TEMPORARY"],
-    )
-    affected.create(connection, checkfirst=False)
+    affected = _temporary(connection)
     insert = insert_unless(connection, affected)
     for generation in found.generations:
         for ids in _may_have_changed(found, generation.table, contract, span):
@@ -244,6 +281,14 @@ def _affected(connection: Connection, found: ModelTables, contract: Contract, sp
     if connection.dialect.name == "postgresql":
         connection.execute(text("ANALYZE affected_predictions"))
     return affected
+
+
+def _temporary(connection: Connection) -> Table:
+    """An empty table for ids of predictions, of this transaction's own."""
+    ids = SqlColumn("prediction_id", Identifier, primary_key=True)
+    table = Table("affected_predictions", MetaData(), ids, prefixes=["TEMPORARY"])
+    table.create(connection, checkfirst=False)
+    return table
 
 
 def _may_have_changed(

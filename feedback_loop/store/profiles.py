@@ -98,9 +98,9 @@ def load_tallies(
 
 
 def save_tallies(
-    connection: Connection, model: str, version: str, role: str, tallies: Mapping[Bucket, bytes]
+    connection: Connection, model: str, version: str, role: str, tallies: Mapping[Bucket, bytes], empty: bytes
 ) -> None:
-    """Keeps tallies in the place of those of the same buckets."""
+    """Keeps tallies in the place of those of the same buckets; of one that is `empty` nothing is kept."""
     if not tallies:
         return
     table = watching_tables.profiles
@@ -120,6 +120,8 @@ def save_tallies(
     ]
     replacing = insert.on_conflict_do_update(index_elements=table.primary_key, set_={"tally": insert.excluded.tally})
     connection.execute(replacing, rows)
+    if empty in tallies.values():
+        connection.execute(table.delete().where(_of(model, version, role), table.c.tally == empty))
 
 
 def load_window(store: Store, model: str, version: str, role: str, window: Window) -> Kept:

@@ -230,8 +230,15 @@ erasures = shared_table(
     Column("model", String, primary_key=True),
     Column("digest", String, primary_key=True),  # of the erased key: the key itself is gone
     Column("columns", String, nullable=False),  # which columns it is of, as JSON; or the id of an erased prediction
-    Column("keyed_by", String, nullable=False),  # the fingerprint of the digest's key; empty: it has none
+    # The fingerprint of the hash key that the digest's key is made of, beside the store's own secret; empty: of none.
+    Column("keyed_by", String, nullable=False),
     Column("erased_at", Moment, nullable=False),  # rows predicted until then are erased wherever they still come from
+)
+
+secrets = shared_table(
+    "secrets",
+    Column("name", String, primary_key=True),
+    Column("value", LargeBinary, nullable=False),  # drawn once: what was made with it is known by it
 )
 
 payloads = shared_table(

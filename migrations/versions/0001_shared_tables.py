@@ -44,6 +44,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model", "digest"),
     )
     op.create_table(
+        "fl_secrets",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
         "fl_evaluations",
         sa.Column("evaluation_id", sa.Integer(), nullable=False),
         sa.Column("model", sa.String(), nullable=False),

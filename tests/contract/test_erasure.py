@@ -6,16 +6,25 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from sqlalchemy import inspect, select, table, text
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import ConfigError
+from feedback_loop.monitoring import fold_news
+from feedback_loop.monitoring.folding import establish, fold_window, kept_cells
+from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.outcomes import record_outcomes
-from feedback_loop.schema import Column, ColumnType, prediction_id
-from feedback_loop.store import Store, erasure, fence, tables
+from feedback_loop.schema import Column, ColumnType, canonical, keyed_digest, prediction_id
+from feedback_loop.store import Store, erasure, fence, migrate, profiles, tables
+from feedback_loop.store.accounts import load_accounts
 from feedback_loop.store.bulk import insert_new
+from feedback_loop.store.evaluations import Evaluation, MetricValue, load_evaluations, save_evaluation
+from feedback_loop.store.joins import join_new
 from feedback_loop.store.model_tables import find_tables
 from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
+from feedback_loop.store.removal import remove
 from tests.builders import binary_contract, prediction_rows
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
@@ -38,7 +47,7 @@ def learn(store, moment, contract=CONTRACT, **columns):
 def erase(store, now=NOW, **key):
     erasure.remember(store, "churn", key, now)
     would = erasure.count(store, "churn", key)
-    done = erasure.remove(store, "churn", key, now)
+    done = remove(store, CONTRACT, key, now)
     assert replace(done, findings=0) == would
     return done
 
@@ -119,6 +128,73 @@ def test_outcomes_of_before_that_come_later_are_counted_and_not_stored(store):
     assert (counts.received, counts.new, counts.erased) == (1, 0, 1)
     counts = learn(store, NOW + DAY, customer=1, month="n", churned=True, recorded_at=NOW + DAY / 2)
     assert (counts.new, counts.erased) == (1, 0)
+
+
+def test_no_digest_can_be_made_without_the_databases_own_secret(store, tmp_path):
+    """Whoever sees a digest can't try keys: its key is drawn by the database that keeps it."""
+    erase(store, customer=1)
+    guess = keyed_digest(json.dumps([["customer"], canonical([1])]), b"")
+    other = Store(f"sqlite:///{tmp_path}/other.db")
+    migrate.prepare(other)
+    erase(other, customer=1)
+    found = [digests_in(each) for each in (store, other)]
+    other.close()
+    assert len(found[0]) == len(found[1]) == 1
+    assert found[0] != found[1]
+    assert guess not in found[0] | found[1]
+
+
+def digests_in(store):
+    with store.read() as connection:
+        return set(connection.execute(select(tables.erasures.c.digest)).scalars())
+
+
+def test_accounts_and_profiles_go_down_with_the_person(store):
+    """To the bit what they are had the person never been there; a segment that nobody else has goes by name, too."""
+    everybody = list(range(1, 41))
+    rows = prediction_rows(
+        CONTRACT,
+        [NOW - 3 * DAY + timedelta(hours=each) for each in everybody],
+        customer=everybody,
+        month=["m"] * 40,
+        age=[each / 3 for each in everybody],
+        plan=["only-ada" if each == 7 else "ab"[each % 2] for each in everybody],
+        prediction=[each % 3 == 0 for each in everybody],
+        probability=[each % 10 / 10 for each in everybody],
+    )
+    PredictionLog(store).append(CONTRACT, rows, NOW)
+    learn(store, NOW, customer=everybody, month=["m"] * 40, churned=[each % 2 == 0 for each in everybody])
+    join_new(store, CONTRACT, DAY, NOW, fold_news)
+    joined = read_labelled(store, CONTRACT, WHOLE)
+    reference = joined.filter(pc.not_equal(joined.column("customer"), 7))
+    layout = make_layout(CONTRACT, reference)
+    establish(store, "churn", "1", Profile.of(layout, fold(layout, reference)), NOW)
+    metrics = (MetricValue("error", 0.1, 1, segment="plan=only-ada"), MetricValue("error", 0.1, 39, segment="plan=a"))
+    save_evaluation(store, Evaluation("churn", "1", WHOLE, NOW, True, 40, 40, metrics))
+    assert not nowhere(store, "only-ada")
+    erasure.remember(store, "churn", {"customer": 7}, NOW)
+    assert remove(store, CONTRACT, {"customer": 7}, NOW, fold_news).predictions == 1
+    accounts, _ = load_accounts(store, "churn")
+    assert {each.segment for each in accounts} == {"", "plan=a", "plan=b"}
+    assert sum(each.predictions for each in accounts if not each.segment) == 39
+    assert sum(each.labelled for each in accounts if each.segment) == 39
+    kept = profiles.load_window(store, "churn", "1", "champion", WHOLE)
+    whole = fold_window(store, layout, WHOLE, version="1", role="champion", as_of=kept.watermark)
+    assert Profile.of(layout, kept_cells(kept.tallies)) == Profile.of(layout, whole)
+    assert Profile.of(layout, whole).rows() == 39
+    assert nowhere(store, "only-ada")
+    assert [each.segment for each in load_evaluations(store, "churn")[0].metrics] == ["plan=a"]
+    predict(store, NOW + DAY, 50, plan=["late"])
+    join_new(store, CONTRACT, DAY, NOW + DAY, fold_news)
+    assert load_accounts(store, "churn")[0][-1].segment == "plan=late"
+
+
+def nowhere(store, word):
+    """Whether no table holds a word in any of its columns."""
+    with store.read() as connection:
+        names = inspect(connection).get_table_names()
+        rows = [row for name in names for row in connection.execute(select(text("*")).select_from(table(name)))]
+    return not any(word in str(tuple(row)) for row in rows)
 
 
 def test_the_key_itself_is_nowhere(store):
@@ -212,7 +288,7 @@ def test_a_writer_that_looked_before_the_erasure_is_waited_for(store):
 
 def erase_quietly(store):
     erasure.remember(store, "churn", {"customer": 1}, NOW)
-    return erasure.remove(store, "churn", {"customer": 1}, NOW)
+    return remove(store, CONTRACT, {"customer": 1}, NOW)
 
 
 def test_a_sqlite_file_holds_nothing_of_a_removed_row(sqlite_store, tmp_path):

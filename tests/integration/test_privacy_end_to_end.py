@@ -237,7 +237,7 @@ def test_a_person_is_erased_everywhere_and_what_was_removed_is_said(lived, clock
     assert done["mlflow_reports"] == [f"churn version 1: reports/{name}" for name in names]
     assert done["undeleted"] == []
     assert all(
-        any(place in each for each in done["stays"]) for place in ("aggregates", "*.damaged", "outcomes/refused")
+        any(place in each for each in done["stays"]) for place in ("evaluations", "*.damaged", "outcomes/refused")
     )
     assert (done["payloads"], done["unread_payloads"]) == (0, 0)
     assert identifier not in loop.registry.reference_rows(candidate).column("prediction_id").to_pylist()
