@@ -35,7 +35,8 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     Classification: `error` (0/1) and, where probabilities are known, `brier` (for binary (p - y)^2, for multiclass
     the sum over classes halved, so that it stays in [0, 1]) and `log_loss`. Regression: `absolute_error` and
     `squared_error`. Of several labels, the mean over them. An outcome that is none of the known classes had no
-    probability at all.
+    probability at all. What is no probability counts as the nearest one, and NaN as the worst: monitors bet on losses
+    in [0, 1].
     """
     if contract.more_labels:
         each = [row_losses(target, rows) for target in contract.targets]
@@ -48,14 +49,15 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     losses = {"error": (_differ(label, prediction)).astype(float)}
     if not contract.probabilities:
         return losses
-    probabilities = class_probabilities(contract, rows)
+    probabilities = np.clip(class_probabilities(contract, rows), 0.0, 1.0)
     places = class_places(contract.classes, label)
     known = places >= 0
     chosen = np.where(known, probabilities[np.arange(len(places)), places], 0.0)
     hit = np.zeros_like(probabilities)
     hit[np.flatnonzero(known), places[known]] = 1.0
-    losses["brier"] = (((probabilities - hit) ** 2).sum(axis=1) + ~known) / 2
-    losses["log_loss"] = -np.log(np.clip(chosen, CLIP, 1.0))
+    brier = (((probabilities - hit) ** 2).sum(axis=1) + ~known) / 2
+    losses["brier"] = np.nan_to_num(np.minimum(brier, 1.0), nan=1.0)
+    losses["log_loss"] = -np.log(np.nan_to_num(np.clip(chosen, CLIP, 1.0), nan=CLIP))
     return losses
 
 

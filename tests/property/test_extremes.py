@@ -1,4 +1,4 @@
-"""No value that the door accepts stops an evaluation, whatever it does to sums and squares."""
+"""No value that the door accepts stops an evaluation or a verdict, whatever it does to sums and squares."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -10,12 +10,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import Window
+from feedback_loop.config import ModelSettings
+from feedback_loop.decisions import Cohort, judge
+from feedback_loop.decisions.baseline import baseline_of, losses_of
+from feedback_loop.monitoring import labelled_only
 from feedback_loop.monitoring.curves import curves
 from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold
 from feedback_loop.monitoring.surrogate import drift_columns, labelled_columns
 from feedback_loop.store.evaluations import save_evaluation
-from tests.builders import binary_contract, regression_contract
+from tests.builders import binary_contract, multiclass_contract, regression_contract
 
 START, DAY = datetime(2026, 3, 1, tzinfo=UTC), timedelta(days=1)
 WINDOW = Window(START, START + DAY)
@@ -56,6 +60,40 @@ def churned(rows):
     )
 
 
+def kinds(rows):
+    """Outcomes of three classes, and one that the model does not know."""
+    x, answers, _ = zip(*rows, strict=True)
+    return pa.table(
+        {
+            "predicted_at": priced(rows).column("predicted_at"),
+            "x": pa.array(x, pa.float64()),
+            "probability_a": pa.array(answers, pa.float64()),
+            "probability_b": pa.array([None if each is None else 0.3 for each in answers], pa.float64()),
+            "probability_c": pa.array([0.1] * len(rows)),
+            "prediction": pa.array([None if each is None else "ab"[bool(each > 0.3)] for each in answers]),
+            "kind": ["abcz"[place % 4] for place in range(len(rows))],
+        }
+    )
+
+
+TASKS = ((regression_contract(), priced), (binary_contract(), churned), (multiclass_contract(), kinds))
+
+
+def judged(contract, before, days):
+    """The verdicts of two looks at days of rows, by a reference of others."""
+    task = {"task": str(contract.task), "label": contract.label.name, "policy": {"reference": 1000}}
+    model = ModelSettings(**task)
+    baseline = baseline_of(contract, labelled_only(contract, before), model)
+    previous, verdicts = None, []
+    for day, rows in enumerate(days):
+        window = Window(START + day * DAY, START + (day + 1) * DAY)
+        cohort = Cohort(window, losses_of(contract, labelled_only(contract, rows)), rows.num_rows)
+        asked = {"previous": previous, "drifted_share": None, "now": window.end}
+        previous = judge("m", "1", [cohort], baseline, model.policy, **asked)
+        verdicts.append(previous)
+    return verdicts
+
+
 def evaluated(contract, table, before, now):
     reference = profile_of_reference(contract, table(before), DAY)
     rows = table(now)
@@ -71,7 +109,7 @@ def told(found):
     return json.dumps([[vars(value) for value in part] for part in parts], allow_nan=False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @example([], [(1e160, 1.0, 1.0)])
 @example([], [(1.0, 1.0, 1e160)])
 @example([], [(1.0, 1.0, 1e308)] * 4)
@@ -79,10 +117,23 @@ def told(found):
 @given(st.one_of(st.just([]), runs), runs)
 def test_no_finite_value_stops_an_evaluation(before, now):
     learned = [each for each in before if each[1] is not None and np.isfinite(each[1]) and each[2] is not None]
-    for contract, table in ((regression_contract(), priced), (binary_contract(), churned)):
+    for contract, table in TASKS:
         found = evaluated(contract, table, plain(200, 1) + learned, plain(200, 2) + now)
         assert told(found)
         assert found.metric("mae") is not None or found.metric("accuracy") is not None
+
+
+@settings(max_examples=15, deadline=None)
+@example([], [(1e160, 1.0, 1.0)], [(1.0, 1e308, -1e308)] * 4)
+@example([(1e308, 1.0, -1e308)] * 4, [(-1e308, 1e308, -1e308)] * 4, [(1.0, float("inf"), 1.0)])
+@given(st.one_of(st.just([]), runs), runs, runs)
+def test_no_finite_value_stops_a_verdict(before, first, second):
+    for contract, table in TASKS:
+        days = [table(plain(60, seed) + rows) for seed, rows in ((2, first), (3, second))]
+        for verdict in judged(contract, table(plain(1100, 1) + before), days):
+            assert json.dumps([verdict.evidence, verdict.monitor], allow_nan=False)
+            assert "nan" not in verdict.summary
+            assert verdict.evidence["labels"] >= 60
 
 
 def test_means_are_exact_where_they_are_numbers_and_the_greatest_where_they_are_beyond():

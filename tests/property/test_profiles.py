@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, Tally, fold, make_layout, merge, total
@@ -147,6 +147,7 @@ def test_sums_are_exact_and_rounded_once(values, random):
     assert total_of(values) == expected
 
 
+@example([-0.0, 0.0, 1.0])
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_score_bins_ascend_and_hold_their_scores(scores):
     ordered = np.sort(np.array(scores))

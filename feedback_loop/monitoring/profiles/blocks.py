@@ -105,7 +105,7 @@ def score_bins(scores: Floats) -> Ints:
 
     Ascending with the probability. What is below 0 or above 1 counts as that.
     """
-    clipped = np.clip(scores, 0.0, 1.0)
+    clipped = np.clip(scores, 0.0, 1.0) + 0.0  # -0 is 0
     halves = (np.minimum(clipped, 1.0 - clipped).astype(np.float32).view(np.uint32) >> 16).astype(np.int64)
     return np.where(clipped <= 0.5, halves, 65535 - halves)
 
