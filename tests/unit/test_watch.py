@@ -1,6 +1,7 @@
 """Columns that have drifted, told with a bound on how many are told in error, over all columns and all looks."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,6 +14,7 @@ from feedback_loop.clock import Window
 from feedback_loop.config_policy import DriftSettings
 from feedback_loop.decisions.drift import Watch, rule_of, start_watch, watch_window
 from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, found, score
+from feedback_loop.decisions.drift.recovery import Return
 from feedback_loop.monitoring import profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold
 from feedback_loop.schema import Column, ColumnType
@@ -181,6 +183,56 @@ def test_a_column_that_moves_is_told_once_with_direction_and_size(days, within):
     assert set(watch.told) == {"age"}
     _, told = watched(watch, reference, [rows(random, 300, shift=0.5) for _ in range(3)], settings, first=40)
     assert told == []
+
+
+@pytest.mark.parametrize("days", [1, 20])
+def test_a_column_that_is_as_it_was_is_told_so_and_the_same_break_again_is_told_again(days):
+    random, settings = np.random.default_rng(5), DriftSettings()
+    reference = reference_of(random, days, per_day=6000 // days)
+    watch, day, told = start_watch(reference, settings, "churn version 1", 0), 0, []
+    for shift, many in [(0.8, 15), (0.0, 12), (0.8, 25), (0.0, 15)]:
+        tables = [rows(random, 300, shift=shift) for _ in range(many)]
+        watch, messages = watched(watch, reference, tables, settings, first=day)
+        day += many
+        told.append([message for message in messages if "age: " in message.body])
+        assert ("age" in watch.told) == (shift > 0)
+        assert watch == Watch.from_json(json.loads(json.dumps(watch.to_json())))
+    broken, mended, again, over = told
+    assert [message.title for message in broken + again] == ["churn version 1: columns have drifted"] * 2
+    for [message] in (mended, over):
+        assert message.title == "churn version 1: columns are as they were"
+        assert message.subject.endswith(":recovered")
+        assert re.search(r"age: \d+ windows like the reference's \(found 2026-0", message.body)
+    assert watch.begun == {"age": 3}
+
+
+def test_a_column_that_stays_where_it_drifted_to_is_seldom_taken_to_be_back():
+    """Every second window is far from the reference by chance: the worst that is still drifted."""
+    random, streams, wrong = np.random.default_rng(3), 2000, 0
+    for _ in range(streams):
+        state = Return(0.05)
+        for far in random.random(200) < 0.5:
+            state = state.after(far=bool(far))
+            wrong += state.is_back
+            if state.is_back:
+                break
+    assert 0 < wrong <= stats.binom.ppf(0.999, streams, 0.05)
+
+
+@pytest.mark.parametrize("streams", [20, pytest.param(200, marks=pytest.mark.statistics)])
+def test_monitors_that_are_armed_anew_again_and_again_share_one_alpha(streams):
+    """Each is made to begin anew every ten windows, as if its column had come back."""
+    random, alarms = np.random.default_rng(11), 0
+    for stream in range(streams):
+        share, alarmed = random.dirichlet([3, 3, 3, 1]), False
+        reference = tuple(random.multinomial(2000, share).tolist())
+        for begun in range(1, 13):
+            state = PooledCounts.begin(reference, 100 * stream + begun)
+            for _ in range(10):
+                state = state.after(tuple(random.multinomial(300, share).tolist()))
+            alarmed |= bool(Watch("rows", "", pooled={"x": state}, begun={"x": begun}).peaks["x"] >= 1 / 0.05)
+        alarms += alarmed
+    assert alarms <= stats.binom.ppf(0.999, streams, 0.05)
 
 
 def test_a_word_and_missing_values_are_told_too():

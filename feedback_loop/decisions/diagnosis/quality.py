@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feedback_loop.schema import Contract
+from feedback_loop.schema import Contract, shown_names
 from feedback_loop.store.evaluations import Evaluation, newest_evaluations
 
 MOST_TOLD = 5
@@ -34,12 +34,12 @@ class Finding:
 
 def quality_findings(contract: Contract, evaluations: Sequence[Evaluation], version: str) -> list[Finding]:
     """The checks that fail in evaluations of a version, those that fail in the most windows first."""
-    names = {each.stored: each.name for each in (*contract.outputs, *contract.features)}
+    names = shown_names((*contract.outputs, *contract.features))
     own = [each for each in newest_evaluations(evaluations) if each.version == version]
     failed = [value for each in own for value in each.quality if value.failed]
     checks: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for value in failed:
-        key = names.get(value.column, "rows"), value.check
+        key = names.get(value.column, value.column or "rows"), value.check
         checks.setdefault(key, []).append((value.value, value.expected))
     found = [
         Finding(column, check, len(values), len(own), max(value for value, _ in values), values[0][1])

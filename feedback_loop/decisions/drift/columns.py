@@ -32,6 +32,9 @@ KEPT = 0.1
 FINENESS = 0.05
 """Distances that differ by less than this share of them are one, broken at random."""
 
+UNLIKE = 0.05
+"""The level at which one window is taken to be unlike the reference's rows."""
+
 NEAREST = -200
 """The bin of the least distances: e^-10."""
 
@@ -69,7 +72,7 @@ class RankedDistances:
     def after(self, distance: float, rows: int) -> RankedDistances:
         """The next window taken in."""
         most = max(self.rows, rows)
-        place = _bin(distance - self.noise * np.sqrt(1 / rows - 1 / most))
+        place = _bin(self._sure(distance, rows))
         counts = {**self.counts, place: self.counts.get(place, 0) + 1}
         size = sum(counts.values())
         farther = sum(count for each, count in counts.items() if each > place)
@@ -89,6 +92,13 @@ class RankedDistances:
             peak=max(self.peak, cash + float(bets.sum())),
             windows=self.windows + 1,
         )
+
+    def is_farther(self, distance: float, rows: int, limit: float) -> bool:
+        """Whether a window of so many rows is farther than that, beyond what its rows' number does."""
+        return _bin(self._sure(distance, rows)) > _bin(limit)
+
+    def _sure(self, distance: float, rows: int) -> float:
+        return distance - self.noise * float(np.sqrt(1 / rows - 1 / max(self.rows, rows)))
 
 
 def _bin(distance: float) -> int:
@@ -135,6 +145,15 @@ class PooledCounts:
             peak=max(self.peak, wealth),
             windows=self.windows + 1,
         )
+
+
+def differ(before: tuple[int, ...], now: tuple[int, ...]) -> bool:
+    """Whether chance would show so great a difference of counts less than once in twenty times (Pearson's test)."""
+    from scipy import stats
+
+    counts = np.array([before, now])
+    counts = counts[:, counts.sum(axis=0) > 0]
+    return counts.shape[1] > 1 and float(stats.chi2_contingency(counts).pvalue) < UNLIKE
 
 
 def _grown(wealth: Wealth, z: float, drifts: Floats, share: float) -> Wealth:

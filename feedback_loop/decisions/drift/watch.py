@@ -12,13 +12,14 @@ import numpy as np
 
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.config_policy import DriftSettings
-from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, found
-from feedback_loop.decisions.monitors import MADE_OF
+from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, differ, found
+from feedback_loop.decisions.drift.recovery import Return
+from feedback_loop.decisions.monitors import MADE_OF, alpha_of_monitor
 from feedback_loop.monitoring import Profile, drift_values, quality_values
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, fresh_words, number_shape
 from feedback_loop.monitoring.profiles import SINGLE, Block, NumberLayout, profiled_columns
 from feedback_loop.schema import shown_names
-from feedback_loop.store.alerts import Message
+from feedback_loop.store.alerts import RECOVERED, Message
 from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, QualityValue
 
 Rule = Literal["windows", "rows", "thresholds"]
@@ -41,15 +42,19 @@ TOLD = 20
 
 @dataclass(frozen=True)
 class Told:
-    """When a column was found, and what was said of it."""
+    """When a column was found, what was said of it, and whether it is as it was again."""
 
     window: str
     words: str
+    back: Return
 
 
 @dataclass(frozen=True)
 class Watch:
     """The state after some windows. One rule fills `ranked`, another `pooled`, by column; the third needs neither.
+
+    A column that was found stays `told` until it is as it was (see `Return`); then its next monitor begins. `begun`
+    says of columns how many were begun for them (else: one), by which each has its share of alpha.
 
     `failing` has each check that fails, with the window since which it does; `unjudged` each column that the
     reference has too few values of to judge it, with how many are missing. Columns are told by the model's names.
@@ -63,11 +68,20 @@ class Watch:
     failing: dict[str, str] = field(default_factory=dict)
     unjudged: dict[str, int] = field(default_factory=dict)
     windows: int = 0
+    begun: dict[str, int] = field(default_factory=dict)
 
     @property
     def peaks(self) -> dict[str, float]:
-        """Each column's evidence: an unchanged one would ever have so much once in so many times."""
-        return {name: each.peak for name, each in (self.ranked | self.pooled).items()}
+        """Each column's evidence: an unchanged one would ever have so much once in so many times.
+
+        Of the k-th monitor of a column a share of 1/(k (k + 1)), the sum of which is 1: what e-BH allows for is
+        allowed for once, however often a column comes back. (The adjuster of a share of y is a share of an e-value:
+        its integral over y ≥ 1 is that share.)
+        """
+        return {
+            name: each.peak * alpha_of_monitor(1.0, self.begun.get(name, 1))
+            for name, each in (self.ranked | self.pooled).items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that give the very same watch back."""
@@ -82,26 +96,37 @@ class Watch:
 
 def start_watch(reference: Profile, settings: DriftSettings, name: str, seed: int) -> Watch:
     """A watch over windows, which are compared with that reference; `name` and `seed` make its chances its own."""
-    layout, rule = reference.layout, rule_of(reference, settings)
-    digest = reference_digest(reference)
-    columns = [each.column for each in layout.numbers] + [each.column for each in layout.words]
-    seeds = {column: _seed(f"{seed}:{name}:{column}") for column in columns}
+    rule, digest = rule_of(reference, settings), reference_digest(reference)
+    seeds = {column: _seed(f"{seed}:{name}:{column}") for column in _columns(reference)}
     unjudged = _unjudged(reference) if rule != "rows" else {}  # counts say something of any number of rows
     if rule == "thresholds":
         return Watch(rule, digest, unjudged=unjudged)
     if rule == "windows":
-        noises: dict[str, float] = {each.column: NOISE for each in layout.numbers}
-        noises |= {each.column: _noise_of_words(len(each.words) + 2) for each in layout.words}
-        swings = {column: reference.swings.get(column) for column in seeds}
-        ranked = {
-            column: RankedDistances.begin(
-                swing.distances if swing else (), swing.rows if swing else LEAST_ROWS, noises[column], seeds[column]
-            )
-            for column, swing in swings.items()
-        }
-        return Watch(rule, digest, ranked, unjudged=unjudged)
+        return Watch(rule, digest, _ranked(reference, seeds), unjudged=unjudged)
+    return Watch(rule, digest, {}, _pooled(reference, seeds))
+
+
+def _columns(reference: Profile) -> list[str]:
+    layout = reference.layout
+    return [each.column for each in layout.numbers] + [each.column for each in layout.words]
+
+
+def _ranked(reference: Profile, seeds: Mapping[str, int]) -> dict[str, RankedDistances]:
+    """Monitors of these columns that have seen nothing but the reference."""
+    noises: dict[str, float] = {each.column: NOISE for each in reference.layout.numbers}
+    noises |= {each.column: _noise_of_words(len(each.words) + 2) for each in reference.layout.words}
+    swings = {column: reference.swings.get(column) for column in seeds}
+    return {
+        column: RankedDistances.begin(
+            swing.distances if swing else (), swing.rows if swing else LEAST_ROWS, noises[column], seeds[column]
+        )
+        for column, swing in swings.items()
+    }
+
+
+def _pooled(reference: Profile, seeds: Mapping[str, int]) -> dict[str, PooledCounts]:
     cells = _cells(reference, reference)
-    return Watch(rule, digest, {}, {column: PooledCounts.begin(cells[column], seeds[column]) for column in seeds})
+    return {column: PooledCounts.begin(cells[column], seed) for column, seed in seeds.items()}
 
 
 def _unjudged(reference: Profile) -> dict[str, int]:
@@ -133,20 +158,21 @@ def reference_digest(reference: Profile) -> str:
 def watch_window(
     watch: Watch, reference: Profile, current: Profile, settings: DriftSettings, name: str, window: Window
 ) -> tuple[Watch, list[Message]]:
-    """The watch after another window, and what is to be told: columns found by it, checks that it fails anew.
+    """The watch after another window, and what is to be told: columns found by it or back, checks that it fails anew.
 
     `name` is the model's and version's. A window of fewer than 100 rows says nothing, and changes nothing.
     """
     if current.effective(current.weight()) < LEAST_ROWS:
         return watch, []
     values, start, names = drift_values(reference, current), format_moment(window.start), _names(reference)
+    watch = _followed(watch, reference, current, values)
     after = _taken_in(watch, reference, current, values)
 
     def change(column: str) -> str:
         return f"{names[column]}: {_change(column, values, reference, current)}"
 
     told = {
-        names[column]: Told(start, f"{change(column)}; unchanged, once in {peak:,.0f} times")
+        names[column]: Told(start, f"{change(column)}; unchanged, once in {peak:,.0f} times", Return(settings.alpha))
         for column, peak in found(after.peaks, settings.alpha).items()
         if names[column] not in watch.told
     }
@@ -166,11 +192,53 @@ def watch_window(
         failing={key: watch.failing.get(key, start) for key in failed},
         windows=watch.windows + 1,
     )
+    after, back = _armed_anew(after, reference, name)  # the next monitors begin with the window after this one
     messages = [
+        *_message(f"drift:{name}:{start}{RECOVERED}", f"{name}: columns are as they were", back),
         *_message(f"drift:{name}:{start}", f"{name}: columns have drifted", moved),
         *_message(f"quality:{name}:{start}", f"{name}: the data are not as they were", list(fresh.values())),
     ]
     return after, [replace(each, body=f"{window}: {each.body}") for each in messages]
+
+
+def _followed(watch: Watch, reference: Profile, current: Profile, values: Sequence[DriftValue]) -> Watch:
+    """What was told, with the tests of whether it still holds; a window that says nothing of a column moves none."""
+    deciding = {each.column: each for each in values if each.decides}
+    cells = [_cells(reference, each) for each in (reference, current)] if watch.pooled else [{}, {}]
+    names, told = _names(reference), dict(watch.told)
+    for column, value in deciding.items():
+        if names[column] not in told:
+            continue
+        if watch.pooled:
+            far = differ(cells[0][column], cells[1][column])
+        elif swing := reference.swings.get(column):
+            far = watch.ranked[column].is_farther(value.value, value.rows, max(swing.distances))
+        else:
+            far = value.drifted
+        each = told[names[column]]
+        told[names[column]] = replace(each, back=each.back.after(far=far))
+    return replace(watch, told=told)
+
+
+def _armed_anew(watch: Watch, reference: Profile, name: str) -> tuple[Watch, list[str]]:
+    """The watch with the next monitors of columns that are back, and what is to be told of those."""
+    names = _names(reference)
+    back = [column for column in _columns(reference) if (t := watch.told.get(names[column])) and t.back.is_back]
+    begun = watch.begun | {column: watch.begun.get(column, 1) + 1 for column in back}
+    seeds = {column: _seed(f"{name}:{column}:{begun[column]}") for column in back}
+    words = [
+        f"{names[column]}: {each.back.near} windows like the reference's (found {each.window}: {each.words})"
+        for column in back
+        for each in [watch.told[names[column]]]
+    ]
+    after = replace(
+        watch,
+        ranked=watch.ranked | (_ranked(reference, seeds) if watch.ranked else {}),
+        pooled=watch.pooled | (_pooled(reference, seeds) if watch.pooled else {}),
+        told={key: each for key, each in watch.told.items() if not each.back.is_back},
+        begun=begun,
+    )
+    return after, words
 
 
 def _taken_in(watch: Watch, reference: Profile, current: Profile, values: Sequence[DriftValue]) -> Watch:
