@@ -55,6 +55,7 @@ class ServingSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 5001
     poll_alias: Duration = timedelta(seconds=10)
     require_key: Literal["auto", "always", "never"] = "auto"
+    allowed_hosts: tuple[str, ...] = ()  # names (`*.example.com`) that it answers to where no key is asked for
     workers: Annotated[int, Field(gt=0)] = 1
     webhook_secret: SecretStr = SecretStr("")  # of MLflow's registry webhook; empty: none is expected
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024

@@ -155,6 +155,7 @@ def diagnose(loop: FeedbackLoop) -> list[Check]:
         _check("reports", lambda: _writable(loop.reports)),
         _check("spools", lambda: _spools(loop)),
         _check("files", lambda: _files(loop)),
+        _check("serving", lambda: _serving(loop)),
     ]
     checks += [_check(f"model {name}", partial(_model, loop, name)) for name in loop.settings.models]
     return checks
@@ -198,6 +199,19 @@ def _files(loop: FeedbackLoop) -> str:
         cure = "Take their rights: chmod -R go= PATH; put files in the place of links."
         raise Refused(f"Others can come at what is kept here: {told(found)}.", cure=cure)
     return "nobody else can read or change what is kept on this disk"
+
+
+def _serving(loop: FeedbackLoop) -> str:
+    """Whether a server asks for keys where others than this machine's users can reach it."""
+    from feedback_loop import serving
+
+    settings = loop.settings.serving
+    if serving.needs_key(settings):
+        return "callers show a key"
+    if seen := serving.read_proxied(loop.settings.path(settings.cache)):
+        cause = f"A proxy forwards requests ({seen}) to a server at {settings.host} that asks for no key."
+        raise Refused(cause, cure=serving.PROXIED_CURE)
+    return f"no key is asked for at {settings.host}"
 
 
 def _spools(loop: FeedbackLoop) -> str:

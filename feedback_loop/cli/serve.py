@@ -37,7 +37,7 @@ def serve(
     from feedback_loop.config import load_settings
     from feedback_loop.loop.places import places_of
     from feedback_loop.loop.serving import forward_rest
-    from feedback_loop.serving import Certificate, require_tracing, run_server, shared_folder
+    from feedback_loop.serving import Certificate, forget_proxied, require_tracing, run_server, shared_folder
 
     configure_logging()
     settings = load_settings(config)
@@ -52,6 +52,7 @@ def serve(
         require_tracing()
     address = f"{'https' if certificate else 'http'}://{serving.host}:{serving.port}"
     typer.echo(f"Serving {', '.join(models)} at {address} (Ctrl-C ends it).", err=True)
+    forget_proxied(settings.path(serving.cache))
     with shared_folder(settings.path(serving.cache)) as figures:
         run_server(
             partial(_load, settings, models, ahead, figures),

@@ -107,6 +107,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             partial(_take_outcomes, store, endpoints, clock, budget),
             events.take,
             ready,
+            serving.Origins(serve, partial(serving.tell_proxied, settings.path(serve.cache))),
             _hints(settings),
         ),
         spool=spool,

@@ -11,6 +11,7 @@ from feedback_loop.serving.guard import Guard, needs_key
 from feedback_loop.serving.health import Readiness, readiness
 from feedback_loop.serving.metrics import Metrics
 from feedback_loop.serving.observer import Observer
+from feedback_loop.serving.origins import PROXIED_CURE, Origins, forget_proxied, read_proxied, tell_proxied
 from feedback_loop.serving.predictions import Predictions
 from feedback_loop.serving.server import end_with, run_server
 from feedback_loop.serving.shadows import Shadows
@@ -18,6 +19,7 @@ from feedback_loop.serving.stager import Source, Stager
 from feedback_loop.serving.tracing import require_tracing, start_tracing
 
 __all__ = [
+    "PROXIED_CURE",
     "AccessLog",
     "App",
     "Batcher",
@@ -31,17 +33,21 @@ __all__ = [
     "Limits",
     "Metrics",
     "Observer",
+    "Origins",
     "Predictions",
     "Readiness",
     "Shadows",
     "Source",
     "Stager",
     "end_with",
+    "forget_proxied",
     "needs_key",
+    "read_proxied",
     "readiness",
     "require_tracing",
     "run_server",
     "shared_folder",
     "start_tracing",
+    "tell_proxied",
     "warm",
 ]

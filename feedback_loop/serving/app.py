@@ -27,6 +27,7 @@ from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
 from feedback_loop.serving.observer import Observer
 from feedback_loop.serving.oip import OpenInference
 from feedback_loop.serving.openapi import describe
+from feedback_loop.serving.origins import Origins
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions, aside
 from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, explained
 from feedback_loop.store.keys import Scope
@@ -69,6 +70,7 @@ class Doors:
     take_outcomes: TakeOutcomes
     take_half: TakeHalf
     readiness: Callable[[], Readiness]
+    origins: Origins
     hints: Hints | None = None
 
 
@@ -138,7 +140,7 @@ class App:
         inference = OpenInference(endpoints, predictions, doors.readiness)
         told = _Route(inference.tell, "GET", is_limited=False)
         self._plain |= dict.fromkeys((INFERENCE, f"{INFERENCE}/health/live", f"{INFERENCE}/health/ready"), told)
-        self._infer = _Route(inference.infer, scope=Scope.PREDICT)
+        self._infer = _Route(inference.infer, scope=Scope.PREDICT, judge=_takes_tensors)
         self._of_inference = _Route(inference.tell, "GET", Scope.PREDICT)
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -177,6 +179,7 @@ class App:
         self._observer.done(scope, name, status, seen)
 
     async def _respond(self, path: str, scope: Any, protocol: Any, seen: Seen) -> Answer:
+        self._doors.origins.check(scope)
         route = self._plain.get(path)
         model = None
         if route is None:
@@ -286,6 +289,15 @@ _OUTCOME_FORMATS = {
 
 def _not_genuine() -> Problem:
     return Problem(401, "UNAUTHENTICATED", "The signature is not MLflow's, or it is old.")
+
+
+def _takes_tensors(model: str | None, scope: Any) -> None:
+    """Refuses what is neither JSON nor tensors; clients of Triton say nothing of a type."""
+    del model
+    content_type = _content_type(scope)
+    if content_type not in ("", "application/json", "application/octet-stream"):
+        message = f"The content type {content_type!r} is not taken. Send application/json, application/octet-stream."
+        raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
 
 
 def _content_type(scope: Any) -> str:

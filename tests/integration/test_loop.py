@@ -11,6 +11,7 @@ from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
 from feedback_loop.jobs import cycle, month_before, run_cycle
+from feedback_loop.serving import tell_proxied
 from feedback_loop.status import diagnose, loop_status
 from feedback_loop.store import growing, jobs, predictions, retrainings, verdicts
 from feedback_loop.store.alerts import load_alerts
@@ -450,6 +451,16 @@ def test_status_tells_the_whole_loop(loop, clock):
     assert state["verdict"]["state"] == "ok"
     assert state["evaluation"]["coverage"] == 1.0
     assert state["incident"] is None
+
+
+def test_the_doctor_tells_of_a_proxy_before_a_server_that_asks_for_no_key(loop):
+    cache = loop.settings.path(loop.settings.serving.cache)
+    assert [check.ok for check in diagnose(loop) if check.name == "serving"] == [True]
+    tell_proxied(cache, "x-forwarded-for")
+    (check,) = (check for check in diagnose(loop) if check.name == "serving")
+    assert not check.ok
+    assert "x-forwarded-for" in check.detail
+    assert "require_key" in check.cure
 
 
 def test_the_doctor_finds_a_healthy_loop_healthy_and_names_what_is_not(loop, monkeypatch):

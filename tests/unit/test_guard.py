@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,8 @@ from feedback_loop.config import ServingSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.serving.guard import ANYONE, Caller, Denied, Guard, needs_key
 from feedback_loop.serving.health import readiness
+from feedback_loop.serving.origins import Origins, forget_proxied, read_proxied, tell_proxied
+from feedback_loop.serving.problems import Problem
 from feedback_loop.serving.webhooks import is_genuine
 from feedback_loop.store.keys import KeyRight, Scope, digest
 
@@ -153,3 +156,66 @@ def test_a_server_that_answers_is_ready_and_tells_of_rows_that_the_store_refused
     found = readiness({"wide": "3", "slim": "1"}, None, {"wide": 7})
     assert found.status == 200
     assert json.loads(found.body)["put_aside"] == {"wide": 7}
+
+
+class Headers(dict):
+    """As RSGI has them."""
+
+    def get_all(self, name):
+        value = self.get(name)
+        return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def checked(headers, seen=None, **settings):
+    origins = Origins(ServingSettings(**settings), (seen if seen is not None else []).append)
+    try:
+        return origins.check(SimpleNamespace(headers=Headers(headers)))
+    except Problem as problem:
+        return problem.status
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "localhost:5001"}, None),
+        ({"host": "LOCALHOST"}, None),
+        ({"host": "127.0.0.1:5001", "origin": "http://localhost:3000"}, None),
+        ({"host": "[::1]:5001"}, None),
+        ({"host": "models.example.com"}, None),
+        ({"host": "api.lan.:80", "origin": "https://api.lan"}, None),
+        ({}, 400),
+        ({"host": ""}, 400),
+        ({"host": ["localhost", "localhost"]}, 400),
+        ({"host": "evil.example:5001"}, 400),
+        ({"host": "localhost.evil.example"}, 400),
+        ({"host": "localhost:5001@evil.example"}, 400),
+        ({"host": "localhost:port"}, 400),
+        ({"host": "localhost/evil"}, 400),
+        ({"host": "[::1"}, 400),
+        ({"host": "localhost", "origin": "http://evil.example"}, 403),
+        ({"host": "localhost", "origin": "null"}, 403),
+        ({"host": "localhost", "origin": ""}, 403),
+    ],
+)
+def test_other_sites_and_hosts_are_refused_where_no_key_is_asked_for(headers, status):
+    assert checked(headers, allowed_hosts=("models.example.com", "*.LAN")) == status
+
+
+def test_where_a_key_is_asked_for_any_one_host_will_do():
+    assert checked({"host": "evil.example", "origin": "null"}, require_key="always") is None
+    assert checked({"host": ["a", "b"]}, require_key="always") == 400
+    assert checked({"host": "evil.example"}, host="192.0.2.1", require_key="never") == 400
+    assert checked({"host": "10.0.0.3:5001"}, host="192.0.2.1", require_key="never") is None
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded", "x-real-ip"])
+def test_a_proxy_before_an_open_server_is_noticed_and_told(header, tmp_path):
+    seen = []
+    checked({"host": "localhost", header: "203.0.113.7"}, seen)
+    assert seen == [header]
+    checked({"host": "localhost", header: "203.0.113.7"}, seen, require_key="always")
+    assert seen == [header]
+    tell_proxied(tmp_path / "cache", header)
+    assert read_proxied(tmp_path / "cache").startswith(f"{header} 2")
+    forget_proxied(tmp_path / "cache")
+    assert read_proxied(tmp_path / "cache") == ""
