@@ -1,5 +1,5 @@
 # One image for the server and the scheduler (and for MLflow, which is one of its dependencies).
-FROM python:3.11-slim
+FROM python:3.11.14-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 \
     UV_PYTHON_DOWNLOADS=never \

