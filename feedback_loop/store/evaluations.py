@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, Subquery, Table, and_, func, select
 from feedback_loop.clock import Window
 from feedback_loop.store import watching_tables as tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, insert_if_new, insert_unless
+from feedback_loop.store.records import as_record, insert_unless
 
 ALL_ROWS = ""
 """The segment that is everything."""
@@ -197,19 +197,19 @@ def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
         "labelled": evaluation.labelled,
         "notes": list(evaluation.notes),
     }
-    same_window = and_(*(tables.evaluations.c[name] == value for name, value in head.items() if name != "as_of"))
+    table = tables.evaluations
+    of_window = [table.c[name] == value for name, value in head.items() if name != "as_of"]
+    stored = select(table.c.evaluation_id, table.c.revision).where(*of_window, table.c.as_of == evaluation.as_of)
     with store.write() as connection:
-        before = connection.execute(select(func.max(tables.evaluations.c.revision)).where(same_window)).scalar()
-        revision = (before or 0) + 1
-        values = {**head, **rest, "revision": revision}
-        identifier = insert_if_new(connection, tables.evaluations, values, *head)
-        if identifier is not None:
-            _save_values(connection, identifier, evaluation)
-        else:
-            same = and_(*(tables.evaluations.c[name] == value for name, value in head.items()))
-            found = select(tables.evaluations.c.evaluation_id, tables.evaluations.c.revision).where(same)
-            identifier, revision = connection.execute(found).one()
-    return replace(evaluation, evaluation_id=identifier, revision=revision)
+        while (known := connection.execute(stored).one_or_none()) is None:
+            before = connection.execute(select(func.max(table.c.revision)).where(*of_window)).scalar()
+            values = {**head, **rest, "revision": (before or 0) + 1}
+            # Another process may have just taken the moment, or the revision: what it stored is there then.
+            insert = insert_unless(connection, table).values(**values).on_conflict_do_nothing()
+            identifier = connection.execute(insert.returning(table.c.evaluation_id)).scalar_one_or_none()
+            if identifier is not None:
+                _save_values(connection, identifier, evaluation)
+    return replace(evaluation, evaluation_id=known.evaluation_id, revision=known.revision)
 
 
 def load_evaluations(

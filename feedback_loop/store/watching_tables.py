@@ -55,6 +55,7 @@ evaluations = shared_table(
     Column("labelled", Integer, nullable=False),
     Column("notes", Json, nullable=False),  # what can not be judged yet, and why
     UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
+    UniqueConstraint("model", "version", "window_start", "window_end", "revision"),
     Index(None, "model", "as_of"),
 )
 

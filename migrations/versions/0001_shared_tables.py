@@ -64,6 +64,7 @@ def upgrade() -> None:
         sa.Column("notes", Json, nullable=False),
         sa.PrimaryKeyConstraint("evaluation_id"),
         sa.UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
+        sa.UniqueConstraint("model", "version", "window_start", "window_end", "revision"),
     )
     op.create_index("ix_fl_evaluations_model_as_of", "fl_evaluations", ["model", "as_of"])
 

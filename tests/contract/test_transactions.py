@@ -2,6 +2,7 @@
 
 import math
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy import func, select, text
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, Refused
-from feedback_loop.store import Store, incidents, joins, keys, sources, tables, verdicts
+from feedback_loop.store import Store, incidents, joins, keys, sources, tables, verdicts, watching_tables
 from feedback_loop.store.evaluations import Evaluation, MetricValue, load_evaluations, save_evaluation
 from feedback_loop.store.predictions import PredictionLog
 from feedback_loop.store.verdicts import State, Verdict
@@ -82,6 +83,26 @@ def test_of_two_that_find_a_model_worse_at_once_one_opens_the_incident_and_both_
     assert (saved.version, opened) == ("2", None)
     assert {each.version for each in verdicts.load_verdicts(store, "churn")} == {"1", "2"}
     assert incidents.open_incident(store, "churn").version == "1"
+
+
+def test_two_evaluations_of_a_window_at_once_as_of_different_moments_are_two_revisions(store):
+    later = replace(evaluation(), as_of=START + 2 * DAY)
+    other = Meanwhile(store, lambda own: save_evaluation(own, later))
+    with store.write() as connection:
+        values = {"model": "churn", "version": "1", "window_start": WINDOW.start, "window_end": WINDOW.end}
+        values |= {
+            "matured": False,
+            "predictions": 2,
+            "labelled": 2,
+            "notes": [],
+            "revision": 1,
+            "as_of": START + DAY,
+        }
+        connection.execute(watching_tables.evaluations.insert().values(**values))
+        other.begin()
+    assert other.end().revision == 2
+    assert save_evaluation(store, later).revision == 2
+    assert [each.revision for each in load_evaluations(store, "churn")] == [1, 2]
 
 
 def test_of_two_that_save_a_sources_watermark_for_the_first_time_the_later_one_stands(store):
