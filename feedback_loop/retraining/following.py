@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,18 +14,21 @@ import pyarrow.compute as pc
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.backtest import Aftermath
-from feedback_loop.errors import FeedbackLoopError, Refused
+from feedback_loop.errors import ContractError, FeedbackLoopError, Refused
 from feedback_loop.inference import Scorer
 from feedback_loop.monitoring import Floats, labelled_only, row_losses, scored_rows, uniform
 from feedback_loop.outcomes import matured_until
-from feedback_loop.schema import Column, Contract, Role
+from feedback_loop.schema import Column, ColumnType, Contract, Role, Task, typed_label
 from feedback_loop.store import Store
-from feedback_loop.store.predictions import read_labelled
+from feedback_loop.store.predictions import logged_columns, read_labelled
 from feedback_loop.store.retrainings import Promotion
 from feedback_loop.store.verdicts import Verdict
 
 MOST_LABELS = 200_000
 """Of so many rows a mean loss is exact enough; more are not read."""
+
+PROBABILITY_OF = re.compile(r"(?:feedback_loop_)?probability_(.+)", re.DOTALL)
+"""How the column of a class's probability is called."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +92,11 @@ class Following:
 
     def _shadowed(self, before: str, after: str, window: Window, loss: str) -> tuple[int, float, float]:
         """The same by what both have answered, the one as the champion, the other as its shadow."""
-        contract = self.scorer_of(before).logged
+        contract = self._of_all_classes(self.scorer_of(before).logged)
         found: dict[Role, list[Floats]] = {Role.CHAMPION: [], Role.SHADOW: []}
         for part in self._parts(window):
             pair = [
-                self._rows(contract, part, role, version, contract.outputs)
+                labelled_only(contract, _with_zeros(contract, self._rows(contract, part, role, version, [])))
                 for role, version in ((Role.CHAMPION, before), (Role.SHADOW, after))
             ]
             if all(each.num_rows for each in pair):
@@ -106,9 +110,28 @@ class Following:
     def _rows(
         self, contract: Contract, part: Window, role: Role, version: str | None, columns: Iterable[Column]
     ) -> pa.Table:
-        wanted = tuple({each.stored: each for each in columns}.values())
+        """The rows that were answered and have an outcome."""
+        wanted = tuple({each.stored: each for each in (*contract.outputs, *columns)}.values())
         rows = read_labelled(self.store, contract, part, as_of=self.as_of, version=version, role=role, columns=wanted)
-        return labelled_only(contract, uniform(rows))
+        # Other versions know other classes: of these they have no probabilities.
+        return labelled_only(replace(contract, outputs=contract.predictions), uniform(rows))
+
+    def _of_all_classes(self, contract: Contract) -> Contract:
+        """The contract with every class that any version's probabilities are logged of: they are told by name."""
+        if contract.task is not Task.MULTICLASS or not contract.probabilities:
+            return contract
+        own = {each.name for each in (*contract.outputs, *contract.features, *contract.key)}
+        columns, classes = [*contract.outputs], [*contract.classes]
+        for column in logged_columns(self.store, self.model):
+            named = PROBABILITY_OF.fullmatch(column.name)
+            if named is None or column.name in own or column.type is not ColumnType.DOUBLE:
+                continue
+            try:
+                classes.append(typed_label(self.model, contract.label.type, named[1]))
+            except ContractError:
+                continue  # a feature of another version: no class reads so
+            columns.append(column)
+        return replace(contract, outputs=tuple(columns), classes=tuple(classes))
 
     def _parts(self, window: Window) -> Iterator[Window]:
         start = window.start
@@ -116,6 +139,15 @@ class Following:
             end = min(floor_moment(start, self.settings.window) + self.settings.window, window.end)
             yield Window(start, end)
             start = end
+
+
+def _with_zeros(contract: Contract, rows: pa.Table) -> pa.Table:
+    """Rows of one version, for which a class that it does not know has no probability: 0."""
+    unknown = [each.stored for each in contract.probabilities if rows.column(each.stored).null_count == rows.num_rows]
+    for name in unknown if len(unknown) < len(contract.probabilities) else ():
+        zeros = pa.array(np.zeros(rows.num_rows))
+        rows = rows.set_column(rows.column_names.index(name), name, zeros)
+    return rows
 
 
 def _total(scorer: Scorer, rows: pa.Table, loss: str) -> float:

@@ -1,17 +1,30 @@
 """The loss that followed an alarm: of a version that is gone, of one whose features the log hides, of a shadow."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from feedback_loop.clock import Window
+from feedback_loop.config import ModelSettings
 from feedback_loop.errors import NotFound
+from feedback_loop.outcomes import record_outcomes
 from feedback_loop.retraining import Following
 from feedback_loop.store import verdicts
-from tests.builders import churn_loop, customers, open_loop, register_churn, write_config
+from feedback_loop.store.predictions import PredictionLog
+from tests.builders import (
+    churn_loop,
+    customers,
+    multiclass_contract,
+    open_loop,
+    prediction_rows,
+    register_churn,
+    write_config,
+)
 from tests.integration.churn_log import labelled, logged
 
-DAY = timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
 FEATURES = ("customer", "month", "age", "plan")
 
@@ -68,6 +81,38 @@ def test_a_version_that_is_gone_is_compared_by_what_it_answered_as_a_shadow(shad
     assert told.takes_over > 1 - told.stays - 0.1 > 0.5
     alone = following(loop, {"1": begun, "3": begun + 3 * DAY}, gone).after(alarm(begun + 2 * DAY), "error")
     assert alone.cause == "There is no model version 'churn/3'; nor was version 3 a shadow then"
+
+
+def test_each_is_held_to_its_own_classes(store):
+    """Version 1 knows a, b and c, its shadow b, c and d: what one does not know had no probability."""
+    own = {"1": ("a", "b", "c"), "2": ("b", "c", "d")}
+    contracts = {version: multiclass_contract(names, settled=tuple("abcd")) for version, names in own.items()}
+    truth, random = list("abcd") * 10, np.random.default_rng(0)
+    moments = [NOW + minute * timedelta(minutes=1) for minute in range(40)]
+    chances = {version: random.dirichlet([1, 1, 1], 40) for version in own}
+    for version, role in (("1", "champion"), ("2", "shadow")):
+        scores = {f"probability_{name}": chances[version][:, place] for place, name in enumerate(own[version])}
+        given = {"prediction": ["b"] * 40, "model_version": [version] * 40, "role": [role] * 40, "x": [0.0] * 40}
+        rows = prediction_rows(contracts[version], moments, **given, **scores)
+        PredictionLog(store).append(contracts[version], rows, NOW + HOUR)
+        outcome = {"prediction_id": rows.column("prediction_id").to_pylist(), "kind": truth}
+        record_outcomes(store, contracts["1"], outcome, now=NOW + DAY, source="t")
+
+    def gone(version):
+        if version != "1":
+            raise NotFound("model version", f"kind/{version}")
+        return SimpleNamespace(logged=contracts["1"])
+
+    model = ModelSettings(task="multiclass", label="kind")
+    compared = Following(store, "kind", model, gone, {"1": NOW - DAY, "2": NOW}, [], NOW + 9 * DAY)
+    told = compared.after(alarm(NOW), "brier")
+    hits = {version: np.array([[name == known for known in own[version]] for name in truth]) for version in own}
+    stays, takes_over = (
+        (((chances[version] - hits[version]) ** 2).sum(axis=1) + ~hits[version].any(axis=1)).mean() / 2
+        for version in own
+    )
+    assert (told.by, told.labels) == ("shadow", 40)
+    assert (told.stays, told.takes_over) == pytest.approx((stays, takes_over))
 
 
 def test_why_nothing_can_be_computed_is_said(shadowed):
