@@ -82,7 +82,9 @@ class ServingSettings(Section):
         return self
 
 
-AlertKind = Literal["incident", "spool", "serving", "stream", "drift", "quality", "outcomes", "promotion"]
+AlertKind = Literal[
+    "incident", "spool", "serving", "stream", "drift", "quality", "outcomes", "promotion", "retraining", "jobs"
+]
 
 
 def _hours(value: object, info: ValidationInfo) -> object:
@@ -116,6 +118,8 @@ class SchedulerSettings(Section):
 
     lease: Duration = timedelta(minutes=2)
     reports: str = "reports"
+    late_after: Duration = timedelta(hours=1)  # a run that is not made so long after its time is told about
+    metrics: str = ""  # host:port that a scheduler answers Prometheus on; empty: none
 
 
 class CaptureSettings(Section):
@@ -135,6 +139,8 @@ class ScheduleSettings(Section):
 
     cycle: str = "1d"
     report: str = "0 6 1 * *"
+    # A dead man's switch: this URL is asked for after each cycle of which no job has failed.
+    heartbeat: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
 
 
 class SqlSourceSettings(Section):

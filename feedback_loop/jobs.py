@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
+from feedback_loop.alerts import ping, route_names
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import model_folder
-from feedback_loop.scheduling import Chain, Job, Outcome, Scheduler, parse_schedule
+from feedback_loop.scheduling import (
+    Chain,
+    Job,
+    Outcome,
+    Scheduler,
+    find_troubles,
+    parse_schedule,
+)
 from feedback_loop.store import evaluations, retention, verdicts
+from feedback_loop.store.alerts import Message, raise_alert
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.jobs import load_runs
+from feedback_loop.store.predictions import predicted_span
+
+LAST = "retention"
+"""The last job of a cycle."""
+
+WATCH_SECONDS = 60.0
+"""So often the jobs are looked after."""
 
 RECENT = 40
 """Among so many runs of a model is the newest of each job."""
@@ -33,7 +52,7 @@ def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
         Job("diagnose", lambda: _diagnose(loop, model)),
         Job("explain", lambda: _explain(loop, model)),
         Job("retrain", lambda: _retrain(loop, model)),
-        Job("retention", lambda: retained(loop, model)),
+        Job(LAST, lambda: retained(loop, model)),
     )
 
 
@@ -47,7 +66,9 @@ def run_cycle(loop: FeedbackLoop, model: str) -> list[Outcome]:
 
     The alerts that it raises are sent by whoever delivers: a scheduler, a server, `deliver_alerts`.
     """
-    return loop.runner.run(model, cycle(loop, model), loop.clock())
+    outcomes = loop.runner.run(model, cycle(loop, model), loop.clock())
+    beat(loop, model, outcomes)
+    return outcomes
 
 
 def chains(loop: FeedbackLoop, model: str) -> list[Chain]:
@@ -65,9 +86,55 @@ def chains(loop: FeedbackLoop, model: str) -> list[Chain]:
 
 
 def make_scheduler(loop: FeedbackLoop) -> Scheduler:
-    """The scheduler of all configured models."""
+    """The scheduler of all configured models; answers Prometheus too, where that is set."""
     scheduled = [chain for model in loop.settings.models for chain in chains(loop, model)]
-    return Scheduler(loop.store, loop.clock, loop.runner, scheduled, loop.deliver_alerts)
+    if address := loop.settings.scheduler.metrics:
+        from feedback_loop.scheduling.figures import LoopFigures, serve_figures
+
+        serve_figures(LoopFigures(loop.store, list(loop.settings.models), loop.clock), address)
+    return Scheduler(loop.store, loop.clock, loop.runner, scheduled, watchful_delivery(loop), partial(beat, loop))
+
+
+def watch_jobs(loop: FeedbackLoop) -> int:
+    """Raises an alert where a model's jobs fail, are late or hang, or retrain in vain; counts new ones."""
+    told, now = 0, loop.clock()
+    for model in loop.settings.models:
+        for each in troubles_of(loop, model):
+            told += raise_alert(
+                loop.store, each.subject, each.title, each.body, route_names(loop.settings.alerts), now
+            )
+    return told
+
+
+def troubles_of(loop: FeedbackLoop, model: str) -> list[Message]:
+    """What people should know of a model's jobs."""
+    span, late = predicted_span(loop.store, model), loop.settings.scheduler.late_after
+    first = span[0] if span is not None else None
+    return find_troubles(loop.store, model, chains(loop, model), first, late, loop.clock())
+
+
+def watchful_delivery(loop: FeedbackLoop) -> Callable[[], object]:
+    """What a scheduler and a server do every few seconds: alerts go out, and now and then the jobs are looked after.
+
+    Servers do so too: they are what is still there when the scheduler has died.
+    """
+    looked = -WATCH_SECONDS
+
+    def deliver() -> object:
+        nonlocal looked
+        if time.monotonic() - looked >= WATCH_SECONDS:
+            looked = time.monotonic()
+            watch_jobs(loop)
+        return loop.deliver_alerts()
+
+    return deliver
+
+
+def beat(loop: FeedbackLoop, model: str, outcomes: Sequence[Outcome]) -> bool:
+    """Pings the model's dead man's switch, if it has one and no job of this turn has failed."""
+    url = loop.settings.model(model).schedule.heartbeat
+    is_cycle = any(each.job == LAST for each in outcomes)
+    return bool(url) and is_cycle and all(each.state != "failed" for each in outcomes) and ping(model, url)
 
 
 def retained(loop: FeedbackLoop, model: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from feedback_loop.clock import Window, format_moment
 from feedback_loop.config import FILE_NAME, SQLITE
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import describe_hardware
-from feedback_loop.jobs import RECENT, chains
+from feedback_loop.jobs import RECENT, chains, troubles_of
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import PastError, check_metrics
 from feedback_loop.private import exposed, new_folder, told
@@ -84,6 +84,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "quality:{} version ",
         "promotion:{}:",
         "retraining:{}:",
+        "jobs:{}:",
     )
     for about in (*(kind.format(model) for kind in kinds), about_outcomes(model)):
         alerts += load_alerts(store, [], about=about)
@@ -132,6 +133,11 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "promotions": len(promoted),
         "running_jobs": _running(loop, model, runs),
         "failed_jobs": _failed(runs),
+        "troubles": [
+            each.body
+            for each in troubles_of(loop, model)
+            if not each.subject.startswith(f"jobs:{model}:failed:")  # those are among the failed jobs
+        ],
     }
 
 

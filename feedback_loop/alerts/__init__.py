@@ -1,6 +1,7 @@
 """Telling people: routes, attempts, and what became of them."""
 
 from feedback_loop.alerts.delivery import Delivery, deliver_alerts, keep_delivering, route_names, why_held
+from feedback_loop.alerts.heartbeat import ping
 from feedback_loop.alerts.outcomes import about_outcomes, count_refused, tell_bad_rows, tell_refused_file
 from feedback_loop.alerts.spools import tell_differences
 from feedback_loop.alerts.volume import tell_volume
@@ -11,6 +12,7 @@ __all__ = [
     "count_refused",
     "deliver_alerts",
     "keep_delivering",
+    "ping",
     "route_names",
     "tell_bad_rows",
     "tell_differences",

@@ -138,10 +138,10 @@ def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:
         if messenger.notify(body, title, kind, body_format=apprise.NotifyFormat.TEXT):
             return None
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
-    return _without_secrets(lines[-1] if lines else "the route did not take it", routes[alert.route])
+    return without_secrets(lines[-1] if lines else "the route did not take it", routes[alert.route])
 
 
-def _without_secrets(text: str, url: str) -> str:
+def without_secrets(text: str, url: str) -> str:
     """The route's URL holds its credentials: they go into no table and no log."""
     for part in sorted(
         {url, *url.replace("?", "/").replace("@", "/").replace(":", "/").split("/")}, key=len, reverse=True

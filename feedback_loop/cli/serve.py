@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from feedback_loop.errors import FeedbackLoopError
 if TYPE_CHECKING:
     from feedback_loop.clock import Clock
     from feedback_loop.config import Settings
+    from feedback_loop.loop.facade import FeedbackLoop
     from feedback_loop.serving import App
 
 
@@ -73,8 +75,13 @@ def stage(
     """Makes versions ready for the server that started this, and brings what its workers spool to the store."""
     from feedback_loop.loop.staging import stage as work
 
+    def delivery(loop: FeedbackLoop) -> Callable[[], object]:
+        from feedback_loop.jobs import watchful_delivery  # with it comes much that a forwarder need not wait for
+
+        return watchful_delivery(loop)
+
     configure_logging()
-    work(config, models, parent, _clock(ahead))
+    work(config, models, parent, _clock(ahead), delivery)
 
 
 def _stager(config: Path | None, models: list[str], ahead: float) -> list[str]:

@@ -95,6 +95,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     lines.append(f"promotions    {model['promotions']}")
     lines += [f"NOT SERVED    version {each['version']}: {each['cause']}" for each in model["not_served"]]
     lines += [_running_words(each) for each in model["running_jobs"]]
+    lines += [f"STANDS STILL  {each}" for each in model["troubles"]]
     lines += [f"FAILED job    {each['job']} of {each['at']}: {each['cause']}" for each in model["failed_jobs"]]
     lines += [
         f"UNDELIVERED   alert on {each['route']} ({each['state']}): {each['cause'] or 'not tried yet'}"

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,19 +29,32 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
-def stage(config: Path | None, models: Sequence[str], parent: int, clock: Clock) -> None:
+def stage(
+    config: Path | None,
+    models: Sequence[str],
+    parent: int,
+    clock: Clock,
+    delivery: Callable[[FeedbackLoop], Callable[[], object]],
+) -> None:
     """Does what a server needs beside its workers, as long as the parent lives: keeps what is published for these
-    models at what registry and store want, and forwards what the workers spool, which have no processor to spare.
+    models at what registry and store want, forwards what the workers spool, which have no processor to spare, and
+    does every few seconds what `delivery` makes of the loop.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to the whole group; the server ends this one
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     serving.end_with(parent, lambda: os._exit(0))
     settings = load_settings(config)
     forwarder(settings, clock).start()
-    _publish(settings, config, models, clock)
+    _publish(settings, config, models, clock, delivery)
 
 
-def _publish(settings: Settings, config: Path | None, models: Sequence[str], clock: Clock) -> NoReturn:
+def _publish(
+    settings: Settings,
+    config: Path | None,
+    models: Sequence[str],
+    clock: Clock,
+    delivery: Callable[[FeedbackLoop], Callable[[], object]],
+) -> NoReturn:
     from feedback_loop.loop.facade import FeedbackLoop  # with it comes much that a forwarder need not wait for
 
     references, places = served_models(settings, models), places_of(settings, models)
@@ -58,16 +71,16 @@ def _publish(settings: Settings, config: Path | None, models: Sequence[str], clo
     stager.refresh()
     if not answers:
         os.nice(NICE)
-    threading.Thread(target=_deliver, args=(loop,), name="alerts", daemon=True).start()
+    threading.Thread(target=_deliver, args=(delivery(loop),), name="alerts", daemon=True).start()
     serve = settings.serving
     stager.watch(settings.path(serve.cache), serve.poll_alias.total_seconds())
 
 
-def _deliver(loop: FeedbackLoop) -> NoReturn:
+def _deliver(deliver: Callable[[], object]) -> NoReturn:
     """Alerts go out from a server that runs alone too: no scheduler is needed for that."""
     from feedback_loop.alerts import keep_delivering
 
-    keep_delivering(loop.deliver_alerts, threading.Event())
+    keep_delivering(deliver, threading.Event())
     raise AssertionError("it goes on until the process ends")
 
 

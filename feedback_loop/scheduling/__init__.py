@@ -3,5 +3,15 @@
 from feedback_loop.scheduling.runner import Job, Outcome, Runner
 from feedback_loop.scheduling.scheduler import Chain, Scheduler
 from feedback_loop.scheduling.triggers import last_due, parse_schedule
+from feedback_loop.scheduling.troubles import find_troubles
 
-__all__ = ["Chain", "Job", "Outcome", "Runner", "Scheduler", "last_due", "parse_schedule"]
+__all__ = [
+    "Chain",
+    "Job",
+    "Outcome",
+    "Runner",
+    "Scheduler",
+    "find_troubles",
+    "last_due",
+    "parse_schedule",
+]

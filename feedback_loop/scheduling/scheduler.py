@@ -13,7 +13,7 @@ import structlog
 from feedback_loop.alerts import keep_delivering
 from feedback_loop.clock import Clock, format_moment
 from feedback_loop.errors import FeedbackLoopError, LeaseLost, Refused
-from feedback_loop.scheduling.runner import Job, Runner
+from feedback_loop.scheduling.runner import Job, Outcome, Runner
 from feedback_loop.scheduling.triggers import Trigger, last_due
 from feedback_loop.store import Store
 from feedback_loop.store.jobs import last_scheduled
@@ -43,13 +43,20 @@ class Scheduler:
     """Fires chains in this process. Any number of processes may do so on one store: leases keep them apart."""
 
     def __init__(
-        self, store: Store, clock: Clock, runner: Runner, chains: Sequence[Chain], deliver: Callable[[], object]
+        self,
+        store: Store,
+        clock: Clock,
+        runner: Runner,
+        chains: Sequence[Chain],
+        deliver: Callable[[], object],
+        ended: Callable[[str, Sequence[Outcome]], object] = lambda *_: None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._runner = runner
         self._chains = chains
         self._deliver = deliver
+        self._ended = ended  # told of each turn that ended: the model, and what became of its jobs
         self._started = clock()
         self._queues = {chain.model: threading.Lock() for chain in chains}
 
@@ -64,6 +71,7 @@ class Scheduler:
                 if due is None:
                     return
                 outcomes = self._runner.run(chain.model, chain.jobs, due)
+            self._ended(chain.model, outcomes)
             _log.info(
                 "chain", model=chain.model, due=format_moment(due), **{each.job: each.state for each in outcomes}
             )

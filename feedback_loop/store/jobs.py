@@ -76,10 +76,27 @@ def last_scheduled(store: Store, job: str, model: str) -> datetime | None:
     return newest
 
 
-def load_runs(store: Store, model: str | None = None, newest: int | None = None) -> list[JobRun]:
+def failing_runs(store: Store, model: str) -> list[JobRun]:
+    """Of each job that has failed since it last succeeded (or was first made) the first of those runs."""
+    table = tables.job_runs
+    mine = table.c.model == model
+    good = select(table.c.job, func.max(table.c.run_id).label("last"))
+    last = good.where(mine, table.c.state == "succeeded").group_by(table.c.job).subquery()
+    since = select(func.min(table.c.run_id)).outerjoin(last, last.c.job == table.c.job)
+    later = table.c.run_id > func.coalesce(last.c.last, 0)
+    first = since.where(mine, table.c.state == "failed", later).group_by(table.c.job)
+    with store.read() as connection:
+        rows = connection.execute(select(table).where(table.c.run_id.in_(first)).order_by(table.c.run_id)).all()
+    return [as_record(JobRun, row) for row in rows]
+
+
+def load_runs(
+    store: Store, model: str | None = None, newest: int | None = None, job: str | None = None
+) -> list[JobRun]:
     """Runs, newest first."""
     table = tables.job_runs
     where = [table.c.model == model] if model is not None else []
+    where += [table.c.job == job] if job is not None else []
     with store.read() as connection:
         rows = connection.execute(select(table).where(*where).order_by(table.c.run_id.desc()).limit(newest)).all()
     return [as_record(JobRun, row) for row in rows]
