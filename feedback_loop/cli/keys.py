@@ -27,22 +27,33 @@ ScopeOption = Annotated[
     list[ScopeChoice] | None,
     typer.Option("--scope", help="What it may be used for; default: all but admin. Repeatable."),
 ]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="The model that it is for; default: all, also future ones. Repeatable."),
+]
 NameArgument = Annotated[str, typer.Argument(help="What the key is for; to know it again in the list.")]
 
 
 @app.command("create")
 def create(
-    name: NameArgument, scope: ScopeOption = None, config: ConfigOption = None, as_json: JsonOption = False
+    name: NameArgument,
+    scope: ScopeOption = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Makes a key and prints it: it can't be seen again."""
     from feedback_loop.store import keys
 
     loop = open_loop(config, as_json=as_json)
+    for each in model or ():
+        loop.settings.model(each)  # a name that nobody configured is a mistake
     scopes = [keys.Scope(each) for each in scope] if scope else keys.USUAL_SCOPES
     made = {
         "name": name,
         "scopes": [each for each in keys.Scope if each in scopes],
-        "key": keys.create_key(loop.store, name, loop.clock(), scopes),
+        "models": sorted(set(model)) if model else None,
+        "key": keys.create_key(loop.store, name, loop.clock(), scopes, set(model) if model else None),
     }
     emit(made, as_json=as_json, words=lambda made: str(made["key"]))
 
@@ -55,6 +66,7 @@ def list_keys(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     rows = [asdict(each) for each in keys.load_keys(open_loop(config, as_json=as_json).store)]
     for row in rows:
         row["scopes"] = row["scopes"] if as_json else " ".join(row["scopes"])
+        row["models"] = row["models"] if as_json else " ".join(row["models"] or ["(all)"])
         row.update({name: format_moment(row[name]) if row[name] else None for name in ("created_at", "revoked_at")})
     emit(rows, as_json=as_json, words=lambda rows: table(rows, "There are no keys."))
 

@@ -150,6 +150,7 @@ def _take_outcomes(
     body: bytes,
     kind: str,
     on_error: str,
+    key: str | None,
 ) -> dict[str, Any]:
     from feedback_loop.outcomes import decode_body, outcome_columns, record_outcomes
 
@@ -161,7 +162,7 @@ def _take_outcomes(
         scorer.contract,
         rows,
         now=clock(),
-        source="http",
+        source="http" if key is None else f"http:{key}",
         on_error="skip" if skips else "refuse",
         redaction=scorer.redaction,
     )

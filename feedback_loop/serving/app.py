@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as package_version
@@ -21,7 +22,7 @@ from feedback_loop.serving.board import ROUTES
 from feedback_loop.serving.bodies import Bodies
 from feedback_loop.serving.connections import Connections
 from feedback_loop.serving.endpoints import Endpoints
-from feedback_loop.serving.guard import Guard
+from feedback_loop.serving.guard import ANYONE, Caller, Guard
 from feedback_loop.serving.health import Readiness
 from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
 from feedback_loop.serving.observer import Observer
@@ -29,11 +30,13 @@ from feedback_loop.serving.oip import OpenInference
 from feedback_loop.serving.openapi import describe
 from feedback_loop.serving.origins import Origins
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions, aside
-from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, explained
+from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, explained, media_type
 from feedback_loop.store.keys import Scope
 
-TakeOutcomes = Callable[[str, bytes, str, str], dict[str, Any]]
-"""Takes a body of outcomes of a model in (its format; bad rows: `refuse` or `skip`) and says what became of them."""
+TakeOutcomes = Callable[[str, bytes, str, str, str | None], dict[str, Any]]
+"""Takes a body of outcomes of a model in (its format; bad rows: `refuse` or `skip`; the name of the caller's key) and
+says what became of them.
+"""
 
 TakeHalf = Callable[[str, Any, str | None], str]
 """Takes half of a call in that another server logged (and the version that answered) and says what became of it."""
@@ -58,6 +61,9 @@ MOST_WEBHOOK_BYTES = 64 * 1024
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 """What ends a worker, once its loop runs."""
+
+_caller: ContextVar[Caller] = ContextVar("caller", default=ANYONE)
+"""Who the request that is answered here is from."""
 
 Answer = tuple[int, bytes, Headers]
 Handler = Callable[[str | None, Any, bytes], Awaitable[Answer]]
@@ -90,7 +96,7 @@ class _Route:
     method: str = "POST"
     scope: Scope | None = None  # None: open to everybody
     is_limited: bool = True
-    judge: Callable[[str | None, Any], None] | None = None  # by the path and the headers, before any body is read
+    judge: Callable[[str | None, Any], str | None] | None = None  # before a body is read; the model that it is about
     most_bytes: int | None = None
 
 
@@ -120,11 +126,11 @@ class App:
         self._metrics = metrics
         self._limits = limits
         self._in_flight = 0
-        predict = _Route(predictions.invoke, scope=Scope.PREDICT, judge=self._is_of_a_model)
+        predict = _Route(predictions.invoke, scope=Scope.PREDICT, judge=self._served)
         self._of_models = {
             "invocations": predict,
             "outcomes": _Route(self._outcomes, scope=Scope.OUTCOMES, judge=self._takes_outcomes),
-            "events": _Route(self._events, scope=Scope.PREDICT, judge=self._is_of_a_model),
+            "events": _Route(self._events, scope=Scope.PREDICT),
         }
         self._plain = {
             "/invocations": predict,
@@ -140,8 +146,8 @@ class App:
         inference = OpenInference(endpoints, predictions, doors.readiness)
         told = _Route(inference.tell, "GET", is_limited=False)
         self._plain |= dict.fromkeys((INFERENCE, f"{INFERENCE}/health/live", f"{INFERENCE}/health/ready"), told)
-        self._infer = _Route(inference.infer, scope=Scope.PREDICT, judge=_takes_tensors)
-        self._of_inference = _Route(inference.tell, "GET", Scope.PREDICT)
+        self._infer = _Route(inference.infer, scope=Scope.PREDICT, judge=inference.judge)
+        self._of_inference = _Route(inference.tell, "GET", Scope.PREDICT, judge=inference.model)
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once a worker is up."""
@@ -191,13 +197,17 @@ class App:
         if route.scope is not None and self._guard.is_needed:
             caller = self._guard.admits(scope.headers.get("authorization"), route.scope)
             seen.key = caller.key
-        if route.judge is not None:
-            route.judge(model, scope)
+            _caller.set(caller)
+            if model is not None:
+                caller.require(model)  # before it is said whether there is such a model
+        about = route.judge(model, scope) if route.judge is not None else None
+        if route.scope is not None and about is not None:
+            _caller.get().require(about)
         body = b"" if route.method == "GET" else await self._bodies.read(scope, protocol, route.most_bytes)
         seen.is_read = True
         return await route.handler(model, scope, body)
 
-    def _of_model(self, path: str) -> tuple[_Route, str]:
+    def _of_model(self, path: str) -> tuple[_Route, str | None]:
         parts = path.strip("/").split("/")
         if len(parts) == 3 and parts[0] == "models" and parts[2] in self._of_models:
             return self._of_models[parts[2]], unquote(parts[1])
@@ -205,7 +215,7 @@ class App:
             # mlflow.deployments calls it so
             return self._plain["/invocations"], unquote(parts[1])
         if path.startswith(f"{INFERENCE}/models/"):
-            return (self._infer if parts[-1] == "infer" else self._of_inference), ""
+            return (self._infer if parts[-1] == "infer" else self._of_inference), None
         raise Problem(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
 
     async def _ping(self, model: str | None, scope: Any, body: bytes) -> Answer:
@@ -218,7 +228,9 @@ class App:
 
     async def _describe(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
-        contracts = [self._endpoints.traffic(name).contract for name in self._endpoints.served]
+        models = _caller.get().models
+        names = [name for name in self._endpoints.served if models is None or name in models]
+        contracts = [self._endpoints.traffic(name).contract for name in names]
         return 200, msgspec.json.encode(describe(contracts, package_version("feedback-loop"))), JSON
 
     async def _ready(self, model: str | None, scope: Any, body: bytes) -> Answer:
@@ -228,6 +240,7 @@ class App:
 
     async def _tell_metrics(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
+        _caller.get().require(None)  # they tell of every model
         text = await asyncio.to_thread(self._metrics.text)  # it may wait for a commit
         return 200, text, [("content-type", CONTENT_TYPE)]
 
@@ -239,39 +252,42 @@ class App:
             raise _not_genuine()
         return 202, b"{}", JSON
 
-    def _expects_webhook(self, model: str | None, scope: Any) -> None:
+    def _expects_webhook(self, model: str | None, scope: Any) -> str | None:
         """Refuses deliveries that nobody expects, or that can't be genuine whatever is in them."""
         del model
         if self._doors.hints is None:
             raise Problem(404, "ENDPOINT_NOT_FOUND", "No webhooks are expected: serving.webhook_secret is not set.")
         if not self._doors.hints.may_be_genuine(scope.headers.get):
             raise _not_genuine()
+        return None
 
-    def _is_of_a_model(self, model: str | None, scope: Any) -> None:
-        """Refuses what names a model that is not served here."""
+    def _served(self, model: str | None, scope: Any) -> str:
+        """The model that a path names, or the default one; raises NotFound."""
         del scope
-        if model is not None:
-            self._endpoints.traffic(model)
+        return self._endpoints.scorer(model).contract.model
 
-    def _takes_outcomes(self, model: str | None, scope: Any) -> None:
-        self._is_of_a_model(model, scope)
-        content_type = _content_type(scope)
+    def _takes_outcomes(self, model: str | None, scope: Any) -> str:
+        """The model, if a body of that type is taken."""
+        name = self._served(model, scope)
+        content_type = media_type(scope)
         if content_type not in _OUTCOME_FORMATS:
             message = f"The content type {content_type!r} is not taken. Send {', '.join(_OUTCOME_FORMATS)}."
             raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
+        return name
 
     async def _outcomes(self, model: str | None, scope: Any, body: bytes) -> Answer:
         name = self._endpoints.scorer(model).contract.model
         on_error = parse_qs(scope.query_string).get("on_error", ["refuse"])[0]
         if on_error not in ("refuse", "skip"):
             raise BadInput.of("on_error", f"is {on_error!r}", cure="Say refuse or skip.")
-        kind = _OUTCOME_FORMATS[_content_type(scope)]
-        taken = await asyncio.to_thread(self._doors.take_outcomes, name, body, kind, on_error)
+        kind = _OUTCOME_FORMATS[media_type(scope)]
+        taken = await asyncio.to_thread(self._doors.take_outcomes, name, body, kind, on_error, _caller.get().key)
         return 200, msgspec.json.encode(taken), JSON
 
     async def _events(self, model: str | None, scope: Any, body: bytes) -> Answer:
         event = await aside(partial(read_event, scope.headers.get, body), is_long=len(body) > QUICK_BYTES)
         name = self._endpoints.scorer(model or event.service).contract.model
+        _caller.get().require(name)
         version = parse_qs(scope.query_string).get("version", [None])[0]
         became = await asyncio.to_thread(self._doors.take_half, name, event.half, version)
         return 202, msgspec.json.encode({"event": became}), JSON
@@ -289,19 +305,6 @@ _OUTCOME_FORMATS = {
 
 def _not_genuine() -> Problem:
     return Problem(401, "UNAUTHENTICATED", "The signature is not MLflow's, or it is old.")
-
-
-def _takes_tensors(model: str | None, scope: Any) -> None:
-    """Refuses what is neither JSON nor tensors; clients of Triton say nothing of a type."""
-    del model
-    content_type = _content_type(scope)
-    if content_type not in ("", "application/json", "application/octet-stream"):
-        message = f"The content type {content_type!r} is not taken. Send application/json, application/octet-stream."
-        raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
-
-
-def _content_type(scope: Any) -> str:
-    return (scope.headers.get("content-type") or "").partition(";")[0].strip().lower()
 
 
 def _route_name(path: str) -> str:

@@ -18,9 +18,18 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Caller:
-    """Who a request is from: the name of its key, None where none is needed."""
+    """Who a request is from: the name of its key (None where none is needed), and its models (None: all)."""
 
     key: str | None = None
+    models: frozenset[str] | None = None
+
+    def require(self, model: str | None) -> None:
+        """Raises Denied where the key is not for that model (None: for all that there are)."""
+        if self.models is None or model in self.models:
+            return
+        what = f"the model {model!r}" if model is not None else "all models"
+        message = f"The key {self.key!r} is not for {what}. Make one: feedback-loop keys create --model."
+        raise Denied(403, "PERMISSION_DENIED", message, {"www-authenticate": 'Bearer error="insufficient_scope"'})
 
 
 ANYONE = Caller()
@@ -73,7 +82,7 @@ class Guard:
             message = f"The key {right.name!r} lacks the scope {scope}. Make one: feedback-loop keys create."
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
             raise Denied(403, "PERMISSION_DENIED", message, {"www-authenticate": challenge})
-        return Caller(right.name)
+        return Caller(right.name, right.models)
 
     def _right(self, authorization: str) -> KeyRight | None:
         scheme, _, key = authorization.partition(" ")

@@ -20,7 +20,7 @@ from feedback_loop.serving.batcher import QUICK_ROWS, Answered
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.health import Readiness
 from feedback_loop.serving.predictions import QUICK_BYTES, Mixed, Predictions, aside
-from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem
+from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, media_type
 from feedback_loop.serving.traffic import Traffic
 
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer))?")
@@ -36,11 +36,24 @@ class OpenInference:
         self._predictions = predictions
         self._readiness = readiness
 
+    def judge(self, model: str | None, scope: Any) -> str:
+        """The model that is asked, if a body of that type is taken; clients of Triton say nothing of a type."""
+        kind = media_type(scope)
+        if kind not in ("", "application/json", "application/octet-stream"):
+            message = f"The content type {kind!r} is not taken. Send application/json, application/octet-stream."
+            raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
+        return self.model(model, scope)
+
+    def model(self, model: str | None, scope: Any) -> str:
+        """The model that is asked; raises Problem and NotFound."""
+        del model
+        return self._served(scope.path.rstrip("/"))[0].contract.model
+
     async def infer(self, model: str | None, scope: Any, body: bytes) -> Answer:
         """`POST /v2/models/{model}[/versions/{version}]/infer`."""
         del model
         began = time.perf_counter()
-        traffic, version, _ = self._served(scope.path)
+        traffic, version, _ = self._served(scope.path.rstrip("/"))
         header = scope.headers.get
         if header("content-encoding") not in (None, "", "identity"):
             raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", "Compressed bodies are not taken.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict
+from typing import Any
 
 import msgspec
 import structlog
@@ -41,6 +42,11 @@ class Problem(Exception):
         self.code = code
         self.message = message
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def media_type(scope: Any) -> str:
+    """The type of a request's body, without its parameters; empty where it says none."""
+    return (scope.headers.get("content-type") or "").partition(";")[0].strip().lower()
 
 
 def explained(error: Exception, path: str) -> tuple[int, bytes, Headers]:

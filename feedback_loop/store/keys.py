@@ -32,33 +32,46 @@ USUAL_SCOPES = (Scope.PREDICT, Scope.OUTCOMES, Scope.READ)
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key by its name; the key itself is known to its owner only."""
+    """A key by its name, for certain models or (None) for all; the key itself is known to its owner only."""
 
     name: str
     scopes: tuple[Scope, ...]
+    models: tuple[str, ...] | None
     created_at: datetime
     revoked_at: datetime | None
 
 
 @dataclass(frozen=True)
 class KeyRight:
-    """What a server needs to know a key that it is shown: digest, name, and what the key may be used for."""
+    """What a server needs to know a key that it is shown: digest, name, what the key may be used for, and for which
+    models (None: all).
+    """
 
     digest: str
     name: str
     scopes: frozenset[Scope]
+    models: frozenset[str] | None = None
 
 
-def create_key(store: Store, name: str, now: datetime, scopes: Collection[Scope] = USUAL_SCOPES) -> str:
-    """Makes a key and returns it, the only time that it can be seen.
+def create_key(
+    store: Store,
+    name: str,
+    now: datetime,
+    scopes: Collection[Scope] = USUAL_SCOPES,
+    models: Collection[str] | None = None,
+) -> str:
+    """Makes a key (for certain models, or for all) and returns it, the only time that it can be seen.
 
-    Raises Refused where the name is taken, or without a scope.
+    Raises Refused where the name is taken, or without a scope or a model.
     """
+    if models is not None and not models:
+        raise Refused(f"The key {name!r} would be good for no model.", cure="Name one, or none for all of them.")
     if not scopes:
         raise Refused(f"The key {name!r} would be good for nothing.", cure=f"Scopes: {', '.join(Scope)}.")
     key = f"fl_{secrets.token_urlsafe(32)}"
     ordered = [str(scope) for scope in Scope if scope in scopes]
     values = {"name": name, "digest": digest(key), "scopes": ordered, "created_at": now}
+    values["models"] = sorted(models) if models is not None else None
     with store.write() as connection:
         if insert_if_new(connection, tables.api_keys, values, "name") is None:
             raise Refused(f"There is a key named {name!r} already.", cure="Choose another name.")
@@ -78,7 +91,7 @@ def load_keys(store: Store) -> list[ApiKey]:
     """All keys, by name."""
     with store.read() as connection:
         rows = connection.execute(select(tables.api_keys).order_by("name")).all()
-    return [ApiKey(row.name, _scopes(row), row.created_at, row.revoked_at) for row in rows]
+    return [ApiKey(row.name, _scopes(row), _models(row), row.created_at, row.revoked_at) for row in rows]
 
 
 def valid_keys(store: Store) -> list[KeyRight]:
@@ -86,7 +99,12 @@ def valid_keys(store: Store) -> list[KeyRight]:
     table = tables.api_keys
     with store.read() as connection:
         rows = connection.execute(select(table).where(table.c.revoked_at.is_(None)).order_by("name")).all()
-    return [KeyRight(row.digest, row.name, frozenset(_scopes(row))) for row in rows]
+    rights = []
+    for row in rows:
+        models = _models(row)
+        limit = frozenset(models) if models is not None else None
+        rights.append(KeyRight(row.digest, row.name, frozenset(_scopes(row)), limit))
+    return rights
 
 
 def digest(key: str) -> str:
@@ -96,3 +114,7 @@ def digest(key: str) -> str:
 
 def _scopes(row: Row[tuple[object, ...]]) -> tuple[Scope, ...]:
     return tuple(Scope(each) for each in row.scopes)
+
+
+def _models(row: Row[tuple[object, ...]]) -> tuple[str, ...] | None:
+    return None if row.models is None else tuple(row.models)

@@ -297,6 +297,7 @@ api_keys = shared_table(
     Column("name", String, primary_key=True),
     Column("digest", String, nullable=False, unique=True),  # SHA-256 of the key, which is shown once
     Column("scopes", Json, nullable=False),  # what it may be used for: predict, outcomes, read, admin
+    Column("models", Json),  # of which models; null: of all
     Column("created_at", Moment, nullable=False),
     Column("revoked_at", Moment),
 )

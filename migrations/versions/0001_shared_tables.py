@@ -21,6 +21,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("scopes", Json, nullable=False),
+        sa.Column("models", Json),
         sa.Column("created_at", Moment(), nullable=False),
         sa.Column("revoked_at", Moment()),
         sa.PrimaryKeyConstraint("name"),

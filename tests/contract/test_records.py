@@ -234,6 +234,15 @@ def test_a_key_is_seen_once_and_only_its_digest_is_kept(store):
         keys.create_key(store, "caller", START)
 
 
+def test_a_key_is_for_all_models_or_for_those_that_are_named(store):
+    keys.create_key(store, "all", START)
+    keys.create_key(store, "two", START, models=["tip", "churn"])
+    assert [each.models for each in keys.valid_keys(store)] == [None, {"churn", "tip"}]
+    assert [each.models for each in keys.load_keys(store)] == [None, ("churn", "tip")]
+    with pytest.raises(Refused, match="no model"):
+        keys.create_key(store, "none", START, models=[])
+
+
 def test_a_revoked_key_is_not_valid(store):
     keys.create_key(store, "caller", START)
     keys.revoke_key(store, "caller", START + DAY)

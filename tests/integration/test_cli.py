@@ -493,6 +493,12 @@ def test_a_key_is_made_for_certain_scopes(run, plain, loop):
     assert run("keys", "create", "other", "--scope", "everything")[0] == 2
 
 
+def test_a_key_is_made_for_certain_models(run, plain, loop):
+    assert plain("keys", "create", "caller", "--model", "churn")[1]["models"] == ["churn"]
+    assert "churn" in run("keys", "list")[1]
+    assert run("keys", "create", "other", "--model", "chrun")[0] == 1
+
+
 def test_the_doctor_names_what_is_wrong_and_ends_with_one(run, loop, monkeypatch):
     monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__SCHEDULE__CYCLE", "whenever")
     code, out, _ = run("doctor")

@@ -67,6 +67,45 @@ def test_each_route_wants_its_scope(guarded, method, path, body, headers, scope)
             assert (status, answer["error_code"]) == (403, "PERMISSION_DENIED")
 
 
+TENSORS = {
+    "inputs": [
+        {"name": "age", "datatype": "FP64", "shape": [1], "data": [40.0]},
+        {"name": "plan", "datatype": "BYTES", "shape": [1], "data": ["pro"]},
+    ]
+}
+OF_MODELS = [
+    *((method, path, body, headers) for method, path, body, headers, scope in ROUTES if scope != "read"),
+    ("POST", "/endpoints/churn/invocations", BODY, {}),
+    ("POST", "/v2/models/churn/infer", TENSORS, {}),
+    ("GET", "/v2/models/churn", None, {}),
+    ("POST", "/events", BODY, {**EVENT, "ce-inferenceservicename": "churn"}),
+]
+
+
+def test_a_key_is_for_its_models_by_every_verb(guarded):
+    loop, port, process, log, _ = guarded
+    names = {model: f"{model} {secrets.token_hex(4)}" for model in ("churn", "other")}
+    made = {
+        model: {"authorization": f"Bearer {keys.create_key(loop.store, name, loop.clock(), [*Scope], [model])}"}
+        for model, name in names.items()
+    }
+    wait_until(lambda: call(port, "POST", "/invocations", BODY, made["churn"])[0] == 200, process, log)
+    for method, path, body, headers in OF_MODELS:
+        assert call(port, method, path, body, {**headers, **made["churn"]})[0] in (200, 202), path
+        status, answer, _ = call(port, method, path, body, {**headers, **made["other"]})
+        assert status == 403, path
+        assert names["other"] in json.dumps(answer)
+    for key in made.values():
+        assert call(port, "GET", "/metrics", None, key)[0] == 403
+    paths = {model: call(port, "GET", "/openapi.json", None, key)[1]["paths"] for model, key in made.items()}
+    assert [any("churn" in path for path in paths[model]) for model in names] == [True, False]
+    rows = [{"customer": 77, "month": "2026-03", "churned": True}]
+    assert call(port, "POST", "/models/churn/outcomes", {"outcomes": rows}, made["churn"])[0] == 200
+    with loop.store.read() as connection:
+        sources = connection.exec_driver_sql("SELECT source FROM outcomes_churn WHERE customer = 77").scalars().all()
+    assert sources == [f"http:{names['churn']}"]
+
+
 def test_whether_it_lives_and_is_ready_anybody_may_ask(guarded):
     _, port, _, _, _ = guarded
     assert [call(port, "GET", path)[0] for path in ("/ping", "/health", "/version")] == [200, 200, 200]

@@ -60,6 +60,21 @@ def test_a_key_without_the_scope_is_refused_and_told_which(guard, name, scope):
     assert f'scope="{scope}"' in denied.headers["www-authenticate"]
 
 
+def test_a_key_of_certain_models_is_refused_for_every_other_one_and_for_all_of_them():
+    guard = Guard(
+        lambda: [KeyRight(digest("fl_x"), "x", frozenset({Scope.ADMIN}), frozenset({"churn"}))], is_needed=True
+    )
+    guard.refresh()
+    caller = guard.admits("Bearer fl_x", Scope.OUTCOMES)
+    caller.require("churn")
+    for model, said in (("tip", "the model 'tip'"), (None, "all models")):
+        with pytest.raises(Denied, match=said) as caught:
+            caller.require(model)
+        assert caught.value.status == 403
+    Caller("anything").require("tip")
+    ANYONE.require(None)
+
+
 @pytest.mark.parametrize(
     "authorization",
     [
