@@ -131,7 +131,8 @@ def _checked(
     rows = pa.table(arrays, names=[column.name for column in _columns(contract)])
     rows = _with_times(rows)
     for label in contract.labels:
-        problems += unknown_classes(contract.outcome_classes, label.name, rows.column(label.name))
+        labels, takes_new = rows.column(label.name), contract.takes_new_classes
+        problems += unknown_classes(contract.outcome_classes, label.name, labels, takes_new=takes_new)
     problems += _bad_ids(rows.column(_ID.name)) + _missing(rows, contract)
     problems += _untimely(rows, now, asked_until)
     return rows, sorted(_first_per_row(problems), key=lambda problem: problem.row)

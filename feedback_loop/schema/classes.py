@@ -18,8 +18,13 @@ Label = bool | int | str
 _MOST_SHOWN = 10
 
 
-def unknown_classes(known: Sequence[Label], field: str, values: pa.Array | pa.ChunkedArray) -> list[Problem]:
-    """The rows whose label is none of the classes, each with its likely cause; none where no classes are known."""
+def unknown_classes(
+    known: Sequence[Label], field: str, values: pa.Array | pa.ChunkedArray, *, takes_new: bool = False
+) -> list[Problem]:
+    """The rows whose label is none of the classes, each with its likely cause; none where no classes are known.
+
+    With `takes_new` only other spellings of the classes are: another label is a class that has come up.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -28,9 +33,17 @@ def unknown_classes(known: Sequence[Label], field: str, values: pa.Array | pa.Ch
     foreign = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, pa.array(known, values.type))))
     if not pc.any(foreign).as_py():
         return []
-    causes = _causes(known, pc.unique(values).drop_null().to_pylist())
+    labels = pc.unique(values).drop_null().to_pylist()
+    causes = _causes(known, labels)
+    if takes_new:
+        spellings = {_plain(label) for label in known}
+        causes = {label: cause for label, cause in causes.items() if _plain(label) in spellings}
     rows = zip(foreign.to_pylist(), values.to_pylist(), strict=True)
-    return [Problem(row, field, causes[value]) for row, (is_foreign, value) in enumerate(rows) if is_foreign]
+    return [
+        Problem(row, field, causes[label])
+        for row, (is_foreign, label) in enumerate(rows)
+        if is_foreign and label in causes
+    ]
 
 
 def class_of(wanted: object, classes: Sequence[Label]) -> Label | None:

@@ -156,6 +156,15 @@ class Contract:
         return (*self.classes, *self.more_classes)
 
     @property
+    def takes_new_classes(self) -> bool:
+        """Whether an outcome may be a class that nobody has named: a word, of more than two.
+
+        Whole numbers are codes, so one that is no class is rather of another coding; and where the configuration has
+        named what came up, it has named all of it.
+        """
+        return self.task is Task.MULTICLASS and self.label.type is ColumnType.STRING and not self.more_classes
+
+    @property
     def labels(self) -> tuple[Column, ...]:
         """All value columns of an outcome."""
         return self.label, *self.more_labels

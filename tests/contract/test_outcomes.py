@@ -241,12 +241,24 @@ def test_a_class_that_is_new_and_real_is_taken_once_the_configuration_names_it(s
     rows = prediction_rows(multiclass_contract(), [START])
     PredictionLog(store).append(multiclass_contract(), rows, START)
     frame = {"prediction_id": rows.column("prediction_id").to_pylist(), "kind": ["d"]}
-    with pytest.raises(BadInput, match="none of the classes"):
-        record_outcomes(store, multiclass_contract(), frame, now=START + DAY, source="t")
     contract = multiclass_contract(settled=("a", "d"))
     assert (contract.classes, contract.more_classes) == (("a", "b", "c"), ("d",))
     record_outcomes(store, contract, frame, now=START + DAY, source="t")
     assert read_labelled(store, contract, WHOLE).column("kind").to_pylist() == ["d"]
+    with pytest.raises(BadInput, match="none of the classes"):  # what it names is all that has come up
+        record_outcomes(store, contract, frame | {"kind": ["e"]}, now=START + DAY, source="t")
+
+
+def test_a_word_that_came_up_is_a_class_of_its_own_unless_it_is_another_spelling(store):
+    contract = multiclass_contract()
+    rows = prediction_rows(contract, [START] * 2)
+    PredictionLog(store).append(contract, rows, START)
+    frame = {"prediction_id": rows.column("prediction_id").to_pylist(), "kind": ["d", "A "]}
+    with pytest.raises(BadInput, match="is it meant to be 'a'") as caught:
+        record_outcomes(store, contract, frame, now=START + DAY, source="t")
+    assert [problem.row for problem in caught.value.problems] == [1]
+    record_outcomes(store, contract, frame, now=START + DAY, source="t", on_error="skip")
+    assert set(read_labelled(store, contract, WHOLE).column("kind").to_pylist()) == {"d", None}
 
 
 @pytest.mark.parametrize("paid", [float("inf"), float("-inf")])
