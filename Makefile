@@ -3,9 +3,10 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
+DIST := dist
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test statistics browser check bench format clean
+.PHONY: setup demo test statistics browser check audit sbom release bench format clean
 
 setup: .venv/.ready
 
@@ -38,6 +39,24 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
+
+# Known advisories of every locked package, as PyPI tells them. Fails where one has some, and where one can't be asked about.
+audit: | $(UV)
+	@mkdir -p build
+	$(UV) export --quiet --frozen --all-extras --all-groups --no-emit-project --format requirements.txt --output-file build/locked.txt
+	$(UV) tool run pip-audit==2.10.1 --strict --disable-pip --require-hashes --vulnerability-service pypi --progress-spinner off --requirement build/locked.txt
+
+# What a release is made of (CycloneDX): every package that any of its extras locks, with the digests of its files.
+sbom: | $(UV)
+	@mkdir -p $(DIST)
+	$(UV) export --quiet --frozen --no-dev --all-extras --format cyclonedx1.5 --output-file $(DIST)/feedback-loop.cdx.json
+
+# Wheel, source, what they are made of, and the digests of all three.
+release: setup
+	rm -rf $(DIST)
+	$(BIN)/python -m build --no-isolation --outdir $(DIST)
+	$(MAKE) sbom
+	cd $(DIST) && sha256sum * > SHA256SUMS
 
 bench: setup
 	$(BIN)/python -m benchmarks.all

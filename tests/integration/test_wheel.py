@@ -94,3 +94,15 @@ def test_the_installed_demo_is_the_checkouts_given_the_seed(installed, tmp_path)
 
 def _sources(folder):
     return (PROJECT / folder).rglob("*.py")
+
+
+def test_a_release_says_what_it_is_made_of(tmp_path):
+    """Every package that the lock file has for users, by name, version and the digests of its files."""
+    subprocess.run(["make", "sbom", f"DIST={tmp_path}"], cwd=PROJECT, check=True, capture_output=True)
+    bill = json.loads((tmp_path / "feedback-loop.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["metadata"]["component"]["name"]) == ("CycloneDX", "feedback-loop")
+    parts = {part["name"]: part for part in bill["components"]}
+    assert {"mlflow", "sqlalchemy", "psycopg", "onnxruntime"} <= set(parts)
+    assert "pytest" not in parts
+    hashes = [file["hashes"] for part in parts.values() for file in part["externalReferences"]]
+    assert all(each[0]["alg"] == "SHA-256" for each in hashes)
