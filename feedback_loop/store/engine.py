@@ -155,6 +155,8 @@ class Store:
         cure = "Check that it runs and that the URL is right; the same call may go through later."
         if "no such table" in said or "does not exist" in said:
             cure = "Its tables are missing or old: feedback-loop db upgrade."
+        elif "permission denied" in said:
+            cure = "Its role has not that right: see docs/databases.md for the roles of owner, writer and reader."
         elif "locked" in said:
             cure = f"Another process held its write lock for {BUSY_SECONDS} s; try again."
         elif "malformed" in said or "not a database" in said:
