@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from feedback_loop.cli import (
     backtest,
+    config,
     db,
     demo,
     diagnose,
@@ -41,6 +43,25 @@ app = typer.Typer(
     add_completion=False,
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from feedback_loop import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Closes the loop a deployed MLflow model leaves open: log, join, judge, retrain, promote, roll back."""
+    del version
+
+
 app.command("init")(init.init)
 app.command("demo")(demo.demo)
 app.command("serve")(serve.serve)
@@ -60,6 +81,7 @@ app.command("retrain")(retrain.retrain)
 app.add_typer(models.app, name="models")
 app.command("scheduler")(scheduler.scheduler)
 app.add_typer(db.app, name="db")
+app.add_typer(config.app, name="config")
 app.add_typer(spool.app, name="spool")
 app.add_typer(keys.app, name="keys")
 app.command("status")(status.status)

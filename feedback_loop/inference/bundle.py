@@ -107,7 +107,6 @@ def stage(
         else:
             kept = bundle.version
             if (kept.model, kept.version, kept.created_at) == (version.model, version.version, version.created_at):
-                _tell_fallback(bundle)
                 return bundle
     loaded = registry.load(version)
     known = None

@@ -126,7 +126,7 @@ def _without_trying(loaded: LoadedModel, settings: InferenceSettings) -> str:
         return f"it answers with {loaded.answers_with}, and no converted model does"
     if settings.engine == "native":
         return "the configuration wants the model as it is"
-    return "" if is_onnx_installed() else "ONNX Runtime is not installed (the extra `onnx`)"
+    return "" if is_onnx_installed() else "ONNX Runtime is not installed: pip install 'feedback-loop[onnx]'"
 
 
 def _proven(

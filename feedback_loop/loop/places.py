@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from feedback_loop.config import Settings
 from feedback_loop.inference import EngineOptions
+from feedback_loop.inference.providers import is_onnx_installed
 from feedback_loop.registry import Reference
 from feedback_loop.serving.publication import Place
 
@@ -43,7 +44,7 @@ def _form(settings: Settings, model: str) -> str:
     """Eight digits that change with whatever a model's bundles depend on beside its version."""
     from feedback_loop import __version__
 
-    said = settings.model(model).model_dump_json(include=_SEEN)
+    said = f"{settings.model(model).model_dump_json(include=_SEEN)}\0{is_onnx_installed()}"
     return hashlib.blake2b(f"{__version__}\0{said}".encode(), digest_size=4).hexdigest()
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Interval, func, literal, select
 
+from feedback_loop.clock import format_moment
 from feedback_loop.errors import LeaseLost, Refused, Unavailable
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
@@ -60,9 +61,8 @@ def hold(
     """
     lease = take_lease(store, name, holder or this_process(), length)
     if lease is None:
-        raise refuse(
-            f"{busy} ({_holder(store, name)}).", cure="It is a scheduler or a command; try again when it is done."
-        )
+        cure = "It is a scheduler or a command; try again when it is done. One that was killed has it until then."
+        raise refuse(f"{busy} ({_held(store, name)}).", cure=cure)
     kept = _Kept(store, lease, length)
     renewal = threading.Thread(target=kept.renew, name=f"lease {name}", daemon=True)
     renewal.start()
@@ -159,10 +159,14 @@ def holder_of(store: Store, name: str) -> str | None:
         return connection.execute(held).scalar_one_or_none()
 
 
-def _holder(store: Store, name: str) -> str:
+def _held(store: Store, name: str) -> str:
+    """Who holds a lease and, unless it is renewed, until when."""
+    table = tables.leases
     with store.read() as connection:
-        holder = select(tables.leases.c.holder).where(tables.leases.c.name == name)
-        return str(connection.execute(holder).scalar_one())
+        holder, until = connection.execute(
+            select(table.c.holder, table.c.expires_at).where(table.c.name == name)
+        ).one()
+    return f"{holder}, until {format_moment(until.replace(microsecond=0))} unless it is renewed"
 
 
 def _moment(connection: Connection, later: timedelta = timedelta()) -> Any:

@@ -1,5 +1,6 @@
 """The command line as a user types it: what it prints, and how it ends."""
 
+import io
 import json
 import re
 import shutil
@@ -528,3 +529,50 @@ def test_every_command_takes_json(path, command):
 
 def test_the_real_clock_is_utc():
     assert system_clock().utcoffset().total_seconds() == 0
+
+
+def test_the_version_is_told(run):
+    from feedback_loop import __version__
+
+    assert run("--version") == (0, f"{__version__}\n", "")
+
+
+def test_the_configuration_is_shown_with_where_each_value_is_from_and_no_secret(run, plain, tmp_path, monkeypatch):
+    more = '[alerts.routes]\nops = "json://host/s3cr3t"\n[serving]\nwebhook_secret = "s3cr3t"\n'
+    write_config(tmp_path, store="postgresql://ada:s3cr3t@db/x", more=more)
+    monkeypatch.setenv("FEEDBACK_LOOP_REGISTRY__TRACKING_URI", "https://ada:s3cr3t@mlflow")
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__WINDOW", "2d")
+    code, rows = plain("config", "show")
+    shown = {row["setting"]: (row["value"], row["from"]) for row in rows}
+    assert code == 0
+    assert shown["store.url"] == ("postgresql://ada:***@db/x", "feedback_loop.toml")
+    assert shown["registry.tracking_uri"] == ("https://ada:***@mlflow", "FEEDBACK_LOOP_REGISTRY__TRACKING_URI")
+    assert shown["alerts.routes.ops"] == ("json://***", "feedback_loop.toml")
+    assert shown["serving.webhook_secret"] == ("***", "feedback_loop.toml")
+    assert shown["serving.port"] == (5001, "default")
+    assert shown["models.churn.window"] == ("P2D", "FEEDBACK_LOOP_MODELS__CHURN__WINDOW")
+    code, out, _ = run("config", "show")
+    assert (code, "s3cr3t" in out, "models.churn.policy.reference" in out) == (0, False, True)
+
+
+def test_erase_asks_before_it_removes_for_good(run, loop, monkeypatch):
+    options = ("erase", "churn", "--key", "customer=1")
+    code, out, err = run(*options)
+    assert (code, out) == (1, "")
+    assert "--yes" in err
+    assert "--dry-run" in err
+    monkeypatch.setattr("sys.stdin", Answers("n\n"))
+    code, _, err = run(*options)
+    assert code == 1
+    assert "Would remove" in err
+    assert "Nothing was erased." in err
+    monkeypatch.setattr("sys.stdin", Answers("y\n"))
+    code, out, _ = run(*options)
+    assert (code, "Removed" in out) == (0, True)
+
+
+class Answers(io.StringIO):
+    """What a person types."""
+
+    def isatty(self):
+        return True

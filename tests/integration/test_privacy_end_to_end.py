@@ -225,7 +225,7 @@ def test_a_person_is_erased_everywhere_and_what_was_removed_is_said(lived, clock
     code, out, _ = run("erase", "churn", *options, "--dry-run", "--json")
     would = json.loads(out)
     assert (code, logged(loop).num_rows, holding(loop.reports, "with") != []) == (0, total, True)
-    code, out, _ = run("erase", "churn", *options, "--json")
+    code, out, _ = run("erase", "churn", *options, "--yes", "--json")
     done = json.loads(out)
     assert code == 0
     assert {**would, "dry_run": False} == done
@@ -255,7 +255,7 @@ def test_a_person_is_erased_everywhere_and_what_was_removed_is_said(lived, clock
     (tmp_path / "late.csv").write_text(late)
     code, out, _ = run("outcomes", "load", "churn", "late.csv")
     assert (code, "0 new" in out, "1 of erased keys not stored" in out) == (0, True, True)
-    code, out, _ = run("erase", "churn", *options)
+    code, out, _ = run("erase", "churn", *options, "--yes")
     assert (code, "Removed 0 predictions" in out) == (0, True)
 
 
@@ -314,7 +314,7 @@ def test_spools_of_this_host_are_emptied_of_erased_rows(lived, clock, tmp_path):
 )
 def test_what_is_no_key_is_refused(loop_of, run, options, said):
     loop_of().close()
-    code, out, err = run("erase", "churn", *options)
+    code, out, err = run("erase", "churn", *options, "--yes")
     assert (code, out, said in err) == (1, "", True)
 
 

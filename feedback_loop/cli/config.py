@@ -1,0 +1,79 @@
+"""`feedback-loop config`: what is set, and by what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from feedback_loop.cli.output import ConfigOption, JsonOption, emit, table
+from feedback_loop.shown import HIDDEN, without_secrets
+
+app = typer.Typer(help="The configuration: what is set, and by what.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """The configuration: what is set, and by what."""
+
+
+@app.command("show")
+def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Lists every setting with its value and where that is from: the file, a variable, or the default.
+
+    Secrets are hidden.
+    """
+    from feedback_loop.config import CONFIG_VARIABLE, FILE_NAME, load_settings, read_toml
+
+    settings = load_settings(config)
+    place = config or Path(os.environ.get(CONFIG_VARIABLE, FILE_NAME))
+    content = read_toml(place, "configuration", "Write one: feedback-loop init.")
+    rows = [
+        {"setting": ".".join(keys), "value": _shown(keys, value), "from": _source(keys, content, place)}
+        for keys, value in _flat(settings.model_dump(mode="json", exclude={"home"}))
+    ]
+    emit(rows, as_json=as_json, words=lambda rows: table([{**row, "value": _text(row["value"])} for row in rows], ""))
+
+
+def _flat(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Settings by the keys that lead to them; a list, or a table without any, is one setting."""
+    if isinstance(value, dict) and (value or not keys):
+        for name, each in value.items():
+            yield from _flat(each, (*keys, str(name)))
+    else:
+        yield keys, value
+
+
+def _shown(keys: tuple[str, ...], value: Any) -> Any:
+    if keys[:2] == ("alerts", "routes") and isinstance(value, str):  # any part of it may be a token
+        return f"{value.partition('://')[0]}://{HIDDEN}"
+    if isinstance(value, str):
+        return HIDDEN if value and not value.strip("*") else without_secrets(value)
+    if isinstance(value, list):
+        return [_shown(keys, each) for each in value]
+    return {name: _shown(keys, each) for name, each in value.items()} if isinstance(value, dict) else value
+
+
+def _source(keys: tuple[str, ...], content: dict[str, Any], place: Path) -> str:
+    """The variable that sets it or a table that it is in, else the file, else nothing but the default."""
+    from feedback_loop.config import PREFIX
+
+    variables = {name.upper(): name for name in os.environ}
+    for end in range(len(keys), 0, -1):
+        if name := variables.get(PREFIX + "__".join(keys[:end]).upper()):
+            return name
+    found: Any = content
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            return "default"
+        found = found[key]
+    return str(place)
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    return str(value).lower() if isinstance(value, bool) else str(value)
