@@ -107,6 +107,7 @@ def stage(
         else:
             kept = bundle.version
             if (kept.model, kept.version, kept.created_at) == (version.model, version.version, version.created_at):
+                _tell_fallback(bundle, folder)
                 return bundle
     loaded = registry.load(version)
     known = None
@@ -163,7 +164,7 @@ def write_bundle(
         )
         (beside / FILE).write_bytes(msgspec.json.encode(bundle))
         _sync(beside)
-    _tell_fallback(bundle)
+    _tell_fallback(bundle, folder)
     return bundle
 
 
@@ -213,7 +214,15 @@ def open_bundle(
     )
 
 
-def _tell_fallback(bundle: Bundle) -> None:
+_told: set[tuple[Path, str]] = set()
+"""Which bundles' fallbacks this process has told of: once is enough, however often they are opened."""
+
+
+def _tell_fallback(bundle: Bundle, folder: Path) -> None:
+    said = (folder, f"{bundle.version.created_at} {bundle.reason} {bundle.alone}")
+    if said in _told:
+        return
+    _told.add(said)
     if bundle.reason:
         _log.warning("engine_fallback", version=str(bundle.version), engine=str(bundle.engine), reason=bundle.reason)
     if bundle.alone:
