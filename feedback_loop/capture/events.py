@@ -31,9 +31,13 @@ from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
 from feedback_loop.clock import Clock, as_utc
 from feedback_loop.errors import BadInput, FeedbackLoopError
 from feedback_loop.schema import EARLIEST, SLACK, PredictionId, derived_bits, prediction_id
+from feedback_loop.schema.bounds import text_trouble
 from feedback_loop.schema.budget import UNLIMITED, USUAL, Budget
 from feedback_loop.store import Store, erasure, payloads
 from feedback_loop.store.payloads import ErasedPayloads, Half, Pair
+
+_MOST_ATTRIBUTE_BYTES = 200
+"""Two of them together are what a call is known by."""
 
 STRUCTURED = "application/cloudevents+json"
 VENDORS = ("org.kubeflow.serving.inference.", "io.seldon.serving.inference.")
@@ -204,6 +208,11 @@ def _event(attribute: Callable[[str], str | None], body: bytes, content_type: st
         raise BadInput.of("ce-type", f"{kind!r} is not taken", cure=f"Send {VENDORS[0]}request and …response.")
     if not identifier:
         raise BadInput.of("ce-id", "is missing: a request and its answer find each other by it")
+    for name in ("type", "requestid", "id", "modelid", "component", "inferenceservicename", "datacontenttype"):
+        if trouble := text_trouble(attribute(name) or "", _MOST_ATTRIBUTE_BYTES):
+            raise BadInput.of(f"ce-{name}", trouble)
+    if trouble := text_trouble(content_type, _MOST_ATTRIBUTE_BYTES):
+        raise BadInput.of("content-type", trouble)
     # The nodes of one graph share their request's id, and each has a request and an answer of its own.
     node = attribute("modelid") or attribute("component")
     half = Half(

@@ -130,7 +130,10 @@ def _flat_rows(tensor: _Tensor, budget: Budget) -> list[Any]:
     """A value per row, or a list of them where the tensor has more than one column."""
     values: list[Any] = list(_flat(tensor.data))
     if tensor.datatype.startswith("FP"):  # JSON writes 1.0 as 1
-        values = [float(value) if isinstance(value, int) else value for value in values]
+        try:
+            values = [float(value) if isinstance(value, int) else value for value in values]
+        except OverflowError as error:
+            raise BadInput.of(tensor.name, f"holds a number that is no {tensor.datatype}") from error
     return _shaped(values, tensor.shape, tensor.name, budget)
 
 

@@ -23,6 +23,17 @@ def utc_within(moment: datetime) -> datetime:
     return utc
 
 
+def text_trouble(text: str, most_bytes: int = MOST_INDEXED_BYTES) -> str | None:
+    """What keeps a text from being stored and indexed, None where nothing does."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "holds half a surrogate pair, which is no text"
+    if "\0" in text:
+        return "holds a NUL character, which no database of ours can store"
+    return f"is longer than {most_bytes} bytes" if size > most_bytes else None
+
+
 def is_too_long(text: str) -> bool:
     """Whether a text is no key and no segment."""
     return len(text) > MOST_INDEXED_BYTES // 4 and len(text.encode(errors="replace")) > MOST_INDEXED_BYTES

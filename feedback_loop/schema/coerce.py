@@ -55,17 +55,31 @@ def as_table(frame: Any, keep: Collection[str] | None = None) -> pa.Table:
     elif hasattr(frame, "__arrow_c_stream__"):
         return pa.table(frame)
     elif isinstance(frame, Mapping):
-        columns = {str(name): values for name, values in frame.items()}
+        columns = _of_columns(frame)
     else:
-        rows = list(frame)
-        names = dict.fromkeys(str(name) for row in rows for name in row if keep is None or name in keep)
-        columns = {name: [row.get(name) for row in rows] for name in names}
+        columns = _of_rows(list(frame), keep)
     if keep is not None:
         columns = {name: values for name, values in columns.items() if name in keep}
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise BadInput.of("", f"columns differ in length: {lengths}")
     return pa.table({name: _inferred(values) for name, values in columns.items()})
+
+
+def _of_columns(frame: Mapping[Any, Any]) -> dict[str, Any]:
+    columns = {str(name): values for name, values in frame.items()}
+    for name, values in columns.items():
+        if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+            raise BadInput.of(name, f"is {type(values).__name__}, where a value per row is expected")
+    return columns
+
+
+def _of_rows(rows: Sequence[Any], keep: Collection[str] | None) -> dict[str, Any]:
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise BadInput.of("", f"is {type(row).__name__}, where a row names its columns", row=number)
+    names = dict.fromkeys(str(name) for row in rows for name in row if keep is None or name in keep)
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
 def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) -> pa.Table:

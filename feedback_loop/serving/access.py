@@ -11,6 +11,9 @@ import structlog
 ERRORS_PER_SECOND = 10
 """So many failed requests are logged where not all requests are; of the others it is said how many there were."""
 
+GONE_SECONDS = 60.0
+"""How often it is told how many callers went away in the middle of a body."""
+
 MOST_LETTERS = 200
 """What a caller may put into a line with its path or its request id."""
 
@@ -20,11 +23,12 @@ _log = structlog.get_logger("feedback_loop.access")
 class Seen:
     """What is learned of a request on its way. `key` is the name of the caller's key, never the key."""
 
-    __slots__ = ("began", "is_read", "key", "model", "rows", "version")
+    __slots__ = ("began", "has_gone", "is_read", "key", "model", "rows", "version")
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.is_read = False  # its body
+        self.has_gone = False  # its caller, before the body was whole
         self.key: str | None = None
         self.model: str | None = None
         self.version: str | None = None
@@ -40,16 +44,28 @@ class AccessLog:
         self._second = 0
         self._told = 0
         self._left_out = 0
+        self._gone = 0
+        self._gone_told: float | None = None
 
     def done(self, scope: Any, status: int, seconds: float, seen: Seen) -> None:
         """A request whose answer has left, a failed one unless all are wanted; `scope` is RSGI's."""
         if self.has_every_request:
             write = _log.info if status < 400 else _log.warning
             write("request", **_line(scope, status, seconds, seen))
+        elif seen.has_gone:
+            self._tell_gone()
         elif self._has_room():
             left_out, self._left_out = self._left_out, 0
             more = {"left_out": left_out} if left_out else {}
             _log.warning("request", **_line(scope, status, seconds, seen), **more)
+
+    def _tell_gone(self) -> None:
+        """It is their own doing: how many there were is said now and then."""
+        self._gone += 1
+        now = self._clock()
+        if self._gone_told is None or now - self._gone_told >= GONE_SECONDS:
+            _log.warning("callers went away before their body was whole", requests=self._gone)
+            self._gone, self._gone_told = 0, now
 
     def _has_room(self) -> bool:
         second = int(self._clock())

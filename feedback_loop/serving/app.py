@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as package_version
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -19,7 +20,7 @@ from feedback_loop.errors import BadInput
 from feedback_loop.serving.access import Seen
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import ROUTES
-from feedback_loop.serving.bodies import Bodies
+from feedback_loop.serving.bodies import Bodies, CutOff
 from feedback_loop.serving.connections import Connections
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import ANYONE, Caller, Guard
@@ -175,6 +176,9 @@ class App:
         self._in_flight += 1
         try:
             status, body, headers = await self._respond(path, scope, protocol, seen)
+        except CutOff as error:
+            seen.has_gone = True
+            status, body, headers = explained(error, path)
         except Exception as error:  # noqa: BLE001 (whatever it is, a caller is told what it needs to know)
             status, body, headers = explained(error, path)
             if not seen.is_read and scope.method not in ("GET", "HEAD"):
@@ -210,10 +214,10 @@ class App:
     def _of_model(self, path: str) -> tuple[_Route, str | None]:
         parts = path.strip("/").split("/")
         if len(parts) == 3 and parts[0] == "models" and parts[2] in self._of_models:
-            return self._of_models[parts[2]], unquote(parts[1])
+            return self._of_models[parts[2]], parts[1]
         if len(parts) == 3 and parts[0] == "endpoints" and parts[2] == "invocations":
             # mlflow.deployments calls it so
-            return self._plain["/invocations"], unquote(parts[1])
+            return self._plain["/invocations"], parts[1]
         if path.startswith(f"{INFERENCE}/models/"):
             return (self._infer if parts[-1] == "infer" else self._of_inference), None
         raise Problem(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
@@ -279,7 +283,7 @@ class App:
         name = self._endpoints.scorer(model).contract.model
         on_error = parse_qs(scope.query_string).get("on_error", ["refuse"])[0]
         if on_error not in ("refuse", "skip"):
-            raise BadInput.of("on_error", f"is {on_error!r}", cure="Say refuse or skip.")
+            raise BadInput.of("on_error", f"is {on_error[:_MOST_SHOWN]!r}", cure="Say refuse or skip.")
         kind = _OUTCOME_FORMATS[media_type(scope)]
         taken = await asyncio.to_thread(self._doors.take_outcomes, name, body, kind, on_error, _caller.get().key)
         return 200, msgspec.json.encode(taken), JSON
@@ -289,9 +293,14 @@ class App:
         name = self._endpoints.scorer(model or event.service).contract.model
         _caller.get().require(name)
         version = parse_qs(scope.query_string).get("version", [None])[0]
+        if version is not None and not _VERSION.fullmatch(version):
+            raise BadInput.of("version", f"{version[:_MOST_SHOWN]!r} is no version of a model")
         became = await asyncio.to_thread(self._doors.take_half, name, event.half, version)
         return 202, msgspec.json.encode({"event": became}), JSON
 
+
+_VERSION = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?", re.ASCII)
+_MOST_SHOWN = 100
 
 _CLOSE = ("connection", "close")
 """Said where a body is left unread: the server below closes the connection then, and a caller should know."""

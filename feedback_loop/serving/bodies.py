@@ -9,6 +9,10 @@ from typing import Any
 from feedback_loop.serving.problems import Problem
 
 
+class CutOff(Problem):
+    """A body whose caller went away before it was whole."""
+
+
 class Bodies:
     """Reads bodies on one event loop, from whose thread alone it is used.
 
@@ -98,5 +102,5 @@ sends) there is another before it: that is all it tells of a chunk that never ca
 """
 
 
-def _cut_off() -> Problem:
-    return Problem(400, "BAD_REQUEST", "The body was cut off: its last chunk or byte did not come.")
+def _cut_off() -> CutOff:
+    return CutOff(400, "BAD_REQUEST", "The body was cut off: its last chunk or byte did not come.")

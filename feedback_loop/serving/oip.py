@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version as package_version
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 
@@ -91,11 +90,11 @@ class OpenInference:
         found = _MODEL.fullmatch(path)
         if found is None:
             raise Problem(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
-        traffic = self._endpoints.traffic(unquote(found[1]))
+        traffic = self._endpoints.traffic(found[1])
         answers = traffic.champion.scorer.version.version
-        if found[2] is not None and unquote(found[2]) != answers:
+        if found[2] is not None and found[2] != answers:
             cure = f"It is answered by version {answers}."
-            raise NotFound("served version", f"{traffic.contract.model}/{unquote(found[2])}", cure=cure)
+            raise NotFound("served version", f"{traffic.contract.model}/{found[2]}", cure=cure)
         return traffic, found[2], found[3]
 
 

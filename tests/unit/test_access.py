@@ -54,3 +54,13 @@ def test_where_not_all_requests_are_logged_some_errors_of_each_second_are(now):
         log.done(scope(), 400, 0.001, seen())
     assert [line["status"] for line in lines] == [500] * ERRORS_PER_SECOND + [400, 400]
     assert [line.get("left_out") for line in lines[-3:]] == [None, 5, None]
+
+
+def test_callers_that_went_away_are_told_once_a_minute_and_all_are_counted(now):
+    log = AccessLog(every_request=False, clock=lambda: now[0])
+    with capture_logs() as lines:
+        for _ in range(1_000):
+            log.done(scope(), 400, 0.001, seen(has_gone=True))
+        now[0] += 60
+        log.done(scope(), 400, 0.001, seen(has_gone=True))
+    assert [line["requests"] for line in lines] == [1, 1_000]

@@ -350,3 +350,28 @@ def test_while_the_registry_is_away_what_was_known_goes_on():
 def test_a_version_that_is_not_there_is_not_found():
     with pytest.raises(NotFound):
         Deployments(Registry().find, timedelta(0)).find("churn", "9")
+
+
+EVENT = {"type": "org.kubeflow.serving.inference.request", "id": "e", "data": {"instances": [[1.0]]}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"id": "\ud800"}, "body: is no structured CloudEvent"),
+        ({"id": "a\0"}, "ce-id: holds a NUL"),
+        ({"requestid": "x" * 201}, "ce-requestid: is longer than 200"),
+        ({"datacontenttype": "\0"}, "ce-datacontenttype: holds a NUL"),
+        ({"time": "9999-12-31T23:59:59-23:59"}, "beyond the years 1 to 9999"),
+    ],
+)
+def test_events_whose_attributes_can_not_be_stored_are_refused(changed, said):
+    headers = {"content-type": "application/cloudevents+json"}
+    with pytest.raises(BadInput, match=said):
+        read_event(headers.get, json.dumps(EVENT | changed).encode())
+
+
+@pytest.mark.parametrize("predictions", [{"a": 1}, {"prediction": 1}, [{"": ""}, "x"], {"prediction": "xy"}, [[{}]]])
+def test_odd_predictions_are_bad_input(predictions):
+    with pytest.raises(BadInput):
+        read_answer(json.dumps({"predictions": predictions}).encode(), BINARY)

@@ -250,3 +250,9 @@ def test_metadata_names_what_goes_in_and_out():
     assert found["inputs"][0] == {"name": "age", "datatype": "FP64", "shape": [-1]}
     assert [each["name"] for each in found["outputs"]] == ["prediction", "probability", "prediction_id"]
     assert oip.server_metadata("1.0")["extensions"] == ["binary_tensor_data"]
+
+
+def test_an_id_that_is_no_text_is_refused_before_anything_is_scored():
+    body = {"id": "\ud800", "inputs": []}
+    with pytest.raises(WireError, match="id: holds half a surrogate pair"):
+        oip.decode_infer(DECODER, json.dumps(body).encode(), {}.get)

@@ -68,6 +68,8 @@ def decode_infer(decoder: Decoder, body: bytes, header: Header) -> Infer:
     """
     decoder.budget.check_json(body)
     request, raw = _parts(body, header(LENGTH_HEADER))
+    if request.id is not None and encodable(request.id) != request.id:
+        raise bad_request("id: holds half a surrogate pair, which is no text", Problem(-1, "id", "is no text"))
     tensors = [read_tensor(*each) for each in _with_bytes(request.inputs, raw)]
     decoder.budget.check_rows(max((tensor.shape[0] for tensor in tensors if tensor.shape), default=0))
     frame = _frame(decoder, tensors)
