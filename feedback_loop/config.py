@@ -106,6 +106,7 @@ class AlertSettings(Section):
     """
 
     routes: dict[str, str] = Field(default_factory=dict)
+    link: str = ""  # a page about an incident, for people and webhooks: https://…/{model}/{incident}
     attempts: Annotated[int, Field(gt=0)] = 8
     backoff: Duration = timedelta(minutes=1)
     timezone: ZoneInfo = Field(default_factory=lambda: ZoneInfo("UTC"))  # by whose clocks the hours are quiet

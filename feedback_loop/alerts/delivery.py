@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
 import structlog
 
@@ -23,6 +24,9 @@ EVERY_SECONDS = 5.0
 
 LEASE = timedelta(minutes=1)
 """How long others leave alerts to a delivery that was killed."""
+
+WEBHOOKS = ("json", "jsons", "xml", "xmls", "form", "forms")
+"""Routes of Apprise whose payload has fields."""
 
 LOG = "log"
 """The route that is always there: the structured log."""
@@ -78,7 +82,7 @@ def _due(store: Store, settings: AlertSettings, now: datetime) -> list[Alert]:
 
 def _try(store: Store, settings: AlertSettings, alert: Alert, now: datetime) -> str:
     """Sends an alert and puts on record what became of it."""
-    cause, attempts = _send(alert, settings.routes), alert.attempts + 1
+    cause, attempts = _send(alert, settings), alert.attempts + 1
     if cause is None:
         save_attempt(store, replace(alert, state="sent", attempts=attempts, cause=None), sent_at=now)
         return "sent"
@@ -112,8 +116,12 @@ def why_held(alert: Alert, settings: AlertSettings, silenced_until: datetime | N
     return f"quiet hours until {format_moment(quiet)}" if quiet is not None else ""
 
 
-def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:
+def _send(alert: Alert, settings: AlertSettings) -> str | None:
     """None if it went out, else why it did not."""
+    routes, fields, body = settings.routes, dict(alert.fields), alert.body
+    if settings.link and fields:
+        fields["link"] = fill_link(settings.link, fields)
+        body = f"{body} {fields['link']}"
     is_good = alert.subject.endswith(RECOVERED)
     if alert.route == LOG:
         _log.log(
@@ -122,6 +130,7 @@ def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:
             subject=alert.subject,
             title=alert.title,
             body=alert.body,
+            **fields,
         )
         return None
     if alert.route not in routes:
@@ -129,16 +138,31 @@ def _send(alert: Alert, routes: Mapping[str, str]) -> str | None:
     import apprise
 
     messenger = apprise.Apprise()
-    if not messenger.add(routes[alert.route]):
+    if not messenger.add(with_fields(routes[alert.route], fields)):
         return f"the URL of the route {alert.route!r} is none that Apprise knows"
     with apprise.LogCapture(level=logging.WARNING) as said:
         # Values of callers are in it: text, of which an HTML mail is made by escaping it.
-        title, body = as_text(alert.title), as_text(alert.body, keep="\n")
+        title, body = as_text(alert.title), as_text(body, keep="\n")
         kind = apprise.NotifyType.SUCCESS if is_good else apprise.NotifyType.FAILURE
         if messenger.notify(body, title, kind, body_format=apprise.NotifyFormat.TEXT):
             return None
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
     return without_secrets(lines[-1] if lines else "the route did not take it", routes[alert.route])
+
+
+def with_fields(url: str, fields: Mapping[str, str]) -> str:
+    """A webhook's URL with fields beside title and message, as Apprise takes them; that of another route as it is."""
+    if not fields or url.partition("://")[0].lower() not in WEBHOOKS:
+        return url
+    more = "&".join(f":{name}={quote(value, safe='')}" for name, value in fields.items())
+    return f"{url}{'&' if '?' in url else '?'}{more}"
+
+
+def fill_link(link: str, fields: Mapping[str, str]) -> str:
+    """The configured page about a model or an incident: `{model}`, `{model_version}`, `{incident}` stand for them."""
+    for name in ("model", "model_version", "incident", "recommendation"):
+        link = link.replace(f"{{{name}}}", quote(fields.get(name, ""), safe=""))
+    return link
 
 
 def without_secrets(text: str, url: str) -> str:

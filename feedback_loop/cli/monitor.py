@@ -184,8 +184,15 @@ def _told(row: dict[str, Any], past: Mapping[str, PastError]) -> str:
         ]
     )
     failed = [f"{each['column'] or 'rows'}: {each['check']}" for each in row["quality"] if each["failed"]]
-    lines = [f"{' – '.join(row['window'])}: {', '.join(overall[:METRICS_TOLD]) or 'no metrics'}"]
-    lines[:0] = [f"{' – '.join(row['window'])}: {each}" for each in row["notes"]]
+    which = f"{' – '.join(row['window'])}" + (f", version {row['version']}" if row["version"] else "")
+    lines = [f"{which}: {', '.join(overall[:METRICS_TOLD]) or 'no metrics'}"]
+    lines[:0] = [f"{which}: {each}" for each in row["notes"]]
+    drifted = [
+        f"{each['column']} ({each['method']} {each['value']:.3g})"
+        for each in row["drift"]
+        if each["decides"] and each["drifted"]
+    ]
+    lines += [f"  drifted: {', '.join(drifted)}"] if drifted else []
     lines += [f"  {line}" for line in estimated]
     lines += [f"  data quality: {', '.join(failed)}"] if failed else []
     lines += [

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feedback_loop.alerts import route_names
 from feedback_loop.clock import Window
 from feedback_loop.decisions.diagnosis import (
+    Recommendation,
     Searched,
     find_causes,
     quality_findings,
@@ -24,9 +26,21 @@ from feedback_loop.loop.judging import Judging
 from feedback_loop.monitoring import sample_window, spread
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import diagnoses, incidents, retrainings, verdicts
+from feedback_loop.store.alerts import Message, raise_in
 from feedback_loop.store.diagnoses import Diagnosis
 from feedback_loop.store.evaluations import load_evaluations
 from feedback_loop.store.verdicts import State
+
+ADVICE = {
+    Recommendation.REPAIR: "repair the feed, do not retrain",
+    Recommendation.RECENT: "retrain on recent data",
+    Recommendation.MORE: "retrain on more data",
+    Recommendation.REPLACE: "drop or replace a feature",
+    Recommendation.ARCHITECTURE: "search another architecture",
+    Recommendation.NONE: "nothing to be done is known",
+    Recommendation.INSUFFICIENT_DATA: "too few rows for a diagnosis yet",
+}
+"""What is recommended, in an alert's title."""
 
 MOST_ROWS = 6_000
 """So many rows of each side are compared at most."""
@@ -99,7 +113,21 @@ class Diagnosing(Judging):
         made = diagnoses.load_diagnoses(self.store, model, incident.incident_id)
         if made and made[-1].as_of >= verdict.decided_at:
             return None
-        return self.diagnose(model)
+        return self._tell(self.diagnose(model))
+
+    def _tell(self, made: Diagnosis) -> Diagnosis:
+        """An incident's diagnosis is told when it says something new: with its alert nobody knew what to do."""
+        about = {"model": made.model, "model_version": made.version, "incident": str(made.incident_id)}
+        message = Message(
+            f"incident:{made.incident_id}:diagnosis:{made.recommendation}:{made.evidence['feature']}",
+            f"{made.model} version {made.version}: {ADVICE[Recommendation(made.recommendation)]}",
+            made.summary,
+            made.incident_id,
+            about | {"recommendation": made.recommendation},
+        )
+        with self.store.write() as connection:
+            raise_in(connection, message, route_names(self.settings.alerts), self.clock())
+        return made
 
     def judge_diagnoses(self, model: str) -> int:
         """Records whether recommendations were right, where what followed has shown it; counts those."""

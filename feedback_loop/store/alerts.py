@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection, false, or_, select
@@ -18,12 +18,16 @@ RECOVERED = ":recovered"
 
 @dataclass(frozen=True)
 class Message:
-    """What is to be told, once per subject; `incident_id` is of the incident that it is about, if any."""
+    """What is to be told, once per subject; `incident_id` is of the incident that it is about, if any.
+
+    `fields` say the same to programs: `model`, `model_version`, `incident`, `recommendation`, if there are any.
+    """
 
     subject: str
     title: str
     body: str
     incident_id: int | None = None
+    fields: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Alert:
     next_attempt_at: datetime
     cause: str | None = None
     sent_at: datetime | None = None
+    fields: dict[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:

@@ -167,7 +167,8 @@ def begin_in(
     identifier = insert_if_new(connection, tables.incidents, values, "model", where=is_open)
     if identifier is None:
         return None
-    raise_in(connection, Message(f"incident:{identifier}", title, why, identifier), routes, now)
+    fields = {"model": model, "model_version": version, "incident": str(identifier)}
+    raise_in(connection, Message(f"incident:{identifier}", title, why, identifier, fields), routes, now)
     return Incident(incident_id=identifier, **values)
 
 
@@ -187,7 +188,8 @@ def follow_in(connection: Connection, followed: Followed, verdict_id: int, now: 
     elif followed.closes is not None:
         incident = as_record(Incident, connection.execute(select(table).where(own)).one())
         subject, title = f"incident:{incident.incident_id}{RECOVERED}", f"{incident.model} has recovered"
-        message = Message(subject, title, f"{followed.closes}.", incident.incident_id)
+        fields = {"model": incident.model, "model_version": incident.version, "incident": str(incident.incident_id)}
+        message = Message(subject, title, f"{followed.closes}.", incident.incident_id, fields)
         end_in(connection, incident.incident_id, silenced=_is_silenced(incident, now), recovered=message, now=now)
 
 

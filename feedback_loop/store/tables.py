@@ -114,6 +114,7 @@ alerts = shared_table(
     Column("next_attempt_at", Moment, nullable=False),
     Column("sent_at", Moment),
     Column("cause", Text),
+    Column("fields", Json, nullable=False),  # for programs: model, model_version, incident, …
     UniqueConstraint("subject", "route"),
 )
 

@@ -380,6 +380,7 @@ def upgrade() -> None:
         sa.Column("next_attempt_at", Moment(), nullable=False),
         sa.Column("sent_at", Moment()),
         sa.Column("cause", sa.Text()),
+        sa.Column("fields", Json, nullable=False),
         sa.ForeignKeyConstraint(["incident_id"], ["fl_incidents.incident_id"]),
         sa.PrimaryKeyConstraint("alert_id"),
         sa.UniqueConstraint("subject", "route"),

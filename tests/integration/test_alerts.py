@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from feedback_loop.alerts import deliver_alerts, route_names
-from feedback_loop.alerts.delivery import Delivery, quiet_until
+from feedback_loop.alerts.delivery import Delivery, quiet_until, with_fields
 from feedback_loop.clock import Window, parse_hours
 from feedback_loop.config import AlertSettings
 from feedback_loop.store import incidents, verdicts
@@ -71,6 +71,16 @@ def test_an_incident_is_told_once_on_every_route_and_in_the_log(sqlite_store, ro
     assert message["title"] == "churn version 1 has become worse"
     assert message["message"] == "brier 0.1 → 0.3"
     assert {alert.state for alert in alerts(sqlite_store, incident).values()} == {"sent"}
+
+
+def test_a_webhook_gets_fields_for_programs_and_people_a_link(sqlite_store, routes, receiver, incident):
+    linked = routes.model_copy(update={"link": "https://loop.example/{model}/{incident}"})
+    deliver_alerts(sqlite_store, linked, START)
+    [sent] = receiver.received
+    told = {name: sent[name] for name in ("model", "model_version", "incident", "link")}
+    assert told == {"model": "churn", "model_version": "1", "incident": "1", "link": "https://loop.example/churn/1"}
+    assert sent["message"] == "brier 0.1 → 0.3 https://loop.example/churn/1"
+    assert with_fields("slack://a/b/c", told) == "slack://a/b/c"
 
 
 def test_deliveries_at_once_send_each_alert_once(store, routes, receiver):

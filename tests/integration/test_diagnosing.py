@@ -16,6 +16,7 @@ from feedback_loop.errors import NotFound, Refused
 from feedback_loop.jobs import chains, make_scheduler, run_cycle
 from feedback_loop.status import model_status
 from feedback_loop.store import incidents, retrainings
+from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.diagnoses import load_diagnoses
 from feedback_loop.store.jobs import load_runs
 from tests.builders import churn_loop, customers, play_days
@@ -59,6 +60,10 @@ def test_a_feed_that_broke_is_to_be_repaired_and_nothing_is_learned_from_it(loop
     assert "age is 12 times what it was" in done["diagnose"].result["summary"]
     assert loop.retrain_reason("churn") is None
     assert retrainings.load_retrainings(loop.store, "churn") == []
+    [told] = [each for each in load_alerts(loop.store, [1]) if ":diagnosis:" in each.subject and each.route == "log"]
+    assert told.title == "churn version 1: repair the feed, do not retrain"
+    assert "age is 12 times what it was" in told.body
+    assert told.fields == {"model": "churn", "model_version": "1", "incident": "1", "recommendation": "repair"}
     assert "Data quality: age out_of_range" in done["diagnose"].result["summary"]
     (made,) = load_diagnoses(loop.store, "churn")
     assert (made.incident_id, made.version, made.was_right) == (1, "1", None)
@@ -163,7 +168,7 @@ def test_a_diagnosis_that_fails_is_told_holds_only_retraining_back_and_is_made_a
     assert (done["diagnose"].state, done["diagnose"].cause) == ("failed", "MemoryError: 6 GiB")
     assert {each.state for name, each in done.items() if name != "diagnose"} == {"succeeded"}
     assert done["decide"].result["state"] == "degraded"
-    assert loop.deliver_alerts().sent == 3  # of the data, of drift, of the incident
+    assert loop.deliver_alerts().sent == 2  # of the data, of the incident
     assert done["retrain"].result["proposed"] is None  # nobody knows yet that the feed is to be repaired
     assert done["retrain"].result["held"].endswith("MemoryError: 6 GiB")
     assert retrainings.load_retrainings(loop.store, "churn") == []

@@ -145,6 +145,7 @@ def test_what_callers_sent_stays_data_whatever_markup_is_in_it(tmp_path, kind):
 def test_the_page_says_what_it_is_of_and_what_is_drawn(tmp_path):
     found = subject(binary_contract(), binary(20_000), binary(30_000), others=17)
     pages = {kind: write_report(kind, found, tmp_path)[0].read_text() for kind in ("drift", "validation")}
+    assert "Dataset Drift is" not in pages["drift"]  # below a table of columns, some of which have
     assert "30,000 predictions (coverage 100.0%), 2026-03-01 – 2026-04-01" in json_text(pages["drift"])
     for text in map(json_text, pages.values()):
         assert "against a reference of 20,000, as of 2026-04-02T04:00Z" in text

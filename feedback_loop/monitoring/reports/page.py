@@ -200,17 +200,17 @@ def _run(
     is_real: bool,
 ) -> Any:
     from evidently import Dataset, Report
-    from evidently.presets import ClassificationPreset, DataDriftPreset, DataSummaryPreset, RegressionPreset
+    from evidently.presets import ClassificationPreset, DataSummaryPreset, RegressionPreset
     from evidently.presets.classification import ClassificationQuality
 
-    from feedback_loop.monitoring.reports.figures import exact_figures
+    from feedback_loop.monitoring.reports.figures import ColumnDrift, exact_figures
 
     definition = _definition(kind, subject.contract, sides[0])
     sets = [Dataset.from_pandas(_frame(kind, subject.contract, side), definition) for side in sides]
     if kind == "drift":
         # A p-value says how much so many rows prove: surrogates prove nothing. Distances are what they have.
         methods = {} if is_real else {"num_method": "wasserstein", "cat_method": "jensenshannon"}
-        presets: list[Any] = [*([DataDriftPreset(**methods)] if len(sets) > 1 else []), DataSummaryPreset()]
+        presets: list[Any] = [*([ColumnDrift(**methods)] if len(sets) > 1 else []), DataSummaryPreset()]
     elif subject.contract.task.is_classification and len({_labels(subject.contract, side) for side in sides}) > 1:
         presets = [ClassificationQuality(conf_matrix=True)]  # all that Evidently has for classes that one side lacks
     elif subject.contract.task.is_classification:
