@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from feedback_loop.capture import CaptureMiddleware
     from feedback_loop.clock import Window
     from feedback_loop.errors import FeedbackLoopError
     from feedback_loop.loop import FeedbackLoop, open_client
@@ -12,9 +13,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["FeedbackLoop", "FeedbackLoopError", "SumMetric", "Window", "__version__", "open_client"]
+__all__ = [
+    "CaptureMiddleware",
+    "FeedbackLoop",
+    "FeedbackLoopError",
+    "SumMetric",
+    "Window",
+    "__version__",
+    "open_client",
+]
 
 _HOMES = {
+    "CaptureMiddleware": "capture",
     "FeedbackLoop": "loop",
     "FeedbackLoopError": "errors",
     "SumMetric": "monitoring",

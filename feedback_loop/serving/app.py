@@ -142,13 +142,13 @@ class App:
             "/ready": _Route(self._ready, "GET", is_limited=False),
             "/version": _Route(self._version, "GET", is_limited=False),
             WEBHOOK: _Route(self._webhook, judge=self._expects_webhook, most_bytes=MOST_WEBHOOK_BYTES),
-            "/openapi.json": _Route(self._describe, "GET", Scope.PREDICT, is_limited=False),
+            "/openapi.json": _Route(self._describe, "GET", Scope.READ, is_limited=False),
         }
         inference = OpenInference(endpoints, predictions, doors.readiness)
         told = _Route(inference.tell, "GET", is_limited=False)
         self._plain |= dict.fromkeys((INFERENCE, f"{INFERENCE}/health/live", f"{INFERENCE}/health/ready"), told)
         self._infer = _Route(inference.infer, scope=Scope.PREDICT, judge=inference.judge)
-        self._of_inference = _Route(inference.tell, "GET", Scope.PREDICT, judge=inference.model)
+        self._of_inference = _Route(inference.tell, "GET", Scope.READ, judge=inference.model)
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called once a worker is up."""
