@@ -33,7 +33,7 @@ def _may_be_shown(root: Any, keys: tuple[str, ...], value: object) -> bool:
     return field is None or field.annotation is not SecretStr
 
 
-_SECRETS = {"url", "tracking_uri", "registry_uri", "routes"}
+_SECRETS = {"url", "tracking_uri", "registry_uri", "routes", "heartbeat"}
 """Settings that may hold a password or a token, as part of a URL."""
 
 

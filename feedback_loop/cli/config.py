@@ -48,7 +48,8 @@ def _flat(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def _shown(keys: tuple[str, ...], value: Any) -> Any:
-    if keys[:2] == ("alerts", "routes") and isinstance(value, str):  # any part of it may be a token
+    if isinstance(value, str) and value and (keys[:2] == ("alerts", "routes") or keys[-1] == "heartbeat"):
+        # Any part of these may be a token.
         return f"{value.partition('://')[0]}://{HIDDEN}"
     if isinstance(value, str):
         return HIDDEN if value and not value.strip("*") else without_secrets(value)

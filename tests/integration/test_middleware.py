@@ -10,7 +10,8 @@ import httpx
 import pandas as pd
 import pytest
 
-from feedback_loop.capture import CaptureMiddleware, Client, Deployments, Spool, Uncounted
+from feedback_loop import CaptureMiddleware
+from feedback_loop.capture import Client, Deployments, Spool, Uncounted
 from feedback_loop.clock import ManualClock, Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable

@@ -1,9 +1,12 @@
+import re
 import traceback
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from feedback_loop.config import load_settings
+from feedback_loop.config import Settings, load_settings
+from feedback_loop.config_errors import _section
 from feedback_loop.errors import ConfigError, NotFound
 
 MODEL = '[models.churn]\ntask = "binary"\nlabel = "churned"\n'
@@ -194,3 +197,18 @@ def test_quiet_hours_go_by_the_clocks_of_their_place_wherever_it_is_said(load):
 def test_wrong_quiet_hours_are_refused_with_how_to_write_them(load):
     with pytest.raises(ConfigError, match=r"'24:00-07:00' are no hours of a day\. Write 22:00-07:00"):
         load('[alerts]\nquiet = "24:00-07:00"')
+
+
+def test_the_page_about_the_configuration_has_every_key_and_no_other():
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    parts = re.split(r"^## `\[(.+)\]`$", page, flags=re.MULTILINE)[1:]
+    told = {
+        name: set(re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE))
+        for name, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+    known = {name: _section(Settings, tuple(name.split("."))) for name in told if name != "models.NAME.metrics"}
+    tables = {name.rpartition(".")[2] for name in told if name.startswith("models.NAME.")}
+    for name, section in known.items():
+        inner = tables if name == "models.NAME" else set()
+        assert told[name] == set(section.model_fields) - inner, name
+    assert {name.partition(".")[0] for name in told} == set(Settings.model_fields) - {"home"}
