@@ -108,6 +108,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             events.take,
             ready,
             serving.Origins(serve, partial(serving.tell_proxied, settings.path(serve.cache))),
+            store.close,
             _hints(settings),
         ),
         spool=spool,

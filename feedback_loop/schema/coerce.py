@@ -145,6 +145,10 @@ def array_of(name: str, values: Sequence[object], kind: ColumnType) -> pa.Array:
 
 
 def _inferred(values: Any) -> pa.Array:
+    import pyarrow as pa
+
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
     found = _array(values)
     return _mixed(list(values)) if found is None else found
 

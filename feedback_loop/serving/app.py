@@ -72,12 +72,15 @@ Handler = Callable[[str | None, Any, bytes], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Doors:
-    """What requests that are no predictions are handed to. `hints` is None where no webhooks are expected."""
+    """What requests that are no predictions are handed to. `hints` is None where no webhooks are expected; `close` is
+    called when the last request is answered.
+    """
 
     take_outcomes: TakeOutcomes
     take_half: TakeHalf
     readiness: Callable[[], Readiness]
     origins: Origins
+    close: Callable[[], None]
     hints: Hints | None = None
 
 
@@ -165,6 +168,7 @@ class App:
         self._endpoints.stop()
         self._batcher.stop()
         self._spool.close()
+        self._doors.close()
         self._observer.stop()
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:

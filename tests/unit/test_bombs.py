@@ -3,7 +3,6 @@
 import io
 import json
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,27 +12,13 @@ from feedback_loop.errors import BadInput, TooLarge
 from feedback_loop.outcomes import decode_body
 from feedback_loop.schema.budget import USUAL, Budget
 from feedback_loop.schema.protocol import WireError, decode_request, make_decoder, oip
+from tests.bombs import ARROW, FILES, JSON, MIB, PARQUET, TEXTS, packed, stream
 from tests.builders import binary_contract
 
 CONTRACT = binary_contract()
 FEW = Budget(rows=1_000, unpacked_bytes=2**20)
 DECODER, SMALL = make_decoder(CONTRACT, None), make_decoder(CONTRACT, None, FEW)
-JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
 WANTED = {"customer", "month", "churned"}
-MIB = 2**20
-
-
-def stream(table, compression=None, new=pa.ipc.new_stream):
-    sink = io.BytesIO()
-    with new(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def packed(columns, **options):
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, **options)
-    return sink.getvalue()
 
 
 def lying(body, size=100):
@@ -57,34 +42,11 @@ def varint(number, width=0):
     return found + bytes([number])
 
 
-def views(times):
-    """One long text, seen so many times."""
-    long = pa.array(["x" * MIB], pa.string_view())
-    _, seen, *texts = long.buffers()
-    seen = pa.py_buffer(seen.to_pybytes()[:16] * times)
-    return pa.Array.from_buffers(pa.string_view(), times, [None, seen, *texts])
-
-
-def one_text(times):
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(times, np.int32)), pa.array(["x" * MIB]))
-
-
-ARROW = {
-    "nulls": stream(pa.table({"customer": pa.nulls(10**8), "churned": pa.nulls(10**8)})),
-    "nulls in a file": stream(pa.table({"customer": pa.nulls(10**8)}), new=pa.ipc.new_file),
-    "zeros that are packed": stream(pa.table({"month": [b"\0" * 70 * MIB]}), "zstd"),
-    "zeros in a column of nobody": stream(pa.table({"junk": [b"\0" * 70 * MIB]}), "lz4"),
-    "a text by its number": stream(pa.table({"month": one_text(50_000)})),
-    "a text by views": stream(pa.table({"month": views(50_000)})),
-    "many fields": stream(pa.table([[1]] * 20_000, names=["x"] * 20_000)),
-}
-
-
 @pytest.mark.parametrize("name", ARROW)
 def test_outcomes_in_arrow_are_measured_before_they_are_unpacked(name):
-    before = pa.total_allocated_bytes()
+    body, before = ARROW[name](), pa.total_allocated_bytes()
     with pytest.raises(TooLarge):
-        decode_body(ARROW[name], "arrow", USUAL, WANTED)
+        decode_body(body, "arrow", USUAL, WANTED)
     assert pa.total_allocated_bytes() - before < MIB
 
 
@@ -106,17 +68,10 @@ def test_what_is_within_the_budget_is_read_as_it_is(new, compression):
     assert decode_body(body, "arrow", USUAL, set(columns)).equals(pa.table(columns))
 
 
-FILES = {
-    "many rows": packed({"age": np.zeros(2_000_000), "plan": pa.nulls(2_000_000, pa.string())}),
-    "long texts": packed({"age": np.zeros(100), "plan": [f"{n}{'x' * MIB}" for n in range(100)]}, compression="zstd"),
-    "one text, often": packed({"age": np.zeros(5_000), "plan": one_text(5_000)}),
-}
-
-
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("lies", [False, True])
 def test_parquet_is_measured_by_its_pages_whatever_its_footer_says(name, lies):
-    body = lying(FILES[name]) if lies else FILES[name]
+    body = lying(FILES[name]()) if lies else FILES[name]()
     before = pa.total_allocated_bytes()
     for read in (lambda: DECODER.decode(body, PARQUET, {}.get), lambda: decode_request(body, PARQUET, CONTRACT)):
         with pytest.raises(TooLarge):
@@ -136,23 +91,9 @@ def test_a_footer_that_is_long_is_not_read():
         DECODER.decode(body, PARQUET, {}.get)
 
 
-RECORD = {"age": 1.0, "plan": "a"}
-TEXTS = {
-    "rows of JSON": (JSON, json.dumps({"dataframe_records": [RECORD] * 1_001})),
-    "odd rows of JSON": (JSON, json.dumps({"dataframe_records": [{**RECORD, "age": "1"}] * 1_001})),
-    "objects": (JSON, '{"instances": [' + "{}," * 1_100_000 + "{}]}"),
-    "columns": (JSON, json.dumps({"inputs": {"age": [1] * 1_001, "plan": ["a"] * 1_001}})),
-    "names": (JSON, json.dumps({"dataframe_records": [{f"n{n}": 0} for n in range(1_000)]})),
-    "widths": (JSON, json.dumps({"dataframe_split": {"data": [[0] * 900] + [[]] * 900}})),
-    "rows of CSV": (CSV, "age,plan\n" + "1,a\n" * 1_001),
-    "columns of CSV": (CSV, "a" + "," * 200_000 + "\n1"),
-    "gaps of CSV": (CSV, ",".join(f"c{n}" for n in range(900)) + "\n" + "1\n" * 900),
-}
-
-
 @pytest.mark.parametrize("name", TEXTS)
 def test_rows_of_text_are_counted_while_they_are_read(name):
-    kind, text = TEXTS[name]
+    kind, text = TEXTS[name]()
     body = text.encode()
     with pytest.raises(TooLarge):
         SMALL.decode(body, kind, {}.get)

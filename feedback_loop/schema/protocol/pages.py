@@ -93,18 +93,27 @@ def _pages(body: bytes, column: pq.ColumnChunkMetaData) -> Iterator[tuple[int, i
         raise pa.ArrowInvalid("a column is outside of the file")
     while place < end and seen < column.num_values:
         header, place = _Thrift(body, place, end).page()
-        unpacked, packed, kind = header.get(2, 0), header.get(3, 0), header.get(1)
+        unpacked, packed, kind = _number_in(header, 2), _number_in(header, 3), _number_in(header, 1)
         if unpacked < 0 or packed < 0:
             raise pa.ArrowInvalid("a page has a negative size")
         values = 0
         if kind in _HEADERS:
-            about = header.get(_HEADERS[kind], {})
-            values = about.get(1, 0)
+            about = header.get(_HEADERS[kind])
+            if not isinstance(about, dict):
+                raise pa.ArrowInvalid("a page's header is none")
+            values = _number_in(about, 1)
             if values < 0 or about.get(_ENCODING[_HEADERS[kind]]) == _DELTA_BYTE_ARRAY:
                 raise pa.ArrowInvalid("the encoding DELTA_BYTE_ARRAY is not taken")
             seen += values if kind != _DICTIONARY else 0
         yield max(unpacked, packed), values
         place += packed
+
+
+def _number_in(header: dict[int, Any], field: int) -> int:
+    number = header.get(field, 0)
+    if not isinstance(number, int):
+        raise pa.ArrowInvalid("a page's header is none")
+    return number
 
 
 def _check_arrow_schema(footer: bytes, place: int, budget: Budget) -> None:
