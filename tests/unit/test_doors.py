@@ -64,6 +64,7 @@ def test_threads_of_a_fit_wait_without_spinning_unless_the_user_says_otherwise(o
 
 def test_public_names_are_what_they_say():
     assert feedback_loop.__all__ == [
+        "CaptureMiddleware",
         "FeedbackLoop",
         "FeedbackLoopError",
         "SumMetric",
