@@ -19,7 +19,7 @@ from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import describe_hardware
 from feedback_loop.jobs import RECENT, chains, troubles_of
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import PastError, check_metrics
+from feedback_loop.monitoring import PastError, check_metrics, known_missing
 from feedback_loop.private import exposed, new_folder, told
 from feedback_loop.store import (
     accounts,
@@ -98,6 +98,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     runs = jobs.load_runs(store, model, newest=RECENT)
     return {
         "champion": answering,
+        "missing_reference": known_missing(loop.store, model, answering, loop.settings.model(model)),
         "predictions": sum(counts.values()),
         "predictions_by_version": dict(sorted(counts.items(), key=_numbered)),
         "predicted": [format_moment(each) for each in span] if span else None,
@@ -149,6 +150,7 @@ class Check:
     ok: bool
     detail: str
     cure: str = ""
+    is_note: bool = False  # nothing is amiss, but somebody should know
 
 
 def diagnose(loop: FeedbackLoop) -> list[Check]:
@@ -163,8 +165,22 @@ def diagnose(loop: FeedbackLoop) -> list[Check]:
         _check("files", lambda: _files(loop)),
         _check("serving", lambda: _serving(loop)),
     ]
-    checks += [_check(f"model {name}", partial(_model, loop, name)) for name in loop.settings.models]
-    return checks
+    for name in loop.settings.models:
+        checks.append(_check(f"model {name}", partial(_model, loop, name)))
+        if checks[-1].ok:
+            checks.append(_reference_check(loop, name))
+    return sorted(checks, key=lambda check: not check.is_note)
+
+
+def _reference_check(loop: FeedbackLoop, name: str) -> Check:
+    """Nothing is amiss where a reference is missing, but nothing is judged: that is said before all that is ok."""
+    try:
+        missing = loop.missing_reference(name)
+    except FeedbackLoopError as error:
+        return Check(f"reference {name}", ok=False, detail=error.cause, cure=error.cure)
+    if missing is None:
+        return Check(f"reference {name}", ok=True, detail="it is whole: the champion is judged by it")
+    return Check(f"reference {name}", ok=True, detail=missing.words, cure=missing.cure, is_note=True)
 
 
 def _providers(loop: FeedbackLoop) -> list[str]:

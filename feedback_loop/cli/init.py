@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import JsonOption, emit
+from feedback_loop.cli.models import (
+    ReferenceOption,
+    TimeOption,
+    TrainedOption,
+    ask_for_reference,
+    reference_of,
+)
+from feedback_loop.cli.output import JsonOption, emit, open_loop
 from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
 from feedback_loop.shown import without_secrets
 
@@ -46,6 +53,9 @@ port = 5001
 # timezone = "UTC"               # by whose clocks, such as Europe/Zurich
 # quiet_except = ["incident"]    # what is told at once all the same: incident, spool, serving, stream, drift, …
 
+"""
+
+MODEL_TEMPLATE = """\
 [models.{name}]
 task = {task}                    # binary | multiclass | regression
 label = {label}                  # the outcome's column, or a list of several that are predicted at once
@@ -103,6 +113,7 @@ report = "0 6 1 * *"
 
 
 def init(
+    *,
     model: Annotated[str, typer.Option(help="The registered model: name, name@alias or name/version.")],
     task: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="The name of the outcome's column; repeatable.")] = None,
@@ -115,15 +126,25 @@ def init(
     answers: Annotated[
         str | None, typer.Option(help="probability: of a booster or pyfunc that answers these, and no classes.")
     ] = None,
+    reference: ReferenceOption = None,
+    time: TimeOption = "",
+    trained_until: TrainedOption = None,
     tracking_uri: Annotated[str, typer.Option(help="The MLflow server or database.")] = "sqlite:///mlflow.db",
     store_url: Annotated[str, typer.Option(help="The database for predictions.")] = "sqlite:///feedback_loop.db",
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("feedback_loop.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    add: Annotated[
+        bool,
+        typer.Option("--add", help="Add the model to the file that is there, of whose registry and store it is."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Writes a commented feedback_loop.toml for a registered model; asks for what is not given."""
-    if output.exists() and not force:
-        raise Refused(f"{output} is there already.", cure="Give another --output, or --force.")
+    before = ""
+    if add:
+        before, tracking_uri = _existing(model, output)
+    elif output.exists() and not force:
+        raise Refused(f"{output} is there already.", cure="Give another --output, --add (a model), or --force.")
     loaded = _load(model, tracking_uri, output)
     features = _features(loaded)
     task = task or _asked("What is predicted (binary, multiclass, regression)?", _guess(loaded), "--task")
@@ -135,7 +156,8 @@ def init(
 
     def rendered(positive: Label | None) -> str:
         name = loaded.version.model
-        return _render(name, task, label, types, segment or [], positive, answers, tracking_uri, store_url)
+        text = _render(name, task, label, types, segment or [], positive, answers, tracking_uri, store_url)
+        return f"{before.rstrip()}\n\n{text[text.index('[models.') :]}" if add else text
 
     contract, unlogged = _checked(rendered(positive), loaded, output)
     if task == "binary" and contract.positive is None:  # no rate or error means anything without it
@@ -143,12 +165,39 @@ def init(
         contract, unlogged = _checked(rendered(positive), loaded, output)
     output.write_text(rendered(contract.positive if positive is not None else None))
     plain = {"written": str(output), "model": loaded.version.model, "version": loaded.version.version}
+    kept = _keep_reference(output, loaded.version, reference_of(reference, time, trained_until), as_json=as_json)
     is_champion = "champion" in loaded.version.aliases
     emit(
-        {**plain, "features": features, "is_champion": is_champion, "unlogged": unlogged},
+        {**plain, "features": features, "is_champion": is_champion, "unlogged": unlogged, "has_reference": kept},
         as_json=as_json,
         words=_words,
     )
+
+
+def _existing(model: str, output: Path) -> tuple[str, str]:
+    """What the file says already, and its registry; raises ConfigError, and Refused where the model is in it."""
+    from feedback_loop.config import load_settings
+    from feedback_loop.registry import Reference
+
+    settings, name = load_settings(output), Reference.parse(model).model
+    if name in settings.models:
+        raise Refused(f"{name} is in {output} already.", cure="Change it there.")
+    return output.read_text(), settings.registry.tracking_uri
+
+
+def _keep_reference(output: Path, version: ModelVersion, given: dict[str, Any], *, as_json: bool) -> bool:
+    """Gives the version the reference that was given, or is asked for where it has none; whether it has one then."""
+    from feedback_loop.config import load_settings
+    from feedback_loop.registry import Registry
+
+    has_one = Registry.of(load_settings(output)).reference_rows(version) is not None
+    if not has_one and given["reference"] is None and not as_json:
+        given |= ask_for_reference(version.model, version.version)
+    if given["reference"] is not None or given["trained_until"] is not None:
+        loop = open_loop(output, as_json=as_json)
+        loop.keep_reference(version.model, version.version, **given)
+        loop.close()
+    return has_one or given["reference"] is not None
 
 
 def _load(model: str, tracking_uri: str, output: Path) -> LoadedModel:
@@ -213,7 +262,7 @@ def _render(
     store_url: str,
 ) -> str:
     quoted = json.dumps  # TOML's basic strings and arrays of them are JSON's
-    return TEMPLATE.format(
+    return (TEMPLATE + MODEL_TEMPLATE).format(
         name=name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else quoted(name),
         store_url=quoted(store_url),
         tracking_uri=quoted(tracking_uri),
@@ -258,9 +307,16 @@ def _checked(text: str, loaded: LoadedModel, output: Path) -> tuple[Contract, st
 
 def _words(made: dict[str, Any]) -> str:
     promote = "" if made["is_champion"] else f"feedback-loop models promote {made['model']} {made['version']}, "
+    lacks = "" if made["has_reference"] else f"\n{_LACKS.format(**made)}"
     refused = f"\nIt can't be promoted or served like this. {made['unlogged']}" if made["unlogged"] else ""
     return (
         f"{made['written']} is written for {made['model']} version {made['version']}, which takes "
         f"{', '.join(made['features'])}.\nNext: {promote}feedback-loop doctor, feedback-loop serve {made['model']}"
-        f"{refused}"
+        f"{lacks}{refused}"
     )
+
+
+_LACKS = (
+    "It has no reference: nothing is judged before its first labelled predictions have filled one up. With rows that "
+    "it was not trained on it is judged at once: feedback-loop models reference {model} {version} FILE --time COLUMN"
+)

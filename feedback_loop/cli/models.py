@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, VersionArgument, emit, open_loop, table
-from feedback_loop.clock import format_moment
+from feedback_loop.clock import format_moment, parse_moment
+
+ReferenceOption = Annotated[
+    Path | None,
+    typer.Option("--reference", help="Parquet or CSV of rows it has not seen in training, with features and label."),
+]
+TimeOption = Annotated[
+    str, typer.Option("--time", help="The reference's column of times; default: predicted_at, where there is one.")
+]
+TrainedOption = Annotated[
+    str | None, typer.Option("--trained-until", help="Until when its training rows reach; default: its registration.")
+]
 
 app = typer.Typer(help="Versions in the registry: list, register, promote, roll back.", no_args_is_help=True)
 
@@ -43,20 +55,16 @@ def register(
     source: Annotated[
         str, typer.Option("--from", help="What it is: runs:/…/model, models:/m-…, models:/name/1 or a folder.")
     ],
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Parquet or CSV of rows it has not seen in training, with features and label."),
-    ] = None,
+    reference: ReferenceOption = None,
+    time: TimeOption = "",
+    trained_until: TrainedOption = None,
     promote: Annotated[bool, typer.Option("--promote", help="Make it the champion at once.")] = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Makes a new version of a model that was logged elsewhere."""
-    from feedback_loop.outcomes import read_outcomes
-
     loop = open_loop(config, as_json=as_json)
-    rows, is_text = read_outcomes(reference) if reference is not None else (None, False)
-    version = loop.register(model, source, reference=rows, text=is_text)
+    version = loop.register(model, source, **reference_of(reference, time, trained_until))
     if promote:
         loop.check_servable(model, version.version)
         loop.promote(model, version.version)
@@ -70,15 +78,47 @@ def promote(
     version: Annotated[str, typer.Argument(help="The version's number.")],
     reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
     force: Annotated[bool, typer.Option("--force", help="Even if it can't be served or logged.")] = False,
+    reference: ReferenceOption = None,
+    time: TimeOption = "",
+    trained_until: TrainedOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Makes a version the champion; one that can't be served or logged is refused."""
+    """Makes a version the champion; one that can't be served or logged is refused.
+
+    It asks for a reference where the version has none: without one nothing is judged before its first labelled
+    predictions have filled one up.
+    """
     loop = open_loop(config, as_json=as_json)
     if not force:
         loop.check_servable(model, version)
+    given = reference_of(reference, time, trained_until)
+    if reference is None and not as_json and not loop.has_reference(model, version):
+        given |= ask_for_reference(model, version)
+    if given["reference"] is not None or given["trained_until"] is not None:
+        loop.keep_reference(model, version, **given)
     done = loop.promote(model, version, reason=reason, force=force)
-    emit(asdict(done), as_json=as_json, words=_promotion_words)
+    missing = None if force else loop.missing_reference(model)
+    told = {**asdict(done), "missing_reference": missing.words if missing is not None else None}
+    notes = f"\n{missing.words} {missing.cure}" if missing is not None else ""
+    emit(told, as_json=as_json, words=lambda each: _promotion_words(each) + notes)
+
+
+@app.command("reference")
+def keep_reference(
+    model: ModelArgument,
+    version: Annotated[str, typer.Argument(help="The version's number.")],
+    reference: Annotated[Path, typer.Argument(help="Parquet or CSV of rows it has not seen in training.")],
+    time: TimeOption = "",
+    trained_until: TrainedOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Gives a version the labelled rows that it is held against: then it is judged from its first outcomes on."""
+    loop = open_loop(config, as_json=as_json)
+    kept = loop.keep_reference(model, version, **reference_of(reference, time, trained_until))
+    plain = {"model": model, "version": version, "rows": kept}
+    emit(plain, as_json=as_json, words=lambda _: f"{kept:,} rows are the reference of {model} version {version}.")
 
 
 @app.command("rollback")
@@ -153,6 +193,30 @@ def optimize(
     """Tries smaller variants of a version and registers the fastest within the budget, if that is beyond doubt."""
     done = open_loop(config, as_json=as_json).optimize(version, budget, register=not dry_run, quantize=quantize)
     emit(asdict(done), as_json=as_json, words=_optimized_words)
+
+
+def reference_of(path: Path | None, time: str, trained_until: str | None) -> dict[str, Any]:
+    """What the options say of a reference, as `keep_reference` takes it."""
+    from feedback_loop.outcomes import read_outcomes
+
+    rows, is_text = read_outcomes(path) if path is not None else (None, False)
+    moment = parse_moment(trained_until) if trained_until else None
+    return {"reference": rows, "text": is_text, "time_column": time, "trained_until": moment}
+
+
+def ask_for_reference(model: str, version: str) -> dict[str, Any]:
+    """Asks a person for a version's reference; nothing where nobody can be asked, or has none."""
+    if not sys.stdin.isatty():
+        return {}
+    question = (
+        f"{model} version {version} has no reference: which file has rows that it was not trained on, with features "
+        "and label (empty: none, its first labelled predictions become it)?"
+    )
+    said: str = typer.prompt(question, default="", show_default=False).strip()
+    if not said:
+        return {}
+    time: str = typer.prompt("Which column says when each was (empty: none does)?", default="", show_default=False)
+    return {name: value for name, value in reference_of(Path(said), time.strip(), None).items() if value is not None}
 
 
 def _optimized_words(done: dict[str, Any]) -> str:

@@ -40,9 +40,10 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 
 def _check_words(checks: list[dict[str, Any]]) -> str:
+    signs = ["note" if check["is_note"] else "ok  " if check["ok"] else "FAIL" for check in checks]
     return "\n".join(
-        f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']}: {check['detail']} {check['cure']}".rstrip()
-        for check in checks
+        f"{sign} {check['name']}: {check['detail']} {check['cure']}".rstrip()
+        for sign, check in zip(signs, checks, strict=True)
     )
 
 
@@ -59,6 +60,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         f"champion      version {model['champion']}"
         if model["champion"]
         else "champion      none on record: feedback-loop models promote, or a turn of the scheduler, writes it down",
+        *([f"NOT JUDGED    {model['missing_reference']}"] if model["missing_reference"] else []),
         *(f"NOTE          {each}" for each in (model["evaluation"] or {"notes": []})["notes"]),
         f"predictions   {model['predictions']:,}{predicted}",
         *_capture_lines(model["capture"]),

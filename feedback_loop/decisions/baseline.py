@@ -10,7 +10,7 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.watched import Baseline, Losses, Mask, Watched
 from feedback_loop.errors import ConfigError
-from feedback_loop.monitoring import row_losses, window_numbers
+from feedback_loop.monitoring import is_untimed, row_losses, window_numbers
 from feedback_loop.schema import Contract, Task, most_frequent, segment_name
 from feedback_loop.store.evaluations import ALL_ROWS
 
@@ -68,5 +68,6 @@ def baseline_of(contract: Contract, rows: pa.Table, settings: ModelSettings) -> 
     if not rows.num_rows:
         return Baseline(watched, Losses({}), np.empty(0, dtype=np.int64))
     times = rows.column("predicted_at")
-    until = times[-1].as_py() if rows.num_rows >= settings.policy.reference else None  # a smaller one judges nothing
+    is_whole = rows.num_rows >= settings.policy.reference  # a smaller one judges nothing
+    until = times[-1].as_py() if is_whole and not is_untimed(rows) else None
     return Baseline(watched, losses_of(contract, rows), window_numbers(times, settings.window), until)

@@ -18,7 +18,7 @@ from feedback_loop.capture import (
 )
 from feedback_loop.clock import Clock, system_clock
 from feedback_loop.config import Settings, load_settings
-from feedback_loop.errors import BadInput
+from feedback_loop.errors import BadInput, Refused
 from feedback_loop.inference import DamagedBundle, Scorer, make_scorer, open_bundle, stage
 from feedback_loop.loop.places import engine_options, place_of_version
 from feedback_loop.monitoring import (
@@ -128,19 +128,66 @@ class Wired:
         """The version that `reference` means now; raises NotFound."""
         return self.registry.find(self.reference(reference))
 
-    def register(self, model: str, source: str, *, reference: Any = None, text: bool = False) -> ModelVersion:
+    def register(
+        self,
+        model: str,
+        source: str,
+        *,
+        reference: Any = None,
+        text: bool = False,
+        time_column: str = "",
+        trained_until: datetime | None = None,
+    ) -> ModelVersion:
         """Makes a version of a model that was logged elsewhere; `reference` rows (features and label) stay with it.
 
-        Raises NotFound, BadInput and ContractError. No alias is set.
+        See `keep_reference`. Raises NotFound, BadInput and ContractError. No alias is set.
         """
         version = self.registry.adopt(model, source)
-        scorer = self.scorer(version)
-        if reference is not None:
-            self.registry.keep_reference(version, make_reference(scorer, reference, text=text), self.clock())
-            fastest = self.fastest_scorer(version)  # it was proven by them; what it answers is what they are held to
-            if fastest.engine is not scorer.engine:
-                self.registry.replace_reference(version, make_reference(fastest, reference, text=text))
+        self.scorer(version)
+        if reference is not None or trained_until is not None:
+            self.keep_reference(
+                model, version.version, reference, text=text, time_column=time_column, trained_until=trained_until
+            )
         return version
+
+    def keep_reference(
+        self,
+        model: str,
+        version: str,
+        reference: Any,
+        *,
+        text: bool = False,
+        time_column: str = "",
+        trained_until: datetime | None = None,
+    ) -> int:
+        """Gives a version the rows that it is held against, and says until when its training rows reach.
+
+        They are rows that it was not trained on, with features and label; when each was predicted, or would have
+        been, is in `time_column` (else in `predicted_at`). Without times they are one window of `trained_until`
+        (else of when it was registered), which does not tell how windows differ. Returns how many are kept. Raises
+        NotFound, BadInput, and Refused for a version that has some: what it was held against does not change.
+        """
+        found = self.registry.find(Reference(model, version=version))
+        if trained_until is not None:
+            self.registry.tag(found, {"trained_until": trained_until.isoformat()})
+            self._versions.pop((model, found.version), None)
+        if reference is None:
+            return 0
+        if self.registry.reference_rows(found) is not None:
+            raise Refused(f"{found} has a reference already.", cure="Register it anew for another one.")
+        scorer = self.scorer(found)
+        rows = make_reference(scorer, reference, text=text, time_column=time_column)
+        self.registry.keep_reference(found, rows, self.clock())
+        fastest = self.fastest_scorer(found)  # it was proven by them; what it answers is what they are held to
+        if fastest.engine is not scorer.engine:
+            proven = make_reference(fastest, reference, text=text, time_column=time_column)
+            self.registry.replace_reference(found, proven)
+        self._references.forget(model)
+        return int(rows.num_rows)
+
+    def has_reference(self, model: str, version: str) -> bool:
+        """Whether a version brought reference rows of its own."""
+        return self.registry.reference_rows(self.registry.find(Reference(model, version=version))) is not None
 
     def _version(self, model: str, version: str) -> ModelVersion:
         key = (model, version)

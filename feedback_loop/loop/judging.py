@@ -23,6 +23,7 @@ from feedback_loop.monitoring import (
     LEAST_ROWS,
     MOST_ROWS,
     PAST_WINDOWS,
+    MissingReference,
     PastError,
     Profile,
     after_failure,
@@ -36,6 +37,7 @@ from feedback_loop.monitoring import (
     sample_window,
     span_of,
     spread,
+    when_enough,
     write_report,
 )
 from feedback_loop.outcomes import (
@@ -43,6 +45,7 @@ from feedback_loop.outcomes import (
 )
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import profiles, retention
+from feedback_loop.store.accounts import load_accounts
 from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.evaluations import (
     ALL_ROWS,
@@ -215,9 +218,8 @@ class Judging(Labelling):
         """The evaluation with what only rows can say, as known at its moment, and with what can't be said at all."""
         rows = self._references.found.get((found.model, found.version))
         if rows is not None and not found.drift:
-            wanted = self.settings.model(found.model).policy.reference
-            lacking = f"the reference takes {wanted:,} matured predictions with outcomes, and there are {rows:,}"
-            told = f"Drift, data quality and verdicts are not judged yet: {lacking}."
+            lacking = self._lacking(found.model, found.version, rows)
+            told = f"Drift, data quality and verdicts are not judged yet: {lacking.words} {lacking.cure}"
             found = replace(found, notes=(told, *found.notes))
         slices = slices and found.matured
         if not (multivariate or slices):
@@ -240,6 +242,18 @@ class Judging(Labelling):
             values = multivariate_values(contract, spread(reference, MOST_ROWS), sample.rows, settings.window)
             found = replace(found, drift=(*found.drift, *values))
         return found
+
+    def missing_reference(self, model: str) -> MissingReference | None:
+        """What the champion lacks before it can be judged; None where its reference is whole."""
+        settings, version = self.settings.model(model), self.champion(model)
+        rows = self._reference(version, settings, self._final(model, None)).num_rows
+        return self._lacking(model, version.version, rows) if rows < settings.policy.reference else None
+
+    def _lacking(self, model: str, version: str, rows: int) -> MissingReference:
+        settings = self.settings.model(model)
+        wanted, known = settings.policy.reference, load_accounts(self.store, model)[0]
+        about = when_enough(known, version, wanted - rows, settings.maturity)
+        return MissingReference(model, version, rows, wanted, about)
 
     def _show_metrics(self, found: Sequence[Evaluation]) -> None:
         """MLflow's own page draws what windows said about a version: as estimated, and as it came later.

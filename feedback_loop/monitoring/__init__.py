@@ -7,11 +7,12 @@ from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_err
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
+from feedback_loop.monitoring.missing import MissingReference, known_missing, when_enough
 from feedback_loop.monitoring.multivariate import multivariate_values
 from feedback_loop.monitoring.plots import FORMATS, plot_losses, plot_policies, plot_variants
 from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
 from feedback_loop.monitoring.quality import quality_values
-from feedback_loop.monitoring.reference import References, make_reference, scored_rows
+from feedback_loop.monitoring.reference import References, is_untimed, make_reference, scored_rows
 from feedback_loop.monitoring.reporting import real_rows, report_subject, span_of
 from feedback_loop.monitoring.reports import KINDS, LEAST_ROWS, ReportFile, list_reports, model_folder, write_report
 from feedback_loop.monitoring.samples import MOST_ROWS, sample_window, spread
@@ -30,6 +31,7 @@ __all__ = [
     "Eraser",
     "Erasure",
     "Floats",
+    "MissingReference",
     "Notice",
     "PastError",
     "Profile",
@@ -46,6 +48,8 @@ __all__ = [
     "evaluate_window",
     "find_slices",
     "fold_news",
+    "is_untimed",
+    "known_missing",
     "labelled_only",
     "list_reports",
     "make_reference",
@@ -68,6 +72,7 @@ __all__ = [
     "spread",
     "uniform",
     "volume_notice",
+    "when_enough",
     "window_cells",
     "window_numbers",
     "write_report",

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from feedback_loop.clock import EPOCH, Window
+from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scorer
 from feedback_loop.monitoring.drift import LEAST_ROWS
 from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference
@@ -27,6 +28,9 @@ STEP_ROWS = 20_000
 ENOUGH = LEAST_ROWS
 """So many rows that a version brought are its reference by themselves: nothing that is judged is added to them."""
 
+UNTIMED = b"feedback_loop.untimed"
+"""Marks reference rows whose times are none of their own."""
+
 ID = "prediction_id"
 """The column of rows of the log by which an erased one is found in a reference too."""
 
@@ -41,14 +45,19 @@ def scored_rows(scorer: Scorer, rows: pa.Table) -> pa.Table:
     return pa.table({**own, **columns})
 
 
-def make_reference(scorer: Scorer, frame: Any, *, text: bool = False) -> pa.Table:
-    """Reference rows of what a user brought (features and label, and `predicted_at`), as the log would hold them.
+def make_reference(scorer: Scorer, frame: Any, *, text: bool = False, time_column: str = "") -> pa.Table:
+    """Reference rows of what a user brought (features and label), as the log would hold them.
 
-    Raises BadInput.
+    When each was predicted, or would have been, is in `time_column`, else in `predicted_at`. Raises BadInput.
     """
     wanted = (*scorer.contract.features, *(replace(each, required=True) for each in scorer.contract.labels))
     table = as_table(frame)
     time = scorer.contract.own(TIME)
+    if time_column and time_column not in table.column_names:
+        raise BadInput.of(time_column, "is missing", cure=f"The columns are {', '.join(table.column_names)}.")
+    if time_column and time_column != time:
+        table = table.drop_columns([time]) if time in table.column_names else table
+        table = table.append_column(time, table.column(time_column))
     extra = (Column(time, ColumnType.DATETIME),) if time in table.column_names else ()
     rows = labelled_only(scorer.contract, scored_rows(scorer, coerce(table, (*wanted, *extra), text=text)))
     return scorer.redaction.redact(rows)
@@ -156,7 +165,7 @@ class References:
             found = self._registry.reference_rows(version)
             self._kept[key] = redaction.redact(found) if found is not None else None
         kept = self._kept[key]
-        return _timed(labelled_only(redaction.logged, kept)) if kept is not None else None
+        return _timed(labelled_only(redaction.logged, kept), version.trained_until) if kept is not None else None
 
     def _find(
         self,
@@ -200,12 +209,17 @@ def first_labelled(
     return ordered.slice(0, wanted)
 
 
-def _timed(rows: pa.Table) -> pa.Table:
-    """Rows that came without a time count as older than all that is logged."""
+def _timed(rows: pa.Table, moment: datetime) -> pa.Table:
+    """Rows that came without a time are one window of that moment: how windows differ, they do not tell."""
     if TIME in rows.column_names:
         return rows
-    times = pa.array([EPOCH] * rows.num_rows, pa.timestamp("us", tz="UTC"))
-    return rows.append_column(TIME, times)
+    times = pa.array([moment] * rows.num_rows, pa.timestamp("us", tz="UTC"))
+    return rows.append_column(TIME, times).replace_schema_metadata({UNTIMED: b"1"})
+
+
+def is_untimed(rows: pa.Table) -> bool:
+    """Whether reference rows came without times."""
+    return UNTIMED in (rows.schema.metadata or {})
 
 
 def _joined(kept: pa.Table, logged: pa.Table) -> pa.Table:

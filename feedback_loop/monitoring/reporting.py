@@ -12,6 +12,7 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
 from feedback_loop.monitoring.folding import SLICE_ROWS, fold_window
 from feedback_loop.monitoring.profiles import TIME, Profile, make_layout
+from feedback_loop.monitoring.reference import is_untimed
 from feedback_loop.monitoring.reports import LEAST_ROWS, RealRows, Subject
 from feedback_loop.monitoring.weights import sampled, uniform
 from feedback_loop.monitoring.windows import Counted, ReferenceOf, count_window, evaluated
@@ -83,7 +84,7 @@ def real_rows(store: Store, subject: Subject, reference: pa.Table, most: int | N
 
 def span_of(rows: pa.Table) -> tuple[datetime, datetime] | None:
     """From when to when rows were predicted; None where they do not say."""
-    if TIME not in rows.column_names or not rows.num_rows:
+    if TIME not in rows.column_names or not rows.num_rows or is_untimed(rows):
         return None
     ends = pc.min_max(rows.column(TIME)).as_py()
     return ends["min"], ends["max"]

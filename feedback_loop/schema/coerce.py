@@ -85,9 +85,10 @@ def _of_rows(rows: Sequence[Any], keep: Collection[str] | None) -> dict[str, Any
 def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) -> pa.Table:
     """The wanted columns of `table`, in their types and order; others are left out.
 
-    Widening that loses nothing is done (integers to doubles, whole doubles and decimals to integers); NaN is missing,
-    and so is an empty text in a key's column. With `text`, strings are parsed (for CSV). Raises BadInput with each
-    column that is missing or there twice and each row that does not fit.
+    Widening that loses nothing is done (integers to doubles, whole doubles and decimals to integers); NaN is
+    missing, and so is an empty text in a key's column. Moments of nanoseconds, which any arithmetic of pandas makes,
+    are cut to microseconds, but for a key's: two keys would become one. With `text`, strings are parsed (for CSV).
+    Raises BadInput with each column that is missing or there twice and each row that does not fit.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -104,7 +105,10 @@ def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) ->
         if table.column_names.count(column.name) > 1:
             problems.append(Problem(-1, column.name, "is there twice"))
             continue
-        converted, wrong = _checked(table.column(column.name), column, text=text)
+        values = table.column(column.name)
+        if column.type is ColumnType.DATETIME and not column.is_key:
+            values = _in_microseconds(values, column.name)
+        converted, wrong = _checked(values, column, text=text)
         problems.extend(wrong)
         if converted is None:
             continue
@@ -114,6 +118,26 @@ def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) ->
     if problems:
         raise BadInput(problems, cure="Nothing was taken.")
     return pa.table(arrays, names=[column.name for column in wanted])
+
+
+_cut: set[str] = set()
+"""Columns of which this process has told that their nanoseconds are cut: once is enough."""
+
+
+def _in_microseconds(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Moments without the nanoseconds that they have beside their microseconds; anything else as it is."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_timestamp(values.type) or values.type.unit != "ns":
+        return values
+    cut = pc.floor_temporal(values, unit="microsecond")
+    if name not in _cut and pc.any(pc.not_equal(values, cut)).as_py():
+        import structlog
+
+        _cut.add(name)
+        structlog.get_logger(__name__).warning("nanoseconds_cut", column=name, kept="microseconds")
+    return cut
 
 
 def with_booleans(table: pa.Table, columns: Iterable[Column]) -> pa.Table:

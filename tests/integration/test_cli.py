@@ -17,6 +17,7 @@ import typer
 from feedback_loop.cli import app, main
 from feedback_loop.clock import ManualClock, system_clock
 from feedback_loop.config import load_settings
+from feedback_loop.monitoring import span_of
 from feedback_loop.store import growing
 from feedback_loop.store.jobs import begin_run, end_run
 from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn, write_config
@@ -136,6 +137,68 @@ def test_a_key_of_another_type_is_refused_with_where_its_type_is_said(run, loop,
     assert code == 1
     assert "row 0: month: 3 does not fit the type string" in err
     assert "models.churn.key_types" in err
+
+
+def test_init_adds_a_model_to_the_file_that_is_there_and_keeps_what_it_says(run, mlflow_uri, clock, tmp_path):
+    path = write_config(tmp_path)
+    registry = open_loop(path, clock).registry
+    register_churn(registry, clock()), register_churn(registry, clock(), name="leavers")
+    path.write_text(f"# ours\n{path.read_text()}\n# to the end\n")
+    before = path.read_text()
+    options = ["--task", "binary", "--label", "gone", "--key", "customer:long"]
+    code, _, err = run("init", "--add", "--model", "leavers/1", *options)
+    assert (code, err.count("Looking")) == (0, 1)
+    assert path.read_text().startswith(before.rstrip())
+    settings = load_settings(path)
+    assert set(settings.models) == {"churn", "leavers"}
+    assert settings.model("leavers").label == "gone"
+    code, _, err = run("init", "--add", "--model", "leavers/1", *options)
+    assert (code, "is in feedback_loop.toml already" in err) == (1, True)
+
+
+def test_a_version_without_a_reference_is_said_to_be_unjudged_until_it_is_given_one(
+    run, plain, mlflow_uri, clock, tmp_path
+):
+    registry = open_loop(write_config(tmp_path), clock).registry
+    adopted = registry.adopt("churn", f"models:/churn/{register_churn(registry, clock()).version}")
+    (tmp_path / "feedback_loop.toml").unlink()
+    key = ["--key", "customer:long", "--key", "month"]
+    code, out, _ = run("init", "--model", "churn/2", "--task", "binary", "--label", "churned", *key)
+    assert (code, "It has no reference: nothing is judged before" in out) == (0, True)
+    code, out, _ = run("models", "promote", "churn", adopted.version)
+    assert (code, "has 0 of the 5,000 reference rows that verdicts take: 5,000 are missing" in out) == (0, True)
+    assert "no prediction has an outcome yet" in run("status")[1]
+    code, out, _ = run("doctor")
+    assert (code, out.startswith("note reference churn: churn version 2 has 0 of the 5,000")) == (0, True)
+    held = pd.DataFrame(customers(5000, 7))[["age", "plan", "churned"]]
+    held["at"] = pd.Timestamp("2026-02-01", tz="UTC") + pd.to_timedelta(np.arange(5000) / 100.7, unit="h")  # of ns
+    held.to_parquet(tmp_path / "held.parquet")
+    code, _, err = run("models", "reference", "churn", "2", "held.parquet", "--time", "when")
+    assert (code, "when: is missing. The columns are age, plan, churned, at" in err) == (1, True)
+    given = ["held.parquet", "--time", "at", "--trained-until", "2026-01-31"]
+    assert "5,000 rows are the reference of churn version 2" in run("models", "reference", "churn", "2", *given)[1]
+    loop = open_loop(tmp_path / "feedback_loop.toml", clock)
+    assert loop.missing_reference("churn") is None
+    assert loop.champion("churn").trained_until == datetime(2026, 1, 31, tzinfo=UTC)
+    assert span_of(loop.registry.reference_rows(loop.champion("churn")))[0] == datetime(2026, 2, 1, tzinfo=UTC)
+    assert "ok   reference churn: it is whole" in run("doctor")[1]
+    code, _, err = run("models", "reference", "churn", "2", *given)
+    assert (code, "has a reference already" in err) == (1, True)
+
+
+def test_reference_rows_without_times_are_of_when_training_ended_and_keep_no_window_from_being_judged(
+    mlflow_uri, tmp_path, clock
+):
+    loop = open_loop(write_config(tmp_path), clock)
+    register_churn(loop.registry, clock())
+    held = pd.DataFrame(customers(5000, 7))[["age", "plan", "churned"]]
+    ended = datetime(2026, 2, 1, tzinfo=UTC)
+    version = loop.register("churn", "models:/churn/1", reference=held, trained_until=ended)
+    settings = loop.settings.model("churn")
+    rows = loop._reference(loop._version("churn", version.version), settings, clock())
+    assert set(rows.column("predicted_at").to_pylist()) == {ended}
+    assert span_of(rows) is None
+    assert loop._baseline(loop._version("churn", version.version), settings, as_of=clock()).until is None
 
 
 def test_init_says_what_is_missing_where_nobody_can_be_asked(run, mlflow_uri, clock, tmp_path, monkeypatch):

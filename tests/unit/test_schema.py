@@ -35,6 +35,17 @@ def coerced(values, kind, *, text=False):
     return coerce(as_table({"x": values}), [C("x", kind)], text=text).column("x").to_pylist()
 
 
+def test_nanoseconds_which_any_arithmetic_of_pandas_makes_are_cut_but_for_a_keys(capsys):
+    moments = pd.Series(pd.to_datetime([1_700_000_000_123_456_789, -1], utc=True))
+    expected = [datetime(2023, 11, 14, 22, 13, 20, 123456, UTC), datetime(1969, 12, 31, 23, 59, 59, 999999, UTC)]
+    for _ in range(2):
+        found = coerce(as_table({"cut": moments}), [C("cut", T.DATETIME)]).column("cut").to_pylist()
+        assert found == expected
+    assert capsys.readouterr().out.count("nanoseconds_cut") == 1
+    with pytest.raises(BadInput, match="does not fit the type datetime"):
+        coerce(as_table({"key": moments}), [C("key", T.DATETIME, is_key=True)])
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "expected"),
     [

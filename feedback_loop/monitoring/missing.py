@@ -1,0 +1,91 @@
+"""What a version lacks before it can be judged: how many reference rows, and about when there will be enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from feedback_loop.config import ModelSettings
+from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.schema import Role
+from feedback_loop.store import Store
+from feedback_loop.store.accounts import Account, load_accounts
+from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations
+from feedback_loop.store.profiles import load_reference
+from feedback_loop.store.verdicts import latest_verdict
+
+LATELY = timedelta(days=7)
+"""The pace at which outcomes come is that of so long before the newest predictions."""
+
+
+@dataclass(frozen=True)
+class MissingReference:
+    """A version that has `rows` of the `wanted` reference rows; at the pace of late it has them `about` then."""
+
+    model: str
+    version: str
+    rows: int
+    wanted: int
+    about: datetime | None  # None: no prediction has an outcome yet
+
+    @property
+    def words(self) -> str:
+        """What is missing, in two sentences."""
+        have = f"has {self.rows:,} of the {self.wanted:,} reference rows that verdicts take"
+        when = f"about {self.about:%Y-%m-%d}" if self.about is not None else "no prediction has an outcome yet"
+        return (
+            f"{self.model} version {self.version} {have}: {self.wanted - self.rows:,} are missing ({when}). "
+            "Its first labelled predictions fill it up."
+        )
+
+    @property
+    def cure(self) -> str:
+        """How to have it judged at once."""
+        return (
+            f"Give it rows that it was not trained on: feedback-loop models reference {self.model} {self.version} "
+            "FILE --time COLUMN."
+        )
+
+
+def known_missing(store: Store, model: str, version: str | None, settings: ModelSettings) -> str | None:
+    """What keeps a version from being judged, in words, by what the store knows; None where nothing does."""
+    if version is None:
+        return None
+    wanted, known = settings.policy.reference, load_accounts(store, model)[0]
+    verdict = latest_verdict(store, model, version)
+    if verdict is not None:
+        watched = verdict.evidence.get("watched") or [{}]
+        missing = int(watched[0].get("missing_reference", 0))
+    else:
+        with store.read() as connection:
+            kept = load_reference(connection, model, version)
+        own = round(Profile.from_bytes(kept.profile).rows()) if kept is not None else 0
+        labelled = sum(each.labelled for each in known if _is_champions(each, version))
+        missing = wanted - own - (labelled if own < wanted else 0)
+    if missing <= 0:
+        return None
+    about = when_enough(known, version, missing, settings.maturity)
+    lacking = MissingReference(model, version, wanted - missing, wanted, about)
+    is_new = verdict is None and not load_evaluations(store, model, newest=1)
+    told = "(If it brought one of its own, the first turn of the scheduler takes it in.)" if is_new else lacking.cure
+    return f"{lacking.words} {told}"
+
+
+def _is_champions(account: Account, version: str) -> bool:
+    return (account.version, account.role, account.segment) == (version, Role.CHAMPION, ALL_ROWS)
+
+
+def when_enough(accounts: Iterable[Account], version: str, missing: int, maturity: timedelta) -> datetime | None:
+    """When so many more predictions of a version will have matured with an outcome; None where none has one yet."""
+    own = [each for each in accounts if _is_champions(each, version)]
+    if not own:
+        return None
+    first, last = own[0].window_start, own[-1].window_start + timedelta(hours=1)
+    labelled = [each for each in own if each.labelled]
+    since = max(first, last - LATELY)
+    late = [each for each in labelled if each.window_start >= since] or labelled
+    if not late:
+        return None
+    days = max((last - late[0].window_start) / timedelta(days=1), 1 / 24)
+    return last + maturity + timedelta(days=missing / (sum(each.labelled for each in late) / days))
