@@ -92,11 +92,12 @@ def wait_until(condition: Any, process: subprocess.Popen[bytes], log: Path, seco
 
 @contextmanager
 def server(
-    config: Path, *arguments: str, log: Path, **environment: str
+    config: Path, *arguments: str, log: Path, warm: Path | None = None, **environment: str
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """`feedback-loop serve churn` on a free port, ready."""
+    """`feedback-loop serve churn` on a free port, ready; forked by `warm` where nothing hangs on its processes."""
     port = free_port()
-    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--config", str(config), "--port", str(port)]
+    program = [str(warm / "feedback-loop")] if warm else [sys.executable, "-m", "feedback_loop"]
+    command = [*program, "serve", "churn", "--config", str(config), "--port", str(port)]
     with running([*command, *arguments], log, **environment) as process:
         wait_until(lambda: call(port, "GET", "/ping")[0] == 200, process, log)
         yield port, process

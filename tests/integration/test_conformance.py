@@ -275,12 +275,12 @@ def test_a_hundred_megabytes_are_refused_while_they_come(port):
     """In parts, so that nothing says before how many there will be."""
     sent = 0
     with closing(socket.create_connection(("127.0.0.1", port), timeout=30)) as connection:
-        connection.sendall(b"POST /invocations HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
         part = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
         with suppress(ConnectionError):
             for sent in range(1, 101):  # noqa: B007 (how far it came)
                 connection.sendall(part)
         with suppress(ConnectionError):
-            assert connection.recv(100).split()[1] in (b"413", b"400")
+            assert connection.recv(100).split()[1] == b"413"
     assert sent < 100
     assert call(port, "GET", "/ping")[0] == 200

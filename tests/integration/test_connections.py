@@ -28,11 +28,11 @@ def log(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def port(churn_home, log):
+def port(churn_home, log, warm):
     """A server that waits a second for a request's head and for its body, and has room for sixteen connections."""
     limits = {"HEADER_TIMEOUT": "1s", "BODY_TIMEOUT": "1s", "MAX_CONNECTIONS": "16"}
     settings = {f"FEEDBACK_LOOP_SERVING__{name}": value for name, value in limits.items()}
-    with server(churn_home / "feedback_loop.toml", log=log, **settings) as (port, _):
+    with server(churn_home / "feedback_loop.toml", log=log, warm=warm, **settings) as (port, _):
         yield port
 
 
@@ -119,7 +119,7 @@ def test_connections_that_send_no_whole_head_are_closed_and_make_room_for_others
     with ExitStack() as stack:
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(16)]
         for connection in slow[:10]:
-            connection.sendall(b"POST /invocations HTTP/1.1\r\nhost: a\r\nx-slow: ")
+            connection.sendall(b"POST /invocations HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
         began = time.monotonic()
         assert call(port, "POST", "/invocations", BODY)[0] == 200
         assert time.monotonic() - began < 15
@@ -130,7 +130,7 @@ def test_connections_that_send_no_whole_head_are_closed_and_make_room_for_others
 
 def test_a_head_that_comes_drop_by_drop_is_cut_off(port):
     with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
-        connection.sendall(b"GET /ping HTTP/1.1\r\nhost: a\r\nx: ")
+        connection.sendall(b"GET /ping HTTP/1.1\r\nhost: localhost\r\nx: ")
         began = time.monotonic()
         while time.monotonic() - began < 20 and not is_closed(connection):
             time.sleep(0.1)
@@ -138,7 +138,7 @@ def test_a_head_that_comes_drop_by_drop_is_cut_off(port):
 
 
 def test_a_body_that_does_not_come_is_refused_and_costs_no_place(port):
-    head = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    head = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     with ExitStack() as stack:
         slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(10)]
         for place, connection in enumerate(slow):
@@ -153,7 +153,7 @@ def test_a_body_that_does_not_come_is_refused_and_costs_no_place(port):
 
 
 CSV = b"age,plan,customer,month\n40.0,pro,1,2026-03\n41.0,pro,2,2026-03\n"
-CHUNKED = b"POST /invocations HTTP/1.1\r\nhost: a\r\ncontent-type: text/csv\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNKED = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\ntransfer-encoding: chunked\r\n\r\n"
 CUT = CSV[:-20]  # after a whole row
 
 
@@ -234,7 +234,7 @@ def ends(connection):
 def test_a_head_that_is_too_long_is_refused(port):
     with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
         try:
-            connection.sendall(b"GET /ping HTTP/1.1\r\nhost: a\r\n" + b"x: " + b"a" * 200_000 + b"\r\n\r\n")
+            connection.sendall(b"GET /ping HTTP/1.1\r\nhost: localhost\r\n" + b"x: " + b"a" * 200_000 + b"\r\n\r\n")
             answer = connection.recv(4096)
         except (ConnectionResetError, BrokenPipeError):
             answer = b""

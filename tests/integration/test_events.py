@@ -26,11 +26,11 @@ def loop(mlflow_uri, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def shared(empty_mlflow, tmp_path_factory):
+def shared(empty_mlflow, tmp_path_factory, warm):
     folder = tmp_path_factory.mktemp("events")
     shutil.copy(empty_mlflow, folder / "mlflow.db")
     made = churn_loop(folder, ManualClock(datetime.now(UTC)))
-    with server(folder / "feedback_loop.toml", log=folder / "server.log") as (port, _):
+    with server(folder / "feedback_loop.toml", log=folder / "server.log", warm=warm) as (port, _):
         yield made, port
     made.close()
 
@@ -141,9 +141,9 @@ def test_a_bad_event_is_refused_and_does_not_wait(shared, body, changes, said):
     assert payloads.load_account(loop.store, "churn") == before
 
 
-def test_a_half_that_was_acknowledged_outlives_the_server_and_one_that_stays_alone_expires(loop, tmp_path):
+def test_a_half_that_was_acknowledged_outlives_the_server_and_one_that_stays_alone_expires(loop, tmp_path, warm):
     config, log = tmp_path / "feedback_loop.toml", tmp_path / "server.log"
-    with server(config, log=log) as (port, process):
+    with server(config, log=log, warm=warm) as (port, process):
         for call_id in ("met", "alone"):
             said = headers(KSERVE + "request", call_id)
             assert call(port, "POST", "/models/churn/events", REQUEST, said)[0] == 202
@@ -152,7 +152,7 @@ def test_a_half_that_was_acknowledged_outlives_the_server_and_one_that_stays_alo
         connection.exec_driver_sql(
             "UPDATE fl_payloads SET received_at = '2026-01-01 00:00:00.000000' WHERE event LIKE 'alone%'"
         )
-    with server(config, log=log, FEEDBACK_LOOP_SERVING__POLL_ALIAS="1s") as (port, process):
+    with server(config, log=log, warm=warm, FEEDBACK_LOOP_SERVING__POLL_ALIAS="1s") as (port, process):
         said = headers(KSERVE + "response", "met")
         status, answer, _ = call(port, "POST", "/models/churn/events", ANSWER, said)
         assert (status, answer["event"]) == (202, "logged")

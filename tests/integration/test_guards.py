@@ -42,7 +42,7 @@ ROUTES = [
 
 
 @pytest.fixture(scope="module")
-def guarded(churn_home, tmp_path_factory):
+def guarded(churn_home, tmp_path_factory, warm):
     """A loop, and a server of it that asks for keys."""
     loop = open_loop(churn_home / "feedback_loop.toml", ManualClock(datetime.now(UTC)))
     again = secrets.token_hex(4)  # whoever runs tests in any order may make this fixture twice in one home
@@ -52,7 +52,7 @@ def guarded(churn_home, tmp_path_factory):
     settings["FEEDBACK_LOOP_SERVING__MAX_CONNECTIONS_PER_ADDRESS"] = str(MOST_CONNECTIONS)
     settings["FEEDBACK_LOOP_SERVING__WEBHOOK_SECRET"] = secrets.token_hex()
     log = tmp_path_factory.mktemp("guards") / "server.log"
-    with server(churn_home / "feedback_loop.toml", log=log, **settings) as (port, process):
+    with server(churn_home / "feedback_loop.toml", log=log, warm=warm, **settings) as (port, process):
         yield loop, port, process, log, made
     loop.close()
 
@@ -126,11 +126,11 @@ def test_a_key_that_is_revoked_is_refused_without_a_restart(guarded):
     wait_until(lambda: call(port, "POST", "/invocations", BODY, shown)[0] == 401, process, log)
 
 
-def test_a_server_whose_spool_takes_nothing_says_why_it_is_not_ready(churn_home, tmp_path):
+def test_a_server_whose_spool_takes_nothing_says_why_it_is_not_ready(churn_home, tmp_path, warm):
     spool = tmp_path / "spool"
     spool.write_text("in the way")
     settings = {"FEEDBACK_LOOP_CAPTURE__FOLDER": str(spool)}
-    with server(churn_home / "feedback_loop.toml", log=tmp_path / "server.log", **settings) as (port, _):
+    with server(churn_home / "feedback_loop.toml", log=tmp_path / "server.log", warm=warm, **settings) as (port, _):
         status, answer, _ = call(port, "GET", "/ready")
         assert (status, answer["ready"], answer["models"]) == (503, False, {"churn": "1"})
         assert "the spool takes no rows" in json.dumps(answer["reasons"])

@@ -45,10 +45,10 @@ def loop(mlflow_uri, tmp_path, clock):
     made.close()
 
 
-def test_every_format_comes_in_over_http_and_bad_rows_are_told(mlflow_uri, tmp_path):
+def test_every_format_comes_in_over_http_and_bad_rows_are_told(mlflow_uri, tmp_path, warm):
     loop = churn_loop(tmp_path, ManualClock(datetime.now(UTC)))
     bad = [*ROWS, {"customer": None, "month": "m", "churned": True}]
-    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "log") as (port, _):
+    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "log", warm=warm) as (port, _):
 
         def send(body, kind, more=""):
             status, answer, _ = call(port, "POST", f"/models/churn/outcomes{more}", body, {"content-type": kind})

@@ -48,7 +48,7 @@ def receiver():
 
 
 @pytest.fixture(scope="module")
-def watched(churn_home, tmp_path_factory, receiver):
+def watched(churn_home, tmp_path_factory, receiver, warm):
     loop = open_loop(churn_home / "feedback_loop.toml", ManualClock(datetime.now(UTC)))
     name = f"web {secrets.token_hex(4)}"  # the home may have seen this fixture before
     key = keys.create_key(loop.store, name, loop.clock())
@@ -62,7 +62,7 @@ def watched(churn_home, tmp_path_factory, receiver):
         "OTEL_BSP_SCHEDULE_DELAY": "200",
     }
     log = tmp_path_factory.mktemp("watched") / "server.log"
-    with server(churn_home / "feedback_loop.toml", log=log, **settings) as (port, process):
+    with server(churn_home / "feedback_loop.toml", log=log, warm=warm, **settings) as (port, process):
         wait_until(lambda: figures(port, key).get(("workers",)) == 2, process, log)
         shown = {"authorization": f"Bearer {key}"}
         yield SimpleNamespace(port=port, process=process, log=log, key=shown, secret=key, key_name=name)

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -31,12 +30,12 @@ def loop(mlflow_uri, tmp_path, clock):
 
 
 @pytest.fixture(scope="module")
-def shared(empty_mlflow, tmp_path_factory):
+def shared(empty_mlflow, tmp_path_factory, warm):
     """One loop and one server for the tests that only ask: they count what they added."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_mlflow, folder / "mlflow.db")
     made = churn_loop(folder, ManualClock(datetime.now(UTC)))
-    with server(folder / "feedback_loop.toml", log=folder / "server.log") as (port, _):
+    with server(folder / "feedback_loop.toml", log=folder / "server.log", warm=warm) as (port, _):
         yield made, port
     made.close()
 
@@ -136,9 +135,9 @@ def test_a_wrong_request_says_what_was_expected(served, port, method, path, body
     assert count(served) == before
 
 
-def test_too_large_a_body_is_refused_and_the_server_goes_on(loop, tmp_path):
+def test_too_large_a_body_is_refused_and_the_server_goes_on(loop, tmp_path, warm):
     settings = {"FEEDBACK_LOOP_SERVING__MAX_BODY_BYTES": "2000"}
-    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", **settings) as (port, _):
+    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", warm=warm, **settings) as (port, _):
         rows = {"dataframe_records": [RECORD] * 100}
         status, answer, _ = call(port, "POST", "/invocations", rows)
         assert status == 413
@@ -209,10 +208,10 @@ def test_a_bad_request_does_not_spoil_the_ones_that_came_with_it(served, port):
     assert count(served) - before == 60
 
 
-def test_a_promotion_reaches_the_server_without_a_failed_answer(loop, tmp_path, clock):
+def test_a_promotion_reaches_the_server_without_a_failed_answer(loop, tmp_path, clock, warm):
     settings = {"FEEDBACK_LOOP_SERVING__POLL_ALIAS": "1s"}
     log = tmp_path / "server.log"
-    with server(tmp_path / "feedback_loop.toml", log=log, **settings) as (port, process):
+    with server(tmp_path / "feedback_loop.toml", log=log, warm=warm, **settings) as (port, process):
         stop, seen = threading.Event(), []
 
         def ask():
@@ -234,9 +233,9 @@ def test_a_promotion_reaches_the_server_without_a_failed_answer(loop, tmp_path, 
     assert by_version["2", "champion", "online"] == versions.count("2")
 
 
-def test_a_request_that_is_in_flight_when_the_server_is_told_to_stop_is_answered(loop, tmp_path):
+def test_a_request_that_is_in_flight_when_the_server_is_told_to_stop_is_answered(loop, tmp_path, warm):
     log = tmp_path / "server.log"
-    with server(tmp_path / "feedback_loop.toml", log=log) as (port, process):
+    with server(tmp_path / "feedback_loop.toml", log=log, warm=warm) as (port, process):
         rows = {"dataframe_records": [RECORD] * 20_000}
         with ThreadPoolExecutor(1) as caller:
             answer = caller.submit(call, port, "POST", "/invocations", rows)
@@ -248,32 +247,32 @@ def test_a_request_that_is_in_flight_when_the_server_is_told_to_stop_is_answered
     assert count(loop) == 20_000
 
 
-def test_a_server_without_a_champion_says_so_and_ends(mlflow_uri, tmp_path):
+def test_a_server_without_a_champion_says_so_and_ends(mlflow_uri, tmp_path, warm):
     from tests.builders import write_config
 
-    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--config", str(write_config(tmp_path))]
+    command = [warm / "feedback-loop", "serve", "churn", "--config", str(write_config(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "There is no model with that alias 'churn@champion'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_refused_and_not_shared_with_another_server(served, port):
+def test_a_port_that_is_taken_is_refused_and_not_shared_with_another_server(served, port, warm):
     config = served.settings.home / "feedback_loop.toml"
-    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--config", str(config), "--port", str(port)]
+    command = [warm / "feedback-loop", "serve", "churn", "--config", str(config), "--port", str(port)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert f"Nothing can be served at 127.0.0.1:{port}: Address already in use." in done.stderr
 
 
-def test_a_server_that_starts_while_store_and_registry_are_away_answers_from_what_is_local(loop, tmp_path):
+def test_a_server_that_starts_while_store_and_registry_are_away_answers_from_what_is_local(loop, tmp_path, warm):
     config, log = tmp_path / "feedback_loop.toml", tmp_path / "server.log"
-    with server(config, log=log) as (port, _):
+    with server(config, log=log, warm=warm) as (port, _):
         assert call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})[0] == 200
     said = config.read_text()
     away = said.replace("sqlite:///store.db", "postgresql://nobody@127.0.0.1:1/nothing")
     config.write_text(away.replace(loop.registry.name, "http://127.0.0.1:1"))
-    with server(config, log=log) as (port, process):
+    with server(config, log=log, warm=warm) as (port, process):
         answers = [call(port, "POST", "/invocations", {"dataframe_records": [RECORD]}) for _ in range(3)]
         wait_until(lambda: "rows wait" in log.read_text(), process, log)
     assert [status for status, _, _ in answers] == [200] * 3
@@ -281,21 +280,21 @@ def test_a_server_that_starts_while_store_and_registry_are_away_answers_from_wha
     assert count(loop) == 4
 
 
-def test_time_in_answers_is_the_clocks(loop, tmp_path):
+def test_time_in_answers_is_the_clocks(loop, tmp_path, warm):
     start = datetime(2025, 1, 1, tzinfo=UTC)
     arguments = ("--clock-start", start.isoformat())
-    with server(tmp_path / "feedback_loop.toml", *arguments, log=tmp_path / "server.log") as (port, _):
+    with server(tmp_path / "feedback_loop.toml", *arguments, log=tmp_path / "server.log", warm=warm) as (port, _):
         call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})
     first, _ = predictions.predicted_span(loop.store, "churn")
     assert start <= first < start + timedelta(minutes=5)
 
 
-def test_a_model_that_can_not_be_served_leaves_the_others_and_is_named(churn_home, tmp_path):
+def test_a_model_that_can_not_be_served_leaves_the_others_and_is_named(churn_home, tmp_path, warm):
     text = (churn_home / "feedback_loop.toml").read_text().replace("sqlite:///", f"sqlite:///{churn_home}/")
     config = tmp_path / "feedback_loop.toml"
     config.write_text(text + '[models.other]\ntask = "regression"\nlabel = "y"\n')
     body = {"dataframe_records": [RECORD]}
-    with server(config, "other", log=tmp_path / "server.log") as (port, _):
+    with server(config, "other", log=tmp_path / "server.log", warm=warm) as (port, _):
         assert call(port, "POST", "/models/churn/invocations", body)[0] == 200
         assert call(port, "POST", "/models/other/invocations", body)[0] == 503
         status, ready, _ = call(port, "GET", "/ready")
