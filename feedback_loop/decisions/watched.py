@@ -100,12 +100,13 @@ class Baseline:
         return self.losses.of(watched)
 
     def scaled(self, watched: Watched, values: Floats | None = None) -> Floats:
-        """Losses (default: the reference's own) in [0, 1]."""
+        """Losses (default: the reference's own) in [0, 1], which monitors bet on; one that is no number is the worst."""
         own = self.raw(watched)
-        values = own if values is None else values
+        values = np.where(np.isnan(own if values is None else values), np.inf, own if values is None else values)
         if watched.loss in BOUNDED:
-            return values
-        scale = float(np.quantile(own, 0.99)) if len(own) else 1.0
+            return np.minimum(values, 1.0)
+        known = own[np.isfinite(own)]
+        scale = float(np.quantile(known, 0.99)) if len(known) else 1.0
         return np.minimum(values / scale, 1.0) if scale > 0 else np.minimum(values, 1.0)
 
     def windows_of(self, watched: Watched) -> npt.NDArray[np.int64]:

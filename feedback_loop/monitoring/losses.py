@@ -35,8 +35,7 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     Classification: `error` (0/1) and, where probabilities are known, `brier` (for binary (p - y)^2, for multiclass
     the sum over classes halved, so that it stays in [0, 1]) and `log_loss`. Regression: `absolute_error` and
     `squared_error`. Of several labels, the mean over them. An outcome that is none of the known classes had no
-    probability at all. What is no probability counts as the nearest one, and NaN as the worst: monitors bet on losses
-    in [0, 1].
+    probability at all. What is no probability counts as the nearest one; the losses of NaN are NaN.
     """
     if contract.more_labels:
         each = [row_losses(target, rows) for target in contract.targets]
@@ -56,8 +55,8 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     hit = np.zeros_like(probabilities)
     hit[np.flatnonzero(known), places[known]] = 1.0
     brier = (((probabilities - hit) ** 2).sum(axis=1) + ~known) / 2
-    losses["brier"] = np.nan_to_num(np.minimum(brier, 1.0), nan=1.0)
-    losses["log_loss"] = -np.log(np.nan_to_num(np.clip(chosen, CLIP, 1.0), nan=CLIP))
+    losses["brier"] = np.minimum(brier, 1.0)
+    losses["log_loss"] = -np.log(np.clip(chosen, CLIP, 1.0))
     return losses
 
 

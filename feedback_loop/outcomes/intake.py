@@ -140,7 +140,7 @@ def _checked(
 
 def _without(values: pa.ChunkedArray, bad: set[int]) -> Any:
     """The values, those of the bad rows missing."""
-    if pa.types.is_union(values.type):
+    if pa.types.is_nested(values.type):
         return [None if row in bad else value for row, value in enumerate(values.to_pylist())]
     is_good = pa.array([row not in bad for row in range(len(values))], pa.bool_())
     return pc.if_else(is_good, values, pa.scalar(None, values.type))

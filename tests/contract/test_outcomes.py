@@ -332,3 +332,11 @@ def test_a_key_that_no_index_holds_is_refused_and_the_longest_is_found(store):
         else:
             with pytest.raises(BadInput, match="month: is longer"):
                 record_outcomes(store, CONTRACT, rows, now=START + DAY, source="test")
+
+
+@pytest.mark.parametrize("odd", [[None, None], [1], {"a": 1}, {}])
+@pytest.mark.parametrize("column", ["prediction_id", "customer", "month", "churned", "occurred_at"])
+def test_a_list_or_an_object_is_refused_by_its_column(sqlite_store, column, odd):
+    row = {"customer": 1, "month": "m", "churned": True}
+    with pytest.raises(BadInput, match=f"row 0: {column}"):
+        record_outcomes(sqlite_store, CONTRACT, pa.Table.from_pylist([row | {column: odd}]), now=START, source="test")

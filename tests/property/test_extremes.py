@@ -126,6 +126,8 @@ def test_no_finite_value_stops_an_evaluation(before, now):
 @settings(max_examples=15, deadline=None)
 @example([], [(1e160, 1.0, 1.0)], [(1.0, 1e308, -1e308)] * 4)
 @example([(1e308, 1.0, -1e308)] * 4, [(-1e308, 1e308, -1e308)] * 4, [(1.0, float("inf"), 1.0)])
+@example([], [(1.0, float("nan"), 1.0)], [(1.0, float("nan"), 1.0)])
+@example([(1.0, float("inf"), 1.0)] * 40, [(1.0, float("inf"), 1.0)], [(1.0, 1.0, 1.0)])
 @given(st.one_of(st.just([]), runs), runs, runs)
 def test_no_finite_value_stops_a_verdict(before, first, second):
     for contract, table in TASKS:
