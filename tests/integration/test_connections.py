@@ -153,7 +153,9 @@ def test_a_body_that_does_not_come_is_refused_and_costs_no_place(port):
 
 
 CSV = b"age,plan,customer,month\n40.0,pro,1,2026-03\n41.0,pro,2,2026-03\n"
-CHUNKED = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNKED = (
+    b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 CUT = CSV[:-20]  # after a whole row
 
 
