@@ -100,7 +100,7 @@ class Baseline:
         return self.losses.of(watched)
 
     def scaled(self, watched: Watched, values: Floats | None = None) -> Floats:
-        """Losses (default: the reference's own) in [0, 1], for monitors to bet on; one that is no number is the worst."""
+        """Losses (default: the reference's own) in [0, 1], for monitors to bet on; what is no number is the worst."""
         own = self.raw(watched)
         values = np.where(np.isnan(own if values is None else values), np.inf, own if values is None else values)
         if watched.loss in BOUNDED:
