@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from feedback_loop.clock import ManualClock
+from feedback_loop.schema import prediction_ids
 from feedback_loop.store import predictions
 from feedback_loop.store.outcomes import count_outcomes
 from tests.builders import churn_loop, customers, register_churn
@@ -143,6 +144,15 @@ def test_too_large_a_body_is_refused_and_the_server_goes_on(loop, tmp_path, warm
         assert status == 413
         assert "2,000 bytes" in answer["message"]
         assert call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})[0] == 200
+
+
+def test_a_call_that_is_sent_again_with_its_ids_is_logged_once(served, port):
+    own = [str(each) for each in prediction_ids(datetime.now(UTC), 3)]
+    body = {"dataframe_records": [RECORD] * 3, "prediction_ids": own}
+    before = count(served)
+    answers = [call(port, "POST", "/invocations", body) for _ in range(2)]
+    assert [(status, answer["prediction_ids"]) for status, answer, _ in answers] == [(200, own)] * 2
+    assert count(served) - before == 3
 
 
 def test_outcomes_come_in_over_http_and_a_retry_changes_nothing(served, port):
