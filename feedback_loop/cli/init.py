@@ -190,9 +190,10 @@ def _keep_reference(output: Path, version: ModelVersion, given: dict[str, Any], 
     from feedback_loop.config import load_settings
     from feedback_loop.registry import Registry
 
-    has_one = Registry.of(load_settings(output)).reference_rows(version) is not None
+    registry = Registry.of(load_settings(output))
+    has_one = registry.reference_rows(version) is not None
     if not has_one and given["reference"] is None and not as_json:
-        given |= ask_for_reference(version.model, version.version)
+        given |= ask_for_reference(version.model, version.version, registry.lineage.evaluation_files(version))
     if given["reference"] is not None or given["trained_until"] is not None:
         loop = open_loop(output, as_json=as_json)
         loop.keep_reference(version.model, version.version, **given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,7 +95,7 @@ def promote(
         loop.check_servable(model, version)
     given = reference_of(reference, time, trained_until)
     if reference is None and not as_json and not loop.has_reference(model, version):
-        given |= ask_for_reference(model, version)
+        given |= ask_for_reference(model, version, loop.evaluation_files(model, version))
     if given["reference"] is not None or given["trained_until"] is not None:
         loop.keep_reference(model, version, **given)
     done = loop.promote(model, version, reason=reason, force=force)
@@ -204,15 +205,21 @@ def reference_of(path: Path | None, time: str, trained_until: str | None) -> dic
     return {"reference": rows, "text": is_text, "time_column": time, "trained_until": moment}
 
 
-def ask_for_reference(model: str, version: str) -> dict[str, Any]:
-    """Asks a person for a version's reference; nothing where nobody can be asked, or has none."""
+def ask_for_reference(model: str, version: str, known: Sequence[Path]) -> dict[str, Any]:
+    """Asks a person for a version's reference; nothing where nobody can be asked, or has none.
+
+    What MLflow is known to have logged as the version's evaluation data is proposed.
+    """
     if not sys.stdin.isatty():
+        for path in known:
+            typer.echo(f"MLflow says that it was evaluated on {path}: give that as --reference.", err=True)
         return {}
     question = (
         f"{model} version {version} has no reference: which file has rows that it was not trained on, with features "
         "and label (empty: none, its first labelled predictions become it)?"
     )
-    said: str = typer.prompt(question, default="", show_default=False).strip()
+    proposed = str(known[0]) if known else ""
+    said: str = typer.prompt(question, default=proposed, show_default=bool(proposed)).strip()
     if not said:
         return {}
     time: str = typer.prompt("Which column says when each was (empty: none does)?", default="", show_default=False)

@@ -46,8 +46,11 @@ def evaluate(
     loop = open_loop(config, as_json=as_json)
     found = loop.evaluate(model, window, moment, from_log=audit, multivariate=multivariate, slices=slices)
     rows = [_evaluation(each) for each in found]
-    # What was estimated before is no part of an evaluation, which stays what it is: only words tell it.
-    emit(rows, as_json=as_json, words=lambda rows: _evaluation_words(rows, loop.past_errors(model)))
+    # What was estimated before, or is still missing, is no part of an evaluation, which stays what it is: only words
+    # tell it.
+    missing = loop.missing_reference(model) if not as_json else None
+    first = f"NOT JUDGED: {missing.words} {missing.cure}\n" if missing is not None else ""
+    emit(rows, as_json=as_json, words=lambda rows: first + _evaluation_words(rows, loop.past_errors(model)))
 
 
 def report(
@@ -157,7 +160,8 @@ def _evaluation(found: Evaluation) -> dict[str, Any]:
 
 def _evaluation_words(rows: list[dict[str, Any]], past: Mapping[str, PastError]) -> str:
     drawn = table([_short(row) for row in rows], "No window is due.")
-    return "\n".join([drawn, *(_told(row, past) for row in rows)])
+    notes = dict.fromkeys(f"NOTE: {note}" for row in rows for note in row["notes"])
+    return "\n".join([*notes, drawn, *(_told(row, past) for row in rows)])
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
@@ -186,7 +190,6 @@ def _told(row: dict[str, Any], past: Mapping[str, PastError]) -> str:
     failed = [f"{each['column'] or 'rows'}: {each['check']}" for each in row["quality"] if each["failed"]]
     which = f"{' – '.join(row['window'])}" + (f", version {row['version']}" if row["version"] else "")
     lines = [f"{which}: {', '.join(overall[:METRICS_TOLD]) or 'no metrics'}"]
-    lines[:0] = [f"{which}: {each}" for each in row["notes"]]
     drifted = [
         f"{each['column']} ({each['method']} {each['value']:.3g})"
         for each in row["drift"]

@@ -189,6 +189,10 @@ class Wired:
         """Whether a version brought reference rows of its own."""
         return self.registry.reference_rows(self.registry.find(Reference(model, version=version))) is not None
 
+    def evaluation_files(self, model: str, version: str) -> list[Path]:
+        """Files that MLflow knows the version was evaluated on: they may serve as its reference."""
+        return self.registry.lineage.evaluation_files(self.registry.find(Reference(model, version=version)))
+
     def _version(self, model: str, version: str) -> ModelVersion:
         key = (model, version)
         if key not in self._versions:

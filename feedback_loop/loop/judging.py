@@ -218,8 +218,9 @@ class Judging(Labelling):
         """The evaluation with what only rows can say, as known at its moment, and with what can't be said at all."""
         rows = self._references.found.get((found.model, found.version))
         if rows is not None and not found.drift:
-            lacking = self._lacking(found.model, found.version, rows)
-            told = f"Drift, data quality and verdicts are not judged yet: {lacking.words} {lacking.cure}"
+            wanted = self.settings.model(found.model).policy.reference
+            lacking = f"the reference takes {wanted:,} matured predictions with outcomes, and there are {rows:,}"
+            told = f"Drift, data quality and verdicts are not judged yet: {lacking}."
             found = replace(found, notes=(told, *found.notes))
         slices = slices and found.matured
         if not (multivariate or slices):
@@ -246,14 +247,15 @@ class Judging(Labelling):
     def missing_reference(self, model: str) -> MissingReference | None:
         """What the champion lacks before it can be judged; None where its reference is whole."""
         settings, version = self.settings.model(model), self.champion(model)
-        rows = self._reference(version, settings, self._final(model, None)).num_rows
-        return self._lacking(model, version.version, rows) if rows < settings.policy.reference else None
-
-    def _lacking(self, model: str, version: str, rows: int) -> MissingReference:
-        settings = self.settings.model(model)
-        wanted, known = settings.policy.reference, load_accounts(self.store, model)[0]
-        about = when_enough(known, version, wanted - rows, settings.maturity)
-        return MissingReference(model, version, rows, wanted, about)
+        rows, wanted = (
+            self._reference(version, settings, self._final(model, None)).num_rows,
+            settings.policy.reference,
+        )
+        if rows >= wanted:
+            return None
+        known = load_accounts(self.store, model)[0]
+        about = when_enough(known, version.version, wanted - rows, settings.maturity)
+        return MissingReference(model, version.version, rows, wanted, about)
 
     def _show_metrics(self, found: Sequence[Evaluation]) -> None:
         """MLflow's own page draws what windows said about a version: as estimated, and as it came later.

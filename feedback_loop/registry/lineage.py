@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+EVALUATED = {"evaluation", "eval", "validation", "test", "testing"}
+"""In which context a dataset is logged that a version was not trained on."""
+
+
 @dataclass(frozen=True)
 class DataSource:
     """Where training rows came from: enough to read exactly them again."""
@@ -49,6 +53,23 @@ class Lineage:
     def __init__(self, connection: Connection) -> None:
         self._mlflow = connection
         self._monitoring_runs: dict[tuple[str, str], str] = {}
+
+    def evaluation_files(self, version: ModelVersion) -> list[Path]:
+        """The files on this machine that the version's run logged as what it was evaluated on, as MLflow keeps them.
+
+        By `mlflow.log_input(dataset, context="evaluation")`, or an evaluation of MLflow's.
+        """
+        if version.run_id is None:
+            return []
+        with self._mlflow.translated("run", version.run_id):
+            run = self._mlflow.client.get_run(version.run_id)
+        found = []
+        for each in run.inputs.dataset_inputs if run.inputs is not None else ():
+            contexts = {tag.value for tag in each.tags if tag.key == "mlflow.data.context"}
+            if contexts & EVALUATED and each.dataset.source_type == "local":
+                uri = str(json.loads(each.dataset.source).get("uri", ""))
+                found.append(Path(uri.removeprefix("file://")))
+        return [path for path in found if path.is_file()]
 
     def start(self, name: str, now: datetime, tags: Mapping[str, str]) -> str:
         """Begins a run; returns its id."""

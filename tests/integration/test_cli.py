@@ -156,6 +156,16 @@ def test_init_adds_a_model_to_the_file_that_is_there_and_keeps_what_it_says(run,
     assert (code, "is in feedback_loop.toml already" in err) == (1, True)
 
 
+def log_evaluated(uri, run_id, path):
+    """As `mlflow.log_input(…, context="evaluation")` does it."""
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset("held", "digest", "local", json.dumps({"uri": str(path)}))
+    given = [DatasetInput(dataset, [InputTag("mlflow.data.context", "evaluation")])]
+    MlflowClient(uri).log_inputs(run_id, given)
+
+
 def test_a_version_without_a_reference_is_said_to_be_unjudged_until_it_is_given_one(
     run, plain, mlflow_uri, clock, tmp_path
 ):
@@ -170,6 +180,11 @@ def test_a_version_without_a_reference_is_said_to_be_unjudged_until_it_is_given_
     assert "no prediction has an outcome yet" in run("status")[1]
     code, out, _ = run("doctor")
     assert (code, out.startswith("note reference churn: churn version 2 has 0 of the 5,000")) == (0, True)
+    assert run("evaluate", "churn")[1].startswith("NOT JUDGED: churn version 2 has 0 of the 5,000")
+    (tmp_path / "evaluated.csv").write_text("age,plan,churned\n")
+    log_evaluated(mlflow_uri, adopted.run_id, tmp_path / "evaluated.csv")
+    said = "MLflow says that it was evaluated on"
+    assert f"{said} {tmp_path / 'evaluated.csv'}" in run("models", "promote", "churn", adopted.version)[2]
     held = pd.DataFrame(customers(5000, 7))[["age", "plan", "churned"]]
     held["at"] = pd.Timestamp("2026-02-01", tz="UTC") + pd.to_timedelta(np.arange(5000) / 100.7, unit="h")  # of ns
     held.to_parquet(tmp_path / "held.parquet")
