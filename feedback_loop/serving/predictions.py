@@ -76,7 +76,7 @@ class Predictions:
             ids = await aside(partial(checked_ids, rows.ids, self._clock()), is_long=is_long)
             rows = Rows(rows.count, rows.columns, list(ids), rows.params)
         if request_id is not None:
-            request_id = request_id[:LONGEST_REQUEST_ID]
+            request_id = request_id[:LONGEST_REQUEST_ID].replace("\0", "")  # no database of ours holds one
         if traffic.canary is None:
             return await self._batcher.submit(traffic.champion, rows, request_id, began)
         parts = await aside(partial(traffic.split, rows, self._clock()), is_long=is_long)

@@ -33,7 +33,7 @@ from tests.bombs import ARROW, CSV, FILES, JSON, PARQUET, TEXTS, packed, stream
 from tests.builders import copy_home, new_database, open_loop, write_config
 
 STREAM = "application/vnd.apache.arrow.stream"
-WEBHOOKS = f'[serving]\nwebhook_secret = "{secrets.token_hex()}"\n'
+SERVING = f'[serving]\npoll_alias = "1h"\nwebhook_secret = "{secrets.token_hex()}"\n'
 
 TOGETHER = 16
 """So many requests are in flight at a time."""
@@ -81,7 +81,7 @@ def served(request, churn_home, tmp_path_factory):
         if request.param == "postgresql":
             postgres, prepared = map(request.getfixturevalue, ("postgres", "prepared_postgres"))
             url = stack.enter_context(new_database(postgres, prepared))
-        config = write_config(folder, store=url, more=WEBHOOKS)
+        config = write_config(folder, store=url, more=SERVING)
         settings, loop = load_settings(config), open_loop(config, system_clock)
         stack.callback(loop.close)
         places, references = places_of(settings, ["churn"]), served_models(settings, ["churn"])
