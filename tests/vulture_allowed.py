@@ -12,7 +12,6 @@ from feedback_loop.cli import keys as cli_keys
 from feedback_loop.cli import outcomes as cli_outcomes
 from feedback_loop.config import AlertSettings, Settings
 from feedback_loop.decisions.diagnosis import causes, reweighting
-from feedback_loop.demo.summary import Row
 from feedback_loop.inference import FileResult, files
 from feedback_loop.inference.bundle import Bundle
 from feedback_loop.inference.proving import Proof
@@ -40,7 +39,6 @@ Delivery.sent, Delivery.given_up
 FileResult.resumed_rows
 evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on
 Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
-Row.strategy, Row.log_loss_change
 Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail
 causes.Causes.rows_before, reweighting.Split.thin

@@ -24,6 +24,7 @@ from feedback_loop.cli import (
     outcomes,
     policy,
     predict,
+    rehearse,
     retrain,
     scheduler,
     serve,
@@ -75,6 +76,7 @@ app.command("decide")(monitor.decide)
 app.command("diagnose")(diagnose.diagnose)
 app.add_typer(policy.app, name="policy")
 app.command("backtest")(backtest.backtest)
+app.command("rehearse")(rehearse.rehearse)
 app.add_typer(incidents.app, name="incidents")
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)

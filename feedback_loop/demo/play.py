@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -20,12 +19,12 @@ from feedback_loop.demo.flights import FEATURES, KEY, LABEL, load_flights
 from feedback_loop.demo.http_day import predict_over_http
 from feedback_loop.demo.model import NAME, fit, make_pipeline, probabilities, register_first
 from feedback_loop.demo.screen import Month, Screen
-from feedback_loop.demo.summary import Strategy, compare, count_rows, daily_losses, plain_rows
-from feedback_loop.errors import FeedbackLoopError, Refused
-from feedback_loop.jobs import cycle, monthly
+from feedback_loop.demo.summary import binary_losses, count_rows
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import model_folder, plot_losses
 from feedback_loop.registry import Reference
+from feedback_loop.rehearsal import Strategy, compare, daily_means, take_turn
+from feedback_loop.rehearsal import fresh_folder as marked_folder
 from feedback_loop.schema import prediction_id
 from feedback_loop.store import evaluations, predictions, retrainings, verdicts
 from feedback_loop.store.incidents import load_incidents
@@ -147,16 +146,8 @@ class _Story:
     def day(self, moment: datetime, flights: pd.DataFrame | None, *, over_http: bool = False) -> None:
         """One simulated day at 4 a.m.: the scheduler's cycle, then today's flights are predicted."""
         since = self._clock()
-        self._clock.set(moment)
         self._landed(since, moment)
-        jobs = [job for job in cycle(self.loop, NAME) if flights is not None or job.name != "retrain"]
-        outcomes = self.loop.runner.run(NAME, jobs, moment)
-        if moment.day == 1 and moment > since and since.month != moment.month:
-            outcomes += self.loop.runner.run(NAME, monthly(self.loop, NAME), moment)
-        self.loop.deliver_alerts()
-        failed = [f"{moment:%Y-%m-%d} {each.job}: {each.cause}" for each in outcomes if each.state == "failed"]
-        if failed:
-            raise FeedbackLoopError(f"A job failed: {failed[0]}", cure=f"See {self.folder}.")
+        take_turn(self.loop, self._clock, NAME, moment, without=("retrain",) if flights is None else ())
         if flights is not None:
             self._predict(moment, flights, over_http=over_http)
         self._show(moment)
@@ -229,13 +220,13 @@ def _closing(story: _Story, pipeline: Any, played: pd.DataFrame) -> dict[str, An
         p for p in retrainings.load_promotions(loop.store, NAME) if p.kind == "promotion" and p.state == "done"
     ]
     strategies = [
-        Strategy("frozen first version", probabilities(first, labelled), 0, 0),
-        Strategy("monthly retraining", monthly, fits, fits),
-        Strategy("the loop", labelled["probability"].to_numpy(), len(searches), len(promoted)),
+        Strategy("frozen first version", binary_losses(truth, probabilities(first, labelled)), 0, 0),
+        Strategy("monthly retraining", binary_losses(truth, monthly), fits, fits),
+        Strategy("the loop", binary_losses(truth, labelled["probability"]), len(searches), len(promoted)),
     ]
     days = [datetime.fromisoformat(date) for date in labelled["date"]]
     plot_losses(
-        {s.name: daily_losses(days, truth, s.probabilities) for s in strategies if s.name != "monthly retraining"},
+        {s.name: daily_means(days, s.losses["log_loss"]) for s in strategies if s.name != "monthly retraining"},
         [(p.done_at, f"version {p.to_version}") for p in promoted if p.done_at is not None],
         name="loss",
         title="Will a flight out of New York be late? Daily log loss, 2013",
@@ -243,7 +234,7 @@ def _closing(story: _Story, pipeline: Any, played: pd.DataFrame) -> dict[str, An
     )
     reports = sorted(model_folder(loop.reports, NAME).glob("*.html"))
     return {
-        "strategies": plain_rows(compare(truth, strategies)),
+        "strategies": compare(strategies, "log_loss"),
         "flights": len(played),
         "answered": story.answered,
         "answered_over_http": story.answered_over_http,
@@ -277,13 +268,7 @@ def _monthly(pipeline: Any, labelled: pd.DataFrame, folder: Path, first: Any) ->
 
 def fresh_folder(options: DemoOptions) -> Path:
     """Makes the demo's folder with its configuration; an earlier demo there goes. Raises Refused for any other."""
-    folder = options.folder.absolute()
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise Refused(f"{folder} is not empty and no demo's.", cure="Name another --folder.")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).touch()
+    folder = marked_folder(options.folder, MARK)
     least = {"reference": 1000, "min_rows": 250} if options.fast else {"reference": 5000, "min_rows": 1000}
     (folder / "feedback_loop.toml").write_text(CONFIG % {**least, "seed": options.seed})
     return folder

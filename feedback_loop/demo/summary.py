@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +16,11 @@ from feedback_loop.monitoring.losses import CLIP
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Strategy:
-    """One way of keeping a model: its probabilities for the same flights, and what it cost."""
-
-    name: str
-    probabilities: Floats
-    retrainings: int
-    promotions: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the closing table. `log_loss_change` is relative to the first strategy's (negative: better)."""
-
-    strategy: str
-    log_loss: float
-    brier: float
-    log_loss_change: float
-    retrainings: int
-    promotions: int
-
-
-def compare(truth: npt.NDArray[np.bool_], strategies: Sequence[Strategy]) -> list[Row]:
-    """The closing table: strategies on the same labelled flights; the first one is what changes are relative to."""
-    rows: list[Row] = []
-    for each in strategies:
-        chances = np.clip(each.probabilities, CLIP, 1 - CLIP)
-        loss = float(-np.log(np.where(truth, chances, 1 - chances)).mean())
-        brier = float(((each.probabilities - truth) ** 2).mean())
-        change = loss / rows[0].log_loss - 1 if rows else 0.0
-        rows.append(Row(each.name, loss, brier, change, each.retrainings, each.promotions))
-    return rows
-
-
-def daily_losses(
-    days: Sequence[datetime], truth: npt.NDArray[np.bool_], probabilities: Floats
-) -> dict[datetime, float]:
-    """The mean log loss of each day."""
-    chances = np.clip(probabilities, CLIP, 1 - CLIP)
-    losses = -np.log(np.where(truth, chances, 1 - chances))
-    found, place = np.unique(np.array(days, dtype="datetime64[us]"), return_inverse=True)
-    means = np.bincount(place, weights=losses) / np.bincount(place)
-    return dict(zip(found.tolist(), means.tolist(), strict=True))
+def binary_losses(truth: npt.NDArray[np.bool_], probabilities: Any) -> dict[str, Floats]:
+    """Log loss and Brier score of each row, of probabilities that it is true."""
+    chances = np.asarray(probabilities, dtype=np.float64)
+    clipped = np.clip(chances, CLIP, 1 - CLIP)
+    return {"log_loss": -np.log(np.where(truth, clipped, 1 - clipped)), "brier": (chances - truth) ** 2}
 
 
 def count_rows(database: Path, table: str) -> int:
@@ -98,8 +58,3 @@ def closing_words(result: Mapping[str, Any], folder: Path) -> str:
         "  feedback-loop init --help        (your own model)",
     ]
     return "\n".join(lines)
-
-
-def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The table as plain values."""
-    return [asdict(row) for row in rows]

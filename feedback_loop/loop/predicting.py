@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -73,12 +73,10 @@ class Predicting(Labelling):
         )
 
     def import_predictions(
-        self, model: str, source: Path | Query, *, version: str | None = None, on_error: OnError = "refuse"
+        self, model: str, source: Path | Query | pa.Table, *, version: str | None = None, on_error: OnError = "refuse"
     ) -> ImportResult:
-        """Logs what was predicted elsewhere: a Parquet or CSV file, a query (see `capture.import_predictions`)."""
-        chunks, total, text = (
-            (source.chunks(CHUNK_ROWS), None, False) if isinstance(source, Query) else read_file(source)
-        )
+        """Logs what was predicted elsewhere: a file, a query or a table (see `capture.import_predictions`)."""
+        chunks, total, text = _source(source)
         with closing(chunks):  # an import that is refused half way gives the source's connection back at once
             return import_predictions(
                 chunks,
@@ -147,3 +145,13 @@ class Predicting(Labelling):
         return tell_differences(
             self.store, self.accounts(model), route_names(self.settings.alerts), self.clock(), self.settings.capture
         )
+
+
+def _source(source: Path | Query | pa.Table) -> tuple[Generator[pa.Table], int | None, bool]:
+    """The rows in chunks, how many there are where that is known, and whether they are text."""
+    if isinstance(source, Path):
+        return read_file(source)
+    if isinstance(source, Query):
+        return source.chunks(CHUNK_ROWS), None, False
+    parts = range(0, source.num_rows, CHUNK_ROWS)
+    return (source.slice(part, CHUNK_ROWS) for part in parts), source.num_rows, False

@@ -18,7 +18,13 @@ _COLOURS = ("#8c8c8c", "#d1495b", "#2a6f97", "#edae49")
 
 
 def plot_losses(
-    losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str]], *, name: str, title: str, folder: Path
+    losses: Mapping[str, Series],
+    promotions: Sequence[tuple[datetime, str]],
+    *,
+    name: str,
+    title: str,
+    folder: Path,
+    loss: str = "log_loss",
 ) -> list[Path]:
     """Draws each named series of daily losses (thin) and its 7-day mean (bold), and a line at each promotion.
 
@@ -26,8 +32,9 @@ def plot_losses(
     """
     new_folder(folder)
     png, html = folder / f"{name}.png", folder / f"{name}.html"
-    _png(losses, promotions, title, png)
-    _html(losses, promotions, title, html)
+    axis = f"mean {loss.replace('_', ' ')} of the day"
+    _png(losses, promotions, title, axis, png)
+    _html(losses, promotions, title, axis, html)
     return [png, html]
 
 
@@ -37,7 +44,9 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return [sum(window) / len(window) for window in windows]
 
 
-def _png(losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str]], title: str, path: Path) -> None:
+def _png(
+    losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str]], title: str, axis: str, path: Path
+) -> None:
     # The object interface: pyplot would keep figures and choose a screen's backend behind our back.
     from matplotlib.figure import Figure
 
@@ -53,7 +62,7 @@ def _png(losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str]
         axes.annotate(label, place, xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
                       rotation=45, fontsize=8, color="0.35")  # fmt: skip
     axes.set_title(title, pad=48)
-    axes.set_ylabel("mean log loss of the day (lower is better)")
+    axes.set_ylabel(f"{axis} (lower is better)")
     axes.grid(alpha=0.2)
     axes.margins(x=0.01)
     for side in ("top", "right"):
@@ -62,7 +71,9 @@ def _png(losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str]
     figure.savefig(path, dpi=120)
 
 
-def _html(losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str]], title: str, path: Path) -> None:
+def _html(
+    losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str]], title: str, axis: str, path: Path
+) -> None:
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -76,9 +87,7 @@ def _html(losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str
         figure.add_vline(
             x=moment.timestamp() * 1000, line_dash="dot", line_color="grey", annotation_text=_text(label)
         )
-    figure.update_layout(
-        title=_text(title), yaxis_title="mean log loss of the day", template="plotly_white", hovermode="x"
-    )
+    figure.update_layout(title=_text(title), yaxis_title=axis, template="plotly_white", hovermode="x")
     figure.write_html(path, include_plotlyjs=True)
 
 

@@ -3,6 +3,7 @@
 from feedback_loop.retraining.dataset import TrainingRows, training_rows
 from feedback_loop.retraining.following import Following
 from feedback_loop.retraining.gate import GateResult, non_inferiority
+from feedback_loop.retraining.kinds import chosen_kinds
 from feedback_loop.retraining.promotion import promote, reconcile, rollback
 from feedback_loop.retraining.retrain import PROVEN_ROWS, RetrainingResult, Search
 
@@ -13,6 +14,7 @@ __all__ = [
     "RetrainingResult",
     "Search",
     "TrainingRows",
+    "chosen_kinds",
     "non_inferiority",
     "promote",
     "reconcile",

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from feedback_loop.demo.flights import FEATURES, KEY, load_flights
-from feedback_loop.demo.summary import Strategy, closing_words, compare, daily_losses
+from feedback_loop.demo.summary import binary_losses, closing_words
+from feedback_loop.rehearsal import Strategy, compare, daily_means
 
 
 @pytest.fixture(scope="module")
@@ -64,22 +65,23 @@ def test_no_feature_is_the_outcome_in_disguise(flights):
 
 def test_the_closing_table_is_right_on_a_case_counted_by_hand():
     truth = np.array([True, False, True, False])
-    frozen = Strategy("frozen", np.array([0.5, 0.5, 0.5, 0.5]), 0, 0)
-    better = Strategy("the loop", np.array([0.8, 0.2, 0.5, 0.5]), 3, 2)
-    first, second = compare(truth, [frozen, better])
-    assert first.log_loss == pytest.approx(math.log(2))
-    assert first.brier == pytest.approx(0.25)
+    frozen = Strategy("frozen", binary_losses(truth, [0.5, 0.5, 0.5, 0.5]), 0, 0)
+    better = Strategy("the loop", binary_losses(truth, [0.8, 0.2, 0.5, 0.5]), 3, 2)
+    first, second = compare([frozen, better], "log_loss")
+    assert first["log_loss"] == pytest.approx(math.log(2))
+    assert first["brier"] == pytest.approx(0.25)
+    assert first["log_loss_change"] == 0
     # two rows at -ln .8 and two at ln 2; squares .04, .04, .25, .25
-    assert second.log_loss == pytest.approx((2 * -math.log(0.8) + 2 * math.log(2)) / 4)
-    assert second.brier == pytest.approx((0.04 + 0.04 + 0.25 + 0.25) / 4)
-    assert second.log_loss_change == pytest.approx(second.log_loss / math.log(2) - 1)
-    assert (second.retrainings, second.promotions) == (3, 2)
+    assert second["log_loss"] == pytest.approx((2 * -math.log(0.8) + 2 * math.log(2)) / 4)
+    assert second["brier"] == pytest.approx((0.04 + 0.04 + 0.25 + 0.25) / 4)
+    assert second["log_loss_change"] == pytest.approx(second["log_loss"] / math.log(2) - 1)
+    assert (second["retrainings"], second["promotions"]) == (3, 2)
 
 
-def test_daily_losses_are_means_of_their_day():
+def test_daily_means_are_of_their_day():
     days = [datetime(2013, 2, 1), datetime(2013, 2, 2), datetime(2013, 2, 1)]  # noqa: DTZ001
-    losses = daily_losses(days, np.array([True, True, False]), np.array([0.5, 0.25, 0.5]))
-    assert losses == {days[0]: pytest.approx(math.log(2)), days[1]: pytest.approx(math.log(4))}
+    losses = binary_losses(np.array([True, True, False]), [0.5, 0.25, 0.5])["log_loss"]
+    assert daily_means(days, losses) == {days[0]: pytest.approx(math.log(2)), days[1]: pytest.approx(math.log(4))}
 
 
 def test_the_closing_words_show_when_rows_do_not_add_up(tmp_path):

@@ -1,0 +1,70 @@
+"""`feedback-loop rehearse`: what the loop would have done with a history, in a folder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feedback_loop.cli.monitor import FromOption, ToOption
+from feedback_loop.cli.output import (
+    ConfigOption,
+    JsonOption,
+    ModelArgument,
+    configure_logging,
+    emit,
+    open_loop,
+    table,
+)
+from feedback_loop.clock import parse_moment
+
+
+def rehearse(
+    model: ModelArgument,
+    predictions: Annotated[
+        Path, typer.Option(help="Parquet or CSV: features, key, prediction and/or probabilities, predicted_at.")
+    ],
+    outcomes: Annotated[
+        Path, typer.Option(help="Parquet or CSV: key or prediction_id, the label, recorded_at or occurred_at.")
+    ],
+    start: FromOption = None,
+    end: ToOption = None,
+    folder: Annotated[
+        Path, typer.Option(help="Where it is played and left; an earlier rehearsal there is replaced.")
+    ] = Path("rehearsal"),
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Plays the loop over a history: alarms, diagnoses, retrainings, promotions, losses. Nothing of yours changes."""
+    from feedback_loop.rehearsal import closing_words, fresh_folder
+    from feedback_loop.rehearsal import rehearse as play
+
+    loop = open_loop(config, as_json=as_json)
+    window = {name: parse_moment(text) if text else None for name, text in (("start", start), ("end", end))}
+    folder = fresh_folder(folder)
+    with (folder / "log.jsonl").open("a") as log:
+        configure_logging(log)  # what the loop logs of simulated days is no news
+        result = play(loop, model, predictions, outcomes, folder, **window)
+    emit(result, as_json=as_json, words=lambda result: closing_words(result, _strategies(result)))
+
+
+def _strategies(result: dict[str, Any]) -> str:
+    return table([_row(each, result["loss"]) for each in result["strategies"]], "")
+
+
+def _row(strategy: dict[str, Any], loss: str) -> dict[str, Any]:
+    change = strategy[f"{loss}_change"]
+    others = {
+        name.replace("_", " "): f"{value:.4f}"
+        for name, value in strategy.items()
+        if isinstance(value, float) and name not in (loss, f"{loss}_change")
+    }
+    return {
+        "": strategy["strategy"],
+        loss.replace("_", " "): f"{strategy[loss]:.4f}",
+        "change": f"{change:+.1%}" if change else "–",
+        **others,
+        "retrainings": strategy["retrainings"],
+        "promotions": strategy["promotions"],
+    }

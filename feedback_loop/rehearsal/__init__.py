@@ -1,0 +1,21 @@
+"""Rehearsals: the loop played over a history by a simulated clock, in a store and a registry of its own."""
+
+from feedback_loop.rehearsal.history import History, read_history
+from feedback_loop.rehearsal.home import fresh_folder, own_loop
+from feedback_loop.rehearsal.play import rehearse
+from feedback_loop.rehearsal.strategies import Strategy, compare, daily_means
+from feedback_loop.rehearsal.turn import take_turn
+from feedback_loop.rehearsal.words import closing_words
+
+__all__ = [
+    "History",
+    "Strategy",
+    "closing_words",
+    "compare",
+    "daily_means",
+    "fresh_folder",
+    "own_loop",
+    "read_history",
+    "rehearse",
+    "take_turn",
+]

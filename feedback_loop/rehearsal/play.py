@@ -1,0 +1,170 @@
+"""A rehearsal from end to end: a history is played, and the loop is held against doing nothing and a calendar."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from feedback_loop.clock import ManualClock, Window, floor_moment
+from feedback_loop.loop import FeedbackLoop
+from feedback_loop.monitoring import plot_losses, primary_loss
+from feedback_loop.progress import Progress
+from feedback_loop.rehearsal.calendar import monthly_outputs
+from feedback_loop.rehearsal.history import History, read_history
+from feedback_loop.rehearsal.home import own_loop
+from feedback_loop.rehearsal.strategies import Strategy, compare, daily_means
+from feedback_loop.rehearsal.told import labelled_rows, losses_with, story_of, why_not_fitted
+from feedback_loop.rehearsal.turn import take_turn
+
+STEP = timedelta(days=1)
+"""The loop turns once a simulated day."""
+
+SLOW = ("explain", "report")
+"""Pages for people, which a rehearsal does not write."""
+
+FROZEN, CALENDAR, LOOP = "frozen: as answered", "monthly retraining", "the loop"
+
+
+def rehearse(
+    loop: FeedbackLoop,
+    model: str,
+    predictions: Path,
+    outcomes: Path,
+    folder: Path,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> dict[str, Any]:
+    """Plays the history in an empty folder (see `fresh_folder`) and returns what came of it, as plain values.
+
+    Until the loop promotes a version its answers are the history's own; from then on the new version's. Neither the
+    user's store nor the registry is written to. Raises BadInput, NotFound, and FeedbackLoopError where a job fails.
+    """
+    began = time.monotonic()
+    settings = loop.settings.model(model)
+    contract = loop.scorer(loop.champion(model)).contract
+    history = read_history(contract, predictions, outcomes, settings.maturity, start, end)
+    clock = ManualClock(floor_moment(history.span[0], STEP))
+    own, champion = own_loop(loop, model, folder, clock)
+    try:
+        unfit = why_not_fitted(own.scorer(champion))
+        rehearsal = _Rehearsal(own, clock, history, champion.version, unfit)
+        rehearsal.play(loop.progress)
+        result = rehearsal.closing(folder)
+    finally:
+        own.close()
+    return {"model": model, **result, "folder": str(folder), "seconds": time.monotonic() - began}
+
+
+@dataclass(frozen=True)
+class _Rehearsal:
+    """A loop of its own, whose clock is moved over a history. `unfit` says why its model can't be fitted again."""
+
+    own: FeedbackLoop
+    clock: ManualClock
+    history: History
+    first: str
+    unfit: str
+
+    @property
+    def model(self) -> str:
+        return self.history.contract.model
+
+    def play(self, progress: Progress) -> None:
+        settings = self.own.settings.model(self.model)
+        days = (self.history.span[1] - self.clock()) // STEP + 1
+        # The last predictions mature; nothing is left to retrain for.
+        after = -(-(settings.maturity + settings.window) // STEP) + 1
+        with progress.track(f"rehearse {self.model}", days + after) as advance:
+            for day in range(days + after):
+                today = Window(self.clock(), self.clock() + STEP)
+                self.clock.set(today.end)
+                self._bring(today)
+                without = SLOW if day < days and not self.unfit else (*SLOW, "retrain")
+                take_turn(self.own, self.clock, self.model, today.end, without=without)
+                advance(1)
+
+    def _bring(self, today: Window) -> None:
+        """A day's predictions by the champion of its morning, and what became known by its evening."""
+        inputs, outputs = self.history.predicted(today)
+        if inputs.num_rows:
+            champion = self.own.champion(self.model)
+            if champion.version != self.first:
+                scorer = self.own.scorer(champion)
+                outputs = scorer.score(inputs).outputs.select([each.stored for each in scorer.contract.outputs])
+                outputs = outputs.rename_columns([each.name for each in scorer.contract.outputs])
+            self.own.import_predictions(self.model, pa.table(_columns(inputs) | _columns(outputs)))
+        known = self.history.learned(today)
+        if known.num_rows:
+            self.own.record_outcomes(self.model, known, source="rehearsal")
+
+    def closing(self, folder: Path) -> dict[str, Any]:
+        """The loop's own log beside what other strategies would have answered for the same rows."""
+        own, model, history = self.own, self.model, self.history
+        versions = {each.version: each for each in own.registry.versions(model)}
+        contracts = {name: own.scorer(version).logged for name, version in versions.items()}
+        labelled = labelled_rows(own, contracts)
+        story, notes = story_of(own, model, history.span[0]), list(history.notes)
+        losses = {
+            name.removeprefix("loss."): labelled.column(name).to_numpy()
+            for name in labelled.column_names
+            if name.startswith("loss.") and not labelled.column(name).null_count
+        }
+        frozen = losses_with(contracts[self.first], labelled, history, history.outputs)
+        strategies = [Strategy(FROZEN, frozen, 0, 0)]
+        if self.unfit:
+            notes.append(f"No version was retrained, as {self.unfit}: these are the losses and alarms alone.")
+        else:
+            outputs, fits = monthly_outputs(own, own.scorer(versions[self.first]), history)
+            calendar = losses_with(contracts[self.first], labelled, history, outputs)
+            strategies.append(Strategy(CALENDAR, calendar, fits, fits))
+        promoted = [each for each in story["promotions"] if each["kind"] == "promotion"]
+        strategies.append(Strategy(LOOP, losses, len(story["retrainings"]), len(promoted)))
+        return self._told(folder, labelled, strategies, story, notes)
+
+    def _told(
+        self,
+        folder: Path,
+        labelled: pa.Table,
+        strategies: list[Strategy],
+        story: dict[str, Any],
+        notes: list[str],
+    ) -> dict[str, Any]:
+        common = [name for name in strategies[0].losses if all(name in each.losses for each in strategies)]
+        preferred = primary_loss(self.history.contract)
+        loss = preferred if preferred in common else common[0]
+        strategies = [
+            Strategy(each.name, {name: each.losses[name] for name in common}, each.retrainings, each.promotions)
+            for each in strategies
+        ]
+        days = [floor_moment(moment, STEP) for moment in labelled.column("predicted_at").to_pylist()]
+        plots = plot_losses(
+            {each.name: daily_means(days, each.losses[loss]) for each in strategies},
+            [(each["at"], f"version {each['version']}") for each in story["promotions"]],
+            name="loss",
+            title=f"{self.model}: mean {loss} of each day, had the loop been there",
+            folder=folder,
+            loss=loss,
+        )
+        start, last = self.history.span
+        return {
+            "from": start,
+            "to": last,
+            "predictions": self.history.inputs.num_rows,
+            "labelled": labelled.num_rows,
+            "coverage": labelled.num_rows / self.history.inputs.num_rows,
+            "loss": loss,
+            "strategies": compare(strategies, loss),
+            **story,
+            "notes": notes,
+            "plots": [str(path) for path in plots],
+        }
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns, strict=True))

@@ -1,0 +1,40 @@
+"""A rehearsal's result for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from feedback_loop.clock import format_moment
+
+MOST = 5
+"""So many alarms, diagnoses and retrainings are told; all of them are in `--json`."""
+
+
+def closing_words(result: Mapping[str, Any], rows: str) -> str:
+    """The result in lines: the table of strategies (`rows`), what happened, where things are."""
+    span = f"{format_moment(result['from'])} – {format_moment(result['to'])}"
+    labelled = f"{result['labelled']:,} with an outcome ({result['coverage']:.1%})"
+    lines = [
+        f"{result['model']}: {result['predictions']:,} predictions, {span}; {labelled}",
+        "",
+        rows,
+        "",
+    ]
+    lines += _told("alarm", result["alarms"], lambda each: f"version {each['version']}: {each['summary']}")
+    lines += _told("diagnosis", result["diagnoses"], lambda each: f"{each['recommendation']}: {each['summary']}")
+    lines += _told("retraining", result["retrainings"], _search)
+    lines += _told("promotion", result["promotions"], lambda each: f"version {each['version']}: {each['reason']}")
+    lines += [f"Note: {note}" for note in result["notes"]]
+    lines += ["", f"Plot: {', '.join(result['plots'])}"]
+    return "\n".join(lines)
+
+
+def _search(search: Mapping[str, Any]) -> str:
+    return f"{search['reason']}, {search['state']}: {search['summary']}"
+
+
+def _told(name: str, values: list[dict[str, Any]], words: Any) -> list[str]:
+    lines = [f"{format_moment(each['at'])}  {name}  {words(each)}" for each in values[:MOST]]
+    more = len(values) - MOST
+    return lines + ([f"  {more} more of these: --json"] if more > 0 else []) or [f"no {name}"]
