@@ -192,7 +192,18 @@ def _evaluate(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 
 def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     verdict = loop.decide(model)
-    return {"state": str(verdict.state), "summary": verdict.summary} if verdict is not None else {"state": None}
+    return (
+        {"state": str(verdict.state), "summary": verdict.summary}
+        if verdict is not None
+        else _nothing_due(loop, model)
+    )
+
+
+def _nothing_due(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    """No verdict, and why where there has never been one: later it is only that nothing is due yet."""
+    if verdicts.latest_verdict(loop.store, model) is not None:
+        return {"state": None}
+    return {"state": None, "because": loop.why_not_judged(model)}
 
 
 def _diagnose(loop: FeedbackLoop, model: str) -> dict[str, Any]:

@@ -172,6 +172,11 @@ def _words(result: Backtest, plain: dict[str, Any], *, verbose: bool) -> str:
     if result.change is not None:
         by = f" by {result.change.policy}" if result.change.policy else ""
         lines.append(f"Delays count from {format_moment(result.change.at)} ({result.change.source}{by}).")
+    if result.known is None and not any(each.verdicts for each in result.played):
+        lines.append(
+            "No look had anything to judge: of what was imported since, nothing was known then. "
+            "With what is known now: --every 1d --known-now."
+        )
     lines.append(table([_row(each, verbose=verbose) for each in plain["policies"]], ""))
     if verbose:
         lines += _alarm_words(result)

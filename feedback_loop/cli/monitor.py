@@ -118,8 +118,10 @@ def _listed_words(rows: list[dict[str, Any]], folder: Path) -> str:
 
 def decide(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Judges what has matured since the last verdict: ok, warning, degraded or insufficient_data."""
-    verdict = open_loop(config, as_json=as_json).decide(model)
-    plain: dict[str, Any] | None = None
+    loop = open_loop(config, as_json=as_json)
+    verdict, plain = loop.decide(model), None
+    has_judged = verdict is not None and verdict.evidence["predictions"]
+    because = "" if has_judged else loop.why_not_judged(model)
     if verdict is not None:
         plain = {
             "model": verdict.model,
@@ -129,13 +131,13 @@ def decide(model: ModelArgument, config: ConfigOption = None, as_json: JsonOptio
             "window": [format_moment(verdict.window.start), format_moment(verdict.window.end)],
             "evidence": verdict.evidence,
         }
-    emit(plain, as_json=as_json, words=_verdict_words)
+    emit(plain, as_json=as_json, words=lambda plain: _verdict_words(plain, because))
 
 
-def _verdict_words(verdict: dict[str, Any] | None) -> str:
+def _verdict_words(verdict: dict[str, Any] | None, because: str) -> str:
     if verdict is None:
-        return "Nothing has matured since the last verdict."
-    return f"{verdict['state']}: {verdict['summary']}"
+        return because
+    return f"{verdict['state']}: {verdict['summary']} {because}".rstrip()
 
 
 def _evaluation(found: Evaluation) -> dict[str, Any]:

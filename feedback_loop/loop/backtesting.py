@@ -78,7 +78,7 @@ class Backtesting(Judging):
             raise BadInput.of(
                 "window",
                 f"{wanted} has no look at {model}: its log begins at {span[0].isoformat()}",
-                cure="Give another --from and --to.",
+                cure="Give another --from and --to, or look often at an imported log: --every 1d --known-now.",
             )
         known = now if known_now else None
         stage = _Stage(
@@ -226,7 +226,10 @@ class _Stage:
 
 
 def _in_reigns(moments: Sequence[tuple[datetime, str | None]], reigns: Sequence[Reign], wanted: Window) -> list[Look]:
-    """The looks of the window, and those that lead up to it: since its first champion began."""
+    """The looks of the window, and those that lead up to it: since its first champion followed another.
+
+    The first of all answers for what was imported from before its promotion was recorded, as for a verdict.
+    """
     looks = [Look(moment, reign_at(reigns, moment, version)) for moment, version in moments if moment < wanted.end]
     first = next((each.reign for each in looks if each.moment >= wanted.start), None)
-    return [each for each in looks if first is None or first.begins is None or each.moment >= first.begins]
+    return [each for each in looks if first is None or first.since is None or each.moment >= first.since]

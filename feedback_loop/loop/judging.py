@@ -13,7 +13,7 @@ import pyarrow as pa
 import structlog
 
 from feedback_loop.alerts import Delivery, deliver_alerts, route_names
-from feedback_loop.clock import Window, format_moment
+from feedback_loop.clock import Window, floor_moment, format_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, baseline_of, decide
 from feedback_loop.errors import BadInput, NotFound, Unavailable
@@ -56,7 +56,8 @@ from feedback_loop.store.evaluations import (
     load_failed_windows,
     load_past_estimates,
 )
-from feedback_loop.store.verdicts import Verdict
+from feedback_loop.store.predictions import predicted_span
+from feedback_loop.store.verdicts import Verdict, latest_verdict
 
 _log = structlog.get_logger(__name__)
 
@@ -144,6 +145,41 @@ class Judging(Labelling):
             routes=route_names(self.settings.alerts),
             now=self._final(model, None),
         )
+
+    def why_not_judged(self, model: str) -> str:
+        """Why a look finds nothing to judge now, and what to do about it, in words."""
+        settings, version, now = self.settings.model(model), self.champion(model), self._final(model, None)
+        until, span = (
+            matured_until(now, settings.maturity, settings.window),
+            predicted_span(self.store, model, version.version, as_of=now),
+        )
+        rehearsal = f"What the loop would have made of them: feedback-loop rehearse {model}."
+        if span is None:
+            others = predicted_span(self.store, model, as_of=now) is not None
+            cure = rehearsal if others else "Predict, or bring what was predicted: feedback-loop import predictions."
+            there = "Those of the log are of other versions. " if others else ""
+            return f"The log has no prediction of {version}. {there}{cure}"
+        promotions, verdict = self._promotions(model), latest_verdict(self.store, model, version.version)
+        since = promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None
+        if verdict is not None and since is not None and verdict.decided_at < since:
+            verdict = None
+        if verdict is not None and verdict.evidence.get("predictions"):
+            judged = format_moment(verdict.window.end)
+            return f"Nothing has matured since the last verdict: predictions until {judged} are judged."
+        if span[0] >= until:
+            matures = floor_moment(span[0], settings.window) + settings.window + settings.maturity
+            return f"No prediction of {version} has matured yet: the first ones do on {format_moment(matures)}."
+        if since is not None and span[1] < floor_moment(since, settings.window):
+            return (
+                f"All of its predictions are from before {version} became champion anew, on {format_moment(since)}."
+            )
+        baseline = self._baseline(version, settings, as_of=now).until
+        if baseline is not None and baseline >= span[0]:
+            return (
+                f"Only what was predicted after {format_moment(baseline)} is judged: up to there reach the rows that "
+                f"{version} is held against. The log has older predictions. {rehearsal}"
+            )
+        return f"No window with predictions of {version} is due."
 
     def report(
         self,

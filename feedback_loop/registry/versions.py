@@ -41,6 +41,11 @@ class ModelVersion:
         return number_of(self.version)
 
     @property
+    def tells_trained_until(self) -> bool:
+        """Whether somebody said until when its training rows reach."""
+        return TRAINED_UNTIL in self.tags
+
+    @property
     def trained_until(self) -> datetime:
         """Until when its training rows reach; where nobody said so, the moment it was registered."""
         said = self.tags.get(TRAINED_UNTIL)

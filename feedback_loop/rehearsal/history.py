@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -76,8 +78,9 @@ def read_history(
     prediction had matured.
     """
     table, text = _read(predictions)
-    inputs = input_rows(contract, table, (PREDICTED,), text=text)
-    given = read_outputs(contract, table, text=text)
+    with _naming(predictions):
+        inputs = input_rows(contract, table, (PREDICTED,), text=text)
+        given = read_outputs(contract, table, text=text)
     given = given.rename_columns([column.name for column in contract.outputs])
     time = contract.own(PREDICTED.name)
     _refuse_timeless(inputs, time)
@@ -113,6 +116,15 @@ def _read(path: Path) -> tuple[pa.Table, bool]:
     return pa.concat_tables(parts, promote_options="permissive"), text
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What is wrong with rows is said with the file that they are of."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(error.problems, cure=f"Mend {path}: nothing was played.", total=error.total) from error
+
+
 def _refuse_timeless(inputs: pa.Table, time: str) -> None:
     missing = inputs.column(time).null_count
     if missing:
@@ -140,7 +152,8 @@ def _outcomes(
     )
     labels = [replace(label, required=True) for label in contract.labels]
     keys = [replace(column, required=False) for column in contract.key]
-    rows = coerce(table, (*keys, *labels, identifier, recorded, occurred), text=text)
+    with _naming(path):
+        rows = coerce(table, (*keys, *labels, identifier, recorded, occurred), text=text)
     first = _predicted_at(contract, inputs, rows, identifier.name)
     kept = pa.array(first.notna().to_numpy())
     untimed = pc.and_(pc.is_null(rows.column(recorded.name)), pc.is_null(rows.column(occurred.name))).filter(kept)

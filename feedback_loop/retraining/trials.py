@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.clock import EPOCH, floor_moment
+from feedback_loop.clock import EPOCH, floor_moment, format_moment
 from feedback_loop.config_policy import RetrainingSettings
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import Scorer, without_data
@@ -74,11 +74,25 @@ def split_newest(rows: TrainingRows, settings: RetrainingSettings, until: dateti
     left_out = (*rows.left_out, *(f"{count:,} rows {why}: left out." for why, count in shared.items() if count))
     for part, what in ((holdout, "newer than what the champion has learned from"), (learn, "to learn from")):
         if len(part) < settings.min_rows:
+            older = _older(rows, learned_until) if part is holdout else ""
+            few = f"{len(part):,} labelled rows are {what}; {settings.min_rows:,} are needed."
             raise NotMade(
-                " ".join([f"{len(part):,} labelled rows are {what}; {settings.min_rows:,} are needed.", *left_out]),
+                " ".join([few, *([older] if older else []), *left_out]),
                 cure="Wait for more outcomes, or lower retraining.min_rows.",
             )
     return Split(learn, holdout, at, left_out)
+
+
+def _older(rows: TrainingRows, learned_until: datetime) -> str:
+    """What to do about rows that are no test of the champion because it may have learned from them."""
+    count, version = len(rows.between(EPOCH, learned_until)), rows.champion.version
+    if not count:
+        return ""
+    before = f"{count:,} are from before {format_moment(learned_until)}"
+    if version.tells_trained_until:
+        return f"{before}, until when it has learned."
+    say = f"feedback-loop models promote {version.model} {version.version} --trained-until MOMENT"
+    return f"{before}, when it was registered, and nobody said until when it had learned. Say so: {say}."
 
 
 def reaches(settings: RetrainingSettings) -> dict[str, timedelta | None]:

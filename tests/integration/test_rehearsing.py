@@ -10,19 +10,25 @@ import pandas as pd
 import pytest
 
 from feedback_loop.clock import ManualClock
+from feedback_loop.jobs import run_cycle
 from feedback_loop.rehearsal import fresh_folder, rehearse
-from tests.builders import churn_loop, customers
+from tests.builders import churn_loop, customers, open_loop, register_churn, write_config
 
 BEGAN = datetime(2026, 5, 26, tzinfo=UTC)
 PER_DAY, TURNED_ON, DAYS = 120, 3, 11
 
 
 @pytest.fixture
-def loop(mlflow_uri, tmp_path, monkeypatch):
+def clock():
+    return ManualClock(BEGAN)
+
+
+@pytest.fixture
+def loop(mlflow_uri, tmp_path, monkeypatch, clock):
     few = {"RETRAINING__RECENT": "2d", "RETRAINING__HOLDOUT": "0.45"}
     for name, value in few.items():
         monkeypatch.setenv(f"FEEDBACK_LOOP_MODELS__CHURN__{name}", value)
-    made = churn_loop(tmp_path, ManualClock(BEGAN))
+    made = churn_loop(tmp_path, clock)
     yield made
     made.close()
 
@@ -77,3 +83,49 @@ def test_a_history_is_played_and_nothing_of_the_users_changes(loop, empty_mlflow
     assert monthly["retrainings"] == 1
     assert (folder / "loss.png").stat().st_size
     assert (folder / "loss.html").stat().st_size
+
+
+def test_a_model_that_can_not_be_fitted_again_is_played_with_losses_and_alarms_alone(
+    loop, empty_mlflow, tmp_path, tmp_path_factory
+):
+    files = write_history(loop, tmp_path, days=5, turned_on=1)
+    loop.close()
+    config = write_config(tmp_path, more='[models.churn.log.columns]\nage = "drop"\n')
+    folder = fresh_folder(tmp_path_factory.mktemp("played"))
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    result = rehearse(open_loop(config, ManualClock(BEGAN)), "churn", *files, folder)
+    assert result["alarms"]
+    assert (result["retrainings"], result["promotions"]) == ([], [])
+    assert [each["strategy"] for each in result["strategies"]] == ["frozen: as answered", "the loop"]
+    (note,) = result["notes"]
+    assert note.startswith("No version was retrained, as some of its features are logged hashed or not at all")
+
+
+def test_the_loop_goes_on_from_imported_rows(loop, clock, tmp_path):
+    predictions, outcomes = write_history(loop, tmp_path)
+    assert "The log has no prediction of churn version 1. Predict, or bring" in loop.why_not_judged("churn")
+    clock.set(BEGAN + timedelta(days=DAYS + 1))
+    assert loop.import_predictions("churn", predictions).logged == PER_DAY * DAYS
+    assert loop.record_outcomes("churn", pd.read_csv(outcomes), text=True).counts.new == PER_DAY * DAYS
+
+    configured = loop.backtest("churn", every=timedelta(days=1), known_now=True).played[0]
+    assert configured.alarms[0].decided_at > BEGAN + timedelta(days=TURNED_ON)
+    verdict = loop.decide("churn")
+    assert (verdict.state, verdict.evidence["predictions"]) == ("degraded", PER_DAY * DAYS)
+    loop.diagnose_incident("churn")
+    done = loop.retrain("churn")
+    assert done.state == "promoted", done.summary
+
+
+def test_what_imported_rows_lack_is_said(loop, clock, tmp_path):
+    clock.set(BEGAN + timedelta(days=40))
+    second = register_churn(loop.registry, clock(), seed=5)
+    loop.registry.tag(second, {"trained_until": clock().isoformat()})
+    loop.promote("churn", second.version)
+    predictions, outcomes = write_history(loop, tmp_path, days=4)
+    loop.import_predictions("churn", predictions)
+    loop.record_outcomes("churn", pd.read_csv(outcomes), text=True)
+    assert "before churn version 2 became champion" in loop.why_not_judged("churn")
+    assert "480 are from before 2026-07-05, until when it has learned." in loop.retrain("churn").summary
+    run = {each.job: each for each in run_cycle(loop, "churn")}["decide"]
+    assert "before churn version 2 became champion" in run.result["because"]
