@@ -123,9 +123,18 @@ class _Rehearsal:
             outputs, fits = monthly_outputs(own, own.scorer(versions[self.first]), history)
             calendar = losses_with(contracts[self.first], labelled, history, outputs)
             strategies.append(Strategy(CALENDAR, calendar, fits, fits))
+        notes += self._held_back(story)
         promoted = [each for each in story["promotions"] if each["kind"] == "promotion"]
         strategies.append(Strategy(LOOP, losses, len(story["retrainings"]), len(promoted)))
         return self._told(folder, labelled, strategies, story, notes)
+
+    def _held_back(self, story: dict[str, Any]) -> list[str]:
+        """What kept the loop from alarming, or from acting."""
+        missing, mode = self.own.missing_reference(self.model), self.own.settings.model(self.model).policy.mode
+        notes = [missing.words] if missing is not None and not story["promotions"] else []
+        if mode != "act" and not self.unfit:
+            notes.append(f"policy.mode is {mode!r}: nothing is retrained by itself.")
+        return notes
 
     def _told(
         self,

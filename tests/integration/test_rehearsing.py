@@ -33,12 +33,12 @@ def loop(mlflow_uri, tmp_path, monkeypatch, clock):
     made.close()
 
 
-def write_history(loop, folder, *, days=DAYS, turned_on=TURNED_ON):
+def write_history(loop, folder, *, began=BEGAN, days=DAYS, turned_on=TURNED_ON):
     """What the champion has answered, a day at a time; from one day on most of it turns out the other way around."""
     model = loop.scorer(loop.champion("churn")).loaded.estimator
     predictions, outcomes = [], []
     for day in range(days):
-        moment = BEGAN + timedelta(days=day, hours=12)
+        moment = began + timedelta(days=day, hours=12)
         rows = pd.DataFrame(
             customers(PER_DAY, day, month=f"{moment:%Y-%m-%d}", harder=0.9 if day >= turned_on else 0.0)
         )
@@ -99,6 +99,21 @@ def test_a_model_that_can_not_be_fitted_again_is_played_with_losses_and_alarms_a
     assert [each["strategy"] for each in result["strategies"]] == ["frozen: as answered", "the loop"]
     (note,) = result["notes"]
     assert note.startswith("No version was retrained, as some of its features are logged hashed or not at all")
+
+
+def test_what_kept_the_loop_from_alarming_and_from_acting_is_said(loop, empty_mlflow, tmp_path, tmp_path_factory):
+    """The champion's reference is from after this history; and a policy may leave the acting to people."""
+    files = write_history(loop, tmp_path, began=BEGAN - timedelta(days=30), days=2)
+    loop.close()
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("reference = 1000", 'reference = 1000\nmode = "observe"'))
+    folder = fresh_folder(tmp_path_factory.mktemp("played"))
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    result = rehearse(open_loop(config, ManualClock(BEGAN)), "churn", *files, folder)
+    assert result["alarms"] == []
+    missing, observed = result["notes"]
+    assert missing.startswith("churn version 1 has 240 of the 1,000 reference rows that verdicts take")
+    assert observed == "policy.mode is 'observe': nothing is retrained by itself."
 
 
 def test_the_loop_goes_on_from_imported_rows(loop, clock, tmp_path):
