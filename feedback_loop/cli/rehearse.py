@@ -37,15 +37,16 @@ def rehearse(
     as_json: JsonOption = False,
 ) -> None:
     """Plays the loop over a history: alarms, diagnoses, retrainings, promotions, losses. Nothing of yours changes."""
-    from feedback_loop.rehearsal import closing_words, fresh_folder
+    from feedback_loop.rehearsal import closing_words, fresh_folder, load_history
     from feedback_loop.rehearsal import rehearse as play
 
     loop = open_loop(config, as_json=as_json)
-    window = {name: parse_moment(text) if text else None for name, text in (("start", start), ("end", end))}
-    folder = fresh_folder(folder)
+    window = (parse_moment(text) if text else None for text in (start, end))
+    history = load_history(loop, model, predictions, outcomes, *window)
+    folder = fresh_folder(folder)  # only now: an earlier rehearsal there is not lost to files that can't be played
     with (folder / "log.jsonl").open("a") as log:
         configure_logging(log)  # what the loop logs of simulated days is no news
-        result = play(loop, model, predictions, outcomes, folder, **window)
+        result = play(loop, history, folder)
     emit(result, as_json=as_json, words=lambda result: closing_words(result, _strategies(result)))
 
 

@@ -2,7 +2,7 @@
 
 from feedback_loop.rehearsal.history import History, read_history
 from feedback_loop.rehearsal.home import fresh_folder, own_loop
-from feedback_loop.rehearsal.play import rehearse
+from feedback_loop.rehearsal.play import load_history, rehearse
 from feedback_loop.rehearsal.strategies import Strategy, compare, daily_means
 from feedback_loop.rehearsal.turn import take_turn
 from feedback_loop.rehearsal.words import closing_words
@@ -14,6 +14,7 @@ __all__ = [
     "compare",
     "daily_means",
     "fresh_folder",
+    "load_history",
     "own_loop",
     "read_history",
     "rehearse",

@@ -30,25 +30,26 @@ SLOW = ("explain", "report")
 FROZEN, CALENDAR, LOOP = "frozen: as answered", "monthly retraining", "the loop"
 
 
-def rehearse(
+def load_history(
     loop: FeedbackLoop,
     model: str,
     predictions: Path,
     outcomes: Path,
-    folder: Path,
-    *,
     start: datetime | None = None,
     end: datetime | None = None,
-) -> dict[str, Any]:
+) -> History:
+    """The history of a model in two files (see `read_history`), by its champion's contract and its own maturity."""
+    contract = loop.scorer(loop.champion(model)).contract
+    return read_history(contract, predictions, outcomes, loop.settings.model(model).maturity, start, end)
+
+
+def rehearse(loop: FeedbackLoop, history: History, folder: Path) -> dict[str, Any]:
     """Plays the history in an empty folder (see `fresh_folder`) and returns what came of it, as plain values.
 
     Until the loop promotes a version its answers are the history's own; from then on the new version's. Neither the
-    user's store nor the registry is written to. Raises BadInput, NotFound, and FeedbackLoopError where a job fails.
+    user's store nor the registry is written to. Raises NotFound, and FeedbackLoopError where a job fails.
     """
-    began = time.monotonic()
-    settings = loop.settings.model(model)
-    contract = loop.scorer(loop.champion(model)).contract
-    history = read_history(contract, predictions, outcomes, settings.maturity, start, end)
+    began, model = time.monotonic(), history.contract.model
     clock = ManualClock(floor_moment(history.span[0], STEP))
     own, champion = own_loop(loop, model, folder, clock)
     try:

@@ -9,9 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
+from feedback_loop.cli import main
 from feedback_loop.clock import ManualClock
+from feedback_loop.errors import Refused
 from feedback_loop.jobs import run_cycle
-from feedback_loop.rehearsal import fresh_folder, rehearse
+from feedback_loop.rehearsal import fresh_folder, load_history, rehearse
 from tests.builders import churn_loop, customers, open_loop, register_churn, write_config
 
 BEGAN = datetime(2026, 5, 26, tzinfo=UTC)
@@ -69,7 +71,7 @@ def test_a_history_is_played_and_nothing_of_the_users_changes(loop, empty_mlflow
     before = fingerprints(tmp_path)
     folder = fresh_folder(tmp_path_factory.mktemp("played"))
     shutil.copy(empty_mlflow, folder / "mlflow.db")
-    result = rehearse(loop, "churn", *files, folder)
+    result = rehearse(loop, load_history(loop, "churn", *files), folder)
     assert fingerprints(tmp_path) == before
 
     assert result["predictions"] == PER_DAY * DAYS
@@ -88,12 +90,14 @@ def test_a_history_is_played_and_nothing_of_the_users_changes(loop, empty_mlflow
 def test_a_model_that_can_not_be_fitted_again_is_played_with_losses_and_alarms_alone(
     loop, empty_mlflow, tmp_path, tmp_path_factory
 ):
-    files = write_history(loop, tmp_path, days=5, turned_on=1)
+    files = write_history(loop, tmp_path, days=3, turned_on=1)
     loop.close()
     config = write_config(tmp_path, more='[models.churn.log.columns]\nage = "drop"\n')
     folder = fresh_folder(tmp_path_factory.mktemp("played"))
     shutil.copy(empty_mlflow, folder / "mlflow.db")
-    result = rehearse(open_loop(config, ManualClock(BEGAN)), "churn", *files, folder)
+    other = open_loop(config, ManualClock(BEGAN))
+    result = rehearse(other, load_history(other, "churn", *files), folder)
+    other.close()
     assert result["alarms"]
     assert (result["retrainings"], result["promotions"]) == ([], [])
     assert [each["strategy"] for each in result["strategies"]] == ["frozen: as answered", "the loop"]
@@ -109,7 +113,9 @@ def test_what_kept_the_loop_from_alarming_and_from_acting_is_said(loop, empty_ml
     config.write_text(config.read_text().replace("reference = 1000", 'reference = 1000\nmode = "observe"'))
     folder = fresh_folder(tmp_path_factory.mktemp("played"))
     shutil.copy(empty_mlflow, folder / "mlflow.db")
-    result = rehearse(open_loop(config, ManualClock(BEGAN)), "churn", *files, folder)
+    other = open_loop(config, ManualClock(BEGAN))
+    result = rehearse(other, load_history(other, "churn", *files), folder)
+    other.close()
     assert result["alarms"] == []
     missing, observed = result["notes"]
     assert missing.startswith("churn version 1 has 240 of the 1,000 reference rows that verdicts take")
@@ -144,3 +150,18 @@ def test_what_imported_rows_lack_is_said(loop, clock, tmp_path):
     assert "480 are from before 2026-07-05, until when it has learned." in loop.retrain("churn").summary
     run = {each.job: each for each in run_cycle(loop, "churn")}["decide"]
     assert "before churn version 2 became champion" in run.result["because"]
+
+
+def test_files_that_can_not_be_played_leave_an_earlier_rehearsal_as_it_was(loop, tmp_path, monkeypatch, capsys):
+    predictions, outcomes = write_history(loop, tmp_path, days=2)
+    earlier = fresh_folder(tmp_path / "rehearsal") / "loss.png"
+    earlier.touch()
+    command = ["rehearse", "churn", "--config", str(tmp_path / "feedback_loop.toml"), "--folder", str(earlier.parent)]
+    monkeypatch.setattr("sys.argv", ["feedback-loop", *command, "--predictions", str(predictions), "--outcomes", "o"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, earlier.exists()) == (1, True)
+    assert "There is no file 'o'." in capsys.readouterr().err
+    with pytest.raises(Refused, match="is not empty, and none of ours"):
+        fresh_folder(tmp_path)
+    assert outcomes.exists()
