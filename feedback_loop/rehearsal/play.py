@@ -157,7 +157,7 @@ class _Rehearsal:
             {each.name: daily_means(days, each.losses[loss]) for each in strategies},
             [(each["at"], f"version {each['version']}") for each in story["promotions"]],
             name="loss",
-            title=f"{self.model}: mean {loss} of each day, had the loop been there",
+            title=f"{self.model}: mean {loss.replace('_', ' ')} of each day, had the loop been there",
             folder=folder,
             loss=loss,
         )
