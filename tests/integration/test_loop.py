@@ -82,8 +82,9 @@ def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loo
     (search,) = retrainings.load_retrainings(loop.store, "churn")
     assert (search.reason, search.incident_id, search.state) == ("alarm", incident.incident_id, "promoted")
     assert loop.champion("churn").version == search.candidate == "2"
-    (alert,) = load_alerts(loop.store, [incident.incident_id])
-    assert (alert.route, alert.state) == ("log", "pending")
+    opened, advice = load_alerts(loop.store, [incident.incident_id])  # what has happened, then what to do
+    assert (opened.subject, advice.subject.rsplit(":", 2)[0]) == ("incident:1", "incident:1:diagnosis")
+    assert {(alert.route, alert.state) for alert in (opened, advice)} == {("log", "pending")}
     assert loop.deliver_alerts().sent >= 1
     # The new version does well on the world as it is now, but two windows are no evidence yet.
     play_days(loop, clock, 4, harder=0.45, seed=200)
@@ -96,7 +97,7 @@ def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loo
     run_cycle(loop, "churn")
     closed = load_incidents(loop.store, "churn")[0]
     assert closed.closed_because.startswith("version 2 has taken over and does well: brier 0.2")
-    assert [each.title for each in load_alerts(loop.store, [1])] == [alert.title, "churn has recovered"]
+    assert [each.title for each in load_alerts(loop.store, [1])] == [opened.title, advice.title, "churn has recovered"]
 
 
 def test_an_evaluation_asked_again_as_of_then_gives_the_same_numbers(loop, clock):
