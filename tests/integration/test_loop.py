@@ -97,7 +97,11 @@ def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loo
     run_cycle(loop, "churn")
     closed = load_incidents(loop.store, "churn")[0]
     assert closed.closed_because.startswith("version 2 has taken over and does well: brier 0.2")
-    assert [each.title for each in load_alerts(loop.store, [1])] == [opened.title, advice.title, "churn has recovered"]
+    assert [each.title for each in load_alerts(loop.store, [1])] == [
+        opened.title,
+        advice.title,
+        "churn has recovered",
+    ]
 
 
 def test_an_evaluation_asked_again_as_of_then_gives_the_same_numbers(loop, clock):
