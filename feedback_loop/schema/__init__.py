@@ -1,7 +1,7 @@
 """A model's contract: its signature, task, key and segments as typed columns."""
 
 from feedback_loop.schema.classes import Label, typed_label, unknown_classes
-from feedback_loop.schema.coerce import array_of, arrow_type, as_table, coerce, misfits, with_booleans
+from feedback_loop.schema.coerce import array_of, arrow_type, coerce, misfits, with_booleans
 from feedback_loop.schema.contract import (
     Column,
     ColumnType,
@@ -38,6 +38,7 @@ from feedback_loop.schema.privacy import (
 )
 from feedback_loop.schema.segments import OTHER, most_frequent, segment_name, with_arrivals
 from feedback_loop.schema.signature import feature_columns, numbered_names, output_names, output_type
+from feedback_loop.schema.tabular import as_table
 
 __all__ = [
     "EARLIEST",

@@ -1,0 +1,37 @@
+"""Commands, run in the test's own process."""
+
+import json
+
+import pytest
+
+from feedback_loop.cli import main
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Runs `feedback-loop …` in the test's folder; returns exit code, what it printed and what it complained."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["feedback-loop", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def plain(run):
+    """The same with `--json`, decoded."""
+
+    def plain(*arguments):
+        code, out, _ = run(*arguments, "--json")
+        return code, json.loads(out)
+
+    return plain
