@@ -14,7 +14,6 @@ from feedback_loop.cli import app
 from feedback_loop.clock import Window
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.jobs import chains, make_scheduler, run_cycle
-from feedback_loop.registry import candidates
 from feedback_loop.status import model_status
 from feedback_loop.store import incidents, retrainings
 from feedback_loop.store.alerts import load_alerts
@@ -24,11 +23,7 @@ from tests.builders import churn_loop, customers, play_days
 
 DAY = timedelta(days=1)
 
-
-@pytest.fixture(autouse=True)
-def _warm_proofs(warm, monkeypatch):
-    """Candidates prove that another process can load them: here one that has imported its libraries already."""
-    monkeypatch.setattr(candidates, "_PYTHON", str(warm / "python"))
+pytestmark = pytest.mark.usefixtures("warm_proofs")
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from tests.builders import churn_loop, customers, open_loop, play_days, predicti
 DAY = timedelta(days=1)
 FEATURES = ("customer", "month", "age", "plan")
 
+pytestmark = pytest.mark.usefixtures("warm_proofs")
+
 
 @pytest.fixture
 def loop(mlflow_uri, tmp_path, clock):

@@ -324,7 +324,7 @@ def left_open(registry):
     ],
 )
 def test_a_disk_that_is_full_while_a_version_is_registered_leaves_none(
-    registry, version, now, mlflow_uri, table, event, cleans_up
+    registry, version, now, mlflow_uri, warm_proofs, table, event, cleans_up
 ):
     estimator = registry.load(version).estimator
     refusing(mlflow_uri, table, event)

@@ -27,7 +27,6 @@ from sklearn.tree import DecisionTreeClassifier
 from feedback_loop.clock import format_moment
 from feedback_loop.jobs import run_cycle
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.registry import candidates
 from feedback_loop.retraining import training_rows
 from feedback_loop.retraining.kinds import chosen_kinds
 from feedback_loop.store import retrainings
@@ -38,11 +37,7 @@ RANDOM = np.random.default_rng(0)
 DAY = timedelta(days=1)
 SKOPS = ["scikit-learn", "skops", "cloudpickle"]
 
-
-@pytest.fixture(autouse=True)
-def _warm_proofs(warm, monkeypatch):
-    """Candidates prove that another process can load them: here one that has imported its libraries already."""
-    monkeypatch.setattr(candidates, "_PYTHON", str(warm / "python"))
+pytestmark = pytest.mark.usefixtures("warm_proofs")
 
 
 @pytest.fixture
