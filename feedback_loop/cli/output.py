@@ -142,10 +142,15 @@ def _as_text(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
     return shown if traceback is None else {**shown, "exception": as_text(str(traceback), keep="\n")}
 
 
+_UNFOLDED = 1000
+
+
 def _width() -> int:
+    """A terminal's columns; what goes into a file or another program is not folded."""
+    import os
     import shutil
 
-    return shutil.get_terminal_size((140, 40)).columns
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNFOLDED
 
 
 def _plain(value: Any) -> Any:

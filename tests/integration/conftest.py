@@ -13,6 +13,9 @@ def run(capsys, monkeypatch, tmp_path):
     """Runs `feedback-loop …` in the test's folder; returns exit code, what it printed and what it complained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    monkeypatch.delenv(
+        "COLUMNS", raising=False
+    )  # pytest-xdist's workers have a narrow one, which tables are folded to
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["feedback-loop", *map(str, arguments)])

@@ -48,8 +48,9 @@ def test_control_and_invisible_characters_are_written_out(text, shown):
     assert all_as_text({text: [text, (text, 1, None)]}) == {shown: [shown, (shown, 1, None)]}
 
 
-def test_a_table_prints_values_as_they_are_each_in_its_row():
+def test_a_table_prints_values_as_they_are_each_in_its_row(monkeypatch):
     """Values in brackets are no markup: `[/x]` broke the command with a traceback."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # in a narrow terminal values are folded
     drawn = table([{"segment": f"g={NASTY}", "rows": 3}, {"segment": "g=[/x]", "rows": None}], "nothing")
     assert "[red]hid[/red]den [/x]" in drawn
     assert ":smile:" in drawn
