@@ -35,6 +35,11 @@ from tests.warm import start
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The built wheel's demo takes longest, so it begins first."""
+    items.sort(key=lambda item: item.path.name != "test_wheel.py")
+
+
 @pytest.fixture(autouse=True)
 def _plain_logs() -> Iterator[None]:
     """Commands that a test runs in this process log to what is standard error during that test."""
