@@ -27,7 +27,8 @@ test: setup
 
 # What is slow by nature: simulations over many seeds, hundreds of kills, long random walks. About half an hour.
 statistics: setup
-	$(BIN)/pytest -m statistics --timeout 1800
+	$(BIN)/pytest -m statistics --timeout 1800 --hypothesis-profile others
+	$(BIN)/pytest --timeout 1800 --hypothesis-profile others tests/property
 
 # Reports and pages in a real browser: needs chromium (apt-get install chromium).
 browser: setup
