@@ -209,18 +209,25 @@ def _database(loop: FeedbackLoop) -> str:
 
 
 def _files(loop: FeedbackLoop) -> str:
-    """Whether anybody else can read or change what is kept on this disk."""
+    """Whether anybody else can read or change what is kept on this disk; MLflow makes its own readable to all."""
     settings = loop.settings
-    uris = (settings.url(settings.registry.tracking_uri), settings.url(settings.registry.registry_uri))
-    bases = [uri.removeprefix(SQLITE) for uri in (settings.url(settings.store.url), *uris) if uri.startswith(SQLITE)]
-    places = [Path(base + ending) for base in bases for ending in ("", "-wal", "-shm")]
+    places = _database_files(settings.url(settings.store.url))
     named = (settings.capture.folder, settings.serving.cache, settings.scheduler.reports)
-    places += map(settings.path, (*named, settings.registry.artifact_root))
-    found = exposed(places, written=[settings.home, settings.home / FILE_NAME])
+    places += map(settings.path, named)
+    registry = (settings.url(settings.registry.tracking_uri), settings.url(settings.registry.registry_uri))
+    mlflows = [path for url in registry for path in _database_files(url)]
+    mlflows.append(settings.path(settings.registry.artifact_root))
+    found = exposed(places, written=[settings.home, settings.home / FILE_NAME, *mlflows])
     if found:
         cure = "Take their rights: chmod -R go= PATH; put files in the place of links."
         raise Refused(f"Others can come at what is kept here: {told(found)}.", cure=cure)
     return "nobody else can read or change what is kept on this disk"
+
+
+def _database_files(url: str) -> list[Path]:
+    """The files of a SQLite database; none of another."""
+    base = url.removeprefix(SQLITE)
+    return [Path(base + ending) for ending in ("", "-wal", "-shm")] if url.startswith(SQLITE) else []
 
 
 def _serving(loop: FeedbackLoop) -> str:
