@@ -211,7 +211,7 @@ def test_any_change_of_units_is_undone_to_the_values_that_were_meant(factor, off
     true = rows_of(2)
     came = rows_of(2, x=lambda x: factor * x + offset)
     suspect = looked_at(came).get("x")
-    moved = abs(np.log(factor)) > 0.6 or abs(offset) > 2 * factor
+    moved = abs(np.log(factor)) > 0.5 or abs(offset) > 2 * factor
     if suspect is None:
         assert not moved
         return
