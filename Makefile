@@ -6,7 +6,7 @@ BIN := .venv/bin
 DIST := dist
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test statistics browser check audit sbom release bench format clean
+.PHONY: setup demo test statistics browser check size audit sbom release bench format clean
 
 setup: .venv/.ready
 
@@ -40,6 +40,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vulture
+	$(BIN)/deptry .
+
+# Lines of each room; fails above the numbers in pyproject.toml.
+size: setup
+	$(BIN)/python -m benchmarks.size
 
 # Known advisories of every locked package, as PyPI tells them. Fails where one has some, and where one can't be asked about.
 audit: | $(UV)
