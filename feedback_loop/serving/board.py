@@ -96,6 +96,7 @@ class Board:
         self._models = tuple(models)
         self._guard = threading.Lock()
         self._files: dict[str, MmapedDict] = {}
+        self._numbers: dict[str, dict[str, float]] = {}
         self._requests: dict[str, tuple[_Histogram, dict[int, str]]] = {}
         self._batches: _Histogram | None = None
         self._shown: dict[str, set[InService]] = {}
@@ -108,7 +109,7 @@ class Board:
         for kind in (COUNTER, HISTOGRAM, NOW):
             path = self.folder / f"{kind}_{os.getpid()}.db"
             new = path.with_suffix(".new")
-            self._files[kind] = MmapedDict(str(path if path.exists() else new))
+            self._files[kind], self._numbers[kind] = MmapedDict(str(path if path.exists() else new)), {}
             if new.exists():
                 new.rename(path)  # whoever sees it sees all of it
         for model in self._models:
@@ -210,11 +211,13 @@ class Board:
         self._write((kind, _key(name, suffix, labels), amount))
 
     def _write(self, *counts: tuple[str, str, float]) -> None:
-        """Adds to the numbers at these keys of these files."""
+        """Adds to the numbers at these keys of these files; what they are is remembered, since nobody else writes."""
         with self._guard:
             for kind, key, amount in counts:
-                file = self._files[kind]
-                file.write_value(key, file.read_value(key)[0] + amount, 0.0)
+                file, numbers = self._files[kind], self._numbers[kind]
+                number = numbers.get(key)
+                numbers[key] = number = (file.read_value(key)[0] if number is None else number) + amount
+                file.write_value(key, number, 0.0)
 
     def _lock(self, pid: int) -> Path:
         return self.folder / f"{pid}.{_LOCK}"
