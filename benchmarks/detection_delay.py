@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks import streams
 from benchmarks.false_alarms import ALPHA, METHODS
 from benchmarks.lines import Line, command_line, show
+from benchmarks.peers.rules import adwin_alarm, start_method
 from benchmarks.streams import ADWIN, LOOK, PEERS, Random
-from feedback_loop.decisions.monitors import Monitor, start_monitor
-from feedback_loop.decisions.monitors.rules import AdwinRule, WindowRule, start_rule
+from feedback_loop.decisions.monitors import Monitor
 from feedback_loop.decisions.monitors.units import Units
 from feedback_loop.monitoring import Floats
 
@@ -170,21 +170,6 @@ def cusum(evidence: Floats) -> Floats:
     return np.asarray(total - np.minimum(np.minimum.accumulate(total), 0.0))
 
 
-def adwin_alarm(known: Floats, after: Floats, delta: float) -> int | None:
-    """After how many labels river's ADWIN of this delta sees a rise."""
-    from river import drift
-
-    detector = drift.ADWIN(delta=delta)
-    for loss in known.tolist():
-        detector.update(loss)
-    for number, loss in enumerate(after.tolist(), 1):
-        mean = detector.estimation
-        detector.update(loss)
-        if detector.drift_detected and detector.estimation > mean:
-            return number
-    return None
-
-
 def _calm(changes: Sequence[Change], seed: int, looks: int) -> dict[str, float]:
     """Of a stream that does not change the highest that each statistic becomes, and the deltas that cry."""
     random, base = np.random.default_rng(seed), changes[0]
@@ -196,12 +181,10 @@ def _calm(changes: Sequence[Change], seed: int, looks: int) -> dict[str, float]:
     cries = {f"ADWIN({delta:g})": float(adwin_alarm(known, after, delta) is not None) for delta in DELTAS}
     windows, own = np.repeat(np.arange(REFERENCE), LOOK), {}
     for alpha in ALPHAS:
-        monitor = start_monitor("change", base.loss, known, windows, Units("label"), alpha=alpha, seed=seed)
+        monitor = start_method("change", base.loss, known, windows, Units("label"), alpha=alpha, seed=seed)
         own[f"D({alpha:g})"] = float(_alarm(monitor, after) is not None)
-    for name, (rule, size) in PEERS.items():
-        started = start_rule(rule, known, windows, threshold=size)
-        assert isinstance(started, WindowRule)
-        own[name] = float(started.crossed(after.reshape(-1, LOOK).mean(axis=1), LOOK).any())
+    for name, rule in streams.rules(known, windows).items():
+        own[name] = float(rule.crossed(after.reshape(-1, LOOK).mean(axis=1), LOOK).any())
     return {**{f"highest {name}": value for name, value in highest.items()}, **cries, **own}
 
 
@@ -242,18 +225,16 @@ def _delays(
     offset, windows = int(random.integers(LOOK)), np.repeat(np.arange(REFERENCE), LOOK)
     asked = [*((name, method, ALPHA) for name, method in METHODS.items()), (f"D, {MATCHED}", "change", matched.alpha)]
     ours: dict[str, Monitor] = {
-        name: start_monitor(method, base.loss, known, windows, Units("label"), alpha=alpha, seed=seed).update(calm)
+        name: start_method(method, base.loss, known, windows, Units("label"), alpha=alpha, seed=seed).update(calm)
         for name, method, alpha in asked
     }
-    rule = start_rule("adwin", known, windows).update(calm)
-    assert isinstance(rule, AdwinRule)
     found = []
     for change, ramp in cases:
         sizes = np.clip((np.arange(after * LOOK) - offset + 1) / ramp, 0, 1)
         coming = change.draw(np.random.default_rng([seed, ramp]), sizes)
         stream = np.concatenate([calm, coming])
         alarms = {name: _alarm(monitor, coming) for name, monitor in ours.items()}
-        alarms[ADWIN] = rule.update(coming).alarmed_at
+        alarms[ADWIN] = adwin_alarm(known, stream)
         alarms[f"ADWIN, {MATCHED}"] = adwin_alarm(known, stream, matched.delta)
         alarms |= _window_alarms(known, stream, windows, matched)
         alarms[ORACLE] = crossing(change.evidence(stream), matched.thresholds[change.name])
@@ -271,11 +252,9 @@ def _alarm(monitor: Monitor, coming: Floats) -> int | None:
 
 def _window_alarms(known: Floats, stream: Floats, windows: Any, matched: Matched) -> dict[str, int | None]:
     means, alarms = stream.reshape(-1, LOOK).mean(axis=1), {}
+    rules = streams.rules(known, windows)
     for name, values in statistics(known, means).items():
-        rule, size = PEERS[name]
-        started = start_rule(rule, known, windows, threshold=size)
-        assert isinstance(started, WindowRule)
-        looks = {name: started.crossed(means, LOOK), f"{name}, {MATCHED}": values > matched.limits[name]}
+        looks = {name: rules[name].crossed(means, LOOK), f"{name}, {MATCHED}": values > matched.limits[name]}
         for label, crossed in looks.items():
             look = streams.first(crossed)
             alarms[label] = None if look is None else look * LOOK

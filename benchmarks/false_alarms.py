@@ -12,15 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from benchmarks import streams
 from benchmarks.lines import Line, command_line, show
+from benchmarks.peers.rules import Method, start_method
 from benchmarks.streams import ADWIN, DEPENDENT, UNCHANGED, Stream
 from feedback_loop.clock import parse_duration
-from feedback_loop.decisions.monitors import start_monitor
 from feedback_loop.decisions.monitors.units import Units
 from feedback_loop.decisions.suggest import suggest_maturity, suggest_tolerance, suggest_units
 from feedback_loop.monitoring import Floats
@@ -28,7 +28,7 @@ from feedback_loop.monitoring import Floats
 ALPHA, LOOKS, LONG, CALL = 0.05, 200, 2000, 10
 """CALL looks are given to a monitor at once: how labels are grouped makes no difference to it, but for its speed."""
 
-METHODS: dict[str, Literal["change", "harm_a", "harm_b"]] = {"D": "change", "A": "harm_a", "B": "harm_b"}
+METHODS: dict[str, Method] = {"D": "change", "A": "harm_a", "B": "harm"}
 
 Alarms = dict[str, int | None]
 Play = Callable[[int], Alarms]
@@ -74,7 +74,7 @@ def _shares(case: str, play: Play, count: int) -> Iterator[Line]:
 
 
 def monitor_alarm(
-    method: Literal["change", "harm_a", "harm_b"],
+    method: Method,
     stream: Stream,
     looks: Sequence[Floats],
     units: Units,
@@ -85,7 +85,7 @@ def monitor_alarm(
 ) -> int | None:
     """In which look of the stream a monitor of ours first alarms."""
     known, after = looks[: stream.reference], looks[stream.reference :]
-    monitor = start_monitor(
+    monitor = start_method(
         method,
         stream.loss,
         np.concatenate(known),

@@ -27,9 +27,8 @@ MONITORS: tuple[tuple[str, Method, str, Units], ...] = (
     ("D, Brier", "change", "brier", Units()),
     ("D, Brier, 7 strata", "change", "brier", Units(strata=7)),
     ("D, t-units of 7 windows", "change", "brier", Units("unit", windows=7)),
-    ("A, 10% errors", "harm_a", "error", Units()),
-    ("B, 10% errors", "harm_b", "error", Units()),
-    ("B, Brier", "harm_b", "brier", Units()),
+    ("B, 10% errors", "harm", "error", Units()),
+    ("B, Brier", "harm", "brier", Units()),
 )
 
 

@@ -1,7 +1,7 @@
-"""Lines of each room: code, docstrings, blank. Fails where a room has more than `[tool.size]` of pyproject.toml allows.
+"""Lines of each room: code, docstrings, blank. Fails where one has more than `[tool.size]` of pyproject.toml allows.
 
-Run by `make size`. A room is a folder of `feedback_loop` or of `tests`; "." is the files beside the folders. A number in
-pyproject.toml is lowered in the commit that makes its room smaller, and raised only with a reason in that commit's message.
+Run by `make size`. A room is a folder of `feedback_loop` or of `tests`; "." is the files beside the folders. A number
+in pyproject.toml is lowered in the commit that makes its room smaller, and raised only with a reason in its message.
 """
 
 from __future__ import annotations

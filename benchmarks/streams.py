@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from feedback_loop.decisions.monitors.rules import AdwinRule, RuleName, WindowRule, start_rule
+from benchmarks.peers.rules import Limit, adwin_alarm, chunks, z_test
+from feedback_loop.decisions.monitors.rules import WindowRule, start_rule
 from feedback_loop.monitoring import Floats
 
 LOOK, RATE, SWING, DAYS = 500, 0.10, 0.03, 0.02
@@ -129,38 +130,35 @@ DEPENDENT = (
 """Not exchangeable label by label; all but the last two with as long a reference as `policy suggest` asks for."""
 
 
-PEERS: dict[str, tuple[RuleName, float]] = {
-    "mean loss 10% above": ("threshold", 0.10),
-    "mean loss 5 points above": ("absolute", 0.05),
-    "z-test at .05 a look": ("z_test", 0.0),
-    "NannyML's chunks + 3 std": ("chunks", 0.0),
-}
-"""Rules that go by windows, with their sizes."""
+PEERS = ("mean loss 10% above", "mean loss 5 points above", "z-test at .05 a look", "NannyML's chunks + 3 std")
+"""Rules that go by windows."""
 
 ADWIN = "ADWIN(.002)"
 
 
-def window_rules(looks: Sequence[Floats], reference: int) -> dict[str, int | None]:
-    """In which look of the stream (from 1) each window rule first cries; None: never.
+def rules(known: Floats, windows: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, WindowRule | Limit]:
+    """The rules that go by windows, from the losses of the reference, each with its window's number."""
+    made = (
+        start_rule("threshold", known, threshold=0.10),
+        start_rule("absolute", known, threshold=0.05),
+        z_test(known),
+        chunks(known, windows),
+    )
+    return dict(zip(PEERS, made, strict=True))
 
-    All looks at once; the limit is the rule's own.
-    """
-    known, windows = np.concatenate(looks[:reference]), numbered(looks[:reference])
+
+def window_rules(looks: Sequence[Floats], reference: int) -> dict[str, int | None]:
+    """In which look of the stream (from 1) each window rule first cries; None: never. All looks at once."""
     counts = np.array([len(look) for look in looks[reference:]])
     means = np.array([look.mean() if len(look) else 0.0 for look in looks[reference:]])
-    found = {}
-    for name, (rule, size) in PEERS.items():
-        started = start_rule(rule, known, windows, threshold=size)
-        assert isinstance(started, WindowRule)
-        found[name] = first(started.crossed(means, counts))
-    return found
+    made = rules(np.concatenate(looks[:reference]), numbered(looks[:reference]))
+    return {name: first(rule.crossed(means, counts)) for name, rule in made.items()}
 
 
 def adwin(looks: Sequence[Floats], reference: int) -> int | None:
     """In which look of the stream ADWIN first sees a rise."""
-    rule = start_rule("adwin", np.concatenate(looks[:reference]), numbered(looks[:reference]))
-    assert isinstance(rule, AdwinRule)
-    return told(rule.update(np.concatenate(looks[reference:])).alarmed_at, looks[reference:])
+    alarm = adwin_alarm(np.concatenate(looks[:reference]), np.concatenate(looks[reference:]))
+    return told(alarm, looks[reference:])
 
 
 def river_detectors(looks: Sequence[Floats], reference: int, names: Sequence[str]) -> dict[str, int | None]:

@@ -35,7 +35,7 @@ class Section(BaseModel):
 
 
 Loss = Literal["auto", "error", "brier", "absolute_error", "squared_error", "log_loss"]
-Rule = Literal["change", "harm", "either", "threshold", "absolute", "z_test", "chunks", "adwin"]
+Rule = Literal["change", "harm", "either", "threshold", "absolute"]
 
 
 class WatchSettings(Section):
@@ -49,15 +49,14 @@ class WatchSettings(Section):
 class PolicySettings(Section):
     """What counts as worse, and what may follow from it.
 
-    `rule` says what may act: `change` (method D), `harm` (A or B: worse by more than `tolerance`), `either` of both,
-    or a rule without an error rate. `loss` of all rows is watched with weight 1, and what `watch` adds with its own.
+    `rule` says what may act: `change` (method D), `harm` (B: worse by more than `tolerance`), `either` of both, or a
+    threshold without an error rate. `loss` of all rows is watched with weight 1, and what `watch` adds with its own.
     """
 
     loss: Loss = "auto"
     watch: tuple[WatchSettings, ...] = ()
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     rule: Rule = "change"
-    harm: Literal["A", "B"] = "B"
     tolerance: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = "auto"  # of mean loss, which is in [0, 1]
     unit: Literal["auto", "label", "window"] = "auto"
     cycle: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # in windows: 7 is a week of days

@@ -16,8 +16,8 @@ from feedback_loop.decisions.monitors import (
     MADE_OF,
     ConfidenceSequence,
     Monitor,
-    Rule,
     Units,
+    WindowRule,
     alpha_of_monitor,
     monitor_from_json,
     monitor_to_json,
@@ -32,12 +32,12 @@ from feedback_loop.monitoring import Floats
 from feedback_loop.store.verdicts import Verdict
 
 Method = Literal["change", "harm", "rule"]
-"""Which of the monitors of a loss: method D, A or B, or a rule without an error rate."""
+"""Which of the monitors of a loss: method D or B, or a rule without an error rate."""
 
 STEP = 64
 """So many seeds of random numbers are a version's own: each of its monitors draws from another."""
 
-SHAPING = ("loss", "watch", "alpha", "rule", "harm", "tolerance", "unit", "cycle", "threshold", "reference", "seed")
+SHAPING = ("loss", "watch", "alpha", "rule", "tolerance", "unit", "cycle", "threshold", "reference", "seed")
 """Settings that monitors are made by: with others, they begin anew."""
 
 
@@ -55,7 +55,7 @@ class Pair:
     promised: tuple[float, float] = (0.0, 1.0)  # between these the reference's mean lies
     seen: Seen = field(default_factory=Seen)
     level: ConfidenceSequence | None = None
-    monitors: Mapping[Method, Monitor | Rule] | None = None
+    monitors: Mapping[Method, Monitor | WindowRule] | None = None
 
     def after(self, cohort: Cohort, baseline: Baseline) -> Pair:
         """With one more cohort."""
@@ -163,16 +163,18 @@ def _pair(place: int, baseline: Baseline, settings: PolicySettings, ordinal: int
     alpha = alpha_of_monitor(settings.alpha, ordinal) * watched.share
     alpha_each = alpha / 2 if settings.rule == "either" else alpha
     seed = ((settings.seed * 1_000_003 + ordinal) * STEP + place) * 2
-    harm: Literal["harm_a", "harm_b"] = "harm_a" if settings.harm == "A" else "harm_b"
 
-    def monitor(method: Literal["change", "harm_a", "harm_b"], own: int) -> Monitor:
+    def monitor(method: Literal["change", "harm"], own: int) -> Monitor:
         return start_monitor(
             method, watched.loss, reference, windows, units, alpha=alpha_each, seed=own, tolerance=tolerance
         )
 
-    monitors: dict[Method, Monitor | Rule] = {"change": monitor("change", seed), "harm": monitor(harm, seed + 1)}
-    if settings.rule != "change" and settings.rule != "harm" and settings.rule != "either":  # noqa: PLR1714 (for mypy)
-        monitors["rule"] = start_rule(settings.rule, reference, windows, threshold=settings.threshold)
+    monitors: dict[Method, Monitor | WindowRule] = {
+        "change": monitor("change", seed),
+        "harm": monitor("harm", seed + 1),
+    }
+    if settings.rule == "threshold" or settings.rule == "absolute":  # noqa: PLR1714 (for mypy)
+        monitors["rule"] = start_rule(settings.rule, reference, threshold=settings.threshold)
     level = ConfidenceSequence(guess=float(reference.mean()))
     promised = level.update(reference).bounds(alpha / 2)
     return Pair(watched, tolerance, 0, alpha, promised, Seen(), level, monitors)
@@ -195,9 +197,9 @@ def _digest(settings: PolicySettings) -> str:
     return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
-def _plain(monitor: Monitor | Rule) -> dict[str, Any]:
-    return rule_to_json(monitor) if isinstance(monitor, Rule) else monitor_to_json(monitor)
+def _plain(monitor: Monitor | WindowRule) -> dict[str, Any]:
+    return rule_to_json(monitor) if isinstance(monitor, WindowRule) else monitor_to_json(monitor)
 
 
-def _restored(plain: dict[str, Any]) -> Monitor | Rule:
-    return rule_from_json(plain) if plain["kind"] in ("window_rule", "adwin") else monitor_from_json(plain)
+def _restored(plain: dict[str, Any]) -> Monitor | WindowRule:
+    return rule_from_json(plain) if plain["kind"] == "window_rule" else monitor_from_json(plain)

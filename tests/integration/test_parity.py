@@ -120,7 +120,7 @@ WORD = st.sampled_from(["red", "blue", "", "ré\u0301d", "☂"]) | st.text(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(
     estimators(), scalers(), st.lists(st.tuples(NUMBER, NUMBER, NUMBER, NUMBER, WORD, WORD), min_size=1, max_size=20)
 )

@@ -51,7 +51,7 @@ def binary_world(chances, weights):
     return world
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data(), st.integers(1, 6), st.integers(0, 5))
 def test_binary_metrics_lie_within_their_bounds_in_every_world(data, known, unknown):
     rows = known + unknown
@@ -86,7 +86,7 @@ def test_the_bounds_of_precision_and_lift_are_close_to_the_best_and_the_worst_of
         assert found[name].least == pytest.approx(min(every), rel=room), name
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data(), st.integers(1, 6), st.integers(0, 3))
 def test_multiclass_metrics_lie_within_their_bounds_in_every_world(data, known, unknown):
     rows = known + unknown
@@ -110,7 +110,7 @@ def test_multiclass_metrics_lie_within_their_bounds_in_every_world(data, known, 
     assert all(each.least is not None and each.most is not None for each in found.values())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data(), st.integers(1, 6), st.integers(0, 3))
 def test_regression_metrics_lie_within_their_bounds_in_every_world(data, known, unknown):
     number = st.floats(-50, 50).map(lambda value: round(value, 2))

@@ -109,7 +109,7 @@ def told(found):
     return json.dumps([[vars(value) for value in part] for part in parts], allow_nan=False)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @example([], [(1e160, 1.0, 1.0)])
 @example([], [(1.0, 1.0, 1e160)])
 @example([], [(1.0, 1.0, 1e308)] * 4)
@@ -123,7 +123,7 @@ def test_no_finite_value_stops_an_evaluation(before, now):
         assert found.metric("mae") is not None or found.metric("accuracy") is not None
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @example([], [(1e160, 1.0, 1.0)], [(1.0, 1e308, -1e308)] * 4)
 @example([(1e308, 1.0, -1e308)] * 4, [(-1e308, 1e308, -1e308)] * 4, [(1.0, float("inf"), 1.0)])
 @example([], [(1.0, float("nan"), 1.0)], [(1.0, float("nan"), 1.0)])

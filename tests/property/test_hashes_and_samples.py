@@ -91,7 +91,7 @@ def logged(random, count, rate_of, accuracy_of):
     return table.drop_columns(["sample_weight"]), table.filter(pa.array(kept))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 10**6), rates=st.sampled_from([(1.0, 0.1), (0.1, 1.0), (0.5, 0.2)]))
 def test_metrics_of_a_sample_are_those_of_all_rows_up_to_their_error(seed, rates):
     import random

@@ -133,7 +133,5 @@ def test_the_record_of_incidents_is_sound_whatever_happens(sqlite_store):  # noq
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=30, stateful_step_count=25, suppress_health_check=list(HealthCheck)),
     )

@@ -19,7 +19,7 @@ from feedback_loop.monitoring.profiles.sums import limbs, summed
 from feedback_loop.monitoring.profiles.tally import EMPTY
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=30)
 START = datetime(2026, 3, 1, tzinfo=UTC)
 any_floats = st.floats(allow_nan=False, allow_infinity=False)
 nasty = st.one_of(st.none(), st.floats(), st.integers(-(2**63), 2**63 - 1).map(float))
@@ -126,7 +126,7 @@ def _regression(rows):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(any_floats, max_size=40), st.randoms())
 def test_sums_are_exact_and_rounded_once(values, random):
     def total_of(numbers):

@@ -153,7 +153,5 @@ def test_record_and_registry_agree_whatever_happens(place):  # noqa: C901 (one m
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=12, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=12, stateful_step_count=10, suppress_health_check=list(HealthCheck)),
     )

@@ -27,7 +27,7 @@ from tests.builders import binary_contract, prediction_rows, regression_contract
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
 CONTRACT, OTHER = binary_contract(), regression_contract()
 FROM_NOW_ON = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -224,4 +224,4 @@ def test_any_order_of_appends_drains_retries_and_crashes_stores_everything_once(
     from hypothesis.stateful import run_state_machine_as_test
 
     SpoolMachine.template = prepared_sqlite
-    run_state_machine_as_test(SpoolMachine, settings=settings(max_examples=20, stateful_step_count=15, deadline=None))
+    run_state_machine_as_test(SpoolMachine, settings=settings(max_examples=20, stateful_step_count=15))

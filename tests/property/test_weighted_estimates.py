@@ -46,7 +46,7 @@ def estimated(scores, weights):
     return {each.metric: each.value for each in estimate_values(profile, REFERENCE)}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=scored)
 def test_a_row_that_stands_for_k_predictions_counts_as_k_rows(rows):
     scores, weights = [score for score, _ in rows], [float(weight) for _, weight in rows]
@@ -54,7 +54,7 @@ def test_a_row_that_stands_for_k_predictions_counts_as_k_rows(rows):
     assert estimated(scores, weights) == pytest.approx(estimated(copies, [1.0] * len(copies)), abs=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=scored, seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_rows_does_not_matter_to_the_last_bit(rows, seed):
     scores, weights = [score for score, _ in rows], [float(weight) for _, weight in rows]
@@ -62,7 +62,7 @@ def test_the_order_of_rows_does_not_matter_to_the_last_bit(rows, seed):
     assert estimated([scores[k] for k in order], [weights[k] for k in order]) == estimated(scores, weights)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     rows=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(1, 4)), min_size=1, max_size=50),
     known=st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50),
@@ -80,7 +80,7 @@ def test_estimates_stay_where_their_metrics_can_be(rows, known):
         assert mean.standard_error is None or mean.standard_error >= 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(x=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=100, max_size=120))
 def test_whatever_features_are_each_row_comes_to_one_leaf(x):
     contract = regression_contract()

@@ -206,7 +206,7 @@ def test_chance_makes_no_suspects():
 
 
 @given(st.floats(0.01, 100), st.floats(-50, 50))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_change_of_units_is_undone_to_the_values_that_were_meant(factor, offset):
     true = rows_of(2)
     came = rows_of(2, x=lambda x: factor * x + offset)

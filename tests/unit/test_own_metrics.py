@@ -143,7 +143,7 @@ def test_rows_that_a_metric_fails_for_leave_it_out_and_are_counted_however_they_
     assert merge([fold(layout, each) for each in pieces]) == fold(layout, rows)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.floats(15, 60), st.booleans(), st.booleans()), min_size=1, max_size=20), st.randoms())
 def test_sums_that_were_added_can_be_taken_out_again(tmp_path_factory, people, order):
     module = _shared_module(tmp_path_factory)

@@ -221,7 +221,7 @@ def replaced(policy):
     return policy.model_copy(update={"reference": 2000})
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), cuts=st.lists(st.integers(1, 5), unique=True))
 def test_verdict_after_verdict_is_the_same_as_all_at_once(seed, cuts):
     random = np.random.default_rng(seed)

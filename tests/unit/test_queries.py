@@ -65,7 +65,7 @@ def test_ndcg_is_scikit_learns_with_ties_too(seed):
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.7]), st.sampled_from([0, 0, 1, 3])), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_reciprocal_rank_is_the_mean_over_all_orders_of_equal_scores(pairs):
     falling = sorted((score for score, _ in pairs), reverse=True)
     ranks = [
@@ -79,7 +79,7 @@ def test_the_reciprocal_rank_is_the_mean_over_all_orders_of_equal_scores(pairs):
     assert ("ndcg" in found) == (len(pairs) > 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(3, 9))
 def test_whatever_the_unlabelled_are_worth_the_metrics_of_all_queries_are_within_the_bounds(data, count):
     queries = data.draw(st.lists(st.sampled_from("abc"), min_size=count, max_size=count))

@@ -1,15 +1,18 @@
 """What the benchmarks of decisions play and how they count, held against the rules themselves."""
 
+import math
 from functools import partial
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks import detection_delay, streams
 from benchmarks.detection_delay import ORACLE, Matched, cusum, grown, rates, statistics
 from benchmarks.false_alarms import benchmark, monitor_alarm
+from benchmarks.peers.rules import BOUND_SIZES, chunks, start_method, upper_bound, z_test
 from benchmarks.streams import DEPENDENT, LOOK, PEERS, UNCHANGED, Stream
-from feedback_loop.decisions.monitors.rules import start_rule
+from feedback_loop.decisions.monitors.harm import BATCH
 from feedback_loop.decisions.monitors.units import Units
 
 
@@ -24,13 +27,23 @@ def worsening(seed, looks=60):
 @pytest.mark.parametrize("seed", range(5))
 def test_window_rules_over_all_looks_at_once_cry_where_the_rule_does_look_by_look(name, seed):
     looks = worsening(seed)
-    kind, size = PEERS[name]
-    rule = start_rule(kind, np.concatenate(looks[:10]), streams.numbered(looks[:10]), threshold=size)
-    for losses in looks[10:]:
-        rule = rule.update(losses)
+    rule = streams.rules(np.concatenate(looks[:10]), streams.numbered(looks[:10]))[name]
     found = streams.window_rules(looks, 10)[name]
-    assert found == streams.told(rule.alarmed_at, looks[10:])
-    assert found is not None
+    assert found == next(place for place, look in enumerate(looks[10:], 1) if rule.crossed(look.mean(), len(look)))
+
+
+def test_the_limits_are_what_the_rules_of_others_say():
+    reference = np.concatenate([np.full(500, level) for level in (0.1, 0.2, 0.3, 0.4)])
+    error = stats.norm.ppf(0.95) * reference.std(ddof=1) * np.sqrt(1 / 500 + 1 / 2000)
+    limits = {
+        z_test(reference): 0.25 + error,
+        chunks(reference, np.repeat(np.arange(4), 500)): 0.25 + 3 * np.std([0.1, 0.2, 0.3, 0.4]),
+        chunks(reference, np.zeros(2000, dtype=np.int64)): np.mean(tenths := reference.reshape(10, 200).mean(axis=1))
+        + 3 * np.std(tenths),
+    }
+    for rule, limit in limits.items():
+        assert rule.crossed([limit - 1e-9, limit + 1e-9], 500).tolist() == [False, True]
+        assert not rule.crossed(1.0, 199)
 
 
 @pytest.mark.parametrize(("name", "limit"), [*zip(PEERS, (0.10, 0.05, 1.6448536, 3.0), strict=True)])
@@ -41,10 +54,37 @@ def test_the_measures_that_are_matched_are_those_of_the_rules(name, limit):
     assert streams.first(crossed) == streams.window_rules(looks, 10)[name]
 
 
-def test_adwin_of_the_default_delta_is_the_rule():
-    looks = worsening(3)
-    alarm = detection_delay.adwin_alarm(np.concatenate(looks[:10]), np.concatenate(looks[10:]), 0.002)
-    assert streams.told(alarm, looks[10:]) == streams.adwin(looks, 10)
+def test_the_bound_of_method_a_for_errors_is_that_of_clopper_and_pearson():
+    for wrong, count in [(0, 1000), (7, 1000), (400, 5000), (999, 1000), (1000, 1000)]:
+        losses = np.repeat([0.0, 1.0], [count - wrong, wrong])
+        expected = stats.binomtest(wrong, count).proportion_ci(0.95, "exact").high
+        assert upper_bound("error", losses, 0.025) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_bound_of_numbers_covers_their_mean_and_is_near():
+    covered, excess = 0, []
+    for seed in range(400):
+        losses = np.random.default_rng(seed).beta(2, 8, 1000)
+        bound = upper_bound("brier", losses, 0.1)
+        covered += bound >= 0.2
+        excess.append((bound - losses.mean()) / (losses.std() / math.sqrt(1000)))
+    assert covered >= 0.9 * 400
+    assert np.median(excess) < 3.5  # standard errors; 1.3 if the distribution were known
+
+
+def test_the_bound_is_where_the_bets_against_the_mean_have_won():
+    losses = np.random.default_rng(1).beta(2, 8, 1000)
+    bound = upper_bound("brier", losses, 0.1)
+    won = np.exp(np.log1p(np.outer(BOUND_SIZES, 1 - losses)).sum(axis=1) - 1000 * np.log1p(BOUND_SIZES * (1 - bound)))
+    assert won.mean() == pytest.approx(10, rel=1e-6)
+
+
+def test_what_an_alarm_of_a_says_counts_that_its_bound_may_be_wrong():
+    reference = (np.random.default_rng(6).random(5000) < 0.1).astype(float)
+    monitor = start_method("harm_a", "error", reference, np.arange(5000) // 500, Units(), alpha=0.1, seed=1)
+    after = monitor.update(np.ones(1000))
+    assert after.alarmed_at == BATCH
+    assert after.once_in == pytest.approx(20, rel=1e-6)  # of 2 / alpha
 
 
 def test_our_monitors_alarm_in_the_same_look_however_many_are_given_at_once(monkeypatch):

@@ -147,7 +147,7 @@ def test_the_tolerance_is_twice_the_swing_that_chance_does_not_explain():
 @given(
     cells=st.lists(st.tuples(st.integers(0, 30), st.floats(0, 1)), max_size=200),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_whatever_the_reference_the_swing_is_finite_and_units_fit(cells):
     cells = sorted(cells)
     windows = np.array([window for window, _ in cells], dtype=np.int64)

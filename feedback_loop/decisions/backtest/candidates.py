@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import get_args
 
@@ -76,10 +75,9 @@ def _of_model(models: object, place: Path, model: str) -> dict[str, object]:
 
 
 def _other_rules(settings: ModelSettings) -> list[Candidate]:
-    """All rules but the configured one, with its other settings; without ADWIN where river is not installed."""
-    rules = [rule for rule in get_args(Rule) if rule != settings.policy.rule]
-    rules = [rule for rule in rules if rule != "adwin" or find_spec("river") is not None]
+    """All rules but the configured one, with its other settings."""
     return [
         Candidate(rule, settings.model_copy(update={"policy": settings.policy.model_copy(update={"rule": rule})}))
-        for rule in rules
+        for rule in get_args(Rule)
+        if rule != settings.policy.rule
     ]

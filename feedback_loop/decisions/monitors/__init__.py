@@ -1,14 +1,6 @@
-"""Monitors: sequential tests of losses with an error rate for ever, and beside them the rules of others."""
+"""Monitors: sequential tests of losses with an error rate for ever, and beside them thresholds."""
 
-from feedback_loop.decisions.monitors.rules import (
-    AdwinRule,
-    Rule,
-    RuleName,
-    WindowRule,
-    rule_from_json,
-    rule_to_json,
-    start_rule,
-)
+from feedback_loop.decisions.monitors.rules import RuleName, WindowRule, rule_from_json, rule_to_json, start_rule
 from feedback_loop.decisions.monitors.sequences import ConfidenceSequence
 from feedback_loop.decisions.monitors.start import (
     LEAST_REFERENCE,
@@ -25,11 +17,9 @@ from feedback_loop.decisions.monitors.units import Units
 __all__ = [
     "LEAST_REFERENCE",
     "MADE_OF",
-    "AdwinRule",
     "ConfidenceSequence",
     "Method",
     "Monitor",
-    "Rule",
     "RuleName",
     "Units",
     "WindowRule",

@@ -17,8 +17,8 @@ from feedback_loop.monitoring import Floats
 
 Monitor = ErrorMonitor | RankMonitor | UnitMonitor | HarmMonitor
 
-Method = Literal["change", "harm_a", "harm_b"]
-"""D asks whether losses have grown at all, A and B whether by more than a tolerance."""
+Method = Literal["change", "harm"]
+"""Method D asks whether losses have grown at all, B whether by more than a tolerance."""
 
 MADE_OF = f"{BOLDNESS.tolist()} {SHARES} {HORIZON} {POWER}"
 """Who keeps a state keeps this beside it: one that was made by other bets is not gone on with, it begins anew."""
@@ -39,8 +39,8 @@ def start_monitor(
     tolerance: float = 0.0,
 ) -> Monitor:
     """A fresh monitor from reference losses in [0, 1], in the order of time, each with its window's number."""
-    if method != "change":
-        return start_harm_monitor(method, loss, reference, alpha=alpha, tolerance=tolerance)
+    if method == "harm":
+        return start_harm_monitor(reference, alpha=alpha, tolerance=tolerance)
     if units.kind == "unit":
         return start_unit_monitor(reference, windows, units.windows, alpha=alpha)
     start = start_error_monitor if loss == "error" else start_rank_monitor
@@ -63,8 +63,7 @@ def monitor_from_json(plain: dict[str, Any]) -> Monitor:
         "error": ErrorMonitor,
         "rank": RankMonitor,
         "unit": UnitMonitor,
-        "harm_a": HarmMonitor,
-        "harm_b": HarmMonitor,
+        "harm": HarmMonitor,
     }
     fields = {name: _restored(value) for name, value in plain.items()}
     return kinds[plain["kind"]](**fields)
