@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings
-from feedback_loop.decisions.watched import Baseline, Losses, Mask, Watched
+from feedback_loop.decisions.watched import Baseline, Coded, Losses, Mask, Watched
 from feedback_loop.errors import ConfigError
 from feedback_loop.monitoring import is_untimed, row_losses, window_numbers
 from feedback_loop.schema import Contract, Task, most_frequent, segment_name
@@ -45,21 +47,34 @@ def monitored_loss(contract: Contract, wanted: str) -> str:
 
 def losses_of(contract: Contract, rows: pa.Table) -> Losses:
     """The losses of labelled rows, in their order, and who is of which segment."""
-    members: dict[str, Mask] = {}
-    columns: dict[str, tuple[dict[str, int], npt.NDArray[np.int64]]] = {}
+    columns: dict[str, Coded] = {}
     for name in contract.segments:
         stored = contract.column(name).stored
-        if stored not in rows.column_names:
-            continue
-        values = rows.column(stored)
-        coded = values.combine_chunks().dictionary_encode()
-        places = {str(value): place for place, value in enumerate(coded.dictionary.to_pylist())}
-        own = coded.indices.fill_null(-1).to_numpy().astype(np.int64)
-        columns[name] = places, own
-        counts = dict(zip(places, np.bincount(own[own >= 0], minlength=len(places)).tolist(), strict=True))
-        for value in most_frequent(counts, contract.segment_values):
+        if stored in rows.column_names:
+            coded = rows.column(stored).combine_chunks().dictionary_encode()
+            places = {str(value): place for place, value in enumerate(coded.dictionary.to_pylist())}
+            columns[name] = places, coded.indices.fill_null(-1).to_numpy().astype(np.int64)
+    return Losses(row_losses(contract, rows), largest_segments(columns, contract.segment_values), columns)
+
+
+def split_losses(losses: Losses, ends: Sequence[int], most: int) -> Iterator[Losses]:
+    """Those of the rows up to each of these ends, as if `losses_of` had been asked for each part alone."""
+    for first, last in pairwise((0, *ends)):
+        part = slice(first, last)
+        columns = {name: (places, own[part]) for name, (places, own) in losses.columns.items()}
+        by_loss = {name: values[part] for name, values in losses.by_loss.items()}
+        yield Losses(by_loss, largest_segments(columns, most), columns)
+
+
+def largest_segments(columns: Mapping[str, Coded], most: int) -> dict[str, Mask]:
+    """The rows of the segments that have the most of them, at most so many of each column."""
+    members: dict[str, Mask] = {}
+    for name, (places, own) in columns.items():
+        rows = np.bincount(own[own >= 0], minlength=len(places)).tolist()
+        counts = {value: count for value, count in zip(places, rows, strict=True) if count}
+        for value in most_frequent(counts, most):
             members[segment_name(name, value)] = own == places[value]
-    return Losses(row_losses(contract, rows), members, columns)
+    return members
 
 
 def baseline_of(contract: Contract, rows: pa.Table, settings: ModelSettings) -> Baseline:

@@ -6,19 +6,20 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from feedback_loop.clock import EPOCH, Window, floor_moment, windows_between
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions.baseline import losses_of
+from feedback_loop.decisions.baseline import losses_of, split_losses
 from feedback_loop.decisions.evidence import Estimated
 from feedback_loop.decisions.panel import is_fresh
 from feedback_loop.decisions.watched import Baseline, Cohort
-from feedback_loop.monitoring import labelled_only, uniform
+from feedback_loop.monitoring import labelled_only, row_weights, uniform
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
@@ -55,16 +56,28 @@ class LogReader:
         for _, day in groupby(windows, lambda window: window.start.date()):
             same = list(day)
             rows = self._rows(Window(same[0].start, same[-1].end), as_of)
-            rows = (
-                rows
-                if len(same) == 1
-                else rows.sort_by([("predicted_at", "ascending"), ("prediction_id", "ascending")])
-            )
-            times = _microseconds(rows)
-            for window in same:
-                first, last = (np.searchsorted(times, _since_1970(each)) for each in (window.start, window.end))
-                found.append(self._cohort(window, rows.slice(first, last - first) if len(same) > 1 else rows))
+            found += self._split(same, rows) if len(same) > 1 else [self._cohort(same[0], rows)]
         return found
+
+    def _split(self, windows: Sequence[Window], rows: pa.Table) -> list[Cohort]:
+        """The cohorts of windows that follow each other, of all their rows."""
+        rows = rows.sort_by([("predicted_at", "ascending"), ("prediction_id", "ascending")])
+        starts = [_since_1970(window.start) for window in windows]
+        firsts = [*np.searchsorted(_microseconds(rows), starts).tolist(), rows.num_rows]
+        if row_weights(rows) is not None:  # each is thinned by its own rate
+            return [
+                self._cohort(window, rows.slice(first, last - first))
+                for window, (first, last) in zip(windows, pairwise(firsts), strict=True)
+            ]
+        labelled = labelled_only(self.contract, rows)
+        places = np.searchsorted(starts, _microseconds(labelled), side="right") - 1
+        labelled = labelled.take(monitoring_order(labelled.column("prediction_id"), places))
+        ends = np.searchsorted(places, np.arange(len(windows)), side="right").tolist()
+        parts = split_losses(losses_of(self.contract, labelled), ends, self.contract.segment_values)
+        return [
+            Cohort(window, losses, last - first)
+            for window, losses, (first, last) in zip(windows, parts, pairwise(firsts), strict=True)
+        ]
 
     def _rows(self, window: Window, as_of: datetime) -> pa.Table:
         contract = self.contract
@@ -133,14 +146,17 @@ def _since_1970(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(microseconds=1)
 
 
-def monitoring_order(identifiers: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """The order in which a cohort's labels go to the monitor: by a digest of their ids.
+def monitoring_order(
+    identifiers: pa.ChunkedArray, places: npt.NDArray[np.intp] | None = None
+) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """The order in which a cohort's labels go to the monitor: by a digest of their ids, within its place if given.
 
     It is fixed before any outcome is known, which is all that the guarantee needs, and it spreads every hour of the
     cohort over all of it: a season within the day can't look like a change.
     """
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in identifiers.to_pylist()]
-    return np.argsort(np.array(digests, dtype="S8"), kind="stable")
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in identifiers.to_pylist())
+    numbers = np.frombuffer(digests, dtype=">u8")
+    return np.lexsort((numbers,) if places is None else (numbers, places))
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,7 @@ def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) ->
     for name in names:
         own = Watched(watched.loss, name)
         before = baseline.scaled(watched, baseline.raw(own))  # by one scale: a segment's own is another
-        parts = [baseline.scaled(watched, cohort.losses.of(own)) for cohort in cohorts]
-        now = np.concatenate(parts)
+        now = baseline.scaled(watched, np.concatenate([cohort.losses.of(own) for cohort in cohorts]))
         if len(before) < 2 or len(now) < 2:
             continue
         error = float(np.sqrt(before.var(ddof=1) / len(before) + now.var(ddof=1) / len(now)))

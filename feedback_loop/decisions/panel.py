@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.monitors import (
@@ -19,6 +20,7 @@ from feedback_loop.decisions.monitors import (
     Units,
     WindowRule,
     alpha_of_monitor,
+    follow_windows,
     monitor_from_json,
     monitor_to_json,
     rule_from_json,
@@ -57,14 +59,15 @@ class Pair:
     level: ConfidenceSequence | None = None
     monitors: Mapping[Method, Monitor | WindowRule] | None = None
 
-    def after(self, cohort: Cohort, baseline: Baseline) -> Pair:
-        """With one more cohort."""
-        losses = baseline.scaled(self.watched, cohort.losses.of(self.watched))
-        seen = self.seen.plus(cohort.window.start, losses)
+    def after(self, cohorts: Sequence[Cohort], baseline: Baseline) -> Pair:
+        """With more cohorts (at least one), oldest first; in how many looks they are taken in makes no difference."""
+        losses = baseline.scaled_cohorts(self.watched, cohorts)
+        seen = self.seen.plus([cohort.window.start for cohort in cohorts], losses)
         if self.monitors is None or self.level is None:
             return replace(self, seen=seen)
-        monitors = {name: each.update(losses, cohort.place, ends=True) for name, each in self.monitors.items()}
-        return replace(self, seen=seen, level=self.level.update(losses), monitors=monitors)
+        places = [cohort.place for cohort in cohorts]
+        monitors = {name: follow_windows(each, places, losses) for name, each in self.monitors.items()}
+        return replace(self, seen=seen, level=self.level.update(np.concatenate(losses)), monitors=monitors)
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,9 @@ class Panel:
         """How many were begun, this one included; without monitors it is none yet."""
         return self.ordinal - (not any(pair.monitors for pair in self.pairs))
 
-    def after(self, cohort: Cohort, baseline: Baseline) -> Panel:
-        """With one more cohort."""
-        return replace(self, pairs=tuple(pair.after(cohort, baseline) for pair in self.pairs))
+    def after(self, cohorts: Sequence[Cohort], baseline: Baseline) -> Panel:
+        """With more cohorts (at least one), oldest first."""
+        return replace(self, pairs=tuple(pair.after(cohorts, baseline) for pair in self.pairs))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that give the very same panel back."""

@@ -55,9 +55,7 @@ def judge(
     `begun` is how many monitors were begun for the model before.
     """
     span = Window(cohorts[0].window.start, cohorts[-1].window.end)
-    panel = resume(previous, baseline, settings, span.start, begun)
-    for cohort in cohorts:
-        panel = panel.after(cohort, baseline)
+    panel = resume(previous, baseline, settings, span.start, begun).after(cohorts, baseline)
     evidence: dict[str, Any] = {
         "loss": baseline.watched[0].loss,
         "rule": settings.rule,

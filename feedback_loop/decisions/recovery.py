@@ -163,8 +163,7 @@ def follow(
         if test is None or not goes_on:
             test = _start(pairs[name], baseline, alpha, test.ordinal + 1 if test is not None else 1)
         if name in old or name not in acts:
-            watched = pairs[name].watched
-            test = test.update(baseline.scaled(watched, each.losses.of(watched)) for each in cohorts)
+            test = test.update(baseline.scaled_cohorts(pairs[name].watched, cohorts))
         tests[name] = test
     return Recoveries(verdict.version, tests)
 

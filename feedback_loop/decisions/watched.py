@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,9 @@ from feedback_loop.monitoring import Floats
 from feedback_loop.store.evaluations import ALL_ROWS
 
 Mask = npt.NDArray[np.bool_]
+
+Coded = tuple[Mapping[str, int], npt.NDArray[np.int64]]
+"""The places of a column's values, and for each row the place of its own (-1: it has none)."""
 
 LATELY = 1000
 """The newest labels of which a mean is said, in whole cohorts."""
@@ -44,13 +47,12 @@ class Watched:
 class Losses:
     """Losses of labelled rows by name, and which rows are of which segment (`origin=JFK`).
 
-    `members` are of the largest segments. `columns` hold the places of all values of a column of segments and, for
-    each row, the place of its own (-1: it has none): any other segment is found by them.
+    `members` are of the largest segments. `columns` hold the values of all rows: any other segment is found by them.
     """
 
     by_loss: Mapping[str, Floats]
     members: Mapping[str, Mask] = field(default_factory=dict)
-    columns: Mapping[str, tuple[Mapping[str, int], npt.NDArray[np.int64]]] = field(default_factory=dict)
+    columns: Mapping[str, Coded] = field(default_factory=dict)
 
     def rows_of(self, segment: str) -> Mask | None:
         """Which rows are of a segment; None where its column is not known."""
@@ -101,13 +103,20 @@ class Baseline:
 
     def scaled(self, watched: Watched, values: Floats | None = None) -> Floats:
         """Losses (default: the reference's own) in [0, 1], for monitors to bet on; what is no number is the worst."""
-        own = self.raw(watched)
-        values = np.where(np.isnan(own if values is None else values), np.inf, own if values is None else values)
+        values = self.raw(watched) if values is None else values
+        values = np.where(np.isnan(values), np.inf, values)
         if watched.loss in BOUNDED:
             return np.minimum(values, 1.0)
-        known = own[np.isfinite(own)]
+        known = self.raw(watched)
+        known = known[np.isfinite(known)]
         scale = float(np.quantile(known, 0.99)) if len(known) else 1.0
         return np.minimum(values / scale, 1.0) if scale > 0 else np.minimum(values, 1.0)
+
+    def scaled_cohorts(self, watched: Watched, cohorts: Sequence[Cohort]) -> list[Floats]:
+        """The losses in [0, 1] of each cohort: the scale is the same for all, and asked for once."""
+        losses = [cohort.losses.of(watched) for cohort in cohorts]
+        ends = np.cumsum([len(each) for each in losses])
+        return np.split(self.scaled(watched, np.concatenate(losses)), ends[:-1])
 
     def windows_of(self, watched: Watched) -> npt.NDArray[np.int64]:
         """The windows of what is watched."""
@@ -132,16 +141,18 @@ class Seen:
 
     parts: tuple[Part, ...] = ()
 
-    def plus(self, since: datetime, losses: Floats) -> Seen:
-        """One more cohort."""
-        if not len(losses):
-            return self
-        parts = [*self.parts, Part(since.isoformat(), len(losses), float(losses.sum()))]
-        if len(parts) > MOST_KEPT:
-            older = parts[: MOST_KEPT // 2]
-            pairs = zip(older[::2], older[1::2], strict=True)
-            merged = [Part(one.since, one.labels + two.labels, one.total + two.total) for one, two in pairs]
-            parts = [*merged, *parts[len(older) :]]
+    def plus(self, since: Sequence[datetime], cohorts: Sequence[Floats]) -> Seen:
+        """More cohorts, with when each began."""
+        parts = list(self.parts)
+        for begun, losses in zip(since, cohorts, strict=True):
+            if not len(losses):
+                continue
+            parts.append(Part(begun.isoformat(), len(losses), float(losses.sum())))
+            if len(parts) > MOST_KEPT:
+                older = parts[: MOST_KEPT // 2]
+                pairs = zip(older[::2], older[1::2], strict=True)
+                merged = [Part(one.since, one.labels + two.labels, one.total + two.total) for one, two in pairs]
+                parts = [*merged, *parts[len(older) :]]
         return Seen(tuple(parts))
 
     @property

@@ -18,7 +18,7 @@ from feedback_loop.monitoring.reports import KINDS, LEAST_ROWS, ReportFile, list
 from feedback_loop.monitoring.samples import MOST_ROWS, sample_window, spread
 from feedback_loop.monitoring.slices import find_slices
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
-from feedback_loop.monitoring.weights import uniform
+from feedback_loop.monitoring.weights import row_weights, uniform
 from feedback_loop.monitoring.windows import after_failure, due_windows, evaluate_window, window_cells
 
 __all__ = [
@@ -65,6 +65,7 @@ __all__ = [
     "real_rows",
     "report_subject",
     "row_losses",
+    "row_weights",
     "sample_window",
     "scored_rows",
     "silence_notice",

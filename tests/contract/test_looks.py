@@ -35,6 +35,7 @@ class Life:
         moments = [first + place * DAY / count for place in range(count)]
         names = {"customer": list(range(self.day * count, (self.day + 1) * count)), "month": ["m"] * count}
         said = {"prediction": [False] * count, "probability": [0.05] * count, "model_version": [version] * count}
+        said["plan"] = ["basic", "plus", "pro"] * (count // 3)
         PredictionLog(self.store).append(
             self.contract, prediction_rows(self.contract, moments, **names, **said), first
         )
@@ -62,6 +63,9 @@ def test_windows_of_minutes_are_read_a_day_at_a_time_and_are_what_they_are_one_b
         alone = reader.cohort(window, now)
         assert alone.predictions == cohort.predictions
         assert all((alone.losses.by_loss[name] == losses).all() for name, losses in cohort.losses.by_loss.items())
+        assert {name: rows.tolist() for name, rows in alone.losses.members.items()} == {
+            name: rows.tolist() for name, rows in cohort.losses.members.items()
+        }
 
 
 def alphas(verdict):

@@ -7,9 +7,11 @@ from scipy import special, stats
 
 from feedback_loop.decisions.monitors import (
     alpha_of_monitor,
+    follow_windows,
     monitor_from_json,
     monitor_to_json,
     start_monitor,
+    start_rule,
 )
 from feedback_loop.decisions.monitors.change import start_error_monitor, tails
 from feedback_loop.decisions.monitors.mixture import BOLDNESS, SHARES, Wealth, _boost, grains, uniforms
@@ -58,6 +60,22 @@ def test_a_monitor_comes_back_from_json_as_it_was_and_is_small(kind):
     text = json.dumps(monitor_to_json(monitor), allow_nan=False)
     assert monitor_from_json(json.loads(text)) == monitor
     assert len(text) < 8000
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "threshold"])
+def test_many_windows_at_once_give_the_state_that_one_after_the_other_does(kind):
+    random = np.random.default_rng(11)
+    reference, coming = random.beta(1, 9, 4000), random.beta(1, 6, 9000)
+    sizes = random.choice([0, 1, 7, 90, 400], 80).tolist()
+    losses = np.split(of(kind, coming) if kind in KINDS else coming, np.cumsum(sizes))[: len(sizes)]
+    places = list(range(5, 5 + len(sizes)))
+    monitor = (
+        begun(kind, of(kind, reference)) if kind in KINDS else start_rule("threshold", reference)
+    )
+    one_by_one = monitor
+    for place, window in zip(places, losses, strict=True):
+        one_by_one = one_by_one.update(window, place)
+    assert follow_windows(monitor, places, losses) == one_by_one != monitor
 
 
 @pytest.mark.parametrize("kind", KINDS)

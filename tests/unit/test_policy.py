@@ -254,7 +254,7 @@ def test_monitors_that_were_made_by_other_bets_begin_anew(monkeypatch):
 def test_what_was_seen_stays_small_and_its_sums_right():
     seen = Seen()
     for day in range(1000):
-        seen = seen.plus(START + day * DAY, np.full(10, 0.2 if day < 990 else 0.9))
+        seen = seen.plus([START + day * DAY], [np.full(10, 0.2 if day < 990 else 0.9)])
     assert len(seen.parts) <= MOST_KEPT
     assert seen.labels == 10_000
     assert seen.mean == pytest.approx(0.207)
@@ -263,7 +263,7 @@ def test_what_was_seen_stays_small_and_its_sums_right():
 
 
 def test_losses_that_fell_have_no_moment_since_which_they_are_higher():
-    seen = Seen().plus(START, np.full(100, 0.3)).plus(START + DAY, np.full(100, 0.1))
+    seen = Seen().plus([START, START + DAY], [np.full(100, 0.3), np.full(100, 0.1)])
     assert seen.change(0.3, 1000) is None
 
 

@@ -67,10 +67,14 @@ class ErrorMonitor:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.bets.peak
 
+    def stratum(self, place: int) -> int:
+        """Windows of the same one that follow each other can be taken in together."""
+        return place % len(self.labels)
+
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> ErrorMonitor:
         """Takes the next labels of the window `place` in; how they are grouped into calls makes no difference."""
         del ends  # a block goes on in the next window of its stratum
-        stratum = place % len(self.labels)
+        stratum = self.stratum(place)
         errors = np.concatenate([[0], np.cumsum(2 * grains(losses) >= GRAIN)]) + self.waiting_errors[stratum]
         full = (self.waiting[stratum] + len(losses)) // self.block
         ends_at = np.arange(1, full + 1) * self.block - self.waiting[stratum]

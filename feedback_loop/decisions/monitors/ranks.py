@@ -69,12 +69,16 @@ class RankMonitor:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.peak
 
+    def stratum(self, place: int) -> int:
+        """Windows of the same one that follow each other can be taken in together."""
+        return place % len(self.counts)
+
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> RankMonitor:
         """Takes the next losses of the window `place` in; how they are grouped into calls makes no difference."""
         del ends
         if not len(losses):
             return self
-        stratum = place % len(self.counts)
+        stratum = self.stratum(place)
         bins = np.searchsorted(np.asarray(self.edges), grains(losses), side="left")
         counts = np.asarray(self.counts[stratum])
         chances = uniforms(self.seed, self.seen, len(bins))

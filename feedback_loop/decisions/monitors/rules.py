@@ -39,6 +39,10 @@ class WindowRule:
     e_value: ClassVar[None] = None
     once_in: ClassVar[None] = None
 
+    def stratum(self, place: int) -> int:
+        """Its own for each window: one is taken in after the other."""
+        return place
+
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> WindowRule:
         """Takes losses of one window in; with `ends` they are its last, and the window is judged."""
         del place  # a limit is the same in every place

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ from feedback_loop.decisions.monitors.change import ErrorMonitor, start_error_mo
 from feedback_loop.decisions.monitors.harm import HarmMonitor, start_harm_monitor
 from feedback_loop.decisions.monitors.mixture import BOLDNESS, HORIZON, SHARES, NormalBets, Wealth
 from feedback_loop.decisions.monitors.ranks import RankMonitor, start_rank_monitor
+from feedback_loop.decisions.monitors.rules import WindowRule
 from feedback_loop.decisions.monitors.units import POWER, UnitMonitor, Units, start_unit_monitor
 from feedback_loop.monitoring import Floats
 
@@ -50,6 +53,18 @@ def start_monitor(
 def alpha_of_monitor(alpha: float, ordinal: int) -> float:
     """What the `ordinal`-th monitor of a model (from 1) may spend: the sum over all there will ever be is `alpha`."""
     return alpha / (ordinal * (ordinal + 1))
+
+
+def follow_windows(monitor: Monitor | WindowRule, places: Sequence[int], losses: Sequence[Floats]) -> Monitor | WindowRule:
+    """The monitor after whole windows (at least one, oldest first), each with its number and its losses.
+
+    Windows that are the same to it are taken in together: nothing but time depends on that.
+    """
+    strata = [monitor.stratum(place) for place in places]
+    for _, same in groupby(range(len(places)), lambda number: strata[number]):
+        told = list(same)
+        monitor = monitor.update(np.concatenate([losses[number] for number in told]), places[told[-1]])
+    return monitor
 
 
 def monitor_to_json(monitor: Monitor) -> dict[str, Any]:

@@ -103,6 +103,10 @@ class UnitMonitor:
         """A model that had not changed would ever show so much only once in so many times."""
         return self.bets.peak
 
+    def stratum(self, place: int) -> int:
+        """Its own for each window: one is taken in after the other."""
+        return place
+
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> UnitMonitor:
         """Takes losses of the window `place` in; a window that nobody told of counts as one without labels."""
         state = self.due(place)
