@@ -23,7 +23,7 @@ from feedback_loop.monitoring import labelled_only, row_weights, uniform
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
-from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations, newest_evaluations
+from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations, newest_estimates, newest_evaluations
 from feedback_loop.store.predictions import predicted_span, read_labelled
 from feedback_loop.store.verdicts import Verdict
 
@@ -102,9 +102,7 @@ class LogReader:
 
     def estimated_loss(self, as_of: datetime) -> Estimated | None:
         """What the newest window's predictions are believed to cost, of which no outcome may be there yet."""
-        newest = load_evaluations(self.store, self.contract.model, newest=NEWEST, until=as_of)
-        found = [each for each in newest if each.version == self.version]
-        for each in found[-1].estimates if found else ():
+        for each in newest_estimates(self.store, self.contract.model, self.version, among=NEWEST, until=as_of):
             if each.segment == ALL_ROWS and each.metric in ("accuracy", "mae") and each.standard_error is not None:
                 is_error = each.metric == "accuracy"
                 value = 1 - each.value if is_error else each.value

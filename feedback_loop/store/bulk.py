@@ -120,7 +120,7 @@ def _execute_all(connection: Connection, statement: str, rows: Iterator[tuple[An
 def plain(values: pa.ChunkedArray) -> list[Any]:
     """A column as SQLite's driver takes it."""
     if pa.types.is_timestamp(values.type):
-        # Arrow's own text of microseconds is SQLITE_MOMENT, at a thirtieth of what `strftime` costs.
+        # Arrow's own text of microseconds is that of a Moment, at a thirtieth of what `strftime` costs.
         values = values.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us")).cast(pa.string())
     plain: list[Any] = values.to_pylist()
     return plain

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, Subquery, Table, and_, func, select
 from feedback_loop.clock import Window
 from feedback_loop.store import watching_tables as tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, insert_unless
+from feedback_loop.store.records import field_names, insert_unless
 
 ALL_ROWS = ""
 """The segment that is everything."""
@@ -232,10 +232,24 @@ def load_evaluations(
     with store.read() as connection:
         rows = connection.execute(select(table).where(*where).order_by(*order).limit(newest)).all()[::-1]
         ids = [row.evaluation_id for row in rows]
-        values = {name: _values(connection, table, ids) for name, (table, _) in _PARTS.items()}
+        values = {part: _values(connection, part, ids) for part in _PARTS}
     return [
         _evaluation(row, {name: found.get(row.evaluation_id, []) for name, found in values.items()}) for row in rows
     ]
+
+
+def newest_estimates(
+    store: Store, model: str, version: str, *, among: int, until: datetime
+) -> tuple[EstimateValue, ...]:
+    """What the version's newest evaluation (among so many newest of the model, by then) estimated."""
+    table = tables.evaluations
+    order = table.c.window_end.desc(), table.c.as_of.desc(), table.c.evaluation_id.desc()
+    newest = select(table.c.evaluation_id, table.c.version).where(table.c.model == model, table.c.as_of <= until)
+    with store.read() as connection:
+        rows = connection.execute(newest.order_by(*order).limit(among)).all()
+        first = next((row.evaluation_id for row in rows if row.version == version), None)
+        told = _values(connection, "estimates", [first]) if first is not None else {}
+    return tuple(each for found in told.values() for each in found)
 
 
 def newest_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -298,8 +312,7 @@ def with_estimates_told(store: Store, evaluation: Evaluation) -> Evaluation:
     """A stored evaluation with the estimates that were told when it was stored, ordered by metric and segment."""
     assert evaluation.evaluation_id is not None
     with store.read() as connection:
-        rows = _values(connection, tables.estimate_values, [evaluation.evaluation_id])
-    told = [as_record(EstimateValue, row) for row in rows.get(evaluation.evaluation_id, [])]
+        told = _values(connection, "estimates", [evaluation.evaluation_id]).get(evaluation.evaluation_id, [])
     return replace(evaluation, estimates=tuple(sorted(told, key=lambda each: (each.metric, each.segment))))
 
 
@@ -335,7 +348,7 @@ def _of_each_window(model: str, *, matured: bool) -> Subquery:
     return select(*window, table.evaluation_id, place).where(mine).subquery()
 
 
-_PARTS: dict[str, tuple[Table, type[Any]]] = {
+_PARTS: dict[str, tuple[Table, Any]] = {
     "metrics": (tables.metric_values, MetricValue),
     "drift": (tables.drift_values, DriftValue),
     "quality": (tables.quality_values, QualityValue),
@@ -352,16 +365,19 @@ def _save_values(connection: Connection, identifier: int, evaluation: Evaluation
             connection.execute(table.insert(), rows)
 
 
-def _values(connection: Connection, table: Table, ids: list[int]) -> dict[int, list[Row[Any]]]:
-    found: dict[int, list[Row[Any]]] = {}
+def _values(connection: Connection, part: str, ids: list[int]) -> dict[int, list[Any]]:
+    """The values of one part of evaluations, by evaluation: there are hundreds of each."""
+    table, kind = _PARTS[part]
+    columns = [table.c[name] for name in field_names(kind)]
+    found: dict[int, list[Any]] = {}
     for start in range(0, len(ids), 500):  # SQLite and PostgreSQL both bound a statement's parameters
-        statement = select(table).where(table.c.evaluation_id.in_(ids[start : start + 500]))
-        for row in connection.execute(statement.order_by(*table.primary_key.columns)):
-            found.setdefault(row.evaluation_id, []).append(row)
+        statement = select(table.c.evaluation_id, *columns).where(table.c.evaluation_id.in_(ids[start : start + 500]))
+        for identifier, *values in connection.execute(statement.order_by(*table.primary_key.columns)):
+            found.setdefault(identifier, []).append(kind(*values))
     return found
 
 
-def _evaluation(row: Row[Any], values: dict[str, list[Row[Any]]]) -> Evaluation:
+def _evaluation(row: Row[Any], values: dict[str, list[Any]]) -> Evaluation:
     return Evaluation(
         model=row.model,
         version=row.version,
@@ -373,5 +389,5 @@ def _evaluation(row: Row[Any], values: dict[str, list[Row[Any]]]) -> Evaluation:
         notes=tuple(row.notes),
         evaluation_id=row.evaluation_id,
         revision=row.revision,
-        **{name: tuple(as_record(_PARTS[name][1], each) for each in found) for name, found in values.items()},
+        **{name: tuple(found) for name, found in values.items()},
     )

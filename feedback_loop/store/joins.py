@@ -283,12 +283,18 @@ def _affected(connection: Connection, found: ModelTables, contract: Contract, sp
     return affected
 
 
+_AFFECTED = Table(
+    "affected_predictions",
+    MetaData(),
+    SqlColumn("prediction_id", Identifier, primary_key=True),
+    prefixes=["TEMPORARY"],
+)
+
+
 def _temporary(connection: Connection) -> Table:
     """An empty table for ids of predictions, of this transaction's own."""
-    ids = SqlColumn("prediction_id", Identifier, primary_key=True)
-    table = Table("affected_predictions", MetaData(), ids, prefixes=["TEMPORARY"])
-    table.create(connection, checkfirst=False)
-    return table
+    _AFFECTED.create(connection, checkfirst=False)
+    return _AFFECTED
 
 
 def _may_have_changed(

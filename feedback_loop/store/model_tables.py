@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +14,9 @@ from feedback_loop.errors import NotFound
 from feedback_loop.schema import Column, ColumnType, Contract, table_name
 from feedback_loop.store import tables
 from feedback_loop.store.types import Identifier, Moment, sql_type
+
+KEPT = 256
+"""So many tables are kept as they are: SQLAlchemy compiles a statement once for a table, and anew for its like."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def find_tables(connection: Connection, model: str) -> ModelTables:
     return ModelTables(model, generations, outcome_table(model, key, labels), key, labels)
 
 
-def prediction_table(model: str, generation: int, columns: Iterable[Column], key: tuple[Column, ...]) -> Table:
+@lru_cache(KEPT)
+def prediction_table(model: str, generation: int, columns: tuple[Column, ...], key: tuple[Column, ...]) -> Table:
     """One generation's table of predictions, as it is or will be in the database."""
     name = table_name("predictions", model, generation)
     table = Table(
@@ -99,6 +104,7 @@ def prediction_table(model: str, generation: int, columns: Iterable[Column], key
     return table
 
 
+@lru_cache(KEPT)
 def outcome_table(model: str, key: tuple[Column, ...], labels: tuple[Column, ...]) -> Table:
     """A model's table of outcomes."""
     name = table_name("outcomes", model)

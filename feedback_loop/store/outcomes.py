@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,13 +14,13 @@ from sqlalchemy import Connection, MetaData, Table, and_, func, literal, or_, se
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound, Unavailable
-from feedback_loop.schema import Contract, arrow_type
+from feedback_loop.schema import Column, Contract, arrow_type
 from feedback_loop.store import erasure, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
 from feedback_loop.store.bulk import insert_new
 from feedback_loop.store.engine import ConstraintViolated, Store, prefer_indexes
 from feedback_loop.store.growing import ensure_tables
-from feedback_loop.store.model_tables import ModelTables, find_tables
+from feedback_loop.store.model_tables import KEPT, ModelTables, find_tables
 from feedback_loop.store.types import Identifier, Moment, sql_type
 
 TRIES = 5
@@ -152,20 +153,25 @@ def _append(connection: Connection, found: ModelTables, rows: pa.Table, *, timed
 
 def _ask(connection: Connection, found: ModelTables, rows: pa.Table) -> Table:
     """The rows' subjects in a temporary table, so that the database can join them."""
-    asked = Table(
-        "asked_outcomes",
-        MetaData(),
-        sa.Column(_PLACE, sa.Integer, primary_key=True),
-        sa.Column("prediction_id", Identifier),
-        *(sa.Column(column.stored, sql_type(column.type)) for column in found.key),
-        sa.Column("event_at", Moment),
-        prefixes=["TEMPORARY"],
-    )
+    asked = _asked_table(found.key)
     asked.create(connection, checkfirst=False)
     subjects = rows.select([column.name for column in asked.c if column.name != _PLACE])
     insert_new(connection, asked, subjects.add_column(0, _PLACE, pa.array(range(rows.num_rows), pa.int32())), None)
     prefer_indexes(connection)
     return asked
+
+
+@lru_cache(KEPT)
+def _asked_table(key: tuple[Column, ...]) -> Table:
+    return Table(
+        "asked_outcomes",
+        MetaData(),
+        sa.Column(_PLACE, sa.Integer, primary_key=True),
+        sa.Column("prediction_id", Identifier),
+        *(sa.Column(column.stored, sql_type(column.type)) for column in key),
+        sa.Column("event_at", Moment),
+        prefixes=["TEMPORARY"],
+    )
 
 
 def _subjects(found: ModelTables, rows: pa.Table) -> Iterator[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Insert, Table
@@ -45,4 +46,11 @@ def insert_unless(connection: Connection, table: Table) -> postgresql.Insert | s
 
 def as_record(kind: type[RecordT], row: Row[Any]) -> RecordT:
     """The row's columns that are the record's fields, as that record."""
-    return kind(**{field.name: row._mapping[field.name] for field in fields(kind)})  # noqa: SLF001 (public in SQLAlchemy)
+    values = row._mapping  # noqa: SLF001 (public in SQLAlchemy)
+    return kind(**{name: values[name] for name in field_names(kind)})
+
+
+@cache
+def field_names(kind: Any) -> tuple[str, ...]:
+    """The names of a record's fields, in their order."""
+    return tuple(field.name for field in fields(kind))

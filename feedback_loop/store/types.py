@@ -13,9 +13,6 @@ from sqlalchemy.dialects import postgresql
 from feedback_loop.clock import as_utc
 from feedback_loop.schema import ColumnType
 
-SQLITE_MOMENT = "%Y-%m-%d %H:%M:%S.%f"
-"""How a moment is written in SQLite: people can read it, its functions know it, and its order is time's."""
-
 
 class Json(types.TypeDecorator[Any]):
     """JSON, which has no word for infinity or for what is no number: null stands for both.
@@ -41,7 +38,10 @@ def _finite(value: Any) -> Any:
 
 
 class Moment(types.TypeDecorator[datetime]):
-    """A timezone-aware datetime: `timestamptz` on PostgreSQL, UTC text of fixed width on SQLite."""
+    """A timezone-aware datetime: `timestamptz` on PostgreSQL, UTC text of fixed width on SQLite.
+
+    Such as `2026-03-02 04:00:00.000000`: people can read it, SQLite's functions know it, and its order is time's.
+    """
 
     impl = String(26)
     cache_ok = True
@@ -57,7 +57,7 @@ class Moment(types.TypeDecorator[datetime]):
         if value is None:
             return None
         moment = as_utc(value)
-        return moment if dialect.name == "postgresql" else moment.strftime(SQLITE_MOMENT)
+        return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None).isoformat(" ", "microseconds")
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Database to Python."""
@@ -65,7 +65,7 @@ class Moment(types.TypeDecorator[datetime]):
             return None
         if dialect.name == "postgresql":
             return as_utc(value)
-        return datetime.strptime(value, SQLITE_MOMENT).replace(tzinfo=UTC)
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)  # a twentieth of what `strptime` costs
 
 
 class Identifier(types.TypeDecorator[str]):
