@@ -69,9 +69,7 @@ def test_many_windows_at_once_give_the_state_that_one_after_the_other_does(kind)
     sizes = random.choice([0, 1, 7, 90, 400], 80).tolist()
     losses = np.split(of(kind, coming) if kind in KINDS else coming, np.cumsum(sizes))[: len(sizes)]
     places = list(range(5, 5 + len(sizes)))
-    monitor = (
-        begun(kind, of(kind, reference)) if kind in KINDS else start_rule("threshold", reference)
-    )
+    monitor = begun(kind, of(kind, reference)) if kind in KINDS else start_rule("threshold", reference)
     one_by_one = monitor
     for place, window in zip(places, losses, strict=True):
         one_by_one = one_by_one.update(window, place)

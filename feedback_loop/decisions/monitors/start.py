@@ -55,7 +55,9 @@ def alpha_of_monitor(alpha: float, ordinal: int) -> float:
     return alpha / (ordinal * (ordinal + 1))
 
 
-def follow_windows(monitor: Monitor | WindowRule, places: Sequence[int], losses: Sequence[Floats]) -> Monitor | WindowRule:
+def follow_windows(
+    monitor: Monitor | WindowRule, places: Sequence[int], losses: Sequence[Floats]
+) -> Monitor | WindowRule:
     """The monitor after whole windows (at least one, oldest first), each with its number and its losses.
 
     Windows that are the same to it are taken in together: nothing but time depends on that.
