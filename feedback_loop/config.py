@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from feedback_loop.clock import DailyHours, parse_hours
 from feedback_loop.config_errors import explained, nearest, unknown_setting
 from feedback_loop.config_policy import (
+    ConditionSettings,
     DriftSettings,
     Duration,
     OptionalDuration,
@@ -236,6 +237,7 @@ class ModelSettings(Section):
     silence: Duration | None = None
     drift: DriftSettings = DriftSettings()
     policy: PolicySettings = PolicySettings()
+    conditions: tuple[ConditionSettings, ...] = ()
     retraining: RetrainingSettings = RetrainingSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     outcomes: OutcomeSettings = OutcomeSettings()
@@ -256,11 +258,16 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _watches_what_is_declared(self) -> ModelSettings:
         """A segment is known by a column that is logged with each prediction."""
-        for each in self.policy.watch:
-            column = each.segment.partition("=")[0]
+        watched = [("policy.watch", each.segment) for each in self.policy.watch]
+        watched += [("conditions", each.segment) for each in self.conditions]
+        for place, segment in watched:
+            column = segment.partition("=")[0]
             if column and column not in self.segments:
                 known = ", ".join(self.segments) or "none"
-                raise ValueError(f"policy.watch: {column!r} is not among the segments, which are: {known}")
+                raise ValueError(f"{place}: {column!r} is not among the segments, which are: {known}")
+        words = [each.words for each in self.conditions]
+        if twice := next((each for each in words if words.count(each) > 1), None):
+            raise ValueError(f"conditions: {twice!r} is there twice")
         pairs = [("auto" if each.loss == self.policy.loss else each.loss, each.segment) for each in self.policy.watch]
         if len({*pairs, ("auto", "")}) < len(pairs) + 1:
             raise ValueError("policy.watch: each loss of a segment can be watched once; that of all rows is already")

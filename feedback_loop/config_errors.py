@@ -41,6 +41,8 @@ def _section(root: Any, keys: tuple[str, ...]) -> Any:
     """What these keys lead to: into sections, dictionaries of them, and those that may be absent."""
     section = root
     for key in keys:
+        if key.isdecimal():  # a place in a list, whose sections are known already
+            continue
         if get_origin(section) is dict:
             kind = get_args(section)[1]
         elif key in getattr(section, "model_fields", {}):
@@ -55,7 +57,8 @@ def _section(root: Any, keys: tuple[str, ...]) -> Any:
 def unknown_setting(root: Any, place: Path, keys: tuple[str, ...]) -> ConfigError:
     """There is no such key in the settings of class `root`."""
     section = _section(root, keys[:-1])
-    known, dotted = set(section.model_fields) - {"home"}, ".".join(keys)
+    known = {field.alias or name for name, field in section.model_fields.items()} - {"home"}
+    dotted = ".".join(keys)
     cure = nearest(keys[-1], known, lambda name: ".".join((*keys[:-1], name)))
     return ConfigError(f"{place}: there is no setting {dotted!r}.", cure=cure, path=place, key=dotted)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from feedback_loop.clock import parse_duration
 from feedback_loop.errors import FeedbackLoopError
@@ -68,6 +68,51 @@ class PolicySettings(Section):
     refresh: OptionalDuration = timedelta(days=28)
     budget: Annotated[int, Field(ge=0)] | None = None  # retrainings by alarm or schedule within 90 days
     allow_blind_retraining: bool = False  # also where only drift or estimates speak, which no outcome bears out
+
+
+def _windows(value: object) -> object:
+    """`2`, `"1 window"`, `"2 windows"`."""
+    if not isinstance(value, str):
+        return value
+    number, _, unit = value.partition(" ")
+    if not number.isdecimal() or unit not in ("window", "windows"):
+        raise ValueError(f'{value!r} is no number of windows: write "2 windows"')
+    return int(number)
+
+
+class ConditionSettings(Section):
+    """A user's own line: an alert where `metric` lies beyond it `for` so many windows in a row.
+
+    Of all rows, a declared `segment` (`origin=JFK`), or a `column` (its drift, or a check of data quality).
+    """
+
+    metric: Annotated[str, Field(min_length=1)]
+    column: str = ""
+    segment: str = ""
+    below: float | None = None
+    above: float | None = None
+    windows: Annotated[int, BeforeValidator(_windows), Field(ge=1, le=1000, alias="for")] = 1
+
+    @model_validator(mode="after")
+    def _has_one_line(self) -> ConditionSettings:
+        if (self.below is None) == (self.above is None):
+            raise ValueError("a condition has one line: below or above")
+        if self.column and self.segment:
+            raise ValueError("a condition is on a column or on a segment, not on both")
+        return self
+
+    def is_beyond(self, value: float) -> bool:
+        """Whether a value lies beyond the line."""
+        if self.below is not None:
+            return value < self.below
+        return self.above is not None and value > self.above
+
+    @property
+    def words(self) -> str:
+        """What it says, in words: no two conditions of a model say the same."""
+        subject = " of ".join(part for part in (self.metric, self.column or self.segment) if part)
+        line = f"below {self.below:g}" if self.below is not None else f"above {self.above:g}"
+        return f"{subject} {line}" + (f" for {self.windows} windows" if self.windows > 1 else "")
 
 
 class RetrainingSettings(Section):

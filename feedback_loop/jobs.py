@@ -187,6 +187,7 @@ def _forward(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 def _evaluate(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     found = loop.evaluate(model)
     failed = evaluations.load_failed_windows(loop.store, model)
+    loop.tell_conditions(model)
     return {"evaluations": len(found), "failed": [{"window": str(e.window), "cause": e.cause} for e in failed]}
 
 

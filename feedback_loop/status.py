@@ -15,6 +15,7 @@ from feedback_loop.alerts import about_outcomes, count_refused, why_held
 from feedback_loop.capture import notices
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.config import FILE_NAME, SQLITE
+from feedback_loop.decisions import Standing, load_standings
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import describe_hardware
 from feedback_loop.jobs import RECENT, chains, troubles_of
@@ -80,6 +81,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     kinds = (
         "serving:{}:",
         "stream:{}:",
+        "condition:{}:",
         "drift:{} version ",
         "quality:{} version ",
         "promotion:{}:",
@@ -114,6 +116,10 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
             for each in evaluations.load_failed_windows(store, model)
         ],
         "drift": _drift(monitors.load_monitor(store, model, answering or ""), loop.settings.model(model).drift.alpha),
+        "conditions": [
+            _standing(each)
+            for each in load_standings(store, model, answering or "", loop.settings.model(model).conditions)
+        ],
         "verdict": _verdict(verdict) if verdict else None,
         "incident": _incident(incident) if incident else None,
         "incidents": len(incidents),
@@ -139,6 +145,17 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
             for each in troubles_of(loop, model)
             if not each.subject.startswith(f"jobs:{model}:failed:")  # those are among the failed jobs
         ],
+    }
+
+
+def _standing(standing: Standing) -> dict[str, Any]:
+    return {
+        "condition": standing.condition.words,
+        "state": standing.state,
+        "value": standing.value,
+        "window": _window(standing.window) if standing.window else None,
+        "since": format_moment(standing.since.start) if standing.since else None,
+        "known": list(standing.known),
     }
 
 

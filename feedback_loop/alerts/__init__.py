@@ -1,5 +1,6 @@
 """Telling people: routes, attempts, and what became of them."""
 
+from feedback_loop.alerts.conditions import tell_conditions
 from feedback_loop.alerts.delivery import Delivery, deliver_alerts, keep_delivering, route_names, why_held
 from feedback_loop.alerts.heartbeat import ping
 from feedback_loop.alerts.outcomes import about_outcomes, count_refused, tell_bad_rows, tell_refused_file
@@ -15,6 +16,7 @@ __all__ = [
     "ping",
     "route_names",
     "tell_bad_rows",
+    "tell_conditions",
     "tell_differences",
     "tell_refused_file",
     "tell_volume",

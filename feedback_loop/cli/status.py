@@ -89,6 +89,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         lines += [f"DATA QUALITY  {each['check']} (since {each['since']})" for each in drift["failing"]]
         lacking = "of its reference's values are missing before drift is judged"
         lines += [f"NOT JUDGED    {each['column']}: {each['missing']} {lacking}" for each in drift["unjudged"]]
+    lines += [_condition_words(each) for each in model["conditions"] if each["state"] != "within"]
     if verdict := model["verdict"]:
         lines.append(f"verdict       {verdict['state']} ({verdict['decided_at']}): {verdict['summary']}")
     lines.append(f"incident      {_incident_words(model['incident'])}")
@@ -104,6 +105,14 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         for each in model["undelivered_alerts"]
     ]
     return lines
+
+
+def _condition_words(standing: dict[str, Any]) -> str:
+    if standing["state"] == "crossed":
+        value, window = standing["value"], " – ".join(standing["window"])
+        return f"CONDITION     {standing['condition']}: {value:.4g} ({window}; since {standing['since']})"
+    known = ", ".join(standing["known"]) or "none yet"
+    return f"NO VALUE      {standing['condition']}: no matured window has it; there are {known}"
 
 
 def _running_words(job: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from feedback_loop.decisions.baseline import baseline_of
 from feedback_loop.decisions.cohorts import SharedReader
+from feedback_loop.decisions.conditions import Standing, judge_condition, load_standings
 from feedback_loop.decisions.decide import decide, look
 from feedback_loop.decisions.monitors import LEAST_REFERENCE
 from feedback_loop.decisions.policy import Reason, judge, next_step, spent_until, wanted_step
@@ -14,10 +15,13 @@ __all__ = [
     "Cohort",
     "Reason",
     "SharedReader",
+    "Standing",
     "Suggestion",
     "baseline_of",
     "decide",
     "judge",
+    "judge_condition",
+    "load_standings",
     "look",
     "next_step",
     "policy_toml",

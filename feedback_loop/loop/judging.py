@@ -12,10 +12,10 @@ from typing import Literal
 import pyarrow as pa
 import structlog
 
-from feedback_loop.alerts import Delivery, deliver_alerts, route_names
+from feedback_loop.alerts import Delivery, deliver_alerts, route_names, tell_conditions
 from feedback_loop.clock import Window, floor_moment, format_moment
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions import Baseline, baseline_of, decide
+from feedback_loop.decisions import Baseline, baseline_of, decide, load_standings
 from feedback_loop.errors import BadInput, NotFound, Unavailable
 from feedback_loop.loop.labelling import Labelling
 from feedback_loop.monitoring import (
@@ -125,6 +125,12 @@ class Judging(Labelling):
         if as_of is None:
             self._show_metrics(found)
         return found
+
+    def tell_conditions(self, model: str) -> int:
+        """Has it told which of the model's own conditions are crossed, or within again; counts new alerts."""
+        version = self.champion(model).version
+        standings = load_standings(self.store, model, version, self.settings.model(model).conditions)
+        return tell_conditions(self.store, model, version, standings, route_names(self.settings.alerts), self.clock())
 
     def past_errors(self, model: str) -> dict[str, PastError]:
         """How far estimates of each metric were from what was realised later, in the last windows that matured."""

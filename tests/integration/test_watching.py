@@ -254,3 +254,21 @@ def test_killed_at_any_point_it_counts_and_tells_nothing_twice(loop, clock, warm
     loop.watch_drift("churn")
     assert state(loop).state["windows"] == 11
     assert len(told(loop, "quality:")) == 1
+
+
+def test_a_line_of_the_users_own_alerts_in_a_real_run(tmp_path, empty_mlflow, clock, run):
+    more = '\n[[models.churn.conditions]]\nmetric = "recall"\nbelow = 0.7\nfor = "2 windows"\n'
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    loop = churn_loop(tmp_path, clock, more=more)
+    play_days(loop, clock, 2)
+    run_cycle(loop, "churn")
+    assert told(loop, "condition:") == []
+    play_days(loop, clock, 3, harder=0.6, seed=20)
+    run_cycle(loop, "churn")
+    run_cycle(loop, "churn")
+    [alert] = told(loop, "condition:")
+    assert alert.title == "churn: recall below 0.7 for 2 windows"
+    [standing] = loop_status(loop)["models"]["churn"]["conditions"]
+    assert (standing["state"], standing["condition"]) == ("crossed", "recall below 0.7 for 2 windows")
+    loop.close()
+    assert "CONDITION     recall below 0.7 for 2 windows: " in run("status")[1]
