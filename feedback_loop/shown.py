@@ -9,6 +9,9 @@ from typing import Any
 HIDDEN = "***"
 """What stands in the place of a secret."""
 
+_TELLING = 4
+"""What is shorter is no token, and stands in many a word."""
+
 _USER = re.compile(r"""(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s'"<>|]*)@""", re.IGNORECASE)
 _NAMED = re.compile(
     r"""(?P<name>[?&;\s,](?:ssl)?(?:password|passwd|pwd|token|access_token|secret|client_secret|api_?key|sig|signature)=)[^&;,\s'"]+""",
@@ -16,11 +19,15 @@ _NAMED = re.compile(
 )
 
 
-def without_secrets(text: str) -> str:
+def without_secrets(text: str, *, secret_url: str = "") -> str:
     """A URL, or a text with URLs in it, as it may be shown: without passwords and tokens.
 
-    Every URL that is printed, logged or told passes here.
+    Every URL that is printed, logged or told passes here. Of a `secret_url` (an alert's route, a dead man's switch)
+    nothing is shown but its scheme: any part of it may be the token.
     """
+    parts = {part for part in re.split("[/?@:&=]", secret_url.partition("://")[2]) if len(part) >= _TELLING}
+    for part in (secret_url, *sorted(parts, key=len, reverse=True)):
+        text = text.replace(part, HIDDEN) if part else text
     if "://" in text:
         text = _USER.sub(_hide_user, text)
     return _NAMED.sub(rf"\g<name>{HIDDEN}", text) if "=" in text else text

@@ -38,7 +38,7 @@ from feedback_loop.store import (
 )
 from feedback_loop.store.alerts import Alert, load_alerts
 from feedback_loop.store.incidents import Incident, load_incidents, open_incident
-from feedback_loop.store.spools import COUNTERS, Account
+from feedback_loop.store.spools import COUNTERS, Account, is_of_outcomes
 
 
 def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
@@ -52,10 +52,14 @@ def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
 
 
 def spool_status(loop: FeedbackLoop, accounts: list[Account]) -> dict[str, Any]:
-    """What became of the rows that servers answered: in all, by process and model, and every difference in words."""
+    """What became of rows that servers answered and of outcomes that had to wait, in all and by process, in words."""
     now, after = loop.clock(), loop.settings.capture.alert_after
+    outcomes = [each for each in accounts if is_of_outcomes(each.model)]
+    predictions = [each for each in accounts if not is_of_outcomes(each.model)]
+    of_outcomes = ("spooled", "stored", "refused", "waiting", "rejected")
     return {
-        **{name: sum(getattr(each, name) for each in accounts) for name in (*COUNTERS, "waiting", "rejected")},
+        **{name: sum(getattr(each, name) for each in predictions) for name in (*COUNTERS, "waiting", "rejected")},
+        "outcomes": {name: sum(getattr(each, name) for each in outcomes) for name in of_outcomes},
         "differences": [
             f"{each.spool}, {each.model}: {notice.words}" for each in accounts for notice in notices(each, now, after)
         ],
@@ -269,8 +273,10 @@ def _spools(loop: FeedbackLoop) -> str:
     if aside:
         cure = "Once that is mended: feedback-loop spool drain --rejected."
         raise Refused(" ".join(aside), cure=cure)
-    waiting = sum(account.waiting for account in loop.local_accounts())
-    return f"{waiting:,} rows wait for the store"
+    known = loop.local_accounts()
+    waiting = sum(account.waiting for account in known)
+    outcomes = sum(account.waiting for account in known if is_of_outcomes(account.model))
+    return f"{waiting:,} rows wait for the store" + (f", {outcomes:,} of them outcomes" if outcomes else "")
 
 
 def _model(loop: FeedbackLoop, name: str) -> str:

@@ -14,7 +14,7 @@ import structlog
 from feedback_loop.clock import format_moment
 from feedback_loop.config import AlertSettings
 from feedback_loop.errors import FeedbackLoopError, Refused
-from feedback_loop.shown import as_text
+from feedback_loop.shown import as_text, without_secrets
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import RECOVERED, Alert, due_alerts, save_attempt
 from feedback_loop.store.leases import hold
@@ -27,6 +27,9 @@ LEASE = timedelta(minutes=1)
 
 WEBHOOKS = ("json", "jsons", "xml", "xmls", "form", "forms")
 """Routes of Apprise whose payload has fields."""
+
+MOST_SAID = 300
+"""So many letters are kept of what a route says when it takes nothing."""
 
 LOG = "log"
 """The route that is always there: the structured log."""
@@ -147,7 +150,8 @@ def _send(alert: Alert, settings: AlertSettings) -> str | None:
         if messenger.notify(body, title, kind, body_format=apprise.NotifyFormat.TEXT):
             return None
         lines = [line for line in said.getvalue().splitlines() if line.strip()]
-    return without_secrets(lines[-1] if lines else "the route did not take it", routes[alert.route])
+    said_last = lines[-1] if lines else "the route did not take it"
+    return without_secrets(said_last, secret_url=routes[alert.route])[:MOST_SAID]
 
 
 def with_fields(url: str, fields: Mapping[str, str]) -> str:
@@ -163,13 +167,3 @@ def fill_link(link: str, fields: Mapping[str, str]) -> str:
     for name in ("model", "model_version", "incident", "recommendation"):
         link = link.replace(f"{{{name}}}", quote(fields.get(name, ""), safe=""))
     return link
-
-
-def without_secrets(text: str, url: str) -> str:
-    """The route's URL holds its credentials: they go into no table and no log."""
-    for part in sorted(
-        {url, *url.replace("?", "/").replace("@", "/").replace(":", "/").split("/")}, key=len, reverse=True
-    ):
-        if len(part) > 3:
-            text = text.replace(part, "…")
-    return text[:300]

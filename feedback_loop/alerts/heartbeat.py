@@ -7,7 +7,7 @@ import urllib.request
 
 import structlog
 
-from feedback_loop.alerts.delivery import without_secrets
+from feedback_loop.shown import without_secrets
 
 TIMEOUT_SECONDS = 10
 
@@ -22,5 +22,5 @@ def ping(model: str, url: str) -> bool:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS):  # noqa: S310 (the configuration allows http and https)
             return True
     except (OSError, urllib.error.URLError, ValueError) as error:
-        _log.warning("heartbeat not sent", model=model, cause=without_secrets(str(error), url))
+        _log.warning("heartbeat not sent", model=model, cause=without_secrets(str(error), secret_url=url))
         return False

@@ -9,7 +9,7 @@ from feedback_loop.capture import notices
 from feedback_loop.config import CaptureSettings
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import raise_alert
-from feedback_loop.store.spools import Account
+from feedback_loop.store.spools import Account, is_of_outcomes, model_of
 
 
 def tell_differences(
@@ -23,6 +23,7 @@ def tell_differences(
     for account in accounts:
         for notice in notices(account, now, settings.alert_after):
             subject = f"spool:{account.spool}:{account.model}:{notice.kind}:{notice.figure}"
-            title = f"{account.model or 'a model'}: not every prediction is logged"
+            what = "outcome is stored" if is_of_outcomes(account.model) else "prediction is logged"
+            title = f"{model_of(account.model) or 'a model'}: not every {what}"
             told += raise_alert(store, subject, title, f"{account.spool}: {notice.words}.", routes, now)
     return told

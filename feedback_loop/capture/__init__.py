@@ -2,11 +2,13 @@
 
 from feedback_loop.capture.accounts import Notice, local_accounts, merged, notices, put_aside
 from feedback_loop.capture.client import AsyncClient, Client, Uncounted
+from feedback_loop.capture.drained import Drained
 from feedback_loop.capture.events import EventIntake, PayloadEvent, erase_waiting, read_event
 from feedback_loop.capture.external import Deployed, Deployments
-from feedback_loop.capture.forwarder import Drained, Forwarder
+from feedback_loop.capture.forwarder import Forwarder
 from feedback_loop.capture.importing import ImportResult, import_predictions
 from feedback_loop.capture.middleware import CaptureMiddleware
+from feedback_loop.capture.outcomes import outcomes_wait, spool_outcomes
 from feedback_loop.capture.outputs import read_outputs
 from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Record, Recorded, Recorder, Requests, checked_ids
 from feedback_loop.capture.sink import Sink
@@ -39,7 +41,9 @@ __all__ = [
     "local_accounts",
     "merged",
     "notices",
+    "outcomes_wait",
     "put_aside",
     "read_event",
     "read_outputs",
+    "spool_outcomes",
 ]

@@ -6,8 +6,6 @@ beside it for as long as it lives, so that an orphan can be told from a spool th
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -23,10 +21,9 @@ from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput
 from feedback_loop.private import new_file
 from feedback_loop.schema import Contract
-from feedback_loop.store.spools import Account, SpoolState
+from feedback_loop.store.spools import Account, SpoolState, outcomes_of
 
 SUFFIX = ".spool"
-LOCK = ".lock"
 DAMAGED = ".damaged"
 WAL = "-wal"
 
@@ -52,6 +49,7 @@ CREATE TABLE rejected (id INTEGER PRIMARY KEY, model TEXT NOT NULL, contract INT
     cause TEXT NOT NULL);
 CREATE TABLE accounts (model TEXT PRIMARY KEY, stored INTEGER NOT NULL DEFAULT 0, answered INTEGER NOT NULL,
     spooled INTEGER NOT NULL, refused INTEGER NOT NULL, dropped INTEGER NOT NULL, unsampled INTEGER NOT NULL);
+CREATE INDEX outcomes ON groups (seq) WHERE substr(model, -9) = ':outcomes';
 COMMIT;
 """
 INSERT_CONTRACT = "INSERT INTO contracts (id, body, schema, crc) VALUES (?, ?, ?, ?)"
@@ -62,11 +60,12 @@ ON CONFLICT (model) DO UPDATE SET answered = excluded.answered, spooled = exclud
     refused = excluded.refused, dropped = excluded.dropped, unsampled = excluded.unsampled
 """
 _CONTRACT = "SELECT id, body, schema, crc FROM contracts WHERE id = ?"
-_READ = """
-SELECT seq, model, contract, rows, moment, crc, size, body FROM groups
-WHERE seq <= ? AND model NOT IN (SELECT value FROM json_each(?)) ORDER BY seq
-"""
-_READ_BACK = _READ + " DESC"
+_IS_OUTCOMES = "substr(model, -9) = ':outcomes'"  # as the index has it
+_COLUMNS = "SELECT seq, model, contract, rows, moment, crc, size, body FROM groups "
+_READ = f"{_COLUMNS} WHERE seq <= ? AND model NOT IN (SELECT value FROM json_each(?))"  # noqa: S608 (our own words)
+_READ_OUTCOMES = f"{_COLUMNS} WHERE {_IS_OUTCOMES} AND seq > ? ORDER BY seq LIMIT ?"
+_NEWEST_OUTCOMES = f"SELECT max(moment) FROM groups WHERE {_IS_OUTCOMES}"  # noqa: S608 (our own words)
+_OUTCOMES_WAIT = f"SELECT 1 FROM groups WHERE {_IS_OUTCOMES} AND model = ? LIMIT 1"  # noqa: S608 (likewise)
 _COUNT_THOSE = """
 SELECT model, sum(rows) FROM groups WHERE seq IN (SELECT value FROM json_each(?)) GROUP BY model
 """
@@ -137,53 +136,6 @@ def is_damage(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & _PRIMARY in _DAMAGE
 
 
-def lock_of(path: Path) -> Path:
-    """The file that the spool's owner holds locked."""
-    return path.with_name(path.name + LOCK)
-
-
-def sync(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_mark(lock: int, spooled: dict[str, int]) -> None:
-    """Notes beside the spool how many rows of each model it took, into its lock file.
-
-    A log that was torn off looks to SQLite like one that ends there: by this it is seen that there was more. It is
-    not synced, so after a power cut it may say less than there is; of a process that was killed it says all.
-    """
-    os.pwrite(lock, msgspec.json.encode(spooled), 0)  # counts only grow, so nothing old is left behind it
-
-
-def read_mark(path: Path) -> dict[str, int]:
-    """What was noted of the spool at that place; nothing where nothing (that makes sense) was."""
-    try:
-        return msgspec.json.decode(lock_of(path).read_bytes(), type=dict[str, int])
-    except (OSError, msgspec.DecodeError):
-        return {}
-
-
-def take_lock(lock: Path, *, creates: bool) -> int | None:
-    """Locks a file; returns its descriptor (closing it unlocks), or None where another has it or it is not there."""
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if creates else 0), 0o600)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.stat(lock).st_ino == os.fstat(descriptor).st_ino:  # noqa: PTH116 (beside fstat)
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):  # another has it, or has just done away with it
-        pass
-    os.close(descriptor)
-    return None
-
-
 class SpoolFile:
     """One spool, opened to be emptied or looked at. `guard` keeps the owner in the same process from writing."""
 
@@ -212,19 +164,43 @@ class SpoolFile:
         return first is not None and first[0] <= microseconds(moment)
 
     def read(
-        self, until: int, most_rows: int, *, without: Iterable[str] = (), newest_first: bool = False
+        self,
+        until: int,
+        most_rows: int,
+        *,
+        without: Iterable[str] = (),
+        newest_first: bool = False,
+        has_outcomes: bool = False,
     ) -> Iterator[Group]:
-        """Groups up to a number, but for those of some models, in order, as many as have at least so many rows."""
+        """Groups up to a number, but for those of some models, in order, as many as have at least so many rows: those
+        of predictions, or all.
+        """
         rows, models = 0, msgspec.json.encode(list(without)).decode()
-        with closing(self._connection.execute(_READ_BACK if newest_first else _READ, (until, models))) as found:
+        statement = _READ + ("" if has_outcomes else f" AND NOT {_IS_OUTCOMES}")
+        statement += " ORDER BY seq DESC" if newest_first else " ORDER BY seq"
+        with closing(self._connection.execute(statement, (until, models))) as found:
             for row in found:
-                group = Group(*row)
-                if not isinstance(group.rows, int):  # SQLite checks no types, and reads what it can of a torn page
-                    raise sqlite3.DatabaseError(f"the group {group.seq} has {group.rows!r} rows")
+                group = _group(row)
                 yield group
                 rows += group.rows
                 if rows >= most_rows:
                     return
+
+    def newest_outcomes(self) -> int | None:
+        """The moment of the newest group of outcomes that waits."""
+        newest: int | None = self._connection.execute(_NEWEST_OUTCOMES).fetchone()[0]
+        return newest
+
+    def outcomes_wait(self, account: str) -> bool:
+        """Whether a group of outcomes of that account waits."""
+        return self._connection.execute(_OUTCOMES_WAIT, (account,)).fetchone() is not None
+
+    def read_outcomes(self, most_groups: int) -> Iterator[Group]:
+        """All groups of outcomes in their order; so many are in memory at a time."""
+        last = 0
+        while found := self._connection.execute(_READ_OUTCOMES, (last, most_groups)).fetchall():
+            yield from map(_group, found)
+            last = found[-1][0]
 
     def load_contracts(self, numbers: Iterable[int]) -> None:
         """Reads what `unpack` needs for groups of these contracts; one that is not as it was written stays out."""
@@ -264,14 +240,15 @@ class SpoolFile:
         return sum(stored.values())
 
     def erase(self, model: str, kept: Callable[[pa.Table], pa.Table]) -> int:
-        """Leaves of each group of a model, waiting or rejected, the rows that `kept` gives back; returns how many go.
+        """Leaves of each group of a model, waiting or rejected, predictions or outcomes, the rows that `kept` gives
+        back; returns how many go.
 
         They count as stored: they have left the spool. Groups whose bytes can't be read stay as they are. Nothing is
         left of what was deleted, now or before, in the file or its log; raises sqlite3.Error where a reader is in the
         way of that.
         """
         with self._guard:
-            erased = self._erase(model, kept)
+            erased = sum(self._erase(account, kept) for account in (model, outcomes_of(model)))
             self._connection.execute("PRAGMA temp_store = MEMORY")  # the new file is not made in another folder
             self._connection.execute("VACUUM")  # pages that are free still hold the rows that once were in them
             is_busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
@@ -375,6 +352,13 @@ def blank_account(path: Path, model: str, rows: int, now: datetime) -> Account:
         state=SpoolState.DAMAGED,
         updated_at=now,
     )
+
+
+def _group(row: Sequence[Any]) -> Group:
+    group = Group(*row)
+    if not isinstance(group.rows, int):  # SQLite checks no types, and reads what it can of a torn page
+        raise sqlite3.DatabaseError(f"the group {group.seq} has {group.rows!r} rows")
+    return group
 
 
 def _host(path: Path) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import structlog
 
-from feedback_loop.capture import files, remains
+from feedback_loop.capture import files, locks, remains
+from feedback_loop.capture.drained import ALL, MOST_ROWS, PASSES, Drained, Rests
 from feedback_loop.capture.files import SpoolFile
 from feedback_loop.capture.groups import Group, repack
+from feedback_loop.capture.outcomes import OutcomeForwarder
 from feedback_loop.capture.sink import Sink
 from feedback_loop.capture.spool import Spool
 from feedback_loop.clock import Clock
@@ -25,62 +26,20 @@ from feedback_loop.config import CaptureSettings
 from feedback_loop.errors import ContractError, Unavailable, traceback_of
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store, spools
-from feedback_loop.store.spools import Account, SpoolState
-
-MOST_ROWS = 10_000
-"""So many rows go to the store in one append, and are in memory at a time."""
+from feedback_loop.store.spools import Account, SpoolState, is_of_outcomes
 
 STOP_SECONDS = 10.0
 """How long the last drain of a process may take; what is left then is found by whoever drains the folder next."""
 
 _log = structlog.get_logger(__name__)
-_jitter = secrets.SystemRandom()
-
-
-@dataclass
-class Drained:
-    """What a drain did: rows stored and rejected, spools looked at, ended (empty, their owner gone) and damaged."""
-
-    stored: int = 0
-    rejected: int = 0
-    spools: int = 0
-    ended: list[str] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
-    held: dict[str, str] = field(default_factory=dict)
-    """Models whose rows wait, and why: nobody else's do."""
-
-
-_ALL = ""
-"""In the place of a model: all that is drained."""
-
-
-class _Rests:
-    """Models that the store refused for the moment, each until it is tried again, the later the oftener it failed."""
-
-    def __init__(self, settings: CaptureSettings) -> None:
-        self._every, self._most = settings.forward_every.total_seconds(), settings.max_backoff.total_seconds()
-        self._failures: Counter[str] = Counter()
-        self._until: dict[str, float] = {}
-
-    def failed(self, who: str) -> None:
-        self._failures[who] += 1
-        pause = min(self._most, self._every * 2.0 ** min(self._failures[who], 30))
-        self._until[who] = time.monotonic() + pause * _jitter.uniform(0.5, 1)  # never the same as others'
-
-    def went_well(self, who: str) -> None:
-        self._until.pop(who, None)
-        self._failures.pop(who, None)
-
-    def resting(self) -> set[str]:
-        now = time.monotonic()
-        return {who for who, until in self._until.items() if until > now}
 
 
 class Forwarder:
     """Drains a folder of spools into the prediction log. `own` is the spool of this process, if it has one.
 
     A row may be sent twice (after a crash, or by two forwarders) and is stored once, by its id. Rows that the store
-    refuses as data are put aside in their spool, with the cause, and what is behind them goes on.
+    refuses as data are put aside in their spool, with the cause, and what is behind them goes on. Outcomes go first,
+    those of all spools in one order: see `feedback_loop.capture.outcomes`.
     """
 
     def __init__(
@@ -100,7 +59,8 @@ class Forwarder:
         self.own = own
         self._sound: set[Path] = set()
         self._saved: dict[str, list[Account]] = {}
-        self._rests = _Rests(settings)
+        self._rests = Rests(settings)
+        self._outcomes = OutcomeForwarder(store, clock)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="forwarder", daemon=True)
 
@@ -135,7 +95,9 @@ class Forwarder:
         done, away = Drained(), None
         if self.own is not None:
             self.own.flush()
-        for path in sorted(self._folder.glob(f"*{files.SUFFIX}")):
+        paths = sorted(self._folder.glob(f"*{files.SUFFIX}"))
+        self._outcomes.forward([(path, self._guard_of(path)) for path in paths], done, self._rests, resting, until)
+        for path in paths:
             try:
                 self._visit(path, done, resting, spares, until)
             except Unavailable as error:
@@ -176,12 +138,15 @@ class Forwarder:
 
     # One spool
 
+    def _guard_of(self, path: Path) -> threading.Lock | None:
+        return self.own.guard if self.own is not None and path == self.own.path else None
+
     def _visit(
         self, path: Path, done: Drained, resting: set[str], spares: timedelta | None, until: float | None
     ) -> None:
         if self.own is not None and path == self.own.path:
             try:
-                with SpoolFile.open(path, self.own.guard) as file:
+                with SpoolFile.open(path, self._guard_of(path)) as file:
                     self._empty(file, done, resting, until)
             except sqlite3.Error as error:
                 if not files.is_damage(error):
@@ -255,7 +220,7 @@ class Forwarder:
         try:
             contract, rows = file.unpack(groups)
             self._log.append(contract, rows, self._clock())
-        except _PASSES:
+        except PASSES:
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it must not keep back what comes behind)
             if len(groups) > 1:
@@ -286,7 +251,7 @@ class Forwarder:
         for part in (rows.slice(0, half), rows.slice(half)):
             try:
                 self._log.append(contract, part, self._clock())
-            except _PASSES:
+            except PASSES:
                 raise
             except Exception as error:  # noqa: BLE001 (as above)
                 yield from self._sift_rows(contract, part, error)
@@ -305,7 +270,7 @@ class Forwarder:
                 for group in remains.readable(file):
                     groups[group.seq] = group
                 accounts = remains.readable_accounts(file, self._clock)
-                for group in groups.values():
+                for _, group in sorted(groups.items()):
                     if group.model not in done.held:
                         self._save(file, group, saved, new, done.held)
         except sqlite3.Error as error:
@@ -326,13 +291,16 @@ class Forwarder:
     ) -> None:
         """Stores a group of a damaged file; counts its rows as saved, and those that the store lacked as new."""
         try:
-            file.load_contracts([group.contract])
-            contract, rows = file.unpack([group])
-            new[group.model] += self._log.append(contract, rows, self._clock())
+            if is_of_outcomes(group.model):
+                new[group.model] += self._outcomes.save(file, group)
+            else:
+                file.load_contracts([group.contract])
+                contract, rows = file.unpack([group])
+                new[group.model] += self._log.append(contract, rows, self._clock())
             saved[group.model] += group.rows
         except Unavailable as error:
             held[group.model] = str(error)
-        except _PASSES:
+        except PASSES:
             raise
         except Exception as error:  # noqa: BLE001 (the next group may be good)
             _log.error("group lost", spool=file.name, group=group.seq, rows=group.rows, cause=str(error))
@@ -345,8 +313,8 @@ class Forwarder:
 
     def _sweep(self) -> None:
         """Does away with what a process left behind that died while it made its spool."""
-        for lock in self._folder.glob(f"*{files.SUFFIX}{files.LOCK}"):
-            path = lock.with_name(lock.name.removesuffix(files.LOCK))
+        for lock in self._folder.glob(f"*{files.SUFFIX}{locks.LOCK}"):
+            path = lock.with_name(lock.name.removesuffix(locks.LOCK))
             if not path.exists():
                 with remains.owned(path) as is_orphan:
                     if is_orphan and not path.exists():
@@ -358,7 +326,7 @@ class Forwarder:
         spares = self._settings.max_backoff if self.own is not None else None
         while not self._stopping.wait(self._settings.forward_every.total_seconds()):
             resting = self._rests.resting()
-            if _ALL not in resting:
+            if ALL not in resting:
                 self._try(resting, spares=spares)
         self._try(set(), until=time.monotonic() + STOP_SECONDS)
 
@@ -372,13 +340,9 @@ class Forwarder:
         else:
             for model, cause in done.held.items():
                 _log.warning("rows wait", model=model, cause=cause)
-            self._rests.went_well(_ALL)
+            self._rests.went_well(ALL)
             return
-        self._rests.failed(_ALL)
-
-
-_PASSES = (Unavailable, OSError, MemoryError)
-"""What says nothing about the rows: the same append may go through later."""
+        self._rests.failed(ALL)
 
 
 def _told(accounts: Iterable[Account]) -> list[Account]:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import structlog
 
-from feedback_loop.capture import files
-from feedback_loop.capture.files import SpoolFile, read_mark
+from feedback_loop.capture import files, locks
+from feedback_loop.capture.files import SpoolFile
 from feedback_loop.capture.groups import Group, is_intact
+from feedback_loop.capture.locks import read_mark
 from feedback_loop.clock import Clock
 from feedback_loop.store.spools import Account, SpoolState
 
@@ -36,7 +37,7 @@ def owned(path: Path) -> Iterator[bool]:
 
     One without a lock file is nobody's orphan: whoever removed the file, the owner may live.
     """
-    descriptor = files.take_lock(files.lock_of(path), creates=False)
+    descriptor = locks.take_lock(locks.lock_of(path), creates=False)
     try:
         yield descriptor is not None
     finally:
@@ -50,7 +51,7 @@ def delete(path: Path) -> None:
     for base in (path, new):
         for suffix in ("", files.WAL, "-shm", "-journal"):
             base.with_name(base.name + suffix).unlink(missing_ok=True)
-    files.lock_of(path).unlink(missing_ok=True)
+    locks.lock_of(path).unlink(missing_ok=True)
 
 
 def put_aside(path: Path) -> None:
@@ -109,7 +110,7 @@ def readable(file: SpoolFile) -> Iterator[Group]:
     """The groups before the first damage, and those behind the last."""
     for newest_first in (False, True):
         try:
-            for group in file.read(_EVERY, _EVERY, newest_first=newest_first):
+            for group in file.read(_EVERY, _EVERY, newest_first=newest_first, has_outcomes=True):
                 if is_intact(group):
                     yield group
                 else:

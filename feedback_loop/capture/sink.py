@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from feedback_loop.capture.values import Values
 from feedback_loop.schema import Contract
+from feedback_loop.store.spools import outcomes_of
 
 
 class Sink(Protocol):
@@ -27,16 +28,25 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of one contract, whose `prediction_schema` the schema is: as a table, or as plain values."""
+    """Rows of one contract, whose `prediction_schema` the schema is: as a table, or as plain values.
+
+    Or outcomes, as a table that `feedback_loop.capture.waiting_rows` made.
+    """
 
     contract: Contract
     schema: pa.Schema
     rows: pa.Table | Values
+    are_outcomes: bool = False
 
     @property
     def count(self) -> int:
         """How many rows there are."""
         return self.rows.count if isinstance(self.rows, Values) else int(self.rows.num_rows)
+
+    @property
+    def account(self) -> str:
+        """The account that the rows are counted in."""
+        return outcomes_of(self.contract.model) if self.are_outcomes else self.contract.model
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 import structlog
 
-from feedback_loop.capture import files
+from feedback_loop.capture import files, locks
 from feedback_loop.capture.counts import Counts, Gauges
 from feedback_loop.capture.groups import Group, pack, pack_values
 from feedback_loop.capture.sink import Part
@@ -36,6 +36,8 @@ LEFT_FREE = 16 * 1024 * 1024
 
 MOST_CONTRACTS = 100
 """So many contracts are remembered as they were given: a process has one per version."""
+
+_OUTCOMES = LogSettings()  # an outcome that is acknowledged is durable, however predictions are logged
 
 _log = structlog.get_logger(__name__)
 
@@ -98,7 +100,7 @@ class Spool:
         self._counts: dict[str, Counts] = {}
         self._counting = threading.Lock()
         self._are_saved = True
-        self._known: dict[int, _Known] = {}
+        self._known: dict[tuple[int, str], _Known] = {}
         self._numbers: dict[tuple[bytes, bytes], int] = {}
         self._file: _File | None = None
         self._is_closed = False
@@ -125,12 +127,12 @@ class Spool:
         """The same for rows of several contracts, also as plain values: all of them are taken, or none."""
         moment, entries = files.microseconds(now), []
         for part in parts:
-            model = part.contract.model
-            log = self._log_of(model)
+            model = part.account
+            log = _OUTCOMES if part.are_outcomes else self._log_of(model)
             if log.durability == "off":
                 self.count(model, unsampled=part.count)
             elif part.count:
-                known = self._as_known(part.contract, part.schema)
+                known = self._as_known(part.contract, part.schema, model)
                 packing = pack_values if isinstance(part.rows, Values) else pack
                 group = packing(model, known.number, part.rows, moment)
                 is_fast = log.durability == "buffered" or not waits
@@ -280,7 +282,7 @@ class Spool:
                 self._counts[model].spooled += count
             spooled = {model: counts.spooled for model, counts in self._counts.items() if counts.spooled}
         try:
-            files.write_mark(file.lock, spooled)
+            locks.write_mark(file.lock, spooled)
         except OSError as error:  # the rows are durable: they are acknowledged, whatever is noted beside them
             _log.warning("mark not written", spool=file.path.name, cause=str(error))
 
@@ -340,32 +342,32 @@ class Spool:
             raise OSError("it is closed")
         if not self.folder.exists():
             new_folder(self.folder)
-            files.sync(self.folder.parent)
+            locks.sync(self.folder.parent)
         host = "".join(letter if letter.isalnum() else "_" for letter in socket.gethostname())
         lock = None
         while lock is None:  # a forwarder that looks for what was left half made may take a new lock for such
             path = self.folder / f"{host}-{os.getpid()}-{self.mark}{secrets.token_hex(4)}{files.SUFFIX}"
-            new, lock = path.with_suffix(".new"), files.take_lock(files.lock_of(path), creates=True)
+            new, lock = path.with_suffix(".new"), locks.take_lock(locks.lock_of(path), creates=True)
         try:
             with closing(files.connect(new, creates=True)) as connection:
                 connection.executescript(files.SCHEMA)
             new.rename(path)
-            files.sync(self.folder)
+            locks.sync(self.folder)
             self._file = _File(path, files.connect(path), files.connect(path, waits=False), lock)
             self._file.connection.execute(f"PRAGMA wal_autocheckpoint = {files.WAL_PAGES}")
         except BaseException:
-            for left in (new, path, files.lock_of(path)):
+            for left in (new, path, locks.lock_of(path)):
                 left.unlink(missing_ok=True)
             os.close(lock)
             raise
         return self._file
 
-    def _as_known(self, contract: Contract, schema: pa.Schema) -> _Known:
-        known = self._known.get(id(contract))
+    def _as_known(self, contract: Contract, schema: pa.Schema, account: str) -> _Known:
+        known = self._known.get((id(contract), account))
         if (
             known is not None
             and known.contract is contract
-            and (known.schema is schema or known.schema.equals(schema))
+            and (known.schema is schema or known.schema.equals(schema, check_metadata=True))
         ):
             return known
         body = msgspec.json.encode(contract)
@@ -373,7 +375,7 @@ class Spool:
             number = self._numbers.setdefault((body, schema.serialize().to_pybytes()), len(self._numbers) + 1)
             if len(self._known) >= MOST_CONTRACTS:
                 self._known.clear()
-            made = self._known[id(contract)] = _Known(contract, schema, body, number)
+            made = self._known[id(contract), account] = _Known(contract, schema, body, number)
         return made
 
 

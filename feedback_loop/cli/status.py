@@ -139,4 +139,7 @@ def _capture_lines(capture: dict[str, Any]) -> list[str]:
         return []
     names = ("answered", "spooled", "stored", "waiting", "refused", "dropped", "unsampled")
     told = ", ".join(f"{capture[name]:,} {name}" for name in names if capture[name] or name in names[:3])
-    return [f"served        {told}", *(f"DIFFERENCE    {each}" for each in capture["differences"])]
+    lines = [f"served        {told}"] if any(capture[name] for name in names) else []
+    if outcomes := capture["outcomes"]["waiting"]:
+        lines.append(f"WAITING       {outcomes:,} outcomes for the store")
+    return [*lines, *(f"DIFFERENCE    {each}" for each in capture["differences"])]

@@ -30,7 +30,7 @@ from feedback_loop.schema import Source
 from feedback_loop.serving.publication import hint
 from feedback_loop.store import predictions, spools
 from feedback_loop.store.query import Query
-from feedback_loop.store.spools import Account
+from feedback_loop.store.spools import Account, model_of
 from feedback_loop.store.traffic import Traffic, load_traffic, save_traffic
 
 
@@ -130,7 +130,7 @@ class Predicting(Labelling):
     def accounts(self, model: str | None = None) -> list[Account]:
         """What became of the rows of every serving process: those that the store knows of, and this host's."""
         known = merged(spools.load_accounts(self.store, model=model), self.local_accounts())
-        return [account for account in known if model is None or account.model in (model, "")]
+        return [account for account in known if model is None or model_of(account.model) in (model, "")]
 
     def put_aside(self) -> dict[str, dict[str, int]]:
         """Which models' rows the store refused for good, of this host's spools: how many, by cause."""

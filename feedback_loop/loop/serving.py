@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -104,7 +103,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         guard,
         serving.Predictions(endpoints, batcher, clock),
         serving.Doors(
-            partial(_take_outcomes, store, endpoints, clock, budget),
+            partial(_take_outcomes, store, spool, endpoints, clock, budget),
             events.take,
             ready,
             serving.Origins(serve, partial(serving.tell_proxied, settings.path(serve.cache))),
@@ -144,6 +143,7 @@ def _deployed(endpoints: serving.Endpoints, model: str, version: str | None) -> 
 
 def _take_outcomes(
     store: Store,
+    spool: Spool,
     endpoints: serving.Endpoints,
     clock: Clock,
     budget: Budget,
@@ -152,23 +152,18 @@ def _take_outcomes(
     kind: str,
     on_error: str,
     key: str | None,
-) -> dict[str, Any]:
-    from feedback_loop.outcomes import decode_body, outcome_columns, record_outcomes
+) -> tuple[int, dict[str, Any]]:
+    from feedback_loop.outcomes import Receiver, decode_body, outcome_columns
 
     scorer = endpoints.scorer(model)
     rows = decode_body(body, kind, budget, outcome_columns(scorer.contract))
-    skips = on_error == "skip"
-    result = record_outcomes(
-        store,
+    return Receiver(store, spool, clock).take(
         scorer.contract,
         rows,
-        now=clock(),
         source="http" if key is None else f"http:{key}",
-        on_error="skip" if skips else "refuse",
+        on_error="skip" if on_error == "skip" else "refuse",
         redaction=scorer.redaction,
     )
-    skipped = [asdict(problem) for problem in result.skipped]
-    return asdict(result.counts) | ({"skipped": skipped} if skips else {})
 
 
 def _tell_fault(store: Store, settings: Settings, model: str, version: str, cause: str, clock: Clock) -> None:

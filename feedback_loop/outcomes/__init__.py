@@ -5,6 +5,7 @@ from feedback_loop.outcomes.folder import FolderIntake, RefusedFile, load_folder
 from feedback_loop.outcomes.formats import FORMATS, decode_body, decode_outcomes, format_of
 from feedback_loop.outcomes.intake import IntakeResult, OnError, outcome_columns, record_outcomes
 from feedback_loop.outcomes.polling import Polled, poll_sql
+from feedback_loop.outcomes.receiving import Receiver
 
 __all__ = [
     "FORMATS",
@@ -14,6 +15,7 @@ __all__ = [
     "IntakeResult",
     "OnError",
     "Polled",
+    "Receiver",
     "RefusedFile",
     "coverage",
     "decode_body",

@@ -64,8 +64,38 @@ def record_outcomes(
     """
     if isinstance(frame, list) and not frame:
         return IntakeResult(stored.Intake())
+    asked = fence.asked_until(store, contract.model)
+    checked = check_outcomes(
+        contract, frame, now=now, source=source, on_error=on_error, text=text, redaction=redaction, asked_until=asked
+    )
+    counts = stored.append_outcomes(store, checked.contract, checked.rows, now, timed=checked.timed)
+    return IntakeResult(counts, checked.skipped)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Outcomes as they are stored, and what goes with them: see `append_outcomes`."""
+
+    contract: Contract
+    rows: pa.Table
+    timed: bool
+    skipped: tuple[Problem, ...]
+
+
+def check_outcomes(
+    contract: Contract,
+    frame: Any,
+    *,
+    now: datetime,
+    source: str,
+    on_error: OnError,
+    text: bool,
+    redaction: Redaction | None,
+    asked_until: datetime | None,
+) -> Checked:
+    """The same up to where the store is needed; `asked_until` is the newest moment as of which it was asked."""
     table, apart = _apart(frame, contract)
-    rows, problems = _checked(table, apart, now, fence.asked_until(store, contract.model), text=text)
+    rows, problems = _checked(table, apart, now, asked_until, text=text)
     if problems and on_error == "refuse":
         raise BadInput(problems, cure=_cure(contract, problems))
     bad = {problem.row for problem in problems}
@@ -74,7 +104,7 @@ def record_outcomes(
     canonical = _canonical(kept, apart, source)
     if redaction is not None:
         canonical, contract = redaction.redact(canonical), redaction.logged
-    return IntakeResult(stored.append_outcomes(store, contract, canonical, now, timed=timed), tuple(problems))
+    return Checked(contract, canonical, timed, tuple(problems))
 
 
 def outcome_columns(contract: Contract) -> set[str]:

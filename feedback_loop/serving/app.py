@@ -34,9 +34,9 @@ from feedback_loop.serving.predictions import QUICK_BYTES, Predictions, aside
 from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, explained, media_type
 from feedback_loop.store.keys import Scope
 
-TakeOutcomes = Callable[[str, bytes, str, str, str | None], dict[str, Any]]
+TakeOutcomes = Callable[[str, bytes, str, str, str | None], tuple[int, dict[str, Any]]]
 """Takes a body of outcomes of a model in (its format; bad rows: `refuse` or `skip`; the name of the caller's key) and
-says what became of them.
+says what became of them: the answer's status, 202 where they wait for the store, and what is in it.
 """
 
 TakeHalf = Callable[[str, Any, str | None], str]
@@ -289,8 +289,9 @@ class App:
         if on_error not in ("refuse", "skip"):
             raise BadInput.of("on_error", f"is {on_error[:_MOST_SHOWN]!r}", cure="Say refuse or skip.")
         kind = _OUTCOME_FORMATS[media_type(scope)]
-        taken = await asyncio.to_thread(self._doors.take_outcomes, name, body, kind, on_error, _caller.get().key)
-        return 200, msgspec.json.encode(taken), JSON
+        take = self._doors.take_outcomes
+        status, taken = await asyncio.to_thread(take, name, body, kind, on_error, _caller.get().key)
+        return status, msgspec.json.encode(taken), JSON
 
     async def _events(self, model: str | None, scope: Any, body: bytes) -> Answer:
         event = await aside(partial(read_event, scope.headers.get, body), is_long=len(body) > QUICK_BYTES)

@@ -23,7 +23,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.utils import floatToGoString
 
-from feedback_loop.capture.files import take_lock
+from feedback_loop.capture.locks import take_lock
 from feedback_loop.private import new_folder
 
 ROUTES = (

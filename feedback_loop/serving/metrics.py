@@ -19,6 +19,7 @@ from feedback_loop.capture.files import SUFFIX, SpoolFile, microseconds
 from feedback_loop.clock import Clock
 from feedback_loop.errors import Unavailable
 from feedback_loop.serving.board import Board
+from feedback_loop.store.spools import is_of_outcomes, model_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -30,6 +31,12 @@ _MEANING = {
     "refused": "Rows that were not answered, since they could not be logged.",
     "dropped": "Rows that were answered without being logged, since the spool took none.",
     "unsampled": "Rows that the configuration leaves out of the log.",
+}
+
+_OUTCOMES = {
+    "spooled": "Outcomes that were made durable on this host while the store was away.",
+    "stored": "Outcomes of this server's spools that are in the store.",
+    "refused": "Outcomes that were not taken, since the spool took none.",
 }
 
 _WAITING = {
@@ -82,11 +89,16 @@ class Metrics(Collector):
                         rows.setdefault(name, Counter())[account.model] += getattr(account, name)
                     if account.waiting_since is not None:
                         since.append(microseconds(account.waiting_since))
+        predictions, outcomes = _apart(rows)
         for name, meaning in _MEANING.items():
-            yield _counter(f"rows_{name}", meaning, rows[name])
-        yield _counter("rows_stored", "Rows of this server's spools that are in the store.", rows["stored"])
+            yield _counter(f"rows_{name}", meaning, predictions[name])
+        yield _counter("rows_stored", "Rows of this server's spools that are in the store.", predictions["stored"])
+        for name, meaning in _OUTCOMES.items():
+            yield _counter(f"outcomes_{name}", meaning, outcomes[name])
         for name, meaning in _WAITING.items():
-            yield _gauge(f"rows_{name}", meaning, ["model"], [((m,), n) for m, n in rows[name].items()])
+            yield _gauge(f"rows_{name}", meaning, ["model"], [((m,), n) for m, n in predictions[name].items()])
+            said = meaning.replace("Rows", "Outcomes")
+            yield _gauge(f"outcomes_{name}", said, ["model"], [((m,), n) for m, n in outcomes[name].items()])
         age = max(0.0, (microseconds(self._clock()) - min(since)) / 1e6) if since else 0.0
         yield _gauge("oldest_waiting_seconds", "Age of the first row that waits.", [], [((), age)])
 
@@ -102,6 +114,16 @@ class Metrics(Collector):
         first = gauges.waiting_since
         now = {name: Counter(getattr(gauges, name)) for name in ("stored", *_WAITING)}
         return rows | now, [first] if first else []
+
+
+def _apart(rows: dict[str, Counter[str]]) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
+    """The rows of predictions, and those of outcomes, each by their models."""
+    predictions: dict[str, Counter[str]] = {name: Counter() for name in rows}
+    outcomes: dict[str, Counter[str]] = {name: Counter() for name in rows}
+    for name, counted in rows.items():
+        for account, count in counted.items():
+            (outcomes if is_of_outcomes(account) else predictions)[name][model_of(account)] = count
+    return predictions, outcomes
 
 
 def _counter(name: str, meaning: str, values: Counter[str]) -> CounterMetricFamily:

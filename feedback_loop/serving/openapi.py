@@ -152,7 +152,12 @@ def _outcomes(contract: Contract) -> dict[str, Any]:
         "summary": f"Takes in what really happened, for {contract.model}.",
         **_KEY,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {**_told("")["responses"], "409": _refusals("Error")["400"], **_refusals("Error")},
+        "responses": {
+            **_told("")["responses"],
+            "202": {"description": "Durable on this host; the store is away and gets them when it is back."},
+            "409": _refusals("Error")["400"],
+            **_refusals("Error"),
+        },
     }
 
 

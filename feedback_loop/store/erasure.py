@@ -91,11 +91,12 @@ def has_key(rows: pa.Table, key: Key) -> pa.ChunkedArray:
 
 
 def row_filter(store: Store, contract: Contract) -> RowFilter:
-    """Takes rows of `prediction_schema(contract)` that were erased out of others: for spools."""
+    """Takes rows that were erased out of others, of `prediction_schema(contract)` or of outcomes: for spools."""
 
     def kept(rows: pa.Table) -> pa.Table:
+        without = without_erased if "predicted_at" in rows.column_names else without_erased_outcomes
         with store.read() as connection:
-            return without_erased(connection, store.secret, contract, rows)
+            return without(connection, store.secret, contract, rows)
 
     return kept
 

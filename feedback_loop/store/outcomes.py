@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -15,12 +15,13 @@ from sqlalchemy import Connection, MetaData, Table, and_, func, literal, or_, se
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound, Unavailable
 from feedback_loop.schema import Column, Contract, arrow_type
-from feedback_loop.store import erasure, fence
+from feedback_loop.store import erasure, fence, tables
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
 from feedback_loop.store.bulk import insert_new
 from feedback_loop.store.engine import ConstraintViolated, Store, prefer_indexes
 from feedback_loop.store.growing import ensure_tables
 from feedback_loop.store.model_tables import KEPT, ModelTables, find_tables
+from feedback_loop.store.records import insert_unless
 from feedback_loop.store.types import Identifier, Moment, sql_type
 
 TRIES = 5
@@ -67,14 +68,55 @@ def append_outcomes(store: Store, contract: Contract, rows: pa.Table, now: datet
     came from the caller: only then does another time make another revision. Raises Unavailable where other writers
     kept getting in between.
     """
+    return _append_in_turn(store, contract, lambda _: rows, now, timed=timed)
+
+
+def append_spooled(
+    store: Store, contract: Contract, spool: str, groups: Mapping[int, pa.Table], now: datetime, *, timed: bool
+) -> Intake:
+    """The same for groups of a spool, by their numbers, in their order: each once, however often it is brought.
+
+    Up to which number they were taken is kept in the transaction that stores them. So of two that bring the same
+    groups, or of one that is killed before it took them out of the spool, the later changes nothing, even where an
+    outcome was corrected meanwhile. What was taken before is not among the counts.
+    """
+    table = tables.spool_outcomes
+
+    def new_rows(connection: Connection) -> pa.Table:
+        _take_turns(connection, contract.model)
+        is_ours = and_(table.c.spool == spool, table.c.model == contract.model)
+        taken = connection.execute(select(table.c.seq).where(is_ours)).scalar_one_or_none() or 0
+        new = [rows for number, rows in groups.items() if number > taken]
+        if not new:
+            return next(iter(groups.values())).slice(0, 0)
+        until = {"spool": spool, "model": contract.model, "seq": max(groups)}
+        insert = insert_unless(connection, table).values(**until)
+        again = insert.on_conflict_do_update(index_elements=table.primary_key, set_={"seq": insert.excluded.seq})
+        connection.execute(again)
+        return pa.concat_tables(new)
+
+    return _append_in_turn(store, contract, new_rows, now, timed=timed)
+
+
+def _take_turns(connection: Connection, model: str) -> None:
+    """Waits for whoever else brings outcomes of spools, until the transaction ends. SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        turn = func.hashtextextended(f"feedback_loop.spool_outcomes:{model}", 0)
+        connection.execute(select(func.pg_advisory_xact_lock(turn)))
+
+
+def _append_in_turn(
+    store: Store, contract: Contract, rows_in: Callable[[Connection], pa.Table], now: datetime, *, timed: bool
+) -> Intake:
     found = ensure_tables(store, contract, now)
-    if not rows.num_rows:
-        return Intake()
     for _ in range(TRIES):
         try:
             with store.write() as connection:
                 learned = fence.enter(connection, contract.model, now)
                 asked = fence.asked_in(connection, contract.model)
+                rows = rows_in(connection)
+                if not rows.num_rows:
+                    return Intake()
                 kept = erasure.without_erased_outcomes(connection, store.secret, contract, rows)
                 counts = _append(connection, found, _stamped(contract, kept, learned, asked), timed=timed)
                 return counts + Intake(received=rows.num_rows - kept.num_rows, erased=rows.num_rows - kept.num_rows)

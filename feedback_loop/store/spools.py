@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import and_, select
+from sqlalchemy import ColumnElement, and_, select
 
 from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
@@ -15,6 +15,25 @@ from feedback_loop.store.records import as_record, insert_unless
 
 COUNTERS = ("answered", "spooled", "stored", "refused", "dropped", "unsampled")
 """What only ever grows in an account."""
+
+
+OUTCOMES = ":outcomes"
+"""What follows a model's name where its outcomes have an account of their own. MLflow's names have no colon."""
+
+
+def outcomes_of(model: str) -> str:
+    """The name of the account of a model's outcomes, beside the one of its predictions."""
+    return model + OUTCOMES
+
+
+def is_of_outcomes(account: str) -> bool:
+    """Whether an account of that name counts outcomes, and not predictions."""
+    return account.endswith(OUTCOMES)
+
+
+def model_of(account: str) -> str:
+    """The model whose rows an account of that name counts."""
+    return account.removesuffix(OUTCOMES)
 
 
 class SpoolState(StrEnum):
@@ -27,7 +46,7 @@ class SpoolState(StrEnum):
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the rows of one model in one process; all numbers are rows.
+    """What became of the predictions (or outcomes: `outcomes_of`) of one model in one process; all numbers are rows.
 
     Whatever happens, `answered` is at most `spooled` + `dropped` + `unsampled`, and `spooled` is `stored` + `waiting`
     + `rejected`. See `feedback_loop.store.tables.spool_accounts` for each.
@@ -86,10 +105,16 @@ def end_accounts(store: Store, spool: str, accounts: Iterable[Account], now: dat
 
 
 def load_accounts(store: Store, *, model: str | None = None, spool: str | None = None) -> list[Account]:
-    """The accounts of all spools that were ever forwarded (of a model, of one spool), by spool and model."""
+    """The accounts of all spools that were ever forwarded (of a model, of one spool), by spool and model.
+
+    A model's predictions and outcomes have one each.
+    """
     table = tables.spool_accounts
-    where = [table.c.model == model] if model is not None else []
-    where += [table.c.spool == spool] if spool is not None else []
+    where: list[ColumnElement[bool]] = []
+    if model is not None:
+        where.append(table.c.model.in_([model, outcomes_of(model)]))
+    if spool is not None:
+        where.append(table.c.spool == spool)
     with store.read() as connection:
         rows = connection.execute(select(table).where(*where).order_by(table.c.spool, table.c.model)).all()
     return [replace(as_record(Account, row), state=SpoolState(row.state)) for row in rows]

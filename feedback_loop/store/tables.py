@@ -226,6 +226,13 @@ spool_accounts = shared_table(
     Column("updated_at", Moment, nullable=False),
 )
 
+spool_outcomes = shared_table(
+    "spool_outcomes",
+    Column("spool", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("seq", BigInteger, nullable=False),  # outcomes of the spool's groups up to this number are stored
+)
+
 erasures = shared_table(
     "erasures",
     Column("model", String, primary_key=True),

@@ -247,6 +247,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("spool", "model"),
     )
     op.create_table(
+        "fl_spool_outcomes",
+        sa.Column("spool", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("spool", "model"),
+    )
+    op.create_table(
         "fl_traffic",
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("shadows", Json, nullable=False),

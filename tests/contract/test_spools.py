@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from feedback_loop.alerts import tell_differences
-from feedback_loop.capture import Forwarder, Recorder, Spool, files, local_accounts, merged, notices, put_aside
+from feedback_loop.capture import Forwarder, Recorder, Spool, local_accounts, locks, merged, notices, put_aside
 from feedback_loop.capture.files import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
@@ -296,7 +296,7 @@ def test_rows_whose_log_was_torn_off_are_told_though_the_store_never_heard_of_th
     ids = fill(spool, 1) + fill(spool, 200)
     path, size = spool.path, spool.path.stat().st_size
     log = path.with_name(path.name + "-wal")
-    kept = {each: each.read_bytes() for each in (path, log, files.lock_of(path))}
+    kept = {each: each.read_bytes() for each in (path, log, locks.lock_of(path))}
     spool.close()
     for each, content in kept.items():  # as a kill would have left them
         each.write_bytes(content)
@@ -426,9 +426,9 @@ def test_the_recorder_writes_to_a_spool_as_it_does_to_the_store(spool):
 def test_what_a_process_left_that_died_while_it_made_its_spool_is_swept_away(store, folder, spool):
     fill(spool, 1)
     lost = folder / "host-1-abcd.spool"
-    files.lock_of(lost).touch()
+    locks.lock_of(lost).touch()
     lost.with_suffix(".new").touch()
     forwarder(folder, store, spool).drain()
-    assert not files.lock_of(lost).exists()
+    assert not locks.lock_of(lost).exists()
     assert not lost.with_suffix(".new").exists()
     assert spool.path.exists()

@@ -10,11 +10,12 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from feedback_loop.capture import Forwarder, Spool, files
+from feedback_loop.capture import Forwarder, Spool, files, spool_outcomes
 from feedback_loop.clock import system_clock
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.outcomes import record_outcomes
+from feedback_loop.outcomes.intake import check_outcomes
 from feedback_loop.store import Store, bulk, fence, joins, predictions, spools
 from feedback_loop.store import outcomes as stored_outcomes
 from tests.builders import binary_contract, prediction_rows
@@ -80,6 +81,11 @@ def child(url, folder, acknowledged, order):
 
 
 def turn(store, contract, forwarder):
+    now = system_clock()
+    frame = {"customer": [random.randrange(2**40, 2**62)], "month": ["m"], "churned": [True]}
+    options = {"on_error": "refuse", "text": False, "redaction": None, "asked_until": None}
+    checked = check_outcomes(contract, frame, now=now, source="spool", **options)
+    spool_outcomes(forwarder.own, contract, checked.rows, now, timed=checked.timed)
     forwarder.drain()
     now = system_clock()
     frame = {"customer": [random.randrange(10**6)], "month": ["m"], "churned": [True]}
@@ -96,9 +102,8 @@ def warm_up(url, folder):
     store, contract, settings = Store(url), binary_contract(), CaptureSettings()
     own, now = Spool(Path(folder), settings, lambda _: LogSettings()), system_clock()
     own.append(contract, prediction_rows(contract, [now], customer=[1], month=["m"]), now)
-    turn(
-        store, contract, Forwarder(Path(folder), predictions.PredictionLog(store), store, system_clock, settings, own)
-    )
+    log = predictions.PredictionLog(store)
+    turn(store, contract, Forwarder(Path(folder), log, store, system_clock, settings, own))
     own.close()
     store.close()
 

@@ -15,7 +15,8 @@ import pytest
 from feedback_loop.clock import ManualClock
 from feedback_loop.errors import Unavailable
 from feedback_loop.jobs import cycle
-from feedback_loop.store import Store, jobs, migrate, predictions, retrainings, tables
+from feedback_loop.status import spool_status
+from feedback_loop.store import Store, jobs, migrate, outcomes, predictions, retrainings, tables
 from tests.builders import churn_loop, open_loop, play_days, register_churn, write_config
 from tests.integration.processes import call, free_port, kill_all, running, server, wait_until
 
@@ -101,18 +102,28 @@ def test_a_database_that_goes_away_is_no_callers_business_and_all_is_there_when_
             wait_until(lambda: len(callers.acknowledged) > before + 100, process, log)
             assert waiting(loop) >= 100
             assert '"rows wait"' in log.read_text()
+            outcome = {"customer": 1, "month": "2026-03", "churned": True}
+            said = [call(port, "POST", "/models/churn/outcomes", [outcome])[:2] for _ in range(2)]
+            assert said == [(202, {"received": 1, "waiting": 1})] * 2
+            assert waiting_outcomes(loop) == 2
             database.start()
             callers.stop()
             wait_until(lambda: not waiting(loop), process, log)
             assert sorted(callers.acknowledged) == sorted(stored(loop.store))
         assert callers.refused == []
-        (account,) = loop.accounts("churn")
+        account, of_outcomes = loop.accounts("churn")
+        assert (of_outcomes.spooled, of_outcomes.stored) == (2, 2)
+        assert outcomes.count_outcomes(loop.store, "churn") == 1
         rows = len(callers.acknowledged)
         assert (account.state, account.answered, account.spooled, account.stored) == ("ended", rows, rows, rows)
         loop.close()
     finally:
         database.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def waiting_outcomes(loop):
+    return spool_status(loop, loop.local_accounts())["outcomes"]["waiting"]
 
 
 def waiting(loop):

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from feedback_loop.capture import Spool
+from feedback_loop.capture import Spool, spool_outcomes
 from feedback_loop.clock import ManualClock
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.serving.board import Board, shared_folder
@@ -183,3 +184,13 @@ def test_a_worker_that_was_killed_while_it_wrote_keeps_nobody_from_reading_the_r
     (board.folder / "counter_1.db").write_bytes(torn)
     found = figures(board, spool)
     assert (found["batch_rows_count",], found["workers",]) == (1, 1)
+
+
+def test_outcomes_that_wait_for_the_store_are_counted_apart_from_predictions(board, spool):
+    contract = binary_contract()
+    spool.append(contract, prediction_rows(contract, [NOW] * 3), NOW)
+    spool_outcomes(spool, contract, pa.table({"churned": [True, False]}), NOW, timed=True)
+    found = figures(board, spool)
+    assert found["rows_spooled_total", "churn"] == found["rows_waiting", "churn"] == 3
+    assert found["outcomes_spooled_total", "churn"] == found["outcomes_waiting", "churn"] == 2
+    assert found["outcomes_missing", "churn"] == found["outcomes_stored_total", "churn"] == 0

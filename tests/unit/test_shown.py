@@ -117,6 +117,15 @@ def test_a_url_is_shown_without_its_secrets_wherever_it_is(text, shown):
     assert shown.split()[-1][-3:] in stream.getvalue()
 
 
+def test_of_a_url_that_is_a_secret_nothing_is_shown_but_its_scheme():
+    url = "slack://T0ken1/T0ken2:s3cr3t@host.example.org/#channel?key=other"
+    said = f"Failed to send to {url}: slack answered T0ken1 401 for s3cr3t at https://ada:pass@proxy"
+    shown = without_secrets(said, secret_url=url)
+    assert shown == "Failed to send to ***: slack answered *** 401 for *** at https://ada:***@proxy"
+    assert without_secrets("other host.example.org", secret_url=url) == "*** ***"
+    assert without_secrets(said, secret_url="") == without_secrets(said)
+
+
 def test_where_registry_and_database_are_is_shown_without_passwords(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     url, uri = "postgresql://ada:s3cr3t@127.0.0.1:1/x?sslpassword=s3cr3t", "http://ada:s3cr3t@127.0.0.1:1"

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from feedback_loop.capture import Spool, files
+from feedback_loop.capture import Spool, files, locks
 from feedback_loop.capture.files import SpoolFile
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, Unavailable
@@ -95,10 +95,10 @@ def test_what_was_appended_is_there_after_a_kill(tmp_path):
 
 def test_the_owner_holds_its_lock_for_its_life(spool):
     spool.append(CONTRACT, rows(), NOW)
-    path, lock = spool.path, files.lock_of(spool.path)
-    assert files.take_lock(lock, creates=False) is None
+    path, lock = spool.path, locks.lock_of(spool.path)
+    assert locks.take_lock(lock, creates=False) is None
     spool.close()
-    descriptor = files.take_lock(lock, creates=False)
+    descriptor = locks.take_lock(lock, creates=False)
     assert descriptor is not None
     os.close(descriptor)
     assert account(path).spooled == 1
@@ -245,7 +245,7 @@ def test_a_damaged_file_of_a_living_process_is_given_up_for_a_new_one(spool):
     assert spool.append(CONTRACT, rows(3), NOW) == 3
     assert spool.path != first
     assert account(spool.path).spooled == 3
-    assert files.take_lock(files.lock_of(first), creates=False) is not None
+    assert locks.take_lock(locks.lock_of(first), creates=False) is not None
 
 
 def test_a_file_that_was_taken_away_is_replaced(spool):
@@ -299,14 +299,14 @@ def test_a_text_with_a_nul_is_refused_at_the_door_with_its_row():
 
 def test_a_new_file_gets_another_name_where_a_sweep_has_its_lock(tmp_path, monkeypatch):
     """Whoever looks for what a dead process left half made holds, for a moment, the lock that was just created."""
-    real, swept = files.take_lock, []
+    real, swept = locks.take_lock, []
 
     def take_lock(lock, *, creates):
         if not swept:
             swept.append(real(lock, creates=creates))
         return real(lock, creates=creates)
 
-    monkeypatch.setattr(files, "take_lock", take_lock)
+    monkeypatch.setattr(locks, "take_lock", take_lock)
     spool = Spool(tmp_path / "spool", CaptureSettings(), lambda _: LogSettings())
     assert spool.append(CONTRACT, rows(3), NOW) == 3
     spool.close()
