@@ -23,7 +23,7 @@ from feedback_loop.scheduling import (
     parse_schedule,
 )
 from feedback_loop.store import evaluations, retention, verdicts
-from feedback_loop.store.alerts import Message, raise_alert
+from feedback_loop.store.alerts import Message, raise_alert, tell_recovered
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.jobs import load_runs
 from feedback_loop.store.predictions import predicted_span
@@ -96,10 +96,14 @@ def make_scheduler(loop: FeedbackLoop) -> Scheduler:
 
 
 def watch_jobs(loop: FeedbackLoop) -> int:
-    """Raises an alert where a model's jobs fail, are late or hang, or retrain in vain; counts new ones."""
+    """Raises an alert where a model's jobs fail, are late or hang, or retrain in vain, and one when jobs that failed
+    or were late are well again; counts new ones.
+    """
     told, now = 0, loop.clock()
     for model in loop.settings.models:
-        for each in troubles_of(loop, model):
+        troubles = troubles_of(loop, model)
+        told += tell_recovered(loop.store, f"jobs:{model}:", {each.subject for each in troubles}, now)
+        for each in troubles:
             told += raise_alert(
                 loop.store, each.subject, each.title, each.body, route_names(loop.settings.alerts), now
             )

@@ -149,8 +149,10 @@ def _in_order(spools: Iterable[Guarded]) -> Iterator[Iterator[_Waiting]]:
                 remains.refuse_empty(path)
                 file = stack.enter_context(SpoolFile.open(path, guard))
                 moment = file.newest_outcomes()
-            except (sqlite3.Error, OSError) as error:  # whoever empties it says what is wrong, and saves what can be
-                _log.debug("outcomes not read", spool=path.name, cause=str(error))
+            except (
+                sqlite3.Error,
+                OSError,
+            ):  # it was just ended; else its visit says what is wrong, and saves the rest
                 continue
             files.append(file)
             newest = max(newest, moment or 0)
@@ -165,7 +167,8 @@ def _until(file: SpoolFile, newest: int) -> Iterator[_Waiting]:
             file.load_contracts([group.contract])
             yield _Waiting(file, group)
     except sqlite3.DatabaseError as error:
-        _log.warning("outcomes not read", spool=file.name, cause=str(error))
+        if file.path.exists():  # else another forwarder has just ended it
+            _log.warning("outcomes not read", spool=file.name, cause=str(error))
 
 
 def _batches(waiting: Iterable[_Waiting]) -> Iterator[list[_Waiting]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -92,8 +92,11 @@ def stage(
     *,
     options: EngineOptions | None = None,
     hash_key: bytes = b"",
+    damaged: Callable[[str], None] = lambda _: None,
 ) -> Bundle:
     """The version's bundle in that folder: the one that is there if it is whole, else a new one.
+
+    `damaged` is told the cause where the one that is there is no longer what was written.
 
     The proof of a new one is kept with the version in the registry, if that can be written to. Raises what loading
     and `write_bundle` raise.
@@ -104,6 +107,8 @@ def stage(
             remade_contract(bundle.contract, settings, has_probabilities=bundle.has_probabilities)
         except FeedbackLoopError as error:
             _log.warning("bundle_staged_anew", folder=str(folder), cause=str(error))
+            if isinstance(error, DamagedBundle):
+                damaged(error.cause)
         else:
             kept = bundle.version
             if (kept.model, kept.version, kept.created_at) == (version.model, version.version, version.created_at):

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -88,6 +89,20 @@ NICE = 10
 """Once there are answers they go first: a version may be made ready more slowly."""
 
 
+def _tell_damage(loop: FeedbackLoop, version: ModelVersion, cause: str) -> None:
+    """Servers that have it in memory go on answering; one that starts could not, until it is made anew."""
+    from feedback_loop.alerts import route_names
+    from feedback_loop.store.alerts import raise_alert
+
+    now = loop.clock()
+    subject = f"serving:{version.model}:{version.version}:damaged:{format_moment(now)}"
+    title, body = f"{version}: its bundle was damaged on disk", f"{cause} It is made anew from the registry."
+    try:
+        raise_alert(loop.store, subject, title, body, route_names(loop.settings.alerts), now)
+    except FeedbackLoopError as error:
+        _log.warning("damage not on record", version=str(version), cause=str(error))
+
+
 def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.Source:
     from feedback_loop.alerts import route_names
     from feedback_loop.inference import stage as stage_bundle
@@ -99,7 +114,8 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
 
     def make(version: ModelVersion, folder: Path) -> Contract:
         options, key = engine_options(settings, model), settings.hash_key
-        stage_bundle(loop.registry, version, of_model, folder, loop.clock(), options=options, hash_key=key)
+        now, damaged = loop.clock(), partial(_tell_damage, loop, version)
+        stage_bundle(loop.registry, version, of_model, folder, now, options=options, hash_key=key, damaged=damaged)
         scorer = open_bundle(folder, of_model, key, options, trusted=loop.registry.is_trusted)
         serving.warm(scorer)  # as each worker will: what raises there would be swapped to by none, without a word
         try:

@@ -46,6 +46,10 @@ class Source:
     settled: Callable[[str, frozenset[str]], None]
 
 
+Files = tuple[tuple[str, tuple[int, int, int]], ...]
+"""The files of a bundle, each with what differs once it has changed."""
+
+
 @dataclass(frozen=True)
 class _Staged:
     part: Part
@@ -59,6 +63,7 @@ class Stager:
         self._sources = sources
         self._monotonic = monotonic
         self._staged: dict[Path, Contract] = {}
+        self._files: dict[Path, Files] = {}
         self._failed: dict[Path, float] = {}
         self._failing: set[str] = set()
 
@@ -158,7 +163,7 @@ class Stager:
         place = source.place
         part = Part(version.version, place.bundle_name(version.version))
         folder = place.bundle(part.bundle)
-        if folder in self._staged and folder.is_dir():
+        if folder in self._staged and folder.is_dir() and _files(folder) == self._files[folder]:
             return _Staged(part, self._staged[folder])
         if self._monotonic() < self._failed.get(folder, 0.0):
             self._failing.add(version.version)
@@ -173,12 +178,18 @@ class Stager:
             source.told(version, f"{failure.cause} {failure.cure}".rstrip())
             raise _NotMadeError(failure.cause, cure=failure.cure) from error
         self._failed.pop(folder, None)
-        self._staged[folder] = contract
+        self._staged[folder], self._files[folder] = contract, _files(folder)
         return _Staged(part, contract)
 
 
 class _NotMadeError(FeedbackLoopError):
     """A version of which no bundle could be made."""
+
+
+def _files(folder: Path) -> Files:
+    """What differs once a file of a bundle was written to, cut off or removed: then it is looked at again, whole."""
+    found = [(path, stamp(path)) for path in folder.rglob("*") if not path.is_dir()]
+    return tuple(sorted((str(path), at) for path, at in found if at is not None))
 
 
 def _failure(error: Exception) -> Failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from feedback_loop.store.engine import Store
 from feedback_loop.store.records import as_record, insert_unless
 
 RECOVERED = ":recovered"
-"""How the subject of an incident's second alert ends: that it is over."""
+"""How the subject of the second alert about an incident, or about a job, ends: that it is over."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,21 @@ def raise_in(connection: Connection, message: Message, routes: Sequence[str], no
         insert = insert_unless(connection, tables.alerts).values(**new)
         ignoring = insert.on_conflict_do_nothing(index_elements=["subject", "route"])
         told += connection.execute(ignoring.execution_options(preserve_rowcount=True)).rowcount
+    return told
+
+
+def tell_recovered(store: Store, about: str, still: Collection[str], now: datetime) -> int:
+    """Has told of each subject that begins so and is not there `still` that it is over, once, where it was told.
+
+    Returns how many messages are new.
+    """
+    known = load_alerts(store, [], about=about)
+    over = {each.subject.removesuffix(RECOVERED) for each in known if each.subject.endswith(RECOVERED)}
+    told = 0
+    for each in known:
+        if each.state != "dropped" and each.subject not in over | {*still} and not each.subject.endswith(RECOVERED):
+            title, body = f"{each.title}: no more", f"It is well again. What was told: {each.body}"
+            told += raise_alert(store, each.subject + RECOVERED, title, body, [each.route], now)
     return told
 
 

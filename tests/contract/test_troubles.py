@@ -13,6 +13,7 @@ from feedback_loop.errors import ConfigError, Unavailable
 from feedback_loop.scheduling import Chain, Job, Runner, find_troubles, parse_schedule
 from feedback_loop.scheduling.figures import LoopFigures, serve_figures
 from feedback_loop.store import verdicts
+from feedback_loop.store.alerts import load_alerts, raise_alert, tell_recovered
 from feedback_loop.store.verdicts import State, Verdict
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -70,6 +71,21 @@ def test_jobs_that_fail_are_told_together_and_once_until_they_succeed(life):
     life.turn()
     life.clock.set(life.clock() - 23 * HOUR)
     assert life.troubles() == []
+
+
+def test_what_is_over_is_told_once_where_it_was_told_and_again_when_it_comes_again(store):
+    def subjects():
+        return [(each.subject, each.route) for each in load_alerts(store, [], about="jobs:")]
+
+    raise_alert(store, "jobs:churn:failed:1", "churn: jobs fail", "evaluate: away", ["log", "ops"], NOW)
+    raise_alert(store, "jobs:price:failed:1", "price: jobs fail", "evaluate: away", ["log"], NOW)
+    assert tell_recovered(store, "jobs:churn:", {"jobs:churn:failed:1"}, NOW) == 0
+    assert tell_recovered(store, "jobs:churn:", set(), NOW) == 2
+    assert tell_recovered(store, "jobs:churn:", set(), NOW) == 0
+    assert subjects()[3:] == [("jobs:churn:failed:1:recovered", route) for route in ("log", "ops")]
+    raise_alert(store, "jobs:churn:failed:2", "churn: jobs fail", "join: away", ["log"], NOW)
+    assert tell_recovered(store, "jobs:churn:", {"jobs:churn:failed:2"}, NOW) == 0
+    assert tell_recovered(store, "jobs:churn:", set(), NOW) == 1
 
 
 def test_a_turn_that_nobody_makes_is_late_and_so_is_one_that_hangs(life):

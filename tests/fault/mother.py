@@ -140,7 +140,7 @@ def main(url, folder, path):
         if not order["point"]:
             time.sleep(order["seconds"])
             os.kill(process, signal.SIGKILL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30  # a busy machine takes seconds for a turn
         while True:
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:

@@ -1,9 +1,11 @@
 """Alerts over real HTTP: sent once, tried again, given up, and never with a secret in them."""
 
 import json
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from zoneinfo import ZoneInfo
@@ -12,12 +14,15 @@ import pytest
 
 from feedback_loop.alerts import deliver_alerts, route_names
 from feedback_loop.alerts.delivery import Delivery, quiet_until, with_fields
-from feedback_loop.clock import Window, parse_hours
+from feedback_loop.clock import ManualClock, Window, parse_hours
 from feedback_loop.config import AlertSettings
+from feedback_loop.jobs import run_cycle, watch_jobs
 from feedback_loop.store import incidents, verdicts
 from feedback_loop.store.alerts import load_alerts, raise_alert
+from feedback_loop.store.jobs import load_runs
 from feedback_loop.store.leases import drop_lease, take_lease
 from feedback_loop.store.verdicts import State, Verdict
+from tests.builders import churn_loop
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -33,6 +38,11 @@ def receiver():
             self.server.received.append(json.loads(body))
             time.sleep(self.server.pause)
             self.send_response(self.server.status)
+            self.end_headers()
+
+        def do_GET(self):
+            self.server.asked()
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *arguments):
@@ -183,3 +193,49 @@ def test_a_recovery_is_told_as_good_news(sqlite_store, routes, receiver, inciden
 def test_a_route_that_was_removed_is_a_recorded_failure(sqlite_store, incident):
     deliver_alerts(sqlite_store, AlertSettings(), START)
     assert "no route 'ops'" in alerts(sqlite_store, incident)["ops"].cause
+
+
+def test_a_job_that_failed_is_told_of_once_and_once_more_when_it_is_well_and_no_failed_cycle_pings(
+    mlflow_uri, tmp_path, receiver
+):
+    clock, home = ManualClock(START), tmp_path / "elsewhere.db"
+    pinged = []
+    receiver.asked = lambda: pinged.append(
+        [run.job for run in load_runs(loop.store, "churn") if run.state == "succeeded"]
+    )
+    more = f"""
+[models.churn.schedule]
+heartbeat = "http://127.0.0.1:{receiver.server_port}/alive"
+[models.churn.outcomes.sql]
+url = "sqlite:///{home}"
+query = "SELECT * FROM truth WHERE at > :watermark"
+watermark = "at"
+"""  # noqa: S608 (no statement is made of it)
+    loop = churn_loop(tmp_path, clock, more=more)
+
+    def turn():
+        clock.set(clock() + timedelta(days=1))
+        outcomes = run_cycle(loop, "churn")
+        for _ in range(2):
+            watch_jobs(loop)
+        alerts = [each for each in load_alerts(loop.store, [], about="jobs:churn:") if each.route == "log"]
+        return [each.job for each in outcomes if each.state == "failed"], alerts
+
+    for _ in range(2):
+        failed, alerts = turn()
+        assert failed == ["outcomes"]
+        assert [each.title for each in alerts] == ["churn: jobs of the loop fail"]
+    assert pinged == []
+    with closing(sqlite3.connect(home)) as other, other:
+        other.execute("CREATE TABLE truth (customer INTEGER, month TEXT, churned INTEGER, at TEXT)")
+    for pings in (1, 2):
+        failed, (first, second) = turn()
+        assert failed == []
+        assert (second.subject, second.route) == (f"{first.subject}:recovered", first.route)
+        assert "It is well again" in second.body
+        assert "outcomes: " in second.body
+        assert len(pinged) == pings
+    assert {(run.job, run.state) for run in pinged} == {
+        ("retention", "succeeded")
+    }  # the whole cycle was done by then
+    loop.close()

@@ -66,28 +66,25 @@ def test_a_proof_is_kept_with_the_version_as_tags_and_as_an_artifact(registry, v
 
 
 OPEN = """
-import json, sys, time
+import json, sys
 from pathlib import Path
 import pyarrow as pa
 from feedback_loop.config import ModelSettings
 from feedback_loop.inference import open_bundle
-began = time.perf_counter()
 scorer = open_bundle(Path(sys.argv[1]), ModelSettings(task="binary", label="churned"), trusted=True)
 rows = pa.table({"age": pa.array([40.0, 70.0]), "plan": pa.array(["pro", None])})
 scored = scorer.score(rows)
 pa.array(["a"])
-seconds = time.perf_counter() - began
-print(json.dumps([seconds, scored.answers, sorted(sys.modules)]))
+print(json.dumps([scored.answers, sorted(sys.modules)]))
 """
 
 
-def test_an_onnx_bundle_opens_at_once_without_mlflow_scikit_learn_or_pandas(registry, version, folder, now):
+def test_an_onnx_bundle_opens_without_mlflow_scikit_learn_or_pandas(registry, version, folder, now):
     stage(registry, version, CHURN, folder, now)
     done = subprocess.run(
         [sys.executable, "-c", OPEN, str(folder)], capture_output=True, text=True, check=True, timeout=60
     )
-    seconds, answers, modules = json.loads(done.stdout)
-    assert seconds < 1
+    answers, modules = json.loads(done.stdout)
     assert len(answers) == 2
     heavy = {"mlflow", "sklearn", "pandas", "scipy", "skops", "skl2onnx", "onnx"}
     assert not heavy & {name.split(".")[0] for name in modules}
@@ -99,7 +96,12 @@ def test_a_torn_bundle_is_refused_and_staged_anew(registry, version, folder, now
     model.write_bytes(model.read_bytes()[:-10])
     with pytest.raises(DamagedBundle, match="is not what was written"):
         open_bundle(folder, CHURN, trusted=True)
-    stage(registry, version, CHURN, folder, now)
+    causes = []
+    stage(registry, version, CHURN, folder, now, damaged=causes.append)
+    assert len(causes) == 1
+    assert "model.onnx is not what was written" in causes[0]
+    stage(registry, version, CHURN, folder, now, damaged=causes.append)
+    assert len(causes) == 1
     assert (
         open_bundle(folder, CHURN, trusted=True)
         .score(open_bundle(folder, CHURN, trusted=True).rows_of(customers(1, 3)))

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from feedback_loop.clock import ManualClock
+from feedback_loop.loop.places import places_of
 from feedback_loop.schema import derived_bits, moment_of, prediction_id
 from feedback_loop.serving.traffic import bucket
 from feedback_loop.store import predictions, traffic
@@ -247,6 +248,21 @@ def test_a_version_that_can_not_be_loaded_leaves_the_old_one_and_an_incident(ser
     assert alert.title == f"churn version {broken.version} can't be served"
     served.promote("2")
     served.wait(lambda: traffic.find_load_incidents(loop.store, "churn")[0].closed_at)
+
+
+def test_a_published_bundle_that_breaks_on_disk_is_told_of_and_made_anew_while_it_is_answered_from(served):
+    loop, version = served.loop, served.ask()[1]["model_version"]
+    place = places_of(loop.settings, ["churn"])["churn"]
+    model = place.bundle(place.bundle_name(version)) / "model.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-10])
+    assert served.hint() == 202
+    about = f"serving:churn:{version}:damaged:"
+    served.wait(lambda: load_alerts(loop.store, [], about=about))
+    (alert,) = load_alerts(loop.store, [], about=about)
+    assert "model.onnx is not what was written" in alert.body
+    served.wait(lambda: model.exists() and model.stat().st_size == len(whole))
+    assert (served.ask()[0], served.ask()[1]["model_version"]) == (200, version)
 
 
 def test_what_is_over_the_limit_of_rows_is_refused(served):

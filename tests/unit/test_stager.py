@@ -19,12 +19,13 @@ class Model:
     def __init__(self, cache, name, form="a"):
         self.place = Place.of(cache, name, "champion", form)
         self.name, self.aliases, self.shadows = name, {"champion": "1"}, ()
-        self.broken, self.made, self.told = set(), [], []
+        self.broken, self.made, self.told, self.looked = set(), [], [], 0
 
     def version(self, number):
         return ModelVersion(self.name, number, None, datetime(2026, 3, 1, tzinfo=UTC), (), {})
 
     def make(self, version, folder):
+        self.looked += 1
         if version.version in self.broken:
             raise Refused("It raises an error of its own.")
         if not folder.exists():
@@ -112,6 +113,20 @@ def test_what_is_used_stays_the_last_used_beside_it_and_what_was_never_ended_goe
     assert {each.name for each in model.place.clean(now)} == {"d", ".left"}
     left = {each.name for each in model.place.folder.iterdir() if each.is_dir()}
     assert left == {model.place.bundle_name("1"), "b", "c", ".making"}
+
+
+def test_a_bundle_is_looked_at_again_once_a_file_of_it_has_changed(model):
+    stager = Stager([model.source()])
+    for _ in range(3):
+        stager.refresh()
+    assert model.looked == 1
+    file = model.place.bundle(model.place.bundle_name("1")) / "model.onnx"
+    for change in (lambda: file.write_bytes(b"torn"), file.unlink):
+        before = model.looked
+        change()
+        stager.refresh()
+        stager.refresh()
+        assert model.looked == before + 1
 
 
 def test_a_server_none_of_whose_models_can_be_opened_says_why(tmp_path, model):
