@@ -34,9 +34,7 @@ SPOOL = "spool"
 LEFT_FREE = 16 * 1024 * 1024
 """Bytes of its disk that a spool leaves alone: without room, what is stored could not be taken out of it either."""
 
-MOST_CONTRACTS = 100
-"""So many contracts are remembered as they were given: a process has one per version."""
-
+MOST_CONTRACTS = 100  # are remembered as they were given: a process has one per version
 _OUTCOMES = LogSettings()  # an outcome that is acknowledged is durable, however predictions are logged
 
 _log = structlog.get_logger(__name__)
