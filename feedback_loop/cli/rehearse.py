@@ -17,7 +17,7 @@ from feedback_loop.cli.output import (
     open_loop,
     table,
 )
-from feedback_loop.clock import parse_moment
+from feedback_loop.clock import parse_duration, parse_moment
 
 
 def rehearse(
@@ -33,6 +33,13 @@ def rehearse(
     folder: Annotated[
         Path, typer.Option(help="Where it is played and left; an earlier rehearsal there is replaced.")
     ] = Path("rehearsal"),
+    turn: Annotated[
+        str | None,
+        typer.Option(help="How far the clock is moved at a time, such as 1h; default: the window, at most a day."),
+    ] = None,
+    store: Annotated[
+        str, typer.Option(help="The URL of an empty database to play it in; default: SQLite in the folder.")
+    ] = "",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -42,11 +49,12 @@ def rehearse(
 
     loop = open_loop(config, as_json=as_json)
     window = (parse_moment(text) if text else None for text in (start, end))
+    length = parse_duration(turn) if turn else None
     history = load_history(loop, model, predictions, outcomes, *window)
     folder = fresh_folder(folder)  # only now: an earlier rehearsal there is not lost to files that can't be played
     with (folder / "log.jsonl").open("a") as log:
         configure_logging(log)  # what the loop logs of simulated days is no news
-        result = play(loop, history, folder)
+        result = play(loop, history, folder, turn=length, store=store)
     emit(result, as_json=as_json, words=lambda result: closing_words(result, _strategies(result)))
 
 

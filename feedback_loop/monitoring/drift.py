@@ -249,13 +249,12 @@ def _decided(
     values: list[DriftValue], shape: _Numbers | _Words, swings: Sequence[float], columns: int
 ) -> list[DriftValue]:
     """The same values, one of which decides by the stricter rule."""
-    shares, method = shape.shares, "jensen_shannon"
+    method, p_value = "jensen_shannon", None
     threshold = max(THRESHOLD, *swings) if len(swings) >= LEAST_WINDOWS else THRESHOLD
     if isinstance(shape, _Numbers):
-        method = "wasserstein_normed"
-        p_value = ks_p_value(shape.reference, shape.current, shares.reference_rows, shares.current_rows)
-    else:
-        p_value = chi_squared_p_value(*shares.as_rows)
+        method, p_value = "wasserstein_normed", next(each.p_value for each in values if each.method == "ks")
+    if p_value is None:
+        p_value = chi_squared_p_value(*shape.shares.as_rows)
     place = next(place for place, value in enumerate(values) if value.method == method)
     drifted = values[place].value > threshold and p_value < ALPHA / columns
     decides = replace(values[place], threshold=threshold, p_value=p_value, drifted=drifted, decides=True)

@@ -43,16 +43,25 @@ def fresh_folder(folder: Path, mark: str = MARK) -> Path:
     return folder
 
 
-def own_loop(loop: FeedbackLoop, model: str, folder: Path, clock: ManualClock) -> tuple[FeedbackLoop, ModelVersion]:
+def own_loop(
+    loop: FeedbackLoop, model: str, folder: Path, clock: ManualClock, store: str = ""
+) -> tuple[FeedbackLoop, ModelVersion]:
     """A loop in the folder whose champion of that model is a copy of the user's; nothing of the user's is changed.
 
     What it was held against stays with it where all of that is from before the clock's moment: of what comes later
-    nobody knew yet, and the first rows of the history are its reference instead.
+    nobody knew yet, and the first rows of the history are its reference instead. `store` is the URL of its database
+    (default: SQLite in the folder); raises Refused for one that is in use.
     """
     champion = loop.champion(model)
     loaded = loop.scorer(champion).loaded
-    settings = _own_settings(loop, model, folder)
+    settings = _own_settings(loop, model, folder, store)
     own = FeedbackLoop(settings, clock=clock, bits=random.Random(0).getrandbits)  # noqa: S311 (no secret)
+    if migrate.current(own.store) is not None:
+        own.close()
+        raise Refused(
+            f"{own.store.name} has the tables of a loop: a rehearsal is played in an empty database.",
+            cure="Name another --store, or none: then it is SQLite in the folder.",
+        )
     migrate.prepare(own.store)
     copied = shutil.copytree(loaded.path, folder / "champion")
     version = own.registry.adopt(model, str(copied))
@@ -66,13 +75,13 @@ def own_loop(loop: FeedbackLoop, model: str, folder: Path, clock: ManualClock) -
     return own, own.champion(model)
 
 
-def _own_settings(loop: FeedbackLoop, model: str, folder: Path) -> Settings:
+def _own_settings(loop: FeedbackLoop, model: str, folder: Path, store: str) -> Settings:
     """The user's settings of that model; nothing in them leads out of the folder, and no variable overrides them."""
     theirs = loop.settings
     return theirs.model_copy(
         update={
             "home": folder,
-            "store": StoreSettings(),
+            "store": StoreSettings(url=store) if store else StoreSettings(),
             "registry": RegistrySettings(trusted=loop.registry.is_trusted),
             "serving": ServingSettings(),
             "capture": CaptureSettings(hash_key=theirs.capture.hash_key),

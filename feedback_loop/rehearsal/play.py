@@ -21,8 +21,8 @@ from feedback_loop.rehearsal.strategies import Strategy, compare, daily_means
 from feedback_loop.rehearsal.told import labelled_rows, losses_with, story_of, why_not_fitted
 from feedback_loop.rehearsal.turn import take_turn
 
-STEP = timedelta(days=1)
-"""The loop turns once a simulated day."""
+DAY = timedelta(days=1)
+"""The loop turns once a simulated day, unless its windows are shorter; losses are plotted by the day."""
 
 SLOW = ("explain", "report")
 """Pages for people, which a rehearsal does not write."""
@@ -43,18 +43,23 @@ def load_history(
     return read_history(contract, predictions, outcomes, loop.settings.model(model).maturity, start, end)
 
 
-def rehearse(loop: FeedbackLoop, history: History, folder: Path) -> dict[str, Any]:
+def rehearse(
+    loop: FeedbackLoop, history: History, folder: Path, *, turn: timedelta | None = None, store: str = ""
+) -> dict[str, Any]:
     """Plays the history in an empty folder (see `fresh_folder`) and returns what came of it, as plain values.
 
-    Until the loop promotes a version its answers are the history's own; from then on the new version's. Neither the
-    user's store nor the registry is written to. Raises NotFound, and FeedbackLoopError where a job fails.
+    The clock is moved by a `turn` at a time (default: the model's window, at most a day). `store` is the URL of an
+    empty database to play it in, instead of SQLite in the folder. Until the loop promotes a version its answers are
+    the history's own; from then on the new version's. Neither the user's store nor the registry is written to. Raises
+    NotFound, Refused for a store that is not empty, and FeedbackLoopError where a job fails.
     """
     began, model = time.monotonic(), history.contract.model
-    clock = ManualClock(floor_moment(history.span[0], STEP))
-    own, champion = own_loop(loop, model, folder, clock)
+    turn = turn or min(loop.settings.model(model).window, DAY)
+    clock = ManualClock(floor_moment(history.span[0], turn))
+    own, champion = own_loop(loop, model, folder, clock, store)
     try:
         unfit = why_not_fitted(own.scorer(champion))
-        rehearsal = _Rehearsal(own, clock, history, champion.version, unfit)
+        rehearsal = _Rehearsal(own, clock, history, champion.version, unfit, turn)
         rehearsal.play(loop.progress)
         result = rehearsal.closing(folder)
     finally:
@@ -71,6 +76,7 @@ class _Rehearsal:
     history: History
     first: str
     unfit: str
+    turn: timedelta
 
     @property
     def model(self) -> str:
@@ -78,21 +84,21 @@ class _Rehearsal:
 
     def play(self, progress: Progress) -> None:
         settings = self.own.settings.model(self.model)
-        days = (self.history.span[1] - self.clock()) // STEP + 1
+        turns = (self.history.span[1] - self.clock()) // self.turn + 1
         # The last predictions mature; nothing is left to retrain for.
-        after = -(-(settings.maturity + settings.window) // STEP) + 1
-        with progress.track(f"rehearse {self.model}", days + after) as advance:
-            for day in range(days + after):
-                today = Window(self.clock(), self.clock() + STEP)
-                self.clock.set(today.end)
-                self._bring(today)
-                without = SLOW if day < days and not self.unfit else (*SLOW, "retrain")
-                take_turn(self.own, self.clock, self.model, today.end, without=without)
+        after = -(-(settings.maturity + settings.window) // self.turn) + 1
+        with progress.track(f"rehearse {self.model}", turns + after) as advance:
+            for turn in range(turns + after):
+                now = Window(self.clock(), self.clock() + self.turn)
+                self.clock.set(now.end)
+                self._bring(now)
+                without = SLOW if turn < turns and not self.unfit else (*SLOW, "retrain")
+                take_turn(self.own, self.clock, self.model, now.end, without=without)
                 advance(1)
 
-    def _bring(self, today: Window) -> None:
-        """A day's predictions by the champion of its morning, and what became known by its evening."""
-        inputs, outputs = self.history.predicted(today)
+    def _bring(self, now: Window) -> None:
+        """A turn's predictions by the champion of its start, and what became known by its end."""
+        inputs, outputs = self.history.predicted(now)
         if inputs.num_rows:
             champion = self.own.champion(self.model)
             if champion.version != self.first:
@@ -100,7 +106,7 @@ class _Rehearsal:
                 outputs = scorer.score(inputs).outputs.select([each.stored for each in scorer.contract.outputs])
                 outputs = outputs.rename_columns([each.name for each in scorer.contract.outputs])
             self.own.import_predictions(self.model, pa.table(_columns(inputs) | _columns(outputs)))
-        known = self.history.learned(today)
+        known = self.history.learned(now)
         if known.num_rows:
             self.own.record_outcomes(self.model, known, source="rehearsal")
 
@@ -152,7 +158,7 @@ class _Rehearsal:
             Strategy(each.name, {name: each.losses[name] for name in common}, each.retrainings, each.promotions)
             for each in strategies
         ]
-        days = [floor_moment(moment, STEP) for moment in labelled.column("predicted_at").to_pylist()]
+        days = [floor_moment(moment, DAY) for moment in labelled.column("predicted_at").to_pylist()]
         plots = plot_losses(
             {each.name: daily_means(days, each.losses[loss]) for each in strategies},
             [(each["at"], f"version {each['version']}") for each in story["promotions"]],
@@ -165,6 +171,7 @@ class _Rehearsal:
         return {
             "from": start,
             "to": last,
+            "turn_seconds": self.turn.total_seconds(),
             "predictions": self.history.inputs.num_rows,
             "labelled": labelled.num_rows,
             "coverage": labelled.num_rows / self.history.inputs.num_rows,

@@ -6,13 +6,16 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from feedback_loop.cli import main
 from feedback_loop.clock import ManualClock
 from feedback_loop.errors import Refused
 from feedback_loop.jobs import run_cycle
+from feedback_loop.registry import DataSource
 from feedback_loop.rehearsal import fresh_folder, load_history, rehearse
 from tests.builders import churn_loop, customers, open_loop, register_churn, write_config
 
@@ -85,6 +88,135 @@ def test_a_history_is_played_and_nothing_of_the_users_changes(loop, empty_mlflow
     assert monthly["retrainings"] == 1
     assert (folder / "loss.png").stat().st_size
     assert (folder / "loss.html").stat().st_size
+
+
+OTHERS = """
+[models.price]
+task = "regression"
+label = "price"
+key = ["id"]
+key_types = { id = "long" }
+maturity = "12h"
+window = "12h"
+[models.price.policy]
+reference = 1000
+[models.price.retraining]
+min_rows = 100
+recent = "2d"
+holdout = 0.45
+[models.wine]
+task = "multiclass"
+label = "cultivar"
+key = ["id"]
+key_types = { id = "long" }
+maturity = "1d"
+[models.wine.policy]
+reference = 1000
+mode = "observe"
+"""
+
+
+def answers(model, rows):
+    """What is logged of a model's answers."""
+    chances = model.predict_proba(rows).T if hasattr(model, "predict_proba") else ()
+    names = [f"probability_{each}" for each in getattr(model, "classes_", ())]
+    return {"prediction": model.predict(rows), **dict(zip(names, chances, strict=True))}
+
+
+def adopt(loop, name, model, rows, features):
+    """Makes a model champion; the rows, of windows before the history, are its reference."""
+    label, step = loop.settings.model(name).labels[0], loop.settings.model(name).window
+    times = [BEGAN - (1 + place % 8) * step for place in range(len(rows))]
+    held = rows[[*features, label]].assign(**answers(model, rows[features]))
+    held["predicted_at"] = pd.to_datetime(times, utc=True).as_unit("us")
+    version = loop.registry.register(
+        name,
+        model,
+        signature=None,
+        example=rows[features].head(3),
+        reference=pa.Table.from_pandas(held, preserve_index=False),
+        trained_until=BEGAN - timedelta(days=9),
+        source=DataSource("made up", "tests", len(rows), "", "", "", ""),
+        metrics={},
+        params={},
+        now=BEGAN,
+    )
+    loop.promote(name, version.version)
+
+
+def play(loop, name, model, windows, features, folder, empty_mlflow, **options):
+    """Writes what the model answers to each window's rows, with outcomes that are known half a window later."""
+    label, step = loop.settings.model(name).labels[0], loop.settings.model(name).window
+    predictions, outcomes = [], []
+    for place, window in enumerate(windows):
+        rows = window.assign(id=range(place * len(window), (place + 1) * len(window)))
+        made = BEGAN + (place + 0.5) * step
+        predictions.append(rows[["id", *features]].assign(**answers(model, rows[features]), predicted_at=made))
+        outcomes.append(rows[["id", label]].assign(recorded_at=made + step / 2))
+    pd.concat(predictions).to_parquet(folder / "p.parquet")
+    pd.concat(outcomes).to_parquet(folder / "o.parquet")
+    played = fresh_folder(folder / "played")
+    shutil.copy(empty_mlflow, played / "mlflow.db")
+    return rehearse(loop, load_history(loop, name, folder / "p.parquet", folder / "o.parquet"), played, **options)
+
+
+def test_a_regression_is_played_by_its_windows_of_half_a_day(empty_mlflow, mlflow_uri, tmp_path, clock):
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+
+    loop = churn_loop(tmp_path, clock, more=OTHERS)
+    random = np.random.default_rng(0)
+
+    def houses(rows, slope=3.0):
+        rooms = random.uniform(0, 10, rows)
+        return pd.DataFrame({"rooms": rooms, "price": slope * rooms + random.normal(size=rows)})
+
+    known = houses(1000)
+    model = make_pipeline(LinearRegression()).fit(known[["rooms"]], known["price"])
+    adopt(loop, "price", model, houses(1000), ["rooms"])
+    windows = [houses(60, slope=3.0 if place < 6 else 2.0) for place in range(22)]
+    result = play(loop, "price", model, windows, ["rooms"], tmp_path, empty_mlflow)
+    loop.close()
+
+    assert (result["turn_seconds"], result["labelled"]) == (12 * 3600, 22 * 60)
+    turned = BEGAN + timedelta(days=3)
+    assert result["alarms"][0]["at"] > turned
+    assert result["alarms"][0]["at"] < turned + timedelta(days=2)
+    assert [each["state"] for each in result["retrainings"]] == ["promoted"], result["retrainings"]
+    frozen, _, ours = result["strategies"]
+    assert result["loss"] == "squared_error"
+    assert ours["squared_error"] < frozen["squared_error"]
+    assert ours["absolute_error"] < frozen["absolute_error"]
+
+
+def test_a_model_of_several_classes_is_played_in_a_database_of_its_own(
+    empty_mlflow, mlflow_uri, empty_postgres_url, tmp_path, tmp_path_factory, clock
+):
+    from sklearn.datasets import load_wine
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    loop = churn_loop(tmp_path, clock, more=OTHERS)
+    wine = load_wine(as_frame=True)
+    features = ["alcohol", "flavanoids"]
+    bottles = wine.data[features].assign(cultivar=wine.target.map(dict(enumerate("abc"))))
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(bottles[features], bottles["cultivar"])
+    adopt(loop, "wine", model, bottles.sample(1000, replace=True, random_state=0), features)
+    other = bottles.assign(cultivar=bottles["cultivar"].map({"a": "b", "b": "a", "c": "c"}))
+    days = [(bottles, other)[day >= 2].sample(120, replace=True, random_state=day + 1) for day in range(5)]
+    before, folder = fingerprints(tmp_path), tmp_path_factory.mktemp("files")
+    result = play(loop, "wine", model, days, features, folder, empty_mlflow, store=empty_postgres_url)
+    assert fingerprints(tmp_path) == before
+    with pytest.raises(Refused, match="has the tables of a loop: a rehearsal is played in an empty database"):
+        play(loop, "wine", model, days, features, folder, empty_mlflow, store=empty_postgres_url)
+    loop.close()
+
+    assert not (folder / "played" / "feedback_loop.db").exists()
+    assert result["loss"] == "log_loss"
+    assert result["alarms"][0]["at"] > BEGAN + timedelta(days=2)
+    assert result["notes"] == ["policy.mode is 'observe': nothing is retrained by itself."]
+    assert result["labelled"] == 600
 
 
 def test_a_model_that_can_not_be_fitted_again_is_played_with_losses_and_alarms_alone(

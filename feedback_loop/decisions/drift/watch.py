@@ -164,7 +164,22 @@ def watch_window(
     """
     if current.effective(current.weight()) < LEAST_ROWS:
         return watch, []
-    values, start, names = drift_values(reference, current), format_moment(window.start), _names(reference)
+    values, checks = drift_values(reference, current), quality_values(reference, current)
+    return watch_values(watch, reference, current, values, checks, settings, name, window)
+
+
+def watch_values(
+    watch: Watch,
+    reference: Profile,
+    current: Profile,
+    values: Sequence[DriftValue],
+    checks: Sequence[QualityValue],
+    settings: DriftSettings,
+    name: str,
+    window: Window,
+) -> tuple[Watch, list[Message]]:
+    """The same, given what was measured of the window: several rules may judge one measurement."""
+    start, names = format_moment(window.start), _names(reference)
     watch = _followed(watch, reference, current, values)
     after = _taken_in(watch, reference, current, values)
 
@@ -178,7 +193,7 @@ def watch_window(
     }
     failed = {
         f"{names.get(each.column, 'rows')}: {CAUSES.get(each.check, each.check)}": _check(each, names)
-        for each in quality_values(reference, current)
+        for each in checks
         if each.failed
     }
     if watch.rule == "thresholds":
@@ -203,6 +218,8 @@ def watch_window(
 
 def _followed(watch: Watch, reference: Profile, current: Profile, values: Sequence[DriftValue]) -> Watch:
     """What was told, with the tests of whether it still holds; a window that says nothing of a column moves none."""
+    if not watch.told:
+        return watch
     deciding = {each.column: each for each in values if each.decides}
     cells = [_cells(reference, each) for each in (reference, current)] if watch.pooled else [{}, {}]
     names, told = _names(reference), dict(watch.told)
@@ -224,6 +241,8 @@ def _armed_anew(watch: Watch, reference: Profile, name: str) -> tuple[Watch, lis
     """The watch with the next monitors of columns that are back, and what is to be told of those."""
     names = _names(reference)
     back = [column for column in _columns(reference) if (t := watch.told.get(names[column])) and t.back.is_back]
+    if not back:
+        return watch, []
     begun = watch.begun | {column: watch.begun.get(column, 1) + 1 for column in back}
     seeds = {column: _seed(f"{name}:{column}:{begun[column]}") for column in back}
     words = [
