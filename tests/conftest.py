@@ -172,6 +172,12 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return start((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warm")
 
 
+@pytest.fixture
+def warm_children(warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this process starts by `sys.executable` (proofs of candidates, pools, servers) is warm too."""
+    monkeypatch.setattr("sys.executable", str(warm / "python"))
+
+
 @pytest.fixture(scope="session")
 def churn_home(empty_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a configuration and a champion of the churn model, for servers whose rows nobody counts."""

@@ -1,9 +1,10 @@
 """A Python that has imported our commands' libraries already, and forks a process for each command line it is sent.
 
-Importing them takes seconds of a core, longer than most commands work. `start` makes two small programs, `python` and
-`feedback-loop`, that stand for the real ones: each sends its command line, folder, environment and standard streams
-here, waits, and ends as its process ended (by the same signal, if by one). A program that is killed takes its process
-along. How a fresh interpreter starts is what other tests are for.
+Importing them takes seconds of a core, longer than most commands work. `start` makes small programs, `python` and
+those of `MODULES`, that stand for the real ones: each sends its command line, folder, environment, file size limit
+and open files here, waits, and ends as its process ended (by the same signal, if by one). A program that is
+killed takes its process along, with all that this has started. What such a process starts by `sys.executable` is
+forked here too. How a fresh interpreter starts is what other tests are for.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import gc
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -30,15 +32,22 @@ IMPORTED = (
     *("feedback_loop.cli", "feedback_loop.jobs", "feedback_loop.loop", "tests.builders"),
     *("mlflow.sklearn", "mlflow.pyfunc", "sklearn.ensemble", "sklearn.compose", "sklearn.pipeline", "evidently"),
     *("plotly.graph_objects", "matplotlib.pyplot", "onnxruntime", "skl2onnx", "adbc_driver_sqlite.dbapi", "psycopg"),
+    *("mlflow.cli", "fastapi", "flask", "graphene", "uvicorn.protocols.http.auto"),
+    *("multiprocessing.spawn", "joblib.externals.loky"),  # they find out where Python is when they are imported
 )
 
+MODULES = {"feedback-loop": "feedback_loop", "mlflow": "mlflow", "uvicorn": "uvicorn"}
+"""The programs besides `python`, and the module that each of them runs."""
+
 PROGRAM = """#!{python} -IS
-import json, os, signal, socket, sys
+import json, os, resource, signal, socket, sys
+files = [number for number in map(int, os.listdir("/proc/self/fd")) if os.path.exists(f"/proc/self/fd/{{number}}")]
 link = socket.socket(socket.AF_UNIX)
 link.connect({socket!r})
 words = [{name!r}, *sys.argv[1:]]
-message = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
-socket.send_fds(link, [len(message).to_bytes(8, "big")], [0, 1, 2])
+most_bytes = resource.getrlimit(resource.RLIMIT_FSIZE)
+message = json.dumps([words, {programs!r}, os.getcwd(), dict(os.environ), most_bytes, files]).encode()
+socket.send_fds(link, [len(message).to_bytes(8, "big")], files)
 link.sendall(message)
 for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, _: link.sendall(bytes([number])))
@@ -52,7 +61,7 @@ sys.exit(code)
 
 
 def start(folder: Path) -> Path:
-    """The folder of the two programs; the first test process that asks starts the server for all of them."""
+    """The folder of the programs; the first test process that asks starts the server for all of them."""
     folder.mkdir(exist_ok=True)
     programs, place = folder / "bin", folder / "socket"
     with (folder / "lock").open("w") as lock:
@@ -66,8 +75,8 @@ def start(folder: Path) -> Path:
             os.posix_spawn(command[0], command, os.environ, file_actions=outputs, setsid=True)
         wait_for(place, folder / "log")
         programs.mkdir()
-        for name in ("python", "feedback-loop"):
-            text = PROGRAM.format(python=sys.executable, socket=str(place), name=name)
+        for name in ("python", *MODULES):
+            text = PROGRAM.format(python=sys.executable, socket=str(place), name=name, programs=str(programs))
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
     return programs
@@ -104,18 +113,22 @@ def serve(place: str, whole: int) -> None:
 def keep(link: socket.socket) -> NoReturn:
     """Starts one process for a program, passes signals on to it, and says how it ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    head, streams, _, _ = socket.recv_fds(link, 8, 3)
+    head, files, _, _ = socket.recv_fds(link, 8, 100)
     message = b""
     while len(message) < int.from_bytes(head, "big"):
         message += link.recv(2**20)
-    words, folder, environment = json.loads(message)
     process = os.fork()
     if process == 0:
         link.close()
-        end(become, words, folder, environment, streams)
+        os.setsid()
+        end(become, *json.loads(message), files)
     ended = os.pidfd_open(process)
     while ended not in select.select([ended, link], [], [])[0]:
-        os.kill(process, (link.recv(1) or bytes([signal.SIGKILL]))[0])  # nothing: the program was killed
+        number = link.recv(1)
+        if number:
+            os.kill(process, number[0])
+        else:  # the program was killed
+            os.killpg(process, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     try:
         link.sendall(str(code).encode())
@@ -142,19 +155,32 @@ def end(work: Callable[..., None], *arguments: Any) -> NoReturn:
     os._exit(code)
 
 
-def become(words: list[str], folder: str, environment: dict[str, str], streams: list[int]) -> None:
+def become(
+    words: list[str],
+    programs: str,
+    folder: str,
+    environment: dict[str, str],
+    most_bytes: tuple[int, int],
+    numbers: list[int],
+    files: list[int],
+) -> None:
     """What a Python that was started with this command line does."""
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
+    apart = [fcntl.fcntl(file, fcntl.F_DUPFD, 1000) for file in files]  # else one could take another's number
+    for file in files:
+        os.close(file)
+    for file, number in zip(apart, numbers, strict=True):
+        os.dup2(file, number)
+        os.close(file)
     os.chdir(folder)
+    resource.setrlimit(resource.RLIMIT_FSIZE, most_bytes)
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:0] = [each for each in environment.get("PYTHONPATH", "").split(os.pathsep) if each]
     sys.stdin, sys.stdout, sys.stderr = map(os.fdopen, range(3), "rww")
+    sys.executable = str(Path(programs) / "python")
     program, *arguments = words
-    if program == "feedback-loop":
-        arguments = ["-m", "feedback_loop", *arguments]
+    if program in MODULES:
+        arguments = ["-m", MODULES[program], *arguments]
     if arguments[0] in {"-c", "-m"}:
         kind, what, *rest = arguments
         sys.path.insert(0, "")

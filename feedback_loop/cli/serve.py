@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -68,7 +67,6 @@ def serve(
 
 def stage(
     models: Annotated[list[str], typer.Argument(help="As of the server that this works for.")],
-    parent: Annotated[int, typer.Option(help="The server's process.")],
     ahead: Annotated[float, typer.Option(help="Seconds that its clock is ahead.")] = 0.0,
     config: ConfigOption = None,
 ) -> None:
@@ -81,13 +79,12 @@ def stage(
         return watchful_delivery(loop)
 
     configure_logging()
-    work(config, models, parent, _clock(ahead), delivery)
+    work(config, models, _clock(ahead), delivery)
 
 
 def _stager(config: Path | None, models: list[str], ahead: float) -> list[str]:
     where = ["--config", str(config)] if config is not None else []
-    own = ["--parent", str(os.getpid()), f"--ahead={ahead}"]
-    return [sys.executable, "-m", "feedback_loop", "stage", *models, *own, *where]
+    return [sys.executable, "-m", "feedback_loop", "stage", *models, f"--ahead={ahead}", *where]
 
 
 def _clock(ahead: float) -> Clock:

@@ -33,17 +33,17 @@ _log = structlog.get_logger(__name__)
 def stage(
     config: Path | None,
     models: Sequence[str],
-    parent: int,
     clock: Clock,
     delivery: Callable[[FeedbackLoop], Callable[[], object]],
 ) -> None:
-    """Does what a server needs beside its workers, as long as the parent lives: keeps what is published for these
-    models at what registry and store want, forwards what the workers spool, which have no processor to spare, and
-    does every few seconds what `delivery` makes of the loop.
+    """Does what a server needs beside its workers, until standard input ends, as it does with the server.
+
+    It keeps what is published for these models at what registry and store want, forwards what the workers spool,
+    which have no processor to spare, and does every few seconds what `delivery` makes of the loop.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to the whole group; the server ends this one
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    serving.end_with(parent, lambda: os._exit(0))
+    serving.end_with(sys.stdin.fileno(), lambda: os._exit(0))
     settings = load_settings(config)
     forwarder(settings, clock).start()
     _publish(settings, config, models, clock, delivery)

@@ -19,8 +19,6 @@ from feedback_loop.registry.versions import LoadedModel
 PROOF_SECONDS = 600
 """So long may a process take to load a candidate and to answer a few rows."""
 
-_PYTHON = sys.executable
-
 _FRESH = """
 import sys
 import mlflow.pyfunc, pandas
@@ -130,7 +128,7 @@ def _what_fails_elsewhere(path: Path, candidate: Proven, folder: Path) -> str:
     inputs, answers = folder / "inputs.pickle", folder / "answers.pickle"
     methods = [name for name in ("predict", "predict_proba") if hasattr(candidate.estimator, name)]
     pd.to_pickle(candidate.inputs, inputs)
-    command = [_PYTHON, "-c", _FRESH, *map(str, (path, inputs, answers)), *methods]
+    command = [sys.executable, "-c", _FRESH, *map(str, (path, inputs, answers)), *methods]
     try:
         done = subprocess.run(  # noqa: S603 (our own program)
             command, cwd=folder, capture_output=True, text=True, timeout=PROOF_SECONDS, check=False

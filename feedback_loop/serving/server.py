@@ -29,20 +29,35 @@ RESTART_SECONDS = 1.0
 MOST_RESTART_SECONDS = 60.0
 """How long it stays away at most, if it dies again and again."""
 
-LOOK_SECONDS = 0.5
-"""How often a process looks whether its parent is still there."""
-
 END_SECONDS = 5.0
 """How long a stager may take to end; what it was making is made again the next time."""
 
 _log = structlog.get_logger(__name__)
 
 
+class Life:
+    """A pipe that ends when this process does, however that happens: what is to end with it waits for that."""
+
+    def __init__(self) -> None:
+        self.end, held = os.pipe()
+        """What others read: nothing comes, but its end."""
+        self._held = os.fdopen(held, "wb", buffering=0)
+
+    def __enter__(self) -> Self:
+        os.register_at_fork(after_in_child=self._held.close)  # else the workers would hold each other's open
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+        os.close(self.end)
+
+
 class Beside:
     """A process that runs beside this one: started again where it dies, ended with it."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], life: Life) -> None:
         self._command = command
+        self._life = life
         self.deaths = 0
         """How often it has ended by itself."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,7 +82,7 @@ class Beside:
         self._watcher.join(END_SECONDS)
 
     def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command)  # noqa: S603 (our own program)
+        return subprocess.Popen(self._command, stdin=self._life.end)  # noqa: S603 (our own program)
 
     def _watch(self) -> None:
         pause = RESTART_SECONDS
@@ -103,7 +118,7 @@ def run_server(
     _refuse_taken(settings.host, settings.port)
     for place in places.values():
         place.forget_failure()
-    with Beside(stager) as beside:
+    with Life() as life, Beside(stager, life) as beside:
         failures = {name: _wait_for(name, place, beside) for name, place in places.items()}
         failed = [failure for failure in failures.values() if failure is not None]
         if len(failed) == len(places):
@@ -111,7 +126,7 @@ def run_server(
         for name, failure in failures.items():
             if failure is not None:
                 _log.error("model not served", model=name, cause=str(failure))
-        _serve(load, settings, certificate)
+        _serve(load, settings, certificate, life)
 
 
 def _refuse_taken(host: str, port: int) -> None:
@@ -139,7 +154,7 @@ def _wait_for(name: str, place: Place, stager: Beside) -> NotStaged | None:
     return None
 
 
-def _serve(load: Callable[[], Any], settings: ServingSettings, certificate: Certificate | None) -> None:
+def _serve(load: Callable[[], Any], settings: ServingSettings, certificate: Certificate | None, life: Life) -> None:
     from granian.constants import HTTPModes, Interfaces, SSLProtocols
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
@@ -167,7 +182,7 @@ def _serve(load: Callable[[], Any], settings: ServingSettings, certificate: Cert
         respawn_failed_workers=True,
     )
     os.register_at_fork(after_in_child=_hold_signals)
-    server.serve(target_loader=partial(_loaded, load, os.getpid()), wrap_loader=False)
+    server.serve(target_loader=partial(_loaded, load, life.end), wrap_loader=False)
 
 
 def _hold_signals() -> None:
@@ -178,18 +193,18 @@ def _hold_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 
-def _loaded(load: Callable[[], Any], parent: int) -> Any:
+def _loaded(load: Callable[[], Any], life: int) -> Any:
     """The application, in a worker that ends when its server was killed: nobody else would end it."""
-    end_with(parent, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    end_with(life, lambda: os.kill(os.getpid(), signal.SIGTERM))
     return load()
 
 
-def end_with(parent: int, end: Callable[[], None]) -> None:
-    """Calls `end` once this process's parent is not that one any more."""
+def end_with(life: int, end: Callable[[], None]) -> None:
+    """Calls `end` once the process that holds the other side of this pipe is gone: now, if it is already."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
+        while os.read(life, 1):
+            pass
         end()
 
     threading.Thread(target=watch, name="watch parent", daemon=True).start()

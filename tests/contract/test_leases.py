@@ -18,6 +18,7 @@ from feedback_loop.store import Store, jobs, leases, tables, traffic
 from feedback_loop.store.leases import hold, take_lease
 from feedback_loop.store.traffic import Traffic
 
+pytestmark = pytest.mark.usefixtures("warm_children")
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 YEARS = timedelta(days=4000)

@@ -18,6 +18,7 @@ from feedback_loop.store.predictions import PredictionLog, read_labelled
 from feedback_loop.store.scans import scans_of
 from tests.builders import binary_contract, prediction_rows
 
+pytestmark = pytest.mark.usefixtures("warm_children")
 C, T = Column, ColumnType
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)

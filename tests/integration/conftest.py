@@ -5,7 +5,6 @@ import json
 import pytest
 
 from feedback_loop.cli import main
-from feedback_loop.registry import candidates
 
 
 @pytest.fixture
@@ -39,9 +38,3 @@ def plain(run):
         return code, json.loads(out)
 
     return plain
-
-
-@pytest.fixture
-def warm_proofs(warm, monkeypatch):
-    """Candidates prove that another process can load them: here one that has imported its libraries already."""
-    monkeypatch.setattr(candidates, "_PYTHON", str(warm / "python"))

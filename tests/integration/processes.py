@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def free_port() -> int:
@@ -24,8 +25,9 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own; at the end all of the group is gone."""
+    """A process in a group of its own; at the end all of the group is gone, and all that writes to its log."""
     with log.open("wb") as output:
+        fcntl.flock(output, fcntl.LOCK_EX)  # held as long as any process has the log open: see wait_for_all
         process = subprocess.Popen(
             list(command),
             stdout=output,
@@ -33,10 +35,28 @@ def running(command: Sequence[str], log: Path, **environment: str) -> Iterator[s
             env={**os.environ, **environment},
             start_new_session=True,
         )
-        try:
-            yield process
-        finally:
-            end(process)
+    try:
+        yield process
+    finally:
+        end(process)
+        wait_for_all(log)
+
+
+def wait_for_all(log: Path, seconds: float = 30) -> None:
+    """Until no process that was started with this log is left: those that end by themselves take a moment."""
+    deadline = time.monotonic() + seconds
+    with log.open("rb") as file:
+        while not _is_free(file):
+            assert time.monotonic() < deadline, f"Something still writes to {log}."
+            time.sleep(0.01)
+
+
+def _is_free(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, seconds: float = 30) -> int:
@@ -53,10 +73,11 @@ def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, seconds:
     return code
 
 
-def kill_all(process: subprocess.Popen[bytes]) -> None:
+def kill_all(process: subprocess.Popen[bytes], log: Path) -> None:
     """What a power cut does: every process of the group is gone at once."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    wait_for_all(log)
 
 
 def call(

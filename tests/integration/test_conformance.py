@@ -100,7 +100,7 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def port(model, empty_mlflow, tmp_path_factory):
+def port(model, empty_mlflow, warm, tmp_path_factory):
     """Our server, which answers for `orders`, and for `plain`: the same without moments, so that ONNX can hold it."""
     folder = tmp_path_factory.mktemp("conformance")
     (folder / "mlflow.db").write_bytes(empty_mlflow.read_bytes())
@@ -111,19 +111,19 @@ def port(model, empty_mlflow, tmp_path_factory):
         loop.promote(name, loop.registry.adopt(name, str(source)).version, reason="first")
     loop.close()
     found = free_port()
-    command = [sys.executable, "-m", "feedback_loop", "serve", "orders", "plain", "--port", str(found)]
+    command = [warm / "feedback-loop", "serve", "orders", "plain", "--port", str(found)]
     with running([*command, "--config", str(config)], folder / "server.log") as process:
         wait_until(lambda: call(found, "GET", "/ready")[0] == 200, process, folder / "server.log", 180)
         yield found
 
 
 @pytest.fixture(scope="module")
-def mlflow_port(model, tmp_path_factory):
+def mlflow_port(model, warm, tmp_path_factory):
     """MLflow's."""
     log = tmp_path_factory.mktemp("mlflow") / "server.log"
     found = free_port()
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it starts uvicorn by its name
+    command = [warm / "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
+    path = f"{warm}{os.pathsep}{os.environ['PATH']}"  # it starts uvicorn by its name
     with running([*command, "--port", str(found)], log, PATH=path) as process:
         wait_until(lambda: call(found, "GET", "/ping")[0] == 200, process, log, 180)
         yield found

@@ -9,7 +9,6 @@ import socket
 import ssl
 import struct
 import subprocess
-import sys
 import time
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC
@@ -73,8 +72,8 @@ def call_securely(port, certificate, body):
         return response.status, json.loads(response.read()), connection.sock.version()
 
 
-def serve(home, port, certificate, key):
-    command = [sys.executable, "-m", "feedback_loop", "serve", "churn", "--config", str(home / "feedback_loop.toml")]
+def serve(warm, home, port, certificate, key):
+    command = [warm / "feedback-loop", "serve", "churn", "--config", str(home / "feedback_loop.toml")]
     settings = {
         "FEEDBACK_LOOP_SERVING__TLS_CERTIFICATE": str(certificate),
         "FEEDBACK_LOOP_SERVING__TLS_KEY": str(key),
@@ -82,10 +81,10 @@ def serve(home, port, certificate, key):
     return [*command, "--port", str(port)], settings
 
 
-def test_callers_speak_tls_to_a_server_with_a_certificate(churn_home, tmp_path):
+def test_callers_speak_tls_to_a_server_with_a_certificate(warm, churn_home, tmp_path):
     certificate, key = certify(tmp_path)
     port, log = free_port(), tmp_path / "server.log"
-    command, settings = serve(churn_home, port, certificate, key)
+    command, settings = serve(warm, churn_home, port, certificate, key)
     with running(command, log, **settings) as process:
         status, answer, spoken = wait_until(lambda: call_securely(port, certificate, BODY), process, log)
         assert (status, answer["model_version"], spoken) == (200, "1", "TLSv1.3")
@@ -97,7 +96,7 @@ def test_callers_speak_tls_to_a_server_with_a_certificate(churn_home, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ["missing", "no PEM", "another's key"])
-def test_a_wrong_certificate_is_one_line_that_says_so(churn_home, tmp_path, wrong):
+def test_a_wrong_certificate_is_one_line_that_says_so(warm, churn_home, tmp_path, wrong):
     certificate, key = certify(tmp_path)
     if wrong == "missing":
         key.unlink()
@@ -105,7 +104,7 @@ def test_a_wrong_certificate_is_one_line_that_says_so(churn_home, tmp_path, wron
         certificate.write_text("certainly")
     else:
         key = certify(tmp_path, "other")[1]
-    command, settings = serve(churn_home, free_port(), certificate, key)
+    command, settings = serve(warm, churn_home, free_port(), certificate, key)
     done = subprocess.run(
         command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60, check=False
     )

@@ -23,7 +23,7 @@ from tests.builders import churn_loop, customers, play_days
 
 DAY = timedelta(days=1)
 
-pytestmark = pytest.mark.usefixtures("warm_proofs")
+pytestmark = pytest.mark.usefixtures("warm_children")
 
 
 @pytest.fixture

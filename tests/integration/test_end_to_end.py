@@ -91,9 +91,9 @@ def test_the_compose_file_follows_its_specification():
 class Composed:
     """The compose file's services, with hosts, ports and folders of this machine."""
 
-    def __init__(self, folder, databases):
+    def __init__(self, folder, warm, databases):
         self.services = yaml.safe_load(COMPOSE.read_text())["services"]
-        self.folder = folder
+        self.folder, self.programs = folder, warm
         self.ports = {"mlflow": free_port(), "server": free_port()}
         self.places = {
             "postgresql://feedback_loop@postgres:5432/feedback_loop": databases["feedback_loop"],
@@ -117,14 +117,14 @@ class Composed:
         command = [self.here(part) for part in service["command"]]
         if name in self.ports:
             command[command.index("--port") + 1] = str(self.ports[name])
-        command[0] = str(Path(sys.executable).parent / command[0])
+        command[0] = str(self.programs / command[0])
         environment = {key: self.here(value) for key, value in service.get("environment", {}).items()}
         log = self.folder / f"{name}.log"
         return running(command, log, **environment), log
 
 
-def test_the_loop_turns_through_the_very_commands_of_the_compose_file(databases, tmp_path, monkeypatch):
-    composed = Composed(tmp_path, databases)
+def test_the_loop_turns_through_the_very_commands_of_the_compose_file(databases, warm, tmp_path, monkeypatch):
+    composed = Composed(tmp_path, warm, databases)
     write_config(tmp_path, more=FAST)
     _history(tmp_path)
     changes = {
@@ -155,7 +155,7 @@ def test_the_loop_turns_through_the_very_commands_of_the_compose_file(databases,
                     answers = _live(composed.ports["server"], key, scheduling, scheduler_log)
                     assert end(scheduling) == 0
                 assert end(serving) == 0
-            _all_is_accounted_for(loop, answers, tmp_path, scheduler_log)
+            _all_is_accounted_for(loop, answers, warm, tmp_path, scheduler_log)
 
 
 def _history(folder):
@@ -188,7 +188,7 @@ def _live(port, key, scheduling, log):
     return answers
 
 
-def _all_is_accounted_for(loop, answers, folder, log):
+def _all_is_accounted_for(loop, answers, warm, folder, log):
     loop.forward()
     loop.join("churn")
     counts = predictions.count_predictions(loop.store, "churn")
@@ -196,7 +196,7 @@ def _all_is_accounted_for(loop, answers, folder, log):
     assert {version: rows for (version, _, _), rows in counts.items()} == answered
     failed = [(run.job, run.cause) for run in jobs.load_runs(loop.store, "churn") if run.state == "failed"]
     assert failed == []
-    command = [str(Path(sys.executable).parent / "feedback-loop"), "status", "--json", "--config"]
+    command = [warm / "feedback-loop", "status", "--json", "--config"]
     done = subprocess.run(
         [*command, str(folder / "feedback_loop.toml")], capture_output=True, text=True, check=True, env=os.environ
     )

@@ -147,7 +147,7 @@ def test_a_half_that_was_acknowledged_outlives_the_server_and_one_that_stays_alo
         for call_id in ("met", "alone"):
             said = headers(KSERVE + "request", call_id)
             assert call(port, "POST", "/models/churn/events", REQUEST, said)[0] == 202
-        kill_all(process)
+        kill_all(process, log)
     with loop.store.write() as connection:  # as if it had waited for hours
         connection.exec_driver_sql(
             "UPDATE fl_payloads SET received_at = '2026-01-01 00:00:00.000000' WHERE event LIKE 'alone%'"

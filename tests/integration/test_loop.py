@@ -24,7 +24,7 @@ from tests.builders import churn_loop, customers, open_loop, play_days, predicti
 DAY = timedelta(days=1)
 FEATURES = ("customer", "month", "age", "plan")
 
-pytestmark = pytest.mark.usefixtures("warm_proofs")
+pytestmark = pytest.mark.usefixtures("warm_children")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import http.client
 import json
-import sys
 from datetime import UTC, datetime
 
 import httpx
@@ -17,7 +16,7 @@ from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.store.predictions import count_predictions, read_labelled
 from tests.builders import churn_loop, customers
-from tests.integration.processes import call, end, free_port, kill_all, running, wait_until
+from tests.integration.processes import call, free_port, kill_all, running, wait_until
 
 RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
 JSON = {"content-type": "application/json"}
@@ -268,12 +267,12 @@ uvicorn.run(captured, port=int(port), log_level="warning")
 """
 
 
-def test_every_acknowledged_row_is_there_after_the_server_is_killed(loop, tmp_path):
+def test_every_acknowledged_row_is_there_after_the_server_is_killed(loop, warm, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     (tmp_path / "serve.py").write_text(SERVER)
     path, port, log = loop.scorer(loop.champion("churn")).loaded.path, free_port(), tmp_path / "server.log"
-    command = [sys.executable, str(tmp_path / "serve.py"), str(tmp_path / "feedback_loop.toml"), str(path), str(port)]
+    command = [warm / "python", tmp_path / "serve.py", tmp_path / "feedback_loop.toml", path, str(port)]
     acknowledged = []
 
     def asks():
@@ -291,8 +290,7 @@ def test_every_acknowledged_row_is_there_after_the_server_is_killed(loop, tmp_pa
             for _ in range(4):
                 callers.submit(asks)
             wait_until(lambda: len(acknowledged) >= 40, process, log)
-            kill_all(process)
-        end(process)
+            kill_all(process, log)
     stored = {row["prediction_id"] for row in logged(loop)}
     assert len(acknowledged) >= 40
     assert set(acknowledged) <= stored

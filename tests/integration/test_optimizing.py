@@ -22,6 +22,7 @@ from feedback_loop.registry import DataSource
 from tests.builders import churn_loop, churn_pipeline, customers, play_days
 from tests.integration.processes import call, free_port, running, wait_until
 
+pytestmark = pytest.mark.usefixtures("warm_children")
 RANDOM = np.random.default_rng(0)
 KINDS = {kind.name: kind for kind in kinds()}
 

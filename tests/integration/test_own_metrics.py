@@ -11,6 +11,7 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import folding, windows
 from tests.builders import customers, play_days, register_churn, write_config
 
+pytestmark = pytest.mark.usefixtures("warm_children")
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 

@@ -1,7 +1,6 @@
 """Hashed, sampled, kept for a while and erased: the whole loop, with a real MLflow store."""
 
 import json
-import sys
 from datetime import timedelta
 
 import pandas as pd
@@ -19,6 +18,7 @@ from feedback_loop.store.verdicts import State
 from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn
 from tests.integration.processes import call, free_port, running, wait_until
 
+pytestmark = pytest.mark.usefixtures("warm_children")
 DAY = timedelta(days=1)
 FEATURES = ("customer", "month", "age", "plan")
 LOG = "[models.churn.log]\n"
@@ -259,11 +259,11 @@ def test_a_person_is_erased_everywhere_and_what_was_removed_is_said(lived, clock
     assert (code, "Removed 0 predictions" in out) == (0, True)
 
 
-def test_copies_behind_an_mlflow_server_are_removed_too(mlflow_uri, tmp_path, clock):
+def test_copies_behind_an_mlflow_server_are_removed_too(mlflow_uri, warm, tmp_path, clock):
     port, log = free_port(), tmp_path / "mlflow.log"
-    command = [sys.executable, "-m", "mlflow", "server", "--port", port, "--backend-store-uri", mlflow_uri]
+    command = [warm / "mlflow", "server", "--port", port, "--backend-store-uri", mlflow_uri]
     command += ["--artifacts-destination", tmp_path / "served", "--workers", 1]
-    with running([str(part) for part in command], log) as process:
+    with running([str(part) for part in command], log, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false") as process:
         wait_until(lambda: call(port, "GET", "/health")[0] == 200, process, log)
         registry = Registry(Connection(f"http://127.0.0.1:{port}", "", tmp_path, "feedback-loop"))
         version = register_churn(registry, clock(), rows=200, reference=200)

@@ -224,6 +224,7 @@ def followed_by(registry, version, now, estimator, **changes):
     return registry.register_candidate(Proven(loaded, estimator, rows), origin, now)
 
 
+# This one is proved by a fresh interpreter, the others by one that has imported the libraries.
 def test_a_candidate_follows_its_predecessor_in_all_but_what_it_has_learned(registry, version, now):
     parent = registry.load(version)
     old = ("scikit-learn==1.4.2", 'numpy[all]>=1; python_version >= "3"', "no-such-package==3", "-c constraints.txt")
@@ -263,7 +264,9 @@ def stubborn(folder, monkeypatch):
     return pipeline.fit(known[["age", "plan"]], known["churned"])
 
 
-def test_the_modules_beside_a_model_lie_beside_the_one_that_follows_it(registry, version, now, tmp_path, monkeypatch):
+def test_the_modules_beside_a_model_lie_beside_the_one_that_follows_it(
+    registry, version, now, warm_children, tmp_path, monkeypatch
+):
     import mlflow.sklearn
 
     estimator = stubborn(tmp_path, monkeypatch)
@@ -283,7 +286,9 @@ def test_the_modules_beside_a_model_lie_beside_the_one_that_follows_it(registry,
     assert kept.read_text() == MODULE
 
 
-def test_what_was_written_in_a_notebook_follows_in_a_format_that_loads_elsewhere(registry, version, now, monkeypatch):
+def test_what_was_written_in_a_notebook_follows_in_a_format_that_loads_elsewhere(
+    registry, version, now, warm_children, monkeypatch
+):
     notebook = sys.modules["__main__"]
     monkeypatch.setattr(
         notebook, "Doubled", type("Doubled", (FunctionTransformer,), {"__module__": "__main__"}), raising=False
@@ -324,7 +329,7 @@ def left_open(registry):
     ],
 )
 def test_a_disk_that_is_full_while_a_version_is_registered_leaves_none(
-    registry, version, now, mlflow_uri, warm_proofs, table, event, cleans_up
+    registry, version, now, mlflow_uri, warm_children, table, event, cleans_up
 ):
     estimator = registry.load(version).estimator
     refusing(mlflow_uri, table, event)
@@ -339,7 +344,7 @@ def test_a_disk_that_is_full_while_a_version_is_registered_leaves_none(
     assert followed_by(registry, version, now, estimator).version == "2"
 
 
-def test_files_that_find_no_room_leave_no_version(registry, version, now):
+def test_files_that_find_no_room_leave_no_version(registry, version, now, warm_children):
     loaded, place = registry.load(version), registry._mlflow._artifact_root / "feedback-loop"
     kept = shutil.copytree(loaded.path, place.with_name("kept"))
     moved = place.rename(place.with_name("moved"))
@@ -352,7 +357,7 @@ def test_files_that_find_no_room_leave_no_version(registry, version, now):
     assert len(registry.versions("churn")) == 1
 
 
-def test_a_model_may_be_called_what_mlflow_lets_models_be_called(registry, version, now):
+def test_a_model_may_be_called_what_mlflow_lets_models_be_called(registry, version, now, warm_children):
     name = 'churn v1.2 (50% "new")'
     adopted = registry.adopt(name, str(registry.load(version).path))
     assert followed_by(registry, adopted, now, registry.load(version).estimator).model == name

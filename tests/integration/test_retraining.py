@@ -37,7 +37,7 @@ RANDOM = np.random.default_rng(0)
 DAY = timedelta(days=1)
 SKOPS = ["scikit-learn", "skops", "cloudpickle"]
 
-pytestmark = pytest.mark.usefixtures("warm_proofs")
+pytestmark = pytest.mark.usefixtures("warm_children")
 
 
 @pytest.fixture

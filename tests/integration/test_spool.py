@@ -54,10 +54,13 @@ def figures(port, **options):
     return {(each.name, *each.labels.values()): each.value for family in families for each in family.samples}
 
 
-def test_metrics_count_requests_and_every_row_and_need_a_key(loop, tmp_path, clock):
+def test_metrics_count_requests_and_every_row_and_need_a_key(loop, tmp_path, clock, warm):
     key = {"authorization": f"Bearer {keys.create_key(loop.store, 'prometheus', clock())}"}
     settings = {"FEEDBACK_LOOP_SERVING__REQUIRE_KEY": "always"}
-    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", **settings) as (port, process):
+    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", warm=warm, **settings) as (
+        port,
+        process,
+    ):
         assert call(port, "GET", "/metrics")[0] == 401
         first = figures(port, headers=key)
         assert first["feedback_loop_oldest_waiting_seconds",] == 0
@@ -77,13 +80,13 @@ def test_metrics_count_requests_and_every_row_and_need_a_key(loop, tmp_path, clo
         assert found["feedback_loop_request_seconds_count", "invocations"] == 2
 
 
-def test_what_a_crash_left_is_shown_drained_and_accounted_for(loop, command, tmp_path):
-    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", **LATER) as (port, process):
+def test_what_a_crash_left_is_shown_drained_and_accounted_for(loop, command, tmp_path, warm):
+    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", warm=warm, **LATER) as (port, process):
         for _ in range(3):
             assert call(port, "POST", "/invocations", {"dataframe_records": [RECORD] * 2})[0] == 200
         found = figures(port)
         assert found["feedback_loop_rows_waiting", "churn"] == 6
-        kill_all(process)
+        kill_all(process, tmp_path / "server.log")
     state = command("spool", "status", "--json")
     assert (state["spooled"], state["waiting"], state["stored"], state["differences"]) == (6, 6, 0, [])
     assert state["answered"] <= 6
@@ -98,10 +101,10 @@ def test_what_a_crash_left_is_shown_drained_and_accounted_for(loop, command, tmp
     assert "ended" in command("spool", "status")
 
 
-def test_the_spools_of_this_host_are_shown_without_the_store(loop, command, tmp_path):
-    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", **LATER) as (port, process):
+def test_the_spools_of_this_host_are_shown_without_the_store(loop, command, tmp_path, warm):
+    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", warm=warm, **LATER) as (port, process):
         assert call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})[0] == 200
-        kill_all(process)
+        kill_all(process, tmp_path / "server.log")
     config = tmp_path / "feedback_loop.toml"
     config.write_text(config.read_text().replace("sqlite:///store.db", "postgresql://nobody@127.0.0.1:1/nothing"))
     state = command("spool", "status", "--json")
@@ -109,8 +112,8 @@ def test_the_spools_of_this_host_are_shown_without_the_store(loop, command, tmp_
     assert (state["spooled"], state["waiting"]) == (1, 1)
 
 
-def test_the_loops_cycle_forwards_first_and_tells_what_has_waited_too_long(loop, tmp_path, clock):
-    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", **LATER) as (port, process):
+def test_the_loops_cycle_forwards_first_and_tells_what_has_waited_too_long(loop, tmp_path, clock, warm):
+    with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", warm=warm, **LATER) as (port, process):
         rows = customers(5, 1, month="cycle")
         records = [
             {name: rows[name][place].item() for name in ("age", "plan", "customer", "month")} for place in range(5)
@@ -136,13 +139,13 @@ def test_the_loops_cycle_forwards_first_and_tells_what_has_waited_too_long(loop,
     assert (account.state, account.answered, account.stored, account.missing) == ("ended", 5, 5, 0)
 
 
-def test_a_full_spool_is_a_503_until_there_is_room_or_goes_on_where_that_is_wanted(loop, tmp_path):
+def test_a_full_spool_is_a_503_until_there_is_room_or_goes_on_where_that_is_wanted(loop, tmp_path, warm):
     small = {"FEEDBACK_LOOP_CAPTURE__MAX_BYTES": "150000", "FEEDBACK_LOOP_CAPTURE__FORWARD_EVERY": "4s"}
     body = {"dataframe_records": [{**RECORD, "customer": number} for number in range(500)]}
     for on_full, refusal in (("refuse", 503), ("drop", 200)):
         settings = {**small, "FEEDBACK_LOOP_MODELS__CHURN__LOG__ON_FULL": on_full}
         log = tmp_path / f"{on_full}.log"
-        with server(tmp_path / "feedback_loop.toml", log=log, **settings) as (port, process):
+        with server(tmp_path / "feedback_loop.toml", log=log, warm=warm, **settings) as (port, process):
             statuses = [call(port, "POST", "/invocations", body)[0] for _ in range(40)]
             assert set(statuses) == {200, refusal}
             wait_until(lambda: call(port, "POST", "/invocations", body)[0] == 200, process, log)

@@ -99,7 +99,17 @@ def served(empty_mlflow, tmp_path_factory):
         assert served.ask()[0] == 200
         served.wait(lambda: predictions.count_predictions(loop.store, "churn"))  # its table is there for every test
         yield served
+        ends_with_its_server(served)
     loop.close()
+
+
+def ends_with_its_server(served):
+    """Workers and stager of a server that is killed end by themselves."""
+    children = [each for some in served.processes for each in some]
+    os.kill(served.process.pid, signal.SIGKILL)
+    served.process.wait()
+    gone, alive = psutil.wait_procs(children, timeout=30)
+    assert (len(gone), alive) == (3, [])
 
 
 @contextmanager
@@ -330,15 +340,14 @@ def test_a_server_begins_with_what_it_has_and_leaves_no_process_behind(served, t
             "SELECT count(*) FROM predictions_churn WHERE prediction_id = ?", answer["prediction_ids"]
         )
         assert found.fetchone() == (1,)
+
+
+def test_a_worker_that_has_enough_to_do_asks_callers_to_come_again(served, warm, tmp_path):
     limit = {"FEEDBACK_LOOP_SERVING__MAX_IN_FLIGHT": "2"}
-    with server(tmp_path / "feedback_loop.toml", log=log, **limit) as (port, process):
+    config = served.log.parent / "feedback_loop.toml"
+    with server(config, log=tmp_path / "log", warm=warm, **limit) as (port, _):
         rows = {"dataframe_records": [RECORD | {"customer": 1}] * 5000}
         with ThreadPoolExecutor(12) as callers:
             found = list(callers.map(lambda _: call(port, "POST", "/invocations", rows), range(24)))
-        assert {status for status, _, _ in found} == {200, 429}
-        assert {headers.get("retry-after") for status, _, headers in found if status == 429} == {"1"}
-        children = [each for some in Served(served.loop, port, process, log).processes for each in some]
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        gone, alive = psutil.wait_procs(children, timeout=30)
-        assert (len(gone), alive) == (2, [])
+    assert {status for status, _, _ in found} == {200, 429}
+    assert {headers.get("retry-after") for status, _, headers in found if status == 429} == {"1"}
