@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from feedback_loop.inference import describe_hardware
 from feedback_loop.jobs import RECENT, chains, troubles_of
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import PastError, check_metrics, known_missing
+from feedback_loop.outcomes import matures_at
 from feedback_loop.private import exposed, new_folder, told
 from feedback_loop.store import (
     accounts,
@@ -125,6 +127,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
             for each in load_standings(store, model, answering or "", loop.settings.model(model).conditions)
         ],
         "verdict": _verdict(verdict) if verdict else None,
+        "first_verdict_due": None if verdict else _first_due(loop, model, span[0] if span else None),
         "incident": _incident(incident) if incident else None,
         "incidents": len(incidents),
         "not_served": [
@@ -362,6 +365,13 @@ def _incident(incident: Incident) -> dict[str, Any]:
         "acknowledged_at": format_moment(acknowledged) if acknowledged is not None else None,
         "silenced_until": format_moment(silenced) if silenced is not None else None,
     }
+
+
+def _first_due(loop: FeedbackLoop, model: str, first_predicted: datetime | None) -> dict[str, Any]:
+    """When the first window can be judged; before anything is predicted, when one that begins now could be."""
+    settings = loop.settings.model(model)
+    at = matures_at(first_predicted or loop.clock(), settings.maturity, settings.window)
+    return {"at": format_moment(at), "predicted": first_predicted is not None}
 
 
 def _verdict(verdict: verdicts.Verdict) -> dict[str, Any]:

@@ -92,6 +92,9 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     lines += [_condition_words(each) for each in model["conditions"] if each["state"] != "within"]
     if verdict := model["verdict"]:
         lines.append(f"verdict       {verdict['state']} ({verdict['decided_at']}): {verdict['summary']}")
+    elif due := model["first_verdict_due"]:
+        since = "its first window matures" if due["predicted"] else "nothing is predicted yet; one of now matures"
+        lines.append(f"verdict       none yet: {since} on {due['at']}")
     lines.append(f"incident      {_incident_words(model['incident'])}")
     if last := model["last_retraining"]:
         lines.append(f"retrainings   {model['retrainings']}; last {last['at']} ({last['reason']}): {last['state']}")

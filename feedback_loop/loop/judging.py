@@ -42,6 +42,7 @@ from feedback_loop.monitoring import (
 )
 from feedback_loop.outcomes import (
     matured_until,
+    matures_at,
 )
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import profiles, retention
@@ -173,8 +174,8 @@ class Judging(Labelling):
             judged = format_moment(verdict.window.end)
             return f"Nothing has matured since the last verdict: predictions until {judged} are judged."
         if span[0] >= until:
-            matures = floor_moment(span[0], settings.window) + settings.window + settings.maturity
-            return f"No prediction of {version} has matured yet: the first ones do on {format_moment(matures)}."
+            matures = format_moment(matures_at(span[0], settings.maturity, settings.window))
+            return f"No prediction of {version} has matured yet: the first ones do on {matures}."
         if since is not None and span[1] < floor_moment(since, settings.window):
             return (
                 f"All of its predictions are from before {version} became champion anew, on {format_moment(since)}."

@@ -1,6 +1,6 @@
 """What really happened: taken in, revised, counted; when it may be judged."""
 
-from feedback_loop.outcomes.coverage import By, Coverage, coverage, is_matured, matured_until
+from feedback_loop.outcomes.coverage import By, Coverage, coverage, is_matured, matured_until, matures_at
 from feedback_loop.outcomes.folder import FolderIntake, RefusedFile, load_folder, read_outcomes
 from feedback_loop.outcomes.formats import FORMATS, decode_body, decode_outcomes, format_of
 from feedback_loop.outcomes.intake import IntakeResult, OnError, outcome_columns, record_outcomes
@@ -24,6 +24,7 @@ __all__ = [
     "is_matured",
     "load_folder",
     "matured_until",
+    "matures_at",
     "outcome_columns",
     "poll_sql",
     "read_outcomes",

@@ -47,6 +47,11 @@ def matured_until(now: datetime, maturity: timedelta, length: timedelta) -> date
     return floor_moment(now - maturity, length)
 
 
+def matures_at(predicted_at: datetime, maturity: timedelta, length: timedelta) -> datetime:
+    """When the whole window of a prediction can be judged."""
+    return floor_moment(predicted_at, length) + length + maturity
+
+
 def is_matured(window: Window, as_of: datetime, maturity: timedelta) -> bool:
     """Whether every prediction of the window has had its chance of an outcome by then."""
     return window.end + maturity <= as_of

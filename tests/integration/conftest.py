@@ -5,6 +5,15 @@ import json
 import pytest
 
 from feedback_loop.cli import main
+from tests.builders import churn_loop
+
+
+@pytest.fixture
+def loop(mlflow_uri, tmp_path, clock):
+    """A loop of this test's own, whose champion is version 1 of the churn model."""
+    made = churn_loop(tmp_path, clock)
+    yield made
+    made.close()
 
 
 @pytest.fixture

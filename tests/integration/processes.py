@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import http.client
+import io
 import json
 import os
 import signal
@@ -122,3 +123,10 @@ def server(
     with running([*command, *arguments], log, **environment) as process:
         wait_until(lambda: call(port, "GET", "/ping")[0] == 200, process, log)
         yield port, process
+
+
+class Answers(io.StringIO):
+    """What a person types."""
+
+    def isatty(self) -> bool:
+        return True

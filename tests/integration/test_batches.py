@@ -1,19 +1,11 @@
 """Batches are scored by the fastest engine that is proven, from the bundles that servers answer from."""
 
 import pyarrow.compute as pc
-import pytest
 from structlog.testing import capture_logs
 
 from feedback_loop.inference import SklearnEngine
 from feedback_loop.inference.onnx import OnnxEngine
 from tests.builders import churn_loop, customers, open_loop, register_churn
-
-
-@pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
 
 
 def test_batches_are_scored_by_the_engine_that_is_proven_and_the_next_process_finds_it_ready(loop, tmp_path, clock):

@@ -1,6 +1,5 @@
 """The command line as a user types it: what it prints, and how it ends."""
 
-import io
 import json
 import re
 import shutil
@@ -14,9 +13,10 @@ import pytest
 import typer
 
 from feedback_loop.cli import app
-from feedback_loop.clock import ManualClock, system_clock
+from feedback_loop.clock import ManualClock, format_moment, system_clock
 from feedback_loop.store.jobs import begin_run, end_run
 from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn, write_config
+from tests.integration.processes import Answers
 
 
 @pytest.fixture(scope="module")
@@ -435,8 +435,13 @@ def test_erase_asks_before_it_removes_for_good(run, loop, monkeypatch):
     assert (code, "Removed" in out) == (0, True)
 
 
-class Answers(io.StringIO):
-    """What a person types."""
-
-    def isatty(self):
-        return True
+def test_status_says_when_the_first_verdict_is_due(run, mlflow_uri, tmp_path):
+    clock = ManualClock(datetime.now(UTC))
+    loop = churn_loop(tmp_path, clock)
+    code, out, _ = run("status")
+    assert (code, "none yet: nothing is predicted yet; one of now matures on 20" in out) == (0, True)
+    rows = customers(3, 1)
+    loop.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
+    due = clock().replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=2)  # its day, and one
+    assert f"none yet: its first window matures on {format_moment(due)}" in run("status")[1]
+    loop.close()

@@ -27,13 +27,6 @@ weight = 2
 
 
 @pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def watching(mlflow_uri, tmp_path, clock):
     made = churn_loop(tmp_path, clock, more=BY_PLAN)
     yield made

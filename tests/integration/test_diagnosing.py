@@ -20,17 +20,11 @@ from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.diagnoses import load_diagnoses
 from feedback_loop.store.jobs import load_runs
 from tests.builders import churn_loop, customers, play_days
+from tests.integration.processes import Answers
 
 DAY = timedelta(days=1)
 
 pytestmark = pytest.mark.usefixtures("warm_children")
-
-
-@pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
 
 
 def play_broken(loop, clock, days, *, seed, change):
@@ -51,7 +45,7 @@ def cycled(loop):
     return {each.job: each for each in run_cycle(loop, "churn")}
 
 
-def test_a_feed_that_broke_is_to_be_repaired_and_nothing_is_learned_from_it(loop, clock):
+def test_a_feed_that_broke_is_to_be_repaired_and_nothing_is_learned_from_it(loop, clock, run, monkeypatch):
     play_days(loop, clock, 4)
     cycled(loop)
     play_broken(loop, clock, 6, seed=100, change=in_months)
@@ -81,12 +75,20 @@ def test_a_feed_that_broke_is_to_be_repaired_and_nothing_is_learned_from_it(loop
     # By hand it asks: a program by a parameter, a person at a terminal, a script by --yes.
     with pytest.raises(Refused, match=r"nothing is learned from broken rows\. .*despite_diagnosis=True"):
         loop.retrain("churn")
-    config = ["--config", str(loop.settings.path("feedback_loop.toml"))]
-    refused = CliRunner().invoke(app, ["retrain", "churn", "--no-promote", *config])
-    assert isinstance(refused.exception, Refused)
+    by_hand, asked = ("retrain", "churn", "--no-promote"), "Search all the same? [y/N]"
+    code, out, err = run(*by_hand)
+    assert (code, asked in out, "retrain --yes" in err) == (1, False, True)
+    monkeypatch.setattr("sys.stdin", Answers("n\n"))
+    code, out, err = run(*by_hand)
+    assert (code, asked in out, "The feed is to be repaired" in out) == (1, True, True)
+    monkeypatch.setattr("sys.stdin", Answers("y\n"))
+    code, _, _ = run(*by_hand, "--json")  # a program is not asked
+    assert code == 1
     assert retrainings.load_retrainings(loop.store, "churn") == []
-    assert CliRunner().invoke(app, ["retrain", "churn", "--no-promote", "--yes", *config]).exit_code == 0
-    assert len(retrainings.load_retrainings(loop.store, "churn")) == 1
+    code, out, _ = run(*by_hand)
+    assert (code, asked in out, len(retrainings.load_retrainings(loop.store, "churn"))) == (0, True, 1)
+    code, out, _ = run(*by_hand, "--yes")
+    assert (code, asked in out) == (0, False)
     incidents.close_incident(loop.store, made.incident_id, "the feed is right again", clock())
     assert loop.judge_diagnoses("churn") == 2
     last = load_diagnoses(loop.store, "churn")[0]

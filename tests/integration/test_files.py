@@ -21,14 +21,7 @@ from feedback_loop.schema import Source, prediction_id
 from feedback_loop.schema.protocol import make_decoder, rows_table
 from feedback_loop.schema.tables import read_chunks
 from feedback_loop.store import predictions
-from tests.builders import churn_loop, customers, open_loop, register_churn, write_config
-
-
-@pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
+from tests.builders import customers, open_loop, register_churn, write_config
 
 
 @pytest.fixture

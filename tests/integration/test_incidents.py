@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from feedback_loop.cli import main
 from feedback_loop.clock import Window, format_moment, system_clock
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.jobs import cycle, run_cycle
@@ -15,34 +14,15 @@ from feedback_loop.store.diagnoses import Diagnosis
 from feedback_loop.store.incidents import Followed, load_incidents, open_incident
 from feedback_loop.store.retrainings import finish_retraining, note_retraining, start_retraining
 from feedback_loop.store.verdicts import State, Verdict
-from tests.builders import churn_loop, play_days
+from tests.builders import play_days
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 @pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def command(loop, capsys, monkeypatch, tmp_path):
-    """Runs `feedback-loop …` in the test's folder; returns exit code, what it printed and what it complained."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments):
-        monkeypatch.setattr("sys.argv", ["feedback-loop", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return command
+def command(loop, run):
+    """Commands about the loop's model."""
+    return run
 
 
 def look(loop, day=0, state=State.DEGRADED, closes=None):

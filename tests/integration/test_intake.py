@@ -38,13 +38,6 @@ def arrow(rows, opener=pa.ipc.new_stream):
     return sink.getvalue()
 
 
-@pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
-
-
 def test_every_format_comes_in_over_http_and_bad_rows_are_told(mlflow_uri, tmp_path, warm):
     loop = churn_loop(tmp_path, ManualClock(datetime.now(UTC)))
     bad = [*ROWS, {"customer": None, "month": "m", "churned": True}]

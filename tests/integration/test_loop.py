@@ -27,13 +27,6 @@ FEATURES = ("customer", "month", "age", "plan")
 pytestmark = pytest.mark.usefixtures("warm_children")
 
 
-@pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
-
-
 def test_predictions_are_answered_and_logged(loop):
     rows = customers(20, 3)
     answers = loop.predict("churn", pd.DataFrame(rows))

@@ -15,19 +15,12 @@ from feedback_loop.clock import ManualClock, Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.store.predictions import count_predictions, read_labelled
-from tests.builders import churn_loop, customers
+from tests.builders import customers
 from tests.integration.processes import call, free_port, kill_all, running, wait_until
 
 RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
 JSON = {"content-type": "application/json"}
 ALWAYS = Window(datetime(2020, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC))
-
-
-@pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
 
 
 @pytest.fixture

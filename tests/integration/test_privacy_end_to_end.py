@@ -7,7 +7,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from feedback_loop.cli import main
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, Refused
 from feedback_loop.jobs import run_cycle
@@ -147,24 +146,6 @@ def test_a_day_that_is_logged_at_two_rates_is_judged_as_it_was(loop_of, clock, t
     assert abs(right[0].mean() - truth) > 8 * accuracy.standard_error  # the morning alone says another thing
     assert found.coverage == 1.0
     loop.close()
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Runs `feedback-loop …` in the test's folder; returns exit code, what it printed and what it complained."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["feedback-loop", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
 
 
 def test_what_is_past_its_retention_goes_with_the_cycle_and_can_not_be_asked_again(loop_of, clock, run):

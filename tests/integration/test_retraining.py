@@ -41,13 +41,6 @@ pytestmark = pytest.mark.usefixtures("warm_children")
 
 
 @pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def house(empty_mlflow, tmp_path, clock):
     """Opens a loop around one model of somebody's, version 1 of it, which learned from rows of before the log."""
     opened = []

@@ -23,13 +23,6 @@ def clock():
     return ManualClock(datetime.now(UTC))
 
 
-@pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
-
-
 @pytest.fixture(scope="module")
 def shared(empty_mlflow, tmp_path_factory, warm):
     """One loop and one server for the tests that only ask: they count what they added."""

@@ -6,13 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from feedback_loop.cli import main
 from feedback_loop.clock import ManualClock
 from feedback_loop.jobs import cycle
 from feedback_loop.status import loop_status
 from feedback_loop.store import keys, predictions
 from feedback_loop.store.alerts import due_alerts
-from tests.builders import churn_loop, customers
+from tests.builders import customers
 from tests.integration.processes import call, kill_all, server, wait_until
 
 RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
@@ -25,26 +24,15 @@ def clock():
 
 
 @pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
-    made = churn_loop(tmp_path, clock)
-    yield made
-    made.close()
+def command(run):
+    """Runs `feedback-loop …`, which goes well; returns what it printed, with `--json` decoded."""
 
-
-@pytest.fixture
-def command(capsys, monkeypatch, tmp_path):
-    """Runs `feedback-loop …` in the test's folder; returns what it printed, with `--json` decoded."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["feedback-loop", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert not ended.value.code
-        printed = capsys.readouterr().out
+    def command(*arguments):
+        code, printed, _ = run(*arguments)
+        assert code == 0
         return json.loads(printed) if "--json" in arguments else printed
 
-    return run
+    return command
 
 
 def figures(port, **options):
