@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from feedback_loop.clock import EPOCH, Window, format_moment
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimates import estimate_values
+from feedback_loop.monitoring.losses import Mask
 from feedback_loop.monitoring.own import Told, beside, metrics_by_sums
 from feedback_loop.monitoring.profiles import (
     TIME,
@@ -27,6 +28,7 @@ from feedback_loop.monitoring.profiles import (
     Rows,
     Swings,
     Tally,
+    choosing_half,
     fold,
     fold_held,
     fold_predictions,
@@ -54,20 +56,28 @@ def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) 
     numbers = window_numbers(rows.column(TIME), length)
     whole, counted = _by_weight(cells), replace(layout, words=(), tree=None)
 
+    choosing = choosing_half(rows.num_rows)
+
     def apart(number: np.int64) -> Iterator[tuple[Profile, Profile]]:
-        is_mine = pa.array(numbers == number)
-        mine = _by_weight(fold_predictions(counted, rows.filter(is_mine)))
+        is_mine = numbers == number
+        window = rows.filter(pa.array(is_mine))
+        mine = _by_weight(fold_predictions(counted, window))
         rest = [*whole, *((weight, -tally) for weight, tally in mine)]
         yield Profile.joined(counted, mine), Profile.joined(counted, rest)
         if layout.words:  # the words of a window must be as new to the rest as those that come are to all of it
-            yield _words_apart(layout, rows.filter(is_mine), rows.filter(pc.invert(is_mine)))
+            yield _words_apart(layout, window, rows.filter(pa.array(~is_mine)), choosing[~is_mine])
 
     return with_swings(profile, chain.from_iterable(map(apart, np.unique(numbers))))
 
 
-def _words_apart(layout: Layout, mine: pa.Table, rest: pa.Table) -> tuple[Profile, Profile]:
-    words = Layout(layout.contract, words=tuple(word_layout(each.column, rest, like=each) for each in layout.words))
-    known = merge([fold_words(words, rest), fold_held(words, rest)])
+def _words_apart(layout: Layout, mine: pa.Table, rest: pa.Table, choosing: Mask) -> tuple[Profile, Profile]:
+    """The words are chosen by the same rows as in the whole, whose luck all later windows share.
+
+    By other rows for each of the reference's windows, some of which are luckier, later windows would seem farther.
+    """
+    chosen = (word_layout(each.column, rest, like=each, choosing=choosing) for each in layout.words)
+    words = Layout(layout.contract, words=tuple(chosen))
+    known = merge([fold_words(words, rest), fold_held(words, rest, choosing)])
     return Profile.of(words, fold_words(words, mine)), Profile.of(words, known)
 
 

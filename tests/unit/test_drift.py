@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,8 @@ import pytest
 from scipy import stats
 
 from feedback_loop.monitoring.drift import drift_values
-from feedback_loop.monitoring.evaluation import with_swings
-from feedback_loop.monitoring.profiles import Profile, fold, fold_held, make_layout, merge
+from feedback_loop.monitoring.evaluation import profile_of_reference, with_swings
+from feedback_loop.monitoring.profiles import Profile, choosing_half, fold, fold_held, make_layout, merge
 from feedback_loop.monitoring.profiles.layout import number_layout
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.schema import Column, ColumnType
@@ -247,6 +248,19 @@ def test_a_reference_whose_days_differ_raises_the_threshold(random):
     assert not drifted(swung, another)
     assert Profile.from_bytes(swung.to_bytes()) == swung
     assert drifted(swung, far)
+
+
+def test_windows_of_the_reference_are_held_against_words_that_the_same_rows_chose(random):
+    """Their luck, here that they have words which the other half never had, is that of all later windows too."""
+    contract, days = contract_of(WORD), 6
+    common = np.where(choosing_half(days * 200), "chosen", "other")
+    words = [word if random.random() < 0.98 else f"{place}" for place, word in enumerate(common)]
+    moments = np.repeat([datetime(2026, 3, 1, tzinfo=UTC) + day * timedelta(days=1) for day in range(days)], 200)
+    rows = table_of(WORD, words).append_column("predicted_at", pa.array(moments, pa.timestamp("us", "UTC")))
+    reference = profile_of_reference(contract, rows, timedelta(days=1))
+    later = profile_of(reference.layout, WORD, random.choice(["chosen", "other"], 200))
+    (value,) = (each.value for each in drift_values(reference, later) if each.column == "w" and each.decides)
+    assert value == pytest.approx(np.mean(reference.swings["w"].distances), rel=0.1)
 
 
 def rounded_otherwise(values, by=1):

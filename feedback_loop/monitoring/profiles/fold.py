@@ -111,10 +111,11 @@ def fold_words(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     return dict(zip(cells, counter.tallies(), strict=True))
 
 
-def fold_held(layout: Layout, reference: pa.Table) -> dict[Cell, Tally]:
-    """The words of those rows of a reference that had no part in choosing them."""
+def fold_held(layout: Layout, reference: pa.Table, choosing: Mask | None = None) -> dict[Cell, Tally]:
+    """The words of those rows of a reference that had no part in choosing them (see `word_layout`)."""
+    choosing = choosing_half(reference.num_rows) if choosing is None else choosing
     halved = {place: word for place, word in enumerate(layout.words) if word.is_halved}
-    held = reference.filter(pa.array(~choosing_half(reference.num_rows)))
+    held = reference.filter(pa.array(~choosing))
     if not halved or not held.num_rows:
         return {}
     [(cells, groups, mine)] = _cells(replace(layout, contract=replace(layout.contract, segments=())), held)

@@ -327,12 +327,16 @@ def _bins(finite: Floats, noise: float, scale: float) -> tuple[Floats, Floats, b
     return edges, np.clip(cuts, -MOST, MOST), are_values
 
 
-def word_layout(column: str, rows: pa.Table, *, like: WordLayout | None = None) -> WordLayout:
-    """The vocabulary of a column of words; of a part of the rows as open as that of the whole is."""
+def word_layout(
+    column: str, rows: pa.Table, *, like: WordLayout | None = None, choosing: Mask | None = None
+) -> WordLayout:
+    """The vocabulary of a column of words, by the rows that are `choosing` (default: `choosing_half`).
+
+    Of a part of the rows it is as open as that of the whole is.
+    """
     words = texts(rows.column(column))
-    first, whole = (
-        pc.value_counts(each.drop_null()) for each in (words.filter(pa.array(choosing_half(len(words)))), words)
-    )
+    choosing = choosing_half(len(words)) if choosing is None else choosing
+    first, whole = (pc.value_counts(each.drop_null()) for each in (words.filter(pa.array(choosing)), words))
     is_open = len(whole) > WORDS or (pc.min(whole.field("counts")).as_py() or OFTEN) < OFTEN
     is_open = like.is_open if like is not None else is_open
     chosen = dict.fromkeys(whole.field("values").to_pylist(), 0) if not is_open else {}
