@@ -62,6 +62,7 @@ class ServingSettings(Section):
     max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
     max_rows: Annotated[int, Field(gt=0)] = 100_000  # of one request
     max_in_flight: Annotated[int, Field(gt=0)] = 512  # requests, per worker
+    max_unpacked_bytes: Annotated[int, Field(gt=0)] = 1024**3  # of all requests under way together, per worker
     threads: Annotated[int, Field(gt=0)] = 1
     providers: tuple[str, ...] = ("CPU",)  # what ONNX Runtime computes on, the preferred first
     access_log: bool = False  # a line for every request; some of the failed ones are logged in any case

@@ -61,6 +61,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         budget,
     )
 
+    room = serving.Room(serve.max_unpacked_bytes)
     faults: dict[tuple[str, str], str] = {}
 
     def faulty(model: str, version: str, cause: str) -> None:
@@ -101,7 +102,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         endpoints,
         batcher,
         guard,
-        serving.Predictions(endpoints, batcher, clock),
+        serving.Predictions(endpoints, batcher, clock, room),
         serving.Doors(
             partial(_take_outcomes, store, spool, endpoints, clock, budget),
             events.take,
@@ -122,6 +123,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             serve.body_timeout.total_seconds(),
             serve.max_in_flight,
             serving.Connections(serve.port, serve.max_connections_per_address),
+            room,
         ),
     )
 

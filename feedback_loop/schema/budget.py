@@ -16,7 +16,7 @@ _JSON_CONTAINERS = 2**20
 
 _CONTAINERS_PER_ROW = 4
 
-_CELL_BYTES = 8
+CELL_BYTES = 8
 
 _MOST_COLUMNS = 100_000
 
@@ -45,7 +45,7 @@ class Budget:
 
     def check_cells(self, rows: int, columns: int) -> None:
         """Refuses a table of too many values, most of which may be missing."""
-        most = self.unpacked_bytes // _CELL_BYTES
+        most = self.unpacked_bytes // CELL_BYTES
         if columns > _MOST_COLUMNS and self is not UNLIMITED:
             raise too_large(f"{columns:,} columns, and {_MOST_COLUMNS:,} are allowed")
         if rows * columns > most:

@@ -13,6 +13,7 @@ from feedback_loop.serving.metrics import Metrics
 from feedback_loop.serving.observer import Observer
 from feedback_loop.serving.origins import PROXIED_CURE, Origins, forget_proxied, read_proxied, tell_proxied
 from feedback_loop.serving.predictions import Predictions
+from feedback_loop.serving.room import Room
 from feedback_loop.serving.server import end_with, run_server
 from feedback_loop.serving.shadows import Shadows
 from feedback_loop.serving.stager import Source, Stager
@@ -36,6 +37,7 @@ __all__ = [
     "Origins",
     "Predictions",
     "Readiness",
+    "Room",
     "Shadows",
     "Source",
     "Stager",

@@ -17,10 +17,11 @@ import msgspec
 
 from feedback_loop.capture import Spool, read_event
 from feedback_loop.errors import BadInput
+from feedback_loop.schema.budget import UNPACKED
 from feedback_loop.serving.access import Seen
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import ROUTES
-from feedback_loop.serving.bodies import Bodies, CutOff
+from feedback_loop.serving.bodies import Bodies, CutOff, announced
 from feedback_loop.serving.connections import Connections
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import ANYONE, Caller, Guard
@@ -32,6 +33,7 @@ from feedback_loop.serving.openapi import describe
 from feedback_loop.serving.origins import Origins
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions, aside
 from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, explained, media_type
+from feedback_loop.serving.room import Room
 from feedback_loop.store.keys import Scope
 
 TakeOutcomes = Callable[[str, bytes, str, str, str | None], tuple[int, dict[str, Any]]]
@@ -86,12 +88,15 @@ class Doors:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a server takes: bytes of a body, time that it may take to come, requests at a time."""
+    """How much a server takes: bytes of a body, time that it may take to come, requests at a time, and their bytes
+    together.
+    """
 
     body_bytes: int
     body_seconds: float
     in_flight: int
     connections: Connections
+    room: Room
 
 
 @dataclass(frozen=True)
@@ -211,9 +216,18 @@ class App:
         about = route.judge(model, scope) if route.judge is not None else None
         if route.scope is not None and about is not None:
             _caller.get().require(about)
-        body = b"" if route.method == "GET" else await self._bodies.read(scope, protocol, route.most_bytes)
-        seen.is_read = True
-        return await route.handler(model, scope, body)
+        if route.method == "GET":
+            seen.is_read = True
+            return await route.handler(model, scope, b"")
+        size = announced(scope)
+        held = self._limits.room.take(UNPACKED * size if size <= self._limits.body_bytes else 0)
+        try:
+            body = await self._bodies.read(scope, protocol, route.most_bytes)
+            seen.is_read = True
+            held += self._limits.room.take(max(0, UNPACKED * len(body) - held))  # of one that did not say
+            return await route.handler(model, scope, body)
+        finally:
+            self._limits.room.give(held)
 
     def _of_model(self, path: str) -> tuple[_Route, str | None]:
         parts = path.strip("/").split("/")

@@ -89,6 +89,12 @@ class Bodies:
         self._next = self._loop.call_later(min(1.0, self._seconds / 2), self._look)
 
 
+def announced(scope: Any) -> int:
+    """How many bytes a request says that its body has, 0 where it does not say."""
+    length = scope.headers.get("content-length")
+    return int(length[:_MOST_DIGITS]) if length is not None and length.isdecimal() else 0
+
+
 def _refuse_large(size: int, most_bytes: int) -> None:
     if size > most_bytes:
         message = f"The body is over {most_bytes:,} bytes. Send fewer rows, or score a file."

@@ -29,7 +29,7 @@ def log(tmp_path_factory):
 @pytest.fixture(scope="module")
 def port(churn_home, log, warm):
     """A server that waits a second for a request's head and for its body, and has room for sixteen connections."""
-    limits = {"HEADER_TIMEOUT": "1s", "BODY_TIMEOUT": "1s", "MAX_CONNECTIONS": "16"}
+    limits = {"HEADER_TIMEOUT": "1s", "BODY_TIMEOUT": "1s", "MAX_CONNECTIONS": "16", "MAX_UNPACKED_BYTES": "8388608"}
     settings = {f"FEEDBACK_LOOP_SERVING__{name}": value for name, value in limits.items()}
     with server(churn_home / "feedback_loop.toml", log=log, warm=warm, **settings) as (port, _):
         yield port
@@ -148,6 +148,20 @@ def test_a_body_that_does_not_come_is_refused_and_costs_no_place(port):
             answer = connection.recv(4096)
             assert answer.startswith(b"HTTP/1.1 408 ")
             assert b"within 1 seconds" in answer
+    assert call(port, "POST", "/invocations", BODY)[0] == 200
+
+
+def test_bodies_that_take_too_much_together_are_refused_until_there_is_room_again(port):
+    head = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(3)]
+        for connection in slow:
+            connection.sendall(head + b"content-length: 1048576\r\n\r\n{")  # each may become four times as much
+        said = [connection.recv(4096) for connection in slow]
+        assert sorted(each.split()[1] for each in said) == [b"408", b"408", b"503"]
+        (refused,) = (each for each in said if each.split()[1] == b"503")
+        assert b"retry-after: 1\r\n" in refused.lower()
+        assert b"8,388,608 bytes together" in refused
     assert call(port, "POST", "/invocations", BODY)[0] == 200
 
 

@@ -14,6 +14,7 @@ from feedback_loop.serving.guard import ANYONE, Caller, Denied, Guard, needs_key
 from feedback_loop.serving.health import readiness
 from feedback_loop.serving.origins import Origins, forget_proxied, read_proxied, tell_proxied
 from feedback_loop.serving.problems import Problem
+from feedback_loop.serving.room import Room
 from feedback_loop.serving.webhooks import is_genuine
 from feedback_loop.store.keys import KeyRight, Scope, digest
 
@@ -234,3 +235,17 @@ def test_a_proxy_before_an_open_server_is_noticed_and_told(header, tmp_path):
     assert read_proxied(tmp_path / "cache").startswith(f"{header} 2")
     forget_proxied(tmp_path / "cache")
     assert read_proxied(tmp_path / "cache") == ""
+
+
+def test_there_is_room_for_so_many_bytes_together_and_for_one_body_of_any_size():
+    room = Room(100)
+    assert room.take(60) == 60
+    assert room.take(40) == 40
+    with pytest.raises(Problem) as refused:
+        room.take(1)
+    assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
+    assert room.take(0) == 0
+    room.give(60)
+    room.take(60)
+    room.give(100)
+    assert room.take(1000) == 1000

@@ -23,6 +23,7 @@ from feedback_loop.schema.protocol import Rows, make_decoder
 from feedback_loop.serving import batcher as batcher_rules
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions
+from feedback_loop.serving.room import Room
 from feedback_loop.serving.shadows import Shadows, shadow_id
 from feedback_loop.serving.traffic import Target, Traffic, bucket, misfit
 from tests.builders import C, T, binary_contract
@@ -199,7 +200,7 @@ def called(spool, traffic, *calls, request_id=None, counted=lambda *_: None):
     async def ask():
         batcher, found = batcher_of(spool, counted=counted), []
         batcher.start(asyncio.get_running_loop())
-        predictions = Predictions(None, batcher, system_clock)
+        predictions = Predictions(None, batcher, system_clock, Room(2**30))
         for each in calls:
             asked = predictions.predict(traffic, rows(*each), request_id, time.perf_counter())
             found += await asyncio.gather(asked, return_exceptions=True)
@@ -317,7 +318,7 @@ def test_a_long_body_is_read_by_a_thread_and_the_loop_goes_on(spool):
     async def ask():
         batcher = batcher_of(spool)
         batcher.start(asyncio.get_running_loop())
-        predictions = Predictions(Served(), batcher, system_clock)
+        predictions = Predictions(Served(), batcher, system_clock, Room(2**30))
         for body in (b"{}", b"x" * (QUICK_BYTES + 1)):
             assert (await predictions.invoke(None, SimpleNamespace(headers={}), body))[0] == 200
         await asyncio.to_thread(batcher.stop)
