@@ -68,18 +68,17 @@ def load(
     as_json: JsonOption = False,
 ) -> None:
     """Takes a file of outcomes in. Loaded twice, it changes nothing; another value is a correction."""
-    from feedback_loop.outcomes import decode_outcomes, read_outcomes
+    from feedback_loop.outcomes import OnError, decode_outcomes
 
+    on_bad: OnError = "skip" if on_error is OnErrorChoice.SKIP else "refuse"
     if str(file) == "-":
         if kind is None:
             raise BadInput.of("format", "is missing", cure="Say what standard input holds: --format csv.")
         rows, is_text = decode_outcomes(sys.stdin.buffer.read(), kind.value, "standard input")
+        loop = open_loop(config, as_json=as_json)
+        result = loop.record_outcomes(model, rows, source=file.name, on_error=on_bad, text=is_text)
     else:
-        rows, is_text = read_outcomes(file)
-    loop = open_loop(config, as_json=as_json)
-    result = loop.record_outcomes(
-        model, rows, source=file.name, on_error="skip" if on_error is OnErrorChoice.SKIP else "refuse", text=is_text
-    )
+        result = open_loop(config, as_json=as_json).load_outcomes(model, file, on_error=on_bad)
     if not as_json:
         for problem in result.skipped:
             say(as_text(f"left out: {problem}"), to=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,19 +21,23 @@ from feedback_loop.monitoring import (
     fold_news,
 )
 from feedback_loop.outcomes import (
+    CHUNK_ROWS,
     By,
     Coverage,
     FolderIntake,
     IntakeResult,
     OnError,
     Polled,
+    check_outcomes,
     coverage,
     load_folder,
+    outcome_parts,
     poll_sql,
     record_outcomes,
+    take_parts,
 )
 from feedback_loop.schema import with_booleans
-from feedback_loop.store import predictions, retention
+from feedback_loop.store import fence, predictions, retention
 from feedback_loop.store.accounts import Finding, load_accounts, load_findings, with_inferred
 from feedback_loop.store.joins import Joined, join_new
 
@@ -54,6 +59,35 @@ class Labelling(Wired):
             on_error=on_error,
             text=text,
             redaction=scorer.redaction,
+        )
+
+    def load_outcomes(
+        self, model: str, path: Path, *, on_error: OnError = "refuse", chunk_rows: int = CHUNK_ROWS
+    ) -> IntakeResult:
+        """Takes a file in (Parquet, CSV, NDJSON, Arrow), part by part: it may be larger than memory.
+
+        Where bad rows refuse it, all of it is looked at before the first part is stored. A load that is interrupted
+        is made again: what is stored already changes nothing.
+        """
+        scorer = self.scorer(self.champion(model))
+        asked, now = fence.asked_until(self.store, model), self.clock()
+
+        def check(rows: Any, text: bool) -> object:
+            return check_outcomes(
+                scorer.contract,
+                rows,
+                now=now,
+                source=path.name,
+                on_error=on_error,
+                text=text,
+                redaction=scorer.redaction,
+                asked_until=asked,
+            )
+
+        return take_parts(
+            lambda: outcome_parts(path, chunk_rows),
+            check if on_error == "refuse" else None,
+            lambda rows, text: self.record_outcomes(model, rows, source=path.name, on_error=on_error, text=text),
         )
 
     def take_in_outcomes(self, model: str) -> FolderIntake | None:

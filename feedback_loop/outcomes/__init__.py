@@ -3,11 +3,13 @@
 from feedback_loop.outcomes.coverage import By, Coverage, coverage, is_matured, matured_until, matures_at
 from feedback_loop.outcomes.folder import FolderIntake, RefusedFile, load_folder, read_outcomes
 from feedback_loop.outcomes.formats import FORMATS, decode_body, decode_outcomes, format_of
-from feedback_loop.outcomes.intake import IntakeResult, OnError, outcome_columns, record_outcomes
+from feedback_loop.outcomes.intake import IntakeResult, OnError, check_outcomes, outcome_columns, record_outcomes
 from feedback_loop.outcomes.polling import Polled, poll_sql
 from feedback_loop.outcomes.receiving import Receiver
+from feedback_loop.outcomes.streaming import CHUNK_ROWS, outcome_parts, take_parts
 
 __all__ = [
+    "CHUNK_ROWS",
     "FORMATS",
     "By",
     "Coverage",
@@ -17,6 +19,7 @@ __all__ = [
     "Polled",
     "Receiver",
     "RefusedFile",
+    "check_outcomes",
     "coverage",
     "decode_body",
     "decode_outcomes",
@@ -26,7 +29,9 @@ __all__ = [
     "matured_until",
     "matures_at",
     "outcome_columns",
+    "outcome_parts",
     "poll_sql",
     "read_outcomes",
     "record_outcomes",
+    "take_parts",
 ]

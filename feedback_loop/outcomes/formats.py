@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -44,7 +44,7 @@ def decode_outcomes(body: bytes, kind: str, name: str = "body") -> tuple[Any, bo
         if kind == "json":
             return _json(body), False
         if kind == "ndjson":
-            return _objects(body, name, UNLIMITED), False
+            return read_objects(io.BytesIO(body), name, UNLIMITED), False
         if kind == "arrow":
             return _arrow(body), False
         return (read_csv(body), True) if kind == "csv" else (pq.read_table(pa.BufferReader(body)), False)
@@ -65,7 +65,7 @@ def decode_body(body: bytes, kind: str, budget: Budget, wanted: Collection[str])
             cure = f"Send outcomes as {kind}, or say which format they are in."
             raise BadInput.of("body", f"is no {kind}: {error}", cure=cure) from error
     budget.check_json(body)
-    rows = _json(body) if kind == "json" else _objects(body, "body", budget)
+    rows = _json(body) if kind == "json" else read_objects(io.BytesIO(body), "body", budget)
     budget.check_rows(len(rows))
     return rows
 
@@ -81,11 +81,11 @@ def _json(body: bytes) -> list[dict[str, Any]]:
     return rows
 
 
-def _objects(body: bytes, name: str, budget: Budget) -> list[dict[str, Any]]:
+def read_objects(lines: Iterable[bytes], name: str, budget: Budget, first_line: int = 1) -> list[dict[str, Any]]:
     """The objects, one a line; blank lines are no rows, so a bad one is told by its line too."""
     rows, problems = [], []
-    lines = ((number, line) for number, line in enumerate(io.BytesIO(body), start=1) if not line.isspace())
-    for row, (number, line) in enumerate(lines):
+    numbered = ((number, line) for number, line in enumerate(lines, start=first_line) if not line.isspace())
+    for row, (number, line) in enumerate(numbered):
         budget.check_rows(row + 1)
         try:
             rows.append(msgspec.json.decode(line, type=dict[str, Any]))

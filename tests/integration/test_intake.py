@@ -7,14 +7,17 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import fsspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 import pytest
 
 from feedback_loop.alerts import about_outcomes, count_refused
 from feedback_loop.clock import ManualClock
 from feedback_loop.errors import BadInput, ConfigError, FeedbackLoopError, Unavailable
 from feedback_loop.jobs import cycle, take_in
-from feedback_loop.outcomes import decode_outcomes, load_folder
+from feedback_loop.outcomes import decode_outcomes, load_folder, outcome_parts
 from feedback_loop.status import loop_status
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.outcomes import count_outcomes
@@ -350,3 +353,41 @@ def test_a_query_that_is_wrong_says_so(query, said, request, mlflow_uri, tmp_pat
     with pytest.raises(FeedbackLoopError, match=said):
         loop.poll_outcomes("churn")
     loop.close()
+
+
+def as_csv(rows, path):
+    pacsv.write_csv(rows, path)
+
+
+def as_ndjson(rows, path):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows.to_pylist()))
+
+
+def as_arrow(rows, path):
+    with pa.ipc.new_file(path, rows.schema) as writer:
+        for batch in rows.to_batches(max_chunksize=3):
+            writer.write_batch(batch)
+
+
+@pytest.mark.parametrize("write", [pq.write_table, as_csv, as_ndjson, as_arrow])
+def test_a_file_is_taken_in_by_parts_and_refused_whole_by_a_bad_row_of_any(loop, tmp_path, write):
+    ending = {pq.write_table: "parquet", as_csv: "csv", as_ndjson: "ndjson", as_arrow: "arrow"}[write]
+    file = tmp_path / f"truth.{ending}"
+    months = ["m"] * 6 + [None, "m"]
+    write(pa.table({"customer": range(8), "month": months, "churned": [True] * 8}), file)
+    with pytest.raises(BadInput, match=r"row 6: .*names no prediction") as refused:
+        loop.load_outcomes("churn", file, chunk_rows=3)
+    assert [each.row for each in refused.value.problems] == [6]
+    assert count_outcomes(loop.store, "churn") == 0
+    result = loop.load_outcomes("churn", file, on_error="skip", chunk_rows=3)
+    assert (result.counts.new, [each.row for each in result.skipped]) == (7, [6])
+    assert loop.load_outcomes("churn", file, on_error="skip", chunk_rows=3).counts.unchanged == 7
+
+
+def test_no_more_of_a_file_is_in_memory_than_a_part(tmp_path):
+    rows = pa.table({"customer": np.arange(2_000_000), "churned": np.zeros(2_000_000, bool)})
+    pq.write_table(rows, tmp_path / "truth.parquet")
+    whole, before = rows.nbytes, pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in outcome_parts(tmp_path / "truth.parquet")]
+    assert len(held) == 40
+    assert max(held) < whole / 3
