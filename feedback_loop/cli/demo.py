@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,10 @@ from feedback_loop.cli.output import JsonOption, configure_logging, emit
 
 def demo(
     months: Annotated[int, typer.Option(min=1, max=11, help="How many months to play, from February 2013.")] = 11,
+    begin: Annotated[
+        datetime,
+        typer.Option("--from", formats=["%Y-%m-%d"], help="The first day to play; what is before it is known."),
+    ] = datetime(2013, 2, 1),  # noqa: DTZ001 (a day)
     fast: Annotated[bool, typer.Option("--fast", help="Fewer flights and reports, for the impatient.")] = False,
     seed: Annotated[int, typer.Option(help="What is random depends on this only.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where everything is left; an earlier demo there is replaced.")] = Path(
@@ -24,7 +29,7 @@ def demo(
 
     from feedback_loop.demo import DemoOptions, Screen, closing_words, fresh_folder, play
 
-    options = DemoOptions(folder=folder, months=months, fast=fast, seed=seed)
+    options = DemoOptions(folder=folder, months=months, fast=fast, seed=seed, begin=f"{begin:%Y-%m-%d}")
     with (fresh_folder(options) / "log.jsonl").open("a") as log:
         configure_logging(log)
         result = play(options, Screen(live=not as_json and sys.stderr.isatty()))

@@ -43,14 +43,14 @@ def probabilities(model: Any, rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np
     return chances
 
 
-def register_first(loop: FeedbackLoop, pipeline: Any, january: pd.DataFrame) -> ModelVersion:
-    """Trains on January's labelled flights, registers the version with a reference, and promotes it.
+def register_first(loop: FeedbackLoop, pipeline: Any, before: pd.DataFrame) -> ModelVersion:
+    """Trains on the labelled flights from before the log, registers the version with a reference, and promotes it.
 
-    The reference is the last fifth of January, scored by a twin that was trained on what came before it.
+    The reference is the last fifth of them, scored by a twin that was trained on what came before it.
     """
     from sklearn import metrics
 
-    known = january.dropna(subset=[LABEL])
+    known = before.dropna(subset=[LABEL])
     cut = int(len(known) * (1 - HOLDOUT))
     twin, held = fit(pipeline, known.iloc[:cut]), known.iloc[cut:]
     chances, truth = probabilities(twin, held), held[LABEL].to_numpy(dtype=bool)
@@ -69,17 +69,17 @@ def register_first(loop: FeedbackLoop, pipeline: Any, january: pd.DataFrame) -> 
             trained_from=str(known["predicted_at"].iloc[0]),
             trained_until=now.isoformat(),
             as_of=now.isoformat(),
-            digest="2013-01",
+            digest=f"2013 before {now:%m-%d}",
         ),
         metrics={
             "holdout_log_loss": float(metrics.log_loss(truth, chances)),
             "holdout_brier": float(metrics.brier_score_loss(truth, chances)),
             "holdout_roc_auc": float(metrics.roc_auc_score(truth, chances)),
         },
-        params={"window": "January 2013", "rows": str(len(known))},
+        params={"window": f"2013 before {loop.clock():%-d %B}", "rows": str(len(known))},
         now=now,
     )
-    loop.promote(NAME, version.version, reason="the first version, trained on January")
+    loop.promote(NAME, version.version, reason="the first version")
     return version
 
 

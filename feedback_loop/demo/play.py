@@ -38,8 +38,11 @@ MARK = ".feedback-loop-demo"
 FAST_SHARE = 4
 """With `--fast` one flight in so many is played."""
 
+BEGIN = "2013-02-01"
+"""The first day that is played."""
+
 HTTP_DAY = 17
-"""The day, counted from the first one played, whose flights are asked for over HTTP."""
+"""The day, counted from the first one played, whose flights are asked for over HTTP; the last one of fewer days."""
 
 CONFIG = """\
 # The demo's configuration. Every value can be overridden by a variable, such as FEEDBACK_LOOP_STORE__URL.
@@ -70,7 +73,7 @@ seed = %(seed)d
 
 [models.flights.retraining]
 recent = "30d"
-history = "history.parquet"   # January: before the log began
+history = "history.parquet"   # before the log began
 min_rows = %(min_rows)d
 
 [models.flights.outcomes]
@@ -90,6 +93,7 @@ class DemoOptions:
     months: int = 11
     fast: bool = False
     seed: int = 0
+    begin: str = BEGIN
 
 
 def play(options: DemoOptions, screen: Screen) -> dict[str, Any]:
@@ -99,19 +103,19 @@ def play(options: DemoOptions, screen: Screen) -> dict[str, Any]:
     screen.say("reading the flights of 2013")
     flights = _chosen(load_flights(), options)
     days = flights.groupby("predicted_at", sort=True)
-    january = flights[flights["date"] < "2013-02-01"]
+    before = flights[flights["date"] < options.begin]
     moments = [moment.to_pydatetime() for moment in days.groups if _is_played(moment, options)]
     clock = ManualClock(moments[0])
     loop = FeedbackLoop.open(folder / "feedback_loop.toml", clock=clock, bits=random.Random(options.seed).getrandbits)  # noqa: S311 (no secret)
     pipeline = make_pipeline(options.seed, fast=options.fast)
-    screen.say("training the first version on January and registering it (MLflow makes its database first)")
-    known = january.dropna(subset=[LABEL])
+    screen.say("training the first version on what is from before, registering it (MLflow makes its database first)")
+    known = before.dropna(subset=[LABEL])
     _write(known[["predicted_at", *FEATURES, LABEL]], folder / "history.parquet")
-    register_first(loop, pipeline, january)
+    register_first(loop, pipeline, before)
     story = _Story(loop, clock, flights, folder, options, screen)
     with screen.days(len(moments)) as advance:
         for number, moment in enumerate(moments):
-            story.day(moment, days.get_group(moment), over_http=number == HTTP_DAY)
+            story.day(moment, days.get_group(moment), over_http=number == min(HTTP_DAY, len(moments) - 1))
             advance(1)
         for _ in range(4):  # the last flights land and mature; nothing is left to retrain for
             story.day(clock() + timedelta(days=1), None)
@@ -155,7 +159,9 @@ class _Story:
     def _landed(self, since: datetime, until: datetime) -> None:
         """What landed since yesterday is put where the scheduler's job looks for outcomes."""
         arrived = self._landings["arrived_at"]
-        landed = self._landings[(arrived > since) & (arrived <= until) & (self._landings["date"] >= "2013-02-01")]
+        landed = self._landings[
+            (arrived > since) & (arrived <= until) & (self._landings["date"] >= self._options.begin)
+        ]
         if len(landed):
             rows = landed[[*KEY, LABEL]].assign(occurred_at=landed["arrived_at"], recorded_at=landed["arrived_at"])
             place = self.folder / "outcomes"
@@ -279,7 +285,7 @@ def _chosen(flights: pd.DataFrame, options: DemoOptions) -> pd.DataFrame:
 
 
 def _is_played(moment: pd.Timestamp, options: DemoOptions) -> bool:
-    return bool(2 <= moment.month <= 1 + options.months)
+    return f"{moment:%Y-%m-%d}" >= options.begin and bool(2 <= moment.month <= 1 + options.months)
 
 
 def _write(rows: pd.DataFrame, path: Path) -> None:
