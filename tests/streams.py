@@ -1,7 +1,8 @@
-"""Streams of losses for tests of monitors: made, seeded, with and without change."""
+"""Streams of losses for tests of monitors: made, seeded, with and without change; how many a test takes."""
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 
 def errors(random, rate, count):
@@ -43,6 +44,15 @@ def season(windows, swing, cycle=7):
 def seasonal_numbers(random, added):
     """Beta losses with something added to each."""
     return np.clip(random.beta(2, 8, len(added)) + added, 0, 1)
+
+
+def examples(few, **options):
+    """Hypothesis's settings for a property of which `few` examples are drawn, and with others twenty times as many.
+
+    The profile `others` is that of `make statistics`.
+    """
+    times = 20 if settings.get_current_profile_name() == "others" else 1
+    return settings(max_examples=few * times, **options)
 
 
 def simulated(few, many):

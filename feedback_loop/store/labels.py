@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -28,7 +29,7 @@ from sqlalchemy.schema import CreateView, DropView
 from sqlalchemy.sql.functions import FunctionElement
 
 from feedback_loop.schema import JoinRule, Which
-from feedback_loop.store.model_tables import ModelTables
+from feedback_loop.store.model_tables import KEPT, ModelTables
 from feedback_loop.store.types import Moment
 
 CONFLICT = "is_conflict"
@@ -43,8 +44,8 @@ def labelled_select(
     An outcome that names the prediction itself comes before one that names its key. With `as_of`, what was recorded
     later counts as unknown. What `absent_means` is not said here: see `absent_after`.
     """
-    by_id = found.outcomes.alias("by_id")
-    by_key = found.outcomes.alias("by_key")
+    by_id = _aliased(found.outcomes, "by_id")
+    by_key = _aliased(found.outcomes, "by_key")
     named = and_(
         by_id.c.prediction_id == predictions.c.prediction_id, _is_newest(found, by_id, ["prediction_id"], as_of)
     )
@@ -83,7 +84,7 @@ def _by_key(
         conditions.append(_is_newest(found, outcome, keys, as_of))
     else:
         conditions.append(_is_newest(found, outcome, [*keys, "event_at"], as_of))
-        earlier = found.outcomes.alias()  # of several events, the first within the horizon
+        earlier = _aliased(found.outcomes, "earlier")  # of several events, the first within the horizon
         conditions.append(
             ~exists().where(
                 *(earlier.c[field] == predictions.c[field] for field in keys),
@@ -94,7 +95,7 @@ def _by_key(
         )
     if rule.which is not Which.ALL:
         for generation in found.generations:
-            rival = generation.table.alias()
+            rival = _aliased(generation.table, "rival")
             conditions.append(~exists().where(_is_preferred(found, rival, predictions, outcome, rule, as_of)))
     return and_(*conditions)
 
@@ -129,7 +130,7 @@ def _is_preferred(
 def _is_newest(
     found: ModelTables, outcome: FromClause, fields: Sequence[str], as_of: datetime | None
 ) -> ColumnElement[bool]:
-    newer = found.outcomes.alias()
+    newer = _aliased(found.outcomes, "newer")
     return and_(
         is_known(outcome.c.recorded_at, as_of),
         ~exists().where(
@@ -138,6 +139,12 @@ def _is_newest(
             is_known(newer.c.recorded_at, as_of),
         ),
     )
+
+
+@lru_cache(KEPT)
+def _aliased(table: Table, name: str) -> FromClause:
+    """A table under another name: SQLAlchemy makes all of its columns anew for each alias."""
+    return table.alias(name)
 
 
 def is_known(recorded_at: ColumnElement[Any], as_of: datetime | None) -> ColumnElement[bool]:

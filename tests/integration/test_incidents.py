@@ -20,6 +20,17 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 @pytest.fixture
+def tolerant(monkeypatch):
+    """So much is tolerated that a recovery needs no tens of thousands of predictions."""
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__TOLERANCE", "0.03")
+
+
+@pytest.fixture
+def loop(tolerant, loop):
+    return loop
+
+
+@pytest.fixture
 def command(loop, run):
     """Commands about the loop's model."""
     return run
@@ -55,10 +66,10 @@ def run(loop):
 
 def test_a_feed_that_is_repaired_ends_the_incident_once_there_is_evidence_and_the_monitor_starts_anew(loop, clock):
     assert worse(loop, clock) is not None
-    play_days(loop, clock, 2, seed=200, per_day=1500)
+    play_days(loop, clock, 2, seed=200, per_day=300)
     run(loop)
     assert open_incident(loop.store, "churn") is not None  # one good window, and one of before, are none
-    play_days(loop, clock, 9, seed=300, per_day=3000)
+    play_days(loop, clock, 9, seed=300, per_day=600)
     alarmed = run(loop)
     [closed] = load_incidents(loop.store, "churn")
     assert closed.closed_because.startswith("it has recovered: brier 0.1")
@@ -71,7 +82,7 @@ def test_a_feed_that_is_repaired_ends_the_incident_once_there_is_evidence_and_th
     play_days(loop, clock, 3, seed=400)
     fresh = run(loop)
     assert fresh.state is not State.DEGRADED
-    assert fresh.evidence["watched"][0]["labels"] == 3000 + 2 * 300
+    assert fresh.evidence["watched"][0]["labels"] == 600 + 2 * 300
     assert fresh.monitor["pairs"][0]["alpha"] == pytest.approx(alarmed.monitor["pairs"][0]["alpha"] / 3)
     assert open_incident(loop.store, "churn") is None
     # And it finds the next change.
@@ -249,7 +260,7 @@ def test_the_facade_says_the_same(loop):
 
 def test_a_cycle_tells_of_the_recovery_in_its_own_run(loop, clock):
     worse(loop, clock)
-    play_days(loop, clock, 9, seed=300, per_day=3000)
+    play_days(loop, clock, 9, seed=300, per_day=600)
     outcomes = {each.job: each for each in run_cycle(loop, "churn")}
     assert outcomes["explain"].result == {"reports": []}
     assert loop.deliver_alerts().sent >= 1

@@ -19,7 +19,7 @@ from tests.builders import churn_loop, customers, open_loop, play_days, register
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
 def loop(request, tmp_path, empty_mlflow, clock):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
@@ -93,6 +93,7 @@ def test_stopped_and_started_in_between_it_says_the_same_to_the_bit(loop, clock,
     at_once.close()
 
 
+@pytest.mark.parametrize("loop", ["sqlite", "postgresql"], indirect=True)
 def test_two_at_once_take_each_window_in_once(loop, clock, tmp_path):
     play(loop, clock, 16, older=30)
     loop.evaluate("churn")

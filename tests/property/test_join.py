@@ -329,7 +329,7 @@ def examples(most):
     )
 
 
-@examples(12)
+@examples(6)
 @example(
     [("predict", 0, 0), ("clock", 6), ("ask", 0), ("predict", 1, 6), ("predict", 1, 13)], JoinRule(maturity=HOUR), 1
 )

@@ -13,6 +13,7 @@ from feedback_loop.monitoring.multivariate import _fold
 from feedback_loop.monitoring.samples import _drawn
 from feedback_loop.schema import Column, ColumnType
 from tests.builders import binary_contract, multiclass_contract, regression_contract
+from tests.streams import simulated
 
 DAY = timedelta(days=1)
 FEATURES = (
@@ -44,13 +45,14 @@ def table(count, seed, *, planted=0.0, together=0.0, **columns):
     return pa.table(made | columns)
 
 
-def test_a_planted_slice_is_found_and_nothing_where_nothing_is():
-    found = [find_slices(CONTRACT, table(2000, seed, planted=0.5)) for seed in range(40)]
+@simulated(20, 100)
+def test_a_planted_slice_is_found_and_nothing_where_nothing_is(streams):
+    found = [find_slices(CONTRACT, table(2000, seed, planted=0.5)) for seed in range(streams)]
     hits = [slices for slices in found if slices and "age>4" in slices[0].segment and "plan=pro" in slices[0].segment]
-    assert len(hits) >= 38
+    assert len(hits) >= 0.95 * streams
     assert all(each.p_value <= 0.05 and each.value > each.rest for slices in found for each in slices)
-    claimed = sum(bool(find_slices(CONTRACT, table(1000, 1000 + seed))) for seed in range(100))
-    assert claimed <= stats.binom.ppf(0.999, 100, 0.05)
+    claimed = sum(bool(find_slices(CONTRACT, table(1000, 1000 + seed))) for seed in range(2 * streams))
+    assert claimed <= stats.binom.ppf(0.999, 2 * streams, 0.05)
 
 
 def test_a_slice_is_what_it_says():
@@ -143,9 +145,10 @@ def test_correlations_that_break_are_rebuilt_worse():
     assert multivariate_values(CONTRACT, before, now, DAY) == multivariate_values(CONTRACT, before, now, DAY)
 
 
-def test_rows_from_the_same_world_have_not_drifted():
+@simulated(5, 60)
+def test_rows_from_the_same_world_have_not_drifted(streams):
     found = [
-        multivariate_values(CONTRACT, table(1000, 2 * seed), table(500, 2 * seed + 1), DAY) for seed in range(20)
+        multivariate_values(CONTRACT, table(1000, 2 * seed), table(500, 2 * seed + 1), DAY) for seed in range(streams)
     ]
     assert not any(each.drifted for values in found for each in values)
     assert np.mean([auc.value for auc, _ in found]) == pytest.approx(0.5, abs=0.02)

@@ -8,17 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.diagnosis import case_of
 from feedback_loop.decisions.diagnosis import Searched, find_causes, was_right
 from feedback_loop.decisions.diagnosis.faults import suspects
+from feedback_loop.decisions.diagnosis.partial import SHIFTED, apart
 from feedback_loop.decisions.diagnosis.reweighting import split_change
 from feedback_loop.decisions.diagnosis.sides import Sides, make_sides
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
 from feedback_loop.store.incidents import Incident
 from feedback_loop.store.retrainings import Promotion, Retraining, Trial
+from tests.streams import examples
 
 DAY = timedelta(days=1)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -206,14 +208,14 @@ def test_chance_makes_no_suspects():
 
 
 @given(st.floats(0.01, 100), st.floats(-50, 50))
-@settings(max_examples=30)
-def test_any_change_of_units_is_undone_to_the_values_that_were_meant(factor, offset):
+@examples(30)
+def test_any_change_of_units_that_moves_the_values_is_found_and_undone_to_those_that_were_meant(factor, offset):
     true = rows_of(2)
     came = rows_of(2, x=lambda x: factor * x + offset)
     suspect = looked_at(came).get("x")
-    moved = abs(np.log(factor)) > 0.5 or abs(offset) > 2 * factor
+    distance = apart(rows_of(1).column("x").to_numpy(), came.column("x").to_numpy())
+    assert (suspect is not None) == (distance >= SHIFTED)
     if suspect is None:
-        assert not moved
         return
     undone = suspect.undone(came, np.zeros(2000, dtype=int)).column("x").to_numpy()
     assert np.abs(undone - true.column("x").to_numpy()).mean() < 0.35  # of a standard deviation
