@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,10 +22,13 @@ from feedback_loop.inference.engines import Scored
 from feedback_loop.inference.scorer import Scorer
 from feedback_loop.private import new_folder, private_files
 from feedback_loop.progress import Progress
-from feedback_loop.schema import PredictionId, derived_bits, prediction_id
+from feedback_loop.schema import PredictionId, numbered_ids
 from feedback_loop.schema.tables import count_rows, is_csv, read_chunks
 
 CHUNK_ROWS = 10_000
+
+_JOINED = 10
+"""So many parts make a row group of the file."""
 
 Record = Callable[[Scorer, pa.Table, Scored, Sequence[PredictionId], datetime], int]
 """Makes scored rows durable, each id once."""
@@ -48,10 +52,7 @@ class Job:
 
     def ids(self, first_row: int, rows: int) -> list[PredictionId]:
         """The rows' ids: the same whenever the job is run, so that a chunk that is logged twice is there once."""
-        moment = datetime.fromisoformat(self.predicted_at)
-        return [
-            prediction_id(moment, derived_bits(f"{self.seed}:{row}")) for row in range(first_row, first_row + rows)
-        ]
+        return numbered_ids(datetime.fromisoformat(self.predicted_at), self.seed, first_row, rows)
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,19 @@ def predict_file(
     job, scorer = _begin(wanted, choose, source, parts, now, chunk_rows)
     done = sorted(parts.glob("part-*.parquet"))
     rows = resumed = sum(pq.read_metadata(path).num_rows for path in done)
-    logged = 0
-    with progress.track(f"predict {source.name}", total) as advance:
+    logged, keeping = 0, None
+    # A chunk is kept while the next one is scored; it is logged before its part is there, and parts are in order.
+    with progress.track(f"predict {source.name}", total) as advance, ThreadPoolExecutor(1) as keeper:
         advance(resumed)
         for number, chunk in enumerate(read_chunks(source, job.chunk_rows)):
             if number < len(done):
                 continue
-            scored, new = _score_chunk(scorer, job, chunk, rows, record, is_text=is_csv(source))
-            _write_part(scored, parts / f"part-{number:08d}.parquet")
-            rows, logged = rows + chunk.num_rows, logged + new
+            scored = _score_chunk(scorer, job, chunk, rows, is_text=is_csv(source))
+            logged += keeping.result() if keeping is not None else 0
+            keeping = keeper.submit(_keep_chunk, scorer, scored, record, parts / f"part-{number:08d}.parquet")
+            rows += chunk.num_rows
             advance(chunk.num_rows)
+        logged += keeping.result() if keeping is not None else 0
     _join(sorted(parts.glob("part-*.parquet")), target)
     shutil.rmtree(parts)
     return FileResult(rows, logged, resumed, str(target), job.version)
@@ -162,37 +166,59 @@ def _form(scorer: Scorer) -> str:
     return hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()
 
 
-def _score_chunk(
-    scorer: Scorer, job: Job, chunk: pa.Table, first_row: int, record: Record, *, is_text: bool
-) -> tuple[pa.Table, int]:
+@dataclass(frozen=True)
+class _ScoredChunk:
+    """A chunk of the file, as the model has read and answered it."""
+
+    chunk: pa.Table
+    rows: pa.Table
+    scored: Scored
+    ids: Sequence[PredictionId]
+    job: Job
+
+
+def _score_chunk(scorer: Scorer, job: Job, chunk: pa.Table, first_row: int, *, is_text: bool) -> _ScoredChunk:
     try:
         rows = scorer.rows_of(chunk, text=is_text)
         scored = scorer.score(rows)
     except BadInput as error:
         cure = "Mend the file; what was scored before these rows is kept, and a new run goes on there."
         raise error.moved(first_row, cure=cure) from error
-    ids = job.ids(first_row, chunk.num_rows)
-    new = record(scorer, rows, scored, ids, datetime.fromisoformat(job.predicted_at))
-    ours = {"prediction_id": pa.array(ids), "model_version": pa.array([job.version] * chunk.num_rows)}
-    ours |= {column.name: scored.outputs.column(column.stored) for column in scorer.contract.outputs}
+    return _ScoredChunk(chunk, rows, scored, job.ids(first_row, chunk.num_rows), job)
+
+
+def _keep_chunk(scorer: Scorer, made: _ScoredChunk, record: Record, part: Path) -> int:
+    """Logs a chunk and writes its part, as it is: it is read once more, and then it goes. Returns the new rows."""
+    chunk, job = made.chunk, made.job
+    new = record(scorer, made.rows, made.scored, made.ids, datetime.fromisoformat(job.predicted_at))
+    ours = {"prediction_id": pa.array(made.ids), "model_version": pa.array([job.version] * chunk.num_rows)}
+    ours |= {column.name: made.scored.outputs.column(column.stored) for column in scorer.contract.outputs}
     named = {scorer.contract.own(name): values for name, values in ours.items()}
-    kept = [name for name in chunk.column_names if name not in named]
-    return pa.table({**{name: chunk.column(name) for name in kept}, **named}), new
-
-
-def _write_part(table: pa.Table, path: Path) -> None:
-    _replace(path, lambda place: pq.write_table(table, place))
+    kept = {name: chunk.column(name) for name in chunk.column_names if name not in named}
+    table = pa.table({**kept, **named})
+    _replace(part, lambda place: pq.write_table(table, place, compression="none", use_dictionary=False))
+    return new
 
 
 def _join(parts: Sequence[Path], target: Path) -> None:
-    """The parts as one file, a part at a time."""
+    """The parts as one file, a few at a time."""
     schema = pq.read_schema(parts[0])
+    # Numbers with a fraction hardly ever repeat, ids never.
+    repeated = [
+        field.name for field in schema if not (pa.types.is_floating(field.type) or "prediction_id" in field.name)
+    ]
 
     def write(place: Path) -> None:
         writer: csv.CSVWriter | pq.ParquetWriter
-        with csv.CSVWriter(place, schema) if is_csv(target) else pq.ParquetWriter(place, schema) as writer:
-            for part in parts:
-                writer.write_table(pq.read_table(part).cast(schema))
+        opened = (
+            csv.CSVWriter(place, schema)
+            if is_csv(target)
+            else pq.ParquetWriter(place, schema, use_dictionary=repeated)
+        )
+        with opened as writer:
+            for start in range(0, len(parts), _JOINED):
+                few = (pq.read_table(part, memory_map=True).cast(schema) for part in parts[start : start + _JOINED])
+                writer.write_table(pa.concat_tables(few))
 
     _replace(target, write)
 

@@ -22,6 +22,7 @@ from feedback_loop.schema.ids import (
     check_prediction_id,
     derived_bits,
     moment_of,
+    numbered_ids,
     prediction_id,
     prediction_ids,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "misfits",
     "moment_of",
     "most_frequent",
+    "numbered_ids",
     "numbered_names",
     "output_names",
     "output_type",

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feedback_loop.errors import BadInput, ContractError
 from feedback_loop.schema import (
@@ -20,6 +22,7 @@ from feedback_loop.schema import (
     make_contract,
     misfits,
     moment_of,
+    numbered_ids,
     output_type,
     prediction_id,
     with_booleans,
@@ -415,3 +418,20 @@ def test_a_key_in_a_header_is_text_that_can_be_stored(text):
     body, header = b'{"dataframe_records": [{"age": 1.0, "plan": "a"}]}', {"x-key-month": json.dumps([text])}
     with pytest.raises(WireError, match="month: holds"):
         make_decoder(binary_contract(), None).decode(body, "application/json", header.get)
+
+
+@given(first=st.integers(0, 2**32 - 40), count=st.integers(0, 40), seed=st.text(max_size=8))
+def test_ids_of_a_files_rows_are_uuids_of_their_moment_in_the_order_of_the_rows(first, count, seed):
+    moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    ids = numbered_ids(moment, seed, first, count)
+    assert ids == sorted(set(ids))
+    assert len(ids) == count
+    assert all(check_prediction_id(each, moment) == each and moment_of(each) == moment for each in ids)
+    cut = count // 3  # asked for in parts, or by another job
+    assert ids == [*numbered_ids(moment, seed, first, cut), *numbered_ids(moment, seed, first + cut, count - cut)]
+    assert not {*ids} & {*numbered_ids(moment, seed + "'", first, count)}
+
+
+def test_a_file_of_more_rows_than_ids_can_count_is_refused():
+    with pytest.raises(BadInput, match="over 4,294,967,296"):
+        numbered_ids(datetime(2026, 3, 1, tzinfo=UTC), "seed", 2**32 - 1, 2)
