@@ -190,11 +190,11 @@ def test_tables_come_from_rows_columns_and_frames_alike():
 
 
 def test_a_wanted_column_that_is_there_twice_is_refused_and_another_is_not_looked_at():
-    frame = pd.DataFrame([[1.0, 2.0, 3.0, 4.0]], columns=["x", "y", "x", "z"])
+    twice = pd.DataFrame([[1.0, 2.0, 3.0, 4.0]], columns=["x", "y", "x", "z"])
     arrays = pa.table([pa.array([1.0]), pa.array([2.0])], names=["x", "x"])
-    for given in (frame, arrays):
+    for frame in (twice, arrays):
         with pytest.raises(BadInput, match="x: is there twice"):
-            coerce(as_table(given, {"x"}), [C("x", T.DOUBLE)])
+            coerce(as_table(frame, {"x"}), [C("x", T.DOUBLE)])
     assert coerce(as_table(frame, {"y"}), [C("y", T.DOUBLE)]).to_pydict() == {"y": [2.0]}
 
 
