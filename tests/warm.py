@@ -32,7 +32,7 @@ IMPORTED = (
     *("feedback_loop.cli", "feedback_loop.jobs", "feedback_loop.loop", "tests.builders"),
     *("mlflow.sklearn", "mlflow.pyfunc", "sklearn.ensemble", "sklearn.compose", "sklearn.pipeline", "evidently"),
     *("plotly.graph_objects", "matplotlib.pyplot", "onnxruntime", "skl2onnx", "adbc_driver_sqlite.dbapi", "psycopg"),
-    *("mlflow.cli", "fastapi", "flask", "graphene", "uvicorn.protocols.http.auto"),
+    *("mlflow.cli", "skops.io", "fastapi", "flask", "graphene", "uvicorn.protocols.http.auto"),
     *("multiprocessing.spawn", "joblib.externals.loky"),  # they find out where Python is when they are imported
 )
 
@@ -92,8 +92,11 @@ def wait_for(place: Path, log: Path) -> None:
 
 def serve(place: str, whole: int) -> None:
     """Forks a keeper for each program that connects, until the test run (the process `whole`) is over."""
+    from mlflow.utils import requirements_utils
+
     for name in IMPORTED:
         import_module(name)
+    requirements_utils._init_packages_to_modules_map()  # MLflow makes it for the first model that a process loads
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     run = os.pidfd_open(whole)
