@@ -195,7 +195,7 @@ def test_a_wanted_column_that_is_there_twice_is_refused_and_another_is_not_looke
     for frame in (twice, arrays):
         with pytest.raises(BadInput, match="x: is there twice"):
             coerce(as_table(frame, {"x"}), [C("x", T.DOUBLE)])
-    assert coerce(as_table(frame, {"y"}), [C("y", T.DOUBLE)]).to_pydict() == {"y": [2.0]}
+    assert coerce(as_table(twice, {"y"}), [C("y", T.DOUBLE)]).to_pydict() == {"y": [2.0]}
 
 
 def test_columns_of_different_length_are_refused():
