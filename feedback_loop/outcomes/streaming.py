@@ -79,7 +79,8 @@ def _objects(path: Path, chunk_rows: int) -> Iterator[Part]:
                 rows = read_objects(lines, path.name, UNLIMITED, line)
             except BadInput as error:
                 raise error.moved(before) from error
-            yield rows, False
+            if rows:  # and not blank lines alone
+                yield rows, False
             line, before = line + len(lines), before + len(rows)
 
 
