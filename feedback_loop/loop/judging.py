@@ -283,7 +283,7 @@ class Judging(Labelling):
                 settings.window,
                 as_of=found.as_of,
             )
-            values = multivariate_values(contract, spread(reference, MOST_ROWS), sample.rows, settings.window)
+            values = multivariate_values(contract, spread(reference, MOST_ROWS), sample.rows)
             found = replace(found, drift=(*found.drift, *values))
         return found
 
