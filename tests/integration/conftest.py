@@ -5,13 +5,23 @@ import json
 import pytest
 
 from feedback_loop.cli import main
-from tests.builders import churn_loop
+from tests.builders import churn_loop, open_loop, register_churn, write_config
 
 
 @pytest.fixture
 def loop(mlflow_uri, tmp_path, clock):
     """A loop of this test's own, whose champion is version 1 of the churn model."""
     made = churn_loop(tmp_path, clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
+def loop_on_each(request, mlflow_uri, tmp_path, clock):
+    """The same on SQLite, and in `make statistics` on PostgreSQL too."""
+    url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    made = open_loop(write_config(tmp_path, store=url), clock)
+    made.promote("churn", register_churn(made.registry, clock()).version, reason="first")
     yield made
     made.close()
 

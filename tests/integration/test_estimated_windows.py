@@ -26,15 +26,9 @@ def whole_day(moment):
     return Window(start, start + DAY)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
-def loop(request, tmp_path, empty_mlflow, clock):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    made = FeedbackLoop.open(write_config(tmp_path, store=url), clock=clock)
-    version = register_churn(made.registry, clock())
-    made.promote("churn", version.version, reason="first")
-    yield made
-    made.close()
+@pytest.fixture
+def loop(loop_on_each):
+    return loop_on_each
 
 
 def predict(loop, clock, seed, count=400):

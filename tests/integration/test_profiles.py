@@ -7,25 +7,18 @@ from datetime import timedelta
 import pytest
 
 from feedback_loop.clock import Window, format_moment
-from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import windows
 from feedback_loop.status import loop_status
 from feedback_loop.store import evaluations, watching_tables
 from feedback_loop.store.alerts import due_alerts
-from tests.builders import churn_loop, customers, play_days, register_churn, write_config
+from tests.builders import churn_loop, customers, play_days, register_churn
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
-def loop(request, tmp_path, empty_mlflow, clock):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    made = FeedbackLoop.open(write_config(tmp_path, store=url), clock=clock)
-    version = register_churn(made.registry, clock())
-    made.promote("churn", version.version, reason="first")
-    yield made
-    made.close()
+@pytest.fixture
+def loop(loop_on_each):
+    return loop_on_each
 
 
 def told(evaluations):
