@@ -1,4 +1,4 @@
-"""CloudEvents of KServe's and Seldon's payload loggers: a request and its answer come as two events.
+"""CloudEvents of KServe's and MLServer's payload loggers: a request and its answer come as two events.
 
 Sources of the format:
 

@@ -1,11 +1,9 @@
-"""Bodies of requests and answers as serving systems log them: KServe's and MLflow's, Open Inference, Seldon's.
+"""Bodies of requests and answers as serving systems log them: KServe's and MLflow's, Open Inference.
 
 - KServe v1: `{"instances": …}` (or `inputs`), `{"predictions": …}`
   (kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol)
 - Open Inference Protocol v2 (KServe, MLServer, Triton): `{"inputs": [{name, shape, datatype, data}]}`, and so
   `outputs` (docs.seldon.ai/seldon-core-2/user-guide/v2)
-- Seldon Core v1: `{"data": {"names", "ndarray"}}` or `{"data": {"names", "tensor": {shape, values}}}`, both ways
-  (docs.seldon.ai/seldon-core-1/reference/prediction-apis/prediction)
 - MLflow: all formats of its scoring server.
 """
 
@@ -39,17 +37,6 @@ class _Tensor(msgspec.Struct):
     data: list[Any]
 
 
-class _Values(msgspec.Struct):
-    shape: list[int]
-    values: list[Any]
-
-
-class _Data(msgspec.Struct):
-    names: list[str] = []
-    ndarray: list[Any] | None = None
-    tensor: _Values | None = None
-
-
 def read_request(body: bytes, contract: Contract, content_type: str = JSON, budget: Budget = USUAL) -> pa.Table:
     """The features, keys and ids of a request, in their types; raises BadInput."""
     columns, is_text = _request_columns(body, contract, content_type, budget)
@@ -65,13 +52,7 @@ def read_answer(body: bytes, contract: Contract, budget: Budget = USUAL) -> pa.T
         return read_outputs(contract, predictions)
     if isinstance(content, dict) and "outputs" in content:
         return read_outputs(contract, _named(contract, _tensors(content["outputs"]), budget))
-    if isinstance(content, dict) and "data" in content:
-        data = _converted(content["data"], _Data, "data")
-        names = {column.name for column in contract.outputs}
-        is_named = bool(names & set(data.names))
-        rows = _seldon_rows(data, budget)
-        return read_outputs(contract, columns_of(rows, data.names, budget) if is_named else rows)
-    raise BadInput.of("body", "has none of predictions, outputs and data", cure=_EXPECTED)
+    raise BadInput.of("body", "has neither predictions nor outputs", cure=_EXPECTED)
 
 
 def _request_columns(
@@ -82,11 +63,6 @@ def _request_columns(
         return decoded.columns, decoded.is_text
     # Whatever the type is called: what curl sends without one is logged as a form (KServe's own example shows that).
     content = _decoded(body, budget)
-    names = [column.name for column in contract.features]
-    if isinstance(content, dict) and "data" in content:
-        data = _converted(content["data"], _Data, "data")
-        names = data.names if set(names) <= set(data.names) else names
-        return columns_of(_seldon_rows(data, budget), names, budget), False
     tensors = content.get("inputs") if isinstance(content, dict) else None
     if isinstance(tensors, list) and tensors and isinstance(tensors[0], dict) and "datatype" in tensors[0]:
         return _columns_of_tensors(contract, _tensors(tensors), budget), False
@@ -137,16 +113,6 @@ def _flat_rows(tensor: _Tensor, budget: Budget) -> list[Any]:
     return _shaped(values, tensor.shape, tensor.name, budget)
 
 
-def _seldon_rows(data: _Data, budget: Budget) -> list[Any]:
-    if data.tensor is not None:
-        rows = _shaped(data.tensor.values, data.tensor.shape, "tensor", budget)
-        return [row if isinstance(row, list) else [row] for row in rows]
-    if data.ndarray is None:
-        raise BadInput.of("data", "has neither ndarray nor tensor", cure=_EXPECTED)
-    budget.check_rows(len(data.ndarray))
-    return data.ndarray
-
-
 def _shaped(values: list[Any], shape: Sequence[int], name: str, budget: Budget) -> list[Any]:
     budget.check_rows(shape[0] if shape else 0)
     rows, width = (shape[0] if shape else 0), prod(shape[1:_MOST_DIMENSIONS])
@@ -180,4 +146,4 @@ def _converted(given: Any, kind: Any, name: str) -> Any:
         raise BadInput.of(name, str(error), cure=_EXPECTED) from error
 
 
-_EXPECTED = "Known are KServe's v1 and v2 (Open Inference), Seldon's and MLflow's bodies."
+_EXPECTED = "Known are KServe's v1 and v2 (Open Inference) and MLflow's bodies."

@@ -1,4 +1,4 @@
-"""Payload events of KServe and Seldon, sent over HTTP to a real server."""
+"""Payload events of KServe and MLServer, sent over HTTP to a real server."""
 
 import json
 import shutil
@@ -82,8 +82,12 @@ def test_kserves_two_halves_become_rows_in_either_order(shared):
 def test_seldons_halves_find_each_other_by_their_request(shared):
     loop, port = shared
     before = count(loop)
-    request = {"data": {"names": ["age", "plan"], "ndarray": [[40.0, "pro"]]}}
-    answer = {"data": {"names": ["t:0", "t:1"], "ndarray": [[0.25, 0.75]]}, "meta": {}}
+    tensors = [
+        {"name": "age", "shape": [1], "datatype": "FP64", "data": [40]},
+        {"name": "plan", "shape": [1], "datatype": "BYTES", "data": ["pro"]},
+    ]
+    request = {"inputs": tensors}
+    answer = {"outputs": [{"name": "predict_proba", "shape": [1, 2], "datatype": "FP64", "data": [0.25, 0.75]}]}
     for number, (half, body) in enumerate({"request": request, "response": answer}.items()):
         said = headers(SELDON + half, f"own-{number}", requestid="seldon-1", modelid="classifier")
         assert call(port, "POST", "/models/churn/events", body, said)[0] == 202
