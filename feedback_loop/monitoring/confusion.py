@@ -8,7 +8,7 @@ from enum import Enum
 import numpy as np
 
 from feedback_loop.monitoring.losses import Floats
-from feedback_loop.monitoring.profiles import MOST_CLASSES, OTHER_CLASS, SIDE, Block, Ints, Mean, Profile, Rows
+from feedback_loop.monitoring.profiles import SIDE, Block, Ints, Mean, Profile, Rows
 from feedback_loop.schema import Task
 
 
@@ -41,15 +41,11 @@ class Ratio(Enum):
 
 @dataclass(frozen=True)
 class Reach:
-    """Where outcomes may yet go: the table of every class that is labelled or answered, and the unlabelled answers.
-
-    So many `more` classes are neither labelled nor answered, and the outcome of an unlabelled row could be of them.
-    """
+    """Where outcomes may yet go: a table of the classes that are labelled or answered, and the unlabelled answers."""
 
     table: Floats
     places: Ints
     unlabelled: Floats
-    more: int
 
     def bounds(self, ratio: Ratio) -> tuple[Floats, Floats]:
         """The least and the greatest value of each class: every unlabelled row goes against it, or for it."""
@@ -58,36 +54,6 @@ class Reach:
         return ratio.of(hits, truth + against, answers), ratio.of(
             hits + self.unlabelled, truth + self.unlabelled, answers
         )
-
-    def macro(self, ratio: Ratio) -> tuple[float, float]:
-        """Bounds of the mean over classes.
-
-        Best is every answer right. At worst all are wrong, so that only the true classes are to be chosen: those
-        that make a sum of scale hits / (bottom + n) least, n being as many for all as there are rows (by Lagrange,
-        bottom + n is proportional to the root of the hits, or n is 0); and every class that may appear does.
-        """
-        scale, by_truth, by_answer = ratio.value
-        hits, truth, answers = self._counts
-        bottoms, gap = by_truth * truth + by_answer * answers, self.unlabelled.sum()
-        some = hits > 0
-        order = np.argsort(bottoms[some] / np.sqrt(hits[some]))
-        roots, filled = np.sqrt(hits[some])[order], bottoms[some][order]
-        if by_truth and len(roots):
-            levels = (gap + np.cumsum(filled)) / np.cumsum(roots)
-            filled = np.maximum(filled, roots * levels.min())
-        least = float((scale * roots**2 / filled).sum()) / (len(hits) + self.more)
-        return least, float(self.bounds(ratio)[1].mean())
-
-    def weighted(self, ratio: Ratio) -> tuple[float, float]:
-        """Bounds of the mean over rows by their true class. That of the recall is the accuracy."""
-        hits, truth, answers = self._counts
-        gap = self.unlabelled.sum()
-        whole = truth.sum() + gap
-        least = float(truth @ ratio.of(hits, truth, answers) / whole)
-        if ratio is Ratio.recall:
-            return least, float((hits.sum() + gap) / whole)
-        most = self.bounds(ratio)[1]
-        return least, float((truth @ most + gap * most.max()) / whole)
 
     @property
     def _counts(self) -> tuple[Floats, Floats, Floats]:
@@ -107,10 +73,7 @@ def reach(profile: Profile) -> Reach:
     table, places = _table(profile, given)
     unlabelled = -table.sum(axis=0)
     unlabelled[np.searchsorted(places, given)] += every
-    contract = profile.layout.contract
-    known = {1, 0} if contract.task is Task.BINARY else {*range(len(contract.classes[:MOST_CLASSES])), OTHER_CLASS}
-    more = min(len(known - {*places.tolist()}), profile.rows() - profile.rows(Rows.LABELLED))
-    return Reach(table, places, np.maximum(unlabelled, 0.0), more)
+    return Reach(table, places, np.maximum(unlabelled, 0.0))
 
 
 def _table(profile: Profile, given: Ints) -> tuple[Floats, Ints]:

@@ -1,12 +1,12 @@
-"""What score bins say: ROC AUC, average precision, calibration and lift, and their bounds whatever is not known."""
+"""What score bins say: ROC AUC, average precision, calibration and lift."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from feedback_loop.monitoring.bounds import Range, Scores, area_range, lift_range, precision_range
 from feedback_loop.monitoring.losses import CLIP, Floats
 from feedback_loop.monitoring.profiles import Block, Mean, Profile, Rows, score_bin_edges
 
@@ -14,7 +14,21 @@ CALIBRATION_BINS = 10
 TOP = 0.1
 """The share of rows with the highest scores that the lift is of."""
 
-Bounds = tuple[float | None, float | None]
+
+@dataclass(frozen=True)
+class Scores:
+    """By ascending score bin: weights of labelled rows of the class and of the others, and of unlabelled rows."""
+
+    least: Floats
+    most: Floats
+    hits: Floats
+    misses: Floats
+    unknown: Floats
+
+    @property
+    def middle(self) -> Floats:
+        """The middle of each bin."""
+        return (self.least + self.most) / 2
 
 
 def scores_of(profile: Profile, number: int = 0) -> Scores:
@@ -43,29 +57,28 @@ def unlabelled_losses(profile: Profile) -> tuple[float, dict[str, tuple[float, f
     }
 
 
-def binary_metrics(profile: Profile) -> dict[str, tuple[Mean, Bounds]]:
+def binary_metrics(profile: Profile) -> dict[str, Mean]:
     """roc_auc, pr_auc, calibration_error and lift of a binary task, as far as they are defined."""
     scores, rows = scores_of(profile), profile.rows(Rows.SCORED)
     hits, misses = scores.hits.sum(), scores.misses.sum()
-    found: dict[str, tuple[Mean, Bounds]] = {}
+    found: dict[str, Mean] = {}
     if not hits + misses:
         return found
     found["calibration_error"] = _calibration_error(scores, rows, profile.effective(hits + misses))
     area = area_under(scores, rows, profile.effective)
     if area is not None:
-        found["roc_auc"] = (area, area_range(scores))
+        found["roc_auc"] = area
     if hits:
         precision = average_precision(scores)
         error = float(np.sqrt(precision * (1 - precision) / profile.effective(hits)))  # Boyd et al. 2013, section 3.2
-        found["pr_auc"] = (Mean(precision, rows, error), precision_range(scores))
-        found["lift"] = (_lift(scores, rows, profile.effective), lift_range(scores, TOP))
+        found["pr_auc"] = Mean(precision, rows, error)
+        found["lift"] = _lift(scores, rows, profile.effective)
     return found
 
 
-def roc_auc(profile: Profile, number: int) -> tuple[Mean | None, Range]:
-    """The area of one class against all others (None where one side has no rows), and what it could be."""
-    scores = scores_of(profile, number)
-    return area_under(scores, profile.rows(Rows.SCORED), profile.effective), area_range(scores)
+def roc_auc(profile: Profile, number: int) -> Mean | None:
+    """The area of one class against all others; None where one side has no rows."""
+    return area_under(scores_of(profile, number), profile.rows(Rows.SCORED), profile.effective)
 
 
 def area_under(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mean | None:
@@ -101,21 +114,17 @@ def _tenths(scores: Scores) -> tuple[np.ndarray[tuple[int], np.dtype[np.intp]], 
     return np.minimum((middle * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1), middle
 
 
-def _calibration_error(scores: Scores, rows: int, effective: float) -> tuple[Mean, Bounds]:
+def _calibration_error(scores: Scores, rows: int, effective: float) -> Mean:
     """The expected calibration error by tenths of the probability (Naeini et al. 2015)."""
     place, middle = _tenths(scores)
     known = scores.hits + scores.misses
     gaps = np.bincount(place, scores.hits - known * middle, CALIBRATION_BINS)
-    whole, gap = known.sum(), scores.unknown.sum()
+    whole = known.sum()
     value = float(np.abs(gaps).sum() / whole)
     squares = scores.hits * (1 - middle) ** 2 + scores.misses * middle**2
     variance = max(float(squares.sum() / whole) - value**2, 0.0)
     error = float(np.sqrt(variance / (effective - 1))) if effective > 1 else None
-    low = gaps - np.bincount(place, scores.unknown * middle, CALIBRATION_BINS)
-    high = gaps + np.bincount(place, scores.unknown * (1 - middle), CALIBRATION_BINS)
-    least = np.maximum(np.maximum(low, -high), 0.0).sum() / (whole + gap)
-    most = np.maximum(np.abs(low), np.abs(high)).sum() / (whole + gap)
-    return Mean(value, rows, error), (float(least), float(most))
+    return Mean(value, rows, error)
 
 
 def _lift(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mean:

@@ -1,7 +1,8 @@
 """Validation: the metrics of labelled predictions, from their profile, and what bounds them whatever is not known.
 
-Each metric has its sampling error, the rows that it is of, and the coverage. `least` and `most` are what it could be
-over all predictions, for any outcome of those that have none: 60% coverage can't look like 100%.
+Each metric has its sampling error, the rows that it is of, and the coverage. `least` and `most`, of means and of
+ratios of one class, are what it could be over all predictions, for any outcome of those that have none: 60% coverage
+can't look like 100%.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from feedback_loop.monitoring import ranking
-from feedback_loop.monitoring.bounds import Range, mean_range
 from feedback_loop.monitoring.confusion import Ratio, confusion, macro, of_class, reach
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES, CLIP
 from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Moment, Profile, Rows, Tally, fold
@@ -185,16 +185,16 @@ def _binary(profile: Profile) -> Iterator[MetricValue]:
             least, most = (float(each[1]) for each in open_to.bounds(ratio))
             yield metric_value(ratio.name, found, profile, (least, most))
     if profile.layout.scored_classes:
-        for name, (found, bounds) in ranking.binary_metrics(profile).items():
-            yield metric_value(name, found, profile, bounds)
+        for name, found in ranking.binary_metrics(profile).items():
+            yield metric_value(name, found, profile)
 
 
 def _multiclass(profile: Profile) -> Iterator[MetricValue]:
     counts, open_to, classes = confusion(profile), reach(profile), profile.layout.contract.classes
     for ratio in Ratio:
         name = ratio.name
-        yield metric_value(f"{name}_macro", macro(counts, ratio), profile, open_to.macro(ratio))
-        yield metric_value(f"{name}_weighted", macro(counts, ratio, by_rows=True), profile, open_to.weighted(ratio))
+        yield metric_value(f"{name}_macro", macro(counts, ratio), profile)
+        yield metric_value(f"{name}_weighted", macro(counts, ratio, by_rows=True), profile)
         least, most = open_to.bounds(ratio)
         for place, number in enumerate(counts.places):
             found = of_class(counts, place, ratio)
@@ -204,20 +204,16 @@ def _multiclass(profile: Profile) -> Iterator[MetricValue]:
                     f"{name}[{classes[number]}]", found, profile, (float(least[own]), float(most[own]))
                 )
     areas: list[Mean] = []
-    certain: list[Range] = []
-    possible: list[Range] = []
     for number in range(profile.layout.scored_classes):
-        area, bounds = ranking.roc_auc(profile, number)
-        (possible if area is None else certain).append(bounds)
+        area = ranking.roc_auc(profile, number)
         if area is not None:
             areas.append(area)
-            yield metric_value(f"roc_auc[{classes[number]}]", area, profile, bounds)
+            yield metric_value(f"roc_auc[{classes[number]}]", area, profile)
     if areas:
         errors = [area.standard_error or 0.0 for area in areas]
         mean = float(np.mean([area.value for area in areas]))
         # The areas are of the same rows: their mean errs at most as much as they do in the mean.
-        bounds = mean_range(certain, possible if unlabelled(profile) else [])
-        yield metric_value("roc_auc_macro", Mean(mean, areas[0].rows, float(np.mean(errors))), profile, bounds)
+        yield metric_value("roc_auc_macro", Mean(mean, areas[0].rows, float(np.mean(errors))), profile)
 
 
 def _regression(profile: Profile) -> Iterator[MetricValue]:

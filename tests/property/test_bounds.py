@@ -38,6 +38,17 @@ def assert_within(contract, world, some, worlds):
     return found
 
 
+RANKED = ("roc_auc", "pr_auc", "calibration_error", "lift")
+"""Of what is of ranked scores, and of means over classes, no bounds are told."""
+
+
+def assert_bounded(found):
+    bounded = {name for name, each in found.items() if each.least is not None and each.most is not None}
+    assert bounded == {
+        name for name in found if not name.startswith(RANKED) and not name.endswith(("_macro", "_weighted"))
+    }
+
+
 def binary_world(chances, weights):
     def world(outcomes):
         return pa.table(
@@ -65,26 +76,7 @@ def test_binary_metrics_lie_within_their_bounds_in_every_world(data, known, unkn
         [*told, *[None] * unknown],
         lambda count: product([False, True], repeat=count),
     )
-    assert all(each.least is not None and each.most is not None for each in found.values())
-
-
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.statistics) for seed in range(2, 40))])
-def test_the_bounds_of_precision_and_lift_are_close_to_the_best_and_the_worst_of_all_outcomes(seed):
-    random = np.random.default_rng(seed)
-    chances = random.permutation(np.linspace(0.01, 0.99, 60))
-    truth = random.random(60) < chances
-    known = np.arange(60) < 52
-    world = binary_world(chances.tolist(), [1.0] * 60)
-    found = of(
-        binary_contract(), world([bool(each) if told else None for each, told in zip(truth, known, strict=True)])
-    )
-    worlds = [
-        of(binary_contract(), world([*truth[:52].tolist(), *others])) for others in product([False, True], repeat=8)
-    ]
-    for name, room in (("lift", 1e-9), ("pr_auc", 0.03)):
-        every = [each[name].value for each in worlds]
-        assert found[name].most == pytest.approx(max(every), rel=room), name
-        assert found[name].least == pytest.approx(min(every), rel=room), name
+    assert_bounded(found)
 
 
 @examples(6)
@@ -108,7 +100,7 @@ def test_multiclass_metrics_lie_within_their_bounds_in_every_world(data, known, 
     found = assert_within(
         multiclass_contract(), world, [*told, *[None] * unknown], lambda count: product("abcz", repeat=count)
     )
-    assert all(each.least is not None and each.most is not None for each in found.values())
+    assert_bounded(found)
 
 
 @examples(10)
@@ -144,4 +136,5 @@ def test_where_every_outcome_is_known_the_bounds_are_the_value(task):
         contract = regression_contract()
         rows = pa.table({"paid": random.normal(size=500), "prediction": random.normal(size=500)})
     for each in of(contract, rows).values():
-        assert (each.least, each.most) == (pytest.approx(each.value), pytest.approx(each.value)), each.metric
+        if each.least is not None:
+            assert (each.least, each.most) == (pytest.approx(each.value), pytest.approx(each.value)), each.metric

@@ -165,7 +165,7 @@ def test_bounds_hold_for_any_outcomes_of_the_unlabelled(random, known_share):
     told = pa.array(truth, mask=~known)
     found = of(binary_contract(), binary_rows(told.to_pylist(), chance))
     bounded = {name: each for name, each in found.items() if each.least is not None}
-    assert bounded.keys() >= {"accuracy", "brier", "log_loss", "calibration_error", "outcome_rate"}
+    assert bounded.keys() >= {"accuracy", "brier", "log_loss", "recall", "outcome_rate"}
     worlds = [random.random(300) < 0.5, chance > 0.5, chance <= 0.5, truth, chance > 0.8, chance > 0.1]
     worlds += [np.zeros(300, bool), np.ones(300, bool)]
     for world in worlds:
@@ -175,23 +175,6 @@ def test_bounds_hold_for_any_outcomes_of_the_unlabelled(random, known_share):
                 assert each.least - 1e-3 <= whole[name].value <= each.most + 1e-3, name
     assert found["accuracy"].coverage == pytest.approx(known.mean())
     assert found["accuracy"].most - found["accuracy"].least == pytest.approx(1 - known.mean())
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_best_area_is_the_best_of_all_outcomes(seed):
-    from itertools import product
-
-    random = np.random.default_rng(seed)
-    chance = random.choice([0.2, 0.4, 0.6, 0.8], 12)
-    truth = random.random(12) < chance
-    truth[:2], known = (True, False), np.arange(12) < 5
-    found = of(binary_contract(), binary_rows(pa.array(truth, mask=~known).to_pylist(), chance))["roc_auc"]
-    areas = [
-        metrics.roc_auc_score(np.append(truth[:5], others), chance) for others in product([False, True], repeat=7)
-    ]
-    assert found.least <= min(areas) + 1e-12
-    assert max(areas) - 1e-12 <= found.most
-    assert found.most == pytest.approx(max(areas), abs=0.03)  # between whole rows it may be a little higher
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
