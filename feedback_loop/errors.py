@@ -47,7 +47,7 @@ class ContractError(FeedbackLoopError):
 
 
 @dataclass(frozen=True)
-class Problem:
+class RowError:
     """One thing wrong with one row: `row` counts from 0, -1 means the whole input."""
 
     row: int
@@ -65,7 +65,7 @@ class BadInput(FeedbackLoopError):
     KEPT = 100
     SHOWN = 5
 
-    def __init__(self, problems: Sequence[Problem], *, cure: str = "", total: int | None = None) -> None:
+    def __init__(self, problems: Sequence[RowError], *, cure: str = "", total: int | None = None) -> None:
         self.problems = tuple(problems[: self.KEPT])
         self.total = len(problems) if total is None else total
         shown = "; ".join(str(problem).rstrip(".") for problem in self.problems[: self.SHOWN])
@@ -75,11 +75,11 @@ class BadInput(FeedbackLoopError):
     @classmethod
     def of(cls, field: str, cause: str, *, row: int = -1, cure: str = "") -> Self:
         """One problem as an error."""
-        return cls([Problem(row, field, cause)], cure=cure)
+        return cls([RowError(row, field, cause)], cure=cure)
 
     def moved(self, rows: int, *, cure: str = "") -> BadInput:
         """The same about rows that come so many later: those of a part, counted from the whole's first."""
-        moved = [Problem(each.row + rows if each.row >= 0 else -1, each.field, each.cause) for each in self.problems]
+        moved = [RowError(each.row + rows if each.row >= 0 else -1, each.field, each.cause) for each in self.problems]
         return BadInput(moved, cure=self.cure or cure, total=self.total)
 
 

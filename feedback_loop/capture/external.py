@@ -16,7 +16,7 @@ import structlog
 from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Recorded, kept
 from feedback_loop.capture.sink import Sink
 from feedback_loop.clock import as_utc
-from feedback_loop.errors import BadInput, Problem, Unavailable
+from feedback_loop.errors import BadInput, RowError, Unavailable
 from feedback_loop.inference import ID
 from feedback_loop.schema import (
     EARLIEST,
@@ -144,7 +144,7 @@ def _identified(
     make: Callable[[int, datetime], PredictionId],
 ) -> list[PredictionId]:
     ids: list[PredictionId] = []
-    problems: list[Problem] = []
+    problems: list[RowError] = []
     for row, (text, moment) in enumerate(zip(given, moments, strict=True)):
         try:
             ids.append(make(row, moment) if text is None else check_prediction_id(text, now, row=row))
@@ -158,7 +158,7 @@ def _identified(
 def _refuse_untimely(moments: Sequence[datetime], now: datetime) -> None:
     latest = as_utc(now) + SLACK
     problems = [
-        Problem(row, PREDICTED_AT.name, "is from the future" if moment > latest else "is before the year 2000")
+        RowError(row, PREDICTED_AT.name, "is from the future" if moment > latest else "is before the year 2000")
         for row, moment in enumerate(moments)
         if not EARLIEST <= moment <= latest
     ]

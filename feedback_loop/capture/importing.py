@@ -26,7 +26,7 @@ from feedback_loop.capture.external import (
     external_rows,
 )
 from feedback_loop.capture.outputs import read_outputs
-from feedback_loop.errors import BadInput, NotFound, Problem
+from feedback_loop.errors import BadInput, NotFound, RowError
 from feedback_loop.inference import ID, input_rows
 from feedback_loop.progress import Progress
 from feedback_loop.schema import (
@@ -64,7 +64,7 @@ class ImportResult:
     unsampled: int
     skipped: int
     versions: tuple[str, ...]
-    problems: tuple[Problem, ...] = ()  # of the rows that were left out, the first 100
+    problems: tuple[RowError, ...] = ()  # of the rows that were left out, the first 100
 
 
 @dataclass
@@ -74,13 +74,13 @@ class _Staged:
     folder: Path
     rows: int = 0
     bad_rows: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[RowError] = field(default_factory=list)
     deployed: dict[str, Deployed] = field(default_factory=dict)
 
     def path(self, version: str) -> Path:
         return self.folder / f"{list(self.deployed).index(version)}.parquet"
 
-    def refuse(self, problems: Iterable[Problem]) -> None:
+    def refuse(self, problems: Iterable[RowError]) -> None:
         for problem in problems:
             self.bad_rows += 1
             if len(self.problems) < MOST_PROBLEMS:
@@ -189,7 +189,7 @@ def _checked(
         try:
             deployed = default if version is None else deployments.find(default.contract.model, version)
         except NotFound as error:
-            staged.refuse(Problem(row, VERSION.name, error.cause) for row in places.to_pylist())
+            staged.refuse(RowError(row, VERSION.name, error.cause) for row in places.to_pylist())
             continue
         yield deployed, _good(rows, places, deployed, staged, now, text=text)
 
@@ -209,12 +209,12 @@ def _good(
         try:
             return _rows(rows, deployed, now, text=text)
         except BadInput as error:
-            first: dict[int, Problem] = {}
+            first: dict[int, RowError] = {}
             for problem in error.problems:
                 if problem.row < 0:  # a column is missing: no row can be good
                     raise
                 number = places[problem.row].as_py()
-                first.setdefault(problem.row, Problem(number, problem.field, problem.cause))
+                first.setdefault(problem.row, RowError(number, problem.field, problem.cause))
             staged.refuse(first[row] for row in sorted(first))
             good = pa.array([row not in first for row in range(rows.num_rows)], pa.bool_())
             rows, places = rows.filter(good), places.filter(good)
@@ -230,7 +230,7 @@ def _rows(table: pa.Table, deployed: Deployed, now: datetime, *, text: bool) -> 
         row for row, value in enumerate(inputs.column(contract.own(PREDICTED_AT.name)).to_pylist()) if value is None
     ]
     if timeless:
-        raise BadInput([Problem(row, PREDICTED_AT.name, "is missing") for row in timeless])
+        raise BadInput([RowError(row, PREDICTED_AT.name, "is missing") for row in timeless])
     outputs = read_outputs(contract, table, text=text)
     contents = _contents(inputs, outputs, contract)
 
@@ -250,7 +250,7 @@ def _refuse_keyless(table: pa.Table, contract: Contract) -> None:
     ids = table.column(name).to_pylist() if name in table.column_names else []
     if any(ids):
         cause = "is missing, and the row has no prediction_id by which its outcome could find it"
-        problems = [Problem(row, missing[0], cause) for row, given in enumerate(ids) if not given]
+        problems = [RowError(row, missing[0], cause) for row, given in enumerate(ids) if not given]
         if problems:
             raise BadInput(problems)
         return
@@ -263,7 +263,7 @@ def _refuse_keyless(table: pa.Table, contract: Contract) -> None:
     meant = ", ".join(f"is {close} meant to be {name}?" for name, close in nearest)
     given = f"{meant[:1].upper()}{meant[1:]}" if meant else f"There is {', '.join(table.column_names)}."
     raise BadInput(
-        [Problem(-1, name, "is missing: outcomes find their predictions by the key") for name in missing],
+        [RowError(-1, name, "is missing: outcomes find their predictions by the key") for name in missing],
         cure=f"{given} Give the key's columns, or prediction_id.",
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema import Contract, Task, as_table, coerce, unknown_classes
 
 
@@ -89,10 +89,10 @@ def _refuse_impossible(contract: Contract, outputs: pa.Table) -> None:
     for column in contract.probabilities:
         for row, value in enumerate(outputs.column(column.name).to_pylist()):
             if value is not None and not 0 <= value <= 1:
-                problems.append(Problem(row, column.name, f"{value!r} is no probability"))
+                problems.append(RowError(row, column.name, f"{value!r} is no probability"))
     columns = [outputs.column(column.name) for column in contract.outputs]
     problems += [
-        Problem(row, answer, "is missing, and there is no probability either")
+        RowError(row, answer, "is missing, and there is no probability either")
         for row in range(outputs.num_rows)
         if not any(column[row].is_valid for column in columns)
     ]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, say, table
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import BadInput, RowError
 from feedback_loop.shown import as_text
 
 app = typer.Typer(help="Outcomes: what really happened.", no_args_is_help=True)
@@ -98,7 +98,7 @@ def _poll_words(done: dict[str, Any]) -> str:
     told = [f"{name}: {_words({**result['counts'], 'skipped': []})}" for name, result in done.items() if result]
     told += [f"refused {file}: {cause}" for file, cause in (done["folder"] or {}).get("refused", {}).items()]
     if done["sql"] and done["sql"]["bad_rows"]:
-        first = "; ".join(str(Problem(**problem)) for problem in done["sql"]["problems"])
+        first = "; ".join(str(RowError(**problem)) for problem in done["sql"]["problems"])
         told.append(f"sql: {done['sql']['bad_rows']:,} bad rows were left out, first: {first}")
     return "\n".join(told) or "Neither outcomes.folder nor outcomes.sql is configured."
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from feedback_loop.clock import EPOCH
-from feedback_loop.errors import ModelRefused, Problem
+from feedback_loop.errors import ModelRefused, RowError
 from feedback_loop.schema import ColumnType, Contract, arrow_type, numbered_names
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _as_array(columns: Sequence[Any], dtype: np.dtype[Any], contract: Contract) 
             cause = f"does not fit the type {dtype}"
             names = [column.name for column in contract.features]
             raise ModelRefused(
-                [Problem(int(row), names[place], cause) for row, place in zip(rows, places, strict=True)]
+                [RowError(int(row), names[place], cause) for row, place in zip(rows, places, strict=True)]
             )
     return array
 

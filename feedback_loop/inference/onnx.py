@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.errors import ModelRefused, Problem
+from feedback_loop.errors import ModelRefused, RowError
 from feedback_loop.inference.engines import Scored
 from feedback_loop.inference.tensors import MISSING_WORD, NUMBERS, WORDS, Layout
 from feedback_loop.schema import ColumnType, Contract
@@ -164,4 +164,4 @@ def _class_kind(contract: Contract) -> Any:
 
 
 def _refused(rows: np.ndarray[Any, Any], cause: str, name: str = "") -> ModelRefused:
-    return ModelRefused([Problem(int(row), name, cause) for row in np.flatnonzero(rows)])
+    return ModelRefused([RowError(int(row), name, cause) for row in np.flatnonzero(rows)])

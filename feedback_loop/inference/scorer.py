@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from feedback_loop.config import ModelSettings
-from feedback_loop.errors import BadInput, ContractError, Problem, Refused
+from feedback_loop.errors import BadInput, ContractError, Refused, RowError
 from feedback_loop.inference.engines import Engine, RowsEngine, Scored
 from feedback_loop.inference.trying import make_native
 from feedback_loop.registry import LoadedModel, ModelVersion
@@ -84,7 +84,7 @@ class Scorer:
         """
         rows = input_rows(self.contract, frame, text=text)
         missing = [
-            Problem(row, column.name, f"is missing, which a required {column.type} can't be")
+            RowError(row, column.name, f"is missing, which a required {column.type} can't be")
             for column in self.contract.features
             if column.required and column.type in _NEVER_MISSING and rows.column(column.name).null_count
             for row, is_valid in enumerate(rows.column(column.name).is_valid().to_pylist())

@@ -10,7 +10,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema.budget import UNLIMITED, Budget
 from feedback_loop.schema.protocol.arrow import read_arrow
 from feedback_loop.schema.tables import read_csv
@@ -90,7 +90,7 @@ def read_objects(lines: Iterable[bytes], name: str, budget: Budget, first_line: 
         try:
             rows.append(msgspec.json.decode(line, type=dict[str, Any]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            problems.append(Problem(row, name, f"line {number} is no JSON object: {error}"))
+            problems.append(RowError(row, name, f"line {number} is no JSON object: {error}"))
     if problems:
         raise BadInput(problems, cure="Write one object a line.")
     return rows

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import as_utc, format_moment
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema import (
     Column,
     ColumnType,
@@ -41,7 +41,7 @@ class IntakeResult:
     """What became of the rows that were brought: `counts`, and the rows that were left out with their causes."""
 
     counts: stored.Intake
-    skipped: tuple[Problem, ...] = field(default=())
+    skipped: tuple[RowError, ...] = field(default=())
 
 
 def record_outcomes(
@@ -79,7 +79,7 @@ class Checked:
     contract: Contract
     rows: pa.Table
     timed: bool
-    skipped: tuple[Problem, ...]
+    skipped: tuple[RowError, ...]
 
 
 def check_outcomes(
@@ -141,10 +141,10 @@ def _columns(contract: Contract) -> tuple[Column, ...]:
 
 def _checked(
     table: pa.Table, contract: Contract, now: datetime, asked_until: datetime | None, *, text: bool
-) -> tuple[pa.Table, list[Problem]]:
+) -> tuple[pa.Table, list[RowError]]:
     """The rows in their types (bad cells null) and what is wrong with them."""
     arrays: list[pa.ChunkedArray] = []
-    problems: list[Problem] = []
+    problems: list[RowError] = []
     for column in _columns(contract):
         try:
             arrays.append(coerce(table, [column], text=text).column(0))
@@ -176,7 +176,7 @@ def _without(values: pa.ChunkedArray, bad: set[int]) -> Any:
     return pc.if_else(is_good, values, pa.scalar(None, values.type))
 
 
-def _cure(contract: Contract, problems: Sequence[Problem]) -> str:
+def _cure(contract: Contract, problems: Sequence[RowError]) -> str:
     is_class = any("none of the classes" in problem.cause for problem in problems)
     new = f" A class that is new and real is named in models.{contract.model}.classes." if is_class else ""
     return f"Nothing was stored. Mend the rows, or have them left out: --on-error skip.{new}"
@@ -188,14 +188,14 @@ def _with_times(rows: pa.Table) -> pa.Table:
     return rows.set_column(rows.column_names.index(_OCCURRED.name), _OCCURRED.name, occurred)
 
 
-def _missing(rows: pa.Table, contract: Contract) -> list[Problem]:
+def _missing(rows: pa.Table, contract: Contract) -> list[RowError]:
     problems = [
-        Problem(row, label.name, "is missing")
+        RowError(row, label.name, "is missing")
         for label in contract.labels
         for row in _where(pc.is_null(rows.column(label.name)))
     ]
     problems += [
-        Problem(row, label.name, "is infinite: no prediction can be held against it")
+        RowError(row, label.name, "is infinite: no prediction can be held against it")
         for label in contract.labels
         if label.type in (ColumnType.FLOAT, ColumnType.DOUBLE)
         for row in _where(pc.is_inf(rows.column(label.name)))
@@ -206,17 +206,17 @@ def _missing(rows: pa.Table, contract: Contract) -> list[Problem]:
         has_key = pc.and_(has_key, pc.is_valid(rows.column(column.name)))
     key = ", ".join(column.name for column in contract.key) or "none is configured"
     cause = f"names no prediction: give prediction_id or the key ({key})"
-    problems += [Problem(row, "", cause) for row in _where(pc.invert(pc.or_(named, has_key)))]
+    problems += [RowError(row, "", cause) for row in _where(pc.invert(pc.or_(named, has_key)))]
     if contract.join.horizon is not None:
         timeless = pc.and_(pc.invert(named), pc.is_null(rows.column(_OCCURRED.name)))
         cause = "is missing: this model's join has a horizon, so an outcome needs its time"
-        problems += [Problem(row, _OCCURRED.name, cause) for row in _where(timeless)]
+        problems += [RowError(row, _OCCURRED.name, cause) for row in _where(timeless)]
     return problems
 
 
-def _bad_ids(identifiers: pa.ChunkedArray) -> list[Problem]:
+def _bad_ids(identifiers: pa.ChunkedArray) -> list[RowError]:
     texts = [(row, identifiers[row].as_py()) for row in _where(_is_unusual(identifiers))]
-    return [Problem(row, _ID.name, f"{text!r} is not a UUID") for row, text in texts if _canonical_id(text) is None]
+    return [RowError(row, _ID.name, f"{text!r} is not a UUID") for row, text in texts if _canonical_id(text) is None]
 
 
 def _is_unusual(identifiers: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -231,14 +231,14 @@ def _canonical_id(text: str) -> str | None:
         return None
 
 
-def _untimely(rows: pa.Table, now: datetime, asked_until: datetime | None) -> list[Problem]:
+def _untimely(rows: pa.Table, now: datetime, asked_until: datetime | None) -> list[RowError]:
     recorded = rows.column(_RECORDED.name)
     late = pc.greater(recorded, pa.scalar(as_utc(now), recorded.type))
-    problems = [Problem(row, _RECORDED.name, f"is after now, {format_moment(now)}") for row in _where(late)]
+    problems = [RowError(row, _RECORDED.name, f"is after now, {format_moment(now)}") for row in _where(late)]
     if asked_until is not None:
         early = pc.less_equal(recorded, pa.scalar(as_utc(asked_until), recorded.type))
         cause = f"is not after {format_moment(asked_until)}, as of which the model was already evaluated"
-        problems += [Problem(row, _RECORDED.name, cause) for row in _where(early)]
+        problems += [RowError(row, _RECORDED.name, cause) for row in _where(early)]
     return problems
 
 
@@ -248,8 +248,8 @@ def _where(mask: pa.ChunkedArray) -> Sequence[int]:
     return rows
 
 
-def _first_per_row(problems: Sequence[Problem]) -> list[Problem]:
-    first: dict[int, Problem] = {}
+def _first_per_row(problems: Sequence[RowError]) -> list[RowError]:
+    first: dict[int, RowError] = {}
     for problem in problems:
         first.setdefault(problem.row, problem)
     return list(first.values())

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from feedback_loop.config import SqlSourceSettings
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import BadInput, RowError
 from feedback_loop.outcomes.intake import IntakeResult
 from feedback_loop.store import Store
 from feedback_loop.store import outcomes as stored
@@ -31,7 +31,7 @@ class Polled:
 
     counts: stored.Intake
     bad_rows: int
-    problems: tuple[Problem, ...]  # the first of them
+    problems: tuple[RowError, ...]  # the first of them
     watermark: Any
     bad_until: Any = None  # the newest watermark of a bad row: another one if there are new ones among them
 
@@ -49,7 +49,7 @@ def poll_sql(
     kept = load_watermark(store, model, SOURCE)
     since = source.start if kept is None else _earlier(kept, source.overlap)
     counts, newest, bad_rows, bad_until = stored.Intake(), kept, 0, None
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[RowError, ...] = ()
     with closing(Query(source.url, source.query, {"watermark": since}).chunks(CHUNK_ROWS)) as chunks:
         for chunk in chunks:
             marks = _marks(chunk, source.watermark)

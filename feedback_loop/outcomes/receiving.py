@@ -13,7 +13,7 @@ import structlog
 
 from feedback_loop.capture import Spool, outcomes_wait, spool_outcomes
 from feedback_loop.clock import Clock
-from feedback_loop.errors import Problem, Unavailable
+from feedback_loop.errors import RowError, Unavailable
 from feedback_loop.outcomes.intake import Checked, OnError, check_outcomes, record_outcomes
 from feedback_loop.schema import Contract, Redaction
 from feedback_loop.store import Store
@@ -73,5 +73,5 @@ def _occurred_by(checked: Checked, now: datetime) -> pa.Table:
     return rows.set_column(place, "occurred_at", pc.coalesce(column, pa.scalar(now, column.type)))
 
 
-def _told(counts: dict[str, Any], on_error: OnError, skipped: Sequence[Problem]) -> dict[str, Any]:
+def _told(counts: dict[str, Any], on_error: OnError, skipped: Sequence[RowError]) -> dict[str, Any]:
     return counts | ({"skipped": [asdict(each) for each in skipped]} if on_error == "skip" else {})

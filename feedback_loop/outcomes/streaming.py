@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from feedback_loop.errors import BadInput, NotFound, Problem
+from feedback_loop.errors import BadInput, NotFound, RowError
 from feedback_loop.outcomes.formats import format_of, read_objects
 from feedback_loop.outcomes.intake import IntakeResult
 from feedback_loop.schema.budget import UNLIMITED
@@ -46,7 +46,7 @@ def take_parts(
     """Takes all parts in. With `check`, which raises BadInput, all of them are looked at before one is taken."""
     if check is not None:
         _check(parts(), check)
-    counts, skipped, before = Intake(), list[Problem](), 0
+    counts, skipped, before = Intake(), list[RowError](), 0
     for rows, text in parts():
         result = take(rows, text)
         counts += result.counts
@@ -56,7 +56,7 @@ def take_parts(
 
 
 def _check(parts: Iterator[Part], check: Callable[[Any, bool], object]) -> None:
-    problems: list[Problem] = []
+    problems: list[RowError] = []
     total, before, cure = 0, 0, ""
     for rows, text in parts:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from feedback_loop.errors import ContractError, Problem
+from feedback_loop.errors import ContractError, RowError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +20,7 @@ _MOST_SHOWN = 10
 
 def unknown_classes(
     known: Sequence[Label], field: str, values: pa.Array | pa.ChunkedArray, *, takes_new: bool = False
-) -> list[Problem]:
+) -> list[RowError]:
     """The rows whose label is none of the classes, each with its likely cause; none where no classes are known.
 
     With `takes_new` only other spellings of the classes are: another label is a class that has come up.
@@ -40,7 +40,7 @@ def unknown_classes(
         causes = {label: cause for label, cause in causes.items() if _plain(label) in spellings}
     rows = zip(foreign.to_pylist(), values.to_pylist(), strict=True)
     return [
-        Problem(row, field, causes[label])
+        RowError(row, field, causes[label])
         for row, (is_foreign, label) in enumerate(rows)
         if is_foreign and label in causes
     ]

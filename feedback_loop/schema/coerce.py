@@ -8,7 +8,7 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema.bounds import EARLIEST_MOMENT, LATEST_MOMENT, MOST_INDEXED_BYTES, OUT_OF_TIME, TOO_LONG
 from feedback_loop.schema.contract import Column, ColumnType
 from feedback_loop.schema.tabular import as_table, by_kind, inferred
@@ -46,17 +46,17 @@ def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) ->
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    problems: list[Problem] = []
+    problems: list[RowError] = []
     arrays = []
     wanted = list(columns)
     for column in wanted:
         if column.name not in table.column_names:
             if column.required:
-                problems.append(Problem(-1, column.name, f"is missing; its type is {column.type}"))
+                problems.append(RowError(-1, column.name, f"is missing; its type is {column.type}"))
             arrays.append(pa.nulls(table.num_rows, arrow_type(column.type)))
             continue
         if table.column_names.count(column.name) > 1:
-            problems.append(Problem(-1, column.name, "is there twice"))
+            problems.append(RowError(-1, column.name, "is there twice"))
             continue
         values = table.column(column.name)
         if column.type is ColumnType.DATETIME and not column.is_key:
@@ -197,26 +197,26 @@ def _parsed(values: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(parsed, arrow_type(wide))])
 
 
-def _no_texts(values: pa.ChunkedArray, column: Column) -> list[Problem]:
+def _no_texts(values: pa.ChunkedArray, column: Column) -> list[RowError]:
     """The rows whose text PostgreSQL could not hold, or not in an index."""
     import pyarrow.compute as pc
 
     nul = "holds a NUL character, which no database of ours can store"
-    problems = [Problem(row, column.name, nul) for row in _where(pc.match_substring(values, "\0"))]
+    problems = [RowError(row, column.name, nul) for row in _where(pc.match_substring(values, "\0"))]
     if column.is_indexed:
         too_long = pc.greater(pc.binary_length(values), MOST_INDEXED_BYTES)
-        problems += [Problem(row, column.name, TOO_LONG) for row in _where(too_long)]
+        problems += [RowError(row, column.name, TOO_LONG) for row in _where(too_long)]
     return problems
 
 
-def _out_of_time(values: pa.ChunkedArray, column: Column) -> list[Problem]:
+def _out_of_time(values: pa.ChunkedArray, column: Column) -> list[RowError]:
     """The rows whose moment could not be read back."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     bounds = [pa.scalar(moment, values.type) for moment in (EARLIEST_MOMENT, LATEST_MOMENT)]
     outside = pc.or_(pc.less(values, bounds[0]), pc.greater(values, bounds[1]))
-    return [Problem(row, column.name, OUT_OF_TIME) for row in _where(outside)]
+    return [RowError(row, column.name, OUT_OF_TIME) for row in _where(outside)]
 
 
 def _where(mask: pa.ChunkedArray) -> list[int]:
@@ -227,12 +227,12 @@ def _where(mask: pa.ChunkedArray) -> list[int]:
     return [row for row, is_so in enumerate(mask.to_pylist()) if is_so]
 
 
-def misfits(values: pa.ChunkedArray, column: Column, *, text: bool = False) -> list[Problem]:
+def misfits(values: pa.ChunkedArray, column: Column, *, text: bool = False) -> list[RowError]:
     """What `coerce` says of a column's rows, however many there are: an error keeps only the first."""
     return _checked(values, column, text=text)[1]
 
 
-def _checked(values: pa.ChunkedArray, column: Column, *, text: bool) -> tuple[pa.ChunkedArray | None, list[Problem]]:
+def _checked(values: pa.ChunkedArray, column: Column, *, text: bool) -> tuple[pa.ChunkedArray | None, list[RowError]]:
     """The values in the column's type (None where they don't fit), and what is wrong with which rows."""
     converted = _converted(values, column.type, text=text)
     if converted is None:
@@ -242,13 +242,13 @@ def _checked(values: pa.ChunkedArray, column: Column, *, text: bool) -> tuple[pa
     return converted, _no_texts(converted, column) if column.type is ColumnType.STRING else []
 
 
-def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[Problem]:
+def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[RowError]:
     """The rows that keep a column from its type, each with what it holds."""
     import pyarrow as pa
 
     rows = _bad_rows(values, column.type, text=text)
     if not rows:
-        return [Problem(-1, column.name, f"is {values.type}, which does not fit the type {column.type}")]
+        return [RowError(-1, column.name, f"is {values.type}, which does not fit the type {column.type}")]
     if pa.types.is_union(values.type):
         found = [values[row].as_py() for row in rows]
     else:
@@ -260,7 +260,7 @@ def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[Pro
             else held.to_pylist()
         )
     cause = f"does not fit the type {column.type}"
-    return [Problem(row, column.name, f"{_shown(value)} {cause}") for row, value in zip(rows, found, strict=True)]
+    return [RowError(row, column.name, f"{_shown(value)} {cause}") for row, value in zip(rows, found, strict=True)]
 
 
 def _shown(value: object) -> str:

@@ -26,13 +26,13 @@ from feedback_loop.serving.connections import Connections
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import ANYONE, Caller, Guard
 from feedback_loop.serving.health import Readiness
+from feedback_loop.serving.http_errors import INFERENCE, JSON, Headers, HttpError, explained, media_type
 from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
 from feedback_loop.serving.observer import Observer
 from feedback_loop.serving.oip import OpenInference
 from feedback_loop.serving.openapi import describe
 from feedback_loop.serving.origins import Origins
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions, aside
-from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, explained, media_type
 from feedback_loop.serving.room import Room
 from feedback_loop.store.keys import Scope
 
@@ -204,9 +204,9 @@ class App:
         if route is None:
             route, model = self._of_model(path)
         if scope.method != route.method and not (scope.method == "HEAD" and route.method == "GET"):
-            raise Problem(405, "METHOD_NOT_ALLOWED", f"Use {route.method}.", allow=route.method)
+            raise HttpError(405, "METHOD_NOT_ALLOWED", f"Use {route.method}.", allow=route.method)
         if route.is_limited and self._in_flight > self._limits.in_flight:
-            raise Problem(429, "TOO_MANY_REQUESTS", "Too many requests are under way here.", retry_after="1")
+            raise HttpError(429, "TOO_MANY_REQUESTS", "Too many requests are under way here.", retry_after="1")
         if route.scope is not None and self._guard.is_needed:
             caller = self._guard.admits(scope.headers.get("authorization"), route.scope)
             seen.key = caller.key
@@ -238,7 +238,7 @@ class App:
             return self._plain["/invocations"], parts[1]
         if path.startswith(f"{INFERENCE}/models/"):
             return (self._infer if parts[-1] == "infer" else self._of_inference), None
-        raise Problem(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
+        raise HttpError(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
 
     async def _ping(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
@@ -278,7 +278,7 @@ class App:
         """Refuses deliveries that nobody expects, or that can't be genuine whatever is in them."""
         del model
         if self._doors.hints is None:
-            raise Problem(404, "ENDPOINT_NOT_FOUND", "No webhooks are expected: serving.webhook_secret is not set.")
+            raise HttpError(404, "ENDPOINT_NOT_FOUND", "No webhooks are expected: serving.webhook_secret is not set.")
         if not self._doors.hints.may_be_genuine(scope.headers.get):
             raise _not_genuine()
         return None
@@ -294,7 +294,7 @@ class App:
         content_type = media_type(scope)
         if content_type not in _OUTCOME_FORMATS:
             message = f"The content type {content_type!r} is not taken. Send {', '.join(_OUTCOME_FORMATS)}."
-            raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
+            raise HttpError(415, "UNSUPPORTED_MEDIA_TYPE", message)
         return name
 
     async def _outcomes(self, model: str | None, scope: Any, body: bytes) -> Answer:
@@ -331,8 +331,8 @@ _OUTCOME_FORMATS = {
 }
 
 
-def _not_genuine() -> Problem:
-    return Problem(401, "UNAUTHENTICATED", "The signature is not MLflow's, or it is old.")
+def _not_genuine() -> HttpError:
+    return HttpError(401, "UNAUTHENTICATED", "The signature is not MLflow's, or it is old.")
 
 
 def _route_name(path: str) -> str:

@@ -6,10 +6,10 @@ import asyncio
 import time
 from typing import Any
 
-from feedback_loop.serving.problems import Problem
+from feedback_loop.serving.http_errors import HttpError
 
 
-class CutOff(Problem):
+class CutOff(HttpError):
     """A body whose caller went away before it was whole."""
 
 
@@ -39,9 +39,7 @@ class Bodies:
             self._next.cancel()
 
     async def read(self, scope: Any, protocol: Any, most_bytes: int | None = None) -> bytes:
-        """The whole body of a request; raises Problem: 413 for one too large, 408 for one too slow, 400 for one that
-        is cut off.
-        """
+        """The whole body of a request; raises HttpError: 413 too large, 408 too slow, 400 cut off."""
         most_bytes = min(most_bytes or self._most_bytes, self._most_bytes)
         task = asyncio.current_task()
         assert task is not None  # each request has one
@@ -58,7 +56,7 @@ class Bodies:
             self._late.discard(task)
             task.uncancel()
             message = f"The body was not there within {self._seconds:g} seconds."
-            raise Problem(408, "REQUEST_TIMEOUT", message) from None
+            raise HttpError(408, "REQUEST_TIMEOUT", message) from None
         except RuntimeError as error:
             from granian.rsgi import ProtocolClosed
 
@@ -98,7 +96,7 @@ def announced(scope: Any) -> int:
 def _refuse_large(size: int, most_bytes: int) -> None:
     if size > most_bytes:
         message = f"The body is over {most_bytes:,} bytes. Send fewer rows, or score a file."
-        raise Problem(413, "REQUEST_LIMIT_EXCEEDED", message)
+        raise HttpError(413, "REQUEST_LIMIT_EXCEEDED", message)
 
 
 _MOST_DIGITS = 18

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
 
 from feedback_loop.config import ServingSettings
 from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.serving.http_errors import HttpError
 from feedback_loop.store.keys import KeyRight, Scope, digest
 
 _log = structlog.get_logger(__name__)
@@ -24,26 +25,15 @@ class Caller:
     models: frozenset[str] | None = None
 
     def require(self, model: str | None) -> None:
-        """Raises Denied where the key is not for that model (None: for all that there are)."""
+        """Raises HttpError where the key is not for that model (None: for all that there are)."""
         if self.models is None or model in self.models:
             return
         what = f"the model {model!r}" if model is not None else "all models"
         message = f"The key {self.key!r} is not for {what}. Make one: feedback-loop keys create --model."
-        raise Denied(403, "PERMISSION_DENIED", message, {"www-authenticate": 'Bearer error="insufficient_scope"'})
+        raise HttpError(403, "PERMISSION_DENIED", message, www_authenticate='Bearer error="insufficient_scope"')
 
 
 ANYONE = Caller()
-
-
-class Denied(Exception):
-    """A request that is not let in: what its answer says, in MLflow's words."""
-
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str]) -> None:
-        super().__init__(status, code, message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = headers
 
 
 class Guard:
@@ -70,18 +60,18 @@ class Guard:
     def admits(self, authorization: str | None, scope: Scope) -> Caller:
         """Who it is, by the Authorization header (`Bearer fl_…`).
 
-        Raises Denied: 401 without a valid key, 403 with one that has neither the scope nor `admin`.
+        Raises HttpError: 401 without a valid key, 403 with one that has neither the scope nor `admin`.
         """
         if not self.is_needed:
             return ANYONE
         right = self._right(authorization or "")
         if right is None:
             message = "A valid key is needed: Authorization: Bearer fl_…"
-            raise Denied(401, "UNAUTHENTICATED", message, {"www-authenticate": "Bearer"})
+            raise HttpError(401, "UNAUTHENTICATED", message, www_authenticate="Bearer")
         if scope not in right.scopes and Scope.ADMIN not in right.scopes:
             message = f"The key {right.name!r} lacks the scope {scope}. Make one: feedback-loop keys create."
             challenge = f'Bearer error="insufficient_scope", scope="{scope}"'
-            raise Denied(403, "PERMISSION_DENIED", message, {"www-authenticate": challenge})
+            raise HttpError(403, "PERMISSION_DENIED", message, www_authenticate=challenge)
         return Caller(right.name, right.models)
 
     def _right(self, authorization: str) -> KeyRight | None:

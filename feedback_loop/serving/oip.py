@@ -18,8 +18,8 @@ from feedback_loop.schema.protocol import oip
 from feedback_loop.serving.batcher import QUICK_ROWS, Answered
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.health import Readiness
+from feedback_loop.serving.http_errors import INFERENCE, JSON, Headers, HttpError, media_type
 from feedback_loop.serving.predictions import QUICK_BYTES, Mixed, Predictions, aside
-from feedback_loop.serving.problems import INFERENCE, JSON, Headers, Problem, media_type
 from feedback_loop.serving.traffic import Traffic
 
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer))?")
@@ -40,11 +40,11 @@ class OpenInference:
         kind = media_type(scope)
         if kind not in ("", "application/json", "application/octet-stream"):
             message = f"The content type {kind!r} is not taken. Send application/json, application/octet-stream."
-            raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", message)
+            raise HttpError(415, "UNSUPPORTED_MEDIA_TYPE", message)
         return self.model(model, scope)
 
     def model(self, model: str | None, scope: Any) -> str:
-        """The model that is asked; raises Problem and NotFound."""
+        """The model that is asked; raises HttpError and NotFound."""
         del model
         return self._served(scope.path.rstrip("/"))[0].contract.model
 
@@ -55,7 +55,7 @@ class OpenInference:
         traffic, version, _ = self._served(scope.path.rstrip("/"))
         header = scope.headers.get
         if header("content-encoding") not in (None, "", "identity"):
-            raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", "Compressed bodies are not taken.")
+            raise HttpError(415, "UNSUPPORTED_MEDIA_TYPE", "Compressed bodies are not taken.")
         if version is not None:  # who names a version is answered by it
             traffic = replace(traffic, canary=None)
         decoding = partial(oip.decode_infer, traffic.decoder, body, header)
@@ -89,7 +89,7 @@ class OpenInference:
         """The model that a path names, the version (None: whichever answers now) and what is asked of it."""
         found = _MODEL.fullmatch(path)
         if found is None:
-            raise Problem(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
+            raise HttpError(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
         traffic = self._endpoints.traffic(found[1])
         answers = traffic.champion.scorer.version.version
         if found[2] is not None and found[2] != answers:

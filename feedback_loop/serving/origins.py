@@ -18,7 +18,7 @@ import structlog
 
 from feedback_loop.config import ServingSettings
 from feedback_loop.serving.guard import needs_key
-from feedback_loop.serving.problems import Problem
+from feedback_loop.serving.http_errors import HttpError
 
 LOCAL = ("localhost", "*.localhost")
 """Names that nobody can rebind."""
@@ -44,10 +44,10 @@ class Origins:
         self._known: set[str] = set()
 
     def check(self, scope: Any) -> None:
-        """Raises Problem: 400 for no host, several or another's; 403 for another site's page."""
+        """Raises HttpError: 400 for no host, several or another's; 403 for another site's page."""
         hosts = scope.headers.get_all("host")
         if len(hosts) != 1 or not hosts[0]:
-            raise Problem(400, "BAD_REQUEST", f"A request has one Host header, and this one has {len(hosts)}.")
+            raise HttpError(400, "BAD_REQUEST", f"A request has one Host header, and this one has {len(hosts)}.")
         if not self._is_open:
             return
         if hosts[0] not in self._known:
@@ -55,7 +55,7 @@ class Origins:
         origin = scope.headers.get("origin")
         if origin is not None and not self._is_allowed(_hostname(origin)):
             message = "Pages of other sites may not send requests here. Name their host in serving.allowed_hosts."
-            raise Problem(403, "PERMISSION_DENIED", message)
+            raise HttpError(403, "PERMISSION_DENIED", message)
         if self._proxied is not None:
             for name in FORWARDED:
                 if scope.headers.get(name) is not None:
@@ -66,7 +66,7 @@ class Origins:
     def _refuse_foreign(self, host: str) -> None:
         if not self._is_allowed(_hostname(f"//{host}")):
             message = "That Host is not served without a key. Name it in serving.allowed_hosts, or ask for keys."
-            raise Problem(400, "BAD_REQUEST", message)
+            raise HttpError(400, "BAD_REQUEST", message)
         if len(self._known) < _MOST_KNOWN:
             self._known.add(host)
 

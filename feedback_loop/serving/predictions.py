@@ -19,8 +19,8 @@ from feedback_loop.schema.budget import CELL_BYTES, UNPACKED
 from feedback_loop.schema.protocol import Rows, encode_answer
 from feedback_loop.serving.batcher import QUICK_ROWS, Answered, Batcher
 from feedback_loop.serving.endpoints import Endpoints
+from feedback_loop.serving.http_errors import JSON, Headers
 from feedback_loop.serving.observer import note
-from feedback_loop.serving.problems import JSON, Headers
 from feedback_loop.serving.room import Room
 from feedback_loop.serving.tracing import step
 from feedback_loop.serving.traffic import Traffic

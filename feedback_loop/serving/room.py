@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feedback_loop.serving.problems import Problem
+from feedback_loop.serving.http_errors import HttpError
 
 
 class Room:
@@ -13,12 +13,12 @@ class Room:
         self._held = 0
 
     def take(self, size: int) -> int:
-        """Holds so many bytes until they are given back, and returns how many; raises Problem (503)."""
+        """Holds so many bytes until they are given back, and returns how many; raises HttpError (503)."""
         if size and self._held and self._held + size > self._most_bytes:
             message = (
                 f"The requests under way may take {self._most_bytes:,} bytes together, and there is no room now."
             )
-            raise Problem(503, "TEMPORARILY_UNAVAILABLE", message, retry_after="1")
+            raise HttpError(503, "TEMPORARILY_UNAVAILABLE", message, retry_after="1")
         self._held += size
         return size
 

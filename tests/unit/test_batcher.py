@@ -19,7 +19,7 @@ from feedback_loop.schema import Role, make_redaction
 from feedback_loop.schema.protocol import Rows
 from feedback_loop.serving import batcher as rules
 from feedback_loop.serving.batcher import Batcher
-from feedback_loop.serving.problems import explained
+from feedback_loop.serving.http_errors import explained
 from feedback_loop.serving.shadows import Shadows
 from feedback_loop.serving.traffic import Target
 from tests.builders import binary_contract

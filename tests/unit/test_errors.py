@@ -3,11 +3,11 @@
 import pytest
 import structlog
 
-from feedback_loop.errors import BadInput, ConfigError, Problem, traceback_of
+from feedback_loop.errors import BadInput, ConfigError, RowError, traceback_of
 
 
 def test_a_librarys_full_stop_does_not_make_two():
-    found = BadInput([Problem(0, "a", "is bad."), Problem(1, "b", "is worse.")], cure="Mend it.")
+    found = BadInput([RowError(0, "a", "is bad."), RowError(1, "b", "is worse.")], cure="Mend it.")
     assert str(found) == "row 0: a: is bad; row 1: b: is worse. Mend it."
     assert (
         str(ConfigError("It can't be read: not a file..", cure="Mend it."))

@@ -10,10 +10,10 @@ import pytest
 
 from feedback_loop.config import ServingSettings
 from feedback_loop.errors import Unavailable
-from feedback_loop.serving.guard import ANYONE, Caller, Denied, Guard, needs_key
+from feedback_loop.serving.guard import ANYONE, Caller, Guard, needs_key
 from feedback_loop.serving.health import readiness
+from feedback_loop.serving.http_errors import HttpError
 from feedback_loop.serving.origins import Origins, forget_proxied, read_proxied, tell_proxied
-from feedback_loop.serving.problems import Problem
 from feedback_loop.serving.room import Room
 from feedback_loop.serving.webhooks import is_genuine
 from feedback_loop.store.keys import KeyRight, Scope, digest
@@ -53,7 +53,7 @@ def test_a_key_is_let_in_by_its_scopes_and_admin_is_all_of_them(guard, name, sco
     ("name", "scope"), [("caller", Scope.READ), ("caller", Scope.ADMIN), ("scraper", Scope.PREDICT)]
 )
 def test_a_key_without_the_scope_is_refused_and_told_which(guard, name, scope):
-    with pytest.raises(Denied) as caught:
+    with pytest.raises(HttpError) as caught:
         guard.admits(f"Bearer fl_{name}", scope)
     denied = caught.value
     assert (denied.status, denied.code) == (403, "PERMISSION_DENIED")
@@ -69,7 +69,7 @@ def test_a_key_of_certain_models_is_refused_for_every_other_one_and_for_all_of_t
     caller = guard.admits("Bearer fl_x", Scope.OUTCOMES)
     caller.require("churn")
     for model, said in (("tip", "the model 'tip'"), (None, "all models")):
-        with pytest.raises(Denied, match=said) as caught:
+        with pytest.raises(HttpError, match=said) as caught:
             caller.require(model)
         assert caught.value.status == 403
     Caller("anything").require("tip")
@@ -91,7 +91,7 @@ def test_a_key_of_certain_models_is_refused_for_every_other_one_and_for_all_of_t
     ],
 )
 def test_without_a_valid_key_nobody_is_let_in(guard, authorization):
-    with pytest.raises(Denied) as caught:
+    with pytest.raises(HttpError) as caught:
         guard.admits(authorization, Scope.READ)
     assert (caught.value.status, caught.value.code) == (401, "UNAUTHENTICATED")
     assert caught.value.headers == {"www-authenticate": "Bearer"}
@@ -115,14 +115,14 @@ def test_keys_of_before_stay_while_the_store_is_away():
         return answers.pop()
 
     guard = Guard(read, is_needed=True)
-    with pytest.raises(Denied):
+    with pytest.raises(HttpError):
         guard.admits("Bearer fl_caller", Scope.PREDICT)
     guard.refresh()
     guard.refresh()
     assert guard.admits("Bearer fl_caller", Scope.PREDICT).key == "caller"
     answers.append([])
     guard.refresh()
-    with pytest.raises(Denied):
+    with pytest.raises(HttpError):
         guard.admits("Bearer fl_caller", Scope.PREDICT)
 
 
@@ -186,7 +186,7 @@ def checked(headers, seen=None, **settings):
     origins = Origins(ServingSettings(**settings), (seen if seen is not None else []).append)
     try:
         return origins.check(SimpleNamespace(headers=Headers(headers)))
-    except Problem as problem:
+    except HttpError as problem:
         return problem.status
 
 
@@ -241,7 +241,7 @@ def test_there_is_room_for_so_many_bytes_together_and_for_one_body_of_any_size()
     room = Room(100)
     assert room.take(60) == 60
     assert room.take(40) == 40
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(HttpError) as refused:
         room.take(1)
     assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
     assert room.take(0) == 0

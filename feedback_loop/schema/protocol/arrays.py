@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from feedback_loop.errors import Problem
+from feedback_loop.errors import RowError
 from feedback_loop.schema.contract import Column, ColumnType
 from feedback_loop.schema.protocol.frame import (
     ABSENT,
@@ -175,10 +175,10 @@ def _enforce(values: Sequence[Any], column: Column, signature: Signature) -> Non
         cause = _NOT_A_LIST
         if column.type in INTEGERS:
             cause = _INCOMPATIBLE.format(column.name, "object", PANDAS_NAMES[column.type])
-        raise not_enforced(signature.text, cause, Problem(-1, column.name, "holds a list"))
+        raise not_enforced(signature.text, cause, RowError(-1, column.name, "holds a list"))
     if column.type in INTEGERS and any(isinstance(value, float) for value in values):
         cause = _INCOMPATIBLE.format(column.name, "float64", PANDAS_NAMES[column.type]) + _HINT
-        raise not_enforced(signature.text, cause, Problem(-1, column.name, "has no value in some rows"))
+        raise not_enforced(signature.text, cause, RowError(-1, column.name, "has no value in some rows"))
 
 
 def read_tensor(data: Any, signature: Signature) -> Frame:

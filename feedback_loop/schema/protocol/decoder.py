@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema.bounds import TOO_LONG, is_too_long
 from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.contract import Column, ColumnType, Contract
@@ -199,7 +199,7 @@ def _unsupported(message: str) -> WireError:
 
 
 def _unstorable(row: int, name: str, cause: str) -> WireError:
-    return bad_request(f"Invalid input. row {row}: {name}: {cause}.", Problem(row, name, cause))
+    return bad_request(f"Invalid input. row {row}: {name}: {cause}.", RowError(row, name, cause))
 
 
 def _is_unicode(text: str) -> bool:
@@ -219,7 +219,7 @@ def _given_ids(count: int, ids: Sequence[Any] | None, header: Header) -> list[st
 
 def _checked_ids(given: Any, count: int) -> list[str | None]:
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != count:
-        raise bad_request(f"prediction_ids: {count} are expected, one a row.", Problem(-1, ID, "are not one a row"))
+        raise bad_request(f"prediction_ids: {count} are expected, one a row.", RowError(-1, ID, "are not one a row"))
     found: list[str | None] = []
     for row, value in enumerate(given):
         if is_missing(value):
@@ -227,7 +227,7 @@ def _checked_ids(given: Any, count: int) -> list[str | None]:
         elif isinstance(value, str):
             found.append(value)
         else:
-            raise bad_request(f"row {row}: prediction_id: {value!r} is not a UUID.", Problem(row, ID, "is no text"))
+            raise bad_request(f"row {row}: prediction_id: {value!r} is not a UUID.", RowError(row, ID, "is no text"))
     return found
 
 
@@ -238,7 +238,7 @@ def _listed(name: str, text: str) -> list[Any]:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise bad_request(f"The header {name} is no JSON list: {error}", Problem(-1, name, "is no list")) from error
+        raise bad_request(f"The header {name} is no JSON list: {error}", RowError(-1, name, "is no list")) from error
     return values if isinstance(values, list) else [values]
 
 
@@ -246,10 +246,10 @@ def _header_values(name: str, text: str, column: Column, count: int) -> list[Any
     values = _listed(name, text)
     if len(values) != count:
         said = f"has {len(values)} values, where there are {count} rows"
-        raise bad_request(f"The header {name} {said}.", Problem(-1, column.name, said))
+        raise bad_request(f"The header {name} {said}.", RowError(-1, column.name, said))
     try:
         plain = [parse_text(value, column.type) if isinstance(value, str) else value for value in values]
         return key_values(column, plain)
     except (BadInput, *REFUSALS) as error:
         said = f"does not fit the type {column.type}"
-        raise bad_request(f"The header {name} {said}: {error}", Problem(-1, column.name, said)) from error
+        raise bad_request(f"The header {name} {said}: {error}", RowError(-1, column.name, said)) from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feedback_loop.errors import Problem
+from feedback_loop.errors import RowError
 from feedback_loop.schema.contract import Column
 from feedback_loop.schema.protocol.wire import WireError, not_enforced
 
@@ -67,7 +67,7 @@ def refuse_missing(signature: Signature, given: Mapping[Any, Any], own: Sequence
 def missing_inputs(signature: Signature, missing: Sequence[str], extra: Sequence[Any]) -> WireError:
     """MLflow's words for inputs that are not there."""
     more = f" Note that there were extra inputs: {extra}." if extra else ""
-    problems = [Problem(-1, name, "is missing") for name in missing]
+    problems = [RowError(-1, name, "is missing") for name in missing]
     return not_enforced(signature.text, f"Model is missing inputs {list(missing)}.{more}", *problems)
 
 

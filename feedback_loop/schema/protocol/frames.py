@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from feedback_loop.errors import Problem
+from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import Budget, first_repeated
 from feedback_loop.schema.contract import Column
 from feedback_loop.schema.protocol.frame import (
@@ -131,7 +131,7 @@ def converted_column(values: Sequence[Any], column: Column) -> list[Any]:
         raise invalid_input(
             f"Data is not compatible with model signature. Failed to convert column {column.name} to type "
             f"'{PANDAS_NAMES[column.type]}'. Error: '{error!r}'",
-            Problem(-1, column.name, f"does not fit the type {column.type}"),
+            RowError(-1, column.name, f"does not fit the type {column.type}"),
         ) from error
 
 

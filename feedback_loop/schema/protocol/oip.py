@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from feedback_loop.errors import Problem
+from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import first_repeated
 from feedback_loop.schema.contract import Contract
 from feedback_loop.schema.protocol.decoder import Decoder, Header
@@ -69,7 +69,7 @@ def decode_infer(decoder: Decoder, body: bytes, header: Header) -> Infer:
     decoder.budget.check_json(body)
     request, raw = _parts(body, header(LENGTH_HEADER))
     if request.id is not None and encodable(request.id) != request.id:
-        raise bad_request("id: holds half a surrogate pair, which is no text", Problem(-1, "id", "is no text"))
+        raise bad_request("id: holds half a surrogate pair, which is no text", RowError(-1, "id", "is no text"))
     tensors = [read_tensor(*each) for each in _with_bytes(request.inputs, raw)]
     decoder.budget.check_rows(max((tensor.shape[0] for tensor in tensors if tensor.shape), default=0))
     frame = _frame(decoder, tensors)
@@ -205,7 +205,7 @@ def _frame(decoder: Decoder, tensors: Sequence[Tensor]) -> Frame:
     missing = [column.name for column in contract.features if column.required and column.name not in lists]
     if missing:
         said = f"expected the inputs {missing} for model {contract.model!r}, which are not there"
-        raise bad_request(said, *(Problem(-1, name, "is missing") for name in missing))
+        raise bad_request(said, *(RowError(-1, name, "is missing") for name in missing))
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) > 1:
         raise bad_request(f"the inputs have rows of different number: {lengths}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from feedback_loop.errors import Problem
+from feedback_loop.errors import RowError
 from feedback_loop.schema.protocol.wire import WireError
 
 _PYTHON = {"boolean": bool, "integer": int, "long": int, "float": float, "double": float, "string": str}
@@ -57,7 +57,7 @@ def check_params(given: Any, params: Sequence[Param]) -> dict[str, Any]:
             wrong.append((param.name, str(error)))
     if wrong:
         said = ", ".join(map(repr, wrong))
-        raise _invalid(f"Invalid parameters found: {{{said}}}", *(Problem(-1, *each) for each in wrong))
+        raise _invalid(f"Invalid parameters found: {{{said}}}", *(RowError(-1, *each) for each in wrong))
     return found
 
 
@@ -70,7 +70,7 @@ def _param(spec: dict[str, Any]) -> Param:
     return Param(param.name, param.type, default, param.is_list)
 
 
-def _invalid(cause: str, *problems: Problem) -> WireError:
+def _invalid(cause: str, *problems: RowError) -> WireError:
     return WireError(
         400,
         "INVALID_PARAMETER_VALUE",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from feedback_loop.errors import Problem
+from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import Budget, first_repeated
 from feedback_loop.schema.coerce import arrow_type
 from feedback_loop.schema.contract import Column, ColumnType
@@ -145,7 +145,7 @@ def _enforced(values: pa.ChunkedArray, column: Column, signature: Signature) -> 
         raise not_enforced(
             signature.text,
             _UNSAFE.format(column.name, given, wanted, hint),
-            Problem(-1, column.name, f"does not fit the type {column.type}"),
+            RowError(-1, column.name, f"does not fit the type {column.type}"),
         )
     return _cast(values, column)
 
@@ -179,7 +179,7 @@ def _of_objects(values: pa.ChunkedArray, column: Column, signature: Signature) -
     said = f"Failed to convert column {column.name} from type object to DataType.{column.type}."
     if column.type is ColumnType.DOUBLE:
         said = f"Invalid object type at position {pc.index(values.is_valid(), value=True).as_py()}"
-    raise not_enforced(signature.text, said, Problem(-1, column.name, f"does not fit the type {column.type}"))
+    raise not_enforced(signature.text, said, RowError(-1, column.name, f"does not fit the type {column.type}"))
 
 
 def _may_become(values: pa.ChunkedArray, given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
@@ -211,7 +211,7 @@ def _tensor(table: pa.Table, names: Sequence[str], signature: Signature, own: Se
     given = np.result_type(*kinds) if is_plain else np.dtype(object)
     if signature.width != 1 and given != wanted:
         said = f"dtype of input {given} does not match expected dtype {wanted}"
-        raise not_enforced(signature.text, said, Problem(-1, "body", f"is {given}, where {wanted} is expected"))
+        raise not_enforced(signature.text, said, RowError(-1, "body", f"is {given}, where {wanted} is expected"))
     found = {name: columns[name] for name in own if name in columns}
     try:
         found |= {each.name: as_pandas(columns[each.name], each.type) for each in signature.features}

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feedback_loop.errors import Problem
+from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.protocol.arrays import read_arrays, read_tensor
 from feedback_loop.schema.protocol.frame import Frame, RepeatedError, Signature, missing_inputs
@@ -68,7 +68,7 @@ def read_rows(
     try:
         return _read_rows(content, signature, own, budget or Budget())
     except RepeatedError as error:
-        problem = Problem(-1, str(error.name), "is there twice")
+        problem = RowError(-1, str(error.name), "is there twice")
         raise not_enforced(signature.text, "'DataFrame' object has no attribute 'dtype'", problem) from error
     except ModelRefusesError:
         raise refused_by_model("a text column holds a list or an object") from None

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from feedback_loop.errors import Problem
+from feedback_loop.errors import RowError
 from feedback_loop.schema.contract import Column, ColumnType
 from feedback_loop.schema.protocol.values import INTEGERS, REFUSALS, as_pandas
 from feedback_loop.schema.protocol.wire import WireError, bad_request
@@ -117,7 +117,7 @@ def tensor_bytes(values: Sequence[Any], datatype: str) -> bytes:
 
 def tensor_error(name: str, cause: str) -> WireError:
     """What is wrong with a tensor."""
-    return bad_request(f"input {name!r} {cause}", Problem(-1, name, cause))
+    return bad_request(f"input {name!r} {cause}", RowError(-1, name, cause))
 
 
 def _fits(datatype: str, kind: ColumnType) -> bool:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from feedback_loop.errors import Problem
+from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.contract import Column, ColumnType
 from feedback_loop.schema.protocol.frame import Frame, Signature, refuse_missing
@@ -49,7 +49,7 @@ def read_csv(body: bytes, signature: Signature, own: Sequence[str], keys: Sequen
     return Frame(found, len(next(iter(columns.values()), ())))
 
 
-def _not_csv(cause: object, *problems: Problem) -> WireError:
+def _not_csv(cause: object, *problems: RowError) -> WireError:
     return bad_request(_NOT_CSV.format(cause), *problems)
 
 
@@ -62,4 +62,4 @@ def _converted(values: Sequence[str | None], column: Column, place: int) -> list
         return [None if value is None else parse_text(value, kind) for value in values]
     except REFUSALS as error:
         said = f"{error} in column {place}" if isinstance(error, UnsafeError) else error
-        raise _not_csv(said, Problem(-1, column.name, f"does not fit the type {kind}")) from error
+        raise _not_csv(said, RowError(-1, column.name, f"does not fit the type {kind}")) from error

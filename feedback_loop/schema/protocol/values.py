@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feedback_loop.clock import EPOCH
-from feedback_loop.errors import BadInput, Problem
+from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema.bounds import utc_within
 from feedback_loop.schema.contract import Column, ColumnType
 
@@ -123,7 +123,7 @@ def key_values(column: Column, values: Sequence[Any]) -> list[Any]:
         try:
             found.append(_key_value(value, column.type))
         except REFUSALS:
-            problems.append(Problem(row, column.name, f"{value!r} does not fit the type {column.type}"))
+            problems.append(RowError(row, column.name, f"{value!r} does not fit the type {column.type}"))
     if problems:
         raise BadInput(problems)
     return found

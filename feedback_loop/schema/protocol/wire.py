@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from feedback_loop.errors import FeedbackLoopError, Problem
+from feedback_loop.errors import FeedbackLoopError, RowError
 
 UNEXPECTED = (
     "Encountered an unexpected error while evaluating the model. Verify that the serialized input Dataframe is "
@@ -70,7 +70,7 @@ class WireError(FeedbackLoopError):
         *,
         error_class: str = "",
         sqlstate: str = "",
-        problems: Sequence[Problem] = (),
+        problems: Sequence[RowError] = (),
         is_plain: bool = False,
     ) -> None:
         super().__init__(message)
@@ -96,7 +96,7 @@ class WireError(FeedbackLoopError):
         return encode_error(self.error_code, self.message, problems, more)
 
 
-def bad_request(message: str, *problems: Problem) -> WireError:
+def bad_request(message: str, *problems: RowError) -> WireError:
     """MLflow's BAD_REQUEST."""
     return WireError(
         400,
@@ -108,12 +108,12 @@ def bad_request(message: str, *problems: Problem) -> WireError:
     )
 
 
-def invalid_input(message: str, *problems: Problem) -> WireError:
+def invalid_input(message: str, *problems: RowError) -> WireError:
     """MLflow's `MlflowInvalidInputException`: a body that can't be read as what it says it is."""
     return bad_request(f"Invalid input. {message}", *problems)
 
 
-def not_enforced(schema: str, cause: str, *problems: Problem) -> WireError:
+def not_enforced(schema: str, cause: str, *problems: RowError) -> WireError:
     """MLflow's words for rows that do not fit the signature.
 
     It prints the caller's data into the message, twice and as pandas would; here dots stand for them.
@@ -134,7 +134,7 @@ def not_enforced(schema: str, cause: str, *problems: Problem) -> WireError:
 
 def refused_by_model(cause: str = "") -> WireError:
     """MLflow's words for rows that fit the signature, and that the model refuses all the same."""
-    return bad_request(UNEXPECTED, *([Problem(-1, "", cause)] if cause else []))
+    return bad_request(UNEXPECTED, *([RowError(-1, "", cause)] if cause else []))
 
 
 def encode_answer(answers: Any, ids: Sequence[str], version: str) -> bytes:

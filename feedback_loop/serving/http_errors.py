@@ -21,7 +21,6 @@ from feedback_loop.errors import (
 )
 from feedback_loop.schema.protocol import WireError, encode_error, refused_by_model
 from feedback_loop.schema.protocol.oip import encode_oip_error
-from feedback_loop.serving.guard import Denied
 
 INFERENCE = "/v2"
 """What paths of the Open Inference Protocol begin with."""
@@ -33,7 +32,7 @@ JSON: Headers = [("content-type", "application/json")]
 _log = structlog.get_logger(__name__)
 
 
-class Problem(Exception):
+class HttpError(Exception):
     """A request that is refused before anybody looks into it. Headers are given with `_` in the place of `-`."""
 
     def __init__(self, status: int, code: str, message: str, **headers: str) -> None:
@@ -60,7 +59,7 @@ def explained(error: Exception, path: str) -> tuple[int, bytes, Headers]:
 def _told(error: Exception, path: str) -> tuple[int, bytes, Headers]:
     if isinstance(error, WireError):
         return error.status, error.body(), [("content-type", error.content_type)]
-    if isinstance(error, Problem | Denied):
+    if isinstance(error, HttpError):
         return error.status, encode_error(error.code, error.message), [*JSON, *error.headers.items()]
     if isinstance(error, FeedbackLoopError) and not isinstance(error, ModelFault):
         return _explained(error, path)
