@@ -165,7 +165,7 @@ def test_bounds_hold_for_any_outcomes_of_the_unlabelled(random, known_share):
     told = pa.array(truth, mask=~known)
     found = of(binary_contract(), binary_rows(told.to_pylist(), chance))
     bounded = {name: each for name, each in found.items() if each.least is not None}
-    assert bounded.keys() >= {"accuracy", "brier", "log_loss", "recall", "outcome_rate"}
+    assert bounded.keys() >= {"accuracy", "brier", "log_loss", "prediction_rate", "outcome_rate"}
     worlds = [random.random(300) < 0.5, chance > 0.5, chance <= 0.5, truth, chance > 0.8, chance > 0.1]
     worlds += [np.zeros(300, bool), np.ones(300, bool)]
     for world in worlds:
