@@ -11,7 +11,7 @@ import pyarrow as pa
 from benchmarks.lines import Line, command_line, show
 from benchmarks.pipelines import Kind, fitted, kinds
 from feedback_loop.inference import EngineOptions
-from feedback_loop.inference.choosing import Made, make_engine
+from feedback_loop.inference.choosing import EngineChoice, make_engine
 from feedback_loop.inference.engines import Engine
 from feedback_loop.inference.onnx import OnnxEngine
 from feedback_loop.inference.providers import open_session
@@ -57,7 +57,7 @@ def _lines(rows: list[str]) -> Iterator[Line]:
             yield Line("parity", kind.name, "64_rows", native_us, "us", engine)
 
 
-def _measured(kind: Kind) -> tuple[Made, float, float | None]:
+def _measured(kind: Kind) -> tuple[EngineChoice, float, float | None]:
     loaded, settings, known = fitted(kind)
     contract = contract_of(loaded, settings)
     made = make_engine(loaded, contract, settings.inference, known, EngineOptions())

@@ -56,7 +56,7 @@ forest.n_estimators, forest.n_estimators_, forest.max_iter
 Bundle.output_names
 
 # Read by whoever runs a server of their own.
-middleware.Counts.missed
+middleware.AnswerCounts.missed
 
 # Compared whole: what makes two batch jobs the same.
 files.Job.modified_ns, files.Job.registered_at

@@ -1,6 +1,5 @@
 """Between an answer and the store: every prediction is made durable here before it is given out."""
 
-from feedback_loop.capture.accounts import Notice, local_accounts, merged, notices, put_aside
 from feedback_loop.capture.client import AsyncClient, Client, Uncounted
 from feedback_loop.capture.drained import Drained
 from feedback_loop.capture.events import EventIntake, PayloadEvent, erase_waiting, read_event
@@ -12,11 +11,13 @@ from feedback_loop.capture.outcomes import outcomes_wait, spool_outcomes
 from feedback_loop.capture.outputs import read_outputs
 from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Record, Recorded, Recorder, Requests, checked_ids
 from feedback_loop.capture.sink import Sink
-from feedback_loop.capture.spool import Spool, Unhurried
+from feedback_loop.capture.spool import BackgroundSpool, Spool
+from feedback_loop.capture.spool_accounts import Notice, local_accounts, merge_accounts, notices, put_aside
 
 __all__ = [
     "LONGEST_REQUEST_ID",
     "AsyncClient",
+    "BackgroundSpool",
     "CaptureMiddleware",
     "Client",
     "Deployed",
@@ -34,12 +35,11 @@ __all__ = [
     "Sink",
     "Spool",
     "Uncounted",
-    "Unhurried",
     "checked_ids",
     "erase_waiting",
     "import_predictions",
     "local_accounts",
-    "merged",
+    "merge_accounts",
     "notices",
     "outcomes_wait",
     "put_aside",

@@ -14,13 +14,13 @@ from pathlib import Path
 import pyarrow as pa
 import structlog
 
-from feedback_loop.capture import files, locks, remains
+from feedback_loop.capture import locks, salvage, spool_file
 from feedback_loop.capture.drained import ALL, MOST_ROWS, PASSES, Drained, Rests
-from feedback_loop.capture.files import SpoolFile
 from feedback_loop.capture.groups import Group, repack
 from feedback_loop.capture.outcomes import OutcomeForwarder
 from feedback_loop.capture.sink import Sink
 from feedback_loop.capture.spool import Spool
+from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.clock import Clock
 from feedback_loop.config import CaptureSettings
 from feedback_loop.errors import ContractError, Unavailable, traceback_of
@@ -95,7 +95,7 @@ class Forwarder:
         done, away = Drained(), None
         if self.own is not None:
             self.own.flush()
-        paths = sorted(self._folder.glob(f"*{files.SUFFIX}"))
+        paths = sorted(self._folder.glob(f"*{spool_file.SUFFIX}"))
         self._outcomes.forward([(path, self._guard_of(path)) for path in paths], done, self._rests, resting, until)
         for path in paths:
             try:
@@ -114,7 +114,7 @@ class Forwarder:
     def retry_rejected(self) -> int:
         """Makes all that was rejected wait again, in every spool of the folder; returns how many rows."""
         rows = 0
-        for path in sorted(self._folder.glob(f"*{files.SUFFIX}")):
+        for path in sorted(self._folder.glob(f"*{spool_file.SUFFIX}")):
             with SpoolFile.open(path) as file:
                 rows += file.retry_rejected()
         return rows
@@ -125,7 +125,7 @@ class Forwarder:
         Raises Unavailable where one can't be written.
         """
         erased = 0
-        for path in sorted(self._folder.glob(f"*{files.SUFFIX}")):
+        for path in sorted(self._folder.glob(f"*{spool_file.SUFFIX}")):
             try:
                 with SpoolFile.open(path) as file:
                     erased += file.erase(model, kept)
@@ -149,11 +149,11 @@ class Forwarder:
                 with SpoolFile.open(path, self._guard_of(path)) as file:
                     self._empty(file, done, resting, until)
             except sqlite3.Error as error:
-                if not files.is_damage(error):
+                if not spool_file.is_damage(error):
                     raise
                 self.own.retire(path)  # it is an orphan now, and what is in it is saved with the next drain
             return
-        with remains.owned(path) as is_orphan:
+        with salvage.owned(path) as is_orphan:
             if is_orphan:
                 self._visit_orphan(path, done, resting, until)
             elif path.exists():
@@ -163,15 +163,15 @@ class Forwarder:
 
     def _visit_orphan(self, path: Path, done: Drained, resting: set[str], until: float | None) -> None:
         try:
-            remains.refuse_empty(path)
+            salvage.refuse_empty(path)
             with SpoolFile.open(path) as file:
                 if path not in self._sound:
                     file.check()
                 self._sound.add(path)
                 is_empty = self._empty(file, done, resting, until)
-                accounts = remains.as_marked(path, file.accounts(self._clock(), SpoolState.ENDED), self._clock())
+                accounts = salvage.as_marked(path, file.accounts(self._clock(), SpoolState.ENDED), self._clock())
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and not files.is_damage(error):
+            if isinstance(error, sqlite3.OperationalError) and not spool_file.is_damage(error):
                 raise  # it can't be written just now, or another is at it
             self._save_what_is_left(path, str(error), done)
         else:
@@ -179,10 +179,10 @@ class Forwarder:
                 torn = [each for each in self._end(path, accounts) if each.state is SpoolState.DAMAGED]
                 if torn:
                     _log.error("spool torn: rows that were in it are gone", spool=path.name, accounts=torn)
-                    remains.put_aside(path)
+                    salvage.put_aside(path)
                     done.damaged.append(path.name)
                 else:
-                    remains.delete(path)
+                    salvage.delete(path)
                     done.ended.append(path.name)
 
     def _empty(self, file: SpoolFile, done: Drained, resting: set[str], until: float | None) -> bool:
@@ -265,11 +265,11 @@ class Forwarder:
         saved: Counter[str] = Counter()
         new: Counter[str] = Counter()
         try:
-            remains.refuse_empty(path)
+            salvage.refuse_empty(path)
             with SpoolFile.open(path) as file:
-                for group in remains.readable(file):
+                for group in salvage.readable(file):
                     groups[group.seq] = group
-                accounts = remains.readable_accounts(file, self._clock)
+                accounts = salvage.readable_accounts(file, self._clock)
                 for _, group in sorted(groups.items()):
                     if group.model not in done.held:
                         self._save(file, group, saved, new, done.held)
@@ -277,12 +277,12 @@ class Forwarder:
             cause = f"{cause}; {error}"
         if done.held:
             return  # all of it once more, when they are taken
-        name = path.name.removesuffix(files.SUFFIX)
+        name = path.name.removesuffix(spool_file.SUFFIX)
         told = spools.load_accounts(self._store, spool=name)
-        last = remains.last_accounts(path, accounts, told, saved, new, self._clock())
+        last = salvage.last_accounts(path, accounts, told, saved, new, self._clock())
         spools.end_accounts(self._store, name, last, self._clock())
         _log.error("spool damaged", spool=path.name, cause=cause, saved=dict(saved), accounts=last)
-        remains.put_aside(path)
+        salvage.put_aside(path)
         done.stored += saved.total()
         done.damaged.append(path.name)
 
@@ -306,19 +306,19 @@ class Forwarder:
             _log.error("group lost", spool=file.name, group=group.seq, rows=group.rows, cause=str(error))
 
     def _end(self, path: Path, accounts: list[Account]) -> list[Account]:
-        name = path.name.removesuffix(files.SUFFIX)
+        name = path.name.removesuffix(spool_file.SUFFIX)
         self._saved.pop(name, None)
         self._sound.discard(path)
         return spools.end_accounts(self._store, name, accounts, self._clock())
 
     def _sweep(self) -> None:
         """Does away with what a process left behind that died while it made its spool."""
-        for lock in self._folder.glob(f"*{files.SUFFIX}{locks.LOCK}"):
+        for lock in self._folder.glob(f"*{spool_file.SUFFIX}{locks.LOCK}"):
             path = lock.with_name(lock.name.removesuffix(locks.LOCK))
             if not path.exists():
-                with remains.owned(path) as is_orphan:
+                with salvage.owned(path) as is_orphan:
                     if is_orphan and not path.exists():
-                        remains.delete(path)
+                        salvage.delete(path)
 
     # In the background
 

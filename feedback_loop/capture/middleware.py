@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass
-class Counts:
+class AnswerCounts:
     """Answers that were logged, that left without, and that were held back because they could not be."""
 
     logged: int = 0
@@ -92,7 +92,7 @@ class CaptureMiddleware:
         self._on_error = on_error
         self._most_bytes = most_bytes
         self._budget = Budget(unpacked_bytes=UNPACKED * most_bytes)
-        self.counts = Counts()
+        self.counts = AnswerCounts()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """One connection, as ASGI 3 wants it."""

@@ -20,12 +20,12 @@ from typing import Any
 import pyarrow as pa
 import structlog
 
-from feedback_loop.capture import remains
+from feedback_loop.capture import salvage
 from feedback_loop.capture.drained import MOST_ROWS, PASSES, Drained, Rests
-from feedback_loop.capture.files import SUFFIX, SpoolFile
 from feedback_loop.capture.groups import Group
 from feedback_loop.capture.sink import Part
 from feedback_loop.capture.spool import Spool
+from feedback_loop.capture.spool_file import SUFFIX, SpoolFile
 from feedback_loop.clock import Clock
 from feedback_loop.errors import Unavailable
 from feedback_loop.schema import Contract
@@ -146,7 +146,7 @@ def _in_order(spools: Iterable[Guarded]) -> Iterator[Iterator[_Waiting]]:
         files, newest = [], 0
         for path, guard in spools:
             try:
-                remains.refuse_empty(path)
+                salvage.refuse_empty(path)
                 file = stack.enter_context(SpoolFile.open(path, guard))
                 moment = file.newest_outcomes()
             except (

@@ -18,7 +18,7 @@ import msgspec
 import pyarrow as pa
 import structlog
 
-from feedback_loop.capture import files, locks
+from feedback_loop.capture import locks, spool_file
 from feedback_loop.capture.counts import Counts, Gauges
 from feedback_loop.capture.groups import Group, pack, pack_values
 from feedback_loop.capture.sink import Part
@@ -51,7 +51,7 @@ class _Known:
 
     @property
     def values(self) -> tuple[int, bytes, bytes, int]:
-        return files.contract_row(self.number, self.body, self.schema.serialize().to_pybytes())
+        return spool_file.contract_row(self.number, self.body, self.schema.serialize().to_pybytes())
 
 
 @dataclass
@@ -123,7 +123,7 @@ class Spool:
 
     def append_all(self, parts: Sequence[Part], now: datetime, *, waits: bool = True, counts: bool = True) -> int:
         """The same for rows of several contracts, also as plain values: all of them are taken, or none."""
-        moment, entries = files.microseconds(now), []
+        moment, entries = spool_file.microseconds(now), []
         for part in parts:
             model = part.account
             log = _OUTCOMES if part.are_outcomes else self._log_of(model)
@@ -187,10 +187,10 @@ class Spool:
                 return Gauges({}, {}, {}, {}, None)
             ask = self._file.connection.execute
             try:
-                with files.transaction(self._file.connection, "DEFERRED"):  # all of one moment
+                with spool_file.transaction(self._file.connection, "DEFERRED"):  # all of one moment
                     stored = dict(ask("SELECT model, stored FROM accounts").fetchall())
-                    rejected = dict(ask(files.REJECTED).fetchall())
-                    waiting = {model: (rows, first) for model, rows, first in ask(files.WAITING).fetchall()}
+                    rejected = dict(ask(spool_file.REJECTED).fetchall())
+                    waiting = {model: (rows, first) for model, rows, first in ask(spool_file.WAITING).fetchall()}
             except sqlite3.Error as error:
                 raise Unavailable(SPOOL, f"It can't be read: {error}.") from error
             spooled = {model: counts.spooled for model, counts in self.counts().items()}
@@ -211,7 +211,7 @@ class Spool:
                 return
             try:
                 file = self._file or self._open()
-                with files.transaction(file.connection):
+                with spool_file.transaction(file.connection):
                     self._save_counts(file, {})
             except (sqlite3.Error, OSError) as error:
                 _log.warning("accounts not saved", counts=self.counts(), cause=self._look_at(error))
@@ -222,7 +222,7 @@ class Spool:
             try:
                 file = self._file or self._open()
                 self._refuse_if_full(file, 0)
-                with files.transaction(file.connection):
+                with spool_file.transaction(file.connection):
                     file.connection.execute("PRAGMA user_version = 1")  # nobody reads it
             except (sqlite3.Error, OSError, _Full) as error:
                 return self._look_at(error)
@@ -269,10 +269,10 @@ class Spool:
         rows: dict[str, int] = {}
         for entry in entries:
             rows[entry.group.model] = rows.get(entry.group.model, 0) + entry.group.rows
-        with files.transaction(file.connection):
+        with spool_file.transaction(file.connection):
             for known in new.values():
-                file.connection.execute(files.INSERT_CONTRACT, known.values)
-            file.connection.executemany(files.INSERT_GROUP, [entry.group.values for entry in entries])
+                file.connection.execute(spool_file.INSERT_CONTRACT, known.values)
+            file.connection.executemany(spool_file.INSERT_GROUP, [entry.group.values for entry in entries])
             self._save_counts(file, rows)
         file.contracts |= set(new)
         with self._counting:
@@ -294,7 +294,7 @@ class Spool:
                 for model, c in changed.items()
             ]
             self._are_saved = True
-        file.connection.executemany(files.SET_COUNTS, values)
+        file.connection.executemany(spool_file.SET_COUNTS, values)
 
     def _refuse_if_full(self, file: _File, size: int) -> None:
         try:
@@ -321,7 +321,7 @@ class Spool:
     def _look_at(self, error: Exception) -> str:
         """What went wrong, in words; a file that is damaged is given up."""
         self._are_saved = False
-        if isinstance(error, sqlite3.Error) and files.is_damage(error) and self._file is not None:
+        if isinstance(error, sqlite3.Error) and spool_file.is_damage(error) and self._file is not None:
             self._let_go(self._file)
             return f"its file is damaged ({error}), a new one is made"
         return str(error)
@@ -344,15 +344,15 @@ class Spool:
         host = "".join(letter if letter.isalnum() else "_" for letter in socket.gethostname())
         lock = None
         while lock is None:  # a forwarder that looks for what was left half made may take a new lock for such
-            path = self.folder / f"{host}-{os.getpid()}-{self.mark}{secrets.token_hex(4)}{files.SUFFIX}"
+            path = self.folder / f"{host}-{os.getpid()}-{self.mark}{secrets.token_hex(4)}{spool_file.SUFFIX}"
             new, lock = path.with_suffix(".new"), locks.take_lock(locks.lock_of(path), creates=True)
         try:
-            with closing(files.connect(new, creates=True)) as connection:
-                connection.executescript(files.SCHEMA)
+            with closing(spool_file.connect(new, creates=True)) as connection:
+                connection.executescript(spool_file.SCHEMA)
             new.rename(path)
             locks.sync(self.folder)
-            self._file = _File(path, files.connect(path), files.connect(path, waits=False), lock)
-            self._file.connection.execute(f"PRAGMA wal_autocheckpoint = {files.WAL_PAGES}")
+            self._file = _File(path, spool_file.connect(path), spool_file.connect(path, waits=False), lock)
+            self._file.connection.execute(f"PRAGMA wal_autocheckpoint = {spool_file.WAL_PAGES}")
         except BaseException:
             for left in (new, path, locks.lock_of(path)):
                 left.unlink(missing_ok=True)
@@ -377,7 +377,7 @@ class Spool:
         return made
 
 
-class Unhurried:
+class BackgroundSpool:
     """A spool for rows that nobody waits for: they make no other row wait for the disk."""
 
     def __init__(self, spool: Spool) -> None:

@@ -167,14 +167,14 @@ def traffic(
     as_json: JsonOption = False,
 ) -> None:
     """Sets who takes part beside the champion, without a restart; with no options it says who does."""
-    from feedback_loop.store.traffic import Traffic
+    from feedback_loop.store.traffic import TrafficPlan
 
     loop = open_loop(config, as_json=as_json)
     changes = bool(shadow or canary or share)
     if off and changes:
         raise typer.BadParameter("says that nobody takes part: give it alone", param_hint="--off")
     if off or changes:
-        loop.route(model, Traffic(tuple(shadow or ()), canary, share))
+        loop.route(model, TrafficPlan(tuple(shadow or ()), canary, share))
     emit({"model": model, **asdict(loop.traffic(model))}, as_json=as_json, words=_traffic_words)
 
 

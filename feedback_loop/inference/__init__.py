@@ -1,5 +1,6 @@
 """Scoring: engines around loaded models, and files scored in chunks."""
 
+from feedback_loop.inference.batch import FileResult, predict_file
 from feedback_loop.inference.bundle import (
     Bundle,
     DamagedBundle,
@@ -10,7 +11,6 @@ from feedback_loop.inference.bundle import (
     write_bundle,
 )
 from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine, without_data
-from feedback_loop.inference.files import FileResult, predict_file
 from feedback_loop.inference.inputs import feature_frame
 from feedback_loop.inference.providers import EngineOptions, describe_hardware
 from feedback_loop.inference.scorer import ID, Scorer, contract_of, input_rows, make_scorer

@@ -23,7 +23,7 @@ import structlog
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.errors import FeedbackLoopError, Refused
-from feedback_loop.inference.choosing import Made, make_engine
+from feedback_loop.inference.choosing import EngineChoice, make_engine
 from feedback_loop.inference.engines import Engine
 from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
 from feedback_loop.inference.providers import EngineOptions, open_session
@@ -234,7 +234,7 @@ def _tell_fallback(bundle: Bundle, folder: Path) -> None:
         _log.warning("batching_off", version=str(bundle.version), reason=bundle.alone)
 
 
-def _write_files(loaded: LoadedModel, made: Made, folder: Path) -> None:
+def _write_files(loaded: LoadedModel, made: EngineChoice, folder: Path) -> None:
     if made.content is not None:
         (folder / MODEL).write_bytes(made.content)
     else:

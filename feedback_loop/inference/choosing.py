@@ -30,7 +30,7 @@ SLACK = 1.5
 
 
 @dataclass(frozen=True)
-class Made:
+class EngineChoice:
     """An ONNX file with its form and proof; or, without `content`, no such file. `reason` is why nothing faster."""
 
     content: bytes | None = None
@@ -45,20 +45,20 @@ def make_engine(
     settings: InferenceSettings,
     known: pa.Table | None,
     options: EngineOptions,
-) -> Made:
+) -> EngineChoice:
     """Converts and proves, on as many threads as the options say; what is against it is a reason, not an error."""
     reason = "it predicts several labels" if contract.more_labels else _without_trying(loaded, settings)
     if reason:
-        return Made(reason=reason)
+        return EngineChoice(reason=reason)
     from feedback_loop.inference.conversion import CantConvert, convert
 
     try:
         converted = convert(loaded.estimator, contract.features)
     except CantConvert as error:
-        return Made(reason=f"it can't be converted: {error}")
+        return EngineChoice(reason=f"it can't be converted: {error}")
     rows = known_rows(loaded, contract, known)
     if rows is None or not rows.num_rows:
-        return Made(reason="there are no rows to prove it on: neither reference rows nor an input example")
+        return EngineChoice(reason="there are no rows to prove it on: neither reference rows nor an input example")
     form = OnnxForm(converted.layout, converted.has_scores)
     from threadpoolctl import threadpool_limits
 
@@ -76,7 +76,7 @@ def make_engine(
             return replace(made, reason=made.reason or lost)
     except Exception as error:  # noqa: BLE001 (whatever goes wrong while it is proven, the model itself still answers)
         said = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
-        return Made(reason=f"it can't be proven: {said}")
+        return EngineChoice(reason=f"it can't be proven: {said}")
 
 
 def measure_parity(
@@ -96,7 +96,11 @@ def measure_parity(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # edges are meant to be where scikit-learn warns
         smaller = quantized(converted.content, precision)
-        made = _proven(loaded, contract, smaller, form, rows, endless, options) if smaller is not None else Made()
+        made = (
+            _proven(loaded, contract, smaller, form, rows, endless, options)
+            if smaller is not None
+            else EngineChoice()
+        )
     return made.proof if made.content is not None else None
 
 
@@ -107,15 +111,15 @@ def _in_fewer_bits(
     form: OnnxForm,
     rows: pa.Table,
     options: EngineOptions,
-) -> Made:
+) -> EngineChoice:
     """The variant that was registered, if it is as near to the estimator as it was then."""
     tags = loaded.version.tags
     if PARITY not in tags:
-        return Made(reason="how far they were from the model when it was registered is not on record")
+        return EngineChoice(reason="how far they were from the model when it was registered is not on record")
     difference, classes = map(float, tags[PARITY].split())
     smaller = quantized(content, tags[PRECISION])
     if smaller is None:
-        return Made(reason="it has none")
+        return EngineChoice(reason="it has none")
     return _proven(loaded, contract, smaller, form, rows, Limits(difference * SLACK, classes), options)
 
 
@@ -137,11 +141,13 @@ def _proven(
     known: pa.Table,
     limits: Limits,
     options: EngineOptions,
-) -> Made:
+) -> EngineChoice:
     try:
         session = open_session(content, options)
     except Exception as error:  # noqa: BLE001 (ONNX Runtime's own errors share no base; whatever it says is the reason)
-        return Made(reason=f"ONNX Runtime refuses what it was converted to: {' '.join(str(error).split())[:300]}")
+        return EngineChoice(
+            reason=f"ONNX Runtime refuses what it was converted to: {' '.join(str(error).split())[:300]}"
+        )
     original = make_native(loaded, contract)
     refusals = ask_refusals(original, contract, known)
     rows = proof_rows(contract, known, refusals, _words(loaded.estimator))
@@ -153,8 +159,8 @@ def _proven(
     engine = OnnxEngine(session, contract, form, answers_with=loaded.answers_with)
     proof = replace(prove(original, engine, contract, rows, limits), versions=_versions())
     if not proof.holds:
-        return Made(proof=proof, reason=f"the proof fails: {proof.reason}")
-    return Made(content, form, proof)
+        return EngineChoice(proof=proof, reason=f"the proof fails: {proof.reason}")
+    return EngineChoice(content, form, proof)
 
 
 def _words(estimator: Any) -> list[str]:

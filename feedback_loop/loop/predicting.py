@@ -18,7 +18,7 @@ from feedback_loop.capture import (
     Uncounted,
     import_predictions,
     local_accounts,
-    merged,
+    merge_accounts,
     put_aside,
 )
 from feedback_loop.capture.importing import CHUNK_ROWS, read_file
@@ -31,7 +31,7 @@ from feedback_loop.serving.publication import hint
 from feedback_loop.store import predictions, spools
 from feedback_loop.store.query import Query
 from feedback_loop.store.spools import Account, model_of
-from feedback_loop.store.traffic import Traffic, load_traffic, save_traffic
+from feedback_loop.store.traffic import TrafficPlan, load_traffic, save_traffic
 
 
 class Predicting(Labelling):
@@ -104,11 +104,11 @@ class Predicting(Labelling):
         sink = Uncounted(spool)
         return Client(self._deployments(), sink, self.clock, bits=self._bits, accounts=spool, close=end)
 
-    def traffic(self, model: str) -> Traffic:
+    def traffic(self, model: str) -> TrafficPlan:
         """Which versions beside the champion take part in serving a model."""
         return load_traffic(self.store, model)
 
-    def route(self, model: str, wanted: Traffic) -> None:
+    def route(self, model: str, wanted: TrafficPlan) -> None:
         """Sets them; servers on this host notice at once, others within `serving.poll_alias`. Raises NotFound for an
         alias that no version has.
         """
@@ -129,7 +129,7 @@ class Predicting(Labelling):
 
     def accounts(self, model: str | None = None) -> list[Account]:
         """What became of the rows of every serving process: those that the store knows of, and this host's."""
-        known = merged(spools.load_accounts(self.store, model=model), self.local_accounts())
+        known = merge_accounts(spools.load_accounts(self.store, model=model), self.local_accounts())
         return [account for account in known if model is None or model_of(account.model) in (model, "")]
 
     def put_aside(self) -> dict[str, dict[str, int]]:

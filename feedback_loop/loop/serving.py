@@ -12,7 +12,16 @@ from typing import Any
 import structlog
 
 from feedback_loop import serving
-from feedback_loop.capture import Deployed, Deployments, EventIntake, Forwarder, Recorder, Spool, Unhurried, put_aside
+from feedback_loop.capture import (
+    BackgroundSpool,
+    Deployed,
+    Deployments,
+    EventIntake,
+    Forwarder,
+    Recorder,
+    Spool,
+    put_aside,
+)
 from feedback_loop.clock import Clock
 from feedback_loop.config import Settings
 from feedback_loop.errors import FeedbackLoopError, NotFound
@@ -96,14 +105,14 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         serve.threads,
         answered=answered,
         faulty=faulty,
-        shadows=serving.Shadows(Recorder(Unhurried(spool)), board.shadow_dropped),
+        shadows=serving.Shadows(Recorder(BackgroundSpool(spool)), board.shadow_dropped),
     )
     return serving.App(
         endpoints,
         batcher,
         guard,
         serving.Predictions(endpoints, batcher, clock, room),
-        serving.Doors(
+        serving.Intakes(
             partial(_take_outcomes, store, spool, endpoints, clock, budget),
             events.take,
             ready,

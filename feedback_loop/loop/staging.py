@@ -68,7 +68,7 @@ def _publish(
         for place in places.values():
             place.fail(Failure(error.cause, error.cure))
         raise
-    stager = serving.Stager([_source(loop, references[name], places[name]) for name in references])
+    stager = serving.Stager([_served_model(loop, references[name], places[name]) for name in references])
     stager.refresh()
     if not answers:
         os.nice(NICE)
@@ -103,7 +103,7 @@ def _tell_damage(loop: FeedbackLoop, version: ModelVersion, cause: str) -> None:
         _log.warning("damage not on record", version=str(version), cause=str(error))
 
 
-def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.Source:
+def _served_model(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.ServedModel:
     from feedback_loop.alerts import route_names
     from feedback_loop.inference import stage as stage_bundle
     from feedback_loop.store import traffic
@@ -141,7 +141,7 @@ def _source(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.S
         except FeedbackLoopError as error:
             _log.warning("incident not closed", model=model, cause=str(error))
 
-    return serving.Source(
+    return serving.ServedModel(
         place,
         champion=lambda: loop.registry.find(reference),
         aliased=lambda alias: loop.registry.find(Reference(model, alias=alias)),

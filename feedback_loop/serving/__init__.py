@@ -1,7 +1,7 @@
 """Online inference over HTTP: protocols, batches, the versions that answer, guards."""
 
 from feedback_loop.serving.access import AccessLog
-from feedback_loop.serving.app import App, Doors, Hints, Limits
+from feedback_loop.serving.app import App, Hints, Intakes, Limits
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import Board, shared_folder
 from feedback_loop.serving.certificate import Certificate
@@ -16,7 +16,7 @@ from feedback_loop.serving.predictions import Predictions
 from feedback_loop.serving.room import Room
 from feedback_loop.serving.server import end_with, run_server
 from feedback_loop.serving.shadows import Shadows
-from feedback_loop.serving.stager import Source, Stager
+from feedback_loop.serving.stager import ServedModel, Stager
 from feedback_loop.serving.tracing import require_tracing, start_tracing
 
 __all__ = [
@@ -27,10 +27,10 @@ __all__ = [
     "Board",
     "Certificate",
     "Connections",
-    "Doors",
     "Endpoints",
     "Guard",
     "Hints",
+    "Intakes",
     "Limits",
     "Metrics",
     "Observer",
@@ -38,8 +38,8 @@ __all__ = [
     "Predictions",
     "Readiness",
     "Room",
+    "ServedModel",
     "Shadows",
-    "Source",
     "Stager",
     "end_with",
     "forget_proxied",

@@ -73,7 +73,7 @@ Handler = Callable[[str | None, Any, bytes], Awaitable[Answer]]
 
 
 @dataclass(frozen=True)
-class Doors:
+class Intakes:
     """What requests that are no predictions are handed to. `hints` is None where no webhooks are expected; `close` is
     called when the last request is answered.
     """
@@ -118,7 +118,7 @@ class App:
         batcher: Batcher,
         guard: Guard,
         predictions: Predictions,
-        doors: Doors,
+        intakes: Intakes,
         *,
         spool: Spool,
         observer: Observer,
@@ -128,7 +128,7 @@ class App:
         self._endpoints = endpoints
         self._batcher = batcher
         self._guard = guard
-        self._doors = doors
+        self._intakes = intakes
         self._spool = spool
         self._observer = observer
         self._bodies = Bodies(limits.body_bytes, limits.body_seconds)
@@ -152,7 +152,7 @@ class App:
             WEBHOOK: _Route(self._webhook, judge=self._expects_webhook, most_bytes=MOST_WEBHOOK_BYTES),
             "/openapi.json": _Route(self._describe, "GET", Scope.READ, is_limited=False),
         }
-        inference = OpenInference(endpoints, predictions, doors.readiness)
+        inference = OpenInference(endpoints, predictions, intakes.readiness)
         told = _Route(inference.tell, "GET", is_limited=False)
         self._plain |= dict.fromkeys((INFERENCE, f"{INFERENCE}/health/live", f"{INFERENCE}/health/ready"), told)
         self._infer = _Route(inference.infer, scope=Scope.PREDICT, judge=inference.judge)
@@ -173,7 +173,7 @@ class App:
         self._endpoints.stop()
         self._batcher.stop()
         self._spool.close()
-        self._doors.close()
+        self._intakes.close()
         self._observer.stop()
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
@@ -198,7 +198,7 @@ class App:
         self._observer.done(scope, name, status, seen)
 
     async def _respond(self, path: str, scope: Any, protocol: Any, seen: Seen) -> Answer:
-        self._doors.origins.check(scope)
+        self._intakes.origins.check(scope)
         route = self._plain.get(path)
         model = None
         if route is None:
@@ -257,7 +257,7 @@ class App:
 
     async def _ready(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model, scope, body
-        found = await asyncio.to_thread(self._doors.readiness)
+        found = await asyncio.to_thread(self._intakes.readiness)
         return found.status, found.body, JSON
 
     async def _tell_metrics(self, model: str | None, scope: Any, body: bytes) -> Answer:
@@ -268,7 +268,7 @@ class App:
 
     async def _webhook(self, model: str | None, scope: Any, body: bytes) -> Answer:
         del model
-        hints = self._doors.hints
+        hints = self._intakes.hints
         assert hints is not None  # it was judged
         if not await asyncio.to_thread(hints.take, scope.headers.get, body):
             raise _not_genuine()
@@ -277,9 +277,9 @@ class App:
     def _expects_webhook(self, model: str | None, scope: Any) -> str | None:
         """Refuses deliveries that nobody expects, or that can't be genuine whatever is in them."""
         del model
-        if self._doors.hints is None:
+        if self._intakes.hints is None:
             raise HttpError(404, "ENDPOINT_NOT_FOUND", "No webhooks are expected: serving.webhook_secret is not set.")
-        if not self._doors.hints.may_be_genuine(scope.headers.get):
+        if not self._intakes.hints.may_be_genuine(scope.headers.get):
             raise _not_genuine()
         return None
 
@@ -303,7 +303,7 @@ class App:
         if on_error not in ("refuse", "skip"):
             raise BadInput.of("on_error", f"is {on_error[:_MOST_SHOWN]!r}", cure="Say refuse or skip.")
         kind = _OUTCOME_FORMATS[media_type(scope)]
-        take = self._doors.take_outcomes
+        take = self._intakes.take_outcomes
         status, taken = await asyncio.to_thread(take, name, body, kind, on_error, _caller.get().key)
         return status, msgspec.json.encode(taken), JSON
 
@@ -314,7 +314,7 @@ class App:
         version = parse_qs(scope.query_string).get("version", [None])[0]
         if version is not None and not _VERSION.fullmatch(version):
             raise BadInput.of("version", f"{version[:_MOST_SHOWN]!r} is no version of a model")
-        became = await asyncio.to_thread(self._doors.take_half, name, event.half, version)
+        became = await asyncio.to_thread(self._intakes.take_half, name, event.half, version)
         return 202, msgspec.json.encode({"event": became}), JSON
 
 

@@ -20,7 +20,7 @@ from feedback_loop.clock import Clock
 from feedback_loop.errors import BadInput, ModelFault
 from feedback_loop.inference import Scored, Scorer
 from feedback_loop.schema import PredictionId, Source
-from feedback_loop.schema.protocol import Rows, merged
+from feedback_loop.schema.protocol import Rows, concat_rows
 from feedback_loop.serving import tracing
 from feedback_loop.serving.shadows import Job, Shadows
 from feedback_loop.serving.tracing import current
@@ -279,7 +279,7 @@ class Batcher:
     def _scored(self, group: Sequence[_Request], moment: datetime) -> Record:
         target = group[0].target
         scorer = target.scorer
-        rows = merged(scorer.contract, [request.rows for request in group])
+        rows = concat_rows(scorer.contract, [request.rows for request in group])
         ids = self._recorder.fill(rows.ids, moment)
         try:
             with tracing.step("model"):

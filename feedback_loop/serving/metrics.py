@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from feedback_loop.capture import Spool
-from feedback_loop.capture.files import SUFFIX, SpoolFile, microseconds
+from feedback_loop.capture.spool_file import SUFFIX, SpoolFile, microseconds
 from feedback_loop.clock import Clock
 from feedback_loop.errors import Unavailable
 from feedback_loop.serving.board import Board

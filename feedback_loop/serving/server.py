@@ -52,7 +52,7 @@ class Life:
         os.close(self.end)
 
 
-class Beside:
+class StagerProcess:
     """A process that runs beside this one: started again where it dies, ended with it."""
 
     def __init__(self, command: Sequence[str], life: Life) -> None:
@@ -118,7 +118,7 @@ def run_server(
     _refuse_taken(settings.host, settings.port)
     for place in places.values():
         place.forget_failure()
-    with Life() as life, Beside(stager, life) as beside:
+    with Life() as life, StagerProcess(stager, life) as beside:
         failures = {name: _wait_for(name, place, beside) for name, place in places.items()}
         failed = [failure for failure in failures.values() if failure is not None]
         if len(failed) == len(places):
@@ -141,7 +141,7 @@ def _refuse_taken(host: str, port: int) -> None:
             raise Refused(f"Nothing can be served at {host}:{port}: {error.strerror}.", cure=cure) from error
 
 
-def _wait_for(name: str, place: Place, stager: Beside) -> NotStaged | None:
+def _wait_for(name: str, place: Place, stager: StagerProcess) -> NotStaged | None:
     """Until there is something to answer with, or it is said why not; what a server before published will do."""
     while place.read() is None:
         has_died = stager.deaths > 0  # before the failure is looked for: it may have said why

@@ -17,7 +17,7 @@ from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Contract
 from feedback_loop.serving.publication import HINT, Failure, Part, Place, Publication, stamp
 from feedback_loop.serving.traffic import misfit
-from feedback_loop.store.traffic import Traffic as Wanted
+from feedback_loop.store.traffic import TrafficPlan
 
 AGAIN_SECONDS = 300.0
 """How long a version that could not be made ready is left alone."""
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Source:
+class ServedModel:
     """One model: which versions are wanted, how a bundle is made of one, and who is told that it can't be.
 
     `make` writes the bundle of a version into a folder, if it is not there and whole, opens it to see that it can be
@@ -40,7 +40,7 @@ class Source:
     champion: Callable[[], ModelVersion]
     aliased: Callable[[str], ModelVersion]
     numbered: Callable[[str], ModelVersion]
-    traffic: Callable[[], Wanted]
+    traffic: Callable[[], TrafficPlan]
     make: Callable[[ModelVersion, Path], Contract]
     told: Callable[[ModelVersion, str], None]
     settled: Callable[[str, frozenset[str]], None]
@@ -59,8 +59,8 @@ class _Staged:
 class Stager:
     """Keeps what is published at what the registry and the store want."""
 
-    def __init__(self, sources: Sequence[Source], *, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._sources = sources
+    def __init__(self, models: Sequence[ServedModel], *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._models = models
         self._monotonic = monotonic
         self._staged: dict[Path, Contract] = {}
         self._files: dict[Path, Files] = {}
@@ -69,13 +69,13 @@ class Stager:
 
     def refresh(self) -> None:
         """Publishes what is wanted by now. What can't be made ready leaves what is published as it is."""
-        for source in self._sources:
+        for served in self._models:
             try:
-                self._refresh(source)
+                self._refresh(served)
             except Exception as error:  # noqa: BLE001 (the next model, and the next time, may do better)
-                if source.place.read() is None:
-                    source.place.fail(_failure(error))
-                _log.warning("nothing new published", folder=str(source.place.folder), cause=str(error))
+                if served.place.read() is None:
+                    served.place.fail(_failure(error))
+                _log.warning("nothing new published", folder=str(served.place.folder), cause=str(error))
 
     def watch(self, cache: Path, seconds: float) -> NoReturn:
         """Refreshes every so often from now on, and at once on a hint, for ever."""
@@ -88,62 +88,62 @@ class Stager:
                 self.refresh()
             waits.wait(LOOK_SECONDS)
 
-    def _refresh(self, source: Source) -> None:
-        published = source.place.read()
+    def _refresh(self, served: ServedModel) -> None:
+        published = served.place.read()
         self._failing.clear()
-        champion = self._champion(source, published)
+        champion = self._champion(served, published)
         if champion is None:
             return
-        wanted = _wanted(source, published)
-        others = {alias: self._challenger(source, alias, champion, published) for alias in _aliases(wanted)}
+        wanted = _wanted(served, published)
+        others = {alias: self._challenger(served, alias, champion, published) for alias in _aliases(wanted)}
         canary = others.get(wanted.canary or "")
         made = Publication(
-            form=source.place.form,
+            form=served.place.form,
             champion=champion.part,
             shadows=tuple(part for alias in wanted.shadows if (part := others[alias]) is not None),
             canary=canary,
             share=wanted.share if canary is not None else 0.0,
         )
         if made != published:
-            source.place.publish(made)
-            _log.info("published", folder=str(source.place.folder), champion=champion.part.version, share=made.share)
-        source.settled(champion.part.version, frozenset(self._failing))
-        for folder in source.place.clean():
+            served.place.publish(made)
+            _log.info("published", folder=str(served.place.folder), champion=champion.part.version, share=made.share)
+        served.settled(champion.part.version, frozenset(self._failing))
+        for folder in served.place.clean():
             self._staged.pop(folder, None)
 
-    def _champion(self, source: Source, published: Publication | None) -> _Staged | None:
+    def _champion(self, served: ServedModel, published: Publication | None) -> _Staged | None:
         """The version that is to answer; the published one where it can't be had; None where that is all there is."""
         try:
-            version = source.champion()
-            staged = self._stage(source, version)
+            version = served.champion()
+            staged = self._stage(served, version)
         except (NotFound, Unavailable, _NotMadeError) as error:
             if published is None:
-                return self._last(source, error)
+                return self._last(served, error)
             _log.warning("champion stays", version=published.champion.version, cause=str(error))
-            contract = self._staged.get(source.place.bundle(published.champion.bundle))
+            contract = self._staged.get(served.place.bundle(published.champion.bundle))
             return _Staged(published.champion, contract) if contract is not None else None
         return staged
 
-    def _last(self, source: Source, error: FeedbackLoopError) -> _Staged:
+    def _last(self, served: ServedModel, error: FeedbackLoopError) -> _Staged:
         """The version that answered last, made ready anew: of this configuration nothing is published yet."""
-        last = source.place.last()
+        last = served.place.last()
         if last is None:
             raise error
         _log.warning("the last champion stays", version=last, cause=str(error))
         try:
-            return self._stage(source, source.numbered(last))
+            return self._stage(served, served.numbered(last))
         except FeedbackLoopError:
             raise error from None  # it is the wanted one that is to be mended
 
     def _challenger(
-        self, source: Source, alias: str, champion: _Staged, published: Publication | None
+        self, served: ServedModel, alias: str, champion: _Staged, published: Publication | None
     ) -> Part | None:
         """A version beside the champion; None where there is none, or it can't take part."""
         try:
-            version = source.aliased(alias)
+            version = served.aliased(alias)
             if version.version == champion.part.version:
                 return None  # it was promoted
-            staged = self._stage(source, version)
+            staged = self._stage(served, version)
         except NotFound as error:
             _log.warning("challenger left out", alias=alias, cause=str(error))
             return None
@@ -154,13 +154,13 @@ class Stager:
         why = misfit(staged.contract, champion.contract)
         if why is not None:
             self._failing.add(version.version)
-            source.told(version, f"It can't take part beside version {champion.part.version}: {why}.")
+            served.told(version, f"It can't take part beside version {champion.part.version}: {why}.")
             return None
         return msgspec.structs.replace(staged.part, alias=alias)
 
-    def _stage(self, source: Source, version: ModelVersion) -> _Staged:
+    def _stage(self, served: ServedModel, version: ModelVersion) -> _Staged:
         """The bundle of a version, made if it is not there; raises _NotMadeError, and then not at once again."""
-        place = source.place
+        place = served.place
         part = Part(version.version, place.bundle_name(version.version))
         folder = place.bundle(part.bundle)
         if folder in self._staged and folder.is_dir() and _files(folder) == self._files[folder]:
@@ -169,13 +169,13 @@ class Stager:
             self._failing.add(version.version)
             raise _NotMadeError(f"{version} could not be made ready; it is tried again later.")
         try:
-            contract = source.make(version, folder)
+            contract = served.make(version, folder)
         except Exception as error:
             if not isinstance(error, Unavailable):  # else the next time may do
                 self._failed[folder] = self._monotonic() + AGAIN_SECONDS
             failure = _failure(error)
             self._failing.add(version.version)
-            source.told(version, f"{failure.cause} {failure.cure}".rstrip())
+            served.told(version, f"{failure.cause} {failure.cure}".rstrip())
             raise _NotMadeError(failure.cause, cure=failure.cure) from error
         self._failed.pop(folder, None)
         self._staged[folder], self._files[folder] = contract, _files(folder)
@@ -199,17 +199,17 @@ def _failure(error: Exception) -> Failure:
     return Failure(f"{type(error).__name__}: {error}")
 
 
-def _wanted(source: Source, published: Publication | None) -> Wanted:
+def _wanted(served: ServedModel, published: Publication | None) -> TrafficPlan:
     """The traffic that is set; while the store is away, what is published."""
     try:
-        return source.traffic()
+        return served.traffic()
     except Unavailable as error:
         _log.warning("traffic stays", cause=str(error))
     if published is None:
-        return Wanted()
+        return TrafficPlan()
     canary = published.canary.alias if published.canary is not None else None
-    return Wanted(tuple(part.alias for part in published.shadows), canary, published.share)
+    return TrafficPlan(tuple(part.alias for part in published.shadows), canary, published.share)
 
 
-def _aliases(wanted: Wanted) -> tuple[str, ...]:
+def _aliases(wanted: TrafficPlan) -> tuple[str, ...]:
     return (*wanted.shadows, *((wanted.canary,) if wanted.canary is not None else ()))

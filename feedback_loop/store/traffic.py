@@ -15,7 +15,7 @@ from feedback_loop.store.records import as_record, insert_unless
 
 
 @dataclass(frozen=True)
-class Traffic:
+class TrafficPlan:
     """Aliases of a model's shadows, and the alias of its canary with the share (0 … 1) of callers that it answers."""
 
     shadows: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class LoadIncident:
     closed_because: str | None = None
 
 
-def save_traffic(store: Store, model: str, wanted: Traffic, now: datetime) -> None:
+def save_traffic(store: Store, model: str, wanted: TrafficPlan, now: datetime) -> None:
     """Replaces a model's traffic; servers notice within `serving.poll_alias`."""
     table = tables.traffic
     values = {
@@ -57,12 +57,12 @@ def save_traffic(store: Store, model: str, wanted: Traffic, now: datetime) -> No
         connection.execute(insert.on_conflict_do_update(index_elements=["model"], set_=values))
 
 
-def load_traffic(store: Store, model: str) -> Traffic:
+def load_traffic(store: Store, model: str) -> TrafficPlan:
     """A model's traffic; of one that nobody has set: the champion alone."""
     table = tables.traffic
     with store.read() as connection:
         row = connection.execute(select(table).where(table.c.model == model)).one_or_none()
-    return Traffic(tuple(row.shadows), row.canary, row.share) if row is not None else Traffic()
+    return TrafficPlan(tuple(row.shadows), row.canary, row.share) if row is not None else TrafficPlan()
 
 
 def open_load_incident(store: Store, model: str, version: str, cause: str, now: datetime) -> bool:

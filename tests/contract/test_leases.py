@@ -16,7 +16,7 @@ from feedback_loop.errors import LeaseLost, Refused, Unavailable
 from feedback_loop.scheduling import Chain, Job, Runner, Scheduler, parse_schedule
 from feedback_loop.store import Store, jobs, leases, tables, traffic
 from feedback_loop.store.leases import hold, take_lease
-from feedback_loop.store.traffic import Traffic
+from feedback_loop.store.traffic import TrafficPlan
 
 pytestmark = pytest.mark.usefixtures("warm_children")
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -48,11 +48,11 @@ def take_over(store, name="model:churn"):
 
 
 def write(store, model="churn"):
-    traffic.save_traffic(store, model, Traffic(("challenger",)), NOW)
+    traffic.save_traffic(store, model, TrafficPlan(("challenger",)), NOW)
 
 
 def is_written(store, model="churn"):
-    return traffic.load_traffic(store, model) != Traffic()
+    return traffic.load_traffic(store, model) != TrafficPlan()
 
 
 def test_a_lease_is_one_runs_and_not_its_threads_or_processs(store):

@@ -22,7 +22,7 @@ from feedback_loop.store.evaluations import (
     save_evaluation,
 )
 from feedback_loop.store.keys import Scope
-from feedback_loop.store.traffic import Traffic
+from feedback_loop.store.traffic import TrafficPlan
 from feedback_loop.store.versions import VersionNames
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -286,18 +286,18 @@ def test_processes_that_see_a_version_at_once_give_it_one_name(store):
 
 
 def test_a_models_traffic_is_the_last_that_was_set(store):
-    assert traffic.load_traffic(store, "churn") == Traffic()
-    traffic.save_traffic(store, "churn", Traffic(("challenger",)), START)
-    wanted = Traffic(("other",), "challenger", 0.05)
+    assert traffic.load_traffic(store, "churn") == TrafficPlan()
+    traffic.save_traffic(store, "churn", TrafficPlan(("challenger",)), START)
+    wanted = TrafficPlan(("other",), "challenger", 0.05)
     traffic.save_traffic(store, "churn", wanted, START + DAY)
     assert traffic.load_traffic(store, "churn") == wanted
-    assert traffic.load_traffic(store, "price") == Traffic()
+    assert traffic.load_traffic(store, "price") == TrafficPlan()
 
 
 @pytest.mark.parametrize("wrong", [((), "c", 1.5), ((), "c", 0.0), ((), None, 0.5), (("c",), "c", 0.5)])
 def test_traffic_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(BadInput):
-        Traffic(*wrong)
+        TrafficPlan(*wrong)
 
 
 def test_a_version_that_can_not_be_loaded_opens_one_incident(store):

@@ -7,8 +7,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from feedback_loop.alerts import tell_differences
-from feedback_loop.capture import Forwarder, Recorder, Spool, local_accounts, locks, merged, notices, put_aside
-from feedback_loop.capture.files import SpoolFile
+from feedback_loop.capture import (
+    Forwarder,
+    Recorder,
+    Spool,
+    local_accounts,
+    locks,
+    merge_accounts,
+    notices,
+    put_aside,
+)
+from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
@@ -413,10 +422,10 @@ def test_a_difference_is_told_once_on_every_route_and_again_when_there_is_more(s
 
 def test_the_spools_own_file_is_believed_before_the_store_until_it_has_ended():
     mine = made_account(stored=5, waiting=5)
-    assert merged([made_account(spooled=5, stored=5)], [mine]) == [mine]
+    assert merge_accounts([made_account(spooled=5, stored=5)], [mine]) == [mine]
     ended = made_account(state=SpoolState.ENDED)
-    assert merged([ended], [mine]) == [ended]
-    assert merged([], [mine]) == [mine]
+    assert merge_accounts([ended], [mine]) == [ended]
+    assert merge_accounts([], [mine]) == [mine]
 
 
 def test_the_recorder_writes_to_a_spool_as_it_does_to_the_store(spool):

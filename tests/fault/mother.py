@@ -10,7 +10,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from feedback_loop.capture import Forwarder, Spool, files, spool_outcomes
+from feedback_loop.capture import Forwarder, Spool, spool_file, spool_outcomes
 from feedback_loop.clock import system_clock
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
@@ -21,13 +21,13 @@ from feedback_loop.store import outcomes as stored_outcomes
 from tests.builders import binary_contract, prediction_rows
 
 POINTS = {  # where a process may die: (module or class, function, before or after it)
-    "spool commit": (files, "transaction"),
+    "spool commit": (spool_file, "transaction"),
     "accounts of the spool": (Spool, "_save_counts"),
     "forward": (predictions.PredictionLog, "append"),
     "fence": (fence, "enter"),
     "copy": (bulk, "_copy_into"),
     "insert": (predictions, "insert_new"),
-    "taken out of the spool": (files.SpoolFile, "settle"),
+    "taken out of the spool": (spool_file.SpoolFile, "settle"),
     "accounts of the store": (spools, "save_accounts"),
     "outcomes": (stored_outcomes, "_append"),
     "join": (joins._Step, "book"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
-from feedback_loop.schema.protocol import Rows, WireError, make_decoder, merged, oip, rows_table
+from feedback_loop.schema.protocol import Rows, WireError, concat_rows, make_decoder, oip, rows_table
 
 T = ColumnType
 FEATURES = (
@@ -115,7 +115,7 @@ def as_columns(rows):
 def test_what_was_encoded_is_decoded_again(rows, form):
     decoded = DECODER.decode(body_of(form, rows), JSON, {}.get)
     assert (decoded.count, decoded.columns) == (len(rows), as_columns(rows))
-    table = rows_table(CONTRACT, merged(CONTRACT, [decoded, decoded]))
+    table = rows_table(CONTRACT, concat_rows(CONTRACT, [decoded, decoded]))
     assert table.num_rows == 2 * len(rows)
     assert table.slice(len(rows)).select(list(decoded.columns)).to_pydict() == decoded.columns
 
@@ -131,7 +131,7 @@ def test_a_single_record_stays_a_row_and_means_the_same(record, form, order):
     given = TIMELESS.decode(body_of(form, [{**record, "order": 7}]), JSON, header)
     assert given.row is not None or "" in record.values()
     assert given.columns["order"] == [7]
-    both = merged(TIMELESS.contract, [rows, given, given])
+    both = concat_rows(TIMELESS.contract, [rows, given, given])
     assert [list(values) for values in both.columns.values()] == [
         [*rows.columns[name], *given.columns[name], *given.columns[name]] for name in both.columns
     ]

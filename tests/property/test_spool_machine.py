@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from feedback_loop.capture import Forwarder, Spool, local_accounts, notices
-from feedback_loop.capture.files import SpoolFile
+from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput

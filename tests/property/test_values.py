@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.capture import Recorder, Spool
-from feedback_loop.capture.files import SpoolFile
+from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.inference import Scored, Scorer
 from feedback_loop.inference.tensors import Layout

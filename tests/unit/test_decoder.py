@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
-from feedback_loop.schema.protocol import WireError, make_decoder, merged, rows_table
+from feedback_loop.schema.protocol import WireError, concat_rows, make_decoder, rows_table
 from tests.builders import binary_contract
 
 T = ColumnType
@@ -289,7 +289,7 @@ def test_rows_of_several_requests_make_one_table():
     parts = [
         decoded({"instances": [{**ROW, "age": age}]}, headers={"x-prediction-id": str(age)}) for age in (1, 2, 3)
     ]
-    table = rows_table(CONTRACT, merged(CONTRACT, parts))
+    table = rows_table(CONTRACT, concat_rows(CONTRACT, parts))
     assert table.column_names == ["age", "plan", "customer", "month", "prediction_id"]
     assert table.column("age").to_pylist() == [1.0, 2.0, 3.0]
     assert table.column("prediction_id").to_pylist() == ["1", "2", "3"]

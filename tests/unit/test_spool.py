@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from feedback_loop.capture import Spool, files, locks
-from feedback_loop.capture.files import SpoolFile
+from feedback_loop.capture import Spool, locks, spool_file
+from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.schema import Contract, JoinRule, Which, as_table, coerce
@@ -340,9 +340,9 @@ def test_who_is_erased_is_in_no_byte_of_any_file_whatever_became_of_the_rows(spo
 
 
 def test_an_erasure_that_a_reader_is_in_the_way_of_says_so_and_is_made_again(spool, monkeypatch):
-    monkeypatch.setattr(files, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(spool_file, "BUSY_SECONDS", 0.05)
     spool.append(CONTRACT, rows(1, month=["a-person-of-Ulm"]), NOW)
-    with SpoolFile.open(spool.path) as file, closing(files.connect(spool.path)) as reader:
+    with SpoolFile.open(spool.path) as file, closing(spool_file.connect(spool.path)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM groups").fetchall()
         with pytest.raises(sqlite3.OperationalError):

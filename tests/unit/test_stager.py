@@ -7,9 +7,9 @@ import pytest
 
 from feedback_loop.errors import NotFound, Refused, Unavailable
 from feedback_loop.registry import ModelVersion
-from feedback_loop.serving import Endpoints, Source, Stager
+from feedback_loop.serving import Endpoints, ServedModel, Stager
 from feedback_loop.serving.publication import HALF_MADE_SECONDS, Place
-from feedback_loop.store.traffic import Traffic
+from feedback_loop.store.traffic import TrafficPlan
 from tests.builders import binary_contract
 
 
@@ -39,12 +39,12 @@ class Model:
         return self.version(self.aliases[alias])
 
     def source(self):
-        return Source(
+        return ServedModel(
             self.place,
             champion=lambda: self.aliased("champion"),
             aliased=self.aliased,
             numbered=self.version,
-            traffic=lambda: Traffic(self.shadows),
+            traffic=lambda: TrafficPlan(self.shadows),
             make=self.make,
             told=lambda version, cause: self.told.append((version.version, cause)),
             settled=lambda *_: None,

@@ -2,7 +2,7 @@
 
 from feedback_loop.schema.protocol.columns import columns_of, decode_request
 from feedback_loop.schema.protocol.decoder import Decoder, make_decoder
-from feedback_loop.schema.protocol.table import merged, rows_table
+from feedback_loop.schema.protocol.table import concat_rows, rows_table
 from feedback_loop.schema.protocol.wire import (
     UNEXPECTED,
     Rows,
@@ -20,11 +20,11 @@ __all__ = [
     "WireError",
     "bad_request",
     "columns_of",
+    "concat_rows",
     "decode_request",
     "encode_answer",
     "encode_error",
     "make_decoder",
-    "merged",
     "refused_by_model",
     "rows_table",
 ]

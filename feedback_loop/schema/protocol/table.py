@@ -14,7 +14,7 @@ from feedback_loop.schema.protocol.wire import Rows
 ID = "prediction_id"
 
 
-def merged(contract: Contract, parts: Sequence[Rows]) -> Rows:
+def concat_rows(contract: Contract, parts: Sequence[Rows]) -> Rows:
     """The rows of all parts, one after the other; params, which are the same for all, are the first's."""
     if len(parts) == 1:
         return parts[0]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import structlog
 
-from feedback_loop.capture import files, locks
-from feedback_loop.capture.files import SpoolFile
+from feedback_loop.capture import locks, spool_file
 from feedback_loop.capture.groups import Group, is_intact
 from feedback_loop.capture.locks import read_mark
+from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.clock import Clock
 from feedback_loop.store.spools import Account, SpoolState
 
@@ -49,16 +49,16 @@ def delete(path: Path) -> None:
     """Removes a spool, its lock last: as long as there is one, it is held."""
     new = path.with_suffix(".new")
     for base in (path, new):
-        for suffix in ("", files.WAL, "-shm", "-journal"):
+        for suffix in ("", spool_file.WAL, "-shm", "-journal"):
             base.with_name(base.name + suffix).unlink(missing_ok=True)
     locks.lock_of(path).unlink(missing_ok=True)
 
 
 def put_aside(path: Path) -> None:
     """Keeps a spool's file under another name, where no forwarder looks for it any more."""
-    for old in (path, path.with_name(path.name + files.WAL)):
+    for old in (path, path.with_name(path.name + spool_file.WAL)):
         if old.exists():
-            old.rename(old.with_name(old.name.replace(files.SUFFIX, files.SUFFIX + files.DAMAGED)))
+            old.rename(old.with_name(old.name.replace(spool_file.SUFFIX, spool_file.SUFFIX + spool_file.DAMAGED)))
     delete(path)
 
 
@@ -66,7 +66,7 @@ def as_marked(path: Path, accounts: list[Account], now: datetime) -> list[Accoun
     """The accounts, with all rows that the owner noted as spooled: where its log was torn off, a file knows less."""
     found = {each.model: each for each in accounts}
     for model, spooled in read_mark(path).items():
-        account = found.get(model) or files.blank_account(path, model, 0, now)
+        account = found.get(model) or spool_file.blank_account(path, model, 0, now)
         if account.spooled < spooled:
             found[model] = replace(account, spooled=spooled, state=SpoolState.DAMAGED)
     return list(found.values())
@@ -89,7 +89,9 @@ def last_accounts(
     by_store = {each.model: each for each in told}
     last = []
     for model in sorted({*marked, *by_file, *by_store, *saved} or {""}):
-        account = by_file.get(model) or by_store.get(model) or files.blank_account(path, model, saved[model], now)
+        account = (
+            by_file.get(model) or by_store.get(model) or spool_file.blank_account(path, model, saved[model], now)
+        )
         rows = new[model] if model in by_store and model not in by_file else saved[model]
         spooled = max(account.spooled, marked.get(model, 0))
         last.append(

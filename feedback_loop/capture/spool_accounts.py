@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from feedback_loop.capture.files import SUFFIX, SpoolFile, blank_account
+from feedback_loop.capture.spool_file import SUFFIX, SpoolFile, blank_account
 from feedback_loop.clock import format_moment
 from feedback_loop.store.spools import Account, SpoolState
 
@@ -50,7 +50,7 @@ def put_aside(folder: Path) -> dict[str, dict[str, int]]:
     return found
 
 
-def merged(stored: Iterable[Account], local: Iterable[Account]) -> list[Account]:
+def merge_accounts(stored: Iterable[Account], local: Iterable[Account]) -> list[Account]:
     """All accounts by spool and model: a spool's own file knows more than the store, unless the spool has ended."""
     accounts = {(each.spool, each.model): each for each in stored}
     for each in local:
