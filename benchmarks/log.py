@@ -27,7 +27,7 @@ from feedback_loop.capture.groups import pack
 from feedback_loop.clock import system_clock
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
-from feedback_loop.store import Store, bulk
+from feedback_loop.store import Store, arrow
 from feedback_loop.store.model_tables import find_tables
 from feedback_loop.store.predictions import LOGGED_AT, PredictionLog, prediction_schema
 
@@ -167,7 +167,7 @@ def _raw_insert(store: Store, contract: Contract, chunks: list[pa.Table]) -> Cal
         return _raw_copy(store, table.name, stamped)
     marks, quoted = ", ".join("?" * len(names)), ", ".join(f'"{name}"' for name in names)
     statement = f"INSERT INTO {table.name} ({quoted}) VALUES ({marks})"  # noqa: S608 (names of ours)
-    tuples = [list(zip(*(bulk.plain(chunk.column(name)) for name in names), strict=True)) for chunk in stamped]
+    tuples = [list(zip(*(arrow.plain(chunk.column(name)) for name in names), strict=True)) for chunk in stamped]
 
     def many() -> None:
         for rows in tuples:

@@ -22,10 +22,10 @@ from feedback_loop.scheduling import (
     find_troubles,
     parse_schedule,
 )
-from feedback_loop.store import evaluations, retention, verdicts
+from feedback_loop.store import conclusions, evaluations, privacy
 from feedback_loop.store.alerts import Message, raise_alert, tell_recovered
 from feedback_loop.store.incidents import open_incident
-from feedback_loop.store.jobs import load_runs
+from feedback_loop.store.ledger import load_runs
 from feedback_loop.store.predictions import predicted_span
 
 LAST = "retention"
@@ -206,7 +206,7 @@ def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 
 def _nothing_due(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     """No verdict, and why where there has never been one: later it is only that nothing is due yet."""
-    if verdicts.latest_verdict(loop.store, model) is not None:
+    if conclusions.latest_verdict(loop.store, model) is not None:
         return {"state": None}
     return {"state": None, "because": loop.why_not_judged(model)}
 
@@ -227,9 +227,9 @@ def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     name = f"incident-{incident.incident_id}" if incident is not None else ""
     if incident is None or list(model_folder(loop.reports, model).glob(f"{name}-*.html")):
         return {"reports": []}
-    verdict = verdicts.load_verdict(loop.store, incident.verdict_id)
+    verdict = conclusions.load_verdict(loop.store, incident.verdict_id)
     since = datetime.fromisoformat(verdict.monitor["since"])
-    since = max(since, retention.kept_since(loop.store, model) or since)
+    since = max(since, privacy.kept_since(loop.store, model) or since)
     return {"reports": [path.name for path in loop.report(model, Window(since, verdict.window.end), name)]}
 
 

@@ -25,22 +25,22 @@ from feedback_loop.monitoring import PastError, check_metrics, known_missing
 from feedback_loop.outcomes import matures_at
 from feedback_loop.private import exposed, new_folder, told
 from feedback_loop.store import (
-    accounts,
+    conclusions,
+    coverage,
     evaluations,
-    jobs,
+    findings,
     leases,
+    ledger,
     migrate,
-    monitors,
     outcomes,
     payloads,
     predictions,
     retrainings,
-    traffic,
-    verdicts,
+    serving_state,
 )
 from feedback_loop.store.alerts import Alert, load_alerts
 from feedback_loop.store.incidents import Incident, load_incidents, open_incident
-from feedback_loop.store.spools import COUNTERS, Account, is_of_outcomes
+from feedback_loop.store.spool_accounts import COUNTERS, SpoolAccount, is_of_outcomes
 
 
 def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
     }
 
 
-def spool_status(loop: FeedbackLoop, accounts: list[Account]) -> dict[str, Any]:
+def spool_status(loop: FeedbackLoop, accounts: list[SpoolAccount]) -> dict[str, Any]:
     """What became of rows that servers answered and of outcomes that had to wait, in all and by process, in words."""
     now, after = loop.clock(), loop.settings.capture.alert_after
     outcomes = [each for each in accounts if is_of_outcomes(each.model)]
@@ -77,10 +77,10 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     store = loop.store
     promoted = [each for each in retrainings.load_promotions(store, model) if each.state == "done"]
     answering = promoted[-1].to_version if promoted else None
-    counts = accounts.count_by_version(store, model)
+    counts = coverage.count_by_version(store, model)
     span = predictions.predicted_span(store, model)
-    findings = accounts.count_findings(store, model)
-    verdict = verdicts.latest_verdict(store, model)
+    found_odd = findings.count_findings(store, model)
+    verdict = conclusions.latest_verdict(store, model)
     incidents = load_incidents(store, model)
     incident = open_incident(store, model)
     alerts = load_alerts(store, [each.incident_id for each in incidents], about="spool:")
@@ -103,7 +103,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         return why_held(alert, loop.settings.alerts, until, loop.clock()) or None
 
     searches = retrainings.load_retrainings(store, model)
-    runs = jobs.load_runs(store, model, newest=RECENT)
+    runs = ledger.load_runs(store, model, newest=RECENT)
     return {
         "champion": answering,
         "missing_reference": known_missing(loop.store, model, answering, loop.settings.model(model)),
@@ -113,15 +113,17 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "payloads": asdict(payloads.load_account(store, model)),
         "capture": spool_status(loop, loop.accounts(model)),
         "outcomes": outcomes.count_outcomes(store, model),
-        "unmatched_outcomes": findings[accounts.UNMATCHED],  # by the last join
+        "unmatched_outcomes": found_odd[findings.UNMATCHED],  # by the last join
         "refused_outcomes": count_refused(store, model),
-        "conflicts": findings[accounts.CONFLICTING],
+        "conflicts": found_odd[findings.CONFLICTING],
         "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1), loop.past_errors(model)),
         "failed_windows": [
             {"window": _window(each.window), "attempts": each.attempts, "cause": each.cause}
             for each in evaluations.load_failed_windows(store, model)
         ],
-        "drift": _drift(monitors.load_monitor(store, model, answering or ""), loop.settings.model(model).drift.alpha),
+        "drift": _drift(
+            conclusions.load_monitor(store, model, answering or ""), loop.settings.model(model).drift.alpha
+        ),
         "conditions": [
             _standing(each)
             for each in load_standings(store, model, answering or "", loop.settings.model(model).conditions)
@@ -132,7 +134,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "incidents": len(incidents),
         "not_served": [
             {"version": each.version, "since": format_moment(each.opened_at), "cause": each.cause}
-            for each in traffic.find_load_incidents(store, model)
+            for each in serving_state.find_load_incidents(store, model)
             if each.closed_at is None
         ],
         "undelivered_alerts": [
@@ -293,7 +295,7 @@ def _model(loop: FeedbackLoop, name: str) -> str:
     limit = f"models.{name}.segment_values ({scorer.logged.segment_values})"
     folded = (
         f"; {each!r} has more values than {limit}, others are told together"
-        for each in accounts.folded_segments(loop.store, scorer.logged)
+        for each in coverage.folded_segments(loop.store, scorer.logged)
     )
     return said + "".join(folded)
 
@@ -305,7 +307,7 @@ def _writable(folder: Path) -> str:
     return f"{folder} is writable, {free / 2**30:.0f} GiB free"
 
 
-def _account(account: Account) -> dict[str, Any]:
+def _account(account: SpoolAccount) -> dict[str, Any]:
     since = account.waiting_since
     moments = {
         "waiting_since": format_moment(since) if since is not None else None,
@@ -340,7 +342,7 @@ def _evaluation(found: list[evaluations.Evaluation], past: Mapping[str, PastErro
     }
 
 
-def _drift(monitor: monitors.DriftMonitor | None, alpha: float) -> dict[str, Any] | None:
+def _drift(monitor: conclusions.DriftMonitor | None, alpha: float) -> dict[str, Any] | None:
     """What is watched of the champion's windows: columns that were found, and checks that fail."""
     if monitor is None:
         return None
@@ -374,7 +376,7 @@ def _first_due(loop: FeedbackLoop, model: str, first_predicted: datetime | None)
     return {"at": format_moment(at), "predicted": first_predicted is not None}
 
 
-def _verdict(verdict: verdicts.Verdict) -> dict[str, Any]:
+def _verdict(verdict: conclusions.Verdict) -> dict[str, Any]:
     return {
         "state": str(verdict.state),
         "version": verdict.version,
@@ -397,7 +399,7 @@ def _retraining(last: retrainings.Retraining, trials: list[retrainings.Trial]) -
     }
 
 
-def _running(loop: FeedbackLoop, model: str, runs: list[jobs.JobRun]) -> list[dict[str, Any]]:
+def _running(loop: FeedbackLoop, model: str, runs: list[ledger.JobRun]) -> list[dict[str, Any]]:
     """The jobs that run now: for how long, how long they usually take, and whether their process lives."""
     now, holder = loop.clock(), leases.holder_of(loop.store, f"model:{model}")
     running = [run for run in runs if run.state == "running"]
@@ -406,7 +408,7 @@ def _running(loop: FeedbackLoop, model: str, runs: list[jobs.JobRun]) -> list[di
             "job": run.job,
             "since": format_moment(run.started_at),
             "seconds": (now - run.started_at).total_seconds(),
-            "usual_seconds": jobs.usual_seconds(runs, run.job),
+            "usual_seconds": ledger.usual_seconds(runs, run.job),
             "holder": run.holder,
             "alive": run.holder == holder,
         }
@@ -414,9 +416,9 @@ def _running(loop: FeedbackLoop, model: str, runs: list[jobs.JobRun]) -> list[di
     ]
 
 
-def _failed(runs: list[jobs.JobRun]) -> list[dict[str, Any]]:
+def _failed(runs: list[ledger.JobRun]) -> list[dict[str, Any]]:
     """The jobs whose newest run did not succeed."""
-    newest: dict[str, jobs.JobRun] = {}
+    newest: dict[str, ledger.JobRun] = {}
     for run in runs:
         newest.setdefault(run.job, run)
     failed = [run for run in newest.values() if run.state in ("failed", "abandoned")]

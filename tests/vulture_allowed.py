@@ -21,7 +21,7 @@ from feedback_loop.monitoring.profiles import Loss
 from feedback_loop.monitoring.reports import figures
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
-from feedback_loop.store import evaluations, incidents, jobs, predictions, retrainings, tables, types
+from feedback_loop.store import evaluations, incidents, ledger, predictions, retrainings, tables, types
 
 # ONNX Runtime reads its options off the object.
 options = onnxruntime.SessionOptions()
@@ -42,7 +42,7 @@ Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Proof.classes_differ, Proof.max_difference
 status.Check.ok, status.Check.detail
 causes.Causes.rows_before, reweighting.Split.thin
-jobs.JobRun.finished_at, retrainings.Retraining.finished_at, incidents.Incident.closed_because
+ledger.JobRun.finished_at, retrainings.Retraining.finished_at, incidents.Incident.closed_because
 
 # Evidently calls these.
 figures.ExactFigureCalculation.calculate, figures.ExactFigureCalculation.display_name

@@ -9,11 +9,11 @@ from feedback_loop.capture import notices
 from feedback_loop.config import CaptureSettings
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import raise_alert
-from feedback_loop.store.spools import Account, is_of_outcomes, model_of
+from feedback_loop.store.spool_accounts import SpoolAccount, is_of_outcomes, model_of
 
 
 def tell_differences(
-    store: Store, accounts: Iterable[Account], routes: Sequence[str], now: datetime, settings: CaptureSettings
+    store: Store, accounts: Iterable[SpoolAccount], routes: Sequence[str], now: datetime, settings: CaptureSettings
 ) -> int:
     """Raises an alert for each notice, on each route, and again only when there is more of it.
 

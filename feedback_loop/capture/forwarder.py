@@ -25,8 +25,8 @@ from feedback_loop.clock import Clock
 from feedback_loop.config import CaptureSettings
 from feedback_loop.errors import ContractError, Unavailable, traceback_of
 from feedback_loop.schema import Contract
-from feedback_loop.store import Store, spools
-from feedback_loop.store.spools import Account, SpoolState, is_of_outcomes
+from feedback_loop.store import Store, spool_accounts
+from feedback_loop.store.spool_accounts import SpoolAccount, SpoolState, is_of_outcomes
 
 STOP_SECONDS = 10.0
 """How long the last drain of a process may take; what is left then is found by whoever drains the folder next."""
@@ -58,7 +58,7 @@ class Forwarder:
         self._settings = settings
         self.own = own
         self._sound: set[Path] = set()
-        self._saved: dict[str, list[Account]] = {}
+        self._saved: dict[str, list[SpoolAccount]] = {}
         self._rests = Rests(settings)
         self._outcomes = OutcomeForwarder(store, clock)
         self._stopping = threading.Event()
@@ -195,7 +195,7 @@ class Forwarder:
             self._forward_all(file, groups, done)
         accounts = file.accounts(self._clock())
         if _told(accounts) != _told(self._saved.get(file.name, [])):
-            spools.save_accounts(self._store, accounts)
+            spool_accounts.save_accounts(self._store, accounts)
             self._saved[file.name] = accounts
         return not file.last()
 
@@ -261,7 +261,7 @@ class Forwarder:
     def _save_what_is_left(self, path: Path, cause: str, done: Drained) -> None:
         """Stores what can be read of a damaged spool and moves its file aside."""
         groups: dict[int, Group] = {}
-        accounts: list[Account] = []
+        accounts: list[SpoolAccount] = []
         saved: Counter[str] = Counter()
         new: Counter[str] = Counter()
         try:
@@ -278,9 +278,9 @@ class Forwarder:
         if done.held:
             return  # all of it once more, when they are taken
         name = path.name.removesuffix(spool_file.SUFFIX)
-        told = spools.load_accounts(self._store, spool=name)
+        told = spool_accounts.load_accounts(self._store, spool=name)
         last = salvage.last_accounts(path, accounts, told, saved, new, self._clock())
-        spools.end_accounts(self._store, name, last, self._clock())
+        spool_accounts.end_accounts(self._store, name, last, self._clock())
         _log.error("spool damaged", spool=path.name, cause=cause, saved=dict(saved), accounts=last)
         salvage.put_aside(path)
         done.stored += saved.total()
@@ -305,11 +305,11 @@ class Forwarder:
         except Exception as error:  # noqa: BLE001 (the next group may be good)
             _log.error("group lost", spool=file.name, group=group.seq, rows=group.rows, cause=str(error))
 
-    def _end(self, path: Path, accounts: list[Account]) -> list[Account]:
+    def _end(self, path: Path, accounts: list[SpoolAccount]) -> list[SpoolAccount]:
         name = path.name.removesuffix(spool_file.SUFFIX)
         self._saved.pop(name, None)
         self._sound.discard(path)
-        return spools.end_accounts(self._store, name, accounts, self._clock())
+        return spool_accounts.end_accounts(self._store, name, accounts, self._clock())
 
     def _sweep(self) -> None:
         """Does away with what a process left behind that died while it made its spool."""
@@ -345,7 +345,7 @@ class Forwarder:
         self._rests.failed(ALL)
 
 
-def _told(accounts: Iterable[Account]) -> list[Account]:
+def _told(accounts: Iterable[SpoolAccount]) -> list[SpoolAccount]:
     """Accounts but for the moment they were taken at."""
     return [replace(each, updated_at=each.updated_at.min) for each in accounts]
 

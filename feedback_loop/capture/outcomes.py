@@ -31,7 +31,7 @@ from feedback_loop.errors import Unavailable
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store
 from feedback_loop.store.outcomes import append_spooled
-from feedback_loop.store.spools import outcomes_of
+from feedback_loop.store.spool_accounts import outcomes_of
 
 MOST_GROUPS = 200
 """So many groups of each spool are in memory at a time."""

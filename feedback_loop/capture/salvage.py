@@ -18,7 +18,7 @@ from feedback_loop.capture.groups import Group, is_intact
 from feedback_loop.capture.locks import read_mark
 from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.clock import Clock
-from feedback_loop.store.spools import Account, SpoolState
+from feedback_loop.store.spool_accounts import SpoolAccount, SpoolState
 
 _EVERY = 2**62
 
@@ -62,7 +62,7 @@ def put_aside(path: Path) -> None:
     delete(path)
 
 
-def as_marked(path: Path, accounts: list[Account], now: datetime) -> list[Account]:
+def as_marked(path: Path, accounts: list[SpoolAccount], now: datetime) -> list[SpoolAccount]:
     """The accounts, with all rows that the owner noted as spooled: where its log was torn off, a file knows less."""
     found = {each.model: each for each in accounts}
     for model, spooled in read_mark(path).items():
@@ -74,12 +74,12 @@ def as_marked(path: Path, accounts: list[Account], now: datetime) -> list[Accoun
 
 def last_accounts(
     path: Path,
-    own: list[Account],
-    told: list[Account],
+    own: list[SpoolAccount],
+    told: list[SpoolAccount],
     saved: Counter[str],
     new: Counter[str],
     now: datetime,
-) -> list[Account]:
+) -> list[SpoolAccount]:
     """The last accounts of a damaged spool: what it says itself, else what the store was told of it before.
 
     `saved` rows were read from it and are in the store, `new` of them were not before. To what the file says it
@@ -121,7 +121,7 @@ def readable(file: SpoolFile) -> Iterator[Group]:
             _log.warning("spool unreadable", spool=file.name, newest_first=newest_first, cause=str(error))
 
 
-def readable_accounts(file: SpoolFile, clock: Clock) -> list[Account]:
+def readable_accounts(file: SpoolFile, clock: Clock) -> list[SpoolAccount]:
     """The accounts of a damaged file, none where they can't be read."""
     try:
         return file.accounts(clock(), SpoolState.DAMAGED)

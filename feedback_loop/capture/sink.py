@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from feedback_loop.capture.values import Values
 from feedback_loop.schema import Contract
-from feedback_loop.store.spools import outcomes_of
+from feedback_loop.store.spool_accounts import outcomes_of
 
 
 class Sink(Protocol):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from feedback_loop.capture.spool_file import SUFFIX, SpoolFile, blank_account
 from feedback_loop.clock import format_moment
-from feedback_loop.store.spools import Account, SpoolState
+from feedback_loop.store.spool_accounts import SpoolAccount, SpoolState
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Notice:
     words: str
 
 
-def local_accounts(folder: Path, now: datetime) -> list[Account]:
+def local_accounts(folder: Path, now: datetime) -> list[SpoolAccount]:
     """The accounts of the spools that lie in a folder; of one that can't be read, one that says so."""
-    found: list[Account] = []
+    found: list[SpoolAccount] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             with SpoolFile.open(path) as file:
@@ -50,7 +50,7 @@ def put_aside(folder: Path) -> dict[str, dict[str, int]]:
     return found
 
 
-def merge_accounts(stored: Iterable[Account], local: Iterable[Account]) -> list[Account]:
+def merge_accounts(stored: Iterable[SpoolAccount], local: Iterable[SpoolAccount]) -> list[SpoolAccount]:
     """All accounts by spool and model: a spool's own file knows more than the store, unless the spool has ended."""
     accounts = {(each.spool, each.model): each for each in stored}
     for each in local:
@@ -60,7 +60,7 @@ def merge_accounts(stored: Iterable[Account], local: Iterable[Account]) -> list[
     return [accounts[key] for key in sorted(accounts)]
 
 
-def notices(account: Account, now: datetime, alert_after: timedelta) -> Iterator[Notice]:
+def notices(account: SpoolAccount, now: datetime, alert_after: timedelta) -> Iterator[Notice]:
     """What is not as it should be, the gravest first."""
     if account.state is SpoolState.DAMAGED:
         yield Notice("damaged", "", "its file is damaged; what could be read of it was stored")

@@ -21,7 +21,7 @@ from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput
 from feedback_loop.private import new_file
 from feedback_loop.schema import Contract
-from feedback_loop.store.spools import Account, SpoolState, outcomes_of
+from feedback_loop.store.spool_accounts import SpoolAccount, SpoolState, outcomes_of
 
 SUFFIX = ".spool"
 DAMAGED = ".damaged"
@@ -296,7 +296,7 @@ class SpoolFile:
             self._connection.execute("DELETE FROM rejected")
         return int(rows)
 
-    def accounts(self, now: datetime, state: SpoolState = SpoolState.OPEN) -> list[Account]:
+    def accounts(self, now: datetime, state: SpoolState = SpoolState.OPEN) -> list[SpoolAccount]:
         """What went which way, for each model; all of one moment. Of a damaged one, nothing is said to wait."""
         is_whole = state is not SpoolState.DAMAGED  # else what waits may not be readable
         with transaction(self._connection, "DEFERRED"):
@@ -308,7 +308,7 @@ class SpoolFile:
         for model, stored, answered, spooled, refused, dropped, unsampled in counts:
             rows, moment = waits.get(model, (0, None))
             accounts.append(
-                Account(
+                SpoolAccount(
                     spool=self.name,
                     model=model,
                     host=_host(self.path),
@@ -334,9 +334,9 @@ class SpoolFile:
             raise sqlite3.DatabaseError(f"quick_check says: {found}")
 
 
-def blank_account(path: Path, model: str, rows: int, now: datetime) -> Account:
+def blank_account(path: Path, model: str, rows: int, now: datetime) -> SpoolAccount:
     """The account of a damaged spool of which nothing is known but how many rows could be read."""
-    return Account(
+    return SpoolAccount(
         spool=path.name.removesuffix(SUFFIX),
         model=model,
         host=_host(path),

@@ -15,7 +15,7 @@ from feedback_loop.shown import as_text
 
 if TYPE_CHECKING:
     from feedback_loop.decisions.backtest import Aftermath, Backtest, Replayed
-    from feedback_loop.store.verdicts import Verdict
+    from feedback_loop.store.conclusions import Verdict
 
 ALARMS_TOLD = 3
 """Of each policy with `--verbose`; the rest of them is in `--json`."""

@@ -12,7 +12,7 @@ from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, em
 from feedback_loop.clock import format_moment, parse_moment
 
 if TYPE_CHECKING:
-    from feedback_loop.store.diagnoses import Diagnosis
+    from feedback_loop.store.conclusions import Diagnosis
 
 
 def diagnose(
@@ -29,7 +29,7 @@ def diagnose(
 
     The window is by default that since the change which the latest verdict estimates.
     """
-    from feedback_loop.store.diagnoses import load_diagnoses
+    from feedback_loop.store.conclusions import load_diagnoses
 
     window, moment = window_of(within, start, end), parse_moment(as_of) if as_of else None
     loop = open_loop(config, as_json=as_json)

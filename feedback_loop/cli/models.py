@@ -167,7 +167,7 @@ def traffic(
     as_json: JsonOption = False,
 ) -> None:
     """Sets who takes part beside the champion, without a restart; with no options it says who does."""
-    from feedback_loop.store.traffic import TrafficPlan
+    from feedback_loop.store.serving_state import TrafficPlan
 
     loop = open_loop(config, as_json=as_json)
     changes = bool(shadow or canary or share)

@@ -23,9 +23,9 @@ from feedback_loop.monitoring import labelled_only, row_weights, uniform
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
+from feedback_loop.store.conclusions import Verdict
 from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations, newest_estimates, newest_evaluations
 from feedback_loop.store.predictions import predicted_span, read_labelled
-from feedback_loop.store.verdicts import Verdict
 
 T = TypeVar("T")
 

@@ -31,7 +31,7 @@ from feedback_loop.decisions.monitors import (
 from feedback_loop.decisions.suggest import suggest_tolerance, suggest_units, swing_of
 from feedback_loop.decisions.watched import Baseline, Cohort, Seen, Watched
 from feedback_loop.monitoring import Floats
-from feedback_loop.store.verdicts import Verdict
+from feedback_loop.store.conclusions import Verdict
 
 Method = Literal["change", "harm", "rule"]
 """Which of the monitors of a loss: method D or B, or a rule without an error rate."""

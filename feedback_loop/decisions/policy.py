@@ -18,8 +18,8 @@ from feedback_loop.decisions.evidence import (
 )
 from feedback_loop.decisions.panel import Method, Pair, Panel, is_fresh, resume
 from feedback_loop.decisions.watched import Baseline, Cohort
+from feedback_loop.store.conclusions import State, Verdict
 from feedback_loop.store.retrainings import Retraining
-from feedback_loop.store.verdicts import State, Verdict
 
 DRIFT_SHARE = 0.5
 """From this share of drifted columns on, drift is worth a warning (Evidently's rule for a data set)."""

@@ -13,7 +13,7 @@ from feedback_loop.decisions.monitors import ConfidenceSequence
 from feedback_loop.decisions.panel import Pair, Panel
 from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.monitoring import Floats
-from feedback_loop.store.verdicts import State, Verdict
+from feedback_loop.store.conclusions import State, Verdict
 
 MARGIN = 0.05
 """Where the policy tolerates nothing, so far above the reference's mean still is recovered: the gate's margin."""

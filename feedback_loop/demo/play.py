@@ -26,7 +26,7 @@ from feedback_loop.registry import Reference
 from feedback_loop.rehearsal import Strategy, compare, daily_means, take_turn
 from feedback_loop.rehearsal import fresh_folder as marked_folder
 from feedback_loop.schema import prediction_id
-from feedback_loop.store import evaluations, predictions, retrainings, verdicts
+from feedback_loop.store import conclusions, evaluations, predictions, retrainings
 from feedback_loop.store.incidents import load_incidents
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class _Story:
                 month["matured"] += each.predictions
                 month["labelled"] += each.labelled
                 month["loss"] += loss * each.labelled
-        verdict = verdicts.latest_verdict(self.loop.store, NAME)
+        verdict = conclusions.latest_verdict(self.loop.store, NAME)
         champion = self.loop.champion(NAME)
         name = f"{moment:%Y-%m}"
         if name not in self._months:

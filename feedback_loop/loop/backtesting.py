@@ -32,10 +32,10 @@ from feedback_loop.loop.judging import Judging
 from feedback_loop.retraining import Following
 from feedback_loop.scheduling import parse_schedule
 from feedback_loop.schema import Contract
-from feedback_loop.store import Store, fence, jobs, retention, retrainings
+from feedback_loop.store import Store, fence, ledger, privacy, retrainings
+from feedback_loop.store.conclusions import monitors_begun, verdict_moments
 from feedback_loop.store.incidents import closed_by_hand
 from feedback_loop.store.predictions import predicted_span
-from feedback_loop.store.verdicts import monitors_begun, verdict_moments
 
 MOST_BASELINES = 32
 """So many are kept: one for each candidate and the reign that goes on, and some that were not complete yet."""
@@ -87,7 +87,7 @@ class Backtesting(Judging):
             lambda version, settings, as_of: self._baseline(
                 self._version(model, version), settings, as_of=as_of, known=known
             ),
-            retention.kept_since(self.store, model),
+            privacy.kept_since(self.store, model),
             known,
         )
         history = retrainings.load_retrainings(self.store, model)
@@ -130,7 +130,7 @@ class Backtesting(Judging):
     def _made_looks(self, model: str) -> list[tuple[datetime, str | None]]:
         runs = [
             (each.started_at, each.finished_at)
-            for each in jobs.load_runs(self.store, model)
+            for each in ledger.load_runs(self.store, model)
             if each.job == "decide" and each.state == "succeeded" and each.finished_at is not None
         ]
         return made_looks(verdict_moments(self.store, model), runs)

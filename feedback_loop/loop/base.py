@@ -31,7 +31,7 @@ from feedback_loop.scheduling import Runner
 from feedback_loop.schema import RandomBits
 from feedback_loop.store import Store, fence, growing, migrate, predictions, retrainings
 from feedback_loop.store.retrainings import Promotion
-from feedback_loop.store.versions import VersionNames
+from feedback_loop.store.serving_state import VersionNames
 
 _log = structlog.get_logger(__name__)
 

@@ -25,11 +25,10 @@ from feedback_loop.inference import Scorer
 from feedback_loop.loop.judging import Judging
 from feedback_loop.monitoring import sample_window, spread
 from feedback_loop.registry import ModelVersion
-from feedback_loop.store import diagnoses, incidents, retrainings, verdicts
+from feedback_loop.store import conclusions, incidents, retrainings
 from feedback_loop.store.alerts import Message, raise_in
-from feedback_loop.store.diagnoses import Diagnosis
+from feedback_loop.store.conclusions import Diagnosis, State
 from feedback_loop.store.evaluations import load_evaluations
-from feedback_loop.store.verdicts import State
 
 ADVICE = {
     Recommendation.REPAIR: "repair the feed, do not retrain",
@@ -96,7 +95,7 @@ class Diagnosing(Judging):
             evidence=causes.evidence()
             | {"reference": settings.policy.reference, "quality": [asdict(each) for each in findings]},
         )
-        return diagnoses.record_diagnosis(self.store, made)
+        return conclusions.record_diagnosis(self.store, made)
 
     def diagnose_incident(self, model: str) -> Diagnosis | None:
         """The diagnosis of the open incident, made anew with each degraded verdict; None where there is none to make.
@@ -105,12 +104,12 @@ class Diagnosing(Judging):
         """
         self.judge_diagnoses(model)
         incident = incidents.open_incident(self.store, model)
-        verdict = verdicts.latest_verdict(self.store, model)
+        verdict = conclusions.latest_verdict(self.store, model)
         if incident is None or verdict is None or verdict.state is not State.DEGRADED:
             return None
         if verdict.version != incident.version or self.champion(model).version != incident.version:
             return None
-        made = diagnoses.load_diagnoses(self.store, model, incident.incident_id)
+        made = conclusions.load_diagnoses(self.store, model, incident.incident_id)
         if made and made[-1].as_of >= verdict.decided_at:
             return None
         return self._tell(self.diagnose(model))
@@ -131,7 +130,7 @@ class Diagnosing(Judging):
 
     def judge_diagnoses(self, model: str) -> int:
         """Records whether recommendations were right, where what followed has shown it; counts those."""
-        waiting = [each for each in diagnoses.load_diagnoses(self.store, model) if each.was_right is None]
+        waiting = [each for each in conclusions.load_diagnoses(self.store, model) if each.was_right is None]
         if not waiting:
             return 0
         known = {each.incident_id: each for each in incidents.load_incidents(self.store, model)}
@@ -144,7 +143,7 @@ class Diagnosing(Judging):
             incident = known.get(each.incident_id) if each.incident_id is not None else None
             found = was_right(each.recommendation, each.as_of, incident, searched, self._promotions(model))
             if found is not None:
-                diagnoses.save_judgement(self.store, each.diagnosis_id, right=found[0], because=found[1])
+                conclusions.save_judgement(self.store, each.diagnosis_id, right=found[0], because=found[1])
                 judged += 1
         return judged
 
@@ -155,7 +154,7 @@ class Diagnosing(Judging):
 
     def _changed_window(self, version: ModelVersion, now: datetime) -> Window:
         """From the change that the latest verdict of then estimates (or the monitor's first look) to its end."""
-        found = verdicts.load_verdicts(self.store, version.model, version.version, newest=1, until=now)
+        found = conclusions.load_verdicts(self.store, version.model, version.version, newest=1, until=now)
         if not found:
             raise NotFound(
                 "verdict on", str(version), cure="Say which --window is meant, or run feedback-loop decide first."

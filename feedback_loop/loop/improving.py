@@ -18,11 +18,11 @@ from feedback_loop.outcomes import (
 from feedback_loop.registry import Reference
 from feedback_loop.retraining import RetrainingResult, Search, promote, reconcile, rollback
 from feedback_loop.serving import warm
-from feedback_loop.store import diagnoses, retrainings, verdicts
+from feedback_loop.store import conclusions, retrainings
 from feedback_loop.store.alerts import raise_alert
+from feedback_loop.store.conclusions import State
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.retrainings import Promotion
-from feedback_loop.store.verdicts import State
 
 
 class Improving(Wired):
@@ -68,7 +68,7 @@ class Improving(Wired):
             return None
         policy, champion = self.settings.model(model).policy, self.champion(model)
         since = [each.done_at for each in self._promotions(model) if each.done_at is not None]
-        verdict = verdicts.latest_verdict(self.store, model, champion.version)
+        verdict = conclusions.latest_verdict(self.store, model, champion.version)
         if verdict is not None and verdict.state is State.DEGRADED and open_incident(self.store, model) is None:
             verdict = None  # its incident is closed: it asks for nothing any more
         return rule(
@@ -119,10 +119,10 @@ class Improving(Wired):
         )
         return search.run(reason, incident.incident_id if incident is not None else None, promotes=promotes)
 
-    def _newest_diagnosis(self, model: str) -> diagnoses.Diagnosis | None:
+    def _newest_diagnosis(self, model: str) -> conclusions.Diagnosis | None:
         """The last one of the open incident; None where there is none."""
         incident = open_incident(self.store, model)
-        made = diagnoses.load_diagnoses(self.store, model, incident.incident_id) if incident is not None else []
+        made = conclusions.load_diagnoses(self.store, model, incident.incident_id) if incident is not None else []
         return made[-1] if made else None
 
     def check_servable(self, model: str, version: str) -> None:

@@ -11,10 +11,10 @@ from feedback_loop.alerts import why_held
 from feedback_loop.clock import format_moment
 from feedback_loop.errors import BadInput, Refused
 from feedback_loop.loop.base import Wired
-from feedback_loop.store import diagnoses, incidents, retrainings
+from feedback_loop.store import conclusions, incidents, retrainings
 from feedback_loop.store.alerts import RECOVERED, load_alerts
+from feedback_loop.store.conclusions import degraded_verdicts
 from feedback_loop.store.incidents import Incident
-from feedback_loop.store.verdicts import degraded_verdicts
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Incidents(Wired):
             yield Entry(each.at, each.kind, words)
 
     def _diagnoses(self, found: Incident) -> Iterator[Entry]:
-        for each in diagnoses.load_diagnoses(self.store, found.model, found.incident_id):
+        for each in conclusions.load_diagnoses(self.store, found.model, found.incident_id):
             right = {True: "; that was right", False: "; that was not right", None: ""}[each.was_right]
             because = f" ({each.judged_because})" if each.judged_because else ""
             words = f"{each.summary} Recommended: {each.recommendation}{right}{because}"

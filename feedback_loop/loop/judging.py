@@ -45,9 +45,10 @@ from feedback_loop.outcomes import (
     matures_at,
 )
 from feedback_loop.registry import ModelVersion
-from feedback_loop.store import profiles, retention
-from feedback_loop.store.accounts import load_accounts
+from feedback_loop.store import privacy, profiles
 from feedback_loop.store.alerts import raise_alert
+from feedback_loop.store.conclusions import Verdict, latest_verdict
+from feedback_loop.store.coverage import load_coverage
 from feedback_loop.store.evaluations import (
     ALL_ROWS,
     INSUFFICIENT,
@@ -58,7 +59,6 @@ from feedback_loop.store.evaluations import (
     load_past_estimates,
 )
 from feedback_loop.store.predictions import predicted_span
-from feedback_loop.store.verdicts import Verdict, latest_verdict
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ class Judging(Labelling):
             self._tally_by_references(model)
             now = self.join(model).until or now
         windows = [window] if window else due_windows(self.store, model, settings.window, settings.maturity, now)
-        since = retention.kept_since(self.store, model)
+        since = privacy.kept_since(self.store, model)
         windows = [each for each in windows if since is None or each.start >= since]
         failed = {each.window for each in load_failed_windows(self.store, model)}
         for gone in [each for each in failed if since is not None and each.start < since]:
@@ -296,7 +296,7 @@ class Judging(Labelling):
         )
         if rows >= wanted:
             return None
-        known = load_accounts(self.store, model)[0]
+        known = load_coverage(self.store, model)[0]
         about = when_enough(known, version.version, wanted - rows, settings.maturity)
         return MissingReference(model, version.version, rows, wanted, about)
 

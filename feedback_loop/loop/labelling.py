@@ -37,8 +37,9 @@ from feedback_loop.outcomes import (
     take_parts,
 )
 from feedback_loop.schema import with_booleans
-from feedback_loop.store import fence, predictions, retention
-from feedback_loop.store.accounts import Finding, load_accounts, load_findings, with_inferred
+from feedback_loop.store import fence, predictions, privacy
+from feedback_loop.store.coverage import load_coverage, with_inferred
+from feedback_loop.store.findings import Finding, load_findings
 from feedback_loop.store.joins import Joined, join_new
 
 
@@ -146,7 +147,7 @@ class Labelling(Wired):
         What absence means is counted apart from what was observed.
         """
         self.join(model)
-        accounts, until = load_accounts(self.store, model)
+        accounts, until = load_coverage(self.store, model)
         until = until or self.clock()
         contract = self.scorer(self.champion(model)).logged
         known = with_inferred(self.store, contract, self.settings.model(model).window, accounts, until)
@@ -157,20 +158,20 @@ class Labelling(Wired):
         self.join(model)
         return load_findings(self.store, self.scorer(self.champion(model)).logged, kind, most)
 
-    def prune(self, model: str) -> retention.Pruned:
+    def prune(self, model: str) -> privacy.Pruned:
         """Removes records of before `store.history`, as far as nothing goes on from them."""
         history = self.settings.store.history
         if history is None:
-            return retention.Pruned()
-        return retention.prune_records(self.store, model, self.clock() - history)
+            return privacy.Pruned()
+        return privacy.prune_records(self.store, model, self.clock() - history)
 
-    def retain(self, model: str) -> retention.Retained | None:
+    def retain(self, model: str) -> privacy.Retained | None:
         """Removes predictions older than the model's `log.retention`, in whole windows; None: it has none."""
         settings = self.settings.model(model)
         if settings.log.retention is None:
             return None
         since = floor_moment(self.clock() - settings.log.retention, settings.window)
-        return retention.retain(self.store, model, self.scorer(self.champion(model)).logged.join, since)
+        return privacy.retain(self.store, model, self.scorer(self.champion(model)).logged.join, since)
 
     def erase(self, model: str, key: Mapping[str, object], *, text: bool = False, dry_run: bool = False) -> Erasure:
         """Removes every row with that key, or part of a composite key, wherever it is, and says what was removed.
@@ -194,7 +195,7 @@ class Labelling(Wired):
         return done
 
     def _refuse_removed(self, model: str, window: Window) -> None:
-        since = retention.kept_since(self.store, model)
+        since = privacy.kept_since(self.store, model)
         if since is not None and window.start < since:
             raise Refused(
                 f"Predictions of {model} from before {format_moment(since)} are gone: models.{model}.log.retention.",

@@ -28,10 +28,10 @@ from feedback_loop.outcomes import OnError
 from feedback_loop.registry import Reference
 from feedback_loop.schema import Source
 from feedback_loop.serving.publication import hint
-from feedback_loop.store import predictions, spools
+from feedback_loop.store import predictions, spool_accounts
 from feedback_loop.store.query import Query
-from feedback_loop.store.spools import Account, model_of
-from feedback_loop.store.traffic import TrafficPlan, load_traffic, save_traffic
+from feedback_loop.store.serving_state import TrafficPlan, load_traffic, save_traffic
+from feedback_loop.store.spool_accounts import SpoolAccount, model_of
 
 
 class Predicting(Labelling):
@@ -127,16 +127,16 @@ class Predicting(Labelling):
             forwarder.retry_rejected()
         return forwarder.drain()
 
-    def accounts(self, model: str | None = None) -> list[Account]:
+    def accounts(self, model: str | None = None) -> list[SpoolAccount]:
         """What became of the rows of every serving process: those that the store knows of, and this host's."""
-        known = merge_accounts(spools.load_accounts(self.store, model=model), self.local_accounts())
+        known = merge_accounts(spool_accounts.load_accounts(self.store, model=model), self.local_accounts())
         return [account for account in known if model is None or model_of(account.model) in (model, "")]
 
     def put_aside(self) -> dict[str, dict[str, int]]:
         """Which models' rows the store refused for good, of this host's spools: how many, by cause."""
         return put_aside(self._spools)
 
-    def local_accounts(self) -> list[Account]:
+    def local_accounts(self) -> list[SpoolAccount]:
         """What the spools on this host say themselves; needs no store."""
         return local_accounts(self._spools, self.clock())
 

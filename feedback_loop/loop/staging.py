@@ -106,7 +106,7 @@ def _tell_damage(loop: FeedbackLoop, version: ModelVersion, cause: str) -> None:
 def _served_model(loop: FeedbackLoop, reference: Reference, place: Place) -> serving.ServedModel:
     from feedback_loop.alerts import route_names
     from feedback_loop.inference import stage as stage_bundle
-    from feedback_loop.store import traffic
+    from feedback_loop.store import serving_state
     from feedback_loop.store.alerts import raise_alert
 
     model, settings = reference.model, loop.settings
@@ -127,7 +127,7 @@ def _served_model(loop: FeedbackLoop, reference: Reference, place: Place) -> ser
     def told(version: ModelVersion, cause: str) -> None:
         now = loop.clock()
         try:
-            if traffic.open_load_incident(loop.store, model, version.version, cause, now):
+            if serving_state.open_load_incident(loop.store, model, version.version, cause, now):
                 title = f"{version} can't be served"
                 subject = f"serving:{model}:{version.version}:{format_moment(now)}"
                 raise_alert(loop.store, subject, title, cause, route_names(settings.alerts), now)
@@ -137,7 +137,7 @@ def _served_model(loop: FeedbackLoop, reference: Reference, place: Place) -> ser
 
     def settled(version: str, failing: frozenset[str]) -> None:
         try:
-            traffic.close_load_incidents(loop.store, model, loop.clock(), f"version {version} answers", failing)
+            serving_state.close_load_incidents(loop.store, model, loop.clock(), f"version {version} answers", failing)
         except FeedbackLoopError as error:
             _log.warning("incident not closed", model=model, cause=str(error))
 
@@ -146,7 +146,7 @@ def _served_model(loop: FeedbackLoop, reference: Reference, place: Place) -> ser
         champion=lambda: loop.registry.find(reference),
         aliased=lambda alias: loop.registry.find(Reference(model, alias=alias)),
         numbered=lambda version: loop.registry.find(Reference(model, version=version)),
-        traffic=lambda: traffic.load_traffic(loop.store, model),
+        traffic=lambda: serving_state.load_traffic(loop.store, model),
         make=make,
         told=told,
         settled=settled,

@@ -18,10 +18,10 @@ from feedback_loop.loop.judging import Judging
 from feedback_loop.monitoring import Profile, silence_notice, volume_notice, window_cells
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Role
-from feedback_loop.store import accounts, monitors, predictions, profiles, retention
+from feedback_loop.store import conclusions, coverage, predictions, privacy, profiles
 from feedback_loop.store.alerts import Message
+from feedback_loop.store.conclusions import DriftMonitor
 from feedback_loop.store.evaluations import ALL_ROWS
-from feedback_loop.store.monitors import DriftMonitor
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +36,7 @@ class Watching(Judging):
         if span is None:
             return 0
         counts: Counter[datetime] = Counter()
-        for each in accounts.load_accounts(self.store, model)[0]:
+        for each in coverage.load_coverage(self.store, model)[0]:
             if each.role == Role.CHAMPION and each.segment == ALL_ROWS:
                 counts[each.window_start] += each.predictions
         notices = [
@@ -61,7 +61,7 @@ class Watching(Judging):
             return 0
         reference, routes, told = Profile.from_bytes(kept.profile), route_names(self.settings.alerts), 0
         name = f"{model} version {version.version}"
-        before = monitors.load_monitor(self.store, model, version.version)
+        before = conclusions.load_monitor(self.store, model, version.version)
         until, watch = self._watched(reference, version, settings, before)
         for window in self._unwatched(version, settings, reference, until, now):
             try:
@@ -78,7 +78,7 @@ class Watching(Judging):
                 title = f"{model}: a window could not be watched for drift"
                 messages = [Message(f"stream:{model}:unwatched:{window}", title, words)]
             after = DriftMonitor(model, version.version, window.end, watch.to_json())
-            new = monitors.advance_monitor(self.store, after, until, messages, routes, self.clock())
+            new = conclusions.advance_monitor(self.store, after, until, messages, routes, self.clock())
             if new is None:  # another scheduler has taken this window in, and goes on
                 break
             until, told = window.end, told + new
@@ -117,6 +117,6 @@ class Watching(Judging):
             seen = [each.done_at - timedelta.resolution for each in promoted[-1:] if each.done_at is not None]
             seen += [EPOCH + timedelta(microseconds=reference.until)] if reference.until is not None else []
             begins += [floor_moment(each, settings.window) + settings.window for each in seen]
-        kept_since = retention.kept_since(self.store, version.model)
+        kept_since = privacy.kept_since(self.store, version.model)
         begins += [floor_moment(kept_since, settings.window) + settings.window] if kept_since is not None else []
         return windows_between(max(begins), floor_moment(now, settings.window), settings.window)

@@ -25,7 +25,7 @@ from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import Redaction, as_table, coerce
 from feedback_loop.store import Store, erasure
 from feedback_loop.store.payloads import ErasedPayloads
-from feedback_loop.store.removal import remove
+from feedback_loop.store.privacy import remove
 
 EraseSpooled = Callable[[str, erasure.RowFilter], int]
 """Takes the rows that the filter leaves out out of a spool; returns how many there were."""

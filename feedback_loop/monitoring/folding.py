@@ -27,12 +27,11 @@ from feedback_loop.monitoring.profiles import (
     total,
 )
 from feedback_loop.store import Store, profiles
-from feedback_loop.store.accounts import spans_joined
+from feedback_loop.store.coverage import Named, named_segments, spans_joined
 from feedback_loop.store.engine import Transaction
 from feedback_loop.store.joins import News
 from feedback_loop.store.predictions import labelled_in, slices
 from feedback_loop.store.scans import Scan, scans_of
-from feedback_loop.store.segments import Named, named_segments
 
 SLICE_ROWS = 100_000
 """So many rows are in memory at once when a window is folded from the log."""

@@ -10,10 +10,10 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.monitoring.profiles import Profile
 from feedback_loop.schema import Role
 from feedback_loop.store import Store
-from feedback_loop.store.accounts import Account, load_accounts
+from feedback_loop.store.conclusions import latest_verdict
+from feedback_loop.store.coverage import WindowCoverage, load_coverage
 from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations
 from feedback_loop.store.profiles import load_reference
-from feedback_loop.store.verdicts import latest_verdict
 
 LATELY = timedelta(days=7)
 """The pace at which outcomes come is that of so long before the newest predictions."""
@@ -52,7 +52,7 @@ def known_missing(store: Store, model: str, version: str | None, settings: Model
     """What keeps a version from being judged, in words, by what the store knows; None where nothing does."""
     if version is None:
         return None
-    wanted, known = settings.policy.reference, load_accounts(store, model)[0]
+    wanted, known = settings.policy.reference, load_coverage(store, model)[0]
     verdict = latest_verdict(store, model, version)
     if verdict is not None:
         watched = verdict.evidence.get("watched") or [{}]
@@ -72,11 +72,13 @@ def known_missing(store: Store, model: str, version: str | None, settings: Model
     return f"{lacking.words} {told}"
 
 
-def _is_champions(account: Account, version: str) -> bool:
+def _is_champions(account: WindowCoverage, version: str) -> bool:
     return (account.version, account.role, account.segment) == (version, Role.CHAMPION, ALL_ROWS)
 
 
-def when_enough(accounts: Iterable[Account], version: str, missing: int, maturity: timedelta) -> datetime | None:
+def when_enough(
+    accounts: Iterable[WindowCoverage], version: str, missing: int, maturity: timedelta
+) -> datetime | None:
     """When so many more predictions of a version will have matured with an outcome; None where none has one yet."""
     own = [each for each in accounts if _is_champions(each, version)]
     if not own:

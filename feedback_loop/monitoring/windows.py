@@ -18,7 +18,7 @@ from feedback_loop.monitoring.queries import query_columns, query_metrics
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store, profiles
-from feedback_loop.store.accounts import reopened_windows, versions_joined
+from feedback_loop.store.coverage import reopened_windows, versions_joined
 from feedback_loop.store.evaluations import (
     Evaluation,
     FailedWindow,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from feedback_loop.clock import Window, floor_moment, format_moment
 from feedback_loop.schema import Role
-from feedback_loop.store.accounts import Account
+from feedback_loop.store.coverage import WindowCoverage
 from feedback_loop.store.evaluations import ALL_ROWS
 
 By = Literal["age", "version", "segment"]
@@ -57,7 +57,7 @@ def is_matured(window: Window, as_of: datetime, maturity: timedelta) -> bool:
     return window.end + maturity <= as_of
 
 
-def coverage(accounts: Iterable[Account], by: By, until: datetime) -> list[Coverage]:
+def coverage(accounts: Iterable[WindowCoverage], by: By, until: datetime) -> list[Coverage]:
     """The champion's coverage by group: age of the window's start at `until`, version, or segment."""
     champion = [each for each in accounts if each.role == Role.CHAMPION]
     if by == "segment":
@@ -68,7 +68,7 @@ def coverage(accounts: Iterable[Account], by: By, until: datetime) -> list[Cover
     return _grouped(sorted(whole, key=lambda each: each.window_start, reverse=True), lambda each: _age(each, until))
 
 
-def _grouped(accounts: Iterable[Account], group: Callable[[Account], str]) -> list[Coverage]:
+def _grouped(accounts: Iterable[WindowCoverage], group: Callable[[WindowCoverage], str]) -> list[Coverage]:
     sums: dict[str, tuple[int, int, int]] = {}
     for each in accounts:
         predictions, observed, inferred = sums.get(group(each), (0, 0, 0))
@@ -76,7 +76,7 @@ def _grouped(accounts: Iterable[Account], group: Callable[[Account], str]) -> li
     return [Coverage(name, *counts) for name, counts in sums.items()]
 
 
-def _age(account: Account, until: datetime) -> str:
+def _age(account: WindowCoverage, until: datetime) -> str:
     for most in _AGES:
         if account.window_start > until - most:
             return f"up to {most.days} d"

@@ -15,10 +15,10 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import Floats, row_losses
 from feedback_loop.rehearsal.history import History
 from feedback_loop.schema import Contract
-from feedback_loop.store import diagnoses, retrainings
+from feedback_loop.store import conclusions, retrainings
+from feedback_loop.store.conclusions import load_verdict
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.predictions import read_labelled
-from feedback_loop.store.verdicts import load_verdict
 
 
 def why_not_fitted(champion: Scorer) -> str:
@@ -80,7 +80,7 @@ def story_of(own: FeedbackLoop, model: str, start: datetime) -> dict[str, Any]:
     made: list[dict[str, Any]] = [
         {"at": each.as_of, "recommendation": str(each.recommendation), "summary": each.summary}
         for incident, _ in incidents
-        for each in diagnoses.load_diagnoses(own.store, model, incident.incident_id)
+        for each in conclusions.load_diagnoses(own.store, model, incident.incident_id)
     ]
     searches: list[dict[str, Any]] = [
         {

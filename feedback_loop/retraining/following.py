@@ -20,9 +20,9 @@ from feedback_loop.monitoring import Floats, labelled_only, row_losses, scored_r
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Column, ColumnType, Contract, Role, Task, typed_label
 from feedback_loop.store import Store
+from feedback_loop.store.conclusions import Verdict
 from feedback_loop.store.predictions import logged_columns, read_labelled
 from feedback_loop.store.retrainings import Promotion
-from feedback_loop.store.verdicts import Verdict
 
 MOST_LABELS = 200_000
 """Of so many rows a mean loss is exact enough; more are not read."""

@@ -11,9 +11,9 @@ from prometheus_client.registry import Collector
 
 from feedback_loop.clock import Clock
 from feedback_loop.errors import ConfigError, FeedbackLoopError
-from feedback_loop.store import Store, evaluations, monitors, verdicts
+from feedback_loop.store import Store, conclusions, evaluations
 from feedback_loop.store.incidents import open_incident
-from feedback_loop.store.jobs import failing_runs, load_runs
+from feedback_loop.store.ledger import failing_runs, load_runs
 
 _MEANING: dict[str, tuple[str, tuple[str, ...]]] = {
     "cycle_age_seconds": ("Since the last turn of the loop ended; no value before the first.", ("model",)),
@@ -65,14 +65,14 @@ class LoopFigures(Collector):
             yield "cycle_age_seconds", [model], (self._clock() - run.finished_at).total_seconds()
         yield "jobs_failing", [model], float(len(failing_runs(store, model)))
         yield "incident_open", [model], float(open_incident(store, model) is not None)
-        verdict = verdicts.latest_verdict(store, model)
+        verdict = conclusions.latest_verdict(store, model)
         if verdict is not None:
             yield "verdict", [model, verdict.version, str(verdict.state)], 1.0
         windows = [each for each in evaluations.load_evaluations(store, model, newest=NEWEST) if each.version]
         for last in windows[-1:]:
             if last.drifted_share is not None:
                 yield "drifted_share", [model, last.version], last.drifted_share
-            watch = monitors.load_monitor(store, model, last.version)
+            watch = conclusions.load_monitor(store, model, last.version)
             yield "drifted_columns", [model, last.version], float(len(watch.state["told"])) if watch else 0.0
         for last in [each for each in windows if each.matured][-1:]:
             for each in last.metrics:

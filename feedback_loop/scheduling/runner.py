@@ -13,8 +13,8 @@ import structlog
 from feedback_loop.clock import Clock, format_moment
 from feedback_loop.errors import FeedbackLoopError, LeaseLost, traceback_of
 from feedback_loop.store import Store
-from feedback_loop.store.jobs import begin_run, end_run
 from feedback_loop.store.leases import Lease, drop_lease, hold, this_process
+from feedback_loop.store.ledger import begin_run, end_run
 
 _log = structlog.get_logger(__name__)
 

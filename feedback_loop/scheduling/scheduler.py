@@ -16,7 +16,7 @@ from feedback_loop.errors import FeedbackLoopError, LeaseLost, Refused
 from feedback_loop.scheduling.runner import Job, Outcome, Runner
 from feedback_loop.scheduling.triggers import Trigger, last_due
 from feedback_loop.store import Store
-from feedback_loop.store.jobs import last_scheduled
+from feedback_loop.store.ledger import last_scheduled
 
 AGAIN_SECONDS = 60
 """So often a chain that was due and not made is looked for again."""

@@ -11,8 +11,8 @@ from feedback_loop.scheduling.scheduler import Chain
 from feedback_loop.scheduling.triggers import last_due
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import Message
-from feedback_loop.store.jobs import JobRun, failing_runs, last_scheduled, load_runs
 from feedback_loop.store.leases import holder_of
+from feedback_loop.store.ledger import JobRun, failing_runs, last_scheduled, load_runs
 
 IN_A_ROW = (3, 10, 30, 100, 300)
 """After so many retrainings without a better version it is told, and again."""

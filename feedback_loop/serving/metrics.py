@@ -19,7 +19,7 @@ from feedback_loop.capture.spool_file import SUFFIX, SpoolFile, microseconds
 from feedback_loop.clock import Clock
 from feedback_loop.errors import Unavailable
 from feedback_loop.serving.board import Board
-from feedback_loop.store.spools import is_of_outcomes, model_of
+from feedback_loop.store.spool_accounts import is_of_outcomes, model_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -17,7 +17,7 @@ from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Contract
 from feedback_loop.serving.publication import HINT, Failure, Part, Place, Publication, stamp
 from feedback_loop.serving.traffic import misfit
-from feedback_loop.store.traffic import TrafficPlan
+from feedback_loop.store.serving_state import TrafficPlan
 
 AGAIN_SECONDS = 300.0
 """How long a version that could not be made ready is left alone."""

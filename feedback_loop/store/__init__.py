@@ -1,37 +1,37 @@
 """The database: tables, transactions, the prediction log, and a record of every conclusion, by concept."""
 
 from feedback_loop.store import (
+    conclusions,
     erasure,
     evaluations,
     fence,
     incidents,
-    jobs,
     keys,
+    ledger,
     migrate,
     outcomes,
     predictions,
-    retention,
+    privacy,
     retrainings,
-    spools,
-    traffic,
-    verdicts,
+    serving_state,
+    spool_accounts,
 )
 from feedback_loop.store.engine import Store
 
 __all__ = [
     "Store",
+    "conclusions",
     "erasure",
     "evaluations",
     "fence",
     "incidents",
-    "jobs",
     "keys",
+    "ledger",
     "migrate",
     "outcomes",
     "predictions",
-    "retention",
+    "privacy",
     "retrainings",
-    "spools",
-    "traffic",
-    "verdicts",
+    "serving_state",
+    "spool_accounts",
 ]

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, String, Table, and_, cast, exists, literal, select
+from sqlalchemy import ColumnElement, Connection, String, Table, and_, cast, exists, func, literal, select
 
-from feedback_loop.schema import Contract
+from feedback_loop.errors import NotFound
+from feedback_loop.schema import Contract, shown_names
 from feedback_loop.store import tables
-from feedback_loop.store.accounts import CONFLICTING, UNMATCHED
+from feedback_loop.store.engine import Store
 from feedback_loop.store.labels import CONFLICT, is_known, same_key
-from feedback_loop.store.model_tables import ModelTables
+from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.types import Moment
+
+Finding = Literal["unmatched", "conflict"]
+"""What may be odd: an outcome that no prediction fits, a prediction whose outcomes contradict each other."""
+
+UNMATCHED: Finding = "unmatched"
+CONFLICTING: Finding = "conflict"
 
 
 @dataclass(frozen=True)
@@ -72,3 +79,36 @@ def _fits(found: ModelTables, predictions: Table, contract: Contract) -> Iterato
     yield found.outcomes.c.prediction_id == predictions.c.prediction_id
     if found.key:
         yield same_key(found, predictions, found.outcomes, contract.join)
+
+
+def load_findings(store: Store, contract: Contract, kind: Finding, most: int | None = None) -> list[dict[str, Any]]:
+    """What is odd, oldest first: unmatched outcomes with their content, or predictions whose outcomes conflict.
+
+    Columns are called as the model calls them.
+    """
+    table = tables.findings
+    mine = and_(table.c.model == contract.model, table.c.kind == kind)
+    with store.read() as connection:
+        try:
+            found = find_tables(connection, contract.model)
+        except NotFound:
+            return []
+        if kind == CONFLICTING:
+            statement = select(table.c.subject.label("prediction_id"), table.c.since).where(mine)
+        else:
+            outcomes = found.outcomes
+            shown = [column for column in outcomes.c if column.name != "event_at"]
+            statement = select(*shown).join(table, table.c.subject == cast(outcomes.c.outcome_id, String)).where(mine)
+        ordered = statement.order_by(table.c.since, table.c.subject).limit(most)
+        names = shown_names((*contract.key, *contract.labels))
+        names = {stored: name for stored, name in names.items() if name not in found.outcomes.c}
+        rows = connection.execute(ordered).mappings()
+        return [{names.get(column, column): value for column, value in row.items()} for row in rows]
+
+
+def count_findings(store: Store, model: str) -> dict[str, int]:
+    """How many outcomes fit no prediction (they may be early), and how many predictions' outcomes conflict."""
+    table = tables.findings
+    counts = select(table.c.kind, func.count()).where(table.c.model == model).group_by(table.c.kind)
+    with store.read() as connection:
+        return {UNMATCHED: 0, CONFLICTING: 0} | {row[0]: row[1] for row in connection.execute(counts)}

@@ -22,25 +22,23 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
-    case,
     func,
     select,
     text,
 )
 
-from feedback_loop.clock import EPOCH, floor_moment
+from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, Which, arrow_type, table_name
 from feedback_loop.store import fence, tables, watching_tables
 from feedback_loop.store.arrow import UTC_MOMENT
+from feedback_loop.store.coverage import Differences, Named, named_segments, segment_rule, with_rows
 from feedback_loop.store.engine import Store, prefer_indexes
-from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.findings import Span, note_conflicts, note_unmatched
 from feedback_loop.store.labels import CONFLICT, create_view, is_known, labelled_select, same_key
 from feedback_loop.store.model_tables import ModelTables, find_tables, prediction_columns
 from feedback_loop.store.predictions import SYSTEM_TYPES, fetch_rows, with_absent
 from feedback_loop.store.records import insert_unless
-from feedback_loop.store.segments import Named, named_segments, segment_rule, segments_of, with_rows
 from feedback_loop.store.types import Identifier
 
 STEP_ROWS = 50_000
@@ -133,7 +131,7 @@ def take_out(
     connection.execute(affected.insert(), [{"prediction_id": each} for each in ids])
     known = step.states(affected, since)
     named = named_segments(connection, contract, secret, since)
-    accounts = _Accounts(contract, length, named)
+    accounts = Differences(contract, length, named)
     values: dict[str, set[object]] = {name: set() for name in contract.segments}
     for row in known.to_pylist():
         accounts.add(row, -1, EPOCH)
@@ -220,7 +218,7 @@ class _Step:
         named = with_rows(contract, named_segments(connection, contract, self.secret, span.since), came)
         mine = tables.joins.c.model == contract.model
         connection.execute(tables.joins.update().where(mine).values(segments=named))
-        accounts = _Accounts(contract, length, named)
+        accounts = Differences(contract, length, named)
         for row in (row for row, changed in zip(rows, is_changed, strict=True) if changed):
             was = known.get(row["prediction_id"])
             # Of a row that is new, when it came is known: accounts that are made anew reopen no window.
@@ -336,55 +334,3 @@ def _known_since(contract: Contract, row: dict[str, Any]) -> datetime:
     if row["revision"] is None and row[contract.label.stored] is not None:
         moments.append(row["predicted_at"] + contract.join.maturity)
     return max(moments)
-
-
-class _Accounts:
-    """Differences by window, version, role and segment, to be added to the stored accounts."""
-
-    def __init__(self, contract: Contract, length: timedelta, named: Named) -> None:
-        self._contract = contract
-        self._length = length
-        self._named = {name: frozenset(values) for name, values in named.items()}
-        self._sums: dict[tuple[datetime, str, str, str], tuple[int, int, datetime]] = {}
-
-    @property
-    def windows(self) -> set[datetime]:
-        """The starts of the windows that are touched."""
-        return {start for start, *_ in self._sums}
-
-    def add(self, row: dict[str, Any], sign: int, moment: datetime) -> None:
-        """Counts a prediction in (1) or out (-1) as it is known since a moment."""
-        head = floor_moment(row["predicted_at"], self._length), row["model_version"], row["role"]
-        labelled = sign if row["revision"] is not None else 0  # what absence means is not counted, it is known
-        for segment in (ALL_ROWS, *segments_of(self._contract, self._named, row)):
-            predictions, known, since = self._sums.get((*head, segment), (0, 0, moment))
-            self._sums[*head, segment] = predictions + sign, known + labelled, max(since, moment)
-
-    def save(self, connection: Connection, model: str) -> None:
-        """Adds them to what is stored; a window that is touched is marked, also where no count changed."""
-        if not self._sums:
-            return
-        table = tables.label_accounts
-        insert = insert_unless(connection, table)
-        rows = [
-            {
-                "model": model,
-                "bucket_start": start,
-                "version": version,
-                "role": role,
-                "segment": segment,
-                "predictions": predictions,
-                "labelled": labelled,
-                "changed_at": changed_at,
-            }
-            for (start, version, role, segment), (predictions, labelled, changed_at) in sorted(self._sums.items())
-        ]
-        added = {
-            "predictions": table.c.predictions + insert.excluded.predictions,
-            "labelled": table.c.labelled + insert.excluded.labelled,
-            "changed_at": case(
-                (table.c.changed_at > insert.excluded.changed_at, table.c.changed_at),
-                else_=insert.excluded.changed_at,
-            ),
-        }
-        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=added), rows)

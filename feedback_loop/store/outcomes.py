@@ -1,4 +1,4 @@
-"""The outcomes' table: append-only, a correction is the next revision of its subject."""
+"""The outcomes' table: append-only, a correction is the next revision of its subject; how far sources were read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,8 +17,7 @@ from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound, Unavailable
 from feedback_loop.schema import Column, Contract, arrow_type
 from feedback_loop.store import erasure, fence, tables
-from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
-from feedback_loop.store.bulk import insert_new
+from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow, insert_new
 from feedback_loop.store.engine import ConstraintViolated, Store, prefer_indexes
 from feedback_loop.store.growing import ensure_tables
 from feedback_loop.store.model_tables import KEPT, ModelTables, find_tables
@@ -259,3 +259,27 @@ def _matches(found: ModelTables, subjects: Table) -> Iterator[sa.ColumnElement[b
             same.append(and_(*(table.c[field] == subjects.c[field] for field in keys)))
         for each in same:
             yield select(literal(1)).where(each).limit(1).correlate(subjects).scalar_subquery().is_not(None)
+
+
+def load_watermark(store: Store, model: str, source: str) -> Any:
+    """The newest time, number or text that was taken in; None before the first poll."""
+    table = tables.outcome_sources.c
+    with store.read() as connection:
+        kept = connection.execute(
+            select(table.watermark).where(table.model == model, table.source == source)
+        ).scalar_one_or_none()
+    if kept is None:
+        return None
+    return datetime.fromisoformat(kept["value"]) if kept["is_time"] else kept["value"]
+
+
+def save_watermark(store: Store, model: str, source: str, watermark: Any, now: datetime) -> None:
+    """Keeps how far the source has been read."""
+    table = tables.outcome_sources
+    is_time = isinstance(watermark, datetime)
+    value = {"is_time": is_time, "value": watermark.isoformat() if is_time else watermark}
+    with store.write() as connection:
+        insert = insert_unless(connection, table)
+        insert = insert.values(model=model, source=source, watermark=value, taken_at=now)
+        anew = {"watermark": insert.excluded.watermark, "taken_at": insert.excluded.taken_at}
+        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=anew))

@@ -14,13 +14,17 @@ from feedback_loop.clock import Window, system_clock
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Column, Contract, arrow_type, hashed
 from feedback_loop.store import erasure, fence
-from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow
-from feedback_loop.store.bulk import insert_new
+from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow, insert_new
 from feedback_loop.store.engine import ConstraintViolated, Store
 from feedback_loop.store.growing import ensure_tables
 from feedback_loop.store.labels import is_known, labelled_select
-from feedback_loop.store.model_tables import Generation, ModelTables, find_tables, prediction_columns
-from feedback_loop.store.partitions import ensure_partitions
+from feedback_loop.store.model_tables import (
+    Generation,
+    ModelTables,
+    ensure_partitions,
+    find_tables,
+    prediction_columns,
+)
 
 SYSTEM_TYPES = {
     "prediction_id": pa.string(),

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from feedback_loop.clock import Window
-from feedback_loop.store import diagnoses
-from feedback_loop.store.diagnoses import Diagnosis, load_diagnoses, record_diagnosis, save_judgement
+from feedback_loop.store import conclusions
+from feedback_loop.store.conclusions import Diagnosis, load_diagnoses, record_diagnosis, save_judgement
 from tests.conftest import NOW
 
 MADE = Diagnosis(
@@ -40,4 +40,6 @@ def test_what_has_been_judged_stays_as_it_was_judged(store, right):
     kept = record_diagnosis(store, MADE)
     save_judgement(store, kept.diagnosis_id, right=right, because="it recovered")
     save_judgement(store, kept.diagnosis_id, right=not right, because="second thoughts")
-    assert diagnoses.load_diagnoses(store, "churn") == [replace(kept, was_right=right, judged_because="it recovered")]
+    assert conclusions.load_diagnoses(store, "churn") == [
+        replace(kept, was_right=right, judged_because="it recovered")
+    ]

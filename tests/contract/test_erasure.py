@@ -18,13 +18,13 @@ from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, canonical, keyed_digest, prediction_id
 from feedback_loop.store import Store, erasure, fence, migrate, profiles, tables
-from feedback_loop.store.accounts import load_accounts
-from feedback_loop.store.bulk import insert_new
+from feedback_loop.store.arrow import insert_new
+from feedback_loop.store.coverage import load_coverage
 from feedback_loop.store.evaluations import Evaluation, MetricValue, load_evaluations, save_evaluation
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.model_tables import find_tables
 from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
-from feedback_loop.store.removal import remove
+from feedback_loop.store.privacy import remove
 from tests.builders import binary_contract, prediction_rows
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
@@ -174,7 +174,7 @@ def test_accounts_and_profiles_go_down_with_the_person(store):
     assert not nowhere(store, "only-ada")
     erasure.remember(store, "churn", {"customer": 7}, NOW)
     assert remove(store, CONTRACT, {"customer": 7}, NOW, fold_news).predictions == 1
-    accounts, _ = load_accounts(store, "churn")
+    accounts, _ = load_coverage(store, "churn")
     assert {each.segment for each in accounts} == {"", "plan=a", "plan=b"}
     assert sum(each.predictions for each in accounts if not each.segment) == 39
     assert sum(each.labelled for each in accounts if each.segment) == 39
@@ -186,7 +186,7 @@ def test_accounts_and_profiles_go_down_with_the_person(store):
     assert [each.segment for each in load_evaluations(store, "churn")[0].metrics] == ["plan=a"]
     predict(store, NOW + DAY, 50, plan=["late"])
     join_new(store, CONTRACT, DAY, NOW + DAY, fold_news)
-    assert load_accounts(store, "churn")[0][-1].segment == "plan=late"
+    assert load_coverage(store, "churn")[0][-1].segment == "plan=late"
 
 
 def nowhere(store, word):

@@ -16,8 +16,8 @@ from feedback_loop.progress import Silent
 from feedback_loop.schema import Column, ColumnType, as_table, coerce, moment_of, prediction_id
 from feedback_loop.store import Store, erasure
 from feedback_loop.store.predictions import PredictionLog, count_predictions
+from feedback_loop.store.privacy import remove
 from feedback_loop.store.query import Query
-from feedback_loop.store.removal import remove
 from tests.builders import binary_contract
 from tests.contract.external import DAY, NOW, column, rows
 

@@ -8,7 +8,8 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
 from feedback_loop.outcomes import coverage, record_outcomes
 from feedback_loop.schema import Column, ColumnType, JoinRule, Which
-from feedback_loop.store import accounts, joins
+from feedback_loop.store import findings, joins
+from feedback_loop.store.coverage import load_coverage, with_inferred
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
 
@@ -115,11 +116,11 @@ def test_an_early_outcome_waits_for_its_prediction(store):
     contract = binary_contract()
     assert happen(store, contract, 0, now=START).unmatched == 1
     assert joins.join_new(store, contract, DAY, START).outcomes == 1
-    [early] = accounts.load_findings(store, contract, accounts.UNMATCHED)
+    [early] = findings.load_findings(store, contract, findings.UNMATCHED)
     assert (early["customer"], bool(early["churned"])) == (1, True)
     predict(store, contract, [0], logged=START + DAY)
     assert joins.join_new(store, contract, DAY, START + DAY).changed == 1
-    assert accounts.count_findings(store, "churn") == {"unmatched": 0, "conflict": 0}
+    assert findings.count_findings(store, "churn") == {"unmatched": 0, "conflict": 0}
     assert labels(store, contract) == [True]
 
 
@@ -130,7 +131,7 @@ def test_what_is_odd_is_told_by_the_names_of_the_model(store):
     outcome = {"role": [1], "Month": ["a"], "month": ["b"], "churned": [True]}
     record_outcomes(store, contract, outcome, now=START, source="t")
     joins.join_new(store, contract, DAY, START)
-    [early] = accounts.load_findings(store, contract, accounts.UNMATCHED)
+    [early] = findings.load_findings(store, contract, findings.UNMATCHED)
     assert (early["role"], early["Month"], early["month"], bool(early["churned"])) == (1, "a", "b", True)
 
 
@@ -142,11 +143,11 @@ def test_outcomes_that_contradict_each_other_are_listed_and_the_one_by_id_counts
     happen(store, contract, 0, True, now=START)
     record_outcomes(store, contract, {"prediction_id": identifier, "churned": [False]}, now=START, source="t")
     joins.join_new(store, contract, DAY, START + HOUR)
-    assert [each["prediction_id"] for each in accounts.load_findings(store, contract, "conflict")] == identifier
+    assert [each["prediction_id"] for each in findings.load_findings(store, contract, "conflict")] == identifier
     assert labels(store, contract) == [False]
     happen(store, contract, 0, False, now=START + 2 * HOUR)
     joins.join_new(store, contract, DAY, START + 2 * HOUR)
-    assert accounts.count_findings(store, "churn")["conflict"] == 0
+    assert findings.count_findings(store, "churn")["conflict"] == 0
 
 
 def test_another_rule_makes_the_accounts_anew(store):
@@ -155,12 +156,12 @@ def test_another_rule_makes_the_accounts_anew(store):
     happen(store, contract, 20, now=START + DAY)
     assert joins.join_new(store, contract, DAY, START + DAY).predictions == 2
     assert joins.join_new(store, contract, DAY, START + 2 * DAY) == joins.Joined(0, 0, 0, 0, START + 2 * DAY)
-    counted, _ = accounts.load_accounts(store, "churn")
+    counted, _ = load_coverage(store, "churn")
     assert {(each.segment, each.predictions, each.labelled) for each in counted} == {("", 2, 2)}
     narrower = binary_contract(join=JoinRule(horizon=10 * HOUR))
     # The outcome was taken in without a horizon: to a join with one, it is no event.
     assert joins.join_new(store, narrower, DAY, START + 3 * DAY).predictions == 2
-    counted, _ = accounts.load_accounts(store, "churn")
+    counted, _ = load_coverage(store, "churn")
     assert {(each.segment, each.predictions, each.labelled) for each in counted} == {("", 2, 0)}
 
 
@@ -180,7 +181,7 @@ def test_accounts_are_kept_by_version_role_and_segment_in_small_steps_too(store,
     happen(store, contract, 3, customer=3, now=START + 10 * HOUR)
     done = joins.join_new(store, contract, 4 * HOUR, START + 20 * HOUR)
     assert (done.predictions, done.outcomes, done.windows) == (9, 1, 6)  # windows, step by step
-    counted, until = accounts.load_accounts(store, "churn")
+    counted, until = load_coverage(store, "churn")
     assert until == START + 20 * HOUR
     assert sum(each.predictions for each in counted if not each.segment) == 9
     assert sum(each.predictions for each in counted if each.segment == "plan=pro") == 6
@@ -196,7 +197,7 @@ def test_segments_span_generations(store):
         rows = prediction_rows(contract, [START + day * DAY], plan=["pro"], customer=[day], month=["m"])
         PredictionLog(store).append(contract, rows, START + day * DAY)
     assert joins.join_new(store, after, DAY, START + 2 * DAY).predictions == 2
-    counted, _ = accounts.load_accounts(store, "churn")
+    counted, _ = load_coverage(store, "churn")
     assert sum(each.predictions for each in counted if each.segment == "plan=pro") == 2
 
 
@@ -207,8 +208,8 @@ def test_maturity_that_passes_changes_the_accounts_though_nothing_came(store):
     for hours, inferred in ((23, [0, 0]), (24, [1, 0]), (25, [2, 0]), (48, [2, 0]), (72, [2, 1])):
         until = START + hours * HOUR
         changed = joins.join_new(store, contract, DAY, until).windows
-        found, watermark = accounts.load_accounts(store, "churn")
-        known = accounts.with_inferred(store, contract, DAY, found, until)
+        found, watermark = load_coverage(store, "churn")
+        known = with_inferred(store, contract, DAY, found, until)
         assert ([each.predictions for each in known], watermark) == ([2, 1], until)
         assert [(each.labelled, each.inferred) for each in known] == [(0, count) for count in inferred]
         assert changed == {23: 2, 24: 1, 25: 1, 48: 0, 72: 1}[hours]
@@ -221,8 +222,8 @@ def test_what_was_observed_is_told_apart_from_what_absence_means(store):
         predict(store, contract, [0], customer=customer, logged=START)
     happen(store, contract, 2, customer=7, now=START + HOUR)
     joins.join_new(store, contract, DAY, START + 3 * DAY)
-    found, until = accounts.load_accounts(store, "churn")
-    [whole] = coverage(accounts.with_inferred(store, contract, DAY, found, until), "version", until)
+    found, until = load_coverage(store, "churn")
+    [whole] = coverage(with_inferred(store, contract, DAY, found, until), "version", until)
     assert (whole.observed, whole.inferred, whole.labelled, whole.share) == (1, 49, 50, 1.0)
-    [account] = accounts.with_inferred(store, binary_contract(), DAY, found, until)
+    [account] = with_inferred(store, binary_contract(), DAY, found, until)
     assert (account.labelled, account.inferred) == (1, 0)

@@ -15,7 +15,7 @@ from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.monitoring.windows import count_window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store import predictions, profiles
-from feedback_loop.store.accounts import folded_segments, load_accounts
+from feedback_loop.store.coverage import folded_segments, load_coverage
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
@@ -168,7 +168,7 @@ def test_of_a_column_of_thousands_of_values_the_declared_number_is_counted_one_b
         of_rows[cell.segment] = of_rows.get(cell.segment, 0) + tally.at(0, 0)
     assert of_rows.pop("") == count == sum(of_rows.values())
     assert sum(of_rows[f"plan=p{place}"] for place in range(15)) >= count / 2  # those that came often
-    accounts, _ = load_accounts(store, contract.model)
+    accounts, _ = load_coverage(store, contract.model)
     assert {each.segment for each in accounts} == {"", *of_rows}
     assert folded_segments(store, contract) == ["plan"]
     labelled = read_labelled(store, contract, WINDOW)

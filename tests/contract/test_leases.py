@@ -14,9 +14,9 @@ import pytest
 from feedback_loop.clock import ManualClock
 from feedback_loop.errors import LeaseLost, Refused, Unavailable
 from feedback_loop.scheduling import Chain, Job, Runner, Scheduler, parse_schedule
-from feedback_loop.store import Store, jobs, leases, tables, traffic
+from feedback_loop.store import Store, leases, ledger, serving_state, tables
 from feedback_loop.store.leases import hold, take_lease
-from feedback_loop.store.traffic import TrafficPlan
+from feedback_loop.store.serving_state import TrafficPlan
 
 pytestmark = pytest.mark.usefixtures("warm_children")
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -48,11 +48,11 @@ def take_over(store, name="model:churn"):
 
 
 def write(store, model="churn"):
-    traffic.save_traffic(store, model, TrafficPlan(("challenger",)), NOW)
+    serving_state.save_traffic(store, model, TrafficPlan(("challenger",)), NOW)
 
 
 def is_written(store, model="churn"):
-    return traffic.load_traffic(store, model) != TrafficPlan()
+    return serving_state.load_traffic(store, model) != TrafficPlan()
 
 
 def test_a_lease_is_one_runs_and_not_its_threads_or_processs(store):
@@ -103,7 +103,7 @@ def test_of_threads_with_clocks_years_apart_one_at_a_time_works_on_each_of_two_m
         thread.join()
     assert max(most) == 1
     assert len(made) == len(set(made)) > 2
-    runs = [(run.model, run.scheduled_at) for run in jobs.load_runs(store) if run.state == "succeeded"]
+    runs = [(run.model, run.scheduled_at) for run in ledger.load_runs(store) if run.state == "succeeded"]
     assert len(runs) == len(set(runs)) == len(made)
 
 
@@ -218,7 +218,7 @@ def test_a_chain_whose_lease_is_lost_stops_and_leaves_the_rest_to_the_next(store
     with pytest.raises(LeaseLost):
         runner.run("churn", chain, NOW)
     assert ran == ["loses"]
-    assert [(run.job, run.state) for run in jobs.load_runs(store)] == [("loses", "running")]
+    assert [(run.job, run.state) for run in ledger.load_runs(store)] == [("loses", "running")]
     stall(store)
     chain[0] = Job("loses", lambda: ran.append("again"))
     assert [each.state for each in runner.run("churn", chain, NOW)] == ["succeeded", "succeeded"]
@@ -228,7 +228,7 @@ def test_a_chain_whose_lease_is_lost_stops_and_leaves_the_rest_to_the_next(store
 def test_a_renewal_that_fails_stops_the_work_at_its_next_look_at_the_store(sqlite_store, tmp_path):
     def goes_on():
         try:
-            traffic.load_traffic(sqlite_store, "churn")
+            serving_state.load_traffic(sqlite_store, "churn")
         except LeaseLost:
             return False
         except Unavailable:
@@ -278,7 +278,7 @@ def test_a_job_that_does_not_end_is_abandoned_when_the_scheduler_is_stopped_and_
     threading.Thread(target=stop).start()
     try:
         assert not scheduler.serve(grace_seconds=0.2)
-        [run] = jobs.load_runs(store, "churn")
+        [run] = ledger.load_runs(store, "churn")
         assert (run.state, run.cause) == ("abandoned", "the scheduler was stopped before it ended")
         assert leases.holder_of(store, "model:churn") is None
         again = Runner(store, clock, MINUTE).run("churn", [Job("decide", int)], run.scheduled_at)

@@ -12,9 +12,9 @@ from feedback_loop.decisions.baseline import watched_of
 from feedback_loop.decisions.cohorts import LogReader
 from feedback_loop.decisions.watched import Losses
 from feedback_loop.outcomes import record_outcomes
+from feedback_loop.store.conclusions import State, latest_verdict, monitors_begun
 from feedback_loop.store.incidents import close_incident, open_incident
 from feedback_loop.store.predictions import PredictionLog
-from feedback_loop.store.verdicts import State, latest_verdict, monitors_begun
 from tests.builders import binary_contract, prediction_rows
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

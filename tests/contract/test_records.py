@@ -8,7 +8,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, NotFound, Refused
-from feedback_loop.store import jobs, keys, retrainings, traffic
+from feedback_loop.store import keys, ledger, retrainings, serving_state
 from feedback_loop.store.evaluations import (
     INSUFFICIENT,
     DriftValue,
@@ -22,8 +22,7 @@ from feedback_loop.store.evaluations import (
     save_evaluation,
 )
 from feedback_loop.store.keys import Scope
-from feedback_loop.store.traffic import TrafficPlan
-from feedback_loop.store.versions import VersionNames
+from feedback_loop.store.serving_state import TrafficPlan, VersionNames
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -193,35 +192,35 @@ def test_a_retraining_whose_process_died_is_abandoned_when_the_next_begins(store
 
 
 def begin(store, scheduled_at=START, now=START):
-    return jobs.begin_run(store, "evaluate", "churn", scheduled_at, "me", now)
+    return ledger.begin_run(store, "evaluate", "churn", scheduled_at, "me", now)
 
 
 def test_a_run_is_made_once(store):
     run = begin(store)
-    jobs.end_run(store, run, state="succeeded", now=START + MINUTE, result={"rows": 1})
+    ledger.end_run(store, run, state="succeeded", now=START + MINUTE, result={"rows": 1})
     assert begin(store) is None
-    (found,) = jobs.load_runs(store, "churn")
+    (found,) = ledger.load_runs(store, "churn")
     assert (found.state, found.result, found.finished_at) == ("succeeded", {"rows": 1}, START + MINUTE)
-    assert jobs.last_scheduled(store, "evaluate", "churn") == START
+    assert ledger.last_scheduled(store, "evaluate", "churn") == START
 
 
 def test_a_run_whose_process_died_is_made_again(store):
     begin(store)
-    assert jobs.last_scheduled(store, "evaluate", "churn") is None
+    assert ledger.last_scheduled(store, "evaluate", "churn") is None
     assert begin(store, now=START + MINUTE) is not None
-    assert [each.state for each in jobs.load_runs(store, "churn")] == ["running"]
+    assert [each.state for each in ledger.load_runs(store, "churn")] == ["running"]
 
 
 def test_an_older_run_whose_process_died_is_on_record(store):
     begin(store)
     begin(store, scheduled_at=START + DAY, now=START + DAY)
-    assert [each.state for each in jobs.load_runs(store, "churn")] == ["running", "abandoned"]
+    assert [each.state for each in ledger.load_runs(store, "churn")] == ["running", "abandoned"]
 
 
 def test_a_failed_run_is_not_made_again_for_the_same_time(store):
-    jobs.end_run(store, begin(store), state="failed", now=START, cause="it broke")
+    ledger.end_run(store, begin(store), state="failed", now=START, cause="it broke")
     assert begin(store) is None
-    assert jobs.load_runs(store, "churn")[0].cause == "it broke"
+    assert ledger.load_runs(store, "churn")[0].cause == "it broke"
 
 
 def test_a_key_is_seen_once_and_only_its_digest_is_kept(store):
@@ -286,12 +285,12 @@ def test_processes_that_see_a_version_at_once_give_it_one_name(store):
 
 
 def test_a_models_traffic_is_the_last_that_was_set(store):
-    assert traffic.load_traffic(store, "churn") == TrafficPlan()
-    traffic.save_traffic(store, "churn", TrafficPlan(("challenger",)), START)
+    assert serving_state.load_traffic(store, "churn") == TrafficPlan()
+    serving_state.save_traffic(store, "churn", TrafficPlan(("challenger",)), START)
     wanted = TrafficPlan(("other",), "challenger", 0.05)
-    traffic.save_traffic(store, "churn", wanted, START + DAY)
-    assert traffic.load_traffic(store, "churn") == wanted
-    assert traffic.load_traffic(store, "price") == TrafficPlan()
+    serving_state.save_traffic(store, "churn", wanted, START + DAY)
+    assert serving_state.load_traffic(store, "churn") == wanted
+    assert serving_state.load_traffic(store, "price") == TrafficPlan()
 
 
 @pytest.mark.parametrize("wrong", [((), "c", 1.5), ((), "c", 0.0), ((), None, 0.5), (("c",), "c", 0.5)])
@@ -301,20 +300,22 @@ def test_traffic_that_makes_no_sense_is_refused(wrong):
 
 
 def test_a_version_that_can_not_be_loaded_opens_one_incident(store):
-    assert traffic.open_load_incident(store, "churn", "3", "no proof", START)
-    assert not traffic.open_load_incident(store, "churn", "3", "no proof", START + DAY)
-    [incident] = traffic.find_load_incidents(store, "churn")
+    assert serving_state.open_load_incident(store, "churn", "3", "no proof", START)
+    assert not serving_state.open_load_incident(store, "churn", "3", "no proof", START + DAY)
+    [incident] = serving_state.find_load_incidents(store, "churn")
     assert (incident.version, incident.cause, incident.opened_at, incident.closed_at) == (
         "3",
         "no proof",
         START,
         None,
     )
-    assert traffic.close_load_incidents(store, "churn", START + DAY, "version 4 answers") == 1
-    assert traffic.find_load_incidents(store, "churn")[0].closed_because == "version 4 answers"
-    assert traffic.close_load_incidents(store, "churn", START + DAY, "again") == 0
-    assert traffic.open_load_incident(store, "churn", "3", "no proof still", START + 2 * DAY)  # it was wanted again
-    assert traffic.close_load_incidents(store, "churn", START + 2 * DAY, "version 4 answers", {"3"}) == 0
-    assert [(each.cause, each.closed_at) for each in traffic.find_load_incidents(store, "churn")] == [
+    assert serving_state.close_load_incidents(store, "churn", START + DAY, "version 4 answers") == 1
+    assert serving_state.find_load_incidents(store, "churn")[0].closed_because == "version 4 answers"
+    assert serving_state.close_load_incidents(store, "churn", START + DAY, "again") == 0
+    assert serving_state.open_load_incident(
+        store, "churn", "3", "no proof still", START + 2 * DAY
+    )  # it was wanted again
+    assert serving_state.close_load_incidents(store, "churn", START + 2 * DAY, "version 4 answers", {"3"}) == 0
+    assert [(each.cause, each.closed_at) for each in serving_state.find_load_incidents(store, "churn")] == [
         ("no proof still", None)
     ]

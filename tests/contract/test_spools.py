@@ -21,10 +21,10 @@ from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
-from feedback_loop.store import Store, predictions, spools
+from feedback_loop.store import Store, predictions, spool_accounts
 from feedback_loop.store.alerts import due_alerts, load_alerts
 from feedback_loop.store.predictions import PredictionLog
-from feedback_loop.store.spools import Account, SpoolState
+from feedback_loop.store.spool_accounts import SpoolAccount, SpoolState
 from tests.builders import C, T, binary_contract, prediction_rows, regression_contract
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
@@ -82,7 +82,7 @@ def stored(store, contract=CONTRACT):
 
 
 def account_of(store, model="churn"):
-    (found,) = spools.load_accounts(store, model=model)
+    (found,) = spool_accounts.load_accounts(store, model=model)
     return found
 
 
@@ -292,7 +292,7 @@ def test_what_is_left_of_a_damaged_spool_is_stored_the_file_kept_and_all_of_it_t
     assert set(others) < there < {*ids, *others}
     assert len(there) > 1000
     assert [each.name for each in folder.iterdir()] == [f"{path.name}.damaged"]
-    found = {each.state: each for each in spools.load_accounts(store)}
+    found = {each.state: each for each in spool_accounts.load_accounts(store)}
     damaged = found[SpoolState.DAMAGED]
     assert (damaged.spooled, damaged.waiting) == (2000, 0)
     assert damaged.missing == 2000 - (len(there) - 6)
@@ -368,27 +368,27 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_copy_loses_and_doubles_noth
 def made_account(**changes):
     values = {"answered": 10, "spooled": 10, "stored": 10, "refused": 0, "dropped": 0, "unsampled": 0}
     rest = {"waiting": 0, "rejected": 0, "waiting_since": None, "state": SpoolState.OPEN, "updated_at": NOW}
-    return Account(**{"spool": "host-1-ab", "model": "churn", "host": "host", **values, **rest, **changes})
+    return SpoolAccount(**{"spool": "host-1-ab", "model": "churn", "host": "host", **values, **rest, **changes})
 
 
 def test_accounts_only_go_forward_and_an_ended_one_stays(store):
-    spools.save_accounts(store, [made_account()])
-    spools.save_accounts(store, [made_account(stored=5, waiting=5)])
+    spool_accounts.save_accounts(store, [made_account()])
+    spool_accounts.save_accounts(store, [made_account(stored=5, waiting=5)])
     assert account_of(store) == made_account()
     more = made_account(spooled=20, stored=12, waiting=8, waiting_since=NOW - MINUTE)
-    spools.save_accounts(store, [more])
+    spool_accounts.save_accounts(store, [more])
     assert account_of(store) == more
-    assert spools.end_accounts(store, "host-1-ab", [replace(more, stored=20, waiting=0)], NOW)[0].stored == 20
+    assert spool_accounts.end_accounts(store, "host-1-ab", [replace(more, stored=20, waiting=0)], NOW)[0].stored == 20
     ended = replace(more, stored=20, waiting=0, waiting_since=None, state=SpoolState.ENDED)
-    spools.save_accounts(store, [ended])
-    spools.save_accounts(store, [more])
+    spool_accounts.save_accounts(store, [ended])
+    spool_accounts.save_accounts(store, [more])
     assert account_of(store) == ended
 
 
 def test_a_spool_that_forgot_rows_is_called_damaged_when_it_ends(store):
-    spools.save_accounts(store, [made_account(spooled=20, stored=12, waiting=8), made_account(model="price")])
+    spool_accounts.save_accounts(store, [made_account(spooled=20, stored=12, waiting=8), made_account(model="price")])
     last = made_account(spooled=15, stored=15, state=SpoolState.ENDED)
-    ended = {each.model: each for each in spools.end_accounts(store, "host-1-ab", [last], NOW)}
+    ended = {each.model: each for each in spool_accounts.end_accounts(store, "host-1-ab", [last], NOW)}
     assert (ended["churn"].state, ended["churn"].missing) == (SpoolState.DAMAGED, 5)
     assert ended["price"].state is SpoolState.DAMAGED
 

@@ -10,10 +10,10 @@ from sqlalchemy import func, select, text
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, Refused
-from feedback_loop.store import Store, incidents, joins, keys, sources, tables, verdicts, watching_tables
+from feedback_loop.store import Store, conclusions, incidents, joins, keys, outcomes, tables, watching_tables
+from feedback_loop.store.conclusions import State, Verdict
 from feedback_loop.store.evaluations import Evaluation, MetricValue, load_evaluations, save_evaluation
 from feedback_loop.store.predictions import PredictionLog
-from feedback_loop.store.verdicts import State, Verdict
 from tests.builders import binary_contract, prediction_rows
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -71,7 +71,7 @@ def test_of_two_first_joins_at_once_the_second_finds_what_the_first_has_taken_in
 
 
 def test_of_two_that_find_a_model_worse_at_once_one_opens_the_incident_and_both_verdicts_stand(store):
-    other = Meanwhile(store, lambda own: verdicts.record_verdict(own, verdict("2"), ["log"]))
+    other = Meanwhile(store, lambda own: conclusions.record_verdict(own, verdict("2"), ["log"]))
     own = {name: value for name, value in vars(verdict()).items() if name not in ("window", "verdict_id")}
     with store.write() as connection:
         row = tables.verdicts.insert().values(**own, window_start=WINDOW.start, window_end=WINDOW.end)
@@ -81,7 +81,7 @@ def test_of_two_that_find_a_model_worse_at_once_one_opens_the_incident_and_both_
         other.begin()
     saved, opened = other.end()
     assert (saved.version, opened) == ("2", None)
-    assert {each.version for each in verdicts.load_verdicts(store, "churn")} == {"1", "2"}
+    assert {each.version for each in conclusions.load_verdicts(store, "churn")} == {"1", "2"}
     assert incidents.open_incident(store, "churn").version == "1"
 
 
@@ -106,13 +106,13 @@ def test_two_evaluations_of_a_window_at_once_as_of_different_moments_are_two_rev
 
 
 def test_of_two_that_save_a_sources_watermark_for_the_first_time_the_later_one_stands(store):
-    other = Meanwhile(store, lambda own: sources.save_watermark(own, "churn", "feed", 2, START))
+    other = Meanwhile(store, lambda own: outcomes.save_watermark(own, "churn", "feed", 2, START))
     with store.write() as connection:
         values = {"model": "churn", "source": "feed", "taken_at": START, "watermark": {"is_time": False, "value": 1}}
         connection.execute(tables.outcome_sources.insert().values(**values))
         other.begin()
     other.end()
-    assert sources.load_watermark(store, "churn", "feed") == 2
+    assert outcomes.load_watermark(store, "churn", "feed") == 2
 
 
 def test_a_row_that_no_constraint_lets_in_is_not_taken_for_one_that_is_there_already(store):
@@ -131,7 +131,7 @@ def test_what_is_read_in_one_transaction_is_of_one_moment(store):
 
     with store.read() as connection:
         before = count(connection)
-        verdicts.record_verdict(store, verdict())
+        conclusions.record_verdict(store, verdict())
         assert (before, count(connection)) == (0, 0)
     with store.read() as connection:
         assert count(connection) == 1
@@ -139,9 +139,9 @@ def test_what_is_read_in_one_transaction_is_of_one_moment(store):
 
 def test_numbers_that_json_has_no_word_for_are_null(store):
     told = {"watched": {"brier": math.nan, "all": [math.inf, -math.inf, 0.5, (math.nan,)]}}
-    verdicts.record_verdict(store, verdict(evidence=told))
+    conclusions.record_verdict(store, verdict(evidence=told))
     expected = {"watched": {"brier": None, "all": [None, None, 0.5, [None]]}}
-    assert verdicts.latest_verdict(store, "churn").evidence == expected
+    assert conclusions.latest_verdict(store, "churn").evidence == expected
 
 
 def test_a_moment_without_a_time_zone_is_refused(store):

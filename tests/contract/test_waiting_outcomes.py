@@ -15,7 +15,7 @@ from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.outcomes import Receiver, record_outcomes
 from feedback_loop.schema import JoinRule, Redaction
-from feedback_loop.store import Store, erasure, fence, spools
+from feedback_loop.store import Store, erasure, fence, spool_accounts
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import C, T, binary_contract, prediction_rows
 
@@ -98,7 +98,7 @@ def test_outcomes_are_taken_while_the_store_is_away_and_are_in_it_when_it_is_bac
         drain(folder, away, clock, spool)
     assert drain(folder, store, clock, spool).stored == 2
     assert labels(store) == [True, None, False]
-    (account,) = spools.load_accounts(store, model="churn")
+    (account,) = spool_accounts.load_accounts(store, model="churn")
     assert (account.spooled, account.stored, account.waiting, account.missing) == (2, 2, 0, 0)
     assert not list(notices(account, clock(), MINUTE))
     assert send(store, spool, clock, 2)[1]["new"] == 1
@@ -194,7 +194,7 @@ def test_what_the_store_can_not_hold_is_put_aside_and_what_is_behind_it_goes_on(
     done = drain(folder, store, clock, spool)
     assert (done.stored, done.rejected) == (2, 1)
     assert labels(store) == [True, True, None]
-    (account,) = spools.load_accounts(store, model="churn")
+    (account,) = spool_accounts.load_accounts(store, model="churn")
     assert [each.kind for each in notices(account, clock(), MINUTE)] == ["rejected"]
 
 

@@ -4,12 +4,12 @@ import os
 import signal
 import sys
 
-from feedback_loop.store import Store, incidents, verdicts
+from feedback_loop.store import Store, conclusions, incidents
 from feedback_loop.store.incidents import Followed
 from tests.fault.test_incident_crashes import verdict
 
 POINTS = {  # within the transaction, each more of it done; the last is when it is durable
-    "verdict": (verdicts, "insert_if_new"),
+    "verdict": (conclusions, "insert_if_new"),
     "incident": (incidents, "insert_if_new"),
     "update": (incidents, "as_record"),
     "alerts": (incidents, "raise_in"),
@@ -29,10 +29,10 @@ def main(url: str, what: str, point: str) -> None:
         real = getattr(place, name)
         setattr(place, name, lambda *args, **options: die(real(*args, **options)))
     if what == "opening":
-        verdicts.record_verdict(store, verdict(0), ("log", "ops"))
+        conclusions.record_verdict(store, verdict(0), ("log", "ops"))
     else:
         followed = Followed(incident.incident_id, {"labels": 1}, "it has recovered")
-        verdicts.record_verdict(store, verdict(1), ("log", "ops"), followed)
+        conclusions.record_verdict(store, verdict(1), ("log", "ops"), followed)
     die()
 
 

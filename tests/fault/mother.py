@@ -16,7 +16,7 @@ from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.outcomes.intake import check_outcomes
-from feedback_loop.store import Store, bulk, fence, joins, predictions, spools
+from feedback_loop.store import Store, arrow, fence, joins, predictions, spool_accounts
 from feedback_loop.store import outcomes as stored_outcomes
 from tests.builders import binary_contract, prediction_rows
 
@@ -25,10 +25,10 @@ POINTS = {  # where a process may die: (module or class, function, before or aft
     "accounts of the spool": (Spool, "_save_counts"),
     "forward": (predictions.PredictionLog, "append"),
     "fence": (fence, "enter"),
-    "copy": (bulk, "_copy_into"),
+    "copy": (arrow, "_copy_into"),
     "insert": (predictions, "insert_new"),
     "taken out of the spool": (spool_file.SpoolFile, "settle"),
-    "accounts of the store": (spools, "save_accounts"),
+    "accounts of the store": (spool_accounts, "save_accounts"),
     "outcomes": (stored_outcomes, "_append"),
     "join": (joins._Step, "book"),
     "watermark": (joins, "_move"),

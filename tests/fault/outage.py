@@ -17,7 +17,7 @@ from pathlib import Path
 from feedback_loop.capture import Forwarder, Spool
 from feedback_loop.clock import Window, system_clock
 from feedback_loop.config import CaptureSettings, LogSettings
-from feedback_loop.store import Store, migrate, spools
+from feedback_loop.store import Store, migrate, spool_accounts
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
 from tests.integration.processes import end, running
@@ -59,7 +59,7 @@ def outage(seconds: float, folder: Path) -> dict[str, int]:
         forwarder.drain()
         acknowledged = path.read_text().split()
         there = read_labelled(store, contract, Window(now - DAY, now + DAY)).column("prediction_id").to_pylist()[1:]
-        accounts = spools.load_accounts(store)
+        accounts = spool_accounts.load_accounts(store)
         return {
             "acknowledged": len(acknowledged),
             "acknowledged while it was away": during,

@@ -15,7 +15,7 @@ from feedback_loop.clock import ManualClock
 from feedback_loop.errors import Unavailable
 from feedback_loop.jobs import cycle
 from feedback_loop.status import spool_status
-from feedback_loop.store import Store, jobs, migrate, outcomes, predictions, retrainings, tables
+from feedback_loop.store import Store, ledger, migrate, outcomes, predictions, retrainings, tables
 from tests.builders import churn_loop, open_loop, play_days, register_churn, write_config
 from tests.integration.processes import call, free_port, kill_all, running, server, wait_until
 
@@ -214,7 +214,7 @@ def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(mlflow_u
     assert loop.champion("churn").version == history[-1].to_version
     searches = [each.state for each in retrainings.load_retrainings(loop.store, "churn")]
     assert searches == (["running"] if where == "after the alias" else ["abandoned", "promoted"])
-    assert {run.state for run in jobs.load_runs(loop.store, "churn")} == {"succeeded"}
+    assert {run.state for run in ledger.load_runs(loop.store, "churn")} == {"succeeded"}
     loop.close()
 
 
@@ -230,7 +230,9 @@ def test_two_schedulers_at_once_make_every_run_once(mlflow_uri, warm, tmp_path):
 
     with running(command, logs[0]) as one, running(command, logs[1]):
         wait_until(lambda: sum(len(chains(log)) for log in logs) >= 12, one, logs[0])
-    runs = [run for run in jobs.load_runs(loop.store, "churn") if run.job == "retention" and run.state == "succeeded"]
+    runs = [
+        run for run in ledger.load_runs(loop.store, "churn") if run.job == "retention" and run.state == "succeeded"
+    ]
     moments = [run.scheduled_at for run in runs]
     assert len(moments) == len(set(moments)) >= 10
     told = [line["due"] for log in logs for line in chains(log) if line["decide"] == "succeeded"]

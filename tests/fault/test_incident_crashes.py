@@ -9,10 +9,10 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import Refused
-from feedback_loop.store import Store, incidents, verdicts
+from feedback_loop.store import Store, conclusions, incidents
 from feedback_loop.store.alerts import load_alerts
+from feedback_loop.store.conclusions import State, Verdict
 from feedback_loop.store.incidents import Followed, load_incidents
-from feedback_loop.store.verdicts import State, Verdict
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -36,7 +36,7 @@ def record(store):
     """How many verdicts, incidents, and alerts there are, and what is closed."""
     found = load_incidents(store, "churn")
     alerts = load_alerts(store, [each.incident_id for each in found])
-    return len(verdicts.load_verdicts(store, "churn")), [each.closed_at is not None for each in found], len(alerts)
+    return len(conclusions.load_verdicts(store, "churn")), [each.closed_at is not None for each in found], len(alerts)
 
 
 @pytest.mark.parametrize("point", ["verdict", "incident", "alerts", "committed"])
@@ -45,24 +45,24 @@ def test_an_incident_is_opened_whole_or_not_at_all(warm, store, point):
     if point == "committed":
         assert record(store) == (1, [False], 2)
         with pytest.raises(Refused, match="judged already"):
-            verdicts.record_verdict(store, verdict(0), ("log", "ops"))
+            conclusions.record_verdict(store, verdict(0), ("log", "ops"))
     else:
         assert record(store) == (0, [], 0)
-        verdicts.record_verdict(store, verdict(0), ("log", "ops"))  # the next run looks again
+        conclusions.record_verdict(store, verdict(0), ("log", "ops"))  # the next run looks again
     assert record(store) == (1, [False], 2)
 
 
 @pytest.mark.parametrize("point", ["verdict", "update", "ends", "committed"])
 def test_an_incident_is_closed_whole_or_not_at_all(warm, store, point):
-    _, incident = verdicts.record_verdict(store, verdict(0), ("log", "ops"))
+    _, incident = conclusions.record_verdict(store, verdict(0), ("log", "ops"))
     followed = Followed(incident.incident_id, {"labels": 1}, "it has recovered")
     killed(warm, store, "closing", point)
     if point == "committed":
         with pytest.raises(Refused, match="judged already"):
-            verdicts.record_verdict(store, verdict(1), ("log", "ops"), followed)
+            conclusions.record_verdict(store, verdict(1), ("log", "ops"), followed)
     else:
         assert record(store) == (1, [False], 2)
-        verdicts.record_verdict(store, verdict(1), ("log", "ops"), followed)
+        conclusions.record_verdict(store, verdict(1), ("log", "ops"), followed)
     assert record(store) == (2, [True], 4)
     assert load_incidents(store, "churn")[0].recovery == {"labels": 1}
 
@@ -90,26 +90,26 @@ def at_once(store, *acts):
 
 
 def test_of_schedulers_that_look_at_once_one_opens_the_incident(store):
-    raised = at_once(store, *[lambda own: verdicts.record_verdict(own, verdict(0), ("log", "ops"))] * 4)
+    raised = at_once(store, *[lambda own: conclusions.record_verdict(own, verdict(0), ("log", "ops"))] * 4)
     assert raised.count(None) == 1
     assert record(store) == (1, [False], 2)
 
 
 def test_of_schedulers_that_look_at_once_one_closes_it(store):
-    _, incident = verdicts.record_verdict(store, verdict(0), ("log", "ops"))
+    _, incident = conclusions.record_verdict(store, verdict(0), ("log", "ops"))
     followed = Followed(incident.incident_id, {"labels": 1}, "it has recovered")
-    raised = at_once(store, *[lambda own: verdicts.record_verdict(own, verdict(1), ("log", "ops"), followed)] * 4)
+    raised = at_once(store, *[lambda own: conclusions.record_verdict(own, verdict(1), ("log", "ops"), followed)] * 4)
     assert raised.count(None) == 1
     assert record(store) == (2, [True], 4)
 
 
 @pytest.mark.parametrize("_round", range(5))
 def test_closed_by_hand_and_by_a_look_at_once_it_is_closed_once(store, _round):
-    _, incident = verdicts.record_verdict(store, verdict(0), ("log", "ops"))
+    _, incident = conclusions.record_verdict(store, verdict(0), ("log", "ops"))
     followed = Followed(incident.incident_id, {"labels": 1}, "it has recovered")
     raised = at_once(
         store,
-        lambda own: verdicts.record_verdict(own, verdict(1), ("log", "ops"), followed),
+        lambda own: conclusions.record_verdict(own, verdict(1), ("log", "ops"), followed),
         lambda own: incidents.close_incident(own, incident.incident_id, "we know", START + 3 * DAY),
         lambda own: incidents.close_incident(own, incident.incident_id, "we know", START + 3 * DAY),
     )
@@ -118,4 +118,4 @@ def test_closed_by_hand_and_by_a_look_at_once_it_is_closed_once(store, _round):
     assert raised.count(None) == (2 if by_hand else 1)
     assert record(store) == (2, [True], 2 if by_hand else 4)
     # Whoever came first: the look is the last that is about this incident, so its monitor starts anew.
-    assert closed.closed_verdict_id == verdicts.latest_verdict(store, "churn").verdict_id
+    assert closed.closed_verdict_id == conclusions.latest_verdict(store, "churn").verdict_id

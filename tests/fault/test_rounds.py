@@ -18,8 +18,8 @@ import pytest
 from feedback_loop.capture import Forwarder
 from feedback_loop.clock import Window, system_clock
 from feedback_loop.config import CaptureSettings
-from feedback_loop.store import Store, joins, spools
-from feedback_loop.store.accounts import load_accounts
+from feedback_loop.store import Store, joins, spool_accounts
+from feedback_loop.store.coverage import load_coverage
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract
 from tests.fault.mother import POINTS
@@ -95,7 +95,7 @@ def test_processes_that_are_killed_under_load_lose_nothing_and_double_nothing(ki
     assert len(there) == len(set(there))
     # What is there beyond that was durable, but its process died before it could say so.
     assert len(there) - len(acknowledged) <= rounds * THREADS * 50
-    known = spools.load_accounts(store)
+    known = spool_accounts.load_accounts(store)
     assert {account.missing for account in known} == {0}
     accounts = [each for each in known if each.model == "churn"]
     assert sum(account.spooled for account in accounts) == sum(account.stored for account in accounts) == len(there)
@@ -108,7 +108,7 @@ def test_processes_that_are_killed_under_load_lose_nothing_and_double_nothing(ki
 
     # And the join, killed as often, has counted each of them once.
     joins.join_new(store, contract, timedelta(hours=1), system_clock())
-    counted, until = load_accounts(store, "churn")
+    counted, until = load_coverage(store, "churn")
     final = read_labelled(store, contract, Window(now - WHOLE, now + WHOLE), as_of=until)
     assert sum(each.predictions for each in counted if not each.segment) == len(there)
     labelled = final.num_rows - final.column("churned").null_count

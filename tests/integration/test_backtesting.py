@@ -16,7 +16,7 @@ from feedback_loop.config_policy import PolicySettings
 from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
 from feedback_loop.jobs import run_cycle
 from feedback_loop.monitoring import References, labelled_only, row_losses
-from feedback_loop.store import verdicts
+from feedback_loop.store import conclusions
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.predictions import read_labelled
 from feedback_loop.store.tables import metadata
@@ -124,8 +124,8 @@ def contents(store):
 
 
 def test_the_policy_that_was_live_says_exactly_what_it_said(loop):
-    stored = verdicts.load_verdicts(loop.store, "churn")[::-1]
-    assert {each.state for each in stored} >= {verdicts.State.OK, verdicts.State.DEGRADED}
+    stored = conclusions.load_verdicts(loop.store, "churn")[::-1]
+    assert {each.state for each in stored} >= {conclusions.State.OK, conclusions.State.DEGRADED}
     assert [each.version for each in stored if each.version != "1"]
     result = loop.backtest("churn", [PolicySettings(rule="threshold", reference=1000)])
     configured, other = result.played
@@ -172,7 +172,7 @@ def test_a_store_that_can_only_be_read_is_enough(loop):
 def test_a_window_shows_what_was_said_in_it_and_starts_its_champion_from_its_own_beginning(sqlite_loop):
     start, end = NOW + 11 * DAY, NOW + 16 * DAY
     stored = [
-        each for each in verdicts.load_verdicts(sqlite_loop.store, "churn")[::-1] if start <= each.decided_at < end
+        each for each in conclusions.load_verdicts(sqlite_loop.store, "churn")[::-1] if start <= each.decided_at < end
     ]
     result = sqlite_loop.backtest("churn", [PolicySettings(rule="absolute")], start, end)
     assert list(map(said, result.played[0].verdicts)) == list(map(said, stored))

@@ -14,7 +14,7 @@ import typer
 
 from feedback_loop.cli import app
 from feedback_loop.clock import ManualClock, format_moment, system_clock
-from feedback_loop.store.jobs import begin_run, end_run
+from feedback_loop.store.ledger import begin_run, end_run
 from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn, write_config
 from tests.integration.processes import Answers
 

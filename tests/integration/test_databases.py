@@ -15,7 +15,7 @@ from feedback_loop.status import loop_status
 from feedback_loop.store import Store, erasure, migrate
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import PredictionLog
-from feedback_loop.store.removal import remove
+from feedback_loop.store.privacy import remove
 from tests.builders import binary_contract, prediction_rows, write_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "databases.md"

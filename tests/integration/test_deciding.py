@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from feedback_loop.cli import app
 from feedback_loop.clock import Window
 from feedback_loop.errors import ConfigError
-from feedback_loop.store import verdicts
-from feedback_loop.store.verdicts import State
+from feedback_loop.store import conclusions
+from feedback_loop.store.conclusions import State
 from tests.builders import churn_loop, customers, play_days
 
 DAY = timedelta(days=1)
@@ -44,7 +44,7 @@ def test_an_outcome_that_is_corrected_after_its_look_changes_the_evaluation_and_
     clock.set(clock() + timedelta(hours=1))
     assert loop.record_outcomes("churn", turned).counts.corrected == 300
     assert loop.decide("churn") is None  # there is nothing new to consume
-    assert verdicts.latest_verdict(loop.store, "churn") == told
+    assert conclusions.latest_verdict(loop.store, "churn") == told
     clock.set(clock() + DAY)
     follow = loop.decide("churn")
     consumed = [pair["monitors"]["change"]["seen"] for pair in (told.monitor["pairs"][0], follow.monitor["pairs"][0])]
@@ -89,7 +89,7 @@ def test_a_verdict_keeps_the_e_value_of_now_beside_the_highest_and_status_tells_
     assert worse["once_in"] >= worse["e_value"] > 2
     play_days(loop, clock, 4, seed=300)
     told = json.loads(CliRunner().invoke(app, ["decide", "churn", "--json", *config]).stdout)
-    kept = verdicts.latest_verdict(loop.store, "churn")
+    kept = conclusions.latest_verdict(loop.store, "churn")
     assert kept.evidence == told["evidence"]
     better = kept.evidence["watched"][0]["monitors"]["change"]
     assert better["once_in"] >= worse["once_in"] > better["e_value"]

@@ -17,8 +17,8 @@ from feedback_loop.jobs import chains, make_scheduler, run_cycle
 from feedback_loop.status import model_status
 from feedback_loop.store import incidents, retrainings
 from feedback_loop.store.alerts import load_alerts
-from feedback_loop.store.diagnoses import load_diagnoses
-from feedback_loop.store.jobs import load_runs
+from feedback_loop.store.conclusions import load_diagnoses
+from feedback_loop.store.ledger import load_runs
 from tests.builders import churn_loop, customers, play_days
 from tests.integration.processes import Answers
 

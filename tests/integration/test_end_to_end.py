@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from feedback_loop.clock import system_clock
-from feedback_loop.store import jobs, keys, predictions
+from feedback_loop.store import keys, ledger, predictions
 from tests.builders import customers, open_loop, register_churn, write_config
 from tests.integration.processes import call, end, free_port, running, wait_until
 
@@ -194,7 +194,7 @@ def _all_is_accounted_for(loop, answers, warm, folder, log):
     counts = predictions.count_predictions(loop.store, "churn")
     answered = {version: sum(ROWS for each in answers if each["model_version"] == version) for version in ("1", "2")}
     assert {version: rows for (version, _, _), rows in counts.items()} == answered
-    failed = [(run.job, run.cause) for run in jobs.load_runs(loop.store, "churn") if run.state == "failed"]
+    failed = [(run.job, run.cause) for run in ledger.load_runs(loop.store, "churn") if run.state == "failed"]
     assert failed == []
     command = [warm / "feedback-loop", "status", "--json", "--config"]
     done = subprocess.run(

@@ -11,7 +11,7 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.errors import NotFound
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.retraining import Following
-from feedback_loop.store import verdicts
+from feedback_loop.store import conclusions
 from feedback_loop.store.predictions import PredictionLog
 from tests.builders import (
     churn_loop,
@@ -62,7 +62,7 @@ def following(loop, available, scorer_of=None):
 
 def alarm(moment):
     window = Window(moment - 2 * DAY, moment - DAY)
-    return verdicts.Verdict("churn", "1", moment, window, verdicts.State.DEGRADED, "", {}, {})
+    return conclusions.Verdict("churn", "1", moment, window, conclusions.State.DEGRADED, "", {}, {})
 
 
 def test_a_version_that_is_gone_is_compared_by_what_it_answered_as_a_shadow(shadowed):

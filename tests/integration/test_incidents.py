@@ -8,12 +8,11 @@ import pytest
 from feedback_loop.clock import Window, format_moment, system_clock
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.jobs import cycle, run_cycle
-from feedback_loop.store import diagnoses, verdicts
+from feedback_loop.store import conclusions
 from feedback_loop.store.alerts import load_alerts
-from feedback_loop.store.diagnoses import Diagnosis
+from feedback_loop.store.conclusions import Diagnosis, State, Verdict
 from feedback_loop.store.incidents import Followed, load_incidents, open_incident
 from feedback_loop.store.retrainings import finish_retraining, note_retraining, start_retraining
-from feedback_loop.store.verdicts import State, Verdict
 from tests.builders import play_days
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -43,7 +42,7 @@ def look(loop, day=0, state=State.DEGRADED, closes=None):
     verdict = Verdict("churn", "1", now, window, state, f"brier .1 → .{day + 2}", {"acts": ["brier"]}, {})
     incident = open_incident(loop.store, "churn")
     followed = Followed(incident.incident_id, None, closes) if incident is not None else None
-    return verdicts.record_verdict(loop.store, verdict, ["log"], followed)
+    return conclusions.record_verdict(loop.store, verdict, ["log"], followed)
 
 
 def worse(loop, clock):
@@ -61,7 +60,7 @@ def run(loop):
         if job.name in ("join", "evaluate", "decide"):
             job.run()
     loop.deliver_alerts()
-    return verdicts.latest_verdict(loop.store, "churn")
+    return conclusions.latest_verdict(loop.store, "churn")
 
 
 def test_a_feed_that_is_repaired_ends_the_incident_once_there_is_evidence_and_the_monitor_starts_anew(loop, clock):
@@ -147,7 +146,7 @@ def test_the_whole_story_is_told_in_order(loop, command):
     gate = {"passed": True, "summary": "brier 0.2 against 0.3"}
     note_retraining(loop.store, number, candidate="2", gate=gate)
     finish_retraining(loop.store, number, state="promoted", now=loop.clock() + HOUR)
-    made = diagnoses.record_diagnosis(
+    made = conclusions.record_diagnosis(
         loop.store,
         Diagnosis(
             model="churn",
@@ -160,7 +159,7 @@ def test_the_whole_story_is_told_in_order(loop, command):
             evidence={"missing": 0.4},
         ),
     )
-    diagnoses.save_judgement(loop.store, made.diagnosis_id, right=True, because="brier fell")
+    conclusions.save_judgement(loop.store, made.diagnosis_id, right=True, because="brier fell")
     look(loop, day=4, state=State.WARNING, closes="it has recovered: figures")
     loop.clock.set(system_clock())
     loop.deliver_alerts()

@@ -20,8 +20,7 @@ from feedback_loop.jobs import cycle, take_in
 from feedback_loop.outcomes import decode_outcomes, load_folder, outcome_parts
 from feedback_loop.status import loop_status
 from feedback_loop.store.alerts import load_alerts
-from feedback_loop.store.outcomes import count_outcomes
-from feedback_loop.store.sources import load_watermark
+from feedback_loop.store.outcomes import count_outcomes, load_watermark
 from tests.builders import churn_loop
 from tests.integration.processes import call, server
 

@@ -13,12 +13,12 @@ from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
 from feedback_loop.jobs import cycle, month_before, run_cycle
 from feedback_loop.serving import tell_proxied
 from feedback_loop.status import diagnose, loop_status
-from feedback_loop.store import growing, jobs, predictions, retrainings, verdicts
+from feedback_loop.store import conclusions, growing, ledger, predictions, retrainings
 from feedback_loop.store.alerts import load_alerts
+from feedback_loop.store.conclusions import State
 from feedback_loop.store.evaluations import load_evaluations, load_failed_windows
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.leases import hold
-from feedback_loop.store.verdicts import State
 from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn
 
 DAY = timedelta(days=1)
@@ -58,7 +58,7 @@ def test_a_good_model_stays(loop, clock):
     play_days(loop, clock, 6)
     outcomes = run_cycle(loop, "churn")
     assert {each.state for each in outcomes} == {"succeeded"}
-    verdict = verdicts.latest_verdict(loop.store, "churn")
+    verdict = conclusions.latest_verdict(loop.store, "churn")
     assert verdict.state is State.OK
     assert loop.champion("churn").version == "1"
 
@@ -85,7 +85,7 @@ def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loo
     play_days(loop, clock, 4, harder=0.45, seed=200)
     run_cycle(loop, "churn")
     # It was compared on 900 rows; where 1,000 are wanted, its first 100 labelled predictions are added.
-    judged = verdicts.latest_verdict(loop.store, "churn", "2")
+    judged = conclusions.latest_verdict(loop.store, "churn", "2")
     assert (judged.state, judged.evidence["labels"]) == (State.OK, 600)
     assert load_incidents(loop.store, "churn")[0].closed_at is None
     play_days(loop, clock, 6, harder=0.45, seed=300, per_day=1500)
@@ -405,7 +405,7 @@ def test_the_same_cycle_is_made_once(loop, clock):
     play_days(loop, clock, 1)
     run_cycle(loop, "churn")
     assert {each.state for each in run_cycle(loop, "churn")} == {"skipped"}
-    assert len(jobs.load_runs(loop.store, "churn")) == len(cycle(loop, "churn"))
+    assert len(ledger.load_runs(loop.store, "churn")) == len(cycle(loop, "churn"))
 
 
 def test_two_runs_do_not_work_on_one_model_at_once(loop):

@@ -13,7 +13,7 @@ from feedback_loop.jobs import run_cycle
 from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.store import predictions
-from feedback_loop.store.verdicts import State
+from feedback_loop.store.conclusions import State
 from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn
 from tests.integration.processes import call, free_port, running, wait_until
 

@@ -18,7 +18,7 @@ from feedback_loop.errors import BadInput, ContractError, Refused
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import folding, windows
 from feedback_loop.registry import DataSource
-from feedback_loop.store.diagnoses import load_diagnoses
+from feedback_loop.store.conclusions import load_diagnoses
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 LABELS = ["left", "right"]

@@ -11,7 +11,7 @@ from feedback_loop.clock import Window
 from feedback_loop.jobs import run_cycle
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.status import loop_status
-from feedback_loop.store import monitors
+from feedback_loop.store import conclusions
 from feedback_loop.store.alerts import Message, load_alerts
 from feedback_loop.store.evaluations import load_evaluations
 from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
@@ -39,7 +39,7 @@ def play(loop, clock, days, *, older=0.0, plan=None, seed=500):
 
 
 def state(loop):
-    return monitors.load_monitor(loop.store, "churn", "1")
+    return conclusions.load_monitor(loop.store, "churn", "1")
 
 
 def told(loop, about):
@@ -121,15 +121,15 @@ def test_two_at_once_take_each_window_in_once(loop, clock, tmp_path):
 
 def test_whoever_comes_second_changes_and_tells_nothing(store, now):
     def advance(day, before, windows):
-        after = monitors.DriftMonitor("churn", "1", now + day * DAY, {"windows": windows})
+        after = conclusions.DriftMonitor("churn", "1", now + day * DAY, {"windows": windows})
         message = Message(f"drift:{windows}", "title", "body")
-        return monitors.advance_monitor(store, after, before, [message], ["log", "ops"], now)
+        return conclusions.advance_monitor(store, after, before, [message], ["log", "ops"], now)
 
     assert advance(1, None, 1) == 2
     assert advance(1, None, 9) is None
     assert advance(2, now + DAY, 2) == 2
     assert advance(2, now + DAY, 9) is None
-    assert monitors.load_monitor(store, "churn", "1").state == {"windows": 2}
+    assert conclusions.load_monitor(store, "churn", "1").state == {"windows": 2}
     assert {each.subject for each in load_alerts(store, [], about="drift:")} == {"drift:1", "drift:2"}
 
 
@@ -160,11 +160,11 @@ def test_windows_that_the_reference_is_made_of_are_not_compared_with_it(tmp_path
     play_days(loop, clock, 2)
     loop.evaluate("churn")
     assert loop.watch_drift("churn") == 0
-    assert monitors.load_monitor(loop.store, "churn", "2") is None  # its reference lacks rows
+    assert conclusions.load_monitor(loop.store, "churn", "2") is None  # its reference lacks rows
     play_days(loop, clock, 4, seed=80)
     loop.evaluate("churn")
     loop.watch_drift("churn")
-    found = monitors.load_monitor(loop.store, "churn", "2")
+    found = conclusions.load_monitor(loop.store, "churn", "2")
     # The reference ends on the fourth of six days.
     assert found.state["windows"] == 2
     loop.close()
@@ -215,10 +215,10 @@ from datetime import datetime
 from pathlib import Path
 from feedback_loop.clock import ManualClock
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.store import monitors
+from feedback_loop.store import conclusions
 
 where, config, now = sys.argv[1:4]
-raise_in, advance, done = monitors.raise_in, monitors.advance_monitor, []
+raise_in, advance, done = conclusions.raise_in, conclusions.advance_monitor, []
 
 def dying(*args):
     if where == "before the commit":
@@ -232,7 +232,7 @@ def counting(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     return done[-1]
 
-monitors.raise_in, monitors.advance_monitor = dying, counting
+conclusions.raise_in, conclusions.advance_monitor = dying, counting
 loop = FeedbackLoop.open(Path(config), clock=ManualClock(datetime.fromisoformat(now)))
 loop.watch_drift("churn")
 """

@@ -23,9 +23,9 @@ from feedback_loop.clock import ManualClock
 from feedback_loop.loop.places import places_of
 from feedback_loop.schema import derived_bits, moment_of, prediction_id
 from feedback_loop.serving.traffic import bucket
-from feedback_loop.store import predictions, traffic
+from feedback_loop.store import predictions, serving_state
 from feedback_loop.store.alerts import load_alerts
-from feedback_loop.store.traffic import TrafficPlan
+from feedback_loop.store.serving_state import TrafficPlan
 from tests.builders import churn_loop, register_churn
 from tests.integration.processes import call, end, server, wait_until
 
@@ -249,15 +249,15 @@ def test_a_version_that_can_not_be_loaded_leaves_the_old_one_and_an_incident(ser
         file.unlink()
     loop.registry.set_alias("churn", "champion", broken.version)
     assert served.hint() == 202
-    served.wait(lambda: traffic.find_load_incidents(loop.store, "churn"))
+    served.wait(lambda: serving_state.find_load_incidents(loop.store, "churn"))
     assert served.ask()[1]["model_version"] == "1"
-    (incident,) = traffic.find_load_incidents(loop.store, "churn")
+    (incident,) = serving_state.find_load_incidents(loop.store, "churn")
     assert (incident.version, incident.closed_at) == (broken.version, None)
     served.wait(lambda: load_alerts(loop.store, [], about="serving:")[0].state == "sent")  # no scheduler runs
     (alert,) = load_alerts(loop.store, [], about="serving:")
     assert alert.title == f"churn version {broken.version} can't be served"
     served.promote("2")
-    served.wait(lambda: traffic.find_load_incidents(loop.store, "churn")[0].closed_at)
+    served.wait(lambda: serving_state.find_load_incidents(loop.store, "churn")[0].closed_at)
 
 
 def test_a_published_bundle_that_breaks_on_disk_is_told_of_and_made_anew_while_it_is_answered_from(served):

@@ -13,8 +13,8 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import Refused
 from feedback_loop.store import incidents, tables
 from feedback_loop.store.alerts import RECOVERED, due_alerts, load_alerts, save_attempt
+from feedback_loop.store.conclusions import State, Verdict, load_verdicts, record_verdict
 from feedback_loop.store.incidents import Followed, load_incidents, open_incident
-from feedback_loop.store.verdicts import State, Verdict, load_verdicts, record_verdict
 
 MODEL, ROUTES = "churn", ("log", "ops")
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -26,7 +26,8 @@ from feedback_loop.monitoring.windows import count_window, due_windows
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
 from feedback_loop.store import Store, fence, joins, profiles
-from feedback_loop.store.accounts import CONFLICTING, UNMATCHED, load_accounts, load_findings, with_inferred
+from feedback_loop.store.coverage import load_coverage, with_inferred
+from feedback_loop.store.findings import CONFLICTING, UNMATCHED, load_findings
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, new_database, prediction_rows
 
@@ -310,7 +311,7 @@ class Run:
                 predictions[place] += 1
                 observed[place] += row["revision"] is not None
                 inferred[place] += row["revision"] is None and row["churned"] is not None
-        accounts, watermark = load_accounts(self.store, "churn")
+        accounts, watermark = load_coverage(self.store, "churn")
         assert watermark == until
         known = with_inferred(self.store, self.contract, WINDOW, accounts, until)
         assert {(a.window_start, a.version, a.segment): (a.predictions, a.labelled, a.inferred) for a in known} == {

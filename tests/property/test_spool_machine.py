@@ -20,7 +20,7 @@ from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput
-from feedback_loop.store import Store, predictions, spools
+from feedback_loop.store import Store, predictions, spool_accounts
 from feedback_loop.store.predictions import PredictionLog
 from tests.builders import binary_contract, prediction_rows, regression_contract
 
@@ -102,7 +102,7 @@ def test_a_spool_that_is_torn_anywhere_gives_what_was_committed_first_or_is_call
             assert done.ended == ([] if done.damaged else [path.name])
         kept = [each.name for each in torn.iterdir() if each.name.startswith(path.name + ".damaged")]
         assert bool(kept) == bool(done.damaged)
-        accounts = [each for each in spools.load_accounts(module_store) if each.spool == path.stem]
+        accounts = [each for each in spool_accounts.load_accounts(module_store) if each.spool == path.stem]
         if done.rejected:
             accounts = [each for each in local_accounts(torn, NOW) if each.spool == path.stem]
         (account,) = accounts
@@ -212,7 +212,7 @@ class SpoolMachine(RuleBasedStateMachine):
             assert sorted(stored(self.store, contract)) == sorted(set(committed))
         self.spool.close()
         forwarder(self.folder, self.store).drain(spares=timedelta(0))
-        accounts = spools.load_accounts(self.store)
+        accounts = spool_accounts.load_accounts(self.store)
         assert {account.missing for account in accounts} <= {0}
         assert {str(account.state) for account in accounts} <= {"ended"}
         assert not self.folder.exists() or not list(self.folder.iterdir())

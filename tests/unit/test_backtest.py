@@ -29,8 +29,8 @@ from feedback_loop.decisions.backtest import (
 )
 from feedback_loop.decisions.recovery import Recoveries, Recovery
 from feedback_loop.errors import BadInput, ConfigError
+from feedback_loop.store.conclusions import State, Verdict
 from feedback_loop.store.retrainings import Promotion
-from feedback_loop.store.verdicts import State, Verdict
 
 DAY = timedelta(days=1)
 START = datetime(2026, 3, 2, tzinfo=UTC)

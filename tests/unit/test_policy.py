@@ -20,7 +20,7 @@ from feedback_loop.decisions.evidence import Estimated, carriers
 from feedback_loop.decisions.panel import Panel
 from feedback_loop.decisions.watched import MOST_KEPT, Losses, Seen, Watched
 from feedback_loop.errors import ConfigError
-from feedback_loop.store.verdicts import State
+from feedback_loop.store.conclusions import State
 from tests.builders import binary_contract, regression_contract
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

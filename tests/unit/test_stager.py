@@ -9,7 +9,7 @@ from feedback_loop.errors import NotFound, Refused, Unavailable
 from feedback_loop.registry import ModelVersion
 from feedback_loop.serving import Endpoints, ServedModel, Stager
 from feedback_loop.serving.publication import HALF_MADE_SECONDS, Place
-from feedback_loop.store.traffic import TrafficPlan
+from feedback_loop.store.serving_state import TrafficPlan
 from tests.builders import binary_contract
 
 

@@ -28,7 +28,7 @@ from feedback_loop.monitoring import (
 )
 from feedback_loop.schema import Role
 from feedback_loop.store import Store, profiles
-from feedback_loop.store.accounts import load_accounts
+from feedback_loop.store.coverage import load_coverage
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import predicted_span
 
@@ -50,7 +50,7 @@ def main(what: str, url: str) -> None:
 def audit(store: Store, reference: Profile) -> list[float]:
     """All rows read and folded again, once."""
     _import("scipy.stats", "sklearn.isotonic", "joblib.externals.loky")
-    until = load_accounts(store, "orders")[1]
+    until = load_coverage(store, "orders")[1]
     assert until is not None
     began = time.perf_counter()
     (found,) = evaluate_window(
@@ -70,7 +70,7 @@ def audit(store: Store, reference: Profile) -> list[float]:
 def report(store: Store, reference: Profile) -> list[float]:
     """Both pages of the whole history, three times."""
     _import("evidently.presets", "evidently.ui.workspace", "plotly.graph_objects")
-    until = load_accounts(store, "orders")[1]
+    until = load_coverage(store, "orders")[1]
     assert until is not None
     spent = []
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +130,7 @@ def _import(*modules: str) -> None:
 
 
 def _rows(store: Store) -> int:
-    accounts = load_accounts(store, "orders")[0]
+    accounts = load_coverage(store, "orders")[0]
     return sum(each.predictions for each in accounts if each.role == Role.CHAMPION and not each.segment)
 
 

@@ -14,9 +14,9 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.decide import restarted
 from feedback_loop.decisions.policy import Reason, next_step
 from feedback_loop.decisions.recovery import Recoveries
+from feedback_loop.store.conclusions import State, Verdict
 from feedback_loop.store.incidents import Ended
 from feedback_loop.store.retrainings import Promotion, Retraining
-from feedback_loop.store.verdicts import State, Verdict
 
 SOUND = ("change", "harm", "either")
 """Rules whose alarms come with an error rate: a change is best dated by one of them."""

@@ -45,11 +45,11 @@ class SpoolState(StrEnum):
 
 
 @dataclass(frozen=True)
-class Account:
+class SpoolAccount:
     """What became of the predictions (or outcomes: `outcomes_of`) of one model in one process; all numbers are rows.
 
     Whatever happens, `answered` is at most `spooled` + `dropped` + `unsampled`, and `spooled` is `stored` + `waiting`
-    + `rejected`. See `feedback_loop.store.tables.spool_accounts` for each.
+    + `rejected`. See the table for each.
     """
 
     spool: str
@@ -73,7 +73,7 @@ class Account:
         return self.spooled - self.stored - self.waiting - self.rejected
 
 
-def save_accounts(store: Store, accounts: Iterable[Account]) -> None:
+def save_accounts(store: Store, accounts: Iterable[SpoolAccount]) -> None:
     """Keeps accounts beside those that are known.
 
     One that is older than what is known changes nothing; those of a spool that has ended are final.
@@ -92,7 +92,7 @@ def save_accounts(store: Store, accounts: Iterable[Account]) -> None:
             connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed, where=is_news))
 
 
-def end_accounts(store: Store, spool: str, accounts: Iterable[Account], now: datetime) -> list[Account]:
+def end_accounts(store: Store, spool: str, accounts: Iterable[SpoolAccount], now: datetime) -> list[SpoolAccount]:
     """Keeps the last accounts of a spool whose file is about to go; returns them as they are kept.
 
     What had been told before counts: where the file has forgotten rows (it was torn), the spool is `damaged`.
@@ -104,7 +104,7 @@ def end_accounts(store: Store, spool: str, accounts: Iterable[Account], now: dat
     return ended
 
 
-def load_accounts(store: Store, *, model: str | None = None, spool: str | None = None) -> list[Account]:
+def load_accounts(store: Store, *, model: str | None = None, spool: str | None = None) -> list[SpoolAccount]:
     """The accounts of all spools that were ever forwarded (of a model, of one spool), by spool and model.
 
     A model's predictions and outcomes have one each.
@@ -117,10 +117,10 @@ def load_accounts(store: Store, *, model: str | None = None, spool: str | None =
         where.append(table.c.spool == spool)
     with store.read() as connection:
         rows = connection.execute(select(table).where(*where).order_by(table.c.spool, table.c.model)).all()
-    return [replace(as_record(Account, row), state=SpoolState(row.state)) for row in rows]
+    return [replace(as_record(SpoolAccount, row), state=SpoolState(row.state)) for row in rows]
 
 
-def _last_of(known: Account | None, last: Account | None, now: datetime) -> Account:
+def _last_of(known: SpoolAccount | None, last: SpoolAccount | None, now: datetime) -> SpoolAccount:
     if known is None or last is None:
         only = last or known
         assert only is not None  # one of both named the model

@@ -1,35 +1,99 @@
-"""What the incremental join has counted: coverage by window, version and segment, findings, reopened windows."""
+"""What the incremental join has counted: coverage by window, version and segment, and which windows it reopened.
+
+Which values of columns of segments are counted by themselves (the first that came, as many as are declared) is kept
+with the join and moves with its watermark. What was logged since is looked at where a later moment is asked about, so
+that the same rows are of the same segments whenever, and in however many steps, they are counted.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow.compute as pc
-from sqlalchemy import Connection, String, and_, cast, func, select
+from sqlalchemy import Connection, and_, case, func, select
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.errors import NotFound
-from feedback_loop.schema import OTHER, Contract, segment_name, shown_names
+from feedback_loop.schema import OTHER, Contract, arrow_type, segment_name, with_arrivals
 from feedback_loop.store import tables, watching_tables
+from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.model_tables import find_tables
-from feedback_loop.store.predictions import labelled_in
-from feedback_loop.store.segments import named_segments, segments_of
+from feedback_loop.store.predictions import LOGGED_AT, fetch_rows, labelled_in
+from feedback_loop.store.records import insert_unless
 
-Finding = Literal["unmatched", "conflict"]
-"""What may be odd: an outcome that no prediction fits, a prediction whose outcomes contradict each other."""
+Named = Mapping[str, Sequence[str]]
+"""The values that are segments, by the name of their column."""
 
-UNMATCHED: Finding = "unmatched"
-CONFLICTING: Finding = "conflict"
+
+def segment_rule(contract: Contract) -> dict[str, Any]:
+    """What decides which values they are: where it changes, all is counted anew."""
+    rule: dict[str, Any] = {"segments": list(contract.segments), "segment_values": contract.segment_values}
+    hashed = {each.name: each.hashed for each in map(contract.column, contract.segments) if each.hashed}
+    return {**rule, "hashed": hashed} if hashed else rule
+
+
+def segments_of(contract: Contract, named: Mapping[str, Collection[str]], row: Mapping[str, Any]) -> list[str]:
+    """The segments of a row of the log (by stored names)."""
+    values = ((name, row[contract.column(name).stored]) for name in contract.segments)
+    return [
+        segment_name(name, text if (text := str(value)) in named.get(name, ()) else OTHER)
+        for name, value in values
+        if value is not None
+    ]
+
+
+def with_rows(contract: Contract, named: Named, rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """The values that are segments when these rows (by stored names, with when they were logged) have come too."""
+    found = {}
+    rows = list(rows)
+    for name in contract.segments:
+        stored = contract.column(name).stored
+        arrivals = ((row[LOGGED_AT], str(row[stored]) if row[stored] is not None else None) for row in rows)
+        found[name] = with_arrivals(named.get(name, ()), arrivals, contract.segment_values)
+    return found
+
+
+def named_segments(connection: Connection, contract: Contract, secret: bytes, as_of: datetime) -> Named:
+    """The values that are segments of what was known as of a moment."""
+    if not contract.segments:
+        return {}
+    table = tables.joins.c
+    where = table.model == contract.model
+    row = connection.execute(select(table.rule, table.segments, table.watermark).where(where)).one_or_none()
+    rule = segment_rule(contract)
+    named: Named = {}
+    since = EPOCH
+    if row is not None and {name: row.rule.get(name) for name in rule} == rule:
+        named, since = row.segments, row.watermark
+    is_full = all(len(named.get(name, ())) >= contract.segment_values for name in contract.segments)
+    return named if is_full or as_of <= since else _with_logged(connection, contract, named, secret, since, as_of)
+
+
+def _with_logged(
+    connection: Connection, contract: Contract, named: Named, secret: bytes, since: datetime, until: datetime
+) -> Named:
+    columns = [contract.column(name) for name in contract.segments]
+    types = {LOGGED_AT: UTC_MOMENT, **{each.stored: arrow_type(each.type) for each in columns}}
+    rows: list[dict[str, Any]] = []
+    try:
+        generations = find_tables(connection, contract.model).generations
+    except NotFound:
+        return named
+    for generation in generations:
+        logged = generation.table.c.logged_at
+        statement = select(*generation.table.c).where(logged > since, logged <= until)
+        rows += fetch_rows(connection, generation, statement, types, columns, secret).to_pylist()
+    return with_rows(contract, named, rows)
 
 
 @dataclass(frozen=True)
-class Account:
+class WindowCoverage:
     """Predictions of one version, role and segment (empty: all) in one window, and how many have an outcome.
 
     `inferred` have none, and their label is what absence means (see `with_inferred`).
@@ -44,7 +108,7 @@ class Account:
     inferred: int = 0
 
 
-def load_accounts(store: Store, model: str) -> tuple[list[Account], datetime | None]:
+def load_coverage(store: Store, model: str) -> tuple[list[WindowCoverage], datetime | None]:
     """All accounts, oldest window first, and the watermark that they are as of (None: nothing was joined yet)."""
     table = tables.label_accounts
     columns = (
@@ -58,7 +122,7 @@ def load_accounts(store: Store, model: str) -> tuple[list[Account], datetime | N
     with store.read() as connection:
         until = connection.execute(select(tables.joins.c.watermark).where(tables.joins.c.model == model)).scalar()
         rows = connection.execute(select(*columns).where(table.c.model == model).order_by(*columns[:4])).all()
-    return [Account(*row) for row in rows if row.predictions], until
+    return [WindowCoverage(*row) for row in rows if row.predictions], until
 
 
 def count_by_version(store: Store, model: str) -> dict[str, int]:
@@ -116,8 +180,8 @@ def spans_joined(connection: Connection, model: str, version: str) -> list[tuple
 
 
 def with_inferred(
-    store: Store, contract: Contract, length: timedelta, accounts: Iterable[Account], until: datetime
-) -> list[Account]:
+    store: Store, contract: Contract, length: timedelta, accounts: Iterable[WindowCoverage], until: datetime
+) -> list[WindowCoverage]:
     """The accounts of windows of that length with how many labels absence gave by `until`, the accounts' watermark.
 
     Absence needs no row, so none is counted for it: of a window that has matured all that has no outcome is inferred,
@@ -163,39 +227,6 @@ def folded_segments(store: Store, contract: Contract) -> list[str]:
     return [name for segment, name in names.items() if segment in folded]
 
 
-def load_findings(store: Store, contract: Contract, kind: Finding, most: int | None = None) -> list[dict[str, Any]]:
-    """What is odd, oldest first: unmatched outcomes with their content, or predictions whose outcomes conflict.
-
-    Columns are called as the model calls them.
-    """
-    table = tables.findings
-    mine = and_(table.c.model == contract.model, table.c.kind == kind)
-    with store.read() as connection:
-        try:
-            found = find_tables(connection, contract.model)
-        except NotFound:
-            return []
-        if kind == CONFLICTING:
-            statement = select(table.c.subject.label("prediction_id"), table.c.since).where(mine)
-        else:
-            outcomes = found.outcomes
-            shown = [column for column in outcomes.c if column.name != "event_at"]
-            statement = select(*shown).join(table, table.c.subject == cast(outcomes.c.outcome_id, String)).where(mine)
-        ordered = statement.order_by(table.c.since, table.c.subject).limit(most)
-        names = shown_names((*contract.key, *contract.labels))
-        names = {stored: name for stored, name in names.items() if name not in found.outcomes.c}
-        rows = connection.execute(ordered).mappings()
-        return [{names.get(column, column): value for column, value in row.items()} for row in rows]
-
-
-def count_findings(store: Store, model: str) -> dict[str, int]:
-    """How many outcomes fit no prediction (they may be early), and how many predictions' outcomes conflict."""
-    table = tables.findings
-    counts = select(table.c.kind, func.count()).where(table.c.model == model).group_by(table.c.kind)
-    with store.read() as connection:
-        return {UNMATCHED: 0, CONFLICTING: 0} | {row[0]: row[1] for row in connection.execute(counts)}
-
-
 def reopened_windows(store: Store, model: str, length: timedelta) -> list[Window]:
     """The windows of which something else is known than when they were last evaluated as matured, oldest first."""
     accounts, evaluated = tables.label_accounts, watching_tables.evaluations
@@ -215,3 +246,55 @@ def reopened_windows(store: Store, model: str, length: timedelta) -> list[Window
     with store.read() as connection:
         windows = [Window(*row) for row in connection.execute(touched)]
     return sorted(window for window in windows if window.end - window.start == length)
+
+
+class Differences:
+    """Differences by window, version, role and segment, to be added to what is stored."""
+
+    def __init__(self, contract: Contract, length: timedelta, named: Named) -> None:
+        self._contract = contract
+        self._length = length
+        self._named = {name: frozenset(values) for name, values in named.items()}
+        self._sums: dict[tuple[datetime, str, str, str], tuple[int, int, datetime]] = {}
+
+    @property
+    def windows(self) -> set[datetime]:
+        """The starts of the windows that are touched."""
+        return {start for start, *_ in self._sums}
+
+    def add(self, row: dict[str, Any], sign: int, moment: datetime) -> None:
+        """Counts a prediction in (1) or out (-1) as it is known since a moment."""
+        head = floor_moment(row["predicted_at"], self._length), row["model_version"], row["role"]
+        labelled = sign if row["revision"] is not None else 0  # what absence means is not counted, it is known
+        for segment in (ALL_ROWS, *segments_of(self._contract, self._named, row)):
+            predictions, known, since = self._sums.get((*head, segment), (0, 0, moment))
+            self._sums[*head, segment] = predictions + sign, known + labelled, max(since, moment)
+
+    def save(self, connection: Connection, model: str) -> None:
+        """Adds them to what is stored; a window that is touched is marked, also where no count changed."""
+        if not self._sums:
+            return
+        table = tables.label_accounts
+        insert = insert_unless(connection, table)
+        rows = [
+            {
+                "model": model,
+                "bucket_start": start,
+                "version": version,
+                "role": role,
+                "segment": segment,
+                "predictions": predictions,
+                "labelled": labelled,
+                "changed_at": changed_at,
+            }
+            for (start, version, role, segment), (predictions, labelled, changed_at) in sorted(self._sums.items())
+        ]
+        added = {
+            "predictions": table.c.predictions + insert.excluded.predictions,
+            "labelled": table.c.labelled + insert.excluded.labelled,
+            "changed_at": case(
+                (table.c.changed_at > insert.excluded.changed_at, table.c.changed_at),
+                else_=insert.excluded.changed_at,
+            ),
+        }
+        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=added), rows)
