@@ -25,8 +25,8 @@ from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
 from feedback_loop.capture.spool import Spool
 from feedback_loop.clock import Clock, as_utc
 from feedback_loop.errors import BadInput, Unavailable
-from feedback_loop.inference import ID, input_rows
-from feedback_loop.schema import Column, Contract, PredictionId, RandomBits, as_table, coerce
+from feedback_loop.inference import ID_COLUMN, input_rows
+from feedback_loop.schema import PREDICTION_ID, Column, Contract, PredictionId, RandomBits, as_table, coerce
 from feedback_loop.schema.budget import UNLIMITED
 from feedback_loop.schema.protocol import columns_of
 
@@ -88,7 +88,7 @@ class Client:
         deployed = self.deployed(model, version)
         inputs = input_rows(deployed.contract, _frame(deployed.contract, features, keys))
         if ids is not None:
-            inputs = _with_own(deployed.contract, inputs, {ID: ids})
+            inputs = _with_own(deployed.contract, inputs, {ID_COLUMN: ids})
         outputs = read_outputs(deployed.contract, predictions)
         try:
             return self.log_rows(
@@ -117,7 +117,7 @@ class Client:
         rows = external_rows(deployed, _with_own(deployed.contract, inputs, own), outputs, now, bits=self._bits)
         found: list[PredictionId] = rows.column("prediction_id").to_pylist()
         if len(set(found)) < len(found):
-            raise BadInput.of(ID.name, "the same id is given to several rows")
+            raise BadInput.of(PREDICTION_ID, "the same id is given to several rows")
         recorded = deployed.log(self._sink, rows, now)
         self.accounts.count(deployed.contract.model, answered=len(found), unsampled=recorded.unsampled)
         return found
@@ -176,7 +176,7 @@ def _frame(contract: Contract, features: Any, keys: Any) -> pa.Table:
         rows = plain_values(features)
         features = columns_of([list(row) if isinstance(row, tuple) else row for row in rows], names, UNLIMITED)
     extra = {column.name for column in contract.key}
-    table = as_table(features, {*names, *extra, contract.own(ID.name)})
+    table = as_table(features, {*names, *extra, contract.own(PREDICTION_ID)})
     if keys is None:
         return table
     beside = as_table(keys, extra)

@@ -17,9 +17,9 @@ from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Recorded, kept
 from feedback_loop.capture.sink import Sink
 from feedback_loop.clock import as_utc
 from feedback_loop.errors import BadInput, RowError, Unavailable
-from feedback_loop.inference import ID
 from feedback_loop.schema import (
     EARLIEST,
+    PREDICTION_ID,
     SLACK,
     Column,
     ColumnType,
@@ -116,7 +116,7 @@ def external_rows(
     _refuse_untimely(moments, now)
     make = make_id or (lambda _, moment: prediction_id(moment, bits))
     values: dict[str, object] = {
-        "prediction_id": _identified(inputs.column(contract.own(ID.name)).to_pylist(), moments, now, make),
+        PREDICTION_ID: _identified(inputs.column(contract.own(PREDICTION_ID)).to_pylist(), moments, now, make),
         "predicted_at": moments,
         "sample_weight": [1.0] * count,
         "model_version": [deployed.version] * count,

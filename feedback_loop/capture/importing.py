@@ -27,9 +27,10 @@ from feedback_loop.capture.external import (
 )
 from feedback_loop.capture.outputs import read_outputs
 from feedback_loop.errors import BadInput, NotFound, RowError
-from feedback_loop.inference import ID, input_rows
+from feedback_loop.inference import ID_COLUMN, input_rows
 from feedback_loop.progress import Progress
 from feedback_loop.schema import (
+    PREDICTION_ID,
     Column,
     ColumnType,
     Contract,
@@ -246,7 +247,7 @@ def _refuse_keyless(table: pa.Table, contract: Contract) -> None:
     missing = [column.name for column in contract.key if column.name not in table.column_names]
     if not missing:
         return
-    name = contract.own(ID.name)
+    name = contract.own(PREDICTION_ID)
     ids = table.column(name).to_pylist() if name in table.column_names else []
     if any(ids):
         cause = "is missing, and the row has no prediction_id by which its outcome could find it"
@@ -255,7 +256,7 @@ def _refuse_keyless(table: pa.Table, contract: Contract) -> None:
             raise BadInput(problems)
         return
     expected = {column.name for column in (*contract.features, *contract.key, *contract.outputs)}
-    expected |= {contract.own(column.name) for column in (ID, VERSION, *OWN)}
+    expected |= {contract.own(column.name) for column in (ID_COLUMN, VERSION, *OWN)}
     others = [name for name in table.column_names if name not in expected]
     nearest = [
         (name, close) for name in missing for close in difflib.get_close_matches(name, others, n=1, cutoff=0.5)

@@ -13,11 +13,11 @@ from feedback_loop.inference.bundle import (
 from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine, without_data
 from feedback_loop.inference.inputs import feature_frame
 from feedback_loop.inference.providers import EngineOptions, describe_hardware
-from feedback_loop.inference.scorer import ID, Scorer, contract_of, input_rows, make_scorer
+from feedback_loop.inference.scorer import ID_COLUMN, Scorer, contract_of, input_rows, make_scorer
 from feedback_loop.inference.trying import make_native
 
 __all__ = [
-    "ID",
+    "ID_COLUMN",
     "Bundle",
     "DamagedBundle",
     "Engine",

@@ -15,6 +15,7 @@ from feedback_loop.inference.engines import Engine, RowsEngine, Scored
 from feedback_loop.inference.trying import make_native
 from feedback_loop.registry import LoadedModel, ModelVersion
 from feedback_loop.schema import (
+    PREDICTION_ID,
     Column,
     ColumnType,
     Contract,
@@ -35,7 +36,7 @@ from feedback_loop.schema import (
 )
 from feedback_loop.schema.protocol import Rows, rows_table
 
-ID = Column("prediction_id", ColumnType.STRING, required=False)
+ID_COLUMN = Column(PREDICTION_ID, ColumnType.STRING, required=False)
 """The column in which a caller may give ids of its own."""
 
 _NEVER_MISSING = (ColumnType.BOOLEAN, ColumnType.INTEGER, ColumnType.LONG)
@@ -115,7 +116,7 @@ def input_rows(contract: Contract, frame: Any, more: Sequence[Column] = (), *, t
 
     Columns of ours are called what `contract.own` says.
     """
-    ours = (replace(column, name=contract.own(column.name)) for column in (ID, *more))
+    ours = (replace(column, name=contract.own(column.name)) for column in (ID_COLUMN, *more))
     wanted = (*contract.features, *contract.extra_key, *ours)
     try:
         return coerce(as_table(frame, {column.name for column in wanted}), wanted, text=text)

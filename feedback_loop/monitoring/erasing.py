@@ -19,10 +19,9 @@ from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, NotFound
 from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.profiles import TIME
-from feedback_loop.monitoring.reference import ID
 from feedback_loop.monitoring.reports import model_folder, pages_holding, snapshot_of
 from feedback_loop.registry import ModelVersion, Registry
-from feedback_loop.schema import Redaction, as_table, coerce
+from feedback_loop.schema import PREDICTION_ID, Redaction, as_table, coerce
 from feedback_loop.store import Store, erasure
 from feedback_loop.store.payloads import ErasedPayloads
 from feedback_loop.store.privacy import remove
@@ -148,8 +147,8 @@ class Eraser:
         gone = pa.chunked_array([pa.array([False] * rows.num_rows, pa.bool_())])
         if set(key) <= set(logged.column_names):
             gone = erasure.has_key(logged, key)
-        if ID in rows.column_names:
-            gone = pc.or_(gone, pc.is_in(rows.column(ID), pa.array(list(ids), pa.string())))
+        if PREDICTION_ID in rows.column_names:
+            gone = pc.or_(gone, pc.is_in(rows.column(PREDICTION_ID), pa.array(list(ids), pa.string())))
         erased = rows.filter(gone)
         if erased.num_rows and not dry_run:
             self.registry.replace_reference(version, rows.filter(pc.invert(gone)))

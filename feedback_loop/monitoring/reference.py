@@ -18,7 +18,7 @@ from feedback_loop.monitoring.folding import establish
 from feedback_loop.monitoring.profiles import TIME, Profile
 from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import ModelVersion, Registry
-from feedback_loop.schema import Column, ColumnType, Contract, Redaction, Role, as_table, coerce
+from feedback_loop.schema import PREDICTION_ID, Column, ColumnType, Contract, Redaction, Role, as_table, coerce
 from feedback_loop.store import Store, profiles
 from feedback_loop.store.predictions import labelled_in, predicted_span, slices
 
@@ -31,7 +31,6 @@ ENOUGH = LEAST_ROWS
 UNTIMED = b"feedback_loop.untimed"
 """Marks reference rows whose times are none of their own."""
 
-ID = "prediction_id"
 """The column of rows of the log by which an erased one is found in a reference too."""
 
 
@@ -41,7 +40,11 @@ def scored_rows(scorer: Scorer, rows: pa.Table) -> pa.Table:
     named = (*contract.features, *contract.labels)
     columns = {column.stored: rows.column(column.name) for column in named}
     columns |= {name: outputs.column(name) for name in outputs.column_names}
-    own = {name: rows.column(contract.own(name)) for name in (ID, TIME) if contract.own(name) in rows.column_names}
+    own = {
+        name: rows.column(contract.own(name))
+        for name in (PREDICTION_ID, TIME)
+        if contract.own(name) in rows.column_names
+    }
     return pa.table({**own, **columns})
 
 
@@ -205,7 +208,7 @@ def first_labelled(
             found.append(labelled_only(contract, rows))
             if sum(each.num_rows for each in found) >= wanted:
                 break
-    ordered = pa.concat_tables(found).sort_by([(TIME, "ascending"), (ID, "ascending")])
+    ordered = pa.concat_tables(found).sort_by([(TIME, "ascending"), (PREDICTION_ID, "ascending")])
     return ordered.slice(0, wanted)
 
 

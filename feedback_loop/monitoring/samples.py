@@ -13,14 +13,14 @@ from feedback_loop.clock import Window
 from feedback_loop.monitoring.evaluation import labelled_only
 from feedback_loop.monitoring.folding import SLICE_ROWS
 from feedback_loop.monitoring.losses import Floats, floats
-from feedback_loop.schema import Contract, Role, sample_places
+from feedback_loop.schema import PREDICTION_ID, Contract, Role, sample_places
 from feedback_loop.store import Store
 from feedback_loop.store.predictions import labelled_in, slices
 
 MOST_ROWS = 2_000
 MOST_LABELLED = 20_000
 
-ID, WEIGHT = "prediction_id", "sample_weight"
+WEIGHT = "sample_weight"
 
 
 @dataclass(frozen=True)
@@ -67,4 +67,4 @@ def _drawn(rows: pa.Table, most: int) -> pa.Table:
 
 
 def _places(rows: pa.Table) -> Floats:
-    return sample_places(pc.cast(rows.column(ID), pa.string()).to_pylist(), b"closer")
+    return sample_places(pc.cast(rows.column(PREDICTION_ID), pa.string()).to_pylist(), b"closer")

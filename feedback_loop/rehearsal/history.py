@@ -16,8 +16,17 @@ from feedback_loop.capture import read_outputs
 from feedback_loop.capture.importing import read_file
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
-from feedback_loop.inference import ID, input_rows
-from feedback_loop.schema import Column, ColumnType, Contract, coerce, derived_bits, own_name, prediction_id
+from feedback_loop.inference import ID_COLUMN, input_rows
+from feedback_loop.schema import (
+    PREDICTION_ID,
+    Column,
+    ColumnType,
+    Contract,
+    coerce,
+    derived_bits,
+    own_name,
+    prediction_id,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +102,7 @@ def read_history(
     inputs, given = _with_ids(inputs.take(order), contract), given.take(order)
     known, labelled, notes = _outcomes(contract, inputs, outcomes, maturity)
     if not labelled:
-        key = ", ".join(column.name for column in contract.key) or ID.name
+        key = ", ".join(column.name for column in contract.key) or PREDICTION_ID
         raise BadInput.of(
             "outcomes",
             f"none of {outcomes} is of a prediction of {predictions}: they have no {key} in common",
@@ -133,7 +142,7 @@ def _refuse_timeless(inputs: pa.Table, time: str) -> None:
 
 def _with_ids(inputs: pa.Table, contract: Contract) -> pa.Table:
     """Rows without an id get one that is always the same: a rehearsal that is made again is the same."""
-    name, times = contract.own(ID.name), inputs.column(contract.own(PREDICTED.name)).to_pylist()
+    name, times = contract.own(PREDICTION_ID), inputs.column(contract.own(PREDICTED.name)).to_pylist()
     ids = [
         given or prediction_id(moment, derived_bits(f"{contract.model} {row} {moment}"))
         for row, (given, moment) in enumerate(zip(inputs.column(name).to_pylist(), times, strict=True))
@@ -148,7 +157,7 @@ def _outcomes(
     table, text = _read(path)
     taken = {column.name for column in (*contract.key, *contract.labels)}
     identifier, recorded, occurred = (
-        replace(each, name=own_name(each.name, taken)) for each in (ID, RECORDED, OCCURRED)
+        replace(each, name=own_name(each.name, taken)) for each in (ID_COLUMN, RECORDED, OCCURRED)
     )
     labels = [replace(label, required=True) for label in contract.labels]
     keys = [replace(column, required=False) for column in contract.key]
@@ -178,7 +187,7 @@ def _outcomes(
 
 def _predicted_at(contract: Contract, inputs: pa.Table, outcomes: pa.Table, identifier: str) -> pd.Series:
     """When the (last) prediction was made that each outcome names, by its id or its key; missing where none was."""
-    time, own = contract.own(PREDICTED.name), contract.own(ID.name)
+    time, own = contract.own(PREDICTED.name), contract.own(PREDICTION_ID)
     names = [column.name for column in contract.key]
     made, rows = inputs.select([*names, own, time]).to_pandas(), outcomes.select([*names, identifier]).to_pandas()
     first = rows[identifier].map(made.drop_duplicates(own).set_index(own)[time])
@@ -191,9 +200,9 @@ def _predicted_at(contract: Contract, inputs: pa.Table, outcomes: pa.Table, iden
 def _labelled(contract: Contract, inputs: pa.Table, outcomes: pa.Table, identifier: str) -> int:
     """How many predictions have an outcome."""
     names = [column.name for column in contract.key]
-    made = inputs.select([*names, contract.own(ID.name)]).to_pandas()
+    made = inputs.select([*names, contract.own(PREDICTION_ID)]).to_pandas()
     known = outcomes.select([*names, identifier]).to_pandas()
-    has = made[contract.own(ID.name)].isin(known[identifier].dropna())
+    has = made[contract.own(PREDICTION_ID)].isin(known[identifier].dropna())
     if names:
         keys = known[names].dropna().drop_duplicates()
         has |= made[names].merge(keys, on=names, how="left", indicator="_both")["_both"].eq("both")

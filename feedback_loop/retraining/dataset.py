@@ -19,12 +19,12 @@ from feedback_loop.clock import EPOCH, Window, format_moment
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.inference import Scorer, SklearnEngine
 from feedback_loop.monitoring import Floats, row_losses, scored_rows
-from feedback_loop.schema import Column, ColumnType, Contract, Role, coerce
+from feedback_loop.schema import PREDICTION_ID, Column, ColumnType, Contract, Role, coerce
 from feedback_loop.store import Store
 from feedback_loop.store.outcomes import named_predictions
 from feedback_loop.store.predictions import predicted_span, read_labelled
 
-ID, TIME = "prediction_id", "predicted_at"
+TIME = "predicted_at"
 
 OUTCOME = "feedback_loop.outcome"
 """The column that tells which rows have one and the same outcome: those of a key that is predicted again."""
@@ -68,7 +68,10 @@ class TrainingRows:
     @property
     def digest(self) -> str:
         """A fingerprint of the rows' content, but for their ids."""
-        sink, table = pa.BufferOutputStream(), self.table.drop_columns([self.champion.contract.own(ID), OUTCOME])
+        sink, table = (
+            pa.BufferOutputStream(),
+            self.table.drop_columns([self.champion.contract.own(PREDICTION_ID), OUTCOME]),
+        )
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
         return hashlib.sha256(sink.getvalue()).hexdigest()[:16]
@@ -124,7 +127,7 @@ def training_rows(
     logged = logged.filter(pc.and_(known, pc.not_equal(logged.column("role"), str(Role.SHADOW))))
     logged, left_out = _since_required(champion, logged)
     names = {column.name: column.stored for column in (*contract.features, contract.label)}
-    own = {contract.own(name): logged.column(name) for name in (ID, TIME)}
+    own = {contract.own(name): logged.column(name) for name in (PREDICTION_ID, TIME)}
     outcomes = _outcomes(store, contract, logged, as_of)
     rows = pa.table({**own, **{name: logged.column(stored) for name, stored in names.items()}, OUTCOME: outcomes})
     if history is not None:
@@ -132,7 +135,7 @@ def training_rows(
         earlier, why = _history(contract, history, began[0] if began is not None else until)
         left_out += why
         if earlier is not None:
-            earlier = earlier.add_column(0, contract.own(ID), pa.nulls(earlier.num_rows, pa.string()))
+            earlier = earlier.add_column(0, contract.own(PREDICTION_ID), pa.nulls(earlier.num_rows, pa.string()))
             earlier = earlier.append_column(OUTCOME, pa.array(-1 - np.arange(earlier.num_rows)))
             rows = pa.concat_tables([earlier.cast(rows.schema), rows])
     return TrainingRows(rows, champion, left_out=left_out)
@@ -181,7 +184,7 @@ def _outcomes(store: Store, contract: Contract, logged: pa.Table, as_of: datetim
     counts = np.bincount(group)
     if (counts > 1).any():
         named = named_predictions(store, contract.model, as_of)
-        single |= np.asarray(pc.is_in(logged.column(ID), named))
+        single |= np.asarray(pc.is_in(logged.column(PREDICTION_ID), named))
     return np.where(single, len(counts) + alone, group)
 
 

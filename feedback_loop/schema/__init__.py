@@ -16,6 +16,7 @@ from feedback_loop.schema.contract import (
 )
 from feedback_loop.schema.ids import (
     EARLIEST,
+    PREDICTION_ID,
     SLACK,
     PredictionId,
     RandomBits,
@@ -44,6 +45,7 @@ from feedback_loop.schema.tabular import as_table
 __all__ = [
     "EARLIEST",
     "OTHER",
+    "PREDICTION_ID",
     "RESERVED",
     "SLACK",
     "Column",

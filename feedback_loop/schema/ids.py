@@ -21,6 +21,9 @@ RandomBits = Callable[[int], int]
 _RANDOM = 74
 _DIGITS = 19  # hexadecimal, of which two bits are not used
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+PREDICTION_ID = "prediction_id"
+"""The column with the ids."""
+
 EARLIEST = datetime(2000, 1, 1, tzinfo=EPOCH.tzinfo)
 """No prediction is from before."""
 

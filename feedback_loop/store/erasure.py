@@ -14,14 +14,12 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import ConfigError, NotFound
-from feedback_loop.schema import Contract, canonical, fingerprint, keyed_digest
+from feedback_loop.schema import PREDICTION_ID, Contract, canonical, fingerprint, keyed_digest
 from feedback_loop.store import fence, tables
 from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
 from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.records import insert_unless
-
-ID = "prediction_id"
 
 Key = Mapping[str, object]
 """The erased key, or a part of it: values (as the log has them) by the stored names of their columns."""
@@ -63,7 +61,7 @@ def remember(store: Store, model: str, key: Key, now: datetime) -> None:
 
 def remember_ids(connection: Connection, model: str, ids: Sequence[str], secret: bytes, now: datetime) -> None:
     """The same of predictions by their ids, in the transaction that removes them."""
-    _remember(connection, model, [ID], [[each] for each in ids], secret, now)
+    _remember(connection, model, [PREDICTION_ID], [[each] for each in ids], secret, now)
 
 
 def count(store: Store, model: str, key: Key) -> Erased:
@@ -106,7 +104,7 @@ def without_erased(connection: Connection, secret: bytes, contract: Contract, ro
 
     In the transaction that stores them, behind the fence. Raises ConfigError where erasures can't be recognised.
     """
-    erased = _known(connection, contract.model, secret, tables.erasures.c.columns != _names([ID]))
+    erased = _known(connection, contract.model, secret, tables.erasures.c.columns != _names([PREDICTION_ID]))
     return _without(rows, erased, rows.column("predicted_at")) if erased else rows
 
 
@@ -121,7 +119,7 @@ def without_erased_outcomes(connection: Connection, secret: bytes, contract: Con
         return rows
     moments = pc.coalesce(rows.column("occurred_at"), rows.column("recorded_at"), pa.scalar(EPOCH, UTC_MOMENT))
     always = pa.scalar(EPOCH, moments.type)
-    return _without(rows, erased, pc.if_else(pc.is_valid(rows.column(ID)), always, moments))
+    return _without(rows, erased, pc.if_else(pc.is_valid(rows.column(PREDICTION_ID)), always, moments))
 
 
 @dataclass(frozen=True)

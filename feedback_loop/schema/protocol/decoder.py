@@ -13,12 +13,12 @@ from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema.bounds import TOO_LONG, is_too_long
 from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.contract import Column, ColumnType, Contract
+from feedback_loop.schema.ids import PREDICTION_ID
 from feedback_loop.schema.protocol.fast import FastDecoder, Found
 from feedback_loop.schema.protocol.frame import Frame, Signature
 from feedback_loop.schema.protocol.params import Param, check_params, signature_params
 from feedback_loop.schema.protocol.parquet import read_parquet
 from feedback_loop.schema.protocol.scoring import CHANGED, read_body, read_rows
-from feedback_loop.schema.protocol.table import ID
 from feedback_loop.schema.protocol.text import read_csv
 from feedback_loop.schema.protocol.values import REFUSALS, is_missing, key_values, parse_text
 from feedback_loop.schema.protocol.wire import Rows, WireError, bad_request, refused_by_model
@@ -58,7 +58,7 @@ class Decoder:
         self.signature = signature
         self.params = tuple(params)
         self._keys = contract.extra_key
-        self._id = contract.own(ID)
+        self._id = contract.own(PREDICTION_ID)
         self._own = (*(column.name for column in self._keys), self._id)
         self._texts = [
             column.name for column in (*contract.features, *self._keys) if column.type is ColumnType.STRING
@@ -219,7 +219,9 @@ def _given_ids(count: int, ids: Sequence[Any] | None, header: Header) -> list[st
 
 def _checked_ids(given: Any, count: int) -> list[str | None]:
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != count:
-        raise bad_request(f"prediction_ids: {count} are expected, one a row.", RowError(-1, ID, "are not one a row"))
+        raise bad_request(
+            f"prediction_ids: {count} are expected, one a row.", RowError(-1, PREDICTION_ID, "are not one a row")
+        )
     found: list[str | None] = []
     for row, value in enumerate(given):
         if is_missing(value):
@@ -227,7 +229,9 @@ def _checked_ids(given: Any, count: int) -> list[str | None]:
         elif isinstance(value, str):
             found.append(value)
         else:
-            raise bad_request(f"row {row}: prediction_id: {value!r} is not a UUID.", RowError(row, ID, "is no text"))
+            raise bad_request(
+                f"row {row}: prediction_id: {value!r} is not a UUID.", RowError(row, PREDICTION_ID, "is no text")
+            )
     return found
 
 

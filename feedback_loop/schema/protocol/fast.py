@@ -19,7 +19,7 @@ from msgspec.structs import astuple
 
 from feedback_loop.schema.bounds import utc_within
 from feedback_loop.schema.contract import ColumnType, Contract
-from feedback_loop.schema.protocol.table import ID
+from feedback_loop.schema.ids import PREDICTION_ID
 
 _TYPES: dict[ColumnType, Any] = {
     ColumnType.BOOLEAN: bool,
@@ -66,7 +66,7 @@ class FastDecoder:
         self._names = tuple(column.name for column in self._columns)
         self._types = {column.name: _TYPES[column.type] for column in contract.features}
         self._types |= {column.name: _TYPES[column.type] | None for column in keys}
-        self._id = contract.own(ID)
+        self._id = contract.own(PREDICTION_ID)
         self._types[self._id] = str | None
         self._moments = [column.name for column in self._columns if column.type is ColumnType.DATETIME]
         optional = [column for column in contract.features if not column.required]

@@ -12,10 +12,10 @@ import msgspec
 from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import first_repeated
 from feedback_loop.schema.contract import Contract
+from feedback_loop.schema.ids import PREDICTION_ID
 from feedback_loop.schema.protocol.decoder import Decoder, Header
 from feedback_loop.schema.protocol.frame import Frame
 from feedback_loop.schema.protocol.params import check_params
-from feedback_loop.schema.protocol.table import ID
 from feedback_loop.schema.protocol.tensors import (
     BYTES,
     DATATYPES,
@@ -93,8 +93,8 @@ def encode_infer(
 
     `outputs` are the contract's, by name; `versions` are one, or one a row where a canary answered some.
     """
-    columns = {column.name: DATATYPES[column.type] for column in contract.outputs} | {ID: BYTES}
-    values = {**outputs, ID: ids}
+    columns = {column.name: DATATYPES[column.type] for column in contract.outputs} | {PREDICTION_ID: BYTES}
+    values = {**outputs, PREDICTION_ID: ids}
     tensors, raws = [], []
     for name, is_binary in infer.outputs:
         tensor: dict[str, Any] = {"name": name, "datatype": columns[name], "shape": [len(ids)]}
@@ -128,7 +128,9 @@ def model_metadata(contract: Contract, versions: Sequence[str]) -> dict[str, Any
         "versions": list(versions),
         "platform": "mlflow",
         "inputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in inputs],
-        "outputs": [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in (*outputs, (ID, BYTES))],
+        "outputs": [
+            {"name": name, "datatype": kind, "shape": [-1]} for name, kind in (*outputs, (PREDICTION_ID, BYTES))
+        ],
     }
 
 
@@ -196,7 +198,7 @@ def _frame(decoder: Decoder, tensors: Sequence[Tensor]) -> Frame:
             raise tensor_error(tensor.name, "is there twice")
         if tensor.name in columns:
             lists[tensor.name] = column_values(_flat(tensor), columns[tensor.name])
-        elif tensor.name == contract.own(ID) and tensor.datatype == BYTES:
+        elif tensor.name == contract.own(PREDICTION_ID) and tensor.datatype == BYTES:
             lists[tensor.name] = [value or None for value in _flat(tensor).values]
         elif len(tensor.shape) == 2 and tensor.shape[1] == len(contract.features) and not set(lists) & set(columns):
             lists |= _by_place(tensor, contract)
@@ -229,7 +231,7 @@ def _by_place(tensor: Tensor, contract: Contract) -> dict[str, list[Any]]:
 
 
 def _outputs(contract: Contract, request: _Request) -> tuple[tuple[str, bool], ...]:
-    known = (*(column.name for column in contract.outputs), ID)
+    known = (*(column.name for column in contract.outputs), PREDICTION_ID)
     is_binary = request.parameters.get("binary_data_output") is True
     if request.outputs is None:
         return tuple((name, is_binary) for name in known)

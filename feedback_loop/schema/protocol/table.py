@@ -9,9 +9,8 @@ import pyarrow as pa
 
 from feedback_loop.schema.coerce import arrow_type
 from feedback_loop.schema.contract import Contract
+from feedback_loop.schema.ids import PREDICTION_ID
 from feedback_loop.schema.protocol.wire import Rows
-
-ID = "prediction_id"
 
 
 def concat_rows(contract: Contract, parts: Sequence[Rows]) -> Rows:
@@ -37,6 +36,6 @@ def rows_table(contract: Contract, rows: Rows) -> pa.Table:
         arrays.append(
             pa.array(rows.columns[column.name], arrow_type(column.type), from_pandas=True)
         )  # NaN is missing
-    names.append(contract.own(ID))
+    names.append(contract.own(PREDICTION_ID))
     arrays.append(pa.array(rows.ids, pa.string()))
     return pa.table(arrays, names=names)
