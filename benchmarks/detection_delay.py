@@ -22,7 +22,7 @@ from benchmarks.lines import Line, command_line, show
 from benchmarks.peers.rules import adwin_alarm, start_method
 from benchmarks.streams import ADWIN, LOOK, PEERS, Random
 from feedback_loop.decisions.monitors import Monitor
-from feedback_loop.decisions.monitors.units import Units
+from feedback_loop.decisions.monitors.window_means import Units
 from feedback_loop.monitoring import Floats
 
 REFERENCE, BEFORE, AFTER, RAMP = 10, 60, 140, 5000

@@ -21,7 +21,7 @@ from benchmarks.lines import Line, command_line, show
 from benchmarks.peers.rules import Method, start_method
 from benchmarks.streams import ADWIN, DEPENDENT, UNCHANGED, Stream
 from feedback_loop.clock import parse_duration
-from feedback_loop.decisions.monitors.units import Units
+from feedback_loop.decisions.monitors.window_means import Units
 from feedback_loop.decisions.suggest import suggest_maturity, suggest_tolerance, suggest_units
 from feedback_loop.monitoring import Floats
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from feedback_loop.clock import Window
 from feedback_loop.monitoring import Profile, fold_news, profile_of_reference
-from feedback_loop.monitoring.folding import establish
+from feedback_loop.monitoring.profile_store import establish
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
 from feedback_loop.store import Store

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.lines import Line, median, run
 from feedback_loop.decisions.monitors import Method, Monitor, monitor_from_json, monitor_to_json, start_monitor
-from feedback_loop.decisions.monitors.units import Units
+from feedback_loop.decisions.monitors.window_means import Units
 from feedback_loop.monitoring import Floats
 
 REFERENCE, ROUNDS = 5000, 5

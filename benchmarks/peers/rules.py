@@ -17,7 +17,7 @@ from scipy import optimize, special
 from feedback_loop.decisions.monitors import Monitor, Units, start_monitor
 from feedback_loop.decisions.monitors.harm import TRUST, HarmMonitor, start_harm_monitor
 from feedback_loop.decisions.monitors.rules import LEAST_WINDOW
-from feedback_loop.decisions.monitors.units import LEAST_UNITS, split_units
+from feedback_loop.decisions.monitors.window_means import LEAST_UNITS, split_units
 from feedback_loop.monitoring import Floats
 
 LEVEL = 0.05

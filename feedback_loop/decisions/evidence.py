@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from feedback_loop.clock import format_moment
-from feedback_loop.decisions.panel import Pair
+from feedback_loop.decisions.panel import WatchedLoss
 from feedback_loop.decisions.watched import Baseline, Cohort, Watched, mean_of
 
 CARRIERS = 5
@@ -49,7 +49,7 @@ class Estimated:
         }
 
 
-def of_pair(pair: Pair, baseline: Baseline) -> dict[str, Any]:
+def of_pair(pair: WatchedLoss, baseline: Baseline) -> dict[str, Any]:
     """A watched loss: reference and stream, when it changed and by how much, and what each monitor says.
 
     `size` is the mean since the first look minus the reference's, with bounds that hold at every look.

@@ -44,7 +44,7 @@ SHAPING = ("loss", "watch", "alpha", "rule", "tolerance", "unit", "cycle", "thre
 
 
 @dataclass(frozen=True)
-class Pair:
+class WatchedLoss:
     """One watched loss: what was seen of it, the size of its mean at any look, and its monitors by method.
 
     One without monitors has too small a reference, of which `missing` rows are missing.
@@ -59,7 +59,7 @@ class Pair:
     level: ConfidenceSequence | None = None
     monitors: Mapping[Method, Monitor | WindowRule] | None = None
 
-    def after(self, cohorts: Sequence[Cohort], baseline: Baseline) -> Pair:
+    def after(self, cohorts: Sequence[Cohort], baseline: Baseline) -> WatchedLoss:
         """With more cohorts (at least one), oldest first; in how many looks they are taken in makes no difference."""
         losses = baseline.scaled_cohorts(self.watched, cohorts)
         seen = self.seen.plus([cohort.window.start for cohort in cohorts], losses)
@@ -79,7 +79,7 @@ class Panel:
 
     made_by: str
     since: datetime
-    pairs: tuple[Pair, ...]
+    pairs: tuple[WatchedLoss, ...]
     ordinal: int = 1
 
     @property
@@ -119,7 +119,7 @@ class Panel:
     def from_json(cls, plain: Mapping[str, Any]) -> Panel:
         """The inverse of `to_json`."""
         pairs = [
-            Pair(
+            WatchedLoss(
                 Watched(**each["watched"]),
                 each["tolerance"],
                 each["missing"],
@@ -154,13 +154,13 @@ def resume(
     return Panel(made_by, start, pairs, ordinal)
 
 
-def _pair(place: int, baseline: Baseline, settings: PolicySettings, ordinal: int) -> Pair:
+def _pair(place: int, baseline: Baseline, settings: PolicySettings, ordinal: int) -> WatchedLoss:
     """A pair before its first cohort. Of all rows the reference must be whole; of a segment, large enough."""
     watched = baseline.watched[place]
     reference, windows = baseline.scaled(watched), baseline.windows_of(watched)
     missing = (settings.reference if not watched.segment else LEAST_REFERENCE) - len(reference)
     if missing > 0:
-        return Pair(watched, missing=missing)
+        return WatchedLoss(watched, missing=missing)
     units = units_of(settings, reference, windows)
     tolerance = settings.tolerance if settings.tolerance != "auto" else suggest_tolerance(reference, windows)
     alpha = alpha_of_monitor(settings.alpha, ordinal) * watched.share
@@ -180,7 +180,7 @@ def _pair(place: int, baseline: Baseline, settings: PolicySettings, ordinal: int
         monitors["rule"] = start_rule(settings.rule, reference, threshold=settings.threshold)
     level = ConfidenceSequence(guess=float(reference.mean()))
     promised = level.update(reference).bounds(alpha / 2)
-    return Pair(watched, tolerance, 0, alpha, promised, Seen(), level, monitors)
+    return WatchedLoss(watched, tolerance, 0, alpha, promised, Seen(), level, monitors)
 
 
 def units_of(settings: PolicySettings, reference: Floats, windows: Any) -> Units:

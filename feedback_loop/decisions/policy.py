@@ -16,7 +16,7 @@ from feedback_loop.decisions.evidence import (
     carriers,
     of_pair,
 )
-from feedback_loop.decisions.panel import Method, Pair, Panel, is_fresh, resume
+from feedback_loop.decisions.panel import Method, Panel, WatchedLoss, is_fresh, resume
 from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.store.conclusions import State, Verdict
 from feedback_loop.store.retrainings import Retraining
@@ -198,7 +198,7 @@ def _acting(settings: PolicySettings) -> tuple[Method, ...]:
     return (settings.rule,) if settings.rule in ("change", "harm") else ("rule",)
 
 
-def _alarmed(pair: Pair, baseline: Baseline) -> list[Method]:
+def _alarmed(pair: WatchedLoss, baseline: Baseline) -> list[Method]:
     """The monitors whose alarm stands: losses have grown, and lately they are above the reference.
 
     A loss that rose and fell again, or rose to below what was promised, is no degradation.

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feedback_loop.decisions.monitors import ConfidenceSequence
-from feedback_loop.decisions.panel import Pair, Panel
+from feedback_loop.decisions.panel import Panel, WatchedLoss
 from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.monitoring import Floats
 from feedback_loop.store.conclusions import State, Verdict
@@ -168,6 +168,6 @@ def follow(
     return Recoveries(verdict.version, tests)
 
 
-def _start(pair: Pair, baseline: Baseline, alpha: float, ordinal: int) -> Recovery:
+def _start(pair: WatchedLoss, baseline: Baseline, alpha: float, ordinal: int) -> Recovery:
     level = reference_level(baseline.scaled(pair.watched), baseline.windows_of(pair.watched))
     return start_recovery(level, alpha=alpha, tolerance=pair.tolerance, ordinal=ordinal)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from feedback_loop.decisions.monitors.units import LABELS, LEAST_LOSS, LEAST_UNITS, Units
+from feedback_loop.decisions.monitors.window_means import LABELS, LEAST_LOSS, LEAST_UNITS, Units
 from feedback_loop.monitoring import Floats
 
 Integers = npt.NDArray[np.int64]

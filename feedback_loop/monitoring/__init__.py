@@ -5,11 +5,11 @@ from feedback_loop.monitoring.drift import drift_values
 from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
 from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
-from feedback_loop.monitoring.folding import fold_news
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
 from feedback_loop.monitoring.missing import MissingReference, known_missing, when_enough
 from feedback_loop.monitoring.multivariate import multivariate_values
 from feedback_loop.monitoring.plots import FORMATS, plot_losses, plot_policies, plot_variants
+from feedback_loop.monitoring.profile_store import fold_news
 from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.reference import References, is_untimed, make_reference, scored_rows
@@ -19,7 +19,7 @@ from feedback_loop.monitoring.samples import MOST_ROWS, sample_window, spread
 from feedback_loop.monitoring.slices import find_slices
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
 from feedback_loop.monitoring.weights import row_weights, uniform
-from feedback_loop.monitoring.windows import after_failure, due_windows, evaluate_window, window_cells
+from feedback_loop.monitoring.window_evaluation import after_failure, due_windows, evaluate_window, window_cells
 
 __all__ = [
     "FORMATS",

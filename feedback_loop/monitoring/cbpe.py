@@ -17,7 +17,7 @@ import numpy as np
 from feedback_loop.monitoring.confusion import Confusion, Ratio, of_class
 from feedback_loop.monitoring.losses import CLIP, Floats
 from feedback_loop.monitoring.profiles import Mean
-from feedback_loop.monitoring.ranking import Scores, area_under, average_precision
+from feedback_loop.monitoring.scores import Scores, area_under, average_precision
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from feedback_loop.monitoring.losses import Floats
 from feedback_loop.monitoring.profiles import Profile
-from feedback_loop.monitoring.ranking import CALIBRATION_BINS, Scores, scores_of
+from feedback_loop.monitoring.scores import CALIBRATION_BINS, Scores, scores_of
 from feedback_loop.schema import Task
 
 Z = 1.96

@@ -17,7 +17,7 @@ from feedback_loop.monitoring.cbpe import Scored, binary_estimates, calibrated, 
 from feedback_loop.monitoring.drift import LEAST_ROWS
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.profiles import Block, LossTree, Mean, Profile, Rows, score_bin_edges
-from feedback_loop.monitoring.ranking import scores_of
+from feedback_loop.monitoring.scores import scores_of
 from feedback_loop.schema import Task
 from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEstimate, finite
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import EPOCH, Window, format_moment
+from feedback_loop.monitoring.custom_metrics import Told, beside, metrics_by_sums
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimates import estimate_values
 from feedback_loop.monitoring.losses import Mask
-from feedback_loop.monitoring.own import Told, beside, metrics_by_sums
 from feedback_loop.monitoring.profiles import (
     TIME,
     Block,
@@ -40,7 +40,7 @@ from feedback_loop.monitoring.profiles import (
     word_layout,
 )
 from feedback_loop.monitoring.quality import quality_values, usual_name
-from feedback_loop.monitoring.queries import query_metrics
+from feedback_loop.monitoring.ranking import query_metrics
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import OTHER, Contract, Task, segment_name, shown_names
 from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue, finite

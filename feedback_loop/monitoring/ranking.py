@@ -1,136 +1,170 @@
-"""What score bins say: ROC AUC, average precision, calibration and lift."""
+"""Ranking: how well the answers order the rows of one query, as searches and recommenders have them.
+
+A query is the rows of one window that have the same value in the column `query`. It can't be told from sums over
+rows: so the few columns that it takes are read from the log, by a scheduled run as well as by an audit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from feedback_loop.monitoring.losses import CLIP, Floats
-from feedback_loop.monitoring.profiles import Block, Mean, Profile, Rows, score_bin_edges
+from feedback_loop.monitoring.losses import Floats, Mask, floats, is_positive
+from feedback_loop.monitoring.profiles import Ints
+from feedback_loop.monitoring.weights import WEIGHT
+from feedback_loop.schema import Column, Contract, Task
+from feedback_loop.store.evaluations import MetricValue
 
-CALIBRATION_BINS = 10
-TOP = 0.1
-"""The share of rows with the highest scores that the lift is of."""
+TOP = 10
+"""`ndcg@10` looks at so many of a query's first rows."""
+
+
+def query_columns(contract: Contract) -> tuple[Column, ...]:
+    """The columns, beside the label, that the metrics of queries take."""
+    return contract.column(contract.query), *contract.outputs
+
+
+def query_metrics(contract: Contract, rows: pa.Table) -> tuple[MetricValue, ...]:
+    """`ndcg`, `ndcg@10` and `mrr`, each the mean over queries; none where the contract names no query.
+
+    Relevance is the label, a number from 0 on or the positive class; the rows of a query are ranked by the
+    probability, or by the prediction where there is none. A query counts when the relevance of all its rows is known;
+    the others are what `least` and `most` are about. `rows` are queries, and so is `coverage` a share of queries.
+    """
+    is_unknown = contract.task is Task.BINARY and contract.positive is None
+    if not contract.query or not rows.num_rows or is_unknown:
+        return ()
+    rows = rows.filter(pc.is_valid(rows.column(contract.column(contract.query).stored)))
+    every = _ranked(contract, rows)
+    if not len(every.gain):
+        return ()
+    known = every.of_queries(every.is_known)
+    several = np.bincount(every.query) > 1  # one row can't be ordered (scikit-learn refuses it too)
+    found = []
+    for name, top in (("ndcg", None), (f"ndcg@{TOP}", TOP)):
+        values = _ndcg(every.of(known & several), top)
+        found += _value(name, values, int((~known & several).sum()), (0.0, 1.0))
+    rest = every.of(~known)
+    return *found, *_value("mrr", _reciprocal_rank(every.of(known)), int((~known).sum()), _rank_bounds(rest))
 
 
 @dataclass(frozen=True)
-class Scores:
-    """By ascending score bin: weights of labelled rows of the class and of the others, and of unlabelled rows."""
+class _Ranked:
+    """Rows by query (numbered from 0 on) and, in each, by falling score. What is not known of them is NaN."""
 
-    least: Floats
-    most: Floats
-    hits: Floats
-    misses: Floats
-    unknown: Floats
+    query: Ints
+    score: Floats
+    gain: Floats
 
     @property
-    def middle(self) -> Floats:
-        """The middle of each bin."""
-        return (self.least + self.most) / 2
+    def is_known(self) -> Mask:
+        """Whether it is known where a row stands and what it is worth."""
+        return ~np.isnan(self.score) & ~np.isnan(self.gain)
+
+    @property
+    def place(self) -> Ints:
+        """From 0 on, within the query."""
+        first = np.flatnonzero(np.diff(self.query, prepend=-1))
+        return np.arange(len(self.query)) - np.repeat(first, np.diff(first, append=len(self.query)))
+
+    @property
+    def tie(self) -> Ints:
+        """The number of the run of equal scores that a row is in."""
+        new = (np.diff(self.query, prepend=-1) != 0) | (np.diff(self.score, prepend=np.nan) != 0)
+        return np.cumsum(new) - 1
+
+    def of_queries(self, rows: Mask) -> Mask:
+        """The queries all of whose rows are among these."""
+        return np.asarray(np.bincount(self.query, ~rows) == 0)
+
+    def of(self, queries: Mask) -> _Ranked:
+        """These queries alone, numbered anew."""
+        kept = queries[self.query]
+        return _Ranked((np.cumsum(queries) - 1)[self.query[kept]], self.score[kept], self.gain[kept])
 
 
-def scores_of(profile: Profile, number: int = 0) -> Scores:
-    """The score bins of one class."""
-    found = [profile.slots(block + number) for block in (Block.SCORES, Block.HITS, Block.MISSES)]
-    bins = np.unique(np.concatenate([slots for slots, _ in found]))
-    weights = np.zeros((3, len(bins)))
-    for row, (slots, held) in zip(weights, found, strict=True):
-        row[np.searchsorted(bins, slots)] = held
-    every, hits, misses = weights
-    return Scores(*score_bin_edges(bins), hits, misses, np.maximum(every - hits - misses, 0.0))
+def _ranked(contract: Contract, rows: pa.Table) -> _Ranked:
+    label = rows.column(contract.label.stored)
+    output = contract.outputs[-1]  # the probability, where there is one
+    if contract.task is Task.REGRESSION or contract.probabilities:
+        score = floats(rows.column(output.stored))
+    else:
+        score = _chosen(contract, rows.column(output.stored))
+    gain = floats(label) if contract.task is Task.REGRESSION else _chosen(contract, label)
+    gain = np.where(np.isfinite(gain) & (gain >= 0), gain, np.nan)
+    if WEIGHT in rows.column_names:  # of a sample, others of the query were not logged
+        gain = np.where(floats(rows.column(WEIGHT)) == 1, gain, np.nan)
+    named = pa.concat_arrays(
+        rows.column(contract.column(contract.query).stored).chunks or [pa.array([], pa.string())]
+    )
+    query = named.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    score = np.where(np.isfinite(score), score, np.nan)
+    order = np.lexsort((-score, query))
+    return _Ranked(query[order], score[order], gain[order])
 
 
-def unlabelled_losses(profile: Profile) -> tuple[float, dict[str, tuple[float, float]]]:
-    """The weight of a binary task's unlabelled rows, and the mean of each loss over them at best and at worst."""
-    scores = scores_of(profile)
-    gap = float(scores.unknown.sum())
-    if not gap:
-        return 0.0, {"brier": (0.0, 0.0), "log_loss": (0.0, 0.0)}
-    near, far = np.minimum(scores.least, 1 - scores.most), np.maximum(scores.most, 1 - scores.least)
-    ends = {"brier": (near**2, far**2)}
-    ends["log_loss"] = (-np.log(np.clip(1 - near, CLIP, 1.0)), -np.log(np.clip(1 - far, CLIP, 1.0)))
-    return gap, {
-        name: (float(scores.unknown @ best / gap), float(scores.unknown @ worst / gap))
-        for name, (best, worst) in ends.items()
-    }
+def _chosen(contract: Contract, values: pa.ChunkedArray) -> Floats:
+    return np.where(pc.is_valid(values).to_numpy(), is_positive(contract, values), np.nan)
 
 
-def binary_metrics(profile: Profile) -> dict[str, Mean]:
-    """roc_auc, pr_auc, calibration_error and lift of a binary task, as far as they are defined."""
-    scores, rows = scores_of(profile), profile.rows(Rows.SCORED)
-    hits, misses = scores.hits.sum(), scores.misses.sum()
-    found: dict[str, Mean] = {}
-    if not hits + misses:
-        return found
-    found["calibration_error"] = _calibration_error(scores, rows, profile.effective(hits + misses))
-    area = area_under(scores, rows, profile.effective)
-    if area is not None:
-        found["roc_auc"] = area
-    if hits:
-        precision = average_precision(scores)
-        error = float(np.sqrt(precision * (1 - precision) / profile.effective(hits)))  # Boyd et al. 2013, section 3.2
-        found["pr_auc"] = Mean(precision, rows, error)
-        found["lift"] = _lift(scores, rows, profile.effective)
+def _ndcg(rows: _Ranked, top: int | None) -> Floats:
+    """Of each query (Järvelin and Kekäläinen 2002), 0 where nothing is relevant; equal scores share their discounts.
+
+    As scikit-learn's `ndcg_score` (McSherry and Najork 2008 for the ties).
+    """
+    ideal = np.lexsort((-rows.gain, rows.query))
+    discount = 1 / np.log2(rows.place + 2)
+    if top is not None:
+        discount = np.where(rows.place < top, discount, 0.0)
+    shared = np.bincount(rows.tie, discount) / np.bincount(rows.tie)
+    reached = np.bincount(rows.query, rows.gain * shared[rows.tie])
+    best = np.bincount(rows.query, rows.gain[ideal] * discount)
+    return np.divide(reached, best, out=np.zeros(len(best)), where=best > 0)
+
+
+def _reciprocal_rank(rows: _Ranked) -> Floats:
+    """Of the first relevant row of each query, 0 where there is none; of equal scores any order is as likely."""
+    tie = rows.tie
+    relevant, size = np.bincount(tie, rows.gain > 0), np.bincount(tie)
+    first = np.flatnonzero(np.diff(tie, prepend=-1))
+    some = np.flatnonzero(relevant > 0)
+    queries, which = np.unique(rows.query[first[some]], return_index=True)
+    found = np.zeros(int(rows.query.max(initial=-1)) + 1)
+    chosen = some[which]
+    hits, left, rank = relevant[chosen], size[chosen].astype(float), rows.place[first[chosen]] + 1.0
+    missed = np.ones(len(chosen))
+    while len(chosen):  # one more of the run is looked at: it is the first relevant one, or is not
+        found[queries] += missed * hits / left / rank
+        missed = missed * (1 - hits / left)
+        going = left > hits
+        queries, chosen, hits, missed = queries[going], chosen[going], hits[going], missed[going]
+        left, rank = left[going] - 1, rank[going] + 1
     return found
 
 
-def roc_auc(profile: Profile, number: int) -> Mean | None:
-    """The area of one class against all others; None where one side has no rows."""
-    return area_under(scores_of(profile, number), profile.rows(Rows.SCORED), profile.effective)
+def _rank_bounds(rows: _Ranked) -> tuple[float, float]:
+    """The means over queries of the least and the greatest that the reciprocal rank could be."""
+    if not len(rows.query):
+        return 0.0, 0.0
+    tie = rows.tie
+    size = np.bincount(tie)
+    first = rows.place[np.flatnonzero(np.diff(tie, prepend=-1))]
+    ranked = rows.of_queries(~np.isnan(rows.score))
+    least, most = np.zeros(len(ranked)), np.zeros(len(ranked))
+    np.maximum.at(least, rows.query, np.where(rows.gain > 0, 1 / (first + size)[tie], 0.0))
+    np.maximum.at(most, rows.query, np.where(rows.gain == 0, 0.0, 1 / (first + 1)[tie]))
+    return float(np.where(ranked, least, 0.0).mean()), float(np.where(ranked, most, 1.0).mean())
 
 
-def area_under(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mean | None:
-    """The area and its error by DeLong, DeLong and Clarke-Pearson (1988), from the placements of the bins.
-
-    None where one side has no rows.
-    """
-    hits, misses = scores.hits.sum(), scores.misses.sum()
-    if not hits or not misses:
-        return None
-    of_hits = (np.cumsum(scores.misses) - scores.misses / 2) / misses
-    of_misses = 1 - (np.cumsum(scores.hits) - scores.hits / 2) / hits
-    area = float(scores.hits @ of_hits / hits)
-    variance = 0.0
-    for weights, whole, placements in ((scores.hits, hits, of_hits), (scores.misses, misses, of_misses)):
-        own = effective(float(whole))
-        if own <= 1:
-            return Mean(area, rows, None)
-        variance += float(weights @ (placements - area) ** 2 / whole) / (own - 1)
-    return Mean(area, rows, float(np.sqrt(variance)))
-
-
-def average_precision(scores: Scores) -> float:
-    """The mean of the precision over hits, each bin being one threshold."""
-    hits, misses = scores.hits[::-1], scores.misses[::-1]
-    found, wrong = np.cumsum(hits), np.cumsum(misses)
-    precision = np.divide(found, found + wrong, out=np.zeros(len(hits)), where=found + wrong > 0)
-    return float(hits @ precision / hits.sum())
-
-
-def _tenths(scores: Scores) -> tuple[np.ndarray[tuple[int], np.dtype[np.intp]], Floats]:
-    middle = scores.middle
-    return np.minimum((middle * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1), middle
-
-
-def _calibration_error(scores: Scores, rows: int, effective: float) -> Mean:
-    """The expected calibration error by tenths of the probability (Naeini et al. 2015)."""
-    place, middle = _tenths(scores)
-    known = scores.hits + scores.misses
-    gaps = np.bincount(place, scores.hits - known * middle, CALIBRATION_BINS)
-    whole = known.sum()
-    value = float(np.abs(gaps).sum() / whole)
-    squares = scores.hits * (1 - middle) ** 2 + scores.misses * middle**2
-    variance = max(float(squares.sum() / whole) - value**2, 0.0)
-    error = float(np.sqrt(variance / (effective - 1))) if effective > 1 else None
-    return Mean(value, rows, error)
-
-
-def _lift(scores: Scores, rows: int, effective: Callable[[float], float]) -> Mean:
-    known, hits = (scores.hits + scores.misses)[::-1], scores.hits[::-1]
-    wanted = known.sum() * TOP
-    taken = np.clip(wanted - (np.cumsum(known) - known), 0.0, known)
-    share = float((taken * np.divide(hits, known, out=np.zeros(len(hits)), where=known > 0)).sum() / wanted)
-    base = float(hits.sum() / known.sum())
-    return Mean(share / base, rows, float(np.sqrt(share * (1 - share) / effective(wanted))) / base)
+def _value(name: str, values: Floats, unknown: int, bounds: tuple[float, float]) -> list[MetricValue]:
+    """The mean over queries; so many others have a mean between the bounds."""
+    count = len(values)
+    if not count:
+        return []
+    value, covered = float(values.mean()), count / (count + unknown)
+    error = float(values.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+    least, most = (value * covered + bound * (1 - covered) for bound in bounds)
+    return [MetricValue(name, value, count, error, coverage=covered, least=least, most=most)]

@@ -14,7 +14,7 @@ from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scorer
 from feedback_loop.monitoring.drift import LEAST_ROWS
 from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference
-from feedback_loop.monitoring.folding import establish
+from feedback_loop.monitoring.profile_store import establish
 from feedback_loop.monitoring.profiles import TIME, Profile
 from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import ModelVersion, Registry

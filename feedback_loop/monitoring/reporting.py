@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
-from feedback_loop.monitoring.folding import SLICE_ROWS, fold_window
+from feedback_loop.monitoring.profile_store import SLICE_ROWS, fold_window
 from feedback_loop.monitoring.profiles import TIME, Profile, make_layout
 from feedback_loop.monitoring.reference import is_untimed
 from feedback_loop.monitoring.reports import LEAST_ROWS, RealRows, Subject
 from feedback_loop.monitoring.weights import sampled, uniform
-from feedback_loop.monitoring.windows import Counted, ReferenceOf, count_window, evaluated
+from feedback_loop.monitoring.window_evaluation import Counted, ReferenceOf, count_window, evaluated
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
 from feedback_loop.store.predictions import labelled_in, slices

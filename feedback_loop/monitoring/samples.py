@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.evaluation import labelled_only
-from feedback_loop.monitoring.folding import SLICE_ROWS
 from feedback_loop.monitoring.losses import Floats, floats
+from feedback_loop.monitoring.profile_store import SLICE_ROWS
 from feedback_loop.schema import PREDICTION_ID, Contract, Role, sample_places
 from feedback_loop.store import Store
 from feedback_loop.store.predictions import labelled_in, slices

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.monitoring import ranking
+from feedback_loop.monitoring import scores
 from feedback_loop.monitoring.confusion import Ratio, confusion, macro, of_class, reach
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES, CLIP
 from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Moment, Profile, Rows, Tally, fold
@@ -145,7 +145,7 @@ def _means(profile: Profile, segment: str) -> Iterator[MetricValue]:
     scored = profile.weight(Rows.SCORED)
     worst = {"brier": (0.0, 1.0), "log_loss": (0.0, float(-np.log(CLIP)))}
     if profile.layout.contract.task is Task.BINARY and profile.layout.scored_classes:
-        gap, worst = ranking.unlabelled_losses(profile)
+        gap, worst = scores.unlabelled_losses(profile)
     for name, ordinal in (("brier", Loss.BRIER), ("log_loss", Loss.LOG_LOSS)):
         mean = profile.mean(Block.LOSSES, ordinal, ordinal + 1, Rows.SCORED)
         yield metric_value(name, mean, profile, mixed(mean, scored, gap, *worst[name]), segment)
@@ -185,7 +185,7 @@ def _binary(profile: Profile) -> Iterator[MetricValue]:
             least, most = (float(each[1]) for each in open_to.bounds(ratio))
             yield metric_value(ratio.name, found, profile, (least, most))
     if profile.layout.scored_classes:
-        for name, found in ranking.binary_metrics(profile).items():
+        for name, found in scores.binary_metrics(profile).items():
             yield metric_value(name, found, profile)
 
 
@@ -205,7 +205,7 @@ def _multiclass(profile: Profile) -> Iterator[MetricValue]:
                 )
     areas: list[Mean] = []
     for number in range(profile.layout.scored_classes):
-        area = ranking.roc_auc(profile, number)
+        area = scores.roc_auc(profile, number)
         if area is not None:
             areas.append(area)
             yield metric_value(f"roc_auc[{classes[number]}]", area, profile)

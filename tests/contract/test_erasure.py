@@ -13,7 +13,7 @@ from sqlalchemy import inspect, select, table, text
 from feedback_loop.clock import Window
 from feedback_loop.errors import ConfigError
 from feedback_loop.monitoring import fold_news
-from feedback_loop.monitoring.folding import establish, fold_window, kept_cells
+from feedback_loop.monitoring.profile_store import establish, fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, canonical, keyed_digest, prediction_id

@@ -7,12 +7,12 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.decisions.drift import reference_digest
-from feedback_loop.monitoring import fold_news, folding
+from feedback_loop.monitoring import fold_news, profile_store
 from feedback_loop.monitoring import reference as reference_module
 from feedback_loop.monitoring.evaluation import evaluate_rows
-from feedback_loop.monitoring.folding import establish, fold_window, kept_cells
+from feedback_loop.monitoring.profile_store import establish, fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout
-from feedback_loop.monitoring.windows import count_window
+from feedback_loop.monitoring.window_evaluation import count_window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store import predictions, profiles
 from feedback_loop.store.coverage import folded_segments, load_coverage
@@ -50,7 +50,7 @@ def test_a_join_that_runs_while_its_rows_are_read_loses_none_of_them(store, monk
     some_come(store, contract, 0, START + 3 * DAY)
     rows = read_labelled(store, contract, WINDOW)
     layout = make_layout(contract, rows)
-    read, came = folding._tallied, []
+    read, came = profile_store._tallied, []
 
     def read_slowly(connection, *rest):
         found = read(connection, *rest)
@@ -62,9 +62,9 @@ def test_a_join_that_runs_while_its_rows_are_read_loses_none_of_them(store, monk
             some_come(store, contract, 40 * len(came), START + (3 + len(came)) * DAY)
         return found
 
-    monkeypatch.setattr(folding, "_tallied", read_slowly)
+    monkeypatch.setattr(profile_store, "_tallied", read_slowly)
     establish(store, contract.model, "1", Profile.of(layout, fold(layout, rows)), START)
-    assert len(came) == min(moves, folding.TRIES - 1)
+    assert len(came) == min(moves, profile_store.TRIES - 1)
     kept = profiles.load_window(store, contract.model, "1", "champion", WINDOW)
     asked = {"version": "1", "role": "champion", "as_of": kept.watermark}
     whole = fold_window(store, layout, WINDOW, **asked)

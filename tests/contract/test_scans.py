@@ -9,8 +9,8 @@ from joblib.externals.loky import ProcessPoolExecutor
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import Unavailable
-from feedback_loop.monitoring import folding
-from feedback_loop.monitoring.folding import fold_scan, fold_window
+from feedback_loop.monitoring import profile_store
+from feedback_loop.monitoring.profile_store import fold_scan, fold_window
 from feedback_loop.monitoring.profiles import Cell, fold_outcomes, make_layout, merge
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, JoinRule
@@ -95,12 +95,12 @@ def test_slices_that_processes_fold_add_up_to_the_whole_window(store, monkeypatc
     layout = make_layout(contract, read_labelled(store, contract, WINDOW))
     asked = {"version": VERSION, "role": "champion", "as_of": as_of}
     whole = fold_window(store, layout, WINDOW, **asked)
-    monkeypatch.setattr(folding, "SLICE_ROWS", 150)
+    monkeypatch.setattr(profile_store, "SLICE_ROWS", 150)
     assert len(scans_of(store, contract, WINDOW, 150, **asked)) == 3
     assert tallies(fold_window(store, layout, WINDOW, **asked)) == tallies(whole)
     outcomes = fold_outcomes(layout, read_labelled(store, contract, WINDOW, as_of=as_of, version=VERSION))
     alone = {cell: tally for cell, tally in tallies(outcomes).items() if not cell.segment}
-    assert tallies(fold_window(store, layout, WINDOW, **asked, part=folding.OUTCOMES)) == alone
+    assert tallies(fold_window(store, layout, WINDOW, **asked, part=profile_store.OUTCOMES)) == alone
 
 
 def test_a_column_that_an_older_generation_lacks_is_missing_there(store, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_column_that_an_older_generation_lacks_is_missing_there(store, monkeyp
     layout = make_layout(new, read_labelled(store, new, WINDOW))
     asked = {"version": "1", "role": "champion", "as_of": START + 2 * DAY}
     whole = fold_window(store, layout, WINDOW, **asked)
-    monkeypatch.setattr(folding, "SLICE_ROWS", 50)
+    monkeypatch.setattr(profile_store, "SLICE_ROWS", 50)
     assert tallies(fold_window(store, layout, WINDOW, **asked)) == tallies(whole)
 
 

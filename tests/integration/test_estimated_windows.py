@@ -11,7 +11,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import calibration, windows
+from feedback_loop.monitoring import estimate_history, window_evaluation
 from feedback_loop.registry import DataSource
 from feedback_loop.status import model_status
 from feedback_loop.store.evaluations import load_evaluations, load_past_estimates
@@ -79,7 +79,7 @@ def test_a_window_is_estimated_before_its_outcomes_and_realised_beside_it(loop, 
 
 
 def test_matured_windows_are_learned_from_and_both_ways_say_the_same_for_ever(loop, clock, monkeypatch):
-    monkeypatch.setattr(calibration, "WANTED_ROWS", 900)
+    monkeypatch.setattr(estimate_history, "WANTED_ROWS", 900)
     days = []
     for seed in range(5):
         days.append(whole_day(clock()))
@@ -89,7 +89,7 @@ def test_matured_windows_are_learned_from_and_both_ways_say_the_same_for_ever(lo
     window = days[-1]
     loop.evaluate("churn", days[0])  # the reference is established
     with monkeypatch.context() as patch:
-        for module in (windows, calibration):
+        for module in (window_evaluation, estimate_history):
             patch.setattr(module, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
         [kept] = loop.evaluate("churn", window)
     # Of the days before it those that have matured: newest first, until there are 900 rows.
@@ -204,7 +204,7 @@ def test_the_loss_of_a_regression_is_estimated_and_realised_beside_it(price_loop
     price_loop.predict("price", {name: rows[name] for name in ("order", "size", "age")})
     clock.set(first.end + HOUR)
     with monkeypatch.context() as patch:
-        patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
+        patch.setattr(window_evaluation, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
         [before] = price_loop.evaluate("price", first)
     found = estimated(before)
     assert {(each.rows, each.calibrated_on, each.method) for each in found.values()} == {(600, 2000, "dle")}

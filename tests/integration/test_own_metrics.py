@@ -8,7 +8,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import folding, windows
+from feedback_loop.monitoring import profile_store, window_evaluation
 from tests.builders import customers, play_days, register_churn, write_config
 
 pytestmark = pytest.mark.usefixtures("warm_children")
@@ -55,7 +55,7 @@ def test_queries_are_ranked_alike_by_a_scheduled_run_an_audit_and_as_of_the_past
     window = Window(start, clock())
     assert loop.evaluate("churn", window)  # the reference is established
     with monkeypatch.context() as patch:
-        patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("all of the rows were read"))
+        patch.setattr(window_evaluation, "fold_window", lambda *_, **__: pytest.fail("all of the rows were read"))
         [kept] = loop.evaluate("churn", window)
     found = metrics(kept)
     assert {name: found[name].rows for name in ("ndcg", "ndcg@10", "mrr")} == {"ndcg": 3, "ndcg@10": 3, "mrr": 3}
@@ -113,7 +113,7 @@ def test_own_metrics_are_kept_audited_and_asked_again_to_the_bit(opened, clock, 
     clock.set(clock() + HOUR)
     loop.record_outcomes("churn", changed)
     with monkeypatch.context() as patch:
-        patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
+        patch.setattr(window_evaluation, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
         [kept] = loop.evaluate("churn", window)
     assert metrics(kept)["profit"].rows == 300
     assert metrics(kept)["profit"].standard_error > 0
@@ -122,7 +122,7 @@ def test_own_metrics_are_kept_audited_and_asked_again_to_the_bit(opened, clock, 
     assert 0 < failed["choosy"] < failed["lost"] == 1
     assert "oldest" not in metrics(kept)
     with monkeypatch.context() as patch:
-        patch.setattr(folding, "SLICE_ROWS", 100)  # by several processes
+        patch.setattr(profile_store, "SLICE_ROWS", 100)  # by several processes
         [audited] = loop.evaluate("churn", window, kept.as_of, from_log=True)
     more = [each for each in audited.metrics if each.metric == "oldest"]
     assert [each.value > 80 for each in more] == [True]
@@ -148,6 +148,6 @@ def test_a_metric_that_comes_later_has_all_joined_rows_tallied_for_it(opened, cl
     loop = opened(SETTINGS.format(module=module))
     assert loop.evaluate("churn", window)
     with monkeypatch.context() as patch:
-        patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
+        patch.setattr(window_evaluation, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
         [after] = loop.evaluate("churn", window)
     assert metrics(after)["profit"].rows == 200

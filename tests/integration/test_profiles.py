@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from feedback_loop.clock import Window, format_moment
-from feedback_loop.monitoring import windows
+from feedback_loop.monitoring import window_evaluation
 from feedback_loop.status import loop_status
 from feedback_loop.store import evaluations, watching_tables
 from feedback_loop.store.alerts import due_alerts
@@ -40,7 +40,7 @@ def test_kept_profiles_say_what_the_rows_say_and_so_they_do_for_ever(loop, clock
     )
     window = Window(window.start, clock())
     with monkeypatch.context() as patch:
-        patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
+        patch.setattr(window_evaluation, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
         [kept] = loop.evaluate("churn", window)
     assert kept.predictions == 650
     assert kept.labelled == 600
@@ -131,7 +131,7 @@ def test_a_report_is_made_of_what_is_kept_of_its_window(loop, clock, monkeypatch
     window = Window(start - HOUR * 4, clock() - HOUR * 4)
     [evaluation] = loop.evaluate("churn", window)
     with monkeypatch.context() as patch:
-        patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
+        patch.setattr(window_evaluation, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
         paths = loop.report("churn", window, "kept")
     assert not any(path.stat().st_mode & 0o077 for path in loop.reports.rglob("*"))  # nobody else reads them
     told = {path.stem.split("-")[1]: json.loads(path.read_text()) for path in paths if path.suffix == ".json"}

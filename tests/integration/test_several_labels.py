@@ -16,7 +16,7 @@ from sklearn.linear_model import LinearRegression
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, ContractError, Refused
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import folding, windows
+from feedback_loop.monitoring import profile_store, window_evaluation
 from feedback_loop.registry import DataSource
 from feedback_loop.store.conclusions import load_diagnoses
 
@@ -108,7 +108,7 @@ def test_each_label_and_all_of_them_are_judged_alike_however_they_are_asked(open
     window = Window(start, start + DAY)
     assert loop.evaluate("several", window)
     with monkeypatch.context() as patch:
-        patch.setattr(windows, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
+        patch.setattr(window_evaluation, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
         [kept] = loop.evaluate("several", window)
     assert (kept.predictions, kept.labelled) == (300, 250)
     logged = loop.labelled("several", window).to_pandas().dropna(subset=LABELS)
@@ -120,7 +120,7 @@ def test_each_label_and_all_of_them_are_judged_alike_however_they_are_asked(open
         assert kept.metric("subset_accuracy") == pytest.approx(metrics.accuracy_score(truth, answers))
         assert kept.metric("f1_macro") == pytest.approx(metrics.f1_score(truth, answers, average="macro"))
     with monkeypatch.context() as patch:
-        patch.setattr(folding, "SLICE_ROWS", 100)  # by several processes
+        patch.setattr(profile_store, "SLICE_ROWS", 100)  # by several processes
         assert told(loop.evaluate("several", window, kept.as_of, from_log=True)) == told([kept])
     clock.set(clock() + HOUR)
     changed = rows[["item", *LABELS]].head(50).assign(right=rows["right"].max() - rows["right"].head(50))

@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
-from feedback_loop.monitoring.calibration import matured_profile
-from feedback_loop.monitoring.folding import establish, fold_news, fold_window, kept_cells
+from feedback_loop.monitoring.estimate_history import matured_profile
+from feedback_loop.monitoring.profile_store import establish, fold_news, fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, fold, make_layout
 from feedback_loop.monitoring.profiles.tally import EMPTY
-from feedback_loop.monitoring.windows import count_window, due_windows
+from feedback_loop.monitoring.window_evaluation import count_window, due_windows
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
 from feedback_loop.store import Store, fence, joins, profiles

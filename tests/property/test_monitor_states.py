@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.decisions.monitors import monitor_from_json, monitor_to_json, start_monitor
-from feedback_loop.decisions.monitors.units import Units
+from feedback_loop.decisions.monitors.window_means import Units
 
 KINDS = [
     ("change", "error", Units()),

@@ -13,10 +13,10 @@ from feedback_loop.decisions.monitors import (
     start_monitor,
     start_rule,
 )
-from feedback_loop.decisions.monitors.change import start_error_monitor, tails
-from feedback_loop.decisions.monitors.mixture import BOLDNESS, SHARES, Wealth, _boost, grains, uniforms
-from feedback_loop.decisions.monitors.ranks import FINENESS, start_rank_monitor
-from feedback_loop.decisions.monitors.units import Units
+from feedback_loop.decisions.monitors.betting import BOLDNESS, SHARES, Wealth, _boost, grains, uniforms
+from feedback_loop.decisions.monitors.error_rate import start_error_monitor, tails
+from feedback_loop.decisions.monitors.numeric_loss import FINENESS, start_rank_monitor
+from feedback_loop.decisions.monitors.window_means import Units
 from feedback_loop.errors import BadInput
 from tests.streams import delay, errors, median_delay, season, seasonal_numbers, simulated
 

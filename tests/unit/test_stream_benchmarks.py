@@ -13,7 +13,7 @@ from benchmarks.false_alarms import benchmark, monitor_alarm
 from benchmarks.peers.rules import BOUND_SIZES, chunks, start_method, upper_bound, z_test
 from benchmarks.streams import DEPENDENT, LOOK, PEERS, UNCHANGED, Stream
 from feedback_loop.decisions.monitors.harm import BATCH
-from feedback_loop.decisions.monitors.units import Units
+from feedback_loop.decisions.monitors.window_means import Units
 
 
 def worsening(seed, looks=60):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import parse_duration
-from feedback_loop.decisions.monitors.units import Units
+from feedback_loop.decisions.monitors.window_means import Units
 from feedback_loop.decisions.suggest import (
     policy_toml,
     suggest,

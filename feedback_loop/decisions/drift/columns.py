@@ -13,8 +13,8 @@ from typing import Self
 
 import numpy as np
 
-from feedback_loop.decisions.monitors.change import tails
-from feedback_loop.decisions.monitors.mixture import BOLDNESS, CEILING, HORIZON, Wealth, normal_score, uniforms
+from feedback_loop.decisions.monitors.betting import BOLDNESS, CEILING, HORIZON, Wealth, normal_score, uniforms
+from feedback_loop.decisions.monitors.error_rate import tails
 from feedback_loop.monitoring import Floats
 
 STARTS = 32

@@ -1,8 +1,6 @@
 """Monitors: sequential tests of losses with an error rate for ever, and beside them thresholds."""
 
-from feedback_loop.decisions.monitors.rules import RuleName, WindowRule, rule_from_json, rule_to_json, start_rule
-from feedback_loop.decisions.monitors.sequences import ConfidenceSequence
-from feedback_loop.decisions.monitors.start import (
+from feedback_loop.decisions.monitors.factory import (
     LEAST_REFERENCE,
     MADE_OF,
     Method,
@@ -13,7 +11,9 @@ from feedback_loop.decisions.monitors.start import (
     monitor_to_json,
     start_monitor,
 )
-from feedback_loop.decisions.monitors.units import Units
+from feedback_loop.decisions.monitors.rules import RuleName, WindowRule, rule_from_json, rule_to_json, start_rule
+from feedback_loop.decisions.monitors.sequences import ConfidenceSequence
+from feedback_loop.decisions.monitors.window_means import Units
 
 __all__ = [
     "LEAST_REFERENCE",

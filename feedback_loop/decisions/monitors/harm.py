@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from feedback_loop.decisions.monitors.mixture import CEILING, GRAIN, Numbers, grains
+from feedback_loop.decisions.monitors.betting import CEILING, GRAIN, Numbers, grains
 from feedback_loop.monitoring import Floats
 
 BATCH = 100

@@ -22,6 +22,7 @@ from feedback_loop.monitoring.profiles.blocks import (
     score_bin_edges,
     score_bins,
 )
+from feedback_loop.monitoring.profiles.custom import MetricFailed, SumMetric, check_metrics, find_metric, own_table
 from feedback_loop.monitoring.profiles.fold import (
     TIME,
     Cell,
@@ -42,7 +43,6 @@ from feedback_loop.monitoring.profiles.layout import (
     profiled_columns,
     word_layout,
 )
-from feedback_loop.monitoring.profiles.own import MetricFailed, SumMetric, check_metrics, find_metric, own_table
 from feedback_loop.monitoring.profiles.profile import Mean, Profile, Swings
 from feedback_loop.monitoring.profiles.tally import Ints, Tally, total
 from feedback_loop.monitoring.profiles.tree import LossTree

@@ -24,6 +24,7 @@ from feedback_loop.monitoring.losses import (
 )
 from feedback_loop.monitoring.profiles import blocks
 from feedback_loop.monitoring.profiles.blocks import Block, Loss, Moment, Rows
+from feedback_loop.monitoring.profiles.custom import own_numbers
 from feedback_loop.monitoring.profiles.layout import (
     Layout,
     NumberLayout,
@@ -33,7 +34,6 @@ from feedback_loop.monitoring.profiles.layout import (
     row_hashes,
     weights_of,
 )
-from feedback_loop.monitoring.profiles.own import own_numbers
 from feedback_loop.monitoring.profiles.sums import LIMBS, limbs
 from feedback_loop.monitoring.profiles.tally import SLOTS, TARGET, Ints, Tally
 from feedback_loop.schema import OTHER, Contract, Task

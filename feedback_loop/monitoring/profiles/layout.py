@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.monitoring.losses import MOST, Floats, Mask, floats, mapped
 from feedback_loop.monitoring.profiles.blocks import MISSING, NEW, NON_FINITE, RARE
-from feedback_loop.monitoring.profiles.own import OwnSums, sums_of
+from feedback_loop.monitoring.profiles.custom import OwnSums, sums_of
 from feedback_loop.monitoring.profiles.tally import Ints
 from feedback_loop.monitoring.profiles.tree import LossTree, grow
 from feedback_loop.schema import OTHER, Column, ColumnType, Contract, Task, most_frequent, segment_name

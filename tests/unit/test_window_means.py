@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from feedback_loop.config_policy import PolicySettings
-from feedback_loop.decisions.monitors.mixture import NormalBets
-from feedback_loop.decisions.monitors.ranks import start_rank_monitor
-from feedback_loop.decisions.monitors.units import POWER, UnitMonitor, Units, split_units, start_unit_monitor
+from feedback_loop.decisions.monitors.betting import NormalBets
+from feedback_loop.decisions.monitors.numeric_loss import start_rank_monitor
+from feedback_loop.decisions.monitors.window_means import POWER, UnitMonitor, Units, split_units, start_unit_monitor
 from feedback_loop.decisions.panel import units_of
 from tests.streams import day_losses, delay, season, seasonal_numbers, simulated
 

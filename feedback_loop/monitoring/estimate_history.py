@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from feedback_loop.clock import Window, floor_moment
-from feedback_loop.monitoring.folding import OUTCOMES, fold_window, kept_cells
+from feedback_loop.monitoring.profile_store import OUTCOMES, fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Rows, Tally, merge
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Role

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.decisions.monitors.mixture import (
+from feedback_loop.decisions.monitors.betting import (
     BOLDNESS,
     CEILING,
     HORIZON,

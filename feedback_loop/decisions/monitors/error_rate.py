@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feedback_loop.decisions.monitors.mixture import (
+from feedback_loop.decisions.monitors.betting import (
     BOLDNESS,
     GRAIN,
     HORIZON,

@@ -14,7 +14,7 @@ from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.errors import ConfigError, ContractError
 from feedback_loop.monitoring.evaluation import evaluate_rows
-from feedback_loop.monitoring.queries import query_metrics
+from feedback_loop.monitoring.ranking import query_metrics
 from feedback_loop.schema import Column, ColumnType, Task, make_contract, make_redaction
 from tests.builders import binary_contract
 

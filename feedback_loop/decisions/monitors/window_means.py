@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from feedback_loop.decisions.monitors.mixture import (
+from feedback_loop.decisions.monitors.betting import (
     BOLDNESS,
     GRAIN,
     HORIZON,

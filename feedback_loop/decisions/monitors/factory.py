@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.decisions.monitors.change import ErrorMonitor, start_error_monitor
+from feedback_loop.decisions.monitors.betting import BOLDNESS, HORIZON, SHARES, NormalBets, Wealth
+from feedback_loop.decisions.monitors.error_rate import ErrorMonitor, start_error_monitor
 from feedback_loop.decisions.monitors.harm import HarmMonitor, start_harm_monitor
-from feedback_loop.decisions.monitors.mixture import BOLDNESS, HORIZON, SHARES, NormalBets, Wealth
-from feedback_loop.decisions.monitors.ranks import RankMonitor, start_rank_monitor
+from feedback_loop.decisions.monitors.numeric_loss import RankMonitor, start_rank_monitor
 from feedback_loop.decisions.monitors.rules import WindowRule
-from feedback_loop.decisions.monitors.units import POWER, UnitMonitor, Units, start_unit_monitor
+from feedback_loop.decisions.monitors.window_means import POWER, UnitMonitor, Units, start_unit_monitor
 from feedback_loop.monitoring import Floats
 
 Monitor = ErrorMonitor | RankMonitor | UnitMonitor | HarmMonitor
