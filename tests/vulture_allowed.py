@@ -5,7 +5,7 @@ from mlflow.models import Model
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import feedback_loop
-from feedback_loop import status, store
+from feedback_loop import store
 from feedback_loop.alerts import Delivery
 from feedback_loop.capture import middleware
 from feedback_loop.cli import keys as cli_keys
@@ -15,13 +15,14 @@ from feedback_loop.decisions.diagnosis import causes, reweighting
 from feedback_loop.inference import FileResult, files
 from feedback_loop.inference.bundle import Bundle
 from feedback_loop.inference.proving import Proof
-from feedback_loop.monitoring import Erasure
 from feedback_loop.monitoring.confusion import Ratio
 from feedback_loop.monitoring.profiles import Loss
 from feedback_loop.monitoring.reports import figures
+from feedback_loop.privacy import Erasure
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
 from feedback_loop.store import evaluations, incidents, ledger, predictions, retrainings, tables, types
+from feedback_loop.views import doctor
 
 # ONNX Runtime reads its options off the object.
 options = onnxruntime.SessionOptions()
@@ -40,7 +41,7 @@ FileResult.resumed_rows
 evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on
 Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Proof.classes_differ, Proof.max_difference
-status.Check.ok, status.Check.detail
+doctor.Check.ok, doctor.Check.detail
 causes.Causes.rows_before, reweighting.Split.thin
 ledger.JobRun.finished_at, retrainings.Retraining.finished_at, incidents.Incident.closed_because
 

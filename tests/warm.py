@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 IMPORTED = (
-    *("feedback_loop.cli", "feedback_loop.jobs", "feedback_loop.loop", "tests.builders"),
+    *("feedback_loop.cli", "feedback_loop.cycle", "feedback_loop.loop", "tests.builders"),
     *("mlflow.sklearn", "mlflow.pyfunc", "sklearn.ensemble", "sklearn.compose", "sklearn.pipeline", "evidently"),
     *("plotly.graph_objects", "matplotlib.pyplot", "onnxruntime", "skl2onnx", "adbc_driver_sqlite.dbapi", "psycopg"),
     *("mlflow.cli", "skops.io", "fastapi", "flask", "graphene", "uvicorn.protocols.http.auto"),

@@ -53,7 +53,7 @@ def retain(
     as_json: JsonOption = False,
 ) -> None:
     """Removes predictions (and outcomes) older than `log.retention`, records older than `store.history`."""
-    from feedback_loop.jobs import retained
+    from feedback_loop.cycle import retained
 
     loop = open_loop(config, as_json=as_json)
     rows = []

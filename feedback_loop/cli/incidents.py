@@ -47,7 +47,9 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Tells all that happened in an incident, in the order of time."""
-    found, story = open_loop(config, as_json=as_json).incident_story(incident)
+    from feedback_loop.views.incident import incident_story
+
+    found, story = incident_story(open_loop(config, as_json=as_json), incident)
     entries = [{**asdict(each), "at": format_moment(each.at)} for each in story]
     emit(_incident(found) | {"story": entries}, as_json=as_json, words=_story_words)
 

@@ -89,7 +89,7 @@ def load(
 @app.command("poll")
 def poll(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Takes in now what lies in the model's folder and what its SQL source has that is new."""
-    from feedback_loop.jobs import take_in
+    from feedback_loop.cycle import take_in
 
     emit(take_in(open_loop(config, as_json=as_json), model), as_json=as_json, words=_poll_words)
 

@@ -21,7 +21,7 @@ def scheduler(
     as_json: JsonOption = False,
 ) -> None:
     """Runs every model's jobs by its schedule until it is stopped; missed runs are caught up once."""
-    from feedback_loop.jobs import make_scheduler
+    from feedback_loop.cycle import make_scheduler
     from feedback_loop.scheduling import Outcome
 
     loop = open_loop(config, as_json=as_json)
@@ -38,7 +38,7 @@ def scheduler(
 
 def _cycle(loop: FeedbackLoop, model: str) -> list[dict[str, Any]]:
     """The outcomes of a model's cycle; that another run is at work on it keeps no other model waiting."""
-    from feedback_loop.jobs import run_cycle
+    from feedback_loop.cycle import run_cycle
 
     try:
         return [{"model": model, **asdict(each)} for each in run_cycle(loop, model)]

@@ -17,7 +17,6 @@ from feedback_loop.errors import FeedbackLoopError
 if TYPE_CHECKING:
     from feedback_loop.clock import Clock
     from feedback_loop.config import Settings
-    from feedback_loop.loop.facade import FeedbackLoop
     from feedback_loop.serving import App
 
 
@@ -36,9 +35,9 @@ def serve(
     """Answers predictions over HTTP (MLflow's scoring protocol), each one durable before its answer."""
     from feedback_loop.clock import parse_moment, system_clock
     from feedback_loop.config import load_settings
-    from feedback_loop.loop.places import places_of
-    from feedback_loop.loop.serving import forward_rest
     from feedback_loop.serving import Certificate, forget_proxied, require_tracing, run_server, shared_folder
+    from feedback_loop.serving.places import places_of
+    from feedback_loop.serving.worker_process import forward_rest
 
     configure_logging()
     settings = load_settings(config)
@@ -71,15 +70,18 @@ def stage(
     config: ConfigOption = None,
 ) -> None:
     """Makes versions ready for the server that started this, and brings what its workers spool to the store."""
-    from feedback_loop.loop.staging import stage as work
+    from feedback_loop.serving.stager_process import stage as work
 
-    def delivery(loop: FeedbackLoop) -> Callable[[], object]:
-        from feedback_loop.jobs import watchful_delivery  # with it comes much that a forwarder need not wait for
+    clock = _clock(ahead)
 
-        return watchful_delivery(loop)
+    def delivery() -> Callable[[], object]:
+        from feedback_loop.cycle import watchful_delivery  # with it comes much that a forwarder need not wait for
+        from feedback_loop.loop import FeedbackLoop
+
+        return watchful_delivery(FeedbackLoop.open(config, clock=clock))
 
     configure_logging()
-    work(config, models, _clock(ahead), delivery)
+    work(config, models, clock, delivery)
 
 
 def _stager(config: Path | None, models: list[str], ahead: float) -> list[str]:
@@ -95,7 +97,7 @@ def _clock(ahead: float) -> Clock:
 
 def _load(settings: Settings, models: list[str], ahead: float, figures: Path) -> App:
     """The application, made in the worker's process: what it holds can't cross from one process to another."""
-    from feedback_loop.loop.serving import make_app
+    from feedback_loop.serving.worker_process import make_app
 
     try:
         return make_app(settings, models, _clock(ahead), figures)

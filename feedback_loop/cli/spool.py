@@ -18,7 +18,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from feedback_loop.config import load_settings
     from feedback_loop.errors import Unavailable
     from feedback_loop.loop import FeedbackLoop
-    from feedback_loop.status import spool_status
+    from feedback_loop.views.status import spool_status
 
     configure_logging()
     loop = FeedbackLoop(load_settings(config))

@@ -16,7 +16,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Shows every model's champion, rows, outcomes, verdict, incident, retrainings and failed jobs."""
-    from feedback_loop.status import loop_status
+    from feedback_loop.views.status import loop_status
 
     loop = open_loop(config, as_json=as_json)
     if model:
@@ -31,9 +31,9 @@ def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Checks configuration, database, registry, models and disk; exit code 1 if anything is amiss."""
     from feedback_loop.config import load_settings
     from feedback_loop.loop import FeedbackLoop
-    from feedback_loop.status import diagnose
+    from feedback_loop.views.doctor import doctor as checked
 
-    checks = [asdict(check) for check in diagnose(FeedbackLoop(load_settings(config)))]
+    checks = [asdict(check) for check in checked(FeedbackLoop(load_settings(config)))]
     emit(checks, as_json=as_json, words=_check_words)
     if not all(check["ok"] for check in checks):
         raise typer.Exit(1)

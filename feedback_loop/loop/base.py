@@ -20,7 +20,6 @@ from feedback_loop.clock import Clock, system_clock
 from feedback_loop.config import Settings, load_settings
 from feedback_loop.errors import BadInput, Refused
 from feedback_loop.inference import DamagedBundle, Scorer, make_scorer, open_bundle, stage
-from feedback_loop.loop.places import engine_options, place_of_version
 from feedback_loop.monitoring import (
     References,
     make_reference,
@@ -29,6 +28,7 @@ from feedback_loop.progress import Progress, Silent
 from feedback_loop.registry import ModelVersion, Reference, Registry
 from feedback_loop.scheduling import Runner
 from feedback_loop.schema import RandomBits
+from feedback_loop.serving.places import engine_options, place_of_version
 from feedback_loop.store import Store, fence, growing, migrate, predictions, retrainings
 from feedback_loop.store.retrainings import Promotion
 from feedback_loop.store.serving_state import VersionNames

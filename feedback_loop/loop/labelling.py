@@ -14,12 +14,7 @@ from feedback_loop.capture import erase_waiting
 from feedback_loop.clock import Window, floor_moment, format_moment
 from feedback_loop.errors import Refused
 from feedback_loop.loop.base import Wired
-from feedback_loop.monitoring import (
-    Eraser,
-    Erasure,
-    erased_key,
-    fold_news,
-)
+from feedback_loop.monitoring import fold_news
 from feedback_loop.outcomes import (
     CHUNK_ROWS,
     By,
@@ -36,6 +31,7 @@ from feedback_loop.outcomes import (
     record_outcomes,
     take_parts,
 )
+from feedback_loop.privacy import Eraser, Erasure, erased_key
 from feedback_loop.schema import with_booleans
 from feedback_loop.store import fence, predictions, privacy
 from feedback_loop.store.coverage import load_coverage, with_inferred
@@ -177,7 +173,7 @@ class Labelling(Wired):
         """Removes every row with that key, or part of a composite key, wherever it is, and says what was removed.
 
         Rows of it that still come from before now are left out from now on. With `text`, values are parsed. Raises
-        BadInput for what is no part of the key. See `feedback_loop.monitoring.erasing` for the order of things.
+        BadInput for what is no part of the key. See `feedback_loop.privacy` for the order of things.
         """
         scorer = self.scorer(self.champion(model))
         wanted = erased_key(scorer.redaction, key, text=text)

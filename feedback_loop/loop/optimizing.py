@@ -12,11 +12,11 @@ from feedback_loop.inference import Scorer, SklearnEngine
 from feedback_loop.inference.choosing import measure_parity
 from feedback_loop.inference.optimizing import Measured, Optimization, optimize
 from feedback_loop.loop.base import Wired
-from feedback_loop.loop.places import engine_options
 from feedback_loop.monitoring import make_reference, plot_variants
 from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import DataSource, ModelVersion, Origin, Proven
 from feedback_loop.retraining import PROVEN_ROWS, training_rows
+from feedback_loop.serving.places import engine_options
 
 FEWEST = 200
 """With fewer matured labelled rows in the log, the version's reference rows are taken."""

@@ -2,7 +2,6 @@
 
 from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.drift import drift_values
-from feedback_loop.monitoring.erasing import Eraser, Erasure, erased_key
 from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
@@ -28,8 +27,6 @@ __all__ = [
     "MOST_ROWS",
     "PAST_WINDOWS",
     "Curves",
-    "Eraser",
-    "Erasure",
     "Floats",
     "MissingReference",
     "Notice",
@@ -43,7 +40,6 @@ __all__ = [
     "curves",
     "drift_values",
     "due_windows",
-    "erased_key",
     "evaluate_rows",
     "evaluate_window",
     "find_slices",

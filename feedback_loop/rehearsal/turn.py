@@ -6,8 +6,8 @@ from collections.abc import Collection
 from datetime import datetime
 
 from feedback_loop.clock import ManualClock
+from feedback_loop.cycle import cycle, monthly
 from feedback_loop.errors import FeedbackLoopError
-from feedback_loop.jobs import cycle, monthly
 from feedback_loop.loop import FeedbackLoop
 
 

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from feedback_loop.clock import ManualClock
+from feedback_loop.cycle import cycle
 from feedback_loop.errors import Unavailable
-from feedback_loop.jobs import cycle
-from feedback_loop.status import spool_status
 from feedback_loop.store import Store, ledger, migrate, outcomes, predictions, retrainings, tables
+from feedback_loop.views.status import spool_status
 from tests.builders import churn_loop, open_loop, play_days, register_churn, write_config
 from tests.integration.processes import call, free_port, kill_all, running, server, wait_until
 
@@ -169,7 +169,7 @@ import os, signal, sys
 from datetime import datetime
 from pathlib import Path
 from feedback_loop.clock import ManualClock
-from feedback_loop.jobs import cycle
+from feedback_loop.cycle import cycle
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop import retraining
 from feedback_loop.registry import Registry

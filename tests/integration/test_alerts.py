@@ -16,7 +16,7 @@ from feedback_loop.alerts import deliver_alerts, route_names
 from feedback_loop.alerts.delivery import Delivery, quiet_until, with_fields
 from feedback_loop.clock import ManualClock, Window, parse_hours
 from feedback_loop.config import AlertSettings
-from feedback_loop.jobs import run_cycle, watch_jobs
+from feedback_loop.cycle import run_cycle, watch_jobs
 from feedback_loop.store import conclusions, incidents
 from feedback_loop.store.alerts import load_alerts, raise_alert
 from feedback_loop.store.conclusions import State, Verdict

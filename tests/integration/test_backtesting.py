@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from feedback_loop.cli import app
 from feedback_loop.clock import ManualClock
 from feedback_loop.config_policy import PolicySettings
+from feedback_loop.cycle import run_cycle
 from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
-from feedback_loop.jobs import run_cycle
 from feedback_loop.monitoring import References, labelled_only, row_losses
 from feedback_loop.store import conclusions
 from feedback_loop.store.incidents import load_incidents

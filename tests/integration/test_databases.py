@@ -11,11 +11,11 @@ from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import fold_news
 from feedback_loop.outcomes import record_outcomes
-from feedback_loop.status import loop_status
 from feedback_loop.store import Store, erasure, migrate
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import PredictionLog
 from feedback_loop.store.privacy import remove
+from feedback_loop.views.status import loop_status
 from tests.builders import binary_contract, prediction_rows, write_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "databases.md"

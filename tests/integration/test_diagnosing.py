@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from feedback_loop.cli import app
 from feedback_loop.clock import Window
+from feedback_loop.cycle import chains, make_scheduler, run_cycle
 from feedback_loop.errors import NotFound, Refused
-from feedback_loop.jobs import chains, make_scheduler, run_cycle
-from feedback_loop.status import model_status
 from feedback_loop.store import incidents, retrainings
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.conclusions import load_diagnoses
 from feedback_loop.store.ledger import load_runs
+from feedback_loop.views.status import model_status
 from tests.builders import churn_loop, customers, play_days
 from tests.integration.processes import Answers
 

@@ -13,8 +13,8 @@ from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import estimate_history, window_evaluation
 from feedback_loop.registry import DataSource
-from feedback_loop.status import model_status
 from feedback_loop.store.evaluations import load_evaluations, load_past_estimates
+from feedback_loop.views.status import model_status
 from tests.builders import customers, register_churn, write_config
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

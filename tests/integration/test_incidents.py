@@ -6,13 +6,14 @@ from datetime import timedelta
 import pytest
 
 from feedback_loop.clock import Window, format_moment, system_clock
+from feedback_loop.cycle import cycle, run_cycle
 from feedback_loop.errors import BadInput, NotFound, Refused
-from feedback_loop.jobs import cycle, run_cycle
 from feedback_loop.store import conclusions
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.conclusions import Diagnosis, State, Verdict
 from feedback_loop.store.incidents import Followed, load_incidents, open_incident
 from feedback_loop.store.retrainings import finish_retraining, note_retraining, start_retraining
+from feedback_loop.views.incident import incident_story
 from tests.builders import play_days
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -111,7 +112,7 @@ def test_what_closes_while_a_retraining_runs_stays_linked_to_it(loop, clock):
     loop.close_incident("churn", "we know")
     note_retraining(loop.store, number, candidate="2")
     finish_retraining(loop.store, number, state="passed", now=clock(), cause="brier .3 → .2")
-    found, story = loop.incident_story("1")
+    found, story = incident_story(loop, "1")
     assert found.closed_because == "we know"
     assert [each.words for each in story if each.what == "retrained"] == [
         "(alarm) passed, candidate version 2: brier .3 → .2"
@@ -130,7 +131,7 @@ def test_a_clock_that_is_set_back_neither_reopens_nor_loses_anything(loop, clock
     play_days(loop, clock, 3, seed=600)
     assert run(loop).state is not State.DEGRADED
     assert len(load_incidents(loop.store, "churn")) == 1
-    _, story = loop.incident_story("churn")
+    _, story = incident_story(loop, "churn")
     assert {each.what for each in story} >= {"opened", "acknowledged", "closed", "alert"}
 
 
@@ -247,9 +248,9 @@ def test_the_facade_says_the_same(loop):
     with pytest.raises(Refused, match="no open incident"):
         loop.acknowledge("churn", "ada")
     with pytest.raises(Refused, match=r"churn has no incident\."):
-        loop.incident_story("churn")
+        incident_story(loop, "churn")
     with pytest.raises(NotFound):
-        loop.incident_story("9")
+        incident_story(loop, "9")
     look(loop)
     with pytest.raises(BadInput, match="is past"):
         loop.silence("churn", loop.clock())

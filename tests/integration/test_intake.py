@@ -15,12 +15,12 @@ import pytest
 
 from feedback_loop.alerts import about_outcomes, count_refused
 from feedback_loop.clock import ManualClock
+from feedback_loop.cycle import cycle, take_in
 from feedback_loop.errors import BadInput, ConfigError, FeedbackLoopError, Unavailable
-from feedback_loop.jobs import cycle, take_in
 from feedback_loop.outcomes import decode_outcomes, load_folder, outcome_parts
-from feedback_loop.status import loop_status
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.outcomes import count_outcomes, load_watermark
+from feedback_loop.views.status import loop_status
 from tests.builders import churn_loop
 from tests.integration.processes import call, server
 

@@ -9,16 +9,17 @@ import pytest
 from feedback_loop.capture import Spool
 from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
+from feedback_loop.cycle import cycle, month_before, run_cycle
 from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
-from feedback_loop.jobs import cycle, month_before, run_cycle
 from feedback_loop.serving import tell_proxied
-from feedback_loop.status import diagnose, loop_status
 from feedback_loop.store import conclusions, growing, ledger, predictions, retrainings
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.conclusions import State
 from feedback_loop.store.evaluations import load_evaluations, load_failed_windows
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.leases import hold
+from feedback_loop.views.doctor import doctor
+from feedback_loop.views.status import loop_status
 from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn
 
 DAY = timedelta(days=1)
@@ -333,7 +334,7 @@ def test_a_version_that_can_not_be_logged_is_not_promoted_and_the_doctor_says_wh
     with pytest.raises(ContractError, match="each has 19 columns, ours among them; SQLite reads at most 10"):
         loop.promote("churn", second)
     assert loop.champion("churn").version == "1"
-    (failed,) = [check for check in diagnose(loop) if not check.ok]
+    (failed,) = [check for check in doctor(loop) if not check.ok]
     assert (failed.name, 'column = "drop"' in failed.cure) == ("model churn", True)
 
 
@@ -342,7 +343,7 @@ def test_the_doctor_names_rows_that_were_put_aside_and_their_cause(loop, clock):
     contract = loop.scorer(loop.champion("churn")).logged
     spool.append(contract, prediction_rows(contract, [clock()], model_version=[None]), clock())
     assert loop.forward().rejected == 1
-    (failed,) = [check for check in diagnose(loop) if not check.ok]
+    (failed,) = [check for check in doctor(loop) if not check.ok]
     assert failed.name == "spools"
     assert failed.detail.startswith("1 rows of churn are put aside: ")
     assert "model_version" in failed.detail
@@ -455,22 +456,22 @@ def test_status_tells_the_whole_loop(loop, clock):
 
 def test_the_doctor_tells_of_a_proxy_before_a_server_that_asks_for_no_key(loop):
     cache = loop.settings.path(loop.settings.serving.cache)
-    assert [check.ok for check in diagnose(loop) if check.name == "serving"] == [True]
+    assert [check.ok for check in doctor(loop) if check.name == "serving"] == [True]
     tell_proxied(cache, "x-forwarded-for")
-    (check,) = (check for check in diagnose(loop) if check.name == "serving")
+    (check,) = (check for check in doctor(loop) if check.name == "serving")
     assert not check.ok
     assert "x-forwarded-for" in check.detail
     assert "require_key" in check.cure
 
 
 def test_the_doctor_finds_a_healthy_loop_healthy_and_names_what_is_not(loop, monkeypatch):
-    assert all(check.ok for check in diagnose(loop))
+    assert all(check.ok for check in doctor(loop))
     loop.registry.set_alias("churn", "other", "1")
     broken = loop.settings.model_copy(
         update={"models": {"churn": loop.settings.model("churn").model_copy(update={"alias": "nobody"})}}
     )
     monkeypatch.setattr(loop, "settings", broken)
-    failed = [check for check in diagnose(loop) if not check.ok]
+    failed = [check for check in doctor(loop) if not check.ok]
     assert [check.name for check in failed] == ["model churn"]
     assert "nobody" in failed[0].detail
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from feedback_loop.clock import Window
+from feedback_loop.cycle import run_cycle
 from feedback_loop.errors import BadInput, Refused
-from feedback_loop.jobs import run_cycle
 from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.store import predictions

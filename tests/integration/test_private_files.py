@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feedback_loop.private import exposed, told
-from feedback_loop.status import diagnose
+from feedback_loop.views.doctor import doctor
 from tests.builders import churn_loop, customers
 
 NOBODY = 65534
@@ -51,7 +51,7 @@ def test_no_second_user_reads_or_changes_what_a_loop_writes(loop):
     assert told(exposed(ours)) == ""
     assert [path for path in (home / "models").rglob("*") if path.stat().st_mode & 0o077] == []
     (home / "feedback_loop.toml").chmod(0o644)
-    assert next(check for check in diagnose(loop) if check.name == "files").ok
+    assert next(check for check in doctor(loop) if check.name == "files").ok
     if os.getuid() == 0:
         paths = "\n".join(map(str, ours))
         user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
@@ -65,7 +65,7 @@ def test_the_doctor_tells_of_what_others_can_come_at(loop):
     loop.predict("churn", {name: customers(2, 1)[name] for name in FEATURES})
     (loop.settings.home / "store.db").chmod(0o644)
     (loop.settings.home / "reports").symlink_to(loop.settings.home.parent)
-    check = next(check for check in diagnose(loop) if check.name == "files")
+    check = next(check for check in doctor(loop) if check.name == "files")
     assert not check.ok
     assert "store.db can be read by others (0644)" in check.detail
     assert "reports is a link to" in check.detail

@@ -8,9 +8,9 @@ import pytest
 
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.monitoring import window_evaluation
-from feedback_loop.status import loop_status
 from feedback_loop.store import evaluations, watching_tables
 from feedback_loop.store.alerts import due_alerts
+from feedback_loop.views.status import loop_status
 from tests.builders import churn_loop, customers, play_days, register_churn
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

@@ -12,7 +12,7 @@ import pytest
 
 from feedback_loop.cli import main
 from feedback_loop.clock import ManualClock
-from feedback_loop.jobs import run_cycle
+from feedback_loop.cycle import run_cycle
 from tests.builders import churn_loop, customers, play_days
 from tests.integration.processes import call, free_port, running, wait_until
 

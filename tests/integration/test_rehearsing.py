@@ -13,8 +13,8 @@ import pytest
 
 from feedback_loop.cli import main
 from feedback_loop.clock import ManualClock
+from feedback_loop.cycle import run_cycle
 from feedback_loop.errors import Refused
-from feedback_loop.jobs import run_cycle
 from feedback_loop.registry import DataSource
 from feedback_loop.rehearsal import fresh_folder, load_history, rehearse
 from tests.builders import churn_loop, customers, open_loop, register_churn, write_config

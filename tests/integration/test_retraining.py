@@ -25,7 +25,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from feedback_loop.clock import format_moment
-from feedback_loop.jobs import run_cycle
+from feedback_loop.cycle import run_cycle
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.retraining import training_rows
 from feedback_loop.retraining.kinds import chosen_kinds

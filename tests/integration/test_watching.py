@@ -8,12 +8,12 @@ from datetime import timedelta
 import pytest
 
 from feedback_loop.clock import Window
-from feedback_loop.jobs import run_cycle
+from feedback_loop.cycle import run_cycle
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.status import loop_status
 from feedback_loop.store import conclusions
 from feedback_loop.store.alerts import Message, load_alerts
 from feedback_loop.store.evaluations import load_evaluations
+from feedback_loop.views.status import loop_status
 from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
 
 DAY = timedelta(days=1)

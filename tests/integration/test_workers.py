@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from feedback_loop.clock import ManualClock
-from feedback_loop.loop.places import places_of
 from feedback_loop.schema import derived_bits, moment_of, prediction_id
+from feedback_loop.serving.places import places_of
 from feedback_loop.serving.traffic import bucket
 from feedback_loop.store import predictions, serving_state
 from feedback_loop.store.alerts import load_alerts

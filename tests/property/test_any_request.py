@@ -22,11 +22,11 @@ import pytest
 from feedback_loop.capture import Forwarder, put_aside
 from feedback_loop.clock import system_clock
 from feedback_loop.config import load_settings
-from feedback_loop.loop.places import places_of, served_models
-from feedback_loop.loop.serving import make_app
-from feedback_loop.loop.staging import _source
 from feedback_loop.schema import prediction_id
 from feedback_loop.serving import Stager
+from feedback_loop.serving.places import places_of, served_models
+from feedback_loop.serving.stager_process import _source
+from feedback_loop.serving.worker_process import make_app
 from feedback_loop.store.outcomes import count_outcomes
 from feedback_loop.store.predictions import PredictionLog
 from tests.bombs import ARROW, CSV, FILES, JSON, PARQUET, TEXTS, packed, stream

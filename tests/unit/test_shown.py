@@ -14,7 +14,7 @@ from feedback_loop.config import RegistrySettings, Settings, StoreSettings
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.shown import all_as_text, as_text, without_secrets
-from feedback_loop.status import diagnose
+from feedback_loop.views.doctor import doctor
 
 NASTY = "\x1b]0;owned\x07\x1b[31mred [red]hid[/red]den [/x] a\nall 999 \u202egnp.exe \u200b\r\x9b2J :smile:"
 
@@ -133,6 +133,6 @@ def test_where_registry_and_database_are_is_shown_without_passwords(tmp_path, mo
     loop = FeedbackLoop(Settings(store=StoreSettings(url=url), registry=registry, home=tmp_path))
     assert "s3cr3t" not in f"{loop.store.name} {loop.registry.name}"
     assert "ada:***@127.0.0.1:1" in loop.registry.name
-    checks = diagnose(loop)
+    checks = doctor(loop)
     assert [check.name for check in checks if not check.ok] == ["database", "registry"]
     assert "s3cr3t" not in repr(checks)

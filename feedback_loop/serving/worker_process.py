@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from feedback_loop import serving
 from feedback_loop.capture import (
     BackgroundSpool,
     Deployed,
@@ -26,11 +25,26 @@ from feedback_loop.clock import Clock
 from feedback_loop.config import Settings
 from feedback_loop.errors import FeedbackLoopError, NotFound
 from feedback_loop.inference import Scorer, open_bundle, read_bundle
-from feedback_loop.loop.places import engine_options, places_of
 from feedback_loop.registry import Registry
 from feedback_loop.schema.budget import UNPACKED, Budget
 from feedback_loop.schema.protocol import Decoder, make_decoder
+from feedback_loop.serving.access import AccessLog
+from feedback_loop.serving.app import App, Hints, Intakes, Limits
+from feedback_loop.serving.batcher import Batcher
+from feedback_loop.serving.board import Board
+from feedback_loop.serving.connections import Connections
+from feedback_loop.serving.endpoints import Endpoints
+from feedback_loop.serving.guard import Guard, needs_key
+from feedback_loop.serving.health import Readiness, readiness
+from feedback_loop.serving.metrics import Metrics
+from feedback_loop.serving.observer import Observer
+from feedback_loop.serving.origins import Origins, tell_proxied
+from feedback_loop.serving.places import engine_options, places_of
+from feedback_loop.serving.predictions import Predictions
 from feedback_loop.serving.publication import hint
+from feedback_loop.serving.room import Room
+from feedback_loop.serving.shadows import Shadows
+from feedback_loop.serving.tracing import start_tracing
 from feedback_loop.serving.webhooks import is_fresh, is_genuine
 from feedback_loop.store import Store, keys, predictions
 
@@ -43,7 +57,7 @@ STOP_SECONDS = 10.0
 _log = structlog.get_logger(__name__)
 
 
-def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: Path) -> serving.App:
+def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: Path) -> App:
     """The HTTP application of one worker for these models, their published versions loaded and watched.
 
     `figures` is the folder in which the workers of one server share what they count.
@@ -54,11 +68,11 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
     folder, mark = settings.path(settings.capture.folder), figures.name.rpartition("-")[2]
     spool = Spool(folder, settings.capture, lambda model: settings.model(model).log, mark)
     budget = Budget(serve.max_rows, UNPACKED * serve.max_body_bytes)
-    endpoints = serving.Endpoints(places_of(settings, models), partial(_open, settings, budget))
-    guard = serving.Guard(partial(keys.valid_keys, store), is_needed=serving.needs_key(serve))
+    endpoints = Endpoints(places_of(settings, models), partial(_open, settings, budget))
+    guard = Guard(partial(keys.valid_keys, store), is_needed=needs_key(serve))
     endpoints.load()
     guard.refresh()
-    board = serving.Board(figures, endpoints.names)
+    board = Board(figures, endpoints.names)
     board.open()
     events = EventIntake(
         store,
@@ -70,7 +84,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         budget,
     )
 
-    room = serving.Room(serve.max_unpacked_bytes)
+    room = Room(serve.max_unpacked_bytes)
     faults: dict[tuple[str, str], str] = {}
 
     def faulty(model: str, version: str, cause: str) -> None:
@@ -93,45 +107,45 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
 
     must_log = any(_must_log(settings, name) for name in endpoints.names)
 
-    def ready() -> serving.Readiness:
+    def ready() -> Readiness:
         aside = {model: sum(rows.values()) for model, rows in put_aside(spool.folder).items()}
-        return serving.readiness(endpoints.versions(), spool.trouble() if must_log else None, aside)
+        return readiness(endpoints.versions(), spool.trouble() if must_log else None, aside)
 
     show()
     endpoints.watch(show, [(serve.poll_alias, refresh), (FLUSH_EVERY, spool.flush)])
-    batcher = serving.Batcher(
+    batcher = Batcher(
         Recorder(spool),
         clock,
         serve.threads,
         answered=answered,
         faulty=faulty,
-        shadows=serving.Shadows(Recorder(BackgroundSpool(spool)), board.shadow_dropped),
+        shadows=Shadows(Recorder(BackgroundSpool(spool)), board.shadow_dropped),
     )
-    return serving.App(
+    return App(
         endpoints,
         batcher,
         guard,
-        serving.Predictions(endpoints, batcher, clock, room),
-        serving.Intakes(
+        Predictions(endpoints, batcher, clock, room),
+        Intakes(
             partial(_take_outcomes, store, spool, endpoints, clock, budget),
             events.take,
             ready,
-            serving.Origins(serve, partial(serving.tell_proxied, settings.path(serve.cache))),
+            Origins(serve, partial(tell_proxied, settings.path(serve.cache))),
             store.close,
             _hints(settings),
         ),
         spool=spool,
-        observer=serving.Observer(
+        observer=Observer(
             board,
-            serving.AccessLog(every_request=serve.access_log),
-            serving.start_tracing() if serve.trace else None,
+            AccessLog(every_request=serve.access_log),
+            start_tracing() if serve.trace else None,
         ),
-        metrics=serving.Metrics(board, spool, clock),
-        limits=serving.Limits(
+        metrics=Metrics(board, spool, clock),
+        limits=Limits(
             serve.max_body_bytes,
             serve.body_timeout.total_seconds(),
             serve.max_in_flight,
-            serving.Connections(serve.port, serve.max_connections_per_address),
+            Connections(serve.port, serve.max_connections_per_address),
             room,
         ),
     )
@@ -143,7 +157,7 @@ def _open(settings: Settings, budget: Budget, model: str, folder: Path) -> tuple
     return scorer, make_decoder(scorer.contract, read_bundle(folder).signature, budget)
 
 
-def _deployed(endpoints: serving.Endpoints, model: str, version: str | None) -> Deployed:
+def _deployed(endpoints: Endpoints, model: str, version: str | None) -> Deployed:
     """The version that answers, or by its number one that was made ready here: no caller has others loaded."""
     scorer = endpoints.scorer(model) if version is None else endpoints.open(model, version)
     if scorer is None:
@@ -155,7 +169,7 @@ def _deployed(endpoints: serving.Endpoints, model: str, version: str | None) -> 
 def _take_outcomes(
     store: Store,
     spool: Spool,
-    endpoints: serving.Endpoints,
+    endpoints: Endpoints,
     clock: Clock,
     budget: Budget,
     model: str,
@@ -185,7 +199,7 @@ def _tell_fault(store: Store, settings: Settings, model: str, version: str, caus
     raise_alert(store, f"answers:{model}:{version}", title, cause, route_names(settings.alerts), clock())
 
 
-def _hints(settings: Settings) -> serving.Hints | None:
+def _hints(settings: Settings) -> Hints | None:
     secret, cache = settings.serving.webhook_secret.get_secret_value(), settings.path(settings.serving.cache)
     if not secret:
         return None
@@ -196,7 +210,7 @@ def _hints(settings: Settings) -> serving.Hints | None:
         hint(cache)
         return True
 
-    return serving.Hints(lambda header: is_fresh(header, time.time()), take)
+    return Hints(lambda header: is_fresh(header, time.time()), take)
 
 
 def _must_log(settings: Settings, model: str) -> bool:

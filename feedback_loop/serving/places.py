@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from feedback_loop.config import Settings
 from feedback_loop.inference import EngineOptions
@@ -42,10 +43,8 @@ def place_of_version(settings: Settings, model: str) -> Place:
 
 def _form(settings: Settings, model: str) -> str:
     """Eight digits that change with whatever a model's bundles depend on beside its version."""
-    from feedback_loop import __version__
-
     said = f"{settings.model(model).model_dump_json(include=_SEEN)}\0{is_onnx_installed()}"
-    return hashlib.blake2b(f"{__version__}\0{said}".encode(), digest_size=4).hexdigest()
+    return hashlib.blake2b(f"{version('feedback-loop')}\0{said}".encode(), digest_size=4).hexdigest()
 
 
 def engine_options(settings: Settings, model: str) -> EngineOptions:
