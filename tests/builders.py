@@ -192,7 +192,7 @@ def churn_loop(folder: Path, clock: ManualClock, *, more: str = "") -> FeedbackL
 
 
 _homes: dict[datetime | None, tempfile.TemporaryDirectory[str]] = {}
-"""Folders with a store, a registry and artifacts, by the moment of the first promotion: made once, then copied."""
+"""Folders with a store, a registry, artifacts and the proven bundle, by the moment of the first promotion: made once, then copied."""
 
 
 def _new_home(mlflow: Path, now: datetime) -> tempfile.TemporaryDirectory[str]:
@@ -201,6 +201,7 @@ def _new_home(mlflow: Path, now: datetime) -> tempfile.TemporaryDirectory[str]:
     loop = open_loop(write_config(Path(home.name)), ManualClock(now))
     with chdir(home.name):
         loop.promote("churn", register_churn(loop.registry, now).version, reason="first")
+        loop.fastest_scorer(loop.champion("churn"))
     loop.close()
     return home
 

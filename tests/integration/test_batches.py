@@ -1,5 +1,7 @@
 """Batches are scored by the fastest engine that is proven, from the bundles that servers answer from."""
 
+import shutil
+
 import pyarrow.compute as pc
 from structlog.testing import capture_logs
 
@@ -40,6 +42,7 @@ def test_a_batch_without_a_proven_engine_is_scored_by_the_model_itself_and_the_l
 
 
 def test_a_batch_is_scored_where_no_bundle_can_be_kept(loop, tmp_path):
+    shutil.rmtree(tmp_path / "models")
     (tmp_path / "models").write_text("no folder")
     with capture_logs() as logs:
         assert loop.predict("churn", customers(3, 3)).num_rows == 3
