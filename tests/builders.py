@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.registry import DataSource, ModelVersion, Registry
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
 from feedback_loop.store.predictions import prediction_schema
+from tests.once import once
 
 C, T = Column, ColumnType
 
@@ -184,26 +185,20 @@ def open_loop(config: Path, clock: Clock, **options: Any) -> FeedbackLoop:
 def churn_loop(folder: Path, clock: ManualClock, *, more: str = "") -> FeedbackLoop:
     """A loop whose champion is version 1 of the churn model, in a folder with an MLflow database without models."""
     now = clock()
-    key = now if abs(now - datetime.now(UTC)) > timedelta(days=1) else None  # an hour ago is today too
-    if key not in _homes:
-        _homes[key] = _new_home(folder / "mlflow.db", now)
-    copy_home(Path(_homes[key].name), folder)
+    today = abs(now - datetime.now(UTC)) < timedelta(days=1)  # an hour ago is today too
+    home = once("churn" if today else f"churn-{now:%Y%m%dT%H%M%S}", partial(_new_home, folder / "mlflow.db", now))
+    copy_home(home, folder)
     return open_loop(write_config(folder, more=more), clock)
 
 
-_homes: dict[datetime | None, tempfile.TemporaryDirectory[str]] = {}
-"""Folders with a store, a registry, artifacts and the proven bundle, by the moment of the first promotion: made once, then copied."""
-
-
-def _new_home(mlflow: Path, now: datetime) -> tempfile.TemporaryDirectory[str]:
-    home = tempfile.TemporaryDirectory(prefix="churn-")
-    shutil.copy(mlflow, home.name)
-    loop = open_loop(write_config(Path(home.name)), ManualClock(now))
-    with chdir(home.name):
+def _new_home(mlflow: Path, now: datetime, home: Path) -> None:
+    """A store, a registry, artifacts and the proven bundle, from the moment of the first promotion."""
+    shutil.copy(mlflow, home)
+    loop = open_loop(write_config(home), ManualClock(now))
+    with chdir(home):
         loop.promote("churn", register_churn(loop.registry, now).version, reason="first")
         loop.fastest_scorer(loop.champion("churn"))
     loop.close()
-    return home
 
 
 def copy_home(home: Path, folder: Path) -> None:

@@ -31,6 +31,7 @@ from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.store import Store, migrate
 from tests.builders import churn_loop, new_database
+from tests.once import begin, once
 from tests.warm import start
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
@@ -45,6 +46,15 @@ settings.load_profile("same")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The built wheel's demo takes longest, so it begins first."""
     items.sort(key=lambda item: item.path.name != "test_wheel.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    begin(base)
+    return base
 
 
 @pytest.fixture(autouse=True)
@@ -117,13 +127,15 @@ def postgres_url(postgres: str, prepared_postgres: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def prepared_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared_sqlite() -> Path:
     """A SQLite database with our tables, to be copied."""
-    path = tmp_path_factory.mktemp("prepared") / "store.db"
-    made = Store(f"sqlite:///{path}")
-    migrate.prepare(made)
-    made.close()
-    return path
+
+    def make(folder: Path) -> None:
+        made = Store(f"sqlite:///{folder}/store.db")
+        migrate.prepare(made)
+        made.close()
+
+    return once("prepared", make) / "store.db"
 
 
 @pytest.fixture
@@ -156,20 +168,21 @@ def sqlite_store(sqlite_url: str) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_mlflow() -> Path:
     """An MLflow database with its tables (which take it seconds to make), to be copied."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    made = Connection(f"sqlite:///{path}", "", path.parent, "feedback-loop")
-    with chdir(path.parent):  # where MLflow puts what nobody gave a place to
-        made.client.search_registered_models()
-    return path
+
+    def make(folder: Path) -> None:
+        made = Connection(f"sqlite:///{folder}/mlflow.db", "", folder, "feedback-loop")
+        with chdir(folder):  # where MLflow puts what nobody gave a place to
+            made.client.search_registered_models()
+
+    return once("mlflow", make) / "mlflow.db"
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def warm(whole_run: Path) -> Path:
     """A folder with `python` and `feedback-loop` for tests that are not about a start: see tests.warm."""
-    base = tmp_path_factory.getbasetemp()
-    return start((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "warm")
+    return start(whole_run / "warm")
 
 
 @pytest.fixture

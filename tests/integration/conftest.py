@@ -19,9 +19,11 @@ def loop(mlflow_uri, tmp_path, clock):
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
 def loop_on_each(request, mlflow_uri, tmp_path, clock):
     """The same on SQLite, and in `make statistics` on PostgreSQL too."""
-    url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    made = open_loop(write_config(tmp_path, store=url), clock)
-    made.promote("churn", register_churn(made.registry, clock()).version, reason="first")
+    if request.param == "sqlite":
+        made = churn_loop(tmp_path, clock)
+    else:
+        made = open_loop(write_config(tmp_path, store=request.getfixturevalue("postgres_url")), clock)
+        made.promote("churn", register_churn(made.registry, clock()).version, reason="first")
     yield made
     made.close()
 

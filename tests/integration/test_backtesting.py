@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from datetime import UTC, datetime, timedelta
+from functools import cache, partial
 
 import pyarrow as pa
 import pytest
@@ -20,8 +21,9 @@ from feedback_loop.store import conclusions
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.predictions import read_labelled
 from feedback_loop.store.tables import metadata
-from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
+from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn, write_config
 from tests.integration.churn_log import labelled, logged
+from tests.once import once
 
 DAY = timedelta(days=1)
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
@@ -65,45 +67,50 @@ def weeks(loop, clock):
             loop.decide("churn")
 
 
+def play(empty_mlflow, folder, url="sqlite:///store.db"):
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
+    clock = ManualClock(NOW)
+    loop = open_loop(write_config(folder, store=url, more=SEGMENTED), clock)
+    loop.promote("churn", register_churn(loop.registry, clock()).version, reason="first")
+    weeks(loop, clock)
+    loop.close()
+
+
 @pytest.fixture(scope="session")
-def played(request, empty_mlflow, tmp_path_factory, postgres):
-    """Makes (once each) a home with the weeks played on SQLite or PostgreSQL, and returns it with the store's URL."""
-    made = {}
+def played(request, empty_mlflow, tmp_path_factory):
+    """Makes (once each) a home with the weeks played on SQLite or PostgreSQL."""
 
+    @cache
     def make(kind):
-        if kind not in made:
-            folder = tmp_path_factory.mktemp(kind)
-            shutil.copy(empty_mlflow, folder / "mlflow.db")
-            url = f"sqlite:///{folder}/store.db"
-            if kind == "postgresql":
-                import psycopg
+        folder = tmp_path_factory.mktemp(kind)
+        if kind == "sqlite":
+            copy_home(once("backtested", partial(play, empty_mlflow)), folder)
+            return folder
+        import psycopg
 
-                with psycopg.connect(postgres, autocommit=True) as connection:
-                    connection.execute("CREATE DATABASE played")
-                url = postgres.replace("/postgres?", "/played?")
-            clock = ManualClock(NOW)
-            loop = open_loop(write_config(folder, store=url, more=SEGMENTED), clock)
-            loop.promote("churn", register_churn(loop.registry, clock()).version, reason="first")
-            weeks(loop, clock)
-            loop.close()
-            made[kind] = folder, clock()
-        return made[kind]
+        postgres = request.getfixturevalue("postgres")
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE played")
+        play(empty_mlflow, folder, postgres.replace("/postgres?", "/played?"))
+        return folder
 
     return make
 
 
+def open_after(folder):
+    return open_loop(folder / "feedback_loop.toml", ManualClock(NOW + 24 * DAY))
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
 def loop(request, played):
-    folder, moment = played(request.param)
-    made = open_loop(folder / "feedback_loop.toml", ManualClock(moment))
+    made = open_after(played(request.param))
     yield made
     made.close()
 
 
 @pytest.fixture
 def sqlite_loop(played):
-    folder, moment = played("sqlite")
-    made = open_loop(folder / "feedback_loop.toml", ManualClock(moment))
+    made = open_after(played("sqlite"))
     yield made
     made.close()
 
@@ -292,9 +299,9 @@ def run(*words):
 @pytest.fixture
 def config(played, monkeypatch):
     """The weeks on SQLite, for commands: whose clock is real, and so long after them."""
-    monkeypatch.chdir(played("sqlite")[0])
+    monkeypatch.chdir(played("sqlite"))
     monkeypatch.setenv("COLUMNS", "200")  # in a narrow terminal words are folded
-    (played("sqlite")[0] / "harm.toml").write_text('[policy]\nrule = "harm"\n')
+    (played("sqlite") / "harm.toml").write_text('[policy]\nrule = "harm"\n')
     return "--policy", "harm.toml"
 
 

@@ -17,25 +17,22 @@ from feedback_loop.clock import ManualClock, format_moment, system_clock
 from feedback_loop.store.ledger import begin_run, end_run
 from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn, write_config
 from tests.integration.processes import Answers
-
-
-@pytest.fixture(scope="module")
-def lived(empty_mlflow, tmp_path_factory):
-    """A loop that has lived for three days, to be copied."""
-    folder, clock = tmp_path_factory.mktemp("lived"), ManualClock(datetime(2026, 3, 2, 4, tzinfo=UTC))
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
-    made = churn_loop(folder, clock)
-    play_days(made, clock, 3)
-    made.close()
-    return folder, clock()
+from tests.once import once
 
 
 @pytest.fixture
-def loop(lived, tmp_path, clock):
-    """A loop that has lived for a while; commands see it through the real clock."""
-    home, now = lived
-    copy_home(home, tmp_path)
-    clock.set(now)
+def loop(empty_mlflow, tmp_path, clock):
+    """A loop that has lived for three days; commands see it through the real clock."""
+
+    def live(folder):
+        shutil.copy(empty_mlflow, folder / "mlflow.db")
+        made = churn_loop(folder, clock)
+        play_days(made, clock, 3)
+        made.close()
+
+    end = clock() + timedelta(days=3)
+    copy_home(once("lived", live), tmp_path)
+    clock.set(end)
     return open_loop(tmp_path / "feedback_loop.toml", clock)
 
 

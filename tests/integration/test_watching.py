@@ -9,24 +9,18 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.cycle import run_cycle
-from feedback_loop.loop import FeedbackLoop
 from feedback_loop.store import conclusions
 from feedback_loop.store.alerts import Message, load_alerts
 from feedback_loop.store.evaluations import load_evaluations
 from feedback_loop.views.status import loop_status
-from tests.builders import churn_loop, customers, open_loop, play_days, register_churn, write_config
+from tests.builders import churn_loop, customers, open_loop, play_days, register_churn
 
 DAY = timedelta(days=1)
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
-def loop(request, tmp_path, empty_mlflow, clock):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    made = FeedbackLoop.open(write_config(tmp_path, store=url), clock=clock)
-    made.promote("churn", register_churn(made.registry, clock()).version, reason="first")
-    yield made
-    made.close()
+@pytest.fixture
+def loop(loop_on_each):
+    return loop_on_each
 
 
 def play(loop, clock, days, *, older=0.0, plan=None, seed=500):
@@ -93,7 +87,7 @@ def test_stopped_and_started_in_between_it_says_the_same_to_the_bit(loop, clock,
     at_once.close()
 
 
-@pytest.mark.parametrize("loop", ["sqlite", "postgresql"], indirect=True)
+@pytest.mark.parametrize("loop_on_each", ["sqlite", "postgresql"], indirect=True)
 def test_two_at_once_take_each_window_in_once(loop, clock, tmp_path):
     play(loop, clock, 16, older=30)
     loop.evaluate("churn")
@@ -238,7 +232,7 @@ loop.watch_drift("churn")
 """
 
 
-@pytest.mark.parametrize("loop", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("loop_on_each", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("where", ["before the commit", "after the commit"])
 def test_killed_at_any_point_it_counts_and_tells_nothing_twice(loop, clock, warm, tmp_path, where):
     play(loop, clock, 12, plan="gold")
