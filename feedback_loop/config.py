@@ -7,12 +7,10 @@ import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from feedback_loop.clock import DailyHours, parse_hours
 from feedback_loop.config_errors import explained, nearest, unknown_setting
 from feedback_loop.config_policy import (
     ConditionSettings,
@@ -22,164 +20,97 @@ from feedback_loop.config_policy import (
     PolicySettings,
     RetrainingSettings,
     Section,
+    setting,
 )
-from feedback_loop.errors import BadInput, ConfigError, NotFound
+from feedback_loop.config_process import (
+    SQLITE,
+    AlertSettings,
+    CaptureSettings,
+    RegistrySettings,
+    SchedulerSettings,
+    ServingSettings,
+    StoreSettings,
+)
+from feedback_loop.errors import ConfigError, NotFound
 
 FILE_NAME = "feedback_loop.toml"
 PREFIX = "FEEDBACK_LOOP_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
-SQLITE = "sqlite:///"
 
-
-class StoreSettings(Section):
-    """Where predictions, outcomes and everything concluded from them are kept."""
-
-    url: str = SQLITE + "feedback_loop.db"
-    history: OptionalDuration = timedelta(days=400)  # of runs, told alerts and verdicts that nothing goes on from
-
-
-class RegistrySettings(Section):
-    """The MLflow server or store that holds the models."""
-
-    tracking_uri: str = SQLITE + "mlflow.db"
-    registry_uri: str = ""  # empty: the same as tracking_uri
-    artifact_root: str = "mlartifacts"  # used where tracking_uri is a database, not a server
-    experiment: str = "feedback-loop"
-    # Whether what lies there may be executed as code (pickles, code beside models); None: unless it is remote.
-    trusted: bool | None = None
-
-
-class ServingSettings(Section):
-    """The HTTP server. `require_key` is `auto`: off on loopback, on for every other address."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 5001
-    poll_alias: Duration = timedelta(seconds=10)
-    require_key: Literal["auto", "always", "never"] = "auto"
-    allowed_hosts: tuple[str, ...] = ()  # names (`*.example.com`) that it answers to where no key is asked for
-    workers: Annotated[int, Field(gt=0)] = 1
-    webhook_secret: SecretStr = SecretStr("")  # of MLflow's registry webhook; empty: none is expected
-    max_body_bytes: Annotated[int, Field(gt=0)] = 16 * 1024 * 1024
-    max_rows: Annotated[int, Field(gt=0)] = 100_000  # of one request
-    max_in_flight: Annotated[int, Field(gt=0)] = 512  # requests, per worker
-    max_unpacked_bytes: Annotated[int, Field(gt=0)] = 1024**3  # of all requests under way together, per worker
-    threads: Annotated[int, Field(gt=0)] = 1
-    providers: tuple[str, ...] = ("CPU",)  # what ONNX Runtime computes on, the preferred first
-    access_log: bool = False  # a line for every request; some of the failed ones are logged in any case
-    trace: bool = False  # OpenTelemetry; where to is said by its own variables (OTEL_EXPORTER_OTLP_ENDPOINT)
-    cache: str = "models"  # versions that were made ready to answer, and what the workers count
-    tls_certificate: str = ""  # PEM files; empty: no TLS
-    tls_key: str = ""
-    header_timeout: Duration = timedelta(seconds=10)  # a connection that has sent no whole head by then is closed
-    body_timeout: Duration = timedelta(seconds=30)  # a request whose body is not there by then is refused
-    max_connections: Annotated[int, Field(gt=0)] = 1024  # of each worker, idle ones too; others wait in the backlog
-    max_connections_per_address: Annotated[int, Field(gt=0)] = 512  # of each worker; a proxy is one address
-    backlog: Annotated[int, Field(ge=128)] = 1024  # connections that the system holds until a worker takes them
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> ServingSettings:
-        """A certificate is of no use without its key."""
-        if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key: give both, or neither")
-        return self
-
-
-AlertKind = Literal[
-    "incident", "spool", "serving", "stream", "drift", "quality", "outcomes", "promotion", "retraining", "jobs"
+__all__ = [
+    "SQLITE",
+    "AlertSettings",
+    "CaptureSettings",
+    "RegistrySettings",
+    "SchedulerSettings",
+    "ServingSettings",
+    "StoreSettings",
 ]
-
-
-def _hours(value: object, info: ValidationInfo) -> object:
-    """Hours by the clocks of the section's `timezone`; where that is wrong, it is what is told."""
-    if isinstance(value, DailyHours):
-        return value
-    if "timezone" not in info.data:
-        return None
-    try:
-        return parse_hours(str(value), info.data["timezone"])
-    except BadInput as error:
-        raise ValueError(str(error)) from error
-
-
-class AlertSettings(Section):
-    """Alert routes by name, each an Apprise URL. The URLs hold secrets: only the names are stored.
-
-    In the `quiet` hours (`22:00-07:00`) alerts wait until their end, but for those that are named in `quiet_except`.
-    """
-
-    routes: dict[str, str] = Field(default_factory=dict)
-    link: str = ""  # a page about an incident, for people and webhooks: https://…/{model}/{incident}
-    attempts: Annotated[int, Field(gt=0)] = 8
-    backoff: Duration = timedelta(minutes=1)
-    timezone: ZoneInfo = Field(default_factory=lambda: ZoneInfo("UTC"))  # by whose clocks the hours are quiet
-    quiet: Annotated[DailyHours | None, BeforeValidator(_hours)] = None
-    quiet_except: tuple[AlertKind, ...] = ()
-
-
-class SchedulerSettings(Section):
-    """How long a job's lease lasts unless it is renewed, and where reports are written."""
-
-    lease: Duration = timedelta(minutes=2)
-    reports: str = "reports"
-    late_after: Duration = timedelta(hours=1)  # a run that is not made so long after its time is told about
-    metrics: str = ""  # host:port that a scheduler answers Prometheus on; empty: none
-
-
-class CaptureSettings(Section):
-    """The spools: where they lie, how large one may become, how often they are forwarded to the store."""
-
-    folder: str = "spool"
-    max_bytes: Annotated[int, Field(gt=0)] = 1024**3
-    forward_every: Duration = timedelta(milliseconds=200)
-    max_backoff: Duration = timedelta(seconds=30)
-    pair_within: Duration = timedelta(hours=1)  # a logged request and its answer, events of others' servers
-    alert_after: Duration = timedelta(minutes=10)  # a row that waits longer for the store is told about
-    hash_key: SecretStr = SecretStr("")  # of columns that are logged as hashes: FEEDBACK_LOOP_CAPTURE__HASH_KEY
 
 
 class ScheduleSettings(Section):
     """When the loop runs: a duration (`1d`), a line as crontab has it (`0 4 * * mon`, UTC) or `never`."""
 
-    cycle: str = "1d"
-    report: str = "0 6 1 * *"
-    # A dead man's switch: this URL is asked for after each cycle of which no job has failed.
-    heartbeat: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    cycle: str = setting("1d", "when the loop turns: `1d`, `0 4 * * mon` (UTC), or `never`")
+    report: str = setting("0 6 1 * *", "when reports are made")
+    heartbeat: str = setting(
+        "",
+        "dead man's switch: a URL that is asked for after each cycle without a failure",
+        pattern=r"^(https?://\S+)?$",
+    )
 
 
 class SqlSourceSettings(Section):
     """A database that outcomes are polled from: `query` gives those with a `watermark` column above `:watermark`."""
 
-    url: str
-    query: str
-    watermark: str
-    start: str | int = "1970-01-01T00:00:00"  # the watermark before the first poll
-    # So far each poll looks back, for rows that were committed late: a time (default: 1h), or a number (1000).
-    overlap: Annotated[int, Field(strict=True, ge=0)] | Duration | None = None
+    url: Annotated[str, Field(description="the database")]
+    query: Annotated[str, Field(description="gives outcomes above `:watermark`")]
+    watermark: Annotated[str, Field(description="its column that grows")]
+    start: str | int = setting("1970-01-01T00:00:00", "before the first poll")
+    overlap: Annotated[int, Field(strict=True, ge=0)] | Duration | None = setting(
+        None, "how far each poll looks back; left out: `1h`, or 1000"
+    )
 
 
 class OutcomeSettings(Section):
-    """Where the scheduler takes outcomes in from: a folder (or object store URL) of files, a SQL query."""
+    """Where the scheduler takes outcomes in from: a folder or object store, a SQL query."""
 
-    folder: str = ""
-    sql: SqlSourceSettings | None = None
+    folder: str = setting("", "files are taken in from here: a folder or `s3://…`", examples=["outcomes"])
+    sql: SqlSourceSettings | None = setting(
+        None,
+        "a database that is polled: the next table",
+        examples=[
+            {"url": "postgresql://…", "query": "SELECT … WHERE changed_at > :watermark", "watermark": "changed_at"}
+        ],
+    )
 
 
 class JoinSettings(Section):
-    """Which outcome belongs to which prediction, where it names the key (see `feedback_loop.schema.JoinRule`)."""
+    """Which outcome belongs to which prediction, where it names the key."""
 
-    horizon: OptionalDuration = None
-    which: Literal["all", "first", "last"] = "all"
-    absent_means: bool | int | float | str | None = None
+    horizon: OptionalDuration = setting(
+        None, "an outcome later than this is of no prediction; `never`: none is too late"
+    )
+    which: Literal["all", "first", "last"] = setting("all", "of several predictions of a key: `all`, `first`, `last`")
+    absent_means: bool | int | float | str | None = setting(
+        None, "the label of a prediction that has none at maturity; left out: none", examples=[False]
+    )
 
 
 class LogSettings(Section):
     """What of the predictions is logged, how safely, and for how long."""
 
-    durability: Literal["committed", "buffered", "off"] = "committed"
-    on_full: Literal["refuse", "drop"] = "refuse"
-    columns: dict[str, Literal["plain", "hash", "drop"]] = Field(default_factory=dict)
-    sample: Annotated[float, Field(gt=0, le=1)] = 1.0
-    retention: OptionalDuration = None
+    durability: Literal["committed", "buffered", "off"] = setting(
+        "committed", "`committed`: on disk before the answer; `buffered`: after it; `off`: nothing is logged"
+    )
+    on_full: Literal["refuse", "drop"] = setting(
+        "refuse", "a spool without room: `refuse` answers (503), or `drop` rows, and count them"
+    )
+    columns: dict[str, Literal["plain", "hash", "drop"]] = Field(
+        default_factory=dict, description="by name: `plain`, `hash`, `drop`; the others are logged plain"
+    )
+    sample: float = setting(1.0, "share of rows that is logged, with its weight", gt=0, le=1)
+    retention: OptionalDuration = setting(None, "how long predictions stay; `never`: for ever")
 
 
 class OwnMetricSettings(Section):
@@ -206,36 +137,50 @@ class InferenceSettings(Section):
     says that a model which is no estimator of scikit-learn's answers probabilities, and not classes.
     """
 
-    engine: Literal["auto", "native"] = "auto"
-    batching: Literal["auto", "off"] = "auto"
-    answers: Literal["auto", "probability"] = "auto"
-    tolerance: Annotated[float, Field(gt=0)] = 1e-6
-    providers: tuple[str, ...] = ()
+    engine: Literal["auto", "native"] = setting("auto", "`auto`: ONNX where it is proven; `native`")
+    batching: Literal["auto", "off"] = setting("auto", "`auto`, `off`")
+    answers: Literal["auto", "probability"] = setting(
+        "auto", "`probability`: of what is no scikit-learn model and answers these"
+    )
+    tolerance: float = setting(1e-6, "how far ONNX may be from the model", gt=0)
+    providers: tuple[str, ...] = setting((), "its own, else the server's")
 
 
 class ModelSettings(Section):
     """One registered model: what it predicts, how its outcomes are found, what to do about them."""
 
-    task: Literal["binary", "multiclass", "regression"]
-    label: (
-        str | Annotated[tuple[str, ...], Field(min_length=1, max_length=50)]
-    )  # several: of several outputs, of several labels
-    key: tuple[str, ...] = ()
+    task: Annotated[
+        Literal["binary", "multiclass", "regression"], Field(description="`binary`, `multiclass` or `regression`")
+    ]
+    label: Annotated[
+        str | Annotated[tuple[str, ...], Field(min_length=1, max_length=50)],
+        Field(description="the outcome's column, or a list of several"),
+    ]
+    key: tuple[str, ...] = setting((), "columns by which outcomes find their prediction; empty: by its id")
     key_types: dict[str, Literal["boolean", "integer", "long", "float", "double", "string", "datetime"]] = Field(
-        default_factory=dict
+        default_factory=dict,
+        description="types of those that are no features: `string`, `long`, `double`, `boolean`, `datetime`",
     )
-    # Of a version that shows no classes: all of them; else those that outcomes may be beside the ones it knows.
-    classes: tuple[bool | int | str, ...] = ()
-    positive: bool | int | str | None = None
-    segments: tuple[str, ...] = ()
-    # Of each column of segments so many values are counted by themselves, all others together as "(other)".
-    segment_values: Annotated[int, Field(ge=1, le=1000)] = 50
-    query: str = ""  # the column that says which rows were ranked against each other: they are judged by NDCG and MRR
-    find_slices: bool = False  # of each matured window, whose labelled rows are read for that
-    alias: str = "champion"
-    maturity: Duration = timedelta(days=1)
-    window: Duration = timedelta(days=1)
-    silence: Duration | None = None
+    classes: tuple[bool | int | str, ...] = setting(
+        (), "all of them, where the version shows none; else those that outcomes may be beside"
+    )
+    positive: bool | int | str | None = setting(None, "the positive class of a binary task")
+    segments: tuple[str, ...] = setting((), "columns whose values are looked at one by one")
+    segment_values: int = setting(
+        50, "of each of them, so many values; all others together as `(other)`", ge=1, le=1000
+    )
+    query: str = setting(
+        "", "column of rows that were ranked against each other: NDCG and MRR", examples=["search_id"]
+    )
+    find_slices: bool = setting(
+        False, "look in each matured window for rows where it does worst; its labelled rows are read for that"
+    )
+    alias: str = setting("champion", "whose version answers")
+    maturity: Duration = setting(timedelta(days=1), "after this a prediction has had its chance of an outcome")
+    window: Duration = setting(timedelta(days=1), "what is evaluated and judged at once")
+    silence: Duration | None = setting(
+        None, "alert when nothing was predicted for so long; left out: never", examples=["2h"]
+    )
     drift: DriftSettings = DriftSettings()
     policy: PolicySettings = PolicySettings()
     conditions: tuple[ConditionSettings, ...] = ()

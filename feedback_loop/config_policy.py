@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -28,6 +28,11 @@ Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta()
 OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration)]
 
 
+def setting(default: Any, description: str, **rules: Any) -> Any:
+    """A setting: its default, and what the file that `init` writes and the documentation say of it."""
+    return Field(default, description=description, **rules)
+
+
 class Section(BaseModel):
     """A table of the file: a key that it does not know is an error."""
 
@@ -39,11 +44,11 @@ Rule = Literal["change", "harm", "either", "threshold", "absolute"]
 
 
 class WatchSettings(Section):
-    """One more loss that is watched, of all rows or of a declared segment (`origin=JFK`), for its share of alpha."""
+    """One more loss that is watched, of all rows or of a segment, for its share of alpha."""
 
-    loss: Loss = "auto"
-    segment: Annotated[str, Field(pattern=r"^(\w+=.+)?$")] = ""
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    loss: Loss = setting("auto", "what is watched; `auto`: what fits the task")
+    segment: str = setting("", "of all rows, or of a segment", pattern=r"^(\w+=.+)?$", examples=["origin=JFK"])
+    weight: float = setting(1.0, "its share of alpha; the loss of all rows has 1", gt=0)
 
 
 class PolicySettings(Section):
@@ -53,21 +58,31 @@ class PolicySettings(Section):
     threshold without an error rate. `loss` of all rows is watched with weight 1, and what `watch` adds with its own.
     """
 
-    loss: Loss = "auto"
-    watch: tuple[WatchSettings, ...] = ()
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    rule: Rule = "change"
-    tolerance: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = "auto"  # of mean loss, which is in [0, 1]
-    unit: Literal["auto", "label", "window"] = "auto"
-    cycle: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # in windows: 7 is a week of days
-    threshold: Annotated[float, Field(gt=0)] = 0.10
-    reference: Annotated[int, Field(ge=1000)] = 5000
-    seed: int = 0
-    mode: Literal["observe", "propose", "act"] = "act"
-    cooldown: Duration = timedelta(days=14)
-    refresh: OptionalDuration = timedelta(days=28)
-    budget: Annotated[int, Field(ge=0)] | None = None  # retrainings by alarm or schedule within 90 days
-    allow_blind_retraining: bool = False  # also where only drift or estimates speak, which no outcome bears out
+    loss: Loss = setting("auto", "what is watched; `auto`: what fits the task")
+    watch: tuple[WatchSettings, ...] = setting(
+        (), "more losses, of all rows or a segment, each with a share of alpha by its `weight`"
+    )
+    alpha: float = setting(0.05, "the probability of any false retraining, for ever", gt=0, lt=1)
+    rule: Rule = setting("change", "what may act: `change`, `harm`, `either`, or a threshold without an error rate")
+    tolerance: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] = setting(
+        "auto", "of `harm`: how much worse may be, of mean loss; `feedback-loop policy suggest` proposes one"
+    )
+    unit: Literal["auto", "label", "window"] = setting("auto", "what counts as one observation")
+    cycle: Annotated[int, Field(ge=1)] | Literal["auto"] = setting("auto", "in windows: 7 is a week of days")
+    threshold: float = setting(0.10, "of the rule `threshold`", gt=0)
+    reference: int = setting(5000, "labelled rows that the past is known by", ge=1000)
+    seed: int = setting(0, "of what is drawn")
+    mode: Literal["observe", "propose", "act"] = setting(
+        "act", "`observe`: judge; `propose`: also alert; `act`: also retrain and promote"
+    )
+    cooldown: Duration = setting(timedelta(days=14), "between retrainings, at least")
+    refresh: OptionalDuration = setting(timedelta(days=28), "retrain this often without an alarm; `never`")
+    budget: Annotated[int, Field(ge=0)] | None = setting(
+        None, "retrainings by alarm or schedule within 90 days; left out: no limit", examples=[4]
+    )
+    allow_blind_retraining: bool = setting(
+        False, "also where only drift or estimates speak, which no outcome bears out"
+    )
 
 
 def _windows(value: object) -> object:
@@ -81,17 +96,26 @@ def _windows(value: object) -> object:
 
 
 class ConditionSettings(Section):
-    """A user's own line: an alert where `metric` lies beyond it `for` so many windows in a row.
+    """A line of the user's own: an alert where a metric lies beyond it for so many windows.
 
     Of all rows, a declared `segment` (`origin=JFK`), or a `column` (its drift, or a check of data quality).
     """
 
-    metric: Annotated[str, Field(min_length=1)]
-    column: str = ""
-    segment: str = ""
-    below: float | None = None
-    above: float | None = None
-    windows: Annotated[int, BeforeValidator(_windows), Field(ge=1, le=1000, alias="for")] = 1
+    metric: Annotated[
+        str,
+        Field(
+            description="a metric, `coverage`, `drifted_share`, `estimated_…`; of a column `drift`, or a check",
+            min_length=1,
+            examples=["recall"],
+        ),
+    ]
+    column: str = setting("", "of this column")
+    segment: str = setting("", "of a declared segment: `origin=JFK`", examples=["origin=JFK"])
+    below: float | None = setting(None, "a value under it is beyond the line", examples=[0.7])
+    above: float | None = setting(None, "a value over it is; one of the two is set")
+    windows: Annotated[int, BeforeValidator(_windows), Field(ge=1, le=1000, alias="for")] = setting(
+        1, "so many windows in a row lie beyond it", examples=["2 windows"]
+    )
 
     @model_validator(mode="after")
     def _has_one_line(self) -> ConditionSettings:
@@ -118,13 +142,13 @@ class ConditionSettings(Section):
 class RetrainingSettings(Section):
     """Which rows a candidate learns from, and what it must not lose against the champion."""
 
-    recent: Duration = timedelta(days=30)
-    history: str = ""  # labelled rows from before the log began: a Parquet file
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    min_rows: Annotated[int, Field(ge=20)] = 1000
-    margin: Annotated[float, Field(ge=0)] = 0.05
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    refit: bool = True
+    recent: Duration = setting(timedelta(days=30), "rows that count as recent")
+    history: str = setting("", "labelled rows from before the log: a Parquet file")
+    holdout: float = setting(0.2, "share that candidates are compared on", gt=0, lt=1)
+    min_rows: int = setting(1000, "fewer: no retraining", ge=20)
+    margin: float = setting(0.05, "what a candidate may lose, of the champion's loss", ge=0)
+    alpha: float = setting(0.05, "the chance that a worse candidate passes", gt=0, lt=0.5)
+    refit: bool = setting(True, "fit the chosen one on all rows at last")
 
 
 class DriftSettings(Section):
@@ -134,6 +158,8 @@ class DriftSettings(Section):
     which control no error. `multivariate` reads rows of each window to look at its features together.
     """
 
-    rule: Literal["auto", "windows", "rows", "thresholds"] = "auto"
-    multivariate: bool = False
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    rule: Literal["auto", "windows", "rows", "thresholds"] = setting(
+        "auto", "`auto`, `windows`, `rows` or `thresholds`"
+    )
+    multivariate: bool = setting(False, "look at all features together too")
+    alpha: float = setting(0.05, "of all columns ever told, the share told in error", gt=0, lt=1)

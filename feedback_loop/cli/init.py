@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,93 +22,6 @@ from feedback_loop.shown import without_secrets
 if TYPE_CHECKING:
     from feedback_loop.registry import LoadedModel, ModelVersion, Registry
     from feedback_loop.schema import Contract, Label
-
-TEMPLATE = """\
-# How feedback-loop runs. Every value can be overridden by a variable, such as FEEDBACK_LOOP_STORE__URL.
-# Relative paths start from this file's folder. A setting that does not exist is an error, never ignored.
-
-[store]
-url = {store_url}                # or postgresql://user@host/name
-# history = "400d"               # so long are runs, told alerts and verdicts kept that nothing goes on from
-
-[registry]
-tracking_uri = {tracking_uri}    # an MLflow server, or its database
-
-[serving]
-host = "127.0.0.1"               # on any other address callers need a key: feedback-loop keys create
-port = 5001
-
-# [capture]                      # the spools, in which predictions wait for the store
-# folder = "spool"
-# max_bytes = 1073741824         # of one process; beyond that: models.<name>.log.on_full
-# forward_every = "0.2s"
-# max_backoff = "30s"            # between attempts, while the store is away
-# pair_within = "1h"             # a logged request waits so long for its answer (POST /models/<name>/events)
-# alert_after = "10m"            # a row that waits longer for the store is told about
-
-[alerts]
-# routes = {{ ops = "slack://…" }}  # any Apprise URL; the log is told in any case
-# quiet = "22:00-07:00"          # alerts wait until these hours end
-# timezone = "UTC"               # by whose clocks, such as Europe/Zurich
-# quiet_except = ["incident"]    # what is told at once all the same: incident, spool, serving, stream, drift, …
-
-"""
-
-MODEL_TEMPLATE = """\
-[models.{name}]
-task = {task}                    # binary | multiclass | regression
-label = {label}                  # the outcome's column, or a list of several that are predicted at once
-key = {key}                      # the columns by which outcomes find their prediction
-key_types = {key_types}          # string | long | double | boolean | datetime; of those that are no features
-segments = {segments}            # columns whose values are looked at one by one
-# segment_values = 50            # of each of these columns; all other values are told together as "(other)"
-# classes = []                   # that outcomes may be, beside those that the version shows; else all of them
-# query = "search_id"            # rows of one value were ranked against each other: NDCG and MRR are told
-maturity = "1d"                  # after this a prediction has had its chance of an outcome
-# find_slices = false            # reads labelled rows of each matured window to find those in which it does worst
-# silence = "2h"                 # alert when nothing was predicted for so long; without this line: never
-window = "1d"                    # what is evaluated and judged at a time
-{positive}
-# [models.{name}.outcomes]       # where the scheduler takes outcomes in from, besides HTTP and the command line
-# folder = "outcomes"            # or s3://bucket/outcomes: Parquet, CSV, NDJSON, Arrow
-# sql = {{ url = "postgresql://…", query = "SELECT … WHERE changed_at > :watermark", watermark = "changed_at" }}
-
-# [models.{name}.log]            # what of the predictions is logged, how safely, and for how long
-# durability = "committed"       # | buffered: answered before the disk has it | off: nothing is logged
-# on_full = "refuse"             # a spool without room: callers get 503 | drop: they are answered, and it is counted
-# columns = {{}}                   # such as {{ customer = "hash", age = "drop" }}; the others are logged plain
-# sample = 1.0                   # the share of the rows that is logged, with its weight
-# retention = "never"            # predictions that are older are removed: such as "400d"
-
-# [models.{name}.metrics]        # metrics of your own making (docs/monitoring.md)
-# profit = {{ path = "package.module:profit", columns = ["amount"] }}
-
-# [models.{name}.join]           # which outcome belongs to which prediction, where it names the key
-# horizon = "never"              # an outcome occurs at most so long after its prediction: such as "30d"
-# which = "all"                  # of several predictions that it fits: all | first | last
-# absent_means = false           # the label of a prediction that has none at maturity; without this line: none
-
-# [models.{name}.drift]          # which drift raises alerts
-# rule = "auto"                  # windows | rows | thresholds (Evidently's): docs/monitoring.md
-# alpha = 0.05                   # of the columns that are told to have drifted, the share that has not
-# multivariate = false           # reads rows of each window to look at its features together
-
-[models.{name}.policy]
-alpha = 0.05                     # the probability of any false retraining, for ever
-mode = "act"                     # observe | propose | act
-cooldown = "14d"                 # between retrainings, at least
-refresh = "28d"                  # a retraining without an alarm after this long; or "never"
-# rule = "change"                # what may act: change | harm | either, or a rule of others: docs/decisions.md
-# tolerance = "auto"             # of harm, in mean loss: as proposed by `feedback-loop policy suggest {name}`
-# budget = 4                     # retrainings within 90 days
-# [[models.{name}.policy.watch]] # beside the loss of all rows, for a share of alpha
-# segment = "column=value"
-# weight = 1.0
-
-[models.{name}.schedule]
-cycle = "1d"                     # or a cron line in UTC: "0 4 * * *"
-report = "0 6 1 * *"
-"""
 
 
 def init(
@@ -155,9 +67,20 @@ def init(
     types = dict(_name_and_type(text) for text in key)
 
     def rendered(positive: Label | None) -> str:
-        name = loaded.version.model
-        text = _render(name, task, label, types, segment or [], positive, answers, tracking_uri, store_url)
-        return f"{before.rstrip()}\n\n{text[text.index('[models.') :]}" if add else text
+        from feedback_loop.config_template import model_text, process_text
+
+        values = {
+            "task": task,
+            "label": label if len(label) > 1 else label[0],
+            "key": list(types),
+            "key_types": {column: kind for column, kind in types.items() if kind},
+            "segments": segment or [],
+            "positive": positive,
+            "inference.answers": answers,
+        }
+        given = {name: value for name, value in values.items() if value is not None}
+        first = before if add else process_text(store_url, tracking_uri)
+        return f"{first.rstrip()}\n\n{model_text(loaded.version.model, given)}"
 
     contract, unlogged = _checked(rendered(positive), loaded, output)
     if task == "binary" and contract.positive is None:  # no rate or error means anything without it
@@ -249,37 +172,6 @@ def _asked(question: str, default: str | None, option: str) -> str:
 def _name_and_type(text: str) -> tuple[str, str | None]:
     name, _, kind = text.partition(":")
     return name.strip(), kind.strip() or None
-
-
-def _render(
-    name: str,
-    task: str,
-    label: list[str],
-    key: dict[str, str | None],
-    segments: list[str],
-    positive: Label | None,
-    answers: str | None,
-    tracking_uri: str,
-    store_url: str,
-) -> str:
-    quoted = json.dumps  # TOML's basic strings and arrays of them are JSON's
-    return (TEMPLATE + MODEL_TEMPLATE).format(
-        name=name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else quoted(name),
-        store_url=quoted(store_url),
-        tracking_uri=quoted(tracking_uri),
-        task=quoted(task),
-        label=quoted(label if len(label) > 1 else label[0]),
-        key=quoted(list(key)),
-        key_types="{"
-        + ", ".join(f" {quoted(column)} = {quoted(kind)}" for column, kind in key.items() if kind)
-        + " }",
-        segments=quoted(segments),
-        positive="".join(
-            f"{setting} = {quoted(value)}\n"
-            for setting, value in (("positive", positive), ("inference.answers", answers))
-            if value is not None
-        ),
-    )
 
 
 def _checked(text: str, loaded: LoadedModel, output: Path) -> tuple[Contract, str]:

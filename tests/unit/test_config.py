@@ -7,6 +7,7 @@ import pytest
 
 from feedback_loop.config import Settings, load_settings
 from feedback_loop.config_errors import _section
+from feedback_loop.config_template import HEAD, model_text, process_text, toml
 from feedback_loop.errors import ConfigError, NotFound
 
 MODEL = '[models.churn]\ntask = "binary"\nlabel = "churned"\n'
@@ -212,3 +213,34 @@ def test_the_page_about_the_configuration_has_every_key_and_no_other():
         inner = tables if name == "models.NAME" else set()
         assert told[name] == {field.alias or key for key, field in section.model_fields.items()} - inner, name
     assert {name.partition(".")[0] for name in told} == set(Settings.model_fields) - {"home"}
+
+
+def test_the_page_says_of_each_key_what_the_configuration_itself_says():
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    parts = re.split(r"^## `\[+(.+?)\]+`$", page, flags=re.MULTILINE)[1:]
+    for name, part in zip(parts[::2], parts[1::2], strict=True):
+        for key, default, says in re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", part, re.MULTILINE):
+            fields = _section(Settings, tuple(name.split("."))).model_fields
+            field = next(field for known, field in fields.items() if key in (known, field.alias))
+            assert re.sub(r" \(\[.+?\]\(.+?\)\)", "", says) == field.description, (name, key)
+            value = field.get_default(call_default_factory=True)
+            if field.is_required():
+                assert default in ("required", "must be set"), (name, key)
+            elif value is None or str(value) in ("", "{}"):
+                assert default == "–", (name, key)
+            else:
+                assert default == f"`{toml(value).strip(chr(34))}`", (name, key)
+
+
+def test_what_a_new_file_has_commented_out_can_be_set_as_it_stands_there(tmp_path):
+    values = {"task": "binary", "label": "late", "key": ["flight"], "key_types": {"flight": "long"}}
+    text = process_text("sqlite:///a.db", "sqlite:///b.db").removeprefix(HEAD)
+    text += model_text("on time", {**values, "segments": ["origin"], "inference.answers": "probability"})
+    (tmp_path / "plain.toml").write_text(text)
+    (tmp_path / "all.toml").write_text(re.sub(r"(?m)^# ", "", text))
+    plain, everything = (load_settings(tmp_path / name) for name in ("plain.toml", "all.toml"))
+    assert everything.capture == plain.capture
+    model = everything.model("on time")
+    assert [each.words for each in model.conditions] == ["recall of origin=JFK below 0.7 for 2 windows"]
+    assert (model.inference.answers, model.query, model.policy.budget) == ("probability", "search_id", 4)
+    assert (model.log, model.drift) == (plain.model("on time").log, plain.model("on time").drift)
