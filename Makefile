@@ -6,7 +6,7 @@ BIN := .venv/bin
 DIST := dist
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo test statistics browser check size audit sbom release bench format clean
+.PHONY: setup demo demo-year test statistics browser check size audit sbom release bench format clean
 
 setup: .venv/.ready
 
@@ -19,8 +19,12 @@ $(UV):
 	UV_COMPILE_BYTECODE=1 $(UV) sync --quiet --frozen --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra demo
 	@touch $@
 
+# Two months of flights; the whole year, whose figures the README tells, takes some six times as long.
 demo: setup
 	$(BIN)/feedback-loop demo
+
+demo-year: setup
+	$(BIN)/feedback-loop demo --months 11
 
 test: setup
 	$(BIN)/pytest

@@ -12,7 +12,7 @@ from feedback_loop.cli.output import JsonOption, configure_logging, emit
 
 
 def demo(
-    months: Annotated[int, typer.Option(min=1, max=11, help="How many months to play, from February 2013.")] = 11,
+    months: Annotated[int, typer.Option(min=1, max=11, help="How many months to play; 11 are the year.")] = 2,
     begin: Annotated[
         datetime,
         typer.Option("--from", formats=["%Y-%m-%d"], help="The first day to play; what is before it is known."),

@@ -90,7 +90,7 @@ class DemoOptions:
     """What is played and where it is left."""
 
     folder: Path
-    months: int = 11
+    months: int = 2
     fast: bool = False
     seed: int = 0
     begin: str = BEGIN
