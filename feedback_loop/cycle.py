@@ -157,7 +157,7 @@ def take_in(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     """What came by folder and by SQL; that one of them failed neither hides nor stops the other."""
     done: dict[str, Any] = {}
     failed: list[FeedbackLoopError] = []
-    for name, take in (("folder", loop.take_in_outcomes), ("sql", loop.poll_outcomes)):
+    for name, take in (("folder", loop.outcomes.take_in), ("sql", loop.outcomes.poll)):
         try:
             done[name] = _written(take(model))
         except FeedbackLoopError as error:
@@ -184,14 +184,14 @@ def _forward(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     try:
         drained = loop.forward()
     finally:
-        alerts = loop.watch_accounts(model)
+        alerts = loop.predictions.watch_accounts(model)
     return {**asdict(drained), "alerts": alerts}
 
 
 def _evaluate(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     found = loop.evaluate(model)
     failed = evaluations.load_failed_windows(loop.store, model)
-    loop.tell_conditions(model)
+    loop.judging.tell_conditions(model)
     return {"evaluations": len(found), "failed": [{"window": str(e.window), "cause": e.cause} for e in failed]}
 
 
@@ -208,7 +208,7 @@ def _nothing_due(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     """No verdict, and why where there has never been one: later it is only that nothing is due yet."""
     if conclusions.latest_verdict(loop.store, model) is not None:
         return {"state": None}
-    return {"state": None, "because": loop.why_not_judged(model)}
+    return {"state": None, "because": loop.judging.why_not_judged(model)}
 
 
 def _diagnose(loop: FeedbackLoop, model: str) -> dict[str, Any]:

@@ -197,7 +197,7 @@ def _new_home(mlflow: Path, now: datetime, home: Path) -> None:
     loop = open_loop(write_config(home), ManualClock(now))
     with chdir(home):
         loop.promote("churn", register_churn(loop.registry, now).version, reason="first")
-        loop.fastest_scorer(loop.champion("churn"))
+        loop.context.fastest_scorer(loop.champion("churn"))
     loop.close()
 
 

@@ -33,7 +33,7 @@ def list_incidents(
     as_json: JsonOption = False,
 ) -> None:
     """Lists the open incidents."""
-    found = open_loop(config, as_json=as_json).incidents(model, closed=everything)
+    found = open_loop(config, as_json=as_json).incidents.list(model, closed=everything)
     none = "There are no incidents." if everything else "No incident is open."
     emit(
         [_incident(each) for each in found], as_json=as_json, words=lambda rows: table(list(map(_short, rows)), none)
@@ -62,7 +62,7 @@ def ack(
     as_json: JsonOption = False,
 ) -> None:
     """Says who looks after it; somebody else takes it over the same way."""
-    found = open_loop(config, as_json=as_json).acknowledge(incident, getpass.getuser() if by is None else by)
+    found = open_loop(config, as_json=as_json).incidents.ack(incident, getpass.getuser() if by is None else by)
     emit(_incident(found), as_json=as_json, words=_done("acknowledged by {acknowledged_by}"))
 
 
@@ -83,7 +83,7 @@ def silence(
     if duration is not None:
         end = (loop.clock() + parse_duration(duration)).replace(microsecond=0)
     words = "silenced no longer" if off else "silenced until {silenced_until}"
-    emit(_incident(loop.silence(incident, end)), as_json=as_json, words=_done(words))
+    emit(_incident(loop.incidents.silence(incident, end)), as_json=as_json, words=_done(words))
 
 
 @app.command("close")
@@ -94,7 +94,7 @@ def close(
     as_json: JsonOption = False,
 ) -> None:
     """Closes it by hand: nobody is told, and the monitor starts anew. Recovery closes it by itself."""
-    found = open_loop(config, as_json=as_json).close_incident(incident, because)
+    found = open_loop(config, as_json=as_json).incidents.close(incident, because)
     emit(_incident(found), as_json=as_json, words=_done("closed"))
 
 

@@ -119,7 +119,7 @@ def _keep_reference(output: Path, version: ModelVersion, given: dict[str, Any], 
         given |= ask_for_reference(version.model, version.version, registry.lineage.evaluation_files(version))
     if given["reference"] is not None or given["trained_until"] is not None:
         loop = open_loop(output, as_json=as_json)
-        loop.keep_reference(version.model, version.version, **given)
+        loop.models.keep_reference(version.model, version.version, **given)
         loop.close()
     return has_one or given["reference"] is not None
 

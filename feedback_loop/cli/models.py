@@ -65,9 +65,9 @@ def register(
 ) -> None:
     """Makes a new version of a model that was logged elsewhere."""
     loop = open_loop(config, as_json=as_json)
-    version = loop.register(model, source, **reference_of(reference, time, trained_until))
+    version = loop.models.register(model, source, **reference_of(reference, time, trained_until))
     if promote:
-        loop.check_servable(model, version.version)
+        loop.models.check_servable(model, version.version)
         loop.promote(model, version.version)
     plain = {"model": model, "version": version.version, "promoted": promote}
     emit(plain, as_json=as_json, words=lambda made: f"{made['model']} version {made['version']} is registered.")
@@ -92,14 +92,14 @@ def promote(
     """
     loop = open_loop(config, as_json=as_json)
     if not force:
-        loop.check_servable(model, version)
+        loop.models.check_servable(model, version)
     given = reference_of(reference, time, trained_until)
-    if reference is None and not as_json and not loop.has_reference(model, version):
-        given |= ask_for_reference(model, version, loop.evaluation_files(model, version))
+    if reference is None and not as_json and not loop.models.has_reference(model, version):
+        given |= ask_for_reference(model, version, loop.models.evaluation_files(model, version))
     if given["reference"] is not None or given["trained_until"] is not None:
-        loop.keep_reference(model, version, **given)
+        loop.models.keep_reference(model, version, **given)
     done = loop.promote(model, version, reason=reason, force=force)
-    missing = None if force else loop.missing_reference(model)
+    missing = None if force else loop.judging.missing_reference(model)
     told = {**asdict(done), "missing_reference": missing.words if missing is not None else None}
     notes = f"\n{missing.words} {missing.cure}" if missing is not None else ""
     emit(told, as_json=as_json, words=lambda each: _promotion_words(each) + notes)
@@ -117,7 +117,7 @@ def keep_reference(
 ) -> None:
     """Gives a version the labelled rows that it is held against: then it is judged from its first outcomes on."""
     loop = open_loop(config, as_json=as_json)
-    kept = loop.keep_reference(model, version, **reference_of(reference, time, trained_until))
+    kept = loop.models.keep_reference(model, version, **reference_of(reference, time, trained_until))
     plain = {"model": model, "version": version, "rows": kept}
     emit(plain, as_json=as_json, words=lambda _: f"{kept:,} rows are the reference of {model} version {version}.")
 
@@ -174,8 +174,8 @@ def traffic(
     if off and changes:
         raise typer.BadParameter("says that nobody takes part: give it alone", param_hint="--off")
     if off or changes:
-        loop.route(model, TrafficPlan(tuple(shadow or ()), canary, share))
-    emit({"model": model, **asdict(loop.traffic(model))}, as_json=as_json, words=_traffic_words)
+        loop.models.route(model, TrafficPlan(tuple(shadow or ()), canary, share))
+    emit({"model": model, **asdict(loop.models.traffic(model))}, as_json=as_json, words=_traffic_words)
 
 
 @app.command("optimize")
@@ -192,7 +192,9 @@ def optimize(
     as_json: JsonOption = False,
 ) -> None:
     """Tries smaller variants of a version and registers the fastest within the budget, if that is beyond doubt."""
-    done = open_loop(config, as_json=as_json).optimize(version, budget, register=not dry_run, quantize=quantize)
+    done = open_loop(config, as_json=as_json).models.optimize(
+        version, budget, register=not dry_run, quantize=quantize
+    )
     emit(asdict(done), as_json=as_json, words=_optimized_words)
 
 

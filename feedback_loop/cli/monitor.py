@@ -48,9 +48,9 @@ def evaluate(
     rows = [_evaluation(each) for each in found]
     # What was estimated before, or is still missing, is no part of an evaluation, which stays what it is: only words
     # tell it.
-    missing = loop.missing_reference(model) if not as_json else None
+    missing = loop.judging.missing_reference(model) if not as_json else None
     first = f"NOT JUDGED: {missing.words} {missing.cure}\n" if missing is not None else ""
-    emit(rows, as_json=as_json, words=lambda rows: first + _evaluation_words(rows, loop.past_errors(model)))
+    emit(rows, as_json=as_json, words=lambda rows: first + _evaluation_words(rows, loop.judging.past_errors(model)))
 
 
 def report(
@@ -121,7 +121,7 @@ def decide(model: ModelArgument, config: ConfigOption = None, as_json: JsonOptio
     loop = open_loop(config, as_json=as_json)
     verdict, plain = loop.decide(model), None
     has_judged = verdict is not None and verdict.evidence["predictions"]
-    because = "" if has_judged else loop.why_not_judged(model)
+    because = "" if has_judged else loop.judging.why_not_judged(model)
     if verdict is not None:
         plain = {
             "model": verdict.model,

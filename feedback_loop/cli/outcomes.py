@@ -78,7 +78,7 @@ def load(
         loop = open_loop(config, as_json=as_json)
         result = loop.record_outcomes(model, rows, source=file.name, on_error=on_bad, text=is_text)
     else:
-        result = open_loop(config, as_json=as_json).load_outcomes(model, file, on_error=on_bad)
+        result = open_loop(config, as_json=as_json).outcomes.load(model, file, on_error=on_bad)
     if not as_json:
         for problem in result.skipped:
             say(as_text(f"left out: {problem}"), to=sys.stderr)
@@ -111,7 +111,7 @@ def coverage(
     as_json: JsonOption = False,
 ) -> None:
     """Shows how many of the champion's predictions have an outcome (█), or a label for having none (░)."""
-    found = open_loop(config, as_json=as_json).coverage(model, by.value)
+    found = open_loop(config, as_json=as_json).outcomes.coverage(model, by.value)
     rows = [{**asdict(each), "labelled": each.labelled, "coverage": each.share} for each in found]
     emit(rows, as_json=as_json, words=lambda rows: table([_bar(row) for row in rows], "Nothing was predicted yet."))
 
@@ -125,7 +125,7 @@ def findings(
     as_json: JsonOption = False,
 ) -> None:
     """Lists outcomes that fit no prediction (they may be early), or predictions whose outcomes conflict."""
-    rows = open_loop(config, as_json=as_json).findings(model, kind.value, most)
+    rows = open_loop(config, as_json=as_json).outcomes.findings(model, kind.value, most)
     emit(rows, as_json=as_json, words=lambda rows: table(rows, _NO_FINDINGS[kind]))
 
 

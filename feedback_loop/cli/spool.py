@@ -25,7 +25,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     try:
         state = {"store": loop.store.name, **spool_status(loop, loop.accounts())}
     except Unavailable as error:
-        state = {"store": f"away: {error.cause}", **spool_status(loop, loop.local_accounts())}
+        state = {"store": f"away: {error.cause}", **spool_status(loop, loop.predictions.local_accounts())}
     emit(state, as_json=as_json, words=_words)
 
 

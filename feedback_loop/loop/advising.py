@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from feedback_loop.clock import Window, parse_duration
 from feedback_loop.decisions import Suggestion, baseline_of, suggest, suggest_maturity
 from feedback_loop.errors import NotFound
+from feedback_loop.loop.context import Context
 from feedback_loop.loop.judging import Judging
 from feedback_loop.monitoring import Floats, labelled_only, row_losses, uniform
 from feedback_loop.outcomes import matured_until
@@ -21,8 +23,12 @@ HISTORY = timedelta(days=90)
 """So much of the log is read, up to its newest prediction: what was longer ago says little of days to come."""
 
 
-class Advising(Judging):
+@dataclass(frozen=True)
+class Advising:
     """What could be set otherwise; it changes nothing."""
+
+    context: Context
+    judging: Judging
 
     def suggest_policy(self, model: str) -> list[Suggestion]:
         """Maturity, units, cycle, tolerance and reference with reasons, from the log's last 90 days.
@@ -31,15 +37,21 @@ class Advising(Judging):
         that have matured by then, or on its reference while they are fewer than `policy.reference`. Raises NotFound
         where nothing was predicted yet.
         """
-        settings, version, now = self.settings.model(model), self.champion(model), self._final(model, None)
-        contract, span = self.scorer(version).logged, predicted_span(self.store, model, as_of=now)
+        settings, version, now = (
+            self.context.settings.model(model),
+            self.context.champion(model),
+            self.context.final(model, None),
+        )
+        contract, span = self.context.scorer(version).logged, predicted_span(self.context.store, model, as_of=now)
         if span is None:
             raise NotFound(
                 "prediction of", model, cure="Suggestions are made from the log: predict and load outcomes first."
             )
         window = Window(max(span[0], span[1] - HISTORY), span[1] + timedelta(microseconds=1))
-        rows = read_labelled(self.store, contract, window, as_of=now, role=Role.CHAMPION, columns=contract.outputs)
-        reference = self._baseline(version, settings, as_of=now)
+        rows = read_labelled(
+            self.context.store, contract, window, as_of=now, role=Role.CHAMPION, columns=contract.outputs
+        )
+        reference = self.judging.baseline(version, settings, as_of=now)
         watched = reference.watched[0]
         maturity = suggest_maturity(*_waits(contract, rows, watched.loss, now))
         wait = max(settings.maturity, parse_duration(str(maturity.value)) if maturity.value else timedelta())

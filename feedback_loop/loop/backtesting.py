@@ -28,6 +28,7 @@ from feedback_loop.decisions.backtest import (
     replay,
 )
 from feedback_loop.errors import BadInput, NotFound
+from feedback_loop.loop.context import Context
 from feedback_loop.loop.judging import Judging
 from feedback_loop.retraining import Following
 from feedback_loop.scheduling import parse_schedule
@@ -41,8 +42,12 @@ MOST_BASELINES = 32
 """So many are kept: one for each candidate and the reign that goes on, and some that were not complete yet."""
 
 
-class Backtesting(Judging):
+@dataclass(frozen=True)
+class Backtesting:
     """What other policies would have said."""
+
+    context: Context
+    judging: Judging
 
     def backtest(
         self,
@@ -62,13 +67,13 @@ class Backtesting(Judging):
         Champions are those that there really were. Delays are counted from the `change`. Raises NotFound for a log
         without predictions, BadInput for a window without looks, ConfigError for a policy file.
         """
-        settings, now = self.settings.model(model), self.clock()
+        settings, now = self.context.settings.model(model), self.context.clock()
         candidates = candidates_of(settings, model, policies)
-        span = predicted_span(self.store, model)
+        span = predicted_span(self.context.store, model)
         if span is None:
             raise NotFound("logged prediction of", model, cure="A backtest plays what was predicted: predict first.")
-        promotions = self._promotions(model)
-        reigns = reigns_of(promotions, self.champion(model).version if not promotions else "")
+        promotions = self.context.promotions(model)
+        reigns = reigns_of(promotions, self.context.champion(model).version if not promotions else "")
         wanted = Window(as_utc(start) if start else min(span[0], now), as_utc(end or now + timedelta.resolution))
         moments = [] if every or known_now else self._made_looks(model)
         were_made = bool(moments)
@@ -82,16 +87,16 @@ class Backtesting(Judging):
             )
         known = now if known_now else None
         stage = _Stage(
-            self.store,
-            lambda version: self.scorer(self._version(model, version)).logged,
-            lambda version, settings, as_of: self._baseline(
-                self._version(model, version), settings, as_of=as_of, known=known
+            self.context.store,
+            lambda version: self.context.scorer(self.context.version(model, version)).logged,
+            lambda version, settings, as_of: self.judging.baseline(
+                self.context.version(model, version), settings, as_of=as_of, known=known
             ),
-            privacy.kept_since(self.store, model),
+            privacy.kept_since(self.context.store, model),
             known,
         )
-        history = retrainings.load_retrainings(self.store, model)
-        with self.progress.track(f"replay {model}", len(looks)) as advance:
+        history = retrainings.load_retrainings(self.context.store, model)
+        with self.context.progress.track(f"replay {model}", len(looks)) as advance:
             played = replay(
                 candidates,
                 looks,
@@ -99,17 +104,17 @@ class Backtesting(Judging):
                 told_from=wanted.start,
                 past=Past(
                     [each for each in history if each.started_at < looks[0].moment],
-                    closed_by_hand(self.store, model),
-                    monitors_begun(self.store, model, looks[0].moment),
+                    closed_by_hand(self.context.store, model),
+                    monitors_begun(self.context.store, model, looks[0].moment),
                 ),
-                champion_since=lambda reign: reign.begins or self._version(model, reign.version).created_at,
+                champion_since=lambda reign: reign.begins or self.context.version(model, reign.version).created_at,
                 advance=advance,
             )
         following = Following(
-            self.store,
+            self.context.store,
             model,
             settings,
-            lambda version: self.scorer(self._version(model, version)),
+            lambda version: self.context.scorer(self.context.version(model, version)),
             self._available(model),
             promotions,
             known or min(now, wanted.end),
@@ -120,7 +125,7 @@ class Backtesting(Judging):
             looks=tuple(each.moment for each in looks if each.moment in wanted),
             were_made=were_made,
             known=known,
-            final_until=fence.asked_until(self.store, model),
+            final_until=fence.asked_until(self.context.store, model),
             reigns=tuple(reigns),
             change=change_of(played, as_utc(change) if change else None),
             played=tuple(played),
@@ -130,16 +135,16 @@ class Backtesting(Judging):
     def _made_looks(self, model: str) -> list[tuple[datetime, str | None]]:
         runs = [
             (each.started_at, each.finished_at)
-            for each in ledger.load_runs(self.store, model)
+            for each in ledger.load_runs(self.context.store, model)
             if each.job == "decide" and each.state == "succeeded" and each.finished_at is not None
         ]
-        return made_looks(verdict_moments(self.store, model), runs)
+        return made_looks(verdict_moments(self.context.store, model), runs)
 
     def _scheduled(
         self, model: str, every: timedelta | None, start: datetime, end: datetime
     ) -> list[tuple[datetime, str | None]]:
         """When the scheduler would have looked: by the cycle, or every so often."""
-        text = self.settings.model(model).schedule.cycle if every is None else f"{every.total_seconds():.0f}s"
+        text = self.context.settings.model(model).schedule.cycle if every is None else f"{every.total_seconds():.0f}s"
         trigger = parse_schedule(text, f"models.{model}.schedule.cycle")
         if trigger is None:
             raise BadInput.of("every", "is missing, and the configured schedule is `never`", cure="Give --every 1d.")
@@ -152,9 +157,9 @@ class Backtesting(Judging):
 
     def _available(self, model: str) -> dict[str, datetime]:
         """Since when each version was there: its search's end, its first promotion, or as the registry says."""
-        found = {each.version: each.created_at for each in self.registry.versions(model)}
-        found |= {each.to_version: each.intended_at for each in reversed(self._promotions(model))}
-        searches = retrainings.load_retrainings(self.store, model)
+        found = {each.version: each.created_at for each in self.context.registry.versions(model)}
+        found |= {each.to_version: each.intended_at for each in reversed(self.context.promotions(model))}
+        searches = retrainings.load_retrainings(self.context.store, model)
         return found | {each.candidate: each.finished_at for each in searches if each.candidate and each.finished_at}
 
 

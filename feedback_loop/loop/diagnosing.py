@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.alerts import route_names
 from feedback_loop.clock import Window
 from feedback_loop.decisions.diagnosis import (
     Recommendation,
@@ -21,8 +20,9 @@ from feedback_loop.decisions.diagnosis import (
     was_right,
 )
 from feedback_loop.errors import NotFound, Refused
-from feedback_loop.inference import Scorer
+from feedback_loop.loop.context import Context
 from feedback_loop.loop.judging import Judging
+from feedback_loop.loop.outcomes import Outcomes, refuse_unfit
 from feedback_loop.monitoring import sample_window, spread
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import conclusions, incidents, retrainings
@@ -45,8 +45,13 @@ MOST_ROWS = 6_000
 """So many rows of each side are compared at most."""
 
 
-class Diagnosing(Judging):
+@dataclass(frozen=True)
+class Diagnosing:
     """What lies behind a verdict."""
+
+    context: Context
+    judging: Judging
+    outcomes: Outcomes
 
     def diagnose(self, model: str, window: Window | None = None, as_of: datetime | None = None) -> Diagnosis:
         """Why the champion's loss in a window is another than on its reference, and what is to be done; it is kept.
@@ -57,20 +62,21 @@ class Diagnosing(Judging):
         nothing has been judged and no window is given, and Refused for a model whose features the log does not hold
         plain, one of several labels, and one without a reference.
         """
-        settings, now = self.settings.model(model), self._final(model, as_of)
+        settings, now = self.context.settings.model(model), self.context.final(model, as_of)
         version = self._champion_at(model, now)
-        scorer = self.scorer(version)
-        _refuse(scorer)
+        scorer = self.context.scorer(version)
+        advice = "See which label has become worse (feedback-loop evaluate), or register a model for each."
+        refuse_unfit(scorer, "diagnosed", of_labels=advice)
         window = window or self._changed_window(version, now)
-        self._refuse_removed(model, window)
-        reference = self._reference(version, settings, now)
+        self.outcomes.refuse_removed(model, window)
+        reference = self.judging.reference(version, settings, now)
         if not reference.num_rows:
             raise Refused(
                 f"{version} has no reference: there is nothing that it could have become worse than.",
                 cure="Register it with reference rows, or wait until its first labelled predictions have matured.",
             )
         contract = scorer.logged
-        current = sample_window(self.store, contract, window, version=version.version, as_of=now).labelled
+        current = sample_window(self.context.store, contract, window, version=version.version, as_of=now).labelled
         current = _without(current, reference).slice(0, MOST_ROWS)
         causes = find_causes(
             contract,
@@ -80,9 +86,9 @@ class Diagnosing(Judging):
             length=settings.window,
             seed=settings.policy.seed,
         )
-        known = load_evaluations(self.store, model, within=window, until=now)
+        known = load_evaluations(self.context.store, model, within=window, until=now)
         findings = quality_findings(contract, known, version.version)
-        incident = incidents.open_incident(self.store, model)
+        incident = incidents.open_incident(self.context.store, model)
         belongs = incident is not None and incident.version == version.version and as_of is None
         made = Diagnosis(
             model=model,
@@ -95,7 +101,7 @@ class Diagnosing(Judging):
             evidence=causes.evidence()
             | {"reference": settings.policy.reference, "quality": [asdict(each) for each in findings]},
         )
-        return conclusions.record_diagnosis(self.store, made)
+        return conclusions.record_diagnosis(self.context.store, made)
 
     def diagnose_incident(self, model: str) -> Diagnosis | None:
         """The diagnosis of the open incident, made anew with each degraded verdict; None where there is none to make.
@@ -103,13 +109,13 @@ class Diagnosing(Judging):
         What earlier ones recommended is held against what has followed by now.
         """
         self.judge_diagnoses(model)
-        incident = incidents.open_incident(self.store, model)
-        verdict = conclusions.latest_verdict(self.store, model)
+        incident = incidents.open_incident(self.context.store, model)
+        verdict = conclusions.latest_verdict(self.context.store, model)
         if incident is None or verdict is None or verdict.state is not State.DEGRADED:
             return None
-        if verdict.version != incident.version or self.champion(model).version != incident.version:
+        if verdict.version != incident.version or self.context.champion(model).version != incident.version:
             return None
-        made = conclusions.load_diagnoses(self.store, model, incident.incident_id)
+        made = conclusions.load_diagnoses(self.context.store, model, incident.incident_id)
         if made and made[-1].as_of >= verdict.decided_at:
             return None
         return self._tell(self.diagnose(model))
@@ -124,37 +130,39 @@ class Diagnosing(Judging):
             made.incident_id,
             about | {"recommendation": made.recommendation},
         )
-        with self.store.write() as connection:
-            raise_in(connection, message, route_names(self.settings.alerts), self.clock())
+        with self.context.store.write() as connection:
+            raise_in(connection, message, self.context.routes, self.context.clock())
         return made
 
     def judge_diagnoses(self, model: str) -> int:
         """Records whether recommendations were right, where what followed has shown it; counts those."""
-        waiting = [each for each in conclusions.load_diagnoses(self.store, model) if each.was_right is None]
+        waiting = [each for each in conclusions.load_diagnoses(self.context.store, model) if each.was_right is None]
         if not waiting:
             return 0
-        known = {each.incident_id: each for each in incidents.load_incidents(self.store, model)}
+        known = {each.incident_id: each for each in incidents.load_incidents(self.context.store, model)}
         searched = [
-            Searched(each, retrainings.load_trials(self.store, each.retraining_id))
-            for each in retrainings.load_retrainings(self.store, model)
+            Searched(each, retrainings.load_trials(self.context.store, each.retraining_id))
+            for each in retrainings.load_retrainings(self.context.store, model)
         ]
         judged = 0
         for each in waiting:
             incident = known.get(each.incident_id) if each.incident_id is not None else None
-            found = was_right(each.recommendation, each.as_of, incident, searched, self._promotions(model))
+            found = was_right(each.recommendation, each.as_of, incident, searched, self.context.promotions(model))
             if found is not None:
-                conclusions.save_judgement(self.store, each.diagnosis_id, right=found[0], because=found[1])
+                conclusions.save_judgement(self.context.store, each.diagnosis_id, right=found[0], because=found[1])
                 judged += 1
         return judged
 
     def _champion_at(self, model: str, moment: datetime) -> ModelVersion:
         """Who answered callers then."""
-        done = [each for each in self._promotions(model) if each.done_at is not None and each.done_at <= moment]
-        return self._version(model, done[-1].to_version) if done else self.champion(model)
+        done = [
+            each for each in self.context.promotions(model) if each.done_at is not None and each.done_at <= moment
+        ]
+        return self.context.version(model, done[-1].to_version) if done else self.context.champion(model)
 
     def _changed_window(self, version: ModelVersion, now: datetime) -> Window:
         """From the change that the latest verdict of then estimates (or the monitor's first look) to its end."""
-        found = conclusions.load_verdicts(self.store, version.model, version.version, newest=1, until=now)
+        found = conclusions.load_verdicts(self.context.store, version.model, version.version, newest=1, until=now)
         if not found:
             raise NotFound(
                 "verdict on", str(version), cure="Say which --window is meant, or run feedback-loop decide first."
@@ -162,20 +170,6 @@ class Diagnosing(Judging):
         [verdict] = found
         since = verdict.evidence["watched"][0].get("changed_at") or verdict.monitor["since"]
         return Window(datetime.fromisoformat(since), verdict.window.end)
-
-
-def _refuse(scorer: Scorer) -> None:
-    """No replay without what the champion saw, and one outcome to hold it against."""
-    if scorer.redaction.hides_features:
-        raise Refused(
-            f"{scorer.version} can't be diagnosed: some of its features are logged hashed or not at all.",
-            cure=f"Log them plain: models.{scorer.contract.model}.log.columns.",
-        )
-    if scorer.contract.more_labels:
-        raise Refused(
-            f"{scorer.version} can't be diagnosed: it predicts several labels.",
-            cure="See which label has become worse (feedback-loop evaluate), or register a model for each.",
-        )
 
 
 def _without(rows: pa.Table, reference: pa.Table) -> pa.Table:

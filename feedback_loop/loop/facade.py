@@ -2,22 +2,86 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from feedback_loop.capture import Client
+from feedback_loop.clock import Clock, system_clock
+from feedback_loop.config import Settings, load_settings
 from feedback_loop.loop.advising import Advising
 from feedback_loop.loop.backtesting import Backtesting
+from feedback_loop.loop.context import Context
 from feedback_loop.loop.diagnosing import Diagnosing
-from feedback_loop.loop.improving import Improving
 from feedback_loop.loop.incidents import Incidents
-from feedback_loop.loop.optimizing import Optimizing
-from feedback_loop.loop.predicting import Predicting
+from feedback_loop.loop.judging import Judging
+from feedback_loop.loop.models import Models
+from feedback_loop.loop.outcomes import Outcomes
+from feedback_loop.loop.predictions import Predictions
+from feedback_loop.loop.privacy import Privacy
+from feedback_loop.loop.retraining import Retraining
 from feedback_loop.loop.watching import Watching
+from feedback_loop.progress import Progress
+from feedback_loop.scheduling import Runner
+from feedback_loop.schema import RandomBits
+from feedback_loop.store import migrate
 
 
-class FeedbackLoop(Predicting, Watching, Advising, Backtesting, Diagnosing, Improving, Optimizing, Incidents):
-    """The whole loop over one store and one registry. Methods raise FeedbackLoopError's children only."""
+class FeedbackLoop:
+    """The whole loop over one store and one registry. Methods raise FeedbackLoopError's children only.
+
+    What is done every day is a verb of the loop itself; all of it is with its parts, named as the groups of commands:
+    `loop.models.register`, `loop.outcomes.load`, `loop.incidents.ack`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock = system_clock,
+        progress: Progress | None = None,
+        bits: RandomBits = secrets.randbits,
+    ) -> None:
+        context = Context.of(settings, clock=clock, progress=progress, bits=bits)
+        self.context, self.settings, self.clock, self.progress = context, settings, clock, context.progress
+        self.store, self.registry, self.reports = context.store, context.registry, context.reports
+        self.champion, self.find, self.scorer = context.champion, context.find, context.scorer
+        self.runner = Runner(self.store, clock, settings.scheduler.lease)
+
+        self.outcomes = outcomes = Outcomes(context)
+        self.models = models = Models(context)
+        self.incidents = Incidents(context)
+        self.predictions = predictions = Predictions(context)
+        self.judging = judging = Judging(context, outcomes)
+        watching, privacy = Watching(context, judging), Privacy(context)
+        diagnosing, retraining = Diagnosing(context, judging, outcomes), Retraining(context)
+
+        self.predict, self.predict_file = predictions.predict, predictions.predict_file
+        self.import_predictions, self.capture_client = predictions.import_rows, predictions.capture_client
+        self.forward, self.accounts = predictions.forward, predictions.accounts
+        self.record_outcomes, self.join, self.labelled = outcomes.record, outcomes.join, outcomes.labelled
+        self.evaluate, self.decide, self.report = judging.evaluate, judging.decide, judging.report
+        self.deliver_alerts = judging.deliver_alerts
+        self.watch_volume, self.watch_drift = watching.watch_volume, watching.watch_drift
+        self.diagnose, self.diagnose_incident = diagnosing.diagnose, diagnosing.diagnose_incident
+        self.judge_diagnoses = diagnosing.judge_diagnoses
+        self.suggest_policy = Advising(context, judging).suggest_policy
+        self.backtest = Backtesting(context, judging).backtest
+        self.retrain, self.retrain_reason = retraining.retrain, retraining.retrain_reason
+        self.held_by_diagnosis, self.tell_spent_budget = retraining.held_by_diagnosis, retraining.tell_spent_budget
+        self.promote, self.rollback, self.reconcile = models.promote, models.rollback, models.reconcile
+        self.retain, self.prune, self.erase = privacy.retain, privacy.prune, privacy.erase
+
+    @classmethod
+    def open(cls, path: str | Path | None = None, **options: Any) -> Self:
+        """A loop by its configuration; makes the tables of an empty store. Options are those of the constructor."""
+        loop = cls(load_settings(Path(path) if path is not None else None), **options)
+        migrate.prepare(loop.store)
+        return loop
+
+    def close(self) -> None:
+        """Gives database connections back."""
+        self.store.close()
 
 
 def open_client(path: str | Path | None = None, **options: Any) -> Client:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,13 @@ from typing import Literal
 import pyarrow as pa
 import structlog
 
-from feedback_loop.alerts import Delivery, deliver_alerts, route_names, tell_conditions
+from feedback_loop.alerts import Delivery, deliver_alerts, tell_conditions
 from feedback_loop.clock import Window, floor_moment, format_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, baseline_of, decide, load_standings
 from feedback_loop.errors import BadInput, NotFound, Unavailable
-from feedback_loop.loop.labelling import Labelling
+from feedback_loop.loop.context import Context
+from feedback_loop.loop.outcomes import Outcomes
 from feedback_loop.monitoring import (
     KINDS,
     LEAST_ROWS,
@@ -63,8 +64,12 @@ from feedback_loop.store.predictions import predicted_span
 _log = structlog.get_logger(__name__)
 
 
-class Judging(Labelling):
+@dataclass(frozen=True)
+class Judging:
     """Everything that is concluded from labelled predictions."""
+
+    context: Context
+    outcomes: Outcomes
 
     def evaluate(
         self,
@@ -84,30 +89,29 @@ class Judging(Labelling):
         tried again later, and stops no other. Raises Refused for a window of which retention has removed rows: its
         numbers would be others.
         """
-        settings = self.settings.model(model)
+        settings = self.context.settings.model(model)
         if window is not None:
-            self._refuse_removed(model, window)
-        now = self._final(model, as_of)
-        if as_of is None:
-            self._tally_by_references(model)
-            now = self.join(model).until or now
-        windows = [window] if window else due_windows(self.store, model, settings.window, settings.maturity, now)
-        since = privacy.kept_since(self.store, model)
+            self.outcomes.refuse_removed(model, window)
+        now = self.known_until(model, as_of)
+        windows = (
+            [window] if window else due_windows(self.context.store, model, settings.window, settings.maturity, now)
+        )
+        since = privacy.kept_since(self.context.store, model)
         windows = [each for each in windows if since is None or each.start >= since]
-        failed = {each.window for each in load_failed_windows(self.store, model)}
+        failed = {each.window for each in load_failed_windows(self.context.store, model)}
         for gone in [each for each in failed if since is not None and each.start < since]:
-            forget_failed_window(self.store, model, gone)
-        contract = self.scorer(self.champion(model)).logged
+            forget_failed_window(self.context.store, model, gone)
+        contract = self.context.scorer(self.context.champion(model)).logged
         multivariate, slices = multivariate or settings.drift.multivariate, slices or settings.find_slices
         found: list[Evaluation] = []
-        with self.progress.track(f"evaluate {model}", len(windows)) as advance:
+        with self.context.progress.track(f"evaluate {model}", len(windows)) as advance:
             for each in windows:
                 try:
                     found += evaluate_window(
-                        self.store,
+                        self.context.store,
                         contract,
                         each,
-                        lambda v: self._profile(model, v, now, is_past=as_of is not None),
+                        lambda v: self.profile(model, v, now, is_past=as_of is not None),
                         length=settings.window,
                         maturity=settings.maturity,
                         as_of=now,
@@ -115,13 +119,15 @@ class Judging(Labelling):
                         extend=lambda e: self._looked_closer(e, multivariate=multivariate, slices=slices),
                     )
                     if each in failed:
-                        forget_failed_window(self.store, model, each)
+                        forget_failed_window(self.context.store, model, each)
                 except Unavailable:
                     raise
                 except Exception as error:
                     if window is not None:
                         raise
-                    self._tell_failure(model, after_failure(self.store, model, each, error, self.clock()), error)
+                    self._tell_failure(
+                        model, after_failure(self.context.store, model, each, error, self.context.clock()), error
+                    )
                 advance(1)
         if as_of is None:
             self._show_metrics(found)
@@ -129,44 +135,53 @@ class Judging(Labelling):
 
     def tell_conditions(self, model: str) -> int:
         """Has it told which of the model's own conditions are crossed, or within again; counts new alerts."""
-        version = self.champion(model).version
-        standings = load_standings(self.store, model, version, self.settings.model(model).conditions)
-        return tell_conditions(self.store, model, version, standings, route_names(self.settings.alerts), self.clock())
+        version = self.context.champion(model).version
+        standings = load_standings(self.context.store, model, version, self.context.settings.model(model).conditions)
+        return tell_conditions(
+            self.context.store, model, version, standings, self.context.routes, self.context.clock()
+        )
 
     def past_errors(self, model: str) -> dict[str, PastError]:
         """How far estimates of each metric were from what was realised later, in the last windows that matured."""
-        return past_errors(load_past_estimates(self.store, model, PAST_WINDOWS))
+        return past_errors(load_past_estimates(self.context.store, model, PAST_WINDOWS))
 
     def decide(self, model: str) -> Verdict | None:
         """Judges what has matured since the last verdict on the champion; None where nothing has."""
-        settings, version = self.settings.model(model), self.champion(model)
-        contract = self.scorer(version).logged
-        promotions = self._promotions(model)
+        settings, version = self.context.settings.model(model), self.context.champion(model)
+        contract = self.context.scorer(version).logged
+        promotions = self.context.promotions(model)
         return decide(
-            self.store,
+            self.context.store,
             contract,
             version.version,
             settings,
-            lambda as_of: self._baseline(version, settings, as_of=as_of),
+            lambda as_of: self.baseline(version, settings, as_of=as_of),
             since=promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None,
-            routes=route_names(self.settings.alerts),
-            now=self._final(model, None),
+            routes=self.context.routes,
+            now=self.context.final(model, None),
         )
 
     def why_not_judged(self, model: str) -> str:
         """Why a look finds nothing to judge now, and what to do about it, in words."""
-        settings, version, now = self.settings.model(model), self.champion(model), self._final(model, None)
+        settings, version, now = (
+            self.context.settings.model(model),
+            self.context.champion(model),
+            self.context.final(model, None),
+        )
         until, span = (
             matured_until(now, settings.maturity, settings.window),
-            predicted_span(self.store, model, version.version, as_of=now),
+            predicted_span(self.context.store, model, version.version, as_of=now),
         )
         rehearsal = f"What the loop would have made of them: feedback-loop rehearse {model}."
         if span is None:
-            others = predicted_span(self.store, model, as_of=now) is not None
+            others = predicted_span(self.context.store, model, as_of=now) is not None
             cure = rehearsal if others else "Predict, or bring what was predicted: feedback-loop import predictions."
             there = "Those of the log are of other versions. " if others else ""
             return f"The log has no prediction of {version}. {there}{cure}"
-        promotions, verdict = self._promotions(model), latest_verdict(self.store, model, version.version)
+        promotions, verdict = (
+            self.context.promotions(model),
+            latest_verdict(self.context.store, model, version.version),
+        )
         since = promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None
         if verdict is not None and since is not None and verdict.decided_at < since:
             verdict = None
@@ -180,7 +195,7 @@ class Judging(Labelling):
             return (
                 f"All of its predictions are from before {version} became champion anew, on {format_moment(since)}."
             )
-        baseline = self._baseline(version, settings, as_of=now).until
+        baseline = self.baseline(version, settings, as_of=now).until
         if baseline is not None and baseline >= span[0]:
             return (
                 f"Only what was predicted after {format_moment(baseline)} is judged: up to there reach the rows that "
@@ -206,18 +221,15 @@ class Judging(Labelling):
         that of drift says; before there is a reference, they are of the window alone. Raises BadInput where there are
         too few predictions.
         """
-        self._refuse_removed(model, window)
+        self.outcomes.refuse_removed(model, window)
         if isinstance(rows, int) and rows < LEAST_ROWS:
             raise BadInput.of("sample", f"of {rows} rows is too small for a report; {LEAST_ROWS} are needed")
-        settings, now = self.settings.model(model), self._final(model, as_of)
-        if as_of is None:
-            self._tally_by_references(model)
-            now = self.join(model).until or now
+        settings, now = self.context.settings.model(model), self.known_until(model, as_of)
         subject = report_subject(
-            self.store,
-            self.scorer(self.champion(model)).logged,
+            self.context.store,
+            self.context.scorer(self.context.champion(model)).logged,
             window,
-            lambda v: self._profile(model, v, now, is_past=as_of is not None),
+            lambda v: self.profile(model, v, now, is_past=as_of is not None),
             name,
             length=settings.window,
             maturity=settings.maturity,
@@ -225,29 +237,29 @@ class Judging(Labelling):
         )
         noted = self._looked_closer(subject.evaluation, multivariate=False, slices=False)
         subject = replace(subject, evaluation=noted)
-        version = self._version(model, subject.evaluation.version)
+        version = self.context.version(model, subject.evaluation.version)
         real = None
         if rows != "surrogate":
-            reference = self._reference(version, settings, now)
+            reference = self.reference(version, settings, now)
             if subject.reference is not None:
                 subject = replace(subject, reference_span=span_of(reference))
-            real = real_rows(self.store, subject, reference, rows if isinstance(rows, int) else None)
+            real = real_rows(self.context.store, subject, reference, rows if isinstance(rows, int) else None)
         is_judged = not subject.contract.more_labels  # Evidently's presets know one label
         kinds = [k for k in KINDS if k == "drift" or (is_judged and subject.has_enough(k))]
         paths: list[Path] = []
-        with self.progress.track(f"report {name}", len(kinds)) as advance:
+        with self.context.progress.track(f"report {name}", len(kinds)) as advance:
             for kind in kinds:
-                paths += write_report(kind, subject, folder or self.reports, real)
+                paths += write_report(kind, subject, folder or self.context.reports, real)
                 advance(1)
         try:
-            self.registry.lineage.log_files(version, paths, "reports", now)
+            self.context.registry.lineage.log_files(version, paths, "reports", now)
         except (NotFound, Unavailable) as error:  # the pages are there
             _log.warning("report not kept in MLflow", model=model, version=version.version, cause=str(error))
         return paths
 
     def deliver_alerts(self) -> Delivery:
         """Tries every alert that is due."""
-        return deliver_alerts(self.store, self.settings.alerts, self.clock())
+        return deliver_alerts(self.context.store, self.context.settings.alerts, self.context.clock())
 
     def _tell_failure(self, model: str, failed: FailedWindow, error: Exception) -> None:
         where = "".join(traceback.format_exception(error))
@@ -255,27 +267,27 @@ class Judging(Labelling):
         subject, title = f"stream:{model}:failed:{failed.window}", f"{model}: a window could not be evaluated"
         again = f"It is tried again from {format_moment(failed.next_attempt_at)} on; other windows go on."
         words = f"{failed.window}: {failed.cause.rstrip('.')}. {again}"
-        raise_alert(self.store, subject, title, words, route_names(self.settings.alerts), self.clock())
+        raise_alert(self.context.store, subject, title, words, self.context.routes, self.context.clock())
 
     def _looked_closer(self, found: Evaluation, *, multivariate: bool, slices: bool) -> Evaluation:
         """The evaluation with what only rows can say, as known at its moment, and with what can't be said at all."""
-        rows = self._references.found.get((found.model, found.version))
+        rows = self.context.references.found.get((found.model, found.version))
         if rows is not None and not found.drift:
-            wanted = self.settings.model(found.model).policy.reference
+            wanted = self.context.settings.model(found.model).policy.reference
             lacking = f"the reference takes {wanted:,} matured predictions with outcomes, and there are {rows:,}"
             told = f"Drift, data quality and verdicts are not judged yet: {lacking}."
             found = replace(found, notes=(told, *found.notes))
         slices = slices and found.matured
         if not (multivariate or slices):
             return found
-        settings, version = self.settings.model(found.model), self._version(found.model, found.version)
-        redaction = self.scorer(version).redaction
+        settings, version = self.context.settings.model(found.model), self.context.version(found.model, found.version)
+        redaction = self.context.scorer(version).redaction
         contract = redaction.logged
-        sample = sample_window(self.store, contract, found.window, version=version.version, as_of=found.as_of)
+        sample = sample_window(self.context.store, contract, found.window, version=version.version, as_of=found.as_of)
         if slices:
             found = replace(found, slices=find_slices(contract, sample.labelled))
         if multivariate:
-            reference = self._references.rows_of_profile(
+            reference = self.context.references.rows_of_profile(
                 redaction,
                 version,
                 settings.policy.reference,
@@ -289,14 +301,14 @@ class Judging(Labelling):
 
     def missing_reference(self, model: str) -> MissingReference | None:
         """What the champion lacks before it can be judged; None where its reference is whole."""
-        settings, version = self.settings.model(model), self.champion(model)
+        settings, version = self.context.settings.model(model), self.context.champion(model)
         rows, wanted = (
-            self._reference(version, settings, self._final(model, None)).num_rows,
+            self.reference(version, settings, self.context.final(model, None)).num_rows,
             settings.policy.reference,
         )
         if rows >= wanted:
             return None
-        known = load_coverage(self.store, model)[0]
+        known = load_coverage(self.context.store, model)[0]
         about = when_enough(known, version.version, wanted - rows, settings.maturity)
         return MissingReference(model, version.version, rows, wanted, about)
 
@@ -314,36 +326,46 @@ class Judging(Labelling):
                     metrics["coverage"] = each.coverage
             if each.version and metrics:
                 try:
-                    version = self._version(each.model, each.version)
-                    self.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
+                    version = self.context.version(each.model, each.version)
+                    self.context.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
                 except NotFound as error:
                     _log.warning("not drawn in MLflow", model=each.model, version=each.version, cause=str(error))
                 except Unavailable as error:  # it would be waited for again with each window
                     _log.warning("windows not drawn in MLflow", model=each.model, cause=str(error))
                     return
 
-    def _reference(
+    def reference(
         self, version: ModelVersion, settings: ModelSettings, as_of: datetime, known: datetime | None = None
     ) -> pa.Table:
         """The version's reference as of a moment; of the log, what had matured by then as it is `known` later."""
         until = matured_until(as_of, settings.maturity, settings.window)
-        redaction = self.scorer(version).redaction
-        return self._references.rows(redaction, version, settings.policy.reference, until, as_of=known or as_of)
+        redaction = self.context.scorer(version).redaction
+        return self.context.references.rows(
+            redaction, version, settings.policy.reference, until, as_of=known or as_of
+        )
+
+    def known_until(self, model: str, as_of: datetime | None = None) -> datetime:
+        """The moment as of which is evaluated; without one, all that has come by now is joined first."""
+        if as_of is not None:
+            return self.context.final(model, as_of)
+        self._tally_by_references(model)
+        return self.outcomes.join(model).until or self.context.final(model, None)
 
     def _tally_by_references(self, model: str) -> None:
         """The champion has its reference before its first predictions are joined: they are tallied as they come."""
-        self._profile(model, self.champion(model).version, self.clock(), is_past=False)
+        self.profile(model, self.context.champion(model).version, self.context.clock(), is_past=False)
 
-    def _profile(self, model: str, version: str, as_of: datetime, *, is_past: bool) -> Profile | None:
-        settings = self.settings.model(model)
+    def profile(self, model: str, version: str, as_of: datetime, *, is_past: bool) -> Profile | None:
+        """The profile of a version's reference; None where it has none yet."""
+        settings = self.context.settings.model(model)
         try:
-            found = self._version(model, version)
+            found = self.context.version(model, version)
         except NotFound:  # it was deleted in the registry: what it answered is judged by what is kept here
-            with self.store.read() as connection:
+            with self.context.store.read() as connection:
                 kept = profiles.load_reference(connection, model, version)
             return Profile.from_bytes(kept.profile) if kept is not None else None
-        return self._references.profile(
-            self.scorer(found).redaction,
+        return self.context.references.profile(
+            self.context.scorer(found).redaction,
             found,
             settings.policy.reference,
             matured_until(as_of, settings.maturity, settings.window),
@@ -352,7 +374,7 @@ class Judging(Labelling):
             is_past=is_past,
         )
 
-    def _baseline(
+    def baseline(
         self,
         version: ModelVersion,
         settings: ModelSettings,
@@ -360,5 +382,6 @@ class Judging(Labelling):
         as_of: datetime,
         known: datetime | None = None,
     ) -> Baseline:
-        rows = self._reference(version, settings, as_of, known)
-        return baseline_of(self.scorer(version).logged, rows, settings)
+        """What a version's losses are held against as of a moment."""
+        rows = self.reference(version, settings, as_of, known)
+        return baseline_of(self.context.scorer(version).logged, rows, settings)

@@ -11,7 +11,8 @@ from feedback_loop.errors import Refused
 from feedback_loop.inference import Scorer, SklearnEngine
 from feedback_loop.inference.choosing import measure_parity
 from feedback_loop.inference.optimizing import Measured, Optimization, optimize
-from feedback_loop.loop.base import Wired
+from feedback_loop.loop.context import Context
+from feedback_loop.loop.outcomes import refuse_unfit
 from feedback_loop.monitoring import make_reference, plot_variants
 from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import DataSource, ModelVersion, Origin, Proven
@@ -39,8 +40,11 @@ class Optimized:
     plots: tuple[Path, ...]
 
 
-class Optimizing(Wired):
+@dataclass(frozen=True)
+class Optimizing:
     """Optimization against a budget."""
+
+    context: Context
 
     def optimize(self, reference: str, budget: float, *, register: bool = True, quantize: bool = False) -> Optimized:
         """Tries smaller variants of a version, and registers the fastest that loses at most `budget` of its score.
@@ -48,13 +52,14 @@ class Optimizing(Wired):
         With `quantize` also one whose dense layers are in fewer bits where it is served. Raises Refused where there
         are no labelled rows to judge by, and for several labels.
         """
-        scorer = self.scorer(self.find(reference))
+        scorer = self.context.scorer(self.context.find(reference))
         name = scorer.version.model
-        if scorer.contract.more_labels:
-            raise Refused(f"{scorer.version} can't be optimized: it predicts several labels.")
+        refuse_unfit(scorer, "optimized")
         rows, source = self._labelled_rows(scorer)
-        options = engine_options(self.settings, name)
-        found = optimize(scorer.loaded, scorer.contract, rows, budget, options, self.progress, quantize=quantize)
+        options = engine_options(self.context.settings, name)
+        found = optimize(
+            scorer.loaded, scorer.contract, rows, budget, options, self.context.progress, quantize=quantize
+        )
         plots = self._plotted(scorer.version, found)
         version = self._register_variant(scorer, found, rows, source) if register and found.chosen else None
         return Optimized(
@@ -71,18 +76,13 @@ class Optimizing(Wired):
     def _labelled_rows(self, scorer: Scorer) -> tuple[pa.Table, str]:
         """Features and label by the model's names: of the log's newest matured rows, else of the reference."""
         model = scorer.version.model
-        if scorer.redaction.hides_features:
-            raise Refused(
-                f"{scorer.version} can't be optimized: some of its features are logged hashed or not at all.",
-                cure=f"Log them plain (models.{model}.log.columns).",
-            )
-        settings, now = self.settings.model(model), self._final(model, None)
+        settings, now = self.context.settings.model(model), self.context.final(model, None)
         until = matured_until(now, settings.maturity, settings.window)
         names = [column.name for column in (*scorer.contract.features, scorer.contract.label)]
-        logged = training_rows(self.store, scorer, until=until, as_of=now, history=None).table.select(names)
+        logged = training_rows(self.context.store, scorer, until=until, as_of=now, history=None).table.select(names)
         if logged.num_rows >= FEWEST:
             return logged.slice(max(logged.num_rows - MOST, 0)).combine_chunks(), "log"
-        kept = self.registry.reference_rows(scorer.version)
+        kept = self.context.registry.reference_rows(scorer.version)
         if kept is None:
             raise Refused(
                 f"{scorer.version} can't be optimized: the log has {logged.num_rows} matured labelled rows "
@@ -97,15 +97,18 @@ class Optimizing(Wired):
             return []
         name = f"{version.model}-{version.version}-variants"
         plots = plot_variants(
-            [asdict(each) for each in found.tried], name=name, title=f"Variants of {version}", folder=self.reports
+            [asdict(each) for each in found.tried],
+            name=name,
+            title=f"Variants of {version}",
+            folder=self.context.reports,
         )
-        self.registry.lineage.log_files(version, plots, "reports", self.clock())
+        self.context.registry.lineage.log_files(version, plots, "reports", self.context.clock())
         return plots
 
     def _register_variant(self, parent: Scorer, found: Optimization, rows: pa.Table, source: str) -> ModelVersion:
         chosen, base = found.chosen, found.tried[0]
         assert chosen is not None and isinstance(parent.engine, SklearnEngine)  # what is registered was chosen
-        version, now = parent.version, self.clock()
+        version, now = parent.version, self.context.clock()
         precise = self._parity(parent, found.precision, rows) if found.precision else {}
         figures = {
             "size_bytes": chosen.size_bytes,
@@ -115,14 +118,14 @@ class Optimizing(Wired):
             "score": chosen.score,
             "score_of_parent": base.score,
         }
-        made = self.registry.register_candidate(
+        made = self.context.registry.register_candidate(
             Proven(
                 parent.loaded, found.estimator, parent.engine.inputs.of(rows.slice(0, PROVEN_ROWS), parent.contract)
             ),
             Origin(
                 source=DataSource(
                     name=version.model,
-                    place=self.store.name if source == "log" else str(version),
+                    place=self.context.store.name if source == "log" else str(version),
                     rows=rows.num_rows,
                     trained_from="",
                     trained_until=version.trained_until.isoformat(),
@@ -142,7 +145,7 @@ class Optimizing(Wired):
             ),
             now,
         )
-        self.registry.keep_reference(made, make_reference(self.fastest_scorer(made), rows), now)
+        self.context.registry.keep_reference(made, make_reference(self.context.fastest_scorer(made), rows), now)
         return made
 
     def _parity(self, parent: Scorer, precision: str, rows: pa.Table) -> dict[str, str]:
@@ -150,7 +153,7 @@ class Optimizing(Wired):
 
         The stager holds it to that: the rows that it is measured on are the version's reference rows by then.
         """
-        options = engine_options(self.settings, parent.version.model)
+        options = engine_options(self.context.settings, parent.version.model)
         known = make_reference(parent, rows)
         proof = measure_parity(parent.loaded, parent.contract, precision, known, options)
         if proof is None:

@@ -137,7 +137,10 @@ class _Rehearsal:
 
     def _held_back(self, story: dict[str, Any]) -> list[str]:
         """What kept the loop from alarming, or from acting."""
-        missing, mode = self.own.missing_reference(self.model), self.own.settings.model(self.model).policy.mode
+        missing, mode = (
+            self.own.judging.missing_reference(self.model),
+            self.own.settings.model(self.model).policy.mode,
+        )
         notes = [missing.words] if missing is not None and not story["promotions"] else []
         if mode != "act" and not self.unfit:
             notes.append(f"policy.mode is {mode!r}: nothing is retrained by itself.")

@@ -54,7 +54,7 @@ def doctor(loop: FeedbackLoop) -> list[Check]:
 def _reference_check(loop: FeedbackLoop, name: str) -> Check:
     """Nothing is amiss where a reference is missing, but nothing is judged: that is said before all that is ok."""
     try:
-        missing = loop.missing_reference(name)
+        missing = loop.judging.missing_reference(name)
     except FeedbackLoopError as error:
         return Check(f"reference {name}", ok=False, detail=error.cause, cure=error.cure)
     if missing is None:
@@ -125,13 +125,13 @@ def _serving(loop: FeedbackLoop) -> str:
 def _spools(loop: FeedbackLoop) -> str:
     aside = [
         f"{rows:,} rows of {model} are put aside: {cause}"
-        for model, causes in loop.put_aside().items()
+        for model, causes in loop.predictions.put_aside().items()
         for cause, rows in causes.items()
     ]
     if aside:
         cure = "Once that is mended: feedback-loop spool drain --rejected."
         raise Refused(" ".join(aside), cure=cure)
-    known = loop.local_accounts()
+    known = loop.predictions.local_accounts()
     waiting = sum(account.waiting for account in known)
     outcomes = sum(account.waiting for account in known if is_of_outcomes(account.model))
     return f"{waiting:,} rows wait for the store" + (f", {outcomes:,} of them outcomes" if outcomes else "")
@@ -139,7 +139,7 @@ def _spools(loop: FeedbackLoop) -> str:
 
 def _model(loop: FeedbackLoop, name: str) -> str:
     scorer = loop.scorer(loop.champion(name))
-    loop.check_storable(scorer)
+    loop.context.check_storable(scorer)
     chains(loop, name)  # a schedule that can't be read is told here
     check_metrics(scorer.logged)
     missing = "" if scorer.contract.key else "; no key: outcomes must name a prediction_id"

@@ -27,7 +27,7 @@ class Entry:
 
 def incident_story(loop: FeedbackLoop, which: str) -> tuple[Incident, list[Entry]]:
     """An incident with all that happened in it, in the order of time; raises NotFound and Refused."""
-    found = loop.incident(which, closed=True)
+    found = loop.incidents.find(which, closed=True)
     parts = (_verdicts, _alerts, _hands, _diagnoses, _searches, _promoted)
     entries = [entry for part in parts for entry in part(loop, found)]
     return found, sorted(entries, key=lambda each: each.at)

@@ -106,7 +106,9 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "unmatched_outcomes": found_odd[findings.UNMATCHED],  # by the last join
         "refused_outcomes": count_refused(store, model),
         "conflicts": found_odd[findings.CONFLICTING],
-        "evaluation": _evaluation(evaluations.load_evaluations(store, model, newest=1), loop.past_errors(model)),
+        "evaluation": _evaluation(
+            evaluations.load_evaluations(store, model, newest=1), loop.judging.past_errors(model)
+        ),
         "failed_windows": [
             {"window": _window(each.window), "attempts": each.attempts, "cause": each.cause}
             for each in evaluations.load_failed_windows(store, model)

@@ -125,11 +125,11 @@ def test_a_database_that_goes_away_is_no_callers_business_and_all_is_there_when_
 
 
 def waiting_outcomes(loop):
-    return spool_status(loop, loop.local_accounts())["outcomes"]["waiting"]
+    return spool_status(loop, loop.predictions.local_accounts())["outcomes"]["waiting"]
 
 
 def waiting(loop):
-    return sum(account.waiting for account in loop.local_accounts())
+    return sum(account.waiting for account in loop.predictions.local_accounts())
 
 
 def test_a_disk_that_is_full_is_a_503_and_nothing_is_acknowledged_that_is_not_there(mlflow_uri, tmp_path, warm):

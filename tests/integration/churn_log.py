@@ -18,4 +18,4 @@ def logged(loop, rows, moments, version="1", role="champion"):
     columns = {name: rows[name].tolist() for name in FEATURES}
     columns |= {name: outputs.column(name).to_pylist() for name in outputs.column_names}
     columns |= {"model_version": [version] * len(moments), "role": [role] * len(moments)}
-    loop._log.append(scorer.logged, prediction_rows(scorer.logged, moments, **columns), loop.clock())
+    loop.context.log.append(scorer.logged, prediction_rows(scorer.logged, moments, **columns), loop.clock())

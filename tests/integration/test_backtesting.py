@@ -16,7 +16,7 @@ from feedback_loop.clock import ManualClock
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.cycle import run_cycle
 from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
-from feedback_loop.monitoring import References, labelled_only, row_losses
+from feedback_loop.monitoring import labelled_only, row_losses
 from feedback_loop.store import conclusions
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.predictions import read_labelled
@@ -50,7 +50,7 @@ def weeks(loop, clock):
         if day == 21:
             loop.rollback("churn")
         if day == 12:
-            loop.close_incident("churn", "a feed was repaired")
+            loop.incidents.close("churn", "a feed was repaired")
         harder = 0.45 if clock() >= CHANGED else 0.0
         rows = customers(300, 10 + day, harder=harder, month=f"{clock():%Y-%m-%d}")
         loop.predict("churn", {name: rows[name] for name in FEATURES})
@@ -170,7 +170,7 @@ def test_a_store_that_can_only_be_read_is_enough(loop):
             connection.commit()
 
     event.listen(loop.store.engine, "connect", forbid)
-    loop._references = References(loop.store, loop.registry)
+    loop.context.references.forget("churn")
     with pytest.raises(Unavailable, match=r"read-?only"):
         loop.decide("churn")
     assert loop.backtest("churn", [PolicySettings(rule="harm")]).played[0].verdicts

@@ -14,7 +14,7 @@ def test_batches_are_scored_by_the_engine_that_is_proven_and_the_next_process_fi
     rows = customers(200, 3)
     answers = loop.predict("churn", rows)
     version = loop.champion("churn")
-    opened, native = loop.fastest_scorer(version), loop.scorer(version)
+    opened, native = loop.context.fastest_scorer(version), loop.scorer(version)
     assert isinstance(opened.engine, OnnxEngine)
     assert isinstance(native.engine, SklearnEngine)
     theirs = native.score(native.rows_of(rows)).outputs
@@ -33,9 +33,9 @@ def test_a_batch_without_a_proven_engine_is_scored_by_the_model_itself_and_the_l
     loop = churn_loop(tmp_path, clock, more='[models.churn.inference]\nengine = "native"\n')
     with capture_logs() as logs:
         for _ in range(2):  # the second time the bundle is there already, and nothing is said again
-            loop._fastest.clear()
+            loop.context._fastest.clear()
             loop.predict("churn", customers(3, 3))
-            assert isinstance(loop.fastest_scorer(loop.champion("churn")).engine, SklearnEngine)
+            assert isinstance(loop.context.fastest_scorer(loop.champion("churn")).engine, SklearnEngine)
     (told,) = [each for each in logs if each["event"] == "engine_fallback"]
     assert (told["log_level"], told["engine"]) == ("warning", "sklearn")
     loop.close()
@@ -60,8 +60,8 @@ def test_bundles_of_versions_that_nobody_scores_with_any_more_are_removed(loop, 
 
 def test_a_reference_is_answered_by_the_engine_that_answers_callers(loop):
     held = customers(400, 5)
-    version = loop.register("churn", str(loop.registry.load(loop.champion("churn")).path), reference=held)
-    fastest = loop.fastest_scorer(version)
+    version = loop.models.register("churn", str(loop.registry.load(loop.champion("churn")).path), reference=held)
+    fastest = loop.context.fastest_scorer(version)
     assert isinstance(fastest.engine, OnnxEngine)
     answers = fastest.score(fastest.rows_of(held)).outputs
     assert loop.registry.reference_rows(version).select(answers.column_names) == answers

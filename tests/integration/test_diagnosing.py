@@ -223,7 +223,7 @@ def rename(loop, old, new):
 
 
 def test_without_a_reference_there_is_nothing_to_compare_with(loop, clock):
-    bare = loop.register("churn", str(loop.registry.load(loop.champion("churn")).path))
+    bare = loop.models.register("churn", str(loop.registry.load(loop.champion("churn")).path))
     loop.promote("churn", bare.version)
     with pytest.raises(Refused, match="has no reference"):
         loop.diagnose("churn", Window(clock() - DAY, clock()))

@@ -66,7 +66,7 @@ def test_a_window_is_estimated_before_its_outcomes_and_realised_beside_it(loop, 
     assert estimated(after)["accuracy"].value == accuracy.value  # what came later is of no window before this one
     [past] = [each for each in load_past_estimates(loop.store, "churn", 30) if each.metric == "accuracy"]
     assert (past.window, past.estimate, past.realised) == (first, accuracy.value, realised)
-    assert loop.past_errors("churn")["accuracy"].error == pytest.approx(abs(accuracy.value - realised))
+    assert loop.judging.past_errors("churn")["accuracy"].error == pytest.approx(abs(accuracy.value - realised))
     shown = next(e for e in model_status(loop, "churn")["evaluation"]["estimates"] if e["metric"] == "accuracy")
     assert (shown["value"], shown["realised"], shown["past"]["windows"]) == (accuracy.value, realised, 1)
     [*_, stored] = load_evaluations(loop.store, "churn")
@@ -215,5 +215,5 @@ def test_the_loss_of_a_regression_is_estimated_and_realised_beside_it(price_loop
     for metric in ("mae", "rmse"):
         assert abs(found[metric].value - after.metric(metric)) < 3 * found[metric].standard_error
         assert found[metric].value > 1.3 * {"mae": 0.4, "rmse": 0.577}[metric]  # what it is of the reference
-    assert set(price_loop.past_errors("price")) == {"mae", "rmse"}
+    assert set(price_loop.judging.past_errors("price")) == {"mae", "rmse"}
     assert told(price_loop.evaluate("price", first, before.as_of)) == told([before])

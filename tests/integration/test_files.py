@@ -42,7 +42,7 @@ def test_a_file_is_scored_row_by_row_in_its_order_and_every_row_is_logged(loop, 
     written, given = pq.read_table(target), pq.read_table(source)
     assert written.column("customer").equals(given.column("customer"))
     assert written.column("note").equals(given.column("note"))
-    scorer = loop.fastest_scorer(loop.champion("churn"))
+    scorer = loop.context.fastest_scorer(loop.champion("churn"))
     expected = scorer.score(scorer.rows_of(given)).outputs
     assert written.column("probability").to_pylist() == expected.column("probability").to_pylist()
     assert logged(loop) == 2500
@@ -120,7 +120,7 @@ def _predict(loop, source, tmp_path, scored=None):
     def record(scorer, rows, answered, ids, moment):
         if scored is not None:
             scored.append(len(ids))
-        return loop.recorder.record(scorer, rows, answered, ids, moment, source=Source.BATCH).new
+        return loop.context.recorder.record(scorer, rows, answered, ids, moment, source=Source.BATCH).new
 
     return files.predict_file(
         "churn@champion",
@@ -142,13 +142,13 @@ def interrupted(loop, source, tmp_path):
         if scorer.version.version in seen:
             raise KeyboardInterrupt
         seen.append(scorer.version.version)
-        return loop.recorder.record(scorer, rows, answered, ids, moment, source="batch").new
+        return loop.context.recorder.record(scorer, rows, answered, ids, moment, source="batch").new
 
     seen = []
     with pytest.raises(KeyboardInterrupt):
         files.predict_file(
             "churn@champion",
-            lambda _: loop.fastest_scorer(loop.champion("churn")),
+            lambda _: loop.context.fastest_scorer(loop.champion("churn")),
             source,
             tmp_path / "out.parquet",
             record=record,
@@ -187,7 +187,7 @@ def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, cl
         calls.append(scorer.version.version)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return loop.recorder.record(scorer, rows, answered, ids, moment, source="batch").new
+        return loop.context.recorder.record(scorer, rows, answered, ids, moment, source="batch").new
 
     def choose(version):
         return loop.scorer(
@@ -244,7 +244,7 @@ def test_columns_called_like_ours_are_the_models_and_ours_have_a_prefix_beside_t
     )
     config = write_config(tmp_path, more='[models.odd]\ntask = "binary"\nlabel = "y"\n')
     loop = open_loop(config, clock)
-    version = loop.register("odd", str(tmp_path / "m"), reference=frame.assign(y=label))
+    version = loop.models.register("odd", str(tmp_path / "m"), reference=frame.assign(y=label))
     loop.promote("odd", version.version)
     own = [str(prediction_id(clock())) for _ in range(len(frame))]
     frame.assign(feedback_loop_prediction_id=own).to_csv(tmp_path / "in.csv", index=False)

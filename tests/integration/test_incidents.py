@@ -94,7 +94,7 @@ def test_a_feed_that_is_repaired_ends_the_incident_once_there_is_evidence_and_th
 def test_who_knows_better_closes_it_and_nothing_is_retrained_nor_opened_again(loop, clock):
     incident = worse(loop, clock)
     assert loop.retrain_reason("churn") == "alarm"
-    loop.close_incident("churn", "its feed was broken, and is not any more")
+    loop.incidents.close("churn", "its feed was broken, and is not any more")
     assert loop.retrain_reason("churn") is None
     # Of the day that was bad and has not matured, nothing is judged any more: the cause is known.
     play_days(loop, clock, 3, seed=600)
@@ -109,7 +109,7 @@ def test_what_closes_while_a_retraining_runs_stays_linked_to_it(loop, clock):
     number = start_retraining(
         loop.store, "churn", reason="alarm", champion="1", incident_id=incident.incident_id, now=clock()
     )
-    loop.close_incident("churn", "we know")
+    loop.incidents.close("churn", "we know")
     note_retraining(loop.store, number, candidate="2")
     finish_retraining(loop.store, number, state="passed", now=clock(), cause="brier .3 → .2")
     found, story = incident_story(loop, "1")
@@ -123,8 +123,8 @@ def test_a_clock_that_is_set_back_neither_reopens_nor_loses_anything(loop, clock
     worse(loop, clock)
     now = clock()
     clock.set(now - 3 * HOUR)
-    loop.acknowledge("churn", "ada")
-    closed = loop.close_incident("churn", "we know")
+    loop.incidents.ack("churn", "ada")
+    closed = loop.incidents.close("churn", "we know")
     assert closed.closed_at == now - 3 * HOUR
     assert run(loop).state is State.DEGRADED  # the verdict of before: there is nothing new to judge
     clock.set(now)
@@ -139,8 +139,8 @@ def test_the_whole_story_is_told_in_order(loop, command):
     _, incident = look(loop)
     look(loop, day=1)
     loop.clock.set(system_clock() - 7 * DAY)
-    loop.acknowledge("churn", "ada")
-    loop.silence("churn", system_clock() - 6 * DAY)
+    loop.incidents.ack("churn", "ada")
+    loop.incidents.silence("churn", system_clock() - 6 * DAY)
     number = start_retraining(
         loop.store, "churn", reason="alarm", champion="1", incident_id=incident.incident_id, now=loop.clock() + HOUR
     )
@@ -235,7 +235,7 @@ def test_incidents_are_listed_acknowledged_silenced_and_closed_by_command(loop, 
 )
 def test_what_can_not_be_done_says_why_and_what_can(loop, command, arguments, cause):
     look(loop)
-    loop.close_incident("1", "we know")
+    loop.incidents.close("1", "we know")
     code, out, complaint = command("incidents", *arguments)
     assert (code, out) == (1, "")
     assert cause in complaint
@@ -246,16 +246,16 @@ def test_what_can_not_be_done_says_why_and_what_can(loop, command, arguments, ca
 
 def test_the_facade_says_the_same(loop):
     with pytest.raises(Refused, match="no open incident"):
-        loop.acknowledge("churn", "ada")
+        loop.incidents.ack("churn", "ada")
     with pytest.raises(Refused, match=r"churn has no incident\."):
         incident_story(loop, "churn")
     with pytest.raises(NotFound):
         incident_story(loop, "9")
     look(loop)
     with pytest.raises(BadInput, match="is past"):
-        loop.silence("churn", loop.clock())
-    assert loop.silence("churn", None).silenced_until is None
-    assert [each.incident_id for each in loop.incidents()] == [1]
+        loop.incidents.silence("churn", loop.clock())
+    assert loop.incidents.silence("churn", None).silenced_until is None
+    assert [each.incident_id for each in loop.incidents.list()] == [1]
 
 
 def test_a_cycle_tells_of_the_recovery_in_its_own_run(loop, clock):

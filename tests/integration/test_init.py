@@ -98,7 +98,7 @@ def test_a_version_without_a_reference_is_said_to_be_unjudged_until_it_is_given_
     given = ["held.parquet", "--time", "at", "--trained-until", "2026-01-31"]
     assert "5,000 rows are the reference of churn version 2" in run("models", "reference", "churn", "2", *given)[1]
     loop = open_loop(tmp_path / "feedback_loop.toml", clock)
-    assert loop.missing_reference("churn") is None
+    assert loop.judging.missing_reference("churn") is None
     assert loop.champion("churn").trained_until == datetime(2026, 1, 31, tzinfo=UTC)
     assert span_of(loop.registry.reference_rows(loop.champion("churn")))[0] == datetime(2026, 2, 1, tzinfo=UTC)
     assert "ok   reference churn: it is whole" in run("doctor")[1]
@@ -113,12 +113,14 @@ def test_reference_rows_without_times_are_of_when_training_ended_and_keep_no_win
     register_churn(loop.registry, clock())
     held = pd.DataFrame(customers(5000, 7))[["age", "plan", "churned"]]
     ended = datetime(2026, 2, 1, tzinfo=UTC)
-    version = loop.register("churn", "models:/churn/1", reference=held, trained_until=ended)
+    version = loop.models.register("churn", "models:/churn/1", reference=held, trained_until=ended)
     settings = loop.settings.model("churn")
-    rows = loop._reference(loop._version("churn", version.version), settings, clock())
+    rows = loop.judging.reference(loop.context.version("churn", version.version), settings, clock())
     assert set(rows.column("predicted_at").to_pylist()) == {ended}
     assert span_of(rows) is None
-    assert loop._baseline(loop._version("churn", version.version), settings, as_of=clock()).until is None
+    assert (
+        loop.judging.baseline(loop.context.version("churn", version.version), settings, as_of=clock()).until is None
+    )
 
 
 def test_init_says_what_is_missing_where_nobody_can_be_asked(run, mlflow_uri, clock, tmp_path, monkeypatch):

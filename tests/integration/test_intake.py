@@ -203,12 +203,12 @@ def test_bad_rows_of_a_source_are_told_once_and_newer_ones_again(request, mlflow
     loop = loop_on(source, tmp_path, clock)
     source.say(1, "perhaps", START)
     for _ in range(2):
-        loop.poll_outcomes("churn")
+        loop.outcomes.poll("churn")
     source.say(2, True, START + HOUR / 4)
-    assert loop.poll_outcomes("churn").bad_rows == 1  # the overlap brings it again
+    assert loop.outcomes.poll("churn").bad_rows == 1  # the overlap brings it again
     assert count_refused(loop.store, "churn") == {"files": 0, "polls": 1}
     source.say(3, "never", START + HOUR / 2)
-    loop.poll_outcomes("churn")
+    loop.outcomes.poll("churn")
     alerts = load_alerts(loop.store, [], about=about_outcomes("churn"))
     assert [alert.body[:50] for alert in alerts] == [
         "1 rows don't fit, the newest at 2026-03-01 00:00:0",
@@ -244,15 +244,15 @@ def test_a_sql_source_is_polled_from_where_the_last_poll_ended(source, mlflow_ur
     loop = loop_on(source, tmp_path, clock)
     source.say(1, True, START)
     source.say(2, False, START + HOUR)
-    first = loop.poll_outcomes("churn")
+    first = loop.outcomes.poll("churn")
     assert (first.counts.new, first.bad_rows) == (2, 0)
-    assert loop.poll_outcomes("churn").counts.new == 0
+    assert loop.outcomes.poll("churn").counts.new == 0
     source.say(3, True, START + 3 * HOUR)
     source.say(1, False, START + 4 * HOUR)  # a correction
-    found = loop.poll_outcomes("churn")
+    found = loop.outcomes.poll("churn")
     assert (found.counts.new, found.counts.corrected, found.counts.received) == (1, 1, 3)
     # What is older than the overlap is not asked for again: one is as old as the overlap, and not above it.
-    assert loop.poll_outcomes("churn").counts.received == 1
+    assert loop.outcomes.poll("churn").counts.received == 1
     assert load_watermark(loop.store, "churn", "sql") is not None
     loop.close()
 
@@ -261,9 +261,9 @@ def test_numbers_are_watermarks_too(source, mlflow_uri, tmp_path, clock):
     loop = loop_on(source, tmp_path, clock, column="number", more="start = 0\noverlap = 2\n")
     for number in range(1, 8):
         source.say(number, True, START, number)
-    assert loop.poll_outcomes("churn").counts.new == 7
+    assert loop.outcomes.poll("churn").counts.new == 7
     source.say(9, True, START, 6)  # a number that was drawn before, and committed after
-    found = loop.poll_outcomes("churn")
+    found = loop.outcomes.poll("churn")
     assert (found.counts.new, found.counts.received) == (1, 3)
     loop.close()
 
@@ -274,10 +274,10 @@ def test_a_row_whose_transaction_commits_late_is_not_lost(request, mlflow_uri, t
     late = source.connect()
     source.say(1, True, START, connection=late)
     source.say(2, True, START + HOUR / 2)
-    assert loop.poll_outcomes("churn").counts.new == 1
+    assert loop.outcomes.poll("churn").counts.new == 1
     late.commit()
     late.close()
-    assert loop.poll_outcomes("churn").counts.new == 1
+    assert loop.outcomes.poll("churn").counts.new == 1
     loop.close()
 
 
@@ -285,7 +285,7 @@ def test_bad_rows_of_a_source_are_left_out_and_told_and_the_good_ones_taken(sour
     loop = loop_on(source, tmp_path, clock)
     source.say(1, True, START)
     source.say(None, True, START)
-    found = loop.poll_outcomes("churn")
+    found = loop.outcomes.poll("churn")
     assert (found.counts.new, found.bad_rows, found.problems[0].cause[:20]) == (1, 1, "names no prediction:")
     loop.close()
 
@@ -299,7 +299,7 @@ def test_a_value_of_another_kind_in_a_source_stops_neither_the_others_nor_the_ne
     source.say(2, "perhaps", START + HOUR / 4)
     source.say(3, 0, START + HOUR / 2)
     source.run("INSERT INTO cases VALUES (4, 'm', 1, x'00', 0), (5, 'm', 2, 'later', 0)")
-    found = loop.poll_outcomes("churn")
+    found = loop.outcomes.poll("churn")
     assert (found.counts.new, found.bad_rows) == (3, 2)
     assert [each.cause for each in found.problems] == [
         "'perhaps' does not fit the type boolean",
@@ -350,7 +350,7 @@ def test_a_query_that_is_wrong_says_so(query, said, request, mlflow_uri, tmp_pat
     text = f'[models.churn.outcomes.sql]\nurl = "{source.url}"\nquery = "{query}"\nwatermark = "at"\n'
     loop = churn_loop(tmp_path, clock, more=text)
     with pytest.raises(FeedbackLoopError, match=said):
-        loop.poll_outcomes("churn")
+        loop.outcomes.poll("churn")
     loop.close()
 
 
@@ -375,12 +375,12 @@ def test_a_file_is_taken_in_by_parts_and_refused_whole_by_a_bad_row_of_any(loop,
     months = ["m"] * 6 + [None, "m"]
     write(pa.table({"customer": range(8), "month": months, "churned": [True] * 8}), file)
     with pytest.raises(BadInput, match=r"row 6: .*names no prediction") as refused:
-        loop.load_outcomes("churn", file, chunk_rows=3)
+        loop.outcomes.load("churn", file, chunk_rows=3)
     assert [each.row for each in refused.value.problems] == [6]
     assert count_outcomes(loop.store, "churn") == 0
-    result = loop.load_outcomes("churn", file, on_error="skip", chunk_rows=3)
+    result = loop.outcomes.load("churn", file, on_error="skip", chunk_rows=3)
     assert (result.counts.new, [each.row for each in result.skipped]) == (7, [6])
-    assert loop.load_outcomes("churn", file, on_error="skip", chunk_rows=3).counts.unchanged == 7
+    assert loop.outcomes.load("churn", file, on_error="skip", chunk_rows=3).counts.unchanged == 7
 
 
 def test_no_more_of_a_file_is_in_memory_than_a_part(tmp_path):

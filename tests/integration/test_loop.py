@@ -11,6 +11,7 @@ from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.cycle import cycle, month_before, run_cycle
 from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
+from feedback_loop.loop import FeedbackLoop
 from feedback_loop.serving import tell_proxied
 from feedback_loop.store import conclusions, growing, ledger, predictions, retrainings
 from feedback_loop.store.alerts import load_alerts
@@ -152,14 +153,14 @@ def test_rows_that_were_labelled_then_are_the_same_rows_for_ever(loop, clock):
 def test_coverage_is_shown_by_age_version_and_segment(loop, clock):
     play_days(loop, clock, 3)
     loop.predict("churn", {name: customers(100, 5, month="later")[name] for name in FEATURES})
-    [version] = loop.coverage("churn", "version")
+    [version] = loop.outcomes.coverage("churn", "version")
     assert (version.group, version.predictions, version.labelled) == ("1", 1000, 900)
-    assert {each.group: each.share for each in loop.coverage("churn", "age")} == {
+    assert {each.group: each.share for each in loop.outcomes.coverage("churn", "age")} == {
         "up to 1 d": 0.0,
         "up to 2 d": 1.0,
         "up to 7 d": 1.0,
     }
-    segments = {each.group: each.predictions for each in loop.coverage("churn", "segment")}
+    segments = {each.group: each.predictions for each in loop.outcomes.coverage("churn", "segment")}
     assert segments.pop("all") == sum(segments.values()) == 1000
 
 
@@ -252,7 +253,7 @@ def test_a_registered_model_that_is_made_anew_has_versions_of_its_own(loop, cloc
     rows = {name: customers(40, 7)[name] for name in FEATURES}
     play_days(loop, clock, 3)
     before = loop.predict("churn", rows).column("prediction").to_pylist()
-    loop.fastest_scorer(loop.champion("churn"))  # its bundle is kept
+    loop.context.fastest_scorer(loop.champion("churn"))  # its bundle is kept
     waits = {"kind": "promotion", "from_version": "1", "to_version": "2", "reason": "better", "now": clock()}
     register_churn(loop.registry, clock(), seed=3)
     retrainings.put_off_promotion(loop.store, retrainings.intend_promotion(loop.store, "churn", **waits))
@@ -263,7 +264,7 @@ def test_a_registered_model_that_is_made_anew_has_versions_of_its_own(loop, cloc
     for each in (loop, open_loop(tmp_path / "feedback_loop.toml", clock)):
         assert each.champion("churn").version == "1.2"
         assert each.find("churn/1").version == each.find("churn/1.2").version == "1.2"
-        for scorer in (each.scorer(each.champion("churn")), each.fastest_scorer(each.champion("churn"))):
+        for scorer in (each.scorer(each.champion("churn")), each.context.fastest_scorer(each.champion("churn"))):
             assert scorer.version.version == "1.2"
         after = each.predict("churn", {**rows, "month": ["anew"] * 40}).column("prediction").to_pylist()
         assert sum(old != new for old, new in zip(before, after, strict=True)) > 30
@@ -362,7 +363,7 @@ def test_an_alias_that_was_moved_in_mlflow_is_taken_note_of(loop, clock):
 
 def test_a_version_without_a_reference_is_judged_by_its_own_first_rows(loop, clock):
     run = loop.champion("churn")
-    adopted = loop.register("churn", f"runs:/{run.run_id}/churn")
+    adopted = loop.models.register("churn", f"runs:/{run.run_id}/churn")
     loop.promote("churn", adopted.version)
     play_days(loop, clock, 2)
     clock.set(clock() + DAY)
@@ -380,13 +381,13 @@ def test_a_version_without_a_reference_is_judged_by_its_own_first_rows(loop, clo
 def test_a_reference_can_be_brought_with_a_version(loop, clock):
     held = pd.DataFrame(customers(1500, 77))[["age", "plan", "churned"]]
     source = str(loop.registry.load(loop.champion("churn")).path)
-    version = loop.register("churn", source, reference=held)
+    version = loop.models.register("churn", source, reference=held)
     loop.promote("churn", version.version)
     play_days(loop, clock, 2)
     clock.set(clock() + DAY)
     assert loop.decide("churn").state is State.OK
     with pytest.raises(BadInput, match="churned: is missing"):
-        loop.register("churn", source, reference=held.drop(columns="churned"))
+        loop.models.register("churn", source, reference=held.drop(columns="churned"))
 
 
 def test_a_job_that_fails_is_recorded_and_does_not_stop_the_others(loop, clock, tmp_path):
@@ -434,11 +435,11 @@ def test_outcomes_in_a_folder_are_taken_in_once_and_moved_aside(loop, clock, tmp
     rows.to_csv(folder / "good.csv", index=False)
     rows.assign(churned="perhaps").to_csv(folder / "wrong.csv", index=False)
     (folder / ".still-being-written.csv").write_text("customer,mo")
-    found = loop.take_in_outcomes("churn")
+    found = loop.outcomes.take_in("churn")
     assert (found.loaded, list(found.refused)) == (1, ["wrong.csv"])
     assert (folder / "loaded" / "good.csv").exists()
     assert "perhaps" in (folder / "refused" / "wrong.csv.cause.txt").read_text()
-    assert loop.take_in_outcomes("churn").loaded == 0
+    assert loop.outcomes.take_in("churn").loaded == 0
 
 
 def test_status_tells_the_whole_loop(loop, clock):
@@ -464,14 +465,13 @@ def test_the_doctor_tells_of_a_proxy_before_a_server_that_asks_for_no_key(loop):
     assert "require_key" in check.cure
 
 
-def test_the_doctor_finds_a_healthy_loop_healthy_and_names_what_is_not(loop, monkeypatch):
+def test_the_doctor_finds_a_healthy_loop_healthy_and_names_what_is_not(loop):
     assert all(check.ok for check in doctor(loop))
     loop.registry.set_alias("churn", "other", "1")
     broken = loop.settings.model_copy(
         update={"models": {"churn": loop.settings.model("churn").model_copy(update={"alias": "nobody"})}}
     )
-    monkeypatch.setattr(loop, "settings", broken)
-    failed = [check for check in doctor(loop) if not check.ok]
+    failed = [check for check in doctor(FeedbackLoop(broken, clock=loop.clock)) if not check.ok]
     assert [check.name for check in failed] == ["model churn"]
     assert "nobody" in failed[0].detail
 

@@ -73,7 +73,7 @@ class Broken:
 
 
 def client_into(loop, sink):
-    return Client(Deployments(loop._deployed, loop.settings.serving.poll_alias), sink, loop.clock)
+    return Client(Deployments(loop.context.deployed, loop.settings.serving.poll_alias), sink, loop.clock)
 
 
 def test_every_format_is_logged_with_mlflows_own_answer_untouched(loop, scoring_server):
@@ -165,7 +165,7 @@ def test_rows_that_a_full_spool_turns_away_are_in_one_account_and_never_in_two(
     loop, scoring_server, clock, on_error, status
 ):
     """The counter of refused rows only ever grows: what a server showed once is never taken back."""
-    spool = Spool(loop._spools, CaptureSettings(max_bytes=1), lambda _: LogSettings())
+    spool = Spool(loop.context.spools, CaptureSettings(max_bytes=1), lambda _: LogSettings())
     counted = []
 
     class Watched:
@@ -173,7 +173,7 @@ def test_rows_that_a_full_spool_turns_away_are_in_one_account_and_never_in_two(
             counted.append(rows)
             spool.count(model, **rows)
 
-    found = Deployments(loop._deployed, loop.settings.serving.poll_alias)
+    found = Deployments(loop.context.deployed, loop.settings.serving.poll_alias)
     client = Client(found, Uncounted(spool), clock, accounts=Watched())
     app = CaptureMiddleware(scoring_server, client, model="churn", on_error=on_error)
     (answer,) = ask(app, (json.dumps({"dataframe_records": [RECORD] * 3}).encode(), JSON))

@@ -144,7 +144,7 @@ def forest_loop(tmp_path, empty_mlflow, now):
         pip_requirements=[],
         serialization_format="cloudpickle",
     )
-    version = loop.register("churn", str(tmp_path / "m"), reference=pd.DataFrame(customers(600, 5)))
+    version = loop.models.register("churn", str(tmp_path / "m"), reference=pd.DataFrame(customers(600, 5)))
     loop.promote("churn", version.version)
     return loop
 
@@ -192,8 +192,8 @@ def test_a_network_in_fewer_bits_is_registered_when_asked_for_and_answers_as_it_
         optimizing, "_DENSE", {name: each for name, each in optimizing._DENSE.items() if each == precision}
     )
     loop = network_loop
-    assert loop.optimize("churn", 0.05).version is None
-    done = loop.optimize("churn", 0.05, quantize=True)
+    assert loop.models.optimize("churn", 0.05).version is None
+    done = loop.models.optimize("churn", 0.05, quantize=True)
     version = loop.find(f"churn/{done.version}")
     tags = {name.removeprefix("feedback_loop."): value for name, value in version.tags.items()}
     assert (tags["precision"], tags["parent_version"], tags["proof"]) == (precision, "2", "holds")
@@ -202,7 +202,7 @@ def test_a_network_in_fewer_bits_is_registered_when_asked_for_and_answers_as_it_
     assert classes < 40
 
     rows = {name: values for name, values in customers(300, 9).items() if name != "churned"}
-    served, native = loop.fastest_scorer(version), loop.scorer(version)
+    served, native = loop.context.fastest_scorer(version), loop.scorer(version)
     ours, theirs, parents = (
         each.score(each.rows_of(rows)).outputs.column("probability").to_numpy()
         for each in (served, native, loop.scorer(loop.find("churn/2")))
@@ -229,7 +229,7 @@ def test_a_variant_that_is_farther_from_its_model_than_was_measured_is_served_wi
     sure, network_loop, tmp_path, now
 ):
     loop = network_loop
-    version = loop.find(f"churn/{loop.optimize('churn', 0.05, quantize=True).version}")
+    version = loop.find(f"churn/{loop.models.optimize('churn', 0.05, quantize=True).version}")
     for tags, said in (({"parity": "1e-15 0"}, "differ by up to"), ({}, "is not on record")):
         loop.registry._mlflow.client.delete_model_version_tag("churn", version.version, "feedback_loop.parity")
         loop.registry.tag(version, tags)
@@ -282,7 +282,7 @@ def test_matured_outcomes_of_the_log_are_what_variants_are_judged_by(tmp_path, e
     clock = ManualClock(now)
     loop = churn_loop(tmp_path, clock)
     play_days(loop, clock, 4, per_day=100)
-    done = loop.optimize("churn", 0.5, register=False)
+    done = loop.models.optimize("churn", 0.5, register=False)
     assert done.source == "log"
     assert 200 <= done.rows < 400  # those of the last days have not matured
     assert done.reason.startswith("LogisticRegression has no trees")

@@ -77,7 +77,7 @@ def test_a_reference_that_is_brought_is_kept_as_it_is_logged(loop_of, monkeypatc
     monkeypatch.setenv("FEEDBACK_LOOP_CAPTURE__HASH_KEY", "a long random text")
     loop = loop_of(LOG + 'columns = { plan = "hash", age = "drop" }\n')
     held = pd.DataFrame(customers(1500, 77))[["age", "plan", "churned"]]
-    version = loop.register("churn", str(loop.registry.load(loop.champion("churn")).path), reference=held)
+    version = loop.models.register("churn", str(loop.registry.load(loop.champion("churn")).path), reference=held)
     kept = loop.registry.reference_rows(version)
     assert "age" not in kept.column_names
     assert {len(value) for value in kept.column("plan").to_pylist()} == {32}
@@ -266,7 +266,7 @@ def test_spools_of_this_host_are_emptied_of_erased_rows(lived, clock, tmp_path):
     loop, _ = lived
     contract = loop.scorer(loop.champion("churn")).logged
     rows = prediction_rows(contract, [clock()] * 3, month=["a-person-of-Ulm", "another", "a-person-of-Ulm"])
-    spool = loop._new_spool()
+    spool = loop.context.new_spool()
     assert spool.append(contract, rows, clock()) == 3
     assert spool.append(contract, rows.slice(0, 1), clock()) == 1
     assert len(holding(tmp_path, "a-person-of-Ulm")) > 1
@@ -277,7 +277,7 @@ def test_spools_of_this_host_are_emptied_of_erased_rows(lived, clock, tmp_path):
     loop.forward()
     assert logged(loop).num_rows == before + 1
     spool.close()
-    (account,) = loop.local_accounts()
+    (account,) = loop.predictions.local_accounts()
     assert (account.spooled, account.stored, account.waiting) == (4, 4, 0)
     assert holding(tmp_path, "a-person-of-Ulm") == []
 

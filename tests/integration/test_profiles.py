@@ -238,7 +238,7 @@ def test_a_window_that_fails_is_told_tried_again_and_stops_no_other(loop, clock)
 @pytest.mark.parametrize("rows", ["surrogate", "full"])
 def test_a_report_without_a_reference_is_of_what_there_is_and_says_what_is_missing(mlflow_uri, tmp_path, clock, rows):
     loop = churn_loop(tmp_path, clock)
-    loop.promote("churn", loop.register("churn", str(loop.registry.load(loop.champion("churn")).path)).version)
+    loop.promote("churn", loop.models.register("churn", str(loop.registry.load(loop.champion("churn")).path)).version)
     start = clock()
     play_days(loop, clock, 2, per_day=100)
     window = Window(start, clock())

@@ -112,7 +112,7 @@ def degraded(mlflow_uri, tmp_path, monkeypatch):
     for harder in (0.0, 0.45):
         play_days(loop, clock, 5, harder=harder, seed=int(100 * harder))
         assert {each.state for each in run_cycle(loop, "churn")} == {"succeeded"}
-    [incident] = loop.incidents("churn")
+    [incident] = loop.incidents.list("churn")
     loop.close()
     (tmp_path / "other.toml").write_text('[policy]\nrule = "harm"\n')
     return incident

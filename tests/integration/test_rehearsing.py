@@ -256,7 +256,7 @@ def test_what_kept_the_loop_from_alarming_and_from_acting_is_said(loop, empty_ml
 
 def test_the_loop_goes_on_from_imported_rows(loop, clock, tmp_path):
     predictions, outcomes = write_history(loop, tmp_path)
-    assert "The log has no prediction of churn version 1. Predict, or bring" in loop.why_not_judged("churn")
+    assert "The log has no prediction of churn version 1. Predict, or bring" in loop.judging.why_not_judged("churn")
     clock.set(BEGAN + timedelta(days=DAYS + 1))
     assert loop.import_predictions("churn", predictions).logged == PER_DAY * DAYS
     assert loop.record_outcomes("churn", pd.read_csv(outcomes), text=True).counts.new == PER_DAY * DAYS
@@ -278,7 +278,7 @@ def test_what_imported_rows_lack_is_said(loop, clock, tmp_path):
     predictions, outcomes = write_history(loop, tmp_path, days=4)
     loop.import_predictions("churn", predictions)
     loop.record_outcomes("churn", pd.read_csv(outcomes), text=True)
-    assert "before churn version 2 became champion" in loop.why_not_judged("churn")
+    assert "before churn version 2 became champion" in loop.judging.why_not_judged("churn")
     assert "480 are from before 2026-07-05, until when it has learned." in loop.retrain("churn").summary
     run = {each.job: each for each in run_cycle(loop, "churn")}["decide"]
     assert "before churn version 2 became champion" in run.result["because"]

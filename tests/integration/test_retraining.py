@@ -72,7 +72,7 @@ def adopt(loop, folder, estimator, inputs, label):
         serialization_format="cloudpickle",
         pip_requirements=SKOPS,
     )
-    version = loop.register("m", str(path))
+    version = loop.models.register("m", str(path))
     loop.registry.tag(version, {"trained_until": loop.clock().isoformat()})
     loop.promote("m", version.version)
 
@@ -271,7 +271,7 @@ def test_each_call_is_one_row_whoever_else_scored_it(loop, clock):
         made = champion.score(champion.rows_of(shown))
         moments = [clock() - DAY] * rows
         stored = {**{name: shown[name] for name in ("customer", "month", "age", "plan")}, **made.values()}
-        loop._log.append(
+        loop.context.log.append(
             champion.logged,
             prediction_rows(champion.logged, moments, role=[role] * rows, model_version=["2"] * rows, **stored),
             clock(),

@@ -137,7 +137,7 @@ def test_each_label_and_all_of_them_are_judged_alike_however_they_are_asked(open
     assert any(path.suffix == ".html" for path in loop.report("several", window, "first"))
     asked = (
         lambda: loop.retrain("several"),
-        lambda: loop.optimize("several", 0.01),
+        lambda: loop.models.optimize("several", 0.01),
         lambda: loop.diagnose("several", window),
     )
     for refused in asked:

@@ -108,8 +108,8 @@ def test_the_loops_cycle_forwards_first_and_tells_what_has_waited_too_long(loop,
         ]
         assert call(port, "POST", "/invocations", {"dataframe_records": records})[0] == 200
         clock.set(clock() + timedelta(hours=1))
-        assert loop.watch_accounts("churn") == 1
-        assert loop.watch_accounts("churn") == 0
+        assert loop.predictions.watch_accounts("churn") == 1
+        assert loop.predictions.watch_accounts("churn") == 0
         (alert,) = due_alerts(loop.store, clock())
         assert "5 rows have not reached the store" in alert.body
         (difference,) = loop_status(loop)["models"]["churn"]["capture"]["differences"]

@@ -192,7 +192,7 @@ def test_a_canary_answers_the_same_keys_always_and_its_share_changes_without_a_r
     loop.registry.set_alias("churn", "challenger", "2")
     try:
         for share in (0.3, 0.8):
-            loop.route("churn", TrafficPlan(canary="challenger", share=share))
+            loop.models.route("churn", TrafficPlan(canary="challenger", share=share))
             wanted = {customer: "2" if bucket(f"{customer}\0canary") < share else "1" for customer in range(40)}
 
             def versions(wanted=wanted):
@@ -210,7 +210,7 @@ def test_a_canary_answers_the_same_keys_always_and_its_share_changes_without_a_r
             ).all()
         assert set(map(tuple, sides)) == {("champion", "1"), ("canary", "2")}
     finally:
-        loop.route("churn", TrafficPlan())
+        loop.models.route("churn", TrafficPlan())
     served.wait(lambda: {served.ask(each)[1]["model_version"] for each in range(40)} == {"1"})
 
 
@@ -218,7 +218,7 @@ def test_a_shadow_scores_what_was_answered_and_only_the_log_knows(served):
     loop = served.loop
     served.promote("1")
     loop.registry.set_alias("churn", "challenger", "2")
-    loop.route("churn", TrafficPlan(shadows=("challenger",)))
+    loop.models.route("churn", TrafficPlan(shadows=("challenger",)))
 
     def logged():
         loop.forward()
@@ -238,7 +238,7 @@ def test_a_shadow_scores_what_was_answered_and_only_the_log_knows(served):
             assert answer["model_version"] == "1"
             assert bool(logged()[own]) is not answer["predictions"][0]
     finally:
-        loop.route("churn", TrafficPlan())
+        loop.models.route("churn", TrafficPlan())
 
 
 def test_a_version_that_can_not_be_loaded_leaves_the_old_one_and_an_incident(served):

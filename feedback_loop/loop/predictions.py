@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from feedback_loop.alerts import route_names, tell_differences
+from feedback_loop.alerts import tell_differences
 from feedback_loop.capture import (
     Client,
     Drained,
@@ -23,43 +24,44 @@ from feedback_loop.capture import (
 )
 from feedback_loop.capture.importing import CHUNK_ROWS, read_file
 from feedback_loop.inference import FileResult, Scorer, predict_file
-from feedback_loop.loop.labelling import Labelling
+from feedback_loop.loop.context import Context
 from feedback_loop.outcomes import OnError
 from feedback_loop.registry import Reference
 from feedback_loop.schema import Source
-from feedback_loop.serving.publication import hint
 from feedback_loop.store import predictions, spool_accounts
 from feedback_loop.store.query import Query
-from feedback_loop.store.serving_state import TrafficPlan, load_traffic, save_traffic
 from feedback_loop.store.spool_accounts import SpoolAccount, model_of
 
 
-class Predicting(Labelling):
+@dataclass(frozen=True)
+class Predictions:
     """Everything that puts rows into the prediction log."""
+
+    context: Context
 
     def predict(self, model: str, frame: Any, *, source: Source = Source.BATCH) -> pa.Table:
         """Scores a frame and logs it; returns `prediction_id` and the outputs, one row per row, in its order.
 
         `frame` (pandas, Arrow, Polars, columns or rows) holds the features and, beside them, the key's columns.
         """
-        moment = self.clock()
-        scorer = self.fastest_scorer(self.find(model))
+        moment = self.context.clock()
+        scorer = self.context.fastest_scorer(self.context.find(model))
         rows = scorer.rows_of(frame)
-        ids = self.recorder.identify(rows, moment, scorer.contract.own("prediction_id"))
+        ids = self.context.recorder.identify(rows, moment, scorer.contract.own("prediction_id"))
         scored = scorer.score(rows)
-        self.recorder.record(scorer, rows, scored, ids, moment, source=source)
+        self.context.recorder.record(scorer, rows, scored, ids, moment, source=source)
         return scored.outputs.add_column(0, "prediction_id", pa.array(ids, pa.string()))
 
     def predict_file(self, model: str, source: Path, target: Path, *, overwrite: bool = False) -> FileResult:
         """Scores a Parquet or CSV file into another and logs every row; resumes where an earlier run stopped."""
-        wanted = self.reference(model)
+        wanted = self.context.reference(model)
 
         def choose(version: str | None) -> Scorer:
             begun = wanted if version is None else Reference(wanted.model, version=version)
-            return self.fastest_scorer(self.registry.find(begun))
+            return self.context.fastest_scorer(self.context.registry.find(begun))
 
         def record(scorer: Scorer, rows: pa.Table, scored: Any, ids: Any, moment: datetime) -> int:
-            return self.recorder.record(scorer, rows, scored, ids, moment, source=Source.BATCH).new
+            return self.context.recorder.record(scorer, rows, scored, ids, moment, source=Source.BATCH).new
 
         return predict_file(
             str(wanted),
@@ -67,12 +69,12 @@ class Predicting(Labelling):
             source,
             target,
             record=record,
-            now=self.clock(),
-            progress=self.progress,
+            now=self.context.clock(),
+            progress=self.context.progress,
             overwrite=overwrite,
         )
 
-    def import_predictions(
+    def import_rows(
         self, model: str, source: Path | Query | pa.Table, *, version: str | None = None, on_error: OnError = "refuse"
     ) -> ImportResult:
         """Logs what was predicted elsewhere: a file, a query or a table (see `capture.import_predictions`)."""
@@ -81,10 +83,10 @@ class Predicting(Labelling):
             return import_predictions(
                 chunks,
                 model,
-                self._deployments(),
-                predictions.PredictionLog(self.store),
-                now=self.clock(),
-                progress=self.progress,
+                self.context.deployments(),
+                predictions.PredictionLog(self.context.store),
+                now=self.context.clock(),
+                progress=self.context.progress,
                 total=total,
                 version=version,
                 on_error=on_error,
@@ -93,8 +95,8 @@ class Predicting(Labelling):
 
     def capture_client(self, *, close: Callable[[], None] = lambda: None) -> Client:
         """A client for a process that serves by itself, to log what it answered; `close` is called at its end."""
-        spool = self._new_spool()
-        forwarder = self._forwarder(spool)
+        spool = self.context.new_spool()
+        forwarder = self.context.forwarder(spool)
         forwarder.start()
 
         def end() -> None:
@@ -102,48 +104,41 @@ class Predicting(Labelling):
             close()
 
         sink = Uncounted(spool)
-        return Client(self._deployments(), sink, self.clock, bits=self._bits, accounts=spool, close=end)
-
-    def traffic(self, model: str) -> TrafficPlan:
-        """Which versions beside the champion take part in serving a model."""
-        return load_traffic(self.store, model)
-
-    def route(self, model: str, wanted: TrafficPlan) -> None:
-        """Sets them; servers on this host notice at once, others within `serving.poll_alias`. Raises NotFound for an
-        alias that no version has.
-        """
-        for alias in (*wanted.shadows, *((wanted.canary,) if wanted.canary is not None else ())):
-            self.registry.find(Reference(model, alias=alias))
-        save_traffic(self.store, model, wanted, self.clock())
-        hint(self.settings.path(self.settings.serving.cache))
+        return Client(
+            self.context.deployments(), sink, self.context.clock, bits=self.context.bits, accounts=spool, close=end
+        )
 
     def forward(self, *, rejected: bool = False) -> Drained:
         """Moves what waits in the spools of this host to the store, with `rejected` also what it refused before.
 
         Raises Unavailable; what could be moved is moved by then.
         """
-        forwarder = self._forwarder()
+        forwarder = self.context.forwarder()
         if rejected:
             forwarder.retry_rejected()
         return forwarder.drain()
 
     def accounts(self, model: str | None = None) -> list[SpoolAccount]:
         """What became of the rows of every serving process: those that the store knows of, and this host's."""
-        known = merge_accounts(spool_accounts.load_accounts(self.store, model=model), self.local_accounts())
+        known = merge_accounts(spool_accounts.load_accounts(self.context.store, model=model), self.local_accounts())
         return [account for account in known if model is None or model_of(account.model) in (model, "")]
 
     def put_aside(self) -> dict[str, dict[str, int]]:
         """Which models' rows the store refused for good, of this host's spools: how many, by cause."""
-        return put_aside(self._spools)
+        return put_aside(self.context.spools)
 
     def local_accounts(self) -> list[SpoolAccount]:
         """What the spools on this host say themselves; needs no store."""
-        return local_accounts(self._spools, self.clock())
+        return local_accounts(self.context.spools, self.context.clock())
 
     def watch_accounts(self, model: str) -> int:
         """Raises an alert for whatever is not as it should be in the accounts; returns how many are new."""
         return tell_differences(
-            self.store, self.accounts(model), route_names(self.settings.alerts), self.clock(), self.settings.capture
+            self.context.store,
+            self.accounts(model),
+            self.context.routes,
+            self.context.clock(),
+            self.context.settings.capture,
         )
 
 

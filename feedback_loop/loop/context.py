@@ -1,0 +1,177 @@
+"""What all parts of the facade share: settings, clock, store, registry, the versions in memory."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from feedback_loop.alerts import route_names
+from feedback_loop.capture import (
+    Deployed,
+    Deployments,
+    Forwarder,
+    Recorder,
+    Spool,
+)
+from feedback_loop.clock import Clock, system_clock
+from feedback_loop.config import Settings
+from feedback_loop.errors import BadInput
+from feedback_loop.inference import DamagedBundle, Scorer, make_scorer, open_bundle, stage
+from feedback_loop.monitoring import References
+from feedback_loop.progress import Progress, Silent
+from feedback_loop.registry import ModelVersion, Reference, Registry
+from feedback_loop.schema import RandomBits
+from feedback_loop.serving.places import engine_options, place_of_version
+from feedback_loop.store import Store, fence, growing, predictions, retrainings
+from feedback_loop.store.retrainings import Promotion
+from feedback_loop.store.serving_state import VersionNames
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the parts of one loop share. Nothing is opened before it is used."""
+
+    settings: Settings
+    clock: Clock
+    progress: Progress
+    bits: RandomBits
+    store: Store
+    registry: Registry
+    log: predictions.PredictionLog
+    references: References
+    _scorers: dict[tuple[str, str], Scorer] = field(default_factory=dict)
+    _fastest: dict[tuple[str, str], Scorer] = field(default_factory=dict)
+    _versions: dict[tuple[str, str], ModelVersion] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        clock: Clock = system_clock,
+        progress: Progress | None = None,
+        bits: RandomBits = secrets.randbits,
+    ) -> Self:
+        """All of it by the settings; reads and writes nothing."""
+        store = Store(settings.url(settings.store.url), settings.hash_key)
+        registry = Registry.of(settings, VersionNames(store).name)
+        log, references = predictions.PredictionLog(store), References(store, registry)
+        return cls(settings, clock, progress or Silent(), bits, store, registry, log, references)
+
+    @property
+    def recorder(self) -> Recorder:
+        """What brings predictions to the store."""
+        return Recorder(self.log, self.bits)
+
+    @property
+    def reports(self) -> Path:
+        """The folder that reports are written to."""
+        return self.settings.path(self.settings.scheduler.reports)
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The names of the routes that alerts go out on."""
+        return route_names(self.settings.alerts)
+
+    def champion(self, model: str) -> ModelVersion:
+        """The version that answers callers; raises NotFound."""
+        return self.registry.find(Reference(model, alias=self.settings.model(model).alias))
+
+    def scorer(self, version: ModelVersion) -> Scorer:
+        """A version, loaded; kept in memory for the next time."""
+        key = (version.model, version.version)
+        if key not in self._scorers:
+            settings = self.settings.model(version.model)
+            self._scorers[key] = make_scorer(self.registry.load(version), settings, self.settings.hash_key)
+        return self._scorers[key]
+
+    def fastest_scorer(self, version: ModelVersion) -> Scorer:
+        """A version by the fastest engine that is proven: from the bundle that servers answer from, made if need be.
+
+        Where none can be made or kept on this disk it is the model itself, as `scorer` has it, and the log says so.
+        """
+        key = (version.model, version.version)
+        if key not in self._fastest:
+            self._fastest[key] = self._from_bundle(version)
+        return self._fastest[key]
+
+    def _from_bundle(self, version: ModelVersion) -> Scorer:
+        settings, hash_key = self.settings.model(version.model), self.settings.hash_key
+        options, place = engine_options(self.settings, version.model), place_of_version(self.settings, version.model)
+        folder = place.bundle(place.bundle_name(version.version))
+        try:
+            stage(self.registry, version, settings, folder, self.clock(), options=options, hash_key=hash_key)
+            scorer = open_bundle(folder, settings, hash_key, options, trusted=self.registry.is_trusted)
+            place.clean(beside=folder)
+        except (OSError, DamagedBundle) as error:
+            _log.warning("scored_without_bundle", version=str(version), cause=str(error))
+            return self.scorer(version)
+        return scorer
+
+    def check_storable(self, scorer: Scorer) -> None:
+        """Raises ContractError where what the version predicts can't be logged, as its model's log is set."""
+        if self.settings.model(scorer.contract.model).log.durability != "off":
+            growing.check_storable(self.store, scorer.logged)
+
+    def reference(self, text: str) -> Reference:
+        """What `name`, `name@alias` or `name/version` means; a bare name means its champion."""
+        parsed = Reference.parse(text)
+        if parsed.version is None and "@" not in text:
+            return Reference(parsed.model, alias=self.settings.model(parsed.model).alias)
+        return parsed
+
+    def find(self, reference: str) -> ModelVersion:
+        """The version that `reference` means now; raises NotFound."""
+        return self.registry.find(self.reference(reference))
+
+    def forget(self, version: ModelVersion) -> None:
+        """Has it looked up anew: its tags have changed."""
+        self._versions.pop((version.model, version.version), None)
+
+    def version(self, model: str, version: str) -> ModelVersion:
+        """A version by its number, kept in memory; raises NotFound."""
+        key = (model, version)
+        if key not in self._versions:
+            self._versions[key] = self.registry.find(Reference(model, version=version), exactly=True)
+        return self._versions[key]
+
+    def deployments(self) -> Deployments:
+        """Whose answers may be logged: the champion's, or those of any version by its number."""
+        return Deployments(self.deployed, self.settings.serving.poll_alias)
+
+    def deployed(self, model: str, version: str | None) -> Deployed:
+        """What a version (default: the champion) has logged of it."""
+        found = self.champion(model) if version is None else self.version(model, version)
+        scorer = self.scorer(found)
+        return Deployed(scorer.redaction, found.version, scorer.sample)
+
+    def promotions(self, model: str) -> list[Promotion]:
+        """Those that were carried out, oldest first."""
+        return [each for each in retrainings.load_promotions(self.store, model) if each.state == "done"]
+
+    def final(self, model: str, as_of: datetime | None) -> datetime:
+        """The moment (default: now), with what is known at it made final."""
+        if as_of is not None and as_of > self.clock():
+            raise BadInput.of("as_of", "is in the future: what will be known then can't be")
+        final = fence.close(self.store, model, as_of or self.clock())
+        return as_of or final
+
+    @property
+    def spools(self) -> Path:
+        """The folder of this host's spools."""
+        return self.settings.path(self.settings.capture.folder)
+
+    def new_spool(self) -> Spool:
+        """A spool of this process."""
+        return Spool(self.spools, self.settings.capture, lambda model: self.settings.model(model).log)
+
+    def forwarder(self, own: Spool | None = None) -> Forwarder:
+        """What brings to the store what waits in the spools, in this process's `own` one too."""
+        return Forwarder(self.spools, self.log, self.store, self.clock, self.settings.capture, own)

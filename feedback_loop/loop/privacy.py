@@ -1,0 +1,59 @@
+"""What of a model's rows is kept, and what is erased."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from feedback_loop.capture import erase_waiting
+from feedback_loop.clock import floor_moment
+from feedback_loop.loop.context import Context
+from feedback_loop.privacy import Eraser, Erasure, erased_key
+from feedback_loop.store import privacy
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """Everything that removes rows."""
+
+    context: Context
+
+    def prune(self, model: str) -> privacy.Pruned:
+        """Removes records of before `store.history`, as far as nothing goes on from them."""
+        history = self.context.settings.store.history
+        if history is None:
+            return privacy.Pruned()
+        return privacy.prune_records(self.context.store, model, self.context.clock() - history)
+
+    def retain(self, model: str) -> privacy.Retained | None:
+        """Removes predictions older than the model's `log.retention`, in whole windows; None: it has none."""
+        settings = self.context.settings.model(model)
+        if settings.log.retention is None:
+            return None
+        since = floor_moment(self.context.clock() - settings.log.retention, settings.window)
+        return privacy.retain(
+            self.context.store, model, self.context.scorer(self.context.champion(model)).logged.join, since
+        )
+
+    def erase(self, model: str, key: Mapping[str, object], *, text: bool = False, dry_run: bool = False) -> Erasure:
+        """Removes every row with that key, or part of a composite key, wherever it is, and says what was removed.
+
+        Rows of it that still come from before now are left out from now on. With `text`, values are parsed. Raises
+        BadInput for what is no part of the key. See `feedback_loop.privacy` for the order of things.
+        """
+        scorer = self.context.scorer(self.context.champion(model))
+        wanted = erased_key(scorer.redaction, key, text=text)
+        now = self.context.clock()
+        eraser = Eraser(
+            self.context.store,
+            self.context.registry,
+            scorer.redaction,
+            self.context.reports,
+            self.context.forwarder().erase,
+            lambda key, dry_run: erase_waiting(
+                self.context.store, self.context.deployments(), model, key, now, dry_run=dry_run
+            ),
+        )
+        done = eraser.run(wanted, now, dry_run=dry_run)
+        self.context.references.forget(model)
+        return done
