@@ -3,7 +3,7 @@
 from alembic import context
 
 from feedback_loop.store.migrate import CONNECTION, OPTIONS
-from feedback_loop.store.tables import metadata
+from feedback_loop.store.schema import metadata
 
 context.configure(
     connection=context.config.attributes[CONNECTION],

@@ -21,7 +21,7 @@ from feedback_loop.monitoring.reports import figures
 from feedback_loop.privacy import Erasure
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
-from feedback_loop.store import evaluations, incidents, ledger, predictions, retrainings, tables, types
+from feedback_loop.store import evaluations, incidents, ledger, predictions, retrainings, schema
 from feedback_loop.views import doctor
 
 # ONNX Runtime reads its options off the object.
@@ -38,7 +38,7 @@ feedback_loop.__getattr__
 # Fields that are printed: `--json` writes whole records.
 Delivery.sent, Delivery.given_up
 FileResult.resumed_rows
-evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on
+evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on, evaluations.FailedWindow.failed_at
 Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Proof.classes_differ, Proof.max_difference
 doctor.Check.ok, doctor.Check.detail
@@ -82,8 +82,8 @@ metrics.Metrics.collect, metrics.Metrics.describe
 
 # SQLAlchemy and its drivers.
 store.engine.connection.isolation_level
-tables.incidents_open
-types.Moment.load_dialect_impl, types.Moment.process_bind_param, types.Moment.process_result_value
+incidents.incidents_open
+schema.Moment.load_dialect_impl, schema.Moment.process_bind_param, schema.Moment.process_result_value
 
 # Gone through by the enumeration; squares stand one behind what they are of.
 Ratio.recall, Ratio.f1, Loss.LOG_LOSS_SQUARED, Loss.BRIER_SQUARED

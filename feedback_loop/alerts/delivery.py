@@ -16,7 +16,8 @@ from feedback_loop.config import AlertSettings
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.shown import as_text, without_secrets
 from feedback_loop.store import Store
-from feedback_loop.store.alerts import RECOVERED, Alert, due_alerts, save_attempt
+from feedback_loop.store.alerts import RECOVERED, Alert, save_attempt
+from feedback_loop.store.incidents import due_alerts
 from feedback_loop.store.leases import hold
 
 EVERY_SECONDS = 5.0

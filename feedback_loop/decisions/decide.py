@@ -16,8 +16,8 @@ from feedback_loop.decisions.recovery import Recoveries, follow
 from feedback_loop.decisions.watched import Baseline
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store
-from feedback_loop.store.conclusions import State, Verdict, latest_verdict, record_verdict
-from feedback_loop.store.incidents import Ended, Followed, ended_at, open_incident
+from feedback_loop.store.conclusions import State, Verdict, latest_verdict
+from feedback_loop.store.incidents import Ended, Followed, ended_at, open_incident, record_verdict
 
 REFERENCE_AS_OF = "reference_as_of"
 """Under this name the monitor's record says as of when its reference is: later looks take the very same rows."""

@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, false, or_, select
+from sqlalchemy import Connection, ForeignKeyConstraint, UniqueConstraint, false, select
 
-from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, insert_unless
+from feedback_loop.store.records import change, insert_new, many
+from feedback_loop.store.schema import PREFIX, shared_table
 
 RECOVERED = ":recovered"
 """How the subject of the second alert about an incident, or about a job, ends: that it is over."""
@@ -40,7 +40,7 @@ class Alert:
     route: str
     title: str
     body: str
-    state: str
+    state: str  # pending | sent | given_up | dropped
     attempts: int
     next_attempt_at: datetime
     cause: str | None = None
@@ -51,6 +51,15 @@ class Alert:
     def kind(self) -> str:
         """What it is about: the subject's first word (incident, spool, serving, stream, drift, quality, outcomes)."""
         return self.subject.partition(":")[0]
+
+
+alerts = shared_table(
+    "alerts",
+    Alert,
+    ForeignKeyConstraint(["incident_id"], [f"{PREFIX}incidents.incident_id"]),
+    UniqueConstraint("subject", "route"),  # told once on each route
+    key=["alert_id"],
+)
 
 
 def raise_alert(store: Store, subject: str, title: str, body: str, routes: Sequence[str], now: datetime) -> int:
@@ -64,9 +73,7 @@ def raise_in(connection: Connection, message: Message, routes: Sequence[str], no
     told = 0
     for route in routes:
         new = {**vars(message), "route": route, "state": "pending", "attempts": 0, "next_attempt_at": now}
-        insert = insert_unless(connection, tables.alerts).values(**new)
-        ignoring = insert.on_conflict_do_nothing(index_elements=["subject", "route"])
-        told += connection.execute(ignoring.execution_options(preserve_rowcount=True)).rowcount
+        told += insert_new(connection, alerts, new, "subject", "route")
     return told
 
 
@@ -85,37 +92,16 @@ def tell_recovered(store: Store, about: str, still: Collection[str], now: dateti
     return told
 
 
-def due_alerts(store: Store, now: datetime) -> list[Alert]:
-    """The alerts whose next attempt is due, oldest first; those of a silenced incident wait."""
-    table, incidents = tables.alerts, tables.incidents
-    told = or_(incidents.c.silenced_until.is_(None), incidents.c.silenced_until <= now)
-    where = (table.c.state == "pending") & (table.c.next_attempt_at <= now) & told
-    statement = select(table).outerjoin(incidents, table.c.incident_id == incidents.c.incident_id).where(where)
-    with store.read() as connection:
-        return [as_record(Alert, row) for row in connection.execute(statement.order_by(table.c.alert_id))]
-
-
 def load_alerts(store: Store, incident_ids: Sequence[int], *, about: str = "") -> list[Alert]:
     """The alerts of these incidents, and those whose subject begins so."""
-    table = tables.alerts
-    also = table.c.subject.startswith(about, autoescape=True) if about else false()
-    statement = select(table).where(table.c.incident_id.in_(incident_ids) | also).order_by(table.c.alert_id)
-    with store.read() as connection:
-        return [as_record(Alert, row) for row in connection.execute(statement)]
+    also = alerts.c.subject.startswith(about, autoescape=True) if about else false()
+    return many(store, Alert, alerts.c.incident_id.in_(incident_ids) | also, order_by="alert_id")
 
 
 def save_attempt(store: Store, alert: Alert, *, sent_at: datetime | None) -> None:
     """Stores what became of an attempt: `alert` holds its new state."""
-    table = tables.alerts
-    values = {
-        "state": alert.state,
-        "attempts": alert.attempts,
-        "next_attempt_at": alert.next_attempt_at,
-        "cause": alert.cause,
-        "sent_at": sent_at,
-    }
-    with store.write() as connection:
-        connection.execute(table.update().where(table.c.alert_id == alert.alert_id).values(**values))
+    became = {name: getattr(alert, name) for name in ("state", "attempts", "next_attempt_at", "cause")}
+    change(store, Alert, {**became, "sent_at": sent_at}, alert_id=alert.alert_id)
 
 
 def end_in(
@@ -126,12 +112,10 @@ def end_in(
     Of one that is `silenced` those that were held back are dropped, with the reason: what is over need not be told.
     That it has `recovered` is told on each route that its opening was told on, or still will be.
     """
-    table = tables.alerts
-    own = table.c.incident_id == incident_id
     if silenced:
-        cause = "the incident was closed while it was silenced"
-        held = own & (table.c.state == "pending")
-        connection.execute(table.update().where(held).values(state="dropped", cause=cause))
+        dropped = {"state": "dropped", "cause": "the incident was closed while it was silenced"}
+        change(connection, Alert, dropped, incident_id=incident_id, state="pending")
     if recovered is not None:
-        told = select(table.c.route).where(own, table.c.state != "dropped").order_by(table.c.alert_id)
+        own = (alerts.c.incident_id == incident_id) & (alerts.c.state != "dropped")
+        told = select(alerts.c.route).where(own).order_by(alerts.c.alert_id)
         raise_in(connection, recovered, connection.execute(told).scalars().all(), now)

@@ -14,7 +14,7 @@ from sqlalchemy import Column, Connection, MetaData, Select, Table, exc, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from feedback_loop.store.engine import breaks_uniqueness
-from feedback_loop.store.types import Identifier
+from feedback_loop.store.schema import Identifier
 
 CHUNK_ROWS = 20_000
 

@@ -14,18 +14,27 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow.compute as pc
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Column, Connection, String, and_, case, func, select
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import OTHER, Contract, arrow_type, segment_name, with_arrivals
-from feedback_loop.store import tables, watching_tables
 from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
-from feedback_loop.store.evaluations import ALL_ROWS
-from feedback_loop.store.model_tables import find_tables
+from feedback_loop.store.evaluations import ALL_ROWS, evaluations
+from feedback_loop.store.model_tables import find_tables, retentions
 from feedback_loop.store.predictions import LOGGED_AT, fetch_rows, labelled_in
-from feedback_loop.store.records import insert_unless
+from feedback_loop.store.records import insert_unless, many
+from feedback_loop.store.schema import Json, Moment, shared_table
+
+joins = shared_table(
+    "joins",
+    None,
+    Column("model", String, primary_key=True),
+    Column("watermark", Moment, nullable=False),  # what was recorded until then is counted
+    Column("rule", Json, nullable=False),  # what it was counted by: join rule, segments, length of a bucket
+    Column("segments", Json, nullable=False),  # of each of their columns, the values that are counted by themselves
+)
 
 Named = Mapping[str, Sequence[str]]
 """The values that are segments, by the name of their column."""
@@ -63,7 +72,7 @@ def named_segments(connection: Connection, contract: Contract, secret: bytes, as
     """The values that are segments of what was known as of a moment."""
     if not contract.segments:
         return {}
-    table = tables.joins.c
+    table = joins.c
     where = table.model == contract.model
     row = connection.execute(select(table.rule, table.segments, table.watermark).where(where)).one_or_none()
     rule = segment_rule(contract)
@@ -108,21 +117,23 @@ class WindowCoverage:
     inferred: int = 0
 
 
+counted = shared_table(
+    "coverage",
+    WindowCoverage,
+    Column("model", String),
+    # The watermark that last changed what is known of its rows.
+    Column("changed_at", Moment, nullable=False),
+    key=["model", "window_start", "version", "role", "segment"],
+    without=["inferred"],
+)
+
+
 def load_coverage(store: Store, model: str) -> tuple[list[WindowCoverage], datetime | None]:
     """All accounts, oldest window first, and the watermark that they are as of (None: nothing was joined yet)."""
-    table = tables.label_accounts
-    columns = (
-        table.c.bucket_start,
-        table.c.version,
-        table.c.role,
-        table.c.segment,
-        table.c.predictions,
-        table.c.labelled,
-    )
+    order = ("window_start", "version", "role", "segment")
     with store.read() as connection:
-        until = connection.execute(select(tables.joins.c.watermark).where(tables.joins.c.model == model)).scalar()
-        rows = connection.execute(select(*columns).where(table.c.model == model).order_by(*columns[:4])).all()
-    return [WindowCoverage(*row) for row in rows if row.predictions], until
+        until = connection.execute(select(joins.c.watermark).where(joins.c.model == model)).scalar()
+        return many(connection, WindowCoverage, counted.c.predictions != 0, model=model, order_by=order), until
 
 
 def count_by_version(store: Store, model: str) -> dict[str, int]:
@@ -130,17 +141,17 @@ def count_by_version(store: Store, model: str) -> dict[str, int]:
 
     Those that were erased, or that retention has removed, are not counted.
     """
-    table, joins, kept = tables.label_accounts.c, tables.joins.c, tables.retentions.c
+    table, joined, kept = counted.c, joins.c, retentions.c
     counts: Counter[str] = Counter()
     with store.read() as connection:
         try:
             generations = find_tables(connection, model).generations
         except NotFound:
             return {}
-        until = connection.execute(select(joins.watermark).where(joins.model == model)).scalar_one_or_none()
+        until = connection.execute(select(joined.watermark).where(joined.model == model)).scalar_one_or_none()
         since = connection.execute(select(kept.kept_since).where(kept.model == model)).scalar_one_or_none()
         booked = select(table.version, func.sum(table.predictions)).where(
-            table.model == model, table.segment == ALL_ROWS, table.bucket_start >= (since or EPOCH)
+            table.model == model, table.segment == ALL_ROWS, table.window_start >= (since or EPOCH)
         )
         counts.update({row[0]: row[1] for row in connection.execute(booked.group_by(table.version))})
         for generation in generations:
@@ -156,24 +167,24 @@ def versions_joined(
     """The versions that predicted in a window in that role, sorted; None where the accounts can't tell as of then."""
     if any(floor_moment(end, length) != end for end in (window.start, window.end)):
         return None
-    table, joins = tables.label_accounts.c, tables.joins.c
-    within = and_(table.bucket_start >= window.start, table.bucket_start < window.end)
+    table, joined = counted.c, joins.c
+    within = and_(table.window_start >= window.start, table.window_start < window.end)
     mine = and_(table.model == model, table.role == role, table.predictions > 0)
     with store.read() as connection:
         found = connection.execute(select(table.version).where(mine, within).distinct()).scalars().all()
         # Read last: had the join moved on meanwhile, this would not be what was asked for.
-        until = connection.execute(select(joins.watermark, joins.rule).where(joins.model == model)).one_or_none()
+        until = connection.execute(select(joined.watermark, joined.rule).where(joined.model == model)).one_or_none()
     is_known = until is not None and until[0] == as_of and until[1]["length_seconds"] == length.total_seconds()
     return sorted(found) if is_known else None
 
 
 def spans_joined(connection: Connection, model: str, version: str) -> list[tuple[str, Window]]:
     """From when to when a version predicted in each role, as far as it is joined, in whole windows."""
-    table, joins = tables.label_accounts.c, tables.joins.c
-    rule = connection.execute(select(joins.rule).where(joins.model == model)).scalar_one_or_none()
+    table, joined = counted.c, joins.c
+    rule = connection.execute(select(joined.rule).where(joined.model == model)).scalar_one_or_none()
     if rule is None:
         return []
-    spans = select(table.role, func.min(table.bucket_start), func.max(table.bucket_start))
+    spans = select(table.role, func.min(table.window_start), func.max(table.window_start))
     mine = spans.where(table.model == model, table.version == version).group_by(table.role)
     length = timedelta(seconds=rule["length_seconds"])
     return [(role, Window(first, last + length)) for role, first, last in connection.execute(mine)]
@@ -219,7 +230,7 @@ def _absent(store: Store, contract: Contract, window: Window, until: datetime) -
 
 def folded_segments(store: Store, contract: Contract) -> list[str]:
     """The columns of segments with more values than are counted by themselves, by the last join."""
-    table = tables.label_accounts.c
+    table = counted.c
     names = {segment_name(name, OTHER): name for name in contract.segments}
     statement = select(table.segment).where(table.model == contract.model, table.segment.in_(names)).distinct()
     with store.read() as connection:
@@ -229,7 +240,7 @@ def folded_segments(store: Store, contract: Contract) -> list[str]:
 
 def reopened_windows(store: Store, model: str, length: timedelta) -> list[Window]:
     """The windows of which something else is known than when they were last evaluated as matured, oldest first."""
-    accounts, evaluated = tables.label_accounts, watching_tables.evaluations
+    accounts, evaluated = counted, evaluations
     start = evaluated.c.window_start
     newest = (
         select(start, evaluated.c.window_end, func.max(evaluated.c.as_of).label("as_of"))
@@ -239,7 +250,7 @@ def reopened_windows(store: Store, model: str, length: timedelta) -> list[Window
     )
     touched = (
         select(newest.c.window_start, newest.c.window_end)
-        .join(accounts, accounts.c.bucket_start == newest.c.window_start)
+        .join(accounts, accounts.c.window_start == newest.c.window_start)
         .where(accounts.c.model == model, accounts.c.changed_at > newest.c.as_of)
         .distinct()
     )
@@ -274,12 +285,12 @@ class Differences:
         """Adds them to what is stored; a window that is touched is marked, also where no count changed."""
         if not self._sums:
             return
-        table = tables.label_accounts
+        table = counted
         insert = insert_unless(connection, table)
         rows = [
             {
                 "model": model,
-                "bucket_start": start,
+                "window_start": start,
                 "version": version,
                 "role": role,
                 "segment": segment,

@@ -10,16 +10,35 @@ from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, LargeBinary, String, Table, and_, func, or_, select
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import ConfigError, NotFound
 from feedback_loop.schema import PREDICTION_ID, Contract, canonical, fingerprint, keyed_digest
-from feedback_loop.store import fence, tables
+from feedback_loop.store import fence
 from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
 from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.records import insert_unless
+from feedback_loop.store.schema import Moment, shared_table
+
+erasures = shared_table(
+    "erasures",
+    None,
+    Column("model", String, primary_key=True),
+    Column("digest", String, primary_key=True),  # of the erased key: the key itself is gone
+    Column("columns", String, nullable=False),  # which columns it is of, as JSON; or the id of an erased prediction
+    # The fingerprint of the hash key that the digest's key is made of, beside the store's own secret; empty: of none.
+    Column("keyed_by", String, nullable=False),
+    Column("erased_at", Moment, nullable=False),  # rows predicted until then are erased wherever they still come from
+)
+
+own_secrets = shared_table(
+    "secrets",
+    None,
+    Column("name", String, primary_key=True),
+    Column("value", LargeBinary, nullable=False),  # drawn once: what was made with it is known by it
+)
 
 Key = Mapping[str, object]
 """The erased key, or a part of it: values (as the log has them) by the stored names of their columns."""
@@ -104,7 +123,7 @@ def without_erased(connection: Connection, secret: bytes, contract: Contract, ro
 
     In the transaction that stores them, behind the fence. Raises ConfigError where erasures can't be recognised.
     """
-    erased = _known(connection, contract.model, secret, tables.erasures.c.columns != _names([PREDICTION_ID]))
+    erased = _known(connection, contract.model, secret, erasures.c.columns != _names([PREDICTION_ID]))
     return _without(rows, erased, rows.column("predicted_at")) if erased else rows
 
 
@@ -132,7 +151,7 @@ class _Erasures:
 
 
 def _known(connection: Connection, model: str, secret: bytes, *where: ColumnElement[bool]) -> list[_Erasures]:
-    table = tables.erasures.c
+    table = erasures.c
     found: dict[tuple[str, str], _Erasures] = {}
     own = _own_secret(connection)
     statement = select(table.columns, table.keyed_by, table.digest, table.erased_at).where(
@@ -169,7 +188,7 @@ def _digest(columns: Sequence[str], values: Sequence[str | None], key: bytes) ->
 
 def _own_secret(connection: Connection, *, makes: bool = False) -> bytes:
     """The secret of this database that keys its digests: without it none is guessed. Empty: nothing was erased."""
-    table = tables.secrets
+    table = own_secrets
     if makes:
         drawn = {"name": _PURPOSE, "value": secrets.token_bytes(32)}
         connection.execute(insert_unless(connection, table).values(**drawn).on_conflict_do_nothing())
@@ -195,7 +214,7 @@ def _remember(
     now: datetime,
 ) -> None:
     """Keeps digests of rows' values, once each: what was erased before is erased until now."""
-    table, key = tables.erasures, _own_secret(connection, makes=True) + secret
+    table, key = erasures, _own_secret(connection, makes=True) + secret
     head = {"model": model, "columns": _names(columns), "keyed_by": fingerprint(secret), "erased_at": now}
     insert = insert_unless(connection, table)
     anew = insert.on_conflict_do_update(

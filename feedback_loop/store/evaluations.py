@@ -1,21 +1,36 @@
-"""Evaluations: what was computed of one window as of one moment, and the profiles it came from."""
+"""Evaluations: what was computed of one window as of one moment.
+
+Metrics have a table of their own, for SQL; what else was found is read with its evaluation only, and kept with it.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
-from sqlalchemy import Connection, Row, Subquery, Table, and_, func, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Index,
+    String,
+    Subquery,
+    UniqueConstraint,
+    and_,
+    delete,
+    func,
+    select,
+)
 
 from feedback_loop.clock import Window
-from feedback_loop.store import watching_tables as tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import field_names, insert_unless
+from feedback_loop.store.records import as_record, as_row, change, insert_unless, many, put, remove
+from feedback_loop.store.schema import Json, shared_table
 
 ALL_ROWS = ""
 """The segment that is everything."""
@@ -182,33 +197,49 @@ class Evaluation:
         return next((m.value for m in self.metrics if m.metric == name and m.segment == segment), None)
 
 
+DETAILS: dict[str, type] = {
+    "drift": DriftValue,
+    "quality": QualityValue,
+    "estimates": EstimateValue,
+    "slices": SliceValue,
+}
+"""What of an evaluation is kept in one column, as JSON."""
+
+evaluations = shared_table(
+    "evaluations",
+    Evaluation,
+    Column("details", Json, nullable=False),
+    UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
+    UniqueConstraint("model", "version", "window_start", "window_end", "revision"),
+    Index(None, "model", "as_of"),
+    key=["evaluation_id"],
+    without=["metrics", *DETAILS],
+)
+
+metric_values = shared_table(
+    "metric_values",
+    MetricValue,
+    Column("evaluation_id", ForeignKey(evaluations.c.evaluation_id), nullable=False),
+    key=["evaluation_id", "segment", "metric"],
+)
+
+
 def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
     """Stores it and returns it with its id; the same window asked `as_of` the same moment is stored once."""
-    head = {
-        "model": evaluation.model,
-        "version": evaluation.version,
-        "window_start": evaluation.window.start,
-        "window_end": evaluation.window.end,
-        "as_of": evaluation.as_of,
-    }
-    rest = {
-        "matured": evaluation.matured,
-        "predictions": evaluation.predictions,
-        "labelled": evaluation.labelled,
-        "notes": list(evaluation.notes),
-    }
-    table = tables.evaluations
-    of_window = [table.c[name] == value for name, value in head.items() if name != "as_of"]
+    table, row = evaluations, as_row(evaluation)
+    row["details"] = {name: [vars(value) for value in getattr(evaluation, name)] for name in DETAILS}
+    of_window = [table.c[name] == row[name] for name in ("model", "version", "window_start", "window_end")]
     stored = select(table.c.evaluation_id, table.c.revision).where(*of_window, table.c.as_of == evaluation.as_of)
     with store.write() as connection:
         while (known := connection.execute(stored).one_or_none()) is None:
             before = connection.execute(select(func.max(table.c.revision)).where(*of_window)).scalar()
-            values = {**head, **rest, "revision": (before or 0) + 1}
             # Another process may have just taken the moment, or the revision: what it stored is there then.
-            insert = insert_unless(connection, table).values(**values).on_conflict_do_nothing()
-            identifier = connection.execute(insert.returning(table.c.evaluation_id)).scalar_one_or_none()
-            if identifier is not None:
-                _save_values(connection, identifier, evaluation)
+            insert = insert_unless(connection, table).values(**row | {"revision": (before or 0) + 1})
+            once = insert.on_conflict_do_nothing().returning(table.c.evaluation_id)
+            identifier = connection.execute(once).scalar_one_or_none()
+            if identifier is not None and evaluation.metrics:
+                rows = [{"evaluation_id": identifier, **vars(value)} for value in evaluation.metrics]
+                connection.execute(metric_values.insert(), rows)
     return replace(evaluation, evaluation_id=known.evaluation_id, revision=known.revision)
 
 
@@ -224,32 +255,34 @@ def load_evaluations(
 
     `newest` limits to the last so many.
     """
-    table = tables.evaluations
+    table = evaluations
     where = [table.c.model == model, *([table.c.as_of <= until] if until is not None else [])]
     if within is not None:
         where += [table.c.window_start >= within.start, table.c.window_end <= within.end]
-    order = table.c.window_end.desc(), table.c.as_of.desc(), table.c.evaluation_id.desc()
     with store.read() as connection:
-        rows = connection.execute(select(table).where(*where).order_by(*order).limit(newest)).all()[::-1]
-        ids = [row.evaluation_id for row in rows]
-        values = {part: _values(connection, part, ids) for part in _PARTS}
-    return [
-        _evaluation(row, {name: found.get(row.evaluation_id, []) for name, found in values.items()}) for row in rows
-    ]
+        rows = connection.execute(select(table).where(*where).order_by(*_NEWEST_FIRST).limit(newest)).all()[::-1]
+        metrics = _metrics(connection, [row.evaluation_id for row in rows])
+    found = []
+    for row in rows:
+        values: dict[str, Any] = {name: _read_detail(row.details, name) for name in DETAILS}
+        values["metrics"] = tuple(metrics.get(row.evaluation_id, ()))
+        found.append(replace(as_record(Evaluation, row), **values))
+    return found
+
+
+_NEWEST_FIRST = (evaluations.c.window_end.desc(), evaluations.c.as_of.desc(), evaluations.c.evaluation_id.desc())
 
 
 def newest_estimates(
     store: Store, model: str, version: str, *, among: int, until: datetime
 ) -> tuple[EstimateValue, ...]:
     """What the version's newest evaluation (among so many newest of the model, by then) estimated."""
-    table = tables.evaluations
-    order = table.c.window_end.desc(), table.c.as_of.desc(), table.c.evaluation_id.desc()
+    table = evaluations
     newest = select(table.c.evaluation_id, table.c.version).where(table.c.model == model, table.c.as_of <= until)
     with store.read() as connection:
-        rows = connection.execute(newest.order_by(*order).limit(among)).all()
-        first = next((row.evaluation_id for row in rows if row.version == version), None)
-        told = _values(connection, "estimates", [first]) if first is not None else {}
-    return tuple(each for found in told.values() for each in found)
+        rows = connection.execute(newest.order_by(*_NEWEST_FIRST).limit(among)).all()
+        first = [row.evaluation_id for row in rows if row.version == version][:1]
+        return tuple(value for values in _estimates(connection, first).values() for value in values)
 
 
 def newest_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -260,7 +293,7 @@ def newest_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
 
 def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | None:
     """Where the last window ends that was evaluated (when matured, or at all)."""
-    table = tables.evaluations.c
+    table = evaluations.c
     where = [table.model == model]
     where += [table.matured] if matured else []
     with store.read() as connection:
@@ -279,68 +312,72 @@ class FailedWindow:
     cause: str
 
 
+shared_table("failed_windows", FailedWindow, Column("model", String), key=["model", "window_start", "window_end"])
+
+
 def load_failed_windows(store: Store, model: str) -> list[FailedWindow]:
     """The windows whose last attempt failed, oldest first."""
-    table = tables.failed_windows
-    with store.read() as connection:
-        rows = connection.execute(select(table).where(table.c.model == model).order_by(table.c.window_start)).all()
-    return [
-        FailedWindow(Window(r.window_start, r.window_end), r.attempts, r.failed_at, r.next_attempt_at, r.cause)
-        for r in rows
-    ]
+    return many(store, FailedWindow, model=model, order_by="window_start")
 
 
 def save_failed_window(store: Store, model: str, failed: FailedWindow) -> None:
     """Keeps what became of another attempt."""
-    table, window = tables.failed_windows, failed.window
-    values = {name: value for name, value in vars(failed).items() if name != "window"}
-    with store.write() as connection:
-        insert = insert_unless(connection, table)
-        insert = insert.values(model=model, window_start=window.start, window_end=window.end, **values)
-        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=values))
+    put(store, failed, model=model)
 
 
 def forget_failed_window(store: Store, model: str, window: Window) -> None:
     """It was evaluated after all."""
-    table = tables.failed_windows.c
-    same = and_(table.model == model, table.window_start == window.start, table.window_end == window.end)
-    with store.write() as connection:
-        connection.execute(tables.failed_windows.delete().where(same))
+    remove(store, FailedWindow, model=model, window_start=window.start, window_end=window.end)
 
 
 def with_estimates_told(store: Store, evaluation: Evaluation) -> Evaluation:
     """A stored evaluation with the estimates that were told when it was stored, ordered by metric and segment."""
     assert evaluation.evaluation_id is not None
     with store.read() as connection:
-        told = _values(connection, "estimates", [evaluation.evaluation_id]).get(evaluation.evaluation_id, [])
-    return replace(evaluation, estimates=tuple(sorted(told, key=lambda each: (each.metric, each.segment))))
+        told = _estimates(connection, [evaluation.evaluation_id])[evaluation.evaluation_id]
+    return replace(evaluation, estimates=tuple(sorted(told, key=lambda value: (value.metric, value.segment))))
 
 
 def load_past_estimates(store: Store, model: str, windows: int) -> list[PastEstimate]:
     """Of the newest so many windows that were estimated before they matured, and have: every metric that came out."""
-    told, real = tables.estimate_values.c, tables.metric_values.c
     first, last = _of_each_window(model, matured=False), _of_each_window(model, matured=True)
     same = and_(*(first.c[name] == last.c[name] for name in ("version", "window_start", "window_end")))
     both = select(first.c.window_start, first.c.window_end, first.c.evaluation_id, last.c.evaluation_id.label("last"))
     both = both.join(last, same).where(first.c.place == 1, last.c.place == 1)
-    newest = both.order_by(first.c.window_end.desc(), first.c.evaluation_id.desc()).limit(windows).subquery()
-    values = (
-        select(newest.c.window_start, newest.c.window_end, told.metric, told.value, real.value)
-        .join(tables.estimate_values, told.evaluation_id == newest.c.evaluation_id)
-        .join(
-            tables.metric_values,
-            and_(real.evaluation_id == newest.c.last, real.metric == told.metric, real.segment == told.segment),
-        )
-        .where(told.segment == ALL_ROWS, told.metric != INSUFFICIENT)
-        .order_by(newest.c.window_end, told.metric)
-    )
+    newest = both.order_by(first.c.window_end.desc(), first.c.evaluation_id.desc()).limit(windows)
     with store.read() as connection:
-        return [PastEstimate(Window(row[0], row[1]), *row[2:]) for row in connection.execute(values)]
+        pairs = sorted(connection.execute(newest).all(), key=lambda pair: pair.window_end)
+        estimates = _estimates(connection, [pair.evaluation_id for pair in pairs])
+        metrics = _metrics(connection, [pair.last for pair in pairs])
+    past = []
+    for start, end, identifier, matured in pairs:
+        realised = {value.metric: value.value for value in metrics.get(matured, ()) if value.segment == ALL_ROWS}
+        told = {value.metric: value.value for value in estimates[identifier] if value.segment == ALL_ROWS}
+        past += [
+            PastEstimate(Window(start, end), metric, told[metric], realised[metric])
+            for metric in sorted({*told} & {*realised} - {INSUFFICIENT})
+        ]
+    return past
+
+
+def forget_segments(connection: Connection, model: str, segments: Collection[str]) -> None:
+    """Takes what is said of segments out of all evaluations of a model."""
+    table = evaluations
+    mine = select(table.c.evaluation_id).where(table.c.model == model)
+    named = metric_values.c.segment.in_(segments)
+    connection.execute(delete(metric_values).where(named, metric_values.c.evaluation_id.in_(mine)))
+    of_model = select(table.c.evaluation_id, table.c.details).where(table.c.model == model)
+    for identifier, details in connection.execute(of_model).all():
+        left = {
+            name: [each for each in said if each.get("segment") not in segments] for name, said in details.items()
+        }
+        if left != details:
+            change(connection, Evaluation, {"details": left}, evaluation_id=identifier)
 
 
 def _of_each_window(model: str, *, matured: bool) -> Subquery:
     """Evaluations and their place in those of the same version and window: oldest first, or of matured ones last."""
-    table = tables.evaluations.c
+    table = evaluations.c
     window = table.version, table.window_start, table.window_end
     order = (table.as_of.desc(), table.evaluation_id.desc()) if matured else (table.as_of, table.evaluation_id)
     place = func.row_number().over(partition_by=window, order_by=order).label("place")
@@ -348,46 +385,28 @@ def _of_each_window(model: str, *, matured: bool) -> Subquery:
     return select(*window, table.evaluation_id, place).where(mine).subquery()
 
 
-_PARTS: dict[str, tuple[Table, Any]] = {
-    "metrics": (tables.metric_values, MetricValue),
-    "drift": (tables.drift_values, DriftValue),
-    "quality": (tables.quality_values, QualityValue),
-    "estimates": (tables.estimate_values, EstimateValue),
-    "slices": (tables.slice_values, SliceValue),
-}
-"""An evaluation's fields that have a table of their own, each with a row for every value."""
-
-
-def _save_values(connection: Connection, identifier: int, evaluation: Evaluation) -> None:
-    for name, (table, _) in _PARTS.items():
-        rows = [{"evaluation_id": identifier, **vars(value)} for value in getattr(evaluation, name)]
-        if rows:
-            connection.execute(table.insert(), rows)
-
-
-def _values(connection: Connection, part: str, ids: list[int]) -> dict[int, list[Any]]:
-    """The values of one part of evaluations, by evaluation: there are hundreds of each."""
-    table, kind = _PARTS[part]
-    columns = [table.c[name] for name in field_names(kind)]
-    found: dict[int, list[Any]] = {}
+def _metrics(connection: Connection, ids: Sequence[int]) -> dict[int, list[MetricValue]]:
+    """The metrics of evaluations, by evaluation, ordered by segment and name: there are hundreds of each."""
+    table, found = metric_values, dict[int, list[MetricValue]]()
     for start in range(0, len(ids), 500):  # SQLite and PostgreSQL both bound a statement's parameters
-        statement = select(table.c.evaluation_id, *columns).where(table.c.evaluation_id.in_(ids[start : start + 500]))
-        for identifier, *values in connection.execute(statement.order_by(*table.primary_key.columns)):
-            found.setdefault(identifier, []).append(kind(*values))
+        chosen = select(table).where(table.c.evaluation_id.in_(ids[start : start + 500]))
+        for row in connection.execute(chosen.order_by(*table.primary_key.columns)):
+            found.setdefault(row.evaluation_id, []).append(as_record(MetricValue, row))
     return found
 
 
-def _evaluation(row: Row[Any], values: dict[str, list[Any]]) -> Evaluation:
-    return Evaluation(
-        model=row.model,
-        version=row.version,
-        window=Window(row.window_start, row.window_end),
-        as_of=row.as_of,
-        matured=row.matured,
-        predictions=row.predictions,
-        labelled=row.labelled,
-        notes=tuple(row.notes),
-        evaluation_id=row.evaluation_id,
-        revision=row.revision,
-        **{name: tuple(found) for name, found in values.items()},
+def _estimates(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[EstimateValue, ...]]:
+    """The estimates of evaluations, by evaluation."""
+    table = evaluations.c
+    rows = connection.execute(select(table.evaluation_id, table.details).where(table.evaluation_id.in_(ids)))
+    return {identifier: _read_detail(details, "estimates") for identifier, details in rows}
+
+
+def _read_detail(details: dict[str, list[dict[str, Any]]], name: str) -> tuple[Any, ...]:
+    """Values out of JSON, in which PostgreSQL writes a number like 1e30 as an integer."""
+    kind = DETAILS[name]
+    floats = [field for field, hint in get_type_hints(kind).items() if hint in (float, float | None)]
+    return tuple(
+        kind(**said | {field: float(said[field]) for field in floats if said[field] is not None})
+        for said in details[name]
     )

@@ -10,12 +10,20 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Column, Connection, String, func, select
 
-from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
+from feedback_loop.store.schema import Moment, shared_table
 
 _PREFIX = "feedback_loop.fence:"
+
+fences = shared_table(
+    "fences",
+    None,
+    Column("model", String, primary_key=True),
+    # Up to here everything was asked for: what is learned from now on is recorded after it.
+    Column("asked_until", Moment, nullable=False),
+)
 
 
 def enter(connection: Connection, model: str, now: datetime) -> datetime:
@@ -34,7 +42,6 @@ def close(store: Store, model: str, moment: datetime) -> datetime:
 
     A clock that was set back makes nothing unknown that was known already.
     """
-    fences = tables.fences
     with store.write() as connection:
         shut(connection, model)
         asked = asked_in(connection, model)
@@ -60,7 +67,7 @@ def asked_until(store: Store, model: str) -> datetime | None:
 def asked_in(connection: Connection, model: str) -> datetime | None:
     """The same within a transaction: after `enter` it stays so until the transaction ends."""
     asked: datetime | None = connection.execute(
-        select(tables.fences.c.asked_until).where(tables.fences.c.model == model)
+        select(fences.c.asked_until).where(fences.c.model == model)
     ).scalar_one_or_none()
     return asked
 

@@ -7,21 +7,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, String, Table, and_, cast, exists, func, literal, select
+from sqlalchemy import Column, ColumnElement, Connection, String, Table, and_, cast, exists, func, literal, select
 
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, shown_names
-from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
 from feedback_loop.store.labels import CONFLICT, is_known, same_key
 from feedback_loop.store.model_tables import ModelTables, find_tables
-from feedback_loop.store.types import Moment
+from feedback_loop.store.schema import Moment, shared_table
 
 Finding = Literal["unmatched", "conflict"]
 """What may be odd: an outcome that no prediction fits, a prediction whose outcomes contradict each other."""
 
 UNMATCHED: Finding = "unmatched"
 CONFLICTING: Finding = "conflict"
+
+
+findings = shared_table(
+    "findings",
+    None,
+    Column("model", String, primary_key=True),
+    Column("kind", String, primary_key=True),
+    Column("subject", String, primary_key=True),  # the outcome's or the prediction's id
+    Column("since", Moment, nullable=False),
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,7 @@ def note_conflicts(
     connection: Connection, model: str, affected: Table, rows: list[dict[str, Any]], since: datetime
 ) -> None:
     """Notes which of the affected predictions have outcomes that contradict each other."""
-    table = tables.findings
+    table = findings
     ids = select(cast(affected.c.prediction_id, String))
     mine = and_(table.c.model == model, table.c.kind == CONFLICTING)
     connection.execute(table.delete().where(mine, table.c.subject.in_(ids)))
@@ -55,7 +64,7 @@ def note_conflicts(
 
 def note_unmatched(connection: Connection, found: ModelTables, contract: Contract, span: Span) -> None:
     """Notes the new outcomes that fit no prediction, and strikes out those that a new prediction has come for."""
-    table, outcomes = tables.findings, found.outcomes
+    table, outcomes = findings, found.outcomes
     mine = and_(table.c.model == contract.model, table.c.kind == UNMATCHED)
     if connection.execute(select(exists().where(mine))).scalar_one():
         for generation in found.generations:
@@ -86,7 +95,7 @@ def load_findings(store: Store, contract: Contract, kind: Finding, most: int | N
 
     Columns are called as the model calls them.
     """
-    table = tables.findings
+    table = findings
     mine = and_(table.c.model == contract.model, table.c.kind == kind)
     with store.read() as connection:
         try:
@@ -108,7 +117,7 @@ def load_findings(store: Store, contract: Contract, kind: Finding, most: int | N
 
 def count_findings(store: Store, model: str) -> dict[str, int]:
     """How many outcomes fit no prediction (they may be early), and how many predictions' outcomes conflict."""
-    table = tables.findings
+    table = findings
     counts = select(table.c.kind, func.count()).where(table.c.model == model).group_by(table.c.kind)
     with store.read() as connection:
         return {UNMATCHED: 0, CONFLICTING: 0} | {row[0]: row[1] for row in connection.execute(counts)}

@@ -11,7 +11,6 @@ from sqlalchemy import Connection
 
 from feedback_loop.errors import ContractError, NotFound, Refused
 from feedback_loop.schema import Column, ColumnType, Contract, table_name
-from feedback_loop.store import tables
 from feedback_loop.store.engine import ConstraintViolated, Store
 from feedback_loop.store.labels import create_view
 from feedback_loop.store.model_tables import (
@@ -19,12 +18,13 @@ from feedback_loop.store.model_tables import (
     ModelTables,
     find_tables,
     identity,
+    models,
     outcome_table,
     prediction_columns,
     prediction_table,
     spec_of,
 )
-from feedback_loop.store.types import sql_type
+from feedback_loop.store.schema import sql_type
 
 MOST_COLUMNS = {"sqlite": 2000, "postgresql": 1600}
 """Of one table, and of what one statement reads, by the database's own limits."""
@@ -142,7 +142,7 @@ def _create_generation(
     connection: Connection, contract: Contract, number: int, columns: tuple[Column, ...], now: datetime
 ) -> None:
     connection.execute(
-        tables.models.insert().values(
+        models.insert().values(
             name=contract.model,
             generation=number,
             columns=[spec_of(column) for column in columns],
@@ -167,9 +167,9 @@ def _grow(connection: Connection, model: str, generation: Generation, columns: t
     operations = Operations(MigrationContext.configure(connection))
     for column in missing:
         operations.add_column(generation.table.name, sa.Column(column.stored, sql_type(column.type)))
-    where = (tables.models.c.name == model) & (tables.models.c.generation == generation.number)
+    where = (models.c.name == model) & (models.c.generation == generation.number)
     grown = [spec_of(column) for column in (*generation.columns, *missing)]
-    connection.execute(tables.models.update().where(where).values(columns=grown))
+    connection.execute(models.update().where(where).values(columns=grown))
 
 
 def _refuse_other_key_or_label(found: ModelTables, contract: Contract) -> None:

@@ -30,16 +30,17 @@ from sqlalchemy import (
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, Which, arrow_type, table_name
-from feedback_loop.store import fence, tables, watching_tables
+from feedback_loop.store import fence
 from feedback_loop.store.arrow import UTC_MOMENT
-from feedback_loop.store.coverage import Differences, Named, named_segments, segment_rule, with_rows
+from feedback_loop.store.coverage import Differences, Named, counted, joins, named_segments, segment_rule, with_rows
 from feedback_loop.store.engine import Store, prefer_indexes
-from feedback_loop.store.findings import Span, note_conflicts, note_unmatched
+from feedback_loop.store.findings import Span, findings, note_conflicts, note_unmatched
 from feedback_loop.store.labels import CONFLICT, create_view, is_known, labelled_select, same_key
 from feedback_loop.store.model_tables import ModelTables, find_tables, prediction_columns
 from feedback_loop.store.predictions import SYSTEM_TYPES, fetch_rows, with_absent
+from feedback_loop.store.profiles import profiles
 from feedback_loop.store.records import insert_unless
-from feedback_loop.store.types import Identifier
+from feedback_loop.store.schema import Identifier
 
 STEP_ROWS = 50_000
 """About so many new rows are taken in one transaction: a first run over a long history is many small ones."""
@@ -121,7 +122,7 @@ def take_out(
     Before they are removed, in the transaction that does so. No window is reopened by it. Returns what values they
     have of the columns of segments.
     """
-    kept = connection.execute(select(tables.joins.c.rule).where(tables.joins.c.model == contract.model)).scalar()
+    kept = connection.execute(select(joins.c.rule).where(joins.c.model == contract.model)).scalar()
     if not kept:
         return {}
     length = timedelta(seconds=kept["length_seconds"])
@@ -139,7 +140,7 @@ def take_out(
             if (value := row[contract.column(name).stored]) is not None:
                 those.add(value)
     accounts.save(connection, contract.model)
-    table = tables.label_accounts
+    table = counted
     connection.execute(table.delete().where(table.c.model == contract.model, table.c.predictions == 0))
     if fold is not None and known.num_rows:
         gone = step.rows(affected)
@@ -161,19 +162,17 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
     }
     if join.absent_means is not None:
         rule["counts"] = "observed"  # accounts of before counted what absence means as well
-    same_model = tables.joins.c.model == contract.model
+    same_model = joins.c.model == contract.model
     # There before it is locked: of two first runs one waits here for the other.
-    first = insert_unless(connection, tables.joins).values(
-        model=contract.model, watermark=EPOCH, rule={}, segments={}
-    )
+    first = insert_unless(connection, joins).values(model=contract.model, watermark=EPOCH, rule={}, segments={})
     connection.execute(first.on_conflict_do_nothing())
-    row = connection.execute(select(tables.joins).where(same_model).with_for_update()).one()
+    row = connection.execute(select(joins).where(same_model).with_for_update()).one()
     if row.rule == rule:
         since: datetime = row.watermark
         return since
-    for table in (tables.label_accounts, tables.findings, watching_tables.profiles):
+    for table in (counted, findings, profiles):
         connection.execute(table.delete().where(table.c.model == contract.model))
-    connection.execute(tables.joins.update().where(same_model).values(watermark=EPOCH, rule=rule, segments={}))
+    connection.execute(joins.update().where(same_model).values(watermark=EPOCH, rule=rule, segments={}))
     for generation in found.generations:
         name = table_name("labelled", contract.model, generation.number)
         create_view(connection, name, found, generation.table, join)
@@ -181,7 +180,7 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
 
 
 def _move(connection: Connection, model: str, until: datetime) -> None:
-    table = tables.joins
+    table = joins
     connection.execute(table.update().where(table.c.model == model).values(watermark=until))
 
 
@@ -216,8 +215,8 @@ class _Step:
         is_changed = [known.get(row["prediction_id"]) != row for row in rows]
         came = (row for row in rows if row["prediction_id"] not in known)
         named = with_rows(contract, named_segments(connection, contract, self.secret, span.since), came)
-        mine = tables.joins.c.model == contract.model
-        connection.execute(tables.joins.update().where(mine).values(segments=named))
+        mine = joins.c.model == contract.model
+        connection.execute(joins.update().where(mine).values(segments=named))
         accounts = Differences(contract, length, named)
         for row in (row for row, changed in zip(rows, is_changed, strict=True) if changed):
             was = known.get(row["prediction_id"])

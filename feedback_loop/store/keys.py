@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Row, select
+from sqlalchemy import Column, String, select
 
 from feedback_loop.errors import NotFound, Refused
-from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import insert_if_new
+from feedback_loop.store.records import change, insert_if_new, many
+from feedback_loop.store.schema import shared_table
 
 
 class Scope(StrEnum):
@@ -39,6 +39,14 @@ class ApiKey:
     models: tuple[str, ...] | None
     created_at: datetime
     revoked_at: datetime | None
+
+
+api_keys = shared_table(
+    "api_keys",
+    ApiKey,
+    Column("digest", String, nullable=False, unique=True),  # SHA-256 of the key, which is shown once
+    key=["name"],
+)
 
 
 @dataclass(frozen=True)
@@ -73,48 +81,34 @@ def create_key(
     values = {"name": name, "digest": digest(key), "scopes": ordered, "created_at": now}
     values["models"] = sorted(models) if models is not None else None
     with store.write() as connection:
-        if insert_if_new(connection, tables.api_keys, values, "name") is None:
+        if insert_if_new(connection, api_keys, values, "name") is None:
             raise Refused(f"There is a key named {name!r} already.", cure="Choose another name.")
     return key
 
 
 def revoke_key(store: Store, name: str, now: datetime) -> None:
     """Ends a key's validity; raises NotFound."""
-    table = tables.api_keys
-    where = (table.c.name == name) & table.c.revoked_at.is_(None)
-    with store.write() as connection:
-        if not connection.execute(table.update().where(where).values(revoked_at=now)).rowcount:
-            raise NotFound("valid key", name, cure="See them: feedback-loop keys list.")
+    if not change(store, ApiKey, {"revoked_at": now}, name=name, revoked_at=None):
+        raise NotFound("valid key", name, cure="See them: feedback-loop keys list.")
 
 
 def load_keys(store: Store) -> list[ApiKey]:
     """All keys, by name."""
-    with store.read() as connection:
-        rows = connection.execute(select(tables.api_keys).order_by("name")).all()
-    return [ApiKey(row.name, _scopes(row), _models(row), row.created_at, row.revoked_at) for row in rows]
+    return many(store, ApiKey, order_by="name")
 
 
 def valid_keys(store: Store) -> list[KeyRight]:
     """What the keys that are valid now may be used for."""
-    table = tables.api_keys
+    table = api_keys
+    valid = select(table.c.digest, table.c.name, table.c.scopes, table.c.models).where(table.c.revoked_at.is_(None))
     with store.read() as connection:
-        rows = connection.execute(select(table).where(table.c.revoked_at.is_(None)).order_by("name")).all()
-    rights = []
-    for row in rows:
-        models = _models(row)
-        limit = frozenset(models) if models is not None else None
-        rights.append(KeyRight(row.digest, row.name, frozenset(_scopes(row)), limit))
-    return rights
+        rows = connection.execute(valid.order_by("name")).all()
+    return [
+        KeyRight(key, name, frozenset(scopes), frozenset(models) if models is not None else None)
+        for key, name, scopes, models in rows
+    ]
 
 
 def digest(key: str) -> str:
     """What is stored of a key. A key is 256 random bits, so a plain hash can't be guessed backwards."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _scopes(row: Row[tuple[object, ...]]) -> tuple[Scope, ...]:
-    return tuple(Scope(each) for each in row.scopes)
-
-
-def _models(row: Row[tuple[object, ...]]) -> tuple[str, ...] | None:
-    return None if row.models is None else tuple(row.models)

@@ -30,7 +30,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from feedback_loop.schema import JoinRule, Which
 from feedback_loop.store.model_tables import KEPT, ModelTables
-from feedback_loop.store.types import Moment
+from feedback_loop.store.schema import Moment
 
 CONFLICT = "is_conflict"
 """Whether the outcome by id and the one by key say different things (the one by id counts)."""

@@ -19,13 +19,22 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Interval, func, literal, select
+from sqlalchemy import BigInteger, Column, Connection, Interval, String, func, literal, select
 
 from feedback_loop.clock import format_moment
 from feedback_loop.errors import LeaseLost, Refused, Unavailable
-from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
 from feedback_loop.store.records import insert_unless
+from feedback_loop.store.schema import Moment, shared_table
+
+leases = shared_table(
+    "leases",
+    None,
+    Column("name", String, primary_key=True),
+    Column("holder", String, nullable=False),
+    Column("fence", BigInteger, nullable=False),  # counts takings: each run's is above all before it
+    Column("expires_at", Moment, nullable=False),  # by the database's own time
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -80,7 +89,7 @@ def hold(
 
 def take_lease(store: Store, name: str, holder: str, length: timedelta) -> Lease | None:
     """Takes a lease that nobody holds; None while anybody does, this very thread as well."""
-    table = tables.leases
+    table = leases
     with store.write() as connection:
         first = insert_unless(connection, table).values(name=name, holder="", fence=0, expires_at=_moment(connection))
         connection.execute(first.on_conflict_do_nothing(index_elements=["name"]))
@@ -95,13 +104,13 @@ def take_lease(store: Store, name: str, holder: str, length: timedelta) -> Lease
 def renew_in(connection: Connection, lease: Lease, length: timedelta) -> bool:
     """Renews a lease within a transaction, which then proves that it was held; False where it is another's by now."""
     later = {"expires_at": _moment(connection, length)}
-    return connection.execute(tables.leases.update().where(_is(lease)).values(**later)).rowcount == 1
+    return connection.execute(leases.update().where(_is(lease)).values(**later)).rowcount == 1
 
 
 def drop_lease(store: Store, lease: Lease) -> None:
     """Gives a lease back, if it is still this run's."""
     with store.write() as connection:
-        connection.execute(tables.leases.update().where(_is(lease)).values(expires_at=_moment(connection)))
+        connection.execute(leases.update().where(_is(lease)).values(expires_at=_moment(connection)))
 
 
 @dataclass
@@ -148,12 +157,12 @@ class _Kept:
 
 
 def _is(lease: Lease) -> Any:
-    return (tables.leases.c.name == lease.name) & (tables.leases.c.fence == lease.fence)
+    return (leases.c.name == lease.name) & (leases.c.fence == lease.fence)
 
 
 def holder_of(store: Store, name: str) -> str | None:
     """Who holds a lease now; None where nobody does."""
-    table = tables.leases
+    table = leases
     with store.read() as connection:
         held = select(table.c.holder).where(table.c.name == name, table.c.expires_at > _moment(connection))
         return connection.execute(held).scalar_one_or_none()
@@ -161,7 +170,7 @@ def holder_of(store: Store, name: str) -> str | None:
 
 def _held(store: Store, name: str) -> str:
     """Who holds a lease and, unless it is renewed, until when."""
-    table = tables.leases
+    table = leases
     with store.read() as connection:
         holder, until = connection.execute(
             select(table.c.holder, table.c.expires_at).where(table.c.name == name)

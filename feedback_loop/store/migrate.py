@@ -10,7 +10,7 @@ from sqlalchemy import func, inspect, select
 
 from feedback_loop.errors import Unavailable
 from feedback_loop.store.engine import Store
-from feedback_loop.store.tables import PREFIX, metadata
+from feedback_loop.store.schema import PREFIX, metadata
 
 if TYPE_CHECKING:
     from alembic.config import Config

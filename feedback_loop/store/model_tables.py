@@ -19,11 +19,29 @@ from sqlalchemy.schema import DDLElement
 
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Column, ColumnType, Contract, moment_of, prediction_id, table_name
-from feedback_loop.store import tables
-from feedback_loop.store.types import Identifier, Moment, sql_type
+from feedback_loop.store.schema import Identifier, Json, Moment, shared_table, sql_type
 
 KEPT = 256
 """So many tables are kept as they are: SQLAlchemy compiles a statement once for a table, and anew for its like."""
+
+
+models = shared_table(
+    "models",
+    None,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True),
+    sa.Column("columns", Json, nullable=False),  # of its predictions: name, type, field
+    sa.Column("key", Json, nullable=False),
+    sa.Column("label", Json, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+)
+
+retentions = shared_table(
+    "retentions",
+    None,
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("kept_since", Moment, nullable=False),  # predictions from before are gone
+)
 
 
 @dataclass(frozen=True)
@@ -69,9 +87,7 @@ def prediction_columns(contract: Contract) -> tuple[Column, ...]:
 
 def find_tables(connection: Connection, model: str) -> ModelTables:
     """A model's tables; raises NotFound where it has none yet."""
-    rows = connection.execute(
-        select(tables.models).where(tables.models.c.name == model).order_by(tables.models.c.generation)
-    ).all()
+    rows = connection.execute(select(models).where(models.c.name == model).order_by(models.c.generation)).all()
     if not rows:
         raise NotFound("table of predictions for the model", model, cure="It gets one with its first prediction.")
     key = tuple(_column(spec) for spec in rows[-1].key)

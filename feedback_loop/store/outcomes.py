@@ -16,19 +16,36 @@ from sqlalchemy import Connection, MetaData, Table, and_, func, literal, or_, se
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound, Unavailable
 from feedback_loop.schema import Column, Contract, arrow_type
-from feedback_loop.store import erasure, fence, tables
+from feedback_loop.store import erasure, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow, insert_new
 from feedback_loop.store.engine import ConstraintViolated, Store, prefer_indexes
 from feedback_loop.store.growing import ensure_tables
 from feedback_loop.store.model_tables import KEPT, ModelTables, find_tables
 from feedback_loop.store.records import insert_unless
-from feedback_loop.store.types import Identifier, Moment, sql_type
+from feedback_loop.store.schema import Identifier, Json, Moment, shared_table, sql_type
 
 TRIES = 5
 """How often an intake is begun anew because another one wrote the same subject's revision first."""
 
 _PLACE = "outcome_id"
 """A row's place among those that are asked for; a word of ours, so that no column of a key is called so."""
+
+spool_outcomes = shared_table(
+    "spool_outcomes",
+    None,
+    sa.Column("spool", sa.String, primary_key=True),
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),  # outcomes of the spool's groups up to this number are stored
+)
+
+outcome_sources = shared_table(
+    "outcome_sources",
+    None,
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("source", sa.String, primary_key=True),
+    sa.Column("watermark", Json, nullable=False),
+    sa.Column("taken_at", Moment, nullable=False),
+)
 
 _Said = tuple[int, object, int]
 """A revision, its label, and when it occurred (microseconds since 1970)."""
@@ -80,7 +97,7 @@ def append_spooled(
     groups, or of one that is killed before it took them out of the spool, the later changes nothing, even where an
     outcome was corrected meanwhile. What was taken before is not among the counts.
     """
-    table = tables.spool_outcomes
+    table = spool_outcomes
 
     def new_rows(connection: Connection) -> pa.Table:
         _take_turns(connection, contract.model)
@@ -263,7 +280,7 @@ def _matches(found: ModelTables, subjects: Table) -> Iterator[sa.ColumnElement[b
 
 def load_watermark(store: Store, model: str, source: str) -> Any:
     """The newest time, number or text that was taken in; None before the first poll."""
-    table = tables.outcome_sources.c
+    table = outcome_sources.c
     with store.read() as connection:
         kept = connection.execute(
             select(table.watermark).where(table.model == model, table.source == source)
@@ -275,7 +292,7 @@ def load_watermark(store: Store, model: str, source: str) -> Any:
 
 def save_watermark(store: Store, model: str, source: str, watermark: Any, now: datetime) -> None:
     """Keeps how far the source has been read."""
-    table = tables.outcome_sources
+    table = outcome_sources
     is_time = isinstance(watermark, datetime)
     value = {"is_time": is_time, "value": watermark.isoformat() if is_time else watermark}
     with store.write() as connection:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, case, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Column, Connection, Index, LargeBinary, String, and_, case, func, select
 
-from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
+from feedback_loop.store.records import insert_unless, one
+from feedback_loop.store.schema import Long, Moment, shared_table
 
-_t = tables.payloads
-_accounts = tables.payload_accounts
+_t = shared_table(
+    "payloads",
+    None,
+    Column("model", String, primary_key=True),
+    Column("event", String, primary_key=True),  # what the request and the answer of one call have in common
+    Column("request", LargeBinary),  # the bodies, until both are there and logged
+    Column("answer", LargeBinary),
+    Column("content_type", String),  # of the request
+    Column("requested_at", Moment),  # when its sender says that the request was made
+    Column("version", String),  # that answered, where the sender said so
+    Column("received_at", Moment, nullable=False),
+    Column("done_at", Moment),  # kept for a while, so that an event that comes again is known
+    Index(None, "received_at"),
+)
 
 _PAGE = 100
 """Bodies may be large: so many are in memory at once."""
@@ -57,10 +69,15 @@ class ErasedPayloads:
 class PayloadAccount:
     """What became of a model's events: pairs `logged` and `refused`, halves `expired` and still `waiting`."""
 
-    logged: int = 0
-    refused: int = 0
-    expired: int = 0
+    logged: Long = 0
+    refused: Long = 0  # they do not fit each other
+    expired: Long = 0  # their other half never came
     waiting: int = 0
+
+
+_accounts = shared_table(
+    "payload_accounts", PayloadAccount, Column("model", String), key=["model"], without=["waiting"]
+)
 
 
 def keep_half(store: Store, model: str, half: Half, version: str | None, now: datetime) -> Pair:
@@ -71,7 +88,7 @@ def keep_half(store: Store, model: str, half: Half, version: str | None, now: da
     else:
         values["answer"] = half.body
     with store.write() as connection:
-        insert = _insert(connection, _t).values(values)
+        insert = insert_unless(connection, _t).values(values)
         # The row is written in any case, so that it comes back; one that is done gets no body again.
         keep = {
             name: case(
@@ -138,20 +155,15 @@ def load_account(store: Store, model: str) -> PayloadAccount:
     """What became of a model's events so far."""
     waiting = select(func.count()).where(_t.c.model == model, _t.c.done_at.is_(None))
     with store.read() as connection:
-        row = connection.execute(select(_accounts).where(_accounts.c.model == model)).one_or_none()
-        logged, refused, expired = (row.logged, row.refused, row.expired) if row is not None else (0, 0, 0)
-        return PayloadAccount(logged, refused, expired, connection.execute(waiting).scalar_one())
+        known = one(connection, PayloadAccount, model=model) or PayloadAccount()
+        return replace(known, waiting=connection.execute(waiting).scalar_one())
 
 
 def _count(connection: Connection, model: str, what: str, by: int) -> None:
     counts = {"logged": 0, "refused": 0, "expired": 0} | {what: by}
-    insert = _insert(connection, _accounts).values(model=model, **counts)
+    insert = insert_unless(connection, _accounts).values(model=model, **counts)
     more = {what: _accounts.c[what] + by}
     connection.execute(insert.on_conflict_do_update(index_elements=["model"], set_=more))
-
-
-def _insert(connection: Connection, table: Any) -> Any:
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
 
 
 def _pair(row: Any) -> Pair:

@@ -26,16 +26,21 @@ from sqlalchemy.types import BigInteger
 
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, JoinRule, Which, segment_name
-from feedback_loop.store import tables, watching_tables
+from feedback_loop.store.alerts import alerts
+from feedback_loop.store.conclusions import verdicts
+from feedback_loop.store.coverage import counted, joins
 from feedback_loop.store.engine import Store
 from feedback_loop.store.erasure import Erased, Key, has_in, outcomes_of, remember_ids
+from feedback_loop.store.evaluations import forget_segments
+from feedback_loop.store.findings import findings
+from feedback_loop.store.incidents import incidents
 from feedback_loop.store.joins import Fold, take_out
 from feedback_loop.store.labels import matches
-from feedback_loop.store.model_tables import ModelTables, drop_partition, find_tables, partitions_before
+from feedback_loop.store.ledger import job_runs
+from feedback_loop.store.model_tables import ModelTables, drop_partition, find_tables, partitions_before, retentions
+from feedback_loop.store.profiles import profiles
 from feedback_loop.store.records import insert_unless
-from feedback_loop.store.types import Identifier
-
-_OF_EVALUATIONS = (watching_tables.metric_values, watching_tables.estimate_values, watching_tables.slice_values)
+from feedback_loop.store.schema import Identifier
 
 GONE = "(erased {})"
 """What takes the place of a value that nobody has any more, so that no other is counted by itself instead."""
@@ -80,19 +85,16 @@ def _forget_segments(
     gone = [value for value in values if not any(_has_value(connection, each, stored, value) for each in holding)]
     if not gone:
         return
-    mine = tables.joins.c.model == contract.model
-    named = dict(connection.execute(select(tables.joins.c.segments).where(mine)).scalar_one())
+    mine = joins.c.model == contract.model
+    named = dict(connection.execute(select(joins.c.segments).where(mine)).scalar_one())
+    forget_segments(connection, contract.model, {segment_name(column, str(value)) for value in gone})
     for value in gone:
         segment = segment_name(column, str(value))
-        own = watching_tables.evaluations
-        evaluated = select(own.c.evaluation_id).where(own.c.model == contract.model)
-        for table in _OF_EVALUATIONS:
-            connection.execute(delete(table).where(table.c.segment == segment, table.c.evaluation_id.in_(evaluated)))
-        for table in (tables.label_accounts, watching_tables.profiles):
+        for table in (counted, profiles):
             connection.execute(delete(table).where(table.c.segment == segment, table.c.model == contract.model))
         kept = list(named.get(column, ()))
         named[column] = [GONE.format(place) if each == str(value) else each for place, each in enumerate(kept)]
-    connection.execute(tables.joins.update().where(mine).values(segments=named))
+    connection.execute(joins.update().where(mine).values(segments=named))
 
 
 def _has_value(connection: Connection, table: Table, stored: str, value: object) -> bool:
@@ -125,7 +127,7 @@ class Retained:
 
 def kept_since(store: Store, model: str) -> datetime | None:
     """From when on a model's predictions are all there; None: retention has removed nothing."""
-    table = tables.retentions.c
+    table = retentions.c
     with store.read() as connection:
         since: datetime | None = connection.execute(
             select(table.kept_since).where(table.model == model)
@@ -164,7 +166,7 @@ def retain(store: Store, model: str, rule: JoinRule, since: datetime) -> Retaine
 
 def prune_findings(connection: Connection, found: ModelTables) -> int:
     """Removes the findings about rows that are gone; returns how many."""
-    finding = tables.findings
+    finding = findings
     # In a CASE: a subject of the other kind could not be cast.
     outcome = case((finding.c.kind == "unmatched", cast(finding.c.subject, BigInteger)))
     prediction = case((finding.c.kind == "conflict", cast(finding.c.subject, Identifier)))
@@ -180,7 +182,7 @@ def prune_records(store: Store, model: str, before: datetime) -> Pruned:
     What stays, however old: the newest run that came to an end of each job, the newest verdict on each version with
     its monitors, whatever an incident names, and all that is open. An alert that is gone may be told anew.
     """
-    runs, alerts, said, incidents = tables.job_runs, tables.alerts, tables.verdicts, tables.incidents
+    runs, said = job_runs, verdicts
     mine = runs.c.model == model
     ended = runs.c.state.in_(["succeeded", "failed"])
     last = select(func.max(runs.c.scheduled_at)).where(mine, ended).group_by(runs.c.job)
@@ -215,7 +217,7 @@ def prune_records(store: Store, model: str, before: datetime) -> Pruned:
 
 
 def _remember(store: Store, model: str, since: datetime) -> datetime:
-    table = tables.retentions
+    table = retentions
     with store.write() as connection:
         insert = insert_unless(connection, table).values(model=model, kept_since=since)
         later = insert.on_conflict_do_update(

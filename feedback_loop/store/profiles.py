@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Double, Integer, LargeBinary, String, and_, or_, select
 
 from feedback_loop.clock import Window, floor_moment
-from feedback_loop.store import tables, watching_tables
+from feedback_loop.store.coverage import joins
 from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS
-from feedback_loop.store.records import as_record, insert_unless
+from feedback_loop.store.records import insert_unless, one, put
+from feedback_loop.store.schema import Moment, shared_table
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -45,8 +46,32 @@ class KeptReference:
     """A version's reference profile, and since when (of an `as_of`) it is the one that counts."""
 
     known_since: datetime
-    digest: str
-    profile: bytes
+    digest: str  # of what the profile holds, whatever has packed it
+    profile: bytes  # with the layout that the version's tallies are made by
+
+
+shared_table(
+    "reference_profiles",
+    KeptReference,
+    Column("model", String),
+    Column("version", String),
+    Column("layout", Integer, nullable=False),
+    key=["model", "version"],
+)
+
+profiles = shared_table(
+    "profiles",
+    None,
+    Column("model", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("role", String, primary_key=True),
+    Column("part", String, primary_key=True),  # predictions | outcomes
+    Column("segment", String, primary_key=True),  # empty: all rows
+    Column("bucket_start", Moment, primary_key=True),  # of predicted_at
+    Column("bucket_seconds", Integer, primary_key=True),  # an hour; a day, which is the sum of its hours
+    Column("weight", Double, primary_key=True),  # how many predictions each row stands for
+    Column("tally", LargeBinary, nullable=False),  # as of the join's watermark
+)
 
 
 @dataclass(frozen=True)
@@ -60,33 +85,27 @@ class Kept:
 
 def load_reference(connection: Connection, model: str, version: str) -> KeptReference | None:
     """The reference that a version's tallies are made by; without one (by today's LAYOUT) it has no tallies."""
-    table = watching_tables.reference_profiles
-    where = and_(table.c.model == model, table.c.version == version, table.c.layout == LAYOUT)
-    row = connection.execute(select(table).where(where)).one_or_none()
-    return as_record(KeptReference, row) if row is not None else None
+    return one(connection, KeptReference, model=model, version=version, layout=LAYOUT)
 
 
 def joined_until(connection: Connection, model: str, *, held: bool = False) -> datetime | None:
     """The join's watermark (None: nothing is joined yet); `held`, it stays where it is until the transaction ends."""
-    mine = select(tables.joins.c.watermark).where(tables.joins.c.model == model)
+    mine = select(joins.c.watermark).where(joins.c.model == model)
     watermark: datetime | None = connection.execute(mine.with_for_update() if held else mine).scalar_one_or_none()
     return watermark
 
 
 def save_reference(connection: Connection, model: str, version: str, reference: KeptReference) -> None:
     """Keeps another reference and removes the tallies that were made by the one before."""
-    tallies, table = watching_tables.profiles, watching_tables.reference_profiles
-    connection.execute(tallies.delete().where(tallies.c.model == model, tallies.c.version == version))
-    values = {**vars(reference), "layout": LAYOUT}
-    insert = insert_unless(connection, table).values(model=model, version=version, **values)
-    connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=values))
+    connection.execute(profiles.delete().where(profiles.c.model == model, profiles.c.version == version))
+    put(connection, reference, model=model, version=version, layout=LAYOUT)
 
 
 def load_tallies(
     connection: Connection, model: str, version: str, role: str, part: str, starts: Iterable[datetime]
 ) -> dict[Bucket, bytes]:
     """The tallies of all buckets of a part that begin at one of these moments."""
-    table, found = watching_tables.profiles, {}
+    table, found = profiles, {}
     moments = sorted(set(starts))
     columns = (table.c.segment, table.c.bucket_start, table.c.bucket_seconds, table.c.weight, table.c.tally)
     mine = and_(_of(model, version, role), table.c.part == part)
@@ -103,7 +122,7 @@ def save_tallies(
     """Keeps tallies in the place of those of the same buckets; of one that is `empty` nothing is kept."""
     if not tallies:
         return
-    table = watching_tables.profiles
+    table = profiles
     insert = insert_unless(connection, table)
     head = {"model": model, "version": version, "role": role}
     rows = [
@@ -126,7 +145,7 @@ def save_tallies(
 
 def load_window(store: Store, model: str, version: str, role: str, window: Window) -> Kept:
     """The tallies that together are of a window of whole hours: of its whole days, and of the hours that are left."""
-    table = watching_tables.profiles
+    table = profiles
     columns = (table.c.segment, table.c.weight, table.c.tally)
     with store.read() as connection:
         watermark = joined_until(connection, model)
@@ -139,7 +158,7 @@ def load_windows(
     store: Store, model: str, version: str, role: str, part: str, windows: Sequence[Window]
 ) -> tuple[datetime | None, list[list[tuple[str, float, bytes]]]]:
     """The watermark, and one part's tallies of all rows of each of these windows of whole hours, in one snapshot."""
-    table = watching_tables.profiles
+    table = profiles
     columns = (table.c.bucket_start, table.c.segment, table.c.weight, table.c.tally)
     mine = and_(_of(model, version, role), table.c.part == part, table.c.segment == ALL_ROWS)
     with store.read() as connection:
@@ -154,12 +173,12 @@ def is_whole_hours(window: Window) -> bool:
 
 
 def _of(model: str, version: str, role: str) -> ColumnElement[bool]:
-    table = watching_tables.profiles.c
+    table = profiles.c
     return and_(table.model == model, table.version == version, table.role == role)
 
 
 def _within(window: Window) -> ColumnElement[bool]:
-    start, seconds = watching_tables.profiles.c.bucket_start, watching_tables.profiles.c.bucket_seconds
+    start, seconds = profiles.c.bucket_start, profiles.c.bucket_seconds
     first, last = floor_moment(window.start + DAY - timedelta.resolution, DAY), floor_moment(window.end, DAY)
     hours = seconds == int(HOUR.total_seconds())
     if first >= last:

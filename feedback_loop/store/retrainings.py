@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Column, Connection, ForeignKeyConstraint, Index, Integer, UniqueConstraint, func, select
 
 from feedback_loop.errors import Refused
-from feedback_loop.store import tables
 from feedback_loop.store.alerts import Message, raise_in
 from feedback_loop.store.engine import ConstraintViolated, Store
-from feedback_loop.store.records import as_record, insert_one
+from feedback_loop.store.records import add, change, insert_one, many, remove
+from feedback_loop.store.schema import PREFIX, shared_table
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,33 @@ class Retraining:
 
     retraining_id: int
     model: str
-    reason: str
+    reason: str  # alarm | refresh | manual
     incident_id: int | None
     champion: str
     candidate: str | None
-    state: str
+    state: str  # running | promoted | passed | refused | failed | not_made | abandoned
     started_at: datetime
     finished_at: datetime | None
     gate: dict[str, Any] | None
     cause: str | None
+
+
+retrainings = shared_table(
+    "retrainings",
+    Retraining,
+    ForeignKeyConstraint(["incident_id"], [f"{PREFIX}incidents.incident_id"]),
+    Index(None, "model", "started_at"),
+    key=["retraining_id"],
+)
+
+trials = shared_table(
+    "trials",
+    Trial,
+    Column("retraining_id", Integer),
+    Column("ordinal", Integer),
+    ForeignKeyConstraint(["retraining_id"], [retrainings.c.retraining_id]),
+    key=["retraining_id", "ordinal"],
+)
 
 
 OPEN = ("intended", "waiting")
@@ -57,10 +75,10 @@ class Promotion:
     promotion_id: int
     model: str
     ordinal: int
-    kind: str
+    kind: str  # first | promotion | rollback
     from_version: str | None
     to_version: str
-    state: str
+    state: str  # intended | waiting | done | failed
     reason: str
     intended_at: datetime
     done_at: datetime | None
@@ -73,6 +91,16 @@ class Promotion:
         return self.state in OPEN
 
 
+promotions = shared_table(
+    "promotions",
+    Promotion,
+    ForeignKeyConstraint(["retraining_id"], [retrainings.c.retraining_id]),
+    # The fence: of two that promote from the same champion, one gets the ordinal and the other is refused.
+    UniqueConstraint("model", "ordinal"),
+    key=["promotion_id"],
+)
+
+
 def start_retraining(
     store: Store, model: str, *, reason: str, champion: str, incident_id: int | None, now: datetime
 ) -> int:
@@ -80,7 +108,6 @@ def start_retraining(
 
     The newest one, if it could not be made, is tried again: that is the same search, which has waited.
     """
-    table = tables.retrainings
     died = {"state": "abandoned", "finished_at": now, "cause": "its process ended before it did"}
     values = {
         "model": model,
@@ -91,17 +118,15 @@ def start_retraining(
         "started_at": now,
     }
     with store.write() as connection:
-        connection.execute(table.update().where(table.c.model == model, table.c.state == "running").values(**died))
-        newest = select(table).where(table.c.model == model).order_by(table.c.retraining_id.desc()).limit(1)
-        last = connection.execute(newest).one_or_none()
+        change(connection, Retraining, died, model=model, state="running")
+        newest_first = retrainings.c.retraining_id.desc()
+        last = next(iter(many(connection, Retraining, model=model, order_by=newest_first, newest=1)), None)
         if last is None or last.state != "not_made" or last.reason != reason or last.gate is not None:
-            return insert_one(connection, table.insert().values(**values))
-        identifier = int(last.retraining_id)
-        connection.execute(tables.trials.delete().where(tables.trials.c.retraining_id == identifier))
-        connection.execute(
-            table.update().where(table.c.retraining_id == identifier).values(finished_at=None, cause=None, **values)
-        )
-        return identifier
+            return insert_one(connection, retrainings.insert().values(**values))
+        again = {"finished_at": None, "cause": None, **values}
+        remove(connection, Trial, retraining_id=last.retraining_id)
+        change(connection, Retraining, again, retraining_id=last.retraining_id)
+        return last.retraining_id
 
 
 def note_retraining(
@@ -113,41 +138,32 @@ def note_retraining(
     trials: Sequence[Trial] = (),
 ) -> None:
     """Records what a retraining has found so far; what is not given stays as it is."""
-    rows = [{"retraining_id": retraining_id, "ordinal": n, **asdict(trial)} for n, trial in enumerate(trials)]
     found = {name: value for name, value in (("candidate", candidate), ("gate", gate)) if value is not None}
-    retrainings, known = tables.retrainings.c, tables.trials.c
     with store.write() as connection:
         if found:
-            changed = tables.retrainings.update().where(retrainings.retraining_id == retraining_id)
-            connection.execute(changed.values(**found))
-        if rows:
-            connection.execute(tables.trials.delete().where(known.retraining_id == retraining_id))
-            connection.execute(tables.trials.insert(), rows)
+            change(connection, Retraining, found, retraining_id=retraining_id)
+        if trials:
+            remove(connection, Trial, retraining_id=retraining_id)
+        for ordinal, trial in enumerate(trials):
+            add(connection, trial, retraining_id=retraining_id, ordinal=ordinal)
 
 
 def finish_retraining(
     store: Store, retraining_id: int, *, state: str, now: datetime, cause: str | None = None
 ) -> None:
     """Records how a retraining ended."""
-    table, values = tables.retrainings, {"state": state, "finished_at": now, "cause": cause}
-    with store.write() as connection:
-        connection.execute(table.update().where(table.c.retraining_id == retraining_id).values(**values))
+    ended = {"state": state, "finished_at": now, "cause": cause}
+    change(store, Retraining, ended, retraining_id=retraining_id)
 
 
 def load_retrainings(store: Store, model: str) -> list[Retraining]:
     """All retrainings of a model, oldest first."""
-    table = tables.retrainings
-    with store.read() as connection:
-        rows = connection.execute(select(table).where(table.c.model == model).order_by(table.c.retraining_id)).all()
-    return [as_record(Retraining, row) for row in rows]
+    return many(store, Retraining, model=model, order_by="retraining_id")
 
 
 def load_trials(store: Store, retraining_id: int) -> list[Trial]:
     """The trials of one retraining, in the order they were made."""
-    table = tables.trials
-    statement = select(table).where(table.c.retraining_id == retraining_id).order_by(table.c.ordinal)
-    with store.read() as connection:
-        return [as_record(Trial, row) for row in connection.execute(statement)]
+    return many(store, Trial, retraining_id=retraining_id, order_by="ordinal")
 
 
 def intend_promotion(
@@ -165,7 +181,7 @@ def intend_promotion(
 
     Raises Refused where somebody else has promoted since, or is about to.
     """
-    table = tables.promotions
+    table = promotions
     try:
         with store.write() as connection:
             last = _last(connection, model)
@@ -180,20 +196,20 @@ def intend_promotion(
                     cure="Compare with that one and try again.",
                 )
             newest = select(func.max(table.c.ordinal)).where(table.c.model == model)
-            values = {
-                "model": model,
-                "ordinal": (connection.execute(newest).scalar_one() or 0) + 1,
-                "kind": kind,
-                "from_version": from_version,
-                "to_version": to_version,
-                "state": "intended",
-                "reason": reason,
-                "retraining_id": retraining_id,
-                "intended_at": now,
-            }
-            identifier = insert_one(connection, table.insert().values(**values))
-            row = connection.execute(select(table).where(table.c.promotion_id == identifier)).one()
-            return as_record(Promotion, row)
+            intended = Promotion(
+                promotion_id=0,
+                model=model,
+                ordinal=(connection.execute(newest).scalar_one() or 0) + 1,
+                kind=kind,
+                from_version=from_version,
+                to_version=to_version,
+                state="intended",
+                reason=reason,
+                intended_at=now,
+                done_at=None,
+                retraining_id=retraining_id,
+            )
+            return replace(intended, promotion_id=add(connection, intended))
     except ConstraintViolated as error:
         if not error.is_unique:
             raise
@@ -224,22 +240,15 @@ def give_up_promotion(
 
 
 def _change(connection: Connection, promotion: Promotion, **values: Any) -> None:
-    table = tables.promotions
-    where = (table.c.promotion_id == promotion.promotion_id) & table.c.state.in_(OPEN)
-    connection.execute(table.update().where(where).values(**values))
+    change(connection, Promotion, values, promotions.c.state.in_(OPEN), promotion_id=promotion.promotion_id)
 
 
 def load_promotions(store: Store, model: str) -> list[Promotion]:
     """All promotions of a model, oldest first."""
-    table = tables.promotions
-    with store.read() as connection:
-        rows = connection.execute(select(table).where(table.c.model == model).order_by(table.c.ordinal)).all()
-    return [as_record(Promotion, row) for row in rows]
+    return many(store, Promotion, model=model, order_by="ordinal")
 
 
 def _last(connection: Connection, model: str) -> Promotion | None:
     """The newest promotion that was not given up."""
-    table = tables.promotions
-    where = (table.c.model == model) & (table.c.state != "failed")
-    row = connection.execute(select(table).where(where).order_by(table.c.ordinal.desc()).limit(1)).one_or_none()
-    return as_record(Promotion, row) if row is not None else None
+    order, held = promotions.c.ordinal.desc(), promotions.c.state != "failed"
+    return next(iter(many(connection, Promotion, held, model=model, order_by=order, newest=1)), None)

@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Column, String, UniqueConstraint, select
 
 from feedback_loop.errors import BadInput
-from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, insert_unless
+from feedback_loop.store.records import change, insert_unless, many, one, put
+from feedback_loop.store.schema import Moment, shared_table
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class TrafficPlan:
             raise BadInput.of("canary", f"{self.canary!r} is a shadow too", cure="An alias has one role.")
 
 
+traffic = shared_table(
+    "traffic", TrafficPlan, Column("model", String), Column("changed_at", Moment, nullable=False), key=["model"]
+)
+
+
 @dataclass(frozen=True)
 class LoadIncident:
     """A version that a server was to answer with and could not load, from the first attempt to its end."""
@@ -43,31 +48,22 @@ class LoadIncident:
     closed_because: str | None = None
 
 
+load_incidents = shared_table("load_incidents", LoadIncident, key=["model", "version"])
+
+
 def save_traffic(store: Store, model: str, wanted: TrafficPlan, now: datetime) -> None:
     """Replaces a model's traffic; servers notice within `serving.poll_alias`."""
-    table = tables.traffic
-    values = {
-        "shadows": list(wanted.shadows),
-        "canary": wanted.canary,
-        "share": wanted.share,
-        "changed_at": now,
-    }
-    with store.write() as connection:
-        insert = insert_unless(connection, table).values(model=model, **values)
-        connection.execute(insert.on_conflict_do_update(index_elements=["model"], set_=values))
+    put(store, wanted, model=model, changed_at=now)
 
 
 def load_traffic(store: Store, model: str) -> TrafficPlan:
     """A model's traffic; of one that nobody has set: the champion alone."""
-    table = tables.traffic
-    with store.read() as connection:
-        row = connection.execute(select(table).where(table.c.model == model)).one_or_none()
-    return TrafficPlan(tuple(row.shadows), row.canary, row.share) if row is not None else TrafficPlan()
+    return one(store, TrafficPlan, model=model) or TrafficPlan()
 
 
 def open_load_incident(store: Store, model: str, version: str, cause: str, now: datetime) -> bool:
     """Opens an incident of a version that can't be loaded, anew if it was closed; False where it is open already."""
-    table = tables.load_incidents
+    table = load_incidents
     with store.write() as connection:
         insert = insert_unless(connection, table).values(model=model, version=version, cause=cause, opened_at=now)
         anew = {"cause": cause, "opened_at": now, "closed_at": None, "closed_because": None}
@@ -79,22 +75,28 @@ def open_load_incident(store: Store, model: str, version: str, cause: str, now: 
 
 def close_load_incidents(store: Store, model: str, now: datetime, because: str, failing: Collection[str] = ()) -> int:
     """Closes a model's open ones, but those of versions that are wanted and fail still; returns how many."""
-    table = tables.load_incidents
-    where = (table.c.model == model) & table.c.closed_at.is_(None) & table.c.version.not_in(failing)
-    with store.read() as connection:
-        if connection.execute(select(table.c.version).where(where)).first() is None:
-            return 0
-    with store.write() as connection:
-        done = connection.execute(table.update().where(where).values(closed_at=now, closed_because=because))
-        return done.rowcount
+    others = load_incidents.c.version.not_in(failing)
+    if not many(store, LoadIncident, others, model=model, closed_at=None):  # mostly: nothing to be written
+        return 0
+    closed = {"closed_at": now, "closed_because": because}
+    return change(store, LoadIncident, closed, others, model=model, closed_at=None)
 
 
 def find_load_incidents(store: Store, model: str) -> list[LoadIncident]:
     """All of a model's, oldest first."""
-    table = tables.load_incidents
-    statement = select(table).where(table.c.model == model).order_by(table.c.opened_at, table.c.version)
-    with store.read() as connection:
-        return [as_record(LoadIncident, row) for row in connection.execute(statement)]
+    return many(store, LoadIncident, model=model, order_by=("opened_at", "version"))
+
+
+model_versions = shared_table(
+    "model_versions",
+    None,
+    Column("model", String, primary_key=True),
+    # As it is called here: its number, `1.2` for the second that bore it.
+    Column("version", String, primary_key=True),
+    Column("number", String, nullable=False),  # in MLflow, where a registered model that is made anew counts from 1
+    Column("created_at", Moment, nullable=False),  # in MLflow
+    UniqueConstraint("model", "number", "created_at"),
+)
 
 
 class VersionNames:
@@ -119,13 +121,13 @@ class VersionNames:
         return self._known[key]
 
     def _look(self, model: str) -> None:
-        table = tables.model_versions
+        table = model_versions
         with self._store.read() as connection:
             for row in connection.execute(select(table).where(table.c.model == model)):
                 self._known[model, row.number, row.created_at] = row.version
 
     def _take(self, key: tuple[str, str, datetime], name: str) -> None:
-        table, (model, number, created_at) = tables.model_versions, key
+        table, (model, number, created_at) = model_versions, key
         with self._store.write() as connection:
             insert = insert_unless(connection, table)
             values = {"model": model, "version": name, "number": number, "created_at": created_at}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, and_
 
-from feedback_loop.store import tables
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, insert_unless
+from feedback_loop.store.records import as_row, insert_unless, many
+from feedback_loop.store.schema import Long, shared_table
 
 COUNTERS = ("answered", "spooled", "stored", "refused", "dropped", "unsampled")
 """What only ever grows in an account."""
@@ -40,7 +40,7 @@ class SpoolState(StrEnum):
     """What has become of a spool."""
 
     OPEN = "open"
-    ENDED = "ended"
+    ENDED = "ended"  # all of it is in the store
     DAMAGED = "damaged"
 
 
@@ -49,21 +49,21 @@ class SpoolAccount:
     """What became of the predictions (or outcomes: `outcomes_of`) of one model in one process; all numbers are rows.
 
     Whatever happens, `answered` is at most `spooled` + `dropped` + `unsampled`, and `spooled` is `stored` + `waiting`
-    + `rejected`. See the table for each.
+    + `rejected`.
     """
 
     spool: str
     model: str
     host: str
-    answered: int
-    spooled: int
-    stored: int
-    refused: int
-    dropped: int
-    unsampled: int
-    waiting: int
-    rejected: int
-    waiting_since: datetime | None
+    answered: Long  # whose answer left
+    spooled: Long  # that were durable before it did
+    stored: Long  # of the spool, in the store
+    refused: Long  # not answered, since they could not be logged
+    dropped: Long  # answered without being logged, as on_full = "drop" wants
+    unsampled: Long  # that sampling left out
+    waiting: Long  # in the spool and not in the store yet
+    rejected: Long  # that the store refused as data: they are kept in the spool
+    waiting_since: datetime | None  # when the first of the waiting rows was predicted
     state: SpoolState
     updated_at: datetime
 
@@ -73,19 +73,22 @@ class SpoolAccount:
         return self.spooled - self.stored - self.waiting - self.rejected
 
 
+spool_accounts = shared_table("spool_accounts", SpoolAccount, key=["spool", "model"])
+
+
 def save_accounts(store: Store, accounts: Iterable[SpoolAccount]) -> None:
     """Keeps accounts beside those that are known.
 
     One that is older than what is known changes nothing; those of a spool that has ended are final.
     """
-    table = tables.spool_accounts
+    table = spool_accounts
     with store.write() as connection:
         for account in accounts:
-            insert = insert_unless(connection, table).values(**asdict(account) | {"state": str(account.state)})
+            insert = insert_unless(connection, table).values(**as_row(account))
             new = insert.excluded
             keys = ("spool", "model")
             is_news = and_(
-                table.c.state == str(SpoolState.OPEN),
+                table.c.state == SpoolState.OPEN,
                 *(getattr(table.c, name) <= new[name] for name in ("answered", "spooled", "stored")),
             )
             changed = {column.name: new[column.name] for column in table.c if column.name not in keys}
@@ -109,15 +112,13 @@ def load_accounts(store: Store, *, model: str | None = None, spool: str | None =
 
     A model's predictions and outcomes have one each.
     """
-    table = tables.spool_accounts
+    table = spool_accounts
     where: list[ColumnElement[bool]] = []
     if model is not None:
         where.append(table.c.model.in_([model, outcomes_of(model)]))
     if spool is not None:
         where.append(table.c.spool == spool)
-    with store.read() as connection:
-        rows = connection.execute(select(table).where(*where).order_by(table.c.spool, table.c.model)).all()
-    return [replace(as_record(SpoolAccount, row), state=SpoolState(row.state)) for row in rows]
+    return many(store, SpoolAccount, *where, order_by=("spool", "model"))
 
 
 def _last_of(known: SpoolAccount | None, last: SpoolAccount | None, now: datetime) -> SpoolAccount:

@@ -6,7 +6,7 @@ Nothing was released yet: until 0.2.0 is, a change is made here and in the decla
 import sqlalchemy as sa
 from alembic import op
 
-from feedback_loop.store.types import Json, Moment
+from feedback_loop.store.schema import Json, Moment
 
 revision = "0001"
 down_revision = None
@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Makes them all; keys and indexes get their names by the convention of `tables.metadata`."""
+    """Makes them all; keys and indexes get their names by the convention of `store.schema.metadata`."""
     op.create_table(
         "fl_api_keys",
         sa.Column("name", sa.String(), nullable=False),
@@ -63,6 +63,7 @@ def upgrade() -> None:
         sa.Column("predictions", sa.Integer(), nullable=False),
         sa.Column("labelled", sa.Integer(), nullable=False),
         sa.Column("notes", Json, nullable=False),
+        sa.Column("details", Json, nullable=False),
         sa.PrimaryKeyConstraint("evaluation_id"),
         sa.UniqueConstraint("model", "version", "window_start", "window_end", "as_of"),
         sa.UniqueConstraint("model", "version", "window_start", "window_end", "revision"),
@@ -77,7 +78,7 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("failed_at", Moment(), nullable=False),
         sa.Column("next_attempt_at", Moment(), nullable=False),
-        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("cause", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("model", "window_start", "window_end"),
     )
     op.create_table(
@@ -105,7 +106,7 @@ def upgrade() -> None:
         sa.Column("holder", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("result", Json),
-        sa.Column("cause", sa.Text()),
+        sa.Column("cause", sa.String()),
         sa.PrimaryKeyConstraint("run_id"),
         sa.UniqueConstraint("job", "model", "scheduled_at"),
     )
@@ -118,16 +119,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("model"),
     )
     op.create_table(
-        "fl_label_accounts",
+        "fl_coverage",
         sa.Column("model", sa.String(), nullable=False),
-        sa.Column("bucket_start", Moment(), nullable=False),
+        sa.Column("window_start", Moment(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
         sa.Column("role", sa.String(), nullable=False),
         sa.Column("segment", sa.String(), nullable=False),
         sa.Column("predictions", sa.Integer(), nullable=False),
         sa.Column("labelled", sa.Integer(), nullable=False),
         sa.Column("changed_at", Moment(), nullable=False),
-        sa.PrimaryKeyConstraint("model", "bucket_start", "version", "role", "segment"),
+        sa.PrimaryKeyConstraint("model", "window_start", "version", "role", "segment"),
     )
     op.create_table(
         "fl_leases",
@@ -141,7 +142,7 @@ def upgrade() -> None:
         "fl_load_incidents",
         sa.Column("model", sa.String(), nullable=False),
         sa.Column("version", sa.String(), nullable=False),
-        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("cause", sa.String(), nullable=False),
         sa.Column("opened_at", Moment(), nullable=False),
         sa.Column("closed_at", Moment()),
         sa.Column("closed_because", sa.String()),
@@ -272,42 +273,13 @@ def upgrade() -> None:
         sa.Column("window_end", Moment(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("begun", sa.Integer(), nullable=False),
-        sa.Column("summary", sa.Text(), nullable=False),
+        sa.Column("summary", sa.String(), nullable=False),
         sa.Column("evidence", Json, nullable=False),
         sa.Column("monitor", Json, nullable=False),
         sa.PrimaryKeyConstraint("verdict_id"),
         sa.UniqueConstraint("model", "version", "window_end"),
     )
     op.create_index("ix_fl_verdicts_model_verdict_id", "fl_verdicts", ["model", "verdict_id"])
-    op.create_table(
-        "fl_drift_values",
-        sa.Column("evaluation_id", sa.Integer(), nullable=False),
-        sa.Column("column", sa.String(), nullable=False),
-        sa.Column("method", sa.String(), nullable=False),
-        sa.Column("value", sa.Double(), nullable=False),
-        sa.Column("threshold", sa.Double(), nullable=False),
-        sa.Column("p_value", sa.Double()),
-        sa.Column("drifted", sa.Boolean(), nullable=False),
-        sa.Column("rows", sa.Integer(), nullable=False),
-        sa.Column("binning", sa.String(), nullable=False),
-        sa.Column("decides", sa.Boolean(), nullable=False),
-        sa.Column("is_default", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(["evaluation_id"], ["fl_evaluations.evaluation_id"]),
-        sa.PrimaryKeyConstraint("evaluation_id", "column", "method"),
-    )
-    op.create_table(
-        "fl_estimate_values",
-        sa.Column("evaluation_id", sa.Integer(), nullable=False),
-        sa.Column("metric", sa.String(), nullable=False),
-        sa.Column("segment", sa.String(), nullable=False),
-        sa.Column("method", sa.String(), nullable=False),
-        sa.Column("value", sa.Double(), nullable=False),
-        sa.Column("standard_error", sa.Double()),
-        sa.Column("rows", sa.Integer(), nullable=False),
-        sa.Column("calibrated_on", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["evaluation_id"], ["fl_evaluations.evaluation_id"]),
-        sa.PrimaryKeyConstraint("evaluation_id", "metric", "segment"),
-    )
     op.create_table(
         "fl_incidents",
         sa.Column("incident_id", sa.Integer(), nullable=False),
@@ -350,43 +322,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("evaluation_id", "segment", "metric"),
     )
     op.create_table(
-        "fl_quality_values",
-        sa.Column("evaluation_id", sa.Integer(), nullable=False),
-        sa.Column("column", sa.String(), nullable=False),
-        sa.Column("check", sa.String(), nullable=False),
-        sa.Column("value", sa.Double(), nullable=False),
-        sa.Column("expected", sa.Double(), nullable=False),
-        sa.Column("failed", sa.Boolean(), nullable=False),
-        sa.Column("rows", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["evaluation_id"], ["fl_evaluations.evaluation_id"]),
-        sa.PrimaryKeyConstraint("evaluation_id", "column", "check"),
-    )
-    op.create_table(
-        "fl_slice_values",
-        sa.Column("evaluation_id", sa.Integer(), nullable=False),
-        sa.Column("segment", sa.String(), nullable=False),
-        sa.Column("metric", sa.String(), nullable=False),
-        sa.Column("value", sa.Double(), nullable=False),
-        sa.Column("rest", sa.Double(), nullable=False),
-        sa.Column("rows", sa.Integer(), nullable=False),
-        sa.Column("p_value", sa.Double(), nullable=False),
-        sa.Column("tried", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(["evaluation_id"], ["fl_evaluations.evaluation_id"]),
-        sa.PrimaryKeyConstraint("evaluation_id", "segment", "metric"),
-    )
-    op.create_table(
         "fl_alerts",
         sa.Column("alert_id", sa.Integer(), nullable=False),
         sa.Column("subject", sa.String(), nullable=False),
         sa.Column("incident_id", sa.Integer()),
         sa.Column("route", sa.String(), nullable=False),
         sa.Column("title", sa.String(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("body", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", Moment(), nullable=False),
         sa.Column("sent_at", Moment()),
-        sa.Column("cause", sa.Text()),
+        sa.Column("cause", sa.String()),
         sa.Column("fields", Json, nullable=False),
         sa.ForeignKeyConstraint(["incident_id"], ["fl_incidents.incident_id"]),
         sa.PrimaryKeyConstraint("alert_id"),
@@ -402,10 +349,10 @@ def upgrade() -> None:
         sa.Column("window_end", Moment(), nullable=False),
         sa.Column("as_of", Moment(), nullable=False),
         sa.Column("recommendation", sa.String(), nullable=False),
-        sa.Column("summary", sa.Text(), nullable=False),
+        sa.Column("summary", sa.String(), nullable=False),
         sa.Column("evidence", Json, nullable=False),
         sa.Column("was_right", sa.Boolean()),
-        sa.Column("judged_because", sa.Text()),
+        sa.Column("judged_because", sa.String()),
         sa.ForeignKeyConstraint(["incident_id"], ["fl_incidents.incident_id"]),
         sa.PrimaryKeyConstraint("diagnosis_id"),
     )
@@ -415,7 +362,7 @@ def upgrade() -> None:
         sa.Column("incident_id", sa.Integer(), nullable=False),
         sa.Column("at", Moment(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("told", sa.Text(), nullable=False),
+        sa.Column("told", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["incident_id"], ["fl_incidents.incident_id"]),
         sa.PrimaryKeyConstraint("event_id"),
     )
@@ -433,7 +380,7 @@ def upgrade() -> None:
         sa.Column("started_at", Moment(), nullable=False),
         sa.Column("finished_at", Moment()),
         sa.Column("gate", Json),
-        sa.Column("cause", sa.Text()),
+        sa.Column("cause", sa.String()),
         sa.ForeignKeyConstraint(["incident_id"], ["fl_incidents.incident_id"]),
         sa.PrimaryKeyConstraint("retraining_id"),
     )
@@ -448,11 +395,11 @@ def upgrade() -> None:
         sa.Column("from_version", sa.String()),
         sa.Column("to_version", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
         sa.Column("retraining_id", sa.Integer()),
         sa.Column("intended_at", Moment(), nullable=False),
         sa.Column("done_at", Moment()),
-        sa.Column("cause", sa.Text()),
+        sa.Column("cause", sa.String()),
         sa.ForeignKeyConstraint(["retraining_id"], ["fl_retrainings.retraining_id"]),
         sa.PrimaryKeyConstraint("promotion_id"),
         sa.UniqueConstraint("model", "ordinal"),
@@ -467,7 +414,7 @@ def upgrade() -> None:
         sa.Column("rows", sa.Integer(), nullable=False),
         sa.Column("loss", sa.Double()),
         sa.Column("chosen", sa.Boolean(), nullable=False),
-        sa.Column("cause", sa.Text()),
+        sa.Column("cause", sa.String()),
         sa.ForeignKeyConstraint(["retraining_id"], ["fl_retrainings.retraining_id"]),
         sa.PrimaryKeyConstraint("retraining_id", "ordinal"),
     )

@@ -17,7 +17,7 @@ from feedback_loop.monitoring.profile_store import establish, fold_window, kept_
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, canonical, keyed_digest, prediction_id
-from feedback_loop.store import Store, erasure, fence, migrate, profiles, tables
+from feedback_loop.store import Store, erasure, fence, findings, migrate, profiles
 from feedback_loop.store.arrow import insert_new
 from feedback_loop.store.coverage import load_coverage
 from feedback_loop.store.evaluations import Evaluation, MetricValue, load_evaluations, save_evaluation
@@ -70,7 +70,7 @@ def test_a_key_is_removed_with_all_that_is_known_of_it(store):
     found = [("conflict", first), ("conflict", second)]
     with store.write() as connection:
         connection.execute(
-            tables.findings.insert(),
+            findings.findings.insert(),
             [{"model": "churn", "kind": kind, "subject": each, "since": NOW} for kind, each in found],
         )
     assert erasure.find_predictions(store, "churn", {"customer": 1}) == {first: NOW - DAY}
@@ -146,7 +146,7 @@ def test_no_digest_can_be_made_without_the_databases_own_secret(store, tmp_path)
 
 def digests_in(store):
     with store.read() as connection:
-        return set(connection.execute(select(tables.erasures.c.digest)).scalars())
+        return set(connection.execute(select(erasure.erasures.c.digest)).scalars())
 
 
 def test_accounts_and_profiles_go_down_with_the_person(store):
@@ -201,7 +201,7 @@ def test_the_key_itself_is_nowhere(store):
     predict(store, NOW - DAY, 123456789)
     erase(store, customer=123456789)
     with store.read() as connection:
-        rows = connection.execute(tables.erasures.select()).all()
+        rows = connection.execute(erasure.erasures.select()).all()
     assert len(rows) == 2  # of the key, and of the id
     assert "123456789" not in json.dumps([list(map(str, row)) for row in rows])
     assert predict(store, NOW - DAY, 123456789)[1] == 0

@@ -8,9 +8,9 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.store import conclusions, incidents
-from feedback_loop.store.alerts import due_alerts, load_alerts, raise_alert, save_attempt
+from feedback_loop.store.alerts import load_alerts, raise_alert, save_attempt
 from feedback_loop.store.conclusions import State, Verdict
-from feedback_loop.store.incidents import Followed, close_incident, load_incidents, open_incident
+from feedback_loop.store.incidents import Followed, close_incident, due_alerts, load_incidents, open_incident
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -24,12 +24,12 @@ def verdict(state=State.OK, day=0, version="1"):
 
 
 def opened(store, routes=("log", "ops")):
-    return conclusions.record_verdict(store, verdict(State.DEGRADED), routes)[1]
+    return incidents.record_verdict(store, verdict(State.DEGRADED), routes)[1]
 
 
 def follow(store, incident, day=1, closes=None, state=State.DEGRADED, recovery=None):
     followed = Followed(incident.incident_id, recovery, closes)
-    return conclusions.record_verdict(store, verdict(state, day), ("log", "ops"), followed)[0]
+    return incidents.record_verdict(store, verdict(state, day), ("log", "ops"), followed)[0]
 
 
 def send(store, now):
@@ -45,10 +45,10 @@ def states(store, incident):
 
 
 def test_a_degraded_verdict_opens_one_incident_with_an_alert_on_each_route(store):
-    saved, incident = conclusions.record_verdict(store, verdict(State.DEGRADED), ["log", "ops"])
+    saved, incident = incidents.record_verdict(store, verdict(State.DEGRADED), ["log", "ops"])
     assert incident.verdict_id == saved.verdict_id
     assert open_incident(store, "churn") == incident
-    _, again = conclusions.record_verdict(store, verdict(State.DEGRADED, day=1), ["log", "ops"])
+    _, again = incidents.record_verdict(store, verdict(State.DEGRADED, day=1), ["log", "ops"])
     assert again is None
     alerts = due_alerts(store, START + 9 * DAY)
     assert [(alert.route, alert.incident_id, alert.body) for alert in alerts] == [
@@ -59,14 +59,14 @@ def test_a_degraded_verdict_opens_one_incident_with_an_alert_on_each_route(store
 
 @pytest.mark.parametrize("state", [State.OK, State.WARNING, State.INSUFFICIENT_DATA])
 def test_other_verdicts_open_nothing(store, state):
-    assert conclusions.record_verdict(store, verdict(state), ["log"])[1] is None
+    assert incidents.record_verdict(store, verdict(state), ["log"])[1] is None
     assert open_incident(store, "churn") is None
 
 
 def test_a_cohort_is_judged_once(store):
-    conclusions.record_verdict(store, verdict())
+    incidents.record_verdict(store, verdict())
     with pytest.raises(Refused, match="judged already"):
-        conclusions.record_verdict(store, verdict(State.DEGRADED), ["log"])
+        incidents.record_verdict(store, verdict(State.DEGRADED), ["log"])
     assert open_incident(store, "churn") is None
 
 
@@ -80,11 +80,11 @@ def test_a_look_that_comes_second_changes_nothing_of_the_incident(store):
 
 
 def test_an_incident_knows_its_own_degraded_verdicts_and_no_others(store):
-    conclusions.record_verdict(store, verdict(day=9))
+    incidents.record_verdict(store, verdict(day=9))
     incident = opened(store)
     for day, state in ((1, State.WARNING), (2, State.DEGRADED)):
         last = follow(store, incident, day=day, state=state)
-    conclusions.record_verdict(store, verdict(State.DEGRADED, day=3))
+    incidents.record_verdict(store, verdict(State.DEGRADED, day=3))
     assert conclusions.load_verdict(store, incident.verdict_id).window == verdict().window
     own = conclusions.degraded_verdicts(store, "churn", incident.verdict_id, last.verdict_id)
     assert [each.verdict_id for each in own] == [incident.verdict_id, last.verdict_id]
@@ -100,7 +100,7 @@ def test_a_closed_incident_stays_as_it_was_closed_and_another_may_open(store):
     with pytest.raises(Refused, match=r"was closed on 2026-03-04: we know\..*incidents show 1"):
         close_incident(store, first.incident_id, "again", START + 4 * DAY)
     assert load_incidents(store, "churn")[0].closed_because == "we know"
-    _, second = conclusions.record_verdict(store, verdict(State.DEGRADED, day=1), [])
+    _, second = incidents.record_verdict(store, verdict(State.DEGRADED, day=1), [])
     assert second.incident_id != first.incident_id
     assert open_incident(store, "churn") == second
 
@@ -237,7 +237,7 @@ def test_a_clock_that_was_set_back_closes_the_incident_all_the_same(store):
 
 
 def test_an_alert_waits_for_its_next_attempt(store):
-    conclusions.record_verdict(store, verdict(State.DEGRADED), ["ops"])
+    incidents.record_verdict(store, verdict(State.DEGRADED), ["ops"])
     now = START + 2 * DAY
     alert = due_alerts(store, now)[0]
     tried = replace(alert, attempts=1, next_attempt_at=now + MINUTE, cause="refused")

@@ -14,7 +14,7 @@ import pytest
 from feedback_loop.clock import ManualClock
 from feedback_loop.errors import LeaseLost, Refused, Unavailable
 from feedback_loop.scheduling import Chain, Job, Runner, Scheduler, parse_schedule
-from feedback_loop.store import Store, leases, ledger, serving_state, tables
+from feedback_loop.store import Store, leases, ledger, serving_state
 from feedback_loop.store.leases import hold, take_lease
 from feedback_loop.store.serving_state import TrafficPlan
 
@@ -33,7 +33,7 @@ def elsewhere(work):
 def expire(store, name):
     with store.write() as connection:
         past = {"expires_at": datetime(2001, 1, 1, tzinfo=UTC)}
-        connection.execute(tables.leases.update().where(tables.leases.c.name == name).values(**past))
+        connection.execute(leases.leases.update().where(leases.leases.c.name == name).values(**past))
 
 
 def stall(store, name="model:churn"):

@@ -8,9 +8,10 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
-from feedback_loop.store import privacy, tables
-from feedback_loop.store.alerts import due_alerts, raise_alert, save_attempt
-from feedback_loop.store.conclusions import State, Verdict, load_verdicts, record_verdict
+from feedback_loop.store import findings, ledger, privacy
+from feedback_loop.store.alerts import raise_alert, save_attempt
+from feedback_loop.store.conclusions import State, Verdict, load_verdicts
+from feedback_loop.store.incidents import due_alerts, record_verdict
 from feedback_loop.store.ledger import last_scheduled, load_runs
 from feedback_loop.store.outcomes import count_outcomes
 from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
@@ -160,12 +161,12 @@ def test_findings_about_rows_that_are_gone_go_too(store):
         ids = connection.exec_driver_sql("SELECT outcome_id FROM outcomes_churn ORDER BY recorded_at").scalars().all()
         subjects = [("conflict", gone), ("conflict", stays), *(("unmatched", str(each)) for each in ids)]
         connection.execute(
-            tables.findings.insert(),
+            findings.findings.insert(),
             [{"model": "churn", "kind": kind, "subject": each, "since": CUT} for kind, each in subjects],
         )
     assert retain(store, contract).findings == 2
     with store.read() as connection:
-        left = connection.execute(tables.findings.select()).all()
+        left = connection.execute(findings.findings.select()).all()
     assert {row.subject for row in left} == {stays, str(ids[1])}
 
 
@@ -220,7 +221,7 @@ def run(store, job, at, state):
     values = {"job": job, "model": "churn", "scheduled_at": at, "started_at": at, "holder": "me", "state": state}
     values["finished_at"] = at if state != "running" else None
     with store.write() as connection:
-        connection.execute(tables.job_runs.insert().values(**values))
+        connection.execute(ledger.job_runs.insert().values(**values))
 
 
 def judge(store, day, version, state, routes=()):

@@ -22,7 +22,8 @@ from feedback_loop.clock import Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.store import Store, predictions, spool_accounts
-from feedback_loop.store.alerts import due_alerts, load_alerts
+from feedback_loop.store.alerts import load_alerts
+from feedback_loop.store.incidents import due_alerts
 from feedback_loop.store.predictions import PredictionLog
 from feedback_loop.store.spool_accounts import SpoolAccount, SpoolState
 from tests.builders import C, T, binary_contract, prediction_rows, regression_contract

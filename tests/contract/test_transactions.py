@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, Refused
-from feedback_loop.store import Store, conclusions, incidents, joins, keys, outcomes, tables, watching_tables
+from feedback_loop.store import Store, conclusions, coverage, evaluations, incidents, joins, keys, outcomes
 from feedback_loop.store.conclusions import State, Verdict
 from feedback_loop.store.evaluations import Evaluation, MetricValue, load_evaluations, save_evaluation
 from feedback_loop.store.predictions import PredictionLog
@@ -71,10 +71,10 @@ def test_of_two_first_joins_at_once_the_second_finds_what_the_first_has_taken_in
 
 
 def test_of_two_that_find_a_model_worse_at_once_one_opens_the_incident_and_both_verdicts_stand(store):
-    other = Meanwhile(store, lambda own: conclusions.record_verdict(own, verdict("2"), ["log"]))
+    other = Meanwhile(store, lambda own: incidents.record_verdict(own, verdict("2"), ["log"]))
     own = {name: value for name, value in vars(verdict()).items() if name not in ("window", "verdict_id")}
     with store.write() as connection:
-        row = tables.verdicts.insert().values(**own, window_start=WINDOW.start, window_end=WINDOW.end)
+        row = conclusions.verdicts.insert().values(**own, window_start=WINDOW.start, window_end=WINDOW.end)
         [identifier] = connection.execute(row).inserted_primary_key
         words = {"model": "churn", "version": "1", "verdict_id": identifier, "why": "words"}
         incidents.begin_in(connection, **words, recovery=None, routes=["log"], now=START)
@@ -95,10 +95,11 @@ def test_two_evaluations_of_a_window_at_once_as_of_different_moments_are_two_rev
             "predictions": 2,
             "labelled": 2,
             "notes": [],
+            "details": {"drift": [], "quality": [], "estimates": [], "slices": []},
             "revision": 1,
             "as_of": START + DAY,
         }
-        connection.execute(watching_tables.evaluations.insert().values(**values))
+        connection.execute(evaluations.evaluations.insert().values(**values))
         other.begin()
     assert other.end().revision == 2
     assert save_evaluation(store, later).revision == 2
@@ -109,7 +110,7 @@ def test_of_two_that_save_a_sources_watermark_for_the_first_time_the_later_one_s
     other = Meanwhile(store, lambda own: outcomes.save_watermark(own, "churn", "feed", 2, START))
     with store.write() as connection:
         values = {"model": "churn", "source": "feed", "taken_at": START, "watermark": {"is_time": False, "value": 1}}
-        connection.execute(tables.outcome_sources.insert().values(**values))
+        connection.execute(outcomes.outcome_sources.insert().values(**values))
         other.begin()
     other.end()
     assert outcomes.load_watermark(store, "churn", "feed") == 2
@@ -127,11 +128,11 @@ def test_a_row_that_no_constraint_lets_in_is_not_taken_for_one_that_is_there_alr
 
 def test_what_is_read_in_one_transaction_is_of_one_moment(store):
     def count(connection):
-        return connection.execute(select(func.count()).select_from(tables.verdicts)).scalar_one()
+        return connection.execute(select(func.count()).select_from(conclusions.verdicts)).scalar_one()
 
     with store.read() as connection:
         before = count(connection)
-        conclusions.record_verdict(store, verdict())
+        incidents.record_verdict(store, verdict())
         assert (before, count(connection)) == (0, 0)
     with store.read() as connection:
         assert count(connection) == 1
@@ -139,7 +140,7 @@ def test_what_is_read_in_one_transaction_is_of_one_moment(store):
 
 def test_numbers_that_json_has_no_word_for_are_null(store):
     told = {"watched": {"brier": math.nan, "all": [math.inf, -math.inf, 0.5, (math.nan,)]}}
-    conclusions.record_verdict(store, verdict(evidence=told))
+    incidents.record_verdict(store, verdict(evidence=told))
     expected = {"watched": {"brier": None, "all": [None, None, 0.5, [None]]}}
     assert conclusions.latest_verdict(store, "churn").evidence == expected
 
@@ -154,7 +155,7 @@ def test_a_refusal_which_callers_are_told_does_not_say_where_the_database_is(sto
     with pytest.raises(Refused) as unknown, store.write() as connection:
         connection.execute(text("SELECT nothing_that_is_there(1)"))
     with pytest.raises(Refused) as twice, store.write() as connection:
-        connection.execute(tables.joins.insert(), [{"model": "m", "watermark": START, "rule": {}}] * 2)
+        connection.execute(coverage.joins.insert(), [{"model": "m", "watermark": START, "rule": {}}] * 2)
     for refused in (unknown, twice):
         assert str(refused.value).startswith("The database ")
         assert "://" not in str(refused.value)

@@ -12,7 +12,7 @@ from feedback_loop.clock import ManualClock, Window
 from feedback_loop.errors import ConfigError, Unavailable
 from feedback_loop.scheduling import Chain, Job, Runner, find_troubles, parse_schedule
 from feedback_loop.scheduling.figures import LoopFigures, serve_figures
-from feedback_loop.store import conclusions
+from feedback_loop.store import incidents
 from feedback_loop.store.alerts import load_alerts, raise_alert, tell_recovered
 from feedback_loop.store.conclusions import State, Verdict
 
@@ -129,7 +129,7 @@ def test_retrainings_in_vain_are_told_after_three_and_after_ten_of_them(life):
 def test_a_scheduler_answers_prometheus(life, sqlite_store):
     life.turn()
     window = Window(NOW, NOW + DAY)
-    conclusions.record_verdict(
+    incidents.record_verdict(
         life.store, Verdict("churn", "2", NOW, window, State.DEGRADED, "worse", {}, {"since": None}), ("log",)
     )
     server = serve_figures(LoopFigures(life.store, ["churn"], life.clock), "127.0.0.1:0")

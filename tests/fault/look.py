@@ -4,14 +4,14 @@ import os
 import signal
 import sys
 
-from feedback_loop.store import Store, conclusions, incidents
+from feedback_loop.store import Store, incidents
 from feedback_loop.store.incidents import Followed
 from tests.fault.test_incident_crashes import verdict
 
 POINTS = {  # within the transaction, each more of it done; the last is when it is durable
-    "verdict": (conclusions, "insert_if_new"),
-    "incident": (incidents, "insert_if_new"),
-    "update": (incidents, "as_record"),
+    "verdict": (incidents, "insert_if_new"),
+    "incident": (incidents, "Message"),
+    "update": (incidents, "change"),
     "alerts": (incidents, "raise_in"),
     "ends": (incidents, "end_in"),
 }
@@ -29,10 +29,10 @@ def main(url: str, what: str, point: str) -> None:
         real = getattr(place, name)
         setattr(place, name, lambda *args, **options: die(real(*args, **options)))
     if what == "opening":
-        conclusions.record_verdict(store, verdict(0), ("log", "ops"))
+        incidents.record_verdict(store, verdict(0), ("log", "ops"))
     else:
         followed = Followed(incident.incident_id, {"labels": 1}, "it has recovered")
-        conclusions.record_verdict(store, verdict(1), ("log", "ops"), followed)
+        incidents.record_verdict(store, verdict(1), ("log", "ops"), followed)
     die()
 
 

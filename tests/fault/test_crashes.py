@@ -14,7 +14,7 @@ import pytest
 from feedback_loop.clock import ManualClock
 from feedback_loop.cycle import cycle
 from feedback_loop.errors import Unavailable
-from feedback_loop.store import Store, ledger, migrate, outcomes, predictions, retrainings, tables
+from feedback_loop.store import Store, leases, ledger, migrate, outcomes, predictions, retrainings
 from feedback_loop.views.status import spool_status
 from tests.builders import churn_loop, open_loop, play_days, register_churn, write_config
 from tests.integration.processes import call, free_port, kill_all, running, server, wait_until
@@ -202,7 +202,7 @@ def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(mlflow_u
     assert done.returncode == -9, done.stderr[-2000:]
     # The next scheduler waits for the dead one's leases, then makes what is left of that very run.
     with loop.store.write() as connection:
-        connection.execute(tables.leases.update().values(expires_at=datetime(2001, 1, 1, tzinfo=UTC)))
+        connection.execute(leases.leases.update().values(expires_at=datetime(2001, 1, 1, tzinfo=UTC)))
     clock.set(scheduled + timedelta(seconds=1))
     outcomes = {each.job: each for each in loop.runner.run("churn", cycle(loop, "churn"), scheduled)}
     assert outcomes["decide"].state == "skipped"

@@ -45,24 +45,24 @@ def test_an_incident_is_opened_whole_or_not_at_all(warm, store, point):
     if point == "committed":
         assert record(store) == (1, [False], 2)
         with pytest.raises(Refused, match="judged already"):
-            conclusions.record_verdict(store, verdict(0), ("log", "ops"))
+            incidents.record_verdict(store, verdict(0), ("log", "ops"))
     else:
         assert record(store) == (0, [], 0)
-        conclusions.record_verdict(store, verdict(0), ("log", "ops"))  # the next run looks again
+        incidents.record_verdict(store, verdict(0), ("log", "ops"))  # the next run looks again
     assert record(store) == (1, [False], 2)
 
 
 @pytest.mark.parametrize("point", ["verdict", "update", "ends", "committed"])
 def test_an_incident_is_closed_whole_or_not_at_all(warm, store, point):
-    _, incident = conclusions.record_verdict(store, verdict(0), ("log", "ops"))
+    _, incident = incidents.record_verdict(store, verdict(0), ("log", "ops"))
     followed = Followed(incident.incident_id, {"labels": 1}, "it has recovered")
     killed(warm, store, "closing", point)
     if point == "committed":
         with pytest.raises(Refused, match="judged already"):
-            conclusions.record_verdict(store, verdict(1), ("log", "ops"), followed)
+            incidents.record_verdict(store, verdict(1), ("log", "ops"), followed)
     else:
         assert record(store) == (1, [False], 2)
-        conclusions.record_verdict(store, verdict(1), ("log", "ops"), followed)
+        incidents.record_verdict(store, verdict(1), ("log", "ops"), followed)
     assert record(store) == (2, [True], 4)
     assert load_incidents(store, "churn")[0].recovery == {"labels": 1}
 
@@ -90,26 +90,26 @@ def at_once(store, *acts):
 
 
 def test_of_schedulers_that_look_at_once_one_opens_the_incident(store):
-    raised = at_once(store, *[lambda own: conclusions.record_verdict(own, verdict(0), ("log", "ops"))] * 4)
+    raised = at_once(store, *[lambda own: incidents.record_verdict(own, verdict(0), ("log", "ops"))] * 4)
     assert raised.count(None) == 1
     assert record(store) == (1, [False], 2)
 
 
 def test_of_schedulers_that_look_at_once_one_closes_it(store):
-    _, incident = conclusions.record_verdict(store, verdict(0), ("log", "ops"))
+    _, incident = incidents.record_verdict(store, verdict(0), ("log", "ops"))
     followed = Followed(incident.incident_id, {"labels": 1}, "it has recovered")
-    raised = at_once(store, *[lambda own: conclusions.record_verdict(own, verdict(1), ("log", "ops"), followed)] * 4)
+    raised = at_once(store, *[lambda own: incidents.record_verdict(own, verdict(1), ("log", "ops"), followed)] * 4)
     assert raised.count(None) == 1
     assert record(store) == (2, [True], 4)
 
 
 @pytest.mark.parametrize("_round", range(5))
 def test_closed_by_hand_and_by_a_look_at_once_it_is_closed_once(store, _round):
-    _, incident = conclusions.record_verdict(store, verdict(0), ("log", "ops"))
+    _, incident = incidents.record_verdict(store, verdict(0), ("log", "ops"))
     followed = Followed(incident.incident_id, {"labels": 1}, "it has recovered")
     raised = at_once(
         store,
-        lambda own: conclusions.record_verdict(own, verdict(1), ("log", "ops"), followed),
+        lambda own: incidents.record_verdict(own, verdict(1), ("log", "ops"), followed),
         lambda own: incidents.close_incident(own, incident.incident_id, "we know", START + 3 * DAY),
         lambda own: incidents.close_incident(own, incident.incident_id, "we know", START + 3 * DAY),
     )

@@ -17,7 +17,7 @@ from feedback_loop.alerts.delivery import Delivery, quiet_until, with_fields
 from feedback_loop.clock import ManualClock, Window, parse_hours
 from feedback_loop.config import AlertSettings
 from feedback_loop.cycle import run_cycle, watch_jobs
-from feedback_loop.store import conclusions, incidents
+from feedback_loop.store import incidents
 from feedback_loop.store.alerts import load_alerts, raise_alert
 from feedback_loop.store.conclusions import State, Verdict
 from feedback_loop.store.leases import drop_lease, take_lease
@@ -67,7 +67,7 @@ def routes(receiver):
 def incident(sqlite_store, routes):
     window = Window(START - timedelta(days=1), START)
     verdict = Verdict("churn", "1", START, window, State.DEGRADED, "brier 0.1 → 0.3", {}, {"state": None})
-    return conclusions.record_verdict(sqlite_store, verdict, route_names(routes))[1]
+    return incidents.record_verdict(sqlite_store, verdict, route_names(routes))[1]
 
 
 def alerts(store, incident):
@@ -183,7 +183,7 @@ def test_a_recovery_is_told_as_good_news(sqlite_store, routes, receiver, inciden
     window = Window(START, START + timedelta(days=1))
     verdict = Verdict("churn", "1", START + timedelta(days=2), window, State.OK, "words", {}, {"state": None})
     followed = incidents.Followed(incident.incident_id, None, "it has recovered: figures")
-    conclusions.record_verdict(sqlite_store, verdict, route_names(routes), followed)
+    incidents.record_verdict(sqlite_store, verdict, route_names(routes), followed)
     assert deliver_alerts(sqlite_store, routes, verdict.decided_at) == Delivery(sent=2)
     message = receiver.received[-1]
     told = (message["type"], message["title"], message["message"])

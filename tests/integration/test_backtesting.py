@@ -20,7 +20,7 @@ from feedback_loop.monitoring import labelled_only, row_losses
 from feedback_loop.store import conclusions
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.predictions import read_labelled
-from feedback_loop.store.tables import metadata
+from feedback_loop.store.schema import metadata
 from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn, write_config
 from tests.integration.churn_log import labelled, logged
 from tests.once import once

@@ -8,7 +8,7 @@ import pytest
 from feedback_loop.clock import Window, format_moment, system_clock
 from feedback_loop.cycle import cycle, run_cycle
 from feedback_loop.errors import BadInput, NotFound, Refused
-from feedback_loop.store import conclusions
+from feedback_loop.store import conclusions, incidents
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.conclusions import Diagnosis, State, Verdict
 from feedback_loop.store.incidents import Followed, load_incidents, open_incident
@@ -43,7 +43,7 @@ def look(loop, day=0, state=State.DEGRADED, closes=None):
     verdict = Verdict("churn", "1", now, window, state, f"brier .1 → .{day + 2}", {"acts": ["brier"]}, {})
     incident = open_incident(loop.store, "churn")
     followed = Followed(incident.incident_id, None, closes) if incident is not None else None
-    return conclusions.record_verdict(loop.store, verdict, ["log"], followed)
+    return incidents.record_verdict(loop.store, verdict, ["log"], followed)
 
 
 def worse(loop, clock):

@@ -8,8 +8,8 @@ import pytest
 
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.monitoring import window_evaluation
-from feedback_loop.store import evaluations, watching_tables
-from feedback_loop.store.alerts import due_alerts
+from feedback_loop.store import evaluations, profiles
+from feedback_loop.store.incidents import due_alerts
 from feedback_loop.views.status import loop_status
 from tests.builders import churn_loop, customers, play_days, register_churn
 
@@ -209,7 +209,7 @@ def test_a_window_that_fails_is_told_tried_again_and_stops_no_other(loop, clock)
     loop.evaluate("churn")
     play_days(loop, clock, 3, per_day=120)
     loop.join("churn")
-    torn = watching_tables.profiles
+    torn = profiles.profiles
     mine = (torn.c.part == "predictions") & (torn.c.bucket_start >= first.start) & (torn.c.bucket_start < first.end)
     with loop.store.write() as connection:
         kept = connection.execute(torn.select().where(mine)).all()

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from feedback_loop.clock import ManualClock
 from feedback_loop.cycle import cycle
 from feedback_loop.store import keys, predictions
-from feedback_loop.store.alerts import due_alerts
+from feedback_loop.store.incidents import due_alerts
 from feedback_loop.views.status import loop_status
 from tests.builders import customers
 from tests.integration.processes import call, kill_all, server, wait_until

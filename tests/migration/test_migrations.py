@@ -12,7 +12,7 @@ from sqlalchemy import NullPool, inspect
 
 from feedback_loop.errors import ConfigError, Unavailable
 from feedback_loop.outcomes import record_outcomes
-from feedback_loop.store import Store, migrate, predictions, tables
+from feedback_loop.store import Store, migrate, predictions, schema
 from tests.builders import binary_contract, prediction_rows
 
 
@@ -28,7 +28,7 @@ def differences(store):
     """Between the database and the declared tables."""
     with store.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, **migrate.OPTIONS})
-        return compare_metadata(context, tables.metadata)
+        return compare_metadata(context, schema.metadata)
 
 
 def test_the_migrations_make_exactly_the_declared_tables(empty):

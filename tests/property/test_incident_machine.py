@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import Refused
-from feedback_loop.store import incidents, tables
-from feedback_loop.store.alerts import RECOVERED, due_alerts, load_alerts, save_attempt
-from feedback_loop.store.conclusions import State, Verdict, load_verdicts, record_verdict
-from feedback_loop.store.incidents import Followed, load_incidents, open_incident
+from feedback_loop.store import alerts, conclusions, incidents
+from feedback_loop.store.alerts import RECOVERED, load_alerts, save_attempt
+from feedback_loop.store.conclusions import State, Verdict, load_verdicts
+from feedback_loop.store.incidents import Followed, due_alerts, load_incidents, open_incident, record_verdict
 
 MODEL, ROUTES = "churn", ("log", "ops")
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -28,7 +28,7 @@ def test_the_record_of_incidents_is_sound_whatever_happens(sqlite_store):  # noq
         @initialize()
         def begin(self):
             with store.write() as connection:
-                for table in (tables.alerts, tables.incident_events, tables.incidents, tables.verdicts):
+                for table in (alerts.alerts, incidents.incident_events, incidents.incidents, conclusions.verdicts):
                     connection.execute(table.delete())
             self.now, self.looks, self.opened = START, 0, 0
             self.closed = {}

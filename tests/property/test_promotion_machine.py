@@ -14,7 +14,7 @@ from feedback_loop.errors import Refused, Unavailable
 from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.retraining.promotion import promote, reconcile, rollback
-from feedback_loop.store import Store, tables
+from feedback_loop.store import Store, retrainings
 from feedback_loop.store.retrainings import intend_promotion, load_promotions
 
 
@@ -54,7 +54,7 @@ def test_record_and_registry_agree_whatever_happens(place):  # noqa: C901 (one m
         @initialize()
         def begin(self):
             with store.write() as connection:
-                connection.execute(tables.promotions.delete())
+                connection.execute(retrainings.promotions.delete())
             if registry.champion(MODEL, ALIAS) is not None:
                 registry._mlflow.client.delete_registered_model_alias(MODEL, ALIAS)
             self.now = datetime(2026, 1, 1, tzinfo=UTC)

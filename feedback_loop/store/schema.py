@@ -1,0 +1,237 @@
+"""The shared tables, each declared once beside the record that it holds, and types of columns.
+
+The types mean the same on SQLite and on PostgreSQL.
+
+Alembic's migration in `migrations/` makes exactly these tables (a test holds that).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    types,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import SchemaItem
+
+from feedback_loop.clock import Window, as_utc
+from feedback_loop.schema import ColumnType
+
+PREFIX = "fl_"
+"""What the names of all our shared tables begin with: the database may be MLflow's or Optuna's as well."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Long = Annotated[int, BigInteger]
+"""In a record: a number that may outgrow 32 bits."""
+
+_RECORDS: dict[type, Table] = {}
+
+
+def shared_table(
+    name: str, record: type | None, *parts: SchemaItem, key: Iterable[str] = (), without: Iterable[str] = ()
+) -> Table:
+    """A table that all models share: a column for each field of the record (but those `without`), and more `parts`.
+
+    A field's column has its name and type and is nullable where the field may be None; a `Window` has two of them,
+    `…_start` and `…_end`. `key` names the primary key's columns, in their order.
+    """
+    fields = _columns(record, {*key}, {*without}) if record is not None else ()
+    keys = [PrimaryKeyConstraint(*key)] if key else []
+    table = Table(f"{PREFIX}{name}", metadata, *fields, *parts, *keys)
+    if record is not None:
+        _RECORDS[record] = table
+    return table
+
+
+def table_of(record: type) -> Table:
+    """The table that holds records of this kind."""
+    return _RECORDS[record]
+
+
+def _columns(record: type, keys: set[str], without: set[str]) -> Iterator[Column[Any]]:
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        if name in without:
+            continue
+        kind, is_nullable = _plain(hint)
+        if kind is Window:
+            yield Column(f"{name}_start", Moment, nullable=False)
+            yield Column(f"{name}_end", Moment, nullable=False)
+        else:
+            yield Column(name, _type_of(kind), nullable=is_nullable and name not in keys)
+
+
+def _plain(hint: Any) -> tuple[Any, bool]:
+    """A type hint without its `| None`, and whether it has one, as `Any` has."""
+    if get_origin(hint) not in (Union, UnionType):
+        return hint, hint is Any
+    [kind] = [each for each in get_args(hint) if each is not NoneType]
+    return kind, True
+
+
+def _type_of(kind: Any) -> types.TypeEngine[Any]:
+    if get_origin(kind) is Annotated:
+        made: types.TypeEngine[Any] = kind.__metadata__[0]()
+        return made
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return Word(kind)
+    if get_origin(kind) is tuple:
+        return JsonTuple(get_args(kind)[0])
+    plain: dict[Any, Callable[[], types.TypeEngine[Any]]] = {
+        str: String,
+        int: Integer,
+        float: Double,
+        bool: Boolean,
+        bytes: LargeBinary,
+        datetime: Moment,
+    }
+    return plain.get(kind, Json)()
+
+
+class Json(types.TypeDecorator[Any]):
+    """JSON, which has no word for infinity or for what is no number: null stands for both.
+
+    SQLite would keep them, PostgreSQL refuse them, and nobody else could read them.
+    """
+
+    impl = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        """Python to database."""
+        del dialect
+        return _finite(value)
+
+
+class JsonTuple(Json):
+    """The same of a tuple, which it is again when it comes back: of words of a `StrEnum`, or of plain values."""
+
+    cache_ok = True
+
+    def __init__(self, item: type = object) -> None:
+        super().__init__()
+        self.words = item if issubclass(item, StrEnum) else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Database to Python."""
+        del dialect
+        return tuple(map(self.words, value) if self.words else value) if value is not None else None
+
+
+class Word(types.TypeDecorator[StrEnum]):
+    """A word of a `StrEnum`."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, words: type[StrEnum]) -> None:
+        super().__init__()
+        self.words = words
+
+    def process_bind_param(self, value: StrEnum | str | None, dialect: Dialect) -> str | None:
+        """Python to database."""
+        del dialect
+        return str(value) if value is not None else None
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> StrEnum | None:
+        """Database to Python."""
+        del dialect
+        return self.words(value) if value is not None else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Moment(types.TypeDecorator[datetime]):
+    """A timezone-aware datetime: `timestamptz` on PostgreSQL, UTC text of fixed width on SQLite.
+
+    Such as `2026-03-02 04:00:00.000000`: people can read it, SQLite's functions know it, and its order is time's.
+    """
+
+    impl = String(26)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        """The database's own type."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True, precision=6))
+        return dialect.type_descriptor(String(26))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Python to database; raises BadInput for a moment without a time zone, which each database would guess."""
+        if value is None:
+            return None
+        moment = as_utc(value)
+        return moment if dialect.name == "postgresql" else moment.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Database to Python."""
+        if value is None:
+            return None
+        if dialect.name == "postgresql":
+            return as_utc(value)
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)  # a twentieth of what `strptime` costs
+
+
+class Identifier(types.TypeDecorator[str]):
+    """A UUID as text of 36 characters in Python and SQLite, `uuid` on PostgreSQL."""
+
+    impl = String(36)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> types.TypeEngine[Any]:
+        """The database's own type."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.UUID(as_uuid=False))
+        return dialect.type_descriptor(String(36))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Database to Python."""
+        del dialect
+        return str(value) if isinstance(value, UUID) else value
+
+
+def sql_type(kind: ColumnType) -> types.TypeEngine[Any]:
+    """The database type that a contract's column is stored in."""
+    types_: dict[ColumnType, types.TypeEngine[Any]] = {
+        ColumnType.BOOLEAN: Boolean(),
+        ColumnType.INTEGER: Integer(),
+        ColumnType.LONG: BigInteger(),
+        ColumnType.FLOAT: Float(),
+        ColumnType.DOUBLE: Double(),
+        ColumnType.STRING: String(),
+        ColumnType.DATETIME: Moment(),
+    }
+    return types_[kind]
