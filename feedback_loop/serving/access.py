@@ -8,6 +8,8 @@ from typing import Any
 
 import structlog
 
+from feedback_loop.serving.request import Request
+
 ERRORS_PER_SECOND = 10
 """So many failed requests are logged where not all requests are; of the others it is said how many there were."""
 
@@ -18,21 +20,6 @@ MOST_LETTERS = 200
 """What a caller may put into a line with its path or its request id."""
 
 _log = structlog.get_logger("feedback_loop.access")
-
-
-class Seen:
-    """What is learned of a request on its way. `key` is the name of the caller's key, never the key."""
-
-    __slots__ = ("began", "has_gone", "is_read", "key", "model", "rows", "version")
-
-    def __init__(self, began: float) -> None:
-        self.began = began
-        self.is_read = False  # its body
-        self.has_gone = False  # its caller, before the body was whole
-        self.key: str | None = None
-        self.model: str | None = None
-        self.version: str | None = None
-        self.rows: int | None = None
 
 
 class AccessLog:
@@ -47,17 +34,17 @@ class AccessLog:
         self._gone = 0
         self._gone_told: float | None = None
 
-    def done(self, scope: Any, status: int, seconds: float, seen: Seen) -> None:
-        """A request whose answer has left, a failed one unless all are wanted; `scope` is RSGI's."""
+    def done(self, request: Request, status: int, seconds: float) -> None:
+        """A request whose answer has left, a failed one unless all are wanted."""
         if self.has_every_request:
             write = _log.info if status < 400 else _log.warning
-            write("request", **_line(scope, status, seconds, seen))
-        elif seen.has_gone:
+            write("request", **_line(request, status, seconds))
+        elif request.has_gone:
             self._tell_gone()
         elif self._has_room():
             left_out, self._left_out = self._left_out, 0
             more = {"left_out": left_out} if left_out else {}
-            _log.warning("request", **_line(scope, status, seconds, seen), **more)
+            _log.warning("request", **_line(request, status, seconds), **more)
 
     def _tell_gone(self) -> None:
         """It is their own doing: how many there were is said now and then."""
@@ -78,17 +65,17 @@ class AccessLog:
         return True
 
 
-def _line(scope: Any, status: int, seconds: float, seen: Seen) -> dict[str, Any]:
-    request_id = scope.headers.get("x-request-id")
+def _line(request: Request, status: int, seconds: float) -> dict[str, Any]:
+    request_id = request.header("x-request-id")
     told = {
-        "method": scope.method,
-        "path": scope.path[:MOST_LETTERS],
+        "method": request.scope.method,
+        "path": request.scope.path[:MOST_LETTERS],
         "status": status,
         "ms": round(seconds * 1000, 3),
-        "model": seen.model,
-        "version": seen.version,
-        "rows": seen.rows,
+        "model": request.model,
+        "version": request.version,
+        "rows": request.rows,
         "request_id": request_id[:MOST_LETTERS] if request_id is not None else None,
-        "key": seen.key,
+        "key": request.caller.key,
     }
     return {name: value for name, value in told.items() if value is not None}

@@ -6,7 +6,6 @@ import asyncio
 import re
 import signal
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version as package_version
@@ -18,13 +17,12 @@ import msgspec
 from feedback_loop.capture import Spool, read_event
 from feedback_loop.errors import BadInput
 from feedback_loop.schema.budget import UNPACKED
-from feedback_loop.serving.access import Seen
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import ROUTES
 from feedback_loop.serving.bodies import Bodies, CutOff, announced
 from feedback_loop.serving.connections import Connections
 from feedback_loop.serving.endpoints import Endpoints
-from feedback_loop.serving.guard import ANYONE, Caller, Guard
+from feedback_loop.serving.guard import Guard
 from feedback_loop.serving.health import Readiness
 from feedback_loop.serving.http_errors import INFERENCE, JSON, Headers, HttpError, explained, media_type
 from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
@@ -33,6 +31,7 @@ from feedback_loop.serving.oip import OpenInference
 from feedback_loop.serving.openapi import describe
 from feedback_loop.serving.origins import Origins
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions, aside
+from feedback_loop.serving.request import Request
 from feedback_loop.serving.room import Room
 from feedback_loop.store.keys import Scope
 
@@ -65,11 +64,8 @@ MOST_WEBHOOK_BYTES = 64 * 1024
 ENDING = (signal.SIGTERM, signal.SIGINT)
 """What ends a worker, once its loop runs."""
 
-_caller: ContextVar[Caller] = ContextVar("caller", default=ANYONE)
-"""Who the request that is answered here is from."""
-
 Answer = tuple[int, bytes, Headers]
-Handler = Callable[[str | None, Any, bytes], Awaitable[Answer]]
+Handler = Callable[[Request, bytes], Awaitable[Answer]]
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ class _Route:
     method: str = "POST"
     scope: Scope | None = None  # None: open to everybody
     is_limited: bool = True
-    judge: Callable[[str | None, Any], str | None] | None = None  # before a body is read; the model that it is about
+    judge: Callable[[Request], str | None] | None = None  # before a body is read; the model that it is about
     most_bytes: int | None = None
 
 
@@ -178,54 +174,53 @@ class App:
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         """One request."""
-        path = scope.path.rstrip("/") or "/"
+        request = Request(scope)
+        path = request.path
         name = _route_name(path)
-        seen = self._observer.began(scope, name)
+        self._observer.began(request, name)
         self._limits.connections.heard(scope.client)
         self._in_flight += 1
         try:
-            status, body, headers = await self._respond(path, scope, protocol, seen)
+            status, body, headers = await self._respond(request, protocol)
         except CutOff as error:
-            seen.has_gone = True
+            request.has_gone = True
             status, body, headers = explained(error, path)
         except Exception as error:  # noqa: BLE001 (whatever it is, a caller is told what it needs to know)
             status, body, headers = explained(error, path)
-            if not seen.is_read and scope.method not in ("GET", "HEAD"):
+            if not request.is_read and scope.method not in ("GET", "HEAD"):
                 headers = [*headers, _CLOSE]
         finally:
             self._in_flight -= 1
         protocol.response_bytes(status, headers, body)
-        self._observer.done(scope, name, status, seen)
+        self._observer.done(request, name, status)
 
-    async def _respond(self, path: str, scope: Any, protocol: Any, seen: Seen) -> Answer:
+    async def _respond(self, request: Request, protocol: Any) -> Answer:
+        scope = request.scope
         self._intakes.origins.check(scope)
-        route = self._plain.get(path)
-        model = None
+        route = self._plain.get(request.path)
         if route is None:
-            route, model = self._of_model(path)
+            route, request.asked = self._of_model(request.path)
         if scope.method != route.method and not (scope.method == "HEAD" and route.method == "GET"):
             raise HttpError(405, "METHOD_NOT_ALLOWED", f"Use {route.method}.", allow=route.method)
         if route.is_limited and self._in_flight > self._limits.in_flight:
             raise HttpError(429, "TOO_MANY_REQUESTS", "Too many requests are under way here.", retry_after="1")
         if route.scope is not None and self._guard.is_needed:
-            caller = self._guard.admits(scope.headers.get("authorization"), route.scope)
-            seen.key = caller.key
-            _caller.set(caller)
-            if model is not None:
-                caller.require(model)  # before it is said whether there is such a model
-        about = route.judge(model, scope) if route.judge is not None else None
+            request.caller = self._guard.admits(request.header("authorization"), route.scope)
+            if request.asked is not None:
+                request.caller.require(request.asked)  # before it is said whether there is such a model
+        about = route.judge(request) if route.judge is not None else None
         if route.scope is not None and about is not None:
-            _caller.get().require(about)
+            request.caller.require(about)
         if route.method == "GET":
-            seen.is_read = True
-            return await route.handler(model, scope, b"")
+            request.is_read = True
+            return await route.handler(request, b"")
         size = announced(scope)
         held = self._limits.room.take(UNPACKED * size if size <= self._limits.body_bytes else 0)
         try:
             body = await self._bodies.read(scope, protocol, route.most_bytes)
-            seen.is_read = True
+            request.is_read = True
             held += self._limits.room.take(max(0, UNPACKED * len(body) - held))  # of one that did not say
-            return await route.handler(model, scope, body)
+            return await route.handler(request, body)
         finally:
             self._limits.room.give(held)
 
@@ -240,78 +235,75 @@ class App:
             return (self._infer if parts[-1] == "infer" else self._of_inference), None
         raise HttpError(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
 
-    async def _ping(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        del model, scope, body
+    async def _ping(self, request: Request, body: bytes) -> Answer:
+        del request, body
         return 200, b"\n", JSON  # so says MLflow
 
-    async def _version(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        del model, scope, body
+    async def _version(self, request: Request, body: bytes) -> Answer:
+        del request, body
         return 200, package_version("mlflow").encode(), JSON
 
-    async def _describe(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        del model, scope, body
-        models = _caller.get().models
+    async def _describe(self, request: Request, body: bytes) -> Answer:
+        del body
+        models = request.caller.models
         names = [name for name in self._endpoints.served if models is None or name in models]
         contracts = [self._endpoints.traffic(name).contract for name in names]
         return 200, msgspec.json.encode(describe(contracts, package_version("feedback-loop"))), JSON
 
-    async def _ready(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        del model, scope, body
+    async def _ready(self, request: Request, body: bytes) -> Answer:
+        del request, body
         found = await asyncio.to_thread(self._intakes.readiness)
         return found.status, found.body, JSON
 
-    async def _tell_metrics(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        del model, scope, body
-        _caller.get().require(None)  # they tell of every model
+    async def _tell_metrics(self, request: Request, body: bytes) -> Answer:
+        del body
+        request.caller.require(None)  # they tell of every model
         text = await asyncio.to_thread(self._metrics.text)  # it may wait for a commit
         return 200, text, [("content-type", CONTENT_TYPE)]
 
-    async def _webhook(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        del model
+    async def _webhook(self, request: Request, body: bytes) -> Answer:
         hints = self._intakes.hints
         assert hints is not None  # it was judged
-        if not await asyncio.to_thread(hints.take, scope.headers.get, body):
+        if not await asyncio.to_thread(hints.take, request.header, body):
             raise _not_genuine()
         return 202, b"{}", JSON
 
-    def _expects_webhook(self, model: str | None, scope: Any) -> str | None:
+    def _expects_webhook(self, request: Request) -> str | None:
         """Refuses deliveries that nobody expects, or that can't be genuine whatever is in them."""
-        del model
         if self._intakes.hints is None:
             raise HttpError(404, "ENDPOINT_NOT_FOUND", "No webhooks are expected: serving.webhook_secret is not set.")
-        if not self._intakes.hints.may_be_genuine(scope.headers.get):
+        if not self._intakes.hints.may_be_genuine(request.header):
             raise _not_genuine()
         return None
 
-    def _served(self, model: str | None, scope: Any) -> str:
+    def _served(self, request: Request) -> str:
         """The model that a path names, or the default one; raises NotFound."""
-        del scope
-        return self._endpoints.scorer(model).contract.model
+        return self._endpoints.scorer(request.asked).contract.model
 
-    def _takes_outcomes(self, model: str | None, scope: Any) -> str:
+    def _takes_outcomes(self, request: Request) -> str:
         """The model, if a body of that type is taken."""
-        name = self._served(model, scope)
-        content_type = media_type(scope)
+        name = self._served(request)
+        content_type = media_type(request.scope)
         if content_type not in _OUTCOME_FORMATS:
             message = f"The content type {content_type!r} is not taken. Send {', '.join(_OUTCOME_FORMATS)}."
             raise HttpError(415, "UNSUPPORTED_MEDIA_TYPE", message)
         return name
 
-    async def _outcomes(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        name = self._endpoints.scorer(model).contract.model
-        on_error = parse_qs(scope.query_string).get("on_error", ["refuse"])[0]
+    async def _outcomes(self, request: Request, body: bytes) -> Answer:
+        name = self._endpoints.scorer(request.asked).contract.model
+        on_error = parse_qs(request.scope.query_string).get("on_error", ["refuse"])[0]
         if on_error not in ("refuse", "skip"):
             raise BadInput.of("on_error", f"is {on_error[:_MOST_SHOWN]!r}", cure="Say refuse or skip.")
-        kind = _OUTCOME_FORMATS[media_type(scope)]
+        kind = _OUTCOME_FORMATS[media_type(request.scope)]
         take = self._intakes.take_outcomes
-        status, taken = await asyncio.to_thread(take, name, body, kind, on_error, _caller.get().key)
+        status, taken = await asyncio.to_thread(take, name, body, kind, on_error, request.caller.key)
         return status, msgspec.json.encode(taken), JSON
 
-    async def _events(self, model: str | None, scope: Any, body: bytes) -> Answer:
-        event = await aside(partial(read_event, scope.headers.get, body), is_long=len(body) > QUICK_BYTES)
-        name = self._endpoints.scorer(model or event.service).contract.model
-        _caller.get().require(name)
-        version = parse_qs(scope.query_string).get("version", [None])[0]
+    async def _events(self, request: Request, body: bytes) -> Answer:
+        event = await aside(partial(read_event, request.header, body), is_long=len(body) > QUICK_BYTES)
+        name = self._endpoints.scorer(request.asked or event.service).contract.model
+        request.caller.require(name)
+        version = parse_qs(request.scope.query_string).get("version", [None])[0]
         if version is not None and not _VERSION.fullmatch(version):
             raise BadInput.of("version", f"{version[:_MOST_SHOWN]!r} is no version of a model")
         became = await asyncio.to_thread(self._intakes.take_half, name, event.half, version)

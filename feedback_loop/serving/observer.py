@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextvars import ContextVar
-from typing import Any
 
-from feedback_loop.serving.access import AccessLog, Seen
+from feedback_loop.serving.access import AccessLog
 from feedback_loop.serving.board import Board
-from feedback_loop.serving.tracing import Tracing, current
-
-_seen: ContextVar[Seen | None] = ContextVar("seen", default=None)
-
-
-def note(model: str, version: str | None, rows: int) -> None:
-    """Keeps of the request that is answered here which model and version (None: several) answer how many rows."""
-    seen = _seen.get()
-    if seen is not None:
-        seen.model, seen.version, seen.rows = model, version, rows
+from feedback_loop.serving.request import Request
+from feedback_loop.serving.tracing import Tracing
 
 
 class Observer:
@@ -28,23 +18,20 @@ class Observer:
         self._access = access
         self._tracing = tracing
 
-    def began(self, scope: Any, route: str) -> Seen:
-        """A request has come: what is learned of it is kept in what this gives back, and by `note`."""
+    def began(self, request: Request, route: str) -> None:
+        """A request has come."""
         self._board.request_began()
-        seen = Seen(time.perf_counter())
-        _seen.set(seen)
         if self._tracing is not None:
-            self._tracing.begin(scope.method, route, scope.headers.get)
-        return seen
+            request.traced = self._tracing.begin(request.scope.method, route, request.header)
 
-    def done(self, scope: Any, route: str, status: int, seen: Seen) -> None:
+    def done(self, request: Request, route: str, status: int) -> None:
         """Its answer has left."""
-        seconds = time.perf_counter() - seen.began
+        seconds = time.perf_counter() - request.began
         self._board.request_done(route, status, seconds)
         if status >= 400 or self._access.has_every_request:
-            self._access.done(scope, status, seconds, seen)
-        if self._tracing is not None and (traced := current()) is not None:
-            self._tracing.end(traced, status, model=seen.model, version=seen.version, rows=seen.rows)
+            self._access.done(request, status, seconds)
+        if self._tracing is not None and request.traced is not None:
+            self._tracing.end(request.traced, status, model=request.model, version=request.version, rows=request.rows)
 
     def stop(self) -> None:
         """Sends what is left of the traces."""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version as package_version
-from typing import Any
 
 import msgspec
 
@@ -20,6 +19,7 @@ from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.health import Readiness
 from feedback_loop.serving.http_errors import INFERENCE, JSON, Headers, HttpError, media_type
 from feedback_loop.serving.predictions import QUICK_BYTES, Mixed, Predictions, aside
+from feedback_loop.serving.request import Request
 from feedback_loop.serving.traffic import Traffic
 
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|infer))?")
@@ -35,25 +35,23 @@ class OpenInference:
         self._predictions = predictions
         self._readiness = readiness
 
-    def judge(self, model: str | None, scope: Any) -> str:
+    def judge(self, request: Request) -> str:
         """The model that is asked, if a body of that type is taken; clients of Triton say nothing of a type."""
-        kind = media_type(scope)
+        kind = media_type(request.scope)
         if kind not in ("", "application/json", "application/octet-stream"):
             message = f"The content type {kind!r} is not taken. Send application/json, application/octet-stream."
             raise HttpError(415, "UNSUPPORTED_MEDIA_TYPE", message)
-        return self.model(model, scope)
+        return self.model(request)
 
-    def model(self, model: str | None, scope: Any) -> str:
+    def model(self, request: Request) -> str:
         """The model that is asked; raises HttpError and NotFound."""
-        del model
-        return self._served(scope.path.rstrip("/"))[0].contract.model
+        return self._served(request.path)[0].contract.model
 
-    async def infer(self, model: str | None, scope: Any, body: bytes) -> Answer:
+    async def infer(self, request: Request, body: bytes) -> Answer:
         """`POST /v2/models/{model}[/versions/{version}]/infer`."""
-        del model
         began = time.perf_counter()
-        traffic, version, _ = self._served(scope.path.rstrip("/"))
-        header = scope.headers.get
+        traffic, version, _ = self._served(request.path)
+        header = request.header
         if header("content-encoding") not in (None, "", "identity"):
             raise HttpError(415, "UNSUPPORTED_MEDIA_TYPE", "Compressed bodies are not taken.")
         if version is not None:  # who names a version is answered by it
@@ -61,14 +59,16 @@ class OpenInference:
         decoding = partial(oip.decode_infer, traffic.decoder, body, header)
         asked = await aside(decoding, is_long=len(body) > QUICK_BYTES)
         answered = await self._predictions.predict(traffic, asked.rows, header("x-request-id"), began)
+        named = answered.version if isinstance(answered, Answered) else None
+        request.answered_by(traffic.contract.model, named, asked.rows.count)
         encoding = partial(_encoded, asked, traffic, answered)
         answer, headers = await aside(encoding, is_long=asked.rows.count > QUICK_ROWS)
         return 200, answer, headers
 
-    async def tell(self, model: str | None, scope: Any, body: bytes) -> Answer:
+    async def tell(self, request: Request, body: bytes) -> Answer:
         """Every other path of the protocol."""
-        del model, body
-        path = scope.path.rstrip("/")
+        del body
+        path = request.path
         if path == INFERENCE:
             return 200, msgspec.json.encode(oip.server_metadata(package_version("feedback-loop"))), JSON
         if path == f"{INFERENCE}/health/live":

@@ -20,7 +20,7 @@ from feedback_loop.schema.protocol import Rows, encode_answer
 from feedback_loop.serving.batcher import QUICK_ROWS, Answered, Batcher
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.http_errors import JSON, Headers
-from feedback_loop.serving.observer import note
+from feedback_loop.serving.request import Request
 from feedback_loop.serving.room import Room
 from feedback_loop.serving.tracing import step
 from feedback_loop.serving.traffic import Traffic
@@ -55,10 +55,10 @@ class Predictions:
         self._clock = clock
         self._room = room
 
-    async def invoke(self, model: str | None, scope: Any, body: bytes) -> tuple[int, bytes, Headers]:
+    async def invoke(self, request: Request, body: bytes) -> tuple[int, bytes, Headers]:
         """A request of `POST /invocations`."""
         began = time.perf_counter()
-        traffic, header = self._endpoints.traffic(model), scope.headers.get
+        traffic, header = self._endpoints.traffic(request.asked), request.scope.headers.get
         with step("decode"):
             decoding = partial(traffic.decoder.decode, body, header("content-type") or "", header)
             rows = await aside(decoding, is_long=len(body) > QUICK_BYTES)
@@ -69,10 +69,10 @@ class Predictions:
             self._room.give(more)
         name = traffic.contract.model
         if isinstance(answered, Answered):
-            note(name, answered.version, rows.count)
+            request.answered_by(name, answered.version, rows.count)
             encoding = partial(encode_answer, answered.told, answered.ids, answered.version)
         else:
-            note(name, None, rows.count)
+            request.answered_by(name, None, rows.count)
             encoding = partial(_encode_mixed, answered)
         return 200, await aside(encoding, is_long=rows.count > QUICK_ROWS), JSON
 

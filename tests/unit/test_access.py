@@ -5,17 +5,13 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from feedback_loop.serving.access import ERRORS_PER_SECOND, AccessLog, Seen
+from feedback_loop.serving.access import ERRORS_PER_SECOND, AccessLog
+from feedback_loop.serving.guard import Caller
+from feedback_loop.serving.request import Request
 
 
-def scope(path="/invocations", **headers):
-    return SimpleNamespace(
-        method="POST", path=path, headers={name.replace("_", "-"): v for name, v in headers.items()}
-    )
-
-
-def seen(**learned):
-    made = Seen(0.0)
+def request(path="/invocations", headers=None, **learned):
+    made = Request(SimpleNamespace(method="POST", path=path, headers=headers or {}))
     for name, value in learned.items():
         setattr(made, name, value)
     return made
@@ -27,9 +23,10 @@ def now():
 
 
 def test_a_line_says_who_asked_what_and_who_answered_and_never_the_key():
-    asked = scope(authorization="Bearer fl_secret", x_request_id="r1")
+    headers = {"authorization": "Bearer fl_secret", "x-request-id": "r1"}
+    asked = request(headers=headers, caller=Caller("web"), model="churn", version="3", rows=2)
     with capture_logs() as lines:
-        AccessLog(every_request=True).done(asked, 200, 0.0012, seen(key="web", model="churn", version="3", rows=2))
+        AccessLog(every_request=True).done(asked, 200, 0.0012)
     expected = {"method": "POST", "path": "/invocations", "status": 200, "ms": 1.2, "model": "churn", "version": "3"}
     assert lines == [
         {"event": "request", "log_level": "info", **expected, "rows": 2, "request_id": "r1", "key": "web"}
@@ -38,7 +35,7 @@ def test_a_line_says_who_asked_what_and_who_answered_and_never_the_key():
 
 def test_what_is_not_known_is_left_out_and_what_is_long_is_cut():
     with capture_logs() as lines:
-        AccessLog(every_request=True).done(scope("/" + "x" * 999, x_request_id="y" * 999), 404, 0.0, seen())
+        AccessLog(every_request=True).done(request("/" + "x" * 999, {"x-request-id": "y" * 999}), 404, 0.0)
     [line] = lines
     assert (len(line["path"]), len(line["request_id"]), line["log_level"]) == (200, 200, "warning")
     assert not {"model", "version", "rows", "key"} & set(line)
@@ -48,10 +45,10 @@ def test_where_not_all_requests_are_logged_some_errors_of_each_second_are(now):
     log = AccessLog(every_request=False, clock=lambda: now[0])
     with capture_logs() as lines:
         for _ in range(ERRORS_PER_SECOND + 5):
-            log.done(scope(), 500, 0.001, seen())
+            log.done(request(), 500, 0.001)
         now[0] += 1
-        log.done(scope(), 400, 0.001, seen())
-        log.done(scope(), 400, 0.001, seen())
+        log.done(request(), 400, 0.001)
+        log.done(request(), 400, 0.001)
     assert [line["status"] for line in lines] == [500] * ERRORS_PER_SECOND + [400, 400]
     assert [line.get("left_out") for line in lines[-3:]] == [None, 5, None]
 
@@ -60,7 +57,7 @@ def test_callers_that_went_away_are_told_once_a_minute_and_all_are_counted(now):
     log = AccessLog(every_request=False, clock=lambda: now[0])
     with capture_logs() as lines:
         for _ in range(1_000):
-            log.done(scope(), 400, 0.001, seen(has_gone=True))
+            log.done(request(has_gone=True), 400, 0.001)
         now[0] += 60
-        log.done(scope(), 400, 0.001, seen(has_gone=True))
+        log.done(request(has_gone=True), 400, 0.001)
     assert [line["requests"] for line in lines] == [1, 1_000]
