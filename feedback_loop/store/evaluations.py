@@ -13,19 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
-from sqlalchemy import (
-    Column,
-    Connection,
-    ForeignKey,
-    Index,
-    String,
-    Subquery,
-    UniqueConstraint,
-    and_,
-    delete,
-    func,
-    select,
-)
+from sqlalchemy import Column, Connection, ForeignKey, Index, String, Subquery, UniqueConstraint, and_, func, select
 
 from feedback_loop.clock import Window
 from feedback_loop.store.engine import Store
@@ -364,8 +352,7 @@ def forget_segments(connection: Connection, model: str, segments: Collection[str
     """Takes what is said of segments out of all evaluations of a model."""
     table = evaluations
     mine = select(table.c.evaluation_id).where(table.c.model == model)
-    named = metric_values.c.segment.in_(segments)
-    connection.execute(delete(metric_values).where(named, metric_values.c.evaluation_id.in_(mine)))
+    remove(connection, MetricValue, metric_values.c.segment.in_(segments), metric_values.c.evaluation_id.in_(mine))
     of_model = select(table.c.evaluation_id, table.c.details).where(table.c.model == model)
     for identifier, details in connection.execute(of_model).all():
         left = {

@@ -26,8 +26,8 @@ from sqlalchemy.types import BigInteger
 
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, JoinRule, Which, segment_name
-from feedback_loop.store.alerts import alerts
-from feedback_loop.store.conclusions import verdicts
+from feedback_loop.store.alerts import Alert, alerts
+from feedback_loop.store.conclusions import Verdict, verdicts
 from feedback_loop.store.coverage import counted, joins
 from feedback_loop.store.engine import Store
 from feedback_loop.store.erasure import Erased, Key, has_in, outcomes_of, remember_ids
@@ -36,10 +36,11 @@ from feedback_loop.store.findings import findings
 from feedback_loop.store.incidents import incidents
 from feedback_loop.store.joins import Fold, take_out
 from feedback_loop.store.labels import matches
-from feedback_loop.store.ledger import job_runs
+from feedback_loop.store.ledger import JobRun, job_runs
 from feedback_loop.store.model_tables import ModelTables, drop_partition, find_tables, partitions_before, retentions
 from feedback_loop.store.profiles import profiles
 from feedback_loop.store.records import insert_unless
+from feedback_loop.store.records import remove as remove_rows
 from feedback_loop.store.schema import Identifier
 
 GONE = "(erased {})"
@@ -192,27 +193,15 @@ def prune_records(store: Store, model: str, before: datetime) -> Pruned:
         select(column).where(incidents.c.model == model, column.is_not(None))
         for column in (incidents.c.verdict_id, incidents.c.closed_verdict_id)
     ]
+    is_free = or_(alerts.c.incident_id.is_(None), alerts.c.incident_id.not_in(open_ones))
+    kept = (said.c.verdict_id.not_in(each) for each in (newest, *named))
     with store.write() as connection:
         return Pruned(
-            connection.execute(
-                delete(runs).where(
-                    runs.c.model == model, runs.c.finished_at < before, runs.c.scheduled_at.not_in(last)
-                )
-            ).rowcount,
-            connection.execute(
-                delete(alerts).where(
-                    alerts.c.state != "pending",
-                    alerts.c.next_attempt_at < before,
-                    or_(alerts.c.incident_id.is_(None), alerts.c.incident_id.not_in(open_ones)),
-                )
-            ).rowcount,
-            connection.execute(
-                delete(said).where(
-                    said.c.model == model,
-                    said.c.decided_at < before,
-                    *(said.c.verdict_id.not_in(each) for each in (newest, *named)),
-                )
-            ).rowcount,
+            remove_rows(
+                connection, JobRun, runs.c.finished_at < before, runs.c.scheduled_at.not_in(last), model=model
+            ),
+            remove_rows(connection, Alert, alerts.c.state != "pending", alerts.c.next_attempt_at < before, is_free),
+            remove_rows(connection, Verdict, said.c.decided_at < before, *kept, model=model),
         )
 
 

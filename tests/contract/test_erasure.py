@@ -20,7 +20,15 @@ from feedback_loop.schema import Column, ColumnType, canonical, keyed_digest, pr
 from feedback_loop.store import Store, erasure, fence, findings, migrate, profiles
 from feedback_loop.store.arrow import insert_new
 from feedback_loop.store.coverage import load_coverage
-from feedback_loop.store.evaluations import Evaluation, MetricValue, load_evaluations, save_evaluation
+from feedback_loop.store.evaluations import (
+    EstimateValue,
+    Evaluation,
+    MetricValue,
+    QualityValue,
+    SliceValue,
+    load_evaluations,
+    save_evaluation,
+)
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.model_tables import find_tables
 from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
@@ -170,7 +178,14 @@ def test_accounts_and_profiles_go_down_with_the_person(store):
     layout = make_layout(CONTRACT, reference)
     establish(store, "churn", "1", Profile.of(layout, fold(layout, reference)), NOW)
     metrics = (MetricValue("error", 0.1, 1, segment="plan=only-ada"), MetricValue("error", 0.1, 39, segment="plan=a"))
-    save_evaluation(store, Evaluation("churn", "1", WHOLE, NOW, True, 40, 40, metrics))
+    estimates = (
+        EstimateValue("error", 0.1, 1, "cbpe", 9, segment="plan=only-ada"),
+        EstimateValue("error", 0.1, 9, "cbpe", 9),
+    )
+    slices = (SliceValue("plan=only-ada", "error", 0.9, 0.1, 1, 0.01, 3),)
+    quality = (QualityValue("age", "missing", 0.0, 0.0, failed=False, rows=40),)
+    told = Evaluation("churn", "1", WHOLE, NOW, True, 40, 40, metrics, (), quality, estimates, slices)
+    save_evaluation(store, told)
     assert not nowhere(store, "only-ada")
     erasure.remember(store, "churn", {"customer": 7}, NOW)
     assert remove(store, CONTRACT, {"customer": 7}, NOW, fold_news).predictions == 1
@@ -183,7 +198,9 @@ def test_accounts_and_profiles_go_down_with_the_person(store):
     assert Profile.of(layout, kept_cells(kept.tallies)) == Profile.of(layout, whole)
     assert Profile.of(layout, whole).rows() == 39
     assert nowhere(store, "only-ada")
-    assert [each.segment for each in load_evaluations(store, "churn")[0].metrics] == ["plan=a"]
+    [left] = load_evaluations(store, "churn")
+    assert [each.segment for each in (*left.metrics, *left.estimates, *left.slices)] == ["plan=a", ""]
+    assert left.quality == quality
     predict(store, NOW + DAY, 50, plan=["late"])
     join_new(store, CONTRACT, DAY, NOW + DAY, fold_news)
     assert load_coverage(store, "churn")[0][-1].segment == "plan=late"

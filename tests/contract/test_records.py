@@ -1,5 +1,6 @@
 """Evaluations, retrainings, promotions, jobs and keys, on both databases."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,13 +9,15 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, NotFound, Refused
-from feedback_loop.store import keys, ledger, retrainings, serving_state
+from feedback_loop.store import conclusions, keys, ledger, records, retrainings, serving_state, spool_accounts
 from feedback_loop.store.evaluations import (
     INSUFFICIENT,
     DriftValue,
     EstimateValue,
     Evaluation,
     MetricValue,
+    QualityValue,
+    SliceValue,
     evaluated_until,
     load_evaluations,
     load_past_estimates,
@@ -55,6 +58,52 @@ def test_an_evaluation_comes_back_as_it_was(store):
     saved = save_evaluation(store, evaluation())
     assert load_evaluations(store, "churn") == [saved]
     assert replace(saved, evaluation_id=None) == evaluation()
+
+
+def test_what_was_found_beside_the_metrics_comes_back_as_it_was(store):
+    """PostgreSQL writes large numbers of JSON as integers."""
+    values = [1e300, sys.float_info.max, 5e-324, 0.1 + 0.2, -0.0, 3.0]
+    made = evaluation(
+        drift=tuple(DriftValue(f"c{n}", "psi", v, v, None, drifted=False, rows=10**9) for n, v in enumerate(values)),
+        quality=(QualityValue("", "late", 1e22, 0.0, failed=True, rows=10),),
+        estimates=(EstimateValue("error", 1e16, 10, "cbpe", 100, standard_error=1e300),),
+        slices=(SliceValue("plan=é", "error", 1.0, 0.0, 10, 1e-300, 3),),
+        notes=("one", "two"),
+    )
+    save_evaluation(store, made)
+    [found] = load_evaluations(store, "churn")
+    assert replace(found, evaluation_id=None) == made
+    assert all(type(each.value) is float for each in (*found.drift, *found.quality, *found.estimates))
+
+
+def test_a_record_comes_back_as_it_was_with_its_window_words_and_tuples(store):
+    made = conclusions.Diagnosis("churn", "1", None, WINDOW, START, "recent", "why", {"share": 0.5})
+    identifier = records.add(store, made)
+    assert records.one(store, conclusions.Diagnosis, model="churn") == replace(made, diagnosis_id=identifier)
+    assert records.one(store, conclusions.Diagnosis, model="another") is None
+    keys.create_key(store, "scraper", START, [Scope.READ], ["churn"])
+    key = keys.ApiKey("scraper", (Scope.READ,), ("churn",), START, None)
+    assert records.many(store, keys.ApiKey) == [key]
+    assert records.one(store, keys.ApiKey, revoked_at=None).scopes[0] is Scope.READ
+    account = spool_accounts.SpoolAccount(
+        "s", "churn", "h", *[2**40] * 8, None, spool_accounts.SpoolState.OPEN, START
+    )
+    records.put(store, account)
+    records.put(store, replace(account, stored=7, waiting_since=START))
+    [found] = records.many(store, spool_accounts.SpoolAccount)
+    assert found == replace(account, stored=7, waiting_since=START)
+    assert found.state is spool_accounts.SpoolState.OPEN
+
+
+def test_records_are_changed_and_removed_by_what_they_are(store):
+    runs = [begin(store, START + day * DAY) for day in range(4)]
+    table = ledger.job_runs
+    assert records.change(store, ledger.JobRun, {"cause": "odd"}, table.c.run_id > runs[1], job="evaluate") == 2
+    newest = records.many(store, ledger.JobRun, order_by=table.c.run_id.desc(), newest=3)
+    assert [(run.run_id, run.cause) for run in newest[:2]] == [(runs[3], "odd"), (runs[2], "odd")]
+    with store.write() as connection:  # all of it within a transaction
+        assert records.remove(connection, ledger.JobRun, cause="odd") == 2
+        assert records.many(connection, ledger.JobRun, cause="odd") == []
 
 
 def test_the_same_question_is_stored_once(store):
