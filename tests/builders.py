@@ -19,6 +19,7 @@ import pyarrow as pa
 from feedback_loop.clock import Clock, ManualClock
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.registry import DataSource, ModelVersion, Registry
+from feedback_loop.registry.client import Connection
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
 from feedback_loop.store.predictions import prediction_schema
 from tests.once import once
@@ -183,17 +184,28 @@ def open_loop(config: Path, clock: Clock, **options: Any) -> FeedbackLoop:
 
 
 def churn_loop(folder: Path, clock: ManualClock, *, more: str = "") -> FeedbackLoop:
-    """A loop whose champion is version 1 of the churn model, in a folder with an MLflow database without models."""
+    """A loop whose champion is version 1 of the churn model."""
     now = clock()
     today = abs(now - datetime.now(UTC)) < timedelta(days=1)  # an hour ago is today too
-    home = once("churn" if today else f"churn-{now:%Y%m%dT%H%M%S}", partial(_new_home, folder / "mlflow.db", now))
+    home = once("churn" if today else f"churn-{now:%Y%m%dT%H%M%S}", partial(_new_home, now))
     copy_home(home, folder)
     return open_loop(write_config(folder, more=more), clock)
 
 
-def _new_home(mlflow: Path, now: datetime, home: Path) -> None:
+def empty_mlflow() -> Path:
+    """An MLflow database with its tables (which take it seconds to make), to be copied."""
+
+    def make(folder: Path) -> None:
+        made = Connection(f"sqlite:///{folder}/mlflow.db", "", folder, "feedback-loop")
+        with chdir(folder):  # where MLflow puts what nobody gave a place to
+            made.client.search_registered_models()
+
+    return once("mlflow", make) / "mlflow.db"
+
+
+def _new_home(now: datetime, home: Path) -> None:
     """A store, a registry, artifacts and the proven bundle, from the moment of the first promotion."""
-    shutil.copy(mlflow, home)
+    shutil.copy(empty_mlflow(), home)
     loop = open_loop(write_config(home), ManualClock(now))
     with chdir(home):
         loop.promote("churn", register_churn(loop.registry, now).version, reason="first")

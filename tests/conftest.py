@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import chdir
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from feedback_loop.clock import ManualClock
 from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.store import Store, migrate
+from tests import builders
 from tests.builders import churn_loop, new_database
 from tests.once import begin, once
 from tests.warm import start
@@ -43,9 +43,13 @@ settings.register_profile("others", deadline=None)
 settings.load_profile("same")
 
 
+LONGEST = ("wheel", "end_to_end", "registry", "crashes", "rounds", "loop", "spool", "backtesting", "optimizing")
+"""What takes longest, as measured: it begins first, else one process would work at it when the others have ended."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The built wheel's demo takes longest, so it begins first."""
-    items.sort(key=lambda item: item.path.name != "test_wheel.py")
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -169,14 +173,8 @@ def sqlite_store(sqlite_url: str) -> Iterator[Store]:
 
 @pytest.fixture(scope="session")
 def empty_mlflow() -> Path:
-    """An MLflow database with its tables (which take it seconds to make), to be copied."""
-
-    def make(folder: Path) -> None:
-        made = Connection(f"sqlite:///{folder}/mlflow.db", "", folder, "feedback-loop")
-        with chdir(folder):  # where MLflow puts what nobody gave a place to
-            made.client.search_registered_models()
-
-    return once("mlflow", make) / "mlflow.db"
+    """An MLflow database with its tables, to be copied."""
+    return builders.empty_mlflow()
 
 
 @pytest.fixture(scope="session")
@@ -192,10 +190,9 @@ def warm_children(warm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def churn_home(empty_mlflow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def churn_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a configuration and a champion of the churn model, for servers whose rows nobody counts."""
     folder = tmp_path_factory.mktemp("churn")
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
     churn_loop(folder, ManualClock(datetime.now(UTC))).close()
     return folder
 

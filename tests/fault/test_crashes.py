@@ -132,7 +132,7 @@ def waiting(loop):
     return sum(account.waiting for account in loop.predictions.local_accounts())
 
 
-def test_a_disk_that_is_full_is_a_503_and_nothing_is_acknowledged_that_is_not_there(mlflow_uri, tmp_path, warm):
+def test_a_disk_that_is_full_is_a_503_and_nothing_is_acknowledged_that_is_not_there(tmp_path, warm):
     """A quota on the process's files stands for the disk: SQLite's writes to the spool really fail."""
     clock = ManualClock(datetime.now(UTC))
     loop = churn_loop(tmp_path, clock)
@@ -192,7 +192,7 @@ loop.runner.run("churn", cycle(loop, "churn"), clock())
 
 
 @pytest.mark.parametrize("where", ["in training", "before the alias", "after the alias"])
-def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(mlflow_uri, warm, tmp_path, clock, where):
+def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(warm, tmp_path, clock, where):
     loop = churn_loop(tmp_path, clock)
     play_days(loop, clock, 4)
     play_days(loop, clock, 12, harder=0.45, seed=100)
@@ -218,7 +218,7 @@ def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(mlflow_u
     loop.close()
 
 
-def test_two_schedulers_at_once_make_every_run_once(mlflow_uri, warm, tmp_path):
+def test_two_schedulers_at_once_make_every_run_once(warm, tmp_path):
     clock = ManualClock(datetime.now(UTC))
     loop = churn_loop(tmp_path, clock, more='[models.churn.schedule]\ncycle = "1s"\nreport = "never"\n')
     command = [str(warm / "feedback-loop"), "scheduler", "--config", str(tmp_path / "feedback_loop.toml")]

@@ -9,7 +9,7 @@ from tests.builders import churn_loop, open_loop, register_churn, write_config
 
 
 @pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
+def loop(tmp_path, clock):
     """A loop of this test's own, whose champion is version 1 of the churn model."""
     made = churn_loop(tmp_path, clock)
     yield made
@@ -17,7 +17,7 @@ def loop(mlflow_uri, tmp_path, clock):
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
-def loop_on_each(request, mlflow_uri, tmp_path, clock):
+def loop_on_each(request, tmp_path, clock):
     """The same on SQLite, and in `make statistics` on PostgreSQL too."""
     if request.param == "sqlite":
         made = churn_loop(tmp_path, clock)

@@ -196,7 +196,7 @@ def test_a_route_that_was_removed_is_a_recorded_failure(sqlite_store, incident):
 
 
 def test_a_job_that_failed_is_told_of_once_and_once_more_when_it_is_well_and_no_failed_cycle_pings(
-    mlflow_uri, tmp_path, receiver
+    tmp_path, receiver
 ):
     clock, home = ManualClock(START), tmp_path / "elsewhere.db"
     pinged = []

@@ -245,7 +245,7 @@ def test_looks_may_be_more_often_than_they_were(sqlite_loop):
     assert len(more.played[0].verdicts) > len(made.played[0].verdicts)
 
 
-def test_an_imported_log_is_played_by_the_day_with_what_is_known_now(mlflow_uri, tmp_path, clock):
+def test_an_imported_log_is_played_by_the_day_with_what_is_known_now(tmp_path, clock):
     loop = churn_loop(tmp_path, clock)
     clock.set(clock() + 40 * DAY)
     rows = customers(1200, 3, month="2026-02")
@@ -262,7 +262,7 @@ def test_an_imported_log_is_played_by_the_day_with_what_is_known_now(mlflow_uri,
     loop.close()
 
 
-def test_what_retention_has_removed_is_not_taken_for_days_without_predictions(mlflow_uri, tmp_path, clock):
+def test_what_retention_has_removed_is_not_taken_for_days_without_predictions(tmp_path, clock):
     churn_loop(tmp_path, clock).close()
     config = write_config(tmp_path, more='[models.churn.log]\nretention = "6d"\n')
     loop = open_loop(config, clock)
@@ -276,7 +276,7 @@ def test_what_retention_has_removed_is_not_taken_for_days_without_predictions(ml
     loop.close()
 
 
-def test_a_log_without_predictions_and_a_window_without_looks_are_refused(mlflow_uri, tmp_path, clock, sqlite_loop):
+def test_a_log_without_predictions_and_a_window_without_looks_are_refused(tmp_path, clock, sqlite_loop):
     loop = churn_loop(tmp_path, clock)
     with pytest.raises(NotFound, match="no logged prediction of 'churn'"):
         loop.backtest("churn")

@@ -27,9 +27,7 @@ def test_batches_are_scored_by_the_engine_that_is_proven_and_the_next_process_fi
     again.close()
 
 
-def test_a_batch_without_a_proven_engine_is_scored_by_the_model_itself_and_the_log_says_why(
-    mlflow_uri, tmp_path, clock
-):
+def test_a_batch_without_a_proven_engine_is_scored_by_the_model_itself_and_the_log_says_why(tmp_path, clock):
     loop = churn_loop(tmp_path, clock, more='[models.churn.inference]\nengine = "native"\n')
     with capture_logs() as logs:
         for _ in range(2):  # the second time the bundle is there already, and nothing is said again

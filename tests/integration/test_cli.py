@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -21,11 +20,10 @@ from tests.once import once
 
 
 @pytest.fixture
-def loop(empty_mlflow, tmp_path, clock):
+def loop(tmp_path, clock):
     """A loop that has lived for three days; commands see it through the real clock."""
 
     def live(folder):
-        shutil.copy(empty_mlflow, folder / "mlflow.db")
         made = churn_loop(folder, clock)
         play_days(made, clock, 3)
         made.close()
@@ -36,7 +34,7 @@ def loop(empty_mlflow, tmp_path, clock):
     return open_loop(tmp_path / "feedback_loop.toml", clock)
 
 
-def test_estimates_are_told_beside_what_is_realised(run, mlflow_uri, tmp_path, clock):
+def test_estimates_are_told_beside_what_is_realised(run, tmp_path, clock):
     made = churn_loop(tmp_path, clock)
     for day in range(2):
         rows = customers(300, day, month=f"m{day}")
@@ -432,7 +430,7 @@ def test_erase_asks_before_it_removes_for_good(run, loop, monkeypatch):
     assert (code, "Removed" in out) == (0, True)
 
 
-def test_status_says_when_the_first_verdict_is_due(run, mlflow_uri, tmp_path):
+def test_status_says_when_the_first_verdict_is_due(run, tmp_path):
     clock = ManualClock(datetime.now(UTC))
     loop = churn_loop(tmp_path, clock)
     code, out, _ = run("status")

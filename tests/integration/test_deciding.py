@@ -27,7 +27,7 @@ weight = 2
 
 
 @pytest.fixture
-def watching(mlflow_uri, tmp_path, clock):
+def watching(tmp_path, clock):
     made = churn_loop(tmp_path, clock, more=BY_PLAN)
     yield made
     made.close()

@@ -143,7 +143,7 @@ def test_a_diagnosis_as_of_then_is_the_same_to_the_bit(loop, clock):
     assert loop.diagnose("churn", window).evidence != first.evidence
 
 
-def test_what_can_not_be_diagnosed_is_refused_with_a_cure(mlflow_uri, tmp_path, clock):
+def test_what_can_not_be_diagnosed_is_refused_with_a_cure(tmp_path, clock):
     hidden = churn_loop(tmp_path, clock, more='[models.churn.log]\ncolumns = { age = "drop" }\n')
     window = Window(clock() - DAY, clock())
     with pytest.raises(Refused, match=r"hashed or not at all\. Log them plain"):
@@ -151,7 +151,7 @@ def test_what_can_not_be_diagnosed_is_refused_with_a_cure(mlflow_uri, tmp_path, 
     hidden.close()
 
 
-def test_a_model_that_can_not_be_diagnosed_fails_no_look(mlflow_uri, tmp_path, clock):
+def test_a_model_that_can_not_be_diagnosed_fails_no_look(tmp_path, clock):
     hidden = churn_loop(tmp_path, clock, more='[models.churn.log]\ncolumns = { age = "drop" }\n')
     play_days(hidden, clock, 8, harder=0.45)
     done = cycled(hidden)

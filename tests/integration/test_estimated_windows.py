@@ -157,7 +157,7 @@ reference = 1000
 """
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
 def price_loop(request, tmp_path, empty_mlflow, clock):
     from sklearn.linear_model import LinearRegression
 

@@ -1,7 +1,6 @@
 """Payload events of KServe and MLServer, sent over HTTP to a real server."""
 
 import json
-import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,16 +18,15 @@ SELDON = "io.seldon.serving.inference."
 
 
 @pytest.fixture
-def loop(mlflow_uri, tmp_path):
+def loop(tmp_path):
     made = churn_loop(tmp_path, ManualClock(datetime.now(UTC)))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def shared(empty_mlflow, tmp_path_factory, warm):
+def shared(tmp_path_factory, warm):
     folder = tmp_path_factory.mktemp("events")
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
     made = churn_loop(folder, ManualClock(datetime.now(UTC)))
     with server(folder / "feedback_loop.toml", log=folder / "server.log", warm=warm) as (port, _):
         yield made, port

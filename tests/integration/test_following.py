@@ -30,7 +30,7 @@ FEATURES = ("customer", "month", "age", "plan")
 
 
 @pytest.fixture
-def shadowed(mlflow_uri, tmp_path, clock):
+def shadowed(tmp_path, clock):
     """Version 1 answers for six days, and version 2, which learned the opposite, is its shadow for the last three."""
     loop = churn_loop(tmp_path, clock)
     begun = clock()

@@ -40,7 +40,7 @@ def arrow(rows, opener=pa.ipc.new_stream):
     return sink.getvalue()
 
 
-def test_every_format_comes_in_over_http_and_bad_rows_are_told(mlflow_uri, tmp_path, warm):
+def test_every_format_comes_in_over_http_and_bad_rows_are_told(tmp_path, warm):
     loop = churn_loop(tmp_path, ManualClock(datetime.now(UTC)))
     bad = [*ROWS, {"customer": None, "month": "m", "churned": True}]
     with server(tmp_path / "feedback_loop.toml", log=tmp_path / "log", warm=warm) as (port, _):
@@ -321,7 +321,7 @@ def test_a_poll_of_times_is_on_record_in_the_ledger(request, mlflow_uri, tmp_pat
     loop.close()
 
 
-def test_a_source_that_is_away_stops_no_other_and_is_told_without_its_password(mlflow_uri, tmp_path, clock):
+def test_a_source_that_is_away_stops_no_other_and_is_told_without_its_password(tmp_path, clock):
     away = '[models.churn.outcomes.sql]\nquery = "SELECT 1"\nwatermark = "at"\n'
     away += 'url = "postgresql://me:secret@127.0.0.1:1/x"\n'
     loop = churn_loop(tmp_path, clock, more=away)
@@ -344,7 +344,7 @@ def test_a_source_that_is_away_stops_no_other_and_is_told_without_its_password(m
 @pytest.mark.parametrize(
     ("query", "said"), [("SELECT nothing FROM cases", "nothing"), ("SELECT customer FROM cases", "no column 'at'")]
 )
-def test_a_query_that_is_wrong_says_so(query, said, request, mlflow_uri, tmp_path, clock):
+def test_a_query_that_is_wrong_says_so(query, said, request, tmp_path, clock):
     source = Source("sqlite", request, tmp_path)
     source.say(1, True, START)
     text = f'[models.churn.outcomes.sql]\nurl = "{source.url}"\nquery = "{query}"\nwatermark = "at"\n'

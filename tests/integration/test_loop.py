@@ -416,7 +416,7 @@ def test_two_runs_do_not_work_on_one_model_at_once(loop):
 
 
 @pytest.mark.parametrize("mode", ["observe", "propose"])
-def test_a_loop_that_only_watches_changes_nothing(mlflow_uri, tmp_path, clock, mode, monkeypatch):
+def test_a_loop_that_only_watches_changes_nothing(tmp_path, clock, mode, monkeypatch):
     monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", mode)
     loop = churn_loop(tmp_path, clock)
     play_days(loop, clock, 2)
@@ -481,7 +481,7 @@ def test_the_month_before_is_a_whole_calendar_month(now):
     assert str(month_before(now.replace(month=1))) == "[2025-12-01, 2026-01-01)"
 
 
-def test_ids_and_everything_after_them_depend_on_the_seed_only(mlflow_uri, tmp_path, clock):
+def test_ids_and_everything_after_them_depend_on_the_seed_only(tmp_path, clock):
     import random
 
     from tests.builders import write_config

@@ -118,10 +118,8 @@ def test_a_graph_without_dense_layers_has_nothing_to_quantize():
 
 
 @pytest.fixture
-def forest_loop(tmp_path, empty_mlflow, now):
+def forest_loop(tmp_path, now):
     """A loop whose champion is a forest with a reference, and nothing in the log."""
-    import shutil
-
     import mlflow
     import pandas as pd
     from mlflow.models import infer_signature
@@ -130,7 +128,6 @@ def forest_loop(tmp_path, empty_mlflow, now):
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     loop = churn_loop(tmp_path, ManualClock(now))
     known = pd.DataFrame(customers(1000, 0))
     columns = make_column_transformer((OneHotEncoder(), ["plan"]), remainder="passthrough")
@@ -150,15 +147,12 @@ def forest_loop(tmp_path, empty_mlflow, now):
 
 
 @pytest.fixture
-def network_loop(tmp_path, empty_mlflow, now):
+def network_loop(tmp_path, now):
     """A loop whose champion is a small neural network with a reference."""
-    import shutil
-
     import pandas as pd
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
 
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     loop = churn_loop(tmp_path, ManualClock(now))
     known = pd.DataFrame(customers(1000, 0))
     network = MLPClassifier((64, 64), random_state=0, max_iter=60, tol=1.0)
@@ -184,7 +178,9 @@ def network_loop(tmp_path, empty_mlflow, now):
     loop.close()
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+@pytest.mark.parametrize(
+    "precision", [*(pytest.param(each, marks=pytest.mark.statistics) for each in ("float32", "float16")), "int8"]
+)
 def test_a_network_in_fewer_bits_is_registered_when_asked_for_and_answers_as_it_was_measured(
     sure, network_loop, warm, tmp_path, monkeypatch, precision
 ):
@@ -275,10 +271,7 @@ def test_the_command_registers_the_chosen_variant_with_its_lineage(
     assert bundle.proof.rows["reference"] == 600
 
 
-def test_matured_outcomes_of_the_log_are_what_variants_are_judged_by(tmp_path, empty_mlflow, now):
-    import shutil
-
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def test_matured_outcomes_of_the_log_are_what_variants_are_judged_by(tmp_path, now):
     clock = ManualClock(now)
     loop = churn_loop(tmp_path, clock)
     play_days(loop, clock, 4, per_day=100)

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from benchmarks.pipelines import Kind, fitted, kinds, piped
@@ -18,6 +18,7 @@ from feedback_loop.inference.scorer import contract_of
 from feedback_loop.inference.tensors import NUMBERS
 from feedback_loop.inference.trying import make_native
 from feedback_loop.schema import Column, ColumnType
+from tests.streams import examples
 
 KINDS = {kind.name: kind for kind in kinds()}
 NATIVE = {"AdaBoost"}
@@ -120,7 +121,7 @@ WORD = st.sampled_from(["red", "blue", "", "ré\u0301d", "☂"]) | st.text(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@examples(5, suppress_health_check=[HealthCheck.too_slow])
 @given(
     estimators(), scalers(), st.lists(st.tuples(NUMBER, NUMBER, NUMBER, NUMBER, WORD, WORD), min_size=1, max_size=20)
 )

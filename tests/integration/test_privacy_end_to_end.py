@@ -24,7 +24,7 @@ LOG = "[models.churn.log]\n"
 
 
 @pytest.fixture
-def loop_of(mlflow_uri, tmp_path, clock):
+def loop_of(tmp_path, clock):
     """Makes a loop whose configuration has more in it."""
     made = []
 

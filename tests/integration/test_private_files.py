@@ -1,7 +1,6 @@
 """Callers' data on this disk: no second user of the system reads or changes any of it, whatever the umask."""
 
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,11 +26,10 @@ FEATURES = ("customer", "month", "age", "plan")
 
 
 @pytest.fixture
-def loop(empty_mlflow, clock):
+def loop(clock):
     """A loop that works under the umask 0, in a folder that everybody can come to."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         before = os.umask(0)
-        shutil.copy(empty_mlflow, folder)
         made = churn_loop(Path(folder), clock)
         Path(folder).chmod(0o755)
         yield made

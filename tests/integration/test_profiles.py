@@ -1,7 +1,6 @@
 """What is kept of each hour answers for the rows: the same, to the bit, at the cost of what is new."""
 
 import json
-import shutil
 from datetime import timedelta
 
 import pytest
@@ -55,8 +54,7 @@ def test_kept_profiles_say_what_the_rows_say_and_so_they_do_for_ever(loop, clock
     assert told(loop.evaluate("churn", window, as_of)) == told([kept])
 
 
-def test_a_version_without_a_reference_is_read_until_the_log_has_given_it_one(tmp_path, empty_mlflow, clock):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def test_a_version_without_a_reference_is_read_until_the_log_has_given_it_one(tmp_path, clock):
     loop = churn_loop(tmp_path, clock, more="")
     version = register_churn(loop.registry, clock(), reference=50)
     loop.promote("churn", version.version, reason="small reference")
@@ -94,9 +92,8 @@ def test_windows_that_cut_an_hour_are_read_from_the_log(loop, clock):
     assert [m for m in some.metrics if not m.segment] == [m for m in every.metrics if not m.segment]
 
 
-def test_predictions_that_stay_away_raise_one_alert(tmp_path, empty_mlflow, clock, monkeypatch):
+def test_predictions_that_stay_away_raise_one_alert(tmp_path, clock, monkeypatch):
     monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__SILENCE", "30h")
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     loop = churn_loop(tmp_path, clock)
     assert loop.watch_volume("churn") == 0
     play_days(loop, clock, 7, per_day=60)
@@ -236,7 +233,7 @@ def test_a_window_that_fails_is_told_tried_again_and_stops_no_other(loop, clock)
 
 
 @pytest.mark.parametrize("rows", ["surrogate", "full"])
-def test_a_report_without_a_reference_is_of_what_there_is_and_says_what_is_missing(mlflow_uri, tmp_path, clock, rows):
+def test_a_report_without_a_reference_is_of_what_there_is_and_says_what_is_missing(tmp_path, clock, rows):
     loop = churn_loop(tmp_path, clock)
     loop.promote("churn", loop.models.register("churn", str(loop.registry.load(loop.champion("churn")).path)).version)
     start = clock()

@@ -102,7 +102,7 @@ def test_the_readmes_way_to_ones_own_model_is_a_way(mlflow_uri, warm, tmp_path):
 
 
 @pytest.fixture
-def degraded(mlflow_uri, tmp_path, monkeypatch):
+def degraded(tmp_path, monkeypatch):
     """A folder whose churn model became worse four days ago: an incident is open, nothing was retrained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", "propose")

@@ -29,7 +29,7 @@ def clock():
 
 
 @pytest.fixture
-def loop(mlflow_uri, tmp_path, monkeypatch, clock):
+def loop(tmp_path, monkeypatch, clock):
     few = {"RETRAINING__RECENT": "2d", "RETRAINING__HOLDOUT": "0.45"}
     for name, value in few.items():
         monkeypatch.setenv(f"FEEDBACK_LOOP_MODELS__CHURN__{name}", value)
@@ -160,7 +160,7 @@ def play(loop, name, model, windows, features, folder, empty_mlflow, **options):
     return rehearse(loop, load_history(loop, name, folder / "p.parquet", folder / "o.parquet"), played, **options)
 
 
-def test_a_regression_is_played_by_its_windows_of_half_a_day(empty_mlflow, mlflow_uri, tmp_path, clock):
+def test_a_regression_is_played_by_its_windows_of_half_a_day(empty_mlflow, tmp_path, clock):
     from sklearn.linear_model import LinearRegression
     from sklearn.pipeline import make_pipeline
 
@@ -190,7 +190,7 @@ def test_a_regression_is_played_by_its_windows_of_half_a_day(empty_mlflow, mlflo
 
 
 def test_a_model_of_several_classes_is_played_in_a_database_of_its_own(
-    empty_mlflow, mlflow_uri, empty_postgres_url, tmp_path, tmp_path_factory, clock
+    empty_mlflow, empty_postgres_url, tmp_path, tmp_path_factory, clock
 ):
     from sklearn.datasets import load_wine
     from sklearn.linear_model import LogisticRegression

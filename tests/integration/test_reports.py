@@ -85,7 +85,7 @@ def figure(data, start):
     ],
 )
 @pytest.mark.parametrize("kind", ["drift", "validation"])
-@pytest.mark.parametrize("shown", ["surrogate", "full"])
+@pytest.mark.parametrize("shown", ["surrogate", pytest.param("full", marks=pytest.mark.statistics)])
 def test_every_task_has_its_reports_as_page_and_as_data(tmp_path, contract, rows, kind, shown):
     reference, current = rows(300), rows(200)
     real = RealRows(current, reference, shown) if shown == "full" else None
@@ -211,18 +211,22 @@ def test_the_accuracy_drawn_is_that_of_the_models_answers_at_its_own_threshold(t
     assert figure(data, "Accuracy(") == pytest.approx(accuracy, abs=3e-4)
 
 
-def test_missing_values_constants_and_new_words_do_not_break_a_report(tmp_path):
+@pytest.mark.parametrize(
+    "nasty_are", ["current", *(pytest.param(each, marks=pytest.mark.statistics) for each in ("reference", "both"))]
+)
+def test_missing_values_constants_and_new_words_do_not_break_a_report(tmp_path, nasty_are):
     nasty = binary(300).to_pydict()
     nasty["age"] = [None] * 100 + [1.0] * 100 + [np.inf] * 50 + [-1e300] * 50
     nasty["plan"] = ["new"] * 299 + [None]
     nasty["churned"] = [None] * 100 + [True] * 100 + [False] * 100
     rows = pa.table(nasty)
-    for reference, current in ((binary(300), rows), (rows, binary(300)), (rows, rows)):
-        found = subject(binary_contract(), reference, current)
-        for kind in ("drift", "validation"):
-            for real in (None, RealRows(current, reference, "full")):
-                data = write_report(kind, found, tmp_path, real)[1]
-                assert json.loads(data.read_text())["model"] == "churn"
+    reference = binary(300) if nasty_are == "current" else rows
+    current = binary(300) if nasty_are == "reference" else rows
+    found = subject(binary_contract(), reference, current)
+    for kind in ("drift", "validation"):
+        for real in (None, RealRows(current, reference, "full")):
+            data = write_report(kind, found, tmp_path, real)[1]
+            assert json.loads(data.read_text())["model"] == "churn"
 
 
 def test_a_column_without_values_is_left_out_and_the_others_are_drawn(tmp_path):

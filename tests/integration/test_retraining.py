@@ -347,7 +347,7 @@ def test_a_version_whose_search_died_before_it_said_so_is_found_by_the_next(loop
     assert searches == [("abandoned", "1"), ("not_made", None)]
 
 
-def test_a_spent_budget_is_told_once(mlflow_uri, tmp_path, clock):
+def test_a_spent_budget_is_told_once(tmp_path, clock):
     more = '[models.churn.policy]\nreference = 1000\nbudget = 0\nrefresh = "1d"\n'
     loop = churn_loop(tmp_path, clock)
     path = tmp_path / "feedback_loop.toml"

@@ -1,6 +1,5 @@
 """The server as a real process, over real HTTP."""
 
-import shutil
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +23,9 @@ def clock():
 
 
 @pytest.fixture(scope="module")
-def shared(empty_mlflow, tmp_path_factory, warm):
+def shared(tmp_path_factory, warm):
     """One loop and one server for the tests that only ask: they count what they added."""
     folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
     made = churn_loop(folder, ManualClock(datetime.now(UTC)))
     with server(folder / "feedback_loop.toml", log=folder / "server.log", warm=warm) as (port, _):
         yield made, port

@@ -73,7 +73,7 @@ def register(loop, task, now):
     )
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])
 def opened(request, tmp_path, empty_mlflow, clock):
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     url = "sqlite:///store.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")

@@ -14,7 +14,7 @@ from tests.builders import churn_loop, customers
 
 
 @pytest.fixture
-def loop(mlflow_uri, tmp_path, clock):
+def loop(tmp_path, clock):
     return churn_loop(tmp_path, clock)
 
 

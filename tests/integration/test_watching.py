@@ -1,6 +1,5 @@
 """Drift and data quality through the whole loop: each window is taken in once, and told in the same transaction."""
 
-import shutil
 import subprocess
 import threading
 from datetime import timedelta
@@ -68,10 +67,9 @@ def test_each_closed_window_is_taken_in_once_and_a_shift_is_told_once(loop, cloc
     assert state(loop).state["windows"] == 19
 
 
-def test_stopped_and_started_in_between_it_says_the_same_to_the_bit(loop, clock, tmp_path, empty_mlflow):
+def test_stopped_and_started_in_between_it_says_the_same_to_the_bit(loop, clock, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    shutil.copy(empty_mlflow, other / "mlflow.db")
     start = clock()
     at_once = churn_loop(other, clock)
     play(at_once, clock, 9, older=20)
@@ -147,8 +145,7 @@ def test_a_failed_check_of_the_data_is_told_until_it_has_recovered(loop, clock):
     assert len(told(loop, "quality:")) == 2
 
 
-def test_windows_that_the_reference_is_made_of_are_not_compared_with_it(tmp_path, empty_mlflow, clock):
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+def test_windows_that_the_reference_is_made_of_are_not_compared_with_it(tmp_path, clock):
     loop = churn_loop(tmp_path, clock)
     loop.promote("churn", register_churn(loop.registry, clock(), reference=50).version)
     play_days(loop, clock, 2)
@@ -251,9 +248,8 @@ def test_killed_at_any_point_it_counts_and_tells_nothing_twice(loop, clock, warm
     assert len(told(loop, "quality:")) == 1
 
 
-def test_a_line_of_the_users_own_alerts_in_a_real_run(tmp_path, empty_mlflow, clock, run):
+def test_a_line_of_the_users_own_alerts_in_a_real_run(tmp_path, clock, run):
     more = '\n[[models.churn.conditions]]\nmetric = "recall"\nbelow = 0.7\nfor = "2 windows"\n'
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     loop = churn_loop(tmp_path, clock, more=more)
     play_days(loop, clock, 2)
     run_cycle(loop, "churn")

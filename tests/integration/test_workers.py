@@ -87,9 +87,8 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(empty_mlflow, tmp_path_factory):
+def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
-    shutil.copy(empty_mlflow, folder / "mlflow.db")
     clock = ManualClock(datetime.now(UTC))
     loop = churn_loop(folder, clock)
     register_churn(loop.registry, clock(), seed=4, turned=True)
@@ -152,13 +151,14 @@ def test_workers_hold_neither_mlflow_nor_pandas_nor_scikit_learn(served):
         assert worker.memory_info().rss <= MOST_BYTES
 
 
-def test_a_hundred_hot_swaps_under_load_fail_nobody_and_every_answer_names_its_version(served):
+@pytest.mark.parametrize("swaps", [20, pytest.param(100, marks=pytest.mark.statistics)])
+def test_hot_swaps_under_load_fail_nobody_and_every_answer_names_its_version(served, swaps):
     served.promote("1")
     expected = {"1": served.ask()[1]["predictions"]}
     served.promote("2")
     expected["2"] = served.ask()[1]["predictions"]
     assert expected["1"] != expected["2"]
-    wrong, seen, swaps = [], Counter(), 100
+    wrong, seen = [], Counter()
 
     def check(status, answer):
         if status != 200 or answer["predictions"] != expected[answer["model_version"]]:

@@ -6,7 +6,7 @@ from functools import reduce
 from itertools import pairwise, takewhile
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -16,6 +16,7 @@ from feedback_loop.registry.client import Connection
 from feedback_loop.retraining.promotion import promote, reconcile, rollback
 from feedback_loop.store import Store, retrainings
 from feedback_loop.store.retrainings import intend_promotion, load_promotions
+from tests.streams import examples
 
 
 class Away:
@@ -153,5 +154,5 @@ def test_record_and_registry_agree_whatever_happens(place):  # noqa: C901 (one m
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(max_examples=12, stateful_step_count=10, suppress_health_check=list(HealthCheck)),
+        settings=examples(4, stateful_step_count=10, suppress_health_check=list(HealthCheck)),
     )
