@@ -9,7 +9,6 @@ from feedback_loop import store
 from feedback_loop.alerts import Delivery
 from feedback_loop.capture import middleware
 from feedback_loop.cli import keys as cli_keys
-from feedback_loop.cli import outcomes as cli_outcomes
 from feedback_loop.config import AlertSettings, Settings
 from feedback_loop.decisions.diagnosis import causes, reweighting
 from feedback_loop.inference import FileResult, files
@@ -62,10 +61,7 @@ middleware.AnswerCounts.missed
 # Compared whole: what makes two batch jobs the same.
 files.Job.modified_ns, files.Job.registered_at
 
-# What a user may say: Typer reads their values.
-cli_outcomes.FormatChoice.PARQUET, cli_outcomes.FormatChoice.CSV
-cli_outcomes.FormatChoice.NDJSON, cli_outcomes.FormatChoice.ARROW
-cli_outcomes.ByChoice.SEGMENT
+# What a user may say: Typer reads their values, and takes no list of literals.
 cli_keys.ScopeChoice.PREDICT, cli_keys.ScopeChoice.OUTCOMES, cli_keys.ScopeChoice.READ, cli_keys.ScopeChoice.ADMIN
 
 # pydantic-settings.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.outcomes import OnErrorChoice
+from feedback_loop.cli.outcomes import OnErrorOption
 from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, say
 from feedback_loop.shown import as_text
 
@@ -33,9 +33,7 @@ def predictions(
     version: Annotated[
         str | None, typer.Option(help="The version that answered, where no model_version says so; default: champion.")
     ] = None,
-    on_error: Annotated[
-        OnErrorChoice, typer.Option(help="What a bad row does: all are refused, or it is left out.")
-    ] = OnErrorChoice.REFUSE,
+    on_error: OnErrorOption = "refuse",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,9 +44,7 @@ def predictions(
         raise typer.BadParameter("it takes a file, or --sql and --url: give the one or the other", param_hint="FILE")
     source = file if file is not None else Query(str(url), str(sql))
     loop = open_loop(config, as_json=as_json)
-    result = loop.import_predictions(
-        model, source, version=version, on_error="skip" if on_error is OnErrorChoice.SKIP else "refuse"
-    )
+    result = loop.import_predictions(model, source, version=version, on_error=on_error)
     if not as_json:
         for problem in result.problems:
             say(as_text(f"left out: {problem}"), to=sys.stderr)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,35 +16,9 @@ from feedback_loop.shown import as_text
 app = typer.Typer(help="Outcomes: what really happened.", no_args_is_help=True)
 
 
-class OnErrorChoice(StrEnum):
-    """What a bad row does."""
-
-    REFUSE = "refuse"
-    SKIP = "skip"
-
-
-class FormatChoice(StrEnum):
-    """What standard input may hold."""
-
-    PARQUET = "parquet"
-    CSV = "csv"
-    NDJSON = "ndjson"
-    ARROW = "arrow"
-
-
-class ByChoice(StrEnum):
-    """What coverage is broken down by."""
-
-    AGE = "age"
-    VERSION = "version"
-    SEGMENT = "segment"
-
-
-class FindingChoice(StrEnum):
-    """What may be odd."""
-
-    UNMATCHED = "unmatched"
-    CONFLICT = "conflict"
+OnErrorOption = Annotated[
+    Literal["refuse", "skip"], typer.Option(help="What a bad row does: all are refused, or it is left out.")
+]
 
 
 @app.callback()
@@ -60,25 +33,24 @@ def load(
         Path,
         typer.Argument(help="Parquet, CSV, NDJSON or Arrow, or - : prediction_id or the key, the label."),
     ],
-    on_error: Annotated[
-        OnErrorChoice, typer.Option(help="What a bad row does: all are refused, or it is left out.")
-    ] = OnErrorChoice.REFUSE,
-    kind: Annotated[FormatChoice | None, typer.Option("--format", help="Of standard input.")] = None,
+    on_error: OnErrorOption = "refuse",
+    kind: Annotated[
+        Literal["parquet", "csv", "ndjson", "arrow"] | None, typer.Option("--format", help="Of standard input.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Takes a file of outcomes in. Loaded twice, it changes nothing; another value is a correction."""
-    from feedback_loop.outcomes import OnError, decode_outcomes
+    from feedback_loop.outcomes import decode_outcomes
 
-    on_bad: OnError = "skip" if on_error is OnErrorChoice.SKIP else "refuse"
     if str(file) == "-":
         if kind is None:
             raise BadInput.of("format", "is missing", cure="Say what standard input holds: --format csv.")
-        rows, is_text = decode_outcomes(sys.stdin.buffer.read(), kind.value, "standard input")
+        rows, is_text = decode_outcomes(sys.stdin.buffer.read(), kind, "standard input")
         loop = open_loop(config, as_json=as_json)
-        result = loop.record_outcomes(model, rows, source=file.name, on_error=on_bad, text=is_text)
+        result = loop.record_outcomes(model, rows, source=file.name, on_error=on_error, text=is_text)
     else:
-        result = open_loop(config, as_json=as_json).outcomes.load(model, file, on_error=on_bad)
+        result = open_loop(config, as_json=as_json).outcomes.load(model, file, on_error=on_error)
     if not as_json:
         for problem in result.skipped:
             say(as_text(f"left out: {problem}"), to=sys.stderr)
@@ -106,12 +78,12 @@ def _poll_words(done: dict[str, Any]) -> str:
 @app.command("coverage")
 def coverage(
     model: ModelArgument,
-    by: Annotated[ByChoice, typer.Option(help="Break it down by this.")] = ByChoice.AGE,
+    by: Annotated[Literal["age", "version", "segment"], typer.Option(help="Break it down by this.")] = "age",
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Shows how many of the champion's predictions have an outcome (█), or a label for having none (░)."""
-    found = open_loop(config, as_json=as_json).outcomes.coverage(model, by.value)
+    found = open_loop(config, as_json=as_json).outcomes.coverage(model, by)
     rows = [{**asdict(each), "labelled": each.labelled, "coverage": each.share} for each in found]
     emit(rows, as_json=as_json, words=lambda rows: table([_bar(row) for row in rows], "Nothing was predicted yet."))
 
@@ -119,19 +91,19 @@ def coverage(
 @app.command("findings")
 def findings(
     model: ModelArgument,
-    kind: Annotated[FindingChoice, typer.Option(help="Which of them.")] = FindingChoice.UNMATCHED,
+    kind: Annotated[Literal["unmatched", "conflict"], typer.Option(help="Which of them.")] = "unmatched",
     most: Annotated[int, typer.Option(min=1, help="So many at the most, oldest first.")] = 100,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Lists outcomes that fit no prediction (they may be early), or predictions whose outcomes conflict."""
-    rows = open_loop(config, as_json=as_json).outcomes.findings(model, kind.value, most)
+    rows = open_loop(config, as_json=as_json).outcomes.findings(model, kind, most)
     emit(rows, as_json=as_json, words=lambda rows: table(rows, _NO_FINDINGS[kind]))
 
 
 _NO_FINDINGS = {
-    FindingChoice.UNMATCHED: "There is no outcome that fits no prediction.",
-    FindingChoice.CONFLICT: "There is no prediction whose outcomes conflict.",
+    "unmatched": "There is no outcome that fits no prediction.",
+    "conflict": "There is no prediction whose outcomes conflict.",
 }
 
 
