@@ -31,11 +31,11 @@ from feedback_loop.cli import (
     spool,
     status,
 )
-from feedback_loop.cli.output import fail
+from feedback_loop.cli.output import Commands, fail
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.private import OTHERS
 
-app = typer.Typer(
+app = Commands(
     name="feedback-loop",
     help="Closes the loop a deployed MLflow model leaves open: log, join, judge, retrain, promote, roll back.",
     no_args_is_help=True,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feedback_loop.cli.monitor import FromOption, ToOption
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.cli.output import ModelArgument, Shell, table
 from feedback_loop.clock import format_moment, parse_duration, parse_moment
 from feedback_loop.errors import BadInput
 from feedback_loop.shown import as_text
@@ -25,6 +25,7 @@ MANY = 10
 
 
 def backtest(
+    shell: Shell,
     model: ModelArgument,
     policy: Annotated[
         list[Path] | None,
@@ -45,12 +46,10 @@ def backtest(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Tell what each alarm said, and was worth.")
     ] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Plays the log again under other policies, beside the configured one. Nothing is changed or written."""
     _check(plot)
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     result = loop.backtest(
         model,
         policy or (),
@@ -63,7 +62,7 @@ def backtest(
     if plot is not None:
         _draw(result, plot)
     plain = _plain(result) | {"plot": str(plot) if plot else None}
-    emit(plain, as_json=as_json, words=lambda _: _words(result, plain, verbose=verbose))
+    shell.emit(plain, lambda _: _words(result, plain, verbose=verbose))
 
 
 def _check(plot: Path | None) -> None:

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from feedback_loop.cli.output import ConfigOption, JsonOption, emit, table
+from feedback_loop.cli.output import Commands, Shell, table
 from feedback_loop.shown import HIDDEN, without_secrets
 
-app = typer.Typer(help="The configuration: what is set, and by what.", no_args_is_help=True)
+app = Commands(help="The configuration: what is set, and by what.", no_args_is_help=True)
 
 
 @app.callback()
@@ -21,21 +19,21 @@ def _group() -> None:
 
 
 @app.command("show")
-def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def show(shell: Shell) -> None:
     """Lists every setting with its value and where that is from: the file, a variable, or the default.
 
     Secrets are hidden.
     """
     from feedback_loop.config import CONFIG_VARIABLE, FILE_NAME, load_settings, read_toml
 
-    settings = load_settings(config)
-    place = config or Path(os.environ.get(CONFIG_VARIABLE, FILE_NAME))
+    settings = load_settings(shell.config)
+    place = shell.config or Path(os.environ.get(CONFIG_VARIABLE, FILE_NAME))
     content = read_toml(place, "configuration", "Write one: feedback-loop init.")
     rows = [
         {"setting": ".".join(keys), "value": _shown(keys, value), "from": _source(keys, content, place)}
         for keys, value in _flat(settings.model_dump(mode="json", exclude={"home"}))
     ]
-    emit(rows, as_json=as_json, words=lambda rows: table([{**row, "value": _text(row["value"])} for row in rows], ""))
+    shell.emit(rows, lambda rows: table([{**row, "value": _text(row["value"])} for row in rows], ""))
 
 
 def _flat(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

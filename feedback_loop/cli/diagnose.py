@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from feedback_loop.cli.monitor import FromOption, ToOption, WindowOption, window_of
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.cli.output import ModelArgument, Shell, table
 from feedback_loop.clock import format_moment, parse_moment
 
 if TYPE_CHECKING:
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
 
 def diagnose(
+    shell: Shell,
     model: ModelArgument,
     within: WindowOption = None,
     start: FromOption = None,
     end: ToOption = None,
     as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
     lists: Annotated[bool, typer.Option("--list", help="Only list diagnoses, and whether they were right.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Finds why the loss has changed and what to do: repair the feed, retrain (on what), replace, search, or nothing.
 
@@ -32,14 +31,14 @@ def diagnose(
     from feedback_loop.store.conclusions import load_diagnoses
 
     window, moment = window_of(within, start, end), parse_moment(as_of) if as_of else None
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     if lists:
         loop.settings.model(model)
         loop.judge_diagnoses(model)
         found = [_plain(each) for each in load_diagnoses(loop.store, model)]
-        emit(found, as_json=as_json, words=_list_words)
+        shell.emit(found, _list_words)
         return
-    emit(_plain(loop.diagnose(model, window, moment)), as_json=as_json, words=_words)
+    shell.emit(_plain(loop.diagnose(model, window, moment)), _words)
 
 
 def _plain(made: Diagnosis) -> dict[str, Any]:

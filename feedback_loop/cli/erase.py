@@ -8,17 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, say
+from feedback_loop.cli.output import ModelArgument, Shell, say
 from feedback_loop.errors import BadInput, Refused
 
 
 def erase(
+    shell: Shell,
     model: ModelArgument,
     key: Annotated[list[str], typer.Option(help="A column of the key and its value: customer=123; repeatable.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask: it can't be undone.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Removes every row with that key (or part of a composite key): predictions, outcomes, references, reports.
 
@@ -28,16 +27,16 @@ def erase(
     if len(wanted) < len(key):
         raise BadInput.of("--key", "names a column twice", cure="Erase one key after the other.")
     asks = not (dry_run or yes)
-    if asks and (as_json or not sys.stdin.isatty()):
+    if asks and (shell.as_json or not sys.stdin.isatty()):
         raise Refused("What is erased is gone for good.", cure="See what it would be: --dry-run. Then say --yes.")
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     if asks:
         say(_words(asdict(loop.erase(model, wanted, text=True, dry_run=True))), to=sys.stderr)
         if not typer.confirm("Erase that for good?", err=True):
             raise Refused("Nothing was erased.")
     with loop.runner.leased(model):
         done = loop.erase(model, wanted, text=True, dry_run=dry_run)
-    emit(asdict(done), as_json=as_json, words=_words)
+    shell.emit(asdict(done), _words)
 
 
 def _column_and_value(text: str) -> tuple[str, str]:

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from feedback_loop.cli.outcomes import OnErrorOption
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, say
+from feedback_loop.cli.output import Commands, ModelArgument, Shell, say
 from feedback_loop.shown import as_text
 
-app = typer.Typer(help="Import: what others predicted, brought into the log.", no_args_is_help=True)
+app = Commands(help="Import: what others predicted, brought into the log.", no_args_is_help=True)
 
 
 @app.callback()
@@ -23,6 +23,7 @@ def _group() -> None:
 
 @app.command("predictions")
 def predictions(
+    shell: Shell,
     model: ModelArgument,
     file: Annotated[
         Path | None,
@@ -34,8 +35,6 @@ def predictions(
         str | None, typer.Option(help="The version that answered, where no model_version says so; default: champion.")
     ] = None,
     on_error: OnErrorOption = "refuse",
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Brings predictions that were made elsewhere into the log. Imported twice, they change nothing."""
     from feedback_loop.store.query import Query
@@ -43,12 +42,12 @@ def predictions(
     if (file is None) == (sql is None) or (sql is None) != (url is None):
         raise typer.BadParameter("it takes a file, or --sql and --url: give the one or the other", param_hint="FILE")
     source = file if file is not None else Query(str(url), str(sql))
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     result = loop.import_predictions(model, source, version=version, on_error=on_error)
-    if not as_json:
+    if not shell.as_json:
         for problem in result.problems:
             say(as_text(f"left out: {problem}"), to=sys.stderr)
-    emit(asdict(result), as_json=as_json, words=_words)
+    shell.emit(asdict(result), _words)
 
 
 def _words(result: dict[str, Any]) -> str:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop, table
+from feedback_loop.cli.output import Commands, Shell, table
 from feedback_loop.clock import format_moment, parse_duration, parse_moment
 from feedback_loop.errors import BadInput
 
 if TYPE_CHECKING:
     from feedback_loop.store.incidents import Incident
 
-app = typer.Typer(
+app = Commands(
     help="Incidents: what has become worse, who looks after it, and all that happened.", no_args_is_help=True
 )
 
@@ -27,75 +27,68 @@ IncidentArgument = Annotated[
 
 @app.command("list")
 def list_incidents(
+    shell: Shell,
     model: Annotated[str | None, typer.Argument(help="Only this model's.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also those that are closed.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Lists the open incidents."""
-    found = open_loop(config, as_json=as_json).incidents.list(model, closed=everything)
+    found = shell.loop().incidents.list(model, closed=everything)
     none = "There are no incidents." if everything else "No incident is open."
-    emit(
-        [_incident(each) for each in found], as_json=as_json, words=lambda rows: table(list(map(_short, rows)), none)
-    )
+    shell.emit([_incident(each) for each in found], lambda rows: table(list(map(_short, rows)), none))
 
 
 @app.command("show")
 def show(
+    shell: Shell,
     incident: Annotated[str, typer.Argument(help="The incident's number, or its model: the newest one.")],
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Tells all that happened in an incident, in the order of time."""
     from feedback_loop.views.incident import incident_story
 
-    found, story = incident_story(open_loop(config, as_json=as_json), incident)
+    found, story = incident_story(shell.loop(), incident)
     entries = [{**asdict(each), "at": format_moment(each.at)} for each in story]
-    emit(_incident(found) | {"story": entries}, as_json=as_json, words=_story_words)
+    shell.emit(_incident(found) | {"story": entries}, _story_words)
 
 
 @app.command("ack")
 def ack(
+    shell: Shell,
     incident: IncidentArgument,
     by: Annotated[str | None, typer.Option(help="Who looks after it; default: who is logged in.")] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Says who looks after it; somebody else takes it over the same way."""
-    found = open_loop(config, as_json=as_json).incidents.ack(incident, getpass.getuser() if by is None else by)
-    emit(_incident(found), as_json=as_json, words=_done("acknowledged by {acknowledged_by}"))
+    found = shell.loop().incidents.ack(incident, getpass.getuser() if by is None else by)
+    shell.emit(_incident(found), _done("acknowledged by {acknowledged_by}"))
 
 
 @app.command("silence")
 def silence(
+    shell: Shell,
     incident: IncidentArgument,
     until: Annotated[str | None, typer.Option(help="A moment, ISO 8601 (UTC if it says nothing).")] = None,
     duration: Annotated[str | None, typer.Option("--for", help="So long from now: 8h, 2d.")] = None,
     off: Annotated[bool, typer.Option("--off", help="No longer: what was held back goes out.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Holds its alerts back for a while. What is held back goes out afterwards, unless it is over by then."""
     if [until is not None, duration is not None, off].count(True) != 1:
         raise BadInput.of("silence", "needs its end", cure="Give one of --until, --for and --off.")
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     end = parse_moment(until) if until is not None else None
     if duration is not None:
         end = (loop.clock() + parse_duration(duration)).replace(microsecond=0)
     words = "silenced no longer" if off else "silenced until {silenced_until}"
-    emit(_incident(loop.incidents.silence(incident, end)), as_json=as_json, words=_done(words))
+    shell.emit(_incident(loop.incidents.silence(incident, end)), _done(words))
 
 
 @app.command("close")
 def close(
+    shell: Shell,
     incident: IncidentArgument,
     because: Annotated[str, typer.Option(help="Why it is over.")],
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Closes it by hand: nobody is told, and the monitor starts anew. Recovery closes it by itself."""
-    found = open_loop(config, as_json=as_json).incidents.close(incident, because)
-    emit(_incident(found), as_json=as_json, words=_done("closed"))
+    found = shell.loop().incidents.close(incident, because)
+    shell.emit(_incident(found), _done("closed"))
 
 
 def _incident(found: Incident) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop, table
+from feedback_loop.cli.output import Commands, Shell, table
 from feedback_loop.clock import format_moment
 
-app = typer.Typer(help="API keys: who may call the server.", no_args_is_help=True)
+app = Commands(help="API keys: who may call the server.", no_args_is_help=True)
 
 
 class ScopeChoice(StrEnum):
@@ -35,17 +35,11 @@ NameArgument = Annotated[str, typer.Argument(help="What the key is for; to know 
 
 
 @app.command("create")
-def create(
-    name: NameArgument,
-    scope: ScopeOption = None,
-    model: ModelOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def create(shell: Shell, name: NameArgument, scope: ScopeOption = None, model: ModelOption = None) -> None:
     """Makes a key and prints it: it can't be seen again."""
     from feedback_loop.store import keys
 
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     for each in model or ():
         loop.settings.model(each)  # a name that nobody configured is a mistake
     scopes = [keys.Scope(each) for each in scope] if scope else keys.USUAL_SCOPES
@@ -55,27 +49,27 @@ def create(
         "models": sorted(set(model)) if model else None,
         "key": keys.create_key(loop.store, name, loop.clock(), scopes, set(model) if model else None),
     }
-    emit(made, as_json=as_json, words=lambda made: str(made["key"]))
+    shell.emit(made, lambda made: str(made["key"]))
 
 
 @app.command("list")
-def list_keys(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def list_keys(shell: Shell) -> None:
     """Lists the keys by name."""
     from feedback_loop.store import keys
 
-    rows = [asdict(each) for each in keys.load_keys(open_loop(config, as_json=as_json).store)]
+    rows = [asdict(each) for each in keys.load_keys(shell.loop().store)]
     for row in rows:
-        row["scopes"] = row["scopes"] if as_json else " ".join(row["scopes"])
-        row["models"] = row["models"] if as_json else " ".join(row["models"] or ["(all)"])
+        row["scopes"] = row["scopes"] if shell.as_json else " ".join(row["scopes"])
+        row["models"] = row["models"] if shell.as_json else " ".join(row["models"] or ["(all)"])
         row.update({name: format_moment(row[name]) if row[name] else None for name in ("created_at", "revoked_at")})
-    emit(rows, as_json=as_json, words=lambda rows: table(rows, "There are no keys."))
+    shell.emit(rows, lambda rows: table(rows, "There are no keys."))
 
 
 @app.command("revoke")
-def revoke(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def revoke(shell: Shell, name: NameArgument) -> None:
     """Ends a key's validity; servers notice within serving.poll_alias."""
     from feedback_loop.store import keys
 
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     keys.revoke_key(loop.store, name, loop.clock())
-    emit({"name": name, "revoked": True}, as_json=as_json, words=lambda done: f"The key {done['name']} is revoked.")
+    shell.emit({"name": name, "revoked": True}, lambda done: f"The key {done['name']} is revoked.")

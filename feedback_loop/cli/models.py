@@ -10,7 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, VersionArgument, emit, open_loop, table
+from feedback_loop.cli.output import (
+    Commands,
+    ModelArgument,
+    Shell,
+    VersionArgument,
+    table,
+)
 from feedback_loop.clock import format_moment, parse_moment
 
 ReferenceOption = Annotated[
@@ -24,17 +30,16 @@ TrainedOption = Annotated[
     str | None, typer.Option("--trained-until", help="Until when its training rows reach; default: its registration.")
 ]
 
-app = typer.Typer(help="Versions in the registry: list, register, promote, roll back.", no_args_is_help=True)
+app = Commands(help="Versions in the registry: list, register, promote, roll back.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_models(
+    shell: Shell,
     model: Annotated[str | None, typer.Argument(help="Only this model's versions.")] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Lists registered models and their versions, newest last."""
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     rows = [
         {
             "model": each.model,
@@ -47,11 +52,12 @@ def list_models(
         for name in ([model] if model else loop.registry.models())
         for each in loop.registry.versions(name)
     ]
-    emit(rows, as_json=as_json, words=lambda rows: table(rows, "No model is registered."))
+    shell.emit(rows, lambda rows: table(rows, "No model is registered."))
 
 
 @app.command("register")
 def register(
+    shell: Shell,
     model: ModelArgument,
     source: Annotated[
         str, typer.Option("--from", help="What it is: runs:/…/model, models:/m-…, models:/name/1 or a folder.")
@@ -60,21 +66,20 @@ def register(
     time: TimeOption = "",
     trained_until: TrainedOption = None,
     promote: Annotated[bool, typer.Option("--promote", help="Make it the champion at once.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Makes a new version of a model that was logged elsewhere."""
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     version = loop.models.register(model, source, **reference_of(reference, time, trained_until))
     if promote:
         loop.models.check_servable(model, version.version)
         loop.promote(model, version.version)
     plain = {"model": model, "version": version.version, "promoted": promote}
-    emit(plain, as_json=as_json, words=lambda made: f"{made['model']} version {made['version']} is registered.")
+    shell.emit(plain, lambda made: f"{made['model']} version {made['version']} is registered.")
 
 
 @app.command("promote")
 def promote(
+    shell: Shell,
     model: ModelArgument,
     version: Annotated[str, typer.Argument(help="The version's number.")],
     reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
@@ -82,19 +87,17 @@ def promote(
     reference: ReferenceOption = None,
     time: TimeOption = "",
     trained_until: TrainedOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Makes a version the champion; one that can't be served or logged is refused.
 
     It asks for a reference where the version has none: without one nothing is judged before its first labelled
     predictions have filled one up.
     """
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     if not force:
         loop.models.check_servable(model, version)
     given = reference_of(reference, time, trained_until)
-    if reference is None and not as_json and not loop.models.has_reference(model, version):
+    if reference is None and not shell.as_json and not loop.models.has_reference(model, version):
         given |= ask_for_reference(model, version, loop.models.evaluation_files(model, version))
     if given["reference"] is not None or given["trained_until"] is not None:
         loop.models.keep_reference(model, version, **given)
@@ -102,44 +105,42 @@ def promote(
     missing = None if force else loop.judging.missing_reference(model)
     told = {**asdict(done), "missing_reference": missing.words if missing is not None else None}
     notes = f"\n{missing.words} {missing.cure}" if missing is not None else ""
-    emit(told, as_json=as_json, words=lambda each: _promotion_words(each) + notes)
+    shell.emit(told, lambda each: _promotion_words(each) + notes)
 
 
 @app.command("reference")
 def keep_reference(
+    shell: Shell,
     model: ModelArgument,
     version: Annotated[str, typer.Argument(help="The version's number.")],
     reference: Annotated[Path, typer.Argument(help="Parquet or CSV of rows it has not seen in training.")],
     time: TimeOption = "",
     trained_until: TrainedOption = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Gives a version the labelled rows that it is held against: then it is judged from its first outcomes on."""
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     kept = loop.models.keep_reference(model, version, **reference_of(reference, time, trained_until))
     plain = {"model": model, "version": version, "rows": kept}
-    emit(plain, as_json=as_json, words=lambda _: f"{kept:,} rows are the reference of {model} version {version}.")
+    shell.emit(plain, lambda _: f"{kept:,} rows are the reference of {model} version {version}.")
 
 
 @app.command("rollback")
 def rollback(
+    shell: Shell,
     model: ModelArgument,
     reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Makes the champion before this one the champion again."""
-    done = open_loop(config, as_json=as_json).rollback(model, reason=reason)
-    emit(asdict(done), as_json=as_json, words=_promotion_words)
+    done = shell.loop().rollback(model, reason=reason)
+    shell.emit(asdict(done), _promotion_words)
 
 
 @app.command("history")
-def history(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def history(shell: Shell, model: ModelArgument) -> None:
     """Lists a model's promotions and rollbacks, oldest first."""
     from feedback_loop.store import retrainings
 
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     rows = [
         {
             "at": format_moment(each.done_at or each.intended_at),
@@ -151,11 +152,12 @@ def history(model: ModelArgument, config: ConfigOption = None, as_json: JsonOpti
         }
         for each in retrainings.load_promotions(loop.store, model)
     ]
-    emit(rows, as_json=as_json, words=lambda rows: table(rows, "Nothing was promoted yet."))
+    shell.emit(rows, lambda rows: table(rows, "Nothing was promoted yet."))
 
 
 @app.command("traffic")
 def traffic(
+    shell: Shell,
     model: ModelArgument,
     shadow: Annotated[
         list[str] | None, typer.Option(help="An alias whose version is scored too and only logged; may be repeated.")
@@ -163,23 +165,22 @@ def traffic(
     canary: Annotated[str | None, typer.Option(help="The alias whose version answers a share of the keys.")] = None,
     share: Annotated[float, typer.Option(help="That share, above 0 and at most 1.")] = 0.0,
     off: Annotated[bool, typer.Option("--off", help="Let the champion alone answer again.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Sets who takes part beside the champion, without a restart; with no options it says who does."""
     from feedback_loop.store.serving_state import TrafficPlan
 
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     changes = bool(shadow or canary or share)
     if off and changes:
         raise typer.BadParameter("says that nobody takes part: give it alone", param_hint="--off")
     if off or changes:
         loop.models.route(model, TrafficPlan(tuple(shadow or ()), canary, share))
-    emit({"model": model, **asdict(loop.models.traffic(model))}, as_json=as_json, words=_traffic_words)
+    shell.emit({"model": model, **asdict(loop.models.traffic(model))}, _traffic_words)
 
 
 @app.command("optimize")
 def optimize(
+    shell: Shell,
     version: VersionArgument,
     budget: Annotated[
         float, typer.Option(min=0, help="How much accuracy (of a regression: R²) may be lost, such as 0.002.")
@@ -188,14 +189,10 @@ def optimize(
         bool, typer.Option("--quantize", help="Also choose among dense layers in fewer bits (neural networks).")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Try and show the variants; register none.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Tries smaller variants of a version and registers the fastest within the budget, if that is beyond doubt."""
-    done = open_loop(config, as_json=as_json).models.optimize(
-        version, budget, register=not dry_run, quantize=quantize
-    )
-    emit(asdict(done), as_json=as_json, words=_optimized_words)
+    done = shell.loop().models.optimize(version, budget, register=not dry_run, quantize=quantize)
+    shell.emit(asdict(done), _optimized_words)
 
 
 def reference_of(path: Path | None, time: str, trained_until: str | None) -> dict[str, Any]:

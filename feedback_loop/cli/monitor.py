@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, estimate_words, open_loop, table
+from feedback_loop.cli.output import (
+    ModelArgument,
+    Shell,
+    estimate_words,
+    table,
+)
 from feedback_loop.clock import Window, format_moment, parse_moment
 from feedback_loop.errors import BadInput
 
@@ -29,6 +34,7 @@ ToOption = Annotated[str | None, typer.Option("--to", help="End of the window (n
 
 
 def evaluate(
+    shell: Shell,
     model: ModelArgument,
     within: WindowOption = None,
     start: FromOption = None,
@@ -37,23 +43,22 @@ def evaluate(
     audit: Annotated[bool, typer.Option(help="Read every row again instead of what is kept of each hour.")] = False,
     multivariate: Annotated[bool, typer.Option(help="Also look at all features together (reads rows).")] = False,
     slices: Annotated[bool, typer.Option(help="Also find where a matured window does worst (reads rows).")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Computes validation, coverage and drift of a window (default: of every window that is due)."""
     window = window_of(within, start, end)
     moment = parse_moment(as_of) if as_of else None
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     found = loop.evaluate(model, window, moment, from_log=audit, multivariate=multivariate, slices=slices)
     rows = [_evaluation(each) for each in found]
     # What was estimated before, or is still missing, is no part of an evaluation, which stays what it is: only words
     # tell it.
-    missing = loop.judging.missing_reference(model) if not as_json else None
+    missing = loop.judging.missing_reference(model) if not shell.as_json else None
     first = f"NOT JUDGED: {missing.words} {missing.cure}\n" if missing is not None else ""
-    emit(rows, as_json=as_json, words=lambda rows: first + _evaluation_words(rows, loop.judging.past_errors(model)))
+    shell.emit(rows, lambda rows: first + _evaluation_words(rows, loop.judging.past_errors(model)))
 
 
 def report(
+    shell: Shell,
     model: ModelArgument,
     within: WindowOption = None,
     start: FromOption = None,
@@ -62,8 +67,6 @@ def report(
     full: Annotated[bool, typer.Option("--full", help="Draw all rows: time and memory grow with them.")] = False,
     as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
     lists: Annotated[bool, typer.Option("--list", help="Only list the model's reports that are there.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Writes Evidently's reports of drift and validation (HTML and JSON), and keeps them in MLflow.
 
@@ -72,11 +75,11 @@ def report(
     """
     from feedback_loop.monitoring import list_reports, model_folder
 
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     if lists:
         loop.settings.model(model)
         found = [_listed(each) for each in list_reports(loop.reports) if each.model == model]
-        emit(found, as_json=as_json, words=lambda rows: _listed_words(rows, model_folder(loop.reports, model)))
+        shell.emit(found, lambda rows: _listed_words(rows, model_folder(loop.reports, model)))
         return
     if full and sample is not None:
         raise BadInput.of("rows", "can't be both a sample and all", cure="Give --sample or --full.")
@@ -90,7 +93,7 @@ def report(
     moment = parse_moment(as_of) if as_of else None
     made = loop.report(model, window, name, rows=chosen if sample is None else sample, as_of=moment)
     paths = [str(path) for path in made]
-    emit(paths, as_json=as_json, words="\n".join)
+    shell.emit(paths, "\n".join)
 
 
 def _listed(each: ReportFile) -> dict[str, Any]:
@@ -116,9 +119,9 @@ def _listed_words(rows: list[dict[str, Any]], folder: Path) -> str:
     return f"{table(named, '')}\n\nin {folder}"
 
 
-def decide(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def decide(shell: Shell, model: ModelArgument) -> None:
     """Judges what has matured since the last verdict: ok, warning, degraded or insufficient_data."""
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     verdict, plain = loop.decide(model), None
     has_judged = verdict is not None and verdict.evidence["predictions"]
     because = "" if has_judged else loop.judging.why_not_judged(model)
@@ -131,7 +134,7 @@ def decide(model: ModelArgument, config: ConfigOption = None, as_json: JsonOptio
             "window": [format_moment(verdict.window.start), format_moment(verdict.window.end)],
             "evidence": verdict.evidence,
         }
-    emit(plain, as_json=as_json, words=lambda plain: _verdict_words(plain, because))
+    shell.emit(plain, lambda plain: _verdict_words(plain, because))
 
 
 def _verdict_words(verdict: dict[str, Any] | None, because: str) -> str:

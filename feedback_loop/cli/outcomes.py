@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, say, table
+from feedback_loop.cli.output import Commands, ModelArgument, Shell, say, table
 from feedback_loop.errors import BadInput, RowError
 from feedback_loop.shown import as_text
 
-app = typer.Typer(help="Outcomes: what really happened.", no_args_is_help=True)
+app = Commands(help="Outcomes: what really happened.", no_args_is_help=True)
 
 
 OnErrorOption = Annotated[
@@ -28,6 +28,7 @@ def _group() -> None:
 
 @app.command("load")
 def load(
+    shell: Shell,
     model: ModelArgument,
     file: Annotated[
         Path,
@@ -37,8 +38,6 @@ def load(
     kind: Annotated[
         Literal["parquet", "csv", "ndjson", "arrow"] | None, typer.Option("--format", help="Of standard input.")
     ] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Takes a file of outcomes in. Loaded twice, it changes nothing; another value is a correction."""
     from feedback_loop.outcomes import decode_outcomes
@@ -47,23 +46,23 @@ def load(
         if kind is None:
             raise BadInput.of("format", "is missing", cure="Say what standard input holds: --format csv.")
         rows, is_text = decode_outcomes(sys.stdin.buffer.read(), kind, "standard input")
-        loop = open_loop(config, as_json=as_json)
+        loop = shell.loop()
         result = loop.record_outcomes(model, rows, source=file.name, on_error=on_error, text=is_text)
     else:
-        result = open_loop(config, as_json=as_json).outcomes.load(model, file, on_error=on_error)
-    if not as_json:
+        result = shell.loop().outcomes.load(model, file, on_error=on_error)
+    if not shell.as_json:
         for problem in result.skipped:
             say(as_text(f"left out: {problem}"), to=sys.stderr)
     plain = {**asdict(result.counts), "skipped": [asdict(problem) for problem in result.skipped]}
-    emit(plain, as_json=as_json, words=_words)
+    shell.emit(plain, _words)
 
 
 @app.command("poll")
-def poll(model: ModelArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def poll(shell: Shell, model: ModelArgument) -> None:
     """Takes in now what lies in the model's folder and what its SQL source has that is new."""
     from feedback_loop.cycle import take_in
 
-    emit(take_in(open_loop(config, as_json=as_json), model), as_json=as_json, words=_poll_words)
+    shell.emit(take_in(shell.loop(), model), _poll_words)
 
 
 def _poll_words(done: dict[str, Any]) -> str:
@@ -77,28 +76,26 @@ def _poll_words(done: dict[str, Any]) -> str:
 
 @app.command("coverage")
 def coverage(
+    shell: Shell,
     model: ModelArgument,
     by: Annotated[Literal["age", "version", "segment"], typer.Option(help="Break it down by this.")] = "age",
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Shows how many of the champion's predictions have an outcome (█), or a label for having none (░)."""
-    found = open_loop(config, as_json=as_json).outcomes.coverage(model, by)
+    found = shell.loop().outcomes.coverage(model, by)
     rows = [{**asdict(each), "labelled": each.labelled, "coverage": each.share} for each in found]
-    emit(rows, as_json=as_json, words=lambda rows: table([_bar(row) for row in rows], "Nothing was predicted yet."))
+    shell.emit(rows, lambda rows: table([_bar(row) for row in rows], "Nothing was predicted yet."))
 
 
 @app.command("findings")
 def findings(
+    shell: Shell,
     model: ModelArgument,
     kind: Annotated[Literal["unmatched", "conflict"], typer.Option(help="Which of them.")] = "unmatched",
     most: Annotated[int, typer.Option(min=1, help="So many at the most, oldest first.")] = 100,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Lists outcomes that fit no prediction (they may be early), or predictions whose outcomes conflict."""
-    rows = open_loop(config, as_json=as_json).outcomes.findings(model, kind, most)
-    emit(rows, as_json=as_json, words=lambda rows: table(rows, _NO_FINDINGS[kind]))
+    rows = shell.loop().outcomes.findings(model, kind, most)
+    shell.emit(rows, lambda rows: table(rows, _NO_FINDINGS[kind]))
 
 
 _NO_FINDINGS = {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -26,6 +28,49 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of words for people.")]
 ModelArgument = Annotated[str, typer.Argument(help="The model's name in the configuration.")]
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias or name/version.")]
+
+
+@dataclass(frozen=True)
+class Shell:
+    """What every command is given: where its configuration is, and whether it prints for people or programs."""
+
+    config: Path | None
+    as_json: bool
+
+    def loop(self, **options: Any) -> FeedbackLoop:
+        """The loop of the configuration; with a progress bar where a person looks."""
+        return open_loop(self.config, as_json=self.as_json, **options)
+
+    def emit(self, value: Any, words: Callable[[Any], str]) -> None:
+        """Prints a result: as one JSON value, or as `words` makes of it."""
+        emit(value, as_json=self.as_json, words=words)
+
+
+class Commands(typer.Typer):
+    """Commands that are given a shell first: it is made of `--config` and `--json`, which they all have."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
+        """Registers a function as a command; one that takes no shell as it is."""
+        register = super().command(name, **options)
+        return lambda function: register(_with_options(function))
+
+
+def _with_options(function: Callable[..., None]) -> Callable[..., None]:
+    first, *own = inspect.signature(function, eval_str=True).parameters.values()
+    if first.annotation is not Shell:
+        return function
+    shared = [
+        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption),
+        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption),
+    ]
+
+    def run(config: Path | None, as_json: bool, **given: Any) -> None:
+        function(Shell(config, as_json), **given)
+
+    run.__doc__, run.__name__ = function.__doc__, function.__name__
+    run.__dict__["__signature__"] = inspect.Signature([*own, *shared])
+    run.__annotations__ = {each.name: each.annotation for each in (*own, *shared)}
+    return run
 
 
 ESTIMATES_TOLD = 3

@@ -8,20 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, VersionArgument, emit, open_loop
+from feedback_loop.cli.output import Shell, VersionArgument
 
 
 def predict(
+    shell: Shell,
     model: VersionArgument,
     source: Annotated[Path, typer.Argument(help="A Parquet or CSV file with the features and the key's columns.")],
     target: Annotated[Path, typer.Argument(help="The file to write (.parquet or .csv): the same columns and ours.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target if it is there.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Scores a file of any size and logs every prediction; run again after a crash, it goes on where it stopped."""
-    result = open_loop(config, as_json=as_json).predict_file(model, source, target, overwrite=overwrite)
-    emit(asdict(result), as_json=as_json, words=_words)
+    result = shell.loop().predict_file(model, source, target, overwrite=overwrite)
+    shell.emit(asdict(result), _words)
 
 
 def _words(result: dict[str, Any]) -> str:

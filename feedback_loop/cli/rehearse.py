@@ -9,18 +9,16 @@ import typer
 
 from feedback_loop.cli.monitor import FromOption, ToOption
 from feedback_loop.cli.output import (
-    ConfigOption,
-    JsonOption,
     ModelArgument,
+    Shell,
     configure_logging,
-    emit,
-    open_loop,
     table,
 )
 from feedback_loop.clock import parse_duration, parse_moment
 
 
 def rehearse(
+    shell: Shell,
     model: ModelArgument,
     predictions: Annotated[
         Path, typer.Option(help="Parquet or CSV: features, key, prediction and/or probabilities, predicted_at.")
@@ -40,14 +38,12 @@ def rehearse(
     store: Annotated[
         str, typer.Option(help="The URL of an empty database to play it in; default: SQLite in the folder.")
     ] = "",
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Plays the loop over a history: alarms, diagnoses, retrainings, promotions, losses. Nothing of yours changes."""
     from feedback_loop.rehearsal import closing_words, fresh_folder, load_history
     from feedback_loop.rehearsal import rehearse as play
 
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     window = (parse_moment(text) if text else None for text in (start, end))
     length = parse_duration(turn) if turn else None
     history = load_history(loop, model, predictions, outcomes, *window)
@@ -55,7 +51,7 @@ def rehearse(
     with (folder / "log.jsonl").open("a") as log:
         configure_logging(log)  # what the loop logs of simulated days is no news
         result = play(loop, history, folder, turn=length, store=store)
-    emit(result, as_json=as_json, words=lambda result: closing_words(result, _strategies(result)))
+    shell.emit(result, lambda result: closing_words(result, _strategies(result)))
 
 
 def _strategies(result: dict[str, Any]) -> str:

@@ -8,30 +8,29 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, ModelArgument, emit, open_loop, table
+from feedback_loop.cli.output import ModelArgument, Shell, table
 
 
 def retrain(
+    shell: Shell,
     model: ModelArgument,
     promote: Annotated[bool, typer.Option(help="Make a candidate that passes the gate the champion.")] = True,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Search although the diagnosis speaks against it.")
     ] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Trains candidates on the labelled log, gates the best one and promotes it.
 
     While the open incident's diagnosis is a feed to repair, or could not be made yet, it asks first.
     """
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     held = "" if yes else loop.held_by_diagnosis(model)
-    if held and not as_json and sys.stdin.isatty():
+    if held and not shell.as_json and sys.stdin.isatty():
         yes = typer.confirm(f"{held}\nSearch all the same?")
     with loop.runner.leased(model):
         loop.reconcile(model)
         result = loop.retrain(model, promotes=promote, despite_diagnosis=yes)
-    emit(asdict(result), as_json=as_json, words=_words)
+    shell.emit(asdict(result), _words)
 
 
 def _words(result: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, emit, open_loop, table
+from feedback_loop.cli.output import Shell, table
 from feedback_loop.errors import Refused
 
 if TYPE_CHECKING:
@@ -16,22 +16,21 @@ if TYPE_CHECKING:
 
 
 def scheduler(
+    shell: Shell,
     once: Annotated[bool, typer.Option("--once", help="Run every model's cycle now, once, and end.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Runs every model's jobs by its schedule until it is stopped; missed runs are caught up once."""
     from feedback_loop.cycle import make_scheduler
     from feedback_loop.scheduling import Outcome
 
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     if not once:
         if not make_scheduler(loop).serve():
             os._exit(0)  # a job that does not end would keep the process from ending
         return
     rows = [row for model in loop.settings.models for row in _cycle(loop, model)]
     rows.append({"model": "", **asdict(Outcome("alerts", "succeeded", asdict(loop.deliver_alerts())))})
-    emit(rows, as_json=as_json, words=_words)
+    shell.emit(rows, _words)
     if any(row["state"] in ("failed", "refused") for row in rows):
         raise typer.Exit(1)
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, configure_logging, emit, open_loop, table
+from feedback_loop.cli.output import Commands, Shell, configure_logging, table
 
-app = typer.Typer(help="The servers' spools: predictions on their way to the store.", no_args_is_help=True)
+app = Commands(help="The servers' spools: predictions on their way to the store.", no_args_is_help=True)
 
 
 @app.command("status")
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def status(shell: Shell) -> None:
     """Shows what became of the rows of every server; without the store, of those on this host."""
     from feedback_loop.config import load_settings
     from feedback_loop.errors import Unavailable
@@ -21,23 +21,22 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from feedback_loop.views.status import spool_status
 
     configure_logging()
-    loop = FeedbackLoop(load_settings(config))
+    loop = FeedbackLoop(load_settings(shell.config))
     try:
         state = {"store": loop.store.name, **spool_status(loop, loop.accounts())}
     except Unavailable as error:
         state = {"store": f"away: {error.cause}", **spool_status(loop, loop.predictions.local_accounts())}
-    emit(state, as_json=as_json, words=_words)
+    shell.emit(state, _words)
 
 
 @app.command("drain")
 def drain(
+    shell: Shell,
     rejected: Annotated[bool, typer.Option("--rejected", help="Also what the store refused before.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Moves what waits in this host's spools to the store, whoever wrote it and whether they live."""
-    loop = open_loop(config, as_json=as_json)
-    emit(asdict(loop.forward(rejected=rejected)), as_json=as_json, words=_drained)
+    loop = shell.loop()
+    shell.emit(asdict(loop.forward(rejected=rejected)), _drained)
 
 
 def _words(state: dict[str, Any]) -> str:

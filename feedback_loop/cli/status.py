@@ -7,34 +7,30 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, JsonOption, emit, estimate_words, open_loop
+from feedback_loop.cli.output import Shell, estimate_words
 
 
-def status(
-    model: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def status(shell: Shell, model: Annotated[str | None, typer.Argument(help="Only this model.")] = None) -> None:
     """Shows every model's champion, rows, outcomes, verdict, incident, retrainings and failed jobs."""
     from feedback_loop.views.status import loop_status
 
-    loop = open_loop(config, as_json=as_json)
+    loop = shell.loop()
     if model:
         loop.settings.model(model)
     state = loop_status(loop)
     if model:
         state["models"] = {model: state["models"][model]}
-    emit(state, as_json=as_json, words=_words)
+    shell.emit(state, _words)
 
 
-def doctor(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def doctor(shell: Shell) -> None:
     """Checks configuration, database, registry, models and disk; exit code 1 if anything is amiss."""
     from feedback_loop.config import load_settings
     from feedback_loop.loop import FeedbackLoop
     from feedback_loop.views.doctor import doctor as checked
 
-    checks = [asdict(check) for check in checked(FeedbackLoop(load_settings(config)))]
-    emit(checks, as_json=as_json, words=_check_words)
+    checks = [asdict(check) for check in checked(FeedbackLoop(load_settings(shell.config)))]
+    shell.emit(checks, _check_words)
     if not all(check["ok"] for check in checks):
         raise typer.Exit(1)
 
