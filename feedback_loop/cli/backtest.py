@@ -139,8 +139,7 @@ def _policy(result: Backtest, played: Replayed, followed: tuple[Aftermath, ...])
         "window": str(settings.window),
         "loss": played.loss,
         "alarms": [
-            _verdict(each) | {"followed": _followed(after)}
-            for each, after in zip(played.alarms, followed, strict=True)
+            _verdict(each) | {"followed": vars(after)} for each, after in zip(played.alarms, followed, strict=True)
         ],
         "warnings": [_verdict(each) for each in played.warnings],
         "delay": {"days": delay.days, "labels": delay.labels} if delay else None,
@@ -158,10 +157,6 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "state": str(verdict.state),
         "summary": verdict.summary,
     }
-
-
-def _followed(after: Aftermath) -> dict[str, Any]:
-    return vars(after) | {"window": [after.window.start, after.window.end] if after.window else None}
 
 
 def _words(result: Backtest, plain: dict[str, Any], *, verbose: bool) -> str:
@@ -208,7 +203,7 @@ def _row(policy: dict[str, Any], *, verbose: bool) -> dict[str, Any]:
         **(first if verbose else {}),
         "delay": f"{delay['days']:.1f} d, {delay['labels']:,} labels" if delay else "–",
         "retrainings": kinds or "–",
-        "loss: stays → next": f"{told[0]['stays']:.4f} → {told[0]['takes_over']:.4f}" if told else "–",
+        "loss: it → the next": f"{told[0]['before']:.4f} → {told[0]['after']:.4f}" if told else "–",
     }
 
 
@@ -227,8 +222,8 @@ def _alarm_words(result: Backtest) -> list[str]:
 
 def _after_words(after: Aftermath, loss: str) -> str:
     if after.cause is not None:
-        return f"What followed can't be computed: {after.cause}."
+        return f"What followed: {after.cause}."
     return (
-        f"Then {after.labels:,} labels: {loss} {after.stays:.4f} had version {after.version} stayed, "
-        f"{after.takes_over:.4f} with version {after.next_version} ({after.by})."
+        f"From it on {loss} {after.before:.4f} by version {after.version}, then {after.after:.4f} "
+        f"on {after.labels:,} labels by version {after.next_version}."
     )

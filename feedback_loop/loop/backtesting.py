@@ -20,6 +20,7 @@ from feedback_loop.decisions.backtest import (
     Past,
     Reign,
     Standing,
+    aftermath_of,
     candidates_of,
     change_of,
     made_looks,
@@ -30,7 +31,6 @@ from feedback_loop.decisions.backtest import (
 from feedback_loop.errors import BadInput, NotFound
 from feedback_loop.loop.context import Context
 from feedback_loop.loop.judging import Judging
-from feedback_loop.retraining import Following
 from feedback_loop.scheduling import parse_schedule
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store, fence, ledger, privacy, retrainings
@@ -110,15 +110,6 @@ class Backtesting:
                 champion_since=lambda reign: reign.begins or self.context.version(model, reign.version).created_at,
                 advance=advance,
             )
-        following = Following(
-            self.context.store,
-            model,
-            settings,
-            lambda version: self.context.scorer(self.context.version(model, version)),
-            self._available(model),
-            promotions,
-            known or min(now, wanted.end),
-        )
         return Backtest(
             model=model,
             window=wanted,
@@ -129,7 +120,7 @@ class Backtesting:
             reigns=tuple(reigns),
             change=change_of(played, as_utc(change) if change else None),
             played=tuple(played),
-            followed=tuple(tuple(following.after(alarm, each.loss) for alarm in each.alarms) for each in played),
+            followed=tuple(tuple(aftermath_of(alarm, each, reigns) for alarm in each.alarms) for each in played),
         )
 
     def _made_looks(self, model: str) -> list[tuple[datetime, str | None]]:
@@ -154,13 +145,6 @@ class Backtesting:
             found.append((as_utc(fires), None))
             fires = trigger.get_next_fire_time(fires, fires + timedelta.resolution)
         return found
-
-    def _available(self, model: str) -> dict[str, datetime]:
-        """Since when each version was there: its search's end, its first promotion, or as the registry says."""
-        found = {each.version: each.created_at for each in self.context.registry.versions(model)}
-        found |= {each.to_version: each.intended_at for each in reversed(self.context.promotions(model))}
-        searches = retrainings.load_retrainings(self.context.store, model)
-        return found | {each.candidate: each.finished_at for each in searches if each.candidate and each.finished_at}
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """A better version: rows, trials, the gate, promotion and rollback."""
 
 from feedback_loop.retraining.dataset import TrainingRows, training_rows
-from feedback_loop.retraining.following import Following
 from feedback_loop.retraining.gate import GateResult, non_inferiority
 from feedback_loop.retraining.kinds import chosen_kinds
 from feedback_loop.retraining.promotion import promote, reconcile, rollback
@@ -9,7 +8,6 @@ from feedback_loop.retraining.retrain import PROVEN_ROWS, RetrainingResult, Sear
 
 __all__ = [
     "PROVEN_ROWS",
-    "Following",
     "GateResult",
     "RetrainingResult",
     "Search",

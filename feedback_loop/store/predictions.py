@@ -216,12 +216,6 @@ def versions_in(store: Store, model: str, window: Window, role: str, as_of: date
     return sorted(versions)
 
 
-def logged_columns(store: Store, model: str) -> tuple[Column, ...]:
-    """The columns that any version's predictions have, by their stored names once each."""
-    columns = [column for _, generation in _generations(store, model) for column in generation.columns]
-    return tuple({column.stored: column for column in columns}.values())
-
-
 def _generations(store: Store, model: str) -> Iterator[tuple[Connection, Generation]]:
     with store.read() as connection:
         try:

@@ -6,7 +6,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 
-import pyarrow as pa
+import numpy as np
 import pytest
 from sqlalchemy import event, select
 from typer.testing import CliRunner
@@ -187,29 +187,29 @@ def test_a_window_shows_what_was_said_in_it_and_starts_its_champion_from_its_own
     assert all(start <= each.at < end for played in result.played for each in played.steps)
 
 
-def test_an_alarm_is_worth_what_the_next_version_did_better_on_rows_that_neither_had_seen(sqlite_loop):
+def test_what_followed_an_alarm_is_what_its_version_and_the_next_champion_answered(sqlite_loop):
     result = sqlite_loop.backtest("churn", [PolicySettings(rule="harm", reference=1000)])
-    configured, followed = result.played[0], result.followed[0]
-    first = followed[0]
-    assert (configured.alarms[0].version, first.version, first.next_version) == ("1", "1", "2")
-    # From when version 2 was there until the rollback: rows that version 2 answered, and version 1 is scored on.
-    assert (first.window.start, first.window.end) == (NOW + 17 * DAY, NOW + 21 * DAY)
-    assert (first.by, first.cause) == ("scored", None)
-    assert first.labels == 1200
+    alarm, first = result.played[0].alarms[0], result.followed[0][0]
+    assert (alarm.version, first.version, first.next_version, first.cause) == ("1", "1", "2", None)
     contract = sqlite_loop.scorer(sqlite_loop.find("churn/1")).contract
-    rows = read_labelled(sqlite_loop.store, contract, first.window, as_of=sqlite_loop.clock())
-    assert set(rows.column("model_version").to_pylist()) == {"2"}
-    own = labelled_only(contract, rows)
-    assert first.takes_over == pytest.approx(row_losses(contract, own)["brier"].mean())
-    features = {name: own.column(name) for name in ("age", "plan")}
-    answers = sqlite_loop.scorer(sqlite_loop.find("churn/1")).score(pa.table(features)).outputs
-    again = own.set_column(own.column_names.index("probability"), "probability", answers.column("probability"))
-    assert first.stays == pytest.approx(row_losses(contract, again)["brier"].mean())
+
+    def answered(version, window):
+        rows = read_labelled(sqlite_loop.store, contract, window, as_of=sqlite_loop.clock(), version=version)
+        return row_losses(contract, labelled_only(contract, rows))["brier"]
+
+    # Version 2 was the champion from day 17 until the rollback on day 21.
+    cohorts = [each for each in result.played[0].cohorts if each.labels]
+    before = [each.window for each in cohorts if each.version == "1" and each.window.end <= NOW + 17 * DAY]
+    after = [each.window for each in cohorts if each.version == "2" and each.window.start < NOW + 21 * DAY]
+    losses = [np.concatenate([answered("2", each) for each in after])]
+    losses.append(np.concatenate([answered("1", each) for each in before if each.end > alarm.window.start]))
+    assert first.labels == len(losses[0]) > 500
+    assert [first.after, first.before] == pytest.approx([each.mean() for each in losses])
 
 
 def test_what_can_not_be_computed_is_said_with_its_cause(sqlite_loop):
     result = sqlite_loop.backtest("churn", [PolicySettings(rule="harm", reference=1000)], end=NOW + 12 * DAY)
-    assert result.followed[0][0].cause == "nothing has matured since version 2 was there"
+    assert result.followed[0][0].cause == "nothing has matured since version 2 became champion"
     assert result.followed[0][0].labels == 0
 
 
@@ -311,7 +311,7 @@ def test_by_default_each_policy_is_one_short_row(config, monkeypatch):
     head, since, titles, *rows, hint = run("backtest", "churn", "--change", "2026-03-11").splitlines()
     assert re.fullmatch(r"churn: \d+ looks \(as they were made\), 2026-03-02T04:00Z – \d{4}-\d\d-\d\dT[\d:]+Z", head)
     assert since == "Delays count from 2026-03-11 (given)."
-    assert re.split(" {2,}", titles) == ["policy", "alarms", "delay", "retrainings", "loss: stays → next"]
+    assert re.split(" {2,}", titles) == ["policy", "alarms", "delay", "retrainings", "loss: it → the next"]
     cells = [re.split(" {2,}", row) for row in rows]
     names = ["configured (change)", "harm", "either", "threshold", "absolute"]
     assert [row[0] for row in cells] == names
@@ -336,8 +336,7 @@ def test_verbosely_the_command_tells_what_each_alarm_said_and_what_it_was_worth(
     assert [row[0] for row in rows] == ["configured (change)", "harm"]
     assert rows[0][1:5] == ["2", "0", "2026-03-13T04:00Z", "1"]
     assert "configured, 2026-03-13T04:00Z, version 1: brier" in printed
-    assert "had version 1 stayed" in printed
-    assert "with version 2 (scored)" in printed
+    assert re.search(r"From it on brier 0\.\d{4} by version 1, then 0\.\d{4} on \d+ labels by version 2", printed)
 
 
 def test_the_command_says_everything_as_json_and_draws_it(config, tmp_path):
@@ -345,7 +344,14 @@ def test_the_command_says_everything_as_json_and_draws_it(config, tmp_path):
     said = json.loads(run("backtest", "churn", *config, "--json", "--plot", str(plot)))
     assert [each["name"] for each in said["policies"]] == ["configured", "harm"]
     configured = said["policies"][0]
-    assert configured["alarms"][0]["followed"]["takes_over"] < configured["alarms"][0]["followed"]["stays"]
+    assert configured["alarms"][0]["followed"].keys() == {
+        "version",
+        "next_version",
+        "before",
+        "after",
+        "labels",
+        "cause",
+    }
     assert configured["delay"]["labels"] > 0
     assert len(configured["verdicts"]) == len(configured["verdicts"]) > 10
     assert configured["verdicts"][0]["evidence"]["watched"][0]["name"] == "brier"

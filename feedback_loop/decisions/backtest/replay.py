@@ -109,17 +109,16 @@ class Delay:
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What an alarm would have been worth: the mean loss of the rows after it, had its version stayed or had the one
-    that was made next taken over, once it was there. Where that can't be computed, `cause` says why.
+    """What followed an alarm: the mean loss from its first cohort on while its version answered, and that of the next
+    champion while that did. They are of other rows: the world may have changed between. Where there is none, `cause`
+    says why.
     """
 
     version: str
     next_version: str | None = None
-    window: Window | None = None
-    labels: int = 0
-    stays: float | None = None
-    takes_over: float | None = None
-    by: Literal["scored", "shadow"] | None = None
+    before: float | None = None
+    after: float | None = None
+    labels: int = 0  # that `after` is of
     cause: str | None = None
 
 
@@ -350,6 +349,34 @@ def delay_of(played: Replayed, change: Change) -> Delay | None:
     between = [each for each in played.cohorts if change.at < each.window.end <= alarm.window.end]
     days = (alarm.decided_at - change.at) / timedelta(days=1)
     return Delay(days, sum(each.labels for each in between))
+
+
+def aftermath_of(alarm: Verdict, played: Replayed, reigns: Sequence[Reign]) -> Aftermath:
+    """What followed one of a policy's alarms, by the cohorts that its looks were at."""
+    told = Aftermath(alarm.version)
+    later = [each for each in reigns if each.begins is not None and each.begins >= alarm.decided_at]
+    if not later:
+        return replace(told, cause="no other version became champion after it")
+    told, until = replace(told, next_version=later[0].version), later[1].begins if len(later) > 1 else None
+    before = _mean_loss(played.cohorts, alarm.version, alarm.window.start, later[0].begins)
+    after = _mean_loss(played.cohorts, later[0].version, later[0].begins, until)
+    if after is None:
+        return replace(told, cause=f"nothing has matured since version {later[0].version} became champion")
+    return replace(told, before=before[0] if before else None, after=after[0], labels=after[1])
+
+
+def _mean_loss(
+    cohorts: Sequence[CohortLoss], version: str, since: datetime | None, until: datetime | None
+) -> tuple[float, int] | None:
+    """The mean loss of a version's cohorts, and of how many labels it is; None where there are none."""
+    own = [
+        (each.mean, each.labels)
+        for each in cohorts
+        if each.version == version and each.mean is not None
+        if (since is None or each.window.end > since) and (until is None or each.window.start < until)
+    ]
+    labels = sum(count for _, count in own)
+    return (sum(mean * count for mean, count in own) / labels, labels) if labels else None
 
 
 def made_looks(
