@@ -23,7 +23,6 @@ from feedback_loop.store.schema import Json, shared_table
 ALL_ROWS = ""
 """The segment that is everything."""
 
-
 COVERAGE = "coverage"
 """The metric that holds it where rows stand for different numbers of predictions."""
 
@@ -320,10 +319,10 @@ def forget_failed_window(store: Store, model: str, window: Window) -> None:
 
 def with_estimates_told(store: Store, evaluation: Evaluation) -> Evaluation:
     """A stored evaluation with the estimates that were told when it was stored, ordered by metric and segment."""
-    assert evaluation.evaluation_id is not None
+    identifier = evaluation.evaluation_id
+    assert identifier is not None
     with store.read() as connection:
-        told = _estimates(connection, [evaluation.evaluation_id])[evaluation.evaluation_id]
-    return replace(evaluation, estimates=tuple(sorted(told, key=lambda value: (value.metric, value.segment))))
+        return replace(evaluation, estimates=_estimates(connection, [identifier])[identifier])
 
 
 def load_past_estimates(store: Store, model: str, windows: int) -> list[PastEstimate]:
@@ -389,11 +388,14 @@ def _estimates(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[Es
     return {identifier: _read_detail(details, "estimates") for identifier, details in rows}
 
 
+_ORDER = {"drift": ("column", "method"), "quality": ("column", "check")}
+
+
 def _read_detail(details: dict[str, list[dict[str, Any]]], name: str) -> tuple[Any, ...]:
-    """Values out of JSON, in which PostgreSQL writes a number like 1e30 as an integer."""
-    kind = DETAILS[name]
+    """Values out of JSON, in which PostgreSQL writes a number like 1e30 as an integer; in order."""
+    kind, order = DETAILS[name], _ORDER.get(name, ("metric", "segment"))
     floats = [field for field, hint in get_type_hints(kind).items() if hint in (float, float | None)]
     return tuple(
         kind(**said | {field: float(said[field]) for field in floats if said[field] is not None})
-        for said in details[name]
+        for said in sorted(details[name], key=lambda said: [said[field] for field in order])
     )
