@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Recorded, kept
+from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Recorded, kept, log_table
 from feedback_loop.capture.sink import Sink
 from feedback_loop.clock import as_utc
 from feedback_loop.errors import BadInput, RowError, Unavailable
@@ -32,7 +32,6 @@ from feedback_loop.schema import (
     check_prediction_id,
     prediction_id,
 )
-from feedback_loop.store.predictions import prediction_schema
 
 PREDICTED_AT = Column("predicted_at", ColumnType.DATETIME, required=False)
 REQUEST_ID = Column("request_id", ColumnType.STRING, required=False)
@@ -115,20 +114,19 @@ def external_rows(
     ]
     _refuse_untimely(moments, now)
     make = make_id or (lambda _, moment: prediction_id(moment, bits))
-    values: dict[str, object] = {
+    same = {
+        "sample_weight": 1.0,
+        "model_version": deployed.version,
+        "role": str(Role.CHAMPION),
+        "source": str(Source.EXTERNAL),
+    }
+    each = {
         PREDICTION_ID: _identified(inputs.column(contract.own(PREDICTION_ID)).to_pylist(), moments, now, make),
         "predicted_at": moments,
-        "sample_weight": [1.0] * count,
-        "model_version": [deployed.version] * count,
-        "role": [str(Role.CHAMPION)] * count,
-        "source": [str(Source.EXTERNAL)] * count,
         "request_id": pc.utf8_slice_codeunits(inputs.column(contract.own(REQUEST_ID.name)), 0, LONGEST_REQUEST_ID),
         "latency_us": inputs.column(contract.own(LATENCY.name)),
     }
-    values |= {column.stored: inputs.column(column.name) for column in (*contract.extra_key, *contract.features)}
-    values |= {column.stored: outputs.column(column.stored) for column in contract.outputs}
-    schema = prediction_schema(contract)
-    return pa.table({name: values[name] for name in schema.names}, schema=schema)
+    return log_table(contract, same, each, inputs, outputs)
 
 
 def repeated(value: Any, count: int) -> list[Any]:

@@ -22,19 +22,12 @@ from feedback_loop.errors import BadInput
 from feedback_loop.inference import input_rows
 from feedback_loop.schema import Contract
 from feedback_loop.schema.budget import USUAL, Budget
-from feedback_loop.schema.protocol import columns_of, decode_request
+from feedback_loop.schema.protocol import WireError, columns_of, decode_request
+from feedback_loop.schema.protocol.tensors import TensorSpec, read_tensor
 
 JSON = "application/json"
 
-_MOST_DIMENSIONS = 8
 _MOST_TENSORS = 100  # of an answer
-
-
-class _Tensor(msgspec.Struct):
-    name: str
-    shape: list[int]
-    datatype: str
-    data: list[Any]
 
 
 def read_request(body: bytes, contract: Contract, content_type: str = JSON, budget: Budget = USUAL) -> pa.Table:
@@ -69,7 +62,7 @@ def _request_columns(
     return decode_request(body, JSON, contract, budget).columns, False
 
 
-def _columns_of_tensors(contract: Contract, tensors: Sequence[_Tensor], budget: Budget) -> dict[str, Any]:
+def _columns_of_tensors(contract: Contract, tensors: Sequence[TensorSpec], budget: Budget) -> dict[str, Any]:
     """One tensor a column, or one with all features in their order."""
     features = [column.name for column in contract.features]
     known = {*features, *(column.name for column in contract.key)}
@@ -79,7 +72,7 @@ def _columns_of_tensors(contract: Contract, tensors: Sequence[_Tensor], budget: 
     return columns_of(_flat_rows(tensors[0], budget), features, budget)
 
 
-def _named(contract: Contract, tensors: Sequence[_Tensor], budget: Budget) -> dict[str, Any]:
+def _named(contract: Contract, tensors: Sequence[TensorSpec], budget: Budget) -> dict[str, Any]:
     """Several tensors of an answer (`predict`, `predict_proba`) as output columns, each by its name or its shape."""
     names = {column.name for column in contract.outputs}
     columns: dict[str, Any] = {}
@@ -98,37 +91,21 @@ def _named(contract: Contract, tensors: Sequence[_Tensor], budget: Budget) -> di
     return columns
 
 
-def _tensors(given: Any) -> list[_Tensor]:
-    return [_converted(each, _Tensor, "tensor") for each in _converted(given, list[Any], "tensors")]
+def _tensors(given: Any) -> list[TensorSpec]:
+    return [_converted(each, TensorSpec, "tensor") for each in _converted(given, list[Any], "tensors")]
 
 
-def _flat_rows(tensor: _Tensor, budget: Budget) -> list[Any]:
+def _flat_rows(spec: TensorSpec, budget: Budget) -> list[Any]:
     """A value per row, or a list of them where the tensor has more than one column."""
-    values: list[Any] = list(_flat(tensor.data))
-    if tensor.datatype.startswith("FP"):  # JSON writes 1.0 as 1
-        try:
-            values = [float(value) if isinstance(value, int) else value for value in values]
-        except OverflowError as error:
-            raise BadInput.of(tensor.name, f"holds a number that is no {tensor.datatype}") from error
-    return _shaped(values, tensor.shape, tensor.name, budget)
-
-
-def _shaped(values: list[Any], shape: Sequence[int], name: str, budget: Budget) -> list[Any]:
-    budget.check_rows(shape[0] if shape else 0)
-    rows, width = (shape[0] if shape else 0), prod(shape[1:_MOST_DIMENSIONS])
-    if len(values) != rows * width or rows < 0:
-        raise BadInput.of(name, f"has {len(values)} values, which are not of the shape {list(shape)}")
+    rows, width = (spec.shape[0] if spec.shape else 0), prod(spec.shape[1:])
+    budget.check_rows(rows)
+    try:
+        values = read_tensor(spec, None).values
+    except WireError as error:
+        raise BadInput(error.problems, cure=_EXPECTED) from error
     if width == 1:
         return values
     return [values[row * width : (row + 1) * width] for row in range(rows)]
-
-
-def _flat(values: Any) -> Any:
-    for value in values:
-        if isinstance(value, list):
-            yield from _flat(value)
-        else:
-            yield value
 
 
 def _decoded(body: bytes, budget: Budget) -> Any:

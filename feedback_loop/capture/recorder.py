@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -142,14 +142,22 @@ def _part(record: Record, moment: datetime, source: Source, *, takes_values: boo
             return _values(record, rows, same, each, runs), 0
         rows = rows_table(contract, rows)
     each |= {name: spread(values) for name, values in runs.items()}
-    count = rows.num_rows
-    arrays = {name: pa.repeat(pa.scalar(value, SYSTEM_TYPES[name]), count) for name, value in same.items()}
-    arrays |= {name: pa.array(values, SYSTEM_TYPES[name]) for name, values in each.items()}
-    arrays |= {column.stored: rows.column(column.name) for column in (*contract.extra_key, *contract.features)}
-    arrays |= {column.stored: scored.outputs.column(column.stored) for column in contract.outputs}
-    schema = _schema(contract)
-    table = pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+    table = log_table(contract, same, each, rows, scored.outputs)
     return kept(scorer.redaction, scorer.sample, table)
+
+
+def log_table(
+    contract: Contract, same: Mapping[str, Any], each: Mapping[str, Any], inputs: pa.Table, outputs: pa.Table
+) -> pa.Table:
+    """Rows of the log: what is the `same` for all of them, what `each` has of its own, features and key, outputs."""
+    count, schema = inputs.num_rows, _schema(contract)
+    arrays = {name: pa.repeat(pa.scalar(value, SYSTEM_TYPES[name]), count) for name, value in same.items()}
+    for name, values in each.items():
+        is_arrow = isinstance(values, pa.ChunkedArray)
+        arrays[name] = values.cast(SYSTEM_TYPES[name]) if is_arrow else pa.array(values, SYSTEM_TYPES[name])
+    arrays |= {column.stored: inputs.column(column.name) for column in (*contract.extra_key, *contract.features)}
+    arrays |= {column.stored: outputs.column(column.stored) for column in contract.outputs}
+    return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
 def _values(

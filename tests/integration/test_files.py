@@ -14,7 +14,7 @@ import pytest
 from pyarrow import csv
 
 from feedback_loop.errors import BadInput, NotFound, Refused
-from feedback_loop.inference import files
+from feedback_loop.inference import batch
 from feedback_loop.progress import Silent
 from feedback_loop.registry import Reference
 from feedback_loop.schema import Source, prediction_id
@@ -104,7 +104,7 @@ def test_an_empty_file_is_answered_by_an_empty_file(loop, tmp_path, ending):
 
 
 def test_a_bad_row_is_named_by_its_place_in_the_file_and_mending_it_goes_on(loop, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "CHUNK_ROWS", 1000)
+    monkeypatch.setattr(batch, "CHUNK_ROWS", 1000)
     rows = pd.DataFrame(customers(2500, 3)).astype({"age": "object"})
     rows.loc[1700, "age"] = "old"
     source = tmp_path / "in.csv"
@@ -122,7 +122,7 @@ def _predict(loop, source, tmp_path, scored=None):
             scored.append(len(ids))
         return loop.context.recorder.record(scorer, rows, answered, ids, moment, source=Source.BATCH).new
 
-    return files.predict_file(
+    return batch.predict_file(
         "churn@champion",
         lambda _: loop.scorer(loop.champion("churn")),
         source,
@@ -146,7 +146,7 @@ def interrupted(loop, source, tmp_path):
 
     seen = []
     with pytest.raises(KeyboardInterrupt):
-        files.predict_file(
+        batch.predict_file(
             "churn@champion",
             lambda _: loop.context.fastest_scorer(loop.champion("churn")),
             source,
@@ -196,9 +196,9 @@ def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, cl
 
     options = {"record": record, "now": clock(), "progress": Silent(), "chunk_rows": 1000}
     with pytest.raises(KeyboardInterrupt):
-        files.predict_file("churn@champion", choose, source, tmp_path / "out.parquet", **options)
+        batch.predict_file("churn@champion", choose, source, tmp_path / "out.parquet", **options)
     loop.promote("churn", register_churn(loop.registry, clock(), seed=3).version)
-    result = files.predict_file("churn@champion", choose, source, tmp_path / "out.parquet", **options)
+    result = batch.predict_file("churn@champion", choose, source, tmp_path / "out.parquet", **options)
     assert (result.version, result.resumed_rows, result.rows) == ("1", 1000, 2500)
     assert set(calls) == {"1"}
     assert logged(loop) == 2500

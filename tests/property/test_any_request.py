@@ -25,7 +25,7 @@ from feedback_loop.config import load_settings
 from feedback_loop.schema import prediction_id
 from feedback_loop.serving import Stager
 from feedback_loop.serving.places import places_of, served_models
-from feedback_loop.serving.stager_process import _source
+from feedback_loop.serving.stager_process import Wants
 from feedback_loop.serving.worker_process import make_app
 from feedback_loop.store.outcomes import count_outcomes
 from feedback_loop.store.predictions import PredictionLog
@@ -85,7 +85,8 @@ def served(request, churn_home, tmp_path_factory):
         settings, loop = load_settings(config), open_loop(config, system_clock)
         stack.callback(loop.close)
         places, references = places_of(settings, ["churn"]), served_models(settings, ["churn"])
-        Stager([_source(loop, references[name], places[name]) for name in references]).refresh()
+        wants = Wants(settings, loop.store, loop.registry, system_clock)
+        Stager([wants.served_model(references[name], places[name]) for name in references]).refresh()
         app = make_app(settings, ["churn"], system_clock, folder / f"figures-{secrets.token_hex(4)}")
         events = asyncio.new_event_loop()
         stack.callback(events.close)
