@@ -21,6 +21,7 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.registry import DataSource, ModelVersion, Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
+from feedback_loop.store.evaluations import Evaluation
 from feedback_loop.store.predictions import prediction_schema
 from tests.once import once
 
@@ -241,6 +242,11 @@ def play_days(
         loop.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
         clock.set(clock() + timedelta(days=1))
         loop.record_outcomes("churn", {name: rows[name] for name in ("customer", "month", "churned")})
+
+
+def told(evaluations: Sequence[Evaluation]) -> str:
+    """Evaluations as the command prints them, but for when they were first stored."""
+    return json.dumps([{**vars(each), "evaluation_id": None, "revision": None} for each in evaluations], default=repr)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from feedback_loop.monitoring import estimate_history, window_evaluation
 from feedback_loop.registry import DataSource
 from feedback_loop.store.evaluations import load_evaluations, load_past_estimates
 from feedback_loop.views.status import model_status
-from tests.builders import customers, register_churn, write_config
+from tests.builders import customers, register_churn, told, write_config
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 FEATURES = ("customer", "month", "age", "plan")
@@ -39,10 +39,6 @@ def predict(loop, clock, seed, count=400):
 
 def tell(loop, rows):
     loop.record_outcomes("churn", {name: rows[name] for name in ("customer", "month", "churned")})
-
-
-def told(evaluations):
-    return json.dumps([{**vars(each), "evaluation_id": None, "revision": None} for each in evaluations], default=repr)
 
 
 def estimated(evaluation):

@@ -1,6 +1,5 @@
 """Metrics that a user asks for, through the whole loop: of queries, and of one's own making."""
 
-import json
 import shutil
 from datetime import timedelta
 
@@ -9,7 +8,7 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import profile_store, window_evaluation
-from tests.builders import customers, play_days, register_churn, write_config
+from tests.builders import customers, play_days, register_churn, told, write_config
 
 pytestmark = pytest.mark.usefixtures("warm_children")
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -35,11 +34,6 @@ def opened(request, tmp_path, empty_mlflow, clock, monkeypatch):
     yield open_with
     for loop in loops:
         loop.close()
-
-
-def told(evaluations):
-    """An evaluation as the command prints it, but for when it was first stored."""
-    return json.dumps([{**vars(each), "evaluation_id": None, "revision": None} for each in evaluations], default=repr)
 
 
 def metrics(evaluation):

@@ -10,7 +10,7 @@ from feedback_loop.monitoring import window_evaluation
 from feedback_loop.store import evaluations, profiles
 from feedback_loop.store.incidents import due_alerts
 from feedback_loop.views.status import loop_status
-from tests.builders import churn_loop, customers, play_days, register_churn
+from tests.builders import churn_loop, customers, play_days, register_churn, told
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
@@ -18,11 +18,6 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 @pytest.fixture
 def loop(loop_on_each):
     return loop_on_each
-
-
-def told(evaluations):
-    """An evaluation as the command prints it, but for when it was first stored."""
-    return json.dumps([{**vars(each), "evaluation_id": None, "revision": None} for each in evaluations], default=repr)
 
 
 def test_kept_profiles_say_what_the_rows_say_and_so_they_do_for_ever(loop, clock, monkeypatch):

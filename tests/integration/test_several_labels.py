@@ -19,6 +19,7 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import profile_store, window_evaluation
 from feedback_loop.registry import DataSource
 from feedback_loop.store.conclusions import load_diagnoses
+from tests.builders import told
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 LABELS = ["left", "right"]
@@ -91,10 +92,6 @@ def opened(request, tmp_path, empty_mlflow, clock):
     yield open_with
     for loop in loops:
         loop.close()
-
-
-def told(evaluations):
-    return json.dumps([{**vars(each), "evaluation_id": None, "revision": None} for each in evaluations], default=repr)
 
 
 @pytest.mark.parametrize("task", ["regression", "binary"])
