@@ -216,6 +216,9 @@ def _new_home(now: datetime, home: Path) -> None:
 
 def copy_home(home: Path, folder: Path) -> None:
     """Copies a folder with a store and a registry; what the registry says of its own places is true of the copy."""
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()  # by runs' ids, which every copy has: it would write into another's folder
     shutil.copytree(home, folder, dirs_exist_ok=True)
     places = {
         "experiments": ["artifact_location"],

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,7 +64,7 @@ def _publish(
         os.nice(NICE)
     store = Store(settings.url(settings.store.url), settings.hash_key)
     try:
-        migrate.prepare(store)
+        _prepare(store, waits=answers)
     except FeedbackLoopError as error:
         for place in places.values():
             place.fail(Failure(error.cause, error.cure))
@@ -76,6 +77,24 @@ def _publish(
     threading.Thread(target=_deliver, args=(delivery(),), name="alerts", daemon=True).start()
     serve = settings.serving
     stager.watch(settings.path(serve.cache), serve.poll_alias.total_seconds())
+
+
+def _prepare(store: Store, *, waits: bool) -> None:
+    """Sees to the store's tables. Where callers are answered by what was made ready before, its absence `waits`."""
+    while True:
+        try:
+            migrate.prepare(store)
+        except Unavailable as error:
+            if not waits:
+                raise
+            _log.warning("no version is made ready while the store is away", cause=str(error))
+            time.sleep(AWAY_SECONDS)
+        else:
+            return
+
+
+AWAY_SECONDS = 5.0
+"""So long it is before the store is asked for again."""
 
 
 def _deliver(deliver: Callable[[], object]) -> NoReturn:

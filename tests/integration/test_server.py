@@ -276,6 +276,7 @@ def test_a_server_that_starts_while_store_and_registry_are_away_answers_from_wha
     with server(config, log=log, warm=warm) as (port, process):
         answers = [call(port, "POST", "/invocations", {"dataframe_records": [RECORD]}) for _ in range(3)]
         wait_until(lambda: "rows wait" in log.read_text(), process, log)
+    assert "stager ended" not in log.read_text()
     assert [status for status, _, _ in answers] == [200] * 3
     config.write_text(said)
     assert count(loop) == 4

@@ -23,6 +23,7 @@ from feedback_loop.schema.protocol import Rows, make_decoder
 from feedback_loop.serving import batcher as batcher_rules
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions
+from feedback_loop.serving.request import Request
 from feedback_loop.serving.room import Room
 from feedback_loop.serving.shadows import Shadows, shadow_id
 from feedback_loop.serving.traffic import Target, Traffic, bucket, misfit
@@ -320,7 +321,9 @@ def test_a_long_body_is_read_by_a_thread_and_the_loop_goes_on(spool):
         batcher.start(asyncio.get_running_loop())
         predictions = Predictions(Served(), batcher, system_clock, Room(2**30))
         for body in (b"{}", b"x" * (QUICK_BYTES + 1)):
-            assert (await predictions.invoke(None, SimpleNamespace(headers={}), body))[0] == 200
+            assert (await predictions.invoke(Request(SimpleNamespace(headers={}, path="/invocations")), body))[
+                0
+            ] == 200
         await asyncio.to_thread(batcher.stop)
 
     asyncio.run(ask())
