@@ -62,7 +62,7 @@ class Predictions:
         with step("decode"):
             decoding = partial(traffic.decoder.decode, body, header("content-type") or "", header)
             rows = await aside(decoding, is_long=len(body) > QUICK_BYTES)
-        more = self._room.take(max(0, CELL_BYTES * rows.count * len(rows.columns) - UNPACKED * len(body)))
+        more = self._room.take(max(0, CELL_BYTES * rows.count * rows.width - UNPACKED * len(body)))
         try:  # of Arrow and Parquet only now is it known what they have become
             answered = await self.predict(traffic, rows, header("x-request-id"), began)
         finally:

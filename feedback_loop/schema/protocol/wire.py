@@ -48,6 +48,11 @@ class Rows:
         self._columns = columns
 
     @property
+    def width(self) -> int:
+        """How many columns there are; a row alone is not taken apart for it."""
+        return len(self.row) if self._columns is None and self.row is not None else len(self.columns)
+
+    @property
     def columns(self) -> Mapping[str, Sequence[Any]]:
         """By name; made when they are first asked for, where there is only a row."""
         if self._columns is None:
