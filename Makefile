@@ -45,6 +45,7 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	$(BIN)/deptry .
+	$(BIN)/python -m benchmarks.size
 
 # Lines of each room; fails above the numbers in pyproject.toml.
 size: setup
