@@ -84,7 +84,17 @@ class ServingSettings(Section):
 
 
 AlertKind = Literal[
-    "incident", "spool", "serving", "stream", "drift", "quality", "outcomes", "promotion", "retraining", "jobs"
+    "incident",
+    "condition",
+    "spool",
+    "serving",
+    "stream",
+    "drift",
+    "quality",
+    "outcomes",
+    "promotion",
+    "retraining",
+    "jobs",
 ]
 
 

@@ -149,11 +149,8 @@ def _in_order(spools: Iterable[Guarded]) -> Iterator[Iterator[_Waiting]]:
                 salvage.refuse_empty(path)
                 file = stack.enter_context(SpoolFile.open(path, guard))
                 moment = file.newest_outcomes()
-            except (
-                sqlite3.Error,
-                OSError,
-            ):  # it was just ended; else its visit says what is wrong, and saves the rest
-                continue
+            except (sqlite3.Error, OSError):
+                continue  # it was just ended; else its visit says what is wrong, and saves the rest
             files.append(file)
             newest = max(newest, moment or 0)
         yield heapq.merge(*(_until(file, newest) for file in files), key=lambda each: each.group.moment)

@@ -37,14 +37,18 @@ def load_standings(store: Store, model: str, version: str, conditions: Sequence[
     """How each condition stands by the evaluations of a version that are stored."""
     if not conditions:
         return []
-    newest = 4 * max(each.windows for each in conditions) + _MORE
-    kept = [each for each in load_evaluations(store, model, newest=newest) if each.version == version]
-    of_windows = newest_evaluations(kept)
+    newest = _TIMES * max(each.windows for each in conditions)
+    kept = {  # what outcomes tell may be known of windows long before those that are evaluated now
+        each.evaluation_id: each
+        for matured in (True, False)
+        for each in load_evaluations(store, model, version=version, matured=matured, newest=newest)
+    }
+    of_windows = newest_evaluations(sorted(kept.values(), key=lambda each: (each.window.end, each.as_of)))
     return [judge_condition(each, of_windows) for each in conditions]
 
 
-_MORE = 40
-"""Evaluations beyond those that a condition needs: windows are evaluated again, without outcomes, and of others."""
+_TIMES = 20
+"""So many evaluations are read for each window that a condition needs: some are of one window, some say nothing."""
 
 
 def judge_condition(condition: ConditionSettings, evaluations: Sequence[Evaluation]) -> Standing:
@@ -70,23 +74,16 @@ def judge_condition(condition: ConditionSettings, evaluations: Sequence[Evaluati
 def value_of(condition: ConditionSettings, evaluation: Evaluation) -> float | None:
     """What the evaluation says of the condition's metric: of its column, or its segment; None: nothing."""
     metric, segment = condition.metric, condition.segment
-    if condition.column:
-        of_column = [
-            each.value for each in evaluation.quality if (each.column, each.check) == (condition.column, metric)
-        ]
-        of_column += [
-            e.value for e in evaluation.drift if metric == "drift" and e.column == condition.column and e.decides
-        ]
-        return of_column[0] if of_column else None
+    checks = [each.value for each in evaluation.quality if (each.column, each.check) == (condition.column, metric)]
+    if metric == "drift" and condition.column:
+        checks = [each.value for each in evaluation.drift if each.column == condition.column and each.decides]
+    if condition.column or (checks and not segment):
+        return checks[0] if checks else None
     if metric.startswith(ESTIMATED):
         name = metric.removeprefix(ESTIMATED)
         return next((e.value for e in evaluation.estimates if (e.metric, e.segment) == (name, segment)), None)
     if not segment and metric == "drifted_share":
         return evaluation.drifted_share
-    if not segment and (
-        found := [each.value for each in evaluation.quality if (each.column, each.check) == ("", metric)]
-    ):
-        return found[0]
     if not evaluation.matured:  # outcomes are still to come
         return None
     return evaluation.coverage if metric == "coverage" and not segment else evaluation.metric(metric, segment)

@@ -101,8 +101,10 @@ def predict_file(
         for number, chunk in enumerate(read_chunks(source, job.chunk_rows)):
             if number < len(done):
                 continue
-            scored = _score_chunk(scorer, job, chunk, rows, is_text=is_csv(source))
-            logged += keeping.result() if keeping is not None else 0
+            try:
+                scored = _score_chunk(scorer, job, chunk, rows, is_text=is_csv(source))
+            finally:  # what could not be kept is told first: the rows before these are not there then
+                logged += keeping.result() if keeping is not None else 0
             keeping = keeper.submit(_keep_chunk, scorer, scored, record, parts / f"part-{number:08d}.parquet")
             rows += chunk.num_rows
             advance(chunk.num_rows)

@@ -54,11 +54,9 @@ from feedback_loop.store.evaluations import (
     ALL_ROWS,
     INSUFFICIENT,
     Evaluation,
-    FailedWindow,
-    forget_failed_window,
-    load_failed_windows,
     load_past_estimates,
 )
+from feedback_loop.store.failed_windows import FailedWindow, forget_failed_window, load_failed_windows
 from feedback_loop.store.predictions import predicted_span
 
 _log = structlog.get_logger(__name__)
@@ -135,8 +133,11 @@ class Judging:
 
     def tell_conditions(self, model: str) -> int:
         """Has it told which of the model's own conditions are crossed, or within again; counts new alerts."""
+        conditions = self.context.settings.model(model).conditions
+        if not conditions:
+            return 0
         version = self.context.champion(model).version
-        standings = load_standings(self.context.store, model, version, self.context.settings.model(model).conditions)
+        standings = load_standings(self.context.store, model, version, conditions)
         return tell_conditions(
             self.context.store, model, version, standings, self.context.routes, self.context.clock()
         )

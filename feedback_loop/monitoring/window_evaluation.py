@@ -21,13 +21,11 @@ from feedback_loop.store import Store, profiles
 from feedback_loop.store.coverage import reopened_windows, versions_joined
 from feedback_loop.store.evaluations import (
     Evaluation,
-    FailedWindow,
     evaluated_until,
-    load_failed_windows,
     save_evaluation,
-    save_failed_window,
     with_estimates_told,
 )
+from feedback_loop.store.failed_windows import FailedWindow, load_failed_windows, save_failed_window
 from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
 
 FIRST_PAUSE, MOST_PAUSE = timedelta(minutes=10), timedelta(days=1)

@@ -12,8 +12,8 @@ from feedback_loop.schema.contract import (
     Source,
     Task,
     Which,
-    make_contract,
 )
+from feedback_loop.schema.contract_making import make_contract
 from feedback_loop.schema.ids import (
     EARLIEST,
     PREDICTION_ID,

@@ -81,13 +81,16 @@ def _publish(
 
 def _prepare(store: Store, *, waits: bool) -> None:
     """Sees to the store's tables. Where callers are answered by what was made ready before, its absence `waits`."""
+    told = ""
     while True:
         try:
             migrate.prepare(store)
         except Unavailable as error:
             if not waits:
                 raise
-            _log.warning("no version is made ready while the store is away", cause=str(error))
+            if told != str(error):  # it may be away for long: each cause is said once
+                told = str(error)
+                _log.warning("no version is made ready while the store is away", cause=told)
             time.sleep(AWAY_SECONDS)
         else:
             return

@@ -196,7 +196,7 @@ def _tell_fault(store: Store, settings: Settings, model: str, version: str, caus
     from feedback_loop.store.alerts import raise_alert
 
     title = f"{model} version {version} gives answers that are none"
-    raise_alert(store, f"answers:{model}:{version}", title, cause, route_names(settings.alerts), clock())
+    raise_alert(store, f"serving:{model}:{version}:answers", title, cause, route_names(settings.alerts), clock())
 
 
 def _hints(settings: Settings) -> Hints | None:

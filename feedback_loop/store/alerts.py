@@ -49,7 +49,7 @@ class Alert:
 
     @property
     def kind(self) -> str:
-        """What it is about: the subject's first word (incident, spool, serving, stream, drift, quality, outcomes)."""
+        """What it is about: the subject's first word (`AlertKind` in the configuration has them all)."""
         return self.subject.partition(":")[0]
 
 

@@ -13,11 +13,11 @@ from datetime import datetime
 from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
-from sqlalchemy import Column, Connection, ForeignKey, Index, String, Subquery, UniqueConstraint, and_, func, select
+from sqlalchemy import Column, Connection, ForeignKey, Index, Subquery, UniqueConstraint, and_, func, select
 
 from feedback_loop.clock import Window
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, as_row, change, insert_unless, many, put, remove
+from feedback_loop.store.records import as_record, as_row, change, insert_unless, remove
 from feedback_loop.store.schema import Json, shared_table
 
 ALL_ROWS = ""
@@ -234,16 +234,20 @@ def load_evaluations(
     store: Store,
     model: str,
     *,
+    version: str | None = None,
     within: Window | None = None,
+    matured: bool = False,
     newest: int | None = None,
     until: datetime | None = None,
 ) -> list[Evaluation]:
     """Evaluations (`as_of` a moment by `until`), oldest window first, each window's newest `as_of` last.
 
-    `newest` limits to the last so many.
+    Of one `version`, and of those of `matured` windows, where that is asked for. `newest` limits to the last so many.
     """
     table = evaluations
     where = [table.c.model == model, *([table.c.as_of <= until] if until is not None else [])]
+    where += [table.c.version == version] if version is not None else []
+    where += [table.c.matured] if matured else []
     if within is not None:
         where += [table.c.window_start >= within.start, table.c.window_end <= within.end]
     with store.read() as connection:
@@ -286,35 +290,6 @@ def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | No
     with store.read() as connection:
         until: datetime | None = connection.execute(select(func.max(table.window_end)).where(*where)).scalar_one()
     return until
-
-
-@dataclass(frozen=True)
-class FailedWindow:
-    """A window that could not be evaluated: why, how often that was tried, and from when on it is tried again."""
-
-    window: Window
-    attempts: int
-    failed_at: datetime
-    next_attempt_at: datetime
-    cause: str
-
-
-shared_table("failed_windows", FailedWindow, Column("model", String), key=["model", "window_start", "window_end"])
-
-
-def load_failed_windows(store: Store, model: str) -> list[FailedWindow]:
-    """The windows whose last attempt failed, oldest first."""
-    return many(store, FailedWindow, model=model, order_by="window_start")
-
-
-def save_failed_window(store: Store, model: str, failed: FailedWindow) -> None:
-    """Keeps what became of another attempt."""
-    put(store, failed, model=model)
-
-
-def forget_failed_window(store: Store, model: str, window: Window) -> None:
-    """It was evaluated after all."""
-    remove(store, FailedWindow, model=model, window_start=window.start, window_end=window.end)
 
 
 def with_estimates_told(store: Store, evaluation: Evaluation) -> Evaluation:

@@ -16,7 +16,8 @@ from feedback_loop.serving import tell_proxied
 from feedback_loop.store import conclusions, growing, ledger, predictions, retrainings
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.conclusions import State
-from feedback_loop.store.evaluations import load_evaluations, load_failed_windows
+from feedback_loop.store.evaluations import load_evaluations
+from feedback_loop.store.failed_windows import load_failed_windows
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.leases import hold
 from feedback_loop.views.doctor import doctor

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,11 +9,18 @@ from feedback_loop.alerts import tell_conditions
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings, load_settings
 from feedback_loop.config_policy import ConditionSettings
-from feedback_loop.decisions import judge_condition
+from feedback_loop.decisions import judge_condition, load_standings
 from feedback_loop.decisions.conditions import value_of
 from feedback_loop.errors import ConfigError
 from feedback_loop.store.alerts import load_alerts
-from feedback_loop.store.evaluations import DriftValue, EstimateValue, Evaluation, MetricValue, QualityValue
+from feedback_loop.store.evaluations import (
+    DriftValue,
+    EstimateValue,
+    Evaluation,
+    MetricValue,
+    QualityValue,
+    save_evaluation,
+)
 from tests.builders import write_config
 
 DAY = timedelta(days=1)
@@ -138,3 +146,18 @@ def test_a_crossed_line_is_told_once_its_recovery_too_and_it_is_armed_anew(store
     assert "no error rate" in alerts[0].body
     assert alerts[0].fields["condition"] == RECALL.words
     assert alerts[0].kind == "condition"
+
+
+def test_what_matured_long_before_the_windows_of_today_is_found(store):
+    for number in range(60):
+        save_evaluation(store, evaluation(number, 0.6 if number < 2 else None, matured=number < 2))
+        save_evaluation(store, replace(evaluation(number, 0.9), version="2"))
+    [standing] = load_standings(store, "churn", "1", [RECALL])
+    assert (standing.state, standing.window, standing.since) == ("crossed", window(1), window(0))
+    [other] = load_standings(store, "churn", "2", [RECALL])
+    assert (other.state, other.window) == ("within", window(59))
+
+
+def test_quiet_hours_may_leave_conditions_out(tmp_path):
+    config = write_config(tmp_path, more='\n[alerts]\nquiet = "22:00-07:00"\nquiet_except = ["condition"]\n')
+    assert load_settings(config).alerts.quiet_except == ("condition",)
