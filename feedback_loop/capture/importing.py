@@ -39,7 +39,7 @@ from feedback_loop.schema import (
     prediction_id,
     with_booleans,
 )
-from feedback_loop.schema.tables import count_rows, is_csv, read_chunks
+from feedback_loop.schema.files.reader import count_rows, is_csv, read_chunks
 from feedback_loop.store.predictions import PredictionLog
 
 CHUNK_ROWS = 10_000

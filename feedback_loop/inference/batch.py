@@ -23,7 +23,7 @@ from feedback_loop.inference.scorer import Scorer
 from feedback_loop.private import new_folder, private_files
 from feedback_loop.progress import Progress
 from feedback_loop.schema import PredictionId, numbered_ids
-from feedback_loop.schema.tables import count_rows, is_csv, read_chunks
+from feedback_loop.schema.files.reader import count_rows, is_csv, read_chunks
 
 CHUNK_ROWS = 10_000
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema.budget import UNLIMITED, Budget
-from feedback_loop.schema.protocol.arrow import read_arrow
-from feedback_loop.schema.tables import read_csv
+from feedback_loop.schema.files.arrow import read_arrow
+from feedback_loop.schema.files.csv import read_csv
 
 FORMATS = {
     ".parquet": "parquet",

@@ -14,7 +14,7 @@ from feedback_loop.errors import BadInput, NotFound, RowError
 from feedback_loop.outcomes.formats import format_of, read_objects
 from feedback_loop.outcomes.intake import IntakeResult
 from feedback_loop.schema.budget import UNLIMITED
-from feedback_loop.schema.tables import read_chunks
+from feedback_loop.schema.files.reader import read_chunks
 from feedback_loop.store.outcomes import Intake
 
 CHUNK_ROWS = 50_000

@@ -18,8 +18,8 @@ from feedback_loop.inference import batch
 from feedback_loop.progress import Silent
 from feedback_loop.registry import Reference
 from feedback_loop.schema import Source, prediction_id
+from feedback_loop.schema.files.reader import read_chunks
 from feedback_loop.schema.protocol import make_decoder, rows_table
-from feedback_loop.schema.tables import read_chunks
 from feedback_loop.store import predictions
 from tests.builders import customers, open_loop, register_churn, write_config
 

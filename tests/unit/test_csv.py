@@ -9,8 +9,8 @@ import pytest
 from feedback_loop.errors import BadInput
 from feedback_loop.outcomes import decode_outcomes
 from feedback_loop.schema import Column, ColumnType, as_table, coerce
+from feedback_loop.schema.files.reader import read_chunks
 from feedback_loop.schema.protocol import WireError, decode_request, make_decoder
-from feedback_loop.schema.tables import read_chunks
 from tests.builders import binary_contract
 
 T = ColumnType

@@ -15,8 +15,8 @@ import pyarrow as pa
 from feedback_loop.errors import BadInput
 from feedback_loop.schema.budget import USUAL, Budget
 from feedback_loop.schema.contract import Contract
-from feedback_loop.schema.protocol.parquet import unpacked
-from feedback_loop.schema.tables import read_csv
+from feedback_loop.schema.files.csv import read_csv
+from feedback_loop.schema.files.parquet import unpacked
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 """The top-level names, one of which a JSON body has."""

@@ -9,10 +9,10 @@ from typing import Any
 from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.contract import Column, ColumnType
+from feedback_loop.schema.files.csv import CsvError, csv_columns
 from feedback_loop.schema.protocol.frame import Frame, Signature, refuse_missing
 from feedback_loop.schema.protocol.values import INTEGERS, REFUSALS, UnsafeError, parse_text
 from feedback_loop.schema.protocol.wire import WireError, bad_request, invalid_input
-from feedback_loop.schema.tables import CsvError, csv_columns
 
 _NOT_CSV = (
     "Failed to parse input as a Pandas DataFrame. Ensure that the input is a valid CSV-formatted Pandas DataFrame "

@@ -1,6 +1,6 @@
-"""Parquet and CSV as tables: one reader for batch jobs, outcomes, imports and bodies, here and at others' servers.
+"""CSV as tables, in files and bodies, here and at others' servers.
 
-CSV is read as MLflow's scoring server reads it (`pandas.read_csv`), without pandas: what is missing is that in every
+It is read as MLflow's scoring server reads it (`pandas.read_csv`), without pandas: what is missing is that in every
 column, blank lines are none, a row that is too short lacks its last values, and a column that the header has no name
 for is an index. What a text means in a type says `protocol.values.parse_text`.
 """
@@ -10,15 +10,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from itertools import chain, islice
-from pathlib import Path
 from typing import IO, TextIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from feedback_loop.errors import BadInput
 from feedback_loop.schema.budget import Budget, first_repeated
 
 CsvColumns = dict[str, list[str | None]]
@@ -55,31 +51,9 @@ class CsvError(ValueError):
     """A text that is no CSV, in pandas' words."""
 
 
-def is_csv(path: Path) -> bool:
-    """Whether a file is CSV (and not Parquet) by its name; raises BadInput where it is neither."""
-    if path.suffix.lower() not in (".csv", ".parquet", ".pq"):
-        raise BadInput.of("file", f"{path.name} is neither .parquet nor .csv")
-    return path.suffix.lower() == ".csv"
-
-
-def count_rows(source: Path) -> int | None:
-    """How many rows a file has, where it says so (CSV does not)."""
-    with _readable(source.name):
-        return None if is_csv(source) else int(pq.read_metadata(source).num_rows)
-
-
-def read_chunks(source: Path, chunk_rows: int) -> Generator[pa.Table]:
-    """The file's rows in tables of exactly `chunk_rows`, the last may have fewer; CSV's columns are text still.
-
-    A file without rows gives one table without rows. Raises BadInput.
-    """
-    with _readable(source.name), source.open("rb") as file:
-        yield from _csv_tables(file, chunk_rows) if is_csv(source) else _parquet_tables(file, chunk_rows)
-
-
 def read_csv(body: bytes, budget: Budget | None = None) -> pa.Table:
     """A whole content, its columns text; raises CsvError, UnicodeDecodeError and TooLarge."""
-    return next(_csv_tables(io.BytesIO(body), None, budget))
+    return next(csv_tables(io.BytesIO(body), None, budget))
 
 
 def csv_columns(stream: TextIO, most: int | None, budget: Budget | None = None) -> Generator[CsvColumns]:
@@ -145,28 +119,8 @@ def _filled(row: list[str], line: int, width: int) -> list[str]:
     return row if len(row) == width else [*row, *[""] * (width - len(row))]
 
 
-def _csv_tables(file: IO[bytes], rows: int | None, budget: Budget | None = None) -> Generator[pa.Table]:
+def csv_tables(file: IO[bytes], rows: int | None, budget: Budget | None = None) -> Generator[pa.Table]:
+    """A file's rows in tables of so many (None: all in one), the columns text; raises as `csv_columns` does."""
     with io.TextIOWrapper(file, "utf-8-sig", newline="") as stream:
         for columns in csv_columns(stream, rows, budget):
             yield pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
-
-
-def _parquet_tables(file: IO[bytes], rows: int) -> Generator[pa.Table]:
-    with pq.ParquetFile(file) as parquet:
-        waiting = parquet.schema_arrow.empty_table()
-        is_first = True
-        for batch in parquet.iter_batches(batch_size=rows):
-            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
-            if waiting.num_rows >= rows:
-                yield waiting.slice(0, rows)
-                waiting, is_first = waiting.slice(rows), False
-        if waiting.num_rows or is_first:
-            yield waiting
-
-
-@contextmanager
-def _readable(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, CsvError, UnicodeDecodeError, OSError) as error:
-        raise BadInput.of("file", f"{name} can't be read: {str(error).strip()}") from error

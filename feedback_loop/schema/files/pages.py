@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feedback_loop.schema.budget import Budget, too_large
-from feedback_loop.schema.protocol.arrow import check_schema
+from feedback_loop.schema.files.arrow import check_schema
 
 MOST_FOOTER_BYTES = 2**18
 """The longest footer that is read: each of its entries becomes a hundred times as large in memory."""

@@ -1,0 +1,58 @@
+"""Parquet from anybody: what its pages would take is known before any of them is unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feedback_loop.schema.budget import Budget, first_repeated
+from feedback_loop.schema.files.arrow import is_text, text_bytes
+from feedback_loop.schema.files.pages import check_footer, check_pages
+
+
+def unpacked(body: bytes, wanted: Collection[str] | None, budget: Budget) -> tuple[pa.Table, list[str]]:
+    """The columns that are wanted (None: all), and the names of all.
+
+    Texts are read as dictionaries at first, so that none takes its room twice before it is known how much that is.
+    Lists and objects are not read, as no column of a model holds them: an empty list stands for each.
+    Raises TooLarge, and what Arrow raises (ArrowException, OSError, ValueError, KeyError) for a content that is none.
+    """
+    check_footer(body, budget)
+    file = _opened(body)
+    schema, about = file.schema_arrow, file.metadata
+    index = _index_columns(schema)
+    names = [name for name in schema.names if name not in index]
+    if (repeated := first_repeated(name for name in schema.names if name in set(names))) is not None:
+        raise pa.ArrowInvalid(f"the column {repeated!r} is there twice")
+    read = [name for name in names if wanted is None or name in wanted]
+    flat = [name for name in read if not pa.types.is_nested(schema.field(name).type)]
+    texts = [name for name in flat if _holds_text(schema.field(name).type)]
+    check_pages(body, about, set(flat), set(texts), budget)
+    file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
+    table = file.read(flat, use_threads=False)
+    budget.check_bytes(text_bytes(table))  # before all of them are looked at: some may be there many times
+    table.validate(full=True)
+    table = table.cast(pa.schema([schema.field(name) for name in flat]))
+    lists = pa.array([[]] * about.num_rows, pa.list_(pa.null())) if len(flat) < len(read) else None
+    columns = [table.column(name) if name in flat else lists for name in read]
+    return pa.table(columns, names=read), names
+
+
+def _opened(body: bytes) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(pa.BufferReader(body))
+    except (pa.ArrowException, OSError) as error:
+        raise pa.ArrowInvalid(f"Could not open Parquet input source '<Buffer>': {error}") from error
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    return is_text(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _index_columns(schema: pa.Schema) -> set[str]:
+    """The columns that are an index of pandas, where a file says so."""
+    said = schema.pandas_metadata
+    columns = said.get("index_columns") if isinstance(said, dict) else None
+    return {each for each in columns if isinstance(each, str)} if isinstance(columns, list) else set()
