@@ -4,6 +4,7 @@ from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.drift import drift_values
 from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
+from feedback_loop.monitoring.hypergeometric import upper_tail, upper_tails
 from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
 from feedback_loop.monitoring.missing import MissingReference, known_missing, when_enough
 from feedback_loop.monitoring.multivariate import multivariate_values
@@ -68,6 +69,8 @@ __all__ = [
     "span_of",
     "spread",
     "uniform",
+    "upper_tail",
+    "upper_tails",
     "volume_notice",
     "when_enough",
     "window_cells",

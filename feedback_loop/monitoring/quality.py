@@ -9,6 +9,7 @@ import numpy as np
 
 from feedback_loop.monitoring.distances import NumberShape
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, fresh_words, number_shape
+from feedback_loop.monitoring.hypergeometric import upper_tail
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES
 from feedback_loop.monitoring.profiles import ABOVE, BELOW, HASHES, Block, NumberLayout, Profile, Rows, WordLayout
 from feedback_loop.store.evaluations import QualityValue, finite
@@ -87,11 +88,9 @@ class _Both:
 
         Fisher's exact test: the rows of both are one urn.
         """
-        from scipy import stats
-
         drawn, others = int(self.current.effective(rows)), int(self.reference.effective(known))
         hits, before = int(share * drawn + 1e-6), int(np.ceil(min(expected, 1.0) * others - 1e-6))
-        return float(stats.hypergeom.sf(hits - 1, drawn + others, hits + before, drawn))
+        return upper_tail(hits, drawn + others, hits + before, drawn)
 
     def share(
         self, column: str, check: str, value: float, expected: float, rows: float, known: float
@@ -114,16 +113,15 @@ def _absent(both: _Both, block: int, layout: NumberLayout | WordLayout) -> Itera
 
 
 def _of_numbers(both: _Both, block: int, layout: NumberLayout) -> Iterator[QualityValue]:
-    from scipy import stats
-
     was, now = (number_shape(each, block, layout) for each in (both.reference, both.current))
     if not was.rows or not now.rows:
         return
     outside = (both.current.at(block, BELOW) + both.current.at(block, ABOVE)) / now.rows
-    drawn, others = int(both.current.effective(now.rows)), int(both.reference.effective(was.rows))
+    drawn, others = int(both.current.effective(now.rows)), max(int(both.reference.effective(was.rows)), 1)
     # Of rows in any order the next one is beyond all n before it twice in n + 1 times. So many are beyond all of them
     # as often as of the so many and one least ones of all at most one is one of the n.
-    beyond = stats.hypergeom.cdf(1, drawn + others, others, int(outside * drawn + 1e-6) + 1)
+    drawn_beyond = int(outside * drawn + 1e-6)
+    beyond = upper_tail(drawn_beyond, drawn + others, drawn, drawn_beyond + 1)
     expected = 2 / (was.rows + 1)
     failed = outside - expected > MORE and beyond < both.level
     yield QualityValue(layout.column, "out_of_range", outside, expected, failed, both.current.rows())

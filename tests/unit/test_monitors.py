@@ -14,10 +14,11 @@ from feedback_loop.decisions.monitors import (
     start_rule,
 )
 from feedback_loop.decisions.monitors.betting import BOLDNESS, SHARES, Wealth, _boost, grains, uniforms
-from feedback_loop.decisions.monitors.error_rate import start_error_monitor, tails
+from feedback_loop.decisions.monitors.error_rate import start_error_monitor
 from feedback_loop.decisions.monitors.numeric_loss import FINENESS, start_rank_monitor
 from feedback_loop.decisions.monitors.window_means import Units
 from feedback_loop.errors import BadInput
+from feedback_loop.monitoring import upper_tails
 from tests.streams import delay, errors, median_delay, season, seasonal_numbers, simulated
 
 KINDS = {
@@ -144,7 +145,7 @@ def test_tails_of_the_hypergeometric_law_are_those_of_scipy():
             chances = random.random(400)
             law = (counts, pool, hits, drawn)
             expected = stats.hypergeom.sf(*law) + chances * stats.hypergeom.pmf(*law)
-            assert tails(counts, pool, hits, drawn, chances) == pytest.approx(expected, rel=1e-9, abs=1e-300)
+            assert upper_tails(counts, pool, hits, drawn, chances) == pytest.approx(expected, rel=1e-9, abs=1e-300)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_tails_of_many_rows_are_exact_for_rare_and_for_common_hits(drawn, pool, 
     found = np.unique(np.clip(law.mean() + law.std() * np.array([-9, -2, 0, 2, 9]), *law.support()).astype(int))
     expected = law.sf(found) + 0.3 * law.pmf(found)
     same = (np.full(len(found), each) for each in (pool, hits))
-    assert tails(found, *same, drawn, np.full(len(found), 0.3)) == pytest.approx(expected, rel=1e-5, abs=1e-14)
+    assert upper_tails(found, *same, drawn, np.full(len(found), 0.3)) == pytest.approx(expected, rel=1e-5, abs=1e-14)
 
 
 def test_scores_of_blocks_are_independent_and_normal_under_the_null():
@@ -164,7 +165,7 @@ def test_scores_of_blocks_are_independent_and_normal_under_the_null():
     blocks = errors(random, 0.1, (3000, 4, 50)).sum(axis=2).astype(int)
     hits = found.sum(axis=1).astype(int)[:, None] + np.cumsum(blocks, axis=1)
     pool = np.broadcast_to(20 + 50 * np.arange(1, 5), hits.shape)
-    p = tails(blocks.ravel(), pool.ravel(), hits.ravel(), 50, uniforms(1, 0, hits.size)).reshape(hits.shape)
+    p = upper_tails(blocks.ravel(), pool.ravel(), hits.ravel(), 50, uniforms(1, 0, hits.size)).reshape(hits.shape)
     for one in range(4):
         assert stats.kstest(p[:, one], "uniform").pvalue > 0.01
     assert np.abs(np.corrcoef(special.ndtri(p).T) - np.eye(4)).max() < 0.06

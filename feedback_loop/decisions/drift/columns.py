@@ -14,8 +14,7 @@ from typing import Self
 import numpy as np
 
 from feedback_loop.decisions.monitors.betting import BOLDNESS, CEILING, HORIZON, Wealth, normal_score, uniforms
-from feedback_loop.decisions.monitors.error_rate import tails
-from feedback_loop.monitoring import Floats
+from feedback_loop.monitoring import Floats, upper_tail
 
 STARTS = 32
 """A change is bet to have begun in each of so many last windows; the wealth of an older bet is cash again."""
@@ -164,17 +163,11 @@ def score(found: int, pool: int, hits: int, drawn: int, chance: float) -> float:
     """The normal score of `found` hits among `drawn` of a pool: high for many."""
     if not drawn:
         return normal_score(chance)
-    above = _tail(found, pool, hits, drawn, chance)
+    above = upper_tail(found, pool, hits, drawn, chance)
     # A tail near 1 is rounded: below the middle it is that of the misses.
-    return (
-        normal_score(above)
-        if above <= 0.5
-        else -normal_score(_tail(drawn - found, pool, pool - hits, drawn, 1 - chance))
-    )
-
-
-def _tail(found: int, pool: int, hits: int, drawn: int, chance: float) -> float:
-    return float(tails(np.array([found]), np.array([pool]), np.array([hits]), drawn, np.array([chance]))[0])
+    if above <= 0.5:
+        return normal_score(above)
+    return -normal_score(upper_tail(drawn - found, pool, pool - hits, drawn, 1 - chance))
 
 
 def found(peaks: Mapping[str, float], alpha: float) -> dict[str, float]:

@@ -23,10 +23,7 @@ from feedback_loop.decisions.monitors.betting import (
     normal_scores,
     uniforms,
 )
-from feedback_loop.monitoring import Floats
-
-FARTHEST = 700
-"""Counts beyond are less likely than e^-700, which is about the least that a double can be."""
+from feedback_loop.monitoring import Floats, upper_tails
 
 PILOT = 500
 """So many labels of the reference, spread over it, choose the block length, and do nothing else."""
@@ -93,7 +90,7 @@ class ErrorMonitor:
             return self
         pool = self.labels[stratum] + self.block * np.arange(1, len(errors) + 1)
         wrong = self.errors[stratum] + np.cumsum(errors)
-        p = tails(errors, pool, wrong, self.block, uniforms(self.seed, self.blocks, len(errors)))
+        p = upper_tails(errors, pool, wrong, self.block, uniforms(self.seed, self.blocks, len(errors)))
         drifts = (BOLDNESS * math.sqrt(self.block)).tolist()
         bets, blocks, alarmed_at = self.bets, self.blocks, self.alarmed_at
         for z, end in zip(normal_scores(p).tolist(), ends_at.tolist(), strict=True):
@@ -135,31 +132,6 @@ def start_error_monitor(
         waiting_errors=(0,) * strata,
         bets=NormalBets.begin(),
     )
-
-
-def tails(found: Numbers, pool: Numbers, hits: Numbers, drawn: int, chances: Floats) -> Floats:
-    """P(X > found) + u P(X = found) of each, X the hits among so many drawn of a pool without replacement.
-
-    The weights of all counts are products from the mode outwards, of ratios of neighbours: nothing is subtracted, so
-    the far tail is as exact as the rest, and each row is the same whatever other rows are asked for. Counts that
-    nobody ever sees are left out: of many drawn those farther from the mode than `FARTHEST` allows (Bernstein).
-    """
-    hits, misses = hits[:, None], (pool - hits)[:, None]
-    least, most = np.maximum(drawn - misses, 0), np.minimum(drawn, hits)
-    mode = np.clip((drawn + 1) * (hits + 1) // (pool[:, None] + 2), least, most)
-    spread = np.minimum(mode, drawn - mode) + 1
-    reach = (FARTHEST + np.sqrt(2 * FARTHEST * spread)).astype(np.int64)
-    first, last = max(int((mode - reach).min()), 0), min(int((mode + reach).max()), drawn)
-    count = np.arange(first, last, dtype=np.float64)
-    more = np.maximum(hits - count, 0) * (drawn - count)  # of count + 1 to count: more / fewer
-    fewer = (count + 1) * np.maximum(misses - drawn + count + 1, 0)
-    is_up, ones = count >= mode, np.ones((len(found), 1))
-    up = np.cumprod(np.divide(more, fewer, out=np.ones_like(more), where=is_up), axis=1)
-    down = np.cumprod(np.divide(fewer, more, out=np.ones_like(more), where=~is_up)[:, ::-1], axis=1)[:, ::-1]
-    weights = np.hstack([ones, up]) * np.hstack([down, ones])
-    sums = np.cumsum(np.hstack([np.zeros_like(ones), weights[:, ::-1]]), axis=1)[:, ::-1]  # from each count on
-    row, place = np.arange(len(found)), np.clip(found - first, 0, last - first)
-    return np.asarray((sums[row, place + 1] + chances * weights[row, place]) / sums[:, 0])
 
 
 def _put(values: tuple[int, ...], place: int, value: int) -> tuple[int, ...]:
