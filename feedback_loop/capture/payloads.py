@@ -23,7 +23,7 @@ from feedback_loop.inference import input_rows
 from feedback_loop.schema import Contract
 from feedback_loop.schema.budget import USUAL, Budget
 from feedback_loop.schema.protocol import WireError, columns_of, decode_request
-from feedback_loop.schema.protocol.tensors import TensorSpec, read_tensor
+from feedback_loop.schema.protocol.tensors import TensorSpec, tensor_values
 
 JSON = "application/json"
 
@@ -100,7 +100,7 @@ def _flat_rows(spec: TensorSpec, budget: Budget) -> list[Any]:
     rows, width = (spec.shape[0] if spec.shape else 0), prod(spec.shape[1:])
     budget.check_rows(rows)
     try:
-        values = read_tensor(spec, None).values
+        values = tensor_values(spec)
     except WireError as error:
         raise BadInput(error.problems, cure=_EXPECTED) from error
     if width == 1:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from feedback_loop.errors import ContractError, RowError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from feedback_loop.schema.contract import ColumnType
 
 Label = bool | int | str
@@ -25,9 +26,6 @@ def unknown_classes(
 
     With `takes_new` only other spellings of the classes are: another label is a class that has come up.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not known:
         return []
     foreign = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, pa.array(known, values.type))))

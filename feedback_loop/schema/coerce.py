@@ -5,34 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
 
 from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema.bounds import EARLIEST_MOMENT, LATEST_MOMENT, MOST_INDEXED_BYTES, OUT_OF_TIME, TOO_LONG
+from feedback_loop.schema.column_types import FORMS, arrow_type
 from feedback_loop.schema.contract import Column, ColumnType
 from feedback_loop.schema.tabular import as_table, by_kind, inferred
+from feedback_loop.schema.values import REFUSALS, parse_text
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-UTC_MICROSECONDS = ("us", "UTC")
-
-
-@cache
-def arrow_type(kind: ColumnType) -> pa.DataType:
-    """The Arrow type that holds such a column."""
-    import pyarrow as pa
-
-    return {
-        ColumnType.BOOLEAN: pa.bool_(),
-        ColumnType.INTEGER: pa.int32(),
-        ColumnType.LONG: pa.int64(),
-        ColumnType.FLOAT: pa.float32(),
-        ColumnType.DOUBLE: pa.float64(),
-        ColumnType.STRING: pa.string(),
-        ColumnType.DATETIME: pa.timestamp(*UTC_MICROSECONDS),
-    }[kind]
+_log = structlog.get_logger(__name__)
 
 
 def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) -> pa.Table:
@@ -43,9 +30,6 @@ def coerce(table: pa.Table, columns: Iterable[Column], *, text: bool = False) ->
     are cut to microseconds, but for a key's: two keys would become one. With `text`, strings are parsed (for CSV).
     Raises BadInput with each column that is missing or there twice and each row that does not fit.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     problems: list[RowError] = []
     arrays = []
     wanted = list(columns)
@@ -79,25 +63,17 @@ _cut: set[str] = set()
 
 def _in_microseconds(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Moments without the nanoseconds that they have beside their microseconds; anything else as it is."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not pa.types.is_timestamp(values.type) or values.type.unit != "ns":
         return values
     cut = pc.floor_temporal(values, unit="microsecond")
     if name not in _cut and pc.any(pc.not_equal(values, cut)).as_py():
-        import structlog
-
         _cut.add(name)
-        structlog.get_logger(__name__).warning("nanoseconds_cut", column=name, kept="microseconds")
+        _log.warning("nanoseconds_cut", column=name, kept="microseconds")
     return cut
 
 
 def with_booleans(table: pa.Table, columns: Iterable[Column]) -> pa.Table:
     """The table with the 0 and 1 of such columns as booleans: databases and files that have none hold these."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     for column in columns:
         if column.type is not ColumnType.BOOLEAN or column.name not in table.column_names:
             continue
@@ -123,9 +99,6 @@ def array_of(name: str, values: Sequence[object], kind: ColumnType) -> pa.Array:
 
 def _converted(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> pa.ChunkedArray | None:
     """The values in that type, or None where one of them does not fit."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if pa.types.is_union(values.type):
@@ -144,22 +117,17 @@ def _converted(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> pa.C
 
 
 def _converted_by_kind(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> pa.ChunkedArray | None:
-    import pyarrow as pa
-
-    found: list[Any] = [None] * len(values)
+    merged: list[Any] = [None] * len(values)
     for places, group in by_kind(values.to_pylist()):
         converted = _converted(pa.chunked_array([group]), kind, text=text)
         if converted is None:
             return None
         for place, value in zip(places, converted.to_pylist(), strict=True):
-            found[place] = value
-    return pa.chunked_array([pa.array(found, arrow_type(kind))])
+            merged[place] = value
+    return pa.chunked_array([pa.array(merged, arrow_type(kind))])
 
 
 def _cast(values: pa.ChunkedArray, kind: ColumnType, target: pa.DataType) -> pa.ChunkedArray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     source = values.type
     if _is_text(source) and kind is not ColumnType.STRING:
         values = _parsed(values, kind)
@@ -172,8 +140,6 @@ def _cast(values: pa.ChunkedArray, kind: ColumnType, target: pa.DataType) -> pa.
 
 
 def _may_become(source: pa.DataType, kind: ColumnType, *, text: bool) -> bool:
-    import pyarrow as pa
-
     if _is_text(source):
         return text or kind in (ColumnType.STRING, ColumnType.DATETIME)
     if kind is ColumnType.BOOLEAN:
@@ -185,10 +151,6 @@ def _may_become(source: pa.DataType, kind: ColumnType, *, text: bool) -> bool:
 
 
 def _parsed(values: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
-    import pyarrow as pa
-
-    from feedback_loop.schema.protocol.values import REFUSALS, parse_text
-
     try:
         parsed = [None if text is None else parse_text(text, kind) for text in values.to_pylist()]
     except REFUSALS as error:
@@ -199,8 +161,6 @@ def _parsed(values: pa.ChunkedArray, kind: ColumnType) -> pa.ChunkedArray:
 
 def _no_texts(values: pa.ChunkedArray, column: Column) -> list[RowError]:
     """The rows whose text PostgreSQL could not hold, or not in an index."""
-    import pyarrow.compute as pc
-
     nul = "holds a NUL character, which no database of ours can store"
     problems = [RowError(row, column.name, nul) for row in _where(pc.match_substring(values, "\0"))]
     if column.is_indexed:
@@ -211,17 +171,12 @@ def _no_texts(values: pa.ChunkedArray, column: Column) -> list[RowError]:
 
 def _out_of_time(values: pa.ChunkedArray, column: Column) -> list[RowError]:
     """The rows whose moment could not be read back."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     bounds = [pa.scalar(moment, values.type) for moment in (EARLIEST_MOMENT, LATEST_MOMENT)]
     outside = pc.or_(pc.less(values, bounds[0]), pc.greater(values, bounds[1]))
     return [RowError(row, column.name, OUT_OF_TIME) for row in _where(outside)]
 
 
 def _where(mask: pa.ChunkedArray) -> list[int]:
-    import pyarrow.compute as pc
-
     if not pc.any(mask).as_py():
         return []
     return [row for row, is_so in enumerate(mask.to_pylist()) if is_so]
@@ -244,23 +199,18 @@ def _checked(values: pa.ChunkedArray, column: Column, *, text: bool) -> tuple[pa
 
 def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[RowError]:
     """The rows that keep a column from its type, each with what it holds."""
-    import pyarrow as pa
-
     rows = _bad_rows(values, column.type, text=text)
     if not rows:
         return [RowError(-1, column.name, f"is {values.type}, which does not fit the type {column.type}")]
     if pa.types.is_union(values.type):
-        found = [values[row].as_py() for row in rows]
+        wrong = [values[row].as_py() for row in rows]
     else:
-        held = values.take(pa.array(rows, pa.int64()))
-        # Python may have no such moment.
-        found = (
-            held.cast(f"int{held.type.bit_width}").to_pylist()
-            if pa.types.is_temporal(held.type)
-            else held.to_pylist()
-        )
+        taken = values.take(pa.array(rows, pa.int64()))
+        if pa.types.is_temporal(taken.type):  # Python may have no such moment
+            taken = taken.cast(f"int{taken.type.bit_width}")
+        wrong = taken.to_pylist()
     cause = f"does not fit the type {column.type}"
-    return [RowError(row, column.name, f"{_shown(value)} {cause}") for row, value in zip(rows, found, strict=True)]
+    return [RowError(row, column.name, f"{_shown(value)} {cause}") for row, value in zip(rows, wrong, strict=True)]
 
 
 def _shown(value: object) -> str:
@@ -274,10 +224,6 @@ _MOST_SHOWN = 200
 
 def _bad_rows(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> list[int]:
     """The rows that `_converted` can't convert, in their order: found by kinds, for there may be many of them."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if pa.types.is_union(values.type):
         groups = [(places, pa.chunked_array([group])) for places, group in by_kind(values.to_pylist())]
         return sorted(places[row] for places, group in groups for row in _bad_rows(group, kind, text=text))
@@ -289,18 +235,16 @@ def _bad_rows(values: pa.ChunkedArray, kind: ColumnType, *, text: bool) -> list[
             valid = pc.and_(valid, pc.invert(pc.is_nan(values).fill_null(True)))
         return [int(row) for row in np.flatnonzero(valid.to_numpy())]
     if _is_text(values.type):
-        return [row for row, each in enumerate(values.to_pylist()) if not _is_parsed(each, kind)]
-    if kind in _INTEGER_BOUNDS and (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
-        return _no_integers(values, _INTEGER_BOUNDS[kind])
+        return [row for row, value in enumerate(values.to_pylist()) if not _is_parsed(value, kind)]
+    bound = FORMS[kind].bound
+    if bound and (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+        return _no_integers(values, bound)
     middle = len(values) // 2
     parts = [(start, values.slice(start, length)) for start, length in ((0, middle), (middle, len(values) - middle))]
     return [start + row for start, part in parts for row in _bad_rows(part, kind, text=text)] if middle else [0]
 
 
 def _no_integers(values: pa.ChunkedArray, bound: int) -> list[int]:
-    import numpy as np
-    import pyarrow as pa
-
     numbers = values.fill_null(0).to_numpy()
     bad = (numbers < -bound) | (numbers >= bound)
     if pa.types.is_floating(values.type):
@@ -311,18 +255,12 @@ def _no_integers(values: pa.ChunkedArray, bound: int) -> list[int]:
 _FLOAT_BOUND = 2.0**128 - 2.0**103
 """What rounds to infinity as a float."""
 
-_INTEGER_BOUNDS = {ColumnType.INTEGER: 2**31, ColumnType.LONG: 2**63}
-
 
 def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_parsed(text: str | None, kind: ColumnType) -> bool:
-    from feedback_loop.schema.protocol.values import REFUSALS, parse_text
-
     try:
         value = None if text is None else parse_text(text, kind)
     except REFUSALS:

@@ -8,18 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import ConfigError
-from feedback_loop.schema.coerce import arrow_type
+from feedback_loop.schema.column_types import arrow_type
 from feedback_loop.schema.contract import Column, ColumnType, Contract
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 PLAIN, HASH, DROP = "plain", "hash", "drop"
 
@@ -57,8 +54,6 @@ class Redaction:
 
         Raises ConfigError where a column was hashed with another key.
         """
-        import pyarrow as pa
-
         kept = {column.name: column for column in (*self.logged.features, *self.logged.extra_key)}
         for served in (*self.served.features, *self.served.extra_key):
             if served.stored not in rows.column_names:
@@ -107,8 +102,6 @@ def hashed(column: Column, values: pa.ChunkedArray | pa.Array, key: bytes) -> pa
     The same value of the same column has the same digest under one key, whatever type it came in; in another column
     it has another one.
     """
-    import pyarrow as pa
-
     typed = pa.chunked_array(values) if isinstance(values, pa.Array) else values
     if typed.type != arrow_type(column.type):
         typed = typed.cast(arrow_type(column.type))
@@ -127,8 +120,6 @@ def canonical(values: pa.Array | pa.ChunkedArray | Sequence[object]) -> list[str
 
     NaN is missing.
     """
-    import pyarrow as pa
-
     if isinstance(values, pa.Array | pa.ChunkedArray):
         if pa.types.is_timestamp(values.type):
             values = values.cast(pa.timestamp("us", "UTC")).cast(pa.int64())

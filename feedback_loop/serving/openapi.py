@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from feedback_loop.schema import Column, ColumnType, Contract
-from feedback_loop.schema.protocol.tensors import BYTES, NUMBERS
+from feedback_loop.schema.column_types import BYTES
+from feedback_loop.schema.protocol.tensors import NUMBERS
 
 _VALUES: dict[ColumnType, dict[str, Any]] = {
     ColumnType.BOOLEAN: {"type": "boolean"},

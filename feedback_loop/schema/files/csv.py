@@ -2,7 +2,7 @@
 
 It is read as MLflow's scoring server reads it (`pandas.read_csv`), without pandas: what is missing is that in every
 column, blank lines are none, a row that is too short lacks its last values, and a column that the header has no name
-for is an index. What a text means in a type says `protocol.values.parse_text`.
+for is an index. What a text means in a type says `values.parse_text`.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 from feedback_loop.schema.protocol.columns import columns_of, decode_request
 from feedback_loop.schema.protocol.decoder import Decoder, make_decoder
-from feedback_loop.schema.protocol.table import concat_rows, rows_table
+from feedback_loop.schema.protocol.rows import Rows, concat_rows, rows_table
 from feedback_loop.schema.protocol.wire import (
     UNEXPECTED,
-    Rows,
     WireError,
     bad_request,
     encode_answer,

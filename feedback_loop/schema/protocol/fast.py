@@ -11,28 +11,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from types import GenericAlias
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 from msgspec.structs import astuple
 
 from feedback_loop.schema.bounds import utc_within
+from feedback_loop.schema.column_types import FORMS
 from feedback_loop.schema.contract import ColumnType, Contract
 from feedback_loop.schema.ids import PREDICTION_ID
+from feedback_loop.schema.protocol.rows import Content
 
-_TYPES: dict[ColumnType, Any] = {
-    ColumnType.BOOLEAN: bool,
-    ColumnType.INTEGER: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)],
-    ColumnType.LONG: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)],
-    ColumnType.FLOAT: float | None,
-    ColumnType.DOUBLE: float | None,
-    ColumnType.STRING: str | None,
-    ColumnType.DATETIME: str | None,
-}
-"""What JSON holds for a type. Where MLflow makes something else of null, there is no None."""
-
-_NO_COLUMNS: dict[str, list[Any]] = {}
+_NO_COLUMNS: dict[Any, Any] = {}
 _UNSTORABLE = b"\\u0000"
 _MOST_LAYOUTS = 64
 
@@ -41,16 +32,6 @@ class _Split(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     data: Raw
     columns: list[str] | None = None
     index: list[Any] | None = None
-
-
-class Found(msgspec.Struct, frozen=True, gc=False):
-    """Count, columns (none, if there is a `row`), ids (None: none were given) and undecoded params of a body."""
-
-    count: int
-    columns: dict[str, list[Any]]
-    ids: Sequence[str | None] | None
-    params: Raw | None
-    row: list[Any] | None = None
 
 
 class _Unusual(Exception):
@@ -64,14 +45,14 @@ class FastDecoder:
         keys = contract.extra_key
         self._columns = (*contract.features, *keys)
         self._names = tuple(column.name for column in self._columns)
-        self._types = {column.name: _TYPES[column.type] for column in contract.features}
-        self._types |= {column.name: _TYPES[column.type] | None for column in keys}
+        self._types = {column.name: FORMS[column.type].json for column in contract.features}
+        self._types |= {column.name: FORMS[column.type].json | None for column in keys}
         self._id = contract.own(PREDICTION_ID)
         self._types[self._id] = str | None
         self._moments = [column.name for column in self._columns if column.type is ColumnType.DATETIME]
         optional = [column for column in contract.features if not column.required]
         self._optional = [column.name for column in optional]
-        self._uncertain = [column.name for column in optional if None not in _args(_TYPES[column.type])]
+        self._uncertain = [column.name for column in optional if not _takes_null(FORMS[column.type].json)]
         self._features = tuple(column.name for column in contract.features)
         self._is_tensor = is_tensor
         # Names that JSON writes with a backslash are none of a struct's.
@@ -79,52 +60,47 @@ class FastDecoder:
         self._body = msgspec.json.Decoder(self._body_type()) if is_plain else None
         self._layout = lru_cache(_MOST_LAYOUTS)(self._make_layout)
 
-    def decode(self, body: bytes) -> Found | None:
+    def decode(self, body: bytes) -> Content | None:
         """What the body holds, or None where the rules must say what it means."""
         if self._body is None or _UNSTORABLE in body:
             return None
         try:
             if not body.isascii():
                 body.decode()  # msgspec does not look into what is ignored
-            content = self._body.decode(body)
-            return self._found(content)
+            return self._content(self._body.decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, _Unusual):
             return None
 
-    def _found(self, content: Any) -> Found:
-        if content.messages is not UNSET or content.prompt is not UNSET or content.input is not UNSET:
+    def _content(self, body: Any) -> Content:
+        if body.messages is not UNSET or body.prompt is not UNSET or body.input is not UNSET:
             raise _Unusual
-        row = self._single_row(content)
+        row = self._single_row(body)
         count, columns = 1, _NO_COLUMNS
         ids: Sequence[str | None] | None
         if row is not None:
             *row, identifier = row
             ids = [identifier]
         else:
-            count, columns = self._rows(content.records, content.split, content.instances, content.inputs)
+            count, columns = self._rows(body.records, body.split, body.instances, body.inputs)
             for name in self._moments:
                 columns[name] = [_moment(value) for value in columns[name]]
             ids = columns.pop(self._id, None)
-        if content.prediction_ids is not UNSET and (ids is None or not any(ids)):
-            ids = content.prediction_ids
+        if body.prediction_ids is not UNSET and (ids is None or not any(ids)):
+            ids = body.prediction_ids
             if len(ids) != count:
                 raise _Unusual
         elif ids is not None and not any(ids):
             ids = None
-        return Found(count, columns, ids, None if content.params is UNSET else content.params, row)
+        return Content(count, columns, ids, None if body.params is UNSET else body.params, row)
 
-    def _single_row(self, content: Any) -> list[Any] | None:
+    def _single_row(self, body: Any) -> list[Any] | None:
         """What stands in a body with nothing but one record, in the order of our columns, and its id."""
         if self._is_tensor or self._moments:
             return None
-        rows = content.records if content.records is not UNSET else content.instances
+        rows = body.records if body.records is not UNSET else body.instances
         if rows is UNSET or len(rows) != 1:
             return None
-        if (
-            content.split is not UNSET
-            or content.inputs is not UNSET
-            or UNSET not in (content.records, content.instances)
-        ):
+        if body.split is not UNSET or body.inputs is not UNSET or UNSET not in (body.records, body.instances):
             raise _Unusual
         return list(astuple(rows[0]))
 
@@ -162,9 +138,9 @@ class FastDecoder:
         rows = decoder.decode(split.data)
         if not rows or (split.index is not None and len(split.index) != len(rows)):
             raise _Unusual
-        given = [list(column) for column in zip(*rows, strict=True)]
+        columns = [list(column) for column in zip(*rows, strict=True)]
         count = len(rows)
-        return count, {name: given[place] if place is not None else [None] * count for name, place in places}
+        return count, {name: columns[place] if place is not None else [None] * count for name, place in places}
 
     def _of_lists(self, rows: list[Any]) -> tuple[int, dict[str, list[Any]]]:
         if not rows:
@@ -172,8 +148,8 @@ class FastDecoder:
         columns = dict(zip(self._features, map(list, zip(*rows, strict=True)), strict=True))
         return len(rows), columns | {name: [None] * len(rows) for name in self._names[len(self._features) :]}
 
-    def _of_columns(self, given: Any) -> tuple[int, dict[str, list[Any]]]:
-        values = astuple(given)
+    def _of_columns(self, columns: Any) -> tuple[int, dict[str, list[Any]]]:
+        values = astuple(columns)
         count = len(values[0]) if values[0] is not UNSET else 0
         if not count or any(value is not UNSET and len(value) != count for value in values):
             raise _Unusual
@@ -243,8 +219,8 @@ def _row_of(kinds: Sequence[Any]) -> Any:
     return GenericAlias(tuple, tuple(kinds))
 
 
-def _args(kind: Any) -> tuple[Any, ...]:
-    return tuple(None if each is type(None) else each for each in getattr(kind, "__args__", ()))
+def _takes_null(kind: Any) -> bool:
+    return type(None) in getattr(kind, "__args__", ())
 
 
 def _moment(value: str | None) -> datetime | None:

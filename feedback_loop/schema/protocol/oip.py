@@ -11,22 +11,14 @@ import msgspec
 
 from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import first_repeated
+from feedback_loop.schema.column_types import BYTES, FORMS
 from feedback_loop.schema.contract import Contract
 from feedback_loop.schema.ids import PREDICTION_ID
 from feedback_loop.schema.protocol.decoder import Decoder, Header
-from feedback_loop.schema.protocol.frame import Frame
-from feedback_loop.schema.protocol.params import check_params
-from feedback_loop.schema.protocol.tensors import (
-    BYTES,
-    DATATYPES,
-    Tensor,
-    TensorSpec,
-    column_values,
-    read_tensor,
-    tensor_bytes,
-    tensor_error,
-)
-from feedback_loop.schema.protocol.wire import Rows, WireError, bad_request, encodable
+from feedback_loop.schema.protocol.enforcing import check_params
+from feedback_loop.schema.protocol.rows import Content, Rows
+from feedback_loop.schema.protocol.tensors import TensorSpec, column_values, tensor_bytes, tensor_error, tensor_values
+from feedback_loop.schema.protocol.wire import bad_request, encodable
 
 LENGTH_HEADER = "inference-header-content-length"
 """How many bytes of a body are JSON; what follows are tensors."""
@@ -70,16 +62,14 @@ def decode_infer(decoder: Decoder, body: bytes, header: Header) -> Infer:
     request, raw = _parts(body, header(LENGTH_HEADER))
     if request.id is not None and encodable(request.id) != request.id:
         raise bad_request("id: holds half a surrogate pair, which is no text", RowError(-1, "id", "is no text"))
-    tensors = [read_tensor(*each) for each in _with_bytes(request.inputs, raw)]
-    decoder.budget.check_rows(max((tensor.shape[0] for tensor in tensors if tensor.shape), default=0))
-    frame = _frame(decoder, tensors)
-    if frame.count == 0:
-        raise bad_request("the inputs have no rows")
-    count, columns, ids = decoder.finish(frame, None)
-    given = decoder.from_headers(count, columns, ids, header)
+    tensors = [(spec, tensor_values(spec, own)) for spec, own in _with_bytes(request.inputs, raw)]
+    decoder.budget.check_rows(max((spec.shape[0] for spec, _ in tensors if spec.shape), default=0))
+    content = _rows(decoder, tensors)
+    ids = decoder.from_headers(content.count, content.columns, content.ids, header)
     params = {name: value for name, value in request.parameters.items() if name not in RESERVED}
-    checked = check_params(params, decoder.params) if decoder.params else {}
-    return Infer(Rows(count, columns, given, checked), request.id, _outputs(decoder.contract, request))
+    checked = check_params(params, decoder.signature.params) if decoder.signature.params else {}
+    rows = Rows(content.count, content.columns, ids, checked)
+    return Infer(rows, request.id, _outputs(decoder.contract, request))
 
 
 def encode_infer(
@@ -93,7 +83,7 @@ def encode_infer(
 
     `outputs` are the contract's, by name; `versions` are one, or one a row where a canary answered some.
     """
-    columns = {column.name: DATATYPES[column.type] for column in contract.outputs} | {PREDICTION_ID: BYTES}
+    columns = {column.name: FORMS[column.type].tensor for column in contract.outputs} | {PREDICTION_ID: BYTES}
     values = {**outputs, PREDICTION_ID: ids}
     tensors, raws = [], []
     for name, is_binary in infer.outputs:
@@ -121,16 +111,16 @@ def encode_infer(
 
 def model_metadata(contract: Contract, versions: Sequence[str]) -> dict[str, Any]:
     """What a model takes and answers."""
-    outputs = [(column.name, DATATYPES[column.type]) for column in contract.outputs]
-    inputs = [(column.name, DATATYPES[column.type]) for column in contract.features]
+    inputs, outputs = (
+        [{"name": column.name, "datatype": FORMS[column.type].tensor, "shape": [-1]} for column in columns]
+        for columns in (contract.features, contract.outputs)
+    )
     return {
         "name": contract.model,
         "versions": list(versions),
         "platform": "mlflow",
-        "inputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in inputs],
-        "outputs": [
-            {"name": name, "datatype": kind, "shape": [-1]} for name, kind in (*outputs, (PREDICTION_ID, BYTES))
-        ],
+        "inputs": inputs,
+        "outputs": [*outputs, {"name": PREDICTION_ID, "datatype": BYTES, "shape": [-1]}],
     }
 
 
@@ -171,84 +161,75 @@ def _generously(text: bytes) -> _Request:
 
 def _with_bytes(specs: Sequence[TensorSpec], raw: bytes) -> list[tuple[TensorSpec, bytes | None]]:
     """Each tensor with its bytes, if it has any; raises WireError where the sizes do not add up."""
-    found: list[tuple[TensorSpec, bytes | None]] = []
+    tensors: list[tuple[TensorSpec, bytes | None]] = []
     place = 0
     for spec in specs:
         size = spec.parameters.get("binary_data_size")
         if size is None:
-            found.append((spec, None))
+            tensors.append((spec, None))
             continue
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(raw) - place:
             raise tensor_error(
                 spec.name, f"has a binary_data_size of {size!r}, where {len(raw) - place} bytes are left"
             )
-        found.append((spec, raw[place : place + size]))
+        tensors.append((spec, raw[place : place + size]))
         place += size
     if place != len(raw):
         raise bad_request(f"{len(raw) - place} bytes behind the JSON belong to no input")
-    return found
+    return tensors
 
 
-def _frame(decoder: Decoder, tensors: Sequence[Tensor]) -> Frame:
+def _rows(decoder: Decoder, tensors: Sequence[tuple[TensorSpec, list[Any]]]) -> Content:
     contract = decoder.contract
     columns = {column.name: column for column in (*contract.features, *contract.extra_key)}
-    lists: dict[str, list[Any]] = {}
-    for tensor in tensors:
-        if tensor.name in lists:
-            raise tensor_error(tensor.name, "is there twice")
-        if tensor.name in columns:
-            lists[tensor.name] = column_values(_flat(tensor), columns[tensor.name])
-        elif tensor.name == contract.own(PREDICTION_ID) and tensor.datatype == BYTES:
-            lists[tensor.name] = [value or None for value in _flat(tensor).values]
-        elif len(tensor.shape) == 2 and tensor.shape[1] == len(contract.features) and not set(lists) & set(columns):
-            lists |= _by_place(tensor, contract)
+    lists: dict[Any, Sequence[Any]] = {}
+    for spec, values in tensors:
+        if spec.name in lists:
+            raise tensor_error(spec.name, "is there twice")
+        if spec.name in columns:
+            _refuse_wide(spec)
+            lists[spec.name] = column_values(spec, values, columns[spec.name])
+        elif spec.name == contract.own(PREDICTION_ID) and spec.datatype == BYTES:
+            _refuse_wide(spec)
+            lists[spec.name] = [value or None for value in values]
+        elif len(spec.shape) == 2 and spec.shape[1] == len(contract.features) and not set(lists) & set(columns):
+            for place, column in enumerate(contract.features):
+                lists[column.name] = column_values(spec, values[place :: spec.shape[1]], column)
         else:
-            raise bad_request(f"unexpected inference input {tensor.name!r} for model {contract.model!r}")
+            raise bad_request(f"unexpected inference input {spec.name!r} for model {contract.model!r}")
     missing = [column.name for column in contract.features if column.required and column.name not in lists]
     if missing:
-        said = f"expected the inputs {missing} for model {contract.model!r}, which are not there"
-        raise bad_request(said, *(RowError(-1, name, "is missing") for name in missing))
+        cause = f"expected the inputs {missing} for model {contract.model!r}, which are not there"
+        raise bad_request(cause, *(RowError(-1, name, "is missing") for name in missing))
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) > 1:
         raise bad_request(f"the inputs have rows of different number: {lengths}")
-    return Frame(lists, next(iter(lengths.values()), 0))
+    count = next(iter(lengths.values()), 0)
+    if count == 0:
+        raise bad_request("the inputs have no rows")
+    return decoder.finish(Content(count, lists))
 
 
-def _flat(tensor: Tensor) -> Tensor:
-    if len(tensor.shape) == 1 or (len(tensor.shape) == 2 and tensor.shape[1] == 1):
-        return tensor
-    raise tensor_error(tensor.name, f"has the shape {list(tensor.shape)}, where [rows] or [rows, 1] is expected")
-
-
-def _by_place(tensor: Tensor, contract: Contract) -> dict[str, list[Any]]:
-    """The columns of one tensor for all features."""
-    width = len(contract.features)
-    found = {}
-    for place, column in enumerate(contract.features):
-        values = tensor.values[place::width]
-        found[column.name] = column_values(Tensor(tensor.name, tensor.datatype, (len(values),), values), column)
-    return found
+def _refuse_wide(spec: TensorSpec) -> None:
+    if len(spec.shape) != 1 and (len(spec.shape) != 2 or spec.shape[1] != 1):
+        raise tensor_error(spec.name, f"has the shape {spec.shape}, where [rows] or [rows, 1] is expected")
 
 
 def _outputs(contract: Contract, request: _Request) -> tuple[tuple[str, bool], ...]:
-    known = (*(column.name for column in contract.outputs), PREDICTION_ID)
+    names = (*(column.name for column in contract.outputs), PREDICTION_ID)
     is_binary = request.parameters.get("binary_data_output") is True
     if request.outputs is None:
-        return tuple((name, is_binary) for name in known)
+        return tuple((name, is_binary) for name in names)
     wanted = []
     if first_repeated(output.name for output in request.outputs) is not None:
         raise bad_request("an output is asked for twice")
     for output in request.outputs:
-        if output.name not in known:
-            raise _unexpected(output.name, contract)
+        if output.name not in names:
+            raise bad_request(f"unexpected inference output {output.name!r} for model {contract.model!r}")
         if output.parameters.get("classification"):
             raise bad_request(f"output {output.name!r} is asked for as a classification, which is not offered")
         wanted.append((output.name, output.parameters.get("binary_data", is_binary) is True))
     return tuple(wanted)
-
-
-def _unexpected(name: str, contract: Contract) -> WireError:
-    return bad_request(f"unexpected inference output {name!r} for model {contract.model!r}")
 
 
 _decoder = msgspec.json.Decoder(_Request)

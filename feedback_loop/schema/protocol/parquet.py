@@ -15,30 +15,22 @@ import pyarrow.compute as pc
 
 from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import Budget
-from feedback_loop.schema.coerce import arrow_type
+from feedback_loop.schema.column_types import FORMS, arrow_type
 from feedback_loop.schema.contract import Column, ColumnType
 from feedback_loop.schema.files.parquet import unpacked
-from feedback_loop.schema.protocol.frame import Frame, Signature, refuse_missing
+from feedback_loop.schema.protocol.enforcing import Signature
 from feedback_loop.schema.protocol.frames import by_place
-from feedback_loop.schema.protocol.values import DTYPES, REFUSALS, ModelRefusesError, as_pandas
-from feedback_loop.schema.protocol.wire import bad_request, not_enforced, refused_by_model
+from feedback_loop.schema.protocol.rows import Content
+from feedback_loop.schema.protocol.wire import bad_request, refused_by_model
+from feedback_loop.schema.values import REFUSALS, ModelRefusesError, as_pandas
 
 _NOT_PARQUET = (
     "Failed to parse input as a Pandas DataFrame. Ensure that the input is a valid Parquet Pandas DataFrame "
     "produced using the `pandas.DataFrame.to_parquet()` method. Error: '{}'"
 )
-_UNSAFE = "Incompatible input types for column {}. Can not safely convert {} to {}.{}"
-_HINT = (
-    " Hint: the type mismatch is likely caused by missing values. Integer columns in python can not represent "
-    "missing values and are therefore encoded as floats. The best way to avoid this problem is to infer the model "
-    "schema based on a realistic data sample (training dataset) that includes missing values. Alternatively, you can "
-    "declare integer columns as doubles (float64) whenever these columns may have missing values. See `Handling "
-    "Integers With Missing Values <https://www.mlflow.org/docs/latest/models.html#"
-    "handling-integers-with-missing-values>`_ for more details."
-)
 
 
-def read_parquet(body: bytes, signature: Signature, own: Sequence[str], budget: Budget) -> Frame:
+def read_parquet(body: bytes, signature: Signature, own: Sequence[str], budget: Budget) -> Content:
     """The features (in their types) and the caller's `own` columns (unconverted) of a file.
 
     Raises WireError and TooLarge.
@@ -50,12 +42,12 @@ def read_parquet(body: bytes, signature: Signature, own: Sequence[str], budget: 
         raise bad_request(_NOT_PARQUET.format(error)) from error
     if signature.width is not None:
         return _tensor(table, names, signature, own)
-    refuse_missing(signature, dict.fromkeys(names), own)
+    signature.refuse_missing(dict.fromkeys(names), own)
     found: dict[Any, Sequence[Any]] = {name: table.column(name).to_pylist() for name in own if name in names}
     for column in signature.features:
         if column.name in names:
             found[column.name] = _enforced(table.column(column.name), column, signature)
-    return Frame(found, table.num_rows)
+    return Content(table.num_rows, found)
 
 
 _NO_NUMBERS = ("object", "category", "str", "datetime64", "timedelta64")
@@ -91,14 +83,10 @@ def _enforced(values: pa.ChunkedArray, column: Column, signature: Signature) -> 
         return _of_objects(values, column, signature)
     if given.startswith("datetime64") and column.type is ColumnType.DATETIME:
         return _cast(values, column)
-    wanted = DTYPES[column.type]
+    wanted = FORMS[column.type].dtype
     if given.startswith(_NO_NUMBERS) or not _may_become(values, np.dtype(given), wanted):
-        hint = _HINT if wanted.kind == "i" and given == "float64" and _lacks_whole_numbers(values) else ""
-        raise not_enforced(
-            signature.text,
-            _UNSAFE.format(column.name, given, wanted, hint),
-            RowError(-1, column.name, f"does not fit the type {column.type}"),
-        )
+        hints = wanted.kind == "i" and given == "float64" and _lacks_whole_numbers(values)
+        raise signature.unsafe(column, given, wanted, f"does not fit the type {column.type}", hints=hints)
     return _cast(values, column)
 
 
@@ -131,7 +119,7 @@ def _of_objects(values: pa.ChunkedArray, column: Column, signature: Signature) -
     said = f"Failed to convert column {column.name} from type object to DataType.{column.type}."
     if column.type is ColumnType.DOUBLE:
         said = f"Invalid object type at position {pc.index(values.is_valid(), value=True).as_py()}"
-    raise not_enforced(signature.text, said, RowError(-1, column.name, f"does not fit the type {column.type}"))
+    raise signature.refusal(said, RowError(-1, column.name, f"does not fit the type {column.type}"))
 
 
 def _may_become(values: pa.ChunkedArray, given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
@@ -152,21 +140,20 @@ def _lacks_whole_numbers(values: pa.ChunkedArray) -> bool:
     return len(there) < len(numbers) and bool((there == np.trunc(there)).all())
 
 
-def _tensor(table: pa.Table, names: Sequence[str], signature: Signature, own: Sequence[str]) -> Frame:
+def _tensor(table: pa.Table, names: Sequence[str], signature: Signature, own: Sequence[str]) -> Content:
     """Columns as they come, if together they are an array of the tensor's type."""
-    columns = by_place(
-        Frame({name: table.column(name).to_pylist() for name in names}, table.num_rows), signature, own
-    )
-    wanted = DTYPES[signature.features[0].type]
+    content = Content(table.num_rows, {name: table.column(name).to_pylist() for name in names})
+    columns = by_place(content, signature, own)
+    wanted = FORMS[signature.features[0].type].dtype
     kinds = {_pandas_type(table.column(name)) for name in names if name not in own}
     is_plain = not any(kind.startswith(_NO_NUMBERS) for kind in kinds)
     given = np.result_type(*kinds) if is_plain else np.dtype(object)
     if signature.width != 1 and given != wanted:
         said = f"dtype of input {given} does not match expected dtype {wanted}"
-        raise not_enforced(signature.text, said, RowError(-1, "body", f"is {given}, where {wanted} is expected"))
+        raise signature.refusal(said, RowError(-1, "body", f"is {given}, where {wanted} is expected"))
     found = {name: columns[name] for name in own if name in columns}
     try:
         found |= {each.name: as_pandas(columns[each.name], each.type) for each in signature.features}
     except REFUSALS as error:
-        raise not_enforced(signature.text, str(error)) from error
-    return Frame(found, table.num_rows)
+        raise signature.refusal(str(error)) from error
+    return Content(table.num_rows, found)

@@ -10,13 +10,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feedback_loop.errors import RowError
 from feedback_loop.schema.budget import Budget
 from feedback_loop.schema.protocol.arrays import read_arrays, read_tensor
-from feedback_loop.schema.protocol.frame import Frame, RepeatedError, Signature, missing_inputs
-from feedback_loop.schema.protocol.frames import converted_frame, read_records, read_split
-from feedback_loop.schema.protocol.values import ModelRefusesError
-from feedback_loop.schema.protocol.wire import bad_request, invalid_input, not_enforced, refused_by_model
+from feedback_loop.schema.protocol.enforcing import Signature
+from feedback_loop.schema.protocol.frames import converted, read_records, read_split
+from feedback_loop.schema.protocol.rows import Content
+from feedback_loop.schema.protocol.wire import bad_request, invalid_input, refused_by_model
+from feedback_loop.schema.values import ModelRefusesError
 
 RECORDS, SPLIT, INSTANCES, INPUTS = "dataframe_records", "dataframe_split", "instances", "inputs"
 FORMATS = (RECORDS, SPLIT, INSTANCES, INPUTS)
@@ -58,18 +58,14 @@ def read_body(body: bytes) -> dict[str, Any]:
 
 def read_rows(
     content: Mapping[str, Any], signature: Signature, own: Sequence[str] = (), budget: Budget | None = None
-) -> Frame:
+) -> Content:
     """The features (and the caller's `own` columns, unconverted) of a body's object.
 
-    Raises WireError, and TooLarge for more than the budget allows.
-
     The columns of features are in their types. An optional feature that is not given is not there.
+    Raises WireError, and TooLarge for more than the budget allows.
     """
     try:
         return _read_rows(content, signature, own, budget or Budget())
-    except RepeatedError as error:
-        problem = RowError(-1, str(error.name), "is there twice")
-        raise not_enforced(signature.text, "'DataFrame' object has no attribute 'dtype'", problem) from error
     except ModelRefusesError:
         raise refused_by_model("a text column holds a list or an object") from None
     except RecursionError as error:
@@ -78,32 +74,32 @@ def read_rows(
 
 def _no_json(body: bytes, error: Exception) -> str:
     shown = body if len(body) <= MOST_ECHOED else body[:MOST_ECHOED] + b"..."
-    said = repr(error)
+    cause = repr(error)
     if isinstance(error, UnicodeDecodeError):  # its own repr holds the whole body once more
         place = f"{error.start}, {error.end}, {error.reason!r}"
-        said = f"UnicodeDecodeError({error.encoding!r}, {shown!r}, {place})"
-    return f"Ensure that input is a valid JSON formatted string. Error: '{said}'\nInput: \n{shown!r}\n"
+        cause = f"UnicodeDecodeError({error.encoding!r}, {shown!r}, {place})"
+    return f"Ensure that input is a valid JSON formatted string. Error: '{cause}'\nInput: \n{shown!r}\n"
 
 
 def _refuse_many(data: Any, budget: Budget) -> None:
     """Refuses lists of too many rows, and rows of too many names, before they are converted."""
     lists = data.values() if isinstance(data, dict) else [data]
-    budget.check_rows(max((len(each) for each in lists if isinstance(each, list)), default=0))
+    budget.check_rows(max((len(values) for values in lists if isinstance(values, list)), default=0))
     if isinstance(data, list):
         budget.check_cells(len(data), len({name for row in data if isinstance(row, dict) for name in row}))
 
 
-def _read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[str], budget: Budget) -> Frame:
+def _read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[str], budget: Budget) -> Content:
     if any(name in content for name in CHAT):
-        raise missing_inputs(signature, signature.required, list(content))
-    given = [name for name in content if name in FORMATS]
-    if len(given) != 1:
-        raise bad_request(f"{_EXPECTED}. Received dictionary with input fields: {given}. {CHANGED}")
-    data = content[given[0]]
-    if given[0] in (RECORDS, SPLIT):
-        frame = read_records(data, budget) if given[0] == RECORDS else read_split(data, budget)
-        return converted_frame(frame, signature, own)
+        raise signature.missing(signature.required, list(content))
+    formats = [name for name in content if name in FORMATS]
+    if len(formats) != 1:
+        raise bad_request(f"{_EXPECTED}. Received dictionary with input fields: {formats}. {CHANGED}")
+    data = content[formats[0]]
+    if formats[0] in (RECORDS, SPLIT):
+        frame = read_records(data, budget) if formats[0] == RECORDS else read_split(data, signature, budget)
+        return converted(frame, signature, own)
     _refuse_many(data, budget)
     if signature.width is not None:
         return read_tensor(data, signature)
-    return read_arrays(data, signature, own, by_row=given[0] == INSTANCES)
+    return read_arrays(data, signature, own, by_row=formats[0] == INSTANCES)

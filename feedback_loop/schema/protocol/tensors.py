@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -13,11 +12,10 @@ import numpy as np
 from msgspec import Meta
 
 from feedback_loop.errors import RowError
+from feedback_loop.schema.column_types import BYTES, FORMS
 from feedback_loop.schema.contract import Column, ColumnType
-from feedback_loop.schema.protocol.values import INTEGERS, REFUSALS, as_pandas
 from feedback_loop.schema.protocol.wire import WireError, bad_request
-
-BYTES = "BYTES"
+from feedback_loop.schema.values import REFUSALS, as_pandas
 
 NUMBERS = {
     "BOOL": np.dtype(bool),
@@ -35,17 +33,6 @@ NUMBERS = {
 }
 """The protocol's datatypes of one size, as they lie in bytes."""
 
-DATATYPES = {
-    ColumnType.BOOLEAN: "BOOL",
-    ColumnType.INTEGER: "INT32",
-    ColumnType.LONG: "INT64",
-    ColumnType.FLOAT: "FP32",
-    ColumnType.DOUBLE: "FP64",
-    ColumnType.STRING: BYTES,
-    ColumnType.DATETIME: BYTES,
-}
-"""The protocol's datatype for a column."""
-
 _LENGTH = struct.Struct("<I")
 
 _MOST_DIMENSIONS = 8
@@ -61,23 +48,13 @@ class TensorSpec(msgspec.Struct):
     data: Any = None
 
 
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor's values, flat, in Python's types."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    values: list[Any]
-
-
-def read_tensor(spec: TensorSpec, raw: bytes | None) -> Tensor:
-    """The tensor from its bytes, or from its JSON where there are none; raises WireError."""
+def tensor_values(spec: TensorSpec, raw: bytes | None = None) -> list[Any]:
+    """The tensor's values, flat, from its bytes, or from its JSON where there are none; raises WireError."""
     if spec.datatype != BYTES and spec.datatype not in NUMBERS:
         raise tensor_error(spec.name, f"has the unknown datatype {spec.datatype!r}")
     if len(spec.shape) > _MOST_DIMENSIONS:
-        said = f"has {len(spec.shape)} dimensions, where [rows] or [rows, columns] is expected"
-        raise tensor_error(spec.name, said)
+        cause = f"has {len(spec.shape)} dimensions, where [rows] or [rows, columns] is expected"
+        raise tensor_error(spec.name, cause)
     count = math.prod(spec.shape)
     if raw is None:
         values = _from_json(spec)
@@ -90,20 +67,20 @@ def read_tensor(spec: TensorSpec, raw: bytes | None) -> Tensor:
         values = np.frombuffer(raw, dtype).tolist()
     if len(values) != count:
         raise tensor_error(spec.name, f"has {len(values)} values, which are not of the shape {spec.shape}")
-    return Tensor(spec.name, spec.datatype, tuple(spec.shape), values)
+    return values
 
 
-def column_values(tensor: Tensor, column: Column) -> list[Any]:
+def column_values(spec: TensorSpec, values: list[Any], column: Column) -> list[Any]:
     """A tensor's values as a column's: numbers that lose nothing but a float's digits; raises WireError."""
-    if not _fits(tensor.datatype, column.type):
-        said = f"has the datatype {tensor.datatype}, where {DATATYPES[column.type]} is expected"
-        raise tensor_error(tensor.name, said)
-    if tensor.datatype == BYTES and column.type is ColumnType.STRING:
-        return tensor.values
+    if not _fits(spec.datatype, column.type):
+        expected = FORMS[column.type].tensor
+        raise tensor_error(spec.name, f"has the datatype {spec.datatype}, where {expected} is expected")
+    if spec.datatype == BYTES and column.type is ColumnType.STRING:
+        return values
     try:
-        return as_pandas(tensor.values, column.type, required=False)
+        return as_pandas(values, column.type, required=False)
     except REFUSALS as error:
-        raise tensor_error(tensor.name, f"does not fit the type {column.type}: {error}") from error
+        raise tensor_error(spec.name, f"does not fit the type {column.type}: {error}") from error
 
 
 def tensor_bytes(values: Sequence[Any], datatype: str) -> bytes:
@@ -121,11 +98,11 @@ def tensor_error(name: str, cause: str) -> WireError:
 
 
 def _fits(datatype: str, kind: ColumnType) -> bool:
-    if kind in INTEGERS:
+    if FORMS[kind].bound:
         return "INT" in datatype
     if kind.is_numeric:
         return datatype not in (BYTES, "BOOL")
-    return datatype == DATATYPES[kind]
+    return datatype == FORMS[kind].tensor
 
 
 def _from_json(spec: TensorSpec) -> list[Any]:
@@ -143,12 +120,12 @@ def _flat(values: list[Any], depth: int) -> list[Any]:
     for _ in range(depth - 1):
         if not any(isinstance(value, list) for value in values):
             break
-        values = [each for value in values for each in (value if isinstance(value, list) else [value])]
+        values = [part for value in values for part in (value if isinstance(value, list) else [value])]
     return values
 
 
 def _texts(name: str, raw: bytes) -> list[str]:
-    found, place = [], 0
+    texts, place = [], 0
     while place < len(raw):
         if place + _LENGTH.size > len(raw):
             raise tensor_error(name, "ends within a text's length")
@@ -157,10 +134,10 @@ def _texts(name: str, raw: bytes) -> list[str]:
         if place > len(raw):
             raise tensor_error(name, "ends within a text")
         try:
-            found.append(raw[place - length : place].decode())
+            texts.append(raw[place - length : place].decode())
         except UnicodeDecodeError as error:
             raise tensor_error(name, f"holds text that is not UTF-8: {error.reason}") from error
-    return found
+    return texts
 
 
 def _json_type(datatype: str) -> Any:

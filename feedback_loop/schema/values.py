@@ -18,24 +18,10 @@ import numpy.typing as npt
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, RowError
 from feedback_loop.schema.bounds import utc_within
+from feedback_loop.schema.column_types import FORMS
 from feedback_loop.schema.contract import Column, ColumnType
 
 Array = npt.NDArray[Any]
-
-DTYPES = {
-    ColumnType.BOOLEAN: np.dtype(bool),
-    ColumnType.INTEGER: np.dtype(np.int32),
-    ColumnType.LONG: np.dtype(np.int64),
-    ColumnType.FLOAT: np.dtype(np.float32),
-    ColumnType.DOUBLE: np.dtype(np.float64),
-    ColumnType.STRING: np.dtype(str),
-    ColumnType.DATETIME: np.dtype("datetime64[ns]"),
-}
-INTEGERS = {ColumnType.INTEGER: 2**31, ColumnType.LONG: 2**63}
-"""The integer types, and how far from zero their values may be."""
-
-PANDAS_NAMES = {kind: dtype.name for kind, dtype in DTYPES.items()} | {ColumnType.STRING: "object"}
-"""What MLflow calls a type in its messages: the name of the pandas type."""
 
 REFUSALS = (ValueError, TypeError, OverflowError, RecursionError, AttributeError)
 """What a conversion raises of a value that it does not take."""
@@ -44,7 +30,6 @@ _NOT_FINITE = (
     "Cannot convert non-finite values (NA or inf) to integer.Replace or remove non-finite values or cast to an "
     "integer typethat supports these values (e.g. 'Int64')"
 )
-_DATE = "Unknown datetime string format, unable to parse: {}"
 
 
 class IntCastingNaNError(ValueError):
@@ -74,9 +59,11 @@ def as_pandas(values: Sequence[Any], kind: ColumnType, *, required: bool = True)
         return [_moment(value) for value in values]
     if kind is ColumnType.BOOLEAN:
         return [None if not required and is_missing(value) else bool(value) for value in values]
-    if kind in INTEGERS:
-        return _integers(values, INTEGERS[kind])
-    return _floats(_plain_array(values), DTYPES[kind])
+    if bound := FORMS[kind].bound:
+        return _integers(values, bound)
+    with np.errstate(over="ignore"):
+        floats: list[Any] = _plain_array(values).astype(FORMS[kind].dtype).tolist()
+    return floats
 
 
 def as_numpy(value: Any, kind: ColumnType, *, required: bool = True) -> Any:
@@ -90,8 +77,8 @@ def as_numpy(value: Any, kind: ColumnType, *, required: bool = True) -> Any:
         return _objects(value, lambda each: None if is_missing(each) else bool(np.array([each], bool)[0]))
     with np.errstate(over="ignore"):  # beyond a float's range is infinity, as for MLflow
         if isinstance(value, list):
-            return np.array(value, DTYPES[kind])
-        return np.array([value], DTYPES[kind])[0]
+            return np.array(value, FORMS[kind].dtype)
+        return np.array([value], FORMS[kind].dtype)[0]
 
 
 def parse_text(text: str, kind: ColumnType) -> Any:
@@ -109,8 +96,8 @@ def parse_text(text: str, kind: ColumnType) -> Any:
     word = _BOOLEANS.get(stripped.lower())
     if kind is ColumnType.BOOLEAN:
         return _zero_or_one(stripped) if word is None else word
-    if kind in INTEGERS:
-        return _whole(stripped, INTEGERS[kind]) if word is None else int(word)
+    if bound := FORMS[kind].bound:
+        return _whole(stripped, bound) if word is None else int(word)
     if "_" in stripped:
         raise UnsafeError("float64", "object")
     return float(stripped) if word is None else float(word)
@@ -188,9 +175,10 @@ def _key_value(value: Any, kind: ColumnType) -> Any:
 def _key_number(value: Any, kind: ColumnType) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError("no number")
-    if kind not in INTEGERS:
+    bound = FORMS[kind].bound
+    if not bound:
         return float(value)
-    if value != int(value) or not -INTEGERS[kind] <= value < INTEGERS[kind]:
+    if value != int(value) or not -bound <= value < bound:
         raise ValueError("no such integer")
     return int(value)
 
@@ -223,12 +211,6 @@ def _plain_array(values: Sequence[Any]) -> Array:
     return array
 
 
-def _floats(array: Array, dtype: np.dtype[Any]) -> list[Any]:
-    with np.errstate(over="ignore"):
-        found: list[Any] = array.astype(dtype).tolist()
-    return found
-
-
 def _integers(values: Sequence[Any], bound: int) -> list[Any]:
     array = _plain_array(values)
     if array.dtype.kind == "f":
@@ -243,7 +225,7 @@ def _integers(values: Sequence[Any], bound: int) -> list[Any]:
         if not -bound <= value < bound:
             raise OverflowError(
                 "Python int too large to convert to C long"
-                if bound == INTEGERS[ColumnType.LONG]
+                if bound == FORMS[ColumnType.LONG].bound
                 else f"Python integer {value} out of bounds for int32"
             )
     return found
@@ -265,38 +247,35 @@ def _moment(value: Any) -> datetime | None:
         return None
     if isinstance(value, datetime):
         return utc_within(value)
-    if isinstance(value, bool):
-        raise TypeError("<class 'bool'> is not convertible to datetime")
-    if isinstance(value, int | float):
-        return utc_within(EPOCH + timedelta(microseconds=int(value) // 1000))
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value)} is not convertible to datetime")
-    try:
-        moment = datetime.fromisoformat(value.strip())
-    except ValueError:
+    if isinstance(value, str):
         try:
-            return _of_numpy(np.datetime64(value.strip(), "ns"))
+            return _moment_of_text(value.strip())
         except ValueError:
-            raise DateParseError(_DATE.format(value)) from None
-    return utc_within(moment)
+            raise DateParseError(f"Unknown datetime string format, unable to parse: {value}") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{type(value)} is not convertible to datetime")
+    return _moment_of_nanoseconds(int(value))
 
 
 def _numpy_moment(value: Any) -> datetime | None:
     """As NumPy's `datetime64`: ISO 8601 and nanoseconds since 1970."""
     if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            return _of_numpy(np.datetime64(value, "ns"))
-        return utc_within(moment)
+        return _moment_of_text(value)
     if is_missing(value):
         return None
     if isinstance(value, int) and not isinstance(value, bool):
-        return utc_within(EPOCH + timedelta(microseconds=value // 1000))
+        return _moment_of_nanoseconds(value)
     raise ValueError("Could not convert object to NumPy datetime")
 
 
-def _of_numpy(moment: np.datetime64) -> datetime | None:
-    if np.isnat(moment):
-        return None
-    return EPOCH + timedelta(microseconds=int(moment.astype("datetime64[us]").astype(np.int64)))
+def _moment_of_nanoseconds(number: int) -> datetime:
+    return utc_within(EPOCH + timedelta(microseconds=number // 1000))
+
+
+def _moment_of_text(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:  # NumPy takes some forms more, as 2026-01 or NaT
+        parsed = np.datetime64(text, "ns")
+        return None if np.isnat(parsed) else _moment_of_nanoseconds(int(parsed.astype(np.int64)))
+    return utc_within(moment)
