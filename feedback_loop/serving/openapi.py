@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from feedback_loop.schema import Column, ColumnType, Contract
-from feedback_loop.schema.column_types import BYTES
-from feedback_loop.schema.protocol.tensors import NUMBERS
+from feedback_loop.schema.protocol.tensors import DATATYPES
 
 _VALUES: dict[ColumnType, dict[str, Any]] = {
     ColumnType.BOOLEAN: {"type": "boolean"},
@@ -166,7 +165,7 @@ def _infer(contract: Contract) -> dict[str, Any]:
     tensor = _object(
         {
             "name": {"enum": [column.name for column in (*contract.features, *contract.extra_key)]},
-            "datatype": {"enum": [*NUMBERS, BYTES]},
+            "datatype": {"enum": [*DATATYPES]},
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
             "data": {"type": "array"},
             "parameters": {"type": "object"},

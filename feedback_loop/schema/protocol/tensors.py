@@ -33,6 +33,8 @@ NUMBERS = {
 }
 """The protocol's datatypes of one size, as they lie in bytes."""
 
+DATATYPES = (*NUMBERS, BYTES)
+
 _LENGTH = struct.Struct("<I")
 
 _MOST_DIMENSIONS = 8
@@ -50,7 +52,7 @@ class TensorSpec(msgspec.Struct):
 
 def tensor_values(spec: TensorSpec, raw: bytes | None = None) -> list[Any]:
     """The tensor's values, flat, from its bytes, or from its JSON where there are none; raises WireError."""
-    if spec.datatype != BYTES and spec.datatype not in NUMBERS:
+    if spec.datatype not in DATATYPES:
         raise tensor_error(spec.name, f"has the unknown datatype {spec.datatype!r}")
     if len(spec.shape) > _MOST_DIMENSIONS:
         cause = f"has {len(spec.shape)} dimensions, where [rows] or [rows, columns] is expected"
@@ -155,4 +157,4 @@ def _json_type(datatype: str) -> Any:
 
 
 _Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-_JSON = {datatype: _json_type(datatype) for datatype in (*NUMBERS, BYTES)}
+_JSON = {datatype: _json_type(datatype) for datatype in DATATYPES}
