@@ -2,53 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from feedback_loop.monitoring.losses import MOST, Floats
+from feedback_loop.monitoring.profiles import NumberColumn
 
 
-@dataclass(frozen=True)
-class NumberShape:
-    """A distribution of numbers: weights in the bins between the edges, and moments about `centre`.
-
-    The edges are all values of the reference (`are_values`) or its quantiles. `counts[i]` are in
-    `(edges[i-1], edges[i]]`. `below` and `above` are the sums of how far values are beyond the outermost edges.
-    """
-
-    edges: Floats
-    counts: Floats
-    are_values: bool
-    centre: float
-    first: float
-    second: float
-    below: float
-    above: float
-
-    @property
-    def rows(self) -> float:
-        """The weight of all values that are finite."""
-        return float(self.counts.sum())
-
-    @property
-    def mean(self) -> float:
-        """The mean."""
-        return self.centre + self.first / self.rows
-
-    @property
-    def norm(self) -> float:
-        """The standard deviation (population), at least 0.001: what Evidently norms by."""
-        variance = self.second / self.rows - (self.first / self.rows) ** 2
-        return max(float(np.sqrt(max(variance, 0.0))), 0.001)
-
-    @property
-    def cumulated(self) -> Floats:
-        """The distribution function at the edges."""
-        return np.cumsum(self.counts[:-1]) / self.rows
-
-
-def normed_wasserstein(reference: NumberShape, current: NumberShape) -> float:
+def normed_wasserstein(reference: NumberColumn, current: NumberColumn) -> float:
     """The first Wasserstein distance over the reference's standard deviation.
 
     Exact outside the reference's range and for numbers of at most 100 values. Else the distribution functions are
@@ -62,7 +22,7 @@ def normed_wasserstein(reference: NumberShape, current: NumberShape) -> float:
     widths = np.diff(reference.edges)
     left, right = gaps[:-1], gaps[1:]
     beyond = current.below / current.rows + current.above / current.rows
-    if reference.are_values:  # between them nothing is
+    if reference.layout.are_values:  # between them nothing is
         inside = np.abs(left)
     else:
         crossing = left * right < 0
@@ -74,19 +34,19 @@ def normed_wasserstein(reference: NumberShape, current: NumberShape) -> float:
     return (shift if one_way else max(distance, shift)) / reference.norm
 
 
-def mean_shift(reference: NumberShape, current: NumberShape) -> float:
+def mean_shift(reference: NumberColumn, current: NumberColumn) -> float:
     """By how many standard deviations of the reference the mean is higher."""
     if not np.isfinite([reference.second, current.second]).all():
         return 0.0
     return (current.mean - reference.mean) / reference.norm
 
 
-def ks_distance(reference: NumberShape, current: NumberShape) -> float:
+def ks_distance(reference: NumberColumn, current: NumberColumn) -> float:
     """The greatest difference of the distribution functions at the edges."""
     return float(np.abs(reference.cumulated - current.cumulated).max(initial=0.0))
 
 
-def ks_p_value(reference: NumberShape, current: NumberShape, rows: float, others: float) -> float:
+def ks_p_value(reference: NumberColumn, current: NumberColumn, rows: float, others: float) -> float:
     """The two-sample Kolmogorov-Smirnov test by that difference: never smaller than on the values themselves."""
     from scipy import stats
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from feedback_loop.monitoring.distances import (
-    NumberShape,
     chi_squared_p_value,
     hellinger,
     jensen_shannon,
@@ -21,17 +21,7 @@ from feedback_loop.monitoring.distances import (
     z_p_value,
 )
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats
-from feedback_loop.monitoring.profiles import (
-    MISSING,
-    NEW,
-    NON_FINITE,
-    RARE,
-    Block,
-    Moment,
-    NumberLayout,
-    Profile,
-    WordLayout,
-)
+from feedback_loop.monitoring.profiles import NumberColumn, Profile, WordColumn
 from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, finite
 
 THRESHOLD = 0.1
@@ -57,30 +47,6 @@ FEW_VALUES = 5
 """Evidently's rule: tests up to so many rows of the reference, distances above; numbers of few values are words."""
 
 
-@dataclass(frozen=True)
-class Shares:
-    """Weights of the same bins in the reference and in the current rows, and how many rows each speaks for."""
-
-    reference: Floats
-    current: Floats
-    reference_rows: float
-    current_rows: float
-    binning: str
-
-    @property
-    def as_rows(self) -> tuple[Floats, Floats]:
-        """Both as counts of rows of equal weight."""
-        return (
-            self.reference * (self.reference_rows / self.reference.sum()),
-            self.current * (self.current_rows / self.current.sum()),
-        )
-
-    @property
-    def test_of_words(self) -> str:
-        """Evidently's test for as many values as there are: `z` for two, else `chi_squared`."""
-        return "z" if np.count_nonzero(self.reference + self.current) <= 2 else "chi_squared"
-
-
 @BEYOND_DOUBLES
 def drift_values(reference: Profile, current: Profile) -> tuple[DriftValue, ...]:
     """The drift of each column by several methods; one with too few rows says how many are missing.
@@ -94,168 +60,130 @@ def drift_values(reference: Profile, current: Profile) -> tuple[DriftValue, ...]
     change. Where the reference spans several windows, its threshold is at least the farthest that any of them is
     from it: a day's weather is not a drift.
     """
-    layout = reference.layout
-    columns: list[tuple[int, NumberLayout | WordLayout]] = [*enumerate(layout.numbers), *enumerate(layout.words)]
-    shapes = [(column, _shape(reference, current, place, column)) for place, column in columns]
-    tested = [(column, shape) for column, shape in shapes if _missing(shape) == 0]
+    columns = {name: _number_bins(reference, current, name) for name in reference.numbers}
+    columns |= {name: _word_bins(reference, current, name) for name in reference.words}
+    tested = sum(not bins.missing_rows for bins in columns.values())
     values: list[DriftValue] = []
-    for column, shape in shapes:
-        name, lacking = column.column, _missing(shape)
-        if lacking:
-            rows = round(shape.shares.current_rows)
-            values.append(DriftValue(name, INSUFFICIENT, lacking, LEAST_ROWS, None, drifted=False, rows=rows))
+    for name, bins in columns.items():
+        if bins.missing_rows:
+            values.append(
+                DriftValue(name, INSUFFICIENT, bins.missing_rows, LEAST_ROWS, None, drifted=False, rows=bins.rows)
+            )
             continue
-        found = _numbers(name, shape) if isinstance(shape, _Numbers) else _words(name, shape)
         swings = reference.swings[name].distances if name in reference.swings else ()
-        values += _decided(list(found), shape, swings, len(tested))
+        threshold = max(THRESHOLD, *swings) if len(swings) >= LEAST_WINDOWS else THRESHOLD
+        if name in reference.numbers:
+            of_column = [*_number_values(bins, reference.numbers[name], current.numbers[name])]
+            method, p_value = "wasserstein_normed", next(each.p_value for each in of_column if each.method == "ks")
+        else:
+            of_column = [*_word_values(bins, reference.words[name].judged)]
+            method, p_value = "jensen_shannon", chi_squared_p_value(*bins.as_rows)
+        is_rare = p_value is not None and p_value < ALPHA / tested
+        values += [
+            replace(
+                each, threshold=threshold, p_value=p_value, drifted=each.value > threshold and is_rare, decides=True
+            )
+            if each.method == method
+            else each
+            for each in of_column
+        ]
     return finite(values)
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    shares: Shares
-    reference: NumberShape
-    current: NumberShape
+class _Bins:
+    """A column's weights in the same bins of the reference and of the current rows, and how many rows each side has.
 
-
-@dataclass(frozen=True)
-class _Words:
-    shares: Shares
-    names: tuple[str, ...]
-
-
-def _shape(reference: Profile, current: Profile, place: int, column: NumberLayout | WordLayout) -> _Numbers | _Words:
-    if isinstance(column, NumberLayout):
-        shapes = [number_shape(each, Block.NUMBERS + 2 * place, column) for each in (reference, current)]
-        grouped, binning = _grouped(*shapes)
-        rows = [
-            each.effective(float(shape.counts.sum()))
-            for each, shape in zip((reference, current), shapes, strict=True)
-        ]
-        return _Numbers(Shares(grouped[0], grouped[1], rows[0], rows[1], binning), *shapes)
-    counts = [_told_apart(fresh_words(each, place, column)[0], column) for each in (reference, current)]
-    rows = [each.effective(float(count.sum())) for each, count in zip((reference, current), counts, strict=True)]
-    return _Words(
-        Shares(counts[0], counts[1], rows[0], rows[1], "words"), (*column.words[: column.frequent], "(rare)", "(new)")
-    )
-
-
-def _told_apart(counts: Floats, layout: WordLayout) -> Floats:
-    """Those of frequent words, of all others, and of new ones."""
-    return np.append(
-        counts[: min(layout.frequent, len(layout.words))],
-        [counts[min(layout.frequent, len(layout.words)) : -1].sum(), counts[-1]],
-    )
-
-
-def number_shape(profile: Profile, block: int, layout: NumberLayout) -> NumberShape:
-    """The distribution of a column of numbers."""
-    counts = profile.counts(block, len(layout.edges) + 1)
-    sums = [profile.sum(block + 1, each) for each in Moment]
-    return NumberShape(np.asarray(layout.edges), counts, layout.are_values, layout.centre, *sums)
-
-
-def word_counts(profile: Profile, block: int, layout: WordLayout) -> Floats:
-    """How often each word of the vocabulary came, then rare and new ones."""
-    known = profile.counts(block, len(layout.words))
-    return np.append(known, [profile.at(block, RARE), profile.at(block, NEW)])
-
-
-def fresh_words(profile: Profile, place: int, layout: WordLayout, *, chosen: bool = False) -> tuple[Floats, float]:
-    """The same, and how many values are missing, of rows whose words are as new to the vocabulary as those that come.
-
-    Of a reference these are the half that had no part in it, where that is of the other half, and where words were
-    `chosen` by their number.
+    Values that are `few` are told one by one.
     """
-    held = Block.HELD + place
-    is_held = (layout.is_open or chosen) and len(profile.slots(held)[0]) > 0
-    block = held if is_held else Block.WORDS + place
-    return word_counts(profile, block, layout), profile.at(block, MISSING)
+
+    column: str
+    reference: Floats
+    current: Floats
+    reference_rows: float
+    current_rows: float
+    binning: str
+    few: bool
+
+    @property
+    def rows(self) -> int:
+        """The current rows."""
+        return round(self.current_rows)
+
+    @property
+    def missing_rows(self) -> int:
+        """How many rows the smaller side lacks."""
+        return max(LEAST_ROWS - int(min(self.reference_rows, self.current_rows)), 0)
+
+    @property
+    def as_rows(self) -> tuple[Floats, Floats]:
+        """Both sides as counts of rows of equal weight."""
+        return (
+            self.reference * (self.reference_rows / self.reference.sum()),
+            self.current * (self.current_rows / self.current.sum()),
+        )
+
+    @cached_property
+    def default(self) -> str:
+        """The method that Evidently would choose."""
+        if self.reference_rows > SMALL_REFERENCE:
+            return "jensen_shannon" if self.few else "wasserstein_normed"
+        if not self.few:
+            return "ks"
+        return "z" if np.count_nonzero(self.reference + self.current) <= 2 else "chi_squared"
+
+    def value(self, method: str, value: float, p_value: float | None = None) -> DriftValue:
+        """A distance, or with a p-value a test, judged by Evidently's threshold."""
+        threshold = THRESHOLD if p_value is None else P_VALUE
+        drifted = abs(value) >= threshold if p_value is None else p_value < threshold
+        if method == "ks":
+            drifted = p_value is not None and p_value <= threshold
+        is_default = method == self.default
+        return DriftValue(
+            self.column, method, value, threshold, p_value, drifted, self.rows, self.binning, is_default=is_default
+        )
+
+    def values(self) -> Iterator[DriftValue]:
+        """What is measured of columns of both kinds."""
+        for method, measure in (("psi", psi), ("jensen_shannon", jensen_shannon), ("hellinger", hellinger)):
+            yield self.value(method, measure(self.reference, self.current))
+        if self.few:
+            yield self.value("chi_squared", *one_sample_chi_squared(*self.as_rows))
+            if self.default == "z":
+                yield self.value("z", *z_p_value(*self.as_rows))
 
 
-def absent(profile: Profile, block: int) -> tuple[float, float]:
-    """How many values of a column are missing, and how many are no finite numbers."""
-    return profile.at(block, MISSING), profile.at(block, NON_FINITE)
+def _number_bins(reference: Profile, current: Profile, name: str) -> _Bins:
+    before, now = reference.numbers[name], current.numbers[name]
+    counts, binning = [before.counts, now.counts], "values"
+    if len(before.edges) > GROUPS and before.rows:
+        # The inner ends of the groups: the first edges by which (but for a rounded row) so large a share has come.
+        ends = np.searchsorted(before.cumulated, np.arange(1, GROUPS) / GROUPS - 0.004)
+        starts = np.unique(np.append(0, ends + 1))
+        counts = [np.add.reduceat(each, starts) for each in counts]
+        binning = f"{len(starts)} quantiles of the reference"
+    rows = reference.effective(before.rows), current.effective(now.rows)
+    return _Bins(name, counts[0], counts[1], *rows, binning, few=len(before.edges) <= FEW_VALUES)
 
 
-def _grouped(reference: NumberShape, current: NumberShape) -> tuple[list[Floats], str]:
-    counts = [reference.counts, current.counts]
-    if len(reference.edges) <= GROUPS or not reference.rows:
-        return counts, "values"
-    # The inner ends of the groups: the first edges by which (but for a rounded row) so large a share has come.
-    ends = np.searchsorted(reference.cumulated, np.arange(1, GROUPS) / GROUPS - 0.004)
-    starts = np.unique(np.append(0, ends + 1))
-    return [np.add.reduceat(each, starts) for each in counts], f"{len(starts)} quantiles of the reference"
+def _word_bins(reference: Profile, current: Profile, name: str) -> _Bins:
+    before, now = (profile.words[name].judged.frequent for profile in (reference, current))
+    rows = reference.effective(float(before.sum())), current.effective(float(now.sum()))
+    return _Bins(name, before, now, *rows, "words", few=True)
 
 
-def _missing(shape: _Numbers | _Words) -> int:
-    return max(LEAST_ROWS - int(min(shape.shares.reference_rows, shape.shares.current_rows)), 0)
+def _number_values(bins: _Bins, reference: NumberColumn, current: NumberColumn) -> Iterator[DriftValue]:
+    p_value = ks_p_value(reference, current, bins.reference_rows, bins.current_rows)
+    yield bins.value("wasserstein_normed", normed_wasserstein(reference, current))
+    yield bins.value("ks", ks_distance(reference, current), p_value)
+    yield bins.value("mean_shift", mean_shift(reference, current))
+    yield from bins.values()
 
 
-def _numbers(column: str, shape: _Numbers) -> Iterator[DriftValue]:
-    shares = shape.shares
-    few = len(shape.reference.edges) <= FEW_VALUES
-    if shares.reference_rows <= SMALL_REFERENCE:
-        default = shares.test_of_words if few else "ks"
-    else:
-        default = "jensen_shannon" if few else "wasserstein_normed"
-    p_value = ks_p_value(shape.reference, shape.current, shares.reference_rows, shares.current_rows)
-    yield _distance(column, "wasserstein_normed", normed_wasserstein(shape.reference, shape.current), shares, default)
-    yield _test(column, "ks", ks_distance(shape.reference, shape.current), p_value, shares, default)
-    yield _distance(column, "mean_shift", mean_shift(shape.reference, shape.current), shares, default)
-    yield from _binned(column, shares, default)
-    if few:
-        yield from _tests_of_words(column, shares, default)
-
-
-def _words(column: str, shape: _Words) -> Iterator[DriftValue]:
-    shares = shape.shares
-    default = shares.test_of_words if shares.reference_rows <= SMALL_REFERENCE else "jensen_shannon"
-    yield from _binned(column, shares, default)
-    yield from _tests_of_words(column, shares, default)
-    change = shares.current / shares.current.sum() - shares.reference / shares.reference.sum()
+def _word_values(bins: _Bins, reference: WordColumn) -> Iterator[DriftValue]:
+    yield from bins.values()
+    change = bins.current / bins.current.sum() - bins.reference / bins.reference.sum()
     place = int(np.abs(change).argmax())
-    yield _distance(column, f"share_change[{shape.names[place]}]", float(change[place]), shares, default)
-
-
-def _binned(column: str, shares: Shares, default: str) -> Iterator[DriftValue]:
-    for method, measure in (("psi", psi), ("jensen_shannon", jensen_shannon), ("hellinger", hellinger)):
-        yield _distance(column, method, measure(shares.reference, shares.current), shares, default)
-
-
-def _tests_of_words(column: str, shares: Shares, default: str) -> Iterator[DriftValue]:
-    yield _test(column, "chi_squared", *one_sample_chi_squared(*shares.as_rows), shares, default)
-    if default == "z":
-        yield _test(column, "z", *z_p_value(*shares.as_rows), shares, default)
-
-
-def _distance(column: str, method: str, value: float, shares: Shares, default: str) -> DriftValue:
-    rows = round(shares.current_rows)
-    drifted = abs(value) >= THRESHOLD
-    return DriftValue(
-        column, method, value, THRESHOLD, None, drifted, rows, shares.binning, is_default=method == default
-    )
-
-
-def _test(column: str, method: str, value: float, p_value: float, shares: Shares, default: str) -> DriftValue:
-    drifted = p_value <= P_VALUE if method == "ks" else p_value < P_VALUE
-    rows = round(shares.current_rows)
-    return DriftValue(
-        column, method, value, P_VALUE, p_value, drifted, rows, shares.binning, is_default=method == default
-    )
-
-
-def _decided(
-    values: list[DriftValue], shape: _Numbers | _Words, swings: Sequence[float], columns: int
-) -> list[DriftValue]:
-    """The same values, one of which decides by the stricter rule."""
-    method, p_value = "jensen_shannon", None
-    threshold = max(THRESHOLD, *swings) if len(swings) >= LEAST_WINDOWS else THRESHOLD
-    if isinstance(shape, _Numbers):
-        method, p_value = "wasserstein_normed", next(each.p_value for each in values if each.method == "ks")
-    if p_value is None:
-        p_value = chi_squared_p_value(*shape.shares.as_rows)
-    place = next(place for place, value in enumerate(values) if value.method == method)
-    drifted = values[place].value > threshold and p_value < ALPHA / columns
-    decides = replace(values[place], threshold=threshold, p_value=p_value, drifted=drifted, decides=True)
-    return [*values[:place], decides, *values[place + 1 :]]
+    layout = reference.layout
+    names = (*layout.words[: layout.frequent], "(rare)", "(new)")
+    yield bins.value(f"share_change[{names[place]}]", float(change[place]))

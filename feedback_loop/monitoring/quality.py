@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from feedback_loop.monitoring.distances import NumberShape
-from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, fresh_words, number_shape
+from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS
 from feedback_loop.monitoring.hypergeometric import upper_tail
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES
-from feedback_loop.monitoring.profiles import ABOVE, BELOW, HASHES, Block, NumberLayout, Profile, Rows, WordLayout
+from feedback_loop.monitoring.profiles import HASHES, Block, NumberColumn, Profile, Rows, WordColumn
 from feedback_loop.store.evaluations import QualityValue, finite
 
 MORE = 0.01
@@ -48,13 +47,12 @@ def quality_values(reference: Profile | None, current: Profile) -> tuple[Quality
         return finite(found)
     layout = reference.layout
     both = _Both(reference, current, ALPHA / WINDOWS / (5 * len(layout.numbers) + 3 * len(layout.words) + 1))
-    for place, number in enumerate(layout.numbers):
-        block = Block.NUMBERS + 2 * place
-        found += _absent(both, block, number)
-        found += _of_numbers(both, block, number)
-    for place, word in enumerate(layout.words):
-        found += _absent(both, Block.WORDS + place, word)
-        found += _of_words(both, place, word)
+    for name, numbers in reference.numbers.items():
+        found += _absent(both, name, numbers, current.numbers[name])
+        found += _of_numbers(both, name, numbers, current.numbers[name])
+    for name, words in reference.words.items():
+        found += _absent(both, name, words, current.words[name])
+        found += _of_words(both, name, words.judged, current.words[name].judged)
     repeated = _repeated(both)
     return finite((*found, replace(repeated, failed=repeated.failed and not any(each.failed for each in found))))
 
@@ -101,22 +99,22 @@ class _Both:
         return QualityValue(column, check, value, expected, failed, self.current.rows())
 
 
-def _absent(both: _Both, block: int, layout: NumberLayout | WordLayout) -> Iterator[QualityValue]:
+def _absent(
+    both: _Both, column: str, before: NumberColumn | WordColumn, now: NumberColumn | WordColumn
+) -> Iterator[QualityValue]:
     whole, rows = both.current.weight(), both.reference.weight()
-    (missing, odd), (before, odd_before) = absent(both.current, block), absent(both.reference, block)
-    share = both.share(layout.column, "missing", missing / whole, before / rows, whole, rows)
-    is_gone = missing >= whole and both.chance(1.0, whole, share.expected, rows) < both.level
-    yield QualityValue(layout.column, "schema", missing / whole, 0.0, is_gone, both.current.rows())
+    share = both.share(column, "missing", now.missing / whole, before.missing / rows, whole, rows)
+    is_gone = now.missing >= whole and both.chance(1.0, whole, share.expected, rows) < both.level
+    yield QualityValue(column, "schema", now.missing / whole, 0.0, is_gone, both.current.rows())
     yield replace(share, failed=share.failed and not is_gone)
-    if isinstance(layout, NumberLayout):
-        yield both.share(layout.column, "non_finite", odd / whole, odd_before / rows, whole, rows)
+    if isinstance(now, NumberColumn) and isinstance(before, NumberColumn):
+        yield both.share(column, "non_finite", now.non_finite / whole, before.non_finite / rows, whole, rows)
 
 
-def _of_numbers(both: _Both, block: int, layout: NumberLayout) -> Iterator[QualityValue]:
-    was, now = (number_shape(each, block, layout) for each in (both.reference, both.current))
+def _of_numbers(both: _Both, column: str, was: NumberColumn, now: NumberColumn) -> Iterator[QualityValue]:
     if not was.rows or not now.rows:
         return
-    outside = (both.current.at(block, BELOW) + both.current.at(block, ABOVE)) / now.rows
+    outside = (now.rows_below + now.rows_above) / now.rows
     drawn, others = int(both.current.effective(now.rows)), max(int(both.reference.effective(was.rows)), 1)
     # Of rows in any order the next one is beyond all n before it twice in n + 1 times. So many are beyond all of them
     # as often as of the so many and one least ones of all at most one is one of the n.
@@ -124,33 +122,31 @@ def _of_numbers(both: _Both, block: int, layout: NumberLayout) -> Iterator[Quali
     beyond = upper_tail(drawn_beyond, drawn + others, drawn, drawn_beyond + 1)
     expected = 2 / (was.rows + 1)
     failed = outside - expected > MORE and beyond < both.level
-    yield QualityValue(layout.column, "out_of_range", outside, expected, failed, both.current.rows())
+    yield QualityValue(column, "out_of_range", outside, expected, failed, both.current.rows())
     excess = now.counts / now.rows - was.counts / was.rows
     place = int(excess.argmax())
     seldom = both.chance(
         now.counts[place] / now.rows, now.rows, was.counts[place] / was.rows, was.rows
     ) < both.level / len(excess)
-    constant = _constant(both, layout.column, is_one=_is_constant(now), is_seldom=seldom)
+    constant = _constant(both, column, is_one=_is_constant(now), is_seldom=seldom)
     yield constant
-    if not layout.are_values:
+    if not was.layout.are_values:
         inner = excess[1:-1]
         most = float(inner.max(initial=0.0))
-        expected = both.usual(layout.column, "stuck", 0.0)
+        expected = both.usual(column, "stuck", 0.0)
         failed = most - expected >= STUCK and seldom and not constant.failed
-        yield QualityValue(layout.column, "stuck", most, expected, failed, both.current.rows())
+        yield QualityValue(column, "stuck", most, expected, failed, both.current.rows())
 
 
-def _of_words(both: _Both, place: int, layout: WordLayout) -> Iterator[QualityValue]:
-    was, now = (fresh_words(each, place, layout)[0] for each in (both.reference, both.current))
-    rows, known = float(now.sum()), float(was.sum())
-    if not rows or not known:
+def _of_words(both: _Both, column: str, was: WordColumn, now: WordColumn) -> Iterator[QualityValue]:
+    if not was.rows or not now.rows:
         return
-    new, expected = float(now[-1]) / rows, float(was[-1]) / known
-    yield both.share(layout.column, "new_categories", new, expected, rows, known)
-    most = int(now[: len(layout.words)].argmax()) if layout.words else 0
-    is_one = bool(now[most] == rows) and most < len(layout.words)
-    seldom = is_one and both.chance(1.0, rows, float(was[most]) / known, known) < both.level / len(now)
-    yield _constant(both, layout.column, is_one=is_one, is_seldom=seldom)
+    yield both.share(column, "new_categories", now.new / now.rows, was.new / was.rows, now.rows, was.rows)
+    words = len(now.layout.words)
+    most = int(now.counts[:words].argmax()) if words else 0
+    is_one = most < words and bool(now.counts[most] == now.rows)
+    chance = both.chance(1.0, now.rows, float(was.counts[most]) / was.rows, was.rows) if is_one else 1.0
+    yield _constant(both, column, is_one=is_one, is_seldom=chance < both.level / len(now.counts))
 
 
 def _constant(both: _Both, column: str, *, is_one: bool, is_seldom: bool) -> QualityValue:
@@ -160,7 +156,7 @@ def _constant(both: _Both, column: str, *, is_one: bool, is_seldom: bool) -> Qua
     )
 
 
-def _is_constant(shape: NumberShape) -> bool:
+def _is_constant(shape: NumberColumn) -> bool:
     if not np.isfinite(shape.second):
         return False
     distance = shape.first / shape.rows

@@ -9,26 +9,21 @@ independent of its outcomes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.monitoring.distances import NumberShape
-from feedback_loop.monitoring.drift import absent, number_shape, word_counts
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats, Mask
 from feedback_loop.monitoring.profiles import (
-    ABOVE,
-    BELOW,
-    MISSING,
     OTHER_CLASS,
     SIDE,
     Block,
     Ints,
-    NumberLayout,
+    NumberColumn,
     Profile,
     Rows,
-    WordLayout,
+    WordColumn,
     float_bin_values,
     score_bin_edges,
 )
@@ -55,11 +50,11 @@ def drift_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Wo
     layout, rows = profile.layout, min(profile.rows(), MOST_ROWS)
     whole = {each.stored for each in (*layout.contract.outputs, *layout.contract.features) if each.type in WHOLE}
     found: dict[str, Floats | Words] = {}
-    for place, number in enumerate(layout.numbers):
-        values = _numbers(profile, reference, Block.NUMBERS + 2 * place, number, rows)
-        found[number.column] = np.ceil(values) if number.column in whole else values
-    for place, word in enumerate(layout.words):
-        found[word.column] = _words(profile, Block.WORDS + place, word, rows)
+    for name, numbers in profile.numbers.items():
+        values = _numbers(numbers, reference.numbers[name], rows)
+        found[name] = np.ceil(values) if name in whole else values
+    for name, words in profile.words.items():
+        found[name] = _words(words, rows)
     # In any order but the same: sorted columns would all go up together.
     return {
         name: np.random.default_rng(seed).permutation(column) for seed, (name, column) in enumerate(found.items())
@@ -73,8 +68,7 @@ def labelled_columns(profile: Profile, reference: Profile) -> dict[str, Floats |
     label, answer = contract.label.stored, contract.outputs[0].stored
     if contract.task is Task.REGRESSION:
         rows = min(profile.rows(Rows.SCORED), MOST_ROWS)
-        target = profile.layout.target or NumberLayout(label, (), 0.0)
-        truth = np.random.default_rng(0).permutation(_numbers(profile, reference, Block.TARGET, target, rows))
+        truth = np.random.default_rng(0).permutation(_numbers(profile.outcomes, reference.outcomes, rows))
         return {label: truth, answer: truth + _errors(profile, rows)}
     places, counts = profile.slots(Block.CONFUSION)
     given = shared(counts, min(profile.rows(Rows.LABELLED), MOST_ROWS))
@@ -110,14 +104,13 @@ def shared(counts: Floats, rows: int) -> Ints:
     return shares
 
 
-def _numbers(profile: Profile, reference: Profile, block: int, layout: NumberLayout, rows: int) -> Floats:
-    shape = number_shape(profile, block, layout)
-    finite, gone = shared(np.array([shape.rows, sum(absent(profile, block))]), rows)
-    values = np.full(finite, np.clip(shape.mean, -FARTHEST, FARTHEST) if finite else 0.0)
-    if finite and len(shape.edges):
-        made = _quantiles(shape, (profile.at(block, BELOW), profile.at(block, ABOVE)), int(finite))
-        known = number_shape(reference, block, layout)
-        values = made.bent(*_tails(made, shape, _quantiles(known, (0.0, 0.0), MOST_ROWS), known))
+def _numbers(column: NumberColumn, reference: NumberColumn, rows: int) -> Floats:
+    finite, gone = shared(np.array([column.rows, column.missing + column.non_finite]), rows)
+    values = np.full(finite, np.clip(column.mean, -FARTHEST, FARTHEST) if finite else 0.0)
+    if finite and len(column.edges):
+        made = _quantiles(column, int(finite))
+        known = _quantiles(replace(reference, rows_below=0.0, rows_above=0.0), MOST_ROWS)
+        values = made.bent(*_tails(made, column, known, reference))
     return np.concatenate([values, np.full(gone, np.nan)])
 
 
@@ -150,12 +143,13 @@ class _Quantiles:
         return values
 
 
-def _quantiles(shape: NumberShape, beyond: tuple[float, float], count: int) -> _Quantiles:
+def _quantiles(shape: NumberColumn, count: int) -> _Quantiles:
     """So many quantiles: straight within a bin, and as far out of range as it is in the mean."""
+    beyond = shape.rows_below, shape.rows_above
     edges = np.clip(shape.edges, -FARTHEST, FARTHEST)
     far = [2 * each / max(number, 1e-300) for each, number in zip((shape.below, shape.above), beyond, strict=True)]
     # Pieces: below the range, its least value, the bins, above the range.
-    lower = edges[1:] if shape.are_values else edges[:-1]
+    lower = edges[1:] if shape.layout.are_values else edges[:-1]
     left = np.concatenate([[max(edges[0] - far[0], -FARTHEST), edges[0]], lower, edges[-1:]])
     right = np.concatenate([edges[:1], edges[:1], edges[1:], [min(edges[-1] + far[1], FARTHEST)]])
     weights = np.concatenate([[beyond[0], shape.counts[0] - beyond[0]], shape.counts[1:]])
@@ -165,14 +159,14 @@ def _quantiles(shape: NumberShape, beyond: tuple[float, float], count: int) -> _
     part = 1 - (ends[place] - at) / weights[place]
     outermost = 2, len(weights) - 2
     first, second = (slice(*np.searchsorted(place, (each, each + 1))) for each in outermost)
-    if outermost[0] >= outermost[1] or shape.are_values:
+    if outermost[0] >= outermost[1] or shape.layout.are_values:
         first = second = slice(0, 0)  # one bin has two ends: it stays straight
     values = left[place] + part * (right[place] - left[place])
     low, high = ((float(left[each]), float(right[each])) for each in (min(2, len(left) - 1), len(left) - 2))
     return _Quantiles(values, (first, second), (part[first], part[second]), (low, high))
 
 
-def _tails(made: _Quantiles, shape: NumberShape, known: _Quantiles, reference: NumberShape) -> tuple[float, float]:
+def _tails(made: _Quantiles, shape: NumberColumn, known: _Quantiles, reference: NumberColumn) -> tuple[float, float]:
     """Crowding and tilt, by which the reference has its standard deviation, and means are as far apart as they are.
 
     A Wasserstein distance is then right where one distribution is above the other everywhere.
@@ -192,10 +186,9 @@ def _falling(excess: Callable[[float], float], least: float, most: float) -> flo
     return (least + most) / 2
 
 
-def _words(profile: Profile, block: int, layout: WordLayout, rows: int) -> Words:
-    counts = np.append(word_counts(profile, block, layout), profile.at(block, MISSING))
-    names = np.array([*layout.words, "(rare)", "(new)", None], dtype=object)
-    return np.repeat(names, shared(counts, rows))
+def _words(column: WordColumn, rows: int) -> Words:
+    names = np.array([*column.layout.words, "(rare)", "(new)", None], dtype=object)
+    return np.repeat(names, shared(np.append(column.counts, column.missing), rows))
 
 
 def _scores(profile: Profile, truth: Ints, answers: Ints) -> Iterator[Floats]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from feedback_loop.monitoring import scores
 from feedback_loop.monitoring.confusion import Ratio, confusion, macro, of_class, reach
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES, CLIP
-from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Moment, Profile, Rows, Tally, fold
+from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Profile, Rows, Tally, fold
 from feedback_loop.schema import Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS, MetricValue, finite
 
@@ -231,9 +231,9 @@ def _regression(profile: Profile) -> Iterator[MetricValue]:
     share = profile.mean(Block.LOSSES, Loss.PERCENTAGE, Loss.PERCENTAGE_SQUARED, Rows.SCORED)
     for name, mean in {"mape": share, **_quantile_losses(profile, bias)}.items():
         yield metric_value(name, mean, profile, mixed(mean, weight, gap, 0.0, None))
-    first, second = (profile.sum(Block.TARGET + 1, each) for each in (Moment.FIRST, Moment.SECOND))
-    spread = second - first**2 / weight
-    if rows > 1 and spread > second * 1e-13:
+    outcomes = profile.outcomes
+    spread = outcomes.second - outcomes.first**2 / weight
+    if rows > 1 and spread > outcomes.second * 1e-13:
         left = squared.value * weight / spread
         # By the delta method, as if errors and outcomes were independent and outcomes normal.
         part = (squared.standard_error or 0.0) / squared.value if squared.value else 0.0

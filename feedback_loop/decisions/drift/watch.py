@@ -16,8 +16,8 @@ from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances,
 from feedback_loop.decisions.drift.recovery import Return
 from feedback_loop.decisions.monitors import MADE_OF, alpha_of_monitor
 from feedback_loop.monitoring import Profile, drift_values, quality_values
-from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS, absent, fresh_words, number_shape
-from feedback_loop.monitoring.profiles import SINGLE, Block, NumberLayout, profiled_columns
+from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS
+from feedback_loop.monitoring.profiles import SINGLE, NumberColumn, profiled_columns
 from feedback_loop.schema import shown_names
 from feedback_loop.store.alerts import RECOVERED, Message
 from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, QualityValue
@@ -273,30 +273,26 @@ def _taken_in(watch: Watch, reference: Profile, current: Profile, values: Sequen
 
 def _cells(reference: Profile, current: Profile) -> dict[str, tuple[int, ...]]:
     """How many rows fall into each cell: missing ones first; whatever they stand for, rows are what is drawn."""
-    layout, found = reference.layout, {}
+    found = {}
     before, now = (
         replace(each, parts=tuple((1.0, tally) for _, tally in each.parts)) for each in (reference, current)
     )
-    for place, number in enumerate(layout.numbers):
-        block = Block.NUMBERS + 2 * place
-        starts = _quarters(before, block, number)
-        counts = np.add.reduceat(number_shape(now, block, number).counts, starts)
-        found[number.column] = (round(sum(absent(now, block))), *(round(each) for each in counts))
-    for place, word in enumerate(layout.words):
-        counts, missing = fresh_words(now, place, word, chosen=True)
-        single, new = counts[: min(SINGLE, len(word.words))], counts[-1]
-        rest = counts[len(single) : -1].sum()
-        found[word.column] = tuple(round(each) for each in (missing, new, *single, rest))
+    for name, numbers in now.numbers.items():
+        counts = np.add.reduceat(numbers.counts, _quarters(before.numbers[name]))
+        found[name] = (round(numbers.missing + numbers.non_finite), *(round(count) for count in counts))
+    for name, words in now.words.items():
+        fresh = words.fresh or words
+        single = fresh.counts[: min(SINGLE, len(fresh.layout.words))]
+        rest = fresh.counts[len(single) : -1].sum()
+        found[name] = tuple(round(count) for count in (fresh.missing, fresh.new, *single, rest))
     return found
 
 
-def _quarters(reference: Profile, block: int, layout: NumberLayout) -> list[int]:
+def _quarters(reference: NumberColumn) -> list[int]:
     """The first bin of each cell."""
-    counts = number_shape(reference, block, layout).counts
-    if not counts.sum():
+    if not reference.rows:
         return [0]
-    shares = np.cumsum(counts[:-1]) / counts.sum()
-    ends = np.searchsorted(shares, np.arange(1, PARTS) / PARTS - 0.004)
+    ends = np.searchsorted(reference.cumulated, np.arange(1, PARTS) / PARTS - 0.004)
     return [int(each) for each in np.unique(np.append(0, ends + 1))]
 
 
@@ -319,10 +315,7 @@ def _change(column: str, values: Sequence[DriftValue], reference: Profile, curre
 
 
 def _missing(profile: Profile, column: str) -> float:
-    layout = profile.layout
-    blocks = {each.column: Block.NUMBERS + 2 * place for place, each in enumerate(layout.numbers)}
-    blocks |= {each.column: Block.WORDS + place for place, each in enumerate(layout.words)}
-    return absent(profile, blocks[column])[0] / profile.weight()
+    return profile.columns[column].missing / profile.weight()
 
 
 def _check(value: QualityValue, names: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ from feedback_loop.monitoring.profiles.blocks import (
     score_bin_edges,
     score_bins,
 )
+from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn
 from feedback_loop.monitoring.profiles.custom import MetricFailed, SumMetric, check_metrics, find_metric, own_table
 from feedback_loop.monitoring.profiles.fold import (
     TIME,
@@ -71,12 +72,14 @@ __all__ = [
     "Mean",
     "MetricFailed",
     "Moment",
+    "NumberColumn",
     "NumberLayout",
     "Profile",
     "Rows",
     "SumMetric",
     "Swings",
     "Tally",
+    "WordColumn",
     "WordLayout",
     "check_metrics",
     "choosing_half",

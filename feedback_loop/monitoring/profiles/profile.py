@@ -13,8 +13,9 @@ import numpy as np
 
 from feedback_loop.monitoring.losses import MOST, Floats
 from feedback_loop.monitoring.profiles.blocks import Block, Rows
+from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn, number_column, word_column
 from feedback_loop.monitoring.profiles.fold import Cell
-from feedback_loop.monitoring.profiles.layout import Layout
+from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout
 from feedback_loop.monitoring.profiles.sums import LIMBS, summed
 from feedback_loop.monitoring.profiles.tally import TARGET, Ints, Tally, total
 from feedback_loop.store.evaluations import ALL_ROWS
@@ -70,6 +71,33 @@ class Profile:
         """The profile of one of several labels, with its outcomes."""
         parts = tuple((weight, _of_target(tally, place)) for weight, tally in self.parts)
         return Profile(self.layout.targets[place], parts)
+
+    @cached_property
+    def numbers(self) -> dict[str, NumberColumn]:
+        """What is counted of each column of numbers, by its stored name."""
+        return {
+            layout.column: number_column(self, Block.NUMBERS + 2 * place, layout)
+            for place, layout in enumerate(self.layout.numbers)
+        }
+
+    @cached_property
+    def words(self) -> dict[str, WordColumn]:
+        """What is counted of each column of words, by its stored name."""
+        return {
+            layout.column: word_column(self, Block.WORDS + place, Block.HELD + place, layout)
+            for place, layout in enumerate(self.layout.words)
+        }
+
+    @property
+    def columns(self) -> dict[str, NumberColumn | WordColumn]:
+        """Both: columns of numbers first."""
+        return {**self.numbers, **self.words}
+
+    @cached_property
+    def outcomes(self) -> NumberColumn:
+        """The outcomes of a regression."""
+        target = self.layout.target or NumberLayout(self.layout.contract.label.stored, (), 0.0)
+        return number_column(self, Block.TARGET, target)
 
     def rows(self, kind: int = Rows.PREDICTED) -> int:
         """How many rows were logged."""
