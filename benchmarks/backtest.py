@@ -24,7 +24,7 @@ from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions import SharedReader
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import fold_news
-from feedback_loop.registry import DataSource
+from feedback_loop.registry import Origin
 from feedback_loop.schema import Contract, prediction_id
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import PredictionLog, prediction_schema
@@ -82,18 +82,9 @@ def _made(folder: Path, rows: int, days: int) -> FeedbackLoop:
         probability=model.predict_proba(features)[:, 1],
         predicted_at=pd.date_range(START - 30 * DAY, START - DAY, REFERENCE).as_unit("us"),
     )
-    version = loop.registry.register(
-        "orders",
-        model,
-        signature=None,
-        example=features.head(3),
-        reference=pa.Table.from_pandas(reference, preserve_index=False),
-        trained_until=START - 31 * DAY,
-        source=DataSource("made up", "benchmarks", REFERENCE, "", "", "", "0"),
-        metrics={},
-        params={},
-        now=START,
-    )
+    table = pa.Table.from_pandas(reference, preserve_index=False)
+    origin = Origin("benchmarks", REFERENCE, START - 31 * DAY, table, {}, {})
+    version = loop.registry.register("orders", model, origin, START, example=features.head(3))
     loop.promote("orders", version.version)
     contract = loop.scorer(loop.champion("orders")).logged
     with loop.progress.track("fill the log", days) as advance:

@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from feedback_loop.clock import Clock, ManualClock
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.registry import DataSource, ModelVersion, Registry
+from feedback_loop.registry import ModelVersion, Origin, Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
 from feedback_loop.store.evaluations import Evaluation
@@ -166,18 +166,25 @@ def register_churn(
         probability=model.predict_proba(held[["age", "plan"]])[:, 1],
         predicted_at=times.as_unit("us"),
     )
-    return registry.register(
-        name,
-        model,
-        signature=None,
-        example=known[["age", "plan"]].head(3),
-        reference=pa.Table.from_pandas(rows_of_reference, preserve_index=False),
-        trained_until=now - timedelta(days=5),
-        source=DataSource("made up", "tests", rows, "", "", "", str(seed)),
-        metrics={"holdout_log_loss": 0.5},
-        params={},
-        now=now,
-    )
+    options = {"now": now, "trained_until": now - timedelta(days=5), "metrics": {"holdout_log_loss": 0.5}}
+    return register_model(registry, name, model, known[["age", "plan"]], rows_of_reference, **options)
+
+
+def register_model(
+    registry: Registry,
+    name: str,
+    model: Any,
+    example: Any,
+    reference: Any,
+    *,
+    now: datetime,
+    trained_until: datetime,
+    metrics: Mapping[str, float] | None = None,
+) -> ModelVersion:
+    """A first version of a model; `example` and `reference` are data frames."""
+    table = pa.Table.from_pandas(reference, preserve_index=False)
+    origin = Origin("tests", len(reference), trained_until, table, metrics or {}, {})
+    return registry.register(name, model, origin, now, example=example.head(3))
 
 
 def open_loop(config: Path, clock: Clock, **options: Any) -> FeedbackLoop:

@@ -5,7 +5,7 @@ from feedback_loop.alerts.delivery import Delivery, deliver_alerts, keep_deliver
 from feedback_loop.alerts.heartbeat import ping
 from feedback_loop.alerts.outcomes import about_outcomes, count_refused, tell_bad_rows, tell_refused_file
 from feedback_loop.alerts.spools import tell_differences
-from feedback_loop.alerts.volume import tell_volume
+from feedback_loop.alerts.volume import watch_volume
 
 __all__ = [
     "Delivery",
@@ -19,6 +19,6 @@ __all__ = [
     "tell_conditions",
     "tell_differences",
     "tell_refused_file",
-    "tell_volume",
+    "watch_volume",
     "why_held",
 ]

@@ -3,10 +3,11 @@
 from feedback_loop.decisions.baseline import baseline_of
 from feedback_loop.decisions.cohorts import SharedReader
 from feedback_loop.decisions.conditions import Standing, judge_condition, load_standings
-from feedback_loop.decisions.decide import decide, look
+from feedback_loop.decisions.decide import decide, look, why_nothing_judged
 from feedback_loop.decisions.monitors import LEAST_REFERENCE
-from feedback_loop.decisions.policy import Reason, judge, next_step, spent_until, wanted_step
-from feedback_loop.decisions.suggest import Suggestion, policy_toml, suggest, suggest_maturity
+from feedback_loop.decisions.policy import Reason, held_by, judge, next_step, spent_until, wanted_step
+from feedback_loop.decisions.suggest import Suggestion, policy_toml
+from feedback_loop.decisions.suggest_from_log import suggest_policy
 from feedback_loop.decisions.watched import Baseline, Cohort
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Suggestion",
     "baseline_of",
     "decide",
+    "held_by",
     "judge",
     "judge_condition",
     "load_standings",
@@ -26,7 +28,7 @@ __all__ = [
     "next_step",
     "policy_toml",
     "spent_until",
-    "suggest",
-    "suggest_maturity",
+    "suggest_policy",
     "wanted_step",
+    "why_nothing_judged",
 ]

@@ -7,17 +7,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from feedback_loop.clock import floor_moment
+from feedback_loop.clock import floor_moment, format_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.cohorts import LogReader, due_windows
 from feedback_loop.decisions.panel import is_fresh
 from feedback_loop.decisions.policy import judge
 from feedback_loop.decisions.recovery import Recoveries, follow
 from feedback_loop.decisions.watched import Baseline
+from feedback_loop.outcomes import matured_until, matures_at
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store
 from feedback_loop.store.conclusions import State, Verdict, latest_verdict
 from feedback_loop.store.incidents import Ended, Followed, ended_at, open_incident, record_verdict
+from feedback_loop.store.predictions import predicted_span
 
 REFERENCE_AS_OF = "reference_as_of"
 """Under this name the monitor's record says as of when its reference is: later looks take the very same rows."""
@@ -68,6 +70,45 @@ def decide(
         closes,
     )
     return record_verdict(store, verdict, routes, followed)[0]
+
+
+def why_nothing_judged(
+    store: Store,
+    model: str,
+    version: str,
+    settings: ModelSettings,
+    reference_until: Callable[[], datetime | None],
+    *,
+    since: datetime | None,
+    now: datetime,
+) -> str:
+    """Why a look at a version finds nothing to judge now, and what to do about it, in words.
+
+    `reference_until` says up to which moment its reference reaches, `since` when it became champion anew.
+    """
+    name, span = f"{model} version {version}", predicted_span(store, model, version, as_of=now)
+    rehearsal = f"What the loop would have made of them: feedback-loop rehearse {model}."
+    if span is None:
+        others = predicted_span(store, model, as_of=now) is not None
+        cure = rehearsal if others else "Predict, or bring what was predicted: feedback-loop import predictions."
+        there = "Those of the log are of other versions. " if others else ""
+        return f"The log has no prediction of {name}. {there}{cure}"
+    verdict = latest_verdict(store, model, version)
+    if verdict is not None and (since is None or verdict.decided_at >= since) and verdict.evidence.get("predictions"):
+        judged = format_moment(verdict.window.end)
+        return f"Nothing has matured since the last verdict: predictions until {judged} are judged."
+    if span[0] >= matured_until(now, settings.maturity, settings.window):
+        matures = format_moment(matures_at(span[0], settings.maturity, settings.window))
+        return f"No prediction of {name} has matured yet: the first ones do on {matures}."
+    if since is not None and span[1] < floor_moment(since, settings.window):
+        return f"All of its predictions are from before {name} became champion anew, on {format_moment(since)}."
+    until = reference_until()
+    if until is not None and until >= span[0]:
+        return (
+            f"Only what was predicted after {format_moment(until)} is judged: up to there reach the rows that "
+            f"{name} is held against. The log has older predictions. {rehearsal}"
+        )
+    return f"No window with predictions of {name} is due."
 
 
 def restarted(previous: Verdict, ended: Ended | None, length: timedelta) -> Verdict:

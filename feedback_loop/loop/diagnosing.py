@@ -20,9 +20,10 @@ from feedback_loop.decisions.diagnosis import (
     was_right,
 )
 from feedback_loop.errors import NotFound, Refused
+from feedback_loop.inference import refuse_unfit
 from feedback_loop.loop.context import Context
 from feedback_loop.loop.judging import Judging
-from feedback_loop.loop.outcomes import Outcomes, refuse_unfit
+from feedback_loop.loop.outcomes import Outcomes
 from feedback_loop.monitoring import sample_window, spread
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import conclusions, incidents, retrainings

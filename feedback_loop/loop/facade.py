@@ -9,7 +9,6 @@ from typing import Any, Self
 from feedback_loop.capture import Client
 from feedback_loop.clock import Clock, system_clock
 from feedback_loop.config import Settings, load_settings
-from feedback_loop.loop.advising import Advising
 from feedback_loop.loop.backtesting import Backtesting
 from feedback_loop.loop.context import Context
 from feedback_loop.loop.diagnosing import Diagnosing
@@ -20,7 +19,6 @@ from feedback_loop.loop.outcomes import Outcomes
 from feedback_loop.loop.predictions import Predictions
 from feedback_loop.loop.privacy import Privacy
 from feedback_loop.loop.retraining import Retraining
-from feedback_loop.loop.watching import Watching
 from feedback_loop.progress import Progress
 from feedback_loop.scheduling import Runner
 from feedback_loop.schema import RandomBits
@@ -53,19 +51,18 @@ class FeedbackLoop:
         self.incidents = Incidents(context)
         self.predictions = predictions = Predictions(context)
         self.judging = judging = Judging(context, outcomes)
-        watching, privacy = Watching(context, judging), Privacy(context)
-        diagnosing, retraining = Diagnosing(context, judging, outcomes), Retraining(context)
+        retraining, privacy = Retraining(context), Privacy(context)
+        diagnosing = Diagnosing(context, judging, outcomes)
 
         self.predict, self.predict_file = predictions.predict, predictions.predict_file
         self.import_predictions, self.capture_client = predictions.import_rows, predictions.capture_client
         self.forward, self.accounts = predictions.forward, predictions.accounts
         self.record_outcomes, self.join, self.labelled = outcomes.record, outcomes.join, outcomes.labelled
         self.evaluate, self.decide, self.report = judging.evaluate, judging.decide, judging.report
-        self.deliver_alerts = judging.deliver_alerts
-        self.watch_volume, self.watch_drift = watching.watch_volume, watching.watch_drift
+        self.deliver_alerts, self.suggest_policy = judging.deliver_alerts, judging.suggest_policy
+        self.watch_volume, self.watch_drift = judging.watch_volume, judging.watch_drift
         self.diagnose, self.diagnose_incident = diagnosing.diagnose, diagnosing.diagnose_incident
         self.judge_diagnoses = diagnosing.judge_diagnoses
-        self.suggest_policy = Advising(context, judging).suggest_policy
         self.backtest = Backtesting(context, judging).backtest
         self.retrain, self.retrain_reason = retraining.retrain, retraining.retrain_reason
         self.held_by_diagnosis, self.tell_spent_budget = retraining.held_by_diagnosis, retraining.tell_spent_budget

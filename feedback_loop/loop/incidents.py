@@ -15,7 +15,7 @@ from feedback_loop.store.incidents import Incident
 
 @dataclass(frozen=True)
 class Incidents:
-    """Everything that people do about incidents; one is named by its number, or by its model: the open one."""
+    """What people do about incidents. One is named by its number, or by its model: the open one."""
 
     context: Context
 
@@ -24,25 +24,24 @@ class Incidents:
         if model is not None:
             self.context.settings.model(model)
         names = self.context.settings.models if model is None else [model]
-        found = [each for name in names for each in incidents.load_incidents(self.context.store, name)]
-        found.sort(key=lambda each: each.incident_id)
-        return [each for each in found if closed or each.closed_at is None]
+        loaded = [incident for name in names for incident in incidents.load_incidents(self.context.store, name)]
+        loaded.sort(key=lambda incident: incident.incident_id)
+        return [incident for incident in loaded if closed or incident.closed_at is None]
 
     def find(self, which: str, *, closed: bool = False) -> Incident:
         """An incident by its number, or by its model (with `closed` the newest one); raises NotFound and Refused."""
         if which not in self.context.settings.models and which.isdecimal():
             return incidents.load_incident(self.context.store, int(which))
-        found = self.list(which, closed=closed)
-        if not found:
+        listed = self.list(which, closed=closed)
+        if not listed:
             kind = "incident" if closed else "open incident"
             raise Refused(f"{which} has no {kind}.", cure="All that there were: feedback-loop incidents list --all.")
-        return found[-1]
+        return listed[-1]
 
     def ack(self, which: str, by: str) -> Incident:
         """Takes note that somebody looks after it; raises NotFound, Refused and BadInput."""
-        return incidents.acknowledge(
-            self.context.store, self.find(which).incident_id, _said("by", by), self.context.clock()
-        )
+        number = self.find(which).incident_id
+        return incidents.acknowledge(self.context.store, number, _required("by", by), self.context.clock())
 
     def silence(self, which: str, until: datetime | None) -> Incident:
         """Holds its alerts back until a moment (None: no longer); raises NotFound, Refused and BadInput."""
@@ -54,10 +53,11 @@ class Incidents:
     def close(self, which: str, because: str) -> Incident:
         """Closes it by hand, and has its monitor start anew; raises NotFound, Refused and BadInput."""
         number = self.find(which).incident_id
-        return incidents.close_incident(self.context.store, number, _said("because", because), self.context.clock())
+        reason = _required("because", because)
+        return incidents.close_incident(self.context.store, number, reason, self.context.clock())
 
 
-def _said(field: str, text: str) -> str:
+def _required(field: str, text: str) -> str:
     if not text.strip():
         raise BadInput.of(field, "is empty", cure=f"Give --{field} a few words.")
     return text.strip()

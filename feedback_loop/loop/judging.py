@@ -1,4 +1,4 @@
-"""Monitoring and decisions: evaluations, verdicts, reports, alerts."""
+"""Monitoring and decisions: evaluations, drift, verdicts, reports, alerts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from typing import Literal
 import pyarrow as pa
 import structlog
 
-from feedback_loop.alerts import Delivery, deliver_alerts, tell_conditions
-from feedback_loop.clock import Window, floor_moment, format_moment
+from feedback_loop.alerts import Delivery, deliver_alerts, tell_conditions, watch_volume
+from feedback_loop.clock import Window, format_moment
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions import Baseline, baseline_of, decide, load_standings
+from feedback_loop.decisions import (
+    Baseline,
+    Suggestion,
+    baseline_of,
+    decide,
+    load_standings,
+    suggest_policy,
+    why_nothing_judged,
+)
+from feedback_loop.decisions.drift import watch_due_windows
 from feedback_loop.errors import BadInput, NotFound, Unavailable
 from feedback_loop.loop.context import Context
 from feedback_loop.loop.outcomes import Outcomes
@@ -41,30 +50,20 @@ from feedback_loop.monitoring import (
     when_enough,
     write_report,
 )
-from feedback_loop.outcomes import (
-    matured_until,
-    matures_at,
-)
 from feedback_loop.registry import ModelVersion
 from feedback_loop.store import privacy, profiles
 from feedback_loop.store.alerts import raise_alert
-from feedback_loop.store.conclusions import Verdict, latest_verdict
+from feedback_loop.store.conclusions import Verdict
 from feedback_loop.store.coverage import load_coverage
-from feedback_loop.store.evaluations import (
-    ALL_ROWS,
-    INSUFFICIENT,
-    Evaluation,
-    load_past_estimates,
-)
+from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, Evaluation, load_past_estimates
 from feedback_loop.store.failed_windows import FailedWindow, forget_failed_window, load_failed_windows
-from feedback_loop.store.predictions import predicted_span
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Judging:
-    """Everything that is concluded from labelled predictions."""
+    """The part of the loop that concludes something from predictions and their outcomes."""
 
     context: Context
     outcomes: Outcomes
@@ -87,60 +86,55 @@ class Judging:
         tried again later, and stops no other. Raises Refused for a window of which retention has removed rows: its
         numbers would be others.
         """
-        settings = self.context.settings.model(model)
+        store, settings = self.context.store, self.context.settings.model(model)
         if window is not None:
             self.outcomes.refuse_removed(model, window)
         now = self.known_until(model, as_of)
-        windows = (
-            [window] if window else due_windows(self.context.store, model, settings.window, settings.maturity, now)
-        )
-        since = privacy.kept_since(self.context.store, model)
-        windows = [each for each in windows if since is None or each.start >= since]
-        failed = {each.window for each in load_failed_windows(self.context.store, model)}
-        for gone in [each for each in failed if since is not None and each.start < since]:
-            forget_failed_window(self.context.store, model, gone)
-        contract = self.context.scorer(self.context.champion(model)).logged
+        windows = [window] if window else due_windows(store, model, settings.window, settings.maturity, now)
+        failed = {failure.window for failure in load_failed_windows(store, model)}
+        since = privacy.kept_since(store, model)
+        if since is not None:
+            windows = [due for due in windows if due.start >= since]
+            for gone in [due for due in failed if due.start < since]:
+                forget_failed_window(store, model, gone)
+        contract = self.context.contract(model)
         multivariate, slices = multivariate or settings.drift.multivariate, slices or settings.find_slices
-        found: list[Evaluation] = []
+        evaluations: list[Evaluation] = []
         with self.context.progress.track(f"evaluate {model}", len(windows)) as advance:
-            for each in windows:
+            for due in windows:
                 try:
-                    found += evaluate_window(
-                        self.context.store,
+                    evaluations += evaluate_window(
+                        store,
                         contract,
-                        each,
-                        lambda v: self.profile(model, v, now, is_past=as_of is not None),
+                        due,
+                        lambda version: self.profile(model, version, now, is_past=as_of is not None),
                         length=settings.window,
                         maturity=settings.maturity,
                         as_of=now,
                         from_log=from_log,
-                        extend=lambda e: self._looked_closer(e, multivariate=multivariate, slices=slices),
+                        extend=lambda made: self._with_rows(made, multivariate=multivariate, slices=slices),
                     )
-                    if each in failed:
-                        forget_failed_window(self.context.store, model, each)
+                    if due in failed:
+                        forget_failed_window(store, model, due)
                 except Unavailable:
                     raise
                 except Exception as error:
                     if window is not None:
                         raise
-                    self._tell_failure(
-                        model, after_failure(self.context.store, model, each, error, self.context.clock()), error
-                    )
+                    self._tell_failure(model, after_failure(store, model, due, error, self.context.clock()), error)
                 advance(1)
         if as_of is None:
-            self._show_metrics(found)
-        return found
+            self._show_metrics(evaluations)
+        return evaluations
 
     def tell_conditions(self, model: str) -> int:
         """Has it told which of the model's own conditions are crossed, or within again; counts new alerts."""
-        conditions = self.context.settings.model(model).conditions
+        context, conditions = self.context, self.context.settings.model(model).conditions
         if not conditions:
             return 0
-        version = self.context.champion(model).version
-        standings = load_standings(self.context.store, model, version, conditions)
-        return tell_conditions(
-            self.context.store, model, version, standings, self.context.routes, self.context.clock()
-        )
+        version = context.champion(model).version
+        standings = load_standings(context.store, model, version, conditions)
+        return tell_conditions(context.store, model, version, standings, context.routes, context.clock())
 
     def past_errors(self, model: str) -> dict[str, PastError]:
         """How far estimates of each metric were from what was realised later, in the last windows that matured."""
@@ -148,61 +142,59 @@ class Judging:
 
     def decide(self, model: str) -> Verdict | None:
         """Judges what has matured since the last verdict on the champion; None where nothing has."""
-        settings, version = self.context.settings.model(model), self.context.champion(model)
-        contract = self.context.scorer(version).logged
-        promotions = self.context.promotions(model)
+        context, settings, version = self.context, self.context.settings.model(model), self.context.champion(model)
         return decide(
-            self.context.store,
-            contract,
+            context.store,
+            context.scorer(version).logged,
             version.version,
             settings,
             lambda as_of: self.baseline(version, settings, as_of=as_of),
-            since=promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None,
-            routes=self.context.routes,
-            now=self.context.final(model, None),
+            since=context.champion_anew(model),
+            routes=context.routes,
+            now=context.final(model, None),
         )
 
     def why_not_judged(self, model: str) -> str:
         """Why a look finds nothing to judge now, and what to do about it, in words."""
-        settings, version, now = (
-            self.context.settings.model(model),
-            self.context.champion(model),
-            self.context.final(model, None),
+        context, settings, version = self.context, self.context.settings.model(model), self.context.champion(model)
+        now = context.final(model, None)
+        return why_nothing_judged(
+            context.store,
+            model,
+            version.version,
+            settings,
+            lambda: self.baseline(version, settings, as_of=now).until,
+            since=context.champion_anew(model),
+            now=now,
         )
-        until, span = (
-            matured_until(now, settings.maturity, settings.window),
-            predicted_span(self.context.store, model, version.version, as_of=now),
+
+    def suggest_policy(self, model: str) -> list[Suggestion]:
+        """What maturity, units, cycle, tolerance and reference should be, each with its reason; raises NotFound."""
+        context, settings, version = self.context, self.context.settings.model(model), self.context.champion(model)
+        now = context.final(model, None)
+        reference = self.baseline(version, settings, as_of=now)
+        contract = context.scorer(version).logged
+        return suggest_policy(context.store, contract, version.version, settings, reference, now)
+
+    def watch_volume(self, model: str) -> int:
+        """Raises an alert where predictions stay away (`silence`) or come as they did not before; counts new ones."""
+        context = self.context
+        return watch_volume(context.store, model, context.settings.model(model), context.routes, context.clock())
+
+    def watch_drift(self, model: str) -> int:
+        """Takes in each closed window of the champion once, in order; raises alerts and counts the new ones."""
+        context, version = self.context, self.context.champion(model).version
+        promoted = [promotion.done_at for promotion in context.promotions(model) if promotion.to_version == version]
+        return watch_due_windows(
+            context.store,
+            model,
+            version,
+            context.settings.model(model),
+            champion_since=promoted[-1] if promoted else None,
+            routes=context.routes,
+            as_of=self.known_until(model),
+            clock=context.clock,
         )
-        rehearsal = f"What the loop would have made of them: feedback-loop rehearse {model}."
-        if span is None:
-            others = predicted_span(self.context.store, model, as_of=now) is not None
-            cure = rehearsal if others else "Predict, or bring what was predicted: feedback-loop import predictions."
-            there = "Those of the log are of other versions. " if others else ""
-            return f"The log has no prediction of {version}. {there}{cure}"
-        promotions, verdict = (
-            self.context.promotions(model),
-            latest_verdict(self.context.store, model, version.version),
-        )
-        since = promotions[-1].done_at if promotions and promotions[-1].from_version is not None else None
-        if verdict is not None and since is not None and verdict.decided_at < since:
-            verdict = None
-        if verdict is not None and verdict.evidence.get("predictions"):
-            judged = format_moment(verdict.window.end)
-            return f"Nothing has matured since the last verdict: predictions until {judged} are judged."
-        if span[0] >= until:
-            matures = format_moment(matures_at(span[0], settings.maturity, settings.window))
-            return f"No prediction of {version} has matured yet: the first ones do on {matures}."
-        if since is not None and span[1] < floor_moment(since, settings.window):
-            return (
-                f"All of its predictions are from before {version} became champion anew, on {format_moment(since)}."
-            )
-        baseline = self.baseline(version, settings, as_of=now).until
-        if baseline is not None and baseline >= span[0]:
-            return (
-                f"Only what was predicted after {format_moment(baseline)} is judged: up to there reach the rows that "
-                f"{version} is held against. The log has older predictions. {rehearsal}"
-            )
-        return f"No window with predictions of {version} is due."
 
     def report(
         self,
@@ -225,35 +217,35 @@ class Judging:
         self.outcomes.refuse_removed(model, window)
         if isinstance(rows, int) and rows < LEAST_ROWS:
             raise BadInput.of("sample", f"of {rows} rows is too small for a report; {LEAST_ROWS} are needed")
-        settings, now = self.context.settings.model(model), self.known_until(model, as_of)
+        context, settings, now = self.context, self.context.settings.model(model), self.known_until(model, as_of)
         subject = report_subject(
-            self.context.store,
-            self.context.scorer(self.context.champion(model)).logged,
+            context.store,
+            context.contract(model),
             window,
-            lambda v: self.profile(model, v, now, is_past=as_of is not None),
+            lambda version: self.profile(model, version, now, is_past=as_of is not None),
             name,
             length=settings.window,
             maturity=settings.maturity,
             as_of=now,
         )
-        noted = self._looked_closer(subject.evaluation, multivariate=False, slices=False)
+        noted = self._with_rows(subject.evaluation, multivariate=False, slices=False)
         subject = replace(subject, evaluation=noted)
-        version = self.context.version(model, subject.evaluation.version)
+        version = context.version(model, subject.evaluation.version)
         real = None
         if rows != "surrogate":
             reference = self.reference(version, settings, now)
             if subject.reference is not None:
                 subject = replace(subject, reference_span=span_of(reference))
-            real = real_rows(self.context.store, subject, reference, rows if isinstance(rows, int) else None)
+            real = real_rows(context.store, subject, reference, rows if isinstance(rows, int) else None)
         is_judged = not subject.contract.more_labels  # Evidently's presets know one label
-        kinds = [k for k in KINDS if k == "drift" or (is_judged and subject.has_enough(k))]
+        kinds = [kind for kind in KINDS if kind == "drift" or (is_judged and subject.has_enough(kind))]
         paths: list[Path] = []
-        with self.context.progress.track(f"report {name}", len(kinds)) as advance:
+        with context.progress.track(f"report {name}", len(kinds)) as advance:
             for kind in kinds:
-                paths += write_report(kind, subject, folder or self.context.reports, real)
+                paths += write_report(kind, subject, folder or context.reports, real)
                 advance(1)
         try:
-            self.context.registry.lineage.log_files(version, paths, "reports", now)
+            context.registry.lineage.log_files(version, paths, "reports", now)
         except (NotFound, Unavailable) as error:  # the pages are there
             _log.warning("report not kept in MLflow", model=model, version=version.version, cause=str(error))
         return paths
@@ -270,106 +262,93 @@ class Judging:
         words = f"{failed.window}: {failed.cause.rstrip('.')}. {again}"
         raise_alert(self.context.store, subject, title, words, self.context.routes, self.context.clock())
 
-    def _looked_closer(self, found: Evaluation, *, multivariate: bool, slices: bool) -> Evaluation:
-        """The evaluation with what only rows can say, as known at its moment, and with what can't be said at all."""
-        rows = self.context.references.found.get((found.model, found.version))
-        if rows is not None and not found.drift:
-            wanted = self.context.settings.model(found.model).policy.reference
-            lacking = f"the reference takes {wanted:,} matured predictions with outcomes, and there are {rows:,}"
-            told = f"Drift, data quality and verdicts are not judged yet: {lacking}."
-            found = replace(found, notes=(told, *found.notes))
-        slices = slices and found.matured
+    def _with_rows(self, evaluation: Evaluation, *, multivariate: bool, slices: bool) -> Evaluation:
+        """The evaluation with what only rows can say, as known at its moment, and a note if it lacks a reference."""
+        context, model = self.context, evaluation.model
+        settings = context.settings.model(model)
+        rows = context.references.found.get((model, evaluation.version))
+        if rows is not None and not evaluation.drift:
+            wanted = f"{settings.policy.reference:,} matured predictions with outcomes"
+            lacking = f"the reference takes {wanted}, and there are {rows:,}"
+            note = f"Drift, data quality and verdicts are not judged yet: {lacking}."
+            evaluation = replace(evaluation, notes=(note, *evaluation.notes))
+        slices = slices and evaluation.matured
         if not (multivariate or slices):
-            return found
-        settings, version = self.context.settings.model(found.model), self.context.version(found.model, found.version)
-        redaction = self.context.scorer(version).redaction
+            return evaluation
+        version, as_of = context.version(model, evaluation.version), evaluation.as_of
+        redaction = context.scorer(version).redaction
         contract = redaction.logged
-        sample = sample_window(self.context.store, contract, found.window, version=version.version, as_of=found.as_of)
+        sample = sample_window(context.store, contract, evaluation.window, version=version.version, as_of=as_of)
         if slices:
-            found = replace(found, slices=find_slices(contract, sample.labelled))
+            evaluation = replace(evaluation, slices=find_slices(contract, sample.labelled))
         if multivariate:
-            reference = self.context.references.rows_of_profile(
-                redaction,
-                version,
-                settings.policy.reference,
-                settings.maturity,
-                settings.window,
-                as_of=found.as_of,
+            reference = context.references.rows_of_profile(
+                redaction, version, settings.policy.reference, settings.maturity, settings.window, as_of=as_of
             )
             values = multivariate_values(contract, spread(reference, MOST_ROWS), sample.rows)
-            found = replace(found, drift=(*found.drift, *values))
-        return found
+            evaluation = replace(evaluation, drift=(*evaluation.drift, *values))
+        return evaluation
 
     def missing_reference(self, model: str) -> MissingReference | None:
         """What the champion lacks before it can be judged; None where its reference is whole."""
-        settings, version = self.context.settings.model(model), self.context.champion(model)
-        rows, wanted = (
-            self.reference(version, settings, self.context.final(model, None)).num_rows,
-            settings.policy.reference,
-        )
+        context, settings, version = self.context, self.context.settings.model(model), self.context.champion(model)
+        rows = self.reference(version, settings, context.final(model, None)).num_rows
+        wanted = settings.policy.reference
         if rows >= wanted:
             return None
-        known = load_coverage(self.context.store, model)[0]
-        about = when_enough(known, version.version, wanted - rows, settings.maturity)
+        accounts = load_coverage(context.store, model)[0]
+        about = when_enough(accounts, version.version, wanted - rows, settings.maturity)
         return MissingReference(model, version.version, rows, wanted, about)
 
-    def _show_metrics(self, found: Sequence[Evaluation]) -> None:
+    def _show_metrics(self, evaluations: Sequence[Evaluation]) -> None:
         """MLflow's own page draws what windows said about a version: as estimated, and as it came later.
 
         The figures are in our own store: that they can't be drawn fails no evaluation.
         """
-        for each in found:
-            told = [value for value in each.estimates if value.metric != INSUFFICIENT and value.segment == ALL_ROWS]
-            metrics = {f"estimated_{value.metric}": value.value for value in told}
-            if each.matured:
-                metrics |= {value.metric: value.value for value in each.metrics if value.segment == ALL_ROWS}
-                if each.coverage is not None:
-                    metrics["coverage"] = each.coverage
-            if each.version and metrics:
-                try:
-                    version = self.context.version(each.model, each.version)
-                    self.context.registry.lineage.log_metrics(version, metrics, each.window.start, each.as_of)
-                except NotFound as error:
-                    _log.warning("not drawn in MLflow", model=each.model, version=each.version, cause=str(error))
-                except Unavailable as error:  # it would be waited for again with each window
-                    _log.warning("windows not drawn in MLflow", model=each.model, cause=str(error))
-                    return
+        for evaluation in evaluations:
+            model, metrics = evaluation.model, _drawn(evaluation)
+            if not evaluation.version or not metrics:
+                continue
+            try:
+                version = self.context.version(model, evaluation.version)
+                lineage = self.context.registry.lineage
+                lineage.log_metrics(version, metrics, evaluation.window.start, evaluation.as_of)
+            except NotFound as error:
+                _log.warning("not drawn in MLflow", model=model, version=evaluation.version, cause=str(error))
+            except Unavailable as error:  # it would be waited for again with each window
+                _log.warning("windows not drawn in MLflow", model=model, cause=str(error))
+                return
 
     def reference(
         self, version: ModelVersion, settings: ModelSettings, as_of: datetime, known: datetime | None = None
     ) -> pa.Table:
-        """The version's reference as of a moment; of the log, what had matured by then as it is `known` later."""
-        until = matured_until(as_of, settings.maturity, settings.window)
-        redaction = self.context.scorer(version).redaction
-        return self.context.references.rows(
-            redaction, version, settings.policy.reference, until, as_of=known or as_of
-        )
+        """The version's reference as of a moment; of the log, what had matured by then, as known at a later one."""
+        until, redaction = self.context.matured_until(version.model, as_of), self.context.scorer(version).redaction
+        wanted = settings.policy.reference
+        return self.context.references.rows(redaction, version, wanted, until, as_of=known or as_of)
 
     def known_until(self, model: str, as_of: datetime | None = None) -> datetime:
         """The moment as of which is evaluated; without one, all that has come by now is joined first."""
         if as_of is not None:
             return self.context.final(model, as_of)
-        self._tally_by_references(model)
-        return self.outcomes.join(model).until or self.context.final(model, None)
-
-    def _tally_by_references(self, model: str) -> None:
-        """The champion has its reference before its first predictions are joined: they are tallied as they come."""
+        # The champion has its reference before its first predictions are joined: they are tallied as they come.
         self.profile(model, self.context.champion(model).version, self.context.clock(), is_past=False)
+        return self.outcomes.join(model).until or self.context.final(model, None)
 
     def profile(self, model: str, version: str, as_of: datetime, *, is_past: bool) -> Profile | None:
         """The profile of a version's reference; None where it has none yet."""
-        settings = self.context.settings.model(model)
+        context, settings = self.context, self.context.settings.model(model)
         try:
-            found = self.context.version(model, version)
+            registered = context.version(model, version)
         except NotFound:  # it was deleted in the registry: what it answered is judged by what is kept here
-            with self.context.store.read() as connection:
+            with context.store.read() as connection:
                 kept = profiles.load_reference(connection, model, version)
             return Profile.from_bytes(kept.profile) if kept is not None else None
-        return self.context.references.profile(
-            self.context.scorer(found).redaction,
-            found,
+        return context.references.profile(
+            context.scorer(registered).redaction,
+            registered,
             settings.policy.reference,
-            matured_until(as_of, settings.maturity, settings.window),
+            context.matured_until(model, as_of),
             settings.window,
             as_of=as_of,
             is_past=is_past,
@@ -386,3 +365,14 @@ class Judging:
         """What a version's losses are held against as of a moment."""
         rows = self.reference(version, settings, as_of, known)
         return baseline_of(self.context.scorer(version).logged, rows, settings)
+
+
+def _drawn(evaluation: Evaluation) -> dict[str, float]:
+    """An evaluation's figures of all rows: estimates, and once it has matured the metrics themselves and coverage."""
+    estimates = [estimate for estimate in evaluation.estimates if estimate.metric != INSUFFICIENT]
+    figures = {f"estimated_{each.metric}": each.value for each in estimates if each.segment == ALL_ROWS}
+    if evaluation.matured:
+        figures |= {each.metric: each.value for each in evaluation.metrics if each.segment == ALL_ROWS}
+        if evaluation.coverage is not None:
+            figures["coverage"] = evaluation.coverage
+    return figures

@@ -1,4 +1,4 @@
-"""Outcomes: taken in, joined, looked at; and what of a model's rows is kept or erased."""
+"""Outcomes: taken in, joined with predictions, and looked at."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pyarrow as pa
 from feedback_loop.alerts import tell_bad_rows, tell_refused_file
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.errors import Refused
-from feedback_loop.inference import Scorer
 from feedback_loop.loop.context import Context
 from feedback_loop.monitoring import fold_news
 from feedback_loop.outcomes import (
@@ -40,7 +39,7 @@ from feedback_loop.store.joins import Joined, join_new
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Everything that is known of predictions after they were made."""
+    """The part of the loop that knows what really happened after a prediction."""
 
     context: Context
 
@@ -94,15 +93,13 @@ class Outcomes:
 
         Each file that is refused raises an alert.
         """
-        folder = self.context.settings.model(model).outcomes.folder
+        context, folder = self.context, self.context.settings.model(model).outcomes.folder
         if not folder:
             return None
-        place = folder if "://" in folder else str(self.context.settings.path(folder))
-        routes = self.context.routes
         return load_folder(
-            place,
+            folder if "://" in folder else str(context.settings.path(folder)),
             lambda table, text: self.record(model, table, source="folder", text=text),
-            lambda refused: tell_refused_file(self.context.store, model, refused, routes, self.context.clock()),
+            lambda refused: tell_refused_file(context.store, model, refused, context.routes, context.clock()),
         )
 
     def poll(self, model: str) -> Polled | None:
@@ -110,29 +107,24 @@ class Outcomes:
 
         Rows that are left out raise an alert, once.
         """
-        source = self.context.settings.model(model).outcomes.sql
+        context, source = self.context, self.context.settings.model(model).outcomes.sql
         if source is None:
             return None
-        url = self.context.settings.url(source.url)
-
-        contract = self.context.scorer(self.context.champion(model)).contract
+        contract = context.scorer(context.champion(model)).contract
 
         def take(rows: pa.Table) -> IntakeResult:
             rows = with_booleans(rows, (*contract.key, *contract.labels))
             return self.record(model, rows, source="sql", on_error="skip")
 
-        polled = poll_sql(
-            self.context.store, model, source.model_copy(update={"url": url}), take, self.context.clock()
-        )
-        tell_bad_rows(self.context.store, model, polled, self.context.routes, self.context.clock())
+        source = source.model_copy(update={"url": context.settings.url(source.url)})
+        polled = poll_sql(context.store, model, source, take, context.clock())
+        tell_bad_rows(context.store, model, polled, context.routes, context.clock())
         return polled
 
     def join(self, model: str) -> Joined:
         """Takes what has come since the last time into the accounts: coverage, findings, windows to look at again."""
-        contract = self.context.scorer(self.context.champion(model)).logged
-        return join_new(
-            self.context.store, contract, self.context.settings.model(model).window, self.context.clock(), fold_news
-        )
+        context, window = self.context, self.context.settings.model(model).window
+        return join_new(context.store, context.contract(model), window, context.clock(), fold_news)
 
     def labelled(self, model: str, window: Window, as_of: datetime | None = None) -> pa.Table:
         """The predictions of a window, each with what was known of it `as_of` a moment: the same rows for ever.
@@ -140,8 +132,9 @@ class Outcomes:
         Columns: those of `store.predictions.read_labelled`. Raises BadInput for a moment that has not come yet.
         """
         self.refuse_removed(model, window)
-        contract = self.context.scorer(self.context.champion(model)).logged
-        return predictions.read_labelled(self.context.store, contract, window, as_of=self.context.final(model, as_of))
+        context = self.context
+        as_of = context.final(model, as_of)
+        return predictions.read_labelled(context.store, context.contract(model), window, as_of=as_of)
 
     def coverage(self, model: str, by: By) -> list[Coverage]:
         """How many of the champion's predictions have an outcome, by `age`, `version` or `segment`.
@@ -149,18 +142,15 @@ class Outcomes:
         What absence means is counted apart from what was observed.
         """
         self.join(model)
-        accounts, until = load_coverage(self.context.store, model)
-        until = until or self.context.clock()
-        contract = self.context.scorer(self.context.champion(model)).logged
-        known = with_inferred(
-            self.context.store, contract, self.context.settings.model(model).window, accounts, until
-        )
-        return coverage(known, by, until)
+        context, window = self.context, self.context.settings.model(model).window
+        accounts, until = load_coverage(context.store, model)
+        until = until or context.clock()
+        return coverage(with_inferred(context.store, context.contract(model), window, accounts, until), by, until)
 
     def findings(self, model: str, kind: Finding, most: int | None = None) -> list[dict[str, Any]]:
         """Outcomes that fit no prediction (`unmatched`: they may be early), or predictions with a `conflict`."""
         self.join(model)
-        return load_findings(self.context.store, self.context.scorer(self.context.champion(model)).logged, kind, most)
+        return load_findings(self.context.store, self.context.contract(model), kind, most)
 
     def refuse_removed(self, model: str, window: Window) -> None:
         """Raises Refused for a window of which retention has removed rows."""
@@ -170,14 +160,3 @@ class Outcomes:
                 f"Predictions of {model} from before {format_moment(since)} are gone: models.{model}.log.retention.",
                 cure="What was said of that window then is kept in the evaluations; ask for one from that moment on.",
             )
-
-
-def refuse_unfit(scorer: Scorer, done: str, *, instead: str = "", of_labels: str = "") -> None:
-    """Raises Refused for a version whose log does not hold what it saw, or that predicts several labels."""
-    if scorer.redaction.hides_features:
-        raise Refused(
-            f"{scorer.version} can't be {done}: some of its features are logged hashed or not at all.",
-            cure=f"Log them plain (models.{scorer.contract.model}.log.columns){instead}.",
-        )
-    if scorer.contract.more_labels:
-        raise Refused(f"{scorer.version} can't be {done}: it predicts several labels.", cure=of_labels)

@@ -28,14 +28,15 @@ from feedback_loop.loop.context import Context
 from feedback_loop.outcomes import OnError
 from feedback_loop.registry import Reference
 from feedback_loop.schema import Source
-from feedback_loop.store import predictions, spool_accounts
+from feedback_loop.serving.places import meant_version
+from feedback_loop.store import spool_accounts
 from feedback_loop.store.query import Query
 from feedback_loop.store.spool_accounts import SpoolAccount, model_of
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Everything that puts rows into the prediction log."""
+    """The part of the loop that puts rows into the prediction log."""
 
     context: Context
 
@@ -44,17 +45,17 @@ class Predictions:
 
         `frame` (pandas, Arrow, Polars, columns or rows) holds the features and, beside them, the key's columns.
         """
-        moment = self.context.clock()
-        scorer = self.context.fastest_scorer(self.context.find(model))
+        context, moment = self.context, self.context.clock()
+        scorer = context.fastest_scorer(context.find(model))
         rows = scorer.rows_of(frame)
-        ids = self.context.recorder.identify(rows, moment, scorer.contract.own("prediction_id"))
+        ids = context.recorder.identify(rows, moment, scorer.contract.own("prediction_id"))
         scored = scorer.score(rows)
-        self.context.recorder.record(scorer, rows, scored, ids, moment, source=source)
+        context.recorder.record(scorer, rows, scored, ids, moment, source=source)
         return scored.outputs.add_column(0, "prediction_id", pa.array(ids, pa.string()))
 
     def predict_file(self, model: str, source: Path, target: Path, *, overwrite: bool = False) -> FileResult:
         """Scores a Parquet or CSV file into another and logs every row; resumes where an earlier run stopped."""
-        wanted = self.context.reference(model)
+        wanted = meant_version(self.context.settings, model)
 
         def choose(version: str | None) -> Scorer:
             begun = wanted if version is None else Reference(wanted.model, version=version)
@@ -78,15 +79,15 @@ class Predictions:
         self, model: str, source: Path | Query | pa.Table, *, version: str | None = None, on_error: OnError = "refuse"
     ) -> ImportResult:
         """Logs what was predicted elsewhere: a file, a query or a table (see `capture.import_predictions`)."""
-        chunks, total, text = _source(source)
+        context, (chunks, total, text) = self.context, _source(source)
         with closing(chunks):  # an import that is refused half way gives the source's connection back at once
             return import_predictions(
                 chunks,
                 model,
-                self.context.deployments(),
-                predictions.PredictionLog(self.context.store),
-                now=self.context.clock(),
-                progress=self.context.progress,
+                context.deployments(),
+                context.log,
+                now=context.clock(),
+                progress=context.progress,
                 total=total,
                 version=version,
                 on_error=on_error,
@@ -95,8 +96,8 @@ class Predictions:
 
     def capture_client(self, *, close: Callable[[], None] = lambda: None) -> Client:
         """A client for a process that serves by itself, to log what it answered; `close` is called at its end."""
-        spool = self.context.new_spool()
-        forwarder = self.context.forwarder(spool)
+        context, spool = self.context, self.context.new_spool()
+        forwarder = context.forwarder(spool)
         forwarder.start()
 
         def end() -> None:
@@ -104,9 +105,7 @@ class Predictions:
             close()
 
         sink = Uncounted(spool)
-        return Client(
-            self.context.deployments(), sink, self.context.clock, bits=self.context.bits, accounts=spool, close=end
-        )
+        return Client(context.deployments(), sink, context.clock, bits=context.bits, accounts=spool, close=end)
 
     def forward(self, *, rejected: bool = False) -> Drained:
         """Moves what waits in the spools of this host to the store, with `rejected` also what it refused before.
@@ -120,8 +119,8 @@ class Predictions:
 
     def accounts(self, model: str | None = None) -> list[SpoolAccount]:
         """What became of the rows of every serving process: those that the store knows of, and this host's."""
-        known = merge_accounts(spool_accounts.load_accounts(self.context.store, model=model), self.local_accounts())
-        return [account for account in known if model is None or model_of(account.model) in (model, "")]
+        merged = merge_accounts(spool_accounts.load_accounts(self.context.store, model=model), self.local_accounts())
+        return [account for account in merged if model is None or model_of(account.model) in (model, "")]
 
     def put_aside(self) -> dict[str, dict[str, int]]:
         """Which models' rows the store refused for good, of this host's spools: how many, by cause."""
@@ -133,13 +132,8 @@ class Predictions:
 
     def watch_accounts(self, model: str) -> int:
         """Raises an alert for whatever is not as it should be in the accounts; returns how many are new."""
-        return tell_differences(
-            self.context.store,
-            self.accounts(model),
-            self.context.routes,
-            self.context.clock(),
-            self.context.settings.capture,
-        )
+        context, accounts = self.context, self.accounts(model)
+        return tell_differences(context.store, accounts, context.routes, context.clock(), context.settings.capture)
 
 
 def _source(source: Path | Query | pa.Table) -> tuple[Generator[pa.Table], int | None, bool]:

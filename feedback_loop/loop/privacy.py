@@ -1,4 +1,4 @@
-"""What of a model's rows is kept, and what is erased."""
+"""Retention and erasure: how long a model's rows are kept, and the removal of a person's rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from feedback_loop.store import privacy
 
 @dataclass(frozen=True)
 class Privacy:
-    """Everything that removes rows."""
+    """The part of the loop that removes rows."""
 
     context: Context
 
@@ -31,9 +31,7 @@ class Privacy:
         if settings.log.retention is None:
             return None
         since = floor_moment(self.context.clock() - settings.log.retention, settings.window)
-        return privacy.retain(
-            self.context.store, model, self.context.scorer(self.context.champion(model)).logged.join, since
-        )
+        return privacy.retain(self.context.store, model, self.context.contract(model).join, since)
 
     def erase(self, model: str, key: Mapping[str, object], *, text: bool = False, dry_run: bool = False) -> Erasure:
         """Removes every row with that key, or part of a composite key, wherever it is, and says what was removed.
@@ -41,19 +39,16 @@ class Privacy:
         Rows of it that still come from before now are left out from now on. With `text`, values are parsed. Raises
         BadInput for what is no part of the key. See `feedback_loop.privacy` for the order of things.
         """
-        scorer = self.context.scorer(self.context.champion(model))
-        wanted = erased_key(scorer.redaction, key, text=text)
-        now = self.context.clock()
+        context, now = self.context, self.context.clock()
+        redaction, deployments = context.scorer(context.champion(model)).redaction, context.deployments()
         eraser = Eraser(
-            self.context.store,
-            self.context.registry,
-            scorer.redaction,
-            self.context.reports,
-            self.context.forwarder().erase,
-            lambda key, dry_run: erase_waiting(
-                self.context.store, self.context.deployments(), model, key, now, dry_run=dry_run
-            ),
+            context.store,
+            context.registry,
+            redaction,
+            context.reports,
+            context.forwarder().erase,
+            lambda key, dry_run: erase_waiting(context.store, deployments, model, key, now, dry_run=dry_run),
         )
-        done = eraser.run(wanted, now, dry_run=dry_run)
-        self.context.references.forget(model)
-        return done
+        erasure = eraser.run(erased_key(redaction, key, text=text), now, dry_run=dry_run)
+        context.references.forget(model)
+        return erasure

@@ -1,4 +1,4 @@
-"""Retraining and promotion: better versions, found and put in place."""
+"""Retraining: whether it is time for one, and the search for a better version."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from feedback_loop.clock import format_moment
-from feedback_loop.decisions import Reason, next_step, spent_until, wanted_step
-from feedback_loop.decisions.diagnosis import LEAST_ROWS, Recommendation
+from feedback_loop.decisions import Reason, held_by, next_step, spent_until, wanted_step
 from feedback_loop.errors import Refused
-from feedback_loop.inference import SklearnEngine, make_scorer
+from feedback_loop.inference import SklearnEngine, make_scorer, refuse_unfit
 from feedback_loop.loop.context import Context
-from feedback_loop.loop.outcomes import refuse_unfit
-from feedback_loop.outcomes import (
-    matured_until,
-)
 from feedback_loop.retraining import RetrainingResult, Search
 from feedback_loop.store import conclusions, retrainings
 from feedback_loop.store.alerts import raise_alert
@@ -24,7 +19,7 @@ from feedback_loop.store.incidents import open_incident
 
 @dataclass(frozen=True)
 class Retraining:
-    """Everything that changes which version answers."""
+    """The part of the loop that looks for better versions."""
 
     context: Context
 
@@ -36,23 +31,14 @@ class Retraining:
         return self._step(model, next_step)
 
     def held_by_diagnosis(self, model: str) -> str:
-        """Why no search should start while the open incident's newest diagnosis stands, in words; empty: it may.
-
-        Nothing is learned from a feed that is to be repaired; and what is to be learned is not known before there are
-        labelled rows enough for a diagnosis (only time brings those: a reference that is too small holds nothing).
-        """
-        made = self._newest_diagnosis(model)
-        if made is not None and made.recommendation == Recommendation.REPAIR:
-            return f"The feed is to be repaired: nothing is learned from broken rows. {made.summary}"
-        lacks_rows = made is not None and made.evidence["rows_before"] >= LEAST_ROWS
-        if made is not None and made.recommendation == Recommendation.INSUFFICIENT_DATA and lacks_rows:
-            return f"The cause is not known yet. {made.summary}"
-        return ""
+        """Why no search should start while the open incident's newest diagnosis stands, in words; empty: it may."""
+        return held_by(self._newest_diagnosis(model))
 
     def tell_spent_budget(self, model: str) -> str:
         """Raises an alert, once, where a retraining is wanted and the budget is spent; returns what it says."""
-        policy, now = self.context.settings.model(model).policy, self.context.clock()
-        until = spent_until(retrainings.load_retrainings(self.context.store, model), policy, now)
+        context = self.context
+        policy, now = context.settings.model(model).policy, context.clock()
+        until = spent_until(retrainings.load_retrainings(context.store, model), policy, now)
         reason = self._step(model, wanted_step) if until is not None else None
         if until is None or reason is None:
             return ""
@@ -60,27 +46,24 @@ class Retraining:
         words = f"It should be retrained ({reason}), but its budget of {policy.budget} in 90 days is spent: {again}."
         subject, title = f"retraining:{model}:{policy.budget}:{format_moment(until)}", f"{model} is not retrained"
         body = f"{words} By hand: feedback-loop retrain {model}."
-        raise_alert(self.context.store, subject, title, body, self.context.routes, now)
+        raise_alert(context.store, subject, title, body, context.routes, now)
         return words
 
     def _step(self, model: str, rule: Callable[..., Reason | None]) -> Reason | None:
         if self.held_by_diagnosis(model):
             return None
-        policy, champion = self.context.settings.model(model).policy, self.context.champion(model)
-        since = [each.done_at for each in self.context.promotions(model) if each.done_at is not None]
-        verdict = conclusions.latest_verdict(self.context.store, model, champion.version)
-        if (
-            verdict is not None
-            and verdict.state is State.DEGRADED
-            and open_incident(self.context.store, model) is None
-        ):
+        context, store = self.context, self.context.store
+        champion = context.champion(model)
+        since = [promotion.done_at for promotion in context.promotions(model) if promotion.done_at is not None]
+        verdict = conclusions.latest_verdict(store, model, champion.version)
+        if verdict is not None and verdict.state is State.DEGRADED and open_incident(store, model) is None:
             verdict = None  # its incident is closed: it asks for nothing any more
         return rule(
             verdict,
-            policy,
-            retrainings=retrainings.load_retrainings(self.context.store, model),
+            context.settings.model(model).policy,
+            retrainings=retrainings.load_retrainings(store, model),
             champion_since=since[-1] if since else champion.created_at,
-            now=self.context.clock(),
+            now=context.clock(),
         )
 
     def retrain(
@@ -91,40 +74,38 @@ class Retraining:
         Raises Refused while the open incident's diagnosis speaks against it (but `despite_diagnosis`), for a model
         whose features the log does not hold plain, and for one of several labels.
         """
-        if not despite_diagnosis and (held := self.held_by_diagnosis(model)):
+        diagnosis = self._newest_diagnosis(model)
+        if not despite_diagnosis and (held := held_by(diagnosis)):
             raise Refused(held, cure="Search all the same: retrain --yes, or despite_diagnosis=True.")
-        version = self.context.champion(model)
-        champion = replace(self.context.scorer(version), version=version)  # with the tags that it has by now
+        context = self.context
+        version = context.champion(model)
+        champion = replace(context.scorer(version), version=version)  # with the tags that it has by now
         refuse_unfit(
             champion,
             "retrained",
             instead=", or train elsewhere and promote that version",
             of_labels="Train elsewhere and promote that version: feedback-loop models register, models promote.",
         )
-        settings, now = self.context.settings.model(model), self.context.final(model, None)
-        incident = open_incident(self.context.store, model)
-        history = settings.retraining.history
+        settings, now = context.settings.model(model), context.final(model, None)
+        incident, history = open_incident(context.store, model), settings.retraining.history
         none = champion.engine.inputs.none if isinstance(champion.engine, SklearnEngine) else ()
         search = Search(
-            store=self.context.store,
-            registry=self.context.registry,
+            store=context.store,
+            registry=context.registry,
             champion=champion,
-            score=lambda loaded: make_scorer(loaded, settings, self.context.settings.hash_key, none=none),
+            score=lambda loaded: make_scorer(loaded, settings, context.settings.hash_key, none=none),
             settings=settings,
-            until=matured_until(now, settings.maturity, settings.window),
-            history=self.context.settings.path(history) if history else None,
+            until=context.matured_until(model, now),
+            history=context.settings.path(history) if history else None,
             now=now,
-            progress=self.context.progress,
-            diagnosis=made.recommendation if (made := self._newest_diagnosis(model)) is not None else "",
+            progress=context.progress,
+            diagnosis=diagnosis.recommendation if diagnosis is not None else "",
         )
         return search.run(reason, incident.incident_id if incident is not None else None, promotes=promotes)
 
     def _newest_diagnosis(self, model: str) -> conclusions.Diagnosis | None:
         """The last one of the open incident; None where there is none."""
         incident = open_incident(self.context.store, model)
-        made = (
-            conclusions.load_diagnoses(self.context.store, model, incident.incident_id)
-            if incident is not None
-            else []
-        )
-        return made[-1] if made else None
+        if incident is None:
+            return None
+        return next(reversed(conclusions.load_diagnoses(self.context.store, model, incident.incident_id)), None)

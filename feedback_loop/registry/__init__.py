@@ -2,14 +2,13 @@
 
 from feedback_loop.registry.answering import mlflow_answers
 from feedback_loop.registry.candidates import Proven
-from feedback_loop.registry.lineage import DataSource, Origin
+from feedback_loop.registry.lineage import Origin
 from feedback_loop.registry.loading import input_example, load_folder
 from feedback_loop.registry.registry import Registry
 from feedback_loop.registry.versions import TAG, LoadedModel, ModelVersion, Reference
 
 __all__ = [
     "TAG",
-    "DataSource",
     "LoadedModel",
     "ModelVersion",
     "Origin",

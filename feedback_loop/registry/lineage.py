@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,28 +23,30 @@ EVALUATED = {"evaluation", "eval", "validation", "test", "testing"}
 
 
 @dataclass(frozen=True)
-class DataSource:
-    """Where training rows came from: enough to read exactly them again."""
+class Origin:
+    """Where a version comes from: the rows it learned from, and how it did on `reference` rows it had not seen."""
 
-    name: str
     place: str
     rows: int
-    trained_from: str
-    trained_until: str
-    as_of: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a version comes from: its rows, how it did on the `reference` ones, which it had not seen, and tags."""
-
-    source: DataSource
     trained_until: datetime
     reference: pa.Table
     metrics: Mapping[str, float]
     params: Mapping[str, str]
+    trained_from: str = ""
+    digest: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    def source(self, model: str, now: datetime) -> dict[str, str | int]:
+        """Enough to read exactly the same training rows again."""
+        return {
+            "name": model,
+            "place": self.place,
+            "rows": self.rows,
+            "trained_from": self.trained_from,
+            "trained_until": self.trained_until.isoformat(),
+            "as_of": now.isoformat(),
+            "digest": self.digest,
+        }
 
 
 class Lineage:
@@ -99,17 +101,16 @@ class Lineage:
             client.finalize_logged_model(model.model_id, "FAILED")
         client.set_terminated(run_id, "FAILED", end_time=_milliseconds(now))
 
-    def describe(self, run_id: str, origin: Origin, *, model_id: str, now: datetime) -> None:
+    def describe(self, run_id: str, model: str, origin: Origin, *, model_id: str, now: datetime) -> None:
         """Writes how a version was trained, on which data, and how well it did on rows that it had not seen."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 
-        source = origin.source
         data = Dataset(
-            name=source.name,
-            digest=source.digest,
+            name=model,
+            digest=origin.digest,
             source_type="feedback-loop",
-            source=json.dumps(asdict(source)),
-            profile=json.dumps({"num_rows": source.rows}),
+            source=json.dumps(origin.source(model, now)),
+            profile=json.dumps({"num_rows": origin.rows}),
         )
         self._mlflow.client.log_inputs(
             run_id, datasets=[DatasetInput(data, tags=[InputTag("mlflow.data.context", "training")])]

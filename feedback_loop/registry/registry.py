@@ -16,7 +16,7 @@ from feedback_loop.config import RegistrySettings, Settings
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.registry.candidates import Proven, write_candidate
 from feedback_loop.registry.client import Connection
-from feedback_loop.registry.lineage import DataSource, Lineage, Origin
+from feedback_loop.registry.lineage import Lineage, Origin
 from feedback_loop.registry.loading import load_folder
 from feedback_loop.registry.sklearn_model import save_sklearn, serializations
 from feedback_loop.registry.sources import ModelSource, resolve_source
@@ -139,34 +139,24 @@ class Registry:
         self,
         model: str,
         estimator: Any,
-        *,
-        signature: dict[str, Any] | None,
-        example: pd.DataFrame | None,
-        answers_with: str = "predict",
-        reference: pa.Table,
-        trained_until: datetime,
-        source: DataSource,
-        metrics: dict[str, float],
-        params: dict[str, str],
+        origin: Origin,
         now: datetime,
+        *,
+        example: pd.DataFrame,
+        answers_with: str = "predict",
     ) -> ModelVersion:
         """Makes a first version of a scikit-learn model, with the run, data and metrics it came from.
 
-        Without a `signature` one is inferred from `example` (some inputs, kept with the model) and its answers.
-        `reference` rows are kept with the version. No alias is set: that is a promotion.
+        Its signature is inferred from `example` (some inputs, kept with the model) and its answers. No alias is set:
+        that is a promotion.
         """
         with self._mlflow.translated("model", model), tempfile.TemporaryDirectory() as folder:
-            from mlflow.models import ModelSignature, infer_signature
+            from mlflow.models import infer_signature
 
-            described = (
-                ModelSignature.from_dict(signature)
-                if signature is not None
-                else infer_signature(example, getattr(estimator, answers_with)(example))
-            )
+            signature = infer_signature(example, getattr(estimator, answers_with)(example))
             path = Path(folder) / "model"
             kind = next(iter(serializations(estimator)))
-            save_sklearn(estimator, path, signature=described, answers_with=answers_with, kind=kind, example=example)
-            origin = Origin(source, trained_until, reference, metrics, params)
+            save_sklearn(estimator, path, signature=signature, answers_with=answers_with, kind=kind, example=example)
             return self._publish(model, path, origin, now)
 
     def register_candidate(self, candidate: Proven, origin: Origin, now: datetime) -> ModelVersion:
@@ -198,7 +188,7 @@ class Registry:
         run_id = self.lineage.start(f"train {model}", now, {**kind, **_tags(origin.tags)})
         try:
             model_id, location = self._log_model(run_id, model, path)
-            self.lineage.describe(run_id, origin, model_id=model_id, now=now)
+            self.lineage.describe(run_id, model, origin, model_id=model_id, now=now)
             file = path.with_name("reference.parquet")
             pq.write_table(origin.reference, file)
             client.log_artifact(run_id, str(file), FOLDER)

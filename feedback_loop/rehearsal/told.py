@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import EPOCH, Window
-from feedback_loop.inference import Scorer
+from feedback_loop.inference import Scorer, why_unfit
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import Floats, row_losses
 from feedback_loop.rehearsal.history import History
@@ -25,11 +25,7 @@ def why_not_fitted(champion: Scorer) -> str:
     """Why such a model can't be fitted again; empty: it can."""
     if champion.loaded.estimator is None:
         return "it is not a scikit-learn model, so its pipeline can't be fitted again"
-    if champion.redaction.hides_features:
-        return "some of its features are logged hashed or not at all"
-    if champion.contract.more_labels:
-        return "it predicts several labels"
-    return ""
+    return why_unfit(champion)
 
 
 def labelled_rows(own: FeedbackLoop, contracts: dict[str, Contract]) -> pa.Table:

@@ -1,21 +1,21 @@
-"""A better version: rows, trials, the gate, promotion and rollback."""
+"""A better version: rows, trials, the gate, promotion and rollback; smaller versions of a model."""
 
 from feedback_loop.retraining.dataset import TrainingRows, training_rows
 from feedback_loop.retraining.gate import GateResult, non_inferiority
 from feedback_loop.retraining.kinds import chosen_kinds
-from feedback_loop.retraining.promotion import promote, reconcile, rollback
-from feedback_loop.retraining.retrain import PROVEN_ROWS, RetrainingResult, Search
+from feedback_loop.retraining.promotion import Champions
+from feedback_loop.retraining.retrain import RetrainingResult, Search
+from feedback_loop.retraining.variants import Optimized, VariantSearch
 
 __all__ = [
-    "PROVEN_ROWS",
+    "Champions",
     "GateResult",
+    "Optimized",
     "RetrainingResult",
     "Search",
     "TrainingRows",
+    "VariantSearch",
     "chosen_kinds",
     "non_inferiority",
-    "promote",
-    "reconcile",
-    "rollback",
     "training_rows",
 ]

@@ -18,11 +18,11 @@ from feedback_loop.inference import Scorer
 from feedback_loop.monitoring import primary_loss, scored_rows
 from feedback_loop.monitoring.validation import validation_metrics
 from feedback_loop.progress import Progress
-from feedback_loop.registry import TAG, DataSource, LoadedModel, ModelVersion, Origin, Proven, Reference, Registry
+from feedback_loop.registry import TAG, LoadedModel, ModelVersion, Origin, Proven, Reference, Registry
 from feedback_loop.retraining.dataset import TrainingRows, training_rows
 from feedback_loop.retraining.gate import GateResult, non_inferiority
 from feedback_loop.retraining.kinds import chosen_kinds, refuse_other_choice
-from feedback_loop.retraining.promotion import promote
+from feedback_loop.retraining.promotion import Champions
 from feedback_loop.retraining.trials import Candidate, NotMade, Split, reaches, split_newest, try_windows
 from feedback_loop.store import Store
 from feedback_loop.store.evaluations import ALL_ROWS
@@ -205,15 +205,10 @@ class Search:
         return self.registry.register_candidate(
             Proven(self.champion.loaded, fitted, split.holdout.inputs(PROVEN_ROWS)),
             Origin(
-                source=DataSource(
-                    name=self.model,
-                    place=self.store.name,
-                    rows=len(used),
-                    trained_from=str(used.times.min()),
-                    trained_until=until.isoformat(),
-                    as_of=self.now.isoformat(),
-                    digest=used.digest,
-                ),
+                place=self.store.name,
+                rows=len(used),
+                trained_from=str(used.times.min()),
+                digest=used.digest,
                 trained_until=until,
                 reference=reference,
                 metrics={
@@ -233,11 +228,8 @@ class Search:
 
     def _promote(self, result: RetrainingResult, why: str) -> None:
         assert result.candidate is not None  # only a candidate that passed is promoted
-        promote(
-            self.store,
-            self.registry,
-            self.model,
-            self.settings.alias,
+        champions = Champions(self.store, self.registry, self.model, self.settings.alias)
+        champions.promote(
             result.candidate,
             reason=why,
             now=self.now,

@@ -17,14 +17,17 @@ _SEEN = {"task", "classes", "inference"}
 
 
 def served_models(settings: Settings, models: Sequence[str]) -> dict[str, Reference]:
-    """By name, what `name`, `name@alias` or `name/version` means; a bare name means its model's alias."""
-    found = {}
-    for text in models:
-        parsed = Reference.parse(text)
-        if parsed.version is None and "@" not in text:
-            parsed = Reference(parsed.model, alias=settings.model(parsed.model).alias)
-        found[parsed.model] = parsed
-    return found
+    """By name, what `name`, `name@alias` or `name/version` means."""
+    references = (meant_version(settings, text) for text in models)
+    return {reference.model: reference for reference in references}
+
+
+def meant_version(settings: Settings, text: str) -> Reference:
+    """What `name`, `name@alias` or `name/version` means; a bare name means its model's alias."""
+    reference = Reference.parse(text)
+    if reference.version is None and "@" not in text:
+        return Reference(reference.model, alias=settings.model(reference.model).alias)
+    return reference
 
 
 def places_of(settings: Settings, models: Sequence[str]) -> dict[str, Place]:

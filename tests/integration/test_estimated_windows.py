@@ -6,16 +6,14 @@ from datetime import timedelta
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import estimate_history, window_evaluation
-from feedback_loop.registry import DataSource
 from feedback_loop.store.evaluations import load_evaluations, load_past_estimates
 from feedback_loop.views.status import model_status
-from tests.builders import customers, register_churn, told, write_config
+from tests.builders import customers, register_churn, register_model, told, write_config
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 FEATURES = ("customer", "month", "age", "plan")
@@ -164,23 +162,12 @@ def price_loop(request, tmp_path, empty_mlflow, clock):
     held = pd.DataFrame(orders(2000, 0))
     model = LinearRegression().fit(held[["size", "age"]], held["paid"])
     times = pd.to_datetime([clock() - timedelta(days=10)] * 2000, utc=True)
-    version = made.registry.register(
-        "price",
-        model,
-        signature=None,
-        example=held[["size", "age"]].head(3),
-        reference=pa.Table.from_pandas(
-            held[["size", "age", "paid"]].assign(
-                prediction=model.predict(held[["size", "age"]]), predicted_at=times.as_unit("us")
-            ),
-            preserve_index=False,
-        ),
-        trained_until=clock() - timedelta(days=5),
-        source=DataSource("made up", "tests", 2000, "", "", "", "0"),
-        metrics={},
-        params={},
-        now=clock(),
+    features = held[["size", "age"]]
+    reference = held[["size", "age", "paid"]].assign(
+        prediction=model.predict(features), predicted_at=times.as_unit("us")
     )
+    options = {"now": clock(), "trained_until": clock() - timedelta(days=5)}
+    version = register_model(made.registry, "price", model, features, reference, **options)
     made.promote("price", version.version, reason="first")
     yield made
     made.close()

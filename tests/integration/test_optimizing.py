@@ -18,8 +18,7 @@ from feedback_loop.inference.providers import open_session
 from feedback_loop.inference.scorer import contract_of
 from feedback_loop.monitoring import make_reference
 from feedback_loop.progress import Silent
-from feedback_loop.registry import DataSource
-from tests.builders import churn_loop, churn_pipeline, customers, play_days
+from tests.builders import churn_loop, churn_pipeline, customers, play_days, register_model
 from tests.integration.processes import call, free_port, running, wait_until
 
 pytestmark = pytest.mark.usefixtures("warm_children")
@@ -157,21 +156,9 @@ def network_loop(tmp_path, now):
     known = pd.DataFrame(customers(1000, 0))
     network = MLPClassifier((64, 64), random_state=0, max_iter=60, tol=1.0)
     model = make_pipeline(churn_pipeline().steps[0][1], network).fit(known[["age", "plan"]], known["churned"])
-    reference = pa.Table.from_pandas(
-        pd.DataFrame(customers(600, 5))[["age", "plan", "churned"]], preserve_index=False
-    )
-    version = loop.registry.register(
-        "churn",
-        model,
-        signature=None,
-        example=known[["age", "plan"]].head(3),
-        reference=reference,
-        trained_until=now,
-        source=DataSource("made up", "tests", 1000, "", "", "", "0"),
-        metrics={},
-        params={},
-        now=now,
-    )
+    reference = pd.DataFrame(customers(600, 5))[["age", "plan", "churned"]]
+    options = {"now": now, "trained_until": now}
+    version = register_model(loop.registry, "churn", model, known[["age", "plan"]], reference, **options)
     loop.registry.keep_reference(version, make_reference(loop.scorer(version), reference), now)
     loop.promote("churn", version.version)
     yield loop

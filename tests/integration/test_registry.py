@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from feedback_loop.errors import BadInput, NotFound, Refused, Unavailable
-from feedback_loop.registry import DataSource, LoadedModel, Origin, Proven, Reference, Registry
+from feedback_loop.registry import LoadedModel, Origin, Proven, Reference, Registry
 from feedback_loop.registry.client import Connection
 from tests.builders import churn_pipeline, customers, register_churn
 
@@ -217,10 +217,8 @@ def followed_by(registry, version, now, estimator, **changes):
     """A version that follows another, as retraining and optimization register it."""
     rows = pd.DataFrame(customers(50, 3))[["age", "plan"]]
     loaded = replace(version if isinstance(version, LoadedModel) else registry.load(version), **changes)
-    source = DataSource("made up", "tests", 50, "", "", "", "")
-    origin = Origin(
-        source, now, pa.table({"age": rows["age"]}), {"holdout_f1[50% (new)]": 0.5}, {}, {"retraining": "7"}
-    )
+    reference, metrics = pa.table({"age": rows["age"]}), {"holdout_f1[50% (new)]": 0.5}
+    origin = Origin("tests", 50, now, reference, metrics, {}, tags={"retraining": "7"})
     return registry.register_candidate(Proven(loaded, estimator, rows), origin, now)
 
 

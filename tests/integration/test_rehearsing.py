@@ -8,16 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
 from feedback_loop.cli import main
 from feedback_loop.clock import ManualClock
 from feedback_loop.cycle import run_cycle
 from feedback_loop.errors import Refused
-from feedback_loop.registry import DataSource
 from feedback_loop.rehearsal import fresh_folder, load_history, rehearse
-from tests.builders import churn_loop, customers, open_loop, register_churn, write_config
+from tests.builders import churn_loop, customers, open_loop, register_churn, register_model, write_config
 
 BEGAN = datetime(2026, 5, 26, tzinfo=UTC)
 PER_DAY, TURNED_ON, DAYS = 120, 3, 11
@@ -129,18 +127,8 @@ def adopt(loop, name, model, rows, features):
     times = [BEGAN - (1 + place % 8) * step for place in range(len(rows))]
     held = rows[[*features, label]].assign(**answers(model, rows[features]))
     held["predicted_at"] = pd.to_datetime(times, utc=True).as_unit("us")
-    version = loop.registry.register(
-        name,
-        model,
-        signature=None,
-        example=rows[features].head(3),
-        reference=pa.Table.from_pandas(held, preserve_index=False),
-        trained_until=BEGAN - timedelta(days=9),
-        source=DataSource("made up", "tests", len(rows), "", "", "", ""),
-        metrics={},
-        params={},
-        now=BEGAN,
-    )
+    options = {"now": BEGAN, "trained_until": BEGAN - timedelta(days=9)}
+    version = register_model(loop.registry, name, model, rows[features], held, **options)
     loop.promote(name, version.version)
 
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from sklearn import metrics
 from sklearn.ensemble import RandomForestClassifier
@@ -17,9 +16,8 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, ContractError, Refused
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import profile_store, window_evaluation
-from feedback_loop.registry import DataSource
 from feedback_loop.store.conclusions import load_diagnoses
-from tests.builders import told
+from tests.builders import register_model, told
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 LABELS = ["left", "right"]
@@ -60,18 +58,8 @@ def register(loop, task, now):
         for place, name in enumerate(LABELS):
             reference[f"probability_{name}"] = model.predict_proba(held[["size"]])[place][:, 1]
     reference["predicted_at"] = reference["predicted_at"].dt.as_unit("us")
-    return loop.registry.register(
-        "several",
-        model,
-        signature=None,
-        example=known[["size"]].head(3),
-        reference=pa.Table.from_pandas(reference, preserve_index=False),
-        trained_until=now - 5 * DAY,
-        source=DataSource("made up", "tests", 2000, "", "", "", "0"),
-        metrics={},
-        params={},
-        now=now,
-    )
+    options = {"now": now, "trained_until": now - 5 * DAY}
+    return register_model(loop.registry, "several", model, known[["size"]], reference, **options)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.statistics)])

@@ -1,6 +1,7 @@
 """Promotion and rollback in any order, with crashes and hands in between, on a real MLflow store."""
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from itertools import pairwise, takewhile
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from feedback_loop.errors import Refused, Unavailable
 from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
-from feedback_loop.retraining.promotion import promote, reconcile, rollback
+from feedback_loop.retraining import Champions
 from feedback_loop.store import Store, retrainings
 from feedback_loop.store.retrainings import intend_promotion, load_promotions
 from tests.streams import examples
@@ -50,6 +51,7 @@ def place(empty_mlflow, prepared_sqlite, tmp_path_factory):
 
 def test_record_and_registry_agree_whatever_happens(place):  # noqa: C901 (one machine)
     store, registry = place
+    champions = Champions(store, registry, MODEL, ALIAS)
 
     class Machine(RuleBasedStateMachine):
         @initialize()
@@ -66,7 +68,7 @@ def test_record_and_registry_agree_whatever_happens(place):  # noqa: C901 (one m
             return self.now
 
         def settled(self):
-            self.actual = reconcile(store, registry, MODEL, ALIAS, self.tick())
+            self.actual = champions.reconcile(self.tick())
             return self.actual
 
         @rule(version=versions)
@@ -74,28 +76,28 @@ def test_record_and_registry_agree_whatever_happens(place):  # noqa: C901 (one m
             before = self.settled()
             if version == before:
                 with pytest.raises(Refused):
-                    promote(store, registry, MODEL, ALIAS, version, reason="r", now=self.tick())
+                    champions.promote(version, reason="r", now=self.tick())
             else:
-                promote(store, registry, MODEL, ALIAS, version, reason="r", now=self.tick(), expected=before)
+                champions.promote(version, reason="r", now=self.tick(), expected=before)
                 self.actual = version
 
         @rule(version=versions, stale=versions)
         def promotes_after_comparing_with_an_old_champion(self, version, stale):
             if stale != self.settled():
                 with pytest.raises(Refused):
-                    promote(store, registry, MODEL, ALIAS, version, reason="r", now=self.tick(), expected=stale)
+                    champions.promote(version, reason="r", now=self.tick(), expected=stale)
 
         @rule()
         def rolls_back(self):
             before = self.settled()
             standing = self.standing()
             if len(standing) > 1:
-                back = rollback(store, registry, MODEL, ALIAS, reason="r", now=self.tick())
+                back = champions.rollback(reason="r", now=self.tick())
                 assert back.to_version == standing[-2]
                 self.actual = back.to_version
             else:
                 with pytest.raises(Refused):
-                    rollback(store, registry, MODEL, ALIAS, reason="r", now=self.tick())
+                    champions.rollback(reason="r", now=self.tick())
                 assert self.actual == before
 
         def standing(self):
@@ -126,7 +128,7 @@ def test_record_and_registry_agree_whatever_happens(place):  # noqa: C901 (one m
             before = self.settled()
             if version != before:
                 with pytest.raises(Unavailable):
-                    promote(store, Away(registry), MODEL, ALIAS, version, reason="r", now=self.tick())
+                    replace(champions, registry=Away(registry)).promote(version, reason="r", now=self.tick())
                 self.actual = version  # once it is back
 
         @invariant()
