@@ -18,6 +18,8 @@ import pyarrow as pa
 
 from feedback_loop.clock import Clock, ManualClock
 from feedback_loop.loop import FeedbackLoop
+from feedback_loop.monitoring.cbpe import expected
+from feedback_loop.monitoring.scores import ScoreBins
 from feedback_loop.registry import ModelVersion, Origin, Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
@@ -60,6 +62,13 @@ def regression_contract(model: str = "price", features: Sequence[Column] = (C("x
     return make_contract(
         model=model, task=Task.REGRESSION, features=tuple(features), label="paid", label_type=T.DOUBLE
     )
+
+
+def expected_bins(scores: Any, answered: Any, probabilities: Any, effective: float, every: Any = None) -> ScoreBins:
+    """What is expected of rows by their ascending scores; `every` are their weights."""
+    every, none = np.ones(len(scores)) if every is None else every, np.zeros(len(scores))
+    bins = ScoreBins(scores, scores, every, np.asarray(answered, float), none, none, len(scores), 1.0)
+    return expected(bins, probabilities, len(scores), effective)
 
 
 def prediction_rows(contract: Contract, moments: Sequence[datetime], **columns: Sequence[Any]) -> pa.Table:

@@ -1,7 +1,8 @@
-"""Precision, recall and F1 of a table of true and answered classes, with their sampling errors and bounds."""
+"""Precision, recall and F1 by counts of true and answered classes, realised or expected; their errors and bounds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,115 +13,111 @@ from feedback_loop.monitoring.profiles import SIDE, Block, Ints, Mean, Profile, 
 from feedback_loop.schema import Task
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """Weights by true (row) and answered (column) class, those of the classes `places`; of so many `rows`.
-
-    `rows` are effective ones, `counted` those that were logged.
-    """
-
-    table: Floats
-    places: Ints
-    rows: float
-    counted: int
-
-
 class Ratio(Enum):
-    """Ratios `scale * hits / (by_truth * truth + by_answer * answers)` of one class' counts."""
+    """Ratios `scale * hits / (by_truth * truth + by_answer * answers)` of the counts of a class."""
 
     precision = (1.0, 0.0, 1.0)
     recall = (1.0, 1.0, 0.0)
     f1 = (2.0, 1.0, 1.0)
 
+    def denominator(self, truth: Floats, answers: Floats) -> Floats:
+        """The denominators of classes by how often they are true and how often they are answered."""
+        _, by_truth, by_answer = self.value
+        return by_truth * truth + by_answer * answers
+
     def of(self, hits: Floats, truth: Floats, answers: Floats) -> Floats:
-        """The ratio of each class by its counts; 0 / 0 is 0."""
-        scale, by_truth, by_answer = self.value
-        bottoms = by_truth * truth + by_answer * answers
-        return np.divide(scale * hits, bottoms, out=np.zeros(len(hits)), where=bottoms > 0)
+        """The ratios of classes by their counts; 0 / 0 is 0, as in scikit-learn."""
+        denominators = self.denominator(truth, answers)
+        return np.divide(self.value[0] * hits, denominators, out=np.zeros(len(hits)), where=denominators > 0)
 
 
 @dataclass(frozen=True)
-class Reach:
-    """Where outcomes may yet go: a table of the classes that are labelled or answered, and the unlabelled answers."""
+class Confusion:
+    """Counts by true (row) and answered (column) class: of rows with outcomes, or expected ones. Counts are weights.
+
+    `places[i]` is the number of the class i, `unlabelled[i]` how many rows without an outcome are answered with it.
+    `rows` were counted; as much as `effective` ones of equal weight do they say.
+    """
 
     table: Floats
     places: Ints
+    rows: int
+    effective: float
     unlabelled: Floats
 
-    def bounds(self, ratio: Ratio) -> tuple[Floats, Floats]:
-        """The least and the greatest value of each class: every unlabelled row goes against it, or for it."""
-        hits, truth, answers = self._counts
-        against = self.unlabelled.sum() - self.unlabelled
-        return ratio.of(hits, truth + against, answers), ratio.of(
-            hits + self.unlabelled, truth + self.unlabelled, answers
-        )
+    @property
+    def truth(self) -> Floats:
+        """How often each class is true."""
+        return np.asarray(self.table.sum(axis=1))
 
     @property
-    def _counts(self) -> tuple[Floats, Floats, Floats]:
-        return np.diag(self.table), self.table.sum(axis=1), self.table.sum(axis=0) + self.unlabelled
+    def answers(self) -> Floats:
+        """How often each class is answered."""
+        return np.asarray(self.table.sum(axis=0))
+
+    def share(self, counts: float) -> Mean:
+        """What share of all so many are."""
+        return proportion(float(counts / self.table.sum()), self.rows, self.effective)
+
+    def ratio(self, ratio: Ratio, place: int) -> Mean | None:
+        """The ratio of one class; None where it is 0 / 0."""
+        if not ratio.denominator(self.truth, self.answers)[place]:
+            return None
+        return self._mean(ratio, np.eye(len(self.table))[place])
+
+    def macro(self, ratio: Ratio) -> Mean:
+        """The mean of the ratio over the classes that came or were answered; 0 / 0 counts as 0."""
+        is_there = self.truth + self.answers > 0
+        return self._mean(ratio, is_there / is_there.sum())
+
+    def weighted(self, ratio: Ratio) -> Mean:
+        """The mean of the ratio over rows by their true class; 0 / 0 counts as 0."""
+        return self._mean(ratio, self.truth / self.table.sum())
+
+    def bounds(self, ratio: Ratio) -> tuple[Floats, Floats]:
+        """The least and the greatest ratio of each class: every row without an outcome goes against it, or for it."""
+        hits, truth, answers = np.diag(self.table), self.truth, self.answers + self.unlabelled
+        against = self.unlabelled.sum() - self.unlabelled
+        most = ratio.of(hits + self.unlabelled, truth + self.unlabelled, answers)
+        return ratio.of(hits, truth + against, answers), most
+
+    def _mean(self, ratio: Ratio, weights: Floats) -> Mean:
+        """A weighted mean over classes; its error by the delta method for a multinomial table (weights are known)."""
+        scale, by_truth, by_answer = ratio.value
+        denominators = ratio.denominator(self.truth, self.answers)
+        values = ratio.of(np.diag(self.table), self.truth, self.answers)
+        slopes = np.divide(weights, denominators, out=np.zeros(len(values)), where=denominators > 0)
+        falls = slopes * values
+        gradient = np.diag(scale * slopes) - by_truth * falls[:, None] - by_answer * falls[None, :]
+        whole = self.table.sum()
+        shares, gradient = self.table / whole, gradient * whole
+        variance = max(float((shares * gradient**2).sum() - (shares * gradient).sum() ** 2), 0.0)
+        error = float(np.sqrt(variance / (self.effective - 1))) if self.effective > 1 else None
+        return Mean(float(weights @ values), self.rows, error)
 
 
-def confusion(profile: Profile) -> Confusion:
-    """The table of a profile's labelled rows; of a binary task always of both classes."""
-    table, places = _table(profile, np.empty(0, np.int64))
-    rows = profile.effective(profile.weight(Rows.LABELLED))
-    return Confusion(table, places, rows, profile.rows(Rows.LABELLED))
-
-
-def reach(profile: Profile) -> Reach:
-    """What the unlabelled rows leave open."""
-    given, every = profile.slots(Block.ANSWERS)
-    table, places = _table(profile, given)
-    unlabelled = -table.sum(axis=0)
-    unlabelled[np.searchsorted(places, given)] += every
-    return Reach(table, places, np.maximum(unlabelled, 0.0))
-
-
-def _table(profile: Profile, given: Ints) -> tuple[Floats, Ints]:
+def confusion_of(profile: Profile) -> Confusion:
+    """The counts of a profile's rows with outcomes; of a binary task always of both classes."""
     slots, weights = profile.slots(Block.CONFUSION)
+    answered, every = profile.slots(Block.ANSWERS)
     truth, answers = np.divmod(slots, SIDE)
-    places = np.unique(np.concatenate([truth, answers, given]))
-    if profile.layout.contract.task is Task.BINARY:
-        places = np.arange(2)
+    is_binary = profile.layout.contract.task is Task.BINARY
+    places = np.arange(2) if is_binary else np.unique(np.concatenate([truth, answers, answered]))
     table = np.zeros((len(places), len(places)))
     table[np.searchsorted(places, truth), np.searchsorted(places, answers)] = weights
-    return table, places
+    unlabelled = -table.sum(axis=0)
+    unlabelled[np.searchsorted(places, answered)] += every
+    effective = profile.effective(profile.weight(Rows.LABELLED))
+    return Confusion(table, places, profile.rows(Rows.LABELLED), effective, np.maximum(unlabelled, 0.0))
 
 
-def of_class(counts: Confusion, place: int, ratio: Ratio) -> Mean | None:
-    """The ratio of one class; None where it is 0 / 0."""
-    values, bottoms = _ratios(counts.table, ratio)
-    if not bottoms[place]:
-        return None
-    weights = np.zeros(len(values))
-    weights[place] = 1.0
-    return _averaged(counts, ratio, weights)
+def proportion(value: float, rows: int, effective: float) -> Mean:
+    """A share of rows, with the standard error of a sample of so many effective ones."""
+    error = float(np.sqrt(max(value * (1 - value), 0.0) / (effective - 1))) if effective > 1 else None
+    return Mean(value, rows, error)
 
 
-def macro(counts: Confusion, ratio: Ratio, *, by_rows: bool = False) -> Mean:
-    """The mean of the ratio over classes, or over rows by their true class; 0 / 0 counts as 0, as in scikit-learn."""
-    weights = np.full(len(counts.table), 1 / len(counts.table))
-    if by_rows:
-        weights = counts.table.sum(axis=1) / counts.table.sum()
-    return _averaged(counts, ratio, weights)
-
-
-def _ratios(table: Floats, ratio: Ratio) -> tuple[Floats, Floats]:
-    _, by_truth, by_answer = ratio.value
-    truth, answers = table.sum(axis=1), table.sum(axis=0)
-    return ratio.of(np.diag(table), truth, answers), by_truth * truth + by_answer * answers
-
-
-def _averaged(counts: Confusion, ratio: Ratio, weights: Floats) -> Mean:
-    """A weighted mean of ratios; its error by the delta method for a multinomial table (weights taken as known)."""
-    scale, by_truth, by_answer = ratio.value
-    values, bottoms = _ratios(counts.table, ratio)
-    slopes = np.divide(weights, bottoms, out=np.zeros(len(values)), where=bottoms > 0)
-    gradient = (
-        np.diag(scale * slopes) - by_truth * (slopes * values)[:, None] - by_answer * (slopes * values)[None, :]
-    )
-    whole = counts.table.sum()
-    shares, gradient = counts.table / whole, gradient * whole
-    variance = (shares * gradient**2).sum() - (shares * gradient).sum() ** 2
-    error = float(np.sqrt(max(variance, 0.0) / (counts.rows - 1))) if counts.rows > 1 else None
-    return Mean(float(weights @ values), counts.counted, error)
+def mean_of(means: Sequence[Mean]) -> Mean:
+    """The mean of means of the same rows, which errs at most as much as they do in the mean."""
+    errors = [mean.standard_error or 0.0 for mean in means]
+    return Mean(float(np.mean([mean.value for mean in means])), means[0].rows, float(np.mean(errors)))

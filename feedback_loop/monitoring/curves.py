@@ -8,7 +8,7 @@ import numpy as np
 
 from feedback_loop.monitoring.losses import Floats
 from feedback_loop.monitoring.profiles import Profile
-from feedback_loop.monitoring.scores import CALIBRATION_BINS, Scores, scores_of
+from feedback_loop.monitoring.scores import ScoreBins, from_the_top, score_bins_of
 from feedback_loop.schema import Task
 
 Z = 1.96
@@ -63,63 +63,52 @@ def curves(profile: Profile) -> dict[str, Curves]:
     """The curves of each class that has probabilities and outcomes (binary: of the positive one), by its name."""
     contract = profile.layout.contract
     names = [contract.positive] if contract.task is Task.BINARY else list(contract.classes)
-    found = {}
-    for number in range(profile.layout.scored_classes):
-        scores = scores_of(profile, number)
-        if scores.hits.any():
-            found[str(names[number])] = Curves(
-                _calibration(profile, scores), _lift(profile, scores), *_ranked(scores)
-            )
-    return found
+    bins = {str(names[number]): score_bins_of(profile, number) for number in range(profile.layout.scored_classes)}
+    return {
+        name: Curves(_calibration(each), _lift(each), *_ranked(each))
+        for name, each in bins.items()
+        if each.hits.any()
+    }
 
 
-def _calibration(profile: Profile, scores: Scores) -> tuple[Calibrated, ...]:
-    known, middle = scores.hits + scores.misses, scores.middle
-    place = np.minimum((middle * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
-    rows, hits, total = (np.bincount(place, each, CALIBRATION_BINS) for each in (known, scores.hits, known * middle))
-    found = []
-    for here in np.flatnonzero(rows):
-        rate, counted = hits[here] / rows[here], profile.effective(float(rows[here]))
+def _calibration(bins: ScoreBins) -> tuple[Calibrated, ...]:
+    rows, hits, scores = bins.tenths()
+    tenths = []
+    for place in np.flatnonzero(rows):
+        rate, effective = hits[place] / rows[place], bins.effective(rows[place])
         # Wilson (1927): it holds where all or none are of the class, too.
-        centre = (rate + Z**2 / (2 * counted)) / (1 + Z**2 / counted)
-        half = Z / (1 + Z**2 / counted) * np.sqrt(rate * (1 - rate) / counted + (Z / (2 * counted)) ** 2)
+        centre = (rate + Z**2 / (2 * effective)) / (1 + Z**2 / effective)
+        half = Z / (1 + Z**2 / effective) * np.sqrt(rate * (1 - rate) / effective + (Z / (2 * effective)) ** 2)
         ends = max(centre - half, 0.0), min(centre + half, 1.0)
-        found.append(Calibrated(*map(float, (total[here] / rows[here], rate, rows[here], *ends))))
-    return tuple(found)
+        tenths.append(Calibrated(*map(float, (scores[place] / rows[place], rate, rows[place], *ends))))
+    return tuple(tenths)
 
 
-def _lift(profile: Profile, scores: Scores) -> tuple[Lifted, ...]:
-    known, hits = _from_the_top(scores.hits + scores.misses), _from_the_top(scores.hits)
-    whole, every = known[-1], hits[-1]
-    base = every / whole
-    found = []
+def _lift(bins: ScoreBins) -> tuple[Lifted, ...]:
+    whole, hits = bins.labelled.sum(), bins.hits.sum()
+    base = hits / whole
+    lifts = []
     for share in SHARES:
-        taken = float(np.interp(share * whole, known, hits))
-        rate = taken / (share * whole)
-        error = Z * np.sqrt(rate * (1 - rate) / profile.effective(share * whole))
+        top_hits = bins.top_hits(share)
+        rate = top_hits / (share * whole)
+        error = Z * np.sqrt(rate * (1 - rate) / bins.effective(share * whole))
         ends = max(rate - error, 0.0), min(rate + error, 1.0)
-        found.append(Lifted(*map(float, (share, rate / base, taken / every, ends[0] / base, ends[1] / base))))
-    return tuple(found)
+        lifts.append(Lifted(*map(float, (share, rate / base, top_hits / hits, ends[0] / base, ends[1] / base))))
+    return tuple(lifts)
 
 
-def _ranked(scores: Scores) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
-    hits, misses = _from_the_top(scores.hits), _from_the_top(scores.misses)
-    wrong = misses / misses[-1] if misses[-1] else misses
-    right = hits / hits[-1]
-    roc = _thinned(wrong, right)
-    precision = np.divide(
-        hits[1:], hits[1:] + misses[1:], out=np.zeros(len(hits) - 1), where=hits[1:] + misses[1:] > 0
-    )
-    return roc, _thinned(right[1:], precision)
-
-
-def _from_the_top(weights: Floats) -> Floats:
-    """What has come by each bin, the highest score first; at first nothing."""
-    return np.concatenate([[0.0], np.cumsum(weights[::-1])])
+def _ranked(bins: ScoreBins) -> tuple[tuple[tuple[float, float], ...], tuple[tuple[float, float], ...]]:
+    """The points of the ROC curve and of precision by recall."""
+    hits, misses = from_the_top(bins.hits), from_the_top(bins.misses)
+    false_positive = misses / misses[-1] if misses[-1] else misses
+    recall = hits / hits[-1]
+    both = (hits + misses)[1:]
+    precision = np.divide(hits[1:], both, out=np.zeros(len(both)), where=both > 0)
+    return _thinned(false_positive, recall), _thinned(recall[1:], precision)
 
 
 def _thinned(across: Floats, up: Floats) -> tuple[tuple[float, float], ...]:
-    """At most so many points, as far from each other as may be; the first and the last are among them."""
+    """At most `POINTS` of the points and both ends, as far from each other as may be."""
     way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(across)) + np.abs(np.diff(up)))])
     places = np.unique(np.searchsorted(way, np.linspace(0, way[-1], POINTS)).clip(0, len(way) - 1))
     kept = np.union1d(places, [0, len(way) - 1])

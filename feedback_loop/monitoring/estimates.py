@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feedback_loop.monitoring.cbpe import Scored, binary_estimates, calibrated, multiclass_estimates
+from feedback_loop.monitoring.cbpe import binary_estimates, calibrated, expected, multiclass_estimates
 from feedback_loop.monitoring.drift import LEAST_ROWS
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats
-from feedback_loop.monitoring.profiles import Block, LossTree, Mean, Profile, Rows, score_bin_edges
-from feedback_loop.monitoring.scores import scores_of
+from feedback_loop.monitoring.profiles import Block, LossTree, Mean, Profile, Rows
+from feedback_loop.monitoring.scores import score_bins_of
 from feedback_loop.schema import Task
 from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEstimate, finite
 
@@ -67,44 +67,32 @@ def past_errors(past: Iterable[PastEstimate]) -> dict[str, PastError]:
 
 
 def _by_scores(profile: Profile, calibration: Profile) -> tuple[EstimateValue, ...]:
-    classes = profile.layout.scored_classes
-    counts = [_counts(profile, Block.SCORES + number) for number in range(classes)]
+    contract, classes = profile.layout.contract, range(profile.layout.scored_classes)
+    counts = [profile.rows_by_weight(Block.SCORES + number) for number in classes]
     rows, known = int(min(each.sum() for each in counts)), calibration.rows(Rows.SCORED)
     if lacking := _lacking(CBPE, rows, known):
         return lacking
     effective = _effective(profile, counts[0])
-    learned = _effective(calibration, [tally.at(Block.ROWS, Rows.SCORED) for _, tally in calibration.parts])
+    learned = _effective(calibration, calibration.rows_by_weight(Block.ROWS, Rows.SCORED))
     effective = effective * learned / (effective + learned)
-    scored = [_scored(profile, calibration, number) for number in range(classes)]
-    if profile.layout.contract.task is Task.BINARY:
-        found = binary_estimates(scored[0], rows, effective)
+    bins, labelled = ([score_bins_of(each, number) for number in classes] for each in (profile, calibration))
+    found = [
+        expected(each, calibrated(past.middle, past.hits, past.misses, each.middle), rows, effective)
+        for each, past in zip(bins, labelled, strict=True)
+    ]
+    if contract.task is Task.BINARY:
+        estimates = binary_estimates(found[0])
     else:
-        names = map(str, profile.layout.contract.classes)
-        found = multiclass_estimates(dict(zip(names, scored, strict=False)), rows, effective, _unknown(calibration))
-    return _told(CBPE, found, known)
-
-
-def _unknown(calibration: Profile) -> float:
-    """The share of outcomes that are of no class which the model knows."""
-    classes = range(calibration.layout.scored_classes)
-    known = sum(float(calibration.slots(Block.HITS + number)[1].sum()) for number in classes)
-    return max(1 - known / calibration.weight(Rows.SCORED), 0.0)
-
-
-def _scored(profile: Profile, calibration: Profile, number: int) -> Scored:
-    """The score bins of one class as rows at the bins' middles, calibrated."""
-    slots, every = profile.slots(Block.SCORES + number)
-    answered = np.zeros(len(slots))
-    chosen, weights = profile.slots(Block.ANSWERED + number)
-    answered[np.searchsorted(slots, chosen)] = weights
-    least, most = score_bin_edges(slots)
-    learned, middle = scores_of(calibration, number), (least + most) / 2
-    return Scored(middle, every, answered, calibrated(learned.middle, learned.hits, learned.misses, middle))
+        # The share of outcomes that are of no class which the model knows.
+        hits = sum(float(each.hits.sum()) for each in labelled)
+        unknown = max(1 - hits / calibration.weight(Rows.SCORED), 0.0)
+        estimates = multiclass_estimates(dict(zip(map(str, contract.classes), found, strict=False)), unknown)
+    return _values(CBPE, estimates, known)
 
 
 def _by_losses(profile: Profile, tree: LossTree) -> tuple[EstimateValue, ...]:
     """Mae and rmse: the means of the reference's losses over its leaves, by the window's shares of them."""
-    counts = _counts(profile, Block.LEAVES)
+    counts = profile.rows_by_weight(Block.LEAVES)
     rows, known = int(counts.sum()), sum(tree.rows)
     if lacking := _lacking(DLE, rows, known):
         return lacking
@@ -122,7 +110,7 @@ def _by_losses(profile: Profile, tree: LossTree) -> tuple[EstimateValue, ...]:
     root = float(np.sqrt(squared[0]))
     found = {"mae": Mean(absolute[0], rows, absolute[1])}
     found["rmse"] = Mean(root, rows, squared[1] / (2 * root) if root else 0.0)
-    return _told(DLE, found, known)
+    return _values(DLE, found, known)
 
 
 def _lacking(method: str, rows: int, known: int) -> tuple[EstimateValue, ...]:
@@ -130,19 +118,14 @@ def _lacking(method: str, rows: int, known: int) -> tuple[EstimateValue, ...]:
     return (EstimateValue(INSUFFICIENT, float(lacking), rows, method, known),) if lacking > 0 else ()
 
 
-def _told(method: str, found: Mapping[str, Mean], known: int) -> tuple[EstimateValue, ...]:
+def _values(method: str, found: Mapping[str, Mean], known: int) -> tuple[EstimateValue, ...]:
     return tuple(
         EstimateValue(metric, mean.value, mean.rows, method, known, mean.standard_error)
         for metric, mean in found.items()
     )
 
 
-def _counts(profile: Profile, block: int) -> Floats:
-    """How many rows of each weight are counted in a block."""
-    return np.array([tally.block(block)[1].sum() for _, tally in profile.parts], np.float64)
-
-
-def _effective(profile: Profile, counts: Iterable[float]) -> float:
+def _effective(profile: Profile, counts: Floats) -> float:
     """How many rows of equal weight say as much as so many of each weight (Kish 1965, section 11.7)."""
-    weights, held = np.array([weight for weight, _ in profile.parts]), np.asarray(list(counts), np.float64)
-    return float((weights @ held) ** 2 / (weights**2 @ held))
+    weights = np.array([weight for weight, _ in profile.parts])
+    return float((weights @ counts) ** 2 / (weights**2 @ counts))

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from feedback_loop.monitoring import scores
-from feedback_loop.monitoring.confusion import Ratio, confusion, macro, of_class, reach
+from feedback_loop.monitoring.confusion import Ratio, confusion_of
 from feedback_loop.monitoring.losses import BEYOND_DOUBLES, CLIP
 from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Profile, Rows, Tally, fold
+from feedback_loop.monitoring.scores import areas, binary_metrics, score_bins_of, unlabelled_losses
 from feedback_loop.schema import Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS, MetricValue, finite
 
@@ -145,7 +145,7 @@ def _means(profile: Profile, segment: str) -> Iterator[MetricValue]:
     scored = profile.weight(Rows.SCORED)
     worst = {"brier": (0.0, 1.0), "log_loss": (0.0, float(-np.log(CLIP)))}
     if profile.layout.contract.task is Task.BINARY and profile.layout.scored_classes:
-        gap, worst = scores.unlabelled_losses(profile)
+        gap, worst = unlabelled_losses(score_bins_of(profile))
     for name, ordinal in (("brier", Loss.BRIER), ("log_loss", Loss.LOG_LOSS)):
         mean = profile.mean(Block.LOSSES, ordinal, ordinal + 1, Rows.SCORED)
         yield metric_value(name, mean, profile, mixed(mean, scored, gap, *worst[name]), segment)
@@ -170,50 +170,34 @@ def metric_value(
 
 
 def _binary(profile: Profile) -> Iterator[MetricValue]:
-    counts, open_to = confusion(profile), reach(profile)
-    rows, gap = profile.rows(Rows.LABELLED), unlabelled(profile)
-    answered = counts.table.sum(axis=0) + open_to.unlabelled
-    for share, name in ((counts.table.sum(axis=1), "outcome_rate"), (counts.table.sum(axis=0), "prediction_rate")):
-        value = float(share[1] / counts.table.sum())
-        error = float(np.sqrt(value * (1 - value) / (counts.rows - 1))) if counts.rows > 1 else None
-        mean, every = Mean(value, rows, error), float(answered[1] / answered.sum())
-        bounds = mixed(mean, float(counts.table.sum()), gap, 0.0, 1.0) if name == "outcome_rate" else (every, every)
-        yield metric_value(name, mean, profile, bounds)
+    table = confusion_of(profile)
+    bins = score_bins_of(profile) if profile.layout.scored_classes else None
+    bounds: dict[str, Bounds] = {}
     for ratio in Ratio:
-        found = of_class(counts, 1, ratio)
-        if found is not None:
-            least, most = (float(each[1]) for each in open_to.bounds(ratio))
-            yield metric_value(ratio.name, found, profile, (least, most))
-    if profile.layout.scored_classes:
-        for name, found in scores.binary_metrics(profile).items():
-            yield metric_value(name, found, profile)
+        least, most = table.bounds(ratio)
+        bounds[ratio.name] = float(least[1]), float(most[1])
+    answers = table.answers + table.unlabelled
+    bounds["prediction_rate"] = (float(answers[1] / answers.sum()),) * 2
+    for name, mean in binary_metrics(table, bins).items():
+        if name == "outcome_rate":
+            bounds[name] = mixed(mean, float(table.table.sum()), unlabelled(profile), 0.0, 1.0)
+        yield metric_value(name, mean, profile, bounds.get(name, UNBOUNDED))
 
 
 def _multiclass(profile: Profile) -> Iterator[MetricValue]:
-    counts, open_to, classes = confusion(profile), reach(profile), profile.layout.contract.classes
+    table, classes = confusion_of(profile), profile.layout.contract.classes
     for ratio in Ratio:
-        name = ratio.name
-        yield metric_value(f"{name}_macro", macro(counts, ratio), profile)
-        yield metric_value(f"{name}_weighted", macro(counts, ratio, by_rows=True), profile)
-        least, most = open_to.bounds(ratio)
-        for place, number in enumerate(counts.places):
-            found = of_class(counts, place, ratio)
-            if found is not None and number < len(classes):
-                own = np.searchsorted(open_to.places, number)
-                yield metric_value(
-                    f"{name}[{classes[number]}]", found, profile, (float(least[own]), float(most[own]))
-                )
-    areas: list[Mean] = []
-    for number in range(profile.layout.scored_classes):
-        area = scores.roc_auc(profile, number)
-        if area is not None:
-            areas.append(area)
-            yield metric_value(f"roc_auc[{classes[number]}]", area, profile)
-    if areas:
-        errors = [area.standard_error or 0.0 for area in areas]
-        mean = float(np.mean([area.value for area in areas]))
-        # The areas are of the same rows: their mean errs at most as much as they do in the mean.
-        yield metric_value("roc_auc_macro", Mean(mean, areas[0].rows, float(np.mean(errors))), profile)
+        yield metric_value(f"{ratio.name}_macro", table.macro(ratio), profile)
+        yield metric_value(f"{ratio.name}_weighted", table.weighted(ratio), profile)
+        least, most = table.bounds(ratio)
+        for place, number in enumerate(table.places):
+            mean = table.ratio(ratio, place)
+            if mean is not None and number < len(classes):
+                bounds = float(least[place]), float(most[place])
+                yield metric_value(f"{ratio.name}[{classes[number]}]", mean, profile, bounds)
+    scored = range(profile.layout.scored_classes)
+    for name, area in areas({str(classes[number]): score_bins_of(profile, number) for number in scored}).items():
+        yield metric_value(name, area, profile)
 
 
 def _regression(profile: Profile) -> Iterator[MetricValue]:

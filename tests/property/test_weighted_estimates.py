@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback_loop.monitoring.cbpe import Scored, binary_estimates, calibrated
+from feedback_loop.monitoring.cbpe import binary_estimates, calibrated
 from feedback_loop.monitoring.estimates import estimate_values
 from feedback_loop.monitoring.evaluation import profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold_predictions
-from tests.builders import binary_contract, prediction_rows, regression_contract
+from tests.builders import binary_contract, expected_bins, prediction_rows, regression_contract
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 CONTRACT = binary_contract()
@@ -74,7 +74,7 @@ def test_estimates_stay_where_their_metrics_can_be(rows, known):
     hits = np.array([float(hit) for _, hit in known])
     chances = calibrated(np.array([score for score, _ in known]), hits, 1 - hits, scores)
     assert (np.diff(chances) >= 0).all()
-    found = binary_estimates(Scored(scores, every, answered, chances), len(scores), float(len(scores)))
+    found = binary_estimates(expected_bins(scores, answered, chances, float(len(scores)), every))
     for metric, mean in found.items():
         assert 0 <= mean.value <= (np.inf if metric == "log_loss" else 1 + 1e-12)
         assert mean.standard_error is None or mean.standard_error >= 0

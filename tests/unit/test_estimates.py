@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 
 from feedback_loop.clock import Window
-from feedback_loop.monitoring.cbpe import Scored, binary_estimates, calibrated, multiclass_estimates
+from feedback_loop.monitoring.cbpe import binary_estimates, calibrated, multiclass_estimates
 from feedback_loop.monitoring.estimates import estimate_values, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold, fold_predictions, make_layout
 from feedback_loop.monitoring.validation import profile_metrics
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
 from feedback_loop.store.evaluations import PastEstimate
-from tests.builders import binary_contract, multiclass_contract, prediction_rows, regression_contract
+from tests.builders import binary_contract, expected_bins, multiclass_contract, prediction_rows, regression_contract
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 VALUES = json.loads((RECORDED / "nannyml.json").read_text())
@@ -37,7 +37,7 @@ def recorded():
 def rows_of(scores, chances, answered):
     """Rows, each by itself, as NannyML sorts them."""
     order = np.argsort(scores, kind="stable")
-    return Scored(scores[order], np.ones(len(scores)), answered[order].astype(float), chances[order])
+    return expected_bins(scores[order], answered[order], chances[order], 800.0)
 
 
 def chunks(count):
@@ -50,7 +50,7 @@ def test_binary_estimates_are_those_of_nannyml_on_its_own_data(recorded):
     assert VALUES["binary"]["calibrated"]
     chances = calibrated(score, truth, 1 - truth, asked)
     for number, chunk in enumerate(chunks(len(asked))):
-        found = binary_estimates(rows_of(asked[chunk], chances[chunk], answers[chunk]), CHUNK, 800.0)
+        found = binary_estimates(rows_of(asked[chunk], chances[chunk], answers[chunk]))
         for metric in [*TASK_METRICS, "average_precision"]:
             expected = VALUES["binary"][metric][number]
             assert found[OURS.get(metric, metric)].value == pytest.approx(expected, abs=1e-8)
@@ -73,11 +73,11 @@ def test_multiclass_estimates_are_those_of_nannyml_on_its_own_data(recorded):
             card: rows_of(asked[chunk, place], chances[chunk, place], answers[chunk] == place)
             for place, card in enumerate(CARDS)
         }
-        found = multiclass_estimates(classes, CHUNK, 800.0)
+        found = multiclass_estimates(classes)
         for metric in TASK_METRICS:
             value = found["accuracy" if metric == "accuracy" else f"{metric}_macro"].value
             assert value == pytest.approx(VALUES["multiclass"][metric][number], abs=1e-8)
-        precision = np.mean([binary_estimates(each, CHUNK, 800.0)["pr_auc"].value for each in classes.values()])
+        precision = np.mean([binary_estimates(each)["pr_auc"].value for each in classes.values()])
         # NannyML rounds its running counts to five decimals: three hundred hits are known to 1e-8 of them.
         assert precision == pytest.approx(VALUES["multiclass"]["average_precision"][number], abs=2e-8)
 

@@ -107,6 +107,13 @@ class Profile:
         """How many predictions (in the greatest weight) they stand for."""
         return self.at(Block.ROWS, kind)
 
+    def rows_by_weight(self, block: int, slot: int | None = None) -> Floats:
+        """How many rows of each weight a block counts, or one of its slots."""
+        return np.array(
+            [tally.block(block)[1].sum() if slot is None else tally.at(block, slot) for _, tally in self.parts],
+            np.float64,
+        )
+
     def effective(self, share: float) -> float:
         """How many rows of equal weight say as much as those with this total weight do (Kish 1965, section 11.7)."""
         squares = sum(weight**2 * tally.at(Block.ROWS, Rows.PREDICTED) for weight, tally in self.parts)
