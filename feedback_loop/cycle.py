@@ -22,7 +22,7 @@ from feedback_loop.scheduling import (
     find_troubles,
     parse_schedule,
 )
-from feedback_loop.store import conclusions, failed_windows, privacy
+from feedback_loop.store import conclusions, ledger, retention
 from feedback_loop.store.alerts import Message, raise_alert, tell_recovered
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.ledger import load_runs
@@ -190,7 +190,7 @@ def _forward(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 
 def _evaluate(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     found = loop.evaluate(model)
-    failed = failed_windows.load_failed_windows(loop.store, model)
+    failed = ledger.load_failed_windows(loop.store, model)
     loop.judging.tell_conditions(model)
     return {"evaluations": len(found), "failed": [{"window": str(e.window), "cause": e.cause} for e in failed]}
 
@@ -229,7 +229,7 @@ def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         return {"reports": []}
     verdict = conclusions.load_verdict(loop.store, incident.verdict_id)
     since = datetime.fromisoformat(verdict.monitor["since"])
-    since = max(since, privacy.kept_since(loop.store, model) or since)
+    since = max(since, retention.kept_since(loop.store, model) or since)
     return {"reports": [path.name for path in loop.report(model, Window(since, verdict.window.end), name)]}
 
 

@@ -20,7 +20,7 @@ from feedback_loop.monitoring.reports import figures
 from feedback_loop.privacy import Erasure
 from feedback_loop.scheduling.triggers import Trigger
 from feedback_loop.serving import metrics
-from feedback_loop.store import evaluations, failed_windows, incidents, ledger, predictions, retrainings, schema
+from feedback_loop.store import evaluations, incidents, ledger, predictions, retrainings, schema
 from feedback_loop.views import doctor
 
 # ONNX Runtime reads its options off the object.
@@ -37,7 +37,7 @@ feedback_loop.__getattr__
 # Fields that are printed: `--json` writes whole records.
 Delivery.sent, Delivery.given_up
 FileResult.resumed_rows
-evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on, failed_windows.FailedWindow.failed_at
+evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on, ledger.FailedWindow.failed_at
 Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Proof.classes_differ, Proof.max_difference
 doctor.Check.ok, doctor.Check.detail

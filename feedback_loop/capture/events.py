@@ -33,7 +33,7 @@ from feedback_loop.errors import BadInput, FeedbackLoopError
 from feedback_loop.schema import EARLIEST, SLACK, PredictionId, derived_bits, prediction_id
 from feedback_loop.schema.bounds import text_trouble
 from feedback_loop.schema.budget import UNLIMITED, USUAL, Budget
-from feedback_loop.store import Store, erasure, payloads
+from feedback_loop.store import Store, erased_keys, payloads
 from feedback_loop.store.payloads import ErasedPayloads, Half, Pair
 
 _MOST_ATTRIBUTE_BYTES = 200
@@ -99,7 +99,7 @@ class EventIntake:
             read_answer(half.body, deployed.contract, self._budget)
         if half.moment is not None and not EARLIEST <= half.moment <= now + SLACK:
             raise BadInput.of("ce-time", f"{half.moment.isoformat()} is no time of a prediction")
-        pair = payloads.keep_half(self._store, model, half, version, now)
+        pair = payloads.save_half(self._store, model, half, version, now)
         if pair.is_done:
             return "known"
         if pair.request is None or pair.answer is None:
@@ -137,7 +137,7 @@ class EventIntake:
 
 
 def erase_waiting(
-    store: Store, deployments: Deployments, model: str, key: erasure.Key, now: datetime, *, dry_run: bool
+    store: Store, deployments: Deployments, model: str, key: erased_keys.Key, now: datetime, *, dry_run: bool
 ) -> ErasedPayloads:
     """Erases the calls whose request waits for its answer and holds that key, also with other rows of the request.
 
@@ -157,22 +157,22 @@ def erase_waiting(
     return ErasedPayloads(erased, unread)
 
 
-def _has_key(pair: Pair, deployed: Deployed, key: erasure.Key) -> bool:
+def _has_key(pair: Pair, deployed: Deployed, key: erased_keys.Key) -> bool:
     assert pair.request is not None  # it was asked for by that
-    inputs = read_request(pair.request, deployed.contract, pair.content_type, UNLIMITED)
+    inputs = read_request(pair.request, deployed.contract, pair.content_type or "", UNLIMITED)
     keys = pa.table({column.stored: inputs.column(column.name) for column in deployed.contract.key})
-    return bool(pc.any(erasure.has_key(deployed.redaction.redact(keys), key)).as_py())
+    return bool(pc.any(erased_keys.has_key(deployed.redaction.redact(keys), key)).as_py())
 
 
 def _rows(pair: Pair, deployed: Deployed, now: datetime) -> Any:
     assert pair.request is not None and pair.answer is not None  # a whole pair
-    inputs = read_request(pair.request, deployed.contract, pair.content_type, UNLIMITED)
+    inputs = read_request(pair.request, deployed.contract, pair.content_type or "", UNLIMITED)
     outputs = read_answer(pair.answer, deployed.contract, UNLIMITED)
 
     def make_id(row: int, moment: datetime) -> PredictionId:
         return prediction_id(moment, derived_bits(f"{pair.event}:{row}"))
 
-    times = [pair.requested_at] * inputs.num_rows
+    times = [pair.requested_at or pair.received_at] * inputs.num_rows
     name = deployed.contract.own("predicted_at")
     place = inputs.column_names.index(name)
     timed = inputs.set_column(place, name, [times]) if inputs.num_rows else inputs

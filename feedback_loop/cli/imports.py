@@ -37,7 +37,7 @@ def predictions(
     on_error: OnErrorOption = "refuse",
 ) -> None:
     """Brings predictions that were made elsewhere into the log. Imported twice, they change nothing."""
-    from feedback_loop.store.query import Query
+    from feedback_loop.store.sql_source import Query
 
     if (file is None) == (sql is None) or (sql is None) != (url is None):
         raise typer.BadParameter("it takes a file, or --sql and --url: give the one or the other", param_hint="FILE")

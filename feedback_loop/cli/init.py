@@ -184,7 +184,7 @@ def _checked(text: str, loaded: LoadedModel, output: Path) -> tuple[Contract, st
     from feedback_loop.config import load_settings
     from feedback_loop.inference import contract_of
     from feedback_loop.store import Store
-    from feedback_loop.store.growing import refuse_too_wide
+    from feedback_loop.store.create_tables import refuse_too_wide
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / output.name

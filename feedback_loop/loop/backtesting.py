@@ -33,7 +33,7 @@ from feedback_loop.loop.context import Context
 from feedback_loop.loop.judging import Judging
 from feedback_loop.scheduling import parse_schedule
 from feedback_loop.schema import Contract
-from feedback_loop.store import Store, fence, ledger, privacy, retrainings
+from feedback_loop.store import Store, fence, ledger, retention, retrainings
 from feedback_loop.store.conclusions import monitors_begun, verdict_moments
 from feedback_loop.store.incidents import closed_by_hand
 from feedback_loop.store.predictions import predicted_span
@@ -92,7 +92,7 @@ class Backtesting:
             lambda version, settings, as_of: self.judging.baseline(
                 self.context.version(model, version), settings, as_of=as_of, known=known
             ),
-            privacy.kept_since(self.context.store, model),
+            retention.kept_since(self.context.store, model),
             known,
         )
         history = retrainings.load_retrainings(self.context.store, model)

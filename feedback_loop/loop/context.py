@@ -22,7 +22,7 @@ from feedback_loop.progress import Progress, Silent
 from feedback_loop.registry import ModelVersion, Reference, Registry
 from feedback_loop.schema import Contract, RandomBits
 from feedback_loop.serving.places import engine_options, meant_version, place_of_version
-from feedback_loop.store import Store, fence, growing, predictions, retrainings
+from feedback_loop.store import Store, create_tables, fence, predictions, retrainings
 from feedback_loop.store.retrainings import Promotion
 from feedback_loop.store.serving_state import VersionNames
 
@@ -117,7 +117,7 @@ class Context:
     def check_storable(self, scorer: Scorer) -> None:
         """Raises ContractError where what the version predicts can't be logged, as its model's log is set."""
         if self.settings.model(scorer.contract.model).log.durability != "off":
-            growing.check_storable(self.store, scorer.logged)
+            create_tables.check_storable(self.store, scorer.logged)
 
     def find(self, text: str) -> ModelVersion:
         """The version that `name`, `name@alias` or `name/version` means now; raises NotFound."""

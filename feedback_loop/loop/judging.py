@@ -51,12 +51,12 @@ from feedback_loop.monitoring import (
     write_report,
 )
 from feedback_loop.registry import ModelVersion
-from feedback_loop.store import privacy, profiles
+from feedback_loop.store import profiles, retention
 from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.conclusions import Verdict
 from feedback_loop.store.coverage import load_coverage
 from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, Evaluation, load_past_estimates
-from feedback_loop.store.failed_windows import FailedWindow, forget_failed_window, load_failed_windows
+from feedback_loop.store.ledger import FailedWindow, forget_failed_window, load_failed_windows
 
 _log = structlog.get_logger(__name__)
 
@@ -92,7 +92,7 @@ class Judging:
         now = self.known_until(model, as_of)
         windows = [window] if window else due_windows(store, model, settings.window, settings.maturity, now)
         failed = {failure.window for failure in load_failed_windows(store, model)}
-        since = privacy.kept_since(store, model)
+        since = retention.kept_since(store, model)
         if since is not None:
             windows = [due for due in windows if due.start >= since]
             for gone in [due for due in failed if due.start < since]:

@@ -31,7 +31,7 @@ from feedback_loop.outcomes import (
     take_parts,
 )
 from feedback_loop.schema import with_booleans
-from feedback_loop.store import fence, predictions, privacy
+from feedback_loop.store import fence, predictions, retention
 from feedback_loop.store.coverage import load_coverage, with_inferred
 from feedback_loop.store.findings import Finding, load_findings
 from feedback_loop.store.joins import Joined, join_new
@@ -154,7 +154,7 @@ class Outcomes:
 
     def refuse_removed(self, model: str, window: Window) -> None:
         """Raises Refused for a window of which retention has removed rows."""
-        since = privacy.kept_since(self.context.store, model)
+        since = retention.kept_since(self.context.store, model)
         if since is not None and window.start < since:
             raise Refused(
                 f"Predictions of {model} from before {format_moment(since)} are gone: models.{model}.log.retention.",

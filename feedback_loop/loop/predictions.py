@@ -30,8 +30,8 @@ from feedback_loop.registry import Reference
 from feedback_loop.schema import Source
 from feedback_loop.serving.places import meant_version
 from feedback_loop.store import spool_accounts
-from feedback_loop.store.query import Query
 from feedback_loop.store.spool_accounts import SpoolAccount, model_of
+from feedback_loop.store.sql_source import Query
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from feedback_loop.capture import erase_waiting
 from feedback_loop.clock import floor_moment
 from feedback_loop.loop.context import Context
 from feedback_loop.privacy import Eraser, Erasure, erased_key
-from feedback_loop.store import privacy
+from feedback_loop.store import retention
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,20 @@ class Privacy:
 
     context: Context
 
-    def prune(self, model: str) -> privacy.Pruned:
+    def prune(self, model: str) -> retention.Pruned:
         """Removes records of before `store.history`, as far as nothing goes on from them."""
         history = self.context.settings.store.history
         if history is None:
-            return privacy.Pruned()
-        return privacy.prune_records(self.context.store, model, self.context.clock() - history)
+            return retention.Pruned()
+        return retention.prune_records(self.context.store, model, self.context.clock() - history)
 
-    def retain(self, model: str) -> privacy.Retained | None:
+    def retain(self, model: str) -> retention.Retained | None:
         """Removes predictions older than the model's `log.retention`, in whole windows; None: it has none."""
         settings = self.context.settings.model(model)
         if settings.log.retention is None:
             return None
         since = floor_moment(self.context.clock() - settings.log.retention, settings.window)
-        return privacy.retain(self.context.store, model, self.context.contract(model).join, since)
+        return retention.retain(self.context.store, model, self.context.contract(model).join, since)
 
     def erase(self, model: str, key: Mapping[str, object], *, text: bool = False, dry_run: bool = False) -> Erasure:
         """Removes every row with that key, or part of a composite key, wherever it is, and says what was removed.

@@ -10,7 +10,7 @@ from feedback_loop.monitoring.profile_store import OUTCOMES, fold_window, kept_c
 from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Rows, Tally, merge
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Role
-from feedback_loop.store import Store, privacy, profiles
+from feedback_loop.store import Store, profiles, retention
 from feedback_loop.store.predictions import predicted_span
 
 WANTED_ROWS = 10_000
@@ -21,7 +21,7 @@ MOST_WINDOWS = 30
 
 def learns_from_removed(store: Store, model: str, window: Window, length: timedelta) -> bool:
     """Whether retention has removed windows that the estimates of this one may have been calibrated on."""
-    oldest = privacy.kept_since(store, model)
+    oldest = retention.kept_since(store, model)
     return oldest is not None and floor_moment(window.start, length) - MOST_WINDOWS * length < oldest
 
 
@@ -43,7 +43,7 @@ def matured_profile(
     if not layout.scored_classes or layout.contract.more_labels:
         return None
     latest = min(floor_moment(window.start, length), matured_until(as_of, maturity, length))
-    oldest = privacy.kept_since(store, layout.contract.model)
+    oldest = retention.kept_since(store, layout.contract.model)
     windows = [Window(latest - (k + 1) * length, latest - k * length) for k in range(MOST_WINDOWS)]
     windows = [each for each in windows if oldest is None or each.start >= oldest]
     span = predicted_span(store, layout.contract.model, as_of=as_of)

@@ -25,7 +25,7 @@ from feedback_loop.store.evaluations import (
     save_evaluation,
     with_estimates_told,
 )
-from feedback_loop.store.failed_windows import FailedWindow, load_failed_windows, save_failed_window
+from feedback_loop.store.ledger import FailedWindow, load_failed_windows, save_failed_window
 from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
 
 FIRST_PAUSE, MOST_PAUSE = timedelta(minutes=10), timedelta(days=1)

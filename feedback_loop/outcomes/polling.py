@@ -17,7 +17,7 @@ from feedback_loop.outcomes.intake import IntakeResult
 from feedback_loop.store import Store
 from feedback_loop.store import outcomes as stored
 from feedback_loop.store.outcomes import load_watermark, save_watermark
-from feedback_loop.store.query import Query
+from feedback_loop.store.sql_source import Query
 
 SOURCE = "sql"
 CHUNK_ROWS = 10_000

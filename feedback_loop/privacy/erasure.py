@@ -22,14 +22,13 @@ from feedback_loop.monitoring.profiles import TIME
 from feedback_loop.monitoring.reports import model_folder, pages_holding, snapshot_of
 from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import PREDICTION_ID, Redaction, as_table, coerce
-from feedback_loop.store import Store, erasure
+from feedback_loop.store import Store, erased_keys, erasure
 from feedback_loop.store.payloads import ErasedPayloads
-from feedback_loop.store.privacy import remove
 
-EraseSpooled = Callable[[str, erasure.RowFilter], int]
+EraseSpooled = Callable[[str, erased_keys.RowFilter], int]
 """Takes the rows that the filter leaves out out of a spool; returns how many there were."""
 
-ErasePayloads = Callable[[erasure.Key, bool], ErasedPayloads]
+ErasePayloads = Callable[[erased_keys.Key, bool], ErasedPayloads]
 """Takes the calls out that wait for their other half and hold the key (or only counts them)."""
 
 REPORTS = "reports"
@@ -99,10 +98,10 @@ class Eraser:
         """The model's name."""
         return self.redaction.logged.model
 
-    def run(self, key: erasure.Key, now: datetime, *, dry_run: bool) -> Erasure:
+    def run(self, key: erased_keys.Key, now: datetime, *, dry_run: bool) -> Erasure:
         """Removes all rows with that key; with `dry_run` only says which. Raises Unavailable; then run it again."""
         if not dry_run:
-            erasure.remember(self.store, self.model, key, now)
+            erased_keys.record_key(self.store, self.model, key, now)
         waiting = self.erase_payloads(key, dry_run)
         found = erasure.find_predictions(self.store, self.model, key)
         versions = self.registry.versions(self.model)
@@ -116,10 +115,10 @@ class Eraser:
         pages = self._erase_pages(moments, dry_run=dry_run)
         in_mlflow, undeleted = self._erase_logged_pages(versions, moments, dry_run=dry_run)
         if dry_run:
-            spooled, counts = 0, erasure.count(self.store, self.model, key)
+            spooled, counts = 0, erasure.count_rows(self.store, self.model, key)
         else:
-            spooled = self.erase_spooled(self.model, erasure.row_filter(self.store, self.redaction.logged))
-            counts = remove(self.store, self.redaction.logged, key, now, fold_news)
+            spooled = self.erase_spooled(self.model, erased_keys.row_filter(self.store, self.redaction.logged))
+            counts = erasure.erase_rows(self.store, self.redaction.logged, key, now, fold_news)
         return Erasure(
             model=self.model,
             dry_run=dry_run,
@@ -134,7 +133,7 @@ class Eraser:
         )
 
     def _erase_reference(
-        self, version: ModelVersion, key: erasure.Key, ids: Collection[str], *, dry_run: bool
+        self, version: ModelVersion, key: erased_keys.Key, ids: Collection[str], *, dry_run: bool
     ) -> pa.Table:
         """The reference rows of a version that are about the key, or of its predictions; they are removed."""
         try:
@@ -146,7 +145,7 @@ class Eraser:
         logged = self.redaction.redact(rows)
         gone = pa.chunked_array([pa.array([False] * rows.num_rows, pa.bool_())])
         if set(key) <= set(logged.column_names):
-            gone = erasure.has_key(logged, key)
+            gone = erased_keys.has_key(logged, key)
         if PREDICTION_ID in rows.column_names:
             gone = pc.or_(gone, pc.is_in(rows.column(PREDICTION_ID), pa.array(list(ids), pa.string())))
         erased = rows.filter(gone)

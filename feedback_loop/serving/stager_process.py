@@ -29,7 +29,7 @@ from feedback_loop.serving.publication import Failure, Place
 from feedback_loop.serving.server import end_with
 from feedback_loop.serving.stager import ServedModel, Stager
 from feedback_loop.serving.worker_process import forwarder
-from feedback_loop.store import Store, growing, migrate, serving_state
+from feedback_loop.store import Store, create_tables, migrate, serving_state
 from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.serving_state import VersionNames
 
@@ -147,7 +147,7 @@ class Wants:
         warm(scorer)  # as each worker will: what raises there would be swapped to by none, without a word
         try:
             if settings.log.durability != "off":
-                growing.check_storable(self.store, scorer.logged)
+                create_tables.check_storable(self.store, scorer.logged)
         except Unavailable as error:  # callers are answered while the store is away
             _log.warning("not known whether it can be logged", version=str(version), cause=str(error))
         return scorer.contract

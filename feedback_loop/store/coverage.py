@@ -24,7 +24,7 @@ from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS, evaluations
 from feedback_loop.store.model_tables import find_tables, retentions
 from feedback_loop.store.predictions import LOGGED_AT, fetch_rows, labelled_in
-from feedback_loop.store.records import insert_unless, many
+from feedback_loop.store.records import NewRow, many, upsert
 from feedback_loop.store.schema import Json, Moment, shared_table
 
 joins = shared_table(
@@ -282,11 +282,7 @@ class Differences:
             self._sums[*head, segment] = predictions + sign, known + labelled, max(since, moment)
 
     def save(self, connection: Connection, model: str) -> None:
-        """Adds them to what is stored; a window that is touched is marked, also where no count changed."""
-        if not self._sums:
-            return
-        table = counted
-        insert = insert_unless(connection, table)
+        """Adds them to the stored counts; sets `changed_at` of each window, also where no count changed."""
         rows = [
             {
                 "model": model,
@@ -300,12 +296,13 @@ class Differences:
             }
             for (start, version, role, segment), (predictions, labelled, changed_at) in sorted(self._sums.items())
         ]
-        added = {
-            "predictions": table.c.predictions + insert.excluded.predictions,
-            "labelled": table.c.labelled + insert.excluded.labelled,
-            "changed_at": case(
-                (table.c.changed_at > insert.excluded.changed_at, table.c.changed_at),
-                else_=insert.excluded.changed_at,
-            ),
-        }
-        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=added), rows)
+        upsert(connection, counted, rows, changes=_added)
+
+
+def _added(new: NewRow) -> dict[str, Any]:
+    stored = counted.c
+    return {
+        "predictions": stored.predictions + new.predictions,
+        "labelled": stored.labelled + new.labelled,
+        "changed_at": case((stored.changed_at > new.changed_at, stored.changed_at), else_=new.changed_at),
+    }

@@ -17,7 +17,7 @@ from sqlalchemy import Column, Connection, ForeignKey, Index, Subquery, UniqueCo
 
 from feedback_loop.clock import Window
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, as_row, change, insert_unless, remove
+from feedback_loop.store.records import as_record, as_row, change, dialect_insert, remove
 from feedback_loop.store.schema import Json, shared_table
 
 ALL_ROWS = ""
@@ -221,7 +221,7 @@ def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
         while (known := connection.execute(stored).one_or_none()) is None:
             before = connection.execute(select(func.max(table.c.revision)).where(*of_window)).scalar()
             # Another process may have just taken the moment, or the revision: what it stored is there then.
-            insert = insert_unless(connection, table).values(**row | {"revision": (before or 0) + 1})
+            insert = dialect_insert(connection, table).values(**row | {"revision": (before or 0) + 1})
             once = insert.on_conflict_do_nothing().returning(table.c.evaluation_id)
             identifier = connection.execute(once).scalar_one_or_none()
             if identifier is not None and evaluation.metrics:

@@ -35,11 +35,11 @@ from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.coverage import Differences, Named, counted, joins, named_segments, segment_rule, with_rows
 from feedback_loop.store.engine import Store, prefer_indexes
 from feedback_loop.store.findings import Span, findings, note_conflicts, note_unmatched
-from feedback_loop.store.labels import CONFLICT, create_view, is_known, labelled_select, same_key
+from feedback_loop.store.join_query import CONFLICT, create_view, is_known, labelled_select, same_key
 from feedback_loop.store.model_tables import ModelTables, find_tables, prediction_columns
 from feedback_loop.store.predictions import SYSTEM_TYPES, fetch_rows, with_absent
 from feedback_loop.store.profiles import profiles
-from feedback_loop.store.records import insert_unless
+from feedback_loop.store.records import dialect_insert, insert_new
 from feedback_loop.store.schema import Identifier
 
 STEP_ROWS = 50_000
@@ -163,9 +163,8 @@ def _watermark(connection: Connection, found: ModelTables, contract: Contract, l
     if join.absent_means is not None:
         rule["counts"] = "observed"  # accounts of before counted what absence means as well
     same_model = joins.c.model == contract.model
-    # There before it is locked: of two first runs one waits here for the other.
-    first = insert_unless(connection, joins).values(model=contract.model, watermark=EPOCH, rule={}, segments={})
-    connection.execute(first.on_conflict_do_nothing())
+    # The row must exist before it can be locked: of two first runs one waits here for the other.
+    insert_new(connection, joins, {"model": contract.model, "watermark": EPOCH, "rule": {}, "segments": {}})
     row = connection.execute(select(joins).where(same_model).with_for_update()).one()
     if row.rule == rule:
         since: datetime = row.watermark
@@ -271,7 +270,7 @@ class _Step:
 def _affected(connection: Connection, found: ModelTables, contract: Contract, span: Span) -> Table:
     """The ids of predictions of which something else may be known at the span's end than at its start."""
     affected = _temporary(connection)
-    insert = insert_unless(connection, affected)
+    insert = dialect_insert(connection, affected)
     for generation in found.generations:
         for ids in _may_have_changed(found, generation.table, contract, span):
             connection.execute(insert.from_select(["prediction_id"], ids).on_conflict_do_nothing())

@@ -24,7 +24,7 @@ from sqlalchemy import BigInteger, Column, Connection, Interval, String, func, l
 from feedback_loop.clock import format_moment
 from feedback_loop.errors import LeaseLost, Refused, Unavailable
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import insert_unless
+from feedback_loop.store.records import insert_new
 from feedback_loop.store.schema import Moment, shared_table
 
 leases = shared_table(
@@ -91,8 +91,7 @@ def take_lease(store: Store, name: str, holder: str, length: timedelta) -> Lease
     """Takes a lease that nobody holds; None while anybody does, this very thread as well."""
     table = leases
     with store.write() as connection:
-        first = insert_unless(connection, table).values(name=name, holder="", fence=0, expires_at=_moment(connection))
-        connection.execute(first.on_conflict_do_nothing(index_elements=["name"]))
+        insert_new(connection, table, {"name": name, "holder": "", "fence": 0, "expires_at": _moment(connection)})
         is_free = (table.c.name == name) & (table.c.expires_at <= _moment(connection))
         taken = {"holder": holder, "fence": table.c.fence + 1, "expires_at": _moment(connection, length)}
         fence = connection.execute(

@@ -1,4 +1,4 @@
-"""The ledger of job runs: when each was due, and what became of it."""
+"""The ledger of job runs and their outcome, and the windows that could not be evaluated yet."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from sqlalchemy import UniqueConstraint, func, select
+from sqlalchemy import Column, String, UniqueConstraint, func, select
 
+from feedback_loop.clock import Window
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import change, insert_if_new, many, remove
+from feedback_loop.store.records import change, insert_if_new, many, put, remove
 from feedback_loop.store.schema import shared_table
 
 
@@ -35,9 +36,9 @@ job_runs = shared_table("job_runs", JobRun, UniqueConstraint("job", "model", "sc
 
 
 def begin_run(store: Store, job: str, model: str, scheduled_at: datetime, holder: str, now: datetime) -> int | None:
-    """Opens a run in the ledger; None where this very run was made already, by whomever.
+    """Opens a run and returns its id; None if the run of that job, model and moment was made already.
 
-    A run that is still open belongs to a process that died: this is only called by whoever holds the job's lease.
+    To be called with the job's lease: a run that is still open then belongs to a process that died.
     """
     died = {"state": "abandoned", "finished_at": now, "cause": "its process ended before the job did"}
     run = {"job": job, "model": model, "scheduled_at": scheduled_at}
@@ -52,41 +53,79 @@ def begin_run(store: Store, job: str, model: str, scheduled_at: datetime, holder
 def end_run(
     store: Store, run_id: int, *, state: str, now: datetime, result: Any = None, cause: str | None = None
 ) -> None:
-    """Closes a run in the ledger."""
+    """Records how a run ended."""
     change(store, JobRun, {"state": state, "finished_at": now, "result": result, "cause": cause}, run_id=run_id)
 
 
 def last_scheduled(store: Store, job: str, model: str) -> datetime | None:
-    """When the newest run of a job was due that came to an end, good or bad."""
+    """When the newest run of a job that ended, well or not, was due."""
     table = job_runs
-    where = (table.c.job == job) & (table.c.model == model) & table.c.state.in_(["succeeded", "failed"])
+    ended = (table.c.job == job) & (table.c.model == model) & table.c.state.in_(["succeeded", "failed"])
     with store.read() as connection:
-        newest: datetime | None = connection.execute(select(func.max(table.c.scheduled_at)).where(where)).scalar_one()
+        newest: datetime | None = connection.execute(select(func.max(table.c.scheduled_at)).where(ended)).scalar_one()
     return newest
 
 
 def failing_runs(store: Store, model: str) -> list[JobRun]:
-    """Of each job that has failed since it last succeeded (or was first made) the first of those runs."""
-    table = job_runs
-    mine = table.c.model == model
-    good = select(table.c.job, func.max(table.c.run_id).label("last"))
-    last = good.where(mine, table.c.state == "succeeded").group_by(table.c.job).subquery()
-    since = select(func.min(table.c.run_id)).outerjoin(last, last.c.job == table.c.job)
-    later = table.c.run_id > func.coalesce(last.c.last, 0)
-    first = since.where(mine, table.c.state == "failed", later).group_by(table.c.job)
-    return many(store, JobRun, table.c.run_id.in_(first), order_by="run_id")
+    """For each job that is failing: its first failed run since it last succeeded."""
+    runs = job_runs.c
+    succeeded = (
+        select(runs.job, func.max(runs.run_id).label("last_id"))
+        .where(runs.model == model, runs.state == "succeeded")
+        .group_by(runs.job)
+        .subquery()
+    )
+    first_failed = (
+        select(func.min(runs.run_id))
+        .outerjoin(succeeded, succeeded.c.job == runs.job)
+        .where(runs.model == model, runs.state == "failed", runs.run_id > func.coalesce(succeeded.c.last_id, 0))
+        .group_by(runs.job)
+    )
+    return many(store, JobRun, runs.run_id.in_(first_failed), order_by="run_id")
 
 
 def load_runs(
     store: Store, model: str | None = None, newest: int | None = None, job: str | None = None
 ) -> list[JobRun]:
-    """Runs, newest first."""
-    wanted = {name: value for name, value in (("model", model), ("job", job)) if value is not None}
-    return many(store, JobRun, order_by=job_runs.c.run_id.desc(), newest=newest, **wanted)
+    """Runs (of a model, of a job), newest first."""
+    equal = {name: value for name, value in (("model", model), ("job", job)) if value is not None}
+    return many(store, JobRun, order_by=job_runs.c.run_id.desc(), newest=newest, **equal)
 
 
 def usual_seconds(runs: Sequence[JobRun], job: str) -> float | None:
-    """How long a job usually takes, the median of those of its runs that have succeeded; None where none has."""
-    ended = [run for run in runs if run.job == job and run.state == "succeeded" and run.finished_at is not None]
-    took = [(run.finished_at - run.started_at).total_seconds() for run in ended if run.finished_at is not None]
-    return median(took) if took else None
+    """The median duration of a job's successful runs in seconds; None if there is none."""
+    seconds = [
+        (run.finished_at - run.started_at).total_seconds()
+        for run in runs
+        if run.job == job and run.state == "succeeded" and run.finished_at is not None
+    ]
+    return median(seconds) if seconds else None
+
+
+@dataclass(frozen=True)
+class FailedWindow:
+    """A window whose evaluation failed: why, how often it was tried, and when it is tried again."""
+
+    window: Window
+    attempts: int
+    failed_at: datetime
+    next_attempt_at: datetime
+    cause: str
+
+
+shared_table("failed_windows", FailedWindow, Column("model", String), key=["model", "window_start", "window_end"])
+
+
+def load_failed_windows(store: Store, model: str) -> list[FailedWindow]:
+    """The windows whose last attempt failed, oldest first."""
+    return many(store, FailedWindow, model=model, order_by="window_start")
+
+
+def save_failed_window(store: Store, model: str, failed: FailedWindow) -> None:
+    """Records another failed attempt."""
+    put(store, failed, model=model)
+
+
+def forget_failed_window(store: Store, model: str, window: Window) -> None:
+    """Removes a window that was evaluated after all."""
+    remove(store, FailedWindow, model=model, window_start=window.start, window_end=window.end)

@@ -16,12 +16,12 @@ from sqlalchemy import Connection, MetaData, Table, and_, func, literal, or_, se
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound, Unavailable
 from feedback_loop.schema import Column, Contract, arrow_type
-from feedback_loop.store import erasure, fence
+from feedback_loop.store import erased_keys, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow, insert_new
+from feedback_loop.store.create_tables import ensure_tables
 from feedback_loop.store.engine import ConstraintViolated, Store, prefer_indexes
-from feedback_loop.store.growing import ensure_tables
 from feedback_loop.store.model_tables import KEPT, ModelTables, find_tables
-from feedback_loop.store.records import insert_unless
+from feedback_loop.store.records import upsert
 from feedback_loop.store.schema import Identifier, Json, Moment, shared_table, sql_type
 
 TRIES = 5
@@ -106,10 +106,7 @@ def append_spooled(
         new = [rows for number, rows in groups.items() if number > taken]
         if not new:
             return next(iter(groups.values())).slice(0, 0)
-        until = {"spool": spool, "model": contract.model, "seq": max(groups)}
-        insert = insert_unless(connection, table).values(**until)
-        again = insert.on_conflict_do_update(index_elements=table.primary_key, set_={"seq": insert.excluded.seq})
-        connection.execute(again)
+        upsert(connection, table, [{"spool": spool, "model": contract.model, "seq": max(groups)}])
         return pa.concat_tables(new)
 
     return _append_in_turn(store, contract, new_rows, now, timed=timed)
@@ -134,7 +131,7 @@ def _append_in_turn(
                 rows = rows_in(connection)
                 if not rows.num_rows:
                     return Intake()
-                kept = erasure.without_erased_outcomes(connection, store.secret, contract, rows)
+                kept = erased_keys.without_erased_outcomes(connection, store.secret, contract, rows)
                 counts = _append(connection, found, _stamped(contract, kept, learned, asked), timed=timed)
                 return counts + Intake(received=rows.num_rows - kept.num_rows, erased=rows.num_rows - kept.num_rows)
         except ConstraintViolated as error:
@@ -292,11 +289,8 @@ def load_watermark(store: Store, model: str, source: str) -> Any:
 
 def save_watermark(store: Store, model: str, source: str, watermark: Any, now: datetime) -> None:
     """Keeps how far the source has been read."""
-    table = outcome_sources
     is_time = isinstance(watermark, datetime)
     value = {"is_time": is_time, "value": watermark.isoformat() if is_time else watermark}
     with store.write() as connection:
-        insert = insert_unless(connection, table)
-        insert = insert.values(model=model, source=source, watermark=value, taken_at=now)
-        anew = {"watermark": insert.excluded.watermark, "taken_at": insert.excluded.taken_at}
-        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=anew))
+        row = {"model": model, "source": source, "watermark": value, "taken_at": now}
+        upsert(connection, outcome_sources, [row])

@@ -1,4 +1,4 @@
-"""Requests and answers that others' servers log as events of their own: each waits here for its other half."""
+"""Requests and answers that other servers log as separate events: the first of a pair waits here for the second."""
 
 from __future__ import annotations
 
@@ -7,29 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Column, Connection, Index, LargeBinary, String, and_, case, func, select
+from sqlalchemy import Column, Connection, Index, String, case, func, select
 
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import insert_unless, one
-from feedback_loop.store.schema import Long, Moment, shared_table
+from feedback_loop.store.records import as_record, change, dialect_insert, many, one, remove, upsert
+from feedback_loop.store.schema import Long, shared_table
 
-_t = shared_table(
-    "payloads",
-    None,
-    Column("model", String, primary_key=True),
-    Column("event", String, primary_key=True),  # what the request and the answer of one call have in common
-    Column("request", LargeBinary),  # the bodies, until both are there and logged
-    Column("answer", LargeBinary),
-    Column("content_type", String),  # of the request
-    Column("requested_at", Moment),  # when its sender says that the request was made
-    Column("version", String),  # that answered, where the sender said so
-    Column("received_at", Moment, nullable=False),
-    Column("done_at", Moment),  # kept for a while, so that an event that comes again is known
-    Index(None, "received_at"),
-)
-
-_PAGE = 100
-"""Bodies may be large: so many are in memory at once."""
+PAGE = 100
+"""Calls that are read at a time: their bodies may be large."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +30,30 @@ class Half:
 
 @dataclass(frozen=True)
 class Pair:
-    """What is known of one call: its request, its answer, or both."""
+    """One call: its request, its answer, or both. The bodies are removed once it is done."""
 
     model: str
-    event: str
+    event: str  # what the request and the answer of one call have in common
     request: bytes | None
     answer: bytes | None
-    content_type: str
-    requested_at: datetime
-    version: str | None
-    is_done: bool
+    content_type: str | None  # of the request
+    requested_at: datetime | None  # as the sender of the request says
+    version: str | None  # that answered, if the sender says so
+    received_at: datetime
+    done_at: datetime | None  # stored for a while after that, so that an event that comes again is recognised
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it was logged, refused or erased."""
+        return self.done_at is not None
+
+
+pairs = shared_table("payloads", Pair, Index(None, "received_at"), key=["model", "event"])
 
 
 @dataclass(frozen=True)
 class ErasedPayloads:
-    """Calls that waited and held an erased key (they are gone whole), and those whose request could not be read."""
+    """How many waiting calls held an erased key (and were removed whole), and of how many no request can be read."""
 
     erased: int
     unread: int
@@ -70,110 +64,94 @@ class PayloadAccount:
     """What became of a model's events: pairs `logged` and `refused`, halves `expired` and still `waiting`."""
 
     logged: Long = 0
-    refused: Long = 0  # they do not fit each other
-    expired: Long = 0  # their other half never came
+    refused: Long = 0  # request and answer do not fit each other
+    expired: Long = 0  # the other half never came
     waiting: int = 0
 
 
-_accounts = shared_table(
+accounts = shared_table(
     "payload_accounts", PayloadAccount, Column("model", String), key=["model"], without=["waiting"]
 )
 
 
-def keep_half(store: Store, model: str, half: Half, version: str | None, now: datetime) -> Pair:
-    """Makes a half durable and says what is there of its call by now. One that is there already stays as it was."""
+def save_half(store: Store, model: str, half: Half, version: str | None, now: datetime) -> Pair:
+    """Stores a half and returns its call as it is then. What is stored of the call already does not change."""
     values: dict[str, Any] = {"model": model, "event": half.event, "version": version, "received_at": now}
     if half.is_request:
         values |= {"request": half.body, "content_type": half.content_type, "requested_at": half.moment}
     else:
         values["answer"] = half.body
     with store.write() as connection:
-        insert = insert_unless(connection, _t).values(values)
-        # The row is written in any case, so that it comes back; one that is done gets no body again.
-        keep = {
+        insert = dialect_insert(connection, pairs).values(values)
+        # An update in any case, so that the row is returned; a call that is done gets no body again.
+        stored_first = {
             name: case(
-                (_t.c.done_at.is_not(None), _t.c[name]), else_=func.coalesce(_t.c[name], insert.excluded[name])
+                (pairs.c.done_at.is_not(None), pairs.c[name]),
+                else_=func.coalesce(pairs.c[name], insert.excluded[name]),
             )
             for name in values
-            if name not in ("model", "event")
+            if name not in pairs.primary_key.columns
         }
-        statement = insert.on_conflict_do_update(index_elements=["model", "event"], set_=keep).returning(*_t.c)
-        return _pair(connection.execute(statement).one())
+        statement = insert.on_conflict_do_update(index_elements=pairs.primary_key, set_=stored_first)
+        return as_record(Pair, connection.execute(statement.returning(*pairs.c)).one())
 
 
 def finish(store: Store, pair: Pair, became: Literal["logged", "refused"], now: datetime) -> None:
-    """Counts a pair, once, and lets go of its bodies."""
+    """Counts a pair, once, and removes its bodies."""
     with store.write() as connection:
-        open_still = and_(_t.c.model == pair.model, _t.c.event == pair.event, _t.c.done_at.is_(None))
-        done = connection.execute(_t.update().where(open_still).values(request=None, answer=None, done_at=now))
-        if done.rowcount:
+        if _end(connection, pair, now):
             _count(connection, pair.model, became, 1)
 
 
+def forget(store: Store, pair: Pair, now: datetime) -> None:
+    """Removes an open call's bodies without counting it; events of it that come later are not stored either."""
+    with store.write() as connection:
+        _end(connection, pair, now)
+
+
 def whole_pairs(store: Store, model: str, before: datetime) -> list[Pair]:
-    """Pairs both of whose halves were there at that moment and that were not finished: a crash came between."""
-    both = and_(_t.c.request.is_not(None), _t.c.answer.is_not(None), _t.c.received_at < before)
-    with store.read() as connection:
-        rows = connection.execute(select(_t).where(_t.c.model == model, _t.c.done_at.is_(None), both).limit(1000))
-        return [_pair(row) for row in rows]
+    """Up to 1000 open pairs with both halves received before a moment: what a crash has left unfinished."""
+    both = pairs.c.request.is_not(None) & pairs.c.answer.is_not(None)
+    return many(store, Pair, both, pairs.c.received_at < before, model=model, done_at=None, newest=1000)
 
 
 def open_requests(store: Store, model: str) -> Iterator[Pair]:
-    """The calls whose request is here and that are not finished, a few at a time."""
-    waiting = and_(_t.c.model == model, _t.c.done_at.is_(None), _t.c.request.is_not(None))
-    last = ""
+    """The open calls that have a request, by event; `PAGE` are read at a time."""
+    has_request, last = pairs.c.request.is_not(None), ""
     while True:
-        with store.read() as connection:
-            some = select(_t).where(waiting, _t.c.event > last).order_by(_t.c.event).limit(_PAGE)
-            pairs = [_pair(row) for row in connection.execute(some)]
-        yield from pairs
-        if len(pairs) < _PAGE:
+        page = many(
+            store, Pair, has_request, pairs.c.event > last, model=model, done_at=None, order_by="event", newest=PAGE
+        )
+        yield from page
+        if len(page) < PAGE:
             return
-        last = pairs[-1].event
-
-
-def forget(store: Store, pair: Pair, now: datetime) -> None:
-    """Lets go of an open call's bodies, uncounted; what else comes of it is not kept either."""
-    with store.write() as connection:
-        open_still = and_(_t.c.model == pair.model, _t.c.event == pair.event, _t.c.done_at.is_(None))
-        connection.execute(_t.update().where(open_still).values(request=None, answer=None, done_at=now))
+        last = page[-1].event
 
 
 def expire(store: Store, model: str, before: datetime) -> int:
-    """Gives up halves that were received before that moment and counts them; forgets calls that are done so long."""
-    old = and_(_t.c.model == model, _t.c.received_at < before)
-    half = _t.c.request.is_(None) | _t.c.answer.is_(None)
+    """Removes halves received before a moment, and counts them; removes calls that were done before it, too."""
+    is_half = pairs.c.request.is_(None) | pairs.c.answer.is_(None)
     with store.write() as connection:
-        expired = connection.execute(_t.delete().where(old, _t.c.done_at.is_(None), half)).rowcount
+        expired = remove(connection, Pair, is_half, pairs.c.received_at < before, model=model, done_at=None)
         if expired:
             _count(connection, model, "expired", expired)
-        connection.execute(_t.delete().where(_t.c.model == model, _t.c.done_at < before))
+        remove(connection, Pair, pairs.c.done_at < before, model=model)
     return expired
 
 
 def load_account(store: Store, model: str) -> PayloadAccount:
     """What became of a model's events so far."""
-    waiting = select(func.count()).where(_t.c.model == model, _t.c.done_at.is_(None))
+    waiting = select(func.count()).where(pairs.c.model == model, pairs.c.done_at.is_(None))
     with store.read() as connection:
-        known = one(connection, PayloadAccount, model=model) or PayloadAccount()
-        return replace(known, waiting=connection.execute(waiting).scalar_one())
+        account = one(connection, PayloadAccount, model=model) or PayloadAccount()
+        return replace(account, waiting=connection.execute(waiting).scalar_one())
 
 
-def _count(connection: Connection, model: str, what: str, by: int) -> None:
-    counts = {"logged": 0, "refused": 0, "expired": 0} | {what: by}
-    insert = insert_unless(connection, _accounts).values(model=model, **counts)
-    more = {what: _accounts.c[what] + by}
-    connection.execute(insert.on_conflict_do_update(index_elements=["model"], set_=more))
+def _end(connection: Connection, pair: Pair, now: datetime) -> int:
+    ended = {"request": None, "answer": None, "done_at": now}
+    return change(connection, Pair, ended, model=pair.model, event=pair.event, done_at=None)
 
 
-def _pair(row: Any) -> Pair:
-    return Pair(
-        model=row.model,
-        event=row.event,
-        request=row.request,
-        answer=row.answer,
-        content_type=row.content_type or "",
-        requested_at=row.requested_at or row.received_at,
-        version=row.version,
-        is_done=row.done_at is not None,
-    )
+def _count(connection: Connection, model: str, counter: str, by: int) -> None:
+    row = {"model": model, "logged": 0, "refused": 0, "expired": 0} | {counter: by}
+    upsert(connection, accounts, [row], changes=lambda new: {counter: accounts.c[counter] + new[counter]})

@@ -13,11 +13,11 @@ from sqlalchemy import Connection, Select, and_, func, select
 from feedback_loop.clock import Window, system_clock
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Column, Contract, arrow_type, hashed
-from feedback_loop.store import erasure, fence
+from feedback_loop.store import erased_keys, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow, insert_new
+from feedback_loop.store.create_tables import ensure_tables
 from feedback_loop.store.engine import ConstraintViolated, Store
-from feedback_loop.store.growing import ensure_tables
-from feedback_loop.store.labels import is_known, labelled_select
+from feedback_loop.store.join_query import is_known, labelled_select
 from feedback_loop.store.model_tables import (
     Generation,
     ModelTables,
@@ -98,7 +98,7 @@ class PredictionLog:
         with self._store.write() as connection:
             ensure_partitions(connection, generation.table, rows.column("prediction_id").to_pylist(), partitions)
             moment = pa.scalar(fence.enter(connection, contract.model, now), UTC_MOMENT)
-            kept = erasure.without_erased(connection, self._store.secret, contract, rows)
+            kept = erased_keys.without_erased(connection, self._store.secret, contract, rows)
             stamped = kept.append_column(LOGGED_AT, pa.repeat(moment, kept.num_rows))
             stored = insert_new(connection, generation.table, stamped, "prediction_id")
         self._partitions |= partitions

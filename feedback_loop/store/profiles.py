@@ -16,7 +16,7 @@ from feedback_loop.clock import Window, floor_moment
 from feedback_loop.store.coverage import joins
 from feedback_loop.store.engine import Store
 from feedback_loop.store.evaluations import ALL_ROWS
-from feedback_loop.store.records import insert_unless, one, put
+from feedback_loop.store.records import one, put, upsert
 from feedback_loop.store.schema import Moment, shared_table
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -120,14 +120,11 @@ def save_tallies(
     connection: Connection, model: str, version: str, role: str, tallies: Mapping[Bucket, bytes], empty: bytes
 ) -> None:
     """Keeps tallies in the place of those of the same buckets; of one that is `empty` nothing is kept."""
-    if not tallies:
-        return
-    table = profiles
-    insert = insert_unless(connection, table)
-    head = {"model": model, "version": version, "role": role}
     rows = [
         {
-            **head,
+            "model": model,
+            "version": version,
+            "role": role,
             "part": bucket.part,
             "segment": bucket.segment,
             "bucket_start": bucket.start,
@@ -137,10 +134,9 @@ def save_tallies(
         }
         for bucket, tally in tallies.items()
     ]
-    replacing = insert.on_conflict_do_update(index_elements=table.primary_key, set_={"tally": insert.excluded.tally})
-    connection.execute(replacing, rows)
+    upsert(connection, profiles, rows)
     if empty in tallies.values():
-        connection.execute(table.delete().where(_of(model, version, role), table.c.tally == empty))
+        connection.execute(profiles.delete().where(_of(model, version, role), profiles.c.tally == empty))
 
 
 def load_window(store: Store, model: str, version: str, role: str, window: Window) -> Kept:

@@ -1,12 +1,13 @@
-"""Records into their tables and out of them: `add`, `one`, `many`, `change`, `put`, `remove`.
+"""Reads and writes records (frozen dataclasses) of the tables declared with `shared_table`.
 
-Each is done by a store in a transaction of its own, or by a connection within the transaction that it is in. Windows,
-words of an enumeration and moments are mapped here and by the columns' types, and nowhere else.
+`add`, `one`, `many`, `change`, `put` and `remove` take a store, and then run in a transaction of their own, or the
+connection of a transaction that has begun. Windows, enumerations and moments are converted here and by the columns'
+types, nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Insert, Select, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from feedback_loop.clock import Window
 from feedback_loop.store.engine import Store
@@ -26,13 +28,16 @@ if TYPE_CHECKING:
     RecordT = TypeVar("RecordT", bound=DataclassInstance)
 
 Source = Store | Connection
-"""Where something is read or written: a store, or a transaction that has begun."""
+"""A store, or the connection of a transaction that has begun."""
+
+NewRow = ReadOnlyColumnCollection[str, Any]
+"""The columns of a row that conflicts with one that is stored."""
 
 
 def one(source: Source, record: type[RecordT], /, *where: ColumnElement[bool], **equal: Any) -> RecordT | None:
-    """The one record that the conditions hold for, and whose columns have these values; None where there is none."""
+    """The one record that meets the conditions and has these values in these columns; None if there is none."""
     with _reading(source) as connection:
-        row = connection.execute(_chosen(record, where, equal)).one_or_none()
+        row = connection.execute(_select(record, where, equal)).one_or_none()
     return as_record(record, row) if row is not None else None
 
 
@@ -45,15 +50,15 @@ def many(
     newest: int | None = None,
     **equal: Any,
 ) -> list[RecordT]:
-    """All such records, in that order; `newest` limits them to the first so many of it."""
+    """All records that meet the conditions, in that order; with `newest` only the first so many."""
     order = order_by if isinstance(order_by, tuple) else (order_by,)
     with _reading(source) as connection:
-        rows = connection.execute(_chosen(record, where, equal).order_by(*order).limit(newest)).all()
+        rows = connection.execute(_select(record, where, equal).order_by(*order).limit(newest)).all()
     return [as_record(record, row) for row in rows]
 
 
 def add(source: Source, record: DataclassInstance, /, **more: Any) -> int:
-    """Inserts a record, with more columns than it has; returns the id that the database gave it, if it gives one."""
+    """Inserts a record, and `more` columns that it has no field for; returns the new row's integer id."""
     with _writing(source) as connection:
         return insert_one(connection, table_of(type(record)).insert().values(**as_row(record), **more))
 
@@ -61,7 +66,7 @@ def add(source: Source, record: DataclassInstance, /, **more: Any) -> int:
 def change(
     source: Source, record: type, values: Mapping[str, Any], /, *where: ColumnElement[bool], **equal: Any
 ) -> int:
-    """Changes columns of the rows that the conditions hold for; returns how many those are."""
+    """Sets columns of the rows that meet the conditions; returns how many rows those are."""
     table = table_of(record)
     statement = table.update().where(*where, *_equal(table, equal)).values(**values)
     with _writing(source) as connection:
@@ -69,24 +74,20 @@ def change(
 
 
 def put(source: Source, record: DataclassInstance, /, **more: Any) -> None:
-    """Inserts a record, or replaces the one that has its primary key."""
-    table = table_of(type(record))
-    values = {**as_row(record), **more}
-    anew = {name: value for name, value in values.items() if name not in table.primary_key.columns}
+    """Inserts a record, or replaces the one with the same primary key; `more` columns have no field in the record."""
     with _writing(source) as connection:
-        insert = insert_unless(connection, table).values(**values)
-        connection.execute(insert.on_conflict_do_update(index_elements=table.primary_key, set_=anew))
+        upsert(connection, table_of(type(record)), [{**as_row(record), **more}])
 
 
 def remove(source: Source, record: type, /, *where: ColumnElement[bool], **equal: Any) -> int:
-    """Deletes the rows that the conditions hold for; returns how many those were."""
+    """Deletes the rows that meet the conditions; returns how many those were."""
     table = table_of(record)
     with _writing(source) as connection:
         return connection.execute(table.delete().where(*where, *_equal(table, equal))).rowcount
 
 
 def insert_one(connection: Connection, insert: Insert) -> int:
-    """Inserts one row; returns the id that the database gave it."""
+    """Inserts one row; returns its new integer id."""
     key = connection.execute(insert).inserted_primary_key
     assert key is not None  # of a single row it always is
     return int(key[0])
@@ -95,33 +96,60 @@ def insert_one(connection: Connection, insert: Insert) -> int:
 def insert_if_new(
     connection: Connection,
     table: Table,
-    values: dict[str, Any],
+    values: Mapping[str, Any],
     *unique: str,
     where: ColumnElement[bool] | None = None,
 ) -> Any:
-    """Inserts one row; returns its key, or None where a row (among those `where` that holds) has the same `unique`.
+    """Inserts one row and returns its primary key, or None if there is a row with the same `unique` columns.
 
-    Only that is taken for "there already": any other constraint is an error. Who comes second waits for the first.
+    `where` is the condition of a partial unique index. Any other violated constraint is an error. Of two transactions
+    that insert the same row the second waits for the first.
     """
-    insert = insert_unless(connection, table).values(**values)
+    insert = dialect_insert(connection, table).values(**values)
     insert = insert.on_conflict_do_nothing(index_elements=list(unique), index_where=where)
     return connection.execute(insert.returning(*table.primary_key.columns)).scalar_one_or_none()
 
 
-def insert_new(connection: Connection, table: Table, values: dict[str, Any], *unique: str) -> bool:
-    """The same where the database makes no key: whether it was new by its `unique` (default: the primary key)."""
-    insert = insert_unless(connection, table).values(**values)
-    once = insert.on_conflict_do_nothing(index_elements=list(unique) or table.primary_key)
-    return bool(connection.execute(once.execution_options(preserve_rowcount=True)).rowcount)
+def insert_new(connection: Connection, table: Table, values: Mapping[str, Any], *unique: str) -> bool:
+    """Inserts one row unless there is one with the same `unique` columns (default: primary key); whether it did."""
+    insert = dialect_insert(connection, table).values(**values)
+    insert = insert.on_conflict_do_nothing(index_elements=list(unique) or table.primary_key)
+    return bool(connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount)
 
 
-def insert_unless(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """The database's own insert into a table, which knows what to do on a conflict."""
+def upsert(
+    connection: Connection,
+    table: Table,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    changes: Callable[[NewRow], Mapping[str, Any]] | None = None,
+    where: Callable[[NewRow], ColumnElement[bool]] | None = None,
+) -> int:
+    """Inserts rows of the same columns; a row that has the same primary key is changed, if `where` holds for it.
+
+    By default the row's columns are replaced; `changes` says other values. Both are given the columns of the row that
+    was to be inserted. Returns how many rows were inserted or changed.
+    """
+    if not rows:
+        return 0
+    insert = dialect_insert(connection, table)
+    new = insert.excluded
+    others = {name: new[name] for name in rows[0] if name not in table.primary_key.columns}
+    statement = insert.on_conflict_do_update(
+        index_elements=table.primary_key,
+        set_=changes(new) if changes is not None else others,
+        where=where(new) if where is not None else None,
+    )
+    return connection.execute(statement.execution_options(preserve_rowcount=True), rows).rowcount
+
+
+def dialect_insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """The insert of the connection's database, which has `ON CONFLICT`."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def as_record(record: type[RecordT], row: Row[Any]) -> RecordT:
-    """The row's columns that are the record's fields, as that record; one that the row lacks keeps its default."""
+    """A row as a record; a field without a column in the row keeps its default."""
     values = row._mapping  # noqa: SLF001 (public in SQLAlchemy)
     return record(
         **{
@@ -133,23 +161,23 @@ def as_record(record: type[RecordT], row: Row[Any]) -> RecordT:
 
 
 def as_row(record: DataclassInstance) -> dict[str, Any]:
-    """A record's columns; without an id that the database is to give."""
+    """A record's values by column; without the id that the database is to make."""
     row: dict[str, Any] = {}
     for name, is_window in _fields(type(record)):
         value = getattr(record, name)
         row |= {f"{name}_start": value.start, f"{name}_end": value.end} if is_window else {name: value}
     table = table_of(type(record))
-    given = table.autoincrement_column
-    return {name: value for name, value in row.items() if name in table.c and (table.c[name] is not given or value)}
+    generated = table.autoincrement_column
+    return {n: value for n, value in row.items() if n in table.c and (table.c[n] is not generated or value)}
 
 
 @cache
 def _fields(record: Any) -> tuple[tuple[str, bool], ...]:
-    """The names of a record's fields, and which are windows: those have two columns."""
+    """The names of a record's fields, and whether each is a `Window`, which has two columns."""
     return tuple((field.name, field.type in ("Window", Window)) for field in fields(record))
 
 
-def _chosen(record: type, where: tuple[ColumnElement[bool], ...], equal: Mapping[str, Any]) -> Select[Any]:
+def _select(record: type, where: tuple[ColumnElement[bool], ...], equal: Mapping[str, Any]) -> Select[Any]:
     table = table_of(record)
     return select(table).where(*where, *_equal(table, equal))
 

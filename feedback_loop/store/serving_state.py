@@ -10,7 +10,7 @@ from sqlalchemy import Column, String, UniqueConstraint, select
 
 from feedback_loop.errors import BadInput
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import change, insert_unless, many, one, put
+from feedback_loop.store.records import as_row, change, dialect_insert, many, one, put, upsert
 from feedback_loop.store.schema import Moment, shared_table
 
 
@@ -63,14 +63,11 @@ def load_traffic(store: Store, model: str) -> TrafficPlan:
 
 def open_load_incident(store: Store, model: str, version: str, cause: str, now: datetime) -> bool:
     """Opens an incident of a version that can't be loaded, anew if it was closed; False where it is open already."""
-    table = load_incidents
+    row = as_row(LoadIncident(model, version, cause, now))
     with store.write() as connection:
-        insert = insert_unless(connection, table).values(model=model, version=version, cause=cause, opened_at=now)
-        anew = {"cause": cause, "opened_at": now, "closed_at": None, "closed_because": None}
-        once = insert.on_conflict_do_update(
-            index_elements=["model", "version"], set_=anew, where=table.c.closed_at.is_not(None)
+        return bool(
+            upsert(connection, load_incidents, [row], where=lambda _: load_incidents.c.closed_at.is_not(None))
         )
-        return connection.execute(once.returning(table.c.model)).one_or_none() is not None
 
 
 def close_load_incidents(store: Store, model: str, now: datetime, because: str, failing: Collection[str] = ()) -> int:
@@ -127,8 +124,8 @@ class VersionNames:
                 self._known[model, row.number, row.created_at] = row.version
 
     def _take(self, key: tuple[str, str, datetime], name: str) -> None:
-        table, (model, number, created_at) = model_versions, key
+        model, number, created_at = key
+        values = {"model": model, "version": name, "number": number, "created_at": created_at}
         with self._store.write() as connection:
-            insert = insert_unless(connection, table)
-            values = {"model": model, "version": name, "number": number, "created_at": created_at}
+            insert = dialect_insert(connection, model_versions)
             connection.execute(insert.values(**values).on_conflict_do_nothing())

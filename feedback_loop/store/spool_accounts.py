@@ -10,7 +10,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, and_
 
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_row, insert_unless, many
+from feedback_loop.store.records import NewRow, as_row, many, upsert
 from feedback_loop.store.schema import Long, shared_table
 
 COUNTERS = ("answered", "spooled", "stored", "refused", "dropped", "unsampled")
@@ -77,22 +77,15 @@ spool_accounts = shared_table("spool_accounts", SpoolAccount, key=["spool", "mod
 
 
 def save_accounts(store: Store, accounts: Iterable[SpoolAccount]) -> None:
-    """Keeps accounts beside those that are known.
+    """Stores accounts. One that is older than what is stored changes nothing; those of an ended spool are final."""
+    stored = spool_accounts.c
 
-    One that is older than what is known changes nothing; those of a spool that has ended are final.
-    """
-    table = spool_accounts
+    def is_newer(new: NewRow) -> ColumnElement[bool]:
+        grown = (stored[counter] <= new[counter] for counter in ("answered", "spooled", "stored"))
+        return and_(stored.state == SpoolState.OPEN, *grown)
+
     with store.write() as connection:
-        for account in accounts:
-            insert = insert_unless(connection, table).values(**as_row(account))
-            new = insert.excluded
-            keys = ("spool", "model")
-            is_news = and_(
-                table.c.state == SpoolState.OPEN,
-                *(getattr(table.c, name) <= new[name] for name in ("answered", "spooled", "stored")),
-            )
-            changed = {column.name: new[column.name] for column in table.c if column.name not in keys}
-            connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed, where=is_news))
+        upsert(connection, spool_accounts, [as_row(account) for account in accounts], where=is_newer)
 
 
 def end_accounts(store: Store, spool: str, accounts: Iterable[SpoolAccount], now: datetime) -> list[SpoolAccount]:

@@ -19,7 +19,6 @@ from feedback_loop.store import (
     conclusions,
     coverage,
     evaluations,
-    failed_windows,
     findings,
     leases,
     ledger,
@@ -112,7 +111,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         ),
         "failed_windows": [
             {"window": _window(each.window), "attempts": each.attempts, "cause": each.cause}
-            for each in failed_windows.load_failed_windows(store, model)
+            for each in ledger.load_failed_windows(store, model)
         ],
         "drift": _drift(
             conclusions.load_monitor(store, model, answering or ""), loop.settings.model(model).drift.alpha

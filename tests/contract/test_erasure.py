@@ -17,9 +17,10 @@ from feedback_loop.monitoring.profile_store import establish, fold_window, kept_
 from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, canonical, keyed_digest, prediction_id
-from feedback_loop.store import Store, erasure, fence, findings, migrate, profiles
+from feedback_loop.store import Store, erased_keys, erasure, fence, findings, migrate, profiles
 from feedback_loop.store.arrow import insert_new
 from feedback_loop.store.coverage import load_coverage
+from feedback_loop.store.erasure import erase_rows
 from feedback_loop.store.evaluations import (
     EstimateValue,
     Evaluation,
@@ -32,7 +33,6 @@ from feedback_loop.store.evaluations import (
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.model_tables import find_tables
 from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
-from feedback_loop.store.privacy import remove
 from tests.builders import binary_contract, prediction_rows
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
@@ -53,9 +53,9 @@ def learn(store, moment, contract=CONTRACT, **columns):
 
 
 def erase(store, now=NOW, **key):
-    erasure.remember(store, "churn", key, now)
-    would = erasure.count(store, "churn", key)
-    done = remove(store, CONTRACT, key, now)
+    erased_keys.record_key(store, "churn", key, now)
+    would = erasure.count_rows(store, "churn", key)
+    done = erase_rows(store, CONTRACT, key, now)
     assert replace(done, findings=0) == would
     return done
 
@@ -109,7 +109,7 @@ def test_rows_of_before_that_come_later_stay_out_and_rows_of_after_come_in(store
     assert (new, customers(store)) == (1, [2])
     _, new = predict(store, NOW + timedelta.resolution, 1)
     assert (new, customers(store)) == (1, [1, 2])
-    kept = erasure.row_filter(store, CONTRACT)(prediction_rows(CONTRACT, [NOW, NOW], customer=[1, 5]))
+    kept = erased_keys.row_filter(store, CONTRACT)(prediction_rows(CONTRACT, [NOW, NOW], customer=[1, 5]))
     assert kept.column("customer").to_pylist() == [5]
 
 
@@ -154,7 +154,7 @@ def test_no_digest_can_be_made_without_the_databases_own_secret(store, tmp_path)
 
 def digests_in(store):
     with store.read() as connection:
-        return set(connection.execute(select(erasure.erasures.c.digest)).scalars())
+        return set(connection.execute(select(erased_keys.erasures.c.digest)).scalars())
 
 
 def test_accounts_and_profiles_go_down_with_the_person(store):
@@ -187,8 +187,8 @@ def test_accounts_and_profiles_go_down_with_the_person(store):
     told = Evaluation("churn", "1", WHOLE, NOW, True, 40, 40, metrics, (), quality, estimates, slices)
     save_evaluation(store, told)
     assert not nowhere(store, "only-ada")
-    erasure.remember(store, "churn", {"customer": 7}, NOW)
-    assert remove(store, CONTRACT, {"customer": 7}, NOW, fold_news).predictions == 1
+    erased_keys.record_key(store, "churn", {"customer": 7}, NOW)
+    assert erase_rows(store, CONTRACT, {"customer": 7}, NOW, fold_news).predictions == 1
     accounts, _ = load_coverage(store, "churn")
     assert {each.segment for each in accounts} == {"", "plan=a", "plan=b"}
     assert sum(each.predictions for each in accounts if not each.segment) == 39
@@ -218,7 +218,7 @@ def test_the_key_itself_is_nowhere(store):
     predict(store, NOW - DAY, 123456789)
     erase(store, customer=123456789)
     with store.read() as connection:
-        rows = connection.execute(erasure.erasures.select()).all()
+        rows = connection.execute(erased_keys.erasures.select()).all()
     assert len(rows) == 2  # of the key, and of the id
     assert "123456789" not in json.dumps([list(map(str, row)) for row in rows])
     assert predict(store, NOW - DAY, 123456789)[1] == 0
@@ -291,7 +291,7 @@ def test_a_writer_that_looked_before_the_erasure_is_waited_for(store):
     eraser = threading.Thread(target=lambda: done.append(erase_quietly(store)))
     with store.write() as connection:
         fence.enter(connection, "churn", NOW)
-        kept = erasure.without_erased(connection, b"", CONTRACT, stamped)
+        kept = erased_keys.without_erased(connection, b"", CONTRACT, stamped)
         eraser.start()
         eraser.join(0.3)
         assert done == []
@@ -304,8 +304,8 @@ def test_a_writer_that_looked_before_the_erasure_is_waited_for(store):
 
 
 def erase_quietly(store):
-    erasure.remember(store, "churn", {"customer": 1}, NOW)
-    return remove(store, CONTRACT, {"customer": 1}, NOW)
+    erased_keys.record_key(store, "churn", {"customer": 1}, NOW)
+    return erase_rows(store, CONTRACT, {"customer": 1}, NOW)
 
 
 def test_a_sqlite_file_holds_nothing_of_a_removed_row(sqlite_store, tmp_path):

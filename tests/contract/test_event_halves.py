@@ -158,7 +158,7 @@ def test_a_request_that_waits_is_erased_with_the_key_that_it_holds(store, deploy
     other = json.dumps({"dataframe_records": [{"age": 30.0, "plan": "pro", "customer": 3, "month": "m"}]}).encode()
     events.take("churn", request)
     events.take("churn", Half("another's", is_request=True, body=other))
-    payloads.keep_half(store, "churn", Half("odd", is_request=True, body=b"{"), None, NOW)
+    payloads.save_half(store, "churn", Half("odd", is_request=True, body=b"{"), None, NOW)
     events.take("churn", Half("an answer", *_rest(answer)))
     for dry_run, left in ((True, 4), (False, 3)):
         done = erase_waiting(store, deployments, "churn", {"customer": 1}, NOW, dry_run=dry_run)
@@ -169,10 +169,10 @@ def test_a_request_that_waits_is_erased_with_the_key_that_it_holds(store, deploy
 
 
 def test_open_requests_are_all_found_however_many_there_are(store, monkeypatch):
-    monkeypatch.setattr(payloads, "_PAGE", 3)
+    monkeypatch.setattr(payloads, "PAGE", 3)
     names = [f"call-{number}" for number in range(7)]
     for name in names:
-        payloads.keep_half(store, "churn", Half(name, is_request=True, body=b"{}"), None, NOW)
+        payloads.save_half(store, "churn", Half(name, is_request=True, body=b"{}"), None, NOW)
     assert [pair.event for pair in payloads.open_requests(store, "churn")] == names
 
 

@@ -14,10 +14,10 @@ from feedback_loop.capture.importing import CHUNK_ROWS
 from feedback_loop.errors import BadInput, NotFound, Unavailable
 from feedback_loop.progress import Silent
 from feedback_loop.schema import Column, ColumnType, as_table, coerce, moment_of, prediction_id
-from feedback_loop.store import Store, erasure
+from feedback_loop.store import Store, erased_keys
+from feedback_loop.store.erasure import erase_rows
 from feedback_loop.store.predictions import PredictionLog, count_predictions
-from feedback_loop.store.privacy import remove
-from feedback_loop.store.query import Query
+from feedback_loop.store.sql_source import Query
 from tests.builders import binary_contract
 from tests.contract.external import DAY, NOW, column, rows
 
@@ -95,8 +95,8 @@ def test_an_import_without_the_key_is_refused_with_the_column_that_is_nearest(st
 
 def test_an_import_counts_what_was_erased_and_what_is_not_in_the_sample(store, deployments):
     assert bring(store, deployments, answered(50)).logged == 50
-    erasure.remember(store, "churn", {"customer": 7}, NOW)
-    assert remove(store, binary_contract(), {"customer": 7}, NOW).predictions == 1
+    erased_keys.record_key(store, "churn", {"customer": 7}, NOW)
+    assert erase_rows(store, binary_contract(), {"customer": 7}, NOW).predictions == 1
     again = bring(store, deployments, answered(50))
     assert (again.rows, again.logged, again.known, again.erased, again.unsampled) == (50, 0, 49, 1, 0)
     sampled = Deployments(lambda *_: replace(deployments.find("churn"), sample=0.5), DAY)

@@ -13,7 +13,7 @@ from feedback_loop.schema import JoinRule, Which
 from feedback_loop.store import joins
 from feedback_loop.store.coverage import count_by_version
 from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
-from feedback_loop.store.privacy import retain
+from feedback_loop.store.retention import retain
 from tests.builders import binary_contract, prediction_rows
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -12,8 +12,8 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import ContractError, NotFound, Refused, Unavailable
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, prediction_id
-from feedback_loop.store import Store, fence, growing, migrate
-from feedback_loop.store.growing import check_storable, ensure_tables, refuse_too_wide
+from feedback_loop.store import Store, create_tables, fence, migrate
+from feedback_loop.store.create_tables import check_storable, ensure_tables, refuse_too_wide
 from feedback_loop.store.model_tables import find_tables
 from feedback_loop.store.predictions import (
     PredictionLog,
@@ -377,7 +377,7 @@ def test_a_row_too_long_for_postgresql_is_refused_exactly_from_where_it_can_not_
     most = bisect.bisect_left(range(1600), True, key=lambda count: not is_taken(count)) - 1
     log = PredictionLog(store)
     assert log.append(of(most - 1), rows_of(of(most - 1)), START) == 1
-    monkeypatch.setattr(growing, "MOST_ROW_BYTES", 10**6)
+    monkeypatch.setattr(create_tables, "MOST_ROW_BYTES", 10**6)
     with pytest.raises(Refused, match="row is too big"):
         log.append(of(most + 3), rows_of(of(most + 3)), START)
     store.close()

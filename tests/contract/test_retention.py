@@ -8,7 +8,7 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import JoinRule, Which, prediction_id
-from feedback_loop.store import findings, ledger, privacy
+from feedback_loop.store import findings, ledger, retention
 from feedback_loop.store.alerts import raise_alert, save_attempt
 from feedback_loop.store.conclusions import State, Verdict, load_verdicts
 from feedback_loop.store.incidents import due_alerts, record_verdict
@@ -47,7 +47,7 @@ def labels(store, contract, **options):
 
 
 def retain(store, contract, cut=CUT):
-    return privacy.retain(store, contract.model, contract.join, cut)
+    return retention.retain(store, contract.model, contract.join, cut)
 
 
 def test_what_is_older_goes_and_what_is_not_stays_with_its_numbers(store):
@@ -57,12 +57,12 @@ def test_what_is_older_goes_and_what_is_not_stays_with_its_numbers(store):
         learn(store, contract, day + 1, customer=customer)
     then = CUT + 7 * DAY
     before = {key: value for key, value in labels(store, contract, as_of=then).items() if key >= 4}
-    assert privacy.kept_since(store, "churn") is None
+    assert retention.kept_since(store, "churn") is None
     done = retain(store, contract)
     # The outcome of the third was recorded at the cut: it goes with the next run.
     assert (done.predictions, done.outcomes, done.partitions) == (3, 2, 2 if store.is_postgresql else 0)
     assert labels(store, contract, as_of=then) == before == {4: True, 5: True}
-    assert privacy.kept_since(store, "churn") == CUT
+    assert retention.kept_since(store, "churn") == CUT
     again = retain(store, contract)
     assert (again.predictions, again.outcomes, again.partitions) == (0, 0, 0)
     assert retain(store, contract, CUT + DAY).outcomes == 1
@@ -74,7 +74,7 @@ def test_a_model_without_predictions_has_nothing_to_remove(store):
 
 
 def test_more_rows_than_a_batch_are_removed(store, monkeypatch):
-    monkeypatch.setattr(privacy, "BATCH", 7)
+    monkeypatch.setattr(retention, "BATCH", 7)
     contract = contract_of()
     moments = [CUT + (minute - 50) * timedelta(minutes=1) for minute in range(60)]
     rows = prediction_rows(contract, moments, customer=range(60), month=["m"] * 60)
@@ -201,8 +201,8 @@ def test_records_that_nothing_goes_on_from_go_with_their_age(store):
     raise_alert(store, "drift:old", "old", "words", ["log", "ops"], old)
     for alert in due_alerts(store, CUT)[:2]:
         save_attempt(store, replace(alert, state="sent", attempts=1, next_attempt_at=old), sent_at=old)
-    done = privacy.prune_records(store, "churn", CUT)
-    assert done == privacy.Pruned(job_runs=4, alerts=1, verdicts=4)
+    done = retention.prune_records(store, "churn", CUT)
+    assert done == retention.Pruned(job_runs=4, alerts=1, verdicts=4)
     kept = {(each.version, each.window.start.day, each.state) for each in load_verdicts(store, "churn")}
     assert {each[0] for each in kept} == {"1", "2"}
     assert len(kept) == 3
@@ -214,7 +214,7 @@ def test_records_that_nothing_goes_on_from_go_with_their_age(store):
         ("join", "succeeded"),
     ]
     assert last_scheduled(store, "decide", "churn") == old + 2 * DAY
-    assert privacy.prune_records(store, "churn", late) == privacy.Pruned()
+    assert retention.prune_records(store, "churn", late) == retention.Pruned()
 
 
 def run(store, job, at, state):

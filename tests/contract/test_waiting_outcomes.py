@@ -15,7 +15,7 @@ from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.outcomes import Receiver, record_outcomes
 from feedback_loop.schema import JoinRule, Redaction
-from feedback_loop.store import Store, erasure, fence, spool_accounts
+from feedback_loop.store import Store, erased_keys, fence, spool_accounts
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import C, T, binary_contract, prediction_rows
 
@@ -202,9 +202,9 @@ def test_an_erased_key_goes_from_the_outcomes_that_wait_too(store, away, folder,
     spool = new_spool()
     send(away, spool, clock)
     send(away, spool, clock, 2)
-    erasure.remember(store, "churn", {"customer": 1, "month": "m"}, clock())
+    erased_keys.record_key(store, "churn", {"customer": 1, "month": "m"}, clock())
     forwarder = Forwarder(folder, PredictionLog(store), store, clock, CaptureSettings(), spool)
-    assert forwarder.erase("churn", erasure.row_filter(store, CONTRACT)) == 1
+    assert forwarder.erase("churn", erased_keys.row_filter(store, CONTRACT)) == 1
     drain(folder, store, clock, spool)
     assert labels(store)[1:] == [True, None]
     assert not revisions(store)

@@ -11,10 +11,10 @@ from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import fold_news
 from feedback_loop.outcomes import record_outcomes
-from feedback_loop.store import Store, erasure, migrate
+from feedback_loop.store import Store, erased_keys, migrate
+from feedback_loop.store.erasure import erase_rows
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import PredictionLog
-from feedback_loop.store.privacy import remove
 from feedback_loop.views.status import loop_status
 from tests.builders import binary_contract, prediction_rows, write_config
 
@@ -47,8 +47,8 @@ def test_a_writer_works_and_a_reader_sees_the_status_and_changes_nothing(urls, t
     assert PredictionLog(writer).append(contract, rows, now) == 3
     outcomes = {"customer": [1, 2], "month": ["m", "m"], "churned": [True, False]}
     record_outcomes(writer, contract, outcomes, now=now, source="t")
-    erasure.remember(writer, "churn", {"customer": 3}, now)
-    remove(writer, contract, {"customer": 3}, now)
+    erased_keys.record_key(writer, "churn", {"customer": 3}, now)
+    erase_rows(writer, contract, {"customer": 3}, now)
     join_new(writer, contract, timedelta(days=1), now + timedelta(hours=1), fold_news)
     clock.set(now + timedelta(hours=1))
     writer.close()

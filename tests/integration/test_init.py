@@ -11,7 +11,7 @@ import pytest
 
 from feedback_loop.config import load_settings
 from feedback_loop.monitoring import span_of
-from feedback_loop.store import growing
+from feedback_loop.store import create_tables
 from tests.builders import customers, open_loop, register_churn, write_config
 
 
@@ -132,7 +132,7 @@ def test_init_says_what_is_missing_where_nobody_can_be_asked(run, mlflow_uri, cl
     )
     assert (code, "also one of its features" in err) == (1, True)
     assert not (tmp_path / "new.toml").exists()
-    monkeypatch.setattr(growing, "MOST_COLUMNS", {"sqlite": 10})
+    monkeypatch.setattr(create_tables, "MOST_COLUMNS", {"sqlite": 10})
     code, out, _ = run(
         "init", "--model", "churn/1", "--task", "binary", "--label", "churned", "--key", "x", "--force"
     )

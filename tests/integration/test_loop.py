@@ -13,13 +13,13 @@ from feedback_loop.cycle import cycle, month_before, run_cycle
 from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.serving import tell_proxied
-from feedback_loop.store import conclusions, growing, ledger, predictions, retrainings
+from feedback_loop.store import conclusions, create_tables, ledger, predictions, retrainings
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.conclusions import State
 from feedback_loop.store.evaluations import load_evaluations
-from feedback_loop.store.failed_windows import load_failed_windows
 from feedback_loop.store.incidents import load_incidents
 from feedback_loop.store.leases import hold
+from feedback_loop.store.ledger import load_failed_windows
 from feedback_loop.views.doctor import doctor
 from feedback_loop.views.status import loop_status
 from tests.builders import churn_loop, customers, open_loop, play_days, prediction_rows, register_churn
@@ -332,7 +332,7 @@ def test_what_can_not_be_promoted_is_refused(loop):
 
 def test_a_version_that_can_not_be_logged_is_not_promoted_and_the_doctor_says_why(loop, clock, monkeypatch):
     second = register_churn(loop.registry, clock(), seed=4).version
-    monkeypatch.setattr(growing, "MOST_COLUMNS", {"sqlite": 10})
+    monkeypatch.setattr(create_tables, "MOST_COLUMNS", {"sqlite": 10})
     with pytest.raises(ContractError, match="each has 19 columns, ours among them; SQLite reads at most 10"):
         loop.promote("churn", second)
     assert loop.champion("churn").version == "1"

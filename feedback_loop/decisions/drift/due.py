@@ -13,7 +13,7 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.drift.watch import Watch, reference_digest, rule_of, start_watch, watch_window
 from feedback_loop.errors import Unavailable
 from feedback_loop.monitoring import Profile, window_cells
-from feedback_loop.store import Store, conclusions, predictions, privacy, profiles
+from feedback_loop.store import Store, conclusions, predictions, profiles, retention
 from feedback_loop.store.alerts import Message
 from feedback_loop.store.conclusions import DriftMonitor
 
@@ -90,7 +90,7 @@ def _due(
     span, length = predictions.predicted_span(store, model, version, as_of=as_of), settings.window
     if span is None:
         return iter(())
-    after = [privacy.kept_since(store, model)]
+    after = [retention.kept_since(store, model)]
     if until is None:
         after.append(champion_since - timedelta.resolution if champion_since is not None else None)
         after.append(EPOCH + timedelta(microseconds=reference.until) if reference.until is not None else None)

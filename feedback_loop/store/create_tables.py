@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from feedback_loop.errors import ContractError, NotFound, Refused
 from feedback_loop.schema import Column, ColumnType, Contract, table_name
 from feedback_loop.store.engine import ConstraintViolated, Store
-from feedback_loop.store.labels import create_view
+from feedback_loop.store.join_query import create_view
 from feedback_loop.store.model_tables import (
     Generation,
     ModelTables,
