@@ -66,3 +66,57 @@ TEXTS = {
     "columns of CSV": lambda: (CSV, "a" + "," * 200_000 + "\n1"),
     "gaps of CSV": lambda: (CSV, ",".join(f"c{n}" for n in range(900)) + "\n" + "1\n" * 900),
 }
+
+
+def in_pages(texts, **options):
+    """A page for each text."""
+    return packed({"plan": texts}, data_page_size=1, write_batch_size=1, compression="zstd", **options)
+
+
+PART_BYTES = 2**20
+"""What of each of these files may be in memory at a time."""
+
+REFUSED_FILES = {
+    "a page that is packed.parquet": lambda: packed({"plan": ["x" * 4 * MIB]}, compression="zstd"),
+    "long texts of a category.parquet": lambda: in_pages(
+        pa.array([f"{n}{'x' * 200_000}" for n in range(20)]).dictionary_encode(), use_dictionary=False
+    ),
+    "a footer.parquet": lambda: packed({f"{n}{'x' * 100}": [1] for n in range(1_500)}),
+    "a batch that is packed.arrow": lambda: stream(pa.table({"plan": ["x" * 4 * MIB]}), "zstd"),
+    "a line.csv": lambda: b"age,plan\n1," + b"x" * 4 * MIB + b"\n",
+    "a quote that is left open.csv": lambda: b'age,plan\n1,"' + b"xxxxxxx\n" * 2**18,
+    "a row of commas.csv": lambda: b"age,plan\n" + b"," * 4 * MIB,
+    "a line.ndjson": lambda: b'{"plan": "' + b"x" * 4 * MIB + b'"}\n',
+}
+
+LONG_FILES = {
+    "nulls.parquet": (200_000, lambda: packed({"plan": pa.nulls(200_000, pa.string())})),
+    "a page for each text.parquet": (
+        60,
+        lambda: in_pages([f"{n}{'x' * 200_000}" for n in range(60)], use_dictionary=False),
+    ),
+    "texts that repeat what was before.parquet": (
+        300,
+        lambda: packed(
+            {"plan": [f"{'x' * 100_000}{n}" for n in range(300)]},
+            use_dictionary=False,
+            column_encoding={"plan": "DELTA_BYTE_ARRAY"},
+        ),
+    ),
+    "texts of a category.parquet": (
+        300,
+        lambda: packed({"plan": pa.array(["x" * 200_000] * 300).dictionary_encode()}),
+    ),
+    "texts of a list.parquet": (300, lambda: packed({"plan": [["x" * 200_000]] * 300})),
+    "one text, often.parquet": (
+        300,
+        lambda: packed({"plan": pa.array(["x" * 200_000] * 300)}),
+    ),
+    "one text, often.arrow": (
+        300,
+        lambda: stream(pa.table({"plan": pa.array(["x" * 200_000] * 300).dictionary_encode()})),
+    ),
+    "short rows.csv": (30_000, lambda: b"age,plan\n" + b"1,a\n" * 30_000),
+    "short rows.ndjson": (10_000, lambda: b'{"plan": 1}\n' * 10_000),
+}
+"""How many rows are in each, none of which is too long."""

@@ -39,7 +39,7 @@ from feedback_loop.schema import (
     prediction_id,
     with_booleans,
 )
-from feedback_loop.schema.files.reader import count_rows, is_csv, read_chunks
+from feedback_loop.schema.files.reader import check_file, count_rows, is_csv, read_chunks
 from feedback_loop.store.predictions import PredictionLog
 
 CHUNK_ROWS = 10_000
@@ -104,10 +104,7 @@ class _Counting:
 
 def read_file(source: Path) -> tuple[Generator[pa.Table], int | None, bool]:
     """A Parquet or CSV file's rows in chunks, how many there are (CSV does not say), and whether they are text."""
-    if not source.exists():
-        raise NotFound("file", str(source))
-    if source.is_dir():
-        raise BadInput.of("file", f"{source} is a folder", cure="Name one file of it.")
+    check_file(source)
     return read_chunks(source, CHUNK_ROWS), count_rows(source), is_csv(source)
 
 

@@ -40,14 +40,11 @@ def load(
     ] = None,
 ) -> None:
     """Takes a file of outcomes in. Loaded twice, it changes nothing; another value is a correction."""
-    from feedback_loop.outcomes import decode_outcomes
-
     if str(file) == "-":
         if kind is None:
             raise BadInput.of("format", "is missing", cure="Say what standard input holds: --format csv.")
-        rows, is_text = decode_outcomes(sys.stdin.buffer.read(), kind, "standard input")
-        loop = shell.loop()
-        result = loop.record_outcomes(model, rows, source=file.name, on_error=on_error, text=is_text)
+        outcomes = shell.loop().outcomes
+        result = outcomes.load_stream(model, sys.stdin.buffer, kind, "standard input", on_error=on_error)
     else:
         result = shell.loop().outcomes.load(model, file, on_error=on_error)
     if not shell.as_json:
@@ -67,6 +64,8 @@ def poll(shell: Shell, model: ModelArgument) -> None:
 
 def _poll_words(done: dict[str, Any]) -> str:
     told = [f"{name}: {_words({**result['counts'], 'skipped': []})}" for name, result in done.items() if result]
+    if done["folder"] and done["folder"]["waiting"]:
+        told.append(f"folder: {done['folder']['waiting']:,} files wait: {done['folder']['cause']}")
     told += [f"refused {file}: {cause}" for file, cause in (done["folder"] or {}).get("refused", {}).items()]
     if done["sql"] and done["sql"]["bad_rows"]:
         first = "; ".join(str(RowError(**problem)) for problem in done["sql"]["problems"])

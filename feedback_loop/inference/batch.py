@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,18 +17,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from feedback_loop.errors import BadInput, NotFound, Refused
+from feedback_loop.errors import BadInput, Refused
 from feedback_loop.inference.engines import Scored
 from feedback_loop.inference.scorer import Scorer
 from feedback_loop.private import new_folder, private_files
 from feedback_loop.progress import Progress
 from feedback_loop.schema import PredictionId, numbered_ids
-from feedback_loop.schema.files.reader import count_rows, is_csv, read_chunks
+from feedback_loop.schema.files.reader import check_file, count_rows, is_csv, read_chunks
 
 CHUNK_ROWS = 10_000
 
-_JOINED = 10
-"""So many parts make a row group of the file."""
+_JOINED_ROWS = 10 * CHUNK_ROWS
+_JOINED_BYTES = 128 * 1024 * 1024
+"""Parts of so many rows, or as many as are no larger than that, make a row group of the file."""
 
 Record = Callable[[Scorer, pa.Table, Scored, Sequence[PredictionId], datetime], int]
 """Makes scored rows durable, each id once."""
@@ -84,8 +85,7 @@ def predict_file(
     Parts that are done lie in `<target>.parts` until the whole is; a second run of the same model under the same
     configuration goes on after the last. Raises NotFound, BadInput (with row numbers of the file) and Refused.
     """
-    if not source.exists():
-        raise NotFound("file", str(source))
+    check_file(source)
     total = count_rows(source)
     is_csv(target)  # a format that can't be written is refused before the work
     if target.exists() and not overwrite:
@@ -218,11 +218,23 @@ def _join(parts: Sequence[Path], target: Path) -> None:
             else pq.ParquetWriter(place, schema, use_dictionary=repeated)
         )
         with opened as writer:
-            for start in range(0, len(parts), _JOINED):
-                few = (pq.read_table(part, memory_map=True).cast(schema) for part in parts[start : start + _JOINED])
-                writer.write_table(pa.concat_tables(few))
+            for few in _some(parts):
+                tables = (pq.read_table(part, memory_map=True).cast(schema) for part in few)
+                writer.write_table(pa.concat_tables(tables))
 
     _replace(target, write)
+
+
+def _some(parts: Sequence[Path]) -> Iterator[list[Path]]:
+    """The parts, so many together as make a row group."""
+    few, rows, size = list[Path](), 0, 0
+    for part in parts:
+        more_rows, more = pq.read_metadata(part).num_rows, part.stat().st_size
+        if few and (rows + more_rows > _JOINED_ROWS or size + more > _JOINED_BYTES):
+            yield few
+            few, rows, size = [], 0, 0
+        few, rows, size = [*few, part], rows + more_rows, size + more
+    yield few
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -21,11 +21,13 @@ from feedback_loop.outcomes import (
     FolderIntake,
     IntakeResult,
     OnError,
+    OutcomeFile,
     Polled,
     check_outcomes,
+    copied,
     coverage,
     load_folder,
-    outcome_parts,
+    outcome_columns,
     poll_sql,
     record_outcomes,
     take_parts,
@@ -67,6 +69,18 @@ class Outcomes:
         Where bad rows refuse it, all of it is looked at before the first part is stored. A load that is interrupted
         is made again: what is stored already changes nothing.
         """
+        return self._load(model, OutcomeFile.of(path), path.name, on_error, chunk_rows)
+
+    def load_stream(
+        self, model: str, stream: IO[bytes], kind: str, name: str, *, on_error: OnError = "refuse"
+    ) -> IntakeResult:
+        """The same of what a stream holds, in the format `kind`: it lies in a file meanwhile."""
+        with copied(stream, kind, name) as file:
+            return self._load(model, file, "-", on_error)
+
+    def _load(
+        self, model: str, file: OutcomeFile, source: str, on_error: OnError, chunk_rows: int = CHUNK_ROWS
+    ) -> IntakeResult:
         scorer = self.context.scorer(self.context.champion(model))
         asked, now = fence.asked_until(self.context.store, model), self.context.clock()
 
@@ -75,7 +89,7 @@ class Outcomes:
                 scorer.contract,
                 rows,
                 now=now,
-                source=path.name,
+                source=source,
                 on_error=on_error,
                 text=text,
                 redaction=scorer.redaction,
@@ -83,9 +97,9 @@ class Outcomes:
             )
 
         return take_parts(
-            lambda: outcome_parts(path, chunk_rows),
+            lambda: file.parts(outcome_columns(scorer.contract), chunk_rows),
             check if on_error == "refuse" else None,
-            lambda rows, text: self.record(model, rows, source=path.name, on_error=on_error, text=text),
+            lambda rows, text: self.record(model, rows, source=source, on_error=on_error, text=text),
         )
 
     def take_in(self, model: str) -> FolderIntake | None:
@@ -98,7 +112,7 @@ class Outcomes:
             return None
         return load_folder(
             folder if "://" in folder else str(context.settings.path(folder)),
-            lambda table, text: self.record(model, table, source="folder", text=text),
+            lambda file: self._load(model, file, "folder", "refuse"),
             lambda refused: tell_refused_file(context.store, model, refused, context.routes, context.clock()),
         )
 

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
-from feedback_loop.outcomes.formats import decode_outcomes, format_of
+import structlog
+
+from feedback_loop.errors import BadInput, ConfigError, Unavailable
 from feedback_loop.outcomes.intake import IntakeResult
+from feedback_loop.outcomes.streaming import OutcomeFile
 from feedback_loop.store import outcomes as stored
 
 LOADED = "loaded"
 REFUSED = "refused"
 
+_log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True)
 class FolderIntake:
-    """What became of a folder's files."""
+    """What became of a folder's files; `waiting` are left where they are, as the store did not answer (`cause`)."""
 
     counts: stored.Intake
     loaded: int
     refused: dict[str, str]
+    waiting: int = 0
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,52 +44,81 @@ class RefusedFile:
     error: BadInput
 
 
-def read_outcomes(path: Path) -> tuple[Any, bool]:
-    """A file's rows, and whether their values are text; raises NotFound and BadInput."""
-    if not path.exists():
-        raise NotFound("file", str(path))
-    if path.is_dir():
-        raise BadInput.of("file", f"{path} is a folder", cure="Name one file of it.")
-    return decode_outcomes(path.read_bytes(), format_of(path.name), path.name)
-
-
 def load_folder(
     folder: str,
-    take: Callable[[Any, bool], IntakeResult],
+    load: Callable[[OutcomeFile], IntakeResult],
     tell: Callable[[RefusedFile], object] = lambda _: None,
 ) -> FolderIntake:
     """Takes every file of a folder in, by name, and moves it to `loaded/` (or `refused/`, with its cause beside).
 
     `folder` is a path or a URL that fsspec knows (`s3://bucket/outcomes`, `gs://…`, `abfs://…`). A crash between
     the two leaves the file: it is taken in again, which changes nothing. A name that begins with a dot is a file
-    that is still being written. `tell` hears of each refused file before it is moved. Raises ConfigError (the URL's
-    driver is missing) and Unavailable.
+    that is still being written. `tell` hears of each refused file before it is moved. While the store is away (`load`
+    or `tell` raise Unavailable), files stay where they are. Raises ConfigError (the URL's driver is missing) and
+    Unavailable (the folder did not answer).
     """
     with _translated(folder):
         system, root = _open(folder)
         system.makedirs(root, exist_ok=True)
         system.invalidate_cache(root)
-        paths = sorted(each["name"] for each in system.ls(root, detail=True) if each["type"] == "file")
+        paths = sorted(entry["name"] for entry in system.ls(root, detail=True) if entry["type"] == "file")
+    paths = [path for path in paths if not _name(path).startswith(".")]
     counts, loaded, refused = stored.Intake(), 0, {}
-    for path in paths:
-        name = path.rstrip("/").rpartition("/")[2]
-        if name.startswith("."):
-            continue
+    for place, path in enumerate(paths):
+        with _local(system, path, folder) as file:
+            try:
+                try:
+                    counts += load(file).counts
+                except BadInput as error:
+                    refused[file.name] = str(error)
+                    tell(RefusedFile(file.name, _digest(file.path), error))
+            except Unavailable as error:
+                waiting = len(paths) - place
+                _log.warning("files of outcomes wait", folder=folder, files=waiting, cause=str(error))
+                refused.pop(file.name, None)
+                return FolderIntake(counts, loaded, refused, waiting, str(error))
         with _translated(folder):
-            content = system.cat_file(path)
-        try:
-            counts += take(*decode_outcomes(content, format_of(name), name)).counts
-        except BadInput as error:
-            refused[name] = str(error)
-            tell(RefusedFile(name, hashlib.sha256(content).hexdigest()[:16], error))
-            with _translated(folder):
+            if file.name in refused:
                 target = _move(system, root, path, REFUSED)
-                system.pipe_file(f"{target}.cause.txt", f"{error}\n".encode())
-            continue
-        loaded += 1
-        with _translated(folder):
-            _move(system, root, path, LOADED)
+                system.pipe_file(f"{target}.cause.txt", f"{refused[file.name]}\n".encode())
+            else:
+                loaded += 1
+                _move(system, root, path, LOADED)
     return FolderIntake(counts, loaded, refused)
+
+
+@contextmanager
+def copied(stream: IO[bytes], kind: str, name: str) -> Iterator[OutcomeFile]:
+    """A stream's content as a file, in a folder of this process for as long as the block takes."""
+    with tempfile.TemporaryDirectory(prefix="feedback-loop-outcomes-") as place:
+        path = Path(place) / f"outcomes.{kind}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(stream, file)
+        yield OutcomeFile(path, name)
+
+
+@contextmanager
+def _local(system: Any, path: str, folder: str) -> Iterator[OutcomeFile]:
+    """A file of the folder on this disk: itself, or a copy of what an object store has."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    if isinstance(system, LocalFileSystem):
+        yield OutcomeFile.of(Path(path))
+        return
+    with tempfile.TemporaryDirectory(prefix="feedback-loop-outcomes-") as place:
+        here = Path(place) / _name(path)
+        with _translated(folder):
+            system.get_file(path, str(here))
+        yield OutcomeFile.of(here)
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _open(folder: str) -> tuple[Any, str]:

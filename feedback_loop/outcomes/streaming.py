@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from feedback_loop.errors import BadInput, NotFound, RowError
+from feedback_loop.errors import BadInput, RowError
 from feedback_loop.outcomes.formats import format_of, read_objects
 from feedback_loop.outcomes.intake import IntakeResult
-from feedback_loop.schema.budget import UNLIMITED
-from feedback_loop.schema.files.reader import read_chunks
+from feedback_loop.schema.budget import PART, Budget
+from feedback_loop.schema.files.csv import Lines
+from feedback_loop.schema.files.reader import check_file, read_arrow_chunks, read_chunks, readable
 from feedback_loop.store.outcomes import Intake
 
 CHUNK_ROWS = 50_000
@@ -23,19 +23,56 @@ Part = tuple[Any, bool]
 """Rows (a table, or a list of objects), and whether their values are text."""
 
 
-def outcome_parts(path: Path, chunk_rows: int = CHUNK_ROWS) -> Iterator[Part]:
-    """The rows of a Parquet, CSV, NDJSON or Arrow file in parts (Arrow's own batches); raises NotFound, BadInput."""
-    if not path.exists():
-        raise NotFound("file", str(path))
-    if path.is_dir():
-        raise BadInput.of("file", f"{path} is a folder", cure="Name one file of it.")
-    kind = format_of(path.name)
-    if kind == "ndjson":
-        yield from _objects(path, chunk_rows)
-    elif kind == "arrow":
-        yield from _batches(path)
-    else:
-        yield from ((rows, kind == "csv") for rows in read_chunks(path, chunk_rows))
+@dataclass(frozen=True)
+class OutcomeFile:
+    """A file of outcomes: where it lies, and what people call it."""
+
+    path: Path
+    name: str
+
+    @classmethod
+    def of(cls, path: Path) -> OutcomeFile:
+        """A file under its own name."""
+        return cls(path, path.name)
+
+    def parts(
+        self, wanted: Collection[str] | None, chunk_rows: int = CHUNK_ROWS, budget: Budget = PART
+    ) -> Iterator[Part]:
+        """The wanted columns (None: all) of a file in parts of so many rows at the most.
+
+        Raises NotFound and BadInput.
+        """
+        check_file(self.path)
+        kind = format_of(self.path.name)
+        if kind == "ndjson":
+            yield from self._objects(chunk_rows, budget)
+            return
+        read = read_arrow_chunks if kind == "arrow" else read_chunks
+        for rows in read(self.path, chunk_rows, wanted=wanted, name=self.name, budget=budget):
+            yield rows, kind == "csv"
+
+    def _objects(self, chunk_rows: int, budget: Budget) -> Iterator[Part]:
+        line, before, budget = 1, 0, Budget(chunk_rows, budget.unpacked_bytes)
+        with readable(self.name), self.path.open("rb") as file:
+            lines = Lines(file, budget)
+            every = iter(lines)
+            while part := lines.some(every, chunk_rows):
+                budget.check_json(b"".join(part))
+                try:
+                    rows = read_objects(part, self.name, budget, line)
+                except BadInput as error:
+                    raise error.moved(before) from error
+                if rows:  # and not blank lines alone
+                    yield rows, False
+                line, before = line + len(part), before + len(rows)
+
+
+def read_outcomes(path: Path) -> Part:
+    """All rows of a file, and whether their values are text; raises NotFound and BadInput."""
+    parts = list(OutcomeFile.of(path).parts(None))
+    if parts and isinstance(parts[0][0], pa.Table):
+        return pa.concat_tables([rows for rows, _ in parts]), parts[0][1]
+    return [row for rows, _ in parts for row in rows], False
 
 
 def take_parts(
@@ -69,31 +106,3 @@ def _check(parts: Iterator[Part], check: Callable[[Any, bool], object]) -> None:
         before += len(rows)
     if problems:
         raise BadInput(problems, cure=cure, total=total)
-
-
-def _objects(path: Path, chunk_rows: int) -> Iterator[Part]:
-    line, before = 1, 0
-    with path.open("rb") as file:
-        while lines := list(islice(file, chunk_rows)):
-            try:
-                rows = read_objects(lines, path.name, UNLIMITED, line)
-            except BadInput as error:
-                raise error.moved(before) from error
-            if rows:  # and not blank lines alone
-                yield rows, False
-            line, before = line + len(lines), before + len(rows)
-
-
-def _batches(path: Path) -> Iterator[Part]:
-    try:
-        with pa.memory_map(str(path)) as file:
-            is_file = file.read(6) == b"ARROW1"
-            file.seek(0)
-            with pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file) as reader:
-                batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
-                for batch in batches:
-                    batch.validate(full=True)
-                    yield pa.Table.from_batches([batch]), False
-    except (pa.ArrowException, OSError, ValueError) as error:
-        cure = "Mend the file, or give it the ending of its format."
-        raise BadInput.of(path.name, f"is no arrow: {error}", cure=cure) from error

@@ -61,7 +61,10 @@ class Budget:
 USUAL = Budget()
 
 UNLIMITED = Budget(rows=2**62, unpacked_bytes=2**62)
-"""For what was measured when it came, and for files of the user's own."""
+"""For what was measured when it came."""
+
+PART = Budget(rows=2**62, unpacked_bytes=128 * 1024 * 1024)
+"""For each part of a file: a file may be of any size, what of it is in memory at a time may not."""
 
 
 def too_large(what: str) -> TooLarge:

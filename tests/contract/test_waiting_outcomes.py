@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from feedback_loop.capture import Forwarder, Spool, local_accounts, notices
 from feedback_loop.clock import ManualClock, Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, Unavailable
-from feedback_loop.outcomes import Receiver, record_outcomes
+from feedback_loop.outcomes import Receiver, load_folder, record_outcomes, take_parts
 from feedback_loop.schema import JoinRule, Redaction
 from feedback_loop.store import Store, erased_keys, fence, spool_accounts
 from feedback_loop.store.predictions import PredictionLog, read_labelled
@@ -104,6 +105,28 @@ def test_outcomes_are_taken_while_the_store_is_away_and_are_in_it_when_it_is_bac
     assert send(store, spool, clock, 2)[1]["new"] == 1
     spool.close()
     assert len(drain(folder, store, clock).ended) == 1
+
+
+def test_files_of_a_folder_wait_where_they_are_while_the_store_is_away(store, away, tmp_path, clock, predicted):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for customer in (1, 2):
+        (folder / f"{customer}.csv").write_text(f"customer,month,churned\n{customer},m,true\n")
+
+    def into(store):
+        def take(rows, text):
+            return record_outcomes(store, CONTRACT, rows, now=clock(), source="folder", text=text)
+
+        return lambda file: take_parts(lambda: file.parts(None), None, take)
+
+    with capture_logs() as logs:
+        found = load_folder(str(folder), into(away))
+    assert (found.loaded, found.waiting, found.refused) == (0, 2, {})
+    assert [(entry["event"], entry["files"]) for entry in logs] == [("files of outcomes wait", 2)]
+    assert {path.name for path in folder.iterdir()} == {"1.csv", "2.csv"}
+    found = load_folder(str(folder), into(store))
+    assert (found.loaded, found.waiting, found.counts.new) == (2, 0, 2)
+    assert labels(store) == [True, True, None]
 
 
 def test_what_a_contract_can_tell_is_refused_while_the_store_is_away_too(away, new_spool, clock):

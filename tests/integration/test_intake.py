@@ -17,7 +17,7 @@ from feedback_loop.alerts import about_outcomes, count_refused
 from feedback_loop.clock import ManualClock
 from feedback_loop.cycle import cycle, take_in
 from feedback_loop.errors import BadInput, ConfigError, FeedbackLoopError, Unavailable
-from feedback_loop.outcomes import decode_outcomes, load_folder, outcome_parts
+from feedback_loop.outcomes import OutcomeFile, load_folder
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.outcomes import count_outcomes, load_watermark
 from feedback_loop.views.status import loop_status
@@ -68,10 +68,12 @@ def test_every_format_comes_in_over_http_and_bad_rows_are_told(tmp_path, warm):
 
 
 @pytest.mark.parametrize("cut", [0, 7, 8, 20, 100, 200, 300, 400])
-def test_arrow_that_was_cut_off_or_changed_is_refused_and_never_a_crash(cut):
+def test_arrow_that_was_cut_off_or_changed_is_refused_and_never_a_crash(cut, tmp_path):
+    file = tmp_path / "cut.arrow"
     for whole in (arrow(ROWS), arrow(ROWS, pa.ipc.new_file)):
+        file.write_bytes(whole[: cut or 3])
         with pytest.raises(BadInput):
-            decode_outcomes(whole[: cut or 3], "arrow")
+            list(OutcomeFile.of(file).parts({"customer", "churned"}))
 
 
 @pytest.mark.parametrize("where", ["here", "object store"])
@@ -90,8 +92,8 @@ def test_each_file_of_a_folder_is_taken_once_whatever_kind_of_folder_it_is(where
     for name, content in files.items():
         system.pipe_file(f"{root}/{name}", content)
 
-    def take(rows, text):
-        return loop.record_outcomes("churn", rows, text=text)
+    def take(file):
+        return loop.outcomes.load("churn", file.path)
 
     found = load_folder(folder, take)
     assert (found.loaded, found.counts.new, found.counts.unchanged) == (2, 4, 4)
@@ -118,10 +120,10 @@ def test_each_file_of_a_folder_is_taken_once_whatever_kind_of_folder_it_is(where
 
 def test_a_folder_that_can_not_be_opened_says_what_is_missing_and_no_secret(loop):
     with pytest.raises(ConfigError, match="nonsense") as caught:
-        load_folder("nonsense://key:secret@bucket/x", lambda *_: None)
+        load_folder("nonsense://key:secret@bucket/x", lambda _: None)
     assert "secret" not in str(caught.value)
     with pytest.raises(Unavailable):
-        load_folder("/proc/none/outcomes", lambda *_: None)
+        load_folder("/proc/none/outcomes", lambda _: None)
 
 
 def test_a_file_comes_from_standard_input(loop, tmp_path, monkeypatch, capsys):
@@ -220,15 +222,18 @@ def test_bad_rows_of_a_source_are_told_once_and_newer_ones_again(request, mlflow
 @pytest.mark.parametrize(
     ("kind", "body", "said"),
     [
-        ("parquet", b"PAR1", "old.parquet: is no parquet: "),
-        ("csv", b"a,b\n1,2\n1,2,3\n", "old.csv: is no csv: "),
-        ("arrow", b"x" * 50, "old.arrow: is no arrow: "),
+        ("parquet", b"PAR1", "file: old.parquet can't be read: "),
+        ("csv", b"a,b\n1,2\n1,2,3\n", "file: old.csv can't be read: "),
+        ("arrow", b"x" * 50, "file: old.arrow can't be read: "),
+        ("arrow", b"", "file: old.arrow can't be read: "),
+        ("parquet", b"", "file: old.parquet can't be read: "),
         ("ndjson", b'\n\n{"a": 1}\n{"b"\n', "row 1: old.ndjson: line 4 is no JSON object: "),
     ],
 )
-def test_a_file_that_can_not_be_read_is_told_by_its_name_and_with_a_cure_for_files(kind, body, said):
+def test_a_file_that_can_not_be_read_is_told_by_its_name_and_with_a_cure_for_files(kind, body, said, tmp_path):
+    (tmp_path / f"old.{kind}").write_bytes(body)
     with pytest.raises(BadInput) as caught:
-        decode_outcomes(body, kind, f"old.{kind}")
+        list(OutcomeFile.of(tmp_path / f"old.{kind}").parts(None))
     text = str(caught.value)
     assert text.startswith(said)
     assert not any(each in text for each in ("..", "body", "Send"))
@@ -387,6 +392,6 @@ def test_no_more_of_a_file_is_in_memory_than_a_part(tmp_path):
     rows = pa.table({"customer": np.arange(2_000_000), "churned": np.zeros(2_000_000, bool)})
     pq.write_table(rows, tmp_path / "truth.parquet")
     whole, before = rows.nbytes, pa.total_allocated_bytes()
-    held = [pa.total_allocated_bytes() - before for _ in outcome_parts(tmp_path / "truth.parquet")]
+    held = [pa.total_allocated_bytes() - before for _ in OutcomeFile.of(tmp_path / "truth.parquet").parts(None)]
     assert len(held) == 40
     assert max(held) < whole / 3

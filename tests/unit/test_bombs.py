@@ -2,6 +2,8 @@
 
 import io
 import json
+import tracemalloc
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,10 +11,22 @@ import pytest
 
 from feedback_loop.capture.payloads import read_answer, read_request
 from feedback_loop.errors import BadInput, TooLarge
-from feedback_loop.outcomes import decode_body
+from feedback_loop.outcomes import OutcomeFile, decode_body
 from feedback_loop.schema.budget import USUAL, Budget
 from feedback_loop.schema.protocol import WireError, decode_request, make_decoder, oip
-from tests.bombs import ARROW, FILES, JSON, MIB, PARQUET, TEXTS, packed, stream
+from tests.bombs import (
+    ARROW,
+    FILES,
+    JSON,
+    LONG_FILES,
+    MIB,
+    PARQUET,
+    PART_BYTES,
+    REFUSED_FILES,
+    TEXTS,
+    packed,
+    stream,
+)
 from tests.builders import binary_contract
 
 CONTRACT = binary_contract()
@@ -137,3 +151,43 @@ def test_payloads_of_others_are_counted(body):
         read_request(text.encode(), CONTRACT, JSON, FEW)
     with pytest.raises(TooLarge):
         read_answer(text.replace("inputs", "outputs").encode(), CONTRACT, FEW)
+
+
+POOLS = []
+"""They outlive what was taken from them, whoever still holds it."""
+
+
+@contextmanager
+def no_more_than(size):
+    """Holds what is taken at a time, by Arrow and by Python, to so many bytes."""
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    POOLS.append(pool)
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        yield
+        most = pool.max_memory() + tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(usual)
+    assert most < size
+
+
+def parts(path, chunk_rows=50_000):
+    return OutcomeFile.of(path).parts(None, chunk_rows, Budget(2**62, PART_BYTES))
+
+
+@pytest.mark.parametrize("name", REFUSED_FILES)
+def test_a_part_of_a_file_that_would_be_large_is_refused_before_it_is_read(name, tmp_path):
+    (tmp_path / name).write_bytes(REFUSED_FILES[name]())
+    with no_more_than(5 * PART_BYTES), pytest.raises(TooLarge, match=f"{name} holds"):
+        list(parts(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", LONG_FILES)
+def test_a_long_file_is_read_in_parts_as_small_as_its_rows_are_long(name, tmp_path):
+    rows, make = LONG_FILES[name]
+    (tmp_path / name).write_bytes(make())
+    with no_more_than(8 * PART_BYTES):
+        assert sum(len(part) for part, _ in parts(tmp_path / name)) == rows

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from feedback_loop.errors import BadInput
-from feedback_loop.outcomes import decode_outcomes
+from feedback_loop.outcomes import OutcomeFile
 from feedback_loop.schema import Column, ColumnType, as_table, coerce
 from feedback_loop.schema.files.reader import read_chunks
 from feedback_loop.schema.protocol import WireError, decode_request, make_decoder
@@ -32,16 +32,21 @@ def by_file(body, folder, rows):
     return pa.concat_tables(parts).to_pydict()
 
 
-def by_every_door(body, folder):
-    outcomes, is_text = decode_outcomes(body, "csv")
-    captured = decode_request(body, "text/csv", CONTRACT)
+def by_outcomes(body, folder):
+    (folder / "truth.csv").write_bytes(body)
+    [(rows, is_text)] = OutcomeFile.of(folder / "truth.csv").parts(None)
     assert is_text
+    return rows
+
+
+def by_every_door(body, folder):
+    captured = decode_request(body, "text/csv", CONTRACT)
     assert captured.is_text
     return {
         "http": by_http(body),
         "batch, an import": by_file(body, folder, 1),
         "batch, all at once": by_file(body, folder, 1000),
-        "outcomes": coerce(outcomes, COLUMNS, text=True).to_pydict(),
+        "outcomes": coerce(by_outcomes(body, folder), COLUMNS, text=True).to_pydict(),
         "middleware": coerce(as_table(captured.columns), COLUMNS, text=True).to_pydict(),
     }
 
@@ -98,7 +103,7 @@ def test_what_is_no_csv_is_refused_by_every_door_in_the_same_words(body, said, t
     assert said in caught.value.message.replace("\\n", "\n")
     for read in (
         lambda: by_file(body, tmp_path, 10),
-        lambda: decode_outcomes(body, "csv"),
+        lambda: by_outcomes(body, tmp_path),
         lambda: decode_request(body, "text/csv", CONTRACT),
     ):
         with pytest.raises(BadInput, match=said):

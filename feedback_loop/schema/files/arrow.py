@@ -9,7 +9,7 @@ are well-formed is checked by Arrow when it reads a message.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -40,22 +40,59 @@ def read_arrow(body: bytes, budget: Budget, wanted: Collection[str]) -> pa.Table
 
     Raises TooLarge, BadInput for a column of a nested type, and what Arrow raises for a content that is none.
     """
-    stream = pa.py_buffer(body)
-    if body.startswith(_FILE):
-        stream = stream.slice(_FILE_START)
+    stream = _stream(pa.py_buffer(body))
     _check_stream(stream, budget)
-    with pa.ipc.open_stream(stream) as reader:
-        schema = reader.schema
-    places = [place for place, name in enumerate(schema.names) if name in wanted]
-    for place in places:
-        _refuse_nested(schema.field(place))
-    budget.check_cells(1, len(places))
-    options = pa.ipc.IpcReadOptions(included_fields=places, use_threads=False)
-    with pa.ipc.open_stream(stream, options=options) as reader:
-        table = reader.read_all() if places else schema.empty_table().select([])
+    schema, batches = _opened(stream, wanted, budget)
+    table = pa.Table.from_batches(batches, schema)
     budget.check_bytes(text_bytes(table))  # before all of them are looked at: some may be there many times
     table.validate(full=True)
     return table
+
+
+def arrow_pieces(content: pa.Buffer, wanted: Collection[str] | None, budget: Budget) -> Generator[pa.Table]:
+    """The wanted columns of a stream or a file in pieces, each within the budget; raises as `read_arrow` does."""
+    stream = _stream(content)
+    _check_batches(stream, budget)
+    schema, batches = _opened(stream, wanted, budget)
+    yield schema.empty_table()
+    for batch in batches:
+        for piece in light(pa.Table.from_batches([batch]), budget):
+            piece.validate(full=True)
+            yield piece
+
+
+def light(table: pa.Table, budget: Budget) -> Generator[pa.Table]:
+    """The table in pieces whose texts are within the budget; raises TooLarge where those of one row are not."""
+    size = text_bytes(table)
+    if size <= budget.unpacked_bytes:
+        yield table
+        return
+    if table.num_rows == 1:
+        budget.check_bytes(size)
+    half = table.num_rows // 2
+    yield from light(table.slice(0, half), budget)
+    yield from light(table.slice(half), budget)
+
+
+def _stream(content: pa.Buffer) -> pa.Buffer:
+    """A file holds a stream behind its first bytes."""
+    return content.slice(_FILE_START) if content.slice(0, len(_FILE)).to_pybytes() == _FILE else content
+
+
+def _opened(
+    stream: pa.Buffer, wanted: Collection[str] | None, budget: Budget
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The wanted columns, and their batches."""
+    with pa.ipc.open_stream(stream) as reader:
+        schema = reader.schema
+    places = [place for place, name in enumerate(schema.names) if wanted is None or name in wanted]
+    for place in places if wanted is not None else ():
+        _refuse_nested(schema.field(place))
+    budget.check_cells(1, len(places))
+    if not places:
+        return pa.schema([]), iter(())
+    reader = pa.ipc.open_stream(stream, options=pa.ipc.IpcReadOptions(included_fields=places, use_threads=False))
+    return reader.schema, iter(reader)
 
 
 def text_bytes(table: pa.Table) -> int:
@@ -106,8 +143,32 @@ def _refuse_nested(field: pa.Field) -> None:
 
 
 def _check_stream(stream: pa.Buffer, budget: Budget) -> None:
-    """Reads what every message says of itself; raises TooLarge."""
+    """Reads what every message says of itself, all of which will be in memory together; raises TooLarge."""
     size = rows = 0
+    for kind, batch, body in _batches(stream, budget):
+        length = max(batch.int64(0), *(node for node, _ in batch.pairs(1)), 0)
+        rows += length
+        budget.check_rows(rows if kind == _BATCH else length)
+        if rows > budget.rows + budget.unpacked_bytes:
+            raise too_large("too long dictionaries")
+        size += sum(_unpacked_sizes(batch, body))
+        budget.check_bytes(size)
+
+
+def _check_batches(stream: pa.Buffer, budget: Budget) -> None:
+    """Reads what every message says of itself, of which one batch will be in memory at a time; raises TooLarge.
+
+    What is not packed takes no memory: it stays in the file.
+    """
+    dictionaries = 0
+    for kind, batch, body in _batches(stream, budget):
+        size = sum(_unpacked_sizes(batch, body)) if batch.table(3) is not None else 0
+        dictionaries += size if kind == _DICTIONARY else 0
+        budget.check_bytes(max(size, dictionaries))
+
+
+def _batches(stream: pa.Buffer, budget: Budget) -> Iterator[tuple[int, _Table, pa.Buffer]]:
+    """Each message's kind, what it says of its batch (or dictionary), and its body."""
     for message in pa.ipc.MessageReader.open_stream(stream):
         metadata = message.metadata.to_pybytes()
         kind, header = _header(_Table.root(metadata))
@@ -116,15 +177,8 @@ def _check_stream(stream: pa.Buffer, budget: Budget) -> None:
         if kind == _SCHEMA:
             check_schema(metadata, budget)
         batch = header.table(1) if kind == _DICTIONARY else header if kind == _BATCH else None
-        if batch is None:
-            continue
-        length = max(batch.int64(0), *(node for node, _ in batch.pairs(1)), 0)
-        rows += length
-        budget.check_rows(rows if kind == _BATCH else length)
-        if rows > budget.rows + budget.unpacked_bytes:
-            raise too_large("too long dictionaries")
-        size += sum(_unpacked_sizes(batch, message.body))
-        budget.check_bytes(size)
+        if batch is not None:
+            yield kind, batch, message.body
 
 
 def _unpacked_sizes(batch: _Table, body: pa.Buffer) -> Iterator[int]:

@@ -7,18 +7,18 @@ The format: `parquet.thrift` and `README.md` (github.com/apache/parquet-format),
 from __future__ import annotations
 
 import base64
+import os
 import struct
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feedback_loop.schema.budget import Budget, too_large
+from feedback_loop.schema.budget import CELL_BYTES, Budget, too_large
 from feedback_loop.schema.files.arrow import check_schema
-
-MOST_FOOTER_BYTES = 2**18
-"""The longest footer that is read: each of its entries becomes a hundred times as large in memory."""
 
 _END = 8
 """Behind the footer stand its length and `PAR1`."""
@@ -30,6 +30,15 @@ _SCHEMA_KEY = b"ARROW:schema"
 _DELTA_BYTE_ARRAY = 7
 """An encoding in which a few bytes repeat a long text, as often as they like."""
 
+_MOST_PAGES = 500_000
+
+_MOST_LOOKED_AT = 2**22
+"""The largest dictionary whose texts are looked at: who writes Parquet ends one at a MiB, mostly."""
+
+_NOT_PACKED = "UNCOMPRESSED"
+
+_CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
+
 _HEADERS = {0: 5, 2: 7, 3: 8}
 """Kinds of pages that hold values (data, dictionary, data of the second version), and the field of their header."""
 
@@ -37,14 +46,55 @@ _DATA, _DICTIONARY, _DATA_V2 = _HEADERS
 _ENCODING = {5: 2, 7: 2, 8: 4}
 
 
-def check_footer(body: bytes, budget: Budget) -> None:
+class FileContent:
+    """A file as bytes that are read when they are looked at, and only those."""
+
+    _BLOCK = 2**14
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._size = os.fstat(descriptor).st_size
+        self._start, self._block = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, place: int) -> int: ...
+    @overload
+    def __getitem__(self, place: slice) -> bytes: ...
+    def __getitem__(self, place: int | slice) -> int | bytes:
+        if isinstance(place, slice):
+            start, stop, _ = place.indices(self._size)
+            return os.pread(self._descriptor, max(0, stop - start), start)
+        if not 0 <= place - self._start < len(self._block):
+            self._start, self._block = place, os.pread(self._descriptor, self._BLOCK, place)
+            if not self._block:
+                raise pa.ArrowInvalid("a page is cut off")
+        return self._block[place - self._start]
+
+
+Content = bytes | FileContent
+
+
+class _Page(NamedTuple):
+    place: int  # of its content
+    packed: int  # bytes
+    size: int  # bytes, unpacked
+    values: int
+    is_dictionary: bool
+    repeats: bool  # a few bytes of it may stand for a long text, as often as they like
+
+
+def check_footer(body: Content, most_bytes: int, budget: Budget) -> None:
     """Refuses a footer that would take much to read; raises TooLarge and ArrowInvalid."""
-    size = struct.unpack_from("<I", body, len(body) - _END)[0] if body.endswith(_PARQUET) and len(body) > _END else 0
+    tail = body[len(body) - _END :] if len(body) > _END else b""
+    size = struct.unpack_from("<I", tail)[0] if tail.endswith(_PARQUET) else 0
     if not 0 < size <= len(body) - _END:
         return  # whoever opens it says what is wrong with it
-    if size > MOST_FOOTER_BYTES:
-        raise too_large(f"a footer of {size:,} bytes, and {MOST_FOOTER_BYTES:,} are allowed")
-    footer = body[-_END - size : -_END]
+    if size > most_bytes:
+        raise too_large(f"a footer of {size:,} bytes, and {most_bytes:,} are allowed")
+    footer = body[len(body) - _END - size : len(body) - _END]
     place = footer.find(_SCHEMA_KEY)
     while place >= 0:
         _check_arrow_schema(footer, place + len(_SCHEMA_KEY), budget)
@@ -52,7 +102,7 @@ def check_footer(body: bytes, budget: Budget) -> None:
 
 
 def check_pages(
-    body: bytes, about: pq.FileMetaData, wanted: Collection[str], texts: Collection[str], budget: Budget
+    body: Content, about: pq.FileMetaData, wanted: Collection[str], texts: Collection[str], budget: Budget
 ) -> None:
     """Refuses a file whose pages of the wanted columns would take more than the budget; raises TooLarge.
 
@@ -77,14 +127,95 @@ def check_pages(
     for group in groups:
         for place in mine:
             width = max(leaves[place].length or 0, 1)  # of values of one length
-            for page_size, page_values in _pages(body, group.column(place)):
-                size, values = size + page_size, values + page_values
-                budget.check_bytes(max(size, page_values * width))
+            for page in _pages(body, group.column(place)):
+                if page.repeats:
+                    raise pa.ArrowInvalid("the encoding DELTA_BYTE_ARRAY is not taken")
+                size, values = size + page.size, values + page.values
+                budget.check_bytes(max(size, page.values * width))
                 budget.check_cells(values, 1)
 
 
-def _pages(body: bytes, column: pq.ColumnChunkMetaData) -> Iterator[tuple[int, int]]:
-    """The bytes and the values of each page that a reader of the column would come to."""
+def rows_at_once(
+    body: Content, about: pq.FileMetaData, group: int, wanted: Mapping[int, bool], most: int, budget: Budget
+) -> int:
+    """How many rows of a row group may be read at once, `most` at the most; raises TooLarge where not even one may.
+
+    `wanted` are the places of the columns' leaves, and whether they are read as dictionaries: these hold all the
+    texts of a row group that were read until then. Of leaves within lists it is not known which row a value is of:
+    they are taken to be spread evenly.
+    """
+    chunk, row_bytes, opened = about.row_group(group), 0, list[_Opened]()
+    for place, is_dictionary in wanted.items():
+        leaf, column = about.schema.column(place), chunk.column(place)
+        pages = list(islice(_pages(body, column), _MOST_PAGES + 1))
+        if len(pages) > _MOST_PAGES:
+            raise too_large(f"more than {_MOST_PAGES:,} pages in a column of a row group")
+        row_bytes += max(leaf.length or 0, CELL_BYTES)
+        row_bytes += max((page.size for page in pages if page.repeats), default=0)
+        row_bytes += _longest_known(body, column, pages) if leaf.physical_type == "BYTE_ARRAY" else 0
+        spread = _opened(pages, chunk.num_rows if leaf.max_repetition_level else None)
+        opened += (_Opened(0, chunk.num_rows, page.size) for page in pages) if is_dictionary else spread
+    rows = most
+    while (size := rows * row_bytes + _most_open(opened, rows)) > budget.unpacked_bytes and rows > 1:
+        rows //= 2
+    budget.check_bytes(size)
+    return rows
+
+
+def _longest_known(body: Content, column: pq.ColumnChunkMetaData, pages: Sequence[_Page]) -> int:
+    """The bytes of the longest text that stands in a dictionary: each row may have it."""
+    longest = 0
+    for page in pages:
+        if not page.is_dictionary:
+            continue
+        codec = _CODECS.get(column.compression)
+        if page.size > _MOST_LOOKED_AT or (codec is None and column.compression != _NOT_PACKED):
+            return page.size
+        texts = body[page.place : page.place + page.packed]
+        if codec is not None:
+            texts = pa.decompress(texts, page.size, codec, asbytes=True)
+        place = 0
+        while place + 4 <= len(texts):
+            length = struct.unpack_from("<I", texts, place)[0]
+            longest, place = max(longest, length), place + 4 + length
+    return longest
+
+
+class _Opened(NamedTuple):
+    """A page's bytes, and the rows of a row group, half open, for which it is read."""
+
+    start: int
+    end: int
+    size: int
+
+
+def _opened(pages: Sequence[_Page], rows: int | None) -> Iterator[_Opened]:
+    """The pages of a column: one value is one row, or (within lists) all of them are spread over so many rows."""
+    values = sum(page.values for page in pages if not page.is_dictionary)
+    before = 0
+    for page in pages:
+        if page.is_dictionary:
+            yield _Opened(0, max(1, values), page.size)
+            continue
+        start, before = before, before + page.values
+        if rows is None:
+            yield _Opened(start, before, page.size)
+        else:
+            yield _Opened(start * rows // max(1, values), -(-before * rows // max(1, values)), page.size)
+
+
+def _most_open(opened: Sequence[_Opened], at_once: int) -> int:
+    """The bytes of the pages that are read for so many rows, of the rows for which they are most."""
+    batches = max((page.end for page in opened), default=0) // at_once + 1
+    change = np.zeros(batches + 1, np.int64)
+    for page in opened:
+        change[page.start // at_once] += page.size
+        change[max(page.end - 1, page.start) // at_once + 1] -= page.size
+    return int(change.cumsum().max())
+
+
+def _pages(body: Content, column: pq.ColumnChunkMetaData) -> Iterator[_Page]:
+    """Each page that a reader of the column would come to."""
     place = column.data_page_offset
     if column.has_dictionary_page and 0 < (column.dictionary_page_offset or 0) < place:
         place = column.dictionary_page_offset
@@ -96,16 +227,17 @@ def _pages(body: bytes, column: pq.ColumnChunkMetaData) -> Iterator[tuple[int, i
         unpacked, packed, kind = _number_in(header, 2), _number_in(header, 3), _number_in(header, 1)
         if unpacked < 0 or packed < 0:
             raise pa.ArrowInvalid("a page has a negative size")
-        values = 0
+        values, repeats = 0, False
         if kind in _HEADERS:
             about = header.get(_HEADERS[kind])
             if not isinstance(about, dict):
                 raise pa.ArrowInvalid("a page's header is none")
             values = _number_in(about, 1)
-            if values < 0 or about.get(_ENCODING[_HEADERS[kind]]) == _DELTA_BYTE_ARRAY:
-                raise pa.ArrowInvalid("the encoding DELTA_BYTE_ARRAY is not taken")
+            if values < 0:
+                raise pa.ArrowInvalid("a page has a negative number of values")
+            repeats = about.get(_ENCODING[_HEADERS[kind]]) == _DELTA_BYTE_ARRAY
             seen += values if kind != _DICTIONARY else 0
-        yield max(unpacked, packed), values
+        yield _Page(place, packed, max(unpacked, packed), values, kind == _DICTIONARY, repeats)
         place += packed
 
 
@@ -136,7 +268,7 @@ _MOST_VARINT = 10
 class _Thrift:
     """Reads structs of numbers, as dictionaries by their fields' numbers; what is no number is passed over."""
 
-    def __init__(self, content: bytes, place: int, end: int) -> None:
+    def __init__(self, content: Content, place: int, end: int) -> None:
         self._content = content
         self._place = place
         self._end = end

@@ -1,17 +1,22 @@
-"""Parquet and CSV as tables: one reader for batch jobs, outcomes and imports."""
+"""Parquet, CSV and Arrow in parts: the one reader of files, for batch jobs, outcomes and imports.
+
+What of a file is in memory at a time is bounded (`budget.PART`), whatever its size and whatever it says of itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feedback_loop.errors import BadInput
-from feedback_loop.schema.files.csv import CsvError, csv_tables
+from feedback_loop.errors import BadInput, NotFound, TooLarge
+from feedback_loop.schema.budget import PART, Budget
+from feedback_loop.schema.files.arrow import arrow_pieces, text_bytes
+from feedback_loop.schema.files.csv import CsvError, csv_pieces
+from feedback_loop.schema.files.parquet import parquet_pieces
 
 
 def is_csv(path: Path) -> bool:
@@ -21,37 +26,87 @@ def is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
 
 
+def check_file(path: Path) -> None:
+    """Raises NotFound for what is not there, BadInput for a folder."""
+    if not path.exists():
+        raise NotFound("file", str(path))
+    if path.is_dir():
+        raise BadInput.of("file", f"{path} is a folder", cure="Name one file of it.")
+
+
 def count_rows(source: Path) -> int | None:
     """How many rows a file has, where it says so (CSV does not)."""
-    with _readable(source.name):
+    with readable(source.name):
         return None if is_csv(source) else int(pq.read_metadata(source).num_rows)
 
 
-def read_chunks(source: Path, chunk_rows: int) -> Generator[pa.Table]:
-    """The file's rows in tables of exactly `chunk_rows`, the last may have fewer; CSV's columns are text still.
+def read_chunks(
+    source: Path,
+    chunk_rows: int,
+    *,
+    wanted: Collection[str] | None = None,
+    name: str | None = None,
+    budget: Budget = PART,
+) -> Generator[pa.Table]:
+    """The file's rows in tables of `chunk_rows`, fewer in the last and where so many would be over the budget.
 
-    A file without rows gives one table without rows. Raises BadInput.
+    CSV's columns are text still. Only the `wanted` columns are kept (None: all). A file without rows gives one table
+    without rows. Raises BadInput, which calls the file by its `name`, and TooLarge for one row that is over the
+    budget by itself.
     """
-    with _readable(source.name), source.open("rb") as file:
-        yield from csv_tables(file, chunk_rows) if is_csv(source) else _parquet_tables(file, chunk_rows)
+    with readable(name or source.name), source.open("rb") as file:
+        pieces = (
+            csv_pieces(file, wanted, budget) if is_csv(source) else parquet_pieces(file, wanted, chunk_rows, budget)
+        )
+        yield from _chunks(pieces, chunk_rows, budget)
 
 
-def _parquet_tables(file: IO[bytes], rows: int) -> Generator[pa.Table]:
-    with pq.ParquetFile(file) as parquet:
-        waiting = parquet.schema_arrow.empty_table()
-        is_first = True
-        for batch in parquet.iter_batches(batch_size=rows):
-            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
-            if waiting.num_rows >= rows:
-                yield waiting.slice(0, rows)
-                waiting, is_first = waiting.slice(rows), False
-        if waiting.num_rows or is_first:
-            yield waiting
+def read_arrow_chunks(
+    source: Path,
+    chunk_rows: int,
+    *,
+    wanted: Collection[str] | None = None,
+    name: str | None = None,
+    budget: Budget = PART,
+) -> Generator[pa.Table]:
+    """The same of a file of Arrow's IPC, or a stream of it. Columns of nested types are refused where wanted."""
+    with readable(name or source.name), pa.memory_map(str(source)) as file:
+        yield from _chunks(arrow_pieces(file.read_buffer(), wanted, budget), chunk_rows, budget)
+
+
+def _chunks(pieces: Iterable[pa.Table], rows: int, budget: Budget) -> Generator[pa.Table]:
+    """The rows of the pieces in tables of so many, or as many as are within the budget; one table at the least."""
+    waiting, count, size, is_first = list[pa.Table](), 0, 0, True
+    for piece in pieces:
+        more = _size(piece)
+        if count and size + more > budget.unpacked_bytes:
+            yield pa.concat_tables(waiting)
+            waiting, count, size, is_first = [], 0, 0, False
+        while count + piece.num_rows > rows:
+            yield pa.concat_tables([*waiting, piece.slice(0, rows - count)])
+            piece = piece.slice(rows - count)  # noqa: PLW2901 (what is left of it)
+            waiting, count, size, is_first = [], 0, 0, False
+            more = _size(piece)
+        waiting, count, size = [*waiting, piece], count + piece.num_rows, size + more
+    if count or is_first:
+        yield pa.concat_tables(waiting)
+
+
+def _size(table: pa.Table) -> int:
+    """What a table takes once each row has its own texts."""
+    return max(int(table.nbytes), text_bytes(table))
 
 
 @contextmanager
-def _readable(name: str) -> Iterator[None]:
+def readable(name: str) -> Iterator[None]:
+    """Raises BadInput, which calls the file by its name, for what readers raise for a content that is none."""
     try:
         yield
-    except (pa.ArrowException, CsvError, UnicodeDecodeError, OSError) as error:
-        raise BadInput.of("file", f"{name} can't be read: {str(error).strip()}") from error
+    except TooLarge as error:
+        cure = "Write it in smaller row groups, batches or rows."
+        raise TooLarge.of("file", f"{name} {error.problems[0].cause}", cure=cure) from error
+    except (pa.ArrowException, CsvError, UnicodeDecodeError, OSError, KeyError) as error:
+        raise BadInput.of("file", f"{name} can't be read: {str(error).strip()}", cure=_MEND) from error
+
+
+_MEND = "Mend the file, or give it the ending of its format."

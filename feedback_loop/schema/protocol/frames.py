@@ -73,7 +73,7 @@ def read_csv(
     if signature.width is not None:
         raise bad_request(_NOT_CSV.format(_NO_TENSORS))
     try:
-        columns = next(csv_columns(io.StringIO(text.removeprefix("\ufeff"), newline=""), None, budget))
+        columns = csv_columns(io.StringIO(text.removeprefix("\ufeff"), newline=""), budget)
     except CsvError as error:
         raise bad_request(_NOT_CSV.format(error)) from error
     wanted = {column.name: column for column in (*signature.features, *keys)}
