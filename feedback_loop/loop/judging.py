@@ -30,9 +30,9 @@ from feedback_loop.loop.context import Context
 from feedback_loop.loop.outcomes import Outcomes
 from feedback_loop.monitoring import (
     KINDS,
-    LEAST_ROWS,
-    MOST_ROWS,
+    LEAST_REPORT_ROWS,
     PAST_WINDOWS,
+    SAMPLE_ROWS,
     MissingReference,
     PastError,
     Profile,
@@ -215,8 +215,8 @@ class Judging:
         too few predictions.
         """
         self.outcomes.refuse_removed(model, window)
-        if isinstance(rows, int) and rows < LEAST_ROWS:
-            raise BadInput.of("sample", f"of {rows} rows is too small for a report; {LEAST_ROWS} are needed")
+        if isinstance(rows, int) and rows < LEAST_REPORT_ROWS:
+            raise BadInput.of("sample", f"of {rows} rows is too small for a report; {LEAST_REPORT_ROWS} are needed")
         context, settings, now = self.context, self.context.settings.model(model), self.known_until(model, as_of)
         subject = report_subject(
             context.store,
@@ -285,7 +285,7 @@ class Judging:
             reference = context.references.rows_of_profile(
                 redaction, version, settings.policy.reference, settings.maturity, settings.window, as_of=as_of
             )
-            values = multivariate_values(contract, spread(reference, MOST_ROWS), sample.rows)
+            values = multivariate_values(contract, spread(reference, SAMPLE_ROWS), sample.rows)
             evaluation = replace(evaluation, drift=(*evaluation.drift, *values))
         return evaluation
 

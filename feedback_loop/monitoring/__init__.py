@@ -1,11 +1,12 @@
 """Watching: profiles, validation, drift, reports and plots of what versions predicted."""
 
+from feedback_loop.monitoring.arrays import Floats
 from feedback_loop.monitoring.curves import Curves, curves
-from feedback_loop.monitoring.drift import drift_values
+from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.hypergeometric import upper_tail, upper_tails
-from feedback_loop.monitoring.losses import Floats, primary_loss, row_losses
+from feedback_loop.monitoring.losses import primary_loss, row_losses
 from feedback_loop.monitoring.missing import MissingReference, known_missing, when_enough
 from feedback_loop.monitoring.multivariate import multivariate_values
 from feedback_loop.monitoring.plots import FORMATS, plot_losses, plot_policies, plot_variants
@@ -14,19 +15,27 @@ from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.reference import References, is_untimed, make_reference, scored_rows
 from feedback_loop.monitoring.reporting import real_rows, report_subject, span_of
-from feedback_loop.monitoring.reports import KINDS, LEAST_ROWS, ReportFile, list_reports, model_folder, write_report
-from feedback_loop.monitoring.samples import MOST_ROWS, sample_window, spread
+from feedback_loop.monitoring.reports import (
+    KINDS,
+    LEAST_REPORT_ROWS,
+    ReportFile,
+    list_reports,
+    model_folder,
+    write_report,
+)
+from feedback_loop.monitoring.samples import SAMPLE_ROWS, sample_window
 from feedback_loop.monitoring.slices import find_slices
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
-from feedback_loop.monitoring.weights import row_weights, uniform
+from feedback_loop.monitoring.weights import row_weights, spread, uniform
 from feedback_loop.monitoring.window_evaluation import after_failure, due_windows, evaluate_window, window_cells
 
 __all__ = [
     "FORMATS",
     "KINDS",
+    "LEAST_REPORT_ROWS",
     "LEAST_ROWS",
-    "MOST_ROWS",
     "PAST_WINDOWS",
+    "SAMPLE_ROWS",
     "Curves",
     "Floats",
     "MissingReference",

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from feedback_loop.monitoring.arrays import Floats
 from feedback_loop.monitoring.confusion import Confusion, Ratio, mean_of, proportion
-from feedback_loop.monitoring.losses import Floats
 from feedback_loop.monitoring.profiles import Mean
 from feedback_loop.monitoring.scores import ScoreBins, areas, binary_metrics, log_loss
 

@@ -8,8 +8,8 @@ from enum import Enum
 
 import numpy as np
 
-from feedback_loop.monitoring.losses import Floats
-from feedback_loop.monitoring.profiles import SIDE, Block, Ints, Mean, Profile, Rows
+from feedback_loop.monitoring.arrays import Floats, Ints
+from feedback_loop.monitoring.profiles import SIDE, Block, Mean, Profile, Rows
 from feedback_loop.schema import Task
 
 

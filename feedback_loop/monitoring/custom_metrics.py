@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from feedback_loop.monitoring.losses import BEYOND_DOUBLES
+from feedback_loop.monitoring.arrays import BEYOND_DOUBLES
 from feedback_loop.monitoring.profiles import (
     OWN_FAILED,
     OWN_ROWS,

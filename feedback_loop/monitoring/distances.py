@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from feedback_loop.monitoring.losses import MOST, Floats
+from feedback_loop.monitoring.arrays import MOST, Floats
 from feedback_loop.monitoring.profiles import NumberColumn
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from feedback_loop.monitoring.arrays import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.distances import (
     chi_squared_p_value,
     hellinger,
@@ -20,7 +21,6 @@ from feedback_loop.monitoring.distances import (
     psi,
     z_p_value,
 )
-from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.profiles import NumberColumn, Profile, WordColumn
 from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, finite
 

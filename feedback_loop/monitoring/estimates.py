@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feedback_loop.monitoring.arrays import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.cbpe import binary_estimates, calibrated, expected, multiclass_estimates
 from feedback_loop.monitoring.drift import LEAST_ROWS
-from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.profiles import Block, LossTree, Mean, Profile, Rows
 from feedback_loop.monitoring.scores import score_bins_of
 from feedback_loop.schema import Task

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.clock import EPOCH, Window, format_moment
+from feedback_loop.monitoring.arrays import Mask
 from feedback_loop.monitoring.custom_metrics import Told, beside, metrics_by_sums
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimates import estimate_values
-from feedback_loop.monitoring.losses import Mask
 from feedback_loop.monitoring.profiles import (
     TIME,
     Block,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from feedback_loop.monitoring.losses import Floats
-
-Ints = npt.NDArray[np.int64]
+from feedback_loop.monitoring.arrays import Floats, Ints
 
 FARTHEST = 700
 """Counts beyond are less likely than e^-700, which is about the least that a double can be."""

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from feedback_loop.monitoring.arrays import Floats, Mask, floats, mapped
 from feedback_loop.schema import Contract, Label, Task
-
-MOST = float(np.finfo(np.float64).max)
-
-BEYOND_DOUBLES = np.errstate(over="ignore", invalid="ignore")
-"""For sums and products that may be: they are infinite then, or no number, and are told as such."""
 
 MOST_LOSS = 1e140
 """Its square can be summed over any number of rows."""
 
 ROUNDED = 1e-3
 """So far probabilities may be off: some models give few digits."""
-
-Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 CLIP = float(np.finfo(np.float64).eps)
 """Probabilities are kept this far from 0 and 1, as scikit-learn does, so that one sure mistake is not infinite."""
@@ -77,14 +70,6 @@ def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:
     return np.asarray(first != second)
 
 
-def mapped(values: pa.ChunkedArray, place_of: Callable[[Any], int]) -> npt.NDArray[np.int64]:
-    """What each value is mapped to, asked once for each distinct one; missing ones are -1."""
-    encoded = pa.concat_arrays(values.chunks or [pa.array([], values.type)]).dictionary_encode()
-    places = np.array([*(place_of(value) for value in encoded.dictionary.to_pylist()), -1], dtype=np.int64)
-    found: npt.NDArray[np.int64] = places[encoded.indices.fill_null(len(places) - 1).to_numpy(zero_copy_only=False)]
-    return found
-
-
 def class_probabilities(contract: Contract, rows: pa.Table) -> Floats:
     """Probabilities of shape (rows, classes), in the order of `contract.classes`."""
     columns = [floats(rows.column(column.stored)) for column in contract.probabilities]
@@ -116,8 +101,3 @@ def is_positive(contract: Contract, values: pa.ChunkedArray) -> Mask:
     """Which of these labels are the positive class of a binary task."""
     positive: Label | None = contract.positive
     return np.asarray(class_places((positive,), values) == 0) if positive is not None else np.zeros(len(values), bool)
-
-
-def floats(values: pa.ChunkedArray) -> Floats:
-    """Numbers as doubles (integers beyond 2⁵³ are rounded); what is missing is NaN."""
-    return np.asarray(values.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64)

@@ -9,9 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feedback_loop.monitoring.arrays import Floats, floats, frequencies, texts
 from feedback_loop.monitoring.drift import ALPHA, LEAST_ROWS
-from feedback_loop.monitoring.losses import Floats, floats
-from feedback_loop.monitoring.profiles.layout import texts
 from feedback_loop.schema import ColumnType, Contract
 from feedback_loop.store.evaluations import DriftValue
 
@@ -64,9 +63,9 @@ def _encoded(before: pa.ChunkedArray, now: pa.ChunkedArray, *, is_number: bool) 
     if is_number:
         limit = 1e100  # the middle of what is beyond would be beyond all doubles
         return np.clip(floats(before), -limit, limit), np.clip(floats(now), -limit, limit)
-    counted = pc.value_counts(texts(before).drop_null())
-    words, counts = (counted.field(name) for name in ("values", "counts"))
-    shares = np.append(np.asarray(counts) / max(len(before), 1), 0.0)
+    counts = frequencies(texts(before))
+    words = pa.array(list(counts), pa.string())
+    shares = np.append(np.array([*counts.values()]) / max(len(before), 1), 0.0)
     found = []
     for column in map(texts, (before, now)):
         places = pc.index_in(column, words).fill_null(len(words)).to_numpy()

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from feedback_loop.monitoring.arrays import BEYOND_DOUBLES
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS
 from feedback_loop.monitoring.hypergeometric import upper_tail
-from feedback_loop.monitoring.losses import BEYOND_DOUBLES
 from feedback_loop.monitoring.profiles import HASHES, Block, NumberColumn, Profile, Rows, WordColumn
 from feedback_loop.store.evaluations import QualityValue, finite
 

@@ -13,8 +13,8 @@ from feedback_loop.errors import BadInput
 from feedback_loop.monitoring.profile_store import SLICE_ROWS, fold_window
 from feedback_loop.monitoring.profiles import TIME, Profile, make_layout
 from feedback_loop.monitoring.reference import is_untimed
-from feedback_loop.monitoring.reports import LEAST_ROWS, RealRows, Subject
-from feedback_loop.monitoring.weights import sampled, uniform
+from feedback_loop.monitoring.reports import LEAST_REPORT_ROWS, RealRows, Subject
+from feedback_loop.monitoring.weights import draw, uniform
 from feedback_loop.monitoring.window_evaluation import Counted, ReferenceOf, count_window, evaluated
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
@@ -42,7 +42,7 @@ def report_subject(
     rows = {version: profile.rows() for version, profile in profiles.items()}
     most = max(counts, key=lambda each: rows[each.version])
     if not rows[most.version]:
-        raise BadInput.of("current window", f"0 rows are too few for a report; {LEAST_ROWS} are needed")
+        raise BadInput.of("current window", f"0 rows are too few for a report; {LEAST_REPORT_ROWS} are needed")
     if most.reference is None:
         most = _counted_by_itself(store, contract, window, most.version, as_of)
         profiles[most.version] = Profile.of(most.layout, most.cells)
@@ -75,10 +75,10 @@ def real_rows(store: Store, subject: Subject, reference: pa.Table, most: int | N
             )  # fmt: skip
             total += rows.num_rows
             kept = rows if kept is None else pa.concat_tables([kept, rows])
-            kept = sampled(kept, most) if most is not None else kept
+            kept = draw(kept, most) if most is not None else kept
     assert kept is not None  # a window has at least one slice
     current = kept if kept.num_rows < total else uniform(kept)
-    drawn = sampled(reference, most) if most is not None else reference
+    drawn = draw(reference, most) if most is not None else reference
     return RealRows(current, drawn, "full" if most is None else "sample")
 
 

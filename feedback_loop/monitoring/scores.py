@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feedback_loop.monitoring.arrays import Floats
 from feedback_loop.monitoring.confusion import Confusion, Ratio, mean_of
-from feedback_loop.monitoring.losses import CLIP, Floats
+from feedback_loop.monitoring.losses import CLIP
 from feedback_loop.monitoring.profiles import Block, Mean, Profile, Rows, score_bin_edges
 
 CALIBRATION_BINS = 10

@@ -8,16 +8,15 @@ from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.monitoring.losses import Floats, floats, primary_loss, row_losses
-from feedback_loop.monitoring.profiles.layout import texts
+from feedback_loop.monitoring.arrays import Floats, Ints, floats, frequencies, texts
+from feedback_loop.monitoring.losses import primary_loss, row_losses
 from feedback_loop.schema import ColumnType, Contract
 from feedback_loop.store.evaluations import SliceValue
 
-LEAST_ROWS = 500
+LEAST_LABELLED = 500
 """With fewer labelled rows nothing is looked for."""
 
 LEAST_SUPPORT, LEAST_SHARE = 50, 0.01
@@ -35,8 +34,6 @@ MOST_ENTRIES = 6_000_000
 SHUFFLES = 199
 P_VALUE = 0.05
 MOST_TOLD = 10
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -56,15 +53,15 @@ def find_slices(contract: Contract, labelled: pa.Table) -> tuple[SliceValue, ...
     Young 1993); only those up to .05 are told. After each one its rows are left out, so that what only overlaps with
     it is not told too. The greatest hundredth of the losses counts as its lower end in the test, not in what is told.
     """
-    if labelled.num_rows < LEAST_ROWS:
+    if labelled.num_rows < LEAST_LABELLED:
         return ()
     metric = primary_loss(contract)
     losses = row_losses(contract, labelled)[metric]
     known = np.isfinite(losses)
     features = [each for each in contract.features if each.type is not ColumnType.DATETIME]
     pairs = min(len(features), PAIRED) * (min(len(features), PAIRED) - 1) // 2
-    chosen = np.flatnonzero(known)[: max(MOST_ENTRIES // max(pairs, 1), LEAST_ROWS)]
-    if len(chosen) < LEAST_ROWS or not features:
+    chosen = np.flatnonzero(known)[: max(MOST_ENTRIES // max(pairs, 1), LEAST_LABELLED)]
+    if len(chosen) < LEAST_LABELLED or not features:
         return ()
     rows, losses = labelled.take(pa.array(chosen)), losses[chosen]
     columns = [
@@ -90,10 +87,7 @@ def _numbers(name: str, column: pa.ChunkedArray) -> _Cells:
 
 def _words(name: str, column: pa.ChunkedArray) -> _Cells:
     words = texts(column)
-    counted = sorted(
-        pc.value_counts(words.drop_null()).to_pylist(), key=lambda each: (-each["counts"], each["values"])
-    )
-    frequent = [each["values"] for each in counted[:WORDS]]
+    frequent = list(frequencies(words))[:WORDS]
     places = pc.index_in(words, pa.array(frequent, pa.string())).fill_null(-1).to_numpy()
     places = np.where(pc.is_null(words).to_numpy(), len(frequent), places)
     return _Cells(places.astype(np.int64), (*(f"{name}={each}" for each in frequent), f"{name} missing"))

@@ -14,12 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.monitoring.losses import BEYOND_DOUBLES, Floats, Mask
+from feedback_loop.monitoring.arrays import BEYOND_DOUBLES, Floats, Ints, Mask
 from feedback_loop.monitoring.profiles import (
     OTHER_CLASS,
     SIDE,
     Block,
-    Ints,
     NumberColumn,
     Profile,
     Rows,
@@ -32,7 +31,7 @@ from feedback_loop.schema import ColumnType, Task
 HAIR = 1e-9
 """So far apart are scores of one bin on either side of the model's own threshold."""
 
-MOST_ROWS = 5000
+SURROGATE_ROWS = 5000
 """So many rows are made of more: quantiles of one in five thousand are as fine as what is drawn of them."""
 
 Words = npt.NDArray[np.object_]
@@ -47,7 +46,7 @@ def drift_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Wo
     Both profiles are of the reference's layout, which knows its bins; how values lie in the outermost of these is
     told by the reference's moments.
     """
-    layout, rows = profile.layout, min(profile.rows(), MOST_ROWS)
+    layout, rows = profile.layout, min(profile.rows(), SURROGATE_ROWS)
     whole = {each.stored for each in (*layout.contract.outputs, *layout.contract.features) if each.type in WHOLE}
     found: dict[str, Floats | Words] = {}
     for name, numbers in profile.numbers.items():
@@ -67,11 +66,11 @@ def labelled_columns(profile: Profile, reference: Profile) -> dict[str, Floats |
     contract = profile.layout.contract
     label, answer = contract.label.stored, contract.outputs[0].stored
     if contract.task is Task.REGRESSION:
-        rows = min(profile.rows(Rows.SCORED), MOST_ROWS)
+        rows = min(profile.rows(Rows.SCORED), SURROGATE_ROWS)
         truth = np.random.default_rng(0).permutation(_numbers(profile.outcomes, reference.outcomes, rows))
         return {label: truth, answer: truth + _errors(profile, rows)}
     places, counts = profile.slots(Block.CONFUSION)
-    given = shared(counts, min(profile.rows(Rows.LABELLED), MOST_ROWS))
+    given = shared(counts, min(profile.rows(Rows.LABELLED), SURROGATE_ROWS))
     truth_places, answer_places = (np.repeat(each, given) for each in np.divmod(places, SIDE))
     names = class_names(profile)
     scores = list(_scores(profile, truth_places, answer_places))
@@ -109,7 +108,7 @@ def _numbers(column: NumberColumn, reference: NumberColumn, rows: int) -> Floats
     values = np.full(finite, np.clip(column.mean, -FARTHEST, FARTHEST) if finite else 0.0)
     if finite and len(column.edges):
         made = _quantiles(column, int(finite))
-        known = _quantiles(replace(reference, rows_below=0.0, rows_above=0.0), MOST_ROWS)
+        known = _quantiles(replace(reference, rows_below=0.0, rows_above=0.0), SURROGATE_ROWS)
         values = made.bent(*_tails(made, column, known, reference))
     return np.concatenate([values, np.full(gone, np.nan)])
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from feedback_loop.monitoring.arrays import BEYOND_DOUBLES
 from feedback_loop.monitoring.confusion import Ratio, confusion_of
-from feedback_loop.monitoring.losses import BEYOND_DOUBLES, CLIP
+from feedback_loop.monitoring.losses import CLIP
 from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Profile, Rows, Tally, fold
 from feedback_loop.monitoring.scores import areas, binary_metrics, score_bins_of, unlabelled_losses
 from feedback_loop.schema import Contract, Task

@@ -1,45 +1,30 @@
-"""Sampled rows: how many predictions each stands for, and what follows from it for means and for distributions."""
+"""Sampled rows: how many predictions each stands for, and fewer rows that say the same."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from feedback_loop.monitoring.losses import Floats, Mask
-from feedback_loop.schema import in_sample, sample_places
+from feedback_loop.monitoring.arrays import Floats, floats
+from feedback_loop.schema import PREDICTION_ID, in_sample, sample_places
 
 WEIGHT = "sample_weight"
+"""The column of rows of the log that says how many predictions a row stands for."""
+
+
+def weights_of(rows: pa.Table) -> Floats:
+    """How many predictions each row stands for; 1 where the rows do not say."""
+    return floats(rows.column(WEIGHT)) if WEIGHT in rows.column_names else np.ones(rows.num_rows)
 
 
 def row_weights(rows: pa.Table) -> Floats | None:
-    """How many predictions each row stands for; None where all stand for as many, or the rows do not say.
+    """The same; None where all stand for as many.
 
     Weights that are all equal cancel out of every mean and share: what is computed without them is the same.
     """
-    if WEIGHT not in rows.column_names:
-        return None
-    weights = np.asarray(rows.column(WEIGHT).to_numpy(), dtype=np.float64)
+    weights = weights_of(rows)
     return weights if len(weights) and (weights != weights[0]).any() else None
-
-
-def mean(values: Floats | Mask, weights: Floats | None) -> float:
-    """The mean of what the rows stand for."""
-    return float(values.mean() if weights is None else np.average(values, weights=weights))
-
-
-def standard_error(values: Floats, weights: Floats | None) -> float | None:
-    """The standard error of that mean, of at least two rows.
-
-    With weights: of the ratio of two totals, by linearization (Särndal, Swensson and Wretman 1992, section 5.7, for
-    sampling with replacement); for equal weights it is the usual one.
-    """
-    rows = len(values)
-    if rows < 2:
-        return None
-    if weights is None:
-        return float(values.std(ddof=1) / np.sqrt(rows))
-    residuals = weights * (values - mean(values, weights))
-    return float(np.sqrt((residuals**2).sum() * rows / (rows - 1)) / weights.sum())
 
 
 def uniform(rows: pa.Table) -> pa.Table:
@@ -51,21 +36,28 @@ def uniform(rows: pa.Table) -> pa.Table:
     weights = row_weights(rows)
     if weights is None:
         return rows
-    kept = in_sample(rows.column("prediction_id").to_pylist(), weights / weights.max(), salt=b"thinned")
+    kept = in_sample(rows.column(PREDICTION_ID).to_pylist(), weights / weights.max(), salt=b"thinned")
     return rows.filter(pa.array(kept)).set_column(
         rows.column_names.index(WEIGHT), WEIGHT, pa.repeat(float(weights.max()), int(kept.sum()))
     )
 
 
-def sampled(rows: pa.Table, most: int) -> pa.Table:
-    """At most so many rows, each with a chance that grows with what it stands for; which is decided by their ids.
+def draw(rows: pa.Table, most: int) -> pa.Table:
+    """At most so many rows in an order that says nothing, each the likelier the more predictions it stands for.
 
-    Those with the greatest u^(1/weight) (Efraimidis and Spirakis 2006): a sample of a sample is one of the whole.
+    Which ones is decided by their ids (without ids: by their places): by exponential times, as much sooner as a row
+    stands for more (Efraimidis and Spirakis 2006). A sample of a sample is one of the whole.
     """
+    if PREDICTION_ID in rows.column_names:
+        ids = pc.cast(rows.column(PREDICTION_ID), pa.string()).to_pylist()
+    else:
+        ids = [str(place) for place in range(rows.num_rows)]
+    times = -np.log1p(-sample_places(ids, b"closer")) / weights_of(rows)
+    return rows.take(pa.array(np.argsort(times, kind="stable")[:most]))
+
+
+def spread(rows: pa.Table, most: int) -> pa.Table:
+    """At most so many of the rows, evenly over all of them."""
     if rows.num_rows <= most:
         return rows
-    named = rows.column("prediction_id").to_pylist() if "prediction_id" in rows.column_names else None
-    chances = sample_places(named or [str(place) for place in range(rows.num_rows)], salt=b"report")
-    weights = row_weights(rows)
-    keys = np.log(np.maximum(chances, 2.0**-64)) / (1.0 if weights is None else weights)
-    return rows.take(np.sort(np.argsort(-keys, kind="stable")[:most]))
+    return rows.take(np.linspace(0, rows.num_rows - 1, most).round().astype(np.int64))

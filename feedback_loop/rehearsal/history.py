@@ -17,6 +17,7 @@ from feedback_loop.capture.importing import read_file
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import ID_COLUMN, input_rows
+from feedback_loop.monitoring import LEAST_ROWS
 from feedback_loop.schema import (
     PREDICTION_ID,
     Column,
@@ -30,9 +31,6 @@ from feedback_loop.schema import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LEAST_ROWS = 100
-"""Of fewer labelled predictions nothing can be learned, neither by the loop nor about it."""
 
 PREDICTED = Column("predicted_at", ColumnType.DATETIME)
 RECORDED = Column("recorded_at", ColumnType.DATETIME, required=False)
@@ -108,7 +106,7 @@ def read_history(
             f"none of {outcomes} is of a prediction of {predictions}: they have no {key} in common",
             cure="They find each other by the key, or by prediction_id: see that both files write it alike.",
         )
-    if labelled < LEAST_ROWS:
+    if labelled < LEAST_ROWS:  # nothing can be learned of fewer, neither by the loop nor about it
         raise BadInput.of(
             "outcomes",
             f"only {labelled:,} of {inputs.num_rows:,} predictions have one; {LEAST_ROWS} are needed",

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from feedback_loop.monitoring import find_slices, multivariate_values, row_losses
 from feedback_loop.monitoring.multivariate import _auc
-from feedback_loop.monitoring.samples import _drawn
+from feedback_loop.monitoring.weights import draw
 from feedback_loop.schema import Column, ColumnType
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 from tests.streams import simulated
@@ -166,8 +166,8 @@ def test_the_auc_is_scikit_learns_with_ties_and_its_error_that_of_many_samples()
 def test_a_sample_is_the_same_however_its_rows_come_and_weighs_as_they_do():
     ids = [f"{place:032x}" for place in range(4000)]
     rows = pa.table({"prediction_id": ids, "sample_weight": [1.0] * 2000 + [3.0] * 2000})
-    whole = _drawn(rows, 400)
-    parts = [_drawn(rows.slice(start, 1000), 400) for start in (2000, 0, 3000, 1000)]
-    assert _drawn(pa.concat_tables(parts), 400).equals(whole)
+    whole = draw(rows, 400)
+    parts = [draw(rows.slice(start, 1000), 400) for start in (2000, 0, 3000, 1000)]
+    assert draw(pa.concat_tables(parts), 400).equals(whole)
     heavy = np.mean(whole["sample_weight"].to_numpy() == 3.0)
     assert heavy == pytest.approx(0.74, abs=0.06)

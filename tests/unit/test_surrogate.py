@@ -10,7 +10,7 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, r2_sco
 
 from feedback_loop.monitoring.evaluation import profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold
-from feedback_loop.monitoring.surrogate import MOST_ROWS, drift_columns, labelled_columns, shared
+from feedback_loop.monitoring.surrogate import SURROGATE_ROWS, drift_columns, labelled_columns, shared
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
@@ -75,7 +75,7 @@ def test_distances_of_surrogates_are_those_of_the_rows(shift, count):
 def test_few_rows_have_as_many_surrogates_and_many_five_thousand():
     contract, rows = drifting()
     before, after = made_of(profiles(contract, rows(20_000, 0), rows(137, 0)))
-    assert {len(column) for column in before.values()} == {MOST_ROWS}
+    assert {len(column) for column in before.values()} == {SURROGATE_ROWS}
     assert {len(column) for column in after.values()} == {137}
 
 
@@ -142,7 +142,7 @@ def test_a_binary_tasks_counts_and_scores_go_together_as_in_the_rows(rate):
     made = labelled_columns(whole, whole)
     truth, answers, scores = (made[name] for name in ("churned", "prediction", "probability"))
     expected = confusion_matrix(rows["churned"], rows["prediction"]) / count
-    assert confusion_matrix(truth, answers) / MOST_ROWS == pytest.approx(expected, abs=1 / MOST_ROWS)
+    assert confusion_matrix(truth, answers) / SURROGATE_ROWS == pytest.approx(expected, abs=1 / SURROGATE_ROWS)
     positive = truth == "True"
     assert roc_auc_score(positive, scores) == pytest.approx(roc_auc_score(rows["churned"], chance), abs=1e-4)
     assert log_loss(positive, scores) == pytest.approx(log_loss(rows["churned"], chance), abs=3e-4)
@@ -161,8 +161,8 @@ def test_each_class_of_many_has_its_scores():
     whole, _ = profiles(multiclass_contract(), rows, rows)
     made = labelled_columns(whole, whole)
     expected = confusion_matrix(truth, answers) / count
-    assert confusion_matrix(made["kind"], made["prediction"]) / MOST_ROWS == pytest.approx(
-        expected, abs=1 / MOST_ROWS
+    assert confusion_matrix(made["kind"], made["prediction"]) / SURROGATE_ROWS == pytest.approx(
+        expected, abs=1 / SURROGATE_ROWS
     )
     for place, name in enumerate("abc"):
         area = roc_auc_score(made["kind"] == name, made[f"probability_{name}"])

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from feedback_loop.decisions.diagnosis.partial import SHIFTED, Part, apart, has_words, parts_off
 from feedback_loop.decisions.diagnosis.sides import Ints, Mask, Sides
 from feedback_loop.monitoring import Floats
-from feedback_loop.monitoring.losses import floats
+from feedback_loop.monitoring.arrays import floats
 from feedback_loop.schema import Column, arrow_type
 
 LEAST_RISE = 0.05

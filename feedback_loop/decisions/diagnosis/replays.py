@@ -22,7 +22,7 @@ from feedback_loop.decisions.diagnosis.sides import (
 )
 from feedback_loop.inference.engines import Engine
 from feedback_loop.monitoring import Floats
-from feedback_loop.monitoring.losses import floats
+from feedback_loop.monitoring.arrays import floats
 from feedback_loop.schema import Column, Contract
 
 MATERIAL = 0.25

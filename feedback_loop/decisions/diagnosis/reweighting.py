@@ -20,7 +20,8 @@ from feedback_loop.decisions.diagnosis.sides import (
     standard_error,
 )
 from feedback_loop.monitoring import Floats
-from feedback_loop.monitoring.losses import class_places, class_probabilities, floats
+from feedback_loop.monitoring.arrays import floats
+from feedback_loop.monitoring.losses import class_places, class_probabilities
 from feedback_loop.schema import Task
 
 THIN = 0.95

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.monitoring import Floats, row_losses, window_numbers
-from feedback_loop.monitoring.losses import class_places, class_probabilities, floats
+from feedback_loop.monitoring.arrays import floats
+from feedback_loop.monitoring.losses import class_places, class_probabilities
 from feedback_loop.schema import Column, ColumnType, Contract, Task
 
 FOLDS = 4

@@ -45,7 +45,7 @@ from feedback_loop.monitoring.profiles.layout import (
     word_layout,
 )
 from feedback_loop.monitoring.profiles.profile import Mean, Profile, Swings
-from feedback_loop.monitoring.profiles.tally import Ints, Tally, total
+from feedback_loop.monitoring.profiles.tally import Tally, total
 from feedback_loop.monitoring.profiles.tree import LossTree
 
 __all__ = [
@@ -65,7 +65,6 @@ __all__ = [
     "TIME",
     "Block",
     "Cell",
-    "Ints",
     "Layout",
     "Loss",
     "LossTree",

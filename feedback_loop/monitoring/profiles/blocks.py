@@ -6,8 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from feedback_loop.monitoring.losses import Floats
-from feedback_loop.monitoring.profiles.tally import Ints
+from feedback_loop.monitoring.arrays import Floats, Ints
 
 
 class Block(IntEnum):

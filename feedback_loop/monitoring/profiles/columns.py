@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feedback_loop.monitoring.losses import Floats
+from feedback_loop.monitoring.arrays import Floats
 from feedback_loop.monitoring.profiles.blocks import ABOVE, BELOW, MISSING, NEW, NON_FINITE, RARE, Moment
 from feedback_loop.monitoring.profiles.layout import NumberLayout, WordLayout
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 import structlog
 
 from feedback_loop.errors import FeedbackLoopError
-from feedback_loop.monitoring.losses import Floats, Mask
+from feedback_loop.monitoring.arrays import Floats, Mask
 from feedback_loop.schema import Column, Contract, OwnMetric, arrow_type
 
 _log = structlog.get_logger(__name__)

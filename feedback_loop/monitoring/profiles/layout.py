@@ -13,15 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.monitoring.losses import MOST, Floats, Mask, floats, mapped
+from feedback_loop.monitoring.arrays import MOST, Floats, Ints, Mask, column_of, floats, frequencies, mapped, texts
 from feedback_loop.monitoring.profiles.blocks import MISSING, NEW, NON_FINITE, RARE
 from feedback_loop.monitoring.profiles.custom import OwnSums, sums_of
-from feedback_loop.monitoring.profiles.tally import Ints
 from feedback_loop.monitoring.profiles.tree import LossTree, grow
+from feedback_loop.monitoring.weights import weights_of
 from feedback_loop.schema import OTHER, Column, ColumnType, Contract, Task, most_frequent, segment_name
-
-WEIGHT = "sample_weight"
-"""The column of rows of the log that says how many predictions a row stands for."""
 
 BINS = 100
 TAILS = (0.0005, 0.001, 0.002, 0.005)
@@ -177,11 +174,11 @@ class Layout:
 
     def with_segments_of(self, rows: pa.Table) -> Layout:
         """The same with the values that these rows have most often."""
-        limit, values = self.contract.segment_values, {}
+        values = {}
         for name in self.contract.segments:
-            counts = pc.value_counts(column_of(rows, self.contract.column(name).stored).drop_null())
-            texts = zip(map(str, counts.field("values").to_pylist()), counts.field("counts").to_pylist(), strict=True)
-            values[name] = most_frequent(dict(texts), limit)
+            counts = frequencies(column_of(rows, self.contract.column(name).stored))
+            named = {str(value): count for value, count in counts.items()}
+            values[name] = most_frequent(named, self.contract.segment_values)
         return self.with_segments(values)
 
     def slots(self, rows: pa.Table, place: int) -> Ints:
@@ -278,16 +275,6 @@ def _number(contract: Contract, column: Column, reference: pa.Table) -> NumberLa
     return number_layout(column.stored, reference, noise=SUMMED * FINEST, scale=scale)
 
 
-def column_of(rows: pa.Table, name: str) -> pa.ChunkedArray:
-    """A column, or nulls where these rows have none of that name."""
-    return rows.column(name) if name in rows.column_names else pa.chunked_array([pa.nulls(rows.num_rows)])
-
-
-def weights_of(rows: pa.Table) -> Floats:
-    """How many predictions each row stands for."""
-    return floats(rows.column(WEIGHT)) if WEIGHT in rows.column_names else np.ones(rows.num_rows)
-
-
 def number_layout(column: str, rows: pa.Table, *, noise: float = FINEST, scale: float = 0.0) -> NumberLayout:
     """The bins of a column of numbers.
 
@@ -336,11 +323,13 @@ def word_layout(
     """
     words = texts(rows.column(column))
     choosing = choosing_half(len(words)) if choosing is None else choosing
-    first, whole = (pc.value_counts(each.drop_null()) for each in (words.filter(pa.array(choosing)), words))
-    is_open = len(whole) > WORDS or (pc.min(whole.field("counts")).as_py() or OFTEN) < OFTEN
-    is_open = like.is_open if like is not None else is_open
-    chosen = dict.fromkeys(whole.field("values").to_pylist(), 0) if not is_open else {}
-    chosen |= dict(zip(first.field("values").to_pylist(), first.field("counts").to_pylist(), strict=True))
+    if like is None:
+        counts = pc.value_counts(words.drop_null()).field("counts")
+        is_open = len(counts) > WORDS or (pc.min(counts).as_py() or OFTEN) < OFTEN
+    else:
+        is_open = like.is_open
+    chosen = {} if is_open else dict.fromkeys(words.drop_null().unique().to_pylist(), 0)
+    chosen |= frequencies(words.filter(pa.array(choosing)))
     ordered = sorted(chosen, key=lambda word: (-chosen[word], word))
     frequent = sum(chosen[word] >= FREQUENT for word in ordered[:WORDS]) if is_open else WORDS
     return WordLayout(column, tuple(ordered[:WORDS]), tuple(ordered[WORDS : WORDS + KNOWN_WORDS]), is_open, frequent)
@@ -349,11 +338,6 @@ def word_layout(
 def choosing_half(rows: int) -> Mask:
     """Which of the reference's rows choose words; always the same ones."""
     return np.asarray(np.random.default_rng(rows).random(rows) < 0.5)
-
-
-def texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Words as text."""
-    return values.cast(pa.string())
 
 
 def _repeats(contract: Contract, reference: pa.Table) -> Repeats:

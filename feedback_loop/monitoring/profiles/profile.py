@@ -11,13 +11,13 @@ from functools import cached_property
 import msgspec
 import numpy as np
 
-from feedback_loop.monitoring.losses import MOST, Floats
+from feedback_loop.monitoring.arrays import MOST, Floats, Ints
 from feedback_loop.monitoring.profiles.blocks import Block, Rows
 from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn, number_column, word_column
 from feedback_loop.monitoring.profiles.fold import Cell
 from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout
 from feedback_loop.monitoring.profiles.sums import LIMBS, summed
-from feedback_loop.monitoring.profiles.tally import TARGET, Ints, Tally, total
+from feedback_loop.monitoring.profiles.tally import TARGET, Tally, total
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.profiles import LAYOUT
 
@@ -160,7 +160,10 @@ class Profile:
         return self.mean_of(counts, counts, kind)
 
     def mean_of(self, sums: list[float], squares: list[float], kind: int) -> Mean:
-        """A mean by the sums and sums of squares of each weight (see `weights.standard_error`)."""
+        """A mean by the sums and sums of squares of each weight.
+
+        With its error as the ratio of two totals, by linearization (Särndal, Swensson and Wretman 1992, section 5.7).
+        """
         counts = [tally.at(Block.ROWS, kind) for _, tally in self.parts]
         rows, whole = sum(counts), sum(w * n for w, n in zip(self._weights, counts, strict=True))
         value = np.float64(sum(w * s for w, s in zip(self._weights, sums, strict=True))) / whole

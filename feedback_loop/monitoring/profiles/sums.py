@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.monitoring.losses import Floats
-from feedback_loop.monitoring.profiles.tally import Ints
+from feedback_loop.monitoring.arrays import Floats, Ints
 
 LIMBS = 128
 """Slots of one sum; 69 of them suffice for the range of a double."""
@@ -21,7 +20,7 @@ LIMBS = 128
 _BITS = 32
 _OFFSET = 36 * _BITS  # the place of 2⁰: below it is room for the last bit of the least double
 _LAST = _OFFSET - 1075  # and an exponent field to the place of the number's last bit
-MOST_ROWS = 1 << 20
+ROWS_AT_ONCE = 1 << 20
 """So many rows are summed at once: limbs below 2³² then add up exactly in a double, which is what `bincount` has."""
 
 _BLOCK = 8192
@@ -32,8 +31,8 @@ _LOW, _FRACTION = np.uint64((1 << _BITS) - 1), np.uint64((1 << 52) - 1)
 
 def limbs(values: Floats, groups: Ints, count: int) -> Iterator[tuple[Ints, Ints, Ints]]:
     """Limbs of the sums by group of finite values: triples of groups, slots and what to add to them."""
-    for start in range(0, len(values), MOST_ROWS):
-        yield from _limbs(values[start : start + MOST_ROWS], groups[start : start + MOST_ROWS], count)
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        yield from _limbs(values[start : start + ROWS_AT_ONCE], groups[start : start + ROWS_AT_ONCE], count)
 
 
 def _limbs(values: Floats, groups: Ints, count: int) -> Iterator[tuple[Ints, Ints, Ints]]:

@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from feedback_loop.monitoring.arrays import Ints
 
 SLOTS, TARGET = 16, 32
 """A key is a block's number and, in so many bits, a slot in the block; of several labels, from there on which one."""

@@ -7,14 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feedback_loop.monitoring.losses import Floats
-from feedback_loop.monitoring.profiles.tally import Ints
+from feedback_loop.monitoring.arrays import Floats, Ints
 
 LEAST_LEAF, MOST_LEAVES = 20, 256
 """Rows of the reference in a leaf, at least, and leaves at most: fewer rows err more, fewer leaves see less."""
-
-LEAST_ROWS = 2 * LEAST_LEAF
-"""With fewer rows than two leaves have there is nothing to tell apart."""
 
 MOST_ERROR = 1e75
 """Of a greater error the fourth power is no number."""
@@ -62,7 +58,7 @@ def grow(codes: Ints, errors: Floats, weights: Floats) -> LossTree | None:
 
     usable = np.abs(errors) < MOST_ERROR
     codes, errors, weights = codes[usable], errors[usable], weights[usable]
-    if len(codes) < LEAST_ROWS:
+    if len(codes) < 2 * LEAST_LEAF:
         return None
     losses = np.column_stack([np.abs(errors), errors**2, errors**4])
     least = max(LEAST_LEAF, -(-len(codes) // MOST_LEAVES))

@@ -2,7 +2,7 @@
 
 from feedback_loop.monitoring.reports.about import (
     KINDS,
-    LEAST_ROWS,
+    LEAST_REPORT_ROWS,
     Kind,
     ReportFile,
     Subject,
@@ -15,7 +15,7 @@ from feedback_loop.monitoring.reports.page import RealRows, write_report
 
 __all__ = [
     "KINDS",
-    "LEAST_ROWS",
+    "LEAST_REPORT_ROWS",
     "Kind",
     "RealRows",
     "ReportFile",

@@ -23,7 +23,7 @@ KINDS: tuple[Kind, ...] = ("drift", "validation")
 Shown = Literal["surrogate", "sample", "full"]
 """What the rows of a page are: made from the profiles, a sample of those of the log, or all of these."""
 
-LEAST_ROWS = 10
+LEAST_REPORT_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Subject:
     def has_enough(self, kind: Kind) -> bool:
         """Whether there are ten rows for such a report, of the window and of a reference that there is."""
         rows, reference_rows = self.rows(kind)
-        return rows >= LEAST_ROWS and (self.reference is None or reference_rows >= LEAST_ROWS)
+        return rows >= LEAST_REPORT_ROWS and (self.reference is None or reference_rows >= LEAST_REPORT_ROWS)
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ import pyarrow.compute as pc
 
 from feedback_loop.config import keep_telemetry_off
 from feedback_loop.errors import BadInput
+from feedback_loop.monitoring.arrays import Floats, floats
 from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.evaluation import labelled_only
-from feedback_loop.monitoring.losses import Floats, floats
 from feedback_loop.monitoring.profiles import profiled_columns
-from feedback_loop.monitoring.reports.about import LEAST_ROWS, Kind, Shown, Subject, about, model_folder
+from feedback_loop.monitoring.reports.about import LEAST_REPORT_ROWS, Kind, Shown, Subject, about, model_folder
 from feedback_loop.monitoring.surrogate import Words, drift_columns, labelled_columns
 from feedback_loop.private import private_files
 from feedback_loop.schema import Contract, Task, shown_names
@@ -90,8 +90,8 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
 def check_enough(kind: Kind, subject: Subject) -> None:
     """Raises BadInput where a report of that kind has too few rows."""
     for what, rows in zip(("current window", "reference"), subject.rows(kind), strict=True):
-        if rows < LEAST_ROWS and not (what == "reference" and subject.reference is None):
-            raise BadInput.of(what, f"{rows} rows are too few for a {kind} report; {LEAST_ROWS} are needed")
+        if rows < LEAST_REPORT_ROWS and not (what == "reference" and subject.reference is None):
+            raise BadInput.of(what, f"{rows} rows are too few for a {kind} report; {LEAST_REPORT_ROWS} are needed")
 
 
 def _sides(kind: Kind, subject: Subject, real: RealRows | None) -> tuple[Columns, ...]:
