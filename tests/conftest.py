@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 # Read by libraries when they are imported: before anything else here.
 _runtime = Path(tempfile.gettempdir()) / f"feedback-loop-tests-{os.getuid()}"
@@ -50,6 +51,13 @@ LONGEST = ("wheel", "end_to_end", "registry", "crashes", "rounds", "loop", "spoo
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """Test processes are warm too, and with them whatever they start by `sys.executable`."""
+    for spec in specs:
+        spec.python = str(start(config._tmp_path_factory.getbasetemp() / "warm") / "python")  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,6 +28,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+FRESH = os.environ.setdefault("TESTS_PYTHON", sys.executable)
+"""The Python of this environment: in test processes, which are forked too, `sys.executable` is the warm one."""
+
 IMPORTED = (
     *("feedback_loop.cli", "feedback_loop.cycle", "feedback_loop.loop", "tests.builders"),
     *("mlflow.sklearn", "mlflow.pyfunc", "sklearn.ensemble", "sklearn.compose", "sklearn.pipeline", "evidently"),
@@ -69,14 +72,14 @@ def start(folder: Path) -> Path:
         if programs.exists():
             return programs
         whole = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-        command = [sys.executable, "-m", "tests.warm", str(place), str(whole)]
+        command = [FRESH, "-m", "tests.warm", str(place), str(whole)]
         with (folder / "log").open("wb") as log:  # it outlives this test process, so it is no Popen
             outputs = [(os.POSIX_SPAWN_DUP2, log.fileno(), number) for number in (1, 2)]
             os.posix_spawn(command[0], command, os.environ, file_actions=outputs, setsid=True)
         wait_for(place, folder / "log")
         programs.mkdir()
         for name in ("python", *MODULES):
-            text = PROGRAM.format(python=sys.executable, socket=str(place), name=name, programs=str(programs))
+            text = PROGRAM.format(python=FRESH, socket=str(place), name=name, programs=str(programs))
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
     return programs
@@ -184,6 +187,8 @@ def become(
     program, *arguments = words
     if program in MODULES:
         arguments = ["-m", MODULES[program], *arguments]
+    if arguments[0] == "-u":  # as pytest-xdist starts its processes
+        arguments = arguments[1:]
     if arguments[0] in {"-c", "-m"}:
         kind, what, *rest = arguments
         sys.path.insert(0, "")

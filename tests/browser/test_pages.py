@@ -7,7 +7,6 @@ Run by `make browser`: these need Debian's (or anybody's) chromium, and are not 
 import json
 import os
 import shutil
-import sys
 import urllib.request
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from feedback_loop.monitoring.reports import RealRows
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 from tests.integration.processes import free_port, running, wait_until
 from tests.integration.test_reports import MARCH, binary, multiclass, regression, subject
+from tests.warm import FRESH
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_evidentlys_own_ui_shows_the_reports_over_time(tmp_path, look):
         for kind in ("drift", "validation", "drift"):
             write_report(kind, found, tmp_path)
     port, log = free_port(), tmp_path / "ui.log"
-    command = [str(Path(sys.executable).parent / "evidently"), "ui", "--workspace", str(tmp_path / "evidently")]
+    command = [str(Path(FRESH).parent / "evidently"), "ui", "--workspace", str(tmp_path / "evidently")]
     with running([*command, "--port", str(port)], log) as process:
         root = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{root}/api/projects/"), process, log)

@@ -69,7 +69,7 @@ def child(url, folder, acknowledged, order):
             line = " ".join(rows.column("prediction_id").to_pylist())
             os.write(acknowledged, (line + chr(10)).encode())
             own.count("churn", answered=size)
-            time.sleep(0.002)  # else what forwards and joins in the same process would never be done
+            time.sleep(0.01)  # else what forwards and joins in the same process would never be done
 
     for number in range(order["threads"]):
         threading.Thread(target=answer, args=[number], daemon=True).start()

@@ -10,12 +10,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from tests.warm import FRESH
 
 
 def free_port() -> int:
@@ -118,7 +119,7 @@ def server(
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """`feedback-loop serve churn` on a free port, ready; forked by `warm` where nothing hangs on its processes."""
     port = free_port()
-    program = [str(warm / "feedback-loop")] if warm else [sys.executable, "-m", "feedback_loop"]
+    program = [str(warm / "feedback-loop")] if warm else [FRESH, "-m", "feedback_loop"]
     command = [*program, "serve", "churn", "--config", str(config), "--port", str(port)]
     with running([*command, *arguments], log, **environment) as process:
         wait_until(lambda: call(port, "GET", "/ping")[0] == 200, process, log)

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from feedback_loop.inference import (
 from feedback_loop.inference.onnx import OnnxEngine
 from feedback_loop.registry import Reference
 from tests.builders import customers, register_churn
+from tests.warm import FRESH
 
 CHURN = ModelSettings(task="binary", label="churned", key=("customer",), key_types={"customer": "long"})
 
@@ -81,9 +81,7 @@ print(json.dumps([scored.answers, sorted(sys.modules)]))
 
 def test_an_onnx_bundle_opens_without_mlflow_scikit_learn_or_pandas(registry, version, folder, now):
     stage(registry, version, CHURN, folder, now)
-    done = subprocess.run(
-        [sys.executable, "-c", OPEN, str(folder)], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([FRESH, "-c", OPEN, str(folder)], capture_output=True, text=True, check=True, timeout=60)
     answers, modules = json.loads(done.stdout)
     assert len(answers) == 2
     heavy = {"mlflow", "sklearn", "pandas", "scipy", "skops", "skl2onnx", "onnx"}

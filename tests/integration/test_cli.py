@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -17,6 +16,7 @@ from feedback_loop.store.ledger import begin_run, end_run
 from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn, write_config
 from tests.integration.processes import Answers
 from tests.once import once
+from tests.warm import FRESH
 
 
 @pytest.fixture
@@ -269,13 +269,17 @@ def test_coverage_tells_what_was_observed_from_what_absence_means(run, plain, lo
     assert (code, f"{'█' * 15}{'░' * 5}" in out) == (0, True)
 
 
-@pytest.mark.parametrize("command", [["status"], ["incidents", "list"], ["models", "history", "churn"]])
-def test_commands_that_only_read_the_store_need_no_mlflow(loop, command, tmp_path):
+def test_commands_that_only_read_the_store_need_no_mlflow(loop, tmp_path):
     """Its import takes seconds, and its server may be away."""
-    code = (
-        f"import sys\nfrom feedback_loop.cli import app\napp({command!r}, standalone_mode=False)\nprint(*sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    commands = [["status"], ["incidents", "list"], ["models", "history", "churn"]]
+    code = f"""
+import sys
+from feedback_loop.cli import app
+for command in {commands}:
+    app(command, standalone_mode=False)
+print(*sys.modules)
+"""
+    done = subprocess.run([FRESH, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.splitlines()[-1].split())
     assert loaded & {"mlflow", "sklearn", "pandas", "scipy.stats", "evidently", "apprise"} == set()

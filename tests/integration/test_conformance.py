@@ -4,7 +4,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -19,6 +18,7 @@ from feedback_loop.registry.sklearn_model import serializations
 from tests.builders import open_loop
 from tests.integration.conformance import CASES, DIFFERENCES, HOSTILE, OTHER, ROW, told
 from tests.integration.processes import call, free_port, running, wait_until
+from tests.warm import FRESH
 
 CONFIG = """\
 [store]
@@ -244,7 +244,7 @@ def test_mlflows_own_clients_are_answered(port, predictions):
 
 def test_nothing_that_the_description_allows_or_forbids_is_a_server_error(port, tmp_path):
     """Schemathesis makes requests of the description, right ones and wrong ones."""
-    command = [Path(sys.executable).parent / "schemathesis", "run", f"http://127.0.0.1:{port}/openapi.json"]
+    command = [Path(FRESH).parent / "schemathesis", "run", f"http://127.0.0.1:{port}/openapi.json"]
     command += ["--phases", "coverage,fuzzing", "--max-examples", "5", "--seed", "1", "--request-timeout", "10"]
     command += [
         "--checks",

@@ -1,10 +1,10 @@
-"""The built wheel, with the sources gone: it carries its migrations, and the demo runs where nothing else is."""
+"""The built wheel, with the sources gone: it carries its migrations, and all of it loads where nothing else is; and
+the demo, installed (`make statistics`) and in the checkout."""
 
 import json
 import os
 import sqlite3
 import subprocess
-import sys
 import sysconfig
 import zipfile
 from collections import Counter
@@ -14,22 +14,35 @@ from pathlib import Path
 import pytest
 
 from tests.integration.processes import running
+from tests.warm import FRESH
 
 PROJECT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
+BIN = Path(FRESH).parent
 COUNTS = (
     "SELECT count(*), count(DISTINCT prediction_id) FROM predictions_flights",
     "SELECT count(*) FROM (SELECT DISTINCT carrier, flight, date, origin FROM predictions_flights)",
     "SELECT count(*) FROM predictions_flights WHERE source = 'online'",
 )
 DEMO = ("demo", "--fast", "--months", "1", "--from", "2013-02-17", "--seed", "3", "--json")
+LOAD = """
+import importlib, pkgutil
+import feedback_loop
+from feedback_loop.store import Store, migrate
+for module in pkgutil.walk_packages(feedback_loop.__path__, "feedback_loop."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+store = Store("sqlite:///store.db")
+migrate.prepare(store)
+store.close()
+print(feedback_loop.__file__)
+"""
 SOON = {"FEEDBACK_LOOP_MODELS__FLIGHTS__POLICY__REFRESH": "8d"}  # so that it retrains within these days, once
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(PROJECT)]
+    command = [FRESH, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(PROJECT)]
     subprocess.run(command, check=True, capture_output=True)
     (built,) = folder.glob("*.whl")
     return built
@@ -42,7 +55,7 @@ def installed(wheel, tmp_path_factory):
     uv = [str(BIN / "uv"), "--offline", "--quiet"]
     where = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(environment)}
     locked = ["sync", "--frozen", "--no-dev", "--extra", "demo", "--no-install-project", "--project", str(PROJECT)]
-    subprocess.run([*uv, *locked, "--python", sys.executable], check=True, env=where)
+    subprocess.run([*uv, *locked, "--python", FRESH], check=True, env=where)
     subprocess.run(
         [*uv, "pip", "install", "--no-deps", "--python", str(environment), str(wheel)], check=True, env=where
     )
@@ -74,20 +87,32 @@ def test_the_wheel_holds_the_package_and_its_migrations_and_nothing_else(wheel):
     assert sources <= set(names)
 
 
-def demo(program, folder):
-    """What the demo says of itself, played in this empty folder."""
+def run_in(folder, command):
+    """What the command writes, run in this empty folder; the sources are not there."""
     folder.mkdir()
     clean = SOON | {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
-    with running(["env", "-C", str(folder), str(program), *DEMO], folder / "log", **clean) as process:
+    with running(["env", "-C", str(folder), *map(str, command)], folder / "log", **clean) as process:
         code = process.wait()
     log = (folder / "log").read_text()
     assert code == 0, log
+    return log
+
+
+def test_the_installed_package_loads_whole_and_makes_its_store(installed, tmp_path):
+    log = run_in(tmp_path / "empty", [installed / "python", "-c", LOAD])
+    assert Path(log.splitlines()[-1]).is_relative_to(installed.parent)
+    with closing(sqlite3.connect(tmp_path / "empty" / "store.db")) as database:
+        assert database.execute("SELECT count(*) FROM fl_evaluations").fetchone() == (0,)
+
+
+def demo(program, folder):
+    """What the demo says of itself."""
+    log = run_in(folder, [program, *DEMO])
     return json.loads(log[log.index("{") :])
 
 
-@pytest.mark.timeout(600)
-def test_the_installed_demo_is_counted_by_plain_sql(installed, tmp_path):
-    told = demo(installed / "feedback-loop", tmp_path / "empty")
+def test_the_demo_is_counted_by_plain_sql(warm, tmp_path):
+    told = demo(warm / "feedback-loop", tmp_path / "empty")
     with closing(sqlite3.connect(tmp_path / "empty" / "demo" / "feedback_loop.db")) as database:
         (rows, ids), (flights,), (over_http,) = (database.execute(query).fetchone() for query in COUNTS)
     assert rows == ids == flights == told["flights"] == told["answered"] == told["logged"] > 2_000

@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 import feedback_loop
+from tests.warm import FRESH
 
 HEAVY = (
     "mlflow",
@@ -36,7 +36,7 @@ except SystemExit:
 
 def modules_after(code: str) -> set[str]:
     script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([FRESH, "-c", script], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -56,9 +56,7 @@ def test_nothing_heavy_is_imported_before_it_is_used(code):
 def test_threads_of_a_fit_wait_without_spinning_unless_the_user_says_otherwise(own, found):
     clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     script = HELP + "import os; print(os.environ['OMP_WAIT_POLICY'])"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={**clean, **own}
-    )
+    done = subprocess.run([FRESH, "-c", script], capture_output=True, text=True, check=True, env={**clean, **own})
     assert done.stdout.splitlines()[-1] == found
 
 

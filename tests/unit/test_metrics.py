@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ from feedback_loop.serving.board import Board, shared_folder
 from feedback_loop.serving.metrics import Metrics
 from tests.builders import binary_contract, prediction_rows
 from tests.integration.processes import end
+from tests.warm import FRESH
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -137,7 +137,7 @@ def test_whichever_worker_is_asked_tells_of_all_and_one_that_ended_goes_on_count
     rows = prediction_rows(contract, [NOW], prediction=[True], probability=[0.5], age=[1.0], plan=["a"])
     spool.append(contract, rows, NOW)
     spool.count("churn", answered=1)
-    command = [sys.executable, "-c", OTHER_WORKER, str(tmp_path)]
+    command = [FRESH, "-c", OTHER_WORKER, str(tmp_path)]
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert other.stdout.readline() == b"ready\n"

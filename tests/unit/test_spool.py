@@ -4,7 +4,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.schema import Contract, JoinRule, Which, as_table, coerce
 from tests.builders import C, T, binary_contract, multiclass_contract, prediction_rows, regression_contract
+from tests.warm import FRESH
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
 CONTRACT = binary_contract()
@@ -86,7 +86,7 @@ def test_what_was_appended_is_there_after_a_kill(tmp_path):
         "spool.count('churn', answered=1)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert subprocess.run([FRESH, "-c", code], check=False).returncode == -9
     (path,) = tmp_path.glob("*.spool")
     found = account(path)
     assert (found.spooled, found.waiting, found.answered) == (12, 12, 8)
@@ -213,7 +213,7 @@ print("taken", taken)
 def test_a_disk_that_is_really_full_refuses_and_is_used_again_once_it_is_not(tmp_path):
     """In a name space of its own, where whoever runs the test may mount a small disk."""
     done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", sys.executable, "-c", FULL_DISK, str(tmp_path / "disk")],
+        ["unshare", "--map-root-user", "--mount", FRESH, "-c", FULL_DISK, str(tmp_path / "disk")],
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,6 @@
 """Traces: of requests, of their batches, and of nothing where nobody asked."""
 
 import subprocess
-import sys
 import threading
 
 import pytest
@@ -12,6 +11,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from feedback_loop.errors import ConfigError
 from feedback_loop.serving.tracing import Tracing, batch, current, require_tracing, step
+from tests.warm import FRESH
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -98,7 +98,7 @@ with step("decode"), batch([], 1, "churn", "3"), step("model"):
     assert current() is None
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([FRESH, "-c", program], check=True, timeout=60)
 
 
 def test_packages_that_are_missing_are_named_before_a_server_starts():
