@@ -21,6 +21,7 @@ from feedback_loop.capture.external import (
     repeated,
 )
 from feedback_loop.capture.outputs import plain_values, read_outputs
+from feedback_loop.capture.payloads import columns_of
 from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
 from feedback_loop.capture.spool import Spool
 from feedback_loop.clock import Clock, as_utc
@@ -28,7 +29,6 @@ from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.inference import ID_COLUMN, input_rows
 from feedback_loop.schema import PREDICTION_ID, Column, Contract, PredictionId, RandomBits, as_table, coerce
 from feedback_loop.schema.budget import UNLIMITED
-from feedback_loop.schema.protocol import columns_of
 
 
 class Client:

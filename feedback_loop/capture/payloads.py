@@ -1,4 +1,7 @@
-"""Bodies of requests and answers as serving systems log them: KServe's and MLflow's, Open Inference.
+"""Bodies of requests and answers as other servers log them, read generously: KServe's, MLflow's, Open Inference's.
+
+Our own server reads as MLflow does (`make_decoder`). What is captured beside another server was accepted there, by
+rules that are not known here: rows without names are taken in the signature's order.
 
 - KServe v1: `{"instances": …}` (or `inputs`), `{"predictions": …}`
   (kserve.github.io/website/docs/concepts/architecture/data-plane/v1-protocol)
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pyarrow as pa
@@ -20,20 +23,47 @@ from feedback_loop.capture.external import OWN
 from feedback_loop.capture.outputs import read_outputs
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import input_rows
-from feedback_loop.schema import Contract
+from feedback_loop.schema import PREDICTION_ID, Contract
 from feedback_loop.schema.budget import USUAL, Budget
-from feedback_loop.schema.protocol import WireError, columns_of, decode_request
+from feedback_loop.schema.files.csv import read_csv
+from feedback_loop.schema.files.parquet import unpacked
+from feedback_loop.schema.protocol import WireError
 from feedback_loop.schema.protocol.tensors import TensorSpec, tensor_values
 
-JSON = "application/json"
+JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
+FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+"""The top-level names, one of which a body of MLflow's or KServe's has."""
 
 _MOST_TENSORS = 100  # of an answer
+_EXPECTED = "Known are KServe's v1 and v2 (Open Inference) and MLflow's bodies."
+_T = TypeVar("_T")
+
+
+class _Split(msgspec.Struct):
+    data: list[list[Any]]
+    columns: list[str] | None = None
+
+
+class _Request(msgspec.Struct):
+    dataframe_split: _Split | None = None
+    dataframe_records: list[dict[str, Any]] | None = None
+    instances: list[Any] | None = None
+    inputs: dict[str, Any] | list[Any] | None = None
+    params: dict[str, Any] | None = None
+    prediction_ids: list[str] | None = None
 
 
 def read_request(body: bytes, contract: Contract, content_type: str = JSON, budget: Budget = USUAL) -> pa.Table:
-    """The features, keys and ids of a request, in their types; raises BadInput."""
-    columns, is_text = _request_columns(body, contract, content_type, budget)
-    return input_rows(contract, columns, OWN, text=is_text)
+    """The features, keys and ids of a request, in their types; raises BadInput.
+
+    Whatever is neither CSV nor Parquet is read as JSON: what curl sends without a type is logged as a form.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == CSV:
+        return input_rows(contract, _csv_table(body, budget), OWN, text=True)
+    if kind == PARQUET:
+        return input_rows(contract, _parquet_table(body, budget), OWN)
+    return input_rows(contract, _columns(_decoded(body, budget), contract, budget), OWN)
 
 
 def read_answer(body: bytes, contract: Contract, budget: Budget = USUAL) -> pa.Table:
@@ -44,40 +74,68 @@ def read_answer(body: bytes, contract: Contract, budget: Budget = USUAL) -> pa.T
         budget.check_rows(len(predictions) if isinstance(predictions, list) else 0)
         return read_outputs(contract, predictions)
     if isinstance(content, dict) and "outputs" in content:
-        return read_outputs(contract, _named(contract, _tensors(content["outputs"]), budget))
+        return read_outputs(contract, _outputs(contract, _tensors(content["outputs"], "outputs"), budget))
     raise BadInput.of("body", "has neither predictions nor outputs", cure=_EXPECTED)
 
 
-def _request_columns(
-    body: bytes, contract: Contract, content_type: str, budget: Budget
-) -> tuple[dict[str, Any], bool]:
-    if content_type.partition(";")[0].strip().lower() in ("text/csv", "application/vnd.apache.parquet"):
-        decoded = decode_request(body, content_type, contract, budget)
-        return decoded.columns, decoded.is_text
-    # Whatever the type is called: what curl sends without one is logged as a form (KServe's own example shows that).
-    content = _decoded(body, budget)
-    tensors = content.get("inputs") if isinstance(content, dict) else None
-    if isinstance(tensors, list) and tensors and isinstance(tensors[0], dict) and "datatype" in tensors[0]:
-        return _columns_of_tensors(contract, _tensors(tensors), budget), False
-    return decode_request(body, JSON, contract, budget).columns, False
+def columns_of(rows: list[Any], names: Sequence[str], budget: Budget) -> dict[str, Any]:
+    """Rows (objects, or lists in the order of `names`) as columns; raises BadInput."""
+    budget.check_rows(len(rows))
+    if all(isinstance(row, list) for row in rows):
+        for number, row in enumerate(rows):
+            if len(row) != len(names):
+                raise BadInput.of("body", f"has {len(row)} values, where {len(names)} columns are named", row=number)
+        return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    if all(isinstance(row, dict) for row in rows):
+        given = dict.fromkeys(name for row in rows for name in row)
+        budget.check_cells(len(rows), len(given))
+        return {name: [row.get(name) for row in rows] for name in given}
+    if len(names) == 1:
+        return {names[0]: rows}
+    raise BadInput.of("body", "its rows are neither objects nor lists", cure=_EXPECTED)
+
+
+def _columns(content: Any, contract: Contract, budget: Budget) -> dict[str, Any]:
+    names = [column.name for column in contract.features]
+    inputs = content.get("inputs") if isinstance(content, dict) else None
+    if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict) and "datatype" in inputs[0]:
+        return _columns_of_tensors(contract, _tensors(inputs, "inputs"), budget)
+    request = _converted(content, _Request, "body")
+    formats = [name for name in FORMATS if getattr(request, name) is not None]
+    if len(formats) != 1:
+        cause = f"has {' and '.join(formats)}" if formats else "has none of the input formats"
+        raise BadInput.of("body", cause, cure=f"Send one of {', '.join(FORMATS)}.")
+    if request.params:
+        raise BadInput.of("params", "are not taken: this model's signature has none")
+    rows = getattr(request, formats[0])
+    if isinstance(rows, dict):
+        columns = {name: values if isinstance(values, list) else [values] for name, values in rows.items()}
+        budget.check_rows(max(map(len, columns.values()), default=0))
+    elif isinstance(rows, _Split):
+        columns = columns_of(rows.data, rows.columns or names, budget)
+    else:
+        columns = columns_of(rows, names, budget)
+    if request.prediction_ids is not None:
+        columns[contract.own(PREDICTION_ID)] = request.prediction_ids
+    return columns
 
 
 def _columns_of_tensors(contract: Contract, tensors: Sequence[TensorSpec], budget: Budget) -> dict[str, Any]:
     """One tensor a column, or one with all features in their order."""
     features = [column.name for column in contract.features]
-    known = {*features, *(column.name for column in contract.key)}
-    named = {tensor.name: _flat_rows(tensor, budget) for tensor in tensors if tensor.name in known}
-    if named or len(tensors) != 1:
-        return named
+    names = {*features, *(column.name for column in contract.key)}
+    columns = {tensor.name: _flat_rows(tensor, budget) for tensor in tensors if tensor.name in names}
+    if columns or len(tensors) != 1:
+        return columns
     return columns_of(_flat_rows(tensors[0], budget), features, budget)
 
 
-def _named(contract: Contract, tensors: Sequence[TensorSpec], budget: Budget) -> dict[str, Any]:
+def _outputs(contract: Contract, tensors: Sequence[TensorSpec], budget: Budget) -> dict[str, Any]:
     """Several tensors of an answer (`predict`, `predict_proba`) as output columns, each by its name or its shape."""
-    names = {column.name for column in contract.outputs}
-    columns: dict[str, Any] = {}
     if len(tensors) > _MOST_TENSORS:
         raise BadInput.of("outputs", f"has {len(tensors)} tensors, where {_MOST_TENSORS} are the most")
+    names = {column.name for column in contract.outputs}
+    columns: dict[str, Any] = {}
     for tensor in tensors:
         rows = _flat_rows(tensor, budget)
         if tensor.name in names:
@@ -91,8 +149,8 @@ def _named(contract: Contract, tensors: Sequence[TensorSpec], budget: Budget) ->
     return columns
 
 
-def _tensors(given: Any) -> list[TensorSpec]:
-    return [_converted(each, TensorSpec, "tensor") for each in _converted(given, list[Any], "tensors")]
+def _tensors(given: Any, name: str) -> list[TensorSpec]:
+    return _converted(given, list[TensorSpec], name)
 
 
 def _flat_rows(spec: TensorSpec, budget: Budget) -> list[Any]:
@@ -108,6 +166,20 @@ def _flat_rows(spec: TensorSpec, budget: Budget) -> list[Any]:
     return [values[row * width : (row + 1) * width] for row in range(rows)]
 
 
+def _csv_table(body: bytes, budget: Budget) -> pa.Table:
+    try:
+        return read_csv(body, budget)
+    except ValueError as error:
+        raise BadInput.of("body", f"is not CSV: {error}") from error
+
+
+def _parquet_table(body: bytes, budget: Budget) -> pa.Table:
+    try:
+        return unpacked(body, None, budget)[0]
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise BadInput.of("body", f"is not Parquet: {error}") from error
+
+
 def _decoded(body: bytes, budget: Budget) -> Any:
     budget.check_json(body)
     try:
@@ -116,11 +188,8 @@ def _decoded(body: bytes, budget: Budget) -> Any:
         raise BadInput.of("body", f"is not JSON: {error}", cure=_EXPECTED) from error
 
 
-def _converted(given: Any, kind: Any, name: str) -> Any:
+def _converted(given: Any, kind: type[_T], name: str) -> _T:
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
-        raise BadInput.of(name, str(error), cure=_EXPECTED) from error
-
-
-_EXPECTED = "Known are KServe's v1 and v2 (Open Inference) and MLflow's bodies."
+        raise BadInput.of(name, f"is not as expected: {error}", cure=_EXPECTED) from error

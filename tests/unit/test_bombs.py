@@ -13,7 +13,7 @@ from feedback_loop.capture.payloads import read_answer, read_request
 from feedback_loop.errors import BadInput, TooLarge
 from feedback_loop.outcomes import OutcomeFile, decode_body
 from feedback_loop.schema.budget import USUAL, Budget
-from feedback_loop.schema.protocol import WireError, decode_request, make_decoder, oip
+from feedback_loop.schema.protocol import WireError, make_decoder, oip
 from tests.bombs import (
     ARROW,
     FILES,
@@ -87,7 +87,7 @@ def test_what_is_within_the_budget_is_read_as_it_is(new, compression):
 def test_parquet_is_measured_by_its_pages_whatever_its_footer_says(name, lies):
     body = lying(FILES[name]()) if lies else FILES[name]()
     before = pa.total_allocated_bytes()
-    for read in (lambda: DECODER.decode(body, PARQUET, {}.get), lambda: decode_request(body, PARQUET, CONTRACT)):
+    for read in (lambda: DECODER.decode(body, PARQUET, {}.get), lambda: read_request(body, CONTRACT, PARQUET)):
         with pytest.raises(TooLarge):
             read()
     assert pa.total_allocated_bytes() - before < MIB
@@ -112,7 +112,7 @@ def test_rows_of_text_are_counted_while_they_are_read(name):
     with pytest.raises(TooLarge):
         SMALL.decode(body, kind, {}.get)
     with pytest.raises(BadInput):
-        decode_request(body, kind, CONTRACT, FEW)
+        read_request(body, CONTRACT, kind, FEW)
 
 
 @pytest.mark.parametrize("kind", ["json", "ndjson"])

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
-from feedback_loop.schema.protocol import WireError, concat_rows, make_decoder, rows_table
+from feedback_loop.schema.protocol import (
+    WireError,
+    concat_rows,
+    encode_answer,
+    encode_error,
+    make_decoder,
+    rows_table,
+)
 from tests.builders import binary_contract
 
 T = ColumnType
@@ -85,6 +92,13 @@ def test_keys_and_ids_are_taken_from_headers():
     many = {"x-prediction-id": '["a", null]', "x-key-customer": "[7, 8]"}
     rows = decoded({"instances": [ROW, ROW]}, headers=many)
     assert (rows.columns["customer"], rows.ids) == ([7, 8], ["a", None])
+
+
+@pytest.mark.parametrize("form", [lambda row: {"dataframe_records": [row]}, lambda row: {"inputs": row}])
+def test_an_empty_text_is_no_key(form):
+    body = form({**ROW, "customer": 7, "month": ""})
+    assert (decoded(body).columns["month"], decoded(body).columns["customer"]) == ([None], [7])
+    assert decoded(body, headers={"x-key-month": "2026-03"}).columns["month"] == ["2026-03"]
 
 
 def test_what_stands_beside_the_features_goes_before_a_header():
@@ -304,3 +318,9 @@ def test_many_rows_are_decoded_column_by_column():
         {"inputs": {"age": ages, "plan": ["pro"] * len(ages)}},
     ):
         assert decoded(body).columns["age"] == ages
+
+
+def test_answers_and_errors_are_worded_as_mlflow_does():
+    answer = json.loads(encode_answer([True, False], ["a", "b"], "7"))
+    assert answer == {"predictions": [True, False], "prediction_ids": ["a", "b"], "model_version": "7"}
+    assert json.loads(encode_error("BAD_REQUEST", "no")) == {"error_code": "BAD_REQUEST", "message": "no"}

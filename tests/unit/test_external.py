@@ -138,11 +138,18 @@ def tensor(name, shape, datatype, data):
         {"inputs": [tensor("input-0", [2, 2], "FP64", [30, 1000.5, 40, 2000])]},
         {"inputs": [tensor("income", [2, 1], "FP64", [1000.5, 2000]), tensor("age", [2], "INT64", [30, 40])]},
         {"dataframe_split": {"columns": ["age", "income"], "data": [[30, 1000.5], [40, 2000]]}},
+        {"dataframe_split": {"index": [0, 1], "data": [[30, 1000.5], [40, 2000]]}},
+        {"dataframe_records": [{"age": 30, "income": 1000.5}, {"age": 40, "income": 2000}]},
     ],
 )
 def test_every_body_of_a_request_gives_the_same_features(body):
     rows = read_request(json.dumps(body).encode(), NUMBERS, "application/x-www-form-urlencoded")
     assert rows.select(["age", "income"]).to_pydict() == {"age": [30.0, 40.0], "income": [1000.5, 2000.0]}
+
+
+def test_a_callers_ids_stand_beside_the_rows():
+    body = {"instances": [[30, 1000.5]], "prediction_ids": ["one"]}
+    assert read_request(json.dumps(body).encode(), NUMBERS).column("prediction_id").to_pylist() == ["one"]
 
 
 def test_words_come_as_bytes_tensors_and_keys_beside_the_features():
@@ -189,7 +196,14 @@ def test_every_body_of_an_answer_gives_what_it_holds(body, prediction, probabili
         (read_request, b"{", "is not JSON"),
         (read_request, b"\xff", "is not JSON"),
         (read_request, b"[" * 100_000, "is not JSON"),
-        (read_request, b"[]", "is not the JSON"),
+        (read_request, b"[]", "Expected `object`"),
+        (read_request, b"", "is not JSON"),
+        (read_request, b'{"instances": [[NaN, 1]]}', "is not JSON"),
+        (read_request, b'{"instances": [], "inputs": []}', "has instances and inputs"),
+        (read_request, b'{"dataframe_records": [1, 2]}', "Expected `object`"),
+        (read_request, b'{"dataframe_split": {"data": [[1, 2], [2]]}}', "row 1: body: has 1 values"),
+        (read_request, b'{"instances": [1, {"age": 3}]}', "neither objects nor lists"),
+        (read_request, b'{"instances": [[1, 2]], "params": {"threshold": 0.5}}', "params"),
         (read_request, b"{}", "none of the input formats"),
         (read_request, b'{"inputs": [{"datatype": "FP32"}]}', "missing required field"),
         (

@@ -1,6 +1,5 @@
 """What callers and servers say to each other: MLflow's scoring protocol, and Open Inference Protocol v2."""
 
-from feedback_loop.schema.protocol.columns import columns_of, decode_request
 from feedback_loop.schema.protocol.decoder import Decoder, make_decoder
 from feedback_loop.schema.protocol.rows import Rows, concat_rows, rows_table
 from feedback_loop.schema.protocol.wire import (
@@ -18,9 +17,7 @@ __all__ = [
     "Rows",
     "WireError",
     "bad_request",
-    "columns_of",
     "concat_rows",
-    "decode_request",
     "encode_answer",
     "encode_error",
     "make_decoder",

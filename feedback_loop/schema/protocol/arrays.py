@@ -141,7 +141,7 @@ def _of_arrays(arrays: dict[str, Any], signature: Signature) -> _Arrays:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    return value.item() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _refuse_unsafe(values: Sequence[Any], column: Column, signature: Signature) -> None:
