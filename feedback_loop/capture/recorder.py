@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from feedback_loop.capture.groups import Values, spread
 from feedback_loop.capture.sink import GroupSink, Part, Sink
-from feedback_loop.capture.values import Values, spread
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scored, Scorer
 from feedback_loop.schema import (

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from feedback_loop.capture.values import Values
+from feedback_loop.capture.groups import Values
 from feedback_loop.schema import Contract
 from feedback_loop.store.spool_accounts import outcomes_of
 
@@ -75,3 +75,25 @@ class NoAccounts:
 
     def count(self, model: str, *, answered: int = 0, refused: int = 0, dropped: int = 0, unsampled: int = 0) -> None:
         """Counts nothing."""
+
+
+@dataclass
+class Counts:
+    """What this process did with the rows of one model."""
+
+    answered: int = 0
+    spooled: int = 0
+    refused: int = 0
+    dropped: int = 0
+    unsampled: int = 0
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """What became of the rows in this process's spool, by model, and when the first that waits came."""
+
+    waiting: dict[str, int]
+    stored: dict[str, int]
+    rejected: dict[str, int]
+    missing: dict[str, int]  # taken once, and nowhere now
+    waiting_since: int | None  # microseconds since 1970

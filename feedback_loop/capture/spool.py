@@ -19,10 +19,8 @@ import pyarrow as pa
 import structlog
 
 from feedback_loop.capture import locks, spool_file
-from feedback_loop.capture.counts import Counts, Gauges
-from feedback_loop.capture.groups import Group, pack, pack_values
-from feedback_loop.capture.sink import Part
-from feedback_loop.capture.values import Values
+from feedback_loop.capture.groups import Group, pack
+from feedback_loop.capture.sink import Counts, Gauges, Part
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.private import new_folder
@@ -131,8 +129,7 @@ class Spool:
                 self.count(model, unsampled=part.count)
             elif part.count:
                 known = self._as_known(part.contract, part.schema, model)
-                packing = pack_values if isinstance(part.rows, Values) else pack
-                group = packing(model, known.number, part.rows, moment)
+                group = pack(model, known.number, part.rows, moment)
                 is_fast = log.durability == "buffered" or not waits
                 entries.append(_Entry(group, is_fast, known, drops=log.on_full == "drop"))
         if not entries:

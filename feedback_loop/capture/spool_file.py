@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,8 @@ class SpoolFile:
         rows, models = 0, msgspec.json.encode(list(without)).decode()
         statement = _READ + ("" if has_outcomes else f" AND NOT {_IS_OUTCOMES}")
         statement += " ORDER BY seq DESC" if newest_first else " ORDER BY seq"
-        with closing(self._connection.execute(statement, (until, models))) as found:
-            for row in found:
+        with closing(self._connection.execute(statement, (until, models))) as cursor:
+            for row in cursor:
                 group = _group(row)
                 yield group
                 rows += group.rows
@@ -198,9 +199,9 @@ class SpoolFile:
     def read_outcomes(self, most_groups: int) -> Iterator[Group]:
         """All groups of outcomes in their order; so many are in memory at a time."""
         last = 0
-        while found := self._connection.execute(_READ_OUTCOMES, (last, most_groups)).fetchall():
-            yield from map(_group, found)
-            last = found[-1][0]
+        while rows := self._connection.execute(_READ_OUTCOMES, (last, most_groups)).fetchall():
+            yield from map(_group, rows)
+            last = rows[-1][0]
 
     def load_contracts(self, numbers: Iterable[int]) -> None:
         """Reads what `unpack` needs for groups of these contracts; one that is not as it was written stays out."""
@@ -303,54 +304,45 @@ class SpoolFile:
             counts = [row for row in self._connection.execute(_ACCOUNTS) if _is_account(row)]
             waiting = self._connection.execute(WAITING).fetchall() if is_whole else []
             rejected = dict(self._connection.execute(REJECTED).fetchall() if is_whole else [])
-        waits = {model: (rows, moment) for model, rows, moment in waiting}
+        waits = {model: (rows, EPOCH + timedelta(microseconds=moment)) for model, rows, moment in waiting}
         accounts = []
         for model, stored, answered, spooled, refused, dropped, unsampled in counts:
-            rows, moment = waits.get(model, (0, None))
+            rows, since = waits.get(model, (0, None))
             accounts.append(
-                SpoolAccount(
-                    spool=self.name,
-                    model=model,
-                    host=_host(self.path),
+                replace(
+                    blank_account(self.path, model, spooled, now),
                     answered=answered,
-                    spooled=spooled,
                     stored=stored,
                     refused=refused,
                     dropped=dropped,
                     unsampled=unsampled,
                     waiting=rows,
                     rejected=rejected.get(model, 0),
-                    waiting_since=None if moment is None else EPOCH + timedelta(microseconds=moment),
+                    waiting_since=since,
                     state=state,
-                    updated_at=now,
                 )
             )
         return accounts
 
     def check(self) -> None:
         """Reads all of the file; raises sqlite3.DatabaseError where SQLite finds it damaged."""
-        found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(f"quick_check says: {found}")
+        answer = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if answer != "ok":
+            raise sqlite3.DatabaseError(f"quick_check says: {answer}")
 
 
 def blank_account(path: Path, model: str, rows: int, now: datetime) -> SpoolAccount:
     """The account of a damaged spool of which nothing is known but how many rows could be read."""
+    nothing = dict.fromkeys(("answered", "stored", "refused", "dropped", "unsampled", "waiting", "rejected"), 0)
     return SpoolAccount(
         spool=path.name.removesuffix(SUFFIX),
         model=model,
-        host=_host(path),
-        answered=0,
+        host=path.name.rsplit("-", 2)[0],  # its name says so
         spooled=rows,
-        stored=0,
-        refused=0,
-        dropped=0,
-        unsampled=0,
-        waiting=0,
-        rejected=0,
         waiting_since=None,
         state=SpoolState.DAMAGED,
         updated_at=now,
+        **nothing,
     )
 
 
@@ -361,11 +353,6 @@ def _group(row: Sequence[Any]) -> Group:
     return group
 
 
-def _host(path: Path) -> str:
-    """The host that a spool's name says."""
-    return path.name.rsplit("-", 2)[0]
-
-
 def _is_account(row: Sequence[Any]) -> bool:
     """Whether each value is of its column's type; in a torn file it may not be."""
-    return isinstance(row[0], str) and all(isinstance(each, int) for each in row[1:])
+    return isinstance(row[0], str) and all(isinstance(count, int) for count in row[1:])

@@ -33,14 +33,14 @@ _Arrays = tuple[dict[str, Any], int]
 """Arrays or single values by column, and how many rows they are."""
 
 
-def read_arrays(data: Any, signature: Signature, own: Sequence[str], *, by_row: bool) -> Content:
-    """The features in their types, and the caller's own columns, of `inputs` or (`by_row`) `instances`.
+def read_arrays(data: Any, signature: Signature, *, by_row: bool) -> Content:
+    """The features in their types, and the caller's own columns as they are, of `inputs` or (`by_row`) `instances`.
 
     Raises WireError, and ModelRefusesError for what no column holds.
     """
     is_rows = by_row and isinstance(data, list) and data and isinstance(data[0], dict)
-    arrays, count = _instances(data, signature, own) if is_rows else _inputs(data, signature)
-    signature.refuse_missing(arrays, own)
+    arrays, count = _instances(data, signature) if is_rows else _inputs(data, signature)
+    signature.refuse_missing(arrays)
     columns: dict[Any, Sequence[Any]] = {}
     for name, values in arrays.items():
         is_array = isinstance(values, np.ndarray) and values.ndim
@@ -93,7 +93,8 @@ def _inputs(data: Any, signature: Signature) -> _Arrays:
     raise _unnamed(data, signature)
 
 
-def _instances(data: list[Any], signature: Signature, own: Sequence[str]) -> _Arrays:
+def _instances(data: list[Any], signature: Signature) -> _Arrays:
+    own = signature.own_names
     by_name = {column.name: column for column in signature.features}
     lists: dict[str, list[Any]] = {}
     for row in data:

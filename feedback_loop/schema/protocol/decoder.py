@@ -18,13 +18,13 @@ from feedback_loop.schema.protocol.fast import FastDecoder
 from feedback_loop.schema.protocol.frames import read_csv
 from feedback_loop.schema.protocol.parquet import read_parquet
 from feedback_loop.schema.protocol.rows import Content, Rows
-from feedback_loop.schema.protocol.scoring import CHANGED, read_body, read_rows
+from feedback_loop.schema.protocol.scoring import CHANGED, read_json
 from feedback_loop.schema.protocol.wire import WireError, bad_request, refused_by_model
 from feedback_loop.schema.values import REFUSALS, is_missing, key_values, parse_text
 
-JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
-TYPES = [CSV, JSON, PARQUET]
-"""The media types of rows, in the order in which MLflow names them."""
+JSON = "application/json"
+_READERS = {"text/csv": read_csv, JSON: read_json, "application/vnd.apache.parquet": read_parquet}
+"""The media types of rows, in the order in which MLflow names them, and who reads them by MLflow's rules."""
 
 ID_HEADER = "x-prediction-id"
 KEY_HEADER = "x-key-"
@@ -47,7 +47,6 @@ class Decoder:
         self.signature = signature
         self._keys = contract.extra_key
         self._id = contract.own(PREDICTION_ID)
-        self._own = (*(column.name for column in self._keys), self._id)
         columns = (*contract.features, *self._keys)
         self._names = tuple(column.name for column in columns)
         self._texts = [column.name for column in columns if column.type is ColumnType.STRING]
@@ -123,13 +122,7 @@ class Decoder:
         return Content(count, columns, None if ids is None else _checked_ids(ids, count), content.params)
 
     def _slow(self, body: bytes, kind: str) -> Content:
-        if kind == CSV:
-            return self.finish(read_csv(body, self.signature, self._own, self._keys, self.budget))
-        if kind == PARQUET:
-            return self.finish(read_parquet(body, self.signature, self._own, self.budget))
-        parsed = read_body(body)
-        rows = read_rows(parsed, self.signature, self._own, self.budget)
-        return self.finish(Content(rows.count, rows.columns, parsed.get("prediction_ids"), parsed.get("params")))
+        return self.finish(_READERS[kind](body, self.signature, self.budget))
 
     def _key_column(self, column: Column, values: Sequence[Any]) -> list[Any]:
         try:
@@ -165,9 +158,10 @@ def _media_type(content_type: str) -> str:
         raise _unsupported("The scoring server only supports UTF-8")
     if unknown := [name for name in pairs if name != "charset"]:
         raise _unsupported(f"Unrecognized content type parameters: {', '.join(unknown)}. {CHANGED}")
-    if kind not in TYPES:
+    if kind not in _READERS:
+        types = f"Types: {list(_READERS)}"
         raise _unsupported(
-            f"This predictor only supports the following content types: Types: {TYPES}. Got '{content_type}'."
+            f"This predictor only supports the following content types: {types}. Got '{content_type}'."
         )
     return kind
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from feedback_loop.errors import RowError
-from feedback_loop.schema.contract import Column, Contract
+from feedback_loop.schema.contract import Column, ColumnType, Contract
+from feedback_loop.schema.ids import PREDICTION_ID
 from feedback_loop.schema.protocol.wire import WireError
 
 ABSENT = float("nan")
@@ -49,9 +50,14 @@ class Param:
 
 @dataclass(frozen=True)
 class Signature:
-    """The features, how MLflow prints them, (for a tensor) how many columns a row has, and the params."""
+    """What a version asks for: the features, how MLflow prints them, and the params.
+
+    `own` are columns of the caller's that may stand beside the features: keys, and ids (as text). `width` is how many
+    columns a row of a tensor has, None where the features have names.
+    """
 
     features: tuple[Column, ...]
+    own: tuple[Column, ...]
     text: str
     width: int | None = None
     params: tuple[Param, ...] = ()
@@ -60,6 +66,11 @@ class Signature:
     def names(self) -> list[str]:
         """The features' names."""
         return [column.name for column in self.features]
+
+    @property
+    def own_names(self) -> list[str]:
+        """The names of what may stand beside the features."""
+        return [column.name for column in self.own]
 
     @property
     def is_numbered(self) -> bool:
@@ -87,12 +98,12 @@ class Signature:
         problems = [RowError(-1, name, "is missing") for name in names]
         return self.refusal(f"Model is missing inputs {list(names)}.{more}", *problems)
 
-    def refuse_missing(self, given: Mapping[Any, Any], own: Sequence[str]) -> None:
-        """Raises WireError where a required feature is not among the columns that are given."""
+    def refuse_missing(self, given: Collection[Any]) -> None:
+        """Raises WireError where a required feature is not among the names that are given."""
         missing = [name for name in self.required if name not in given]
         if missing:
-            known = {*self.names, *own}
-            raise self.missing(missing, [name for name in given if name not in known])
+            expected = {*self.names, *self.own_names}
+            raise self.missing(missing, [name for name in given if name not in expected])
 
     def wrong_shape(self, shape: tuple[int, ...]) -> WireError:
         """MLflow's words for a tensor of another shape."""
@@ -114,9 +125,9 @@ def read_signature(contract: Contract, signature: dict[str, Any] | None) -> Sign
         text = f"[{', '.join(map(column_text, contract.features))}]"
     else:
         text = f"[Tensor({tensor['dtype']!r}, {tuple(tensor['shape'])!r})]"
-    return Signature(
-        contract.features, text, tensor["shape"][1] if tensor is not None else None, tuple(map(_param, params))
-    )
+    width = tensor["shape"][1] if tensor is not None else None
+    own = (*contract.extra_key, Column(contract.own(PREDICTION_ID), ColumnType.STRING, required=False))
+    return Signature(contract.features, own, text, width, tuple(map(_param, params)))
 
 
 def column_text(column: Column) -> str:

@@ -58,10 +58,8 @@ def read_split(data: Any, signature: Signature, budget: Budget) -> Content:
     return content
 
 
-def read_csv(
-    body: bytes, signature: Signature, own: Sequence[str], keys: Sequence[Column], budget: Budget
-) -> Content:
-    """The features (in their types) and the caller's `own` columns of a CSV with a header.
+def read_csv(body: bytes, signature: Signature, budget: Budget) -> Content:
+    """The features and the caller's own columns, in their types, of a CSV with a header.
 
     Raises WireError and TooLarge.
     """
@@ -76,33 +74,33 @@ def read_csv(
         columns = csv_columns(io.StringIO(text.removeprefix("\ufeff"), newline=""), budget)
     except CsvError as error:
         raise bad_request(_NOT_CSV.format(error)) from error
-    wanted = {column.name: column for column in (*signature.features, *keys)}
-    wanted |= {name: Column(name, ColumnType.STRING, required=False) for name in own if name not in wanted}
+    wanted = {column.name: column for column in (*signature.features, *signature.own)}
     parsed: dict[Any, Sequence[Any]] = {
         name: _parsed(values, wanted[name], place)
         for place, (name, values) in enumerate(columns.items())
         if name in wanted
     }
-    signature.refuse_missing(columns, own)
+    signature.refuse_missing(columns)
     return Content(len(next(iter(columns.values()), ())), parsed)
 
 
-def converted(frame: Content, signature: Signature, own: Sequence[str]) -> Content:
-    """The features in their types, and the caller's own columns; raises WireError."""
+def converted(frame: Content, signature: Signature) -> Content:
+    """The features in their types, and the caller's own columns as they are; raises WireError."""
     names = set(signature.names)
     columns = {str(name) if str(name) in names else name: values for name, values in frame.columns.items()}
     if signature.width is not None:
-        columns = by_place(frame, signature, own)
-    kept = {name: columns[name] for name in own if name in columns}
+        columns = by_place(frame, signature)
+    kept = {name: columns[name] for name in signature.own_names if name in columns}
     for column in signature.features:
         if column.name in columns:
             kept[column.name] = _cast(columns[column.name], column)
-    signature.refuse_missing(columns, own)
+    signature.refuse_missing(columns)
     return Content(frame.count, kept)
 
 
-def by_place(frame: Content, signature: Signature, own: Sequence[str]) -> dict[Any, Sequence[Any]]:
+def by_place(frame: Content, signature: Signature) -> dict[Any, Sequence[Any]]:
     """A tensor's columns have no names: they are taken as they come."""
+    own = signature.own_names
     columns = {name: values for name, values in frame.columns.items() if name not in own}
     if len(columns) != signature.width:
         raise signature.wrong_shape((frame.count, len(columns)))

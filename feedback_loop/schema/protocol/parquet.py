@@ -30,19 +30,20 @@ _NOT_PARQUET = (
 )
 
 
-def read_parquet(body: bytes, signature: Signature, own: Sequence[str], budget: Budget) -> Content:
-    """The features (in their types) and the caller's `own` columns (unconverted) of a file.
+def read_parquet(body: bytes, signature: Signature, budget: Budget) -> Content:
+    """The features in their types, and the caller's own columns as they are, of a file.
 
     Raises WireError and TooLarge.
     """
+    own = signature.own_names
     wanted = None if signature.width is not None else {*signature.names, *own}
     try:
         table, names = unpacked(body, wanted, budget)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise bad_request(_NOT_PARQUET.format(error)) from error
     if signature.width is not None:
-        return _tensor(table, names, signature, own)
-    signature.refuse_missing(dict.fromkeys(names), own)
+        return _tensor(table, names, signature)
+    signature.refuse_missing(names)
     found: dict[Any, Sequence[Any]] = {name: table.column(name).to_pylist() for name in own if name in names}
     for column in signature.features:
         if column.name in names:
@@ -140,10 +141,10 @@ def _lacks_whole_numbers(values: pa.ChunkedArray) -> bool:
     return len(there) < len(numbers) and bool((there == np.trunc(there)).all())
 
 
-def _tensor(table: pa.Table, names: Sequence[str], signature: Signature, own: Sequence[str]) -> Content:
+def _tensor(table: pa.Table, names: Sequence[str], signature: Signature) -> Content:
     """Columns as they come, if together they are an array of the tensor's type."""
     content = Content(table.num_rows, {name: table.column(name).to_pylist() for name in names})
-    columns = by_place(content, signature, own)
+    columns, own = by_place(content, signature), signature.own_names
     wanted = FORMS[signature.features[0].type].dtype
     kinds = {_pandas_type(table.column(name)) for name in names if name not in own}
     is_plain = not any(kind.startswith(_NO_NUMBERS) for kind in kinds)

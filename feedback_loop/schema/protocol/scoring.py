@@ -7,7 +7,6 @@ What is usual takes `decoder`'s fast way and gives the same; here the rules stan
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_loop.schema.budget import Budget
@@ -43,8 +42,22 @@ CHANGED = (
 )
 
 
-def read_body(body: bytes) -> dict[str, Any]:
-    """The body's object; raises WireError."""
+def read_json(body: bytes, signature: Signature, budget: Budget) -> Content:
+    """The features in their types, and the caller's own columns, ids and params as they are, of a body.
+
+    An optional feature that is not given is not there. Raises WireError, and TooLarge beyond the budget.
+    """
+    content = _decoded(body)
+    try:
+        rows = _read_rows(content, signature, budget)
+    except ModelRefusesError:
+        raise refused_by_model("a text column holds a list or an object") from None
+    except RecursionError as error:
+        raise invalid_input(f"{error}") from error
+    return Content(rows.count, rows.columns, content.get("prediction_ids"), content.get("params"))
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -54,22 +67,6 @@ def read_body(body: bytes) -> dict[str, Any]:
     if isinstance(content, list):
         raise invalid_input(f"{_EXPECTED}. Received a list.")
     raise invalid_input(f"{_EXPECTED}. Received unexpected input type '{type(content)}.")
-
-
-def read_rows(
-    content: Mapping[str, Any], signature: Signature, own: Sequence[str] = (), budget: Budget | None = None
-) -> Content:
-    """The features (and the caller's `own` columns, unconverted) of a body's object.
-
-    The columns of features are in their types. An optional feature that is not given is not there.
-    Raises WireError, and TooLarge for more than the budget allows.
-    """
-    try:
-        return _read_rows(content, signature, own, budget or Budget())
-    except ModelRefusesError:
-        raise refused_by_model("a text column holds a list or an object") from None
-    except RecursionError as error:
-        raise invalid_input(f"{error}") from error
 
 
 def _no_json(body: bytes, error: Exception) -> str:
@@ -89,7 +86,7 @@ def _refuse_many(data: Any, budget: Budget) -> None:
         budget.check_cells(len(data), len({name for row in data if isinstance(row, dict) for name in row}))
 
 
-def _read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[str], budget: Budget) -> Content:
+def _read_rows(content: dict[str, Any], signature: Signature, budget: Budget) -> Content:
     if any(name in content for name in CHAT):
         raise signature.missing(signature.required, list(content))
     formats = [name for name in content if name in FORMATS]
@@ -98,8 +95,8 @@ def _read_rows(content: Mapping[str, Any], signature: Signature, own: Sequence[s
     data = content[formats[0]]
     if formats[0] in (RECORDS, SPLIT):
         frame = read_records(data, budget) if formats[0] == RECORDS else read_split(data, signature, budget)
-        return converted(frame, signature, own)
+        return converted(frame, signature)
     _refuse_many(data, budget)
     if signature.width is not None:
         return read_tensor(data, signature)
-    return read_arrays(data, signature, own, by_row=formats[0] == INSTANCES)
+    return read_arrays(data, signature, by_row=formats[0] == INSTANCES)
