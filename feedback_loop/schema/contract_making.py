@@ -42,12 +42,12 @@ def make_contract(
     _refuse_repeats(model, "key column", list(key))
     labels = (label, *more_labels)
     _refuse_repeats(model, "label", list(labels))
-    for known in [each for each in labels if each in {column.name for column in features} | set(key)]:
+    for name in [name for name in labels if name in {column.name for column in features} | set(key)]:
         raise ContractError(
-            f"The label {known!r} of {model!r} is also one of its features or keys.",
+            f"The label {name!r} of {model!r} is also one of its features or keys.",
             cure="A label is what becomes known later: name another column.",
             model=model,
-            field=known,
+            field=name,
         )
     by_name = {column.name: column for column in features}
     types = key_types or {}
@@ -61,7 +61,7 @@ def make_contract(
     theirs = {*by_name, *key, *labels}
     outputs = _outputs(task, label_type, classes, labels, theirs, has_probabilities=has_probabilities)
     others = (
-        *(Column(each, label_type) for each in labels),
+        *(Column(name, label_type) for name in labels),
         *keys,
         *(column for column in features if column.name not in key),
     )
@@ -84,7 +84,7 @@ def make_contract(
         join=_join(model, join or JoinRule(), (*classes, *more_classes)),
         query=query,
         own_metrics=own_metrics,
-        more_labels=tuple(Column(each, label_type, field=fields[each]) for each in more_labels),
+        more_labels=tuple(Column(name, label_type, field=fields[name]) for name in more_labels),
         more_classes=more_classes,
     )
     taken = [*segments, *(name for metric in own_metrics for name in metric.columns), *([query] if query else [])]
@@ -120,13 +120,13 @@ def _refuse_combinations(contract: Contract) -> None:
 
 
 def _classes(
-    model: str, task: Task, label_type: ColumnType, known: tuple[Label, ...], settled: tuple[Label, ...]
+    model: str, task: Task, label_type: ColumnType, own: tuple[Label, ...], settled: tuple[Label, ...]
 ) -> tuple[tuple[Label, ...], tuple[Label, ...]]:
     """The classes of the version, and those that outcomes may be beside them."""
     if not task.is_classification:
-        return known, settled
-    typed = tuple(dict.fromkeys(typed_label(model, label_type, each) for each in settled))
-    return (known, tuple(each for each in typed if each not in known)) if known else (typed, ())
+        return own, settled
+    typed = tuple(dict.fromkeys(typed_label(model, label_type, label) for label in settled))
+    return (own, tuple(label for label in typed if label not in own)) if own else (typed, ())
 
 
 def _outputs(
@@ -143,8 +143,8 @@ def _outputs(
 
     double = ColumnType.DOUBLE
     if len(labels) > 1:
-        answers = tuple(ours(f"prediction_{each}", label_type) for each in labels)
-        chances = tuple(ours(f"probability_{each}", double) for each in labels)
+        answers = tuple(ours(f"prediction_{name}", label_type) for name in labels)
+        chances = tuple(ours(f"probability_{name}", double) for name in labels)
         return (*answers, *chances) if has_probabilities and task is Task.BINARY else answers
     if task is Task.REGRESSION:
         return (ours("prediction", double),)
@@ -172,9 +172,9 @@ def _positive(
         )
     if wanted is None:
         return classes[-1]
-    found = class_of(wanted, classes)
-    if found is not None:
-        return found
+    positive = class_of(wanted, classes)
+    if positive is not None:
+        return positive
     raise ContractError(
         f"{model!r} does not know the positive class {wanted!r}.",
         cure=f"It knows {classes[0]!r} and {classes[1]!r}.",

@@ -70,8 +70,8 @@ def fields_for(columns: Iterable[Named], taken: Iterable[str] = RESERVED) -> lis
 def shown_names(columns: Iterable[Stored]) -> dict[str, str]:
     """The model's names of columns by those in the tables, which people are told where two of them have one name."""
     listed = list(columns)
-    often = Counter({each.stored: each.name for each in listed}.values())
-    return {each.stored: each.name if often[each.name] == 1 else each.stored for each in listed}
+    often = Counter({column.stored: column.name for column in listed}.values())
+    return {column.stored: column.name if often[column.name] == 1 else column.stored for column in listed}
 
 
 def own_name(name: str, taken: Collection[str]) -> str:

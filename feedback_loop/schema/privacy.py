@@ -54,11 +54,11 @@ class Redaction:
 
         Raises ConfigError where a column was hashed with another key.
         """
-        kept = {column.name: column for column in (*self.logged.features, *self.logged.extra_key)}
+        logged_columns = {column.name: column for column in (*self.logged.features, *self.logged.extra_key)}
         for served in (*self.served.features, *self.served.extra_key):
             if served.stored not in rows.column_names:
                 continue
-            place, logged = rows.column_names.index(served.stored), kept.get(served.name)
+            place, logged = rows.column_names.index(served.stored), logged_columns.get(served.name)
             if logged is None:
                 rows = rows.remove_column(place)
                 continue
@@ -82,9 +82,9 @@ def make_redaction(contract: Contract, modes: Mapping[str, str], key: bytes) -> 
     def logged(columns: Sequence[Column]) -> tuple[Column, ...]:
         mark = fingerprint(key)
         return tuple(
-            replace(each, type=ColumnType.STRING, hashed=mark) if modes.get(each.name) == HASH else each
-            for each in columns
-            if modes.get(each.name) != DROP
+            replace(column, type=ColumnType.STRING, hashed=mark) if modes.get(column.name) == HASH else column
+            for column in columns
+            if modes.get(column.name) != DROP
         )
 
     changed = replace(contract, features=logged(contract.features), key=logged(contract.key))
@@ -136,7 +136,9 @@ def in_sample(
 
 def sample_places(ids: Sequence[str], salt: bytes) -> npt.NDArray[np.float64]:
     """A number in [0, 1) for each id, as good as drawn by chance, and always the same."""
-    digests = b"".join(hashlib.blake2b(each.encode(), digest_size=8, person=salt).digest() for each in ids)
+    digests = b"".join(
+        hashlib.blake2b(identifier.encode(), digest_size=8, person=salt).digest() for identifier in ids
+    )
     return np.asarray(np.frombuffer(digests, dtype=">u8") / 2.0**64)
 
 
@@ -161,8 +163,8 @@ def keyed_digest(text: str, key: bytes) -> str:
 def _check(contract: Contract, name: str, mode: str, key: bytes) -> None:
     setting = f"models.{contract.model}.log.columns.{name}"
     own = {column.name for column in (*contract.features, *contract.key)}
-    held = {column.name for column in (*contract.labels, *contract.outputs)}
-    if name not in own | held:
+    judged = {column.name for column in (*contract.labels, *contract.outputs)}
+    if name not in own | judged:
         close = difflib.get_close_matches(name, own, n=1, cutoff=0.5)
         cure = f"Did you mean {close[0]}?" if close else f"It has {', '.join(sorted(own))}."
         raise ConfigError(f"{setting}: {contract.model} has no column {name!r}.", cure=cure, key=setting)

@@ -34,7 +34,7 @@ def with_arrivals(
     """
     if len(named) >= limit:
         return tuple(named)
-    known = {*named, OTHER, None}
-    came = Counter((moment, value) for moment, value in arrivals if value is not None and value not in known)
-    ordered = sorted(came, key=lambda each: (each[0], -came[each], each[1]))
+    excluded = {*named, OTHER, None}
+    came = Counter((moment, value) for moment, value in arrivals if value is not None and value not in excluded)
+    ordered = sorted(came, key=lambda arrival: (arrival[0], -came[arrival], arrival[1]))
     return tuple(dict.fromkeys([*named, *(value for _, value in ordered)]))[:limit]

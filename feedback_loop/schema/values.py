@@ -43,8 +43,8 @@ class DateParseError(ValueError):
 class UnsafeError(ValueError):
     """pandas' refusal of a column whose texts are of another type than the wanted one."""
 
-    def __init__(self, wanted: str, given: str) -> None:
-        super().__init__(f"cannot safely convert passed user dtype of {wanted} for {given} dtyped data")
+    def __init__(self, wanted: str, actual: str) -> None:
+        super().__init__(f"cannot safely convert passed user dtype of {wanted} for {actual} dtyped data")
 
 
 class ModelRefusesError(Exception):
@@ -74,7 +74,7 @@ def as_numpy(value: Any, kind: ColumnType, *, required: bool = True) -> Any:
     if kind in (ColumnType.STRING, ColumnType.DATETIME):
         return _objects(value, _text_of if kind is ColumnType.STRING else _numpy_moment)
     if kind is ColumnType.BOOLEAN and not required:
-        return _objects(value, lambda each: None if is_missing(each) else bool(np.array([each], bool)[0]))
+        return _objects(value, lambda single: None if is_missing(single) else bool(np.array([single], bool)[0]))
     with np.errstate(over="ignore"):  # beyond a float's range is infinity, as for MLflow
         if isinstance(value, list):
             return np.array(value, FORMS[kind].dtype)
@@ -105,15 +105,15 @@ def parse_text(text: str, kind: ColumnType) -> Any:
 
 def key_values(column: Column, values: Sequence[Any]) -> list[Any]:
     """A key column that is no feature: JSON's values in its type; raises BadInput with the rows that do not fit."""
-    problems, found = [], []
+    problems, typed = [], []
     for row, value in enumerate(values):
         try:
-            found.append(_key_value(value, column.type))
+            typed.append(_key_value(value, column.type))
         except REFUSALS:
             problems.append(RowError(row, column.name, f"{value!r} does not fit the type {column.type}"))
     if problems:
         raise BadInput(problems)
-    return found
+    return typed
 
 
 def is_missing(value: Any) -> bool:
@@ -216,28 +216,28 @@ def _integers(values: Sequence[Any], bound: int) -> list[Any]:
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise IntCastingNaNError(_NOT_FINITE)
-        found = [int(value) for value in array.tolist()]
+        numbers = [int(value) for value in array.tolist()]
     elif array.dtype.kind == "i":
-        found = array.tolist()
+        numbers = array.tolist()
     else:
-        found = [int(value) for value in values]
-    for value in found:
+        numbers = [int(value) for value in values]
+    for value in numbers:
         if not -bound <= value < bound:
             raise OverflowError(
                 "Python int too large to convert to C long"
                 if bound == FORMS[ColumnType.LONG].bound
                 else f"Python integer {value} out of bounds for int32"
             )
-    return found
+    return numbers
 
 
 def _objects(value: Any, convert: Any) -> Any:
     if not isinstance(value, list):
         return convert(value)
-    if any(isinstance(each, list) for each in value):
+    if any(isinstance(part, list) for part in value):
         return np.array(value)  # its shape is what is wrong with it
     array = np.empty(len(value), object)
-    array[:] = [convert(each) for each in value]
+    array[:] = [convert(part) for part in value]
     return array
 
 

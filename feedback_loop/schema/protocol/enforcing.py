@@ -110,10 +110,10 @@ class Signature:
         expected = (-1, self.width)
         return self.refusal(f"Shape of input {shape} does not match expected shape {expected}.")
 
-    def unsafe(self, column: Column, given: object, wanted: object, cause: str, *, hints: bool = False) -> WireError:
+    def unsafe(self, column: Column, actual: object, wanted: object, cause: str, *, hints: bool = False) -> WireError:
         """MLflow's words for a column whose type may not become the wanted one."""
-        said = _UNSAFE.format(column.name, given, wanted, _HINT if hints else "")
-        return self.refusal(said, RowError(-1, column.name, cause))
+        words = _UNSAFE.format(column.name, actual, wanted, _HINT if hints else "")
+        return self.refusal(words, RowError(-1, column.name, cause))
 
 
 def read_signature(contract: Contract, signature: dict[str, Any] | None) -> Signature:

@@ -90,12 +90,12 @@ def converted(frame: Content, signature: Signature) -> Content:
     columns = {str(name) if str(name) in names else name: values for name, values in frame.columns.items()}
     if signature.width is not None:
         columns = by_place(frame, signature)
-    kept = {name: columns[name] for name in signature.own_names if name in columns}
+    typed = {name: columns[name] for name in signature.own_names if name in columns}
     for column in signature.features:
         if column.name in columns:
-            kept[column.name] = _cast(columns[column.name], column)
+            typed[column.name] = _cast(columns[column.name], column)
     signature.refuse_missing(columns)
-    return Content(frame.count, kept)
+    return Content(frame.count, typed)
 
 
 def by_place(frame: Content, signature: Signature) -> dict[Any, Sequence[Any]]:
