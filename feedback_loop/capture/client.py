@@ -115,12 +115,12 @@ class Client:
         now = self._clock()
         own = {PREDICTED_AT: predicted_at, REQUEST_ID: request_id, LATENCY: latency_us}
         rows = external_rows(deployed, _with_own(deployed.contract, inputs, own), outputs, now, bits=self._bits)
-        found: list[PredictionId] = rows.column("prediction_id").to_pylist()
-        if len(set(found)) < len(found):
+        identifiers: list[PredictionId] = rows.column("prediction_id").to_pylist()
+        if len(set(identifiers)) < len(identifiers):
             raise BadInput.of(PREDICTION_ID, "the same id is given to several rows")
         recorded = deployed.log(self._sink, rows, now)
-        self.accounts.count(deployed.contract.model, answered=len(found), unsampled=recorded.unsampled)
-        return found
+        self.accounts.count(deployed.contract.model, answered=len(identifiers), unsampled=recorded.unsampled)
+        return identifiers
 
     def deployed(self, model: str, version: str | None = None) -> Deployed:
         """The version that answers, with what it takes and answers; raises NotFound."""
@@ -182,8 +182,8 @@ def _frame(contract: Contract, features: Any, keys: Any) -> pa.Table:
     beside = as_table(keys, extra)
     if beside.num_rows != table.num_rows:
         raise BadInput.of("keys", f"has {beside.num_rows} rows, where the features have {table.num_rows}")
-    kept = {name: table.column(name) for name in table.column_names if name not in beside.column_names}
-    return pa.table({**kept, **{name: beside.column(name) for name in beside.column_names}})
+    features_alone = {name: table.column(name) for name in table.column_names if name not in beside.column_names}
+    return pa.table({**features_alone, **{name: beside.column(name) for name in beside.column_names}})
 
 
 def _with_own(contract: Contract, inputs: pa.Table, own: dict[Column, Any]) -> pa.Table:
@@ -192,7 +192,7 @@ def _with_own(contract: Contract, inputs: pa.Table, own: dict[Column, Any]) -> p
     columns = {name: inputs.column(name) for name in inputs.column_names}
     for column, value in own.items():
         # A time without a zone may be anybody's: `datetime.now()` is not UTC.
-        values = [as_utc(each) if isinstance(each, datetime) else each for each in repeated(value, count)]
+        values = [as_utc(own) if isinstance(own, datetime) else own for own in repeated(value, count)]
         if len(values) != count:
             raise BadInput.of(column.name, f"there are {len(values)} for {count} rows")
         columns[contract.own(column.name)] = coerce(as_table({column.name: values}), [column]).column(0)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Recorded, kept, log_table
+from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Recorded, as_logged, log_table
 from feedback_loop.capture.sink import Sink
 from feedback_loop.clock import as_utc
 from feedback_loop.errors import BadInput, RowError, Unavailable
@@ -57,7 +57,7 @@ class Deployed:
 
     def log(self, sink: Sink, rows: pa.Table, now: datetime) -> Recorded:
         """Gives rows of `external_rows` to a sink, as they are to be logged."""
-        part, unsampled = kept(self.redaction, self.sample, rows)
+        part, unsampled = as_logged(self.redaction, self.sample, rows)
         new = sink.append(part.contract, part.rows, now) if part.count or not unsampled else 0
         return Recorded(new, unsampled)
 
@@ -78,18 +78,18 @@ class Deployments:
     def find(self, model: str, version: str | None = None) -> Deployed:
         """The version; while the registry is away, the one that the alias last meant."""
         key, now = (model, version), self._monotonic()
-        since, known = self._known.get(key, (0.0, None))
-        if known is not None and (version is not None or now - since < self._remember):
-            return known
+        since, remembered = self._known.get(key, (0.0, None))
+        if remembered is not None and (version is not None or now - since < self._remember):
+            return remembered
         try:
-            found = self._find(model, version)
+            deployed = self._find(model, version)
         except Unavailable as error:
-            if known is None:
+            if remembered is None:
                 raise
-            _log.warning("alias not read again", model=model, version=known.version, cause=str(error))
-            found = known
-        self._known[key] = (now, found)
-        return found
+            _log.warning("alias not read again", model=model, version=remembered.version, cause=str(error))
+            deployed = remembered
+        self._known[key] = (now, deployed)
+        return deployed
 
 
 def external_rows(
@@ -110,7 +110,7 @@ def external_rows(
     if outputs.num_rows != count:
         raise BadInput.of("predictions", f"there are {outputs.num_rows} for {count} rows of features")
     moments = [
-        now if given is None else given for given in inputs.column(contract.own(PREDICTED_AT.name)).to_pylist()
+        now if moment is None else moment for moment in inputs.column(contract.own(PREDICTED_AT.name)).to_pylist()
     ]
     _refuse_untimely(moments, now)
     make = make_id or (lambda _, moment: prediction_id(moment, bits))
@@ -120,30 +120,30 @@ def external_rows(
         "role": str(Role.CHAMPION),
         "source": str(Source.EXTERNAL),
     }
-    each = {
+    by_row = {
         PREDICTION_ID: _identified(inputs.column(contract.own(PREDICTION_ID)).to_pylist(), moments, now, make),
         "predicted_at": moments,
         "request_id": pc.utf8_slice_codeunits(inputs.column(contract.own(REQUEST_ID.name)), 0, LONGEST_REQUEST_ID),
         "latency_us": inputs.column(contract.own(LATENCY.name)),
     }
-    return log_table(contract, same, each, inputs, outputs)
+    return log_table(contract, same, by_row, inputs, outputs)
 
 
 def repeated(value: Any, count: int) -> list[Any]:
     """One value for all rows, or what was given for each."""
-    is_each = isinstance(value, Sequence) and not isinstance(value, str)
-    return list(value) if is_each or hasattr(value, "__array__") else [value] * count
+    is_by_row = isinstance(value, Sequence) and not isinstance(value, str)
+    return list(value) if is_by_row or hasattr(value, "__array__") else [value] * count
 
 
 def _identified(
-    given: Sequence[str | None],
+    own: Sequence[str | None],
     moments: Sequence[datetime],
     now: datetime,
     make: Callable[[int, datetime], PredictionId],
 ) -> list[PredictionId]:
     ids: list[PredictionId] = []
     problems: list[RowError] = []
-    for row, (text, moment) in enumerate(zip(given, moments, strict=True)):
+    for row, (text, moment) in enumerate(zip(own, moments, strict=True)):
         try:
             ids.append(make(row, moment) if text is None else check_prediction_id(text, now, row=row))
         except BadInput as error:

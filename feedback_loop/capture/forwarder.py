@@ -176,7 +176,7 @@ class Forwarder:
             self._save_what_is_left(path, str(error), done)
         else:
             if is_empty and not any(account.rejected for account in accounts):
-                torn = [each for each in self._end(path, accounts) if each.state is SpoolState.DAMAGED]
+                torn = [account for account in self._end(path, accounts) if account.state is SpoolState.DAMAGED]
                 if torn:
                     _log.error("spool torn: rows that were in it are gone", spool=path.name, accounts=torn)
                     salvage.put_aside(path)
@@ -194,7 +194,7 @@ class Forwarder:
                 break
             self._forward_all(file, groups, done)
         accounts = file.accounts(self._clock())
-        if _told(accounts) != _told(self._saved.get(file.name, [])):
+        if _counted(accounts) != _counted(self._saved.get(file.name, [])):
             spool_accounts.save_accounts(self._store, accounts)
             self._saved[file.name] = accounts
         return not file.last()
@@ -278,8 +278,8 @@ class Forwarder:
         if done.held:
             return  # all of it once more, when they are taken
         name = path.name.removesuffix(spool_file.SUFFIX)
-        told = spool_accounts.load_accounts(self._store, spool=name)
-        last = salvage.last_accounts(path, accounts, told, saved, new, self._clock())
+        in_store = spool_accounts.load_accounts(self._store, spool=name)
+        last = salvage.last_accounts(path, accounts, in_store, saved, new, self._clock())
         spool_accounts.end_accounts(self._store, name, last, self._clock())
         _log.error("spool damaged", spool=path.name, cause=cause, saved=dict(saved), accounts=last)
         salvage.put_aside(path)
@@ -345,9 +345,9 @@ class Forwarder:
         self._rests.failed(ALL)
 
 
-def _told(accounts: Iterable[SpoolAccount]) -> list[SpoolAccount]:
+def _counted(accounts: Iterable[SpoolAccount]) -> list[SpoolAccount]:
     """Accounts but for the moment they were taken at."""
-    return [replace(each, updated_at=each.updated_at.min) for each in accounts]
+    return [replace(account, updated_at=account.updated_at.min) for account in accounts]
 
 
 def _rows(groups: Iterable[tuple[Group, str]]) -> int:

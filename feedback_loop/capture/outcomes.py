@@ -118,20 +118,20 @@ class OutcomeForwarder:
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it must not keep back what comes behind)
             if len(batch) > 1:
-                for each in batch:
-                    self._forward([each], done)
+                for waiting in batch:
+                    self._forward([waiting], done)
                 return
             group = batch[0].group
             rejected = [(group, str(error))]
             _log.error("outcomes rejected", spool=batch[0].file.name, account=group.model, causes=[str(error)])
             done.rejected += group.rows
-        done.stored += batch[0].file.settle([each.group for each in batch], rejected)
+        done.stored += batch[0].file.settle([waiting.group for waiting in batch], rejected)
 
     def _append(self, batch: Sequence[_Waiting]) -> int:
         file = batch[0].file
         contract, first = file.unpack([batch[0].group])
         timed = (first.schema.metadata or {}).get(_TIMED) == b"1"
-        groups = {each.group.seq: file.unpack([each.group])[1] for each in batch}
+        groups = {waiting.group.seq: file.unpack([waiting.group])[1] for waiting in batch}
         return append_spooled(self._store, contract, file.name, groups, self._clock(), timed=timed).received
 
 
@@ -153,7 +153,7 @@ def _in_order(spools: Iterable[Guarded]) -> Iterator[Iterator[_Waiting]]:
                 continue  # it was just ended; else its visit says what is wrong, and saves the rest
             files.append(file)
             newest = max(newest, moment or 0)
-        yield heapq.merge(*(_until(file, newest) for file in files), key=lambda each: each.group.moment)
+        yield heapq.merge(*(_until(file, newest) for file in files), key=lambda waiting: waiting.group.moment)
 
 
 def _until(file: SpoolFile, newest: int) -> Iterator[_Waiting]:
@@ -170,11 +170,11 @@ def _until(file: SpoolFile, newest: int) -> Iterator[_Waiting]:
 
 def _batches(waiting: Iterable[_Waiting]) -> Iterator[list[_Waiting]]:
     """Groups that follow each other and are stored together: of one contract, of one spool."""
-    for _, same in groupby(waiting, key=lambda each: each.kind):
+    for _, same in groupby(waiting, key=lambda item: item.kind):
         batch, rows = [], 0
-        for each in same:
-            batch.append(each)
-            rows += each.group.rows
+        for item in same:
+            batch.append(item)
+            rows += item.group.rows
             if rows >= MOST_ROWS:
                 yield batch
                 batch, rows = [], 0

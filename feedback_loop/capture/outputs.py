@@ -53,7 +53,7 @@ def plain_values(given: Any) -> list[Any]:
         given = given.tolist()
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise BadInput.of("predictions", f"is {type(given).__name__}, where a value per row is expected")
-    return [each.tolist() if hasattr(each, "tolist") else each for each in given]
+    return [value.tolist() if hasattr(value, "tolist") else value for value in given]
 
 
 def _unnamed(contract: Contract, values: list[Any]) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def _unnamed(contract: Contract, values: list[Any]) -> dict[str, Any]:
     width = len(values[0])
     for row, value in enumerate(values):
         if len(value) != width or width not in (1, len(contract.classes) if names else 1):
-            said = f"{len(contract.classes)} probabilities" if names else "one value"
-            raise BadInput.of("predictions", f"has {len(value)} values, where {said} is expected", row=row)
+            expected = f"{len(contract.classes)} probabilities" if names else "one value"
+            raise BadInput.of("predictions", f"has {len(value)} values, where {expected} is expected", row=row)
     if width == 1:
         return _unnamed(contract, [value[0] for value in values])
     if contract.task is Task.BINARY:

@@ -87,9 +87,9 @@ def columns_of(rows: list[Any], names: Sequence[str], budget: Budget) -> dict[st
                 raise BadInput.of("body", f"has {len(row)} values, where {len(names)} columns are named", row=number)
         return {name: [row[place] for row in rows] for place, name in enumerate(names)}
     if all(isinstance(row, dict) for row in rows):
-        given = dict.fromkeys(name for row in rows for name in row)
-        budget.check_cells(len(rows), len(given))
-        return {name: [row.get(name) for row in rows] for name in given}
+        in_rows = dict.fromkeys(name for row in rows for name in row)
+        budget.check_cells(len(rows), len(in_rows))
+        return {name: [row.get(name) for row in rows] for name in in_rows}
     if len(names) == 1:
         return {names[0]: rows}
     raise BadInput.of("body", "its rows are neither objects nor lists", cure=_EXPECTED)
@@ -149,8 +149,8 @@ def _outputs(contract: Contract, tensors: Sequence[TensorSpec], budget: Budget) 
     return columns
 
 
-def _tensors(given: Any, name: str) -> list[TensorSpec]:
-    return _converted(given, list[TensorSpec], name)
+def _tensors(content: Any, name: str) -> list[TensorSpec]:
+    return _converted(content, list[TensorSpec], name)
 
 
 def _flat_rows(spec: TensorSpec, budget: Budget) -> list[Any]:
@@ -188,8 +188,8 @@ def _decoded(body: bytes, budget: Budget) -> Any:
         raise BadInput.of("body", f"is not JSON: {error}", cure=_EXPECTED) from error
 
 
-def _converted(given: Any, kind: type[_T], name: str) -> _T:
+def _converted(content: Any, kind: type[_T], name: str) -> _T:
     try:
-        return msgspec.convert(given, kind)
+        return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise BadInput.of(name, f"is not as expected: {error}", cure=_EXPECTED) from error

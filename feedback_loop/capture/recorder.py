@@ -78,12 +78,12 @@ class Recorder:
 
     def fill(self, ids: Sequence[str | None], moment: datetime) -> list[PredictionId]:
         """The same ids (checked ones), with a new one in the place of each that is None."""
-        missing = sum(each is None for each in ids)
+        missing = ids.count(None)
         made = prediction_ids(moment, missing, self._bits)
         if missing == len(ids):
             return made
         new = iter(made)
-        return [next(new) if each is None else PredictionId(each) for each in ids]
+        return [next(new) if own is None else PredictionId(own) for own in ids]
 
     def is_free(self) -> bool:
         """Whether rows would be recorded now without waiting for others who use the sink."""
@@ -108,7 +108,7 @@ class Recorder:
 
     def record_all(self, records: Sequence[Record], moment: datetime, source: Source) -> Recorded:
         """The same for what several versions scored: all of it is stored, or nothing."""
-        made = [_part(each, moment, source, takes_values=self._groups is not None) for each in records]
+        made = [_part(record, moment, source, takes_values=self._groups is not None) for record in records]
         unsampled = sum(left_out for _, left_out in made)
         if self._groups is not None:
             return Recorded(self._groups.append_all([part for part, _ in made], moment), unsampled)
@@ -128,9 +128,9 @@ def _part(record: Record, moment: datetime, source: Source, *, takes_values: boo
         "source": str(source),
     }
     runs: dict[str, Requests] = {}
-    each: dict[str, Any] = {"prediction_id": record.ids}
+    by_row: dict[str, Any] = {"prediction_id": record.ids}
     if record.latency_us is not None:
-        each["latency_us"] = record.latency_us
+        by_row["latency_us"] = record.latency_us
     else:
         same["latency_us"] = None
     if record.requests is None or len(record.requests) == 1:
@@ -139,20 +139,20 @@ def _part(record: Record, moment: datetime, source: Source, *, takes_values: boo
         runs["request_id"] = record.requests
     if isinstance(rows, Rows):
         if takes_values and scorer.sample >= 1.0 and not scorer.redaction.changes:
-            return _values(record, rows, same, each, runs), 0
+            return _values(record, rows, same, by_row, runs), 0
         rows = rows_table(contract, rows)
-    each |= {name: spread(values) for name, values in runs.items()}
-    table = log_table(contract, same, each, rows, scored.outputs)
-    return kept(scorer.redaction, scorer.sample, table)
+    by_row |= {name: spread(values) for name, values in runs.items()}
+    table = log_table(contract, same, by_row, rows, scored.outputs)
+    return as_logged(scorer.redaction, scorer.sample, table)
 
 
 def log_table(
-    contract: Contract, same: Mapping[str, Any], each: Mapping[str, Any], inputs: pa.Table, outputs: pa.Table
+    contract: Contract, same: Mapping[str, Any], by_row: Mapping[str, Any], inputs: pa.Table, outputs: pa.Table
 ) -> pa.Table:
-    """Rows of the log: what is the `same` for all of them, what `each` has of its own, features and key, outputs."""
+    """Rows of the log: what is the `same` for all of them, what differs `by_row`, features and key, outputs."""
     count, schema = inputs.num_rows, _schema(contract)
     arrays = {name: pa.repeat(pa.scalar(value, SYSTEM_TYPES[name]), count) for name, value in same.items()}
-    for name, values in each.items():
+    for name, values in by_row.items():
         is_arrow = isinstance(values, pa.ChunkedArray)
         arrays[name] = values.cast(SYSTEM_TYPES[name]) if is_arrow else pa.array(values, SYSTEM_TYPES[name])
     arrays |= {column.stored: inputs.column(column.name) for column in (*contract.extra_key, *contract.features)}
@@ -161,11 +161,11 @@ def log_table(
 
 
 def _values(
-    record: Record, rows: Rows, same: dict[str, Any], each: dict[str, Any], runs: dict[str, Requests]
+    record: Record, rows: Rows, same: dict[str, Any], by_row: dict[str, Any], runs: dict[str, Requests]
 ) -> Part:
     """The short way for a few rows that are logged as they are."""
     contract = record.scorer.contract
-    columns = each | record.scored.values()
+    columns = by_row | record.scored.values()
     columns |= {column.stored: rows.columns[column.name] for column in (*contract.extra_key, *contract.features)}
     schema = _schema(contract)
     own = [columns[name] for name in schema.names if name not in same and name not in runs]
@@ -175,13 +175,13 @@ def _values(
 def checked_ids(given: Sequence[str | None], moment: datetime) -> list[PredictionId | None]:
     """Callers' own ids, if each is one and none is there twice; raises BadInput."""
     ids = [None if text is None else check_prediction_id(text, moment, row=row) for row, text in enumerate(given)]
-    own = [each for each in ids if each is not None]
+    own = [identifier for identifier in ids if identifier is not None]
     if len(set(own)) < len(own):
         raise BadInput.of("prediction_id", "the same id is given to several rows")
     return ids
 
 
-def kept(redaction: Redaction, sample: float, rows: pa.Table) -> tuple[Part, int]:
+def as_logged(redaction: Redaction, sample: float, rows: pa.Table) -> tuple[Part, int]:
     """Rows of the served contract as they are to be logged, redacted and sampled, and how many are left out."""
     count = rows.num_rows
     if sample < 1.0:
@@ -202,9 +202,9 @@ _schemas: dict[int, tuple[Contract, pa.Schema]] = {}
 
 def _schema(contract: Contract) -> pa.Schema:
     """`prediction_schema`, remembered by the object: to compare contracts would cost as much as to make it."""
-    known = _schemas.get(id(contract))
-    if known is None or known[0] is not contract:
+    remembered = _schemas.get(id(contract))
+    if remembered is None or remembered[0] is not contract:
         if len(_schemas) >= REMEMBERED:
             _schemas.clear()
-        known = _schemas[id(contract)] = contract, prediction_schema(contract)
-    return known[1]
+        remembered = _schemas[id(contract)] = contract, prediction_schema(contract)
+    return remembered[1]

@@ -64,18 +64,18 @@ def put_aside(path: Path) -> None:
 
 def as_marked(path: Path, accounts: list[SpoolAccount], now: datetime) -> list[SpoolAccount]:
     """The accounts, with all rows that the owner noted as spooled: where its log was torn off, a file knows less."""
-    found = {each.model: each for each in accounts}
+    by_model = {account.model: account for account in accounts}
     for model, spooled in read_mark(path).items():
-        account = found.get(model) or spool_file.blank_account(path, model, 0, now)
+        account = by_model.get(model) or spool_file.blank_account(path, model, 0, now)
         if account.spooled < spooled:
-            found[model] = replace(account, spooled=spooled, state=SpoolState.DAMAGED)
-    return list(found.values())
+            by_model[model] = replace(account, spooled=spooled, state=SpoolState.DAMAGED)
+    return list(by_model.values())
 
 
 def last_accounts(
     path: Path,
     own: list[SpoolAccount],
-    told: list[SpoolAccount],
+    in_store: list[SpoolAccount],
     saved: Counter[str],
     new: Counter[str],
     now: datetime,
@@ -85,8 +85,8 @@ def last_accounts(
     `saved` rows were read from it and are in the store, `new` of them were not before. To what the file says it
     stored come all that were in it still; to what the store was told, which may be later, only those that are new.
     """
-    marked, by_file = read_mark(path), {each.model: each for each in own}
-    by_store = {each.model: each for each in told}
+    marked, by_file = read_mark(path), {account.model: account for account in own}
+    by_store = {account.model: account for account in in_store}
     last = []
     for model in sorted({*marked, *by_file, *by_store, *saved} or {""}):
         account = (

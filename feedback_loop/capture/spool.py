@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class _Known:
+class _FileContract:
     """A contract as the file has it."""
 
     contract: Contract
@@ -58,7 +58,7 @@ class _Entry:
 
     group: Group
     is_fast: bool  # acknowledged before it is on the disk
-    known: _Known
+    in_file: _FileContract
     drops: bool  # what is not taken is counted, and no error
     done: bool = False
     cause: str = ""
@@ -96,7 +96,7 @@ class Spool:
         self._counts: dict[str, Counts] = {}
         self._counting = threading.Lock()
         self._are_saved = True
-        self._known: dict[tuple[int, str], _Known] = {}
+        self._contracts: dict[tuple[int, str], _FileContract] = {}
         self._numbers: dict[tuple[bytes, bytes], int] = {}
         self._file: _File | None = None
         self._is_closed = False
@@ -128,10 +128,10 @@ class Spool:
             if log.durability == "off":
                 self.count(model, unsampled=part.count)
             elif part.count:
-                known = self._as_known(part.contract, part.schema, model)
-                group = pack(model, known.number, part.rows, moment)
+                in_file = self._in_file(part.contract, part.schema, model)
+                group = pack(model, in_file.number, part.rows, moment)
                 is_fast = log.durability == "buffered" or not waits
-                entries.append(_Entry(group, is_fast, known, drops=log.on_full == "drop"))
+                entries.append(_Entry(group, is_fast, in_file, drops=log.on_full == "drop"))
         if not entries:
             return 0
         self._waiting.extend(entries)  # in one step: whoever commits has all of them before it, or none
@@ -144,8 +144,8 @@ class Spool:
                 rows = entry.group.rows
                 self.count(entry.group.model, dropped=rows * entry.drops, refused=rows * (not entry.drops))
         if refused:
-            said = f"The spool takes no rows: {refused[0].cause}."
-            raise Unavailable(SPOOL, said, cure="See: feedback-loop spool status.")
+            cause = f"The spool takes no rows: {refused[0].cause}."
+            raise Unavailable(SPOOL, cause, cure="See: feedback-loop spool status.")
         return sum(entry.group.rows for entry in entries if entry.done)
 
     def is_free(self) -> bool:
@@ -262,13 +262,13 @@ class Spool:
         file = self._file or self._open()
         self._refuse_if_full(file, sum(len(entry.group.body) for entry in entries))
         self._set_synchronous(file, "NORMAL" if all(entry.is_fast for entry in entries) else "FULL")
-        new = {each.known.number: each.known for each in entries if each.known.number not in file.contracts}
+        new = {entry.in_file.number: entry.in_file for entry in entries if entry.in_file.number not in file.contracts}
         rows: dict[str, int] = {}
         for entry in entries:
             rows[entry.group.model] = rows.get(entry.group.model, 0) + entry.group.rows
         with spool_file.transaction(file.connection):
-            for known in new.values():
-                file.connection.execute(spool_file.INSERT_CONTRACT, known.values)
+            for in_file in new.values():
+                file.connection.execute(spool_file.INSERT_CONTRACT, in_file.values)
             file.connection.executemany(spool_file.INSERT_GROUP, [entry.group.values for entry in entries])
             self._save_counts(file, rows)
         file.contracts |= set(new)
@@ -357,20 +357,20 @@ class Spool:
             raise
         return self._file
 
-    def _as_known(self, contract: Contract, schema: pa.Schema, account: str) -> _Known:
-        known = self._known.get((id(contract), account))
+    def _in_file(self, contract: Contract, schema: pa.Schema, account: str) -> _FileContract:
+        in_file = self._contracts.get((id(contract), account))
         if (
-            known is not None
-            and known.contract is contract
-            and (known.schema is schema or known.schema.equals(schema, check_metadata=True))
+            in_file is not None
+            and in_file.contract is contract
+            and (in_file.schema is schema or in_file.schema.equals(schema, check_metadata=True))
         ):
-            return known
+            return in_file
         body = msgspec.json.encode(contract)
         with self._counting:
             number = self._numbers.setdefault((body, schema.serialize().to_pybytes()), len(self._numbers) + 1)
-            if len(self._known) >= MOST_CONTRACTS:
-                self._known.clear()
-            made = self._known[id(contract), account] = _Known(contract, schema, body, number)
+            if len(self._contracts) >= MOST_CONTRACTS:
+                self._contracts.clear()
+            made = self._contracts[id(contract), account] = _FileContract(contract, schema, body, number)
         return made
 
 

@@ -24,39 +24,39 @@ class Notice:
 
 def local_accounts(folder: Path, now: datetime) -> list[SpoolAccount]:
     """The accounts of the spools that lie in a folder; of one that can't be read, one that says so."""
-    found: list[SpoolAccount] = []
+    accounts: list[SpoolAccount] = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             with SpoolFile.open(path) as file:
-                found += file.accounts(now)
+                accounts += file.accounts(now)
         except sqlite3.Error:
             if path.exists():  # else a forwarder has just ended it
-                found.append(blank_account(path, "", 0, now))
-    return found
+                accounts.append(blank_account(path, "", 0, now))
+    return accounts
 
 
 def put_aside(folder: Path) -> dict[str, dict[str, int]]:
     """Which models' rows the store refused for good, of those in the spools of a folder: how many, by cause."""
-    found: dict[str, dict[str, int]] = {}
+    by_model: dict[str, dict[str, int]] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             with SpoolFile.open(path) as file:
                 for model, cause, rows in file.causes():
-                    by_cause = found.setdefault(model, {})
-                    said = cause.partition("\n")[0]  # what a database says further on may have rows in it
-                    by_cause[said] = by_cause.get(said, 0) + rows
+                    by_cause = by_model.setdefault(model, {})
+                    words = cause.partition("\n")[0]  # what a database says further on may have rows in it
+                    by_cause[words] = by_cause.get(words, 0) + rows
         except sqlite3.Error:
             continue  # its account says that it can't be read
-    return found
+    return by_model
 
 
 def merge_accounts(stored: Iterable[SpoolAccount], local: Iterable[SpoolAccount]) -> list[SpoolAccount]:
     """All accounts by spool and model: a spool's own file knows more than the store, unless the spool has ended."""
-    accounts = {(each.spool, each.model): each for each in stored}
-    for each in local:
-        known = accounts.get((each.spool, each.model))
-        if known is None or known.state is SpoolState.OPEN:
-            accounts[each.spool, each.model] = each
+    accounts = {(account.spool, account.model): account for account in stored}
+    for account in local:
+        older = accounts.get((account.spool, account.model))
+        if older is None or older.state is SpoolState.OPEN:
+            accounts[account.spool, account.model] = account
     return [accounts[key] for key in sorted(accounts)]
 
 
