@@ -46,7 +46,7 @@ def by_every_door(body, folder):
         "batch, an import": by_file(body, folder, 1),
         "batch, all at once": by_file(body, folder, 1000),
         "outcomes": coerce(by_outcomes(body, folder), COLUMNS, text=True).to_pydict(),
-        "middleware": coerce(as_table(captured.columns), COLUMNS, text=True).to_pydict(),
+        "middleware": read_request(body, CONTRACT, "text/csv").to_pydict(),
     }
 
 
@@ -103,7 +103,7 @@ def test_what_is_no_csv_is_refused_by_every_door_in_the_same_words(body, said, t
     for read in (
         lambda: by_file(body, tmp_path, 10),
         lambda: by_outcomes(body, tmp_path),
-        lambda: decode_request(body, "text/csv", CONTRACT),
+        lambda: read_request(body, CONTRACT, "text/csv"),
     ):
         with pytest.raises(BadInput, match=said):
             read()
