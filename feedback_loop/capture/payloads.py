@@ -31,9 +31,6 @@ from feedback_loop.schema.protocol import WireError
 from feedback_loop.schema.protocol.tensors import TensorSpec, tensor_values
 
 JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.parquet"
-FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-"""The top-level names, one of which a body of MLflow's or KServe's has."""
-
 _MOST_TENSORS = 100  # of an answer
 _EXPECTED = "Known are KServe's v1 and v2 (Open Inference) and MLflow's bodies."
 _T = TypeVar("_T")
@@ -101,13 +98,19 @@ def _columns(content: Any, contract: Contract, budget: Budget) -> dict[str, Any]
     if isinstance(inputs, list) and inputs and isinstance(inputs[0], dict) and "datatype" in inputs[0]:
         return _columns_of_tensors(contract, _tensors(inputs, "inputs"), budget)
     request = _converted(content, _Request, "body")
-    formats = [name for name in FORMATS if getattr(request, name) is not None]
-    if len(formats) != 1:
-        cause = f"has {' and '.join(formats)}" if formats else "has none of the input formats"
-        raise BadInput.of("body", cause, cure=f"Send one of {', '.join(FORMATS)}.")
+    formats = {
+        "dataframe_split": request.dataframe_split,
+        "dataframe_records": request.dataframe_records,
+        "instances": request.instances,
+        "inputs": request.inputs,
+    }
+    present = {name: rows for name, rows in formats.items() if rows is not None}
+    if len(present) != 1:
+        cause = f"has {' and '.join(present)}" if present else "has none of the input formats"
+        raise BadInput.of("body", cause, cure=f"Send one of {', '.join(formats)}.")
     if request.params:
         raise BadInput.of("params", "are not taken: this model's signature has none")
-    rows = getattr(request, formats[0])
+    (rows,) = present.values()
     if isinstance(rows, dict):
         columns = {name: values if isinstance(values, list) else [values] for name, values in rows.items()}
         budget.check_rows(max(map(len, columns.values()), default=0))
