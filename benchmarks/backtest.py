@@ -21,7 +21,7 @@ import pyarrow as pa
 from benchmarks.lines import Line, median, run
 from feedback_loop.clock import ManualClock, Window, windows_between
 from feedback_loop.config_policy import PolicySettings
-from feedback_loop.decisions import SharedReader
+from feedback_loop.decisions.backtest import SharedReader
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import fold_news
 from feedback_loop.registry import Origin

@@ -42,6 +42,10 @@ def backtest(
     known_now: Annotated[
         bool, typer.Option("--known-now", help="With what is known now at every look: for a log that was imported.")
     ] = False,
+    inject: Annotated[
+        str | None,
+        typer.Option(help="Make it worse, to see who catches it: error=+0.03@2026-03-11.", show_default=False),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw it: a .png, .svg or .pdf file.")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Tell what each alarm said, and was worth.")
@@ -58,6 +62,7 @@ def backtest(
         change=parse_moment(change) if change else None,
         every=parse_duration(every) if every else None,
         known_now=known_now,
+        inject=inject,
     )
     if plot is not None:
         _draw(result, plot)
@@ -82,11 +87,11 @@ def _draw(result: Backtest, path: Path) -> None:
     from feedback_loop.monitoring import plot_policies
 
     first, window = result.played[0], result.window
-    begun = [each for each in result.reigns if each.begins is not None]
-    ends = {each: later.begins for each, later in zip(result.reigns, result.reigns[1:], strict=False)}
+    begun = [each for each in result.tenures if each.begins is not None]
+    ends = {each: later.begins for each, later in zip(result.tenures, result.tenures[1:], strict=False)}
     spans = [
         (max(each.begins or window.start, window.start), min(ends.get(each) or window.end, window.end), mean)
-        for each, mean in first.references
+        for each, mean in first.references.items()
     ]
     plot_policies(
         {each.window.start: each.mean for each in first.cohorts if each.mean is not None},
@@ -117,8 +122,9 @@ def _plain(result: Backtest) -> dict[str, Any]:
         "looks": result.looks,
         "looks_were_made": result.were_made,
         "known": result.known,
+        "injected": vars(result.injected) if result.injected else None,
         "final_until": result.final_until,
-        "versions": [{"version": each.version, "since": each.begins} for each in result.reigns],
+        "versions": [{"version": each.version, "since": each.begins} for each in result.tenures],
         "change": {"at": change.at, "source": change.source, "policy": change.policy} if change else None,
         "policies": [
             _policy(result, played, followed) for played, followed in zip(result.played, result.followed, strict=True)

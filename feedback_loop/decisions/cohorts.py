@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby, pairwise
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +14,9 @@ import pyarrow as pa
 
 from feedback_loop.clock import EPOCH, Window, floor_moment, windows_between
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions.baseline import losses_of, split_losses
 from feedback_loop.decisions.evidence import Estimated
+from feedback_loop.decisions.losses import Baseline, Cohort, losses_of, split_losses
 from feedback_loop.decisions.panel import is_fresh
-from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.monitoring import labelled_only, row_weights, uniform
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Contract, Role
@@ -26,8 +24,6 @@ from feedback_loop.store import Store
 from feedback_loop.store.conclusions import Verdict
 from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations, newest_estimates, newest_evaluations
 from feedback_loop.store.predictions import predicted_span, read_labelled
-
-T = TypeVar("T")
 
 NEWEST = 20
 """So many evaluations are looked through for the newest one of a version."""
@@ -155,41 +151,3 @@ def monitoring_order(
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in identifiers.to_pylist())
     numbers = np.frombuffer(digests, dtype=">u8")
     return np.lexsort((numbers,) if places is None else (numbers, places))
-
-
-@dataclass(frozen=True)
-class SharedReader(LogReader):
-    """Reads each thing once, for the looks of several policies at one moment; if `known` is set, as known then."""
-
-    known: datetime | None = None
-    _found: dict[tuple[str, Window | None], Any] = field(default_factory=dict, compare=False)
-
-    def first_predicted(self, as_of: datetime) -> datetime | None:
-        """When its first prediction was made."""
-        return self._once("first", None, lambda: LogReader.first_predicted(self, self.known or as_of))
-
-    def cohort(self, window: Window, as_of: datetime) -> Cohort:
-        """The predictions of a window that it answered with as the champion."""
-        return self._once("cohort", window, lambda: LogReader.cohort(self, window, self.known or as_of))
-
-    def cohorts(self, windows: Sequence[Window], as_of: datetime) -> list[Cohort]:
-        """Those of windows that follow each other: what was not read yet, a day at a time."""
-        known = self.known or as_of
-        missing = [window for window in windows if ("cohort", window) not in self._found]
-        for window, cohort in zip(missing, LogReader.cohorts(self, missing, known), strict=True):
-            self._found["cohort", window] = cohort
-        return [self._found["cohort", window] for window in windows]
-
-    def drifted_share(self, window: Window, as_of: datetime) -> float | None:
-        """The share of columns that had drifted in a window, by what was evaluated of it."""
-        return self._once("drift", window, lambda: LogReader.drifted_share(self, window, self.known or as_of))
-
-    def estimated_loss(self, as_of: datetime) -> Estimated | None:
-        """What the newest window's predictions are believed to cost: of that moment, whatever is known since."""
-        return self._once("estimate", None, lambda: LogReader.estimated_loss(self, as_of))
-
-    def _once(self, what: str, window: Window | None, find: Callable[[], T]) -> T:
-        if (what, window) not in self._found:
-            self._found[what, window] = find()
-        found: T = self._found[what, window]
-        return found

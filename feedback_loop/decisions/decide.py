@@ -10,10 +10,10 @@ from typing import Any
 from feedback_loop.clock import floor_moment, format_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.cohorts import LogReader, due_windows
+from feedback_loop.decisions.losses import Baseline
 from feedback_loop.decisions.panel import is_fresh
 from feedback_loop.decisions.policy import judge
 from feedback_loop.decisions.recovery import Recoveries, follow
-from feedback_loop.decisions.watched import Baseline
 from feedback_loop.outcomes import matured_until, matures_at
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store

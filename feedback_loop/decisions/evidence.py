@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from feedback_loop.clock import format_moment
+from feedback_loop.decisions.losses import Baseline, Cohort, Watched, mean_of
 from feedback_loop.decisions.panel import WatchedLoss
-from feedback_loop.decisions.watched import Baseline, Cohort, Watched, mean_of
 
 CARRIERS = 5
 """So many segments are named, those that add most to the loss."""

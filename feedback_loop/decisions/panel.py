@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from feedback_loop.config_policy import PolicySettings
+from feedback_loop.decisions.losses import Baseline, Cohort, Seen, Watched
 from feedback_loop.decisions.monitors import (
     LEAST_REFERENCE,
     MADE_OF,
@@ -29,7 +30,6 @@ from feedback_loop.decisions.monitors import (
     start_rule,
 )
 from feedback_loop.decisions.suggest import suggest_tolerance, suggest_units, swing_of
-from feedback_loop.decisions.watched import Baseline, Cohort, Seen, Watched
 from feedback_loop.monitoring import Floats
 from feedback_loop.store.conclusions import Verdict
 

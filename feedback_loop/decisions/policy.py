@@ -17,8 +17,8 @@ from feedback_loop.decisions.evidence import (
     carriers,
     of_pair,
 )
+from feedback_loop.decisions.losses import Baseline, Cohort
 from feedback_loop.decisions.panel import Method, Panel, WatchedLoss, is_fresh, resume
-from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.store.conclusions import Diagnosis, State, Verdict
 from feedback_loop.store.retrainings import Retraining
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from feedback_loop.decisions.losses import Baseline, Cohort
 from feedback_loop.decisions.monitors import ConfidenceSequence
 from feedback_loop.decisions.panel import Panel, WatchedLoss
-from feedback_loop.decisions.watched import Baseline, Cohort
 from feedback_loop.monitoring import Floats
 from feedback_loop.store.conclusions import State, Verdict
 

@@ -10,9 +10,8 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window, parse_duration
 from feedback_loop.config import ModelSettings
-from feedback_loop.decisions.baseline import baseline_of
+from feedback_loop.decisions.losses import Baseline, baseline_of
 from feedback_loop.decisions.suggest import Suggestion, suggest, suggest_maturity
-from feedback_loop.decisions.watched import Baseline
 from feedback_loop.errors import NotFound
 from feedback_loop.monitoring import Floats, labelled_only, row_losses, uniform
 from feedback_loop.outcomes import matured_until

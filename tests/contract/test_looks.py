@@ -8,9 +8,8 @@ import pytest
 from feedback_loop.clock import windows_between
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Baseline, decide
-from feedback_loop.decisions.baseline import watched_of
 from feedback_loop.decisions.cohorts import LogReader
-from feedback_loop.decisions.watched import Losses
+from feedback_loop.decisions.losses import Losses, watched_of
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store.conclusions import State, latest_verdict, monitors_begun
 from feedback_loop.store.incidents import close_incident, open_incident

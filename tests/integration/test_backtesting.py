@@ -198,6 +198,20 @@ def test_what_followed_an_alarm_is_what_its_version_and_the_next_champion_answer
     assert [first.before, first.after] == pytest.approx(means)
 
 
+def test_what_never_happened_is_caught_where_it_is_put_into_the_log(sqlite_loop):
+    """The first nine days are calm: what is injected into them alone can raise the alarm."""
+    calm = {"policies": [PolicySettings(rule="harm", reference=1000, loss="brier")], "end": CHANGED}
+    assert [policy.alarms for policy in sqlite_loop.backtest("churn", **calm).played] == [[], []]
+    result = sqlite_loop.backtest("churn", **calm, inject="brier=+0.1@2026-03-04")
+    assert (result.change.source, result.injected.amount) == ("injected", 0.1)
+    (alarm,) = result.played[0].alarms
+    assert alarm.window.end > result.change.at
+    with pytest.raises(BadInput, match="'configured' watches brier, not error"):
+        sqlite_loop.backtest("churn", inject="accuracy=-0.03@2026-03-04")
+    with pytest.raises(BadInput, match="not before the end"):
+        sqlite_loop.backtest("churn", **calm, inject="brier=+0.03@2026-08-04")
+
+
 def test_what_can_not_be_computed_is_said_with_its_cause(sqlite_loop):
     result = sqlite_loop.backtest("churn", [PolicySettings(rule="harm", reference=1000)], end=NOW + 12 * DAY)
     assert result.followed[0][0].cause == "nothing has matured since version 2 became champion"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import Cohort, judge
-from feedback_loop.decisions.baseline import baseline_of, losses_of
+from feedback_loop.decisions.losses import baseline_of, losses_of
 from feedback_loop.monitoring import labelled_only
 from feedback_loop.monitoring.curves import curves
 from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference

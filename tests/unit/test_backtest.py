@@ -1,4 +1,4 @@
-"""Replays without a store: who reigned when, when it was looked, what counts as an alarm, how late it was."""
+"""Replays without a store: who tenureed when, when it was looked, what counts as an alarm, how late it was."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,21 +12,12 @@ from hypothesis import strategies as st
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings, load_settings
 from feedback_loop.config_policy import PolicySettings
-from feedback_loop.decisions.backtest import (
-    Answer,
-    Candidate,
-    CohortLoss,
-    Look,
-    Past,
-    Reign,
-    candidates_of,
-    change_of,
-    delay_of,
-    made_looks,
-    reign_at,
-    reigns_of,
-    replay,
-)
+from feedback_loop.decisions.backtest import Injection, candidates_of, delay_of, made_looks, tenures_of
+from feedback_loop.decisions.backtest.candidates import Candidate
+from feedback_loop.decisions.backtest.replay import CohortLoss, EarlierEvents, LookResult, replay
+from feedback_loop.decisions.backtest.result import Change, change_of
+from feedback_loop.decisions.backtest.tenures import Look, Tenure, tenure_at
+from feedback_loop.decisions.losses import Cohort, Losses
 from feedback_loop.decisions.recovery import Recoveries, Recovery
 from feedback_loop.errors import BadInput, ConfigError
 from feedback_loop.store.conclusions import State, Verdict
@@ -37,7 +28,7 @@ START = datetime(2026, 3, 2, tzinfo=UTC)
 SETTINGS = ModelSettings(task="binary", label="churned", segments=("plan",))
 RECOVERED = Recovery(limit=1.0, alpha=0.05).update([np.zeros(2000)] * 3)
 WORSE = Recovery(limit=0.1, alpha=0.05)
-ALONE = (Reign("1", None),)
+ALONE = (Tenure("1", None),)
 OK, WARNING, DEGRADED, NOTHING = State.OK, State.WARNING, State.DEGRADED, State.INSUFFICIENT_DATA
 
 
@@ -59,30 +50,32 @@ def verdict(day, state, version="1", *, changed_at=None):
     return Verdict("churn", version, at(day), window, state, "", evidence, {"day": day})
 
 
-def played(states, *, rule="change", name="a", reigns=ALONE, told_from=START, changed_at=None, closed=(), **policy):
+def played(
+    states, *, rule="change", name="a", tenures=ALONE, recorded_from=START, changed_at=None, closed=(), **policy
+):
     """One policy whose looks have these states, day by day (None: nothing was due)."""
 
-    def ask(_, look, standing):
+    def ask(_, look, state):
         day = (look.moment - START).days
         if states[day] is None:
             return None
-        said = verdict(day, states[day], look.reign.version, changed_at=changed_at)
-        goes_on = standing.previous is not None and standing.previous.monitor
-        said = replace(said, begun=standing.begun + (not goes_on))
-        asked.append(standing)
+        said = verdict(day, states[day], look.tenure.version, changed_at=changed_at)
+        goes_on = state.previous is not None and state.previous.monitor
+        said = replace(said, begun=state.begun + (not goes_on))
+        asked.append(state)
         recovered = Recoveries(said.version, {"error": RECOVERED if states[day] is OK else WORSE})
-        return Answer(said, recovered, (CohortLoss(look.reign.version, said.window, 120, 100, 0.25),), 0.125)
+        return LookResult(said, recovered, (CohortLoss(look.tenure.version, said.window, 120, 100, 0.25),), 0.125)
 
     asked = []
     settings = SETTINGS.model_copy(update={"policy": PolicySettings(rule=rule, **policy)})
-    looks = [Look(at(day), reign_at(reigns, at(day))) for day in range(len(states))]
+    looks = [Look(at(day), tenure_at(tenures, at(day))) for day in range(len(states))]
     (result,) = replay(
         [Candidate(name, settings)],
         looks,
         ask,
-        told_from=told_from,
-        past=Past(closed=closed, begun=4),
-        champion_since=lambda reign: reign.begins or START,
+        recorded_from=recorded_from,
+        earlier=EarlierEvents(closed=closed, begun=4),
+        champion_since=lambda tenure: tenure.begins or START,
         advance=lambda _: None,
     )
     return result, asked
@@ -92,25 +85,25 @@ def days(moments):
     return [(each - START).days for each in moments]
 
 
-def test_who_reigned_is_told_by_the_promotions_that_were_done():
-    assert reigns_of([], "7") == [Reign("7", None)]
-    first = reigns_of([promotion(1, None, "1", 0), promotion(2, "1", "2", 5)], "2")
-    assert first == [Reign("1", at(0), has_followed=False), Reign("2", at(5), has_followed=True)]
+def test_who_was_the_champion_is_told_by_the_promotions_that_were_done():
+    assert tenures_of([], "7") == [Tenure("7", None)]
+    first = tenures_of([promotion(1, None, "1", 0), promotion(2, "1", "2", 5)], "2")
+    assert first == [Tenure("1", at(0), has_followed=False), Tenure("2", at(5), has_followed=True)]
     assert [each.since for each in first] == [None, at(5)]
-    adopted = reigns_of([promotion(1, "3", "4", 2)], "4")
-    assert adopted == [Reign("3", None), Reign("4", at(2), has_followed=True)]
+    adopted = tenures_of([promotion(1, "3", "4", 2)], "4")
+    assert adopted == [Tenure("3", None), Tenure("4", at(2), has_followed=True)]
 
 
 def test_a_cycle_judges_before_it_promotes_and_a_verdict_says_whom():
-    reigns = reigns_of([promotion(1, None, "1", 0), promotion(2, "1", "2", 5), promotion(3, "2", "1", 8)], "1")
-    assert reign_at(reigns, at(5)).version == "1"
-    assert reign_at(reigns, at(5), "2") is reigns[1]
-    assert reign_at(reigns, at(6)) is reigns[1]
-    assert reign_at(reigns, at(8), "2") is reigns[1]
-    assert reign_at(reigns, at(9), "1") is reigns[2]
-    assert reign_at(reigns, at(-1)) is reigns[0]
+    tenures = tenures_of([promotion(1, None, "1", 0), promotion(2, "1", "2", 5), promotion(3, "2", "1", 8)], "1")
+    assert tenure_at(tenures, at(5)).version == "1"
+    assert tenure_at(tenures, at(5), "2") is tenures[1]
+    assert tenure_at(tenures, at(6)) is tenures[1]
+    assert tenure_at(tenures, at(8), "2") is tenures[1]
+    assert tenure_at(tenures, at(9), "1") is tenures[2]
+    assert tenure_at(tenures, at(-1)) is tenures[0]
     # Its alias was set in MLflow, and nobody has taken note of it yet.
-    assert reign_at(reigns, at(9), "5") == replace(reigns[2], version="5")
+    assert tenure_at(tenures, at(9), "5") == replace(tenures[2], version="5")
 
 
 def test_looks_are_verdicts_and_runs_that_came_to_none():
@@ -125,8 +118,8 @@ def test_an_alarm_opens_an_incident_and_more_are_none_until_it_has_recovered():
     assert days(each.decided_at for each in result.alarms) == [3, 9]
     assert days(each.decided_at for each in result.warnings) == [1, 4, 8]
     assert [each.recovery is not None for each in asked] == [False] * 4 + [True] * 4 + [False] * 2
-    reigns = reigns_of([promotion(1, None, "1", -1), promotion(2, "1", "2", 2)], "2")
-    result, asked = played([OK, DEGRADED, DEGRADED, DEGRADED, DEGRADED], reigns=reigns)
+    tenures = tenures_of([promotion(1, None, "1", -1), promotion(2, "1", "2", 2)], "2")
+    result, asked = played([OK, DEGRADED, DEGRADED, DEGRADED, DEGRADED], tenures=tenures)
     assert [(each.version, each.decided_at) for each in result.alarms] == [("1", at(1))]
     assert asked[3].previous is None  # version 2 has said nothing yet
     assert asked[3].recovery["version"] == "1"
@@ -151,7 +144,7 @@ def test_each_look_goes_on_from_the_verdict_before_it_with_its_monitor():
 
 
 def test_what_was_said_before_the_window_leads_up_to_it_and_is_not_told():
-    result, asked = played([OK, DEGRADED, DEGRADED, OK, DEGRADED], told_from=at(2), cooldown=DAY, refresh=None)
+    result, asked = played([OK, DEGRADED, DEGRADED, OK, DEGRADED], recorded_from=at(2), cooldown=DAY, refresh=None)
     assert days(each.decided_at for each in result.verdicts) == [2, 3, 4]
     assert days(each.decided_at for each in result.alarms) == [4]
     assert days(each.at for each in result.steps) == [2, 4]
@@ -177,6 +170,7 @@ def test_a_change_is_given_or_dated_by_the_first_alarm_of_a_rule_with_an_error_r
     assert (given.at, given.source, given.policy) == (at(1), "given", None)
     estimated = change_of([hasty, sure, calm], None)
     assert (estimated.at, estimated.source, estimated.policy) == (at(2), "estimated", "sure")
+    assert change_of([hasty, sure], None, Injection("error", 0.1, at(4))) == Change(at(4), "injected")
     first = change_of([hasty, calm], None)
     assert (first.at, first.source, first.policy) == (at(-1), "first alarm", "hasty")  # where its cohort begins
 
@@ -189,6 +183,43 @@ def test_a_delay_counts_days_and_labels_from_the_change_to_the_first_alarm_that_
     assert delay.labels == 300  # of the cohorts that end on days 3, 4 and 5; the alarm's own is the last
     # On day 6 the cohort was judged that ends on day 5: what changed then it can't have shown.
     assert delay_of(result, change_of([result], at(5))) is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "values", "mean"),
+    [
+        ("error", (np.arange(4000) % 10 == 0) * 1.0, 0.15),
+        ("brier", np.linspace(0, 0.6, 4000), 0.35),
+        ("absolute_error", np.linspace(0, 20, 4000), 10.05),
+        ("squared_error", np.zeros(4000), 0.05),
+    ],
+)
+def test_an_injected_loss_is_higher_by_its_amount_from_its_moment_on(loss, values, mean):
+    injection = Injection(loss, 0.05, at(3))
+
+    def losses(day):
+        cohort = Cohort(Window(at(day), at(day + 1)), Losses({loss: values, "other": values}), 4000)
+        return injection.into(cohort).losses.by_loss
+
+    assert losses(2)[loss] is values
+    assert losses(3)[loss].mean() == pytest.approx(mean, abs=0.01)
+    assert np.all(losses(3)[loss] >= values)
+    assert losses(3)["other"] is values
+    assert np.array_equal(losses(3)[loss], losses(3)[loss])
+    assert loss != "error" or set(losses(3)[loss]) == {0.0, 1.0}
+
+
+def test_an_injection_is_a_metric_an_amount_that_makes_it_worse_and_a_moment():
+    assert Injection.parse("error=+0.03@2026-03-11") == Injection("error", 0.03, datetime(2026, 3, 11, tzinfo=UTC))
+    assert Injection.parse("accuracy=-.03@2026-03-11") == Injection.parse("error=0.03@2026-03-11")
+    for text, words in [
+        ("error", "error=\\+0.03@2026-03-11"),
+        ("recall=-0.1@2026-03-11", "nothing to add to 'recall'"),
+        ("error=-0.1@2026-03-11", "makes nothing worse"),
+        ("error=+0.1@soon", "'soon' is not ISO 8601"),
+    ]:
+        with pytest.raises(BadInput, match=words):
+            Injection.parse(text)
 
 
 @given(st.lists(st.sampled_from([OK, WARNING, DEGRADED, NOTHING, None]), min_size=1, max_size=30))

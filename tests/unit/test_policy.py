@@ -15,10 +15,18 @@ from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings, WatchSettings
 from feedback_loop.decisions import Baseline, Cohort, judge, next_step, spent_until
-from feedback_loop.decisions.baseline import baseline_of, losses_of, monitored_loss, watched_of
 from feedback_loop.decisions.evidence import Estimated, carriers
+from feedback_loop.decisions.losses import (
+    MOST_KEPT,
+    Losses,
+    Seen,
+    Watched,
+    baseline_of,
+    losses_of,
+    monitored_loss,
+    watched_of,
+)
 from feedback_loop.decisions.panel import Panel
-from feedback_loop.decisions.watched import MOST_KEPT, Losses, Seen, Watched
 from feedback_loop.errors import ConfigError
 from feedback_loop.store.conclusions import State
 from tests.builders import binary_contract, regression_contract

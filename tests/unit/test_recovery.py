@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from feedback_loop.clock import Window
 from feedback_loop.config_policy import PolicySettings, WatchSettings
 from feedback_loop.decisions import Baseline, Cohort, judge
+from feedback_loop.decisions.losses import Losses, Watched
 from feedback_loop.decisions.recovery import (
     Level,
     Recoveries,
@@ -18,7 +19,6 @@ from feedback_loop.decisions.recovery import (
     reference_level,
     start_recovery,
 )
-from feedback_loop.decisions.watched import Losses, Watched
 from tests.streams import simulated
 
 LEVEL = Level(0.1, 0.004)

@@ -1,43 +1,24 @@
 """Backtest: another policy on the same log, look by look, and what would have followed."""
 
 from feedback_loop.decisions.backtest.candidates import candidates_of
-from feedback_loop.decisions.backtest.replay import (
-    Aftermath,
-    Answer,
-    Backtest,
-    Candidate,
-    CohortLoss,
-    Look,
-    Past,
-    Reign,
-    Replayed,
-    Standing,
-    aftermath_of,
-    change_of,
-    delay_of,
-    made_looks,
-    reign_at,
-    reigns_of,
-    replay,
-)
+from feedback_loop.decisions.backtest.injection import Injection
+from feedback_loop.decisions.backtest.log import SharedReader, Versions
+from feedback_loop.decisions.backtest.replay import Replayed
+from feedback_loop.decisions.backtest.result import Aftermath, Backtest, delay_of
+from feedback_loop.decisions.backtest.run import run_backtest
+from feedback_loop.decisions.backtest.tenures import looks_until, made_looks, tenures_of
 
 __all__ = [
     "Aftermath",
-    "Answer",
     "Backtest",
-    "Candidate",
-    "CohortLoss",
-    "Look",
-    "Past",
-    "Reign",
+    "Injection",
     "Replayed",
-    "Standing",
-    "aftermath_of",
+    "SharedReader",
+    "Versions",
     "candidates_of",
-    "change_of",
     "delay_of",
+    "looks_until",
     "made_looks",
-    "reign_at",
-    "reigns_of",
-    "replay",
+    "run_backtest",
+    "tenures_of",
 ]

@@ -1,15 +1,15 @@
-"""Policies to be tried beside each other: of files, or every rule that there is."""
+"""Policies to be tried beside each other: those of files, or every rule that there is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from feedback_loop.config import ModelSettings, read_toml, with_overrides
 from feedback_loop.config_errors import nearest
 from feedback_loop.config_policy import PolicySettings, Rule
-from feedback_loop.decisions.backtest.replay import Candidate
 from feedback_loop.errors import BadInput, ConfigError
 
 CONFIGURED = "configured"
@@ -19,6 +19,14 @@ KEYS = ("policy", "maturity", "window")
 """What such a file may say of a model: whatever a look depends on."""
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A policy to be tried: its name, and the model's settings with it in them."""
+
+    name: str
+    settings: ModelSettings
+
+
 def candidates_of(
     settings: ModelSettings, model: str, policies: Sequence[str | Path | PolicySettings]
 ) -> list[Candidate]:
@@ -26,13 +34,13 @@ def candidates_of(
 
     Raises ConfigError, and BadInput where two have the same name.
     """
-    found = [Candidate(CONFIGURED, settings)]
-    found += [_candidate(settings, model, each) for each in policies] or _other_rules(settings)
-    names = [each.name for each in found]
+    candidates = [Candidate(CONFIGURED, settings)]
+    candidates += [_candidate(settings, model, policy) for policy in policies] or _other_rules(settings)
+    names = [candidate.name for candidate in candidates]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise BadInput.of("policy", f"{twice!r} is the name of two", cure="Give the files different names.")
-    return found
+    return candidates
 
 
 def _candidate(settings: ModelSettings, model: str, policy: str | Path | PolicySettings) -> Candidate:
@@ -62,15 +70,15 @@ def load_policy(place: Path, settings: ModelSettings, model: str) -> ModelSettin
 
 
 def _of_model(models: object, place: Path, model: str) -> dict[str, object]:
-    known = models if isinstance(models, dict) else {}
-    if not isinstance(known.get(model), dict):
+    tables = models if isinstance(models, dict) else {}
+    if not isinstance(tables.get(model), dict):
         raise ConfigError(
             f"{place} has no table [models.{model}].",
-            cure=nearest(model, set(known), lambda name: f"[models.{name}]") if known else "Write [policy].",
+            cure=nearest(model, set(tables), lambda name: f"[models.{name}]") if tables else "Write [policy].",
             path=place,
             key=f"models.{model}",
         )
-    table: dict[str, object] = known[model]
+    table: dict[str, object] = tables[model]
     return table
 
 
