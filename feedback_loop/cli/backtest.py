@@ -71,7 +71,7 @@ def backtest(
 
 
 def _check(plot: Path | None) -> None:
-    from feedback_loop.monitoring import FORMATS
+    from feedback_loop.decisions.backtest import FORMATS
 
     if plot is None:
         return
@@ -84,7 +84,7 @@ def _check(plot: Path | None) -> None:
 
 
 def _draw(result: Backtest, path: Path) -> None:
-    from feedback_loop.monitoring import plot_policies
+    from feedback_loop.decisions.backtest import plot_policies
 
     first, window = result.played[0], result.window
     begun = [each for each in result.tenures if each.begins is not None]

@@ -1,4 +1,4 @@
-"""Watching: profiles, validation, drift, reports and plots of what versions predicted."""
+"""Watching: profiles, validation, drift and reports of what versions predicted."""
 
 from feedback_loop.monitoring.arrays import Floats
 from feedback_loop.monitoring.curves import Curves, curves
@@ -9,7 +9,6 @@ from feedback_loop.monitoring.hypergeometric import upper_tail, upper_tails
 from feedback_loop.monitoring.losses import primary_loss, row_losses
 from feedback_loop.monitoring.missing import MissingReference, known_missing, when_enough
 from feedback_loop.monitoring.multivariate import multivariate_values
-from feedback_loop.monitoring.plots import FORMATS, plot_losses, plot_policies, plot_variants
 from feedback_loop.monitoring.profile_store import fold_news
 from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
 from feedback_loop.monitoring.quality import quality_values
@@ -30,7 +29,6 @@ from feedback_loop.monitoring.weights import row_weights, spread, uniform
 from feedback_loop.monitoring.window_evaluation import after_failure, due_windows, evaluate_window, window_cells
 
 __all__ = [
-    "FORMATS",
     "KINDS",
     "LEAST_REPORT_ROWS",
     "LEAST_ROWS",
@@ -62,9 +60,6 @@ __all__ = [
     "model_folder",
     "multivariate_values",
     "past_errors",
-    "plot_losses",
-    "plot_policies",
-    "plot_variants",
     "primary_loss",
     "profile_of_reference",
     "quality_values",

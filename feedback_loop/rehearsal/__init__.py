@@ -3,6 +3,7 @@
 from feedback_loop.rehearsal.history import History, read_history
 from feedback_loop.rehearsal.home import fresh_folder, own_loop
 from feedback_loop.rehearsal.play import load_history, rehearse
+from feedback_loop.rehearsal.plots import plot_losses
 from feedback_loop.rehearsal.strategies import Strategy, compare, daily_means
 from feedback_loop.rehearsal.turn import take_turn
 from feedback_loop.rehearsal.words import closing_words
@@ -16,6 +17,7 @@ __all__ = [
     "fresh_folder",
     "load_history",
     "own_loop",
+    "plot_losses",
     "read_history",
     "rehearse",
     "take_turn",

@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from feedback_loop.clock import ManualClock, Window, floor_moment
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import plot_losses, primary_loss
+from feedback_loop.monitoring import primary_loss
 from feedback_loop.progress import Progress
 from feedback_loop.rehearsal.calendar import monthly_outputs
 from feedback_loop.rehearsal.history import History, read_history
 from feedback_loop.rehearsal.home import own_loop
+from feedback_loop.rehearsal.plots import plot_losses
 from feedback_loop.rehearsal.strategies import Strategy, compare, daily_means
 from feedback_loop.rehearsal.told import labelled_rows, losses_with, story_of, why_not_fitted
 from feedback_loop.rehearsal.turn import take_turn
@@ -165,7 +166,6 @@ class _Rehearsal:
         plots = plot_losses(
             {each.name: daily_means(days, each.losses[loss]) for each in strategies},
             [(each["at"], f"version {each['version']}") for each in story["promotions"]],
-            name="loss",
             title=f"{self.model}: mean {loss.replace('_', ' ')} of each day, had the loop been there",
             folder=folder,
             loss=loss,

@@ -13,11 +13,12 @@ from feedback_loop.errors import Refused
 from feedback_loop.inference import EngineOptions, Scorer, SklearnEngine, refuse_unfit
 from feedback_loop.inference.choosing import measure_parity
 from feedback_loop.inference.optimizing import Measured, Optimization, optimize
-from feedback_loop.monitoring import make_reference, plot_variants
+from feedback_loop.monitoring import make_reference
 from feedback_loop.progress import Progress
 from feedback_loop.registry import ModelVersion, Origin, Proven, Registry
 from feedback_loop.retraining.dataset import training_rows
 from feedback_loop.retraining.retrain import PROVEN_ROWS
+from feedback_loop.retraining.variant_plots import plot_variants
 from feedback_loop.store import Store
 
 FEWEST = 200

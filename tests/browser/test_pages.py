@@ -17,8 +17,10 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from feedback_loop.clock import Window
-from feedback_loop.monitoring import plot_losses, plot_variants, write_report
+from feedback_loop.monitoring import write_report
 from feedback_loop.monitoring.reports import RealRows
+from feedback_loop.rehearsal import plot_losses
+from feedback_loop.retraining.variant_plots import plot_variants
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 from tests.integration.processes import free_port, running, wait_until
 from tests.integration.test_reports import MARCH, binary, multiclass, regression, subject
@@ -128,7 +130,6 @@ def test_plots_of_what_somebody_named_are_text_too(tmp_path, look):
         plot_losses(
             {each: {MARCH.start: 1.0} for each in MARKUP},
             [(MARCH.start, MARKUP[0])],
-            name="loss",
             title=MARKUP[3],
             folder=tmp_path,
         ),
