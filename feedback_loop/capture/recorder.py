@@ -54,7 +54,7 @@ class Record:
     scorer: Scorer
     rows: pa.Table | Rows
     scored: Scored
-    ids: list[PredictionId]
+    ids: list[PredictionId] | pa.StringArray
     role: Role = Role.CHAMPION
     requests: Requests | None = None
     latency_us: Sequence[int] | None = None
@@ -94,7 +94,7 @@ class Recorder:
         scorer: Scorer,
         rows: pa.Table | Rows,
         scored: Scored,
-        ids: list[PredictionId],
+        ids: list[PredictionId] | pa.StringArray,
         moment: datetime,
         *,
         role: Role = Role.CHAMPION,
@@ -153,7 +153,7 @@ def log_table(
     count, schema = inputs.num_rows, _schema(contract)
     arrays = {name: pa.repeat(pa.scalar(value, SYSTEM_TYPES[name]), count) for name, value in same.items()}
     for name, values in by_row.items():
-        is_arrow = isinstance(values, pa.ChunkedArray)
+        is_arrow = isinstance(values, pa.Array | pa.ChunkedArray)
         arrays[name] = values.cast(SYSTEM_TYPES[name]) if is_arrow else pa.array(values, SYSTEM_TYPES[name])
     arrays |= {column.stored: inputs.column(column.name) for column in (*contract.extra_key, *contract.features)}
     arrays |= {column.stored: outputs.column(column.stored) for column in contract.outputs}

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy import Connection, MetaData, Table, select
 from sqlalchemy.dialects import postgresql
@@ -196,11 +197,11 @@ def _create_partition(element: _CreatePartition, compiler: Any, **_: object) -> 
     return f"CREATE TABLE {quote(element.name)} PARTITION OF {quote(element.parent)} FOR VALUES {values}"
 
 
-def ensure_partitions(connection: Connection, table: Table, ids: Iterable[str], known: set[str]) -> None:
+def ensure_partitions(connection: Connection, table: Table, ids: pa.ChunkedArray, known: set[str]) -> None:
     """Makes the months' partitions that these ids go to; `known` remembers those that are there."""
     if connection.dialect.name != "postgresql":
         return
-    given = list(ids)
+    given = ids.to_pylist()
     # Ids sort by their time: where the least and the greatest are of one month, all are.
     ends = {_month(moment_of(identifier)) for identifier in (min(given), max(given))} if given else set()
     for month in sorted(ends if len(ends) < 2 else {_month(moment_of(identifier)) for identifier in given}):

@@ -96,7 +96,7 @@ class PredictionLog:
     def _insert(self, contract: Contract, generation: Generation, rows: pa.Table, now: datetime) -> Appended:
         partitions = set(self._partitions)
         with self._store.write() as connection:
-            ensure_partitions(connection, generation.table, rows.column("prediction_id").to_pylist(), partitions)
+            ensure_partitions(connection, generation.table, rows.column("prediction_id"), partitions)
             moment = pa.scalar(fence.enter(connection, contract.model, now), UTC_MOMENT)
             kept = erased_keys.without_erased(connection, self._store.secret, contract, rows)
             stamped = kept.append_column(LOGGED_AT, pa.repeat(moment, kept.num_rows))

@@ -86,6 +86,17 @@ def test_every_row_comes_back_beyond_the_size_of_a_chunk(store, log):
     assert found.column("prediction_id").to_pylist() == rows.column("prediction_id").to_pylist()
 
 
+@pytest.mark.parametrize("word", ['it\'s "said" % twice -- ?', "", None])
+def test_what_all_rows_share_comes_back_as_it_went_in(store, log, word):
+    contract, count = binary_contract(), 600
+    rows = prediction_rows(contract, [START] * count, plan=[word] * count, age=[None] * count, customer=[7] * count)
+    assert log.append(contract, rows.slice(0, 1), START) == 1
+    assert log.append(contract, rows, START) == count - 1
+    found = read_labelled(store, contract, WHOLE)
+    for name in rows.column_names:
+        assert found.column(name).to_pylist() == rows.sort_by("prediction_id").column(name).to_pylist(), name
+
+
 def test_a_retry_is_no_second_row_and_changes_nothing(store, log):
     contract = binary_contract()
     rows = prediction_rows(contract, moments(2), plan=["basic", "pro"])

@@ -423,13 +423,19 @@ def test_a_key_in_a_header_is_text_that_can_be_stored(text):
 @given(first=st.integers(0, 2**32 - 40), count=st.integers(0, 40), seed=st.text(max_size=8))
 def test_ids_of_a_files_rows_are_uuids_of_their_moment_in_the_order_of_the_rows(first, count, seed):
     moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
-    ids = numbered_ids(moment, seed, first, count)
+
+    def ids_of(seed, first, count):
+        made = numbered_ids(moment, seed, first, count)
+        made.validate(full=True)
+        return made.to_pylist()
+
+    ids = ids_of(seed, first, count)
     assert ids == sorted(set(ids))
     assert len(ids) == count
     assert all(check_prediction_id(each, moment) == each and moment_of(each) == moment for each in ids)
     cut = count // 3  # asked for in parts, or by another job
-    assert ids == [*numbered_ids(moment, seed, first, cut), *numbered_ids(moment, seed, first + cut, count - cut)]
-    assert not {*ids} & {*numbered_ids(moment, seed + "'", first, count)}
+    assert ids == [*ids_of(seed, first, cut), *ids_of(seed, first + cut, count - cut)]
+    assert not {*ids} & {*ids_of(seed + "'", first, count)}
 
 
 def test_a_file_of_more_rows_than_ids_can_count_is_refused():
