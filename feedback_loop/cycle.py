@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
 from feedback_loop.alerts import ping, route_names
-from feedback_loop.clock import Window, format_moment
+from feedback_loop.clock import Window
 from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import model_folder
+from feedback_loop.plain import plain
 from feedback_loop.scheduling import (
     Chain,
     Job,
@@ -44,7 +44,7 @@ def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
         Job("forward", lambda: _forward(loop, model)),
         Job("reconcile", lambda: {"champion": loop.reconcile(model)}),
         Job("outcomes", lambda: take_in(loop, model)),
-        Job("join", lambda: _join(loop, model)),
+        Job("join", lambda: plain(loop.join(model))),
         Job("evaluate", lambda: _evaluate(loop, model)),
         Job("volume", lambda: {"alerts": loop.watch_volume(model)}),
         Job("drift", lambda: {"alerts": loop.watch_drift(model)}),
@@ -74,15 +74,9 @@ def run_cycle(loop: FeedbackLoop, model: str) -> list[Outcome]:
 def chains(loop: FeedbackLoop, model: str) -> list[Chain]:
     """What is scheduled for a model; raises ConfigError for a schedule that can't be read."""
     schedule = loop.settings.model(model).schedule
-    found = []
-    for key, text, jobs in (
-        ("cycle", schedule.cycle, cycle(loop, model)),
-        ("report", schedule.report, monthly(loop, model)),
-    ):
-        trigger = parse_schedule(text, f"models.{model}.schedule.{key}")
-        if trigger is not None:
-            found.append(Chain(model, trigger, jobs))
-    return found
+    planned = {"cycle": (schedule.cycle, cycle(loop, model)), "report": (schedule.report, monthly(loop, model))}
+    triggers = {key: parse_schedule(text, f"models.{model}.schedule.{key}") for key, (text, _) in planned.items()}
+    return [Chain(model, trigger, planned[key][1]) for key, trigger in triggers.items() if trigger is not None]
 
 
 def make_scheduler(loop: FeedbackLoop) -> Scheduler:
@@ -99,15 +93,13 @@ def watch_jobs(loop: FeedbackLoop) -> int:
     """Raises an alert where a model's jobs fail, are late or hang, or retrain in vain, and one when jobs that failed
     or were late are well again; counts new ones.
     """
-    told, now = 0, loop.clock()
+    alerts, now, routes = 0, loop.clock(), route_names(loop.settings.alerts)
     for model in loop.settings.models:
         troubles = troubles_of(loop, model)
-        told += tell_recovered(loop.store, f"jobs:{model}:", {each.subject for each in troubles}, now)
-        for each in troubles:
-            told += raise_alert(
-                loop.store, each.subject, each.title, each.body, route_names(loop.settings.alerts), now
-            )
-    return told
+        alerts += tell_recovered(loop.store, f"jobs:{model}:", {trouble.subject for trouble in troubles}, now)
+        for trouble in troubles:
+            alerts += raise_alert(loop.store, trouble.subject, trouble.title, trouble.body, routes, now)
+    return alerts
 
 
 def troubles_of(loop: FeedbackLoop, model: str) -> list[Message]:
@@ -137,14 +129,13 @@ def watchful_delivery(loop: FeedbackLoop) -> Callable[[], object]:
 def beat(loop: FeedbackLoop, model: str, outcomes: Sequence[Outcome]) -> bool:
     """Pings the model's dead man's switch, if it has one and no job of this turn has failed."""
     url = loop.settings.model(model).schedule.heartbeat
-    is_cycle = any(each.job == LAST for each in outcomes)
-    return bool(url) and is_cycle and all(each.state != "failed" for each in outcomes) and ping(model, url)
+    is_cycle = any(outcome.job == LAST for outcome in outcomes)
+    return bool(url) and is_cycle and all(outcome.state != "failed" for outcome in outcomes) and ping(model, url)
 
 
 def retained(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     """What the model's retention removed, as plain values; `kept_since` is None where it keeps all predictions."""
-    pruned, done = asdict(loop.prune(model)), loop.retain(model)
-    return pruned | ({**asdict(done), "kept_since": format_moment(done.kept_since)} if done else {"kept_since": None})
+    return {**plain(loop.prune(model)), "kept_since": None, **plain(loop.retain(model) or {})}
 
 
 def month_before(moment: datetime) -> Window:
@@ -159,7 +150,7 @@ def take_in(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     failed: list[FeedbackLoopError] = []
     for name, take in (("folder", loop.outcomes.take_in), ("sql", loop.outcomes.poll)):
         try:
-            done[name] = _written(take(model))
+            done[name] = plain(take(model))
         except FeedbackLoopError as error:
             failed.append(error)
     if failed:
@@ -174,38 +165,28 @@ def _taken(name: str, result: dict[str, Any]) -> str:
     return f"The {name} brought {counts['received']:,} outcomes, {counts['new']:,} of them new.{left}"
 
 
-def _join(loop: FeedbackLoop, model: str) -> dict[str, Any]:
-    joined = asdict(loop.join(model))
-    return joined | {"until": format_moment(joined["until"]) if joined["until"] else None}
-
-
 def _forward(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     """What is judged next is to hold all that this host has; and what is not in order is told with the alerts."""
     try:
         drained = loop.forward()
     finally:
         alerts = loop.predictions.watch_accounts(model)
-    return {**asdict(drained), "alerts": alerts}
+    return {**plain(drained), "alerts": alerts}
 
 
 def _evaluate(loop: FeedbackLoop, model: str) -> dict[str, Any]:
-    found = loop.evaluate(model)
+    evaluations = loop.evaluate(model)
     failed = ledger.load_failed_windows(loop.store, model)
     loop.judging.tell_conditions(model)
-    return {"evaluations": len(found), "failed": [{"window": str(e.window), "cause": e.cause} for e in failed]}
+    causes = [{"window": str(failure.window), "cause": failure.cause} for failure in failed]
+    return {"evaluations": len(evaluations), "failed": causes}
 
 
 def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    """The verdict. Where there has never been one, why; later it is only that nothing is due yet."""
     verdict = loop.decide(model)
-    return (
-        {"state": str(verdict.state), "summary": verdict.summary}
-        if verdict is not None
-        else _nothing_due(loop, model)
-    )
-
-
-def _nothing_due(loop: FeedbackLoop, model: str) -> dict[str, Any]:
-    """No verdict, and why where there has never been one: later it is only that nothing is due yet."""
+    if verdict is not None:
+        return {"state": str(verdict.state), "summary": verdict.summary}
     if conclusions.latest_verdict(loop.store, model) is not None:
         return {"state": None}
     return {"state": None, "because": loop.judging.why_not_judged(model)}
@@ -213,12 +194,12 @@ def _nothing_due(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 
 def _diagnose(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     try:
-        made = loop.diagnose_incident(model)
+        diagnosis = loop.diagnose_incident(model)
     except Refused as error:  # such a model can't be diagnosed: that is no failure of each look
         return {"recommendation": None, "summary": str(error)}
-    if made is None:
+    if diagnosis is None:
         return {"recommendation": None}
-    return {"recommendation": made.recommendation, "summary": made.summary}
+    return {"recommendation": diagnosis.recommendation, "summary": diagnosis.summary}
 
 
 def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
@@ -260,17 +241,3 @@ def _failed_diagnosis(loop: FeedbackLoop, model: str) -> str | None:
 def _report(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     month = month_before(loop.clock())
     return {"reports": [path.name for path in loop.report(model, month, f"{month.start:%Y-%m}")]}
-
-
-def _plain(record: Any) -> Any:
-    return asdict(record) if record is not None else None
-
-
-def _written(record: Any) -> Any:
-    """The same with its times as text: the ledger is JSON."""
-    values = _plain(record)
-    return {name: _time(value) for name, value in values.items()} if values is not None else None
-
-
-def _time(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value

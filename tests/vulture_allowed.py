@@ -8,8 +8,8 @@ import feedback_loop
 from feedback_loop import store
 from feedback_loop.alerts import Delivery
 from feedback_loop.capture import middleware
-from feedback_loop.cli import keys as cli_keys
 from feedback_loop.config import AlertSettings, Settings
+from feedback_loop.decisions.backtest import Aftermath
 from feedback_loop.decisions.diagnosis import causes, reweighting
 from feedback_loop.inference import FileResult, files
 from feedback_loop.inference.bundle import Bundle
@@ -41,7 +41,7 @@ evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on, ledg
 Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Proof.classes_differ, Proof.max_difference
 doctor.Check.ok, doctor.Check.detail
-causes.Causes.rows_before, reweighting.Split.thin
+causes.Causes.rows_before, reweighting.Split.thin, Aftermath.next_version
 ledger.JobRun.finished_at, retrainings.Retraining.finished_at, incidents.Incident.closed_because
 
 # Evidently calls these.
@@ -60,9 +60,6 @@ middleware.AnswerCounts.missed
 
 # Compared whole: what makes two batch jobs the same.
 files.Job.modified_ns, files.Job.registered_at
-
-# What a user may say: Typer reads their values, and takes no list of literals.
-cli_keys.ScopeChoice.PREDICT, cli_keys.ScopeChoice.OUTCOMES, cli_keys.ScopeChoice.READ, cli_keys.ScopeChoice.ADMIN
 
 # pydantic-settings.
 Settings.settings_customise_sources

@@ -31,7 +31,8 @@ from feedback_loop.cli import (
     spool,
     status,
 )
-from feedback_loop.cli.output import Commands, fail
+from feedback_loop.cli.options import Commands
+from feedback_loop.cli.output import fail
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.private import OTHERS
 

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_loop.cli.monitor import FromOption, ToOption
-from feedback_loop.cli.output import ModelArgument, Shell, table
-from feedback_loop.clock import format_moment, parse_duration, parse_moment
+from feedback_loop.cli.options import (
+    FromOption,
+    ModelArgument,
+    Shell,
+    ToOption,
+    duration_option,
+    moment_option,
+)
+from feedback_loop.cli.output import table
+from feedback_loop.clock import format_moment
 from feedback_loop.errors import BadInput
-from feedback_loop.shown import as_text
 
 if TYPE_CHECKING:
     from feedback_loop.decisions.backtest import Aftermath, Backtest, Replayed
     from feedback_loop.store.conclusions import Verdict
 
-ALARMS_TOLD = 3
+ALARMS_SHOWN = 3
 """Of each policy with `--verbose`; the rest of them is in `--json`."""
 
 MANY = 10
-"""A look at more cohorts at once than this is told: it was made long after they had matured."""
+"""A look at more cohorts at once than this gets a hint: it was made long after they had matured."""
 
 
 def backtest(
@@ -34,10 +41,10 @@ def backtest(
     start: FromOption = None,
     end: ToOption = None,
     change: Annotated[
-        str | None, typer.Option(help="When the world changed: delays are counted from it; default: estimated.")
+        datetime | None, moment_option(help="When the world changed: delays are counted from it; default: estimated.")
     ] = None,
     every: Annotated[
-        str | None, typer.Option(help="Look so often (1d), instead of when it was looked.", show_default=False)
+        timedelta | None, duration_option(help="Look so often (1d), instead of when it was looked.")
     ] = None,
     known_now: Annotated[
         bool, typer.Option("--known-now", help="With what is known now at every look: for a log that was imported.")
@@ -57,17 +64,16 @@ def backtest(
     result = loop.backtest(
         model,
         policy or (),
-        parse_moment(start) if start else None,
-        parse_moment(end) if end else None,
-        change=parse_moment(change) if change else None,
-        every=parse_duration(every) if every else None,
+        start,
+        end,
+        change=change,
+        every=every,
         known_now=known_now,
         inject=inject,
     )
     if plot is not None:
         _draw(result, plot)
-    plain = _plain(result) | {"plot": str(plot) if plot else None}
-    shell.emit(plain, lambda _: _words(result, plain, verbose=verbose))
+    shell.emit({**_plain(result), "plot": plot}, lambda shown: _words(result, shown["policies"], verbose=verbose))
 
 
 def _check(plot: Path | None) -> None:
@@ -87,24 +93,31 @@ def _draw(result: Backtest, path: Path) -> None:
     from feedback_loop.decisions.backtest import plot_policies
 
     first, window = result.played[0], result.window
-    begun = [each for each in result.tenures if each.begins is not None]
-    ends = {each: later.begins for each, later in zip(result.tenures, result.tenures[1:], strict=False)}
+    next_begins = {tenure: later.begins for tenure, later in zip(result.tenures, result.tenures[1:], strict=False)}
     spans = [
-        (max(each.begins or window.start, window.start), min(ends.get(each) or window.end, window.end), mean)
-        for each, mean in first.references.items()
+        (
+            max(tenure.begins or window.start, window.start),
+            min(next_begins.get(tenure) or window.end, window.end),
+            mean,
+        )
+        for tenure, mean in first.references.items()
     ]
     plot_policies(
-        {each.window.start: each.mean for each in first.cohorts if each.mean is not None},
+        {cohort.window.start: cohort.mean for cohort in first.cohorts if cohort.mean is not None},
         [(start, end, mean) for start, end, mean in spans if start < end],
         {
-            each.candidate.name: {
-                "warning": [verdict.decided_at for verdict in each.warnings],
-                "retraining": [step.at for step in each.steps],
-                "alarm": [verdict.decided_at for verdict in each.alarms],
+            played.candidate.name: {
+                "warning": [verdict.decided_at for verdict in played.warnings],
+                "retraining": [step.at for step in played.steps],
+                "alarm": [verdict.decided_at for verdict in played.alarms],
             }
-            for each in result.played
+            for played in result.played
         },
-        [(each.begins, f"version {each.version}") for each in begun if each.begins and each.begins in window],
+        [
+            (tenure.begins, f"version {tenure.version}")
+            for tenure in result.tenures
+            if tenure.begins and tenure.begins in window
+        ],
         change=result.change.at if result.change else None,
         loss=first.loss,
         title=f"{result.model}: what each policy would have said",
@@ -114,7 +127,7 @@ def _draw(result: Backtest, path: Path) -> None:
 
 def _plain(result: Backtest) -> dict[str, Any]:
     """Everything, as plain values."""
-    change = result.change
+    policies = zip(result.played, result.followed, strict=True)
     return {
         "model": result.model,
         "from": result.window.start,
@@ -124,66 +137,56 @@ def _plain(result: Backtest) -> dict[str, Any]:
         "known": result.known,
         "injected": vars(result.injected) if result.injected else None,
         "final_until": result.final_until,
-        "versions": [{"version": each.version, "since": each.begins} for each in result.tenures],
-        "change": {"at": change.at, "source": change.source, "policy": change.policy} if change else None,
-        "policies": [
-            _policy(result, played, followed) for played, followed in zip(result.played, result.followed, strict=True)
-        ],
+        "versions": [{"version": tenure.version, "since": tenure.begins} for tenure in result.tenures],
+        "change": result.change,
+        "policies": [_policy(result, played, aftermaths) for played, aftermaths in policies],
     }
 
 
-def _policy(result: Backtest, played: Replayed, followed: tuple[Aftermath, ...]) -> dict[str, Any]:
+def _policy(result: Backtest, played: Replayed, aftermaths: tuple[Aftermath, ...]) -> dict[str, Any]:
     from feedback_loop.decisions.backtest import delay_of
 
-    settings = played.candidate.settings
-    delay = delay_of(played, result.change) if result.change else None
+    settings, alarms = played.candidate.settings, zip(played.alarms, aftermaths, strict=True)
     return {
         "name": played.candidate.name,
         "rule": settings.policy.rule,
         "policy": settings.policy.model_dump(mode="json"),
-        "maturity": str(settings.maturity),
-        "window": str(settings.window),
+        "maturity": settings.maturity,
+        "window": settings.window,
         "loss": played.loss,
-        "alarms": [
-            _verdict(each) | {"followed": vars(after)} for each, after in zip(played.alarms, followed, strict=True)
-        ],
-        "warnings": [_verdict(each) for each in played.warnings],
-        "delay": {"days": delay.days, "labels": delay.labels} if delay else None,
-        "retrainings": [vars(each) for each in played.steps],
-        "verdicts": [_verdict(each) | {"evidence": each.evidence} for each in played.verdicts],
-        "cohorts": [vars(each) | {"window": [each.window.start, each.window.end]} for each in played.cohorts],
+        "alarms": [_verdict(alarm) | {"followed": aftermath} for alarm, aftermath in alarms],
+        "warnings": [_verdict(verdict) for verdict in played.warnings],
+        "delay": delay_of(played, result.change) if result.change else None,
+        "retrainings": played.steps,
+        "verdicts": [_verdict(verdict) | {"evidence": verdict.evidence} for verdict in played.verdicts],
+        "cohorts": played.cohorts,
     }
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "at": verdict.decided_at,
-        "version": verdict.version,
-        "window": [verdict.window.start, verdict.window.end],
-        "state": str(verdict.state),
-        "summary": verdict.summary,
-    }
+    named = {name: getattr(verdict, name) for name in ("version", "window", "state", "summary")}
+    return {"at": verdict.decided_at, **named}
 
 
-def _words(result: Backtest, plain: dict[str, Any], *, verbose: bool) -> str:
+def _words(result: Backtest, policies: list[dict[str, Any]], *, verbose: bool) -> str:
     how, window = "as they were made" if result.were_made else "as scheduled", result.window
     end = format_moment(window.end.replace(microsecond=0))
     lines = [f"{result.model}: {len(result.looks):,} looks ({how}), {format_moment(window.start)} – {end}"]
     if result.change is not None:
         by = f" by {result.change.policy}" if result.change.policy else ""
         lines.append(f"Delays count from {format_moment(result.change.at)} ({result.change.source}{by}).")
-    if result.known is None and not any(each.verdicts for each in result.played):
+    if result.known is None and not any(played.verdicts for played in result.played):
         lines.append(
             "No look had anything to judge: of what was imported since, nothing was known then. "
             "With what is known now: --every 1d --known-now."
         )
-    lines.append(table([_row(each, verbose=verbose) for each in plain["policies"]], ""))
+    lines.append(table([_row(policy, verbose=verbose) for policy in policies], ""))
     if verbose:
-        lines += _alarm_words(result)
-    elif any(each.alarms for each in result.played):
+        lines += _alarm_words(policies)
+    elif any(played.alarms for played in result.played):
         lines.append("--verbose tells what each alarm said, --json everything.")
     first = result.played[0]
-    widest = max(((each.window.end - each.window.start) for each in first.verdicts), default=None)
+    widest = max(((verdict.window.end - verdict.window.start) for verdict in first.verdicts), default=None)
     if widest is not None and widest > MANY * first.candidate.settings.window:
         count = widest // first.candidate.settings.window
         lines.append(
@@ -195,12 +198,12 @@ def _words(result: Backtest, plain: dict[str, Any], *, verbose: bool) -> str:
 def _row(policy: dict[str, Any], *, verbose: bool) -> dict[str, Any]:
     """A policy in a line that fits 100 columns; verbosely also when it first alarmed, and how often it warned."""
     name, rule, delay, alarms = policy["name"], policy["rule"], policy["delay"], policy["alarms"]
-    told = [each["followed"] for each in alarms if each["followed"]["cause"] is None]
-    reasons = [each["reason"] for each in policy["retrainings"]]
-    kinds = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
+    followed = [alarm["followed"] for alarm in alarms if alarm["followed"]["cause"] is None]
+    reasons = [step["reason"] for step in policy["retrainings"]]
+    counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
     first = {
         "warnings": len(policy["warnings"]),
-        "first alarm": format_moment(alarms[0]["at"]) if alarms else "–",
+        "first alarm": alarms[0]["at"] if alarms else "–",
         "version": alarms[0]["version"] if alarms else "–",
     }
     return {
@@ -208,28 +211,29 @@ def _row(policy: dict[str, Any], *, verbose: bool) -> dict[str, Any]:
         "alarms": len(alarms),
         **(first if verbose else {}),
         "delay": f"{delay['days']:.1f} d, {delay['labels']:,} labels" if delay else "–",
-        "retrainings": kinds or "–",
-        "loss: it → the next": f"{told[0]['before']:.4f} → {told[0]['after']:.4f}" if told else "–",
+        "retrainings": counts or "–",
+        "loss: it → the next": f"{followed[0]['before']:.4f} → {followed[0]['after']:.4f}" if followed else "–",
     }
 
 
-def _alarm_words(result: Backtest) -> list[str]:
+def _alarm_words(policies: list[dict[str, Any]]) -> list[str]:
     """What the first alarms of each policy said, and what followed."""
     lines = []
-    for played, aftermaths in zip(result.played, result.followed, strict=True):
-        name, told = played.candidate.name, list(zip(played.alarms, aftermaths, strict=True))
-        for place, (alarm, after) in enumerate(told[:ALARMS_TOLD]):
-            summary = as_text(alarm.summary)
-            lines.append(f"{name}, {format_moment(alarm.decided_at)}, version {alarm.version}: {summary}")
-            lines += [f"  {_after_words(after, played.loss)}"] if after.cause is None or not place else []
-        lines += [f"{name}: {len(told) - ALARMS_TOLD} more alarms, see --json"] if len(told) > ALARMS_TOLD else []
+    for policy in policies:
+        name, alarms = policy["name"], policy["alarms"]
+        for place, alarm in enumerate(alarms[:ALARMS_SHOWN]):
+            after = alarm["followed"]
+            lines.append(f"{name}, {alarm['at']}, version {alarm['version']}: {alarm['summary']}")
+            lines += [f"  {_after_words(after, policy['loss'])}"] if after["cause"] is None or not place else []
+        more = len(alarms) - ALARMS_SHOWN
+        lines += [f"{name}: {more} more alarms, see --json"] if more > 0 else []
     return lines
 
 
-def _after_words(after: Aftermath, loss: str) -> str:
-    if after.cause is not None:
-        return f"What followed: {after.cause}."
+def _after_words(after: dict[str, Any], loss: str) -> str:
+    if after["cause"] is not None:
+        return f"What followed: {after['cause']}."
     return (
-        f"From it on {loss} {after.before:.4f} by version {after.version}, then {after.after:.4f} "
-        f"on {after.labels:,} labels by version {after.next_version}."
+        f"From it on {loss} {after['before']:.4f} by version {after['version']}, then {after['after']:.4f} "
+        f"on {after['labels']:,} labels by version {after['next_version']}."
     )

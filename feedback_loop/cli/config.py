@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from feedback_loop.cli.output import Commands, Shell, table
+from feedback_loop.cli.options import Shell, group
+from feedback_loop.cli.output import table
 from feedback_loop.shown import HIDDEN, without_secrets
 
-app = Commands(help="The configuration: what is set, and by what.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """The configuration: what is set, and by what."""
+app = group("The configuration: what is set, and by what.")
 
 
 @app.command("show")
@@ -30,7 +26,7 @@ def show(shell: Shell) -> None:
     place = shell.config or Path(os.environ.get(CONFIG_VARIABLE, FILE_NAME))
     content = read_toml(place, "configuration", "Write one: feedback-loop init.")
     rows = [
-        {"setting": ".".join(keys), "value": _shown(keys, value), "from": _source(keys, content, place)}
+        {"setting": ".".join(keys), "value": _hidden(keys, value), "from": _source(keys, content, place)}
         for keys, value in _flat(settings.model_dump(mode="json", exclude={"home"}))
     ]
     shell.emit(rows, lambda rows: table([{**row, "value": _text(row["value"])} for row in rows], ""))
@@ -39,21 +35,22 @@ def show(shell: Shell) -> None:
 def _flat(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Settings by the keys that lead to them; a list, or a table without any, is one setting."""
     if isinstance(value, dict) and (value or not keys):
-        for name, each in value.items():
-            yield from _flat(each, (*keys, str(name)))
+        for name, inner in value.items():
+            yield from _flat(inner, (*keys, str(name)))
     else:
         yield keys, value
 
 
-def _shown(keys: tuple[str, ...], value: Any) -> Any:
+def _hidden(keys: tuple[str, ...], value: Any) -> Any:
+    """A value as it may be shown."""
     if isinstance(value, str) and value and (keys[:2] == ("alerts", "routes") or keys[-1] == "heartbeat"):
         # Any part of these may be a token.
         return f"{value.partition('://')[0]}://{HIDDEN}"
     if isinstance(value, str):
         return HIDDEN if value and not value.strip("*") else without_secrets(value)
     if isinstance(value, list):
-        return [_shown(keys, each) for each in value]
-    return {name: _shown(keys, each) for name, each in value.items()} if isinstance(value, dict) else value
+        return [_hidden(keys, inner) for inner in value]
+    return {name: _hidden(keys, inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _source(keys: tuple[str, ...], content: dict[str, Any], place: Path) -> str:
@@ -64,11 +61,11 @@ def _source(keys: tuple[str, ...], content: dict[str, Any], place: Path) -> str:
     for end in range(len(keys), 0, -1):
         if name := variables.get(PREFIX + "__".join(keys[:end]).upper()):
             return name
-    found: Any = content
+    table: Any = content
     for key in keys:
-        if not isinstance(found, dict) or key not in found:
+        if not isinstance(table, dict) or key not in table:
             return "default"
-        found = found[key]
+        table = table[key]
     return str(place)
 
 

@@ -1,47 +1,47 @@
-"""`feedback-loop db`: the database's schema."""
+"""`feedback-loop db`: the database's schema, and how long rows stay."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import Commands, Shell
+from feedback_loop.cli.options import Shell, group
 
-app = Commands(help="The database: its schema, and how long rows stay.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from feedback_loop.store import Store
+
+app = group("The database: its schema, and how long rows stay.")
 
 
 @app.command("upgrade")
 def upgrade(shell: Shell) -> None:
     """Brings the database's tables to this version."""
-    from feedback_loop.config import load_settings
-    from feedback_loop.store import Store, migrate
+    from feedback_loop.store import migrate
 
-    settings = load_settings(shell.config)
-    store = Store(settings.url(settings.store.url))
-    before, after = migrate.current(store), migrate.upgrade(store)
-    plain = {"database": store.name, "before": before, "after": after}
-    shell.emit(
-        plain,
-        lambda done: f"{done['database']}: {done['before'] or 'empty'} → {done['after']}",
-    )
+    store = _store(shell)
+    result = {"database": store.name, "before": migrate.current(store), "after": migrate.upgrade(store)}
+    shell.emit(result, lambda result: "{database}: {} → {after}".format(result["before"] or "empty", **result))
 
 
 @app.command("check")
 def check(shell: Shell) -> None:
     """Says whether the database is at this version (exit code 1 if not)."""
+    from feedback_loop.store import migrate
+
+    store = _store(shell)
+    result = {"database": store.name, "revision": migrate.current(store), "needed": migrate.head()}
+    shell.emit(result, lambda _: f"{store.name} is at {result['revision'] or 'none'}; {result['needed']} is needed.")
+    if result["revision"] != result["needed"]:
+        raise typer.Exit(1)
+
+
+def _store(shell: Shell) -> Store:
     from feedback_loop.config import load_settings
-    from feedback_loop.store import Store, migrate
+    from feedback_loop.store import Store
 
     settings = load_settings(shell.config)
-    store = Store(settings.url(settings.store.url))
-    plain = {"database": store.name, "revision": migrate.current(store), "needed": migrate.head()}
-    shell.emit(
-        plain,
-        lambda now: f"{now['database']} is at {now['revision'] or 'none'}; {now['needed']} is needed.",
-    )
-    if plain["revision"] != plain["needed"]:
-        raise typer.Exit(1)
+    return Store(settings.url(settings.store.url))
 
 
 @app.command("retain")
@@ -57,11 +57,8 @@ def retain(
     for name in [model] if model is not None else loop.settings.models:
         with loop.runner.leased(name):
             rows.append({"model": name, **retained(loop, name)})
-    shell.emit(rows, _retained_words)
+    shell.emit(rows, lambda rows: "\n".join(map(_retained_words, rows)))
 
 
-def _retained_words(rows: list[dict[str, Any]]) -> str:
-    return "\n".join(
-        f"{row['model']}: " + ", ".join(f"{name} {value}" for name, value in row.items() if name != "model")
-        for row in rows
-    )
+def _retained_words(row: dict[str, Any]) -> str:
+    return f"{row['model']}: " + ", ".join(f"{name} {value}" for name, value in row.items() if name != "model")

@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from feedback_loop.cli.output import JsonOption, configure_logging, emit
+from feedback_loop.cli.options import Printer
+from feedback_loop.cli.output import configure_logging
 
 
 def demo(
+    printer: Printer,
     months: Annotated[int, typer.Option(min=1, max=11, help="How many months to play; 11 are the year.")] = 2,
     begin: Annotated[
         datetime,
@@ -22,7 +24,6 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Where everything is left; an earlier demo there is replaced.")] = Path(
         "demo"
     ),
-    as_json: JsonOption = False,
 ) -> None:
     """Plays 2013's flights out of New York: predicts, learns what happened, judges, retrains, promotes."""
     import sys
@@ -32,5 +33,5 @@ def demo(
     options = DemoOptions(folder=folder, months=months, fast=fast, seed=seed, begin=f"{begin:%Y-%m-%d}")
     with (fresh_folder(options) / "log.jsonl").open("a") as log:
         configure_logging(log)
-        result = play(options, Screen(live=not as_json and sys.stderr.isatty()))
-    emit(result, as_json=as_json, words=lambda result: closing_words(result, folder))
+        result = play(options, Screen(live=not printer.as_json and sys.stderr.isatty()))
+    printer.emit(result, lambda result: closing_words(result, folder))

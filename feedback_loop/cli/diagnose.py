@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.monitor import FromOption, ToOption, WindowOption, window_of
-from feedback_loop.cli.output import ModelArgument, Shell, table
-from feedback_loop.clock import format_moment, parse_moment
-
-if TYPE_CHECKING:
-    from feedback_loop.store.conclusions import Diagnosis
+from feedback_loop.cli.options import AsOfOption, ModelArgument, Shell, WindowGiven
+from feedback_loop.cli.output import span, table
 
 
 def diagnose(
     shell: Shell,
     model: ModelArgument,
-    within: WindowOption = None,
-    start: FromOption = None,
-    end: ToOption = None,
-    as_of: Annotated[str | None, typer.Option(help="With what was known at this moment; default: now.")] = None,
+    within: WindowGiven,
+    as_of: AsOfOption = None,
     lists: Annotated[bool, typer.Option("--list", help="Only list diagnoses, and whether they were right.")] = False,
 ) -> None:
     """Finds why the loss has changed and what to do: repair the feed, retrain (on what), replace, search, or nothing.
@@ -30,31 +23,24 @@ def diagnose(
     """
     from feedback_loop.store.conclusions import load_diagnoses
 
-    window, moment = window_of(within, start, end), parse_moment(as_of) if as_of else None
-    loop = shell.loop()
+    window, loop = within.window(), shell.loop()
     if lists:
         loop.settings.model(model)
         loop.judge_diagnoses(model)
-        found = [_plain(each) for each in load_diagnoses(loop.store, model)]
-        shell.emit(found, _list_words)
-        return
-    shell.emit(_plain(loop.diagnose(model, window, moment)), _words)
-
-
-def _plain(made: Diagnosis) -> dict[str, Any]:
-    window = [format_moment(made.window.start), format_moment(made.window.end)]
-    return asdict(made) | {"window": window, "as_of": format_moment(made.as_of)}
+        shell.emit(load_diagnoses(loop.store, model), _list_words)
+    else:
+        shell.emit(loop.diagnose(model, window, as_of), _words)
 
 
 def _list_words(rows: list[dict[str, Any]]) -> str:
-    known = {None: "not known yet", True: "yes", False: "no"}
+    right = {None: "not known yet", True: "yes", False: "no"}
     shown = [
         {
-            "window": " – ".join(row["window"]),
+            "window": span(row["window"]),
             "version": row["version"],
             "incident": row["incident_id"] or "–",
             "recommended": row["recommendation"],
-            "right": known[row["was_right"]] + (f": {row['judged_because']}" if row["judged_because"] else ""),
+            "right": right[row["was_right"]] + (f": {row['judged_because']}" if row["judged_because"] else ""),
         }
         for row in rows
     ]
@@ -62,25 +48,23 @@ def _list_words(rows: list[dict[str, Any]]) -> str:
 
 
 def _words(row: dict[str, Any]) -> str:
-    evidence = row["evidence"]
-    lines = [f"{row['recommendation']}: {row['summary']}"]
-    if evidence["split"] is None:
-        return lines[0]
-    split, total = evidence["split"], evidence["change"]["value"]
+    evidence, head = row["evidence"], f"{row['recommendation']}: {row['summary']}"
+    split, change = evidence["split"], evidence["change"]
+    if split is None:
+        return head
     parts = {"broken features": evidence["broken"], "inputs": split["inputs"], "relation": split["relation"]}
     shown = [
         {
             "part": name,
             evidence["loss"]: f"{part['value']:+.4f}",
             "± standard error": f"{part['error']:.4f}",
-            "share": f"{part['value'] / total:.0%}" if total > 3 * evidence["change"]["error"] else "–",
+            "share": f"{part['value'] / change['value']:.0%}" if change["value"] > 3 * change["error"] else "–",
         }
-        for name, part in {**parts, "all": evidence["change"]}.items()
+        for name, part in {**parts, "all": change}.items()
     ]
-    lines.append(table(shown, ""))
-    lines.append(
-        f"{evidence['rows_now']:,} rows of {row['window'][0]} – {row['window'][1]} beside "
+    rows = (
+        f"{evidence['rows_now']:,} rows of {span(row['window'])} beside "
         f"{evidence['rows_before']:,} of the reference of version {row['version']}; "
         f"{split['thin']:.0%} of them lie where it has next to none."
     )
-    return "\n".join(lines)
+    return "\n".join([head, table(shown, ""), rows])

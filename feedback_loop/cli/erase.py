@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ModelArgument, Shell, say
+from feedback_loop.cli.options import ModelArgument, Shell
+from feedback_loop.cli.output import say
 from feedback_loop.errors import BadInput, Refused
+from feedback_loop.plain import plain
 
 
 def erase(
@@ -31,12 +32,11 @@ def erase(
         raise Refused("What is erased is gone for good.", cure="See what it would be: --dry-run. Then say --yes.")
     loop = shell.loop()
     if asks:
-        say(_words(asdict(loop.erase(model, wanted, text=True, dry_run=True))), to=sys.stderr)
+        say(_words(plain(loop.erase(model, wanted, text=True, dry_run=True))), to=sys.stderr)
         if not typer.confirm("Erase that for good?", err=True):
             raise Refused("Nothing was erased.")
     with loop.runner.leased(model):
-        done = loop.erase(model, wanted, text=True, dry_run=dry_run)
-    shell.emit(asdict(done), _words)
+        shell.emit(loop.erase(model, wanted, text=True, dry_run=dry_run), _words)
 
 
 def _column_and_value(text: str) -> tuple[str, str]:

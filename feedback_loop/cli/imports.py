@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.outcomes import OnErrorOption
-from feedback_loop.cli.output import Commands, ModelArgument, Shell, say
-from feedback_loop.shown import as_text
+from feedback_loop.cli.options import ModelArgument, Shell, group
+from feedback_loop.cli.outcomes import OnErrorOption, say_left_out
 
-app = Commands(help="Import: what others predicted, brought into the log.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Import: what others predicted, brought into the log."""
+app = group("Import: what others predicted, brought into the log.")
 
 
 @app.command("predictions")
@@ -44,10 +36,8 @@ def predictions(
     source = file if file is not None else Query(str(url), str(sql))
     loop = shell.loop()
     result = loop.import_predictions(model, source, version=version, on_error=on_error)
-    if not shell.as_json:
-        for problem in result.problems:
-            say(as_text(f"left out: {problem}"), to=sys.stderr)
-    shell.emit(asdict(result), _words)
+    say_left_out(shell, result.problems)
+    shell.emit(result, _words)
 
 
 def _words(result: dict[str, Any]) -> str:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import getpass
 import re
-from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import Commands, Shell, table
-from feedback_loop.clock import format_moment, parse_duration, parse_moment
+from feedback_loop.cli.options import Shell, duration_option, group, moment_option
+from feedback_loop.cli.output import table
 from feedback_loop.errors import BadInput
+from feedback_loop.plain import plain
 
 if TYPE_CHECKING:
     from feedback_loop.store.incidents import Incident
 
-app = Commands(
-    help="Incidents: what has become worse, who looks after it, and all that happened.", no_args_is_help=True
-)
+app = group("Incidents: what has become worse, who looks after it, and all that happened.")
 
 IncidentArgument = Annotated[
     str, typer.Argument(metavar="INCIDENT", help="The incident's number, or its model: the one that is open.")
@@ -32,9 +31,9 @@ def list_incidents(
     everything: Annotated[bool, typer.Option("--all", help="Also those that are closed.")] = False,
 ) -> None:
     """Lists the open incidents."""
-    found = shell.loop().incidents.list(model, closed=everything)
+    incidents = shell.loop().incidents.list(model, closed=everything)
     none = "There are no incidents." if everything else "No incident is open."
-    shell.emit([_incident(each) for each in found], lambda rows: table(list(map(_short, rows)), none))
+    shell.emit([_with_state(incident) for incident in incidents], lambda rows: table(list(map(_row, rows)), none))
 
 
 @app.command("show")
@@ -45,9 +44,8 @@ def show(
     """Tells all that happened in an incident, in the order of time."""
     from feedback_loop.views.incident import incident_story
 
-    found, story = incident_story(shell.loop(), incident)
-    entries = [{**asdict(each), "at": format_moment(each.at)} for each in story]
-    shell.emit(_incident(found) | {"story": entries}, _story_words)
+    chosen, story = incident_story(shell.loop(), incident)
+    shell.emit({**_with_state(chosen), "story": story}, _story_words)
 
 
 @app.command("ack")
@@ -57,27 +55,26 @@ def ack(
     by: Annotated[str | None, typer.Option(help="Who looks after it; default: who is logged in.")] = None,
 ) -> None:
     """Says who looks after it; somebody else takes it over the same way."""
-    found = shell.loop().incidents.ack(incident, getpass.getuser() if by is None else by)
-    shell.emit(_incident(found), _done("acknowledged by {acknowledged_by}"))
+    changed = shell.loop().incidents.ack(incident, getpass.getuser() if by is None else by)
+    _emit(shell, changed, "acknowledged by {acknowledged_by}")
 
 
 @app.command("silence")
 def silence(
     shell: Shell,
     incident: IncidentArgument,
-    until: Annotated[str | None, typer.Option(help="A moment, ISO 8601 (UTC if it says nothing).")] = None,
-    duration: Annotated[str | None, typer.Option("--for", help="So long from now: 8h, 2d.")] = None,
+    until: Annotated[datetime | None, moment_option(help="A moment, ISO 8601 (UTC if it says nothing).")] = None,
+    duration: Annotated[timedelta | None, duration_option("--for", help="So long from now: 8h, 2d.")] = None,
     off: Annotated[bool, typer.Option("--off", help="No longer: what was held back goes out.")] = False,
 ) -> None:
     """Holds its alerts back for a while. What is held back goes out afterwards, unless it is over by then."""
     if [until is not None, duration is not None, off].count(True) != 1:
         raise BadInput.of("silence", "needs its end", cure="Give one of --until, --for and --off.")
     loop = shell.loop()
-    end = parse_moment(until) if until is not None else None
     if duration is not None:
-        end = (loop.clock() + parse_duration(duration)).replace(microsecond=0)
+        until = (loop.clock() + duration).replace(microsecond=0)
     words = "silenced no longer" if off else "silenced until {silenced_until}"
-    shell.emit(_incident(loop.incidents.silence(incident, end)), _done(words))
+    _emit(shell, loop.incidents.silence(incident, until), words)
 
 
 @app.command("close")
@@ -87,25 +84,27 @@ def close(
     because: Annotated[str, typer.Option(help="Why it is over.")],
 ) -> None:
     """Closes it by hand: nobody is told, and the monitor starts anew. Recovery closes it by itself."""
-    found = shell.loop().incidents.close(incident, because)
-    shell.emit(_incident(found), _done("closed"))
+    _emit(shell, shell.loop().incidents.close(incident, because), "closed")
 
 
-def _incident(found: Incident) -> dict[str, Any]:
-    plain = {**asdict(found), "state": "open" if found.closed_at is None else "closed"}
-    moments = ("opened_at", "closed_at", "acknowledged_at", "silenced_until")
-    return plain | {name: format_moment(plain[name]) if plain[name] is not None else None for name in moments}
+def _emit(shell: Shell, changed: Incident, words: str) -> None:
+    sentence = f"Incident {{incident_id}} of {{model}} is {words}."
+    shell.emit(_with_state(changed), lambda row: sentence.format(**row))
 
 
-def _short(row: dict[str, Any]) -> dict[str, Any]:
-    by = row["acknowledged_by"]
+def _with_state(incident: Incident) -> dict[str, Any]:
+    return {**plain(incident), "state": "open" if incident.closed_at is None else "closed"}
+
+
+def _row(incident: dict[str, Any]) -> dict[str, Any]:
+    by = incident["acknowledged_by"]
     return {
-        "incident": row["incident_id"],
-        "title": row["title"],
-        "opened": _to_seconds(row["opened_at"]),
+        "incident": incident["incident_id"],
+        "title": incident["title"],
+        "opened": _to_seconds(incident["opened_at"]),
         "acknowledged": f"by {by}" if by else "no",
-        "silenced until": _to_seconds(row["silenced_until"] or "–"),
-        "closed": _to_seconds(row["closed_at"] or "–"),
+        "silenced until": _to_seconds(incident["silenced_until"] or "–"),
+        "closed": _to_seconds(incident["closed_at"] or "–"),
     }
 
 
@@ -114,19 +113,12 @@ def _to_seconds(moment: str) -> str:
     return re.sub(r"\.\d+Z", "Z", moment)
 
 
-def _story_words(told: dict[str, Any]) -> str:
-    lines = [f"incident {told['incident_id']} ({told['state']}): {told['title']}"]
-    lines += [f"  {_to_seconds(each['at'])}  {each['what']}: {each['words']}" for each in told["story"]]
-    if told["state"] == "open":
-        lines += [f"  so far     {name}: {words}" for name, words in _recovery_words(told["recovery"]).items()]
+def _story_words(incident: dict[str, Any]) -> str:
+    lines = [f"incident {incident['incident_id']} ({incident['state']}): {incident['title']}"]
+    lines += [f"  {_to_seconds(entry['at'])}  {entry['what']}: {entry['words']}" for entry in incident["story"]]
+    if incident["state"] == "open" and incident["recovery"]:
+        from feedback_loop.decisions.recovery import Recoveries
+
+        tests = Recoveries.from_json(incident["recovery"]).tests
+        lines += [f"  so far     {name}: {test.words}" for name, test in tests.items()]
     return "\n".join(lines)
-
-
-def _recovery_words(recovery: dict[str, Any] | None) -> dict[str, str]:
-    from feedback_loop.decisions.recovery import Recoveries
-
-    return {name: test.words for name, test in Recoveries.from_json(recovery).tests.items()} if recovery else {}
-
-
-def _done(words: str) -> Any:
-    return lambda row: f"Incident {row['incident_id']} of {row['model']} is {words.format(**row)}."

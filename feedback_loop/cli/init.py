@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_loop.cli.models import (
-    ReferenceOption,
-    TimeOption,
-    TrainedOption,
-    ask_for_reference,
-    reference_of,
-)
-from feedback_loop.cli.output import JsonOption, emit, open_loop
+from feedback_loop.cli.models import ReferenceGiven, ask_for_reference
+from feedback_loop.cli.options import Printer
 from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
 from feedback_loop.shown import without_secrets
 
@@ -25,8 +19,10 @@ if TYPE_CHECKING:
 
 
 def init(
+    printer: Printer,
     *,
     model: Annotated[str, typer.Option(help="The registered model: name, name@alias or name/version.")],
+    reference: ReferenceGiven,
     task: Annotated[str | None, typer.Option(help="binary, multiclass or regression.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="The name of the outcome's column; repeatable.")] = None,
     key: Annotated[
@@ -38,9 +34,6 @@ def init(
     answers: Annotated[
         str | None, typer.Option(help="probability: of a booster or pyfunc that answers these, and no classes.")
     ] = None,
-    reference: ReferenceOption = None,
-    time: TimeOption = "",
-    trained_until: TrainedOption = None,
     tracking_uri: Annotated[str, typer.Option(help="The MLflow server or database.")] = "sqlite:///mlflow.db",
     store_url: Annotated[str, typer.Option(help="The database for predictions.")] = "sqlite:///feedback_loop.db",
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("feedback_loop.toml"),
@@ -49,7 +42,6 @@ def init(
         bool,
         typer.Option("--add", help="Add the model to the file that is there, of whose registry and store it is."),
     ] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Writes a commented feedback_loop.toml for a registered model; asks for what is not given."""
     before = ""
@@ -62,8 +54,8 @@ def init(
     task = task or _asked("What is predicted (binary, multiclass, regression)?", _guess(loaded), "--task")
     label = label or [_asked("What is the outcome's column called?", None, "--label")]
     if key is None:
-        said = _asked("By which columns do outcomes find their prediction (comma; empty: by its id)?", "", "--key")
-        key = [name.strip() for name in said.split(",") if name.strip()]
+        answer = _asked("By which columns do outcomes find their prediction (comma; empty: by its id)?", "", "--key")
+        key = [name.strip() for name in answer.split(",") if name.strip()]
     types = dict(_name_and_type(text) for text in key)
 
     def rendered(positive: Label | None) -> str:
@@ -87,14 +79,17 @@ def init(
         positive = _asked("Its classes can't be seen. Which is the positive one?", None, "--positive")
         contract, unlogged = _checked(rendered(positive), loaded, output)
     output.write_text(rendered(contract.positive if positive is not None else None))
-    plain = {"written": str(output), "model": loaded.version.model, "version": loaded.version.version}
-    kept = _keep_reference(output, loaded.version, reference_of(reference, time, trained_until), as_json=as_json)
-    is_champion = "champion" in loaded.version.aliases
-    emit(
-        {**plain, "features": features, "is_champion": is_champion, "unlogged": unlogged, "has_reference": kept},
-        as_json=as_json,
-        words=_words,
-    )
+    version = loaded.version
+    result = {
+        "written": output,
+        "model": version.model,
+        "version": version.version,
+        "features": features,
+        "is_champion": "champion" in version.aliases,
+        "unlogged": unlogged,
+        "has_reference": _keep_reference(printer, output, version, reference),
+    }
+    printer.emit(result, _words)
 
 
 def _existing(model: str, output: Path) -> tuple[str, str]:
@@ -108,20 +103,21 @@ def _existing(model: str, output: Path) -> tuple[str, str]:
     return output.read_text(), settings.registry.tracking_uri
 
 
-def _keep_reference(output: Path, version: ModelVersion, given: dict[str, Any], *, as_json: bool) -> bool:
+def _keep_reference(printer: Printer, output: Path, version: ModelVersion, given: ReferenceGiven) -> bool:
     """Gives the version the reference that was given, or is asked for where it has none; whether it has one then."""
     from feedback_loop.config import load_settings
     from feedback_loop.registry import Registry
 
     registry = Registry.of(load_settings(output))
     has_one = registry.reference_rows(version) is not None
-    if not has_one and given["reference"] is None and not as_json:
-        given |= ask_for_reference(version.model, version.version, registry.lineage.evaluation_files(version))
-    if given["reference"] is not None or given["trained_until"] is not None:
-        loop = open_loop(output, as_json=as_json)
-        loop.models.keep_reference(version.model, version.version, **given)
+    if not has_one and given.reference is None and not printer.as_json:
+        files = registry.lineage.evaluation_files(version)
+        given = ask_for_reference(version.model, version.version, files, given)
+    if given.is_given:
+        loop = printer.open_loop(output)
+        loop.models.keep_reference(version.model, version.version, **given.read_own())
         loop.close()
-    return has_one or given["reference"] is not None
+    return has_one or given.reference is not None
 
 
 def _load(model: str, tracking_uri: str, output: Path) -> LoadedModel:
@@ -152,7 +148,8 @@ def _newest(registry: Registry, model: str) -> ModelVersion:
 def _features(loaded: LoadedModel) -> list[str]:
     from feedback_loop.schema import feature_columns
 
-    return [f"{each.name} ({each.type})" for each in feature_columns(loaded.version.model, loaded.signature)]
+    columns = feature_columns(loaded.version.model, loaded.signature)
+    return [f"{column.name} ({column.type})" for column in columns]
 
 
 def _guess(loaded: LoadedModel) -> str:

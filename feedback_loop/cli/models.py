@@ -4,33 +4,58 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import (
-    Commands,
-    ModelArgument,
-    Shell,
-    VersionArgument,
-    table,
-)
-from feedback_loop.clock import format_moment, parse_moment
+from feedback_loop.cli.options import ModelArgument, Shell, VersionArgument, group, moment_option
+from feedback_loop.cli.output import table
 
-ReferenceOption = Annotated[
-    Path | None,
-    typer.Option("--reference", help="Parquet or CSV of rows it has not seen in training, with features and label."),
-]
-TimeOption = Annotated[
-    str, typer.Option("--time", help="The reference's column of times; default: predicted_at, where there is one.")
-]
-TrainedOption = Annotated[
-    str | None, typer.Option("--trained-until", help="Until when its training rows reach; default: its registration.")
-]
 
-app = Commands(help="Versions in the registry: list, register, promote, roll back.", no_args_is_help=True)
+@dataclass(frozen=True)
+class TimesGiven:
+    """When reference rows were predicted, and until when training rows reach."""
+
+    time: Annotated[
+        str,
+        typer.Option("--time", help="The reference's column of times; default: predicted_at, where there is one."),
+    ] = ""
+    trained_until: Annotated[
+        datetime | None, moment_option(help="Until when its training rows reach; default: its registration.")
+    ] = None
+
+    def read(self, path: Path | None) -> dict[str, Any]:
+        """What `keep_reference` takes, with the rows of a file."""
+        from feedback_loop.outcomes import read_outcomes
+
+        rows, is_text = read_outcomes(path) if path is not None else (None, False)
+        options = {"time_column": self.time, "trained_until": self.trained_until}
+        return {"reference": rows, "text": is_text, **options}
+
+
+@dataclass(frozen=True)
+class ReferenceGiven(TimesGiven):
+    """The rows that a version is held against."""
+
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Parquet or CSV of rows it has not seen in training, with features and label."),
+    ] = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether anything is said of a reference."""
+        return self.reference is not None or self.trained_until is not None
+
+    def read_own(self) -> dict[str, Any]:
+        """What `keep_reference` takes, with the rows of its own file."""
+        return self.read(self.reference)
+
+
+app = group("Versions in the registry: list, register, promote, roll back.")
 
 
 @app.command("list")
@@ -42,15 +67,15 @@ def list_models(
     loop = shell.loop()
     rows = [
         {
-            "model": each.model,
-            "version": each.version,
-            "aliases": ", ".join(each.aliases),
-            "registered": format_moment(each.created_at),
-            "trained_until": format_moment(each.trained_until),
-            "run": each.run_id,
+            "model": version.model,
+            "version": version.version,
+            "aliases": ", ".join(version.aliases),
+            "registered": version.created_at,
+            "trained_until": version.trained_until,
+            "run": version.run_id,
         }
         for name in ([model] if model else loop.registry.models())
-        for each in loop.registry.versions(name)
+        for version in loop.registry.versions(name)
     ]
     shell.emit(rows, lambda rows: table(rows, "No model is registered."))
 
@@ -62,19 +87,17 @@ def register(
     source: Annotated[
         str, typer.Option("--from", help="What it is: runs:/…/model, models:/m-…, models:/name/1 or a folder.")
     ],
-    reference: ReferenceOption = None,
-    time: TimeOption = "",
-    trained_until: TrainedOption = None,
+    reference: ReferenceGiven,
     promote: Annotated[bool, typer.Option("--promote", help="Make it the champion at once.")] = False,
 ) -> None:
     """Makes a new version of a model that was logged elsewhere."""
     loop = shell.loop()
-    version = loop.models.register(model, source, **reference_of(reference, time, trained_until))
+    version = loop.models.register(model, source, **reference.read_own())
     if promote:
         loop.models.check_servable(model, version.version)
         loop.promote(model, version.version)
-    plain = {"model": model, "version": version.version, "promoted": promote}
-    shell.emit(plain, lambda made: f"{made['model']} version {made['version']} is registered.")
+    result = {"model": model, "version": version.version, "promoted": promote}
+    shell.emit(result, lambda _: f"{version} is registered.")
 
 
 @app.command("promote")
@@ -84,9 +107,8 @@ def promote(
     version: Annotated[str, typer.Argument(help="The version's number.")],
     reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
     force: Annotated[bool, typer.Option("--force", help="Even if it can't be served or logged.")] = False,
-    reference: ReferenceOption = None,
-    time: TimeOption = "",
-    trained_until: TrainedOption = None,
+    *,
+    reference: ReferenceGiven,
 ) -> None:
     """Makes a version the champion; one that can't be served or logged is refused.
 
@@ -96,16 +118,15 @@ def promote(
     loop = shell.loop()
     if not force:
         loop.models.check_servable(model, version)
-    given = reference_of(reference, time, trained_until)
-    if reference is None and not shell.as_json and not loop.models.has_reference(model, version):
-        given |= ask_for_reference(model, version, loop.models.evaluation_files(model, version))
-    if given["reference"] is not None or given["trained_until"] is not None:
-        loop.models.keep_reference(model, version, **given)
-    done = loop.promote(model, version, reason=reason, force=force)
+    if reference.reference is None and not shell.as_json and not loop.models.has_reference(model, version):
+        reference = ask_for_reference(model, version, loop.models.evaluation_files(model, version), reference)
+    if reference.is_given:
+        loop.models.keep_reference(model, version, **reference.read_own())
+    promotion = loop.promote(model, version, reason=reason, force=force)
     missing = None if force else loop.judging.missing_reference(model)
-    told = {**asdict(done), "missing_reference": missing.words if missing is not None else None}
-    notes = f"\n{missing.words} {missing.cure}" if missing is not None else ""
-    shell.emit(told, lambda each: _promotion_words(each) + notes)
+    result = {**asdict(promotion), "missing_reference": missing.words if missing is not None else None}
+    note = f"\n{missing.words} {missing.cure}" if missing is not None else ""
+    shell.emit(result, lambda result: _promotion_words(result) + note)
 
 
 @app.command("reference")
@@ -114,14 +135,12 @@ def keep_reference(
     model: ModelArgument,
     version: Annotated[str, typer.Argument(help="The version's number.")],
     reference: Annotated[Path, typer.Argument(help="Parquet or CSV of rows it has not seen in training.")],
-    time: TimeOption = "",
-    trained_until: TrainedOption = None,
+    times: TimesGiven,
 ) -> None:
     """Gives a version the labelled rows that it is held against: then it is judged from its first outcomes on."""
-    loop = shell.loop()
-    kept = loop.models.keep_reference(model, version, **reference_of(reference, time, trained_until))
-    plain = {"model": model, "version": version, "rows": kept}
-    shell.emit(plain, lambda _: f"{kept:,} rows are the reference of {model} version {version}.")
+    rows = shell.loop().models.keep_reference(model, version, **times.read(reference))
+    result = {"model": model, "version": version, "rows": rows}
+    shell.emit(result, lambda _: f"{rows:,} rows are the reference of {model} version {version}.")
 
 
 @app.command("rollback")
@@ -131,8 +150,7 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; it is kept in the history.")] = "by hand",
 ) -> None:
     """Makes the champion before this one the champion again."""
-    done = shell.loop().rollback(model, reason=reason)
-    shell.emit(asdict(done), _promotion_words)
+    shell.emit(shell.loop().rollback(model, reason=reason), _promotion_words)
 
 
 @app.command("history")
@@ -143,14 +161,14 @@ def history(shell: Shell, model: ModelArgument) -> None:
     loop = shell.loop()
     rows = [
         {
-            "at": format_moment(each.done_at or each.intended_at),
-            "kind": each.kind,
-            "from": each.from_version,
-            "to": each.to_version,
-            "state": each.state,
-            "reason": each.reason if each.cause is None else f"{each.reason}: {each.cause}",
+            "at": promotion.done_at or promotion.intended_at,
+            "kind": promotion.kind,
+            "from": promotion.from_version,
+            "to": promotion.to_version,
+            "state": promotion.state,
+            "reason": promotion.reason if promotion.cause is None else f"{promotion.reason}: {promotion.cause}",
         }
-        for each in retrainings.load_promotions(loop.store, model)
+        for promotion in retrainings.load_promotions(loop.store, model)
     ]
     shell.emit(rows, lambda rows: table(rows, "Nothing was promoted yet."))
 
@@ -191,74 +209,66 @@ def optimize(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Try and show the variants; register none.")] = False,
 ) -> None:
     """Tries smaller variants of a version and registers the fastest within the budget, if that is beyond doubt."""
-    done = shell.loop().models.optimize(version, budget, register=not dry_run, quantize=quantize)
-    shell.emit(asdict(done), _optimized_words)
+    result = shell.loop().models.optimize(version, budget, register=not dry_run, quantize=quantize)
+    shell.emit(result, _optimized_words)
 
 
-def reference_of(path: Path | None, time: str, trained_until: str | None) -> dict[str, Any]:
-    """What the options say of a reference, as `keep_reference` takes it."""
-    from feedback_loop.outcomes import read_outcomes
+def ask_for_reference(model: str, version: str, files: Sequence[Path], given: ReferenceGiven) -> ReferenceGiven:
+    """Asks a person for a version's reference; what was `given` where nobody can be asked, or has none.
 
-    rows, is_text = read_outcomes(path) if path is not None else (None, False)
-    moment = parse_moment(trained_until) if trained_until else None
-    return {"reference": rows, "text": is_text, "time_column": time, "trained_until": moment}
-
-
-def ask_for_reference(model: str, version: str, known: Sequence[Path]) -> dict[str, Any]:
-    """Asks a person for a version's reference; nothing where nobody can be asked, or has none.
-
-    What MLflow is known to have logged as the version's evaluation data is proposed.
+    The files that MLflow has logged as the version's evaluation data are proposed.
     """
     if not sys.stdin.isatty():
-        for path in known:
+        for path in files:
             typer.echo(f"MLflow says that it was evaluated on {path}: give that as --reference.", err=True)
-        return {}
+        return given
     question = (
         f"{model} version {version} has no reference: which file has rows that it was not trained on, with features "
         "and label (empty: none, its first labelled predictions become it)?"
     )
-    proposed = str(known[0]) if known else ""
-    said: str = typer.prompt(question, default=proposed, show_default=bool(proposed)).strip()
-    if not said:
-        return {}
+    proposed = str(files[0]) if files else ""
+    answer: str = typer.prompt(question, default=proposed, show_default=bool(proposed)).strip()
+    if not answer:
+        return given
     time: str = typer.prompt("Which column says when each was (empty: none does)?", default="", show_default=False)
-    return {name: value for name, value in reference_of(Path(said), time.strip(), None).items() if value is not None}
+    return replace(given, reference=Path(answer), time=time.strip())
 
 
-def _optimized_words(done: dict[str, Any]) -> str:
+def _optimized_words(result: dict[str, Any]) -> str:
     rows = [
         {
-            "variant": each["variant"],
-            "engine": each["engine"],
-            "KiB": f"{each['size_bytes'] / 1024:,.0f}",
-            "p50 µs": f"{each['p50_us']:,.0f}",
-            "p99 µs": f"{each['p99_us']:,.0f}",
-            "rows/s": f"{each['rows_per_second']:,.0f}",
-            "score": f"{each['score']:.4f}",
-            "": "chosen" if each["chosen"] else "" if each["within_budget"] else "over budget",
+            "variant": variant["variant"],
+            "engine": variant["engine"],
+            "KiB": f"{variant['size_bytes'] / 1024:,.0f}",
+            "p50 µs": f"{variant['p50_us']:,.0f}",
+            "p99 µs": f"{variant['p99_us']:,.0f}",
+            "rows/s": f"{variant['rows_per_second']:,.0f}",
+            "score": f"{variant['score']:.4f}",
+            "": "chosen" if variant["chosen"] else "" if variant["within_budget"] else "over budget",
         }
-        for each in done["tried"]
+        for variant in result["tried"]
     ]
-    lines = [table(rows, ""), ""] if rows else []
+    lines, model, version = [], result["model"], result["version"]
     if rows:
-        lines.append(f"Scores of {done['rows']:,} labelled rows ({done['source']}); plots: {done['plots'][0]}.")
-    if done["reason"]:
-        lines.append(f"Nothing was chosen: {done['reason']}.")
-    elif done["version"]:
+        lines = [table(rows, ""), ""]
+        lines.append(f"Scores of {result['rows']:,} labelled rows ({result['source']}); plots: {result['plots'][0]}.")
+    if result["reason"]:
+        lines.append(f"Nothing was chosen: {result['reason']}.")
+    elif version:
         lines.append(
-            f"{done['model']} version {done['version']} is registered, made of version {done['parent']}. "
-            f"It answers nobody yet: feedback-loop models promote {done['model']} {done['version']}."
+            f"{model} version {version} is registered, made of version {result['parent']}. "
+            f"It answers nobody yet: feedback-loop models promote {model} {version}."
         )
     return "\n".join(lines)
 
 
-def _traffic_words(set_to: dict[str, Any]) -> str:
-    said = [f"{alias} is a shadow" for alias in set_to["shadows"]]
-    if set_to["canary"]:
-        said.append(f"{set_to['canary']} answers {set_to['share']:.2%} of the keys")
-    return f"{set_to['model']}: {', '.join(said) or 'the champion alone answers'}."
+def _traffic_words(plan: dict[str, Any]) -> str:
+    parts = [f"{alias} is a shadow" for alias in plan["shadows"]]
+    if plan["canary"]:
+        parts.append(f"{plan['canary']} answers {plan['share']:.2%} of the keys")
+    return f"{plan['model']}: {', '.join(parts) or 'the champion alone answers'}."
 
 
-def _promotion_words(done: dict[str, Any]) -> str:
-    before = f" (before: version {done['from_version']})" if done["from_version"] else ""
-    return f"Version {done['to_version']} is the champion of {done['model']}{before}."
+def _promotion_words(promotion: dict[str, Any]) -> str:
+    before = f" (before: version {promotion['from_version']})" if promotion["from_version"] else ""
+    return f"Version {promotion['to_version']} is the champion of {promotion['model']}{before}."

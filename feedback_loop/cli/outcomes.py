@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from feedback_loop.cli.output import Commands, ModelArgument, Shell, say, table
+from feedback_loop.cli.options import ModelArgument, Shell, group
+from feedback_loop.cli.output import say, table
 from feedback_loop.errors import BadInput, RowError
 from feedback_loop.shown import as_text
 
-app = Commands(help="Outcomes: what really happened.", no_args_is_help=True)
+app = group("Outcomes: what really happened.")
 
 
 OnErrorOption = Annotated[
     Literal["refuse", "skip"], typer.Option(help="What a bad row does: all are refused, or it is left out.")
 ]
-
-
-@app.callback()
-def _group() -> None:
-    """Outcomes: what really happened."""
 
 
 @app.command("load")
@@ -47,11 +43,14 @@ def load(
         result = outcomes.load_stream(model, sys.stdin.buffer, kind, "standard input", on_error=on_error)
     else:
         result = shell.loop().outcomes.load(model, file, on_error=on_error)
-    if not shell.as_json:
-        for problem in result.skipped:
-            say(as_text(f"left out: {problem}"), to=sys.stderr)
-    plain = {**asdict(result.counts), "skipped": [asdict(problem) for problem in result.skipped]}
-    shell.emit(plain, _words)
+    say_left_out(shell, result.skipped)
+    shell.emit({**vars(result.counts), "skipped": result.skipped}, _words)
+
+
+def say_left_out(shell: Shell, problems: Iterable[RowError]) -> None:
+    """Tells people which rows were not taken, on standard error."""
+    for problem in problems if not shell.as_json else ():
+        say(as_text(f"left out: {problem}"), to=sys.stderr)
 
 
 @app.command("poll")
@@ -63,14 +62,14 @@ def poll(shell: Shell, model: ModelArgument) -> None:
 
 
 def _poll_words(done: dict[str, Any]) -> str:
-    told = [f"{name}: {_words({**result['counts'], 'skipped': []})}" for name, result in done.items() if result]
+    lines = [f"{name}: {_words({**result['counts'], 'skipped': []})}" for name, result in done.items() if result]
     if done["folder"] and done["folder"]["waiting"]:
-        told.append(f"folder: {done['folder']['waiting']:,} files wait: {done['folder']['cause']}")
-    told += [f"refused {file}: {cause}" for file, cause in (done["folder"] or {}).get("refused", {}).items()]
+        lines.append(f"folder: {done['folder']['waiting']:,} files wait: {done['folder']['cause']}")
+    lines += [f"refused {file}: {cause}" for file, cause in (done["folder"] or {}).get("refused", {}).items()]
     if done["sql"] and done["sql"]["bad_rows"]:
         first = "; ".join(str(RowError(**problem)) for problem in done["sql"]["problems"])
-        told.append(f"sql: {done['sql']['bad_rows']:,} bad rows were left out, first: {first}")
-    return "\n".join(told) or "Neither outcomes.folder nor outcomes.sql is configured."
+        lines.append(f"sql: {done['sql']['bad_rows']:,} bad rows were left out, first: {first}")
+    return "\n".join(lines) or "Neither outcomes.folder nor outcomes.sql is configured."
 
 
 @app.command("coverage")
@@ -80,8 +79,8 @@ def coverage(
     by: Annotated[Literal["age", "version", "segment"], typer.Option(help="Break it down by this.")] = "age",
 ) -> None:
     """Shows how many of the champion's predictions have an outcome (█), or a label for having none (░)."""
-    found = shell.loop().outcomes.coverage(model, by)
-    rows = [{**asdict(each), "labelled": each.labelled, "coverage": each.share} for each in found]
+    groups = shell.loop().outcomes.coverage(model, by)
+    rows = [{**vars(group), "labelled": group.labelled, "coverage": group.share} for group in groups]
     shell.emit(rows, lambda rows: table([_bar(row) for row in rows], "Nothing was predicted yet."))
 
 

@@ -1,98 +1,27 @@
-"""What commands have in common: their options, how they open the loop, how they print and how they fail."""
+"""How commands print and fail: a result for people or for programs, tables, errors, logs."""
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Any, TextIO
 
-import typer
-
-from feedback_loop.clock import format_moment
 from feedback_loop.errors import BadInput, FeedbackLoopError
+from feedback_loop.plain import plain
 from feedback_loop.shown import all_as_text, as_text, without_secrets
 
-if TYPE_CHECKING:
-    from feedback_loop.loop import FeedbackLoop
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="The configuration file.", show_default="./feedback_loop.toml"),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of words for people.")]
-ModelArgument = Annotated[str, typer.Argument(help="The model's name in the configuration.")]
-VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias or name/version.")]
-
-
-@dataclass(frozen=True)
-class Shell:
-    """What every command is given: where its configuration is, and whether it prints for people or programs."""
-
-    config: Path | None
-    as_json: bool
-
-    def loop(self, **options: Any) -> FeedbackLoop:
-        """The loop of the configuration; with a progress bar where a person looks."""
-        return open_loop(self.config, as_json=self.as_json, **options)
-
-    def emit(self, value: Any, words: Callable[[Any], str]) -> None:
-        """Prints a result: as one JSON value, or as `words` makes of it."""
-        emit(value, as_json=self.as_json, words=words)
-
-
-class Commands(typer.Typer):
-    """Commands that are given a shell first: it is made of `--config` and `--json`, which they all have."""
-
-    def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
-        """Registers a function as a command; one that takes no shell as it is."""
-        register = super().command(name, **options)
-        return lambda function: register(_with_options(function))
-
-
-def _with_options(function: Callable[..., None]) -> Callable[..., None]:
-    first, *own = inspect.signature(function, eval_str=True).parameters.values()
-    if first.annotation is not Shell:
-        return function
-    shared = [
-        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption),
-        inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=JsonOption),
-    ]
-
-    def run(config: Path | None, as_json: bool, **given: Any) -> None:
-        function(Shell(config, as_json), **given)
-
-    run.__doc__, run.__name__ = function.__doc__, function.__name__
-    run.__dict__["__signature__"] = inspect.Signature([*own, *shared])
-    run.__annotations__ = {each.name: each.annotation for each in (*own, *shared)}
-    return run
-
-
-ESTIMATES_TOLD = 3
+ESTIMATES_SHOWN = 3
 """The rest of them is in `--json`."""
 
 
-def open_loop(config: Path | None, *, as_json: bool, **options: Any) -> FeedbackLoop:
-    """The loop of the configuration; with a progress bar where a person looks."""
-    from feedback_loop.loop import FeedbackLoop
-    from feedback_loop.progress import Bar, Silent
-
-    configure_logging()
-    progress = Silent() if as_json or not sys.stderr.isatty() else Bar()
-    return FeedbackLoop.open(config, progress=progress, **options)
-
-
 def emit(value: Any, *, as_json: bool, words: Callable[[Any], str]) -> None:
-    """Prints a result: as one JSON value, or as `words` makes of it, whose texts are made fit to be shown first."""
+    """Prints a result: as one JSON value, or as `words` makes of its plain values, made fit to be shown first."""
     if as_json:
-        print(json.dumps(value, default=_plain, allow_nan=False))
+        print(json.dumps(plain(value), allow_nan=False))
     else:
-        say(words(all_as_text(value)))
+        say(words(all_as_text(plain(value))))
 
 
 def say(text: str, *, to: TextIO | None = None) -> None:
@@ -105,15 +34,15 @@ def fail(error: FeedbackLoopError, *, as_json: bool) -> int:
     if as_json:
         problem: dict[str, Any] = {"error": error.cause, "cure": error.cure}
         if isinstance(error, BadInput):
-            problem["problems"] = [vars(each) for each in error.problems]
+            problem["problems"] = [vars(row_error) for row_error in error.problems]
         print(json.dumps(problem))
     else:
         say(f"feedback-loop: {as_text(str(error))}", to=sys.stderr)
     return 1
 
 
-def table(rows: list[dict[str, Any]], empty: str) -> str:
-    """Rows as a plain table with the first row's keys as its head."""
+def table(rows: Sequence[Mapping[str, Any]], empty: str) -> str:
+    """Rows as a plain table with the first row's keys as its head; `empty` where there are none."""
     if not rows:
         return empty
     from io import StringIO
@@ -132,21 +61,31 @@ def table(rows: list[dict[str, Any]], empty: str) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines())
 
 
+def span(window: Sequence[str]) -> str:
+    """A window in words."""
+    return " – ".join(window)
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """A share in percent; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}%}"
+
+
 def estimate_words(estimates: Sequence[Mapping[str, Any]]) -> list[str]:
     """The first estimates (with what was `realised`, and `past` error), a line each; none where there are none."""
-    told = []
-    for each in sorted(estimates, key=lambda each: str(each["metric"]))[:ESTIMATES_TOLD]:
-        if each["metric"] == "insufficient_data":
-            return [f"no estimates yet: {each['value']:.0f} rows more are needed"]
-        past, error = each["past"], each["standard_error"]
-        beside = [f"realised {each['realised']:.4g}"] if each["realised"] is not None else []
+    lines = []
+    for estimate in sorted(estimates, key=lambda estimate: str(estimate["metric"]))[:ESTIMATES_SHOWN]:
+        if estimate["metric"] == "insufficient_data":
+            return [f"no estimates yet: {estimate['value']:.0f} rows more are needed"]
+        past, error = estimate["past"], estimate["standard_error"]
+        remarks = [f"realised {estimate['realised']:.4g}"] if estimate["realised"] is not None else []
         if past is not None:
             plural = "s" if past["windows"] > 1 else ""
-            beside.append(f"past error {past['error']:.2g} over {past['windows']} window{plural}")
+            remarks.append(f"past error {past['error']:.2g} over {past['windows']} window{plural}")
         chance = f" ± {error:.2g}" if error is not None else ""
-        shown = f" ({'; '.join(beside)})" if beside else ""
-        told.append(f"estimated {each['metric']} {each['value']:.4g}{chance}{shown}")
-    return told
+        remark = f" ({'; '.join(remarks)})" if remarks else ""
+        lines.append(f"estimated {estimate['metric']} {estimate['value']:.4g}{chance}{remark}")
+    return lines
 
 
 def configure_logging(stream: TextIO | None = None) -> None:
@@ -196,9 +135,3 @@ def _width() -> int:
     import shutil
 
     return shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else _UNFOLDED
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return format_moment(value)
-    return str(value)

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from feedback_loop.cli.options import ModelArgument, Shell, group
 
-from feedback_loop.cli.output import Commands, ModelArgument, Shell
-
-app = Commands(help="What counts as worse, and what may follow from it.", no_args_is_help=True)
-
-
-@app.callback()
-def policy() -> None:
-    """What counts as worse, and what may follow from it."""
+app = group("What counts as worse, and what may follow from it.")
 
 
 @app.command("suggest")
@@ -23,5 +16,5 @@ def suggest(shell: Shell, model: ModelArgument) -> None:
     from feedback_loop.decisions import policy_toml
 
     suggestions = shell.loop().suggest_policy(model)
-    plain = {"model": model, "suggestions": [asdict(each) for each in suggestions]}
-    shell.emit(plain, lambda _: policy_toml(model, suggestions))
+    result = {"model": model, "suggestions": suggestions}
+    shell.emit(result, lambda _: policy_toml(model, suggestions))

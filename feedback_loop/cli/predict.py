@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import Shell, VersionArgument
+from feedback_loop.cli.options import Shell, VersionArgument
 
 
 def predict(
@@ -19,8 +18,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target if it is there.")] = False,
 ) -> None:
     """Scores a file of any size and logs every prediction; run again after a crash, it goes on where it stopped."""
-    result = shell.loop().predict_file(model, source, target, overwrite=overwrite)
-    shell.emit(asdict(result), _words)
+    shell.emit(shell.loop().predict_file(model, source, target, overwrite=overwrite), _words)
 
 
 def _words(result: dict[str, Any]) -> str:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.monitor import FromOption, ToOption
-from feedback_loop.cli.output import (
-    ModelArgument,
-    Shell,
-    configure_logging,
-    table,
-)
-from feedback_loop.clock import parse_duration, parse_moment
+from feedback_loop.cli.options import FromOption, ModelArgument, Shell, ToOption, duration_option
+from feedback_loop.cli.output import configure_logging, table
 
 
 def rehearse(
@@ -32,8 +27,8 @@ def rehearse(
         Path, typer.Option(help="Where it is played and left; an earlier rehearsal there is replaced.")
     ] = Path("rehearsal"),
     turn: Annotated[
-        str | None,
-        typer.Option(help="How far the clock is moved at a time, such as 1h; default: the window, at most a day."),
+        timedelta | None,
+        duration_option(help="How far the clock is moved at a time, such as 1h; default: the window, at most a day."),
     ] = None,
     store: Annotated[
         str, typer.Option(help="The URL of an empty database to play it in; default: SQLite in the folder.")
@@ -44,13 +39,11 @@ def rehearse(
     from feedback_loop.rehearsal import rehearse as play
 
     loop = shell.loop()
-    window = (parse_moment(text) if text else None for text in (start, end))
-    length = parse_duration(turn) if turn else None
-    history = load_history(loop, model, predictions, outcomes, *window)
+    history = load_history(loop, model, predictions, outcomes, start, end)
     folder = fresh_folder(folder)  # only now: an earlier rehearsal there is not lost to files that can't be played
     with (folder / "log.jsonl").open("a") as log:
         configure_logging(log)  # what the loop logs of simulated days is no news
-        result = play(loop, history, folder, turn=length, store=store)
+        result = play(loop, history, folder, turn=turn, store=store)
     shell.emit(result, lambda result: closing_words(result, _strategies(result)))
 
 

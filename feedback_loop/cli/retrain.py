@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import ModelArgument, Shell, table
+from feedback_loop.cli.options import ModelArgument, Shell
+from feedback_loop.cli.output import table
 
 
 def retrain(
@@ -30,18 +30,18 @@ def retrain(
     with loop.runner.leased(model):
         loop.reconcile(model)
         result = loop.retrain(model, promotes=promote, despite_diagnosis=yes)
-    shell.emit(asdict(result), _words)
+    shell.emit(result, _words)
 
 
 def _words(result: dict[str, Any]) -> str:
     trials = [
         {
-            "window": each["name"],
-            "rows": f"{each['rows']:,}",
-            "loss": "–" if each["loss"] is None else f"{each['loss']:.4f}",
-            "": "chosen" if each["chosen"] else each["cause"] or "",
+            "window": trial["name"],
+            "rows": f"{trial['rows']:,}",
+            "loss": "–" if trial["loss"] is None else f"{trial['loss']:.4f}",
+            "": "chosen" if trial["chosen"] else trial["cause"] or "",
         }
-        for each in result["trials"]
+        for trial in result["trials"]
     ]
     candidate = f" (version {result['candidate']})" if result["candidate"] else ""
     head = f"{result['state']}{candidate}: {result['summary']}"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import Shell, table
+from feedback_loop.cli.options import Shell
+from feedback_loop.cli.output import table
 from feedback_loop.errors import Refused
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def _cycle(loop: FeedbackLoop, model: str) -> list[dict[str, Any]]:
     from feedback_loop.cycle import run_cycle
 
     try:
-        return [{"model": model, **asdict(each)} for each in run_cycle(loop, model)]
+        return [{"model": model, **asdict(outcome)} for outcome in run_cycle(loop, model)]
     except Refused as error:
         return [{"model": model, "job": "cycle", "state": "refused", "result": None, "cause": str(error)}]
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from feedback_loop.cli.output import ConfigOption, configure_logging, fail
+from feedback_loop.cli.options import ConfigGiven
+from feedback_loop.cli.output import configure_logging, fail
 from feedback_loop.errors import FeedbackLoopError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def serve(
+    given: ConfigGiven,
     models: Annotated[
         list[str], typer.Argument(help="Models to serve: name or name@alias; the first is the default.")
     ],
@@ -30,7 +32,6 @@ def serve(
         int | None, typer.Option(min=1, help="Processes that answer; default: serving.workers.")
     ] = None,
     clock_start: Annotated[str | None, typer.Option(hidden=True, help="Begin at this time (for replays).")] = None,
-    config: ConfigOption = None,
 ) -> None:
     """Answers predictions over HTTP (MLflow's scoring protocol), each one durable before its answer."""
     from feedback_loop.clock import parse_moment, system_clock
@@ -40,9 +41,9 @@ def serve(
     from feedback_loop.serving.worker_process import forward_rest
 
     configure_logging()
-    settings = load_settings(config)
-    given = {"host": host, "port": port, "workers": workers}
-    changed = {name: value for name, value in given.items() if value is not None}
+    settings = load_settings(given.config)
+    options = {"host": host, "port": port, "workers": workers}
+    changed = {name: value for name, value in options.items() if value is not None}
     settings = settings.model_copy(update={"serving": settings.serving.model_copy(update=changed)})
     ahead = (parse_moment(clock_start) - system_clock()).total_seconds() if clock_start else 0.0
     certificate, serving = None, settings.serving
@@ -57,7 +58,7 @@ def serve(
         run_server(
             partial(_load, settings, models, ahead, figures),
             serving,
-            _stager(config, models, ahead),
+            _stager(given.config, models, ahead),
             places_of(settings, models),
             certificate,
         )
@@ -65,9 +66,9 @@ def serve(
 
 
 def stage(
+    given: ConfigGiven,
     models: Annotated[list[str], typer.Argument(help="As of the server that this works for.")],
     ahead: Annotated[float, typer.Option(help="Seconds that its clock is ahead.")] = 0.0,
-    config: ConfigOption = None,
 ) -> None:
     """Makes versions ready for the server that started this, and brings what its workers spool to the store."""
     from feedback_loop.serving.stager_process import stage as work
@@ -78,10 +79,10 @@ def stage(
         from feedback_loop.cycle import watchful_delivery  # with it comes much that a forwarder need not wait for
         from feedback_loop.loop import FeedbackLoop
 
-        return watchful_delivery(FeedbackLoop.open(config, clock=clock))
+        return watchful_delivery(FeedbackLoop.open(given.config, clock=clock))
 
     configure_logging()
-    work(config, models, clock, delivery)
+    work(given.config, models, clock, delivery)
 
 
 def _stager(config: Path | None, models: list[str], ahead: float) -> list[str]:

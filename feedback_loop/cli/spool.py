@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import Commands, Shell, configure_logging, table
+from feedback_loop.cli.options import Shell, group
+from feedback_loop.cli.output import configure_logging, table
 
-app = Commands(help="The servers' spools: predictions on their way to the store.", no_args_is_help=True)
+app = group("The servers' spools: predictions on their way to the store.")
 
 
 @app.command("status")
@@ -35,15 +35,14 @@ def drain(
     rejected: Annotated[bool, typer.Option("--rejected", help="Also what the store refused before.")] = False,
 ) -> None:
     """Moves what waits in this host's spools to the store, whoever wrote it and whether they live."""
-    loop = shell.loop()
-    shell.emit(asdict(loop.forward(rejected=rejected)), _drained)
+    shell.emit(shell.loop().forward(rejected=rejected), _drained)
 
 
 def _words(state: dict[str, Any]) -> str:
-    shown = ("spool", "model", "state", "answered", "spooled", "stored", "waiting", "rejected", "refused", "dropped")
-    rows = [{name: row[name] for name in (*shown, "unsampled")} for row in state["processes"]]
+    counts = ("answered", "spooled", "stored", "waiting", "rejected", "refused", "dropped", "unsampled")
+    rows = [{name: row[name] for name in ("spool", "model", "state", *counts)} for row in state["processes"]]
     lines = [f"store {state['store']}", table(rows, "No server has spooled anything yet.")]
-    return "\n".join([*lines, *(f"DIFFERENCE {each}" for each in state["differences"])])
+    return "\n".join([*lines, *(f"DIFFERENCE {difference}" for difference in state["differences"])])
 
 
 def _drained(done: dict[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.output import Shell, estimate_words
+from feedback_loop.cli.options import Shell
+from feedback_loop.cli.output import estimate_words, share, span
 
 
 def status(shell: Shell, model: Annotated[str | None, typer.Argument(help="Only this model.")] = None) -> None:
@@ -29,9 +29,9 @@ def doctor(shell: Shell) -> None:
     from feedback_loop.loop import FeedbackLoop
     from feedback_loop.views.doctor import doctor as checked
 
-    checks = [asdict(check) for check in checked(FeedbackLoop(load_settings(shell.config)))]
+    checks = checked(FeedbackLoop(load_settings(shell.config)))
     shell.emit(checks, _check_words)
-    if not all(check["ok"] for check in checks):
+    if not all(check.ok for check in checks):
         raise typer.Exit(1)
 
 
@@ -57,7 +57,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         if model["champion"]
         else "champion      none on record: feedback-loop models promote, or a turn of the scheduler, writes it down",
         *([f"NOT JUDGED    {model['missing_reference']}"] if model["missing_reference"] else []),
-        *(f"NOTE          {each}" for each in (model["evaluation"] or {"notes": []})["notes"]),
+        *(f"NOTE          {note}" for note in (model["evaluation"] or {"notes": []})["notes"]),
         f"predictions   {model['predictions']:,}{predicted}",
         *_capture_lines(model["capture"]),
         f"outcomes      {model['outcomes']:,}, of which {model['unmatched_outcomes']:,} match no prediction",
@@ -65,27 +65,27 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     ]
     refused = model["refused_outcomes"]
     if any(refused.values()):
-        told = f"{refused['files']:,} files of outcomes; {refused['polls']:,} polls left rows out"
-        lines.append(f"REFUSED       {told}")
+        lines.append(
+            f"REFUSED       {refused['files']:,} files of outcomes; {refused['polls']:,} polls left rows out"
+        )
     payloads = model["payloads"]
     if any(payloads.values()):
         lines.append("payloads      " + ", ".join(f"{count:,} {what}" for what, count in payloads.items()))
     if evaluation := model["evaluation"]:
-        coverage = "–" if evaluation["coverage"] is None else f"{evaluation['coverage']:.1%}"
         metrics = "".join(f", {name} {value:.4f}" for name, value in list(evaluation["metrics"].items())[:4])
-        lines.append(f"last window   {' – '.join(evaluation['window'])}: coverage {coverage}{metrics}")
+        lines.append(f"last window   {span(evaluation['window'])}: coverage {share(evaluation['coverage'])}{metrics}")
         lines += [f"              {line}" for line in estimate_words(evaluation["estimates"])]
     lines += [
-        f"FAILED window {' – '.join(each['window'])}, tried {each['attempts']:,} times: {each['cause']}"
-        for each in model["failed_windows"]
+        f"FAILED window {span(failed['window'])}, tried {failed['attempts']:,} times: {failed['cause']}"
+        for failed in model["failed_windows"]
     ]
     if drift := model["drift"]:
         lines.append(f"drift         {drift['windows']:,} windows watched, up to {drift['until']}")
-        lines += [f"DRIFTED       {each['words']} ({each['window']})" for each in drift["columns"]]
-        lines += [f"DATA QUALITY  {each['check']} (since {each['since']})" for each in drift["failing"]]
+        lines += [f"DRIFTED       {column['words']} ({column['window']})" for column in drift["columns"]]
+        lines += [f"DATA QUALITY  {failing['check']} (since {failing['since']})" for failing in drift["failing"]]
         lacking = "of its reference's values are missing before drift is judged"
-        lines += [f"NOT JUDGED    {each['column']}: {each['missing']} {lacking}" for each in drift["unjudged"]]
-    lines += [_condition_words(each) for each in model["conditions"] if each["state"] != "within"]
+        lines += [f"NOT JUDGED    {column['column']}: {column['missing']} {lacking}" for column in drift["unjudged"]]
+    lines += [_condition_words(standing) for standing in model["conditions"] if standing["state"] != "within"]
     if verdict := model["verdict"]:
         lines.append(f"verdict       {verdict['state']} ({verdict['decided_at']}): {verdict['summary']}")
     elif due := model["first_verdict_due"]:
@@ -95,33 +95,33 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     if last := model["last_retraining"]:
         lines.append(f"retrainings   {model['retrainings']}; last {last['at']} ({last['reason']}): {last['state']}")
     lines.append(f"promotions    {model['promotions']}")
-    lines += [f"NOT SERVED    version {each['version']}: {each['cause']}" for each in model["not_served"]]
-    lines += [_running_words(each) for each in model["running_jobs"]]
-    lines += [f"STANDS STILL  {each}" for each in model["troubles"]]
-    lines += [f"FAILED job    {each['job']} of {each['at']}: {each['cause']}" for each in model["failed_jobs"]]
+    lines += [f"NOT SERVED    version {version['version']}: {version['cause']}" for version in model["not_served"]]
+    lines += [_running_words(job) for job in model["running_jobs"]]
+    lines += [f"STANDS STILL  {trouble}" for trouble in model["troubles"]]
+    lines += [f"FAILED job    {job['job']} of {job['at']}: {job['cause']}" for job in model["failed_jobs"]]
     lines += [
-        f"UNDELIVERED   alert on {each['route']} ({each['state']}): {each['cause'] or 'not tried yet'}"
-        for each in model["undelivered_alerts"]
+        f"UNDELIVERED   alert on {alert['route']} ({alert['state']}): {alert['cause'] or 'not tried yet'}"
+        for alert in model["undelivered_alerts"]
     ]
     return lines
 
 
 def _condition_words(standing: dict[str, Any]) -> str:
     if standing["state"] == "crossed":
-        value, window = standing["value"], " – ".join(standing["window"])
+        value, window = standing["value"], span(standing["window"])
         return f"CONDITION     {standing['condition']}: {value:.4g} ({window}; since {standing['since']})"
-    known = ", ".join(standing["known"]) or "none yet"
-    return f"NO VALUE      {standing['condition']}: no matured window has it; there are {known}"
+    names = ", ".join(standing["known"]) or "none yet"
+    return f"NO VALUE      {standing['condition']}: no matured window has it; there are {names}"
 
 
 def _running_words(job: dict[str, Any]) -> str:
     """A job that runs: one that takes ten times as long as usual, and one whose process has died, stand out."""
     usual = job["usual_seconds"]
-    told = f"{job['job']} for {job['seconds']:,.0f} s" + ("" if usual is None else f" (usually {usual:,.1f} s)")
+    words = f"{job['job']} for {job['seconds']:,.0f} s" + ("" if usual is None else f" (usually {usual:,.1f} s)")
     if not job["alive"]:
-        return f"DIED          {told}: {job['holder']} holds no lease any more; the next turn makes it anew"
+        return f"DIED          {words}: {job['holder']} holds no lease any more; the next turn makes it anew"
     is_long = job["seconds"] > max(60.0, 10 * (usual or 0.0))
-    return f"{'RUNS LONG     ' if is_long else 'running       '}{told}, by {job['holder']}"
+    return f"{'RUNS LONG     ' if is_long else 'running       '}{words}, by {job['holder']}"
 
 
 def _incident_words(incident: dict[str, Any] | None) -> str:
@@ -137,8 +137,8 @@ def _capture_lines(capture: dict[str, Any]) -> list[str]:
     if not capture["processes"]:
         return []
     names = ("answered", "spooled", "stored", "waiting", "refused", "dropped", "unsampled")
-    told = ", ".join(f"{capture[name]:,} {name}" for name in names if capture[name] or name in names[:3])
-    lines = [f"served        {told}"] if any(capture[name] for name in names) else []
+    counts = ", ".join(f"{capture[name]:,} {name}" for name in names if capture[name] or name in names[:3])
+    lines = [f"served        {counts}"] if any(capture[name] for name in names) else []
     if outcomes := capture["outcomes"]["waiting"]:
         lines.append(f"WAITING       {outcomes:,} outcomes for the store")
-    return [*lines, *(f"DIFFERENCE    {each}" for each in capture["differences"])]
+    return [*lines, *(f"DIFFERENCE    {difference}" for difference in capture["differences"])]

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from feedback_loop.clock import format_moment
-
 MOST = 5
 """So many alarms, diagnoses and retrainings are told; all of them are in `--json`."""
 
 
 def closing_words(result: Mapping[str, Any], rows: str) -> str:
     """The result in lines: the table of strategies (`rows`), what happened, where things are."""
-    span = f"{format_moment(result['from'])} – {format_moment(result['to'])}"
+    span = f"{result['from']} – {result['to']}"
     labelled = f"{result['labelled']:,} with an outcome ({result['coverage']:.1%})"
     lines = [
         f"{result['model']}: {result['predictions']:,} predictions, {span}; {labelled}",
@@ -35,6 +33,6 @@ def _search(search: Mapping[str, Any]) -> str:
 
 
 def _told(name: str, values: list[dict[str, Any]], words: Any) -> list[str]:
-    lines = [f"{format_moment(each['at'])}  {name}  {words(each)}" for each in values[:MOST]]
+    lines = [f"{each['at']}  {name}  {words(each)}" for each in values[:MOST]]
     more = len(values) - MOST
     return lines + ([f"  {more} more of these: --json"] if more > 0 else []) or [f"no {name}"]

@@ -13,6 +13,7 @@ from feedback_loop.store import conclusions, incidents, retrainings
 from feedback_loop.store.alerts import RECOVERED, load_alerts
 from feedback_loop.store.conclusions import degraded_verdicts
 from feedback_loop.store.incidents import Incident
+from feedback_loop.store.retrainings import Retraining
 
 
 @dataclass(frozen=True)
@@ -27,67 +28,70 @@ class Entry:
 
 def incident_story(loop: FeedbackLoop, which: str) -> tuple[Incident, list[Entry]]:
     """An incident with all that happened in it, in the order of time; raises NotFound and Refused."""
-    found = loop.incidents.find(which, closed=True)
-    parts = (_verdicts, _alerts, _hands, _diagnoses, _searches, _promoted)
-    entries = [entry for part in parts for entry in part(loop, found)]
-    return found, sorted(entries, key=lambda each: each.at)
+    incident = loop.incidents.find(which, closed=True)
+    parts = (_verdicts, _alerts, _people, _diagnoses, _retrainings, _promotions)
+    entries = [entry for part in parts for entry in part(loop, incident)]
+    return incident, sorted(entries, key=lambda entry: entry.at)
 
 
-def _verdicts(loop: FeedbackLoop, found: Incident) -> Iterator[Entry]:
-    """The opening, degraded verdicts on top, and the end where it was found by a look."""
-    for each in degraded_verdicts(loop.store, found.model, found.verdict_id, found.closed_verdict_id):
-        what = "opened" if each.verdict_id == found.verdict_id else "degraded"
-        yield Entry(each.decided_at, what, f"version {each.version}: {each.summary}", each.evidence)
-    by_hand = any(each.kind == "closed" for each in incidents.load_events(loop.store, found.incident_id))
-    if found.closed_at is not None and not by_hand:
-        yield Entry(found.closed_at, "closed", found.closed_because or "", found.recovery or {})
+def _verdicts(loop: FeedbackLoop, incident: Incident) -> Iterator[Entry]:
+    """The opening, degraded verdicts on top, and the end where a look found it."""
+    for verdict in degraded_verdicts(loop.store, incident.model, incident.verdict_id, incident.closed_verdict_id):
+        what = "opened" if verdict.verdict_id == incident.verdict_id else "degraded"
+        yield Entry(verdict.decided_at, what, f"version {verdict.version}: {verdict.summary}", verdict.evidence)
+    by_hand = any(event.kind == "closed" for event in incidents.load_events(loop.store, incident.incident_id))
+    if incident.closed_at is not None and not by_hand:
+        yield Entry(incident.closed_at, "closed", incident.closed_because or "", incident.recovery or {})
 
 
-def _alerts(loop: FeedbackLoop, found: Incident) -> Iterator[Entry]:
-    for each in load_alerts(loop.store, [found.incident_id]):
-        held = why_held(each, loop.settings.alerts, found.silenced_until, loop.clock())
-        state = held or each.state.replace("_", " ")
-        cause = f": {each.cause}" if each.cause else ""
-        is_end = each.subject.endswith(RECOVERED)
-        at = each.sent_at or (found.closed_at if is_end and found.closed_at else found.opened_at)
-        figures = {"route": each.route, "state": each.state, "attempts": each.attempts}
-        yield Entry(at, "alert", f"“{each.title}” on {each.route}: {state}{cause}", figures)
+def _alerts(loop: FeedbackLoop, incident: Incident) -> Iterator[Entry]:
+    for alert in load_alerts(loop.store, [incident.incident_id]):
+        held = why_held(alert, loop.settings.alerts, incident.silenced_until, loop.clock())
+        state = held or alert.state.replace("_", " ")
+        cause = f": {alert.cause}" if alert.cause else ""
+        ended_at = incident.closed_at if alert.subject.endswith(RECOVERED) else None
+        at = alert.sent_at or ended_at or incident.opened_at
+        figures = {"route": alert.route, "state": alert.state, "attempts": alert.attempts}
+        yield Entry(at, "alert", f"“{alert.title}” on {alert.route}: {state}{cause}", figures)
 
 
-def _hands(loop: FeedbackLoop, found: Incident) -> Iterator[Entry]:
-    for each in incidents.load_events(loop.store, found.incident_id):
-        words = f"by hand: {each.told}" if each.kind == "closed" else each.told
-        yield Entry(each.at, each.kind, words)
+def _people(loop: FeedbackLoop, incident: Incident) -> Iterator[Entry]:
+    """What people did by hand."""
+    for event in incidents.load_events(loop.store, incident.incident_id):
+        words = f"by hand: {event.told}" if event.kind == "closed" else event.told
+        yield Entry(event.at, event.kind, words)
 
 
-def _diagnoses(loop: FeedbackLoop, found: Incident) -> Iterator[Entry]:
-    for each in conclusions.load_diagnoses(loop.store, found.model, found.incident_id):
-        right = {True: "; that was right", False: "; that was not right", None: ""}[each.was_right]
-        because = f" ({each.judged_because})" if each.judged_because else ""
-        words = f"{each.summary} Recommended: {each.recommendation}{right}{because}"
-        yield Entry(each.as_of, "diagnosed", words, {"recommendation": each.recommendation, **each.evidence})
+def _diagnoses(loop: FeedbackLoop, incident: Incident) -> Iterator[Entry]:
+    for diagnosis in conclusions.load_diagnoses(loop.store, incident.model, incident.incident_id):
+        right = {True: "; that was right", False: "; that was not right", None: ""}[diagnosis.was_right]
+        because = f" ({diagnosis.judged_because})" if diagnosis.judged_because else ""
+        words = f"{diagnosis.summary} Recommended: {diagnosis.recommendation}{right}{because}"
+        figures = {"recommendation": diagnosis.recommendation, **diagnosis.evidence}
+        yield Entry(diagnosis.as_of, "diagnosed", words, figures)
 
 
-def _searches(loop: FeedbackLoop, found: Incident) -> Iterator[Entry]:
-    for each in retrainings.load_retrainings(loop.store, found.model):
-        if each.incident_id != found.incident_id:
-            continue
-        candidate = f", candidate version {each.candidate}" if each.candidate else ""
-        why = each.cause or (each.gate or {}).get("summary", "")
-        words = f"({each.reason}) {each.state}{candidate}{': ' if why else ''}{why}"
-        yield Entry(each.started_at, "retrained", words, each.gate or {})
+def _retrainings(loop: FeedbackLoop, incident: Incident) -> Iterator[Entry]:
+    for search in _searches(loop, incident):
+        candidate = f", candidate version {search.candidate}" if search.candidate else ""
+        why = search.cause or (search.gate or {}).get("summary", "")
+        words = f"({search.reason}) {search.state}{candidate}{': ' if why else ''}{why}"
+        yield Entry(search.started_at, "retrained", words, search.gate or {})
 
 
-def _promoted(loop: FeedbackLoop, found: Incident) -> Iterator[Entry]:
+def _promotions(loop: FeedbackLoop, incident: Incident) -> Iterator[Entry]:
     """What its retrainings promoted, and every other change of the champion while it was open."""
-    own = {
-        each.retraining_id
-        for each in retrainings.load_retrainings(loop.store, found.model)
-        if each.incident_id == found.incident_id
-    }
-    for each in retrainings.load_promotions(loop.store, found.model):
-        within = found.opened_at <= each.intended_at <= (found.closed_at or each.intended_at)
-        if each.retraining_id in own or within:
-            words = f"version {each.from_version or '–'} → {each.to_version}, {each.state}: {each.reason}"
-            what = "rolled back" if each.kind == "rollback" else "promoted"
-            yield Entry(each.done_at or each.intended_at, what, words)
+    own = {search.retraining_id for search in _searches(loop, incident)}
+    for promotion in retrainings.load_promotions(loop.store, incident.model):
+        within = incident.opened_at <= promotion.intended_at <= (incident.closed_at or promotion.intended_at)
+        if promotion.retraining_id in own or within:
+            before = promotion.from_version or "–"
+            words = f"version {before} → {promotion.to_version}, {promotion.state}: {promotion.reason}"
+            what = "rolled back" if promotion.kind == "rollback" else "promoted"
+            yield Entry(promotion.done_at or promotion.intended_at, what, words)
+
+
+def _searches(loop: FeedbackLoop, incident: Incident) -> list[Retraining]:
+    """The retrainings that were made for an incident."""
+    searches = retrainings.load_retrainings(loop.store, incident.model)
+    return [search for search in searches if search.incident_id == incident.incident_id]
