@@ -135,7 +135,7 @@ def _plain(result: Backtest) -> dict[str, Any]:
         "looks": result.looks,
         "looks_were_made": result.were_made,
         "known": result.known,
-        "injected": vars(result.injected) if result.injected else None,
+        "injected": result.injected,
         "final_until": result.final_until,
         "versions": [{"version": tenure.version, "since": tenure.begins} for tenure in result.tenures],
         "change": result.change,
