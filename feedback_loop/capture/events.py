@@ -85,18 +85,28 @@ class EventIntake:
         self._clock = clock
         self._pair_within = pair_within
 
-    def take(self, model: str, half: Half, version: str | None = None) -> Became:
+    def take(
+        self,
+        model: str,
+        half: Half,
+        version: str | None = None,
+        unpacked: Callable[[int, int, int], None] = lambda *_: None,
+    ) -> Became:
         """Makes a half durable and, where it completes a pair, its rows. The same event again changes nothing.
 
         `version` is the one that answered (default: the one that the model's alias means). Raises BadInput where the
-        half does not fit the model, or a pair's halves each other.
+        half does not fit the model, or a pair's halves each other. `unpacked` is told of the body's bytes, and of the
+        rows and columns that they hold.
         """
         now = self._clock()
         deployed = self._deployments.find(model, version)
-        if half.is_request:
-            read_request(half.body, deployed.contract, half.content_type, self._budget)
-        else:
-            read_answer(half.body, deployed.contract, self._budget)
+        contract = deployed.contract
+        rows = (
+            read_request(half.body, contract, half.content_type, self._budget)
+            if half.is_request
+            else read_answer(half.body, contract, self._budget)
+        )
+        unpacked(len(half.body), rows.num_rows, rows.num_columns)
         if half.moment is not None and not EARLIEST <= half.moment <= now + SLACK:
             raise BadInput.of("ce-time", f"{half.moment.isoformat()} is no time of a prediction")
         pair = payloads.save_half(self._store, model, half, version, now)

@@ -16,10 +16,9 @@ import msgspec
 
 from feedback_loop.capture import Spool, read_event
 from feedback_loop.errors import BadInput
-from feedback_loop.schema.budget import UNPACKED
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import ROUTES
-from feedback_loop.serving.bodies import Bodies, CutOff, announced
+from feedback_loop.serving.bodies import Bodies, CutOff
 from feedback_loop.serving.connections import Connections
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import Guard
@@ -31,17 +30,20 @@ from feedback_loop.serving.oip import OpenInference
 from feedback_loop.serving.openapi import describe
 from feedback_loop.serving.origins import Origins
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions, aside
-from feedback_loop.serving.request import Request
+from feedback_loop.serving.request import Request, Unpacked
 from feedback_loop.serving.room import Room
 from feedback_loop.store.keys import Scope
 
-TakeOutcomes = Callable[[str, bytes, str, str, str | None], tuple[int, dict[str, Any]]]
-"""Takes a body of outcomes of a model in (its format; bad rows: `refuse` or `skip`; the name of the caller's key) and
-says what became of them: the answer's status, 202 where they wait for the store, and what is in it.
+TakeOutcomes = Callable[[str, bytes, str, str, str | None, Unpacked], tuple[int, dict[str, Any]]]
+"""Takes a body of outcomes of a model in (its format; bad rows: `refuse` or `skip`; the name of the caller's key; who
+is told what it became) and says what became of them: the answer's status, 202 where they wait for the store, and what
+is in it.
 """
 
-TakeHalf = Callable[[str, Any, str | None], str]
-"""Takes half of a call in that another server logged (and the version that answered) and says what became of it."""
+TakeHalf = Callable[[str, Any, str | None, Unpacked], str]
+"""Takes half of a call in that another server logged (the version that answered; who is told what the body became)
+and says what became of it.
+"""
 
 Header = Callable[[str], str | None]
 
@@ -214,15 +216,10 @@ class App:
         if route.method == "GET":
             request.is_read = True
             return await route.handler(request, b"")
-        size = announced(scope)
-        held = self._limits.room.take(UNPACKED * size if size <= self._limits.body_bytes else 0)
-        try:
-            body = await self._bodies.read(scope, protocol, route.most_bytes)
+        with self._limits.room.share() as request.share:
+            body = await self._bodies.read(scope, protocol, request.came, route.most_bytes)
             request.is_read = True
-            held += self._limits.room.take(max(0, UNPACKED * len(body) - held))  # of one that did not say
             return await route.handler(request, body)
-        finally:
-            self._limits.room.give(held)
 
     def _of_model(self, path: str) -> tuple[_Route, str | None]:
         parts = path.strip("/").split("/")
@@ -296,7 +293,9 @@ class App:
             raise BadInput.of("on_error", f"is {on_error[:_MOST_SHOWN]!r}", cure="Say refuse or skip.")
         kind = _OUTCOME_FORMATS[media_type(request.scope)]
         take = self._intakes.take_outcomes
-        status, taken = await asyncio.to_thread(take, name, body, kind, on_error, request.caller.key)
+        status, taken = await asyncio.to_thread(
+            take, name, body, kind, on_error, request.caller.key, request.unpacked
+        )
         return status, msgspec.json.encode(taken), JSON
 
     async def _events(self, request: Request, body: bytes) -> Answer:
@@ -306,7 +305,7 @@ class App:
         version = parse_qs(request.scope.query_string).get("version", [None])[0]
         if version is not None and not _VERSION.fullmatch(version):
             raise BadInput.of("version", f"{version[:_MOST_SHOWN]!r} is no version of a model")
-        became = await asyncio.to_thread(self._intakes.take_half, name, event.half, version)
+        became = await asyncio.to_thread(self._intakes.take_half, name, event.half, version, request.unpacked)
         return 202, msgspec.json.encode({"event": became}), JSON
 
 

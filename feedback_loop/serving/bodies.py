@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from feedback_loop.serving.http_errors import HttpError
@@ -38,17 +39,26 @@ class Bodies:
         if self._next is not None:
             self._next.cancel()
 
-    async def read(self, scope: Any, protocol: Any, most_bytes: int | None = None) -> bytes:
-        """The whole body of a request; raises HttpError: 413 too large, 408 too slow, 400 cut off."""
+    async def read(
+        self, scope: Any, protocol: Any, came: Callable[[int], None], most_bytes: int | None = None
+    ) -> bytes:
+        """The whole body of a request; raises HttpError: 413 too large, 408 too slow, 400 cut off.
+
+        `came` is told of bytes as they come, and may raise to end it; of a short body, that was announced, at once.
+        """
         most_bytes = min(most_bytes or self._most_bytes, self._most_bytes)
         task = asyncio.current_task()
         assert task is not None  # each request has one
         self._reading[task] = time.monotonic()
         try:
             length = scope.headers.get("content-length")
+            size = announced(scope)
             if length is None or not length.isdecimal():
-                return await self._read_parts(protocol, most_bytes)
-            _refuse_large(int(length[:_MOST_DIGITS]), most_bytes)
+                return await self._read_parts(protocol, came, most_bytes)
+            _refuse_large(size, most_bytes)
+            if size > _SHORT:
+                return await self._read_parts(protocol, came, most_bytes, size)
+            came(size)
             return await protocol()  # type: ignore[no-any-return] # the server below takes no more than was announced
         except asyncio.CancelledError:
             if task not in self._late:
@@ -66,14 +76,17 @@ class Bodies:
         finally:
             del self._reading[task]
 
-    async def _read_parts(self, protocol: Any, most_bytes: int) -> bytes:
+    async def _read_parts(
+        self, protocol: Any, came: Callable[[int], None], most_bytes: int, announced_bytes: int | None = None
+    ) -> bytes:
         parts, size, empty = [], 0, 0
         async for part in protocol:
             size += len(part)
             empty += not part
             _refuse_large(size, most_bytes)
+            came(len(part))
             parts.append(bytes(part))
-        if empty != _AT_THE_END:
+        if (empty != _AT_THE_END) if announced_bytes is None else (size < announced_bytes):
             raise _cut_off()
         return b"".join(parts)
 
@@ -98,6 +111,9 @@ def _refuse_large(size: int, most_bytes: int) -> None:
         message = f"The body is over {most_bytes:,} bytes. Send fewer rows, or score a file."
         raise HttpError(413, "REQUEST_LIMIT_EXCEEDED", message)
 
+
+_SHORT = 64 * 1024
+"""A body of more bytes takes room as it comes: many that come slowly would take all of it by what they announce."""
 
 _MOST_DIGITS = 18
 _AT_THE_END = 1

@@ -58,6 +58,7 @@ class OpenInference:
             traffic = replace(traffic, canary=None)
         decoding = partial(oip.decode_infer, traffic.decoder, body, header)
         asked = await aside(decoding, is_long=len(body) > QUICK_BYTES)
+        request.unpacked(len(body), asked.rows.count, asked.rows.width)
         answered = await self._predictions.predict(traffic, asked.rows, header("x-request-id"), began)
         named = answered.version if isinstance(answered, Answered) else None
         request.answered_by(traffic.contract.model, named, asked.rows.count)

@@ -15,13 +15,11 @@ import pyarrow as pa
 from feedback_loop.capture import LONGEST_REQUEST_ID, checked_ids
 from feedback_loop.clock import Clock
 from feedback_loop.schema import PredictionId
-from feedback_loop.schema.budget import CELL_BYTES, UNPACKED
 from feedback_loop.schema.protocol import Rows, encode_answer
 from feedback_loop.serving.batcher import QUICK_ROWS, Answered, Batcher
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.http_errors import JSON, Headers
 from feedback_loop.serving.request import Request
-from feedback_loop.serving.room import Room
 from feedback_loop.serving.tracing import step
 from feedback_loop.serving.traffic import Traffic
 
@@ -49,11 +47,10 @@ class Mixed:
 class Predictions:
     """Answers MLflow's scoring protocol. Its methods run on the event loop."""
 
-    def __init__(self, endpoints: Endpoints, batcher: Batcher, clock: Clock, room: Room) -> None:
+    def __init__(self, endpoints: Endpoints, batcher: Batcher, clock: Clock) -> None:
         self._endpoints = endpoints
         self._batcher = batcher
         self._clock = clock
-        self._room = room
 
     async def invoke(self, request: Request, body: bytes) -> tuple[int, bytes, Headers]:
         """A request of `POST /invocations`."""
@@ -62,11 +59,8 @@ class Predictions:
         with step("decode"):
             decoding = partial(traffic.decoder.decode, body, header("content-type") or "", header)
             rows = await aside(decoding, is_long=len(body) > QUICK_BYTES)
-        more = self._room.take(max(0, CELL_BYTES * rows.count * rows.width - UNPACKED * len(body)))
-        try:  # of Arrow and Parquet only now is it known what they have become
-            answered = await self.predict(traffic, rows, header("x-request-id"), began)
-        finally:
-            self._room.give(more)
+        request.unpacked(len(body), rows.count, rows.width)
+        answered = await self.predict(traffic, rows, header("x-request-id"), began)
         name = traffic.contract.model
         if isinstance(answered, Answered):
             request.answered_by(name, answered.version, rows.count)

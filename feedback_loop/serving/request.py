@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from feedback_loop.schema.budget import CELL_BYTES, UNPACKED
 from feedback_loop.serving.guard import ANYONE
 
 if TYPE_CHECKING:
+    from feedback_loop.serving.room import Share
     from feedback_loop.serving.tracing import Traced
+
+Unpacked = Callable[[int, int, int], None]
+"""Is told that so many bytes have become so many rows and columns; raises HttpError where there is no room."""
 
 
 class Request:
@@ -24,6 +30,7 @@ class Request:
         "path",
         "rows",
         "scope",
+        "share",
         "traced",
         "version",
     )
@@ -36,6 +43,7 @@ class Request:
         self.caller = ANYONE
         self.is_read = False  # its body
         self.has_gone = False  # its caller, before the body was whole
+        self.share: Share | None = None  # of the room for bodies
         self.traced: Traced | None = None
         self.model: str | None = None
         self.version: str | None = None
@@ -45,6 +53,16 @@ class Request:
         """A header's value, by its name in lower case."""
         value: str | None = self.scope.headers.get(name)
         return value
+
+    def came(self, size: int) -> None:
+        """Takes room for so many bytes of a body, unpacked; raises HttpError (503)."""
+        if self.share is not None:
+            self.share.grow(UNPACKED * size)
+
+    def unpacked(self, size: int, rows: int, columns: int) -> None:
+        """Takes room for what so many bytes have become, where that is more (Arrow, Parquet); raises HttpError."""
+        if self.share is not None:
+            self.share.grow(CELL_BYTES * rows * columns - UNPACKED * size)
 
     def answered_by(self, model: str, version: str | None, rows: int) -> None:
         """Notes which model and version (None: several) answer how many rows."""

@@ -42,6 +42,7 @@ from feedback_loop.serving.origins import Origins, tell_proxied
 from feedback_loop.serving.places import engine_options, places_of
 from feedback_loop.serving.predictions import Predictions
 from feedback_loop.serving.publication import hint
+from feedback_loop.serving.request import Unpacked
 from feedback_loop.serving.room import Room
 from feedback_loop.serving.shadows import Shadows
 from feedback_loop.serving.tracing import start_tracing
@@ -84,7 +85,6 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         budget,
     )
 
-    room = Room(serve.max_unpacked_bytes)
     faults: dict[tuple[str, str], str] = {}
 
     def faulty(model: str, version: str, cause: str) -> None:
@@ -125,7 +125,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         endpoints,
         batcher,
         guard,
-        Predictions(endpoints, batcher, clock, room),
+        Predictions(endpoints, batcher, clock),
         Intakes(
             partial(_take_outcomes, store, spool, endpoints, clock, budget),
             events.take,
@@ -146,7 +146,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             serve.body_timeout.total_seconds(),
             serve.max_in_flight,
             Connections(serve.port, serve.max_connections_per_address),
-            room,
+            Room(serve.max_unpacked_bytes),
         ),
     )
 
@@ -177,11 +177,14 @@ def _take_outcomes(
     kind: str,
     on_error: str,
     key: str | None,
+    unpacked: Unpacked,
 ) -> tuple[int, dict[str, Any]]:
     from feedback_loop.outcomes import Receiver, decode_body, outcome_columns
 
     scorer = endpoints.scorer(model)
-    rows = decode_body(body, kind, budget, outcome_columns(scorer.contract))
+    wanted = outcome_columns(scorer.contract)
+    rows = decode_body(body, kind, budget, wanted)
+    unpacked(len(body), len(rows), len(wanted))
     return Receiver(store, spool, clock).take(
         scorer.contract,
         rows,

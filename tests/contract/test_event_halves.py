@@ -64,6 +64,15 @@ def test_a_pairs_ids_come_from_its_event_so_that_another_store_has_the_same(stor
     other.close()
 
 
+def test_who_counts_what_bodies_become_is_told(events):
+    told = []
+    request, answer = halves()
+    for half in (request, answer):
+        events.take("churn", half, None, lambda *sizes: told.append(sizes))
+    assert [(size, rows) for size, rows, _ in told] == [(len(half.body), 2) for half in (request, answer)]
+    assert all(columns > 0 for *_, columns in told)
+
+
 def test_the_first_half_outlives_the_process_that_took_it(store, deployments, clock, events):
     request, answer = halves()
     assert events.take("churn", request) == "waiting"

@@ -151,18 +151,30 @@ def test_a_body_that_does_not_come_is_refused_and_costs_no_place(port):
     assert call(port, "POST", "/invocations", BODY)[0] == 200
 
 
-def test_bodies_that_take_too_much_together_are_refused_until_there_is_room_again(port):
+def test_bodies_take_room_as_they_come_and_are_refused_where_there_is_none_until_there_is_again(port):
     head = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    with ExitStack() as stack:
-        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(3)]
-        for connection in slow:
-            connection.sendall(head + b"content-length: 1048576\r\n\r\n{")  # each may become four times as much
-        said = [connection.recv(4096) for connection in slow]
-        assert sorted(each.split()[1] for each in said) == [b"408", b"408", b"503"]
-        (refused,) = (each for each in said if each.split()[1] == b"503")
-        assert b"retry-after: 1\r\n" in refused.lower()
-        assert b"8,388,608 bytes together" in refused
+
+    def answers(begun):
+        with ExitStack() as stack:
+            slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(3)]
+            for connection in slow:
+                connection.sendall(head + b"content-length: 1048576\r\n\r\n" + begun)
+            return [connection.recv(4096) for connection in slow]
+
+    said = answers(b"{")  # what they announce takes no room
+    assert [answer.split()[1] for answer in said] == [b"408", b"408", b"408"]
+    said = answers(b" " * 1_048_575)  # each may become four times as much
+    assert sorted(answer.split()[1] for answer in said) == [b"408", b"408", b"503"]
+    (refused,) = (answer for answer in said if answer.split()[1] == b"503")
+    assert b"retry-after: 1\r\n" in refused.lower()
+    assert b"8,388,608 bytes together" in refused
     assert call(port, "POST", "/invocations", BODY)[0] == 200
+
+
+def test_a_body_that_is_long_is_whole_when_it_came_in_parts(port):
+    body = {"dataframe_records": [RECORD] * 5_000}
+    status, answer, _ = call(port, "POST", "/invocations", body)
+    assert (status, len(answer["predictions"])) == (200, 5_000)
 
 
 CSV = b"age,plan,customer,month\n40.0,pro,1,2026-03\n41.0,pro,2,2026-03\n"
@@ -193,8 +205,9 @@ def answered(port):
         CHUNKED + chunk(CUT) + b"zz\r\n",
         CHUNKED + chunk(CUT) + b"5\r\nabcdefgh\r\n",
         CHUNKED.replace(b"transfer-encoding: chunked", b"content-length: 500") + CUT,
+        CHUNKED.replace(b"transfer-encoding: chunked", b"content-length: 100000") + CUT,
     ],
-    ids=["within a chunk", "between chunks", "no size", "wrong size", "with its length"],
+    ids=["within a chunk", "between chunks", "no size", "wrong size", "with its length", "with a great length"],
 )
 def test_a_body_that_is_cut_off_is_not_answered_not_logged_and_no_fault_of_the_server(port, log, sent, end):
     before, traces = answered(port), log.read_text().count("Traceback")

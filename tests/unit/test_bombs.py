@@ -4,6 +4,7 @@ import io
 import json
 import tracemalloc
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +15,10 @@ from feedback_loop.errors import BadInput, TooLarge
 from feedback_loop.outcomes import OutcomeFile, decode_body
 from feedback_loop.schema.budget import USUAL, Budget
 from feedback_loop.schema.protocol import WireError, make_decoder, oip
+from feedback_loop.serving.http_errors import HttpError
+from feedback_loop.serving.request import Request
+from feedback_loop.serving.room import Room
+from feedback_loop.serving.worker_process import _take_outcomes
 from tests.bombs import (
     ARROW,
     FILES,
@@ -62,6 +67,21 @@ def test_outcomes_in_arrow_are_measured_before_they_are_unpacked(name):
     with pytest.raises(TooLarge):
         decode_body(body, "arrow", USUAL, WANTED)
     assert pa.total_allocated_bytes() - before < MIB
+
+
+def test_outcomes_take_room_for_what_they_become_before_any_is_looked_at():
+    """A few hundred bytes of Arrow are 100,000 rows; another request has half of the room by then."""
+    body, room = stream(pa.table({"customer": pa.nulls(100_000)})), Room(8 * MIB)
+    request, served = (
+        Request(SimpleNamespace(path="/")),
+        SimpleNamespace(scorer=lambda _: SimpleNamespace(contract=CONTRACT)),
+    )
+    with room.share() as other, room.share() as request.share:
+        other.grow(4 * MIB)
+        request.came(len(body))
+        with pytest.raises(HttpError) as refused:
+            _take_outcomes(None, None, served, None, USUAL, "churn", body, "arrow", "refuse", None, request.unpacked)
+    assert refused.value.status == 503
 
 
 def test_a_list_of_outcomes_in_arrow_is_no_column():

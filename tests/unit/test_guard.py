@@ -239,13 +239,15 @@ def test_a_proxy_before_an_open_server_is_noticed_and_told(header, tmp_path):
 
 def test_there_is_room_for_so_many_bytes_together_and_for_one_body_of_any_size():
     room = Room(100)
-    assert room.take(60) == 60
-    assert room.take(40) == 40
-    with pytest.raises(HttpError) as refused:
-        room.take(1)
-    assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
-    assert room.take(0) == 0
-    room.give(60)
-    room.take(60)
-    room.give(100)
-    assert room.take(1000) == 1000
+    with room.share() as first, room.share() as second:
+        first.grow(60)
+        second.grow(40)
+        for share in (first, second):
+            with pytest.raises(HttpError) as refused:
+                share.grow(1)
+            assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
+        first.grow(0)
+        second.grow(-7)
+    with room.share() as alone:
+        for _ in range(3):
+            alone.grow(1000)

@@ -24,7 +24,6 @@ from feedback_loop.serving import batcher as batcher_rules
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions
 from feedback_loop.serving.request import Request
-from feedback_loop.serving.room import Room
 from feedback_loop.serving.shadows import Shadows, shadow_id
 from feedback_loop.serving.traffic import Target, Traffic, bucket, misfit
 from tests.builders import C, T, binary_contract
@@ -201,7 +200,7 @@ def called(spool, traffic, *calls, request_id=None, counted=lambda *_: None):
     async def ask():
         batcher, found = batcher_of(spool, counted=counted), []
         batcher.start(asyncio.get_running_loop())
-        predictions = Predictions(None, batcher, system_clock, Room(2**30))
+        predictions = Predictions(None, batcher, system_clock)
         for each in calls:
             asked = predictions.predict(traffic, rows(*each), request_id, time.perf_counter())
             found += await asyncio.gather(asked, return_exceptions=True)
@@ -319,7 +318,7 @@ def test_a_long_body_is_read_by_a_thread_and_the_loop_goes_on(spool):
     async def ask():
         batcher = batcher_of(spool)
         batcher.start(asyncio.get_running_loop())
-        predictions = Predictions(Served(), batcher, system_clock, Room(2**30))
+        predictions = Predictions(Served(), batcher, system_clock)
         for body in (b"{}", b"x" * (QUICK_BYTES + 1)):
             assert (await predictions.invoke(Request(SimpleNamespace(headers={}, path="/invocations")), body))[
                 0
