@@ -27,7 +27,7 @@ from feedback_loop.monitoring.profiles import (
     total,
 )
 from feedback_loop.store import Store, profiles
-from feedback_loop.store.coverage import Named, named_segments, spans_joined
+from feedback_loop.store.coverage import SegmentValues, load_segment_values, role_spans
 from feedback_loop.store.engine import Transaction
 from feedback_loop.store.joins import News
 from feedback_loop.store.predictions import labelled_in, slices
@@ -94,13 +94,13 @@ def establish(store: Store, model: str, version: str, reference: Profile, known_
     That is read before anything is locked. Where the join has moved on meanwhile, it is read again; the last time
     nobody moves it.
     """
-    kept = profiles.KeptReference(known_since, reference.digest, reference.to_bytes())
+    kept = profiles.StoredReference(known_since, reference.digest, reference.to_bytes())
     for left in reversed(range(TRIES)):
         with store.read() as connection:
             watermark = profiles.joined_until(connection, model)
             tallied = {} if not left else _tallied(connection, reference.layout, version, watermark, store.secret)
         with store.write() as connection:
-            now = profiles.joined_until(connection, model, held=True)
+            now = profiles.joined_until(connection, model, lock=True)
             if not left:
                 tallied = _tallied(connection, reference.layout, version, now, store.secret)
             elif now != watermark:
@@ -118,8 +118,8 @@ def _tallied(
     found: dict[tuple[str, str], dict[Cell, Tally]] = {}
     contract = layout.contract
     if as_of is not None:
-        layout = layout.with_segments(named_segments(connection, contract, secret, as_of))
-    for role, window in spans_joined(connection, contract.model, version) if as_of is not None else ():
+        layout = layout.with_segments(load_segment_values(connection, contract, secret, as_of))
+    for role, window in role_spans(connection, contract.model, version) if as_of is not None else ():
         for piece in slices(connection, contract.model, window, SLICE_ROWS):
             rows = labelled_in(connection, contract, piece, secret, as_of=as_of, version=version, role=role)
             for part, folded in FOLDS.items():
@@ -137,7 +137,7 @@ def fold_window(
     read, and there are none of segments and of a user's own metrics.
     """
     with store.read() as connection:
-        layout = layout.with_segments(named_segments(connection, layout.contract, store.secret, as_of))
+        layout = layout.with_segments(load_segment_values(connection, layout.contract, store.secret, as_of))
     columns = layout.contract.outputs if part == OUTCOMES else None
     if part == OUTCOMES:
         layout = replace(layout, own=())
@@ -202,6 +202,6 @@ def _by_version(rows: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
         yield pair["model_version"], pair["role"], mine
 
 
-def _layout(connection: Transaction, model: str, version: str, named: Named) -> Layout | None:
+def _layout(connection: Transaction, model: str, version: str, named: SegmentValues) -> Layout | None:
     kept = profiles.load_reference(connection, model, version)
     return Profile.from_bytes(kept.profile).layout.with_segments(named) if kept is not None else None

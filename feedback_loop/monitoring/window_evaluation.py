@@ -18,12 +18,12 @@ from feedback_loop.monitoring.ranking import query_columns, query_metrics
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store, profiles
-from feedback_loop.store.coverage import reopened_windows, versions_joined
+from feedback_loop.store.coverage import joined_versions, reopened_windows
 from feedback_loop.store.evaluations import (
     Evaluation,
     evaluated_until,
     save_evaluation,
-    with_estimates_told,
+    with_stored_estimates,
 )
 from feedback_loop.store.ledger import FailedWindow, load_failed_windows, save_failed_window
 from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
@@ -89,7 +89,7 @@ def evaluate_window(
     ]
     saved = [save_evaluation(store, extend(each) if each.version else each) for each in found]
     if learns_from_removed(store, contract.model, window, length):  # what was said then can't be computed any more
-        saved = [with_estimates_told(store, each) for each in saved]
+        saved = [with_stored_estimates(store, each) for each in saved]
     return saved
 
 
@@ -154,7 +154,7 @@ def count_window(
     from_log: bool = False,
 ) -> Iterator[Counted]:
     """Counts each version that was champion in a window, as of that moment; if none was, nothing under no version."""
-    versions = None if from_log else versions_joined(store, contract.model, window, Role.CHAMPION, length, as_of)
+    versions = None if from_log else joined_versions(store, contract.model, window, Role.CHAMPION, length, as_of)
     if versions is None:
         versions = versions_in(store, contract.model, window, Role.CHAMPION, as_of)
     for version in versions or [""]:

@@ -1,4 +1,4 @@
-"""What was concluded: verdicts, monitors of drift with what they tell, diagnoses and whether they were right.
+"""Verdicts, the state of drift monitors, and diagnoses with whether they were right.
 
 A verdict is recorded by `incidents.record_verdict`, together with the incident that it opens or closes.
 """
@@ -31,7 +31,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the policy concluded from the cohort in `window`, with the evidence and the monitor's state after it."""
+    """What the policy concluded from the cohort in `window`: evidence, and the monitor's state after it."""
 
     model: str
     version: str
@@ -42,13 +42,13 @@ class Verdict:
     evidence: dict[str, Any]
     monitor: dict[str, Any]
     verdict_id: int | None = None
-    begun: int = 0  # monitors of the model until then: each has its alpha
+    begun: int = 0  # monitors of the model that were begun by then: each has its own alpha
 
 
 verdicts = shared_table(
     "verdicts",
     Verdict,
-    # Two schedulers that look at the same cohort at once can't both be right about the monitor's state.
+    # Of two schedulers that judge a cohort at once, one is refused: the monitor has one state.
     UniqueConstraint("model", "version", "window_end"),
     Index(None, "model", "verdict_id"),
     key=["verdict_id"],
@@ -57,12 +57,11 @@ verdicts = shared_table(
 
 def latest_verdict(store: Store, model: str, version: str | None = None) -> Verdict | None:
     """The verdict on the newest cohort (of one version)."""
-    found = load_verdicts(store, model, version, newest=1)
-    return found[0] if found else None
+    return next(iter(load_verdicts(store, model, version, newest=1)), None)
 
 
 def monitors_begun(store: Store, model: str, before: datetime) -> int:
-    """How many monitors of the model were begun before a moment, whatever for."""
+    """How many monitors of the model were begun before a moment, by its newest verdict then."""
     table = verdicts.c
     newest = select(table.begun).where(table.model == model, table.decided_at < before)
     with store.read() as connection:
@@ -70,20 +69,20 @@ def monitors_begun(store: Store, model: str, before: datetime) -> int:
 
 
 def load_verdict(store: Store, verdict_id: int) -> Verdict:
-    """The verdict of that id, which something else on record names."""
-    found = one(store, Verdict, verdict_id=verdict_id)
-    assert found is not None  # what names it can't be without it
-    return found
+    """The verdict with that id, which a stored record refers to."""
+    verdict = one(store, Verdict, verdict_id=verdict_id)
+    assert verdict is not None  # of a foreign key
+    return verdict
 
 
 def degraded_verdicts(store: Store, model: str, first: int, last: int | None) -> list[Verdict]:
-    """The degraded ones from one id to another (None: all after), oldest first."""
+    """The degraded verdicts with ids from `first` to `last` (None: no end), oldest first."""
     where = [verdicts.c.verdict_id >= first, *([verdicts.c.verdict_id <= last] if last is not None else [])]
     return many(store, Verdict, *where, model=model, state=State.DEGRADED, order_by="verdict_id")
 
 
 def verdict_moments(store: Store, model: str) -> dict[datetime, str]:
-    """When there was a verdict, and on which version."""
+    """The moments of the model's verdicts, and the version that each is on."""
     table = verdicts.c
     with store.read() as connection:
         rows = connection.execute(select(table.decided_at, table.version).where(table.model == model))
@@ -98,7 +97,7 @@ def load_verdicts(
     *,
     until: datetime | None = None,
 ) -> list[Verdict]:
-    """Verdicts (that were made by a moment), newest first."""
+    """Verdicts (on one version, made by `until`), newest first; with `newest` only the first so many."""
     where = [verdicts.c.version == version] if version is not None else []
     where += [verdicts.c.decided_at <= until] if until is not None else []
     return many(store, Verdict, *where, model=model, order_by=verdicts.c.verdict_id.desc(), newest=newest)
@@ -130,10 +129,10 @@ def advance_monitor(
     routes: Sequence[str],
     now: datetime,
 ) -> int | None:
-    """Keeps the monitor's state after another window, and what it has to tell; returns how many alerts are new.
+    """Stores the monitor's state `after` another window and adds its messages; returns how many alerts are new.
 
-    All in one transaction, and only if its windows were taken in up to `before` (None: not one): None where another
-    process has meanwhile done so.
+    In one transaction, and only if the stored state still is of `before` (None: there is none). Otherwise another
+    process has advanced it meanwhile: returns None and changes nothing.
     """
     key = {"model": after.model, "version": after.version}
     with store.write() as connection:
@@ -149,9 +148,9 @@ def advance_monitor(
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was recommended for a version after a window, as of a moment, with the figures that speak for it.
+    """A recommendation for a version after a window, as of a moment, with its evidence.
 
-    `was_right` is None until what followed has shown it.
+    `was_right` is None until later data has shown it.
     """
 
     model: str
@@ -175,18 +174,18 @@ shared_table(
 )
 
 
-def record_diagnosis(store: Store, made: Diagnosis) -> Diagnosis:
-    """Keeps a diagnosis; returns it with its id."""
-    return replace(made, diagnosis_id=add(store, made))
+def record_diagnosis(store: Store, diagnosis: Diagnosis) -> Diagnosis:
+    """Stores a diagnosis; returns it with its id."""
+    return replace(diagnosis, diagnosis_id=add(store, diagnosis))
 
 
 def load_diagnoses(store: Store, model: str, incident_id: int | None = None) -> list[Diagnosis]:
     """The diagnoses of a model (of one incident), oldest first."""
-    of_one = {"incident_id": incident_id} if incident_id is not None else {}
-    return many(store, Diagnosis, model=model, order_by="diagnosis_id", **of_one)
+    equal = {"incident_id": incident_id} if incident_id is not None else {}
+    return many(store, Diagnosis, model=model, order_by="diagnosis_id", **equal)
 
 
 def save_judgement(store: Store, diagnosis_id: int, *, right: bool, because: str) -> None:
-    """Keeps whether a diagnosis was right; one that has been judged stays as it was judged."""
-    judged = {"was_right": right, "judged_because": because}
-    change(store, Diagnosis, judged, diagnosis_id=diagnosis_id, was_right=None)
+    """Stores whether a diagnosis was right; the first judgement stays."""
+    judgement = {"was_right": right, "judged_because": because}
+    change(store, Diagnosis, judgement, diagnosis_id=diagnosis_id, was_right=None)

@@ -1,8 +1,8 @@
-"""What the incremental join has counted: coverage by window, version and segment, and which windows it reopened.
+"""Coverage as the incremental join counts it: predictions and labelled ones by window, version, role and segment.
 
-Which values of columns of segments are counted by themselves (the first that came, as many as are declared) is kept
-with the join and moves with its watermark. What was logged since is looked at where a later moment is asked about, so
-that the same rows are of the same segments whenever, and in however many steps, they are counted.
+Which values of a segment column are counted separately (the first ones logged, as many as are configured) is stored
+with the join's watermark. For a later moment the rows logged since the watermark are read too. So a row is in the
+same segments whenever, and in however many steps, it is counted.
 """
 
 from __future__ import annotations
@@ -31,81 +31,86 @@ joins = shared_table(
     "joins",
     None,
     Column("model", String, primary_key=True),
-    Column("watermark", Moment, nullable=False),  # what was recorded until then is counted
-    Column("rule", Json, nullable=False),  # what it was counted by: join rule, segments, length of a bucket
-    Column("segments", Json, nullable=False),  # of each of their columns, the values that are counted by themselves
+    Column("watermark", Moment, nullable=False),  # what was recorded by then is counted
+    Column("rule", Json, nullable=False),  # what the counts depend on: join rule, segments, length of a window
+    Column("segments", Json, nullable=False),  # see SegmentValues
 )
 
-Named = Mapping[str, Sequence[str]]
-"""The values that are segments, by the name of their column."""
+SegmentValues = Mapping[str, Sequence[str]]
+"""The values that are counted separately, by the name of their column; all others are `OTHER`."""
 
 
 def segment_rule(contract: Contract) -> dict[str, Any]:
-    """What decides which values they are: where it changes, all is counted anew."""
+    """What the segment values depend on: where it changes, all is counted again."""
     rule: dict[str, Any] = {"segments": list(contract.segments), "segment_values": contract.segment_values}
-    hashed = {each.name: each.hashed for each in map(contract.column, contract.segments) if each.hashed}
+    hashed = {column.name: column.hashed for column in map(contract.column, contract.segments) if column.hashed}
     return {**rule, "hashed": hashed} if hashed else rule
 
 
-def segments_of(contract: Contract, named: Mapping[str, Collection[str]], row: Mapping[str, Any]) -> list[str]:
-    """The segments of a row of the log (by stored names)."""
+def segments_of(contract: Contract, segments: Mapping[str, Collection[str]], row: Mapping[str, Any]) -> list[str]:
+    """The names of the segments that a row of the log (by stored names) is in."""
     values = ((name, row[contract.column(name).stored]) for name in contract.segments)
     return [
-        segment_name(name, text if (text := str(value)) in named.get(name, ()) else OTHER)
+        segment_name(name, text if (text := str(value)) in segments.get(name, ()) else OTHER)
         for name, value in values
         if value is not None
     ]
 
 
-def with_rows(contract: Contract, named: Named, rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """The values that are segments when these rows (by stored names, with when they were logged) have come too."""
-    found = {}
+def with_rows(
+    contract: Contract, segments: SegmentValues, rows: Iterable[Mapping[str, Any]]
+) -> dict[str, tuple[str, ...]]:
+    """The segment values after these rows (by stored names, with `logged_at`) were logged too."""
+    values = {}
     rows = list(rows)
     for name in contract.segments:
         stored = contract.column(name).stored
         arrivals = ((row[LOGGED_AT], str(row[stored]) if row[stored] is not None else None) for row in rows)
-        found[name] = with_arrivals(named.get(name, ()), arrivals, contract.segment_values)
-    return found
+        values[name] = with_arrivals(segments.get(name, ()), arrivals, contract.segment_values)
+    return values
 
 
-def named_segments(connection: Connection, contract: Contract, secret: bytes, as_of: datetime) -> Named:
-    """The values that are segments of what was known as of a moment."""
+def load_segment_values(connection: Connection, contract: Contract, secret: bytes, as_of: datetime) -> SegmentValues:
+    """The segment values of the rows that were logged by a moment."""
     if not contract.segments:
         return {}
     table = joins.c
     where = table.model == contract.model
     row = connection.execute(select(table.rule, table.segments, table.watermark).where(where)).one_or_none()
     rule = segment_rule(contract)
-    named: Named = {}
+    segments: SegmentValues = {}
     since = EPOCH
     if row is not None and {name: row.rule.get(name) for name in rule} == rule:
-        named, since = row.segments, row.watermark
-    is_full = all(len(named.get(name, ())) >= contract.segment_values for name in contract.segments)
-    return named if is_full or as_of <= since else _with_logged(connection, contract, named, secret, since, as_of)
+        segments, since = row.segments, row.watermark
+    is_full = all(len(segments.get(name, ())) >= contract.segment_values for name in contract.segments)
+    if is_full or as_of <= since:
+        return segments
+    return with_rows(contract, segments, _logged(connection, contract, secret, since, as_of))
 
 
-def _with_logged(
-    connection: Connection, contract: Contract, named: Named, secret: bytes, since: datetime, until: datetime
-) -> Named:
+def _logged(
+    connection: Connection, contract: Contract, secret: bytes, since: datetime, until: datetime
+) -> list[dict[str, Any]]:
+    """The segment columns of the rows logged after one moment and by another."""
     columns = [contract.column(name) for name in contract.segments]
-    types = {LOGGED_AT: UTC_MOMENT, **{each.stored: arrow_type(each.type) for each in columns}}
+    types = {LOGGED_AT: UTC_MOMENT, **{column.stored: arrow_type(column.type) for column in columns}}
     rows: list[dict[str, Any]] = []
     try:
         generations = find_tables(connection, contract.model).generations
     except NotFound:
-        return named
+        return rows
     for generation in generations:
         logged = generation.table.c.logged_at
         statement = select(*generation.table.c).where(logged > since, logged <= until)
         rows += fetch_rows(connection, generation, statement, types, columns, secret).to_pylist()
-    return with_rows(contract, named, rows)
+    return rows
 
 
 @dataclass(frozen=True)
 class WindowCoverage:
-    """Predictions of one version, role and segment (empty: all) in one window, and how many have an outcome.
+    """How many predictions of one version, role and segment (empty: all) a window has, and how many have an outcome.
 
-    `inferred` have none, and their label is what absence means (see `with_inferred`).
+    `inferred` ones have none, which means the label `absent_means` (see `with_inferred`).
     """
 
     window_start: datetime
@@ -117,11 +122,11 @@ class WindowCoverage:
     inferred: int = 0
 
 
-counted = shared_table(
+coverage_counts = shared_table(
     "coverage",
     WindowCoverage,
     Column("model", String),
-    # The watermark that last changed what is known of its rows.
+    # The newest moment at which a row of it changed.
     Column("changed_at", Moment, nullable=False),
     key=["model", "window_start", "version", "role", "segment"],
     without=["inferred"],
@@ -129,157 +134,163 @@ counted = shared_table(
 
 
 def load_coverage(store: Store, model: str) -> tuple[list[WindowCoverage], datetime | None]:
-    """All accounts, oldest window first, and the watermark that they are as of (None: nothing was joined yet)."""
+    """All counts, oldest window first, and the join's watermark (None: nothing was joined yet)."""
     order = ("window_start", "version", "role", "segment")
     with store.read() as connection:
         until = connection.execute(select(joins.c.watermark).where(joins.c.model == model)).scalar()
-        return many(connection, WindowCoverage, counted.c.predictions != 0, model=model, order_by=order), until
+        return many(
+            connection, WindowCoverage, coverage_counts.c.predictions != 0, model=model, order_by=order
+        ), until
 
 
 def count_by_version(store: Store, model: str) -> dict[str, int]:
-    """How many predictions each version has made, at the cost of windows and of what the join has not seen yet.
-
-    Those that were erased, or that retention has removed, are not counted.
-    """
-    table, joined, kept = counted.c, joins.c, retentions.c
+    """How many predictions of each version the log has: from the counts, and from the rows since the watermark."""
     counts: Counter[str] = Counter()
     with store.read() as connection:
         try:
             generations = find_tables(connection, model).generations
         except NotFound:
             return {}
-        until = connection.execute(select(joined.watermark).where(joined.model == model)).scalar_one_or_none()
-        since = connection.execute(select(kept.kept_since).where(kept.model == model)).scalar_one_or_none()
-        booked = select(table.version, func.sum(table.predictions)).where(
+        until = connection.execute(select(joins.c.watermark).where(joins.c.model == model)).scalar_one_or_none()
+        kept_since = select(retentions.c.kept_since).where(retentions.c.model == model)
+        since = connection.execute(kept_since).scalar_one_or_none()
+        table = coverage_counts.c
+        joined = select(table.version, func.sum(table.predictions)).where(
             table.model == model, table.segment == ALL_ROWS, table.window_start >= (since or EPOCH)
         )
-        counts.update({row[0]: row[1] for row in connection.execute(booked.group_by(table.version))})
+        counts.update({row[0]: row[1] for row in connection.execute(joined.group_by(table.version))})
         for generation in generations:
-            own = generation.table.c
-            new = select(own.model_version, func.count()).where(own.logged_at > (until or EPOCH))
-            counts.update({row[0]: row[1] for row in connection.execute(new.group_by(own.model_version))})
+            log = generation.table.c
+            new = select(log.model_version, func.count()).where(log.logged_at > (until or EPOCH))
+            counts.update({row[0]: row[1] for row in connection.execute(new.group_by(log.model_version))})
     return {version: count for version, count in counts.items() if count}
 
 
-def versions_joined(
+def joined_versions(
     store: Store, model: str, window: Window, role: str, length: timedelta, as_of: datetime
 ) -> list[str] | None:
-    """The versions that predicted in a window in that role, sorted; None where the accounts can't tell as of then."""
+    """The versions that predicted in a window in that role, sorted.
+
+    None where the counts can't tell: the join's watermark is not `as_of`, or its windows are of another length.
+    """
     if any(floor_moment(end, length) != end for end in (window.start, window.end)):
         return None
-    table, joined = counted.c, joins.c
+    table = coverage_counts.c
     within = and_(table.window_start >= window.start, table.window_start < window.end)
-    mine = and_(table.model == model, table.role == role, table.predictions > 0)
+    of_role = and_(table.model == model, table.role == role, table.predictions > 0)
     with store.read() as connection:
-        found = connection.execute(select(table.version).where(mine, within).distinct()).scalars().all()
-        # Read last: had the join moved on meanwhile, this would not be what was asked for.
-        until = connection.execute(select(joined.watermark, joined.rule).where(joined.model == model)).one_or_none()
-    is_known = until is not None and until[0] == as_of and until[1]["length_seconds"] == length.total_seconds()
-    return sorted(found) if is_known else None
+        versions = connection.execute(select(table.version).where(of_role, within).distinct()).scalars().all()
+        join = connection.execute(select(joins).where(joins.c.model == model)).one_or_none()
+    is_current = (
+        join is not None and join.watermark == as_of and join.rule["length_seconds"] == length.total_seconds()
+    )
+    return sorted(versions) if is_current else None
 
 
-def spans_joined(connection: Connection, model: str, version: str) -> list[tuple[str, Window]]:
-    """From when to when a version predicted in each role, as far as it is joined, in whole windows."""
-    table, joined = counted.c, joins.c
-    rule = connection.execute(select(joined.rule).where(joined.model == model)).scalar_one_or_none()
+def role_spans(connection: Connection, model: str, version: str) -> list[tuple[str, Window]]:
+    """Each role of a version with the time from its first to its last joined prediction, in whole windows."""
+    table = coverage_counts.c
+    rule = connection.execute(select(joins.c.rule).where(joins.c.model == model)).scalar_one_or_none()
     if rule is None:
         return []
     spans = select(table.role, func.min(table.window_start), func.max(table.window_start))
-    mine = spans.where(table.model == model, table.version == version).group_by(table.role)
+    of_version = spans.where(table.model == model, table.version == version).group_by(table.role)
     length = timedelta(seconds=rule["length_seconds"])
-    return [(role, Window(first, last + length)) for role, first, last in connection.execute(mine)]
+    return [(role, Window(first, last + length)) for role, first, last in connection.execute(of_version)]
 
 
 def with_inferred(
     store: Store, contract: Contract, length: timedelta, accounts: Iterable[WindowCoverage], until: datetime
 ) -> list[WindowCoverage]:
-    """The accounts of windows of that length with how many labels absence gave by `until`, the accounts' watermark.
+    """The counts of windows of that length with their `inferred` ones by `until`, the join's watermark.
 
-    Absence needs no row, so none is counted for it: of a window that has matured all that has no outcome is inferred,
-    and the one that is maturing at that moment is read.
+    In a window that has matured all predictions without an outcome are inferred; the rows of the one window that is
+    maturing at that moment are read.
     """
     if contract.join.absent_means is None:
         return list(accounts)
-    matured_until, found, maturing = until - contract.join.maturity, [], None
-    for each in accounts:
+    matured_until, completed, maturing = until - contract.join.maturity, [], None
+    for account in accounts:
         inferred = 0
-        if each.window_start + length <= matured_until:
-            inferred = each.predictions - each.labelled
-        elif each.window_start <= matured_until:
+        if account.window_start + length <= matured_until:
+            inferred = account.predictions - account.labelled
+        elif account.window_start <= matured_until:
             if maturing is None:
-                window = Window(each.window_start, each.window_start + length)
-                maturing = _absent(store, contract, window, until)
-            inferred = maturing[each.version, each.role, each.segment]
-        found.append(replace(each, inferred=inferred))
-    return found
+                window = Window(account.window_start, account.window_start + length)
+                maturing = _count_inferred(store, contract, window, until)
+            inferred = maturing[account.version, account.role, account.segment]
+        completed.append(replace(account, inferred=inferred))
+    return completed
 
 
-def _absent(store: Store, contract: Contract, window: Window, until: datetime) -> Counter[tuple[str, str, str]]:
-    """How many labels absence gave in a window, by version, role and segment."""
+def _count_inferred(
+    store: Store, contract: Contract, window: Window, until: datetime
+) -> Counter[tuple[str, str, str]]:
+    """How many labels of a window are inferred, by version, role and segment."""
     columns = [contract.column(name) for name in contract.segments]
     with store.read() as connection:
-        named = named_segments(connection, contract, store.secret, until)
+        segments = load_segment_values(connection, contract, store.secret, until)
         rows = labelled_in(connection, contract, window, store.secret, as_of=until, columns=columns)
     absent = pc.and_(pc.is_null(rows.column("revision")), pc.is_valid(rows.column(contract.label.stored)))
     counts: Counter[tuple[str, str, str]] = Counter()
     for row in rows.filter(absent).to_pylist():
-        segments = (ALL_ROWS, *segments_of(contract, named, row))
-        counts.update((row["model_version"], row["role"], segment) for segment in segments)
+        names = (ALL_ROWS, *segments_of(contract, segments, row))
+        counts.update((row["model_version"], row["role"], segment) for segment in names)
     return counts
 
 
-def folded_segments(store: Store, contract: Contract) -> list[str]:
-    """The columns of segments with more values than are counted by themselves, by the last join."""
-    table = counted.c
+def overflowing_segments(store: Store, contract: Contract) -> list[str]:
+    """The segment columns that have more values than are counted separately, by the last join."""
+    table = coverage_counts.c
     names = {segment_name(name, OTHER): name for name in contract.segments}
     statement = select(table.segment).where(table.model == contract.model, table.segment.in_(names)).distinct()
     with store.read() as connection:
-        folded = set(connection.execute(statement).scalars())
-    return [name for segment, name in names.items() if segment in folded]
+        with_other = set(connection.execute(statement).scalars())
+    return [name for segment, name in names.items() if segment in with_other]
 
 
 def reopened_windows(store: Store, model: str, length: timedelta) -> list[Window]:
-    """The windows of which something else is known than when they were last evaluated as matured, oldest first."""
-    accounts, evaluated = counted, evaluations
-    start = evaluated.c.window_start
-    newest = (
-        select(start, evaluated.c.window_end, func.max(evaluated.c.as_of).label("as_of"))
-        .where(evaluated.c.model == model, evaluated.c.matured)
-        .group_by(start, evaluated.c.window_end)
+    """The windows whose rows have changed since they were last evaluated as matured, oldest first."""
+    counts = coverage_counts.c
+    start, end = evaluations.c.window_start, evaluations.c.window_end
+    evaluated = (
+        select(start, end, func.max(evaluations.c.as_of).label("as_of"))
+        .where(evaluations.c.model == model, evaluations.c.matured)
+        .group_by(start, end)
         .subquery()
     )
-    touched = (
-        select(newest.c.window_start, newest.c.window_end)
-        .join(accounts, accounts.c.window_start == newest.c.window_start)
-        .where(accounts.c.model == model, accounts.c.changed_at > newest.c.as_of)
+    reopened = (
+        select(evaluated.c.window_start, evaluated.c.window_end)
+        .join(coverage_counts, counts.window_start == evaluated.c.window_start)
+        .where(counts.model == model, counts.changed_at > evaluated.c.as_of)
         .distinct()
     )
     with store.read() as connection:
-        windows = [Window(*row) for row in connection.execute(touched)]
+        windows = [Window(*row) for row in connection.execute(reopened)]
     return sorted(window for window in windows if window.end - window.start == length)
 
 
 class Differences:
-    """Differences by window, version, role and segment, to be added to what is stored."""
+    """Changes of the counts by window, version, role and segment, collected in memory and then added."""
 
-    def __init__(self, contract: Contract, length: timedelta, named: Named) -> None:
+    def __init__(self, contract: Contract, length: timedelta, segments: SegmentValues) -> None:
         self._contract = contract
         self._length = length
-        self._named = {name: frozenset(values) for name, values in named.items()}
+        self._segments = {name: frozenset(values) for name, values in segments.items()}
         self._sums: dict[tuple[datetime, str, str, str], tuple[int, int, datetime]] = {}
 
     @property
     def windows(self) -> set[datetime]:
-        """The starts of the windows that are touched."""
+        """The starts of the windows that change."""
         return {start for start, *_ in self._sums}
 
     def add(self, row: dict[str, Any], sign: int, moment: datetime) -> None:
-        """Counts a prediction in (1) or out (-1) as it is known since a moment."""
-        head = floor_moment(row["predicted_at"], self._length), row["model_version"], row["role"]
-        labelled = sign if row["revision"] is not None else 0  # what absence means is not counted, it is known
-        for segment in (ALL_ROWS, *segments_of(self._contract, self._named, row)):
-            predictions, known, since = self._sums.get((*head, segment), (0, 0, moment))
-            self._sums[*head, segment] = predictions + sign, known + labelled, max(since, moment)
+        """Adds a prediction (sign 1) or subtracts it (-1), as it is since a moment."""
+        group = floor_moment(row["predicted_at"], self._length), row["model_version"], row["role"]
+        has_outcome = sign if row["revision"] is not None else 0  # a label inferred from absence is not counted
+        for segment in (ALL_ROWS, *segments_of(self._contract, self._segments, row)):
+            predictions, labelled, changed_at = self._sums.get((*group, segment), (0, 0, moment))
+            self._sums[*group, segment] = predictions + sign, labelled + has_outcome, max(changed_at, moment)
 
     def save(self, connection: Connection, model: str) -> None:
         """Adds them to the stored counts; sets `changed_at` of each window, also where no count changed."""
@@ -296,11 +307,11 @@ class Differences:
             }
             for (start, version, role, segment), (predictions, labelled, changed_at) in sorted(self._sums.items())
         ]
-        upsert(connection, counted, rows, changes=_added)
+        upsert(connection, coverage_counts, rows, changes=_added)
 
 
 def _added(new: NewRow) -> dict[str, Any]:
-    stored = counted.c
+    stored = coverage_counts.c
     return {
         "predictions": stored.predictions + new.predictions,
         "labelled": stored.labelled + new.labelled,

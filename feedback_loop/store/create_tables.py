@@ -1,4 +1,4 @@
-"""Each model's own tables made, grown, and renewed as a new generation, with the view on them."""
+"""Creates a model's tables and their view, adds columns to them, and starts new generations."""
 
 from __future__ import annotations
 
@@ -27,42 +27,42 @@ from feedback_loop.store.model_tables import (
 from feedback_loop.store.schema import sql_type
 
 MOST_COLUMNS = {"sqlite": 2000, "postgresql": 1600}
-"""Of one table, and of what one statement reads, by the database's own limits."""
+"""The databases' limits for columns of a table and of a statement's result."""
 
 MOST_ROW_BYTES = 8160
-"""Of a row on PostgreSQL, beside long texts: it must fit onto one page."""
+"""PostgreSQL's limit for a row, without long texts: it must fit onto one page."""
 
 _WIDTHS = {ColumnType.BOOLEAN: 1, ColumnType.STRING: 1, ColumnType.INTEGER: 4}
-"""Bytes that PostgreSQL needs at least for a value, which is also what it is aligned to; of the other types 8."""
+"""The least bytes of a value on PostgreSQL, which is also its alignment; 8 for the other types."""
 
-_OF_OUTCOMES = 3
-"""Columns of our own that an outcome has beside a prediction, where both are read together."""
+_OUTCOME_COLUMNS = 3
+"""System columns of the outcome in a row of the join, beside the labels."""
 
 _HEAD_BYTES = 23
-"""Of such a row, and a bit for each column; on from there it is aligned to 8 bytes."""
+"""The header of a PostgreSQL row; a bit per column follows, and then it is aligned to 8 bytes."""
 
-_OWN_BYTES = 58
-"""Our own columns of a row, with short words and without a request's id and time."""
+_SYSTEM_BYTES = 58
+"""The least bytes of the system columns: short texts, no request id and latency."""
 
 
 def check_storable(store: Store, contract: Contract) -> None:
-    """Raises ContractError where no row of the contract can ever be kept, Unavailable where that can't be seen."""
+    """Raises ContractError if the contract's rows can't be stored, Unavailable if the database can't be asked."""
     refuse_too_wide(store, contract)
     with store.read() as connection:
         try:
-            found = find_tables(connection, contract.model)
+            tables = find_tables(connection, contract.model)
         except NotFound:
             return
-    _refuse_other_key_or_label(found, contract)
+    _refuse_other_key_or_label(tables, contract)
 
 
 def refuse_too_wide(store: Store, contract: Contract) -> None:
-    """Raises ContractError where a row has more than the kind of database holds; asks no database."""
+    """Raises ContractError if a row has more columns or bytes than this kind of database allows; asks no database."""
     columns = prediction_columns(contract)
     table = prediction_table(contract.model, 1, columns, contract.key)
-    most, has = MOST_COLUMNS[store.url.get_backend_name()], len(table.c) + _OF_OUTCOMES + len(contract.labels)
-    if has > most:
-        raise _too_wide(contract, f"{has:,} columns, ours among them; {store.kind} reads at most {most:,}")
+    most, count = MOST_COLUMNS[store.url.get_backend_name()], len(table.c) + _OUTCOME_COLUMNS + len(contract.labels)
+    if count > most:
+        raise _too_wide(contract, f"{count:,} columns, ours among them; {store.kind} reads at most {most:,}")
     least = _least_bytes(columns)
     if store.is_postgresql and least > MOST_ROW_BYTES:
         raise _too_wide(contract, f"at least {least:,} bytes; a row of PostgreSQL has at most {MOST_ROW_BYTES:,}")
@@ -71,16 +71,16 @@ def refuse_too_wide(store: Store, contract: Contract) -> None:
 def _least_bytes(columns: Iterable[Column]) -> int:
     columns = list(columns)
     end = _HEAD_BYTES + -(-len(columns) // 8)
-    end += -end % 8 + _OWN_BYTES
+    end += -end % 8 + _SYSTEM_BYTES
     for column in columns:
         width = _WIDTHS.get(column.type, 8)
         end += -end % width + width
     return end
 
 
-def _too_wide(contract: Contract, what: str) -> ContractError:
+def _too_wide(contract: Contract, size: str) -> ContractError:
     return ContractError(
-        f"No prediction of {contract.model!r} can be logged: each has {what}.",
+        f"No prediction of {contract.model!r} can be logged: each has {size}.",
         cure=f'Leave columns out (models.{contract.model}.log.columns: column = "drop"), log none '
         '(log.durability = "off"), or register a model of fewer columns.',
         model=contract.model,
@@ -88,18 +88,18 @@ def _too_wide(contract: Contract, what: str) -> ContractError:
 
 
 def ensure_tables(store: Store, contract: Contract, now: datetime) -> ModelTables:
-    """The model's tables, made or grown so that the contract's predictions and outcomes fit.
+    """The model's tables, created or changed so that the contract's predictions and outcomes fit.
 
-    Raises ContractError where the key or the label is another than before (outcomes could no longer be joined), or
+    Raises ContractError if the key or the label is another than before (outcomes could no longer be joined), or if
     the database can't have such a table.
     """
     columns = prediction_columns(contract)
     try:
         with store.read() as connection:
-            found = find_tables(connection, contract.model)
-        _refuse_other_key_or_label(found, contract)
-        if found.generation_for(columns):
-            return found
+            tables = find_tables(connection, contract.model)
+        _refuse_other_key_or_label(tables, contract)
+        if tables.generation_for(columns):
+            return tables
     except NotFound:
         pass
     refuse_too_wide(store, contract)
@@ -114,16 +114,16 @@ def ensure_tables(store: Store, contract: Contract, now: datetime) -> ModelTable
 
 def _change(connection: Connection, contract: Contract, columns: tuple[Column, ...], now: datetime) -> ModelTables:
     try:
-        found = find_tables(connection, contract.model)
+        tables = find_tables(connection, contract.model)
     except NotFound:
         outcomes = outcome_table(contract.model, contract.key, contract.labels)
         _create_generation(connection, contract, 1, columns, now)
         outcomes.create(connection)
     else:
         most = MOST_COLUMNS[connection.dialect.name]
-        fitting = [each for each in found.generations if each.fits(columns) and _grown(each, columns) <= most]
+        fitting = [old for old in tables.generations if old.fits(columns) and _width_with(old, columns) <= most]
         if not fitting:
-            _create_generation(connection, contract, found.generations[-1].number + 1, columns, now)
+            _create_generation(connection, contract, tables.generations[-1].number + 1, columns, now)
         else:
             _grow(connection, contract.model, fitting[-1], columns)
     changed = find_tables(connection, contract.model)
@@ -134,7 +134,7 @@ def _change(connection: Connection, contract: Contract, columns: tuple[Column, .
     return changed
 
 
-def _grown(generation: Generation, columns: tuple[Column, ...]) -> int:
+def _width_with(generation: Generation, columns: tuple[Column, ...]) -> int:
     return len(generation.table.c) + len(generation.lacks(columns))
 
 
@@ -168,21 +168,22 @@ def _grow(connection: Connection, model: str, generation: Generation, columns: t
     for column in missing:
         operations.add_column(generation.table.name, sa.Column(column.stored, sql_type(column.type)))
     where = (models.c.name == model) & (models.c.generation == generation.number)
-    grown = [spec_of(column) for column in (*generation.columns, *missing)]
-    connection.execute(models.update().where(where).values(columns=grown))
+    all_columns = [spec_of(column) for column in (*generation.columns, *missing)]
+    connection.execute(models.update().where(where).values(columns=all_columns))
 
 
-def _refuse_other_key_or_label(found: ModelTables, contract: Contract) -> None:
-    for what, before, after in (("key", found.key, contract.key), ("label", found.labels, contract.labels)):
-        if [(identity(each), each.stored) for each in before] != [(identity(each), each.stored) for each in after]:
+def _refuse_other_key_or_label(tables: ModelTables, contract: Contract) -> None:
+    for field, before, after in (("key", tables.key, contract.key), ("label", tables.labels, contract.labels)):
+        was, would_be = ([(identity(column), column.stored) for column in columns] for columns in (before, after))
+        if was != would_be:
             raise ContractError(
-                f"The {what} of {contract.model!r} was {_words(before)}; it can't become {_words(after)}.",
+                f"The {field} of {contract.model!r} was {_described(before)}; it can't become {_described(after)}.",
                 cure="Outcomes of both could not be joined: set it back, or register the model under another name.",
                 model=contract.model,
-                field=what,
+                field=field,
             )
 
 
-def _words(columns: Iterable[Column]) -> str:
-    kinds = ((each.name, f"hashed by key {each.hashed}" if each.hashed else str(each.type)) for each in columns)
-    return ", ".join(f"{name} ({kind})" for name, kind in kinds) or "nothing"
+def _described(columns: Iterable[Column]) -> str:
+    types = ((c.name, f"hashed by key {c.hashed}" if c.hashed else str(c.type)) for c in columns)
+    return ", ".join(f"{name} ({kind})" for name, kind in types) or "nothing"

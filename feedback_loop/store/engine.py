@@ -18,16 +18,16 @@ from feedback_loop.private import new_file
 from feedback_loop.shown import without_secrets
 
 BUSY_SECONDS = 30
-"""How long a SQLite writer waits for another before it gives up."""
+"""How long a writer on SQLite waits for another one."""
 
 _WRITES = "feedback_loop_writes"
 
 Transaction = Connection
-"""A connection within a transaction, for other rooms, which hand it back to functions of this one."""
+"""A connection within a transaction, as other rooms name it."""
 
 
 class ConstraintViolated(Refused):
-    """A constraint said no; `is_unique`: to a row that is there already."""
+    """A constraint was violated; `is_unique`: there is such a row already."""
 
     def __init__(self, cause: str, *, is_unique: bool) -> None:
         super().__init__(cause)
@@ -35,9 +35,9 @@ class ConstraintViolated(Refused):
 
 
 class Store:
-    """A database by its URL. Thread-safe; nothing is opened before the first transaction.
+    """A database by its URL. Thread-safe; connects with the first transaction.
 
-    `secret` is the key of the hashes in it (of hashed columns and of erased keys).
+    `secret` is the key of the hashes in it (of hashed columns and erased keys).
     """
 
     def __init__(self, url: str, secret: bytes = b"") -> None:
@@ -63,36 +63,37 @@ class Store:
 
     @property
     def name(self) -> str:
-        """The URL as it may be shown."""
+        """The URL without secrets."""
         return without_secrets(self.url.render_as_string(hide_password=False))
 
     @property
     def kind(self) -> str:
-        """What the database is called."""
+        """The name of the database's product."""
         return "PostgreSQL" if self.is_postgresql else "SQLite"
 
     @property
     def engine(self) -> Engine:
-        """The SQLAlchemy engine, made on first use."""
+        """The SQLAlchemy engine, created on first use."""
         if self._engine is None:
             self._engine = _make_engine(self)
         return self._engine
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection in a transaction that only reads: one snapshot, however often. Raises Unavailable."""
+        """A connection in a transaction that only reads; all its reads see one snapshot. Raises Unavailable."""
         self._check()
-        options = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}  # SQLite's is one anyway
+        options = (
+            {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
+        )  # SQLite's always is one snapshot
         with self._translated(), self.engine.execution_options(**options).begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A connection in a transaction that is durable once the block is left. Raises Unavailable, Refused
-        for values that the database can't hold, and ConstraintViolated.
+        """A connection in a transaction that is durable once the block ends.
 
-        On SQLite the write lock is taken at once: a transaction that reads first and writes later could otherwise
-        fail halfway because somebody wrote in between.
+        Raises Unavailable, ConstraintViolated, and Refused for values that the database can't hold. On SQLite the
+        write lock is taken at the start: a transaction that reads first could otherwise fail when it writes.
         """
         self._check()
         with self._translated(), self.engine.execution_options(**{_WRITES: True}).begin() as connection:
@@ -102,8 +103,9 @@ class Store:
 
     @contextmanager
     def guarded(self, check: Callable[[], None], prove: Callable[[Connection], None]) -> Iterator[None]:
-        """Within the block each access of this thread calls `check` first, and each write `prove` at its end, in its
-        transaction: what they raise comes through, and nothing is written.
+        """In the block this thread calls `check` before each access, and `prove` before each commit.
+
+        What they raise is passed on, and nothing is written.
         """
         token = _GUARDS.set((*_GUARDS.get(), _Guard(self, check, prove)))
         try:
@@ -112,7 +114,7 @@ class Store:
             _GUARDS.reset(token)
 
     def flush(self) -> None:
-        """Empties SQLite's write-ahead log into the file: deleted rows are in it still. Raises Unavailable."""
+        """Empties SQLite's write-ahead log, which still holds deleted rows, into the file. Raises Unavailable."""
         if not self.is_postgresql:
             connection = self.engine.raw_connection()
             is_busy = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
@@ -122,7 +124,7 @@ class Store:
                 raise Unavailable("database", cause, cure="Try again.")
 
     def close(self) -> None:
-        """Gives all connections back; the store can be used again after."""
+        """Closes all connections; the store can still be used."""
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
@@ -139,31 +141,31 @@ class Store:
         try:
             yield
         except exc.IntegrityError as error:
-            said = f"The database refused: {_first_line(error)}."  # callers are told: not where it is
-            raise ConstraintViolated(said, is_unique=breaks_uniqueness(error)) from error
+            cause = f"The database refused: {_first_line(error)}."  # without the URL: callers may see it
+            raise ConstraintViolated(cause, is_unique=breaks_uniqueness(error)) from error
         except exc.DBAPIError as error:
             if not _may_heal(error):
                 raise Refused(f"The database can't hold that: {_first_line(error)}.") from error
             raise self._unavailable(error) from error
         except exc.StatementError as error:
-            if isinstance(error.orig, FeedbackLoopError):  # of a type of ours, which SQLAlchemy wraps
+            if isinstance(error.orig, FeedbackLoopError):  # raised by a column type of ours, wrapped by SQLAlchemy
                 raise error.orig from error
             raise
 
     def _unavailable(self, error: exc.DBAPIError) -> Unavailable:
-        said = _first_line(error)
+        message = _first_line(error)
         cure = "Check that it runs and that the URL is right; the same call may go through later."
-        if "no such table" in said or "does not exist" in said:
+        if "no such table" in message or "does not exist" in message:
             cure = "Its tables are missing or old: feedback-loop db upgrade."
-        elif "permission denied" in said:
+        elif "permission denied" in message:
             cure = "Its role has not that right: see docs/databases.md for the roles of owner, writer and reader."
-        elif "locked" in said:
+        elif "locked" in message:
             cure = f"Another process held its write lock for {BUSY_SECONDS} s; try again."
-        elif "malformed" in said or "not a database" in said:
+        elif "malformed" in message or "not a database" in message:
             cure = "Its file is damaged: restore it from a backup. Nothing was written to it."
-        elif "full" in said or "No space" in said:
+        elif "full" in message or "No space" in message:
             cure = "Free disk space; nothing of this call was stored."
-        return Unavailable("database", f"The database {self.name} refused: {said}.", cure=cure)
+        return Unavailable("database", f"The database {self.name} refused: {message}.", cure=cure)
 
 
 @dataclass(frozen=True)
@@ -177,10 +179,10 @@ _GUARDS: ContextVar[tuple[_Guard, ...]] = ContextVar("guards", default=())
 
 
 def prefer_indexes(connection: Connection) -> None:
-    """Has each new row looked up by an index, whatever PostgreSQL believes of a table that has grown since.
+    """Makes PostgreSQL use indexes in this transaction, whatever its statistics of a growing table say.
 
-    Its statistics are always older than the newest rows, and by them it may read a whole table for a few of them, or
-    even for each of them: right at the size that it knows, and slower with every day.
+    They are older than the newest rows. By them it may scan a whole table for a few rows, or even for each of them,
+    which is right at the size that it knows, and slower every day.
     """
     if connection.dialect.name == "postgresql":
         for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"):
@@ -188,7 +190,7 @@ def prefer_indexes(connection: Connection) -> None:
 
 
 def _begin_wal(cursor: sqlite3.Cursor) -> None:
-    """Of processes that do this to a new file at once, SQLite turns all but one away without the wait it was told."""
+    """Sets WAL mode. SQLite does not wait here for other processes that do the same to a new file, so we do."""
     until = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -202,8 +204,8 @@ def _begin_wal(cursor: sqlite3.Cursor) -> None:
 
 
 _HEALS = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX", "42501", "42P01", "42703")
-"""How SQLSTATEs begin that an operator or time mends: connections, rights, conflicts, room, what is missing. All
-others are about the statement and its values."""
+"""Beginnings of SQLSTATEs that time or an operator mends: connections, rights, conflicts, resources, missing tables.
+All others are about the statement and its values."""
 
 _NEVER_HEALS = (
     sqlite3.SQLITE_ERROR,
@@ -213,22 +215,22 @@ _NEVER_HEALS = (
     sqlite3.SQLITE_MISUSE,
     sqlite3.SQLITE_RANGE,
 )
-"""SQLite's codes of what is about the statement and its values; all others are about the file and its users."""
+"""SQLite's codes for errors of the statement or its values; all others are about the file and its users."""
 
 
 def _may_heal(error: exc.DBAPIError) -> bool:
-    """Whether the same statement may go through later; one that can't must never be waited for."""
+    """Whether the same statement may succeed later."""
     state, code = getattr(error.orig, "sqlstate", None), getattr(error.orig, "sqlite_errorcode", None)
     if state is not None:
         return str(state).startswith(_HEALS)
     if code is not None:
         is_missing = str(error.orig).startswith(("no such table", "no such column"))
         return code & 0xFF not in _NEVER_HEALS or is_missing
-    return isinstance(error, exc.OperationalError | exc.InterfaceError)  # the driver's own: a connection that is gone
+    return isinstance(error, exc.OperationalError | exc.InterfaceError)  # the driver's own errors: a lost connection
 
 
 def breaks_uniqueness(error: exc.IntegrityError) -> bool:
-    """Whether it says that a row is there already, and nothing else."""
+    """Whether the error is a duplicate row in a unique index."""
     if isinstance(error.orig, sqlite3.Error):
         return error.orig.sqlite_errorname in ("SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
     return getattr(error.orig, "sqlstate", None) == "23505"
@@ -239,7 +241,7 @@ def _first_line(error: exc.DBAPIError) -> str:
 
 
 def _make_private(database: str | None) -> None:
-    """Makes a SQLite file that only its owner reads; its write-ahead log gets the same mode from SQLite."""
+    """Creates a SQLite file that only its owner may read; SQLite gives its write-ahead log the same mode."""
     if database and database != ":memory:" and not database.startswith("file:") and Path(database).parent.is_dir():
         new_file(Path(database))
 
@@ -259,14 +261,14 @@ def _make_engine(store: Store) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
-        # The driver's own BEGINs are switched off: they come too late for a write lock.
+        # No BEGIN by the driver: it would come too late for the write lock.
         connection.isolation_level = None
         cursor = connection.cursor()
         _begin_wal(cursor)
-        # FULL: in WAL mode a lesser setting may lose acknowledged commits with the machine's power.
+        # In WAL mode a lesser setting may lose acknowledged commits at a power failure.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
-        # What is deleted or moved is overwritten in the file, from the beginning: an erasure can't do so later.
+        # Deleted content is overwritten in the file at once: an erasure can't do so later.
         cursor.execute("PRAGMA secure_delete = ON")
         cursor.close()
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, f
 
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, segment_name
-from feedback_loop.store.coverage import counted, joins
+from feedback_loop.store.coverage import coverage_counts, joins
 from feedback_loop.store.engine import Store
 from feedback_loop.store.erased_keys import Key, record_predictions
 from feedback_loop.store.evaluations import forget_segments
@@ -101,14 +101,14 @@ def _forget_segments(
         return
     segments = {segment_name(column, value) for value in gone}
     forget_segments(connection, contract.model, segments)
-    for table in (counted, profiles):
+    for table in (coverage_counts, profiles):
         connection.execute(delete(table).where(table.c.segment.in_(segments), table.c.model == contract.model))
     of_model = joins.c.model == contract.model
-    named = dict(connection.execute(select(joins.c.segments).where(of_model)).scalar_one())
-    named[column] = [
-        GONE.format(place) if value in gone else value for place, value in enumerate(named.get(column, ()))
+    stored_values = dict(connection.execute(select(joins.c.segments).where(of_model)).scalar_one())
+    stored_values[column] = [
+        GONE.format(place) if value in gone else value for place, value in enumerate(stored_values.get(column, ()))
     ]
-    connection.execute(joins.update().where(of_model).values(segments=named))
+    connection.execute(joins.update().where(of_model).values(segments=stored_values))
 
 
 def _prediction_tables(connection: Connection, model: str) -> list[Table]:

@@ -1,6 +1,6 @@
-"""Evaluations: what was computed of one window as of one moment.
+"""Evaluations: what was computed for one window of a version as of one moment.
 
-Metrics have a table of their own, for SQL; what else was found is read with its evaluation only, and kept with it.
+Metrics have a table of their own, for people's SQL; drift, quality, estimates and slices are JSON in the evaluation.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from feedback_loop.store.records import as_record, as_row, change, dialect_inser
 from feedback_loop.store.schema import Json, shared_table
 
 ALL_ROWS = ""
-"""The segment that is everything."""
+"""The name of the segment of all rows."""
 
 COVERAGE = "coverage"
-"""The metric that holds it where rows stand for different numbers of predictions."""
+"""The metric that holds the weighted coverage, where rows stand for different numbers of predictions."""
 
 
 @dataclass(frozen=True)
 class MetricValue:
     """One metric of the labelled rows of one segment (`origin=JFK`; empty: all).
 
-    `coverage` is the share of its predictions that have an outcome. Whatever those of the others are, the metric of
-    all predictions is between `least` and `most`; None: there is no such bound, or none is known.
+    `coverage` is the share of the segment's predictions that have an outcome. `least` and `most` bound the metric of
+    all its predictions, whatever the missing outcomes are; None where there is no bound.
     """
 
     metric: str
@@ -46,15 +46,15 @@ class MetricValue:
 
 
 INSUFFICIENT = "insufficient_data"
-"""In place of a metric or a method: `value` rows more are needed before anything can be said."""
+"""Stands in place of a metric or a method: `value` more rows are needed before it can be computed."""
 
 
 @dataclass(frozen=True)
 class DriftValue:
-    """How far one column is from the reference by one method, over bins that `binning` names.
+    """How far one column is from the reference by one method, over the bins named by `binning`.
 
-    `p_value` is how often chance alone would put it so far, where the method is a test or decides with one. Of each
-    column one value `decides` whether it counts as drifted; `is_default` is the method that Evidently would choose.
+    `p_value` is None where the method is no test and decides without one. One value of each column `decides` whether
+    the column counts as drifted; `is_default` marks the method that Evidently would choose.
     """
 
     column: str
@@ -71,7 +71,7 @@ class DriftValue:
 
 @dataclass(frozen=True)
 class QualityValue:
-    """What one check has found of a column (empty: of the rows), and what the reference lets expect."""
+    """The result of one check of a column (empty: of whole rows), and what is expected by the reference."""
 
     column: str
     check: str
@@ -83,9 +83,9 @@ class QualityValue:
 
 @dataclass(frozen=True)
 class EstimateValue:
-    """What a metric of all predictions is believed to be before outcomes tell it, by `method`.
+    """An estimate of a metric of all predictions before their outcomes are there, by `method`.
 
-    `rows` are the predictions that it is of, `calibrated_on` the labelled ones that the method has learned from.
+    `rows` is the number of those predictions, `calibrated_on` that of the labelled ones the method was fitted on.
     """
 
     metric: str
@@ -99,7 +99,7 @@ class EstimateValue:
 
 @dataclass(frozen=True)
 class PastEstimate:
-    """A metric of one window: estimated when it was first looked at, realised when it had matured."""
+    """A metric of one window: as it was estimated first, and as it was realised once the window had matured."""
 
     window: Window
     metric: str
@@ -109,9 +109,9 @@ class PastEstimate:
 
 @dataclass(frozen=True)
 class SliceValue:
-    """A slice that does worse than the `rest`, found among so many that were `tried`.
+    """A slice with a worse metric than the `rest`, the worst of all slices that were `tried`.
 
-    `p_value` is how often the worst of all of them would do so by chance alone.
+    `p_value` is that of the worst of so many.
     """
 
     segment: str
@@ -127,27 +127,27 @@ V = TypeVar("V", MetricValue, DriftValue, QualityValue, EstimateValue)
 
 
 def finite(values: Iterable[V]) -> tuple[V, ...]:
-    """The values as plain numbers, which databases and JSON can hold.
+    """The values with plain finite numbers, which databases and JSON can hold.
 
-    One that is no number is left out; where it is beyond all doubles the greatest stands for it, and nothing for
-    what is said beside it (an error, a bound).
+    A NaN value is left out, and an infinite one becomes the largest double; an error or a bound that is not finite
+    becomes None.
     """
-    found: list[V] = []
-    for each in values:
-        plain: dict[str, Any] = {n: v.item() if isinstance(v, np.generic) else v for n, v in vars(each).items()}
+    kept: list[V] = []
+    for value in values:
+        plain: dict[str, Any] = {n: v.item() if isinstance(v, np.generic) else v for n, v in vars(value).items()}
         odd: dict[str, float | None] = {
             name: None for name, v in plain.items() if isinstance(v, float) and not math.isfinite(v)
         }
         if "value" in odd:
             odd["value"] = math.copysign(sys.float_info.max, plain["value"])
         if not math.isnan(plain["value"]):
-            found.append(type(each)(**{**plain, **odd}))
-    return tuple(found)
+            kept.append(type(value)(**{**plain, **odd}))
+    return tuple(kept)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One version in one window, with what was known `as_of`. Immutable: asked again, it is the same."""
+    """One version in one window, with what was recorded by `as_of`. Computed again, it is the same."""
 
     model: str
     version: str
@@ -161,13 +161,13 @@ class Evaluation:
     quality: tuple[QualityValue, ...] = ()
     estimates: tuple[EstimateValue, ...] = ()
     slices: tuple[SliceValue, ...] = ()
-    notes: tuple[str, ...] = ()  # what can not be judged yet, and why
+    notes: tuple[str, ...] = ()  # what can't be judged yet, and why
     evaluation_id: int | None = None
-    revision: int = 1  # of this window and version: the next one follows when more is known
+    revision: int = 1  # of this window and version; an evaluation as of another moment is the next
 
     @property
     def coverage(self) -> float | None:
-        """Labelled / predicted; None where nothing was predicted."""
+        """Labelled / predicted; None if nothing was predicted."""
         weighted = self.metric(COVERAGE)
         if weighted is not None:
             return weighted
@@ -175,12 +175,12 @@ class Evaluation:
 
     @property
     def drifted_share(self) -> float | None:
-        """The share of columns that drifted; None where drift could not be computed."""
+        """The share of columns that drifted; None if drift could not be computed."""
         decisive = [value.drifted for value in self.drift if value.decides]
         return sum(decisive) / len(decisive) if decisive else None
 
     def metric(self, name: str, segment: str = ALL_ROWS) -> float | None:
-        """One metric's value, or None where it could not be computed."""
+        """A metric's value; None if it was not computed."""
         return next((m.value for m in self.metrics if m.metric == name and m.segment == segment), None)
 
 
@@ -190,7 +190,7 @@ DETAILS: dict[str, type] = {
     "estimates": EstimateValue,
     "slices": SliceValue,
 }
-"""What of an evaluation is kept in one column, as JSON."""
+"""The fields of an evaluation that are stored as JSON in the column `details`."""
 
 evaluations = shared_table(
     "evaluations",
@@ -212,22 +212,22 @@ metric_values = shared_table(
 
 
 def save_evaluation(store: Store, evaluation: Evaluation) -> Evaluation:
-    """Stores it and returns it with its id; the same window asked `as_of` the same moment is stored once."""
+    """Stores an evaluation, unless there is one of its version, window and `as_of`; returns it with its id."""
     table, row = evaluations, as_row(evaluation)
     row["details"] = {name: [vars(value) for value in getattr(evaluation, name)] for name in DETAILS}
     of_window = [table.c[name] == row[name] for name in ("model", "version", "window_start", "window_end")]
     stored = select(table.c.evaluation_id, table.c.revision).where(*of_window, table.c.as_of == evaluation.as_of)
     with store.write() as connection:
-        while (known := connection.execute(stored).one_or_none()) is None:
-            before = connection.execute(select(func.max(table.c.revision)).where(*of_window)).scalar()
-            # Another process may have just taken the moment, or the revision: what it stored is there then.
-            insert = dialect_insert(connection, table).values(**row | {"revision": (before or 0) + 1})
-            once = insert.on_conflict_do_nothing().returning(table.c.evaluation_id)
-            identifier = connection.execute(once).scalar_one_or_none()
+        while (existing := connection.execute(stored).one_or_none()) is None:
+            newest = connection.execute(select(func.max(table.c.revision)).where(*of_window)).scalar()
+            # Another process may just have stored the same moment or revision: the insert does nothing then.
+            insert = dialect_insert(connection, table).values(**row | {"revision": (newest or 0) + 1})
+            insert = insert.on_conflict_do_nothing()
+            identifier = connection.execute(insert.returning(table.c.evaluation_id)).scalar_one_or_none()
             if identifier is not None and evaluation.metrics:
                 rows = [{"evaluation_id": identifier, **vars(value)} for value in evaluation.metrics]
                 connection.execute(metric_values.insert(), rows)
-    return replace(evaluation, evaluation_id=known.evaluation_id, revision=known.revision)
+    return replace(evaluation, evaluation_id=existing.evaluation_id, revision=existing.revision)
 
 
 def load_evaluations(
@@ -240,9 +240,10 @@ def load_evaluations(
     newest: int | None = None,
     until: datetime | None = None,
 ) -> list[Evaluation]:
-    """Evaluations (`as_of` a moment by `until`), oldest window first, each window's newest `as_of` last.
+    """Evaluations, oldest window first, and within a window oldest `as_of` first.
 
-    Of one `version`, and of those of `matured` windows, where that is asked for. `newest` limits to the last so many.
+    Limited to one `version`, to windows `within` another, to `matured` ones, to `as_of` by `until`, and to the last
+    `newest` of the order.
     """
     table = evaluations
     where = [table.c.model == model, *([table.c.as_of <= until] if until is not None else [])]
@@ -253,12 +254,12 @@ def load_evaluations(
     with store.read() as connection:
         rows = connection.execute(select(table).where(*where).order_by(*_NEWEST_FIRST).limit(newest)).all()[::-1]
         metrics = _metrics(connection, [row.evaluation_id for row in rows])
-    found = []
+    result = []
     for row in rows:
         values: dict[str, Any] = {name: _read_detail(row.details, name) for name in DETAILS}
         values["metrics"] = tuple(metrics.get(row.evaluation_id, ()))
-        found.append(replace(as_record(Evaluation, row), **values))
-    return found
+        result.append(replace(as_record(Evaluation, row), **values))
+    return result
 
 
 _NEWEST_FIRST = (evaluations.c.window_end.desc(), evaluations.c.as_of.desc(), evaluations.c.evaluation_id.desc())
@@ -267,7 +268,10 @@ _NEWEST_FIRST = (evaluations.c.window_end.desc(), evaluations.c.as_of.desc(), ev
 def newest_estimates(
     store: Store, model: str, version: str, *, among: int, until: datetime
 ) -> tuple[EstimateValue, ...]:
-    """What the version's newest evaluation (among so many newest of the model, by then) estimated."""
+    """The estimates of the version's newest evaluation `as_of` a moment by `until`.
+
+    Empty if it is not `among` so many newest ones of the model.
+    """
     table = evaluations
     newest = select(table.c.evaluation_id, table.c.version).where(table.c.model == model, table.c.as_of <= until)
     with store.read() as connection:
@@ -277,13 +281,13 @@ def newest_estimates(
 
 
 def newest_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """Of each window and version the one with the newest `as_of`, in the order given."""
+    """Of each window and version the evaluation with the newest `as_of`, in the order of the argument."""
     newest = {(e.window, e.version): e for e in sorted(evaluations, key=lambda e: e.as_of)}
     return [e for e in evaluations if newest[e.window, e.version] is e]
 
 
 def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | None:
-    """Where the last window ends that was evaluated (when matured, or at all)."""
+    """The end of the last window that was evaluated (with `matured`: after it had matured)."""
     table = evaluations.c
     where = [table.model == model]
     where += [table.matured] if matured else []
@@ -292,8 +296,8 @@ def evaluated_until(store: Store, model: str, *, matured: bool) -> datetime | No
     return until
 
 
-def with_estimates_told(store: Store, evaluation: Evaluation) -> Evaluation:
-    """A stored evaluation with the estimates that were told when it was stored, ordered by metric and segment."""
+def with_stored_estimates(store: Store, evaluation: Evaluation) -> Evaluation:
+    """An evaluation with the estimates that are stored of it, ordered by metric and segment."""
     identifier = evaluation.evaluation_id
     assert identifier is not None
     with store.read() as connection:
@@ -301,7 +305,7 @@ def with_estimates_told(store: Store, evaluation: Evaluation) -> Evaluation:
 
 
 def load_past_estimates(store: Store, model: str, windows: int) -> list[PastEstimate]:
-    """Of the newest so many windows that were estimated before they matured, and have: every metric that came out."""
+    """Estimated and realised metrics of the newest windows that were evaluated before and after they had matured."""
     first, last = _of_each_window(model, matured=False), _of_each_window(model, matured=True)
     same = and_(*(first.c[name] == last.c[name] for name in ("version", "window_start", "window_end")))
     both = select(first.c.window_start, first.c.window_end, first.c.evaluation_id, last.c.evaluation_id.label("last"))
@@ -314,50 +318,53 @@ def load_past_estimates(store: Store, model: str, windows: int) -> list[PastEsti
     past = []
     for start, end, identifier, matured in pairs:
         realised = {value.metric: value.value for value in metrics.get(matured, ()) if value.segment == ALL_ROWS}
-        told = {value.metric: value.value for value in estimates[identifier] if value.segment == ALL_ROWS}
+        estimated = {value.metric: value.value for value in estimates[identifier] if value.segment == ALL_ROWS}
         past += [
-            PastEstimate(Window(start, end), metric, told[metric], realised[metric])
-            for metric in sorted({*told} & {*realised} - {INSUFFICIENT})
+            PastEstimate(Window(start, end), metric, estimated[metric], realised[metric])
+            for metric in sorted({*estimated} & {*realised} - {INSUFFICIENT})
         ]
     return past
 
 
 def forget_segments(connection: Connection, model: str, segments: Collection[str]) -> None:
-    """Takes what is said of segments out of all evaluations of a model."""
-    table = evaluations
-    mine = select(table.c.evaluation_id).where(table.c.model == model)
-    remove(connection, MetricValue, metric_values.c.segment.in_(segments), metric_values.c.evaluation_id.in_(mine))
-    of_model = select(table.c.evaluation_id, table.c.details).where(table.c.model == model)
+    """Removes all values of these segments from a model's evaluations."""
+    table = evaluations.c
+    ids = select(table.evaluation_id).where(table.model == model)
+    remove(connection, MetricValue, metric_values.c.segment.in_(segments), metric_values.c.evaluation_id.in_(ids))
+    of_model = select(table.evaluation_id, table.details).where(table.model == model)
     for identifier, details in connection.execute(of_model).all():
-        left = {
-            name: [each for each in said if each.get("segment") not in segments] for name, said in details.items()
+        others = {
+            name: [value for value in values if value.get("segment") not in segments]
+            for name, values in details.items()
         }
-        if left != details:
-            change(connection, Evaluation, {"details": left}, evaluation_id=identifier)
+        if others != details:
+            change(connection, Evaluation, {"details": others}, evaluation_id=identifier)
 
 
 def _of_each_window(model: str, *, matured: bool) -> Subquery:
-    """Evaluations and their place in those of the same version and window: oldest first, or of matured ones last."""
+    """A model's evaluations, numbered within each version and window: matured ones from the newest `as_of`, others
+    from the oldest.
+    """
     table = evaluations.c
     window = table.version, table.window_start, table.window_end
     order = (table.as_of.desc(), table.evaluation_id.desc()) if matured else (table.as_of, table.evaluation_id)
     place = func.row_number().over(partition_by=window, order_by=order).label("place")
-    mine = and_(table.model == model, table.matured == matured)
-    return select(*window, table.evaluation_id, place).where(mine).subquery()
+    numbered = select(*window, table.evaluation_id, place)
+    return numbered.where(table.model == model, table.matured == matured).subquery()
 
 
 def _metrics(connection: Connection, ids: Sequence[int]) -> dict[int, list[MetricValue]]:
-    """The metrics of evaluations, by evaluation, ordered by segment and name: there are hundreds of each."""
-    table, found = metric_values, dict[int, list[MetricValue]]()
+    """The metrics by evaluation, ordered by segment and name."""
+    table, metrics = metric_values, dict[int, list[MetricValue]]()
     for start in range(0, len(ids), 500):  # SQLite and PostgreSQL both bound a statement's parameters
-        chosen = select(table).where(table.c.evaluation_id.in_(ids[start : start + 500]))
-        for row in connection.execute(chosen.order_by(*table.primary_key.columns)):
-            found.setdefault(row.evaluation_id, []).append(as_record(MetricValue, row))
-    return found
+        page = select(table).where(table.c.evaluation_id.in_(ids[start : start + 500]))
+        for row in connection.execute(page.order_by(*table.primary_key.columns)):
+            metrics.setdefault(row.evaluation_id, []).append(as_record(MetricValue, row))
+    return metrics
 
 
 def _estimates(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[EstimateValue, ...]]:
-    """The estimates of evaluations, by evaluation."""
+    """The estimates by evaluation."""
     table = evaluations.c
     rows = connection.execute(select(table.evaluation_id, table.details).where(table.evaluation_id.in_(ids)))
     return {identifier: _read_detail(details, "estimates") for identifier, details in rows}
@@ -367,10 +374,10 @@ _ORDER = {"drift": ("column", "method"), "quality": ("column", "check")}
 
 
 def _read_detail(details: dict[str, list[dict[str, Any]]], name: str) -> tuple[Any, ...]:
-    """Values out of JSON, in which PostgreSQL writes a number like 1e30 as an integer; in order."""
+    """Records from JSON, in order. Numbers are made floats: PostgreSQL writes one like 1e30 as an integer."""
     kind, order = DETAILS[name], _ORDER.get(name, ("metric", "segment"))
     floats = [field for field, hint in get_type_hints(kind).items() if hint in (float, float | None)]
     return tuple(
-        kind(**said | {field: float(said[field]) for field in floats if said[field] is not None})
-        for said in sorted(details[name], key=lambda said: [said[field] for field in order])
+        kind(**value | {field: float(value[field]) for field in floats if value[field] is not None})
+        for value in sorted(details[name], key=lambda value: [value[field] for field in order])
     )

@@ -1,9 +1,8 @@
-"""The fence between what is written and what is asked `as_of` a moment, so that an answer never changes later.
+"""The fence: no row is recorded at a moment that was read `as_of`, so that what was read never changes.
 
-Writers stamp their rows with the moment that `enter` gives them. Whoever asks what is known up to a moment first
-closes the fence there: it waits for the writers that are under way, and those who come after get a later moment. So
-no row appears behind a moment that was asked for, however late its transaction commits and however wrong a clock is:
-neither an evaluation `as_of` then nor a watermark can miss it.
+Writers record their rows with the moment that `enter` returns. Whoever reads `as_of` a moment first closes the fence
+there: that waits for writers at work, and later writers get a later moment. This holds however late a transaction
+commits and however wrong a clock is; neither an evaluation nor a watermark can miss a row.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ fences = shared_table(
     "fences",
     None,
     Column("model", String, primary_key=True),
-    # Up to here everything was asked for: what is learned from now on is recorded after it.
+    # The newest moment at which the fence was closed: rows are recorded after it.
     Column("asked_until", Moment, nullable=False),
 )
 
 
 def enter(connection: Connection, model: str, now: datetime) -> datetime:
-    """The moment that rows written in this transaction are recorded with: now, or just after what was asked for.
+    """The moment to record this transaction's rows with: now, or just after the fence if it was closed later.
 
     The transaction must be one of `Store.write`. Any number of writers may be inside at once.
     """
@@ -38,9 +37,9 @@ def enter(connection: Connection, model: str, now: datetime) -> datetime:
 
 
 def close(store: Store, model: str, moment: datetime) -> datetime:
-    """Makes what is known at a moment final. Returns it, or the later one that was asked for before.
+    """Closes the fence at a moment and returns it, or the later moment at which it was closed before.
 
-    A clock that was set back makes nothing unknown that was known already.
+    So a clock that is set back does not hide rows that were read already.
     """
     with store.write() as connection:
         shut(connection, model)
@@ -53,19 +52,19 @@ def close(store: Store, model: str, moment: datetime) -> datetime:
 
 
 def shut(connection: Connection, model: str) -> None:
-    """Waits for the writers that are inside, and keeps others out until this transaction ends."""
+    """Waits for the writers inside, and keeps others out until this transaction ends."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_lock(model))))
 
 
 def asked_until(store: Store, model: str) -> datetime | None:
-    """The newest moment as of which the model was asked about."""
+    """The newest moment at which the model's fence was closed."""
     with store.read() as connection:
         return asked_in(connection, model)
 
 
 def asked_in(connection: Connection, model: str) -> datetime | None:
-    """The same within a transaction: after `enter` it stays so until the transaction ends."""
+    """The same within a transaction; after `enter` it does not change until the transaction ends."""
     asked: datetime | None = connection.execute(
         select(fences.c.asked_until).where(fences.c.model == model)
     ).scalar_one_or_none()

@@ -1,6 +1,6 @@
-"""Incidents: a degradation from its opening to its end, with who took note of it, and what was done about it.
+"""Incidents: a degradation from its opening to its end, with what people did about it.
 
-A verdict is recorded together with the incident that it opens or closes: neither is without the other.
+A verdict and the incident that it opens or closes are stored in one transaction.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from feedback_loop.store.schema import PREFIX, shared_table
 class Incident:
     """A degradation from its opening to its end.
 
-    `recovery` is the state of the test of recovery. Of the verdicts from `verdict_id` to `closed_verdict_id` all are
-    about this incident, also those that were degraded on top.
+    `recovery` is the state of the test of recovery. All verdicts from `verdict_id` to `closed_verdict_id` are about
+    this incident.
     """
 
     incident_id: int
@@ -53,7 +53,7 @@ incidents = shared_table(
 incidents_open = Index(
     f"uq_{PREFIX}incidents_open",
     incidents.c.model,
-    unique=True,  # a model has one open incident at the most: what comes on top belongs to it
+    unique=True,  # a model has at most one open incident: further degraded verdicts belong to it
     sqlite_where=incidents.c.closed_at.is_(None),
     postgresql_where=incidents.c.closed_at.is_(None),
 )
@@ -61,7 +61,7 @@ incidents_open = Index(
 
 @dataclass(frozen=True)
 class IncidentEvent:
-    """What somebody did about an incident: it was `acknowledged`, `silenced`, or `closed` by hand."""
+    """What somebody did about an incident: `acknowledged`, `silenced`, or `closed` it by hand."""
 
     at: datetime
     kind: str
@@ -91,7 +91,7 @@ class Ended:
 class Followed:
     """What a look says about the open incident: the state of the test of recovery, and why it closes, if it does.
 
-    Without an incident it is the state that one starts from, if this look opens it.
+    Without `incident_id` it is the first state of the incident that this look may open.
     """
 
     incident_id: int | None
@@ -102,10 +102,10 @@ class Followed:
 def record_verdict(
     store: Store, verdict: Verdict, routes: Sequence[str] = (), followed: Followed | None = None
 ) -> tuple[Verdict, Incident | None]:
-    """Stores the verdict and, where it is degraded and no incident is open, opens one with an alert per route.
+    """Stores a verdict; if it is degraded and no incident is open, opens one with an alert per route.
 
-    What the same look says about the incident that is open (`followed`) is kept with it: it may close. All in one
-    transaction. Raises Refused where another process has already judged this cohort.
+    Stores what the look says about the open incident (`followed`), too, which may close it. One transaction. Raises
+    Refused if another process has judged this cohort already.
     """
     with store.write() as connection:
         identifier = insert_if_new(connection, verdicts, as_row(verdict), "model", "version", "window_end")
@@ -131,14 +131,17 @@ def record_verdict(
         return saved, opened
 
 
-def open_incident(store: Store, model: str) -> Incident | None:
-    """The model's open incident."""
-    return open_in(store, model)
+def open_incident(source: Source, model: str) -> Incident | None:
+    """The model's open incident, if there is one."""
+    return one(source, Incident, model=model, closed_at=None)
 
 
-def load_incident(store: Store, incident_id: int) -> Incident:
-    """One incident; raises NotFound."""
-    return _load(store, incident_id)
+def load_incident(source: Source, incident_id: int) -> Incident:
+    """The incident with that id; raises NotFound."""
+    incident = one(source, Incident, incident_id=incident_id)
+    if incident is None:
+        raise NotFound("incident", str(incident_id), cure="List them: feedback-loop incidents list --all.")
+    return incident
 
 
 def load_incidents(store: Store, model: str) -> list[Incident]:
@@ -147,12 +150,12 @@ def load_incidents(store: Store, model: str) -> list[Incident]:
 
 
 def load_events(store: Store, incident_id: int) -> list[IncidentEvent]:
-    """What was done about an incident by hand, in the order it was recorded."""
+    """What people did about an incident, oldest first."""
     return many(store, IncidentEvent, incident_id=incident_id, order_by="event_id")
 
 
 def ended_at(store: Store, verdict_id: int) -> Ended | None:
-    """How the incident ended that was closed when this was the newest verdict; None where none was."""
+    """How the incident ended whose last verdict was this one; None if there is none."""
     table, events = incidents, incident_events
     by_hand = (events.c.incident_id == table.c.incident_id) & (events.c.kind == "closed")
     statement = (
@@ -168,7 +171,7 @@ def ended_at(store: Store, verdict_id: int) -> Ended | None:
 
 
 def closed_by_hand(store: Store, model: str) -> list[tuple[datetime, datetime]]:
-    """When incidents of a model were closed by hand, oldest first; before each, the moment of the newest verdict."""
+    """The incidents that were closed by hand, oldest first: the moment of the last verdict, and of the closing."""
     table, events = incidents, incident_events
     statement = (
         select(verdicts.c.decided_at, table.c.closed_at)
@@ -182,31 +185,31 @@ def closed_by_hand(store: Store, model: str) -> list[tuple[datetime, datetime]]:
 
 
 def acknowledge(store: Store, incident_id: int, by: str, now: datetime) -> Incident:
-    """Takes note of who looks after it; by somebody else later, it is handed over. Raises NotFound and Refused."""
-    return _changed(
+    """Stores who looks after an incident, in place of whoever did before. Raises NotFound and Refused."""
+    return _change(
         store, incident_id, now, "acknowledged", f"by {by}", {"acknowledged_at": now, "acknowledged_by": by}
     )
 
 
 def silence(store: Store, incident_id: int, until: datetime | None, now: datetime) -> Incident:
-    """Holds its alerts back until a moment; None: no longer. Raises NotFound and Refused."""
-    told = f"until {format_moment(until)}" if until is not None else "no longer"
-    return _changed(store, incident_id, now, "silenced", told, {"silenced_until": until})
+    """Delays an incident's alerts until a moment; None ends the delay. Raises NotFound and Refused."""
+    note = f"until {format_moment(until)}" if until is not None else "no longer"
+    return _change(store, incident_id, now, "silenced", note, {"silenced_until": until})
 
 
 def close_incident(store: Store, incident_id: int, because: str, now: datetime) -> Incident:
-    """Closes it by hand, which nobody is told of. Raises NotFound and Refused."""
+    """Closes an incident by hand, without an alert. Raises NotFound and Refused."""
     same = verdicts.c.model == incidents.c.model
     newest = select(func.max(verdicts.c.verdict_id)).where(same).scalar_subquery()
     values = {"closed_at": now, "closed_because": because, "closed_verdict_id": newest}
-    return _changed(store, incident_id, now, "closed", because, values)
+    return _change(store, incident_id, now, "closed", because, values)
 
 
 def due_alerts(store: Store, now: datetime) -> list[Alert]:
-    """The alerts whose next attempt is due, oldest first; those of a silenced incident wait."""
+    """The alerts whose next attempt is due, oldest first, without those of silenced incidents."""
     table = alerts
-    told = or_(incidents.c.silenced_until.is_(None), incidents.c.silenced_until <= now)
-    where = (table.c.state == "pending") & (table.c.next_attempt_at <= now) & told
+    not_silenced = or_(incidents.c.silenced_until.is_(None), incidents.c.silenced_until <= now)
+    where = (table.c.state == "pending") & (table.c.next_attempt_at <= now) & not_silenced
     statement = select(table).outerjoin(incidents, table.c.incident_id == incidents.c.incident_id).where(where)
     with store.read() as connection:
         return [as_record(Alert, row) for row in connection.execute(statement.order_by(table.c.alert_id))]
@@ -223,7 +226,7 @@ def begin_in(
     routes: Sequence[str],
     now: datetime,
 ) -> Incident | None:
-    """Opens an incident with an alert on each route, within the transaction of its verdict; None: one is open."""
+    """Opens an incident with an alert on each route, within its verdict's transaction; None if one is open."""
     title = f"{model} version {version} has become worse"
     values: dict[str, Any] = {"model": model, "version": version, "verdict_id": verdict_id, "title": title}
     values |= {"opened_at": now, "recovery": recovery}
@@ -237,42 +240,37 @@ def begin_in(
 
 
 def follow_in(connection: Connection, followed: Followed, verdict_id: int, now: datetime) -> None:
-    """Keeps what a look says about its incident, within the transaction of its verdict; closes it if need be.
+    """Stores what a look says about its incident, within its verdict's transaction; may close it.
 
-    Where somebody has closed it meanwhile it stays closed, and this verdict is the last that is about it.
+    If somebody has closed it meanwhile, this verdict becomes its last one.
     """
     assert followed.incident_id is not None
-    own = {"incident_id": followed.incident_id}
+    key = {"incident_id": followed.incident_id}
     values: dict[str, Any] = {"recovery": followed.recovery}
     if followed.closes is not None:
         values |= {"closed_at": now, "closed_because": followed.closes, "closed_verdict_id": verdict_id}
-    if not change(connection, Incident, values, **own, closed_at=None):
-        change(connection, Incident, {"closed_verdict_id": verdict_id}, **own)
+    if not change(connection, Incident, values, **key, closed_at=None):
+        change(connection, Incident, {"closed_verdict_id": verdict_id}, **key)
     elif followed.closes is not None:
-        incident = _load(connection, followed.incident_id)
+        incident = load_incident(connection, followed.incident_id)
         subject, title = f"incident:{incident.incident_id}{RECOVERED}", f"{incident.model} has recovered"
         fields = {"model": incident.model, "model_version": incident.version, "incident": str(incident.incident_id)}
         message = Message(subject, title, f"{followed.closes}.", incident.incident_id, fields)
         end_in(connection, incident.incident_id, silenced=_is_silenced(incident, now), recovered=message, now=now)
 
 
-def open_in(source: Source, model: str) -> Incident | None:
-    """The model's open incident, within a transaction."""
-    return one(source, Incident, model=model, closed_at=None)
-
-
-def _changed(store: Store, incident_id: int, now: datetime, kind: str, told: str, values: dict[str, Any]) -> Incident:
-    """The incident after a change, which is on record; one that is closed changes no more."""
+def _change(store: Store, incident_id: int, now: datetime, kind: str, note: str, values: dict[str, Any]) -> Incident:
+    """Changes an open incident and records the event; returns it. Raises NotFound, and Refused if it is closed."""
     with store.write() as connection:
         is_open = change(connection, Incident, values, incident_id=incident_id, closed_at=None)
-        incident = _load(connection, incident_id)
+        incident = load_incident(connection, incident_id)
         if not is_open:
             raise Refused(
                 f"Incident {incident_id} of {incident.model} was closed on "
                 f"{format_moment(incident.closed_at or now)}: {incident.closed_because}.",
                 cure=f"What happened: feedback-loop incidents show {incident_id}.",
             )
-        add(connection, IncidentEvent(now, kind, told), incident_id=incident_id)
+        add(connection, IncidentEvent(now, kind, note), incident_id=incident_id)
         if incident.closed_at is not None:
             end_in(connection, incident_id, silenced=_is_silenced(incident, now), recovered=None, now=now)
     return incident
@@ -280,10 +278,3 @@ def _changed(store: Store, incident_id: int, now: datetime, kind: str, told: str
 
 def _is_silenced(incident: Incident, now: datetime) -> bool:
     return incident.silenced_until is not None and incident.silenced_until > now
-
-
-def _load(source: Source, incident_id: int) -> Incident:
-    incident = one(source, Incident, incident_id=incident_id)
-    if incident is None:
-        raise NotFound("incident", str(incident_id), cure="List them: feedback-loop incidents list --all.")
-    return incident

@@ -1,4 +1,4 @@
-"""The join of predictions and outcomes, as one statement: now, or as it was known at a moment."""
+"""The join of predictions and outcomes as one SQL statement: now, or as of a moment."""
 
 from __future__ import annotations
 
@@ -33,58 +33,58 @@ from feedback_loop.store.model_tables import KEPT, ModelTables
 from feedback_loop.store.schema import Moment
 
 CONFLICT = "is_conflict"
-"""Whether the outcome by id and the one by key say different things (the one by id counts)."""
+"""The column that says whether the outcomes by id and by key have different labels (the one by id counts)."""
 
 
 def labelled_select(
-    found: ModelTables, predictions: Table, rule: JoinRule, as_of: datetime | None = None
+    tables: ModelTables, predictions: Table, rule: JoinRule, as_of: datetime | None = None
 ) -> Select[tuple[object, ...]]:
-    """Each prediction of a table with its newest outcome, or with nulls for none: no row twice, none left out.
+    """Each prediction of a table exactly once, with its newest outcome, or with nulls if it has none.
 
-    An outcome that names the prediction itself comes before one that names its key. With `as_of`, what was recorded
-    later counts as unknown. What `absent_means` is not said here: see `absent_after`.
+    An outcome with the prediction's id counts before one with its key. With `as_of`, rows recorded later are ignored.
+    The label that `absent_means` gives is not filled in: see `predictions.with_absent`.
     """
-    by_id = _aliased(found.outcomes, "by_id")
-    by_key = _aliased(found.outcomes, "by_key")
-    named = and_(
-        by_id.c.prediction_id == predictions.c.prediction_id, _is_newest(found, by_id, ["prediction_id"], as_of)
+    by_id = _aliased(tables.outcomes, "by_id")
+    by_key = _aliased(tables.outcomes, "by_key")
+    has_id = and_(
+        by_id.c.prediction_id == predictions.c.prediction_id, _is_newest(tables, by_id, ["prediction_id"], as_of)
     )
-    joined: FromClause = predictions.outerjoin(by_id, named)
+    joined: FromClause = predictions.outerjoin(by_id, has_id)
     sources = [by_id]
     conflict: ColumnElement[Any] = literal(False)
-    if found.key:
-        joined = joined.outerjoin(by_key, _by_key(found, predictions, by_key, rule, as_of))
+    if tables.key:
+        joined = joined.outerjoin(by_key, _has_key(tables, predictions, by_key, rule, as_of))
         sources.append(by_key)
-        differ = (by_id.c[label.stored] != by_key.c[label.stored] for label in found.labels)
+        differ = (by_id.c[label.stored] != by_key.c[label.stored] for label in tables.labels)
         conflict = func.coalesce(or_(*differ), False)
-    fields = ("occurred_at", "recorded_at", "revision", *(label.stored for label in found.labels))
+    fields = ("occurred_at", "recorded_at", "revision", *(label.stored for label in tables.labels))
     columns = [_first(sources, field).label(field) for field in fields]
     return select(*predictions.c, *columns, conflict.label(CONFLICT)).select_from(joined)
 
 
-def matches(found: ModelTables, predictions: FromClause, outcome: FromClause, rule: JoinRule) -> ColumnElement[bool]:
-    """Whether an outcome is about a prediction, by its id or by its key (whichever of several it belongs to)."""
+def matches(tables: ModelTables, predictions: FromClause, outcome: FromClause, rule: JoinRule) -> ColumnElement[bool]:
+    """Whether an outcome has a prediction's id or fits its key; of several predictions of a key, it fits each."""
     by_id = outcome.c.prediction_id == predictions.c.prediction_id
-    return or_(by_id, same_key(found, predictions, outcome, rule)) if found.key else by_id
+    return or_(by_id, same_key(tables, predictions, outcome, rule)) if tables.key else by_id
 
 
-def create_view(connection: Connection, name: str, found: ModelTables, predictions: Table, rule: JoinRule) -> None:
-    """Makes (or makes anew) the view in which people find predictions and outcomes side by side."""
-    view = CreateView(labelled_select(found, predictions, rule), name, metadata=MetaData())
+def create_view(connection: Connection, name: str, tables: ModelTables, predictions: Table, rule: JoinRule) -> None:
+    """Creates (or replaces) the view of predictions with their outcomes, for people's own queries."""
+    view = CreateView(labelled_select(tables, predictions, rule), name, metadata=MetaData())
     connection.execute(DropView(view.table, if_exists=True))
     connection.execute(view)
 
 
-def _by_key(
-    found: ModelTables, predictions: Table, outcome: FromClause, rule: JoinRule, as_of: datetime | None
+def _has_key(
+    tables: ModelTables, predictions: Table, outcome: FromClause, rule: JoinRule, as_of: datetime | None
 ) -> ColumnElement[bool]:
-    keys = [column.stored for column in found.key]
-    conditions = [same_key(found, predictions, outcome, rule)]
+    keys = [column.stored for column in tables.key]
+    conditions = [same_key(tables, predictions, outcome, rule)]
     if rule.horizon is None:
-        conditions.append(_is_newest(found, outcome, keys, as_of))
+        conditions.append(_is_newest(tables, outcome, keys, as_of))
     else:
-        conditions.append(_is_newest(found, outcome, [*keys, "event_at"], as_of))
-        earlier = _aliased(found.outcomes, "earlier")  # of several events, the first within the horizon
+        conditions.append(_is_newest(tables, outcome, [*keys, "event_at"], as_of))
+        earlier = _aliased(tables.outcomes, "earlier")  # of several events, the first within the horizon
         conditions.append(
             ~exists().where(
                 *(earlier.c[field] == predictions.c[field] for field in keys),
@@ -94,15 +94,17 @@ def _by_key(
             )
         )
     if rule.which is not Which.ALL:
-        for generation in found.generations:
+        for generation in tables.generations:
             rival = _aliased(generation.table, "rival")
-            conditions.append(~exists().where(_is_preferred(found, rival, predictions, outcome, rule, as_of)))
+            conditions.append(~exists().where(_is_preferred(tables, rival, predictions, outcome, rule, as_of)))
     return and_(*conditions)
 
 
-def same_key(found: ModelTables, predictions: FromClause, outcome: FromClause, rule: JoinRule) -> ColumnElement[bool]:
-    """Whether an outcome is about a prediction's key (and within its horizon), whichever of several it belongs to."""
-    same = [outcome.c[column.stored] == predictions.c[column.stored] for column in found.key]
+def same_key(
+    tables: ModelTables, predictions: FromClause, outcome: FromClause, rule: JoinRule
+) -> ColumnElement[bool]:
+    """Whether an outcome has a prediction's key and occurred within the horizon; it may fit several predictions."""
+    same = [outcome.c[column.stored] == predictions.c[column.stored] for column in tables.key]
     if rule.horizon is not None:
         same.append(outcome.c.event_at >= predictions.c.predicted_at)
         same.append(outcome.c.event_at < _Later(predictions.c.predicted_at, rule.horizon))
@@ -110,17 +112,17 @@ def same_key(found: ModelTables, predictions: FromClause, outcome: FromClause, r
 
 
 def _is_preferred(
-    found: ModelTables,
+    tables: ModelTables,
     rival: FromClause,
     predictions: Table,
     outcome: FromClause,
     rule: JoinRule,
     as_of: datetime | None,
 ) -> ColumnElement[bool]:
-    """Whether the outcome belongs to another prediction of the key, rather than to this one."""
+    """Whether the outcome belongs to the rival, another prediction of its key, rather than to this one."""
     order, own = (tuple_(table.c.predicted_at, table.c.prediction_id) for table in (rival, predictions))
     return and_(
-        same_key(found, rival, outcome, rule),
+        same_key(tables, rival, outcome, rule),
         rival.c.role == predictions.c.role,
         order > own if rule.which is Which.LAST else order < own,
         is_known(rival.c.logged_at, as_of),
@@ -128,9 +130,9 @@ def _is_preferred(
 
 
 def _is_newest(
-    found: ModelTables, outcome: FromClause, fields: Sequence[str], as_of: datetime | None
+    tables: ModelTables, outcome: FromClause, fields: Sequence[str], as_of: datetime | None
 ) -> ColumnElement[bool]:
-    newer = _aliased(found.outcomes, "newer")
+    newer = _aliased(tables.outcomes, "newer")
     return and_(
         is_known(outcome.c.recorded_at, as_of),
         ~exists().where(
@@ -143,40 +145,41 @@ def _is_newest(
 
 @lru_cache(KEPT)
 def _aliased(table: Table, name: str) -> FromClause:
-    """A table under another name: SQLAlchemy makes all of its columns anew for each alias."""
+    """A table under another name; cached, since SQLAlchemy copies all of its columns for an alias."""
     return table.alias(name)
 
 
 def is_known(recorded_at: ColumnElement[Any], as_of: datetime | None) -> ColumnElement[bool]:
-    """Whether a row was recorded by a moment: asked of rows that are found by another condition, and by no index.
+    """Whether a row was recorded by a moment; written so that no index is used for it.
 
-    Most rows of a table were recorded by then: a planner that knows too little of a table that grows would look
-    through all of them for each row's few.
+    Nearly all rows meet it. A planner with old statistics would take the index on it, and read most of the table for
+    each of the few rows that the other conditions find.
     """
-    return _Plain(recorded_at) <= as_of if as_of is not None else true()
+    return _Unindexed(recorded_at) <= as_of if as_of is not None else true()
 
 
 def _first(sources: Sequence[FromClause], field: str) -> ColumnElement[object]:
-    found: ColumnElement[object] = sources[-1].c[field]
+    """The field of the first source that has an outcome."""
+    value: ColumnElement[object] = sources[-1].c[field]
     for source in reversed(sources[:-1]):
-        found = case((source.c.outcome_id.is_not(None), source.c[field]), else_=found)
-    return found
+        value = case((source.c.outcome_id.is_not(None), source.c[field]), else_=value)
+    return value
 
 
-class _Plain(FunctionElement[datetime]):
-    """A moment as no index knows it."""
+class _Unindexed(FunctionElement[datetime]):
+    """A moment in an expression that no index covers."""
 
     type = Moment()
     inherit_cache = True
 
 
-@compiles(_Plain, "postgresql")
-def _plain_postgresql(element: _Plain, compiler: Any, **options: Any) -> str:
+@compiles(_Unindexed, "postgresql")
+def _unindexed_postgresql(element: _Unindexed, compiler: Any, **options: Any) -> str:
     return f"({compiler.process(element.clauses, **options)} + INTERVAL '0')"
 
 
-@compiles(_Plain, "sqlite")
-def _plain_sqlite(element: _Plain, compiler: Any, **options: Any) -> str:
+@compiles(_Unindexed, "sqlite")
+def _unindexed_sqlite(element: _Unindexed, compiler: Any, **options: Any) -> str:
     return f"+{compiler.process(element.clauses, **options)}"
 
 
@@ -192,13 +195,13 @@ class _Later(FunctionElement[datetime]):
 
 @compiles(_Later, "postgresql")
 def _later_postgresql(element: _Later, compiler: Any, **options: Any) -> str:
-    moment, seconds = (compiler.process(each, **options) for each in element.clauses)
+    moment, seconds = (compiler.process(clause, **options) for clause in element.clauses)
     return f"({moment} + {seconds} * INTERVAL '1 second')"
 
 
 @compiles(_Later, "sqlite")
 def _later_sqlite(element: _Later, compiler: Any, **options: Any) -> str:
-    moment, seconds = (compiler.process(each, **options) for each in element.clauses)
+    moment, seconds = (compiler.process(clause, **options) for clause in element.clauses)
     # SQLite's time has milliseconds: the part below the second is kept as it is written.
     whole = f"strftime('%Y-%m-%d %H:%M:%S', substr({moment}, 1, 19), {seconds} || ' seconds')"
     return f"({whole} || substr({moment}, 20))"

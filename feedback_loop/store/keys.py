@@ -1,4 +1,4 @@
-"""API keys: only digests are kept, so that who reads the database can't call the server."""
+"""API keys: only their digests are stored, so that nobody can call the server by reading the database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from feedback_loop.store.schema import shared_table
 
 
 class Scope(StrEnum):
-    """What a key may be used for. `admin` is all of it."""
+    """What a key may be used for. `admin` includes the others."""
 
     PREDICT = "predict"
     OUTCOMES = "outcomes"
@@ -27,12 +27,12 @@ class Scope(StrEnum):
 
 
 USUAL_SCOPES = (Scope.PREDICT, Scope.OUTCOMES, Scope.READ)
-"""Those of a key unless it is said: whatever a caller does. Keys from before there were scopes have them."""
+"""The scopes of a key by default."""
 
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key by its name, for certain models or (None) for all; the key itself is known to its owner only."""
+    """A key's name, scopes, and the models that it is for (None: all). The key itself is not stored."""
 
     name: str
     scopes: tuple[Scope, ...]
@@ -44,16 +44,14 @@ class ApiKey:
 api_keys = shared_table(
     "api_keys",
     ApiKey,
-    Column("digest", String, nullable=False, unique=True),  # SHA-256 of the key, which is shown once
+    Column("digest", String, nullable=False, unique=True),  # SHA-256 of the key
     key=["name"],
 )
 
 
 @dataclass(frozen=True)
 class KeyRight:
-    """What a server needs to know a key that it is shown: digest, name, what the key may be used for, and for which
-    models (None: all).
-    """
+    """A valid key as servers check it: digest, name, scopes, and the models that it is for (None: all)."""
 
     digest: str
     name: str
@@ -68,9 +66,9 @@ def create_key(
     scopes: Collection[Scope] = USUAL_SCOPES,
     models: Collection[str] | None = None,
 ) -> str:
-    """Makes a key (for certain models, or for all) and returns it, the only time that it can be seen.
+    """Creates a key for these models (None: all) and returns it; it can't be read again later.
 
-    Raises Refused where the name is taken, or without a scope or a model.
+    Raises Refused if the name is taken, or if there is no scope or no model.
     """
     if models is not None and not models:
         raise Refused(f"The key {name!r} would be good for no model.", cure="Name one, or none for all of them.")
@@ -87,7 +85,7 @@ def create_key(
 
 
 def revoke_key(store: Store, name: str, now: datetime) -> None:
-    """Ends a key's validity; raises NotFound."""
+    """Revokes a valid key; raises NotFound."""
     if not change(store, ApiKey, {"revoked_at": now}, name=name, revoked_at=None):
         raise NotFound("valid key", name, cure="See them: feedback-loop keys list.")
 
@@ -98,9 +96,9 @@ def load_keys(store: Store) -> list[ApiKey]:
 
 
 def valid_keys(store: Store) -> list[KeyRight]:
-    """What the keys that are valid now may be used for."""
-    table = api_keys
-    valid = select(table.c.digest, table.c.name, table.c.scopes, table.c.models).where(table.c.revoked_at.is_(None))
+    """All keys that are valid now, as servers check them."""
+    table = api_keys.c
+    valid = select(table.digest, table.name, table.scopes, table.models).where(table.revoked_at.is_(None))
     with store.read() as connection:
         rows = connection.execute(valid.order_by("name")).all()
     return [
@@ -110,5 +108,5 @@ def valid_keys(store: Store) -> list[KeyRight]:
 
 
 def digest(key: str) -> str:
-    """What is stored of a key. A key is 256 random bits, so a plain hash can't be guessed backwards."""
+    """The stored digest of a key. A key has 256 random bits, so a plain hash is enough."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

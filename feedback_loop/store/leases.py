@@ -1,9 +1,9 @@
-"""Leases: one run at a time works on a thing, by the database's own time, and each of its writes proves it.
+"""Leases: one run at a time works on a thing, and each of its writes proves that it still holds the lease.
 
-A lease is of one run, not of a process or a thread: each taking has a number above all before it (its fence). Time
-is the database's, never a client's, and not the loop's clock either: a lease is about processes that live or have
-died, whatever day a replay or a test plays. While it is held it is renewed; every write made under it renews it too,
-within its own transaction, and is undone where somebody else has taken the lease since.
+A lease belongs to one run, not to a process or a thread; its fence is a number higher than that of all before it. It
+expires by the database's time, not by a client's or the loop's clock: it is about processes that live or have died,
+whatever day a rehearsal or a test plays. A background thread renews it. Every write under it renews it too, in its
+own transaction, and is rolled back if another run has taken the lease since.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ leases = shared_table(
     None,
     Column("name", String, primary_key=True),
     Column("holder", String, nullable=False),
-    Column("fence", BigInteger, nullable=False),  # counts takings: each run's is above all before it
+    Column("fence", BigInteger, nullable=False),  # one higher with each run that takes the lease
     Column("expires_at", Moment, nullable=False),  # by the database's own time
 )
 
@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on something, as one run has it; a later run's has a higher `fence`."""
+    """A lease as one run holds it; a later run's has a higher `fence`."""
 
     name: str
     fence: int
@@ -49,7 +49,7 @@ class Lease:
 
 
 def this_process() -> str:
-    """How this process is named to people who ask who holds a lease."""
+    """The name of this process as the holder of a lease."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -63,32 +63,32 @@ def hold(
     holder: str = "",
     refuse: type[Refused] = Refused,
 ) -> Iterator[Lease]:
-    """Holds a lease for as long as the block takes; raises `refuse` (with `busy` and who it is) while another has it.
+    """Holds a lease for the duration of the block; raises `refuse` (with `busy` and the holder) if another has it.
 
-    Raises LeaseLost in the block, at its next access to the store, once the lease could not be renewed in time or is
-    somebody else's: what that access would have written is undone.
+    Once the lease could not be renewed in time, or another run has it, the block's next access to the store raises
+    LeaseLost, and what it would have written is rolled back.
     """
     lease = take_lease(store, name, holder or this_process(), length)
     if lease is None:
         cure = "It is a scheduler or a command; try again when it is done. One that was killed has it until then."
-        raise refuse(f"{busy} ({_held(store, name)}).", cure=cure)
-    kept = _Kept(store, lease, length)
-    renewal = threading.Thread(target=kept.renew, name=f"lease {name}", daemon=True)
-    renewal.start()
+        raise refuse(f"{busy} ({_holder_and_end(store, name)}).", cure=cure)
+    renewed = _Renewal(store, lease, length)
+    thread = threading.Thread(target=renewed.run, name=f"lease {name}", daemon=True)
+    thread.start()
     try:
-        with store.guarded(kept.check, kept.prove):
+        with store.guarded(renewed.check, renewed.prove):
             yield lease
     finally:
-        kept.done.set()
-        renewal.join()
+        renewed.done.set()
+        thread.join()
         try:
             drop_lease(store, lease)
-        except Unavailable as error:  # nobody is kept from it for longer than it lasts
+        except Unavailable as error:  # it expires by itself
             _log.warning("lease not given back", lease=name, cause=error.cause)
 
 
 def take_lease(store: Store, name: str, holder: str, length: timedelta) -> Lease | None:
-    """Takes a lease that nobody holds; None while anybody does, this very thread as well."""
+    """Takes a lease that nobody holds; None if anybody does, even this thread."""
     table = leases
     with store.write() as connection:
         insert_new(connection, table, {"name": name, "holder": "", "fence": 0, "expires_at": _moment(connection)})
@@ -101,20 +101,20 @@ def take_lease(store: Store, name: str, holder: str, length: timedelta) -> Lease
 
 
 def renew_in(connection: Connection, lease: Lease, length: timedelta) -> bool:
-    """Renews a lease within a transaction, which then proves that it was held; False where it is another's by now."""
+    """Renews a lease within a transaction; False if another run has taken it."""
     later = {"expires_at": _moment(connection, length)}
     return connection.execute(leases.update().where(_is(lease)).values(**later)).rowcount == 1
 
 
 def drop_lease(store: Store, lease: Lease) -> None:
-    """Gives a lease back, if it is still this run's."""
+    """Gives a lease back, if this run still has it."""
     with store.write() as connection:
         connection.execute(leases.update().where(_is(lease)).values(expires_at=_moment(connection)))
 
 
 @dataclass
-class _Kept:
-    """A lease while it is held: renewed in the background, and known to be lost as soon as it is."""
+class _Renewal:
+    """Renews a lease in the background and notices when it is lost."""
 
     store: Store
     lease: Lease
@@ -126,28 +126,28 @@ class _Kept:
     def __post_init__(self) -> None:
         self.until = time.monotonic() + self.length.total_seconds()
 
-    def renew(self) -> None:
-        """Renews it three times as often as need be, until it is done or lost."""
+    def run(self) -> None:
+        """Renews the lease every third of its length, until `done` or `lost` is set."""
         while not self.done.wait(self.length.total_seconds() / 3) and not self.lost.is_set():
             begins = time.monotonic()
             try:
                 with self.store.write() as connection:
-                    self._renewed(begins, is_held=renew_in(connection, self.lease, self.length))
-            except Unavailable as error:  # the next may go through; the lease outlasts one that fails
+                    self._note(begins, is_held=renew_in(connection, self.lease, self.length))
+            except Unavailable as error:  # the lease lasts until the next attempts
                 _log.warning("lease not renewed", lease=self.lease.name, cause=error.cause)
 
     def check(self) -> None:
-        """Raises LeaseLost once it is known to be lost, or can't be known to be held any more."""
+        """Raises LeaseLost if the lease is lost, or was not renewed in time."""
         if self.lost.is_set() or time.monotonic() > self.until:
             raise LeaseLost(self.lease.name)
 
     def prove(self, connection: Connection) -> None:
-        """Renews it within a transaction; raises LeaseLost, which undoes it."""
-        self._renewed(time.monotonic(), is_held=renew_in(connection, self.lease, self.length))
+        """Renews the lease within a transaction; raises LeaseLost, which rolls it back."""
+        self._note(time.monotonic(), is_held=renew_in(connection, self.lease, self.length))
         if self.lost.is_set():
             raise LeaseLost(self.lease.name)
 
-    def _renewed(self, begins: float, *, is_held: bool) -> None:
+    def _note(self, begins: float, *, is_held: bool) -> None:
         if is_held:
             self.until = max(self.until, begins + self.length.total_seconds())
         else:
@@ -160,15 +160,15 @@ def _is(lease: Lease) -> Any:
 
 
 def holder_of(store: Store, name: str) -> str | None:
-    """Who holds a lease now; None where nobody does."""
+    """Who holds a lease now, if anybody does."""
     table = leases
     with store.read() as connection:
-        held = select(table.c.holder).where(table.c.name == name, table.c.expires_at > _moment(connection))
-        return connection.execute(held).scalar_one_or_none()
+        holder = select(table.c.holder).where(table.c.name == name, table.c.expires_at > _moment(connection))
+        return connection.execute(holder).scalar_one_or_none()
 
 
-def _held(store: Store, name: str) -> str:
-    """Who holds a lease and, unless it is renewed, until when."""
+def _holder_and_end(store: Store, name: str) -> str:
+    """Who holds a lease, and until when unless it is renewed, as text."""
     table = leases
     with store.read() as connection:
         holder, until = connection.execute(
@@ -178,7 +178,7 @@ def _held(store: Store, name: str) -> str:
 
 
 def _moment(connection: Connection, later: timedelta = timedelta()) -> Any:
-    """The database's time in SQL, so much later; not a transaction's beginning, which may have waited for a lock."""
+    """The database's present time plus a duration, in SQL; not the transaction's start, which may be long ago."""
     if connection.dialect.name == "postgresql":
         return func.clock_timestamp() + literal(later, Interval)
     return func.strftime("%Y-%m-%d %H:%M:%f000", "now", f"{later.total_seconds():+.3f} seconds")

@@ -1,4 +1,4 @@
-"""The shared tables' version: Alembic's migrations, from the wheel or from the checkout."""
+"""Creates and upgrades the shared tables by Alembic's migrations, from the wheel or the checkout."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ CONNECTION = "connection"
 
 
 def is_ours(name: str | None, kind: str, _: object) -> bool:
-    """Whether Alembic is to look at something of that name: the database may hold other programs' tables too."""
+    """Whether Alembic compares an object of that name: the database may hold other programs' tables."""
     return kind != "table" or str(name).startswith(PREFIX)
 
 
 OPTIONS = {"version_table": f"{PREFIX}alembic_version", "include_name": is_ours}
-"""What Alembic is configured with: a version of our own beside other programs', and a look at our tables only."""
+"""Alembic's options: a version table of our own, and only our tables."""
 
 
 def upgrade(store: Store) -> str:
-    """Brings the shared tables to this version, in one transaction; returns the revision."""
+    """Upgrades the shared tables to this package's revision, in one transaction; returns the revision."""
     from alembic import command
 
     config = _config()
@@ -42,7 +42,7 @@ def upgrade(store: Store) -> str:
 
 
 def current(store: Store) -> str | None:
-    """The revision that the database is at, or None for a database without our tables."""
+    """The database's revision; None if it has none of our tables."""
     from alembic.runtime.migration import MigrationContext
 
     with store.read() as connection:
@@ -54,23 +54,23 @@ def head() -> str:
     from alembic.script import ScriptDirectory
 
     revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None  # migrations/ always holds one
+    assert revision is not None  # migrations/ is never empty
     return revision
 
 
 def prepare(store: Store) -> None:
-    """Makes the tables in an empty database; refuses (raises Unavailable) one that is at another revision."""
-    at = current(store)
-    if at == head():
+    """Creates the tables in an empty database. Raises Unavailable for a database at another revision."""
+    revision = current(store)
+    if revision == head():
         return
     with store.read() as connection:
         ours = set(inspect(connection).get_table_names()) & set(metadata.tables)
-    if at is None and not ours:
+    if revision is None and not ours:
         upgrade(store)
         return
     raise Unavailable(
         "database",
-        f"The database {store.name} is at revision {at or 'none'}; this version needs {head()}.",
+        f"The database {store.name} is at revision {revision or 'none'}; this version needs {head()}.",
         cure="Back it up, then: feedback-loop db upgrade.",
     )
 
@@ -84,7 +84,7 @@ def _config() -> Config:
 
 
 def _scripts() -> Path:
-    """In the wheel the migrations lie inside the package, in a checkout beside it."""
+    """The folder of the migrations: in the wheel inside the package, in a checkout beside it."""
     package = Path(str(resources.files("feedback_loop")))
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"

@@ -1,7 +1,7 @@
-"""Profiles as they are kept: packed tallies by version, role, segment and bucket of time, and versions' references.
+"""Stored profiles: tallies as bytes, by version, role, segment and bucket of time, and the versions' references.
 
-What a tally says is not known here: `monitoring` packs and adds them. They are as of the join's watermark, and are
-changed in the transactions that move it.
+`monitoring` packs and adds tallies; here they are only bytes. They are as of the join's watermark and change in the
+transactions that move it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 @dataclass(frozen=True)
 class Bucket:
-    """What one tally is of: predictions of that segment in that time, which stand for `weight` each.
+    """What one tally counts: the predictions of a segment in a time, of which each row stands for `weight`.
 
-    What they say as such and what they say together with their outcomes are apart (`part`): an outcome that comes
-    late changes the little that is of outcomes.
+    `part` is "predictions" or "outcomes": what needs no outcome is counted apart, so that a late outcome changes only
+    the smaller part.
     """
 
     part: str
@@ -38,21 +38,21 @@ class Bucket:
 
 
 LAYOUT = 2
-"""Of what profiles and tallies hold: raised with every change by which the same rows are counted otherwise."""
+"""The version of the contents of profiles and tallies; to be raised with each change of what is counted."""
 
 
 @dataclass(frozen=True)
-class KeptReference:
-    """A version's reference profile, and since when (of an `as_of`) it is the one that counts."""
+class StoredReference:
+    """A version's reference profile, and from which `as_of` on it is used."""
 
     known_since: datetime
-    digest: str  # of what the profile holds, whatever has packed it
-    profile: bytes  # with the layout that the version's tallies are made by
+    digest: str  # of the profile's contents before they are packed
+    profile: bytes  # with the layout of the version's tallies
 
 
 shared_table(
     "reference_profiles",
-    KeptReference,
+    StoredReference,
     Column("model", String),
     Column("version", String),
     Column("layout", Integer, nullable=False),
@@ -69,34 +69,35 @@ profiles = shared_table(
     Column("segment", String, primary_key=True),  # empty: all rows
     Column("bucket_start", Moment, primary_key=True),  # of predicted_at
     Column("bucket_seconds", Integer, primary_key=True),  # an hour; a day, which is the sum of its hours
-    Column("weight", Double, primary_key=True),  # how many predictions each row stands for
+    Column("weight", Double, primary_key=True),  # predictions that each row stands for
     Column("tally", LargeBinary, nullable=False),  # as of the join's watermark
 )
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept of a window in one snapshot: the watermark, the reference, and tallies by segment and weight."""
+class StoredWindow:
+    """What is stored of a window, in one snapshot: watermark, reference, and tallies by segment and weight."""
 
     watermark: datetime | None
-    reference: KeptReference | None
+    reference: StoredReference | None
     tallies: list[tuple[str, float, bytes]]
 
 
-def load_reference(connection: Connection, model: str, version: str) -> KeptReference | None:
-    """The reference that a version's tallies are made by; without one (by today's LAYOUT) it has no tallies."""
-    return one(connection, KeptReference, model=model, version=version, layout=LAYOUT)
+def load_reference(connection: Connection, model: str, version: str) -> StoredReference | None:
+    """The reference of a version's tallies; None, if there is none of this LAYOUT: then it has no tallies."""
+    return one(connection, StoredReference, model=model, version=version, layout=LAYOUT)
 
 
-def joined_until(connection: Connection, model: str, *, held: bool = False) -> datetime | None:
-    """The join's watermark (None: nothing is joined yet); `held`, it stays where it is until the transaction ends."""
-    mine = select(joins.c.watermark).where(joins.c.model == model)
-    watermark: datetime | None = connection.execute(mine.with_for_update() if held else mine).scalar_one_or_none()
+def joined_until(connection: Connection, model: str, *, lock: bool = False) -> datetime | None:
+    """The join's watermark (None: nothing is joined yet); with `lock` it is locked until the transaction ends."""
+    select_watermark = select(joins.c.watermark).where(joins.c.model == model)
+    statement = select_watermark.with_for_update() if lock else select_watermark
+    watermark: datetime | None = connection.execute(statement).scalar_one_or_none()
     return watermark
 
 
-def save_reference(connection: Connection, model: str, version: str, reference: KeptReference) -> None:
-    """Keeps another reference and removes the tallies that were made by the one before."""
+def save_reference(connection: Connection, model: str, version: str, reference: StoredReference) -> None:
+    """Stores a reference and removes the tallies of the one before."""
     connection.execute(profiles.delete().where(profiles.c.model == model, profiles.c.version == version))
     put(connection, reference, model=model, version=version, layout=LAYOUT)
 
@@ -105,21 +106,21 @@ def load_tallies(
     connection: Connection, model: str, version: str, role: str, part: str, starts: Iterable[datetime]
 ) -> dict[Bucket, bytes]:
     """The tallies of all buckets of a part that begin at one of these moments."""
-    table, found = profiles, {}
+    table, tallies = profiles, {}
     moments = sorted(set(starts))
     columns = (table.c.segment, table.c.bucket_start, table.c.bucket_seconds, table.c.weight, table.c.tally)
-    mine = and_(_of(model, version, role), table.c.part == part)
+    of_part = and_(_of(model, version, role), table.c.part == part)
     for first in range(0, len(moments), 500):  # both databases bound a statement's parameters
-        chosen = select(*columns).where(mine, table.c.bucket_start.in_(moments[first : first + 500]))
-        for segment, start, seconds, weight, tally in connection.execute(chosen):
-            found[Bucket(part, segment, start, timedelta(seconds=seconds), weight)] = tally
-    return found
+        page = select(*columns).where(of_part, table.c.bucket_start.in_(moments[first : first + 500]))
+        for segment, start, seconds, weight, tally in connection.execute(page):
+            tallies[Bucket(part, segment, start, timedelta(seconds=seconds), weight)] = tally
+    return tallies
 
 
 def save_tallies(
     connection: Connection, model: str, version: str, role: str, tallies: Mapping[Bucket, bytes], empty: bytes
 ) -> None:
-    """Keeps tallies in the place of those of the same buckets; of one that is `empty` nothing is kept."""
+    """Stores tallies in place of those of the same buckets; those equal to `empty` are removed."""
     rows = [
         {
             "model": model,
@@ -139,32 +140,32 @@ def save_tallies(
         connection.execute(profiles.delete().where(_of(model, version, role), profiles.c.tally == empty))
 
 
-def load_window(store: Store, model: str, version: str, role: str, window: Window) -> Kept:
-    """The tallies that together are of a window of whole hours: of its whole days, and of the hours that are left."""
+def load_window(store: Store, model: str, version: str, role: str, window: Window) -> StoredWindow:
+    """The tallies that add up to a window of whole hours: those of its whole days and of the remaining hours."""
     table = profiles
     columns = (table.c.segment, table.c.weight, table.c.tally)
     with store.read() as connection:
         watermark = joined_until(connection, model)
         reference = load_reference(connection, model, version)
-        chosen = select(*columns).where(_of(model, version, role), _within(window))
-        return Kept(watermark, reference, [(row[0], row[1], row[2]) for row in connection.execute(chosen)])
+        tallies = connection.execute(select(*columns).where(_of(model, version, role), _within(window)))
+        return StoredWindow(watermark, reference, [(row[0], row[1], row[2]) for row in tallies])
 
 
 def load_windows(
     store: Store, model: str, version: str, role: str, part: str, windows: Sequence[Window]
 ) -> tuple[datetime | None, list[list[tuple[str, float, bytes]]]]:
-    """The watermark, and one part's tallies of all rows of each of these windows of whole hours, in one snapshot."""
+    """The watermark, and the tallies of one part and all rows for each window of whole hours, in one snapshot."""
     table = profiles
     columns = (table.c.bucket_start, table.c.segment, table.c.weight, table.c.tally)
-    mine = and_(_of(model, version, role), table.c.part == part, table.c.segment == ALL_ROWS)
+    of_part = and_(_of(model, version, role), table.c.part == part, table.c.segment == ALL_ROWS)
     with store.read() as connection:
         watermark = joined_until(connection, model)
-        rows = connection.execute(select(*columns).where(mine, or_(*map(_within, windows)))).all()
+        rows = connection.execute(select(*columns).where(of_part, or_(*map(_within, windows)))).all()
     return watermark, [[(row[1], row[2], row[3]) for row in rows if row[0] in window] for window in windows]
 
 
 def is_whole_hours(window: Window) -> bool:
-    """Whether the window is made of whole buckets."""
+    """Whether a window begins and ends at whole hours."""
     return all(floor_moment(end, HOUR) == end for end in (window.start, window.end))
 
 

@@ -1,4 +1,4 @@
-"""Retrainings with their trials, and promotions with the fence that lets one of two rivals through."""
+"""Retrainings with their trials, and promotions, of which one at a time may replace a champion."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from feedback_loop.store.schema import PREFIX, shared_table
 
 @dataclass(frozen=True)
 class Trial:
-    """One way of training that was tried: which rows, and the loss on the held-out newest ones."""
+    """One way of training that was tried: the span and number of its rows, and the loss on held-out newer rows."""
 
     name: str
     trained_from: datetime
@@ -65,12 +65,12 @@ trials = shared_table(
 
 
 OPEN = ("intended", "waiting")
-"""States of a promotion that has not ended: a process is at it (or has died), or the registry was away."""
+"""States of a promotion that has not ended: a process works on it (or has died), or the registry was away."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """One change of the champion: intended first, done once the registry's alias is set."""
+    """One change of the champion: `intended` first, `done` once the registry's alias is set."""
 
     promotion_id: int
     model: str
@@ -87,7 +87,7 @@ class Promotion:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is still to be ended."""
+        """Whether it has not ended yet."""
         return self.state in OPEN
 
 
@@ -104,9 +104,9 @@ promotions = shared_table(
 def start_retraining(
     store: Store, model: str, *, reason: str, champion: str, incident_id: int | None, now: datetime
 ) -> int:
-    """Records that a retraining began; returns its id. One that is still open belongs to a process that died.
+    """Records that a retraining began; returns its id. One that is still running is abandoned: its process died.
 
-    The newest one, if it could not be made, is tried again: that is the same search, which has waited.
+    If the newest one is `not_made`, for the same reason and without a gate, it is begun again under its id.
     """
     died = {"state": "abandoned", "finished_at": now, "cause": "its process ended before it did"}
     values = {
@@ -137,11 +137,11 @@ def note_retraining(
     gate: dict[str, Any] | None = None,
     trials: Sequence[Trial] = (),
 ) -> None:
-    """Records what a retraining has found so far; what is not given stays as it is."""
-    found = {name: value for name, value in (("candidate", candidate), ("gate", gate)) if value is not None}
+    """Records the candidate, the gate's result or the trials of a retraining; what is not given does not change."""
+    values = {name: value for name, value in (("candidate", candidate), ("gate", gate)) if value is not None}
     with store.write() as connection:
-        if found:
-            change(connection, Retraining, found, retraining_id=retraining_id)
+        if values:
+            change(connection, Retraining, values, retraining_id=retraining_id)
         if trials:
             remove(connection, Trial, retraining_id=retraining_id)
         for ordinal, trial in enumerate(trials):
@@ -177,7 +177,7 @@ def intend_promotion(
     now: datetime,
     retraining_id: int | None = None,
 ) -> Promotion:
-    """The fence: records the intent to replace `from_version`, if that still is what was promoted last.
+    """Records the intent to replace `from_version`, if that is still what was promoted last: the promotions' fence.
 
     Raises Refused where somebody else has promoted since, or is about to.
     """
@@ -223,7 +223,7 @@ def end_promotion(store: Store, promotion: Promotion, *, now: datetime) -> None:
 
 
 def put_off_promotion(store: Store, promotion: Promotion) -> None:
-    """Records that the registry was away when the alias was to be set: it is set once the registry is back."""
+    """Records that the registry was away; the alias is set once it is back."""
     with store.write() as connection:
         _change(connection, promotion, state="waiting")
 
@@ -231,7 +231,7 @@ def put_off_promotion(store: Store, promotion: Promotion) -> None:
 def give_up_promotion(
     store: Store, promotion: Promotion, cause: str, *, now: datetime, routes: Sequence[str] = ()
 ) -> None:
-    """Records that a promotion failed, and why; that is told on these routes, in the same transaction."""
+    """Records that a promotion failed, and why, and adds an alert about it on these routes."""
     title = f"{promotion.model} version {promotion.to_version} was not made the champion"
     subject = f"promotion:{promotion.model}:{promotion.promotion_id}"
     with store.write() as connection:
@@ -249,6 +249,6 @@ def load_promotions(store: Store, model: str) -> list[Promotion]:
 
 
 def _last(connection: Connection, model: str) -> Promotion | None:
-    """The newest promotion that was not given up."""
-    order, held = promotions.c.ordinal.desc(), promotions.c.state != "failed"
-    return next(iter(many(connection, Promotion, held, model=model, order_by=order, newest=1)), None)
+    """The newest promotion that has not failed."""
+    order, not_failed = promotions.c.ordinal.desc(), promotions.c.state != "failed"
+    return next(iter(many(connection, Promotion, not_failed, model=model, order_by=order, newest=1)), None)

@@ -1,8 +1,6 @@
-"""The shared tables, each declared once beside the record that it holds, and types of columns.
+"""How shared tables are declared, each once and beside its record, and column types for SQLite and PostgreSQL.
 
-The types mean the same on SQLite and on PostgreSQL.
-
-Alembic's migration in `migrations/` makes exactly these tables (a test holds that).
+Alembic's migration in `migrations/` creates exactly the declared tables (a test compares them).
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ from feedback_loop.clock import Window, as_utc
 from feedback_loop.schema import ColumnType
 
 PREFIX = "fl_"
-"""What the names of all our shared tables begin with: the database may be MLflow's or Optuna's as well."""
+"""Prefix of all shared tables: the database may also be MLflow's or Optuna's."""
 
 metadata = MetaData(
     naming_convention={
@@ -50,7 +48,7 @@ metadata = MetaData(
 )
 
 Long = Annotated[int, BigInteger]
-"""In a record: a number that may outgrow 32 bits."""
+"""In a record: an integer that may need more than 32 bits."""
 
 _RECORDS: dict[type, Table] = {}
 
@@ -58,10 +56,10 @@ _RECORDS: dict[type, Table] = {}
 def shared_table(
     name: str, record: type | None, *parts: SchemaItem, key: Iterable[str] = (), without: Iterable[str] = ()
 ) -> Table:
-    """A table that all models share: a column for each field of the record (but those `without`), and more `parts`.
+    """Declares a table for all models: a column for each field of the record except `without`, and more `parts`.
 
-    A field's column has its name and type and is nullable where the field may be None; a `Window` has two of them,
-    `…_start` and `…_end`. `key` names the primary key's columns, in their order.
+    A column has its field's name and type, and is nullable if the field may be None. A `Window` has two columns,
+    `…_start` and `…_end`. `key` names the columns of the primary key, in order.
     """
     fields = _columns(record, {*key}, {*without}) if record is not None else ()
     keys = [PrimaryKeyConstraint(*key)] if key else []
@@ -89,17 +87,17 @@ def _columns(record: type, keys: set[str], without: set[str]) -> Iterator[Column
 
 
 def _plain(hint: Any) -> tuple[Any, bool]:
-    """A type hint without its `| None`, and whether it has one, as `Any` has."""
+    """A type hint without its `| None`, and whether it may be None; `Any` may."""
     if get_origin(hint) not in (Union, UnionType):
         return hint, hint is Any
-    [kind] = [each for each in get_args(hint) if each is not NoneType]
+    [kind] = [kind for kind in get_args(hint) if kind is not NoneType]
     return kind, True
 
 
 def _type_of(kind: Any) -> types.TypeEngine[Any]:
     if get_origin(kind) is Annotated:
-        made: types.TypeEngine[Any] = kind.__metadata__[0]()
-        return made
+        column_type: types.TypeEngine[Any] = kind.__metadata__[0]()
+        return column_type
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return Word(kind)
     if get_origin(kind) is tuple:
@@ -116,9 +114,9 @@ def _type_of(kind: Any) -> types.TypeEngine[Any]:
 
 
 class Json(types.TypeDecorator[Any]):
-    """JSON, which has no word for infinity or for what is no number: null stands for both.
+    """JSON in which null stands for NaN and infinity, which JSON has not.
 
-    SQLite would keep them, PostgreSQL refuse them, and nobody else could read them.
+    SQLite would store them, PostgreSQL refuses them.
     """
 
     impl = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
@@ -131,7 +129,7 @@ class Json(types.TypeDecorator[Any]):
 
 
 class JsonTuple(Json):
-    """The same of a tuple, which it is again when it comes back: of words of a `StrEnum`, or of plain values."""
+    """JSON of a tuple, which is read as a tuple again: of members of a `StrEnum`, or of plain values."""
 
     cache_ok = True
 
@@ -146,7 +144,7 @@ class JsonTuple(Json):
 
 
 class Word(types.TypeDecorator[StrEnum]):
-    """A word of a `StrEnum`."""
+    """A member of a `StrEnum`, as text."""
 
     impl = String
     cache_ok = True
@@ -168,16 +166,16 @@ class Word(types.TypeDecorator[StrEnum]):
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Moment(types.TypeDecorator[datetime]):
     """A timezone-aware datetime: `timestamptz` on PostgreSQL, UTC text of fixed width on SQLite.
 
-    Such as `2026-03-02 04:00:00.000000`: people can read it, SQLite's functions know it, and its order is time's.
+    For example `2026-03-02 04:00:00.000000`: readable, understood by SQLite's functions, and sorted by time.
     """
 
     impl = String(26)
@@ -190,7 +188,7 @@ class Moment(types.TypeDecorator[datetime]):
         return dialect.type_descriptor(String(26))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        """Python to database; raises BadInput for a moment without a time zone, which each database would guess."""
+        """Python to database; raises BadInput for a moment without a time zone."""
         if value is None:
             return None
         moment = as_utc(value)
@@ -202,7 +200,7 @@ class Moment(types.TypeDecorator[datetime]):
             return None
         if dialect.name == "postgresql":
             return as_utc(value)
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)  # a twentieth of what `strptime` costs
+        return datetime.fromisoformat(value).replace(tzinfo=UTC)  # 20 times as fast as `strptime`
 
 
 class Identifier(types.TypeDecorator[str]):
@@ -224,8 +222,8 @@ class Identifier(types.TypeDecorator[str]):
 
 
 def sql_type(kind: ColumnType) -> types.TypeEngine[Any]:
-    """The database type that a contract's column is stored in."""
-    types_: dict[ColumnType, types.TypeEngine[Any]] = {
+    """The database type of a contract's column."""
+    column_types: dict[ColumnType, types.TypeEngine[Any]] = {
         ColumnType.BOOLEAN: Boolean(),
         ColumnType.INTEGER: Integer(),
         ColumnType.LONG: BigInteger(),
@@ -234,4 +232,4 @@ def sql_type(kind: ColumnType) -> types.TypeEngine[Any]:
         ColumnType.STRING: String(),
         ColumnType.DATETIME: Moment(),
     }
-    return types_[kind]
+    return column_types[kind]

@@ -1,4 +1,4 @@
-"""What all servers of a model must agree on: its traffic, what its versions are called, and which can't be loaded."""
+"""What all servers of a model share: its traffic, the names of its versions, and versions that can't be loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from feedback_loop.store.schema import Moment, shared_table
 
 @dataclass(frozen=True)
 class TrafficPlan:
-    """Aliases of a model's shadows, and the alias of its canary with the share (0 … 1) of callers that it answers."""
+    """The aliases of a model's shadows, and its canary's alias with the share (0 … 1) of callers that it answers."""
 
     shadows: tuple[str, ...] = ()
     canary: str | None = None
@@ -38,7 +38,7 @@ traffic = shared_table(
 
 @dataclass(frozen=True)
 class LoadIncident:
-    """A version that a server was to answer with and could not load, from the first attempt to its end."""
+    """A version that a server was to answer with and could not load, from the first attempt until it is over."""
 
     model: str
     version: str
@@ -51,18 +51,18 @@ class LoadIncident:
 load_incidents = shared_table("load_incidents", LoadIncident, key=["model", "version"])
 
 
-def save_traffic(store: Store, model: str, wanted: TrafficPlan, now: datetime) -> None:
+def save_traffic(store: Store, model: str, plan: TrafficPlan, now: datetime) -> None:
     """Replaces a model's traffic; servers notice within `serving.poll_alias`."""
-    put(store, wanted, model=model, changed_at=now)
+    put(store, plan, model=model, changed_at=now)
 
 
 def load_traffic(store: Store, model: str) -> TrafficPlan:
-    """A model's traffic; of one that nobody has set: the champion alone."""
+    """A model's traffic; by default the champion alone."""
     return one(store, TrafficPlan, model=model) or TrafficPlan()
 
 
 def open_load_incident(store: Store, model: str, version: str, cause: str, now: datetime) -> bool:
-    """Opens an incident of a version that can't be loaded, anew if it was closed; False where it is open already."""
+    """Opens the incident of a version that can't be loaded, again if it was closed; False if it is open already."""
     row = as_row(LoadIncident(model, version, cause, now))
     with store.write() as connection:
         return bool(
@@ -71,16 +71,18 @@ def open_load_incident(store: Store, model: str, version: str, cause: str, now: 
 
 
 def close_load_incidents(store: Store, model: str, now: datetime, because: str, failing: Collection[str] = ()) -> int:
-    """Closes a model's open ones, but those of versions that are wanted and fail still; returns how many."""
+    """Closes a model's open load incidents except those of versions that still fail; returns how many."""
     others = load_incidents.c.version.not_in(failing)
-    if not many(store, LoadIncident, others, model=model, closed_at=None):  # mostly: nothing to be written
+    if not many(
+        store, LoadIncident, others, model=model, closed_at=None
+    ):  # the usual case: no write transaction is needed
         return 0
     closed = {"closed_at": now, "closed_because": because}
     return change(store, LoadIncident, closed, others, model=model, closed_at=None)
 
 
 def find_load_incidents(store: Store, model: str) -> list[LoadIncident]:
-    """All of a model's, oldest first."""
+    """All load incidents of a model, oldest first."""
     return many(store, LoadIncident, model=model, order_by=("opened_at", "version"))
 
 
@@ -88,42 +90,44 @@ model_versions = shared_table(
     "model_versions",
     None,
     Column("model", String, primary_key=True),
-    # As it is called here: its number, `1.2` for the second that bore it.
+    # Its name here: the number, or `1.2` for the second version with the number 1.
     Column("version", String, primary_key=True),
-    Column("number", String, nullable=False),  # in MLflow, where a registered model that is made anew counts from 1
+    Column(
+        "number", String, nullable=False
+    ),  # in MLflow, where a registered model that is deleted and created again counts from 1
     Column("created_at", Moment, nullable=False),  # in MLflow
     UniqueConstraint("model", "number", "created_at"),
 )
 
 
 class VersionNames:
-    """Names of versions by their number and when they were made: `1`, and `1.2` for the second that bore it.
+    """Names of versions by their number and when they were created: `1`, and `1.2` for the second with that number.
 
-    By these names everything is kept: bundles, rows, figures, promotions. Thread-safe; what is known is remembered.
+    Everything is stored under these names: bundles, rows, figures, promotions. Thread-safe; names are cached.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[tuple[str, str, datetime], str] = {}
+        self._names: dict[tuple[str, str, datetime], str] = {}
 
     def name(self, model: str, number: str, created_at: datetime) -> str:
-        """The name of a version, which it has from its first look on. Raises Unavailable."""
+        """The name of a version; it is given on first use and never changes. Raises Unavailable."""
         key = (model, number, created_at)
-        while key not in self._known:
-            self._look(model)
-            if key not in self._known:
-                before = sum(1 for known in self._known if known[:2] == (model, number))
-                self._take(key, f"{number}.{before + 1}" if before else number)
-                self._look(model)  # somebody else may have been faster
-        return self._known[key]
+        while key not in self._names:
+            self._load(model)
+            if key not in self._names:
+                before = sum(1 for other in self._names if other[:2] == (model, number))
+                self._insert(key, f"{number}.{before + 1}" if before else number)
+                self._load(model)  # another process may have been faster
+        return self._names[key]
 
-    def _look(self, model: str) -> None:
+    def _load(self, model: str) -> None:
         table = model_versions
         with self._store.read() as connection:
             for row in connection.execute(select(table).where(table.c.model == model)):
-                self._known[model, row.number, row.created_at] = row.version
+                self._names[model, row.number, row.created_at] = row.version
 
-    def _take(self, key: tuple[str, str, datetime], name: str) -> None:
+    def _insert(self, key: tuple[str, str, datetime], name: str) -> None:
         model, number, created_at = key
         values = {"model": model, "version": name, "number": number, "created_at": created_at}
         with self._store.write() as connection:

@@ -1,4 +1,4 @@
-"""The spools' accounts: how many rows each process answered, made durable and got into the store, by model."""
+"""Accounts of spools: how many rows of each model a process answered, made durable and brought into the store."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from feedback_loop.store.records import NewRow, as_row, many, upsert
 from feedback_loop.store.schema import Long, shared_table
 
 COUNTERS = ("answered", "spooled", "stored", "refused", "dropped", "unsampled")
-"""What only ever grows in an account."""
+"""The counts of an account that never decrease."""
 
 
 OUTCOMES = ":outcomes"
-"""What follows a model's name where its outcomes have an account of their own. MLflow's names have no colon."""
+"""Suffix of the account name of a model's outcomes. MLflow's model names have no colon."""
 
 
 def outcomes_of(model: str) -> str:
-    """The name of the account of a model's outcomes, beside the one of its predictions."""
+    """The account name of a model's outcomes; that of its predictions is the model's name."""
     return model + OUTCOMES
 
 
 def is_of_outcomes(account: str) -> bool:
-    """Whether an account of that name counts outcomes, and not predictions."""
+    """Whether an account of that name counts outcomes rather than predictions."""
     return account.endswith(OUTCOMES)
 
 
@@ -37,39 +37,38 @@ def model_of(account: str) -> str:
 
 
 class SpoolState(StrEnum):
-    """What has become of a spool."""
+    """The state of a spool."""
 
     OPEN = "open"
-    ENDED = "ended"  # all of it is in the store
+    ENDED = "ended"  # all its rows are in the store
     DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
 class SpoolAccount:
-    """What became of the predictions (or outcomes: `outcomes_of`) of one model in one process; all numbers are rows.
+    """What became of the predictions (or outcomes: `outcomes_of`) of one model in one process, in rows.
 
-    Whatever happens, `answered` is at most `spooled` + `dropped` + `unsampled`, and `spooled` is `stored` + `waiting`
-    + `rejected`.
+    Always: `answered` <= `spooled` + `dropped` + `unsampled`, and `spooled` = `stored` + `waiting` + `rejected`.
     """
 
     spool: str
     model: str
     host: str
-    answered: Long  # whose answer left
-    spooled: Long  # that were durable before it did
-    stored: Long  # of the spool, in the store
-    refused: Long  # not answered, since they could not be logged
-    dropped: Long  # answered without being logged, as on_full = "drop" wants
-    unsampled: Long  # that sampling left out
-    waiting: Long  # in the spool and not in the store yet
-    rejected: Long  # that the store refused as data: they are kept in the spool
-    waiting_since: datetime | None  # when the first of the waiting rows was predicted
+    answered: Long  # whose answer was sent
+    spooled: Long  # durable before the answer was sent
+    stored: Long  # from the spool into the store
+    refused: Long  # not answered, because they could not be logged
+    dropped: Long  # answered without being logged (on_full = "drop")
+    unsampled: Long  # left out by sampling
+    waiting: Long  # in the spool, not yet in the store
+    rejected: Long  # refused by the store as data: they stay in the spool
+    waiting_since: datetime | None  # when the oldest waiting row was predicted
     state: SpoolState
     updated_at: datetime
 
     @property
     def missing(self) -> int:
-        """Rows that were durable once and are neither stored nor anywhere in the spool; below zero: too many are."""
+        """Rows that were durable and are neither stored nor in the spool; negative if there are too many."""
         return self.spooled - self.stored - self.waiting - self.rejected
 
 
@@ -89,22 +88,19 @@ def save_accounts(store: Store, accounts: Iterable[SpoolAccount]) -> None:
 
 
 def end_accounts(store: Store, spool: str, accounts: Iterable[SpoolAccount], now: datetime) -> list[SpoolAccount]:
-    """Keeps the last accounts of a spool whose file is about to go; returns them as they are kept.
+    """Stores the last accounts of a spool whose file is about to be deleted; returns them as stored.
 
-    What had been told before counts: where the file has forgotten rows (it was torn), the spool is `damaged`.
+    Where the store has seen more rows than the file has (it was torn), the spool is `damaged`.
     """
-    known = {each.model: each for each in load_accounts(store, spool=spool)}
-    last = {each.model: each for each in accounts}
-    ended = [_last_of(known.get(model), last.get(model), now) for model in sorted({*known, *last})]
+    stored = {account.model: account for account in load_accounts(store, spool=spool)}
+    last = {account.model: account for account in accounts}
+    ended = [_merged(stored.get(model), last.get(model), now) for model in sorted({*stored, *last})]
     save_accounts(store, ended)
     return ended
 
 
 def load_accounts(store: Store, *, model: str | None = None, spool: str | None = None) -> list[SpoolAccount]:
-    """The accounts of all spools that were ever forwarded (of a model, of one spool), by spool and model.
-
-    A model's predictions and outcomes have one each.
-    """
+    """The accounts of spools (of a model's predictions and outcomes, of one spool), by spool and model."""
     table = spool_accounts
     where: list[ColumnElement[bool]] = []
     if model is not None:
@@ -114,13 +110,12 @@ def load_accounts(store: Store, *, model: str | None = None, spool: str | None =
     return many(store, SpoolAccount, *where, order_by=("spool", "model"))
 
 
-def _last_of(known: SpoolAccount | None, last: SpoolAccount | None, now: datetime) -> SpoolAccount:
-    if known is None or last is None:
-        only = last or known
-        assert only is not None  # one of both named the model
-        if last is not None:
-            return only
-        return replace(only, waiting=0, rejected=0, waiting_since=None, state=SpoolState.DAMAGED, updated_at=now)
-    most = {name: max(getattr(known, name), getattr(last, name)) for name in COUNTERS}
-    state = SpoolState.DAMAGED if known.spooled > last.spooled else last.state
-    return replace(last, **most, state=state, updated_at=now)
+def _merged(stored: SpoolAccount | None, last: SpoolAccount | None, now: datetime) -> SpoolAccount:
+    if stored is None:
+        assert last is not None  # one of both has the model
+        return last
+    if last is None:
+        return replace(stored, waiting=0, rejected=0, waiting_since=None, state=SpoolState.DAMAGED, updated_at=now)
+    counters = {name: max(getattr(stored, name), getattr(last, name)) for name in COUNTERS}
+    state = SpoolState.DAMAGED if stored.spooled > last.spooled else last.state
+    return replace(last, **counters, state=state, updated_at=now)

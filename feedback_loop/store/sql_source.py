@@ -1,4 +1,4 @@
-"""The result of somebody's SQL query, in tables of so many rows: memory stays bounded, nothing is written there."""
+"""Reads the result of a user's SQL query from any database, a bounded number of rows at a time."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from feedback_loop.shown import without_secrets
 
 @dataclass(frozen=True)
 class Query:
-    """A statement for a database of any kind that SQLAlchemy has a driver for."""
+    """A statement for any database that SQLAlchemy has a driver for."""
 
     url: str = field(repr=False)
     sql: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def chunks(self, rows: int) -> Generator[pa.Table]:
-        """The result, so many rows at a time. Raises ConfigError (URL, driver), NotFound, Unavailable, BadInput."""
+        """The result in tables of at most so many rows.
+
+        Raises ConfigError (URL or driver), NotFound, Unavailable, BadInput.
+        """
         engine = self._engine()
         try:
             with engine.connect() as connection:
@@ -36,10 +39,11 @@ class Query:
                 for part in result.partitions(rows):
                     yield _table(names, part)
         except exc.DBAPIError as error:
-            said = str(error.orig).strip().splitlines()[0]
+            message = str(error.orig).strip().splitlines()[0]
+            name = without_secrets(engine.url.render_as_string(hide_password=False))
             raise Unavailable(
                 "database",
-                f"The database {without_secrets(engine.url.render_as_string(hide_password=False))} refused: {said}.",
+                f"The database {name} refused: {message}.",
                 cure="Check the URL and the query.",
             ) from error
         except exc.SQLAlchemyError as error:
@@ -69,7 +73,7 @@ class Query:
 
 
 def _refuse_missing(url: URL) -> None:
-    """SQLite would make an empty database of a name that is mistyped."""
+    """Raises NotFound for a SQLite file that does not exist: SQLite would create it."""
     name = url.database or ":memory:"
     if url.get_backend_name() == "sqlite" and not name.startswith((":memory:", "file:")) and not Path(name).exists():
         raise NotFound("SQLite database", name, cure="Correct the path in the URL.")
@@ -81,6 +85,6 @@ def _table(names: list[str], part: Any) -> pa.Table:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Decimal):  # as it is: a key of 2**53 + 1 is no float
+    if isinstance(value, Decimal):  # stays exact: 2**53 + 1 is no float
         return value if value.is_finite() else float(value)
     return str(value) if isinstance(value, UUID) else value

@@ -148,7 +148,7 @@ def _model(loop: FeedbackLoop, name: str) -> str:
     limit = f"models.{name}.segment_values ({scorer.logged.segment_values})"
     folded = (
         f"; {each!r} has more values than {limit}, others are told together"
-        for each in coverage.folded_segments(loop.store, scorer.logged)
+        for each in coverage.overflowing_segments(loop.store, scorer.logged)
     )
     return said + "".join(folded)
 

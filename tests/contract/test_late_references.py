@@ -15,7 +15,7 @@ from feedback_loop.monitoring.profiles import Profile, fold, make_layout
 from feedback_loop.monitoring.window_evaluation import count_window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store import predictions, profiles
-from feedback_loop.store.coverage import folded_segments, load_coverage
+from feedback_loop.store.coverage import load_coverage, overflowing_segments
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
@@ -170,7 +170,7 @@ def test_of_a_column_of_thousands_of_values_the_declared_number_is_counted_one_b
     assert sum(of_rows[f"plan=p{place}"] for place in range(15)) >= count / 2  # those that came often
     accounts, _ = load_coverage(store, contract.model)
     assert {each.segment for each in accounts} == {"", *of_rows}
-    assert folded_segments(store, contract) == ["plan"]
+    assert overflowing_segments(store, contract) == ["plan"]
     labelled = read_labelled(store, contract, WINDOW)
     layout = make_layout(contract, labelled)
     establish(store, contract.model, "1", Profile.of(layout, fold(layout, labelled)), START)

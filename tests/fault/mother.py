@@ -30,8 +30,8 @@ POINTS = {  # where a process may die: (module or class, function, before or aft
     "taken out of the spool": (spool_file.SpoolFile, "settle"),
     "accounts of the store": (spool_accounts, "save_accounts"),
     "outcomes": (stored_outcomes, "_append"),
-    "join": (joins._Step, "book"),
-    "watermark": (joins, "_move"),
+    "join": (joins._Step, "run"),
+    "watermark": (joins, "_move_watermark"),
 }
 
 
