@@ -21,6 +21,7 @@ from feedback_loop.scheduling import (
     Scheduler,
     find_troubles,
     parse_schedule,
+    tell_helped,
 )
 from feedback_loop.store import conclusions, ledger, retention
 from feedback_loop.store.alerts import Message, raise_alert, tell_recovered
@@ -90,13 +91,14 @@ def make_scheduler(loop: FeedbackLoop) -> Scheduler:
 
 
 def watch_jobs(loop: FeedbackLoop) -> int:
-    """Raises an alert where a model's jobs fail, are late or hang, or retrain in vain, and one when jobs that failed
-    or were late are well again; counts new ones.
+    """Raises an alert where a model's jobs fail, are late or hang, or retrain in vain, and one when that is over;
+    counts new ones.
     """
     alerts, now, routes = 0, loop.clock(), route_names(loop.settings.alerts)
     for model in loop.settings.models:
         troubles = troubles_of(loop, model)
         alerts += tell_recovered(loop.store, f"jobs:{model}:", {trouble.subject for trouble in troubles}, now)
+        alerts += tell_helped(loop.store, model, troubles, now)
         for trouble in troubles:
             alerts += raise_alert(loop.store, trouble.subject, trouble.title, trouble.body, routes, now)
     return alerts

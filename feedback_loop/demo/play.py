@@ -23,7 +23,7 @@ from feedback_loop.demo.summary import binary_losses, count_rows
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import model_folder
 from feedback_loop.registry import Reference
-from feedback_loop.rehearsal import Strategy, compare, daily_means, plot_losses, take_turn
+from feedback_loop.rehearsal import Strategy, compare, mean_losses, plot_losses, take_turn
 from feedback_loop.rehearsal import fresh_folder as marked_folder
 from feedback_loop.schema import prediction_id
 from feedback_loop.store import conclusions, evaluations, predictions, retrainings
@@ -232,7 +232,7 @@ def _closing(story: _Story, pipeline: Any, played: pd.DataFrame) -> dict[str, An
     ]
     days = [datetime.fromisoformat(date) for date in labelled["date"]]
     plot_losses(
-        {s.name: daily_means(days, s.losses["log_loss"]) for s in strategies if s.name != "monthly retraining"},
+        {s.name: mean_losses(days, s.losses["log_loss"]) for s in strategies if s.name != "monthly retraining"},
         [(p.done_at, f"version {p.to_version}") for p in promoted if p.done_at is not None],
         title="Will a flight out of New York be late? Daily log loss, 2013",
         folder=folder,

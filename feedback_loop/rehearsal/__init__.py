@@ -4,7 +4,7 @@ from feedback_loop.rehearsal.history import History, read_history
 from feedback_loop.rehearsal.home import fresh_folder, own_loop
 from feedback_loop.rehearsal.play import load_history, rehearse
 from feedback_loop.rehearsal.plots import plot_losses
-from feedback_loop.rehearsal.strategies import Strategy, compare, daily_means
+from feedback_loop.rehearsal.strategies import Strategy, compare, losses_by_turn, mean_losses
 from feedback_loop.rehearsal.turn import take_turn
 from feedback_loop.rehearsal.words import closing_words
 
@@ -13,9 +13,10 @@ __all__ = [
     "Strategy",
     "closing_words",
     "compare",
-    "daily_means",
     "fresh_folder",
     "load_history",
+    "losses_by_turn",
+    "mean_losses",
     "own_loop",
     "plot_losses",
     "read_history",

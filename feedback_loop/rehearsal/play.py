@@ -18,12 +18,12 @@ from feedback_loop.rehearsal.calendar import monthly_outputs
 from feedback_loop.rehearsal.history import History, read_history
 from feedback_loop.rehearsal.home import own_loop
 from feedback_loop.rehearsal.plots import plot_losses
-from feedback_loop.rehearsal.strategies import Strategy, compare, daily_means
+from feedback_loop.rehearsal.strategies import Strategy, compare, losses_by_turn
 from feedback_loop.rehearsal.told import labelled_rows, losses_with, story_of, why_not_fitted
 from feedback_loop.rehearsal.turn import take_turn
 
 DAY = timedelta(days=1)
-"""The loop turns once a simulated day, unless its windows are shorter; losses are plotted by the day."""
+"""The loop turns once a simulated day, unless its windows are shorter."""
 
 SLOW = ("explain", "report")
 """Pages for people, which a rehearsal does not write."""
@@ -162,11 +162,11 @@ class _Rehearsal:
             Strategy(each.name, {name: each.losses[name] for name in common}, each.retrainings, each.promotions)
             for each in strategies
         ]
-        days = [floor_moment(moment, DAY) for moment in labelled.column("predicted_at").to_pylist()]
+        moments, every = labelled.column("predicted_at").to_pylist(), "day" if self.turn == DAY else "turn"
         plots = plot_losses(
-            {each.name: daily_means(days, each.losses[loss]) for each in strategies},
+            losses_by_turn(strategies, loss, moments, self.turn),
             [(each["at"], f"version {each['version']}") for each in story["promotions"]],
-            title=f"{self.model}: mean {loss.replace('_', ' ')} of each day, had the loop been there",
+            title=f"{self.model}: mean {loss.replace('_', ' ')} of each {every}, had the loop been there",
             folder=folder,
             loss=loss,
         )

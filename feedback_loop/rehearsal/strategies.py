@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 
+from feedback_loop.clock import floor_moment
 from feedback_loop.monitoring import Floats
 
 
@@ -34,9 +35,17 @@ def compare(strategies: Sequence[Strategy], loss: str) -> list[dict[str, Any]]:
     return rows
 
 
-def daily_means(days: Sequence[datetime], losses: Floats) -> dict[datetime, float]:
-    """The mean loss of each day, in the order of days."""
-    places = {day: place for place, day in enumerate(sorted(set(days)))}
-    place = [places[day] for day in days]
+def mean_losses(moments: Sequence[datetime], losses: Floats) -> dict[datetime, float]:
+    """The mean loss of each moment, in the order of moments."""
+    places = {moment: place for place, moment in enumerate(sorted(set(moments)))}
+    place = [places[moment] for moment in moments]
     means = np.bincount(place, weights=losses) / np.bincount(place)
     return dict(zip(places, means.tolist(), strict=True))
+
+
+def losses_by_turn(
+    strategies: Sequence[Strategy], loss: str, predicted_at: Sequence[datetime], turn: timedelta
+) -> dict[str, dict[datetime, float]]:
+    """The mean loss of each turn, by strategy: one point a turn."""
+    turns = [floor_moment(moment, turn) for moment in predicted_at]
+    return {strategy.name: mean_losses(turns, strategy.losses[loss]) for strategy in strategies}

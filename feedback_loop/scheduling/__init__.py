@@ -3,7 +3,7 @@
 from feedback_loop.scheduling.runner import Job, Outcome, Runner
 from feedback_loop.scheduling.scheduler import Chain, Scheduler
 from feedback_loop.scheduling.triggers import last_due, parse_schedule
-from feedback_loop.scheduling.troubles import find_troubles
+from feedback_loop.scheduling.troubles import find_troubles, tell_helped
 
 __all__ = [
     "Chain",
@@ -14,4 +14,5 @@ __all__ = [
     "find_troubles",
     "last_due",
     "parse_schedule",
+    "tell_helped",
 ]

@@ -10,7 +10,7 @@ from feedback_loop.clock import format_moment
 from feedback_loop.scheduling.scheduler import Chain
 from feedback_loop.scheduling.triggers import last_due
 from feedback_loop.store import Store
-from feedback_loop.store.alerts import Message
+from feedback_loop.store.alerts import RECOVERED, Message, load_alerts, tell_recovered
 from feedback_loop.store.leases import holder_of
 from feedback_loop.store.ledger import JobRun, failing_runs, last_scheduled, load_runs
 
@@ -95,4 +95,20 @@ def _in_vain(store: Store, model: str) -> Iterator[Message]:
         newest, first = vain[0], vain[-1]
         since = format_moment(first.scheduled_at if len(vain) < len(tried) else first.started_at)
         body = f"{len(vain)} in a row brought no version, since {since}. The newest: {newest.result['summary']}"
-        yield Message(f"retraining:{model}:vain:{since}:{reached[-1]}", f"{model}: no retraining helps", body)
+        yield Message(f"{_about_vain(model)}{since}:{reached[-1]}", f"{model}: no retraining helps", body)
+
+
+def tell_helped(store: Store, model: str, troubles: Sequence[Message], now: datetime) -> int:
+    """Has told, once, that a retraining brought a version, where it was told that none does; counts new messages.
+
+    Of one series it is the newest message that is answered.
+    """
+    about = _about_vain(model)
+    if any(trouble.subject.startswith(about) for trouble in troubles):
+        return 0
+    subjects = [alert.subject.removesuffix(RECOVERED) for alert in load_alerts(store, [], about=about)]
+    return tell_recovered(store, about, {*subjects} - {*subjects[-1:]}, now)
+
+
+def _about_vain(model: str) -> str:
+    return f"retraining:{model}:vain:"

@@ -10,7 +10,7 @@ import pytest
 from feedback_loop.alerts import ping
 from feedback_loop.clock import ManualClock, Window
 from feedback_loop.errors import ConfigError, Unavailable
-from feedback_loop.scheduling import Chain, Job, Runner, find_troubles, parse_schedule
+from feedback_loop.scheduling import Chain, Job, Runner, find_troubles, parse_schedule, tell_helped
 from feedback_loop.scheduling.figures import LoopFigures, serve_figures
 from feedback_loop.store import incidents
 from feedback_loop.store.alerts import load_alerts, raise_alert, tell_recovered
@@ -124,6 +124,27 @@ def test_retrainings_in_vain_are_told_after_three_and_after_ten_of_them(life):
     assert "trained_until lies after" in told.body
     life.turn(retrain={"state": "promoted", "summary": ""})
     assert not [each for each in life.troubles() if each.subject.startswith("retraining:")]
+
+
+def test_that_a_retraining_helped_is_told_once_where_it_was_told_that_none_does(life):
+    def tell():
+        for trouble in life.troubles():
+            raise_alert(life.store, trouble.subject, trouble.title, trouble.body, ["log"], NOW)
+        tell_helped(life.store, "churn", life.troubles(), NOW)
+        return [alert.title for alert in load_alerts(life.store, [], about="retraining:churn:")]
+
+    for state in ["candidate"] + ["refused"] * 11:
+        life.turn(retrain={"state": state, "summary": "no better"})
+        titles = tell()
+    assert titles == ["churn: no retraining helps"] * 2  # after three, and after ten
+    for state in ("candidate", "refused", "candidate"):
+        life.turn(retrain={"state": state, "summary": ""})
+        assert tell() == [*titles, "churn: no retraining helps: no more"]
+    for _ in range(3):
+        life.turn(retrain={"state": "refused", "summary": "no better"})
+    assert len(tell()) == 4
+    life.turn(retrain={"state": "promoted", "summary": ""})
+    assert tell()[3:] == ["churn: no retraining helps", "churn: no retraining helps: no more"]
 
 
 def test_a_scheduler_answers_prometheus(life, sqlite_store):

@@ -2,7 +2,7 @@
 
 import math
 import zoneinfo
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ import pytest
 
 from feedback_loop.demo.flights import FEATURES, KEY, load_flights
 from feedback_loop.demo.summary import binary_losses, closing_words
-from feedback_loop.rehearsal import Strategy, compare, daily_means
+from feedback_loop.rehearsal import Strategy, compare, losses_by_turn, mean_losses
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,17 @@ def test_the_closing_table_is_right_on_a_case_counted_by_hand():
     assert (second["retrainings"], second["promotions"]) == (3, 2)
 
 
-def test_daily_means_are_of_their_day():
+def test_mean_losses_are_of_their_day():
     days = [datetime(2013, 2, 1), datetime(2013, 2, 2), datetime(2013, 2, 1)]  # noqa: DTZ001
     losses = binary_losses(np.array([True, True, False]), [0.5, 0.25, 0.5])["log_loss"]
-    assert daily_means(days, losses) == {days[0]: pytest.approx(math.log(2)), days[1]: pytest.approx(math.log(4))}
+    assert mean_losses(days, losses) == {days[0]: pytest.approx(math.log(2)), days[1]: pytest.approx(math.log(4))}
+
+
+def test_a_plot_of_half_days_has_a_point_for_each():
+    moments = [datetime(2013, 2, 1, hour, tzinfo=UTC) for hour in (1, 11, 12, 23)]
+    played = [Strategy("the loop", {"log_loss": np.array([1.0, 2.0, 3.0, 5.0])}, 0, 0)]
+    points = losses_by_turn(played, "log_loss", moments, timedelta(hours=12))
+    assert points == {"the loop": {moments[0].replace(hour=0): 1.5, moments[2]: 4.0}}
 
 
 def test_the_closing_words_show_when_rows_do_not_add_up(tmp_path):
