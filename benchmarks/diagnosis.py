@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from benchmarks.diagnosis_cases import DAY, EXPECTED, Case, Kind, flights_case, made_case
 from benchmarks.lines import Line, command_line, show
 from feedback_loop.decisions.diagnosis import Recommendation, find_causes
-from feedback_loop.decisions.diagnosis.sides import make_sides, mean_change
+from feedback_loop.decisions.diagnosis.comparison import compare, mean_change
 
 KINDS: tuple[Kind, ...] = ("logistic", "boosted", "regression", "flights")
 CASES, QUICK = 204, 24
@@ -43,9 +43,9 @@ def case_of(place: int) -> Case:
 
 def _is_worse(case: Case) -> bool:
     """Whether an incident would have opened: a rise beyond chance, by a tenth of what it was."""
-    sides = make_sides(case.contract, case.reference, case.current, length=DAY, seed=0)
-    change = mean_change(sides)
-    return change.is_sure and change.value > 0.1 * float(sides.losses[~sides.is_now].mean())
+    compared = compare(case.contract, case.reference, case.current, length=DAY, seed=0)
+    change = mean_change(compared)
+    return change.is_sure and change.value > 0.1 * float(compared.losses[~compared.is_now].mean())
 
 
 def told(place: int) -> Told:

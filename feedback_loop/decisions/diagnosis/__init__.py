@@ -1,18 +1,21 @@
 """Diagnosis: of what a rise of the loss is made, what to do about it, and whether that was right."""
 
-from feedback_loop.decisions.diagnosis.causes import LEAST_ROWS, Causes, Recommendation, find_causes
-from feedback_loop.decisions.diagnosis.followed import Searched, was_right
-from feedback_loop.decisions.diagnosis.quality import quality_findings, quality_words
+from feedback_loop.decisions.diagnosis.causes import LEAST_ROWS, find_causes
+from feedback_loop.decisions.diagnosis.comparison import comparable_rows
+from feedback_loop.decisions.diagnosis.history import changed_window, is_owed, judge_diagnoses, record_causes
 from feedback_loop.decisions.diagnosis.replays import score_with
+from feedback_loop.decisions.diagnosis.words import Causes, Recommendation, advice_message
 
 __all__ = [
     "LEAST_ROWS",
     "Causes",
     "Recommendation",
-    "Searched",
+    "advice_message",
+    "changed_window",
+    "comparable_rows",
     "find_causes",
-    "quality_findings",
-    "quality_words",
+    "is_owed",
+    "judge_diagnoses",
+    "record_causes",
     "score_with",
-    "was_right",
 ]
