@@ -60,9 +60,9 @@ class Champions:
             if expected is not None and expected != champion:
                 cause = f"The champion of {self.model} is version {champion} by now, not {expected}."
                 raise Refused(cause, cure="Compare again.")
-            promotion = self._intend(
-                "first" if champion is None else kind, champion, version, reason, now, retraining_id
-            )
+            # Where the alias was deleted in MLflow, the version that had it last is the one that is replaced.
+            before = champion or self._recorded()
+            promotion = self._intend("first" if before is None else kind, before, version, reason, now, retraining_id)
             try:
                 self._carry_out(promotion, now)
             except NotFound as error:
@@ -78,7 +78,10 @@ class Champions:
         champion = self.reconcile(now)
         before = champions_that_stand(load_promotions(self.store, self.model))[:-1]
         back_to = next((version for version in reversed(before) if self._is_there(version)), None)
-        if back_to is None or champion is None:
+        if champion is None:
+            cause = f"{self.model} has no champion: nobody has promoted one, or the alias was deleted in MLflow."
+            raise Refused(cause, cure=f"Promote a version: feedback-loop models promote {self.model} VERSION.")
+        if back_to is None:
             raise Refused(
                 f"{self.model} has had no champion before this one that was not rolled back.",
                 cure="Promote a version by its number instead.",
@@ -107,6 +110,9 @@ class Champions:
         version = self.registry.champion(self.model, self.alias)
         return version.version if version is not None else None
 
+    def _recorded(self) -> str | None:
+        return _last_done(load_promotions(self.store, self.model))
+
     def _is_there(self, version: str) -> bool:
         try:
             self.registry.find(Reference(self.model, version=version), exactly=True)
@@ -131,7 +137,7 @@ class Champions:
                 else:
                     return pending.to_version
             give_up_promotion(self.store, pending, why, now=now, routes=self.routes)
-        recorded = next((promotion.to_version for promotion in reversed(history) if promotion.state == "done"), None)
+        recorded = _last_done(history)
         if actual is not None and actual != recorded:
             moved = self._intend("external", recorded, actual, "the alias was set in MLflow", now)
             end_promotion(self.store, moved, now=now)
@@ -178,10 +184,15 @@ def champions_that_stand(history: Sequence[Promotion]) -> list[str]:
     return standing
 
 
+def _last_done(history: Sequence[Promotion]) -> str | None:
+    """The version that the record has as the champion."""
+    return next((promotion.to_version for promotion in reversed(history) if promotion.state == "done"), None)
+
+
 def _why_given_up(pending: Promotion, actual: str | None) -> str:
     """Why a promotion is not carried out now; empty where it waits for that."""
-    if actual != pending.from_version:
-        return f"Meanwhile version {actual} was made the champion in MLflow." if actual else "The alias was deleted."
+    if actual not in (pending.from_version, None):  # None: the alias was deleted, before or since
+        return f"Meanwhile version {actual} was made the champion in MLflow."
     if pending.state == "intended":
         return "Its process ended before it was done, or the alias was moved back since."
     return ""
