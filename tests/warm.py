@@ -36,6 +36,7 @@ IMPORTED = (
     *("mlflow.sklearn", "mlflow.pyfunc", "sklearn.ensemble", "sklearn.compose", "sklearn.pipeline", "evidently"),
     *("plotly.graph_objects", "matplotlib.pyplot", "onnxruntime", "skl2onnx", "adbc_driver_sqlite.dbapi", "psycopg"),
     *("mlflow.cli", "skops.io", "fastapi", "flask", "graphene", "uvicorn.protocols.http.auto"),
+    *("pytest", "hypothesis"),
     *("multiprocessing.spawn", "joblib.externals.loky"),  # they find out where Python is when they are imported
 )
 

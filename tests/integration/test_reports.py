@@ -33,15 +33,15 @@ def subject(contract, reference, current, name="2026-03", window=MARCH, **more):
     return Subject(name, counted, profile, evaluation, **more)
 
 
-def binary(count, shift=0.0, threshold=0.5):
-    chance = RANDOM.random(count)
+def binary(count, shift=0.0, threshold=0.5, random=RANDOM):
+    chance = random.random(count)
     return pa.table(
         {
-            "age": RANDOM.normal(40 + shift, 5, count),
-            "plan": RANDOM.choice(["basic", "pro"], count),
+            "age": random.normal(40 + shift, 5, count),
+            "plan": random.choice(["basic", "pro"], count),
             "prediction": chance > threshold,
             "probability": chance,
-            "churned": RANDOM.random(count) < chance,
+            "churned": random.random(count) < chance,
         }
     )
 
@@ -142,9 +142,19 @@ def test_what_callers_sent_stays_data_whatever_markup_is_in_it(tmp_path, kind):
     assert json.loads(data.read_text())["rows"] == 300
 
 
-def test_the_page_says_what_it_is_of_and_what_is_drawn(tmp_path):
-    found = subject(binary_contract(), binary(20_000), binary(30_000), others=17)
-    pages = {kind: write_report(kind, found, tmp_path)[0].read_text() for kind in ("drift", "validation")}
+@pytest.fixture(scope="module")
+def march(tmp_path_factory):
+    """A month's two reports of surrogates, for all that is read in them: the subject, its rows, folder and paths."""
+    random = np.random.default_rng(1)
+    reference, current = binary(20_000, random=random), binary(30_000, shift=2, random=random)
+    found = subject(binary_contract(), reference, current, others=17)
+    folder = tmp_path_factory.mktemp("march")
+    paths = {kind: write_report(kind, found, folder) for kind in ("drift", "validation")}
+    return found, RealRows(current, reference, "full"), folder, paths
+
+
+def test_the_page_says_what_it_is_of_and_what_is_drawn(march):
+    pages = {kind: page.read_text() for kind, (page, _) in march[3].items()}
     assert "Dataset Drift is" not in pages["drift"]  # below a table of columns, some of which have
     assert "30,000 predictions (coverage 100.0%), 2026-03-01 – 2026-04-01" in json_text(pages["drift"])
     for text in map(json_text, pages.values()):
@@ -159,9 +169,8 @@ def json_text(text):
     return text.replace("\\u2013", "–")
 
 
-def test_the_exact_figures_are_those_of_the_evaluation(tmp_path):
-    found = subject(binary_contract(), binary(5000), binary(2000, shift=10))
-    told = {kind: write_report(kind, found, tmp_path)[1] for kind in ("drift", "validation")}
+def test_the_exact_figures_are_those_of_the_evaluation(march):
+    found, told = march[0], {kind: data for kind, (_, data) in march[3].items()}
     for each in found.evaluation.metrics:
         if not each.segment:
             assert figure(told["validation"], f"ExactFigure(figure={each.metric},column=)") == each.value
@@ -173,12 +182,10 @@ def test_the_exact_figures_are_those_of_the_evaluation(tmp_path):
     assert exact[0].keys() >= {"metric", "value", "coverage", "least", "most", "standard_error"}
 
 
-def test_what_evidently_finds_in_surrogates_is_what_it_finds_in_the_rows(tmp_path):
-    reference, current = binary(20_000), binary(20_000, shift=2)
-    found = subject(binary_contract(), reference, current)
-    made = {kind: write_report(kind, found, tmp_path / "made")[1] for kind in ("drift", "validation")}
-    real = RealRows(current, reference, "full")
-    full = {kind: write_report(kind, found, tmp_path / "full", real)[1] for kind in ("drift", "validation")}
+def test_what_evidently_finds_in_surrogates_is_what_it_finds_in_the_rows(march, tmp_path):
+    found, real, _, paths = march
+    made = {kind: data for kind, (_, data) in paths.items()}
+    full = {kind: write_report(kind, found, tmp_path, real)[1] for kind in ("drift", "validation")}
     for column, tolerance in {"age": 1e-3, "probability": 3e-4, "plan": 3e-4, "prediction": 3e-4}.items():
         mine, theirs = (figure(each["drift"], f"ValueDrift(column={column},") for each in (made, full))
         assert mine == pytest.approx(theirs, abs=tolerance)
@@ -190,19 +197,42 @@ def test_what_evidently_finds_in_surrogates_is_what_it_finds_in_the_rows(tmp_pat
         assert mine == pytest.approx(theirs, rel=2e-3)
 
 
-def test_no_test_is_made_of_surrogates_where_it_would_be_of_few_rows(tmp_path):
+def methods(data):
+    """How Evidently compared each column."""
+    return {name.split("method=")[1].split(",")[0] for name in figures(data) if name.startswith("ValueDrift(")}
+
+
+def test_no_test_is_made_of_surrogates_where_it_would_be_of_few_rows(march, tmp_path):
+    assert methods(march[3]["drift"][1]) == {"wasserstein", "jensenshannon"}
     reference, current = binary(500), binary(500)
     found = subject(binary_contract(), reference, current)
-    made = write_report("drift", found, tmp_path)[1]
-    assert {name.split("method=")[1].split(",")[0] for name in figures(made) if name.startswith("ValueDrift(")} == {
-        "wasserstein",
-        "jensenshannon",
-    }
     real = write_report("drift", found, tmp_path, RealRows(current, reference, "full"))[1]
     assert any("p_value" in name for name in figures(real) if name.startswith("ValueDrift("))
 
 
-@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+def test_the_curves_are_in_the_data(march):
+    curves = json.loads(march[3]["validation"][1].read_text())["curves"]["True"]
+    assert [round(each["score"], 1) for each in curves["calibration"]] == pytest.approx(
+        [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95], abs=0.06
+    )
+    assert curves["lift"][-1]["lift"] == pytest.approx(1.0)
+    assert (curves["roc"][0], curves["roc"][-1]) == ([0, 0], [1, 1])
+
+
+def test_the_reports_of_a_folder_are_listed(march):
+    folder = march[2]
+    listed = list_reports(folder)
+    assert [(each.kind, each.rows, each.reference_rows, each.shown) for each in listed] == [
+        ("drift", 30_000, 20_000, "surrogate"),
+        ("validation", 30_000, 20_000, "surrogate"),
+    ]
+    assert all(each.path.is_file() for each in listed)
+    assert list_reports(folder / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    "threshold", [0.3, *(pytest.param(each, marks=pytest.mark.statistics) for each in (0.5, 0.9))]
+)
 def test_the_accuracy_drawn_is_that_of_the_models_answers_at_its_own_threshold(tmp_path, threshold):
     current = binary(4000, threshold=threshold)
     found = subject(binary_contract(), binary(4000, threshold=threshold), current)
@@ -287,29 +317,6 @@ def test_too_few_rows_are_refused_with_their_number(tmp_path, kind):
         assert "There is no report of validation: 0 outcomes are too few." in page.read_text()
 
 
-def test_the_curves_are_in_the_data(tmp_path):
-    found = subject(binary_contract(), binary(3000), binary(3000))
-    curves = json.loads(write_report("validation", found, tmp_path)[1].read_text())["curves"]["True"]
-    assert [round(each["score"], 1) for each in curves["calibration"]] == pytest.approx(
-        [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95], abs=0.06
-    )
-    assert curves["lift"][-1]["lift"] == pytest.approx(1.0)
-    assert (curves["roc"][0], curves["roc"][-1]) == ([0, 0], [1, 1])
-
-
-def test_the_reports_of_a_folder_are_listed(tmp_path):
-    found = subject(binary_contract(), binary(300), binary(200))
-    for kind in ("drift", "validation"):
-        write_report(kind, found, tmp_path)
-    listed = list_reports(tmp_path)
-    assert [(each.kind, each.rows, each.reference_rows, each.shown) for each in listed] == [
-        ("drift", 200, 300, "surrogate"),
-        ("validation", 200, 300, "surrogate"),
-    ]
-    assert all(each.path.is_file() for each in listed)
-    assert list_reports(tmp_path / "nowhere") == []
-
-
 def test_reports_of_two_models_of_one_window_leave_each_other_alone(tmp_path):
     for name, rows in (("churn", 200), ("fraud [eu]", 250)):
         write_report("drift", subject(binary_contract(name), binary(300), binary(rows)), tmp_path)
@@ -325,16 +332,16 @@ def test_a_window_has_one_snapshot_of_each_kind_however_often_it_is_reported(tmp
     from evidently.ui.workspace import Workspace
 
     later = Window(MARCH.end, MARCH.end + timedelta(days=30))
-    for window in (MARCH, MARCH, later):
+    for window, kind in ((MARCH, "drift"), (MARCH, "drift"), (MARCH, "validation"), (later, "drift")):
         found = subject(binary_contract(), binary(300), binary(200), window=window)
-        for kind in ("drift", "validation"):
-            write_report(kind, found, tmp_path)
+        write_report(kind, found, tmp_path)
     workspace = Workspace(str(tmp_path / "evidently"))
     (project,) = workspace.list_projects()
     assert project.name == "churn"
     kept = [workspace.get_run(project.id, each) for each in workspace.list_runs(project.id)]
     assert sorted((each.timestamp, *each.tags) for each in kept) == [
-        (window.end, kind, "version 3", "surrogate") for window in (MARCH, later) for kind in ("drift", "validation")
+        (window.end, kind, "version 3", "surrogate")
+        for window, kind in ((MARCH, "drift"), (MARCH, "validation"), (later, "drift"))
     ]
     assert [tab.title for tab in project.dashboard.model().tabs] == ["drift", "validation"]
 

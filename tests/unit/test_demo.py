@@ -45,7 +45,7 @@ def test_predictions_are_made_at_four_in_the_morning_before_every_departure(flig
     local = flights["predicted_at"].dt.tz_convert("America/New_York")
     assert set(local.dt.hour) == {4}
     assert (flights["predicted_at"] < flights["scheduled_at"]).all()
-    other_day = flights[local.dt.strftime("%Y-%m-%d") != flights["date"]]
+    other_day = flights[local.dt.tz_localize(None).dt.normalize() != pd.to_datetime(flights["date"])]
     assert list(other_day["flight"]) == [1632]  # scheduled for 1:06: the one that leaves before 4
 
 
