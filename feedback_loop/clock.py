@@ -99,10 +99,10 @@ class DailyHours:
 
 def parse_hours(text: str, zone: ZoneInfo) -> DailyHours:
     """`22:00-07:00` by the clocks of a place; raises BadInput."""
-    found = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)\s*-\s*([01]\d|2[0-3]):([0-5]\d)", text.strip())
-    if found is None:
+    match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)\s*-\s*([01]\d|2[0-3]):([0-5]\d)", text.strip())
+    if match is None:
         raise BadInput.of("hours", f"{text!r} are no hours of a day", cure="Write 22:00-07:00.")
-    first, second, third, fourth = (int(part) for part in found.groups())
+    first, second, third, fourth = (int(part) for part in match.groups())
     return DailyHours(time(first, second), time(third, fourth), zone)
 
 

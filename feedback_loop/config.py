@@ -204,17 +204,18 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _watches_what_is_declared(self) -> ModelSettings:
         """A segment is known by a column that is logged with each prediction."""
-        watched = [("policy.watch", each.segment) for each in self.policy.watch]
-        watched += [("conditions", each.segment) for each in self.conditions]
+        watched = [("policy.watch", watch.segment) for watch in self.policy.watch]
+        watched += [("conditions", condition.segment) for condition in self.conditions]
         for place, segment in watched:
             column = segment.partition("=")[0]
             if column and column not in self.segments:
-                known = ", ".join(self.segments) or "none"
-                raise ValueError(f"{place}: {column!r} is not among the segments, which are: {known}")
-        words = [each.words for each in self.conditions]
-        if twice := next((each for each in words if words.count(each) > 1), None):
+                declared = ", ".join(self.segments) or "none"
+                raise ValueError(f"{place}: {column!r} is not among the segments, which are: {declared}")
+        words = [condition.words for condition in self.conditions]
+        if twice := next((text for text in words if words.count(text) > 1), None):
             raise ValueError(f"conditions: {twice!r} is there twice")
-        pairs = [("auto" if each.loss == self.policy.loss else each.loss, each.segment) for each in self.policy.watch]
+        main = self.policy.loss
+        pairs = [("auto" if watch.loss == main else watch.loss, watch.segment) for watch in self.policy.watch]
         if len({*pairs, ("auto", "")}) < len(pairs) + 1:
             raise ValueError("policy.watch: each loss of a segment can be watched once; that of all rows is already")
         return self
@@ -266,15 +267,15 @@ class Settings(BaseSettings):
         for name, value in models.items():
             if name in folded:
                 continue
-            known = spelling.get(name) or str(name)
-            folded[known] = _merged(folded.get(known), value)
+            spelled = spelling.get(name) or str(name)
+            folded[spelled] = _merged(folded.get(spelled), value)
         return {**data, "models": folded}
 
     def model(self, name: str) -> ModelSettings:
         """The settings of one model; raises NotFound with the names that there are."""
         if name not in self.models:
-            known = ", ".join(sorted(self.models)) or "none"
-            raise NotFound("model in the configuration", name, cure=f"Known: {known}. Add it: feedback-loop init.")
+            names = ", ".join(sorted(self.models)) or "none"
+            raise NotFound("model in the configuration", name, cure=f"Known: {names}. Add it: feedback-loop init.")
         return self.models[name]
 
     @property
@@ -370,13 +371,13 @@ def _refuse_twins(content: dict[str, Any], place: Path) -> None:
 
 
 def _refuse_unknown_variables(place: Path) -> None:
-    known = set(Settings.model_fields) - {"home"}
+    sections = set(Settings.model_fields) - {"home"}
     for variable in os.environ:
         first = variable.removeprefix(PREFIX).split("__")[0].lower()
-        if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE and first not in known:
+        if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE and first not in sections:
             raise ConfigError(
                 f"The variable {variable} sets nothing.",
-                cure=nearest(first, known, lambda name: f"{PREFIX}{name.upper()}__…"),
+                cure=nearest(first, sections, lambda name: f"{PREFIX}{name.upper()}__…"),
                 path=place,
                 key=variable,
             )

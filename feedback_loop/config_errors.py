@@ -49,7 +49,7 @@ def _section(root: Any, keys: tuple[str, ...]) -> Any:
             kind = section.model_fields[key].annotation
         else:
             return None
-        optional = [each for each in get_args(kind) if hasattr(each, "model_fields")]
+        optional = [inner for inner in get_args(kind) if hasattr(inner, "model_fields")]
         section = optional[0] if optional and get_origin(kind) is not dict else kind
     return section
 
@@ -57,15 +57,15 @@ def _section(root: Any, keys: tuple[str, ...]) -> Any:
 def unknown_setting(root: Any, place: Path, keys: tuple[str, ...]) -> ConfigError:
     """There is no such key in the settings of class `root`."""
     section = _section(root, keys[:-1])
-    known = {field.alias or name for name, field in section.model_fields.items()} - {"home"}
+    names = {field.alias or name for name, field in section.model_fields.items()} - {"home"}
     dotted = ".".join(keys)
-    cure = nearest(keys[-1], known, lambda name: ".".join((*keys[:-1], name)))
+    cure = nearest(keys[-1], names, lambda name: ".".join((*keys[:-1], name)))
     return ConfigError(f"{place}: there is no setting {dotted!r}.", cure=cure, path=place, key=dotted)
 
 
-def nearest(word: str, known: set[str], spell: Callable[[str], str]) -> str:
+def nearest(word: str, names: set[str], spell: Callable[[str], str]) -> str:
     """The cure for a wrong word: the known one that is like it, or all of them."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f"Did you mean {spell(close[0])}?"
-    return f"Known here: {', '.join(sorted(known))}."
+    return f"Known here: {', '.join(sorted(names))}."

@@ -102,7 +102,7 @@ def toml(value: Any) -> str:
     if isinstance(value, bool | int | float):
         return str(value).lower()
     if isinstance(value, Mapping):
-        pairs = [f"{key if _is_bare(key) else json.dumps(key)} = {toml(each)}" for key, each in value.items()]
+        pairs = [f"{key if _is_bare(key) else json.dumps(key)} = {toml(inner)}" for key, inner in value.items()]
         return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(toml, value))}]"

@@ -84,7 +84,7 @@ def make_scheduler(loop: FeedbackLoop) -> Scheduler:
     """The scheduler of all configured models; answers Prometheus too, where that is set."""
     scheduled = [chain for model in loop.settings.models for chain in chains(loop, model)]
     if address := loop.settings.scheduler.metrics:
-        from feedback_loop.scheduling.figures import LoopFigures, serve_figures
+        from feedback_loop.scheduling.metrics import LoopFigures, serve_figures
 
         serve_figures(LoopFigures(loop.store, list(loop.settings.models), loop.clock), address)
     return Scheduler(loop.store, loop.clock, loop.runner, scheduled, watchful_delivery(loop), partial(beat, loop))
@@ -156,8 +156,8 @@ def take_in(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         except FeedbackLoopError as error:
             failed.append(error)
     if failed:
-        told = [error.cause for error in failed] + [_taken(name, result) for name, result in done.items() if result]
-        raise Unavailable("outcomes", " ".join(told), cure=failed[0].cure) from failed[0]
+        words = [error.cause for error in failed] + [_taken(name, result) for name, result in done.items() if result]
+        raise Unavailable("outcomes", " ".join(words), cure=failed[0].cure) from failed[0]
     return done
 
 

@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from feedback_loop.shown import without_secrets
+from feedback_loop.safe_text import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,10 @@ class BadInput(FeedbackLoopError):
 
     def moved(self, rows: int, *, cure: str = "") -> BadInput:
         """The same about rows that come so many later: those of a part, counted from the whole's first."""
-        moved = [RowError(each.row + rows if each.row >= 0 else -1, each.field, each.cause) for each in self.problems]
+        moved = [
+            RowError(problem.row + rows if problem.row >= 0 else -1, problem.field, problem.cause)
+            for problem in self.problems
+        ]
         return BadInput(moved, cure=self.cure or cure, total=self.total)
 
 

@@ -81,24 +81,24 @@ def exposed(places: Sequence[Path], *, written: Sequence[Path] = ()) -> list[Exp
     Of `written` it is told whether others can write to them, and nothing of what is in them. What lies in a folder
     that lets nobody through is out of reach.
     """
-    found: list[Exposed] = []
+    exposures: list[Exposed] = []
     for place in dict.fromkeys(path.absolute() for path in (*places, *written)):
         if place.is_symlink():
-            found.append(Exposed(place, f"is a link to {place.resolve()}"))
+            exposures.append(Exposed(place, f"is a link to {place.resolve()}"))
         real = place.resolve()  # what is meant is there
         if not real.exists():
             continue
         if place in places:
-            found += _look(real, _reach(real), 0o066)
+            exposures += _look(real, _reach(real), 0o066)
         elif cause := _opened(real.stat(), _reach(real), 0o022):
-            found.append(Exposed(place, cause))
-    return found
+            exposures.append(Exposed(place, cause))
+    return exposures
 
 
-def told(found: Sequence[Exposed]) -> str:
+def told(exposures: Sequence[Exposed]) -> str:
     """The first of them in words."""
-    more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
-    return "; ".join(map(str, found[:_SHOWN])) + more
+    more = f" and {len(exposures) - _SHOWN:,} more" if len(exposures) > _SHOWN else ""
+    return "; ".join(map(str, exposures[:_SHOWN])) + more
 
 
 def _reach(path: Path) -> int:
@@ -113,17 +113,17 @@ def _look(path: Path, reach: int, bits: int) -> list[Exposed]:
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
         return [Exposed(path, f"is a link to {path.resolve()}")]
-    found = []
+    exposures = []
     if status.st_uid not in (os.geteuid(), 0) and os.geteuid():
-        found.append(Exposed(path, "belongs to another user"))
+        exposures.append(Exposed(path, "belongs to another user"))
     if cause := _opened(status, reach, bits):
-        found.append(Exposed(path, cause))
+        exposures.append(Exposed(path, cause))
     if stat.S_ISDIR(status.st_mode):
         through = reach & status.st_mode
         if through:
-            for each in sorted(path.iterdir()):
-                found += _look(each, through, bits)
-    return found
+            for child in sorted(path.iterdir()):
+                exposures += _look(child, through, bits)
+    return exposures
 
 
 def _opened(status: os.stat_result, reach: int, bits: int) -> str:

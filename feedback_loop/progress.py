@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from feedback_loop.shown import as_text
+from feedback_loop.safe_text import as_text
 
 Advance = Callable[[int], None]
 """Says that so many more rows (or steps) are done."""

@@ -18,7 +18,7 @@ from feedback_loop.monitoring.confusion import Ratio
 from feedback_loop.monitoring.profiles import Loss
 from feedback_loop.monitoring.reports import figures
 from feedback_loop.privacy import Erasure
-from feedback_loop.scheduling.triggers import Trigger
+from feedback_loop.scheduling.schedules import Trigger
 from feedback_loop.serving import metrics
 from feedback_loop.store import evaluations, incidents, ledger, predictions, retrainings, schema
 from feedback_loop.views import doctor

@@ -14,7 +14,7 @@ def tell_conditions(
     store: Store, model: str, version: str, standings: Sequence[Standing], routes: Sequence[str], now: datetime
 ) -> int:
     """Raises an alert on each route for each condition that is crossed, or within again; returns how many are new."""
-    told = 0
+    alerts = 0
     for standing in standings:
         if standing.state == "unknown":
             continue
@@ -26,8 +26,8 @@ def tell_conditions(
         subject = f"{earlier[-1].subject}{RECOVERED}" if is_told else f"{about}{standing.window}"
         message = _message(subject, model, version, standing)
         with store.write() as connection:
-            told += raise_in(connection, message, routes, now)
-    return told
+            alerts += raise_in(connection, message, routes, now)
+    return alerts
 
 
 def _message(subject: str, model: str, version: str, standing: Standing) -> Message:

@@ -14,7 +14,7 @@ import structlog
 from feedback_loop.clock import format_moment
 from feedback_loop.config import AlertSettings
 from feedback_loop.errors import FeedbackLoopError, Refused
-from feedback_loop.shown import as_text, without_secrets
+from feedback_loop.safe_text import as_text, without_secrets
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import RECOVERED, Alert, save_attempt
 from feedback_loop.store.incidents import due_alerts
@@ -144,15 +144,15 @@ def _send(alert: Alert, settings: AlertSettings) -> str | None:
     messenger = apprise.Apprise()
     if not messenger.add(with_fields(routes[alert.route], fields)):
         return f"the URL of the route {alert.route!r} is none that Apprise knows"
-    with apprise.LogCapture(level=logging.WARNING) as said:
+    with apprise.LogCapture(level=logging.WARNING) as log:
         # Values of callers are in it: text, of which an HTML mail is made by escaping it.
         title, body = as_text(alert.title), as_text(body, keep="\n")
         kind = apprise.NotifyType.SUCCESS if is_good else apprise.NotifyType.FAILURE
         if messenger.notify(body, title, kind, body_format=apprise.NotifyFormat.TEXT):
             return None
-        lines = [line for line in said.getvalue().splitlines() if line.strip()]
-    said_last = lines[-1] if lines else "the route did not take it"
-    return without_secrets(said_last, secret_url=routes[alert.route])[:MOST_SAID]
+        lines = [line for line in log.getvalue().splitlines() if line.strip()]
+    last_line = lines[-1] if lines else "the route did not take it"
+    return without_secrets(last_line, secret_url=routes[alert.route])[:MOST_SAID]
 
 
 def with_fields(url: str, fields: Mapping[str, str]) -> str:

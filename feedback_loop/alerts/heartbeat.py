@@ -7,7 +7,7 @@ import urllib.request
 
 import structlog
 
-from feedback_loop.shown import without_secrets
+from feedback_loop.safe_text import without_secrets
 
 TIMEOUT_SECONDS = 10
 

@@ -43,6 +43,6 @@ def tell_bad_rows(store: Store, model: str, polled: Polled, routes: Sequence[str
 
 def count_refused(store: Store, model: str) -> dict[str, int]:
     """How many `files` of outcomes were refused so far, and how many `polls` had bad rows that were new."""
-    subjects = {each.subject for each in load_alerts(store, [], about=about_outcomes(model))}
+    subjects = {alert.subject for alert in load_alerts(store, [], about=about_outcomes(model))}
     kinds = [subject.removeprefix(about_outcomes(model)).partition(":")[0] for subject in subjects]
     return {"files": kinds.count("file"), "polls": kinds.count("sql")}

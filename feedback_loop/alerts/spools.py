@@ -19,11 +19,11 @@ def tell_differences(
 
     Returns how many are new; `deliver_alerts` sends them.
     """
-    told = 0
+    alerts = 0
     for account in accounts:
         for notice in notices(account, now, settings.alert_after):
             subject = f"spool:{account.spool}:{account.model}:{notice.kind}:{notice.figure}"
             what = "outcome is stored" if is_of_outcomes(account.model) else "prediction is logged"
             title = f"{model_of(account.model) or 'a model'}: not every {what}"
-            told += raise_alert(store, subject, title, f"{account.spool}: {notice.words}.", routes, now)
-    return told
+            alerts += raise_alert(store, subject, title, f"{account.spool}: {notice.words}.", routes, now)
+    return alerts

@@ -9,7 +9,7 @@ from typing import Any
 
 from feedback_loop.cli.options import Shell, group
 from feedback_loop.cli.output import table
-from feedback_loop.shown import HIDDEN, without_secrets
+from feedback_loop.safe_text import HIDDEN, without_secrets
 
 app = group("The configuration: what is set, and by what.")
 

@@ -11,7 +11,7 @@ import typer
 from feedback_loop.cli.models import ReferenceGiven, ask_for_reference
 from feedback_loop.cli.options import Printer
 from feedback_loop.errors import BadInput, ContractError, NotFound, Refused
-from feedback_loop.shown import without_secrets
+from feedback_loop.safe_text import without_secrets
 
 if TYPE_CHECKING:
     from feedback_loop.registry import LoadedModel, ModelVersion, Registry

@@ -129,7 +129,9 @@ class Commands(typer.Typer):
 def _with_groups_expanded(function: Callable[..., None]) -> Callable[..., None]:
     """The function as Typer takes it. The group that comes first has its options last in the help."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
-    groups: dict[str, Any] = {each.name: each.annotation for each in parameters if is_dataclass(each.annotation)}
+    groups: dict[str, Any] = {
+        parameter.name: parameter.annotation for parameter in parameters if is_dataclass(parameter.annotation)
+    }
     if not groups:
         return function
     if parameters[0].name in groups:

@@ -12,7 +12,7 @@ import typer
 from feedback_loop.cli.options import ModelArgument, Shell, group
 from feedback_loop.cli.output import say, table
 from feedback_loop.errors import BadInput, RowError
-from feedback_loop.shown import as_text
+from feedback_loop.safe_text import as_text
 
 app = group("Outcomes: what really happened.")
 

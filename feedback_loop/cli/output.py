@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from feedback_loop.errors import BadInput, FeedbackLoopError
 from feedback_loop.plain import plain
-from feedback_loop.shown import all_as_text, as_text, without_secrets
+from feedback_loop.safe_text import all_as_text, as_text, without_secrets
 
 ESTIMATES_SHOWN = 3
 """The rest of them is in `--json`."""

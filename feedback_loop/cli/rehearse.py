@@ -48,7 +48,7 @@ def rehearse(
 
 
 def _strategies(result: dict[str, Any]) -> str:
-    return table([_row(each, result["loss"]) for each in result["strategies"]], "")
+    return table([_row(strategy, result["loss"]) for strategy in result["strategies"]], "")
 
 
 def _row(strategy: dict[str, Any], loss: str) -> dict[str, Any]:

@@ -90,10 +90,10 @@ def _arrivals(flights: pd.DataFrame, airports: pd.DataFrame) -> pd.Series:
     zones = airports.set_index("faa")["tzone"].reindex(flights["dest"]).fillna(_PUERTO_RICO).to_numpy()
     about = flights["scheduled_at"] + pd.to_timedelta(flights["dep_delay"] + flights["air_time"], unit="m")
     landed = pd.Series(pd.NaT, index=flights.index, dtype="datetime64[us, UTC]")
-    known = flights["arr_delay"].notna()
+    has_landed = flights["arr_delay"].notna()
     minutes = flights["arr_time"] // 100 * 60 + flights["arr_time"] % 100
     for zone in sorted(set(zones)):
-        here = known & (zones == zone)
+        here = has_landed & (zones == zone)
         local = about[here].dt.tz_convert(zone).dt.tz_localize(None)
         wall = local.dt.normalize() + pd.to_timedelta(minutes[here], unit="m")
         gap = wall - local
@@ -107,7 +107,7 @@ def _with_weather(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
     """The last weather at the origin that was out an hour before the prediction."""
     import pandas as pd
 
-    seen = pd.DataFrame(
+    observed = pd.DataFrame(
         {
             "origin": weather["origin"],
             "predicted_at": (pd.to_datetime(weather["time_hour"], utc=True) + pd.Timedelta(hours=1)),
@@ -117,7 +117,9 @@ def _with_weather(flights: pd.DataFrame, weather: pd.DataFrame) -> pd.DataFrame:
         }
     ).sort_values("predicted_at")
     wanted = flights[["origin", "predicted_at"]].drop_duplicates().sort_values("predicted_at")
-    return flights.merge(pd.merge_asof(wanted, seen, on="predicted_at", by="origin"), on=["origin", "predicted_at"])
+    return flights.merge(
+        pd.merge_asof(wanted, observed, on="predicted_at", by="origin"), on=["origin", "predicted_at"]
+    )
 
 
 def _late_the_day_before(flights: pd.DataFrame, name: str) -> pd.Series:

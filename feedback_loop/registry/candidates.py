@@ -117,8 +117,8 @@ def _installed(name: str) -> str:
 
 def _code_beside(described: Any, path: Path) -> list[Path]:
     """The modules that lie beside a model."""
-    kept = {flavor["code"] for flavor in described.flavors.values() if flavor.get("code")}
-    return sorted(file for name in kept for file in (path / name).iterdir() if file.name != "__pycache__")
+    folders = {flavor["code"] for flavor in described.flavors.values() if flavor.get("code")}
+    return sorted(file for name in folders for file in (path / name).iterdir() if file.name != "__pycache__")
 
 
 def _what_fails_elsewhere(path: Path, candidate: Proven, folder: Path) -> str:

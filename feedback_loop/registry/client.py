@@ -85,11 +85,11 @@ class Connection:
         with self.translated("experiment", self._experiment):
             for ordinal in count(1):
                 name = self._experiment if ordinal == 1 else f"{self._experiment}-{ordinal}"
-                found = self.client.get_experiment_by_name(name)
-                if found is None:
+                experiment = self.client.get_experiment_by_name(name)
+                if experiment is None:
                     break
-                if found.lifecycle_stage == "active":
-                    return str(found.experiment_id)
+                if experiment.lifecycle_stage == "active":
+                    return str(experiment.experiment_id)
             # A server knows where artifacts go; a bare database must be told, or they land in the working folder.
             location = None
             if not self.is_server:
@@ -119,10 +119,10 @@ class Connection:
             raise
 
     def _unavailable(self, error: Exception) -> Unavailable:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return Unavailable(
             "registry",
-            f"MLflow at {self.tracking_uri} refused: {said[:300]}.",
+            f"MLflow at {self.tracking_uri} refused: {first_line[:300]}.",
             cure="Check registry.tracking_uri, and that the server runs.",
         )
 

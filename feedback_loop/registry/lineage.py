@@ -65,13 +65,13 @@ class Lineage:
             return []
         with self._mlflow.translated("run", version.run_id):
             run = self._mlflow.client.get_run(version.run_id)
-        found = []
-        for each in run.inputs.dataset_inputs if run.inputs is not None else ():
-            contexts = {tag.value for tag in each.tags if tag.key == "mlflow.data.context"}
-            if contexts & EVALUATED and each.dataset.source_type == "local":
-                uri = str(json.loads(each.dataset.source).get("uri", ""))
-                found.append(Path(uri.removeprefix("file://")))
-        return [path for path in found if path.is_file()]
+        files = []
+        for entry in run.inputs.dataset_inputs if run.inputs is not None else ():
+            contexts = {tag.value for tag in entry.tags if tag.key == "mlflow.data.context"}
+            if contexts & EVALUATED and entry.dataset.source_type == "local":
+                uri = str(json.loads(entry.dataset.source).get("uri", ""))
+                files.append(Path(uri.removeprefix("file://")))
+        return [path for path in files if path.is_file()]
 
     def start(self, name: str, now: datetime, tags: Mapping[str, str]) -> str:
         """Begins a run; returns its id."""

@@ -21,7 +21,7 @@ from feedback_loop.registry.loading import load_folder
 from feedback_loop.registry.sklearn_model import save_sklearn, serializations
 from feedback_loop.registry.sources import ModelSource, resolve_source
 from feedback_loop.registry.versions import TAG, LoadedModel, ModelVersion, Reference, number_of
-from feedback_loop.shown import without_secrets
+from feedback_loop.safe_text import without_secrets
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,8 +76,8 @@ class Registry:
         name = reference.model
         if reference.version is not None:
             with self._mlflow.translated("model version", f"{name}/{reference.version}"):
-                found = self._mlflow.client.get_model_version(name, number_of(reference.version))
-                version = self._version(found)
+                entry = self._mlflow.client.get_model_version(name, number_of(reference.version))
+                version = self._version(entry)
             if reference.version != version.version and (exactly or reference.version != version.number):
                 raise _made_anew(name, reference.version)
             return version
@@ -114,14 +114,14 @@ class Registry:
             for alias, version in client.get_registered_model(model).aliases.items():  # a search leaves them out
                 aliases.setdefault(str(version), []).append(alias)
             searched = client.search_model_versions(_filter(model), 1000)
-            found = [self._version(each) for each in searched if each.name == model]
-            named = [replace(each, aliases=tuple(sorted(aliases.get(each.number, ())))) for each in found]
-            return sorted(named, key=lambda each: int(each.number))
+            versions = [self._version(version) for version in searched if version.name == model]
+            named = [replace(version, aliases=tuple(sorted(aliases.get(version.number, ())))) for version in versions]
+            return sorted(named, key=lambda version: int(version.number))
 
     def models(self) -> list[str]:
         """The names of all registered models."""
         with self._mlflow.translated("model", "*"):
-            return sorted(each.name for each in self._mlflow.client.search_registered_models(max_results=1000))
+            return sorted(model.name for model in self._mlflow.client.search_registered_models(max_results=1000))
 
     def load(self, version: ModelVersion) -> LoadedModel:
         """Brings a version to this machine and into memory."""
@@ -234,9 +234,9 @@ class Registry:
     def adopt(self, model: str, source: str) -> ModelVersion:
         """Registers what `runs:/…/model`, `models:/m-…`, `models:/name/1` or a folder is as a version."""
         with self._mlflow.translated("model source", source):
-            found = resolve_source(self._mlflow.client, source)
+            files = resolve_source(self._mlflow.client, source)
             self._ensure_model(model)
-            return self._version(self._create(model, found, {}))
+            return self._version(self._create(model, files, {}))
 
     def keep_reference(self, version: ModelVersion, rows: pa.Table, now: datetime) -> None:
         """Keeps reference rows with a version, as an artifact of its run (or of one made for this)."""
@@ -298,15 +298,15 @@ class Registry:
             for name, value in tags.items():
                 self._mlflow.client.set_model_version_tag(version.model, version.number, TAG + name, value)
 
-    def _version(self, found: Any) -> ModelVersion:
-        return _version(found, self._name)
+    def _version(self, entry: Any) -> ModelVersion:
+        return _version(entry, self._name)
 
     def _found(self, version: ModelVersion) -> Any:
         """A version as MLflow has it now; raises NotFound where another bears its number by now."""
-        found = self._mlflow.client.get_model_version(version.model, version.number)
-        if _version(found).created_at != version.created_at:
+        entry = self._mlflow.client.get_model_version(version.model, version.number)
+        if _version(entry).created_at != version.created_at:
             raise _made_anew(version.model, version.version)
-        return found
+        return entry
 
     def _create(self, model: str, source: ModelSource, tags: dict[str, str]) -> Any:
         place = source.registered_as(is_server=self._mlflow.is_server)
@@ -316,15 +316,15 @@ class Registry:
 
     def _ensure_model(self, model: str) -> None:
         client = self._mlflow.client
-        if all(each.name != model for each in client.search_registered_models(_filter(model), 1000)):
+        if all(registered.name != model for registered in client.search_registered_models(_filter(model), 1000)):
             client.create_registered_model(model)
 
 
-def _file_name(said: str) -> str:
+def _file_name(text: str) -> str:
     """A file's name by a tag, which anybody may have set who can write to the registry; raises Refused for a path."""
-    if said in ("", ".", "..") or "/" in said or "\\" in said:
-        raise Refused(f"The tag {TAG + REFERENCE_FILE} is {said!r}, which is no file's name.", cure="Mend that tag.")
-    return said
+    if text in ("", ".", "..") or "/" in text or "\\" in text:
+        raise Refused(f"The tag {TAG + REFERENCE_FILE} is {text!r}, which is no file's name.", cure="Mend that tag.")
+    return text
 
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
@@ -349,15 +349,15 @@ def _plain(model: str, number: str, created_at: datetime) -> str:
     return number
 
 
-def _version(found: Any, name: NameVersion = _plain) -> ModelVersion:
-    if not re.fullmatch(r"\d+", str(found.version), re.ASCII):  # it names folders
-        raise Refused(f"The registry calls a version of {found.name} {found.version!r}, which is no number.")
-    created_at = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
+def _version(entry: Any, name: NameVersion = _plain) -> ModelVersion:
+    if not re.fullmatch(r"\d+", str(entry.version), re.ASCII):  # it names folders
+        raise Refused(f"The registry calls a version of {entry.name} {entry.version!r}, which is no number.")
+    created_at = datetime.fromtimestamp(entry.creation_timestamp / 1000, UTC)
     return ModelVersion(
-        model=found.name,
-        version=name(found.name, str(found.version), created_at),
-        run_id=found.run_id or None,
+        model=entry.name,
+        version=name(entry.name, str(entry.version), created_at),
+        run_id=entry.run_id or None,
         created_at=created_at,
-        aliases=tuple(found.aliases or ()),
-        tags=dict(found.tags or {}),
+        aliases=tuple(entry.aliases or ()),
+        tags=dict(entry.tags or {}),
     )

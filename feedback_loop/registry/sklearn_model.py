@@ -46,7 +46,7 @@ def save_sklearn(
         input_example=example,
         pyfunc_predict_fn=answers_with,
         pip_requirements=list(requirements) or [f"{package}=={version(package)}" for package in NEEDED],
-        code_paths=[str(each) for each in code] or None,
+        code_paths=[str(module) for module in code] or None,
         metadata=metadata,
         **kind,
     )
@@ -101,5 +101,5 @@ def _is_harmless(name: str) -> bool:
         return False
     from sklearn.base import BaseEstimator
 
-    found = getattr(sys.modules.get(module) or import_module(module), kind, None)
-    return isinstance(found, type) and (issubclass(found, BaseEstimator) or module.startswith("sklearn._loss"))
+    defined = getattr(sys.modules.get(module) or import_module(module), kind, None)
+    return isinstance(defined, type) and (issubclass(defined, BaseEstimator) or module.startswith("sklearn._loss"))

@@ -42,9 +42,9 @@ def resolve_source(client: MlflowClient, source: str) -> ModelSource:
         run_id, _, name = source.removeprefix("runs:/").partition("/")
         run = client.get_run(run_id)
         for output in run.outputs.model_outputs if run.outputs is not None else ():
-            found = _logged_model(client, output.model_id)
+            logged = _logged_model(client, output.model_id)
             if client.get_logged_model(output.model_id).name == name:
-                return found
+                return logged
         return ModelSource(f"{run.info.artifact_uri.rstrip('/')}/{name}", run_id)
     if "://" not in source and not source.startswith("mlflow-artifacts:"):
         path = Path(source).absolute()
@@ -58,14 +58,14 @@ def resolve_source(client: MlflowClient, source: str) -> ModelSource:
 
 def _registered(client: MlflowClient, reference: Reference) -> ModelSource:
     if reference.version is not None:
-        found = client.get_model_version(reference.model, number_of(reference.version))
+        version = client.get_model_version(reference.model, number_of(reference.version))
     else:
-        found = client.get_model_version_by_alias(reference.model, reference.alias)
-    if found.model_id:
-        return _logged_model(client, found.model_id)
-    return replace(resolve_source(client, found.source), run_id=found.run_id or None)
+        version = client.get_model_version_by_alias(reference.model, reference.alias)
+    if version.model_id:
+        return _logged_model(client, version.model_id)
+    return replace(resolve_source(client, version.source), run_id=version.run_id or None)
 
 
 def _logged_model(client: MlflowClient, model_id: str) -> ModelSource:
-    found = client.get_logged_model(model_id)
-    return ModelSource(str(found.artifact_location), found.source_run_id or None, model_id)
+    logged = client.get_logged_model(model_id)
+    return ModelSource(str(logged.artifact_location), logged.source_run_id or None, model_id)

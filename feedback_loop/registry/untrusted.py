@@ -81,17 +81,17 @@ def _only_flavor(flavors: dict[str, dict[str, Any]]) -> str:
     return name
 
 
-def _refuse_other_keys(name: str, said: dict[str, Any], allowed: set[str]) -> None:
-    others = sorted(key for key in said.keys() - allowed if said[key] is not None)
+def _refuse_other_keys(name: str, flavor: dict[str, Any], allowed: set[str]) -> None:
+    others = sorted(key for key in flavor.keys() - allowed if flavor[key] is not None)
     if others:
         raise _NotAllowed(f"the setting {others[0]} of the flavor {name}")
 
 
 def _refuse_links(path: Path) -> None:
     """A link may lead to a file that nobody meant to be read, or to one that changes after the check."""
-    for each in path.rglob("*"):
-        if each.is_symlink():
-            raise _NotAllowed(f"the link {each.relative_to(path)}")
+    for file in path.rglob("*"):
+        if file.is_symlink():
+            raise _NotAllowed(f"the link {file.relative_to(path)}")
 
 
 def _file_of(path: Path, name: object) -> Path:
@@ -101,16 +101,16 @@ def _file_of(path: Path, name: object) -> Path:
     return file
 
 
-def _load_skops(path: Path, said: dict[str, Any]) -> Any:
+def _load_skops(path: Path, flavor: dict[str, Any]) -> Any:
     """The same bytes are checked and loaded."""
-    kind = said.get("serialization_format", "cloudpickle")
+    kind = flavor.get("serialization_format", "cloudpickle")
     if kind != "skops":
         raise _NotAllowed(f"the format {kind}")
     import skops.io
 
     from feedback_loop.registry.sklearn_model import asked_types, foreign_types
 
-    content = _file_of(path, said.get("pickled_model")).read_bytes()
+    content = _file_of(path, flavor.get("pickled_model")).read_bytes()
     asked = asked_types(content)
     if foreign := foreign_types(asked):
         raise _NotAllowed(f"the types {', '.join(foreign)}")
@@ -119,14 +119,14 @@ def _load_skops(path: Path, said: dict[str, Any]) -> Any:
 
 def _load_onnx(path: Path, flavors: dict[str, dict[str, Any]]) -> Callable[[pd.DataFrame], Any]:
     """By MLflow's own loader for ONNX. ONNX Runtime itself keeps weights in other files to the folder."""
-    said = flavors["onnx"]
-    _file_of(path, said.get("data"))
-    if flavors.get(PYFUNC, {}).get("data") != said["data"]:
+    flavor = flavors["onnx"]
+    _file_of(path, flavor.get("data"))
+    if flavors.get(PYFUNC, {}).get("data") != flavor["data"]:
         raise _NotAllowed("another file for the flavor python_function")
-    if (said.get("onnx_session_options") or {}).get("extra_session_config"):
+    if (flavor.get("onnx_session_options") or {}).get("extra_session_config"):
         raise _NotAllowed("the setting extra_session_config of ONNX Runtime")
-    providers = said.get("providers") or []
-    if isinstance(providers, list) and not all(isinstance(each, str) for each in providers):
+    providers = flavor.get("providers") or []
+    if isinstance(providers, list) and not all(isinstance(provider, str) for provider in providers):
         raise _NotAllowed("options of ONNX Runtime's providers")
     import mlflow.pyfunc
 

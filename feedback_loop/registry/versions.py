@@ -48,8 +48,8 @@ class ModelVersion:
     @property
     def trained_until(self) -> datetime:
         """Until when its training rows reach; where nobody said so, the moment it was registered."""
-        said = self.tags.get(TRAINED_UNTIL)
-        return datetime.fromisoformat(said) if said else self.created_at
+        tag = self.tags.get(TRAINED_UNTIL)
+        return datetime.fromisoformat(tag) if tag else self.created_at
 
 
 @dataclass(frozen=True)

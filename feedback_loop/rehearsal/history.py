@@ -60,14 +60,14 @@ class History:
     def predicted(self, window: Window) -> tuple[pa.Table, pa.Table]:
         """Inputs and outputs of a window."""
         times = self.inputs.column(self.contract.own(PREDICTED.name))
-        start, end = (pa.scalar(each, times.type) for each in (window.start, window.end))
+        start, end = (pa.scalar(moment, times.type) for moment in (window.start, window.end))
         inside = pc.and_(pc.greater_equal(times, start), pc.less(times, end))
         return self.inputs.filter(inside), self.outputs.filter(inside)
 
     def learned(self, window: Window) -> pa.Table:
         """Outcomes that became known after the window's start, up to its end: what is known when it is over."""
         times = self.outcomes.column(_recorded(self.contract))
-        start, end = (pa.scalar(each, times.type) for each in (window.start, window.end))
+        start, end = (pa.scalar(moment, times.type) for moment in (window.start, window.end))
         return self.outcomes.filter(pc.and_(pc.greater(times, start), pc.less_equal(times, end)))
 
 
@@ -155,7 +155,7 @@ def _outcomes(
     table, text = _read(path)
     taken = {column.name for column in (*contract.key, *contract.labels)}
     identifier, recorded, occurred = (
-        replace(each, name=own_name(each.name, taken)) for each in (ID_COLUMN, RECORDED, OCCURRED)
+        replace(column, name=own_name(column.name, taken)) for column in (ID_COLUMN, RECORDED, OCCURRED)
     )
     labels = [replace(label, required=True) for label in contract.labels]
     keys = [replace(column, required=False) for column in contract.key]

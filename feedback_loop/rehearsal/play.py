@@ -14,12 +14,12 @@ from feedback_loop.clock import ManualClock, Window, floor_moment
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import primary_loss
 from feedback_loop.progress import Progress
-from feedback_loop.rehearsal.calendar import monthly_outputs
 from feedback_loop.rehearsal.history import History, read_history
-from feedback_loop.rehearsal.home import own_loop
+from feedback_loop.rehearsal.monthly import monthly_outputs
 from feedback_loop.rehearsal.plots import plot_losses
+from feedback_loop.rehearsal.results import labelled_rows, losses_with, story_of, why_not_fitted
+from feedback_loop.rehearsal.sandbox import own_loop
 from feedback_loop.rehearsal.strategies import Strategy, compare, losses_by_turn
-from feedback_loop.rehearsal.told import labelled_rows, losses_with, story_of, why_not_fitted
 from feedback_loop.rehearsal.turn import take_turn
 
 DAY = timedelta(days=1)
@@ -104,8 +104,8 @@ class _Rehearsal:
             champion = self.own.champion(self.model)
             if champion.version != self.first:
                 scorer = self.own.scorer(champion)
-                outputs = scorer.score(inputs).outputs.select([each.stored for each in scorer.contract.outputs])
-                outputs = outputs.rename_columns([each.name for each in scorer.contract.outputs])
+                outputs = scorer.score(inputs).outputs.select([column.stored for column in scorer.contract.outputs])
+                outputs = outputs.rename_columns([column.name for column in scorer.contract.outputs])
             self.own.import_predictions(self.model, pa.table(_columns(inputs) | _columns(outputs)))
         known = self.history.learned(now)
         if known.num_rows:
@@ -114,7 +114,7 @@ class _Rehearsal:
     def closing(self, folder: Path) -> dict[str, Any]:
         """The loop's own log beside what other strategies would have answered for the same rows."""
         own, model, history = self.own, self.model, self.history
-        versions = {each.version: each for each in own.registry.versions(model)}
+        versions = {version.version: version for version in own.registry.versions(model)}
         contracts = {name: own.scorer(version).logged for name, version in versions.items()}
         labelled = labelled_rows(own, contracts)
         story, notes = story_of(own, model, history.span[0]), list(history.notes)
@@ -132,7 +132,7 @@ class _Rehearsal:
             calendar = losses_with(contracts[self.first], labelled, history, outputs)
             strategies.append(Strategy(CALENDAR, calendar, fits, fits))
         notes += self._held_back(story)
-        promoted = [each for each in story["promotions"] if each["kind"] == "promotion"]
+        promoted = [promotion for promotion in story["promotions"] if promotion["kind"] == "promotion"]
         strategies.append(Strategy(LOOP, losses, len(story["retrainings"]), len(promoted)))
         return self._told(folder, labelled, strategies, story, notes)
 
@@ -155,17 +155,22 @@ class _Rehearsal:
         story: dict[str, Any],
         notes: list[str],
     ) -> dict[str, Any]:
-        common = [name for name in strategies[0].losses if all(name in each.losses for each in strategies)]
+        common = [name for name in strategies[0].losses if all(name in strategy.losses for strategy in strategies)]
         preferred = primary_loss(self.history.contract)
         loss = preferred if preferred in common else common[0]
         strategies = [
-            Strategy(each.name, {name: each.losses[name] for name in common}, each.retrainings, each.promotions)
-            for each in strategies
+            Strategy(
+                strategy.name,
+                {name: strategy.losses[name] for name in common},
+                strategy.retrainings,
+                strategy.promotions,
+            )
+            for strategy in strategies
         ]
         moments, every = labelled.column("predicted_at").to_pylist(), "day" if self.turn == DAY else "turn"
         plots = plot_losses(
             losses_by_turn(strategies, loss, moments, self.turn),
-            [(each["at"], f"version {each['version']}") for each in story["promotions"]],
+            [(promotion["at"], f"version {promotion['version']}") for promotion in story["promotions"]],
             title=f"{self.model}: mean {loss.replace('_', ' ')} of each {every}, had the loop been there",
             folder=folder,
             loss=loss,

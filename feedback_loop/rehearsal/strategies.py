@@ -26,12 +26,12 @@ class Strategy:
 def compare(strategies: Sequence[Strategy], loss: str) -> list[dict[str, Any]]:
     """The closing table: mean losses, and by how much the main `loss` is more than the first strategy's."""
     rows: list[dict[str, Any]] = []
-    for each in strategies:
-        means = {name: float(values.mean()) for name, values in each.losses.items()}
+    for strategy in strategies:
+        means = {name: float(values.mean()) for name, values in strategy.losses.items()}
         first = rows[0][loss] if rows else 0.0
         change = means[loss] / first - 1 if first else 0.0
-        costs = {"retrainings": each.retrainings, "promotions": each.promotions}
-        rows.append({"strategy": each.name, **means, f"{loss}_change": change, **costs})
+        costs = {"retrainings": strategy.retrainings, "promotions": strategy.promotions}
+        rows.append({"strategy": strategy.name, **means, f"{loss}_change": change, **costs})
     return rows
 
 

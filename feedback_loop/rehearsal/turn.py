@@ -26,7 +26,7 @@ def take_turn(
         jobs += [job for job in monthly(loop, model) if job.name not in without]
     outcomes = loop.runner.run(model, jobs, moment)
     loop.deliver_alerts()
-    failed = next((each for each in outcomes if each.state == "failed"), None)
+    failed = next((outcome for outcome in outcomes if outcome.state == "failed"), None)
     if failed is not None:
         raise FeedbackLoopError(
             f"A job failed: {moment:%Y-%m-%d} {failed.job}: {failed.cause}", cure=f"See {loop.settings.home}."

@@ -19,10 +19,10 @@ def closing_words(result: Mapping[str, Any], rows: str) -> str:
         rows,
         "",
     ]
-    lines += _told("alarm", result["alarms"], lambda each: f"version {each['version']}: {each['summary']}")
-    lines += _told("diagnosis", result["diagnoses"], lambda each: f"{each['recommendation']}: {each['summary']}")
+    lines += _told("alarm", result["alarms"], lambda event: f"version {event['version']}: {event['summary']}")
+    lines += _told("diagnosis", result["diagnoses"], lambda event: f"{event['recommendation']}: {event['summary']}")
     lines += _told("retraining", result["retrainings"], _search)
-    lines += _told("promotion", result["promotions"], lambda each: f"version {each['version']}: {each['reason']}")
+    lines += _told("promotion", result["promotions"], lambda event: f"version {event['version']}: {event['reason']}")
     lines += [f"Note: {note}" for note in result["notes"]]
     lines += ["", f"Plot: {', '.join(result['plots'])}"]
     return "\n".join(lines)
@@ -33,6 +33,6 @@ def _search(search: Mapping[str, Any]) -> str:
 
 
 def _told(name: str, values: list[dict[str, Any]], words: Any) -> list[str]:
-    lines = [f"{each['at']}  {name}  {words(each)}" for each in values[:MOST]]
+    lines = [f"{event['at']}  {name}  {words(event)}" for event in values[:MOST]]
     more = len(values) - MOST
     return lines + ([f"  {more} more of these: --json"] if more > 0 else []) or [f"no {name}"]

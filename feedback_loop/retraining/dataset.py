@@ -106,10 +106,10 @@ class TrainingRows:
 
     def losses(self, scorer: Scorer, loss: str) -> Floats:
         """One loss per row under this scorer; raises Refused where it does not tell that one."""
-        told = row_losses(scorer.contract, scored_rows(scorer, self.table))
-        if loss not in told:
+        by_name = row_losses(scorer.contract, scored_rows(scorer, self.table))
+        if loss not in by_name:
             raise Refused(f"It does not tell its {loss}: it knows {len(scorer.contract.classes)} classes.")
-        return told[loss]
+        return by_name[loss]
 
 
 def training_rows(
@@ -123,8 +123,8 @@ def training_rows(
     contract = champion.logged
     wanted = {column.stored: column for column in (*contract.features, *contract.key)}
     logged = read_labelled(store, contract, Window(EPOCH, until), as_of=as_of, columns=tuple(wanted.values()))
-    known = pc.is_valid(logged.column(contract.label.stored))
-    logged = logged.filter(pc.and_(known, pc.not_equal(logged.column("role"), str(Role.SHADOW))))
+    labelled = pc.is_valid(logged.column(contract.label.stored))
+    logged = logged.filter(pc.and_(labelled, pc.not_equal(logged.column("role"), str(Role.SHADOW))))
     logged, left_out = _since_required(champion, logged)
     names = {column.name: column.stored for column in (*contract.features, contract.label)}
     own = {contract.own(name): logged.column(name) for name in (PREDICTION_ID, TIME)}
@@ -154,7 +154,7 @@ def _since_required(champion: Scorer, logged: pa.Table) -> tuple[pa.Table, tuple
         without = {
             version
             for version, count in zip(
-                *(counts.column(each).to_pylist() for each in ("version", "values_count")), strict=True
+                *(counts.column(column).to_pylist() for column in ("version", "values_count")), strict=True
             )
             if not count and version != champion.version.version
         }
@@ -175,9 +175,9 @@ def _outcomes(store: Store, contract: Contract, logged: pa.Table, as_of: datetim
     if not contract.key or not logged.num_rows:
         return alone
     keys = [column.stored for column in contract.key]
-    said = ["occurred_at", "recorded_at", "revision"]
-    frame = logged.select([*keys, *said]).to_pandas()
-    group = frame.groupby([*keys, *said], dropna=False, sort=False).ngroup().to_numpy()
+    outcome = ["occurred_at", "recorded_at", "revision"]
+    frame = logged.select([*keys, *outcome]).to_pandas()
+    group = frame.groupby([*keys, *outcome], dropna=False, sort=False).ngroup().to_numpy()
     single = frame[keys].isna().any(axis=1).to_numpy(copy=True)
     if contract.join.horizon is not None:
         single |= np.asarray(frame["revision"].isna())
@@ -195,7 +195,9 @@ def _history(contract: Contract, path: Path, began: datetime) -> tuple[pa.Table 
     wanted = (Column(contract.own(TIME), ColumnType.DATETIME), *contract.features, contract.label)
     try:
         table = pq.read_table(path)
-        lacks = [each.name for each in contract.features if each.required and each.name not in table.column_names]
+        lacks = [
+            column.name for column in contract.features if column.required and column.name not in table.column_names
+        ]
         if lacks:
             lacking = ", ".join(lacks)
             return None, (f"The {table.num_rows:,} rows of the history have no {lacking}, and were left out.",)

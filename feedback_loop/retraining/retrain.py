@@ -19,9 +19,9 @@ from feedback_loop.monitoring import primary_loss, scored_rows
 from feedback_loop.monitoring.validation import validation_metrics
 from feedback_loop.progress import Progress
 from feedback_loop.registry import TAG, LoadedModel, ModelVersion, Origin, Proven, Reference, Registry
+from feedback_loop.retraining.column_types import chosen_kinds, refuse_other_choice
 from feedback_loop.retraining.dataset import TrainingRows, training_rows
 from feedback_loop.retraining.gate import GateResult, non_inferiority
-from feedback_loop.retraining.kinds import chosen_kinds, refuse_other_choice
 from feedback_loop.retraining.promotion import Champions
 from feedback_loop.retraining.trials import Candidate, NotMade, Split, reaches, split_newest, try_windows
 from feedback_loop.store import Store
@@ -89,59 +89,65 @@ class Search:
             self.store, self.model, reason=reason, champion=version, incident_id=incident_id, now=self.now
         )
         self._take_note_of_orphans()
-        found = RetrainingResult(began, "refused", version, None, "", None, ())
+        result = RetrainingResult(began, "refused", version, None, "", None, ())
         try:
-            for step in self._search(found):
+            for step in self._search(result):
                 self._note(step)
-                found = step  # only what is on record is found
-            if promotes and found.candidate is not None:
-                self._promote(found, f"{reason}: {found.summary}")
-                found = replace(found, state="promoted")
+                result = step  # what is on record
+            if promotes and result.candidate is not None:
+                self._promote(result, f"{reason}: {result.summary}")
+                result = replace(result, state="promoted")
         except Refused as error:
             state = "not_made" if isinstance(error, NotMade) else "refused"
-            found = replace(found, state=state, summary=error.cause)
+            result = replace(result, state=state, summary=error.cause)
         except Exception as error:
-            self._fail(found, error)
+            self._fail(result, error)
             raise
-        finish_retraining(self.store, began, state=found.state, now=self.now, cause=found.summary)
-        return found
+        finish_retraining(self.store, began, state=result.state, now=self.now, cause=result.summary)
+        return result
 
-    def _note(self, found: RetrainingResult) -> None:
+    def _note(self, result: RetrainingResult) -> None:
         """Records what was found so far; a version that nobody could take note of is taken back."""
         try:
             note_retraining(
                 self.store,
-                found.retraining_id,
-                candidate=found.candidate,
-                gate=asdict(found.gate) if found.gate is not None else None,
-                trials=found.trials,
+                result.retraining_id,
+                candidate=result.candidate,
+                gate=asdict(result.gate) if result.gate is not None else None,
+                trials=result.trials,
             )
         except Exception:
-            if found.candidate is not None:
-                self.registry.unregister(self.registry.find(Reference(self.model, version=found.candidate)), self.now)
+            if result.candidate is not None:
+                self.registry.unregister(
+                    self.registry.find(Reference(self.model, version=result.candidate)), self.now
+                )
             raise
 
     def _take_note_of_orphans(self) -> None:
         """Records the versions of searches whose process died between making one and saying so."""
-        for each in load_retrainings(self.store, self.model):
-            if each.state == "abandoned" and each.candidate is None and (each.gate or {}).get("passed"):
-                mark = _mark(each.retraining_id, each.started_at)
-                made = [one for one in self.registry.versions(self.model) if one.tags.get(TAG + "retraining") == mark]
-                if made:
-                    note_retraining(self.store, each.retraining_id, candidate=made[0].version)
+        for search in load_retrainings(self.store, self.model):
+            if search.state == "abandoned" and search.candidate is None and (search.gate or {}).get("passed"):
+                mark = _mark(search.retraining_id, search.started_at)
+                versions = [
+                    version
+                    for version in self.registry.versions(self.model)
+                    if version.tags.get(TAG + "retraining") == mark
+                ]
+                if versions:
+                    note_retraining(self.store, search.retraining_id, candidate=versions[0].version)
 
-    def _fail(self, found: RetrainingResult, error: Exception) -> None:
+    def _fail(self, result: RetrainingResult, error: Exception) -> None:
         """Records a failure. An outage is none of the search's: it was not made."""
         state = "not_made" if isinstance(error, Unavailable | OSError) else "failed"
         cause = str(error) if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
-        if found.candidate is not None:  # all but its promotion is done
-            state, cause = "passed", f"{found.summary} Not promoted: {cause}"
+        if result.candidate is not None:  # all but its promotion is done
+            state, cause = "passed", f"{result.summary} Not promoted: {cause}"
         try:
-            finish_retraining(self.store, found.retraining_id, state=state, now=self.now, cause=cause)
+            finish_retraining(self.store, result.retraining_id, state=state, now=self.now, cause=cause)
         except Unavailable as unavailable:  # the next search says of this one that it did not end
             _log.warning("retraining_not_recorded", model=self.model, cause=str(unavailable))
 
-    def _search(self, found: RetrainingResult) -> Iterator[RetrainingResult]:
+    def _search(self, result: RetrainingResult) -> Iterator[RetrainingResult]:
         """What is known after each step: trials, gate, registration."""
         estimator = self.champion.loaded.estimator
         if estimator is None:
@@ -156,8 +162,8 @@ class Search:
                 rows = replace(rows, kinds=chosen_kinds(estimator, rows.inputs()))
             split = split_newest(rows, settings, self.until, self.settings.window)
             best, trials = try_windows(estimator, split, settings, loss, self._rescored, advance)
-            found = replace(found, trials=tuple(trials))
-            yield found
+            result = replace(result, trials=tuple(trials))
+            yield result
             if best is None:
                 causes = "; ".join(f"{trial.name}: {trial.cause}" for trial in trials)
                 raise Refused(f"No trial succeeded: {causes}.", cure="See what the pipeline raises on these rows.")
@@ -170,12 +176,12 @@ class Search:
                 alpha=settings.alpha,
             )
             advance(1)
-            said = " ".join([gate.summary, *self._class_news(best.scorer), *split.left_out])
-            found = replace(found, gate=gate, summary=said)
-            yield found
+            summary = " ".join([gate.summary, *self._class_news(best.scorer), *split.left_out])
+            result = replace(result, gate=gate, summary=summary)
+            yield result
             if gate.passed:
-                candidate = self._register(found, rows, split, best)
-                yield replace(found, state="passed", candidate=candidate.version)
+                candidate = self._register(result, rows, split, best)
+                yield replace(result, state="passed", candidate=candidate.version)
             advance(1)
 
     def _rescored(self, estimator: Any) -> Scorer:
@@ -183,7 +189,7 @@ class Search:
         return self.score(replace(self.champion.loaded, estimator=estimator))
 
     def _class_news(self, scorer: Scorer) -> Iterator[str]:
-        before, after = (set(each.contract.classes) for each in (self.champion, scorer))
+        before, after = set(self.champion.contract.classes), set(scorer.contract.classes)
         for classes, words in (
             (after - before, "It has learned a new class"),
             (before - after, "It knows no more of"),
@@ -191,7 +197,7 @@ class Search:
             if classes:
                 yield f"{words}: {', '.join(sorted(map(str, classes)))}."
 
-    def _register(self, found: RetrainingResult, rows: TrainingRows, split: Split, best: Candidate) -> ModelVersion:
+    def _register(self, result: RetrainingResult, rows: TrainingRows, split: Split, best: Candidate) -> ModelVersion:
         """Registers the winning recipe, fitted again with the held-out rows too; what was gated stays with it."""
         until, used, fitted = split.at, split.learn.between(best.trial.trained_from, split.at), best.estimator
         refit = self.settings.retraining.refit
@@ -200,7 +206,7 @@ class Search:
             used = rows.between(until - best.reach if best.reach is not None else best.trial.trained_from, until)
             fitted = used.fitted(estimator)
             refuse_other_choice(estimator, fitted)
-            _check_refit(self._rescored(fitted), split, found.gate)
+            _check_refit(self._rescored(fitted), split, result.gate)
         reference = scored_rows(best.scorer, split.holdout.table)
         return self.registry.register_candidate(
             Proven(self.champion.loaded, fitted, split.holdout.inputs(PROVEN_ROWS)),
@@ -212,15 +218,15 @@ class Search:
                 trained_until=until,
                 reference=reference,
                 metrics={
-                    f"holdout_{each.metric}": each.value
-                    for each in validation_metrics(best.scorer.contract, reference)
-                    if each.segment == ALL_ROWS
+                    f"holdout_{metric.metric}": metric.value
+                    for metric in validation_metrics(best.scorer.contract, reference)
+                    if metric.segment == ALL_ROWS
                 },
                 params={"window": best.trial.name, "rows": str(len(used)), "refit": str(refit)},
                 tags={
                     "champion_before": self.champion.version.version,
                     "diagnosis": self.diagnosis or "none was made",
-                    "retraining": _mark(found.retraining_id, self.now),
+                    "retraining": _mark(result.retraining_id, self.now),
                 },
             ),
             self.now,

@@ -16,9 +16,9 @@ from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import Scorer, without_data
 from feedback_loop.monitoring import Floats
 from feedback_loop.progress import Advance
+from feedback_loop.retraining.column_types import refuse_other_choice
 from feedback_loop.retraining.dataset import TrainingRows
 from feedback_loop.retraining.gate import paired_difference
-from feedback_loop.retraining.kinds import refuse_other_choice
 from feedback_loop.store.retrainings import Trial
 
 
@@ -119,7 +119,7 @@ def try_windows(
         rows = split.learn.between(start, split.at)
         trial = Trial(name, max(start, _moment(split.learn.times.min())), split.at, len(rows), None)
         advance(1)
-        if len(rows) < settings.min_rows or any(len(rows) == each.trial.rows for each in tried):
+        if len(rows) < settings.min_rows or any(len(rows) == candidate.trial.rows for candidate in tried):
             cause = "too few rows" if len(rows) < settings.min_rows else "the same rows as another trial"
             trials.append(replace(trial, cause=cause))
             continue
@@ -129,8 +129,8 @@ def try_windows(
             scorer = rescored(fitted)
             losses = split.holdout.losses(scorer, loss)
         except Exception as error:  # noqa: BLE001 (training is foreign code: its failure is a result)
-            said = without_data(str(error), {column.name for column in rows.champion.contract.features})
-            cause = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {said}"
+            words = without_data(str(error), {column.name for column in rows.champion.contract.features})
+            cause = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {words}"
             trials.append(replace(trial, cause=cause))
             continue
         if bad := int((~np.isfinite(losses)).sum()):
@@ -142,7 +142,7 @@ def try_windows(
         return None, trials
     best = choose(tried, split.holdout.decided)
     chosen = replace(best.trial, chosen=True)
-    return replace(best, trial=chosen), [chosen if each is best.trial else each for each in trials]
+    return replace(best, trial=chosen), [chosen if trial is best.trial else trial for trial in trials]
 
 
 def choose(tried: Sequence[Candidate], times: npt.NDArray[np.datetime64]) -> Candidate:
@@ -151,13 +151,13 @@ def choose(tried: Sequence[Candidate], times: npt.NDArray[np.datetime64]) -> Can
     The one-standard-error rule (Breiman et al. 1984, section 3.4.3): a few weeks can't tell good from lucky, and
     more data is the safer choice where they do not.
     """
-    best = min(tried, key=lambda each: float(each.losses.mean()))
+    best = min(tried, key=lambda candidate: float(candidate.losses.mean()))
     close = []
-    for each in tried:
-        paired = paired_difference(each.losses, best.losses, times)
-        if each is best or paired.mean <= paired.standard_error < float("inf"):
-            close.append(each)
-    return max(close, key=lambda each: each.trial.rows)
+    for candidate in tried:
+        paired = paired_difference(candidate.losses, best.losses, times)
+        if candidate is best or paired.mean <= paired.standard_error < float("inf"):
+            close.append(candidate)
+    return max(close, key=lambda candidate: candidate.trial.rows)
 
 
 def _moment(time: np.datetime64) -> datetime:

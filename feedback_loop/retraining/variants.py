@@ -91,14 +91,16 @@ class VariantSearch:
         logged = logged.select([column.name for column in columns])
         if logged.num_rows >= FEWEST:
             return logged.slice(max(logged.num_rows - MOST, 0)).combine_chunks(), "log"
-        kept = self.registry.reference_rows(parent.version)
-        if kept is None:
+        reference = self.registry.reference_rows(parent.version)
+        if reference is None:
             raise Refused(
                 f"{parent.version} can't be optimized: the log has {logged.num_rows} matured labelled rows "
                 "and it has no reference rows.",
                 cure=f"Wait for {FEWEST} outcomes, or register it with --reference.",
             )
-        return pa.table({column.name: kept.column(column.stored) for column in columns}).slice(0, MOST), "reference"
+        return pa.table({column.name: reference.column(column.stored) for column in columns}).slice(
+            0, MOST
+        ), "reference"
 
     def _plot(self, result: Optimization) -> list[Path]:
         if not result.tried:

@@ -1,9 +1,9 @@
 """When things run: schedules, leases, the ledger of runs, catching up."""
 
+from feedback_loop.scheduling.health import find_troubles, tell_helped
 from feedback_loop.scheduling.runner import Job, Outcome, Runner
 from feedback_loop.scheduling.scheduler import Chain, Scheduler
-from feedback_loop.scheduling.triggers import last_due, parse_schedule
-from feedback_loop.scheduling.troubles import find_troubles, tell_helped
+from feedback_loop.scheduling.schedules import last_due, parse_schedule
 
 __all__ = [
     "Chain",

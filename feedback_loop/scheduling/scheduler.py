@@ -14,7 +14,7 @@ from feedback_loop.alerts import keep_delivering
 from feedback_loop.clock import Clock, format_moment
 from feedback_loop.errors import FeedbackLoopError, LeaseLost, Refused
 from feedback_loop.scheduling.runner import Job, Outcome, Runner
-from feedback_loop.scheduling.triggers import Trigger, last_due
+from feedback_loop.scheduling.schedules import Trigger, last_due
 from feedback_loop.store import Store
 from feedback_loop.store.ledger import last_scheduled
 
@@ -73,7 +73,10 @@ class Scheduler:
                 outcomes = self._runner.run(chain.model, chain.jobs, due)
             self._ended(chain.model, outcomes)
             _log.info(
-                "chain", model=chain.model, due=format_moment(due), **{each.job: each.state for each in outcomes}
+                "chain",
+                model=chain.model,
+                due=format_moment(due),
+                **{outcome.job: outcome.state for outcome in outcomes},
             )
         except LeaseLost as error:
             _log.error("chain stopped", model=chain.model, cause=error.cause)
@@ -87,7 +90,7 @@ class Scheduler:
         if not any(made):
             return last_due(chain.trigger, self._started, self._clock())
         # The oldest counts: a process may have died between two jobs of a chain.
-        last = None if None in made else min(each for each in made if each is not None)
+        last = None if None in made else min(moment for moment in made if moment is not None)
         return last_due(chain.trigger, last, self._clock())
 
     def serve(self, grace_seconds: float = GRACE_SECONDS) -> bool:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, 
 
 from feedback_loop.errors import ConfigError, FeedbackLoopError, Refused, Unavailable
 from feedback_loop.private import new_file
-from feedback_loop.shown import without_secrets
+from feedback_loop.safe_text import without_secrets
 
 BUSY_SECONDS = 30
 """How long a writer on SQLite waits for another one."""

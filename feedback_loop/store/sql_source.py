@@ -13,8 +13,8 @@ import pyarrow as pa
 from sqlalchemy import URL, NullPool, create_engine, exc, make_url, text
 
 from feedback_loop.errors import BadInput, ConfigError, NotFound, Unavailable
+from feedback_loop.safe_text import without_secrets
 from feedback_loop.schema import as_table
-from feedback_loop.shown import without_secrets
 
 
 @dataclass(frozen=True)

@@ -96,10 +96,10 @@ def _files(loop: FeedbackLoop) -> str:
     registry = (settings.url(settings.registry.tracking_uri), settings.url(settings.registry.registry_uri))
     mlflows = [path for url in registry for path in _database_files(url)]
     mlflows.append(settings.path(settings.registry.artifact_root))
-    found = exposed(places, written=[settings.home, settings.home / FILE_NAME, *mlflows])
-    if found:
+    open_files = exposed(places, written=[settings.home, settings.home / FILE_NAME, *mlflows])
+    if open_files:
         cure = "Take their rights: chmod -R go= PATH; put files in the place of links."
-        raise Refused(f"Others can come at what is kept here: {told(found)}.", cure=cure)
+        raise Refused(f"Others can come at what is kept here: {told(open_files)}.", cure=cure)
     return "nobody else can read or change what is kept on this disk"
 
 
@@ -116,8 +116,8 @@ def _serving(loop: FeedbackLoop) -> str:
     settings = loop.settings.serving
     if serving.needs_key(settings):
         return "callers show a key"
-    if seen := serving.read_proxied(loop.settings.path(settings.cache)):
-        cause = f"A proxy forwards requests ({seen}) to a server at {settings.host} that asks for no key."
+    if header := serving.read_proxied(loop.settings.path(settings.cache)):
+        cause = f"A proxy forwards requests ({header}) to a server at {settings.host} that asks for no key."
         raise Refused(cause, cure=serving.PROXIED_CURE)
     return f"no key is asked for at {settings.host}"
 
@@ -131,9 +131,9 @@ def _spools(loop: FeedbackLoop) -> str:
     if aside:
         cure = "Once that is mended: feedback-loop spool drain --rejected."
         raise Refused(" ".join(aside), cure=cure)
-    known = loop.predictions.local_accounts()
-    waiting = sum(account.waiting for account in known)
-    outcomes = sum(account.waiting for account in known if is_of_outcomes(account.model))
+    accounts = loop.predictions.local_accounts()
+    waiting = sum(account.waiting for account in accounts)
+    outcomes = sum(account.waiting for account in accounts if is_of_outcomes(account.model))
     return f"{waiting:,} rows wait for the store" + (f", {outcomes:,} of them outcomes" if outcomes else "")
 
 
@@ -144,13 +144,15 @@ def _model(loop: FeedbackLoop, name: str) -> str:
     check_metrics(scorer.logged)
     missing = "" if scorer.contract.key else "; no key: outcomes must name a prediction_id"
     features = len(scorer.contract.features)
-    said = f"{scorer.version} as {type(scorer.engine).__name__}, {scorer.contract.task}, {features} features{missing}"
+    words = (
+        f"{scorer.version} as {type(scorer.engine).__name__}, {scorer.contract.task}, {features} features{missing}"
+    )
     limit = f"models.{name}.segment_values ({scorer.logged.segment_values})"
     folded = (
-        f"; {each!r} has more values than {limit}, others are told together"
-        for each in coverage.overflowing_segments(loop.store, scorer.logged)
+        f"; {segment!r} has more values than {limit}, others are told together"
+        for segment in coverage.overflowing_segments(loop.store, scorer.logged)
     )
-    return said + "".join(folded)
+    return words + "".join(folded)
 
 
 def _writable(folder: Path) -> str:

@@ -11,7 +11,7 @@ from feedback_loop.alerts import ping
 from feedback_loop.clock import ManualClock, Window
 from feedback_loop.errors import ConfigError, Unavailable
 from feedback_loop.scheduling import Chain, Job, Runner, find_troubles, parse_schedule, tell_helped
-from feedback_loop.scheduling.figures import LoopFigures, serve_figures
+from feedback_loop.scheduling.metrics import LoopFigures, serve_figures
 from feedback_loop.store import incidents
 from feedback_loop.store.alerts import load_alerts, raise_alert, tell_recovered
 from feedback_loop.store.conclusions import State, Verdict

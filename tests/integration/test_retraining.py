@@ -28,7 +28,7 @@ from feedback_loop.clock import format_moment
 from feedback_loop.cycle import run_cycle
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.retraining import training_rows
-from feedback_loop.retraining.kinds import chosen_kinds
+from feedback_loop.retraining.column_types import chosen_kinds
 from feedback_loop.store import retrainings
 from feedback_loop.store.alerts import load_alerts
 from tests.builders import churn_loop, customers, play_days, prediction_rows

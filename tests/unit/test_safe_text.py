@@ -13,7 +13,7 @@ from feedback_loop.cli.output import configure_logging, emit, fail, table
 from feedback_loop.config import RegistrySettings, Settings, StoreSettings
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.shown import all_as_text, as_text, without_secrets
+from feedback_loop.safe_text import all_as_text, as_text, without_secrets
 from feedback_loop.views.doctor import doctor
 
 NASTY = "\x1b]0;owned\x07\x1b[31mred [red]hid[/red]den [/x] a\nall 999 \u202egnp.exe \u200b\r\x9b2J :smile:"

@@ -31,13 +31,13 @@ def chosen_kinds(estimator: Any, frame: Any) -> dict[str, str]:
     """The types that columns of a frame must have for a fitted estimator to choose from them as it did when it was
     fitted; empty where it chooses none by type. Raises Refused where no type does that.
     """
-    choices = [each for each in _choices(estimator) if each.seen <= set(getattr(frame, "columns", ()))]
+    choices = [choice for choice in _choices(estimator) if choice.seen <= set(getattr(frame, "columns", ()))]
     kinds: dict[str, str] = {}
     for name in frame.columns if choices else ():
-        about = [each for each in choices if name in each.seen]
-        wanted = [name in each.taken for each in about]
+        about = [choice for choice in choices if name in choice.seen]
+        wanted = [name in choice.taken for choice in about]
         for kind, tried in _tries(frame.head(ROWS), name):
-            if [name in each.pick(tried) for each in about] == wanted:
+            if [name in choice.pick(tried) for choice in about] == wanted:
                 kinds |= {name: kind} if kind else {}
                 break
         else:
@@ -89,14 +89,14 @@ def _categories(frame: pd.DataFrame) -> frozenset[str]:
     return frozenset(frame.select_dtypes("category").columns)
 
 
-def _steps(held: Any, seen: set[int]) -> Iterator[Any]:
+def _steps(part: Any, seen: set[int]) -> Iterator[Any]:
     """An estimator and all that it is made of, however deep."""
-    if isinstance(held, Mapping):
-        held = list(held.values())
-    if isinstance(held, list | tuple):
-        for each in held:
-            yield from _steps(each, seen)
-    elif id(held) not in seen and (hasattr(held, "get_params") or type(held).__module__.startswith("sklearn.")):
-        seen.add(id(held))
-        yield held
-        yield from _steps(getattr(held, "__dict__", {}), seen)
+    if isinstance(part, Mapping):
+        part = list(part.values())
+    if isinstance(part, list | tuple):
+        for inner in part:
+            yield from _steps(inner, seen)
+    elif id(part) not in seen and (hasattr(part, "get_params") or type(part).__module__.startswith("sklearn.")):
+        seen.add(id(part))
+        yield part
+        yield from _steps(getattr(part, "__dict__", {}), seen)

@@ -68,16 +68,20 @@ class LoopFigures(Collector):
         verdict = conclusions.latest_verdict(store, model)
         if verdict is not None:
             yield "verdict", [model, verdict.version, str(verdict.state)], 1.0
-        windows = [each for each in evaluations.load_evaluations(store, model, newest=NEWEST) if each.version]
+        windows = [
+            evaluation
+            for evaluation in evaluations.load_evaluations(store, model, newest=NEWEST)
+            if evaluation.version
+        ]
         for last in windows[-1:]:
             if last.drifted_share is not None:
                 yield "drifted_share", [model, last.version], last.drifted_share
             watch = conclusions.load_monitor(store, model, last.version)
             yield "drifted_columns", [model, last.version], float(len(watch.state["told"])) if watch else 0.0
-        for last in [each for each in windows if each.matured][-1:]:
-            for each in last.metrics:
-                if each.segment == evaluations.ALL_ROWS:
-                    yield "metric", [model, last.version, each.metric], each.value
+        for last in [evaluation for evaluation in windows if evaluation.matured][-1:]:
+            for value in last.metrics:
+                if value.segment == evaluations.ALL_ROWS:
+                    yield "metric", [model, last.version, value.metric], value.value
 
 
 def serve_figures(figures: LoopFigures, address: str) -> Any:

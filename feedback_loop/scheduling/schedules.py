@@ -57,14 +57,14 @@ def _crontab(text: str) -> Trigger:
     if day.startswith("*") or weekday.startswith("*"):
         days = [days[0] | days[1]]
     made: Trigger = OrTrigger(
-        [CronTrigger(minute=minute, hour=hour, month=month, timezone=UTC, **each) for each in days]
+        [CronTrigger(minute=minute, hour=hour, month=month, timezone=UTC, **fields) for fields in days]
     )
     return made
 
 
 def _weekdays(field: str) -> str:
     """The days that crontab's field means, each by its name; raises ValueError."""
-    found: set[int] = set()
+    weekdays: set[int] = set()
     for part in field.lower().split(","):
         days, has_step, step = part.partition("/")
         first, is_range, last = days.partition("-")
@@ -72,8 +72,8 @@ def _weekdays(field: str) -> str:
         if has_step and not is_range:  # `2/2` goes on to the week's end
             high = 6
         high += 7 * (high < low)  # sat-sun
-        found.update(day % 7 for day in range(low, high + 1, int(step) if has_step else 1))
-    return ",".join(_WEEKDAYS[day] for day in sorted(found))
+        weekdays.update(day % 7 for day in range(low, high + 1, int(step) if has_step else 1))
+    return ",".join(_WEEKDAYS[day] for day in sorted(weekdays))
 
 
 def _weekday(text: str) -> int:

@@ -62,7 +62,9 @@ def losses_with(contract: Contract, labelled: pa.Table, history: History, output
 
 def story_of(own: FeedbackLoop, model: str, start: datetime) -> dict[str, Any]:
     """What happened, in the order of time, as plain values."""
-    incidents = [(each, load_verdict(own.store, each.verdict_id)) for each in load_incidents(own.store, model)]
+    incidents = [
+        (incident, load_verdict(own.store, incident.verdict_id)) for incident in load_incidents(own.store, model)
+    ]
     alarms: list[dict[str, Any]] = [
         {
             "at": verdict.decided_at,
@@ -74,24 +76,24 @@ def story_of(own: FeedbackLoop, model: str, start: datetime) -> dict[str, Any]:
         for incident, verdict in incidents
     ]
     made: list[dict[str, Any]] = [
-        {"at": each.as_of, "recommendation": str(each.recommendation), "summary": each.summary}
+        {"at": diagnosis.as_of, "recommendation": str(diagnosis.recommendation), "summary": diagnosis.summary}
         for incident, _ in incidents
-        for each in conclusions.load_diagnoses(own.store, model, incident.incident_id)
+        for diagnosis in conclusions.load_diagnoses(own.store, model, incident.incident_id)
     ]
     searches: list[dict[str, Any]] = [
         {
-            "at": each.started_at,
-            "reason": each.reason,
-            "state": each.state,
-            "candidate": each.candidate,
-            "summary": each.cause,
+            "at": search.started_at,
+            "reason": search.reason,
+            "state": search.state,
+            "candidate": search.candidate,
+            "summary": search.cause,
         }
-        for each in retrainings.load_retrainings(own.store, model)
+        for search in retrainings.load_retrainings(own.store, model)
     ]
     moves = [
-        {"at": each.done_at, "version": each.to_version, "kind": each.kind, "reason": each.reason}
-        for each in retrainings.load_promotions(own.store, model)
-        if each.done_at is not None and each.done_at > start
+        {"at": promotion.done_at, "version": promotion.to_version, "kind": promotion.kind, "reason": promotion.reason}
+        for promotion in retrainings.load_promotions(own.store, model)
+        if promotion.done_at is not None and promotion.done_at > start
     ]
-    told = {"alarms": alarms, "diagnoses": made, "retrainings": searches, "promotions": moves}
-    return {name: sorted(values, key=lambda each: each["at"]) for name, values in told.items()}
+    story = {"alarms": alarms, "diagnoses": made, "retrainings": searches, "promotions": moves}
+    return {name: sorted(values, key=lambda event: event["at"]) for name, values in story.items()}

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from feedback_loop.clock import format_moment
 from feedback_loop.scheduling.scheduler import Chain
-from feedback_loop.scheduling.triggers import last_due
+from feedback_loop.scheduling.schedules import last_due
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import RECOVERED, Message, load_alerts, tell_recovered
 from feedback_loop.store.leases import holder_of
@@ -38,7 +38,11 @@ def find_troubles(
     of a model whose jobs have never run.
     """
     overdue = (_overdue(store, chain, first_predicted, late, now) for chain in chains)
-    return [*_failing(store, model), *(each for each in overdue if each is not None), *_in_vain(store, model)]
+    return [
+        *_failing(store, model),
+        *(message for message in overdue if message is not None),
+        *_in_vain(store, model),
+    ]
 
 
 def _failing(store: Store, model: str) -> Iterator[Message]:
@@ -50,9 +54,9 @@ def _failing(store: Store, model: str) -> Iterator[Message]:
         causes: dict[str, list[str]] = {}
         for run in runs:
             causes.setdefault((run.cause or "no cause is known").rstrip("."), []).append(run.job)
-        told = "; ".join(f"{', '.join(jobs)}: {cause}" for cause, jobs in causes.items())
+        words = "; ".join(f"{', '.join(jobs)}: {cause}" for cause, jobs in causes.items())
         subject = f"jobs:{model}:failed:{format_moment(moment)}"
-        yield Message(subject, f"{model}: jobs of the loop fail", f"Since {format_moment(moment)}: {told}.")
+        yield Message(subject, f"{model}: jobs of the loop fail", f"Since {format_moment(moment)}: {words}.")
 
 
 def _overdue(
@@ -60,14 +64,14 @@ def _overdue(
 ) -> Message | None:
     """A chain of which a run was due and has not been made to its end."""
     made = [last_scheduled(store, job.name, chain.model) for job in chain.jobs]
-    known = [each for each in made if each is not None]
-    since = min(known) if len(known) == len(made) else None if known else first_predicted
-    if not known and since is None:
+    moments = [moment for moment in made if moment is not None]
+    since = min(moments) if len(moments) == len(made) else None if moments else first_predicted
+    if not moments and since is None:
         return None
     due = last_due(chain.trigger, since, now - late)
     if due is None:
         return None
-    last = f"the last one was that of {format_moment(max(known))}" if known else "none was ever made"
+    last = f"the last one was that of {format_moment(max(moments))}" if moments else "none was ever made"
     running = [run for run in load_runs(store, chain.model, newest=len(chain.jobs)) if run.state == "running"]
     holder = holder_of(store, f"model:{chain.model}")
     if running and running[0].holder == holder:
@@ -77,7 +81,7 @@ def _overdue(
         why = f"{holder} is at work on {chain.model}"
     else:
         why = "no scheduler is at work: is one running? (feedback-loop scheduler)"
-    key = format_moment(max(known)) if known else "never"
+    key = format_moment(max(moments)) if moments else "never"
     body = (
         f"The run of {format_moment(due)} ({', '.join(job.name for job in chain.jobs[:1])} …) is late: {last}; {why}."
     )

@@ -33,13 +33,13 @@ def without_secrets(text: str, *, secret_url: str = "") -> str:
     return _NAMED.sub(rf"\g<name>{HIDDEN}", text) if "=" in text else text
 
 
-def _hide_user(found: re.Match[str]) -> str:
+def _hide_user(match: re.Match[str]) -> str:
     """What is before the `@`: a name is told with a database, and hidden where it may be a token."""
-    scheme, user = found["scheme"], found["user"]
+    scheme, user = match["scheme"], match["user"]
     name, colon, _ = user.partition(":")
     if colon:
         return f"{scheme}{name}:{HIDDEN}@"
-    return f"{scheme}{HIDDEN}@" if scheme.lower().startswith("http") else found[0]
+    return f"{scheme}{HIDDEN}@" if scheme.lower().startswith("http") else match[0]
 
 
 def as_text(text: str, *, keep: str = "") -> str:
@@ -58,7 +58,7 @@ def all_as_text(value: Any) -> Any:
     if isinstance(value, str):
         return as_text(value)
     if isinstance(value, dict):
-        return {all_as_text(name): all_as_text(each) for name, each in value.items()}
+        return {all_as_text(name): all_as_text(inner) for name, inner in value.items()}
     if type(value) in (list, tuple):
         return type(value)(map(all_as_text, value))
     return value
