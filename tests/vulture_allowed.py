@@ -16,7 +16,7 @@ from feedback_loop.inference.bundle import Bundle
 from feedback_loop.inference.proving import Proof
 from feedback_loop.monitoring.confusion import Ratio
 from feedback_loop.monitoring.profiles import Loss
-from feedback_loop.monitoring.reports import figures
+from feedback_loop.monitoring.reports import exact_figures
 from feedback_loop.privacy import Erasure
 from feedback_loop.scheduling.schedules import Trigger
 from feedback_loop.serving import metrics
@@ -45,8 +45,8 @@ words.Causes.rows_before, words.Causes.rows_now, split.Split.thin, Aftermath.nex
 ledger.JobRun.finished_at, retrainings.Retraining.finished_at, incidents.Incident.closed_because
 
 # Evidently calls these.
-figures.ExactFigureCalculation.calculate, figures.ExactFigureCalculation.display_name
-figures.ExactFigures.generate_metrics, figures.ExactFigures.render
+exact_figures.ExactFigureCalculation.calculate, exact_figures.ExactFigureCalculation.display_name
+exact_figures.ExactFigures.generate_metrics, exact_figures.ExactFigures.render
 
 # scikit-learn reads these off its estimators.
 forest = HistGradientBoostingClassifier()

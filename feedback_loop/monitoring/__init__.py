@@ -7,13 +7,12 @@ from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_err
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.hypergeometric import upper_tail, upper_tails
 from feedback_loop.monitoring.losses import primary_loss, row_losses
-from feedback_loop.monitoring.missing import MissingReference, known_missing, when_enough
+from feedback_loop.monitoring.missing_reference import MissingReference, known_missing, when_enough
 from feedback_loop.monitoring.multivariate import multivariate_values
 from feedback_loop.monitoring.profile_store import fold_news
 from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.reference import References, is_untimed, make_reference, scored_rows
-from feedback_loop.monitoring.reporting import real_rows, report_subject, span_of
 from feedback_loop.monitoring.reports import (
     KINDS,
     LEAST_REPORT_ROWS,
@@ -22,11 +21,12 @@ from feedback_loop.monitoring.reports import (
     model_folder,
     write_report,
 )
-from feedback_loop.monitoring.samples import SAMPLE_ROWS, sample_window
+from feedback_loop.monitoring.reports.window import real_rows, report_subject, span_of
+from feedback_loop.monitoring.sampling import row_weights, spread, uniform
 from feedback_loop.monitoring.slices import find_slices
 from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
-from feedback_loop.monitoring.weights import row_weights, spread, uniform
 from feedback_loop.monitoring.window_evaluation import after_failure, due_windows, evaluate_window, window_cells
+from feedback_loop.monitoring.window_sample import SAMPLE_ROWS, sample_window
 
 __all__ = [
     "KINDS",

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.monitoring.arrays import Floats, Ints, Mask, floats
 from feedback_loop.monitoring.losses import is_positive
-from feedback_loop.monitoring.weights import WEIGHT
+from feedback_loop.monitoring.sampling import WEIGHT
 from feedback_loop.schema import Column, Contract, Task
 from feedback_loop.store.evaluations import MetricValue
 

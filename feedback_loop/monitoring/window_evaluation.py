@@ -10,7 +10,7 @@ from functools import partial
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.monitoring.custom_metrics import Told, metrics_by_rows
-from feedback_loop.monitoring.estimate_history import learns_from_removed, matured_profile
+from feedback_loop.monitoring.estimate_calibration import learns_from_removed, matured_profile
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.profile_store import fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Tally

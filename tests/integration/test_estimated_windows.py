@@ -10,7 +10,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import estimate_history, window_evaluation
+from feedback_loop.monitoring import estimate_calibration, window_evaluation
 from feedback_loop.store.evaluations import load_evaluations, load_past_estimates
 from feedback_loop.views.status import model_status
 from tests.builders import customers, register_churn, register_model, told, write_config
@@ -73,7 +73,7 @@ def test_a_window_is_estimated_before_its_outcomes_and_realised_beside_it(loop, 
 
 
 def test_matured_windows_are_learned_from_and_both_ways_say_the_same_for_ever(loop, clock, monkeypatch):
-    monkeypatch.setattr(estimate_history, "WANTED_ROWS", 900)
+    monkeypatch.setattr(estimate_calibration, "WANTED_ROWS", 900)
     days = []
     for seed in range(5):
         days.append(whole_day(clock()))
@@ -83,7 +83,7 @@ def test_matured_windows_are_learned_from_and_both_ways_say_the_same_for_ever(lo
     window = days[-1]
     loop.evaluate("churn", days[0])  # the reference is established
     with monkeypatch.context() as patch:
-        for module in (window_evaluation, estimate_history):
+        for module in (window_evaluation, estimate_calibration):
             patch.setattr(module, "fold_window", lambda *_, **__: pytest.fail("rows were read"))
         [kept] = loop.evaluate("churn", window)
     # Of the days before it those that have matured: newest first, until there are 900 rows.

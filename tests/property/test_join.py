@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
-from feedback_loop.monitoring.estimate_history import matured_profile
+from feedback_loop.monitoring.estimate_calibration import matured_profile
 from feedback_loop.monitoring.profile_store import establish, fold_news, fold_window, kept_cells
 from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, fold, make_layout
 from feedback_loop.monitoring.profiles.tally import EMPTY

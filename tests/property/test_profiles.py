@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, Tally, fold, make_layout, merge, total
 from feedback_loop.monitoring.profiles.blocks import float_bin_values, float_bins, score_bin_edges, score_bins
-from feedback_loop.monitoring.profiles.sums import limbs, summed
+from feedback_loop.monitoring.profiles.exact_sums import limbs, summed
 from feedback_loop.monitoring.profiles.tally import EMPTY
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from feedback_loop.monitoring import find_slices, multivariate_values, row_losses
 from feedback_loop.monitoring.multivariate import _auc
-from feedback_loop.monitoring.weights import draw
+from feedback_loop.monitoring.sampling import draw
 from feedback_loop.schema import Column, ColumnType
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 from tests.streams import simulated

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from feedback_loop.errors import ConfigError
+from feedback_loop.monitoring.sampling import row_weights, uniform
 from feedback_loop.monitoring.validation import validation_metrics
-from feedback_loop.monitoring.weights import row_weights, uniform
 from feedback_loop.schema import ColumnType, hashed, make_redaction, prediction_id
 from tests.builders import binary_contract, regression_contract
 from tests.conftest import NOW

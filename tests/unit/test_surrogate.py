@@ -10,7 +10,7 @@ from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, r2_sco
 
 from feedback_loop.monitoring.evaluation import profile_of_reference
 from feedback_loop.monitoring.profiles import Profile, fold
-from feedback_loop.monitoring.surrogate import SURROGATE_ROWS, drift_columns, labelled_columns, shared
+from feedback_loop.monitoring.surrogates import SURROGATE_ROWS, drift_columns, labelled_columns, shared
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 

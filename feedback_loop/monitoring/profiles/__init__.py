@@ -23,7 +23,13 @@ from feedback_loop.monitoring.profiles.blocks import (
     score_bins,
 )
 from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn
-from feedback_loop.monitoring.profiles.custom import MetricFailed, SumMetric, check_metrics, find_metric, own_table
+from feedback_loop.monitoring.profiles.custom_sums import (
+    MetricFailed,
+    SumMetric,
+    check_metrics,
+    find_metric,
+    own_table,
+)
 from feedback_loop.monitoring.profiles.fold import (
     TIME,
     Cell,
@@ -44,9 +50,9 @@ from feedback_loop.monitoring.profiles.layout import (
     profiled_columns,
     word_layout,
 )
+from feedback_loop.monitoring.profiles.loss_tree import LossTree
 from feedback_loop.monitoring.profiles.profile import Mean, Profile, Swings
 from feedback_loop.monitoring.profiles.tally import Tally, total
-from feedback_loop.monitoring.profiles.tree import LossTree
 
 __all__ = [
     "ABOVE",

@@ -15,11 +15,11 @@ from feedback_loop.monitoring.arrays import MOST, Floats, Ints, Mask, column_of,
 from feedback_loop.monitoring.losses import are_no_chances, class_places, class_probabilities, is_positive, row_losses
 from feedback_loop.monitoring.profiles import blocks
 from feedback_loop.monitoring.profiles.blocks import Block, Loss, Moment, Rows
-from feedback_loop.monitoring.profiles.custom import own_numbers
+from feedback_loop.monitoring.profiles.custom_sums import own_numbers
+from feedback_loop.monitoring.profiles.exact_sums import LIMBS, limbs
 from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout, SegmentLayout, choosing_half, row_hashes
-from feedback_loop.monitoring.profiles.sums import LIMBS, limbs
 from feedback_loop.monitoring.profiles.tally import SLOTS, TARGET, Tally
-from feedback_loop.monitoring.weights import weights_of
+from feedback_loop.monitoring.sampling import weights_of
 from feedback_loop.schema import OTHER, Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS
 

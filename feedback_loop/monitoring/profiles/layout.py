@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 
 from feedback_loop.monitoring.arrays import MOST, Floats, Ints, Mask, column_of, floats, frequencies, mapped, texts
 from feedback_loop.monitoring.profiles.blocks import MISSING, NEW, NON_FINITE, RARE
-from feedback_loop.monitoring.profiles.custom import OwnSums, sums_of
-from feedback_loop.monitoring.profiles.tree import LossTree, grow
-from feedback_loop.monitoring.weights import weights_of
+from feedback_loop.monitoring.profiles.custom_sums import OwnSums, sums_of
+from feedback_loop.monitoring.profiles.loss_tree import LossTree, grow
+from feedback_loop.monitoring.sampling import weights_of
 from feedback_loop.schema import OTHER, Column, ColumnType, Contract, Task, most_frequent, segment_name
 
 BINS = 100

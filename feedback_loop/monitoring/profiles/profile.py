@@ -14,9 +14,9 @@ import numpy as np
 from feedback_loop.monitoring.arrays import MOST, Floats, Ints
 from feedback_loop.monitoring.profiles.blocks import Block, Rows
 from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn, number_column, word_column
+from feedback_loop.monitoring.profiles.exact_sums import LIMBS, summed
 from feedback_loop.monitoring.profiles.fold import Cell
 from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout
-from feedback_loop.monitoring.profiles.sums import LIMBS, summed
 from feedback_loop.monitoring.profiles.tally import TARGET, Tally, total
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.profiles import LAYOUT

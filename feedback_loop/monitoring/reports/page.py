@@ -25,8 +25,9 @@ from feedback_loop.monitoring.arrays import Floats, floats
 from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.evaluation import labelled_only
 from feedback_loop.monitoring.profiles import profiled_columns
-from feedback_loop.monitoring.reports.about import LEAST_REPORT_ROWS, Kind, Shown, Subject, about, model_folder
-from feedback_loop.monitoring.surrogate import Words, drift_columns, labelled_columns
+from feedback_loop.monitoring.reports.files import model_folder
+from feedback_loop.monitoring.reports.subject import LEAST_REPORT_ROWS, Kind, Shown, Subject, about
+from feedback_loop.monitoring.surrogates import Words, drift_columns, labelled_columns
 from feedback_loop.private import private_files
 from feedback_loop.schema import Contract, Task, shown_names
 
@@ -203,7 +204,7 @@ def _run(
     from evidently.presets import ClassificationPreset, DataSummaryPreset, RegressionPreset
     from evidently.presets.classification import ClassificationQuality
 
-    from feedback_loop.monitoring.reports.figures import ColumnDrift, exact_figures
+    from feedback_loop.monitoring.reports.exact_figures import ColumnDrift, exact_figures
 
     definition = _definition(kind, subject.contract, sides[0])
     sets = [Dataset.from_pandas(_frame(kind, subject.contract, side), definition) for side in sides]

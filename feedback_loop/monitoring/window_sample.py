@@ -10,7 +10,7 @@ import pyarrow as pa
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.evaluation import labelled_only
 from feedback_loop.monitoring.profile_store import SLICE_ROWS
-from feedback_loop.monitoring.weights import draw
+from feedback_loop.monitoring.sampling import draw
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
 from feedback_loop.store.predictions import labelled_in, slices

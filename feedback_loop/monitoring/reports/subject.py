@@ -1,16 +1,10 @@
-"""What a report is of, how it says so, and the files of reports: this part knows nothing of Evidently."""
+"""What a report is of, and how it says so: this part knows nothing of Evidently."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
-
-import msgspec
 
 from feedback_loop.clock import format_moment
 from feedback_loop.monitoring.profiles import Profile, Rows
@@ -56,22 +50,6 @@ class Subject:
         """Whether there are ten rows for such a report, of the window and of a reference that there is."""
         rows, reference_rows = self.rows(kind)
         return rows >= LEAST_REPORT_ROWS and (self.reference is None or reference_rows >= LEAST_REPORT_ROWS)
-
-
-@dataclass(frozen=True)
-class ReportFile:
-    """A report as its data file tells of it. `rows` are those of the window, `shown` what the page is drawn of."""
-
-    model: str
-    version: str
-    name: str
-    kind: str
-    window: tuple[str, str]
-    as_of: str
-    rows: int
-    reference_rows: int
-    shown: str
-    path: Path
 
 
 def about(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> dict[str, Any]:
@@ -137,65 +115,3 @@ def _drawn_from(kind: Kind, shown: Shown, drawn: tuple[int, int]) -> str:
 
 def _sizes(drawn: tuple[int, int]) -> str:
     return " and ".join(f"{each:,}" for each in drawn if each)
-
-
-def model_folder(folder: Path, model: str) -> Path:
-    """Where a model's reports lie in the folder of all: those of two models have the same names."""
-    return folder / quote(model, safe="")
-
-
-def list_reports(folder: Path) -> list[ReportFile]:
-    """The reports of all models that lie in a folder, oldest first."""
-    found = []
-    for path in sorted(folder.glob("*/*-*.json"), key=lambda path: (path.stat().st_mtime, path.name)):
-        data = _read(path)
-        if data.about:
-            told = {name: getattr(data, name) for name in ReportFile.__annotations__ if name != "path"}
-            found.append(ReportFile(**told, path=path.with_suffix(".html")))
-    return found
-
-
-def pages_holding(folder: Path, model: str, moments: Sequence[datetime]) -> list[Path]:
-    """The data files of reports that may hold a row predicted at one of these moments.
-
-    A report of surrogates has none: it is an aggregate, as the profiles that it is made from. One of real rows may
-    show single values of them; one that does not say of when these are may hold any.
-    """
-    return [path for path in sorted(folder.glob("*-*.json")) if moments and _holds(path, model, moments)]
-
-
-def snapshot_of(data: Path) -> Path | None:
-    """The snapshot in Evidently's workspace that a report's data file says is of it."""
-    snapshot = _read(data).snapshot
-    return (data.parent / snapshot).resolve() if snapshot else None
-
-
-def _holds(path: Path, model: str, moments: Sequence[datetime]) -> bool:
-    page = _read(path)
-    if page.shown == "surrogate":
-        return False
-    if not page.spans:
-        return page.about.startswith(f"{model}, ")
-    spans = [tuple(datetime.fromisoformat(end) for end in span) for span in page.spans]
-    return page.model == model and any(first <= moment <= last for moment in moments for first, last in spans)
-
-
-class _Data(msgspec.Struct):
-    """What is read of a data file; those of earlier releases have less."""
-
-    about: str = ""
-    model: str = ""
-    version: str = ""
-    name: str = ""
-    kind: str = ""
-    window: tuple[str, str] = ("", "")
-    as_of: str = ""
-    rows: int = 0
-    reference_rows: int = 0
-    shown: str = ""
-    spans: list[tuple[str, str]] = []
-    snapshot: str = ""
-
-
-def _read(path: Path) -> _Data:
-    return msgspec.convert(json.loads(path.read_text()), _Data)

@@ -15,7 +15,7 @@ from evidently.presets import DataDriftPreset
 from feedback_loop.monitoring.curves import Curves, Lifted
 from feedback_loop.monitoring.curves import curves as curves_of
 from feedback_loop.monitoring.profiles import Profile
-from feedback_loop.monitoring.reports.about import Kind, Subject
+from feedback_loop.monitoring.reports.subject import Kind, Subject
 from feedback_loop.monitoring.validation import profile_metrics
 from feedback_loop.schema import Task
 from feedback_loop.store.evaluations import (

@@ -14,7 +14,7 @@ from feedback_loop.monitoring.profile_store import SLICE_ROWS, fold_window
 from feedback_loop.monitoring.profiles import TIME, Profile, make_layout
 from feedback_loop.monitoring.reference import is_untimed
 from feedback_loop.monitoring.reports import LEAST_REPORT_ROWS, RealRows, Subject
-from feedback_loop.monitoring.weights import draw, uniform
+from feedback_loop.monitoring.sampling import draw, uniform
 from feedback_loop.monitoring.window_evaluation import Counted, ReferenceOf, count_window, evaluated
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
