@@ -29,7 +29,8 @@ from feedback_loop.clock import Window
 from feedback_loop.config_policy import DriftSettings
 from feedback_loop.decisions.drift import start_watch, watch_values
 from feedback_loop.monitoring import drift_values, profile_of_reference, quality_values, volume_notice
-from feedback_loop.monitoring.profiles import Profile, fold_predictions
+from feedback_loop.monitoring.profiles.fold import fold_predictions
+from feedback_loop.monitoring.profiles.profile import Profile
 
 OWN_DAYS = 15
 """So many days are in the reference of 20 numbers."""

@@ -15,7 +15,7 @@ from feedback_loop.inference import FileResult, files
 from feedback_loop.inference.bundle import Bundle
 from feedback_loop.inference.proving import Proof
 from feedback_loop.monitoring.confusion import Ratio
-from feedback_loop.monitoring.profiles import Loss
+from feedback_loop.monitoring.profiles.blocks import Loss
 from feedback_loop.monitoring.reports import exact_figures
 from feedback_loop.privacy import Erasure
 from feedback_loop.scheduling.schedules import Trigger

@@ -10,7 +10,8 @@ from feedback_loop.monitoring.losses import primary_loss, row_losses
 from feedback_loop.monitoring.missing_reference import MissingReference, known_missing, when_enough
 from feedback_loop.monitoring.multivariate import multivariate_values
 from feedback_loop.monitoring.profile_store import fold_news
-from feedback_loop.monitoring.profiles import Profile, SumMetric, check_metrics
+from feedback_loop.monitoring.profiles.custom_sums import SumMetric, check_metrics
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.monitoring.reference import References, is_untimed, make_reference, scored_rows
 from feedback_loop.monitoring.reports import (

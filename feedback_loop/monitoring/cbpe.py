@@ -16,7 +16,7 @@ import numpy as np
 
 from feedback_loop.monitoring.arrays import Floats
 from feedback_loop.monitoring.confusion import Confusion, Ratio, mean_of, proportion
-from feedback_loop.monitoring.profiles import Mean
+from feedback_loop.monitoring.profiles.profile import Mean
 from feedback_loop.monitoring.scores import ScoreBins, areas, binary_metrics, log_loss
 
 ESTIMATED = ("accuracy", "outcome_rate", *(ratio.name for ratio in Ratio), "roc_auc", "pr_auc")

@@ -9,7 +9,8 @@ from enum import Enum
 import numpy as np
 
 from feedback_loop.monitoring.arrays import Floats, Ints
-from feedback_loop.monitoring.profiles import SIDE, Block, Mean, Profile, Rows
+from feedback_loop.monitoring.profiles.blocks import SIDE, Block, Rows
+from feedback_loop.monitoring.profiles.profile import Mean, Profile
 from feedback_loop.schema import Task
 
 

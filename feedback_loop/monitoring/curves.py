@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from feedback_loop.monitoring.arrays import Floats
-from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.scores import ScoreBins, from_the_top, score_bins_of
 from feedback_loop.schema import Task
 

@@ -11,18 +11,9 @@ import pyarrow.compute as pc
 import structlog
 
 from feedback_loop.monitoring.arrays import BEYOND_DOUBLES
-from feedback_loop.monitoring.profiles import (
-    OWN_FAILED,
-    OWN_ROWS,
-    Block,
-    Mean,
-    MetricFailed,
-    Profile,
-    Rows,
-    SumMetric,
-    find_metric,
-    own_table,
-)
+from feedback_loop.monitoring.profiles.blocks import OWN_FAILED, OWN_ROWS, Block, Rows
+from feedback_loop.monitoring.profiles.custom_sums import MetricFailed, SumMetric, find_metric, own_table
+from feedback_loop.monitoring.profiles.profile import Mean, Profile
 from feedback_loop.monitoring.validation import metric_value, mixed, unlabelled
 from feedback_loop.schema import Column, ColumnType, Contract
 from feedback_loop.store.evaluations import MetricValue, QualityValue

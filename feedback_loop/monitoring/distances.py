@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from feedback_loop.monitoring.arrays import MOST, Floats
-from feedback_loop.monitoring.profiles import NumberColumn
+from feedback_loop.monitoring.profiles.columns import NumberColumn
 
 
 def normed_wasserstein(reference: NumberColumn, current: NumberColumn) -> float:

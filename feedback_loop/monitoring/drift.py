@@ -21,7 +21,8 @@ from feedback_loop.monitoring.distances import (
     psi,
     z_p_value,
 )
-from feedback_loop.monitoring.profiles import NumberColumn, Profile, WordColumn
+from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, finite
 
 THRESHOLD = 0.1

@@ -7,7 +7,11 @@ from datetime import datetime, timedelta
 
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.monitoring.profile_store import OUTCOMES, fold_window, kept_cells
-from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Rows, Tally, merge
+from feedback_loop.monitoring.profiles.blocks import Rows
+from feedback_loop.monitoring.profiles.fold import Cell, merge
+from feedback_loop.monitoring.profiles.layout import Layout
+from feedback_loop.monitoring.profiles.profile import Profile
+from feedback_loop.monitoring.profiles.tally import Tally
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Role
 from feedback_loop.store import Store, profiles, retention

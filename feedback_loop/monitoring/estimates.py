@@ -16,7 +16,9 @@ import numpy as np
 from feedback_loop.monitoring.arrays import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.cbpe import binary_estimates, calibrated, expected, multiclass_estimates
 from feedback_loop.monitoring.drift import LEAST_ROWS
-from feedback_loop.monitoring.profiles import Block, LossTree, Mean, Profile, Rows
+from feedback_loop.monitoring.profiles.blocks import Block, Rows
+from feedback_loop.monitoring.profiles.loss_tree import LossTree
+from feedback_loop.monitoring.profiles.profile import Mean, Profile
 from feedback_loop.monitoring.scores import score_bins_of
 from feedback_loop.schema import Task
 from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEstimate, finite

@@ -19,26 +19,11 @@ from feedback_loop.monitoring.arrays import Mask
 from feedback_loop.monitoring.custom_metrics import Told, beside, metrics_by_sums
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimates import estimate_values
-from feedback_loop.monitoring.profiles import (
-    TIME,
-    Block,
-    Cell,
-    Layout,
-    Profile,
-    Rows,
-    Swings,
-    Tally,
-    choosing_half,
-    fold,
-    fold_held,
-    fold_predictions,
-    fold_words,
-    make_layout,
-    merge,
-    profiled_columns,
-    total,
-    word_layout,
-)
+from feedback_loop.monitoring.profiles.blocks import Block, Rows
+from feedback_loop.monitoring.profiles.fold import TIME, Cell, fold, fold_held, fold_predictions, fold_words, merge
+from feedback_loop.monitoring.profiles.layout import Layout, choosing_half, make_layout, profiled_columns, word_layout
+from feedback_loop.monitoring.profiles.profile import Profile, Swings
+from feedback_loop.monitoring.profiles.tally import Tally, total
 from feedback_loop.monitoring.quality import quality_values, usual_name
 from feedback_loop.monitoring.ranking import query_metrics
 from feedback_loop.monitoring.validation import metrics_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from feedback_loop.config import ModelSettings
-from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.schema import Role
 from feedback_loop.store import Store
 from feedback_loop.store.conclusions import latest_verdict

@@ -14,18 +14,10 @@ import pyarrow.compute as pc
 import structlog
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
-from feedback_loop.monitoring.profiles import (
-    TIME,
-    Cell,
-    Layout,
-    Profile,
-    Tally,
-    fold,
-    fold_outcomes,
-    fold_predictions,
-    merge,
-    total,
-)
+from feedback_loop.monitoring.profiles.fold import TIME, Cell, fold, fold_outcomes, fold_predictions, merge
+from feedback_loop.monitoring.profiles.layout import Layout
+from feedback_loop.monitoring.profiles.profile import Profile
+from feedback_loop.monitoring.profiles.tally import Tally, total
 from feedback_loop.store import Store, profiles
 from feedback_loop.store.coverage import SegmentValues, load_segment_values, role_spans
 from feedback_loop.store.engine import Transaction

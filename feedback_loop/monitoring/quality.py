@@ -10,7 +10,9 @@ import numpy as np
 from feedback_loop.monitoring.arrays import BEYOND_DOUBLES
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS
 from feedback_loop.monitoring.hypergeometric import upper_tail
-from feedback_loop.monitoring.profiles import HASHES, Block, NumberColumn, Profile, Rows, WordColumn
+from feedback_loop.monitoring.profiles.blocks import HASHES, Block, Rows
+from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.store.evaluations import QualityValue, finite
 
 MORE = 0.01

@@ -15,7 +15,8 @@ from feedback_loop.inference import Scorer
 from feedback_loop.monitoring.drift import LEAST_ROWS
 from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference
 from feedback_loop.monitoring.profile_store import establish
-from feedback_loop.monitoring.profiles import TIME, Profile
+from feedback_loop.monitoring.profiles.fold import TIME
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import PREDICTION_ID, Column, ColumnType, Contract, Redaction, Role, as_table, coerce

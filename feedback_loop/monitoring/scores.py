@@ -10,7 +10,8 @@ import numpy as np
 from feedback_loop.monitoring.arrays import Floats
 from feedback_loop.monitoring.confusion import Confusion, Ratio, mean_of
 from feedback_loop.monitoring.losses import CLIP
-from feedback_loop.monitoring.profiles import Block, Mean, Profile, Rows, score_bin_edges
+from feedback_loop.monitoring.profiles.blocks import Block, Rows, score_bin_edges
+from feedback_loop.monitoring.profiles.profile import Mean, Profile
 
 CALIBRATION_BINS = 10
 

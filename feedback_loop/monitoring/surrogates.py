@@ -15,17 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from feedback_loop.monitoring.arrays import BEYOND_DOUBLES, Floats, Ints, Mask
-from feedback_loop.monitoring.profiles import (
-    OTHER_CLASS,
-    SIDE,
-    Block,
-    NumberColumn,
-    Profile,
-    Rows,
-    WordColumn,
-    float_bin_values,
-    score_bin_edges,
-)
+from feedback_loop.monitoring.profiles.blocks import OTHER_CLASS, SIDE, Block, Rows, float_bin_values, score_bin_edges
+from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.schema import ColumnType, Task
 
 HAIR = 1e-9

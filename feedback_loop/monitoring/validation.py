@@ -19,7 +19,11 @@ import pyarrow as pa
 from feedback_loop.monitoring.arrays import BEYOND_DOUBLES
 from feedback_loop.monitoring.confusion import Ratio, confusion_of
 from feedback_loop.monitoring.losses import CLIP
-from feedback_loop.monitoring.profiles import Block, Cell, Layout, Loss, Mean, Profile, Rows, Tally, fold
+from feedback_loop.monitoring.profiles.blocks import Block, Loss, Rows
+from feedback_loop.monitoring.profiles.fold import Cell, fold
+from feedback_loop.monitoring.profiles.layout import Layout
+from feedback_loop.monitoring.profiles.profile import Mean, Profile
+from feedback_loop.monitoring.profiles.tally import Tally
 from feedback_loop.monitoring.scores import areas, binary_metrics, score_bins_of, unlabelled_losses
 from feedback_loop.schema import Contract, Task
 from feedback_loop.store.evaluations import ALL_ROWS, MetricValue, finite

@@ -13,7 +13,10 @@ from feedback_loop.monitoring.custom_metrics import Told, metrics_by_rows
 from feedback_loop.monitoring.estimate_calibration import learns_from_removed, matured_profile
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.profile_store import fold_window, kept_cells
-from feedback_loop.monitoring.profiles import Cell, Layout, Profile, Tally
+from feedback_loop.monitoring.profiles.fold import Cell
+from feedback_loop.monitoring.profiles.layout import Layout
+from feedback_loop.monitoring.profiles.profile import Profile
+from feedback_loop.monitoring.profiles.tally import Tally
 from feedback_loop.monitoring.ranking import query_columns, query_metrics
 from feedback_loop.outcomes import is_matured, matured_until
 from feedback_loop.schema import Contract, Role

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import BadInput, NotFound
 from feedback_loop.monitoring.profile_store import fold_news
-from feedback_loop.monitoring.profiles import TIME
+from feedback_loop.monitoring.profiles.fold import TIME
 from feedback_loop.monitoring.reports import model_folder, pages_holding, snapshot_of
 from feedback_loop.registry import ModelVersion, Registry
 from feedback_loop.schema import PREDICTION_ID, Redaction, as_table, coerce

@@ -14,7 +14,9 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import ConfigError
 from feedback_loop.monitoring import fold_news
 from feedback_loop.monitoring.profile_store import establish, fold_window, kept_cells
-from feedback_loop.monitoring.profiles import Profile, fold, make_layout
+from feedback_loop.monitoring.profiles.fold import fold
+from feedback_loop.monitoring.profiles.layout import make_layout
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, canonical, keyed_digest, prediction_id
 from feedback_loop.store import Store, erased_keys, erasure, fence, findings, migrate, profiles

@@ -11,7 +11,9 @@ from feedback_loop.monitoring import fold_news, profile_store
 from feedback_loop.monitoring import reference as reference_module
 from feedback_loop.monitoring.evaluation import evaluate_rows
 from feedback_loop.monitoring.profile_store import establish, fold_window, kept_cells
-from feedback_loop.monitoring.profiles import Profile, fold, make_layout
+from feedback_loop.monitoring.profiles.fold import fold
+from feedback_loop.monitoring.profiles.layout import make_layout
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.window_evaluation import count_window
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.store import predictions, profiles

@@ -11,7 +11,8 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import Unavailable
 from feedback_loop.monitoring import profile_store
 from feedback_loop.monitoring.profile_store import fold_scan, fold_window
-from feedback_loop.monitoring.profiles import Cell, fold_outcomes, make_layout, merge
+from feedback_loop.monitoring.profiles.fold import Cell, fold_outcomes, merge
+from feedback_loop.monitoring.profiles.layout import make_layout
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, JoinRule
 from feedback_loop.store.predictions import PredictionLog, read_labelled

@@ -16,7 +16,8 @@ from feedback_loop.decisions.losses import baseline_of, losses_of
 from feedback_loop.monitoring import labelled_only
 from feedback_loop.monitoring.curves import curves
 from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
-from feedback_loop.monitoring.profiles import Profile, fold
+from feedback_loop.monitoring.profiles.fold import fold
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.surrogates import drift_columns, labelled_columns
 from feedback_loop.store.evaluations import save_evaluation
 from tests.builders import binary_contract, multiclass_contract, regression_contract

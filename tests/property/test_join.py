@@ -20,7 +20,10 @@ from hypothesis import strategies as st
 from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.monitoring.estimate_calibration import matured_profile
 from feedback_loop.monitoring.profile_store import establish, fold_news, fold_window, kept_cells
-from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, fold, make_layout
+from feedback_loop.monitoring.profiles.blocks import Block, Rows
+from feedback_loop.monitoring.profiles.fold import fold
+from feedback_loop.monitoring.profiles.layout import Layout, make_layout
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.profiles.tally import EMPTY
 from feedback_loop.monitoring.window_evaluation import count_window, due_windows
 from feedback_loop.outcomes import record_outcomes

@@ -13,10 +13,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from feedback_loop.monitoring.profiles import Block, Layout, Profile, Rows, Tally, fold, make_layout, merge, total
-from feedback_loop.monitoring.profiles.blocks import float_bin_values, float_bins, score_bin_edges, score_bins
+from feedback_loop.monitoring.profiles.blocks import (
+    Block,
+    Rows,
+    float_bin_values,
+    float_bins,
+    score_bin_edges,
+    score_bins,
+)
 from feedback_loop.monitoring.profiles.exact_sums import limbs, summed
-from feedback_loop.monitoring.profiles.tally import EMPTY
+from feedback_loop.monitoring.profiles.fold import fold, merge
+from feedback_loop.monitoring.profiles.layout import Layout, make_layout
+from feedback_loop.monitoring.profiles.profile import Profile
+from feedback_loop.monitoring.profiles.tally import EMPTY, Tally, total
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
 FEW = settings(max_examples=30)

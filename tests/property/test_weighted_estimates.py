@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from feedback_loop.monitoring.cbpe import binary_estimates, calibrated
 from feedback_loop.monitoring.estimates import estimate_values
 from feedback_loop.monitoring.evaluation import profile_of_reference
-from feedback_loop.monitoring.profiles import Profile, fold_predictions
+from feedback_loop.monitoring.profiles.fold import fold_predictions
+from feedback_loop.monitoring.profiles.profile import Profile
 from tests.builders import binary_contract, expected_bins, prediction_rows, regression_contract
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -7,7 +7,9 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import auc, average_precision_score, roc_auc_score
 
 from feedback_loop.monitoring import curves
-from feedback_loop.monitoring.profiles import Layout, Profile, fold
+from feedback_loop.monitoring.profiles.fold import fold
+from feedback_loop.monitoring.profiles.layout import Layout
+from feedback_loop.monitoring.profiles.profile import Profile
 from tests.builders import binary_contract, multiclass_contract, regression_contract
 
 RANDOM = np.random.default_rng(2)

@@ -12,8 +12,9 @@ from scipy import stats
 
 from feedback_loop.monitoring.drift import drift_values
 from feedback_loop.monitoring.evaluation import profile_of_reference, with_swings
-from feedback_loop.monitoring.profiles import Profile, choosing_half, fold, fold_held, make_layout, merge
-from feedback_loop.monitoring.profiles.layout import number_layout
+from feedback_loop.monitoring.profiles.fold import fold, fold_held, merge
+from feedback_loop.monitoring.profiles.layout import choosing_half, make_layout, number_layout
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.quality import quality_values
 from feedback_loop.schema import Column, ColumnType
 from tests.builders import binary_contract

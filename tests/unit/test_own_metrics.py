@@ -17,10 +17,9 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.errors import ConfigError, ContractError
 from feedback_loop.monitoring.custom_metrics import metrics_by_rows
 from feedback_loop.monitoring.evaluation import evaluate_cells, evaluate_rows
-from feedback_loop.monitoring.profiles import MetricFailed, check_metrics, fold, make_layout, merge
-from feedback_loop.monitoring.profiles.custom_sums import _found, sums_of
-from feedback_loop.monitoring.profiles.fold import fold_outcomes
-from feedback_loop.monitoring.profiles.layout import Layout
+from feedback_loop.monitoring.profiles.custom_sums import MetricFailed, _found, check_metrics, sums_of
+from feedback_loop.monitoring.profiles.fold import fold, fold_outcomes, merge
+from feedback_loop.monitoring.profiles.layout import Layout, make_layout
 from feedback_loop.schema import OwnMetric, make_redaction
 from tests.builders import binary_contract
 

@@ -9,7 +9,9 @@ from scipy import stats
 
 from feedback_loop.clock import format_moment
 from feedback_loop.monitoring import silence_notice, volume_notice
-from feedback_loop.monitoring.profiles import Layout, Profile, fold, make_layout
+from feedback_loop.monitoring.profiles.fold import fold
+from feedback_loop.monitoring.profiles.layout import Layout, make_layout
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.quality import quality_values
 from tests.builders import binary_contract, multiclass_contract
 

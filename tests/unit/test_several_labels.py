@@ -14,7 +14,9 @@ from sklearn.neural_network import MLPClassifier
 from feedback_loop.errors import ContractError, ModelFault
 from feedback_loop.inference.engines import PyfuncEngine, SklearnEngine
 from feedback_loop.monitoring.losses import row_losses
-from feedback_loop.monitoring.profiles import Profile, fold, make_layout, merge
+from feedback_loop.monitoring.profiles.fold import fold, merge
+from feedback_loop.monitoring.profiles.layout import make_layout
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.validation import metrics_of, validation_metrics
 from feedback_loop.schema import Column, ColumnType, JoinRule, Task, make_contract
 

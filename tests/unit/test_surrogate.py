@@ -9,7 +9,8 @@ from scipy.stats import wasserstein_distance
 from sklearn.metrics import brier_score_loss, confusion_matrix, log_loss, r2_score, roc_auc_score
 
 from feedback_loop.monitoring.evaluation import profile_of_reference
-from feedback_loop.monitoring.profiles import Profile, fold
+from feedback_loop.monitoring.profiles.fold import fold
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.surrogates import SURROGATE_ROWS, drift_columns, labelled_columns, shared
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
 from tests.builders import binary_contract, multiclass_contract, regression_contract

@@ -16,7 +16,8 @@ from feedback_loop.decisions.drift import Watch, rule_of, start_watch, watch_win
 from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, found, score
 from feedback_loop.decisions.drift.recovery import Return
 from feedback_loop.monitoring import profile_of_reference
-from feedback_loop.monitoring.profiles import Profile, fold
+from feedback_loop.monitoring.profiles.fold import fold
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.schema import Column, ColumnType
 from tests.builders import binary_contract
 

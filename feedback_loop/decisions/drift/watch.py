@@ -17,7 +17,8 @@ from feedback_loop.decisions.drift.recovery import Return
 from feedback_loop.decisions.monitors import MADE_OF, alpha_of_monitor
 from feedback_loop.monitoring import Profile, drift_values, quality_values
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS
-from feedback_loop.monitoring.profiles import SINGLE, NumberColumn, profiled_columns
+from feedback_loop.monitoring.profiles.columns import NumberColumn
+from feedback_loop.monitoring.profiles.layout import SINGLE, profiled_columns
 from feedback_loop.schema import shown_names
 from feedback_loop.store.alerts import RECOVERED, Message
 from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, QualityValue

@@ -14,7 +14,7 @@ from evidently.presets import DataDriftPreset
 
 from feedback_loop.monitoring.curves import Curves, Lifted
 from feedback_loop.monitoring.curves import curves as curves_of
-from feedback_loop.monitoring.profiles import Profile
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.reports.subject import Kind, Subject
 from feedback_loop.monitoring.validation import profile_metrics
 from feedback_loop.schema import Task

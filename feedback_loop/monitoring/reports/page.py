@@ -24,7 +24,7 @@ from feedback_loop.errors import BadInput
 from feedback_loop.monitoring.arrays import Floats, floats
 from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.evaluation import labelled_only
-from feedback_loop.monitoring.profiles import profiled_columns
+from feedback_loop.monitoring.profiles.layout import profiled_columns
 from feedback_loop.monitoring.reports.files import model_folder
 from feedback_loop.monitoring.reports.subject import LEAST_REPORT_ROWS, Kind, Shown, Subject, about
 from feedback_loop.monitoring.surrogates import Words, drift_columns, labelled_columns

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from feedback_loop.clock import format_moment
-from feedback_loop.monitoring.profiles import Profile, Rows
+from feedback_loop.monitoring.profiles.blocks import Rows
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.schema import Contract
 from feedback_loop.store.evaluations import Evaluation
 

@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
 from feedback_loop.monitoring.profile_store import SLICE_ROWS, fold_window
-from feedback_loop.monitoring.profiles import TIME, Profile, make_layout
+from feedback_loop.monitoring.profiles.fold import TIME
+from feedback_loop.monitoring.profiles.layout import make_layout
+from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.reference import is_untimed
 from feedback_loop.monitoring.reports import LEAST_REPORT_ROWS, RealRows, Subject
 from feedback_loop.monitoring.sampling import draw, uniform
