@@ -36,6 +36,7 @@ from feedback_loop.monitoring import (
     MissingReference,
     PastError,
     Profile,
+    WindowQuery,
     after_failure,
     due_windows,
     evaluate_window,
@@ -106,12 +107,8 @@ class Judging:
                     evaluations += evaluate_window(
                         store,
                         contract,
-                        due,
+                        WindowQuery(due, now, settings.window, settings.maturity, from_log),
                         lambda version: self.profile(model, version, now, is_past=as_of is not None),
-                        length=settings.window,
-                        maturity=settings.maturity,
-                        as_of=now,
-                        from_log=from_log,
                         extend=lambda made: self._with_rows(made, multivariate=multivariate, slices=slices),
                     )
                     if due in failed:
@@ -221,12 +218,9 @@ class Judging:
         subject = report_subject(
             context.store,
             context.contract(model),
-            window,
+            WindowQuery(window, now, settings.window, settings.maturity),
             lambda version: self.profile(model, version, now, is_past=as_of is not None),
             name,
-            length=settings.window,
-            maturity=settings.maturity,
-            as_of=now,
         )
         noted = self._with_rows(subject.evaluation, multivariate=False, slices=False)
         subject = replace(subject, evaluation=noted)

@@ -3,6 +3,7 @@
 from feedback_loop.monitoring.arrays import Floats
 from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
+from feedback_loop.monitoring.estimate_calibration import WindowQuery
 from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
 from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.hypergeometric import upper_tail, upper_tails
@@ -44,6 +45,7 @@ __all__ = [
     "References",
     "ReportFile",
     "SumMetric",
+    "WindowQuery",
     "after_failure",
     "check_metrics",
     "curves",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from feedback_loop.clock import Window, floor_moment
@@ -23,54 +24,59 @@ WANTED_ROWS = 10_000
 MOST_WINDOWS = 30
 
 
-def learns_from_removed(store: Store, model: str, window: Window, length: timedelta) -> bool:
+@dataclass(frozen=True)
+class WindowQuery:
+    """What is asked of a window: what was known of it at a moment, by kept tallies or by the rows of the log.
+
+    A model's windows are of one `length`; its predictions have matured after `maturity`.
+    """
+
+    window: Window
+    as_of: datetime
+    length: timedelta
+    maturity: timedelta
+    from_log: bool = False
+
+
+def learns_from_removed(store: Store, model: str, query: WindowQuery) -> bool:
     """Whether retention has removed windows that the estimates of this one may have been calibrated on."""
     oldest = retention.kept_since(store, model)
-    return oldest is not None and floor_moment(window.start, length) - MOST_WINDOWS * length < oldest
+    return (
+        oldest is not None and floor_moment(query.window.start, query.length) - MOST_WINDOWS * query.length < oldest
+    )
 
 
-def matured_profile(
-    store: Store,
-    layout: Layout,
-    window: Window,
-    *,
-    version: str,
-    length: timedelta,
-    maturity: timedelta,
-    as_of: datetime,
-    from_log: bool,
-) -> Profile | None:
+def matured_profile(store: Store, layout: Layout, query: WindowQuery, version: str) -> Profile | None:
     """The profile of the outcomes of the newest whole windows before this one that had matured as of a moment.
 
     None where the layout has no scores to calibrate. Kept tallies and the log give the same.
     """
     if not layout.scored_classes or layout.contract.more_labels:
         return None
-    latest = min(floor_moment(window.start, length), matured_until(as_of, maturity, length))
-    oldest = retention.kept_since(store, layout.contract.model)
+    model, length, as_of = layout.contract.model, query.length, query.as_of
+    latest = min(floor_moment(query.window.start, length), matured_until(as_of, query.maturity, length))
+    oldest, span = retention.kept_since(store, model), predicted_span(store, model, as_of=as_of)
+    if span is None:
+        return None
     windows = [Window(latest - (k + 1) * length, latest - k * length) for k in range(MOST_WINDOWS)]
-    windows = [each for each in windows if oldest is None or each.start >= oldest]
-    span = predicted_span(store, layout.contract.model, as_of=as_of)
-    windows = [each for each in windows if span is not None and each.end > span[0]]  # before is nothing to read
+    windows = [each for each in windows if (oldest is None or each.start >= oldest) and each.end > span[0]]
     if not windows:
         return None
     kept = None
-    if not from_log and all(map(profiles.is_whole_hours, windows)):
-        watermark, kept = profiles.load_windows(
-            store, layout.contract.model, version, Role.CHAMPION, OUTCOMES, windows
-        )
+    if not query.from_log and all(map(profiles.is_whole_hours, windows)):
+        watermark, kept = profiles.load_windows(store, model, version, Role.CHAMPION, OUTCOMES, windows)
         kept = kept if watermark == as_of else None
 
-    def parts() -> Iterator[dict[Cell, Tally]]:
+    def tallies() -> Iterator[dict[Cell, Tally]]:
         if kept is not None:
             yield from map(kept_cells, kept)
             return
-        for each in windows:
-            yield fold_window(store, layout, each, version=version, role=Role.CHAMPION, as_of=as_of, part=OUTCOMES)
+        for window in windows:
+            yield fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of, part=OUTCOMES)
 
-    found: dict[Cell, Tally] = {}
-    for part in parts():
-        found = merge([found, part])
-        if Profile.of(layout, found).rows(Rows.SCORED) >= WANTED_ROWS:
+    cells: dict[Cell, Tally] = {}
+    for part in tallies():
+        cells = merge([cells, part])
+        if Profile.of(layout, cells).rows(Rows.SCORED) >= WANTED_ROWS:
             break
-    return Profile.of(layout, {cell: tally for cell, tally in found.items() if len(tally.keys)})
+    return Profile.of(layout, {cell: tally for cell, tally in cells.items() if len(tally.keys)})

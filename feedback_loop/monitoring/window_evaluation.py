@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.monitoring.custom_metrics import Told, metrics_by_rows
-from feedback_loop.monitoring.estimate_calibration import learns_from_removed, matured_profile
+from feedback_loop.monitoring.estimate_calibration import WindowQuery, learns_from_removed, matured_profile
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.profile_store import fold_window, kept_cells
 from feedback_loop.monitoring.profiles.fold import Cell
@@ -69,67 +69,40 @@ def after_failure(store: Store, model: str, window: Window, error: Exception, no
 def evaluate_window(
     store: Store,
     contract: Contract,
-    window: Window,
+    query: WindowQuery,
     reference_of: ReferenceOf,
     *,
-    length: timedelta,
-    maturity: timedelta,
-    as_of: datetime,
-    from_log: bool = False,
-    extend: Callable[[Evaluation], Evaluation] = lambda found: found,
+    extend: Callable[[Evaluation], Evaluation] = lambda evaluation: evaluation,
 ) -> list[Evaluation]:
     """Evaluates each version that was champion in a window, as of that moment, and keeps the results.
 
     Where that moment is the one that the join has reached, kept tallies answer, at the same cost for any number of
-    rows; else, and with `from_log`, the rows themselves do. Both say the same, to the bit; but metrics of a user's
-    that take all rows at once are told with `from_log` alone. A window without predictions is kept too, under no
-    version: that nothing was predicted is a finding. `extend` adds what only rows can say, the same for both ways.
+    rows; else, and `from_log`, the rows themselves do. Both say the same, to the bit; but metrics of a user's that
+    take all rows at once are computed `from_log` alone. A window without predictions is kept too, under no version:
+    that nothing was predicted is a finding. `extend` adds what only rows can say, the same for both ways.
     """
-    counts = count_window(store, contract, window, reference_of, length=length, as_of=as_of, from_log=from_log)
-    found = [
-        evaluated(store, each, window, length=length, maturity=maturity, as_of=as_of, from_log=from_log)
-        for each in counts
-    ]
-    saved = [save_evaluation(store, extend(each) if each.version else each) for each in found]
-    if learns_from_removed(store, contract.model, window, length):  # what was said then can't be computed any more
+    evaluations = [evaluated(store, counted, query) for counted in count_window(store, contract, query, reference_of)]
+    saved = [save_evaluation(store, extend(each) if each.version else each) for each in evaluations]
+    if learns_from_removed(store, contract.model, query):  # what was said then can't be computed any more
         saved = [with_stored_estimates(store, each) for each in saved]
     return saved
 
 
-def evaluated(
-    store: Store,
-    counted: Counted,
-    window: Window,
-    *,
-    length: timedelta,
-    maturity: timedelta,
-    as_of: datetime,
-    from_log: bool = False,
-) -> Evaluation:
+def evaluated(store: Store, counted: Counted, query: WindowQuery) -> Evaluation:
     """What is counted of a version, as an evaluation, with estimates by what had matured before the window."""
     calibration = None
     if counted.cells:
-        calibration = matured_profile(
-            store,
-            counted.layout,
-            window,
-            version=counted.version,
-            length=length,
-            maturity=maturity,
-            as_of=as_of,
-            from_log=not counted.is_kept,
-        )
-    more: list[Told] = []
-    if counted.version:
-        more = _by_rows(store, counted.layout.contract, window, counted.version, as_of, from_log=from_log)
+        of_log = replace(query, from_log=not counted.is_kept)
+        calibration = matured_profile(store, counted.layout, of_log, counted.version)
+    more = _by_rows(store, counted.layout.contract, query, counted.version) if counted.version else []
     return evaluate_cells(
         counted.layout,
         counted.cells,
         counted.reference,
         version=counted.version,
-        window=window,
-        as_of=as_of,
-        matured=is_matured(window, as_of, maturity),
+        window=query.window,
+        as_of=query.as_of,
+        matured=is_matured(query.window, query.as_of, query.maturity),
         calibration=calibration,
         more=more,
     )
@@ -147,24 +120,19 @@ class Counted:
 
 
 def count_window(
-    store: Store,
-    contract: Contract,
-    window: Window,
-    reference_of: ReferenceOf,
-    *,
-    length: timedelta,
-    as_of: datetime,
-    from_log: bool = False,
+    store: Store, contract: Contract, query: WindowQuery, reference_of: ReferenceOf
 ) -> Iterator[Counted]:
     """Counts each version that was champion in a window, as of that moment; if none was, nothing under no version."""
-    versions = None if from_log else joined_versions(store, contract.model, window, Role.CHAMPION, length, as_of)
+    window, as_of, versions = query.window, query.as_of, None
+    if not query.from_log:
+        versions = joined_versions(store, contract.model, window, Role.CHAMPION, query.length, as_of)
     if versions is None:
         versions = versions_in(store, contract.model, window, Role.CHAMPION, as_of)
     for version in versions or [""]:
         reference = reference_of(version) if version else None
         layout = reference.layout if reference is not None else Layout.bare(contract)
         kept = None
-        if version and reference is not None and not from_log:
+        if reference is not None and not query.from_log:
             kept = _kept(store, layout, window, reference, version=version, as_of=as_of)
         cells = kept or {}
         if version and kept is None:
@@ -193,14 +161,14 @@ def _kept(
     return kept_cells(kept.tallies) if is_of_it and kept.watermark == as_of else None
 
 
-def _by_rows(
-    store: Store, contract: Contract, window: Window, version: str, as_of: datetime, *, from_log: bool
-) -> list[Told]:
-    """What no sums tell: metrics of queries, by their few columns, and with `from_log` a user's functions of rows."""
-    told: list[Told] = []
-    read = partial(read_labelled, store, contract, window, as_of=as_of, version=version, role=Role.CHAMPION)
+def _by_rows(store: Store, contract: Contract, query: WindowQuery, version: str) -> list[Told]:
+    """What no sums say: metrics of queries, by their few columns, and `from_log` a user's functions of rows."""
+    metrics: list[Told] = []
+    read = partial(
+        read_labelled, store, contract, query.window, as_of=query.as_of, version=version, role=Role.CHAMPION
+    )
     if contract.query:
-        told += query_metrics(contract, read(columns=query_columns(contract)))
-    if from_log and contract.own_metrics:
-        told += metrics_by_rows(contract, read())
-    return told
+        metrics += query_metrics(contract, read(columns=query_columns(contract)))
+    if query.from_log and contract.own_metrics:
+        metrics += metrics_by_rows(contract, read())
+    return metrics

@@ -7,7 +7,7 @@ import pytest
 
 from feedback_loop.clock import Window
 from feedback_loop.decisions.drift import reference_digest
-from feedback_loop.monitoring import fold_news, profile_store
+from feedback_loop.monitoring import WindowQuery, fold_news, profile_store
 from feedback_loop.monitoring import reference as reference_module
 from feedback_loop.monitoring.evaluation import evaluate_rows
 from feedback_loop.monitoring.profile_store import establish, fold_window, kept_cells
@@ -92,10 +92,10 @@ def test_a_reference_is_the_same_whatever_has_packed_it(store, monkeypatch):
     monkeypatch.setattr(zlib, "compress", lambda data, *_: compress(data, 0))
     again = Profile.from_bytes(reference.to_bytes())
     assert (again.to_bytes() == packed, reference_digest(again)) == (False, digest)
-    [counted] = count_window(store, contract, WINDOW, lambda _: again, length=DAY, as_of=now)
+    [counted] = count_window(store, contract, WindowQuery(WINDOW, now, DAY, DAY), lambda _: again)
     assert counted.is_kept
     other = Profile(reference.layout, reference.parts[:0])
-    [counted] = count_window(store, contract, WINDOW, lambda _: other, length=DAY, as_of=now)
+    [counted] = count_window(store, contract, WindowQuery(WINDOW, now, DAY, DAY), lambda _: other)
     assert not counted.is_kept
 
 
@@ -103,10 +103,10 @@ def test_what_was_counted_by_another_layout_is_counted_anew(store, monkeypatch):
     contract = binary_contract()
     reference, now = established(store, contract)
     monkeypatch.setattr(profiles, "LAYOUT", profiles.LAYOUT + 1)
-    [counted] = count_window(store, contract, WINDOW, lambda _: reference, length=DAY, as_of=now)
+    [counted] = count_window(store, contract, WindowQuery(WINDOW, now, DAY, DAY), lambda _: reference)
     assert not counted.is_kept
     establish(store, contract.model, "1", reference, START)
-    [counted] = count_window(store, contract, WINDOW, lambda _: reference, length=DAY, as_of=now)
+    [counted] = count_window(store, contract, WindowQuery(WINDOW, now, DAY, DAY), lambda _: reference)
     assert counted.is_kept
 
 
@@ -158,13 +158,13 @@ def test_of_a_column_of_thousands_of_values_the_declared_number_is_counted_one_b
             record_outcomes(store, contract, frame, now=START + 2 * HOUR, source="t")
         join_new(store, contract, DAY, START + hour * HOUR, fold_news)
         as_of = profiles.load_window(store, contract.model, "1", "champion", WINDOW).watermark
-        [counted] = count_window(store, contract, WINDOW, lambda _: None, length=DAY, as_of=as_of, from_log=True)
+        [counted] = count_window(store, contract, WindowQuery(WINDOW, as_of, DAY, DAY, from_log=True), lambda _: None)
         answers[as_of] = counted.cells
     for as_of, cells in answers.items():  # whatever came since
-        [counted] = count_window(store, contract, WINDOW, lambda _: None, length=DAY, as_of=as_of, from_log=True)
+        [counted] = count_window(store, contract, WindowQuery(WINDOW, as_of, DAY, DAY, from_log=True), lambda _: None)
         assert counted.cells == cells
         assert len({cell.segment for cell in cells}) <= 22
-    [last] = count_window(store, contract, WINDOW, lambda _: None, length=DAY, as_of=max(answers), from_log=True)
+    [last] = count_window(store, contract, WindowQuery(WINDOW, max(answers), DAY, DAY, from_log=True), lambda _: None)
     of_rows = {}
     for cell, tally in last.cells.items():
         of_rows[cell.segment] = of_rows.get(cell.segment, 0) + tally.at(0, 0)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
+from feedback_loop.monitoring import WindowQuery
 from feedback_loop.monitoring.estimate_calibration import matured_profile
 from feedback_loop.monitoring.profile_store import establish, fold_news, fold_window, kept_cells
 from feedback_loop.monitoring.profiles.blocks import Block, Rows
@@ -289,13 +290,12 @@ class Run:
         """The windows that are due as of a moment, versions and segments of each, and what the last learns from."""
         maturity, found, learned = self.plain.rule.maturity, {}, None
         for window in due_windows(self.store, "churn", WINDOW, maturity, as_of):
-            counts = count_window(
-                self.store, self.contract, window, lambda _: None, length=WINDOW, as_of=as_of, from_log=True
-            )
+            query = WindowQuery(window, as_of, WINDOW, maturity, from_log=True)
+            counts = count_window(self.store, self.contract, query, lambda _: None)
             found[window] = {each.version: {cell.segment for cell in each.cells} for each in counts}
         if found:
-            options = {"version": "1", "length": WINDOW, "maturity": maturity, "as_of": as_of, "from_log": True}
-            learned = matured_profile(self.store, Layout(self.contract), max(found), **options)
+            last = WindowQuery(max(found), as_of, WINDOW, maturity, from_log=True)
+            learned = matured_profile(self.store, Layout(self.contract), last, "1")
         return found, learned.to_bytes() if learned is not None else None
 
     def rows(self, as_of):

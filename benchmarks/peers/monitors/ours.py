@@ -20,6 +20,7 @@ from feedback_loop.clock import floor_moment
 from feedback_loop.monitoring import (
     KINDS,
     Profile,
+    WindowQuery,
     due_windows,
     evaluate_window,
     fold_news,
@@ -56,12 +57,8 @@ def audit(store: Store, reference: Profile) -> list[float]:
     (found,) = evaluate_window(
         store,
         history.contract(),
-        history.WHOLE,
+        WindowQuery(history.WHOLE, until, history.DAY, history.DAY, from_log=True),
         lambda _version: reference,
-        length=history.DAY,
-        maturity=history.DAY,
-        as_of=until,
-        from_log=True,
     )
     assert found.predictions == found.labelled > 0
     return [time.perf_counter() - began]
@@ -79,12 +76,9 @@ def report(store: Store, reference: Profile) -> list[float]:
             subject = report_subject(
                 store,
                 history.contract(),
-                history.WHOLE,
+                WindowQuery(history.WHOLE, until, history.DAY, history.DAY),
                 lambda _version: reference,
                 "all",
-                length=history.DAY,
-                maturity=history.DAY,
-                as_of=until,
             )
             for kind in KINDS:
                 write_report(kind, subject, Path(folder))
@@ -112,11 +106,8 @@ def scheduled(store: Store, reference: Profile) -> list[float]:
             evaluate_window(
                 store,
                 history.contract(),
-                window,
+                WindowQuery(window, now, history.DAY, history.DAY),
                 lambda _version: reference,
-                length=history.DAY,
-                maturity=history.DAY,
-                as_of=now,
             )
         assert windows
         spent.append(time.perf_counter() - began)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from itertools import islice
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
+from feedback_loop.monitoring.estimate_calibration import WindowQuery
 from feedback_loop.monitoring.profile_store import SLICE_ROWS, fold_window
 from feedback_loop.monitoring.profiles.fold import TIME
 from feedback_loop.monitoring.profiles.layout import make_layout
@@ -24,43 +23,35 @@ from feedback_loop.store.predictions import labelled_in, slices
 
 
 def report_subject(
-    store: Store,
-    contract: Contract,
-    window: Window,
-    reference_of: ReferenceOf,
-    name: str,
-    *,
-    length: timedelta,
-    maturity: timedelta,
-    as_of: datetime,
+    store: Store, contract: Contract, query: WindowQuery, reference_of: ReferenceOf, name: str
 ) -> Subject:
     """What a report of a window is of: the version with the most predictions of those that were champion in it.
 
-    Where that has no reference yet, its columns are counted by the window's own first rows. Raises BadInput where
-    none has predicted.
+    Where that has no reference yet, its columns are counted by the window's own first rows.
+
+    Raises:
+        BadInput: none has predicted.
     """
-    counts = list(count_window(store, contract, window, reference_of, length=length, as_of=as_of))
-    profiles = {each.version: Profile.of(each.layout, each.cells) for each in counts}
+    counts = list(count_window(store, contract, query, reference_of))
+    profiles = {counted.version: Profile.of(counted.layout, counted.cells) for counted in counts}
     rows = {version: profile.rows() for version, profile in profiles.items()}
-    most = max(counts, key=lambda each: rows[each.version])
+    most = max(counts, key=lambda counted: rows[counted.version])
     if not rows[most.version]:
         raise BadInput.of("current window", f"0 rows are too few for a report; {LEAST_REPORT_ROWS} are needed")
     if most.reference is None:
-        most = _counted_by_itself(store, contract, window, most.version, as_of)
+        most = _counted_by_itself(store, contract, query, most.version)
         profiles[most.version] = Profile.of(most.layout, most.cells)
-    evaluation = evaluated(store, most, window, length=length, maturity=maturity, as_of=as_of)
     others = sum(rows.values()) - rows[most.version]
-    return Subject(name, profiles[most.version], most.reference, evaluation, others=others)
+    return Subject(name, profiles[most.version], most.reference, evaluated(store, most, query), others=others)
 
 
-def _counted_by_itself(store: Store, contract: Contract, window: Window, version: str, as_of: datetime) -> Counted:
+def _counted_by_itself(store: Store, contract: Contract, query: WindowQuery, version: str) -> Counted:
+    role, as_of = Role.CHAMPION, query.as_of
     with store.read() as connection:
-        parts = [
-            labelled_in(connection, contract, part, store.secret, as_of=as_of, version=version, role=Role.CHAMPION)
-            for part in islice(slices(connection, contract.model, window, SLICE_ROWS), 1)
-        ]
-    layout = make_layout(contract, parts[0])
-    cells = fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
+        first = next(iter(slices(connection, contract.model, query.window, SLICE_ROWS)))
+        rows = labelled_in(connection, contract, first, store.secret, as_of=as_of, version=version, role=role)
+    layout = make_layout(contract, rows)
+    cells = fold_window(store, layout, query.window, version=version, role=role, as_of=as_of)
     return Counted(version, layout, cells, None, is_kept=False)
 
 
