@@ -18,16 +18,16 @@ from feedback_loop.capture.external import (
     Deployed,
     Deployments,
     external_rows,
-    repeated,
+    with_own,
 )
 from feedback_loop.capture.outputs import plain_values, read_outputs
 from feedback_loop.capture.payloads import columns_of
 from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
 from feedback_loop.capture.spool import Spool
-from feedback_loop.clock import Clock, as_utc
+from feedback_loop.clock import Clock
 from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.inference import ID_COLUMN, input_rows
-from feedback_loop.schema import PREDICTION_ID, Column, Contract, PredictionId, RandomBits, as_table, coerce
+from feedback_loop.schema import PREDICTION_ID, Contract, PredictionId, RandomBits, as_table
 from feedback_loop.schema.budget import UNLIMITED
 
 
@@ -88,7 +88,7 @@ class Client:
         deployed = self.deployed(model, version)
         inputs = input_rows(deployed.contract, _frame(deployed.contract, features, keys))
         if ids is not None:
-            inputs = _with_own(deployed.contract, inputs, {ID_COLUMN: ids})
+            inputs = with_own(deployed.contract, inputs, {ID_COLUMN: ids})
         outputs = read_outputs(deployed.contract, predictions)
         try:
             return self.log_rows(
@@ -114,7 +114,7 @@ class Client:
         """
         now = self._clock()
         own = {PREDICTED_AT: predicted_at, REQUEST_ID: request_id, LATENCY: latency_us}
-        rows = external_rows(deployed, _with_own(deployed.contract, inputs, own), outputs, now, bits=self._bits)
+        rows = external_rows(deployed, with_own(deployed.contract, inputs, own), outputs, now, bits=self._bits)
         identifiers: list[PredictionId] = rows.column("prediction_id").to_pylist()
         if len(set(identifiers)) < len(identifiers):
             raise BadInput.of(PREDICTION_ID, "the same id is given to several rows")
@@ -184,16 +184,3 @@ def _frame(contract: Contract, features: Any, keys: Any) -> pa.Table:
         raise BadInput.of("keys", f"has {beside.num_rows} rows, where the features have {table.num_rows}")
     features_alone = {name: table.column(name) for name in table.column_names if name not in beside.column_names}
     return pa.table({**features_alone, **{name: beside.column(name) for name in beside.column_names}})
-
-
-def _with_own(contract: Contract, inputs: pa.Table, own: dict[Column, Any]) -> pa.Table:
-    """The inputs with our columns beside them (in place of those that they had)."""
-    count = inputs.num_rows
-    columns = {name: inputs.column(name) for name in inputs.column_names}
-    for column, value in own.items():
-        # A time without a zone may be anybody's: `datetime.now()` is not UTC.
-        values = [as_utc(own) if isinstance(own, datetime) else own for own in repeated(value, count)]
-        if len(values) != count:
-            raise BadInput.of(column.name, f"there are {len(values)} for {count} rows")
-        columns[contract.own(column.name)] = coerce(as_table({column.name: values}), [column]).column(0)
-    return pa.table(columns)

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from feedback_loop.capture.external import Deployed, Deployments, external_rows
+from feedback_loop.capture.external import PREDICTED_AT, Deployed, Deployments, external_rows, with_own
 from feedback_loop.capture.payloads import read_answer, read_request
 from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
 from feedback_loop.clock import Clock, as_utc
@@ -174,18 +174,16 @@ def _has_key(pair: Pair, deployed: Deployed, key: erased_keys.Key) -> bool:
     return bool(pc.any(erased_keys.has_key(deployed.redaction.redact(keys), key)).as_py())
 
 
-def _rows(pair: Pair, deployed: Deployed, now: datetime) -> Any:
+def _rows(pair: Pair, deployed: Deployed, now: datetime) -> pa.Table:
     assert pair.request is not None and pair.answer is not None  # a whole pair
-    inputs = read_request(pair.request, deployed.contract, pair.content_type or "", UNLIMITED)
-    outputs = read_answer(pair.answer, deployed.contract, UNLIMITED)
+    contract = deployed.contract
+    inputs = read_request(pair.request, contract, pair.content_type or "", UNLIMITED)
+    timed = with_own(contract, inputs, {PREDICTED_AT: pair.requested_at or pair.received_at})
+    outputs = read_answer(pair.answer, contract, UNLIMITED)
 
     def make_id(row: int, moment: datetime) -> PredictionId:
         return prediction_id(moment, derived_bits(f"{pair.event}:{row}"))
 
-    times = [pair.requested_at or pair.received_at] * inputs.num_rows
-    name = deployed.contract.own("predicted_at")
-    place = inputs.column_names.index(name)
-    timed = inputs.set_column(place, name, [times]) if inputs.num_rows else inputs
     return external_rows(deployed, timed, outputs, now, make_id=make_id)
 
 

@@ -29,7 +29,9 @@ from feedback_loop.schema import (
     Redaction,
     Role,
     Source,
+    as_table,
     check_prediction_id,
+    coerce,
     prediction_id,
 )
 
@@ -129,7 +131,20 @@ def external_rows(
     return log_table(contract, same, by_row, inputs, outputs)
 
 
-def repeated(value: Any, count: int) -> list[Any]:
+def with_own(contract: Contract, inputs: pa.Table, own: dict[Column, Any]) -> pa.Table:
+    """The inputs with our columns beside them (in place of those that they had)."""
+    count = inputs.num_rows
+    columns = {name: inputs.column(name) for name in inputs.column_names}
+    for column, value in own.items():
+        # A time without a zone may be anybody's: `datetime.now()` is not UTC.
+        values = [as_utc(own) if isinstance(own, datetime) else own for own in _repeated(value, count)]
+        if len(values) != count:
+            raise BadInput.of(column.name, f"there are {len(values)} for {count} rows")
+        columns[contract.own(column.name)] = coerce(as_table({column.name: values}), [column]).column(0)
+    return pa.table(columns)
+
+
+def _repeated(value: Any, count: int) -> list[Any]:
     """One value for all rows, or what was given for each."""
     is_by_row = isinstance(value, Sequence) and not isinstance(value, str)
     return list(value) if is_by_row or hasattr(value, "__array__") else [value] * count

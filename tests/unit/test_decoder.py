@@ -4,7 +4,6 @@ tests/integration/test_conformance.py."""
 import json
 from datetime import UTC, datetime
 
-import numpy as np
 import pytest
 
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
@@ -68,11 +67,6 @@ def test_every_way_of_saying_a_row_gives_the_same_columns(body):
     rows = decoded(body)
     assert rows.count == 1
     assert rows.columns == {"age": [30.0], "plan": ["pro"], "customer": [None], "month": [None]}
-
-
-def test_csv_gives_the_same_columns_with_or_without_an_index():
-    for text in (b"age,plan\n30,pro\n", b",plan,age\n0,pro,30\n", b'"age","plan"\r\n30,"pro"\r\n'):
-        assert decoded(text, "text/csv").columns == decoded({"instances": [ROW]}).columns
 
 
 def test_keys_and_ids_are_taken_beside_the_features():
@@ -307,17 +301,6 @@ def test_rows_of_several_requests_make_one_table():
     assert table.column_names == ["age", "plan", "customer", "month", "prediction_id"]
     assert table.column("age").to_pylist() == [1.0, 2.0, 3.0]
     assert table.column("prediction_id").to_pylist() == ["1", "2", "3"]
-
-
-def test_many_rows_are_decoded_column_by_column():
-    ages = np.linspace(0, 90, 5000).tolist()
-    records = [{"age": age, "plan": "pro"} for age in ages]
-    for body in (
-        {"dataframe_records": records},
-        {"dataframe_split": {"columns": ["age", "plan"], "data": [[age, "pro"] for age in ages]}},
-        {"inputs": {"age": ages, "plan": ["pro"] * len(ages)}},
-    ):
-        assert decoded(body).columns["age"] == ages
 
 
 def test_answers_and_errors_are_worded_as_mlflow_does():

@@ -59,13 +59,6 @@ def in_bytes(tensors, **more):
     return oip.decode_infer(DECODER, text + b"".join(raw for *_, raw in tensors), headers.get)
 
 
-def test_a_tensor_a_column_gives_its_rows():
-    rows = infer(AGE, PLAN, id="42").rows
-    assert (rows.count, rows.columns["age"], rows.columns["plan"]) == (2, [30.5, 40.0], ["basic", "pro"])
-    assert rows.columns["customer"] == [None, None]
-    assert rows.ids == [None, None]
-
-
 def test_columns_may_be_of_shape_n_1_and_nested():
     rows = infer(tensor("age", "FP32", [[1], [2]], [2, 1]), tensor("plan", "BYTES", [["a"], ["b"]], [2, 1])).rows
     assert (rows.columns["age"], rows.columns["plan"]) == ([1.0, 2.0], ["a", "b"])

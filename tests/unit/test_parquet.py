@@ -4,13 +4,12 @@ import io
 import json
 from contextlib import suppress
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from feedback_loop.capture.payloads import read_request
-from feedback_loop.errors import BadInput, TooLarge
+from feedback_loop.errors import BadInput
 from feedback_loop.schema import Column, ColumnType, prediction_id
 from feedback_loop.schema.protocol import WireError, make_decoder
 from tests.builders import binary_contract
@@ -66,22 +65,6 @@ def test_an_index_of_pandas_is_no_column():
     sink = io.BytesIO()
     frame.to_parquet(sink)
     assert decode(sink.getvalue()).columns["customer"] == [None]
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"age": np.zeros(20_000_000), "plan": pa.array(["a"]).take(pa.array(np.zeros(20_000_000, np.int32)))},
-        {"age": np.zeros(5_000), "plan": ["x" * 100_000] * 5_000},
-        {"age": np.zeros(100), "plan": [f"{place}" + "x" * 1_000_000 for place in range(100)]},
-    ],
-    ids=["rows", "one long text", "many long texts"],
-)
-def test_a_file_that_is_small_only_while_it_is_packed_is_refused_before_it_is_read(columns):
-    body = packed(columns, compression="zstd")
-    assert len(body) < 1_000_000
-    with pytest.raises(TooLarge, match="Send fewer rows"):
-        decode(body)
 
 
 @pytest.mark.parametrize("cut", [20, 200, 400])
