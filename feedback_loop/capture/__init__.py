@@ -1,7 +1,7 @@
 """Between an answer and the store: every prediction is made durable here before it is given out."""
 
 from feedback_loop.capture.client import AsyncClient, Client, Uncounted
-from feedback_loop.capture.drained import Drained
+from feedback_loop.capture.drain import Drained
 from feedback_loop.capture.events import EventIntake, PayloadEvent, erase_waiting, read_event
 from feedback_loop.capture.external import Deployed, Deployments
 from feedback_loop.capture.forwarder import Forwarder

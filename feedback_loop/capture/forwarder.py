@@ -15,7 +15,7 @@ import pyarrow as pa
 import structlog
 
 from feedback_loop.capture import locks, salvage, spool_file
-from feedback_loop.capture.drained import ALL, MOST_ROWS, PASSES, Drained, Rests
+from feedback_loop.capture.drain import ALL, MOST_ROWS, PASSES, Backoffs, Drained
 from feedback_loop.capture.groups import Group, repack
 from feedback_loop.capture.outcomes import OutcomeForwarder
 from feedback_loop.capture.sink import Sink
@@ -59,7 +59,7 @@ class Forwarder:
         self.own = own
         self._sound: set[Path] = set()
         self._saved: dict[str, list[SpoolAccount]] = {}
-        self._rests = Rests(settings)
+        self._backoffs = Backoffs(settings)
         self._outcomes = OutcomeForwarder(store, clock)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="forwarder", daemon=True)
@@ -96,7 +96,7 @@ class Forwarder:
         if self.own is not None:
             self.own.flush()
         paths = sorted(self._folder.glob(f"*{spool_file.SUFFIX}"))
-        self._outcomes.forward([(path, self._guard_of(path)) for path in paths], done, self._rests, resting, until)
+        self._outcomes.forward([(path, self._guard_of(path)) for path in paths], done, self._backoffs, resting, until)
         for path in paths:
             try:
                 self._visit(path, done, resting, spares, until)
@@ -179,7 +179,7 @@ class Forwarder:
                 torn = [account for account in self._end(path, accounts) if account.state is SpoolState.DAMAGED]
                 if torn:
                     _log.error("spool torn: rows that were in it are gone", spool=path.name, accounts=torn)
-                    salvage.put_aside(path)
+                    salvage.keep_damaged(path)
                     done.damaged.append(path.name)
                 else:
                     salvage.delete(path)
@@ -207,12 +207,8 @@ class Forwarder:
         for (model, _), same in by_contract.items():
             if model in done.held:
                 continue
-            try:
+            with self._backoffs.attempt(model, done):
                 self._forward(file, same, done)
-                self._rests.went_well(model)
-            except Unavailable as error:
-                done.held[model] = str(error)
-                self._rests.failed(model)
 
     def _forward(self, file: SpoolFile, groups: list[Group], done: Drained) -> None:
         """Stores groups of one contract together; where that is refused, each by itself; and then the good rows."""
@@ -282,7 +278,7 @@ class Forwarder:
         last = salvage.last_accounts(path, accounts, in_store, saved, new, self._clock())
         spool_accounts.end_accounts(self._store, name, last, self._clock())
         _log.error("spool damaged", spool=path.name, cause=cause, saved=dict(saved), accounts=last)
-        salvage.put_aside(path)
+        salvage.keep_damaged(path)
         done.stored += saved.total()
         done.damaged.append(path.name)
 
@@ -325,7 +321,7 @@ class Forwarder:
     def _work(self) -> None:
         spares = self._settings.max_backoff if self.own is not None else None
         while not self._stopping.wait(self._settings.forward_every.total_seconds()):
-            resting = self._rests.resting()
+            resting = self._backoffs.resting()
             if ALL not in resting:
                 self._try(resting, spares=spares)
         self._try(set(), until=time.monotonic() + STOP_SECONDS)
@@ -340,9 +336,9 @@ class Forwarder:
         else:
             for model, cause in done.held.items():
                 _log.warning("rows wait", model=model, cause=cause)
-            self._rests.went_well(ALL)
+            self._backoffs.went_well(ALL)
             return
-        self._rests.failed(ALL)
+        self._backoffs.failed(ALL)
 
 
 def _counted(accounts: Iterable[SpoolAccount]) -> list[SpoolAccount]:

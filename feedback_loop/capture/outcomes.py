@@ -21,13 +21,12 @@ import pyarrow as pa
 import structlog
 
 from feedback_loop.capture import salvage
-from feedback_loop.capture.drained import MOST_ROWS, PASSES, Drained, Rests
+from feedback_loop.capture.drain import MOST_ROWS, PASSES, Backoffs, Drained
 from feedback_loop.capture.groups import Group
 from feedback_loop.capture.sink import Part
 from feedback_loop.capture.spool import Spool
 from feedback_loop.capture.spool_file import SUFFIX, SpoolFile
 from feedback_loop.clock import Clock
-from feedback_loop.errors import Unavailable
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store
 from feedback_loop.store.outcomes import append_spooled
@@ -87,9 +86,9 @@ class OutcomeForwarder:
         self._clock = clock
 
     def forward(
-        self, spools: Iterable[Guarded], done: Drained, rests: Rests, resting: set[str], until: float | None
+        self, spools: Iterable[Guarded], done: Drained, backoffs: Backoffs, resting: set[str], until: float | None
     ) -> None:
-        """Moves what waits in these spools, but for the models that rest, which `rests` is told of."""
+        """Moves what waits in these spools, but for the models that rest, which `backoffs` is told of."""
         with _in_order(spools) as waiting:
             for batch in _batches(waiting):
                 account = batch[0].group.model
@@ -97,12 +96,8 @@ class OutcomeForwarder:
                     return
                 if account in done.held or account in resting:
                     continue
-                try:
+                with backoffs.attempt(account, done):
                     self._forward(batch, done)
-                    rests.went_well(account)
-                except Unavailable as error:
-                    done.held[account] = str(error)
-                    rests.failed(account)
 
     def save(self, file: SpoolFile, group: Group) -> int:
         """Stores one group, of a damaged file; returns how many of its rows were not taken before."""

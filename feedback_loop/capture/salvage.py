@@ -54,7 +54,7 @@ def delete(path: Path) -> None:
     locks.lock_of(path).unlink(missing_ok=True)
 
 
-def put_aside(path: Path) -> None:
+def keep_damaged(path: Path) -> None:
     """Keeps a spool's file under another name, where no forwarder looks for it any more."""
     for old in (path, path.with_name(path.name + spool_file.WAL)):
         if old.exists():

@@ -247,8 +247,8 @@ def test_no_model_waits_for_one_whose_table_is_away_and_that_one_comes_when_it_i
     assert set(going) < set(stored(store, OTHER))
     behind = threading.Event()
     background = forwarder(folder, store, spool, forward_every=timedelta(milliseconds=5), max_backoff=10 * MINUTE)
-    background._rests.failed("churn")  # so often that it would be left alone for minutes
-    background._rests._failures["churn"] = 30
+    background._backoffs.failed("churn")  # so often that it would be left alone for minutes
+    background._backoffs._failures["churn"] = 30
     background.start()
     fill(spool, 1)
     late = fill(spool, 1, contract=OTHER)

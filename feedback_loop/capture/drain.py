@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from feedback_loop.config import CaptureSettings
@@ -36,13 +38,24 @@ ALL = ""
 """In the place of a model: all that is drained."""
 
 
-class Rests:
+class Backoffs:
     """Models that the store refused for the moment, each until it is tried again, the later the oftener it failed."""
 
     def __init__(self, settings: CaptureSettings) -> None:
         self._every, self._most = settings.forward_every.total_seconds(), settings.max_backoff.total_seconds()
         self._failures: Counter[str] = Counter()
         self._until: dict[str, float] = {}
+
+    @contextmanager
+    def attempt(self, account: str, done: Drained) -> Iterator[None]:
+        """Where the block finds the store away, the account rests and is held for the rest of this drain."""
+        try:
+            yield
+        except Unavailable as error:
+            done.held[account] = str(error)
+            self.failed(account)
+        else:
+            self.went_well(account)
 
     def failed(self, who: str) -> None:
         """It rests from now, longer than the last time."""
