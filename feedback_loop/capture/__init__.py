@@ -1,6 +1,6 @@
 """Between an answer and the store: every prediction is made durable here before it is given out."""
 
-from feedback_loop.capture.client import AsyncClient, Client, Uncounted
+from feedback_loop.capture.client import AsyncClient, Client
 from feedback_loop.capture.drain import Drained
 from feedback_loop.capture.events import EventIntake, PayloadEvent, erase_waiting, read_event
 from feedback_loop.capture.external import Deployed, Deployments
@@ -11,13 +11,12 @@ from feedback_loop.capture.outcomes import outcomes_wait, spool_outcomes
 from feedback_loop.capture.outputs import read_outputs
 from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Record, Recorded, Recorder, Requests, checked_ids
 from feedback_loop.capture.sink import Sink
-from feedback_loop.capture.spool import BackgroundSpool, Spool
+from feedback_loop.capture.spool import Spool, SpoolView
 from feedback_loop.capture.spool_accounts import Notice, local_accounts, merge_accounts, notices, put_aside
 
 __all__ = [
     "LONGEST_REQUEST_ID",
     "AsyncClient",
-    "BackgroundSpool",
     "CaptureMiddleware",
     "Client",
     "Deployed",
@@ -34,7 +33,7 @@ __all__ = [
     "Requests",
     "Sink",
     "Spool",
-    "Uncounted",
+    "SpoolView",
     "checked_ids",
     "erase_waiting",
     "import_predictions",

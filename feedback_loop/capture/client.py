@@ -23,7 +23,6 @@ from feedback_loop.capture.external import (
 from feedback_loop.capture.outputs import plain_values, read_outputs
 from feedback_loop.capture.payloads import columns_of
 from feedback_loop.capture.sink import Accounts, NoAccounts, Sink
-from feedback_loop.capture.spool import Spool
 from feedback_loop.clock import Clock
 from feedback_loop.errors import BadInput, Unavailable
 from feedback_loop.inference import ID_COLUMN, input_rows
@@ -34,7 +33,7 @@ from feedback_loop.schema.budget import UNLIMITED
 class Client:
     """Logs predictions that this process made itself. Thread-safe; `with` closes what it was opened with.
 
-    What became of rows is counted in `accounts`, and there alone: a spool is given as `Uncounted`.
+    What became of rows is counted in `accounts` alone: a spool is given as a `SpoolView` that counts nothing.
     """
 
     def __init__(
@@ -135,17 +134,6 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class Uncounted:
-    """A spool for whoever decides itself what becomes of an answer whose rows are not taken."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-
-    def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
-        """As `Spool.append`; rows of which Unavailable is raised are in no account yet."""
-        return self._spool.append(contract, rows, now, counts=False)
 
 
 class AsyncClient:

@@ -374,23 +374,27 @@ class Spool:
         return made
 
 
-class BackgroundSpool:
-    """A spool for rows that nobody waits for: they make no other row wait for the disk."""
+@dataclass(frozen=True)
+class SpoolView:
+    """A spool whose rows nobody waits for (`waits` is false), or of which the caller itself says what became of rows
+    that were not taken (`counts` is false). See `Spool.append`.
+    """
 
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
+    spool: Spool
+    waits: bool = True
+    counts: bool = True
 
     def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
-        """As `Spool.append`; on return rows outlive the process, not yet a power cut."""
-        return self._spool.append(contract, rows, now, waits=False)
+        """As `Spool.append`."""
+        return self.spool.append(contract, rows, now, waits=self.waits, counts=self.counts)
+
+    def append_all(self, parts: Sequence[Part], now: datetime) -> int:
+        """As `Spool.append_all`."""
+        return self.spool.append_all(parts, now, waits=self.waits, counts=self.counts)
 
     def is_free(self) -> bool:
         """As `Spool.is_free`."""
-        return self._spool.is_free()
-
-    def append_all(self, parts: Sequence[Part], now: datetime) -> int:
-        """The same for rows of several contracts."""
-        return self._spool.append_all(parts, now, waits=False)
+        return self.spool.is_free()
 
 
 class _Full(Exception):

@@ -16,7 +16,7 @@ from feedback_loop.capture import (
     Client,
     Drained,
     ImportResult,
-    Uncounted,
+    SpoolView,
     import_predictions,
     local_accounts,
     merge_accounts,
@@ -104,7 +104,7 @@ class Predictions:
             forwarder.stop()
             close()
 
-        sink = Uncounted(spool)
+        sink = SpoolView(spool, counts=False)
         return Client(context.deployments(), sink, context.clock, bits=context.bits, accounts=spool, close=end)
 
     def forward(self, *, rejected: bool = False) -> Drained:

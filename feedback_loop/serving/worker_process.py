@@ -12,13 +12,13 @@ from typing import Any
 import structlog
 
 from feedback_loop.capture import (
-    BackgroundSpool,
     Deployed,
     Deployments,
     EventIntake,
     Forwarder,
     Recorder,
     Spool,
+    SpoolView,
     put_aside,
 )
 from feedback_loop.clock import Clock
@@ -119,7 +119,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         serve.threads,
         answered=answered,
         faulty=faulty,
-        shadows=Shadows(Recorder(BackgroundSpool(spool)), board.shadow_dropped),
+        shadows=Shadows(Recorder(SpoolView(spool, waits=False)), board.shadow_dropped),
     )
     return App(
         endpoints,

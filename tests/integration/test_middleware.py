@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from feedback_loop import CaptureMiddleware
-from feedback_loop.capture import Client, Deployments, Spool, Uncounted
+from feedback_loop.capture import Client, Deployments, Spool, SpoolView
 from feedback_loop.clock import ManualClock, Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
@@ -171,7 +171,7 @@ def test_rows_that_a_full_spool_turns_away_are_in_one_account_and_never_in_two(
             spool.count(model, **rows)
 
     found = Deployments(loop.context.deployed, loop.settings.serving.poll_alias)
-    client = Client(found, Uncounted(spool), clock, accounts=Watched())
+    client = Client(found, SpoolView(spool, counts=False), clock, accounts=Watched())
     app = CaptureMiddleware(scoring_server, client, model="churn", on_error=on_error)
     (answer,) = ask(app, (json.dumps({"dataframe_records": [RECORD] * 3}).encode(), JSON))
     counts = spool.counts()["churn"]

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from feedback_loop.capture import LONGEST_REQUEST_ID, BackgroundSpool, Recorder, Spool
+from feedback_loop.capture import LONGEST_REQUEST_ID, Recorder, Spool, SpoolView
 from feedback_loop.capture.spool_file import SpoolFile, connect
 from feedback_loop.clock import system_clock
 from feedback_loop.config import CaptureSettings, LogSettings
@@ -65,7 +65,7 @@ def spool(tmp_path):
 
 
 def batcher_of(spool, dropped=lambda *_: None, counted=lambda *_: None):
-    shadows = Shadows(Recorder(BackgroundSpool(spool)), dropped)
+    shadows = Shadows(Recorder(SpoolView(spool, waits=False)), dropped)
     return Batcher(Recorder(spool), system_clock, answered=counted, faulty=lambda *_: None, shadows=shadows)
 
 
@@ -115,7 +115,7 @@ def test_a_shadow_that_sleeps_or_raises_neither_delays_nor_fails_an_answer(spool
 
 
 def test_a_shadow_gets_its_rows_once_the_answer_is_given_out(spool):
-    shadows, seen = Shadows(Recorder(BackgroundSpool(spool)), lambda *_: None), []
+    shadows, seen = Shadows(Recorder(SpoolView(spool, waits=False)), lambda *_: None), []
     target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", Answering(True)),))
 
     async def ask():
@@ -135,7 +135,7 @@ def test_a_shadow_gets_its_rows_once_the_answer_is_given_out(spool):
 
 def test_what_a_shadow_is_too_slow_for_is_left_out_and_counted(spool):
     lost = []
-    shadows = Shadows(Recorder(BackgroundSpool(spool)), lambda _, count: lost.append(count))
+    shadows = Shadows(Recorder(SpoolView(spool, waits=False)), lambda _, count: lost.append(count))
     target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", Answering(True)),))
 
     async def ask():
