@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +48,51 @@ settings.register_profile("others", deadline=None)
 settings.load_profile("same")
 
 
-LONGEST = ("wheel", "end_to_end", "registry", "crashes", "rounds", "loop", "spool", "backtesting", "optimizing")
+LONGEST = (
+    *("rounds", "end_to_end", "wheel", "crashes", "loop", "rehearsing"),
+    *("backtesting", "diagnosing", "spool", "privacy_end_to_end", "optimizing", "workers"),
+)
 """What takes longest, as measured: it begins first, else one process would work at it when the others have ended."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each test process is first given a part of the tests in a row; the files in LONGEST are dealt to all."""
     order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    count, left = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")), len(items)
+    parts: list[list[pytest.Item]] = [[] for _ in range(count)]
+    for item in sorted(items, key=lambda item: order.get(item.path.name, 0)):
+        if item.path.name in order:
+            parts[order[item.path.name] % count].append(item)
+    others = (item for item in items if item.path.name not in order)
+    for place, part in enumerate(parts):
+        size = left // (count - place)
+        part.extend(islice(others, max(size - len(part), 0)))
+        left -= size
+    items[:] = [*chain(*parts), *others]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
     """Test processes are warm too, and with them whatever they start by `sys.executable`."""
+    python = start(config._tmp_path_factory.getbasetemp() / "warm") / "python"  # type: ignore[attr-defined]
     for spec in specs:
-        spec.python = str(start(config._tmp_path_factory.getbasetemp() / "warm") / "python")  # type: ignore[attr-defined]
+        spec.python = str(python)
+
+
+ENDED: dict[str, float] = {}
+"""When test processes had nothing more to do: far apart, they were not given as much as each other."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    ENDED[node.gateway.id] = time.perf_counter()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if ENDED:
+        last = max(ENDED.values())
+        before = ", ".join(f"{name} {last - ended:.0f} s" for name, ended in sorted(ENDED.items()))
+        terminalreporter.write_line(f"Before the last test process, each ended by: {before}.")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,6 +129,15 @@ def clock() -> ManualClock:
     return ManualClock(NOW)
 
 
+@contextmanager
+def ended_with_us(server: int, folder: str) -> Iterator[None]:
+    """Should this test process be killed meanwhile, its database server ends, and the folder goes."""
+    command = ["sh", "-c", 'cat; kill -QUIT "$0"; sleep 1; rm -rf "$1"', str(server), folder]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as watcher:
+        yield
+        watcher.kill()
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """A PostgreSQL server of this test process; yields its URL.
@@ -110,7 +154,8 @@ def postgres() -> Iterator[str]:
             for setting in ("fsync", "full_page_writes", "synchronous_commit"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off")
             connection.execute("SELECT pg_reload_conf()")
-        yield server.get_uri()
+        with ended_with_us(server.get_pid(), folder):
+            yield server.get_uri()
         server.cleanup()
 
 
