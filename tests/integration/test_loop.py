@@ -57,13 +57,21 @@ def test_a_callers_own_ids_are_kept_and_a_retry_is_no_second_row(loop):
         loop.predict("churn", {**rows, "prediction_id": [ids[0]] * 3})
 
 
-def test_a_good_model_stays(loop, clock):
+def test_a_good_model_stays_a_cycle_is_made_once_and_status_tells_all_of_it(loop, clock):
     play_days(loop, clock, 6)
+    with loop.runner.leased("churn"), pytest.raises(Refused, match="Another run"):
+        run_cycle(loop, "churn")
     outcomes = run_cycle(loop, "churn")
     assert {each.state for each in outcomes} == {"succeeded"}
+    assert {each.state for each in run_cycle(loop, "churn")} == {"skipped"}
+    assert len(ledger.load_runs(loop.store, "churn")) == len(cycle(loop, "churn"))
     verdict = conclusions.latest_verdict(loop.store, "churn")
     assert verdict.state is State.OK
     assert loop.champion("churn").version == "1"
+    state = loop_status(loop)["models"]["churn"]
+    assert [state[name] for name in ("champion", "predictions", "outcomes")] == ["1", 1800, 1800]
+    assert (state["unmatched_outcomes"], state["incident"]) == (0, None)
+    assert (state["verdict"]["state"], state["evaluation"]["coverage"]) == ("ok", 1.0)
 
 
 def test_a_model_that_has_become_worse_is_found_retrained_gated_and_replaced(loop, clock):
@@ -165,11 +173,6 @@ def test_coverage_is_shown_by_age_version_and_segment(loop, clock):
     assert segments.pop("all") == sum(segments.values()) == 1000
 
 
-def test_nobody_can_ask_what_will_be_known(loop, clock):
-    with pytest.raises(BadInput, match="in the future"):
-        loop.evaluate("churn", as_of=clock() + DAY)
-
-
 def test_each_window_is_evaluated_when_it_closes_and_when_it_has_matured(loop, clock):
     play_days(loop, clock, 3)
     found = loop.evaluate("churn")
@@ -180,17 +183,14 @@ def test_each_window_is_evaluated_when_it_closes_and_when_it_has_matured(loop, c
 
 
 def test_a_look_consumes_each_cohort_once(loop, clock):
-    play_days(loop, clock, 3)
+    play_days(loop, clock, 1)
+    assert loop.decide("churn") is None  # nothing is mature
+    play_days(loop, clock, 2, seed=11)
     first = loop.decide("churn")
     assert first.evidence["labels"] == 600
     assert loop.decide("churn") is None
     clock.set(clock() + DAY)
     assert loop.decide("churn").evidence["labels"] == 300
-
-
-def test_what_is_not_mature_is_not_judged(loop, clock):
-    play_days(loop, clock, 1)
-    assert loop.decide("churn") is None
 
 
 def test_too_little_to_learn_from_is_a_refusal_and_on_record(loop, clock):
@@ -214,6 +214,10 @@ def test_a_candidate_may_be_made_without_being_promoted(loop, clock):
 
 
 def test_each_rollback_goes_to_the_newest_version_before_those_that_were_rolled_back(loop, clock):
+    with pytest.raises(Refused, match="champion already"):
+        loop.promote("churn", "1")
+    with pytest.raises(NotFound):
+        loop.promote("churn", "7")
     second, third, fourth = (register_churn(loop.registry, clock(), seed=4 + place).version for place in range(3))
     for version in (second, third):
         loop.promote("churn", version)
@@ -321,15 +325,6 @@ def test_a_run_or_an_experiment_that_was_deleted_in_mlflow_stops_no_evaluation(l
     assert len(client.search_runs([anew.experiment_id])) == 1
 
 
-def test_what_can_not_be_promoted_is_refused(loop):
-    with pytest.raises(Refused, match="champion already"):
-        loop.promote("churn", "1")
-    with pytest.raises(NotFound):
-        loop.promote("churn", "7")
-    with pytest.raises(Refused, match="no champion before"):
-        loop.rollback("churn")
-
-
 def test_a_version_that_can_not_be_logged_is_not_promoted_and_the_doctor_says_why(loop, clock, monkeypatch):
     second = register_churn(loop.registry, clock(), seed=4).version
     monkeypatch.setattr(create_tables, "MOST_COLUMNS", {"sqlite": 10})
@@ -404,18 +399,6 @@ def test_a_job_that_fails_is_recorded_and_does_not_stop_the_others(loop, clock, 
     assert [each["job"] for each in failed] == ["outcomes"]
 
 
-def test_the_same_cycle_is_made_once(loop, clock):
-    play_days(loop, clock, 1)
-    run_cycle(loop, "churn")
-    assert {each.state for each in run_cycle(loop, "churn")} == {"skipped"}
-    assert len(ledger.load_runs(loop.store, "churn")) == len(cycle(loop, "churn"))
-
-
-def test_two_runs_do_not_work_on_one_model_at_once(loop):
-    with loop.runner.leased("churn"), pytest.raises(Refused, match="Another run"):
-        run_cycle(loop, "churn")
-
-
 @pytest.mark.parametrize("mode", ["observe", "propose"])
 def test_a_loop_that_only_watches_changes_nothing(tmp_path, clock, mode, monkeypatch):
     monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", mode)
@@ -443,38 +426,16 @@ def test_outcomes_in_a_folder_are_taken_in_once_and_moved_aside(loop, clock, tmp
     assert loop.outcomes.take_in("churn").loaded == 0
 
 
-def test_status_tells_the_whole_loop(loop, clock):
-    play_days(loop, clock, 3)
-    run_cycle(loop, "churn")
-    state = loop_status(loop)["models"]["churn"]
-    assert state["champion"] == "1"
-    assert state["predictions"] == 900
-    assert state["outcomes"] == 900
-    assert state["unmatched_outcomes"] == 0
-    assert state["verdict"]["state"] == "ok"
-    assert state["evaluation"]["coverage"] == 1.0
-    assert state["incident"] is None
-
-
-def test_the_doctor_tells_of_a_proxy_before_a_server_that_asks_for_no_key(loop):
-    cache = loop.settings.path(loop.settings.serving.cache)
-    assert [check.ok for check in doctor(loop) if check.name == "serving"] == [True]
-    tell_proxied(cache, "x-forwarded-for")
-    (check,) = (check for check in doctor(loop) if check.name == "serving")
-    assert not check.ok
-    assert "x-forwarded-for" in check.detail
-    assert "require_key" in check.cure
-
-
 def test_the_doctor_finds_a_healthy_loop_healthy_and_names_what_is_not(loop):
     assert all(check.ok for check in doctor(loop))
-    loop.registry.set_alias("churn", "other", "1")
-    broken = loop.settings.model_copy(
-        update={"models": {"churn": loop.settings.model("churn").model_copy(update={"alias": "nobody"})}}
-    )
-    failed = [check for check in doctor(FeedbackLoop(broken, clock=loop.clock)) if not check.ok]
-    assert [check.name for check in failed] == ["model churn"]
-    assert "nobody" in failed[0].detail
+    tell_proxied(loop.settings.path(loop.settings.serving.cache), "x-forwarded-for")
+    nobody = loop.settings.model("churn").model_copy(update={"alias": "nobody"})
+    broken = loop.settings.model_copy(update={"models": {"churn": nobody}})
+    failed = {check.name: check for check in doctor(FeedbackLoop(broken, clock=loop.clock)) if not check.ok}
+    assert sorted(failed) == ["model churn", "serving"]
+    assert "nobody" in failed["model churn"].detail
+    assert "x-forwarded-for" in failed["serving"].detail
+    assert "require_key" in failed["serving"].cure
 
 
 def test_the_month_before_is_a_whole_calendar_month(now):
