@@ -153,3 +153,15 @@ def parse_duration(text: str) -> timedelta:
     if _DURATION.sub("", text.strip().lower()).strip() or total <= timedelta():
         raise BadInput.of("duration", f"{text!r} is not a duration", cure="Write 90s, 30m, 6h, 2d, 4w or 1d12h.")
     return total
+
+
+def format_duration(duration: timedelta) -> str:
+    """A duration as `parse_duration` takes it: in the largest unit of which it is a multiple."""
+    if duration.microseconds:
+        return f"{duration.total_seconds():.6f}".rstrip("0") + "s"
+    seconds = duration // timedelta(seconds=1)
+    unit, length = next((unit, length) for unit, length in _LENGTHS if seconds % length == 0)
+    return f"{seconds // length}{unit}"
+
+
+_LENGTHS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))

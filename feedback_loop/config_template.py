@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from feedback_loop import config, config_policy
+from feedback_loop.clock import format_duration
 from feedback_loop.config_policy import Section
 
 HEAD = """\
@@ -98,7 +99,7 @@ def toml(value: Any) -> str:
     if value is None:
         return '"never"'
     if isinstance(value, timedelta):
-        return json.dumps(_duration(value))
+        return json.dumps(format_duration(value))
     if isinstance(value, bool | int | float):
         return str(value).lower()
     if isinstance(value, Mapping):
@@ -107,13 +108,6 @@ def toml(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(toml, value))}]"
     return json.dumps(str(value), ensure_ascii=False)  # TOML's basic strings are JSON's
-
-
-def _duration(value: timedelta) -> str:
-    for unit, seconds in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if value.total_seconds() % seconds == 0:
-            return f"{value.total_seconds() / seconds:g}{unit}"
-    return f"{value.total_seconds():g}s"
 
 
 def _is_bare(key: str) -> bool:

@@ -9,6 +9,7 @@ from feedback_loop.capture.importing import ImportResult, import_predictions
 from feedback_loop.capture.middleware import CaptureMiddleware
 from feedback_loop.capture.outcomes import outcomes_wait, spool_outcomes
 from feedback_loop.capture.outputs import read_outputs
+from feedback_loop.capture.quiet import Quiet
 from feedback_loop.capture.recorder import LONGEST_REQUEST_ID, Record, Recorded, Recorder, Requests, checked_ids
 from feedback_loop.capture.sink import Sink
 from feedback_loop.capture.spool import Spool, SpoolView
@@ -27,6 +28,7 @@ __all__ = [
     "ImportResult",
     "Notice",
     "PayloadEvent",
+    "Quiet",
     "Record",
     "Recorded",
     "Recorder",

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 
@@ -29,6 +29,11 @@ from feedback_loop.inference import ID_COLUMN, input_rows
 from feedback_loop.schema import PREDICTION_ID, Contract, PredictionId, RandomBits, as_table
 from feedback_loop.schema.budget import UNLIMITED
 
+TakeOutcomes = Callable[[Deployed, Any, Literal["refuse", "skip"], bool], dict[str, Any]]
+"""Takes outcomes of a version's model in: rows, what a bad row does, whether values are text. See
+`feedback_loop.outcomes.Receiver`.
+"""
+
 
 class Client:
     """Logs predictions that this process made itself. Thread-safe; `with` closes what it was opened with.
@@ -45,7 +50,9 @@ class Client:
         bits: RandomBits = secrets.randbits,
         accounts: Accounts | None = None,
         close: Callable[[], None] = lambda: None,
+        take_outcomes: TakeOutcomes | None = None,
     ) -> None:
+        self._take_outcomes = take_outcomes
         self.accounts = accounts or NoAccounts()
         self._deployments = deployments
         self._sink = sink
@@ -97,6 +104,18 @@ class Client:
             self.accounts.count(model, refused=inputs.num_rows)
             raise
 
+    def record_outcomes(
+        self, model: str, outcomes: Any, *, on_error: Literal["refuse", "skip"] = "refuse", text: bool = False
+    ) -> dict[str, Any]:
+        """Takes outcomes in, as `FeedbackLoop.record_outcomes` does; on return they are durable.
+
+        While the store is away they are kept in this process's spool, and come to it in their order once it is back:
+        `waiting` says how many. Returns counts as a server answers them. Raises BadInput, NotFound and Unavailable.
+        """
+        if self._take_outcomes is None:
+            raise Unavailable("outcomes", "This client takes none.", cure="Make it with loop.capture_client().")
+        return self._take_outcomes(self.deployed(model), outcomes, on_error, text)
+
     def log_rows(
         self,
         deployed: Deployed,
@@ -145,6 +164,10 @@ class AsyncClient:
     async def log(self, model: str, features: Any, predictions: Any, **options: Any) -> list[PredictionId]:
         """See `Client.log`, also for the options."""
         return await asyncio.to_thread(partial(self._client.log, model, features, predictions, **options))
+
+    async def record_outcomes(self, model: str, outcomes: Any, **options: Any) -> dict[str, Any]:
+        """See `Client.record_outcomes`, also for the options."""
+        return await asyncio.to_thread(partial(self._client.record_outcomes, model, outcomes, **options))
 
     async def close(self) -> None:
         """See `Client.close`."""

@@ -18,6 +18,7 @@ from feedback_loop.capture import locks, salvage, spool_file
 from feedback_loop.capture.drain import ALL, MOST_ROWS, PASSES, Backoffs, Drained
 from feedback_loop.capture.groups import Group, repack
 from feedback_loop.capture.outcomes import OutcomeForwarder
+from feedback_loop.capture.quiet import Quiet, stamp_of
 from feedback_loop.capture.sink import Sink
 from feedback_loop.capture.spool import Spool
 from feedback_loop.capture.spool_file import SpoolFile
@@ -58,6 +59,7 @@ class Forwarder:
         self._settings = settings
         self.own = own
         self._sound: set[Path] = set()
+        self._quiet = Quiet()
         self._saved: dict[str, list[SpoolAccount]] = {}
         self._backoffs = Backoffs(settings)
         self._outcomes = OutcomeForwarder(store, clock)
@@ -96,7 +98,10 @@ class Forwarder:
         if self.own is not None:
             self.own.flush()
         paths = sorted(self._folder.glob(f"*{spool_file.SUFFIX}"))
-        self._outcomes.forward([(path, self._guard_of(path)) for path in paths], done, self._backoffs, resting, until)
+        self._quiet.keep({*paths})
+        stirring = [(path, self._guard_of(path)) for path in paths if not self._quiet.has(path)]
+        if stirring:
+            self._outcomes.forward(stirring, done, self._backoffs, resting, until)
         for path in paths:
             try:
                 self._visit(path, done, resting, spares, until)
@@ -144,10 +149,14 @@ class Forwarder:
     def _visit(
         self, path: Path, done: Drained, resting: set[str], spares: timedelta | None, until: float | None
     ) -> None:
+        is_quiet, stamp = self._quiet.has(path), stamp_of(path)
         if self.own is not None and path == self.own.path:
+            if is_quiet:
+                return
             try:
                 with SpoolFile.open(path, self._guard_of(path)) as file:
-                    self._empty(file, done, resting, until)
+                    if self._empty(file, done, resting, until):
+                        self._quiet.note(path, stamp)
             except sqlite3.Error as error:
                 if not spool_file.is_damage(error):
                     raise
@@ -156,10 +165,11 @@ class Forwarder:
         with salvage.owned(path) as is_orphan:
             if is_orphan:
                 self._visit_orphan(path, done, resting, until)
-            elif path.exists():
+            elif path.exists() and not is_quiet:
                 with SpoolFile.open(path) as file:
-                    if spares is None or file.waits_since(self._clock() - spares):
-                        self._empty(file, done, resting, until)
+                    waits = spares is None or file.waits_since(self._clock() - spares)
+                    if self._empty(file, done, resting, until) if waits else not file.last():
+                        self._quiet.note(path, stamp)
 
     def _visit_orphan(self, path: Path, done: Drained, resting: set[str], until: float | None) -> None:
         try:

@@ -23,6 +23,7 @@ import structlog
 from feedback_loop.capture import salvage
 from feedback_loop.capture.drain import MOST_ROWS, PASSES, Backoffs, Drained
 from feedback_loop.capture.groups import Group
+from feedback_loop.capture.quiet import Quiet, stamp_of
 from feedback_loop.capture.sink import Part
 from feedback_loop.capture.spool import Spool
 from feedback_loop.capture.spool_file import SUFFIX, SpoolFile
@@ -52,13 +53,22 @@ def spool_outcomes(spool: Spool, contract: Contract, rows: pa.Table, now: dateti
     spool.append_all([Part(contract, marked.schema, marked, are_outcomes=True)], now)
 
 
-def outcomes_wait(folder: Path, model: str) -> bool:
-    """Whether outcomes of a model wait in a spool of the folder, as far as that can be read."""
-    for path in folder.glob(f"*{SUFFIX}"):
+def outcomes_wait(folder: Path, model: str, quiet: Quiet) -> bool:
+    """Whether outcomes of a model wait in a spool of the folder, as far as that can be read.
+
+    Those that held no outcomes and are `quiet` since are not opened.
+    """
+    paths = [*folder.glob(f"*{SUFFIX}")]
+    quiet.keep({*paths})
+    for path in paths:
+        if quiet.has(path):
+            continue
+        stamp = stamp_of(path)
         try:
             with SpoolFile.open(path) as file:
                 if file.outcomes_wait(outcomes_of(model)):
                     return True
+                quiet.note(path, stamp if file.newest_outcomes() is None else None)
         except sqlite3.Error:
             if path.exists():  # else a forwarder has just ended it
                 return True

@@ -46,9 +46,25 @@ def _cycle(loop: FeedbackLoop, model: str) -> list[dict[str, Any]]:
         return [{"model": model, "job": "cycle", "state": "refused", "result": None, "cause": str(error)}]
 
 
+def in_words(value: Any) -> str:
+    """What a job returned, without what is empty or none of it."""
+    if isinstance(value, dict):
+        named = {name.replace("_", " "): inner for name, inner in value.items() if inner or inner is False}
+        return ", ".join(_named(name, inner) for name, inner in named.items() if in_words(inner))
+    if isinstance(value, list | tuple):
+        return "; ".join(map(in_words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
+
+
+def _named(name: str, value: Any) -> str:
+    return f"{name} ({in_words(value)})" if isinstance(value, dict) else f"{name}: {in_words(value)}"
+
+
 def _words(rows: list[dict[str, Any]]) -> str:
     short = [
-        {"model": row["model"], "job": row["job"], "state": row["state"], "": row["cause"] or row["result"] or ""}
+        {"model": row["model"], "job": row["job"], "state": row["state"], "": row["cause"] or in_words(row["result"])}
         for row in rows
     ]
     return table(short, "No model is configured.")

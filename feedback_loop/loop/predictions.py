@@ -25,7 +25,7 @@ from feedback_loop.capture import (
 from feedback_loop.capture.importing import CHUNK_ROWS, read_file
 from feedback_loop.inference import FileResult, Scorer, predict_file
 from feedback_loop.loop.context import Context
-from feedback_loop.outcomes import OnError
+from feedback_loop.outcomes import OnError, Receiver
 from feedback_loop.registry import Reference
 from feedback_loop.schema import Source
 from feedback_loop.serving.places import meant_version
@@ -104,8 +104,15 @@ class Predictions:
             forwarder.stop()
             close()
 
-        sink = SpoolView(spool, counts=False)
-        return Client(context.deployments(), sink, context.clock, bits=context.bits, accounts=spool, close=end)
+        return Client(
+            context.deployments(),
+            SpoolView(spool, counts=False),
+            context.clock,
+            bits=context.bits,
+            accounts=spool,
+            close=end,
+            take_outcomes=Receiver(context.store, spool, context.clock).record,
+        )
 
     def forward(self, *, rejected: bool = False) -> Drained:
         """Moves what waits in the spools of this host to the store, with `rejected` also what it refused before.

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from feedback_loop.capture import Spool, outcomes_wait, spool_outcomes
+from feedback_loop.capture import Deployed, Quiet, Spool, outcomes_wait, spool_outcomes
 from feedback_loop.clock import Clock
 from feedback_loop.errors import RowError, Unavailable
 from feedback_loop.outcomes.intake import Checked, OnError, check_outcomes, record_outcomes
@@ -30,9 +30,22 @@ class Receiver:
         self._store = store
         self._spool = spool
         self._clock = clock
+        self._quiet = Quiet()
+
+    def record(self, deployed: Deployed, rows: Any, on_error: OnError, text: bool) -> dict[str, Any]:
+        """The same for a process that serves by itself (see `capture.Client`); returns what became of them."""
+        contract, redaction = deployed.contract, deployed.redaction
+        return self.take(contract, rows, source="python", on_error=on_error, redaction=redaction, text=text)[1]
 
     def take(
-        self, contract: Contract, rows: Any, *, source: str, on_error: OnError, redaction: Redaction
+        self,
+        contract: Contract,
+        rows: Any,
+        *,
+        source: str,
+        on_error: OnError,
+        redaction: Redaction,
+        text: bool = False,
     ) -> tuple[int, dict[str, Any]]:
         """Takes rows in as `record_outcomes` does; returns an HTTP status and what became of them.
 
@@ -42,10 +55,17 @@ class Receiver:
         that. Raises BadInput, and Unavailable where the spool takes no rows either.
         """
         now = self._clock()
-        if len(rows) == 0 or not outcomes_wait(self._spool.folder, contract.model):
+        if len(rows) == 0 or not outcomes_wait(self._spool.folder, contract.model, self._quiet):
             try:
                 result = record_outcomes(
-                    self._store, contract, rows, now=now, source=source, on_error=on_error, redaction=redaction
+                    self._store,
+                    contract,
+                    rows,
+                    now=now,
+                    source=source,
+                    on_error=on_error,
+                    text=text,
+                    redaction=redaction,
                 )
                 return OK, _told(asdict(result.counts), on_error, result.skipped)
             except Unavailable as error:
@@ -56,7 +76,7 @@ class Receiver:
             now=now,
             source=source,
             on_error=on_error,
-            text=False,
+            text=text,
             redaction=redaction,
             asked_until=None,
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from feedback_loop.config import RegistrySettings, Settings
-from feedback_loop.errors import NotFound, Refused
+from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.registry.candidates import Proven, write_candidate
 from feedback_loop.registry.client import Connection
 from feedback_loop.registry.lineage import Lineage, Origin
@@ -148,8 +148,13 @@ class Registry:
         """Makes a first version of a scikit-learn model, with the run, data and metrics it came from.
 
         Its signature is inferred from `example` (some inputs, kept with the model) and its answers. No alias is set:
-        that is a promotion.
+        that is a promotion. Raises BadInput for a reference of a classifier without its probabilities: nothing could
+        be judged by it.
         """
+        columns = origin.reference.column_names
+        if hasattr(estimator, "predict_proba") and not any("probability" in name for name in columns):
+            cure = "Add probability (of the positive class), or probability_<class> for each."
+            raise BadInput.of("reference", f"has no probabilities, only {', '.join(columns)}", cure=cure)
         with self._mlflow.translated("model", model), tempfile.TemporaryDirectory() as folder:
             from mlflow.models import infer_signature
 

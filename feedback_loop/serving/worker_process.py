@@ -25,6 +25,7 @@ from feedback_loop.clock import Clock
 from feedback_loop.config import Settings
 from feedback_loop.errors import FeedbackLoopError, NotFound
 from feedback_loop.inference import Scorer, open_bundle, read_bundle
+from feedback_loop.outcomes import Receiver, decode_body, outcome_columns
 from feedback_loop.registry import Registry
 from feedback_loop.schema.budget import UNPACKED, Budget
 from feedback_loop.schema.protocol import Decoder, make_decoder
@@ -127,7 +128,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         guard,
         Predictions(endpoints, batcher, clock),
         Intakes(
-            partial(_take_outcomes, store, spool, endpoints, clock, budget),
+            partial(_take_outcomes, Receiver(store, spool, clock), endpoints, budget),
             events.take,
             ready,
             Origins(serve, partial(tell_proxied, settings.path(serve.cache))),
@@ -167,10 +168,8 @@ def _deployed(endpoints: Endpoints, model: str, version: str | None) -> Deployed
 
 
 def _take_outcomes(
-    store: Store,
-    spool: Spool,
+    receiver: Receiver,
     endpoints: Endpoints,
-    clock: Clock,
     budget: Budget,
     model: str,
     body: bytes,
@@ -179,13 +178,11 @@ def _take_outcomes(
     key: str | None,
     unpacked: Unpacked,
 ) -> tuple[int, dict[str, Any]]:
-    from feedback_loop.outcomes import Receiver, decode_body, outcome_columns
-
     scorer = endpoints.scorer(model)
     wanted = outcome_columns(scorer.contract)
     rows = decode_body(body, kind, budget, wanted)
     unpacked(len(body), len(rows), len(wanted))
-    return Receiver(store, spool, clock).take(
+    return receiver.take(
         scorer.contract,
         rows,
         source="http" if key is None else f"http:{key}",

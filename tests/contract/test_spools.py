@@ -1,5 +1,6 @@
 """From the spools into the store, on both databases: everything, once, whatever lies in the way."""
 
+import os
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from feedback_loop.capture import (
     merge_accounts,
     notices,
     put_aside,
+    spool_file,
 )
 from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.clock import Window
@@ -153,6 +155,27 @@ def test_a_spool_whose_owner_lives_is_left_to_it_unless_a_row_gets_old(store, fo
     assert other.drain(spares=MINUTE).stored == 0
     assert other.drain(spares=timedelta()).stored == 60
     assert spool.path.exists()
+
+
+def test_a_spool_that_held_nothing_is_not_opened_again_until_it_is_written(store, folder, spool, monkeypatch):
+    opened, connect = [], spool_file.connect
+    monkeypatch.setattr(spool_file, "connect", lambda path, **how: opened.append(path) or connect(path, **how))
+    fill(spool, groups=1)
+    moving = forwarder(folder, store, spool)
+
+    def settle(moment):
+        for path in folder.iterdir():
+            os.utime(path, (moment, moment))  # written long ago
+
+    assert moving.drain().stored == 3
+    settle(1)
+    for expected in (2, 0, 0):  # for outcomes, and for predictions
+        opened.clear()
+        assert moving.drain().stored == 0
+        assert len(opened) == expected
+    fill(spool, groups=1)
+    settle(2)
+    assert moving.drain().stored == 3
 
 
 def test_rows_wait_while_the_store_is_away_and_come_when_it_is_back(store, folder, spool):

@@ -10,7 +10,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from feedback_loop.capture import Forwarder, Spool, local_accounts, notices
+from feedback_loop.capture import (
+    Client,
+    Deployed,
+    Deployments,
+    Forwarder,
+    Spool,
+    SpoolView,
+    local_accounts,
+    notices,
+)
 from feedback_loop.clock import ManualClock, Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, Unavailable
@@ -127,6 +136,31 @@ def test_files_of_a_folder_wait_where_they_are_while_the_store_is_away(store, aw
     found = load_folder(str(folder), into(store))
     assert (found.loaded, found.waiting, found.counts.new) == (2, 0, 2)
     assert labels(store) == [True, True, None]
+
+
+def test_a_client_of_python_spools_outcomes_as_a_server_does(store, away, folder, new_spool, clock, predicted):
+    spool = new_spool()
+
+    def find(model, version):
+        return Deployed(Redaction(CONTRACT, CONTRACT), "1", 1.0)
+
+    def client(store):
+        take = Receiver(store, spool, clock).record
+        return Client(
+            Deployments(find, MINUTE), SpoolView(spool, counts=False), clock, accounts=spool, take_outcomes=take
+        )
+
+    def record(store, customer, **more):
+        return client(store).record_outcomes(
+            "churn", {"customer": [customer], "month": ["m"], "churned": [True]}, **more
+        )
+
+    assert record(away, 1) == {"received": 1, "waiting": 1}
+    assert record(store, 2) == {"received": 1, "waiting": 1}  # behind the other
+    assert record(away, None, on_error="skip")["waiting"] == 0
+    assert drain(folder, store, clock, spool).stored == 2
+    assert labels(store) == [True, True, None]
+    assert record(store, 3)["new"] == 1
 
 
 def test_what_a_contract_can_tell_is_refused_while_the_store_is_away_too(away, new_spool, clock):

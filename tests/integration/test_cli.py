@@ -388,7 +388,8 @@ def test_the_configuration_is_shown_with_where_each_value_is_from_and_no_secret(
     assert shown["alerts.routes.ops"] == ("json://***", "feedback_loop.toml")
     assert shown["serving.webhook_secret"] == ("***", "feedback_loop.toml")
     assert shown["serving.port"] == (5001, "default")
-    assert shown["models.churn.window"] == ("P2D", "FEEDBACK_LOOP_MODELS__CHURN__WINDOW")
+    assert shown["models.churn.window"] == ("2d", "FEEDBACK_LOOP_MODELS__CHURN__WINDOW")
+    assert shown["capture.forward_every"] == ("0.2s", "default")
     code, out, _ = run("config", "show")
     assert (code, "s3cr3t" in out, "models.churn.policy.reference" in out) == (0, False, True)
 

@@ -157,6 +157,7 @@ def network_loop(tmp_path, now):
     network = MLPClassifier((64, 64), random_state=0, max_iter=60, tol=1.0)
     model = make_pipeline(churn_pipeline().steps[0][1], network).fit(known[["age", "plan"]], known["churned"])
     reference = pd.DataFrame(customers(600, 5))[["age", "plan", "churned"]]
+    reference["probability"] = model.predict_proba(reference[["age", "plan"]])[:, 1]
     options = {"now": now, "trained_until": now}
     version = register_model(loop.registry, "churn", model, known[["age", "plan"]], reference, **options)
     loop.registry.keep_reference(version, make_reference(loop.scorer(version), reference), now)

@@ -22,7 +22,7 @@ from sklearn.preprocessing import FunctionTransformer
 from feedback_loop.errors import BadInput, NotFound, Refused, Unavailable
 from feedback_loop.registry import LoadedModel, Origin, Proven, Reference, Registry
 from feedback_loop.registry.client import Connection
-from tests.builders import churn_pipeline, customers, register_churn
+from tests.builders import churn_pipeline, customers, register_churn, register_model
 
 
 @pytest.fixture
@@ -211,6 +211,15 @@ def test_a_registry_that_is_away_is_unavailable(tmp_path, monkeypatch):
     assert caught.value.service == "registry"
     with pytest.raises(Unavailable):
         away.champion("churn", "champion")
+
+
+def test_a_reference_of_a_classifier_has_its_probabilities(registry, now):
+    rows = pd.DataFrame(customers(50, 3))
+    model = churn_pipeline().fit(rows[["age", "plan"]], rows["churned"])
+    reference = rows[["age", "plan", "churned"]].assign(prediction=model.predict(rows[["age", "plan"]]))
+    options = {"now": now, "trained_until": now}
+    with pytest.raises(BadInput, match=r"reference: has no probabilities, only age, plan, churned, prediction"):
+        register_model(registry, "churn", model, rows[["age", "plan"]], reference, **options)
 
 
 def followed_by(registry, version, now, estimator, **changes):

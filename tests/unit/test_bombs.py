@@ -80,7 +80,7 @@ def test_outcomes_take_room_for_what_they_become_before_any_is_looked_at():
         other.grow(4 * MIB)
         request.came(len(body))
         with pytest.raises(HttpError) as refused:
-            _take_outcomes(None, None, served, None, USUAL, "churn", body, "arrow", "refuse", None, request.unpacked)
+            _take_outcomes(None, served, USUAL, "churn", body, "arrow", "refuse", None, request.unpacked)
     assert refused.value.status == 503
 
 

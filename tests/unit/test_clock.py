@@ -11,6 +11,7 @@ from feedback_loop.clock import (
     ManualClock,
     Window,
     floor_moment,
+    format_duration,
     format_moment,
     parse_duration,
     parse_hours,
@@ -163,3 +164,12 @@ def test_a_moment_is_in_the_hours_of_any_place_just_when_they_end_after_it(minut
     ends = hours.ends_after(now)
     assert (now in hours) == (ends > now)
     assert ends - now <= timedelta(hours=26)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("5m", 300), ("90s", 90), ("36h", 129_600), ("14d", 1_209_600), ("0.2s", 0.2), ("1.5s", 1.5)],
+)
+def test_a_duration_is_written_as_it_is_read(text, seconds):
+    assert format_duration(timedelta(seconds=seconds)) == text
+    assert parse_duration(text) == timedelta(seconds=seconds)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from feedback_loop.cli.monitor import _evaluation, _evaluation_words
+from feedback_loop.cli.scheduler import in_words
 from feedback_loop.clock import Window
 from feedback_loop.store.evaluations import DriftValue, Evaluation, MetricValue
 
@@ -27,3 +28,15 @@ def test_an_evaluation_names_its_version_and_each_drifted_column_by_the_method_t
     assert said[head + 2] == "2026-03-01 – 2026-03-02, version 8: accuracy 0.7500"
     assert len(said) == head + 3
     assert "month" not in "\n".join(said)
+
+
+def test_what_a_job_returned_is_told_in_words():
+    counts = {"received": 4, "new": 3, "corrected": 0, "erased": None}
+    result = {"folder": {"counts": counts, "refused": {"a.csv": "row 1: is none"}}, "sql": None, "is_done": False}
+    said = in_words(result)
+    assert said == "folder (counts (received: 4, new: 3), refused (a.csv: row 1: is none)), is done: no"
+    assert in_words({"state": None, "reports": []}) == ""
+    assert (
+        in_words({"failed": [{"window": "a", "cause": "b"}, {"window": "c"}]})
+        == "failed: window: a, cause: b; window: c"
+    )
