@@ -24,7 +24,7 @@ from feedback_loop.scheduling import (
     tell_helped,
 )
 from feedback_loop.store import conclusions, ledger, retention
-from feedback_loop.store.alerts import Message, raise_alert, tell_recovered
+from feedback_loop.store.alerts import Message, alert_recoveries, raise_alert
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.ledger import load_runs
 from feedback_loop.store.predictions import predicted_span
@@ -97,7 +97,7 @@ def watch_jobs(loop: FeedbackLoop) -> int:
     alerts, now, routes = 0, loop.clock(), route_names(loop.settings.alerts)
     for model in loop.settings.models:
         troubles = troubles_of(loop, model)
-        alerts += tell_recovered(loop.store, f"jobs:{model}:", {trouble.subject for trouble in troubles}, now)
+        alerts += alert_recoveries(loop.store, f"jobs:{model}:", {trouble.subject for trouble in troubles}, now)
         alerts += tell_helped(loop.store, model, troubles, now)
         for trouble in troubles:
             alerts += raise_alert(loop.store, trouble.subject, trouble.title, trouble.body, routes, now)

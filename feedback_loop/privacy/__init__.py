@@ -1,4 +1,4 @@
-"""What people may ask of their data: that it is erased, wherever it is."""
+"""Erasure of a key on request, wherever its rows are."""
 
 from feedback_loop.privacy.erasure import Eraser, Erasure, erased_key
 

@@ -1,7 +1,7 @@
-"""Erasing a person: rows in the store, in this host's spools, in references and reports, here and in MLflow.
+"""Erases a key everywhere: in the store, in this host's spools, in references and reports, here and in MLflow.
 
-The erasure is recorded first, so that nothing new comes in; the rows themselves go last, since what they say (when
-they were predicted) finds the copies. A run that is interrupted is run again.
+The erasure is recorded first, so that nothing new comes in. The store's rows are removed last, since their times are
+needed to find the copies. An interrupted run is simply run again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from feedback_loop.store import Store, erased_keys, erasure
 from feedback_loop.store.payloads import ErasedPayloads
 
 EraseSpooled = Callable[[str, erased_keys.RowFilter], int]
-"""Takes the rows that the filter leaves out out of a spool; returns how many there were."""
+"""Removes the rows that the filter leaves out from a model's spools; returns how many."""
 
 ErasePayloads = Callable[[erased_keys.Key, bool], ErasedPayloads]
-"""Takes the calls out that wait for their other half and hold the key (or only counts them)."""
+"""Removes waiting calls that hold the key; with True only counts them."""
 
 REPORTS = "reports"
-"""The folder of a run's artifacts that reports are kept in."""
+"""The folder of reports among a run's artifacts."""
 
 STAYS = (
     "what was concluded: evaluations, verdicts, references' profiles, reports of surrogates, which name nobody",
@@ -45,9 +45,9 @@ STAYS = (
 
 @dataclass(frozen=True)
 class Erasure:
-    """What was removed (with `dry_run`: would be), by place. `undeleted` pages are to be deleted by hand.
+    """What was removed (with `dry_run`: would be), by place. `undeleted` pages must be deleted by hand.
 
-    `payloads` are calls of others' servers that waited for their answer; `unread_payloads` could not be looked into.
+    `payloads` are calls of other servers that waited for their answer; `unread_payloads` can't be read.
     """
 
     model: str
@@ -65,26 +65,27 @@ class Erasure:
     stays: tuple[str, ...] = STAYS
 
 
-def erased_key(redaction: Redaction, given: Mapping[str, object], *, text: bool) -> dict[str, object]:
-    """The key's values as the log has them, by stored name; raises BadInput for what is no part of the key."""
+def erased_key(redaction: Redaction, values: Mapping[str, object], *, text: bool) -> dict[str, object]:
+    """The key's values as the log has them, by stored name. Raises BadInput for columns that are not of the key."""
     columns = {column.name: column for column in redaction.served.key}
-    known = f"The key of {redaction.served.model} is {', '.join(columns) or 'not configured'}."
-    for name in given:
+    cure = f"The key of {redaction.served.model} is {', '.join(columns) or 'not configured'}."
+    for name in values:
         if name not in columns:
-            raise BadInput.of(name, "is not in the key", cure=known)
-    if not given:
-        raise BadInput.of("key", "is missing", cure=known)
-    table = coerce(as_table({name: [value] for name, value in given.items()}), [columns[n] for n in given], text=text)
-    logged = {columns[name].stored: redaction.values(name, table.column(name))[0].as_py() for name in given}
+            raise BadInput.of(name, "is not in the key", cure=cure)
+    if not values:
+        raise BadInput.of("key", "is missing", cure=cure)
+    row = as_table({name: [value] for name, value in values.items()})
+    table = coerce(row, [columns[name] for name in values], text=text)
+    logged = {columns[name].stored: redaction.values(name, table.column(name))[0].as_py() for name in values}
     for name, value in logged.items():
         if value is None:
-            raise BadInput.of(name, "is missing", cure=known)
+            raise BadInput.of(name, "is missing", cure=cure)
     return logged
 
 
 @dataclass(frozen=True)
 class Eraser:
-    """Erases keys of one model from everything that it is given."""
+    """Erases keys of one model."""
 
     store: Store
     registry: Registry
@@ -99,18 +100,18 @@ class Eraser:
         return self.redaction.logged.model
 
     def run(self, key: erased_keys.Key, now: datetime, *, dry_run: bool) -> Erasure:
-        """Removes all rows with that key; with `dry_run` only says which. Raises Unavailable; then run it again."""
+        """Removes all rows with that key, or with `dry_run` counts them. After Unavailable it can be run again."""
         if not dry_run:
             erased_keys.record_key(self.store, self.model, key, now)
         waiting = self.erase_payloads(key, dry_run)
-        found = erasure.find_predictions(self.store, self.model, key)
+        predicted_at = erasure.find_predictions(self.store, self.model, key)
         versions = self.registry.versions(self.model)
-        moments = list(found.values())
-        rows_of: dict[str, int] = {}
+        moments = list(predicted_at.values())
+        reference_rows: dict[str, int] = {}
         for version in versions:
-            gone = self._erase_reference(version, key, found, dry_run=dry_run)
+            gone = self._erase_reference(version, key, predicted_at, dry_run=dry_run)
             if gone.num_rows:
-                rows_of[version.version] = gone.num_rows
+                reference_rows[version.version] = gone.num_rows
                 moments += gone.column(TIME).to_pylist() if TIME in gone.column_names else [EPOCH]
         pages = self._erase_pages(moments, dry_run=dry_run)
         in_mlflow, undeleted = self._erase_logged_pages(versions, moments, dry_run=dry_run)
@@ -126,7 +127,7 @@ class Eraser:
             spooled=spooled,
             payloads=waiting.erased,
             unread_payloads=waiting.unread,
-            reference_rows=rows_of,
+            reference_rows=reference_rows,
             reports=tuple(pages),
             mlflow_reports=tuple(in_mlflow),
             undeleted=tuple(undeleted),
@@ -135,7 +136,7 @@ class Eraser:
     def _erase_reference(
         self, version: ModelVersion, key: erased_keys.Key, ids: Collection[str], *, dry_run: bool
     ) -> pa.Table:
-        """The reference rows of a version that are about the key, or of its predictions; they are removed."""
+        """Removes the reference rows of a version that have the key or these predictions' ids; returns them."""
         try:
             rows = self.registry.reference_rows(version)
         except NotFound:  # its run was deleted
@@ -154,16 +155,12 @@ class Eraser:
         return erased
 
     def _erase_pages(self, moments: Sequence[datetime], *, dry_run: bool) -> list[str]:
-        pages = [
-            each
-            for data in pages_holding(model_folder(self.reports, self.model), self.model, moments)
-            for each in _files(data)
-        ]
-        found = [page for page in pages if page.exists()]
+        reports = pages_holding(model_folder(self.reports, self.model), self.model, moments)
+        files = [file for data in reports for file in _files(data) if file.exists()]
         if not dry_run:
-            for page in found:
-                page.unlink()
-        return [str(page) for page in found]
+            for file in files:
+                file.unlink()
+        return [str(file) for file in files]
 
     def _erase_logged_pages(
         self, versions: Sequence[ModelVersion], moments: Sequence[datetime], *, dry_run: bool
@@ -174,18 +171,18 @@ class Eraser:
             with tempfile.TemporaryDirectory() as folder:
                 self.registry.lineage.fetch_files(version, REPORTS, ".json", Path(folder))
                 pages = pages_holding(Path(folder), self.model, moments)
-            for page in (f"{REPORTS}/{each.name}" for data in pages for each in _both(data)):
+            for page in (f"{REPORTS}/{file.name}" for data in pages for file in _both(data)):
                 is_deleted = dry_run or self.registry.lineage.delete_file(version, page)
                 (deleted if is_deleted else undeleted).append(f"{version}: {page}")
         return deleted, undeleted
 
 
 def _both(data: Path) -> tuple[Path, Path]:
-    """A report's data and its page. The data, by which they are found, come last: a run may be interrupted."""
+    """A report's page and its data. The data come last, since they are what is searched: a run may be interrupted."""
     return data.with_suffix(".html"), data
 
 
 def _files(data: Path) -> tuple[Path, ...]:
-    """The same with the snapshot that Evidently's workspace has of it."""
+    """The same with the report's snapshot in Evidently's workspace."""
     snapshot = snapshot_of(data)
     return (*((snapshot,) if snapshot is not None else ()), *_both(data))

@@ -10,7 +10,7 @@ from feedback_loop.clock import format_moment
 from feedback_loop.scheduling.scheduler import Chain
 from feedback_loop.scheduling.schedules import last_due
 from feedback_loop.store import Store
-from feedback_loop.store.alerts import RECOVERED, Message, load_alerts, tell_recovered
+from feedback_loop.store.alerts import RECOVERED, Message, alert_recoveries, load_alerts
 from feedback_loop.store.leases import holder_of
 from feedback_loop.store.ledger import JobRun, failing_runs, last_scheduled, load_runs
 
@@ -111,7 +111,7 @@ def tell_helped(store: Store, model: str, troubles: Sequence[Message], now: date
     if any(trouble.subject.startswith(about) for trouble in troubles):
         return 0
     subjects = [alert.subject.removesuffix(RECOVERED) for alert in load_alerts(store, [], about=about)]
-    return tell_recovered(store, about, {*subjects} - {*subjects[-1:]}, now)
+    return alert_recoveries(store, about, {*subjects} - {*subjects[-1:]}, now)
 
 
 def _about_vain(model: str) -> str:

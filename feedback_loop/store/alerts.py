@@ -74,7 +74,7 @@ def raise_in(connection: Connection, message: Message, routes: Sequence[str], no
     return sum(insert_new(connection, alerts, {**pending, "route": route}, "subject", "route") for route in routes)
 
 
-def tell_recovered(store: Store, about: str, still: Collection[str], now: datetime) -> int:
+def alert_recoveries(store: Store, about: str, still: Collection[str], now: datetime) -> int:
     """Alerts that each subject that begins with `about` and is not in `still` is over, on the routes it was told on.
 
     Once per subject and route. Returns how many alerts are new.

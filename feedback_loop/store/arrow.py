@@ -1,4 +1,4 @@
-"""Rows as Arrow: out of a database without a Python object per row surviving, and into a table, each id once."""
+"""Reads query results as Arrow tables, and inserts Arrow tables into database tables, each id once."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from feedback_loop.store.schema import Identifier
 CHUNK_ROWS = 20_000
 
 CONSTANT_ROWS = 500
-"""From so many rows on it pays to write what they share into the statement, which SQLite then has to parse anew."""
+"""From so many rows on, values that all rows share are written into the statement, which costs parsing it again."""
 
 VALUE_ROWS = 4_000
-"""So many rows become Python's values at a time."""
+"""Rows that are converted to Python values at a time."""
 
 UTC_MOMENT = pa.timestamp("us", "UTC")
 
 
 def fetch_arrow(connection: Connection, statement: Select[Any], types: Mapping[str, pa.DataType]) -> pa.Table:
-    """The statement's result with its columns in the given Arrow types, by name and in their order.
+    """The result of a statement: the columns named in `types`, in that order and with those Arrow types.
 
-    It reads the driver's rows in chunks, past SQLAlchemy's conversion of every value. (ADBC would be faster, but
-    its SQLite is a second copy of the library in this process, which breaks SQLite's locks: ADR 2.)
+    Reads the driver's rows in chunks, without SQLAlchemy's conversion of each value. (ADBC would be faster, but its
+    SQLite is a second copy of the library in this process, which breaks SQLite's locks: ADR 2.)
     """
-    result = connection.execute(statement)  # not streamed: SQLAlchemy would take the first row off the cursor
+    result = connection.execute(statement)  # not streamed: SQLAlchemy would consume the first row
     positions = {name: place for place, name in enumerate(result.keys())}
     schema = pa.schema(list(types.items()))
     batches = []
@@ -72,10 +72,10 @@ def _column(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def insert_new(connection: Connection, table: Table, rows: pa.Table, unique: str | None) -> int:
-    """Inserts the rows (columns by the table's names) whose `unique` is not there yet; returns how many were not.
+def insert_rows(connection: Connection, table: Table, rows: pa.Table, unique: str | None) -> int:
+    """Inserts rows (columns named as in the table) except those whose `unique` column is in it; returns how many.
 
-    Without a `unique` all are inserted: one that is there already is a violated constraint.
+    Without `unique` a row that is there already violates a constraint.
     """
     if not rows.num_rows:
         return 0
@@ -85,7 +85,7 @@ def insert_new(connection: Connection, table: Table, rows: pa.Table, unique: str
 
 
 def _copy(connection: Connection, table: Table, rows: pa.Table, unique: str | None) -> int:
-    """Binary COPY into the table itself; where a row is there already, which is rare, by way of a staging table."""
+    """Binary COPY into the table itself; if a row is there already, which is rare, through a staging table."""
     try:
         with connection.begin_nested():
             _copy_into(connection, table, _as_stored(table, rows))
@@ -100,12 +100,12 @@ def _copy(connection: Connection, table: Table, rows: pa.Table, unique: str | No
         prefixes=["TEMPORARY"],
         postgresql_on_commit="DELETE ROWS",
     )
-    staging.create(connection, checkfirst=True)  # of this session; each transaction finds it empty
+    staging.create(connection, checkfirst=True)  # one per session, empty at the start of each transaction
     _copy_into(connection, staging, _as_stored(table, rows))
     new = select(*(staging.c[name] for name in rows.column_names))
     insert = postgresql.insert(table).from_select(rows.column_names, new)
-    ignoring = insert.on_conflict_do_nothing(index_elements=[unique])  # COPY itself knows no such thing
-    return connection.execute(ignoring.execution_options(preserve_rowcount=True)).rowcount
+    insert = insert.on_conflict_do_nothing(index_elements=[unique])  # COPY has no ON CONFLICT
+    return connection.execute(insert.execution_options(preserve_rowcount=True)).rowcount
 
 
 def _copy_into(connection: Connection, table: Table, rows: pa.Table) -> None:
@@ -113,7 +113,7 @@ def _copy_into(connection: Connection, table: Table, rows: pa.Table) -> None:
     from pgpq import ArrowToPostgresBinaryEncoder
     from psycopg import sql
 
-    # The driver's own quoting: SQLAlchemy's doubles each %, for statements with parameters, which COPY has none of.
+    # The driver's own quoting: SQLAlchemy's doubles each %, as for a statement with parameters.
     names = sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
     encoder = ArrowToPostgresBinaryEncoder(rows.schema)
     driver: Any = connection.connection.driver_connection
@@ -122,17 +122,17 @@ def _copy_into(connection: Connection, table: Table, rows: pa.Table) -> None:
     try:
         with driver.cursor().copy(statement) as copy:
             copy.write(encoder.write_header())
-            for batch in rows.combine_chunks().to_batches():  # each costs the same, however few rows it has
+            for batch in rows.combine_chunks().to_batches():  # a batch has a fixed cost
                 copy.write(encoder.write_batch(batch))
             copy.write(encoder.finish())
-    except psycopg.Error as error:  # past SQLAlchemy, which would have wrapped it so
+    except psycopg.Error as error:  # as SQLAlchemy would have wrapped it
         if driver.closed:
             connection.invalidate(error)
         raise exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error
 
 
 def _as_stored(table: Table, rows: pa.Table) -> pa.Table:
-    """The rows in the very types of the table's columns: COPY converts nothing."""
+    """The rows with the exact types of the table's columns: COPY converts nothing."""
     for place, field in enumerate(rows.schema):
         values = rows.column(place)
         if isinstance(table.c[field.name].type, Identifier):
@@ -143,7 +143,7 @@ def _as_stored(table: Table, rows: pa.Table) -> pa.Table:
 
 
 def _as_uuids(texts: pa.ChunkedArray) -> pa.Array:
-    """Identifiers as the 16 bytes that each of them is."""
+    """Identifiers as 16 bytes each."""
     if texts.null_count:
         return pa.array([None if text is None else UUID(text).bytes for text in texts.to_pylist()], pa.binary(16))
     plain_bytes = bytes.fromhex("".join(texts.to_pylist()).replace("-", ""))
@@ -157,7 +157,7 @@ def _executemany(connection: Connection, table: Table, rows: pa.Table, unique: s
     insert = sqlite.insert(table).values({**constants, **parameters})
     if unique is not None:
         insert = insert.on_conflict_do_nothing(index_elements=[unique])
-    # Past SQLAlchemy's conversion of every value: Arrow has done it, a column at a time.
+    # Without SQLAlchemy's conversion of each value: Arrow has done it by column.
     statement: Any = insert.compile(dialect=connection.dialect)
     order = [names[int(parameter.removeprefix("value_"))] for parameter in statement.positiontup]
     changes = "SELECT total_changes()"  # executemany's row count includes the rows that were there
@@ -170,9 +170,9 @@ def _executemany(connection: Connection, table: Table, rows: pa.Table, unique: s
 
 
 def _constants(rows: pa.Table) -> dict[str, ColumnElement[Any]]:
-    """The texts and nulls that all rows share, as SQL: to hand SQLite a text costs as much as to store it.
+    """The texts and nulls that all rows share, as SQL: passing a text to SQLite costs as much as storing it.
 
-    Numbers are left out: to hand one over is cheap, and SQLite may read a long fraction less exactly than Python.
+    Numbers are cheap to pass, and SQLite may parse a long fraction less exactly than Python.
     """
     constants: dict[str, ColumnElement[Any]] = {}
     for name, values in zip(rows.column_names, rows.columns, strict=True):
@@ -189,21 +189,21 @@ def _constants(rows: pa.Table) -> dict[str, ColumnElement[Any]]:
 
 
 def _execute_all(connection: Connection, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
-    """The driver's own executemany, which takes rows as they come: none of them waits in memory for the others."""
+    """The driver's own executemany, which takes rows from an iterator: they are not all in memory at once."""
     driver: Any = connection.connection.driver_connection
     try:
         driver.executemany(statement, rows)
-    except sqlite3.Error as error:  # past SQLAlchemy, which would have wrapped it so
+    except sqlite3.Error as error:  # as SQLAlchemy would have wrapped it
         raise exc.DBAPIError.instance(statement, None, error, sqlite3.Error) from error
 
 
 def plain(values: pa.ChunkedArray | pa.Array) -> list[Any]:
-    """A column as SQLite's driver takes it."""
+    """A column as Python values for SQLite's driver."""
     kind = values.type
     if not values.null_count and (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
         plain: list[Any] = values.to_numpy().tolist()
-        return plain  # half of what Arrow's own list costs
+        return plain  # twice as fast as Arrow's `to_pylist`
     if pa.types.is_timestamp(kind):
-        # Arrow's own text of microseconds is that of a Moment, at a thirtieth of what `strftime` costs.
+        # Arrow's text of microseconds is that of a Moment, and 30 times as fast as `strftime`.
         values = values.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us")).cast(pa.string())
     return list(values.to_pylist())

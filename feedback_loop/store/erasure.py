@@ -14,7 +14,7 @@ from feedback_loop.store.engine import Store
 from feedback_loop.store.erased_keys import Key, record_predictions
 from feedback_loop.store.evaluations import forget_segments
 from feedback_loop.store.findings import prune_findings
-from feedback_loop.store.joins import Fold, take_out
+from feedback_loop.store.joins import Fold, subtract_predictions
 from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.profiles import profiles
 
@@ -33,12 +33,11 @@ class Erased:
 
 def find_predictions(store: Store, model: str, key: Key) -> dict[str, datetime]:
     """The ids of the predictions with that key, and when each was made."""
-    predicted_at: dict[str, datetime] = {}
     with store.read() as connection:
-        for table in _prediction_tables(connection, model):
-            rows = connection.execute(select(table.c.prediction_id, table.c.predicted_at).where(_has_key(table, key)))
-            predicted_at |= {row[0]: row[1] for row in rows}
-    return predicted_at
+        try:
+            return _predictions_with(connection, find_tables(connection, model), key)
+        except NotFound:
+            return {}
 
 
 def count_rows(store: Store, model: str, key: Key) -> Erased:
@@ -65,15 +64,9 @@ def erase_rows(store: Store, contract: Contract, key: Key, now: datetime, fold: 
             tables = find_tables(connection, contract.model)
         except NotFound:
             return Erased()
-        ids = [
-            identifier
-            for generation in tables.generations
-            for identifier in connection.execute(
-                select(generation.table.c.prediction_id).where(_has_key(generation.table, key))
-            ).scalars()
-        ]
+        ids = list(_predictions_with(connection, tables, key))
         record_predictions(connection, contract.model, ids, store.secret, now)
-        values = take_out(connection, tables, contract, ids, store.secret, fold) if ids else {}
+        values = subtract_predictions(connection, tables, contract, ids, store.secret, fold) if ids else {}
         outcomes = connection.execute(delete(tables.outcomes).where(_outcomes_with(tables, key))).rowcount
         predictions = sum(
             connection.execute(delete(generation.table).where(_has_key(generation.table, key))).rowcount
@@ -111,11 +104,13 @@ def _forget_segments(
     connection.execute(joins.update().where(of_model).values(segments=stored_values))
 
 
-def _prediction_tables(connection: Connection, model: str) -> list[Table]:
-    try:
-        return [generation.table for generation in find_tables(connection, model).generations]
-    except NotFound:
-        return []
+def _predictions_with(connection: Connection, tables: ModelTables, key: Key) -> dict[str, datetime]:
+    predicted_at: dict[str, datetime] = {}
+    for generation in tables.generations:
+        log = generation.table.c
+        rows = connection.execute(select(log.prediction_id, log.predicted_at).where(_has_key(generation.table, key)))
+        predicted_at |= {row.prediction_id: row.predicted_at for row in rows}
+    return predicted_at
 
 
 def _has_key(table: Table, key: Key) -> ColumnElement[bool]:

@@ -29,7 +29,7 @@ from sqlalchemy.schema import CreateView, DropView
 from sqlalchemy.sql.functions import FunctionElement
 
 from feedback_loop.schema import JoinRule, Which
-from feedback_loop.store.model_tables import KEPT, ModelTables
+from feedback_loop.store.model_tables import TABLES_CACHED, ModelTables
 from feedback_loop.store.schema import Moment
 
 CONFLICT = "is_conflict"
@@ -143,7 +143,7 @@ def _is_newest(
     )
 
 
-@lru_cache(KEPT)
+@lru_cache(TABLES_CACHED)
 def _aliased(table: Table, name: str) -> FromClause:
     """A table under another name; cached, since SQLAlchemy copies all of its columns for an alias."""
     return table.alias(name)

@@ -120,7 +120,7 @@ def join_new(store: Store, contract: Contract, length: timedelta, now: datetime,
             _move_watermark(connection, contract.model, span.until)
 
 
-def take_out(
+def subtract_predictions(
     connection: Connection,
     tables: ModelTables,
     contract: Contract,
@@ -286,10 +286,10 @@ class _Step:
 
     def predictions(self, chosen: Table | None = None) -> pa.Table:
         """The predictions (those `chosen` by id) logged in the span, with all columns that any version has."""
-        own = {column.stored: column for column in prediction_columns(self.contract)}
+        current = {column.stored: column for column in prediction_columns(self.contract)}
         parts = []
         for generation in self.tables.generations:
-            wanted = {column.stored: own.get(column.stored, column) for column in generation.columns}
+            wanted = {column.stored: current.get(column.stored, column) for column in generation.columns}
             types = {**SYSTEM_TYPES, **{name: arrow_type(column.type) for name, column in wanted.items()}}
             statement = select(*generation.table.c).where(self.span.holds(generation.table.c.logged_at))
             if chosen is not None:

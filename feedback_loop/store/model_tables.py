@@ -1,29 +1,21 @@
-"""Each model's own tables, typed from its contract: what they are, how they are found, and PostgreSQL's partitions.
-
-Partitions are of a month each, by the time inside the prediction ids.
-"""
+"""The tables of one model: predictions by generation, and outcomes, typed from its contract."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy import Connection, MetaData, Table, select
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.schema import DDLElement
 
 from feedback_loop.errors import NotFound
-from feedback_loop.schema import Column, ColumnType, Contract, moment_of, prediction_id, table_name
+from feedback_loop.schema import Column, ColumnType, Contract, table_name
 from feedback_loop.store.schema import Identifier, Json, Moment, shared_table, sql_type
 
-KEPT = 256
-"""So many tables are kept as they are: SQLAlchemy compiles a statement once for a table, and anew for its like."""
+TABLES_CACHED = 256
+"""`Table` objects that are cached: SQLAlchemy compiles a statement once per object, not per name."""
 
 
 models = shared_table(
@@ -31,7 +23,7 @@ models = shared_table(
     None,
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("generation", sa.Integer, primary_key=True),
-    sa.Column("columns", Json, nullable=False),  # of its predictions: name, type, field
+    sa.Column("columns", Json, nullable=False),  # of its predictions, see `spec_of`
     sa.Column("key", Json, nullable=False),
     sa.Column("label", Json, nullable=False),
     sa.Column("created_at", Moment, nullable=False),
@@ -41,27 +33,27 @@ retentions = shared_table(
     "retentions",
     None,
     sa.Column("model", sa.String, primary_key=True),
-    sa.Column("kept_since", Moment, nullable=False),  # predictions from before are gone
+    sa.Column("kept_since", Moment, nullable=False),  # predictions from before were removed
 )
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One table of predictions: a change of a column's type starts the next."""
+    """One table of predictions; a changed column type starts the next generation."""
 
     number: int
     columns: tuple[Column, ...]
     table: Table
 
     def fits(self, columns: Iterable[Column]) -> bool:
-        """Whether rows with these columns can be kept here, if need be after adding some."""
-        here = {column.stored: identity(column) for column in self.columns}
-        return all(here.get(column.stored, identity(column)) == identity(column) for column in columns)
+        """Whether rows with these columns can be stored here, perhaps after adding columns."""
+        own = {column.stored: identity(column) for column in self.columns}
+        return all(own.get(column.stored, identity(column)) == identity(column) for column in columns)
 
     def lacks(self, columns: Iterable[Column]) -> list[Column]:
-        """Those of the columns that this table does not have yet."""
-        have = {column.stored for column in self.columns}
-        return [column for column in columns if column.stored not in have]
+        """The columns that this table does not have yet."""
+        own = {column.stored for column in self.columns}
+        return [column for column in columns if column.stored not in own]
 
 
 @dataclass(frozen=True)
@@ -75,19 +67,19 @@ class ModelTables:
     labels: tuple[Column, ...]
 
     def generation_for(self, columns: Iterable[Column]) -> Generation | None:
-        """The newest generation that rows with these columns go to as they are."""
+        """The newest generation that has all these columns; None if there is none."""
         wanted = list(columns)
         fitting = [g for g in self.generations if g.fits(wanted) and not g.lacks(wanted)]
         return fitting[-1] if fitting else None
 
 
 def prediction_columns(contract: Contract) -> tuple[Column, ...]:
-    """The columns of a contract's predictions beside our own: key, outputs, features."""
+    """A contract's columns of its predictions: key, outputs, features."""
     return (*contract.extra_key, *contract.outputs, *contract.features)
 
 
 def find_tables(connection: Connection, model: str) -> ModelTables:
-    """A model's tables; raises NotFound where it has none yet."""
+    """A model's tables; raises NotFound if it has none yet."""
     rows = connection.execute(select(models).where(models.c.name == model).order_by(models.c.generation)).all()
     if not rows:
         raise NotFound("table of predictions for the model", model, cure="It gets one with its first prediction.")
@@ -101,9 +93,9 @@ def find_tables(connection: Connection, model: str) -> ModelTables:
     return ModelTables(model, generations, outcome_table(model, key, labels), key, labels)
 
 
-@lru_cache(KEPT)
+@lru_cache(TABLES_CACHED)
 def prediction_table(model: str, generation: int, columns: tuple[Column, ...], key: tuple[Column, ...]) -> Table:
-    """One generation's table of predictions, as it is or will be in the database."""
+    """One generation's table of predictions."""
     name = table_name("predictions", model, generation)
     table = Table(
         name,
@@ -128,7 +120,7 @@ def prediction_table(model: str, generation: int, columns: tuple[Column, ...], k
     return table
 
 
-@lru_cache(KEPT)
+@lru_cache(TABLES_CACHED)
 def outcome_table(model: str, key: tuple[Column, ...], labels: tuple[Column, ...]) -> Table:
     """A model's table of outcomes."""
     name = table_name("outcomes", model)
@@ -138,7 +130,7 @@ def outcome_table(model: str, key: tuple[Column, ...], labels: tuple[Column, ...
         sa.Column("outcome_id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
         sa.Column("prediction_id", Identifier),
         *(sa.Column(column.stored, sql_type(column.type)) for column in key),
-        sa.Column("event_at", Moment, nullable=False),  # which event of its key: EPOCH where a key has only one
+        sa.Column("event_at", Moment, nullable=False),  # which event of its key; EPOCH if a key has only one
         sa.Column("occurred_at", Moment, nullable=False),
         sa.Column("recorded_at", Moment, nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
@@ -154,21 +146,21 @@ def outcome_table(model: str, key: tuple[Column, ...], labels: tuple[Column, ...
 
 
 def _unique(name: str, columns: list[sa.Column[Any]]) -> None:
-    """A unique index of the rows that name their prediction in this way.
+    """A unique index of the rows that refer to their prediction by these columns.
 
-    Without the others, that it is empty for: a planner would take one value of so many rows for a useless index.
+    Rows with null in them are left out: a planner would think that the index is useless if one value had most rows.
     """
     named = columns[0].is_not(None)
     sa.Index(table_name("uq", name), *columns, unique=True, sqlite_where=named, postgresql_where=named)
 
 
 def identity(column: Column) -> tuple[str, ColumnType, str]:
-    """What values of a column must share to stand below each other."""
+    """What two columns must have in common for their values to be in one table column."""
     return column.name, column.type, column.hashed
 
 
 def spec_of(column: Column) -> dict[str, Any]:
-    """A column as it is written down beside the model's tables."""
+    """A column as JSON, for the table `models`."""
     spec = {"name": column.name, "type": str(column.type), "required": column.required, "field": column.stored}
     return {**spec, "hashed": column.hashed} if column.hashed else spec
 
@@ -176,93 +168,3 @@ def spec_of(column: Column) -> dict[str, Any]:
 def _column(spec: dict[str, Any]) -> Column:
     kind = ColumnType(spec["type"])
     return Column(spec["name"], kind, spec["required"], spec["field"], spec.get("hashed", ""))
-
-
-LOCK_SECONDS = 5
-"""Whoever drops a partition waits so long for readers; writers queue behind it meanwhile."""
-
-
-class _CreatePartition(DDLElement):
-    def __init__(self, name: str, parent: str, bounds: tuple[str, str]) -> None:
-        self.name = name
-        self.parent = parent
-        self.bounds = bounds
-
-
-@compiles(_CreatePartition, "postgresql")
-def _create_partition(element: _CreatePartition, compiler: Any, **_: object) -> str:
-    quote = compiler.preparer.quote
-    # Bounds are ids made here: 36 characters of hexadecimal digits and hyphens.
-    values = "FROM ('{}') TO ('{}')".format(*element.bounds)
-    return f"CREATE TABLE {quote(element.name)} PARTITION OF {quote(element.parent)} FOR VALUES {values}"
-
-
-def ensure_partitions(connection: Connection, table: Table, ids: pa.ChunkedArray, known: set[str]) -> None:
-    """Makes the months' partitions that these ids go to; `known` remembers those that are there."""
-    if connection.dialect.name != "postgresql":
-        return
-    given = ids.to_pylist()
-    # Ids sort by their time: where the least and the greatest are of one month, all are.
-    ends = {_month(moment_of(identifier)) for identifier in (min(given), max(given))} if given else set()
-    for month in sorted(ends if len(ends) < 2 else {_month(moment_of(identifier)) for identifier in given}):
-        name = table_name("part", f"{table.name}_{month:%Y_%m}")
-        if name in known:
-            continue
-        # Of two writers that both miss the month, the second waits here and then sees the first one's.
-        connection.execute(select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(name))))
-        if not sa.inspect(connection).has_table(name):
-            bounds = _floor_id(month), _floor_id(_next_month(month))
-            connection.execute(_CreatePartition(name, table.name, bounds))
-        known.add(name)
-
-
-def partitions_before(connection: Connection, table: Table, moment: datetime) -> list[Table]:
-    """The partitions whose ids are all of before that moment, and that hold no row predicted from then on.
-
-    An id may be older than its prediction: a caller may bring one.
-    """
-    if connection.dialect.name != "postgresql":
-        return []
-    children: sa.ColumnElement[Any] = sa.column("oid")
-    parent = sa.cast(sa.literal(table.fullname), postgresql.REGCLASS)
-    bounds = sa.func.pg_get_expr(sa.column("relpartbound"), children)
-    found = connection.execute(
-        select(sa.column("relname"), bounds)
-        .select_from(sa.table("pg_class").join(sa.table("pg_inherits"), sa.column("inhrelid") == children))
-        .where(sa.column("inhparent") == parent)
-        .order_by(sa.column("relname"))
-    ).all()
-    old = [name for name, bound in found if moment_of(_ends(bound)) <= moment]
-    parts = [Table(name, MetaData(), sa.Column("predicted_at", Moment)) for name in old]
-    return [
-        part
-        for part in parts
-        if not connection.execute(select(sa.exists().where(part.c.predicted_at >= moment))).scalar_one()
-    ]
-
-
-def drop_partition(connection: Connection, part: Table) -> int:
-    """Drops one partition; returns how many rows it had. Raises (a lock timeout) rather than keep writers waiting."""
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
-    rows: int = connection.execute(select(sa.func.count()).select_from(part)).scalar_one()
-    part.drop(connection)
-    return rows
-
-
-def _ends(bound: str) -> str:
-    """The id that a partition's bounds end at: `FOR VALUES FROM ('…') TO ('…')`."""
-    return bound.rsplit("'", 2)[1]
-
-
-def _month(moment: datetime) -> datetime:
-    return datetime(moment.year, moment.month, 1, tzinfo=UTC)
-
-
-def _next_month(month: datetime) -> datetime:
-    return datetime(month.year + month.month // 12, month.month % 12 + 1, 1, tzinfo=UTC)
-
-
-def _floor_id(moment: datetime) -> str:
-    """The least UUID of that moment: all UUIDv7 of it and later are not below it."""
-    head = prediction_id(moment, lambda _: 0).replace("-", "")[:12]
-    return f"{head[:8]}-{head[8:]}-0000-0000-000000000000"

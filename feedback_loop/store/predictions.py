@@ -1,4 +1,4 @@
-"""The prediction log: rows go in once, and come out joined with what is known of them."""
+"""The prediction log: appends predictions, each id once, and reads them joined with their outcomes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,12 @@ from feedback_loop.clock import Window, system_clock
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Column, Contract, arrow_type, hashed
 from feedback_loop.store import erased_keys, fence
-from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow, insert_new
+from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow, insert_rows
 from feedback_loop.store.create_tables import ensure_tables
 from feedback_loop.store.engine import ConstraintViolated, Store
 from feedback_loop.store.join_query import is_known, labelled_select
-from feedback_loop.store.model_tables import (
-    Generation,
-    ModelTables,
-    ensure_partitions,
-    find_tables,
-    prediction_columns,
-)
+from feedback_loop.store.model_tables import Generation, ModelTables, find_tables, prediction_columns
+from feedback_loop.store.partitions import ensure_partitions
 
 SYSTEM_TYPES = {
     "prediction_id": pa.string(),
@@ -37,25 +32,25 @@ SYSTEM_TYPES = {
     "request_id": pa.string(),
     "latency_us": pa.int32(),
 }
-"""Our own columns of a table of predictions."""
+"""The system columns of a prediction table."""
 
 LOGGED_AT = "logged_at"
-"""When the log learned of a row: the log itself says that."""
+"""When a row was stored; the log fills it in."""
 
 LABEL_TYPES = {"occurred_at": UTC_MOMENT, "recorded_at": UTC_MOMENT, "revision": pa.int32()}
-"""Our own columns of the outcome beside a prediction; all null where there is none."""
+"""The system columns of a prediction's outcome; all null if it has none."""
 
 
 def prediction_schema(contract: Contract) -> pa.Schema:
-    """The Arrow schema of rows on their way to the log: our columns (but `logged_at`), key, outputs and features."""
-    own = {name: kind for name, kind in SYSTEM_TYPES.items() if name != LOGGED_AT}
+    """The Arrow schema of rows to be logged: system columns (without `logged_at`), key, outputs and features."""
+    system = {name: kind for name, kind in SYSTEM_TYPES.items() if name != LOGGED_AT}
     fields = {column.stored: arrow_type(column.type) for column in prediction_columns(contract)}
-    return pa.schema(list({**own, **fields}.items()))
+    return pa.schema(list({**system, **fields}.items()))
 
 
 @dataclass(frozen=True)
 class Appended:
-    """What became of rows: so many were new, so many are of before their key was erased and are left out."""
+    """How many rows were new, and how many were left out because their key was erased after they were predicted."""
 
     new: int
     erased: int
@@ -70,24 +65,24 @@ class PredictionLog:
         self._partitions: set[str] = set()
 
     def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
-        """Stores rows of `prediction_schema(contract)`; on return they are durable. Returns how many were new.
+        """Stores rows of `prediction_schema(contract)` durably; returns how many were new.
 
-        A row whose id is there already is left as it was: a retry is no second row. Rows of before their key was
-        erased are left out, wherever they come from.
+        A row whose id is stored already is ignored: a retry is no second row. Rows from before their key was erased
+        are left out.
         """
         return self.append_counted(contract, rows, now).new
 
     def append_counted(self, contract: Contract, rows: pa.Table, now: datetime) -> Appended:
-        """The same, and how many rows were left out."""
+        """The same; returns also how many rows were left out."""
         columns = prediction_columns(contract)
-        known = self._tables.get(contract.model)
-        if known is None or known.generation_for(columns) is None:
-            known = self._tables[contract.model] = ensure_tables(self._store, contract, now)
-        generation = known.generation_for(columns)
+        tables = self._tables.get(contract.model)
+        if tables is None or tables.generation_for(columns) is None:
+            tables = self._tables[contract.model] = ensure_tables(self._store, contract, now)
+        generation = tables.generation_for(columns)
         assert generation is not None  # ensure_tables made it
         try:
             return self._insert(contract, generation, rows, now)
-        except ConstraintViolated:  # a partition that was there is gone: retention drops them
+        except ConstraintViolated:  # retention may have dropped a partition
             if not self._partitions:
                 raise
             self._partitions.clear()
@@ -98,11 +93,11 @@ class PredictionLog:
         with self._store.write() as connection:
             ensure_partitions(connection, generation.table, rows.column("prediction_id"), partitions)
             moment = pa.scalar(fence.enter(connection, contract.model, now), UTC_MOMENT)
-            kept = erased_keys.without_erased(connection, self._store.secret, contract, rows)
-            stamped = kept.append_column(LOGGED_AT, pa.repeat(moment, kept.num_rows))
-            stored = insert_new(connection, generation.table, stamped, "prediction_id")
+            remaining = erased_keys.without_erased(connection, self._store.secret, contract, rows)
+            stamped = remaining.append_column(LOGGED_AT, pa.repeat(moment, remaining.num_rows))
+            stored = insert_rows(connection, generation.table, stamped, "prediction_id")
         self._partitions |= partitions
-        return Appended(stored, rows.num_rows - kept.num_rows)
+        return Appended(stored, rows.num_rows - remaining.num_rows)
 
 
 def read_labelled(
@@ -115,10 +110,10 @@ def read_labelled(
     role: str | None = None,
     columns: Sequence[Column] | None = None,
 ) -> pa.Table:
-    """The predictions of a window with what was known of them `as_of` (default: now), ordered by id.
+    """The predictions of a window with their outcomes as of a moment (default: now), ordered by id.
 
-    Columns: our own (`SYSTEM_TYPES`, `LABEL_TYPES`), the label, and the given contract columns (default: all) by
-    their stored names. Spans all generations of the model's tables; a column that one lacks is null there.
+    Columns: the system's (`SYSTEM_TYPES`, `LABEL_TYPES`), the labels, and the contract's `columns` (default: all) by
+    their stored names. Reads all generations of the model's tables; a column that one lacks is null there.
     """
     with store.read() as connection:
         return labelled_in(
@@ -155,27 +150,27 @@ def labelled_in(
 
 
 def slices(connection: Connection, model: str, window: Window, rows: int) -> Iterator[Window]:
-    """The window in pieces of about so many predictions of one generation, oldest first: memory stays bounded."""
+    """The window in parts with about so many predictions of a generation each, oldest first."""
     tables = [generation.table for generation in find_tables(connection, model).generations]
     start = window.start
     while start < window.end:
         ends = [window.end]
         for table in tables:
-            at = table.c.predicted_at
-            later = select(at).where(at >= start, at < window.end).order_by(at).offset(rows).limit(1)
+            time = table.c.predicted_at
+            later = select(time).where(time >= start, time < window.end).order_by(time).offset(rows).limit(1)
             ends += [end for end in connection.execute(later).scalars() if end > start]
         yield Window(start, min(ends))
         start = min(ends)
 
 
 def with_absent(contract: Contract, rows: pa.Table, as_of: datetime | None) -> pa.Table:
-    """The rows with the label that absence means, where maturity has passed (by `as_of` or now) without any."""
+    """The rows with the label `absent_means` in those that have matured (by `as_of` or now) without an outcome."""
     place = rows.column_names.index(contract.label.stored)
-    known_by = (as_of or system_clock()) - contract.join.maturity
-    matured = pc.less_equal(rows.column("predicted_at"), pa.scalar(known_by, UTC_MOMENT))
-    means = pa.scalar(contract.join.absent_means, arrow_type(contract.label.type))
+    latest = (as_of or system_clock()) - contract.join.maturity
+    matured = pc.less_equal(rows.column("predicted_at"), pa.scalar(latest, UTC_MOMENT))
+    label = pa.scalar(contract.join.absent_means, arrow_type(contract.label.type))
     absent = pc.and_(matured, pc.is_null(rows.column("revision")))
-    return rows.set_column(place, contract.label.stored, pc.if_else(absent, means, rows.column(place)))
+    return rows.set_column(place, contract.label.stored, pc.if_else(absent, label, rows.column(place)))
 
 
 def count_predictions(store: Store, model: str) -> dict[tuple[str, str, str], int]:
@@ -192,9 +187,7 @@ def count_predictions(store: Store, model: str) -> dict[tuple[str, str, str], in
 def predicted_span(
     store: Store, model: str, version: str | None = None, *, as_of: datetime | None = None
 ) -> tuple[datetime, datetime] | None:
-    """The moments of the first and the last prediction (of one version) that were known as of a moment (default:
-    now), or None where there is none.
-    """
+    """The times of the first and the last prediction (of one version) logged by a moment (default: now), if any."""
     moments: list[datetime] = []
     for connection, generation in _generations(store, model):
         table = generation.table
@@ -206,7 +199,7 @@ def predicted_span(
 
 
 def versions_in(store: Store, model: str, window: Window, role: str, as_of: datetime) -> list[str]:
-    """The versions that predicted in a window in that role, as far as that was known as of a moment; sorted."""
+    """The versions with predictions in a window and role that were logged by a moment; sorted."""
     versions: set[str] = set()
     for connection, generation in _generations(store, model):
         table = generation.table
@@ -219,10 +212,10 @@ def versions_in(store: Store, model: str, window: Window, role: str, as_of: date
 def _generations(store: Store, model: str) -> Iterator[tuple[Connection, Generation]]:
     with store.read() as connection:
         try:
-            found = find_tables(connection, model)
+            tables = find_tables(connection, model)
         except NotFound:
             return
-        for generation in found.generations:
+        for generation in tables.generations:
             yield connection, generation
 
 
@@ -234,18 +227,18 @@ def labelled_selects(
     version: str | None,
     role: str | None,
 ) -> Iterator[tuple[Generation, Select[tuple[object, ...]]]]:
-    """Each generation of a model's predictions, with the statement of those in a window and what is known of them."""
+    """Each generation of a model's tables, with the statement that reads a window of it, with outcomes."""
     try:
-        found = find_tables(connection, contract.model)
+        tables = find_tables(connection, contract.model)
     except NotFound:
         return
-    for generation in found.generations:
+    for generation in tables.generations:
         table = generation.table
         where = [table.c.predicted_at >= window.start, table.c.predicted_at < window.end]
         where += [is_known(table.c.logged_at, as_of)]
         where += [table.c.model_version == version] if version is not None else []
         where += [table.c.role == role] if role is not None else []
-        statement = labelled_select(found, table, contract.join, as_of)
+        statement = labelled_select(tables, table, contract.join, as_of)
         yield generation, statement.where(*where)
 
 
@@ -264,10 +257,10 @@ def fetch_rows(
 
 @dataclass(frozen=True)
 class Shape:
-    """How one generation's rows become those of the wanted `types`, with what is `read` of them.
+    """How one generation's rows are converted: the columns that are `read`, and the `types` that they get.
 
-    What it lacks, or can't be converted from its type, is null. A column that is hashed by now is hashed here too
-    where it was not yet (`hashes`); one hashed in another way is null.
+    A column that the generation lacks, or whose values can't be converted, is null. A column that is hashed now but
+    was not then is hashed too (`hashes`); one that was hashed with another key is null.
     """
 
     types: dict[str, pa.DataType]
@@ -276,27 +269,27 @@ class Shape:
 
     @classmethod
     def of(cls, generation: Generation, types: dict[str, pa.DataType], wanted: Sequence[Column]) -> Shape:
-        """The shape of a generation's rows; `wanted` are the columns among the types that are a contract's."""
+        """The conversion of a generation's rows; `wanted` are the contract's columns among the types."""
         fields = {column.stored: column for column in wanted}
-        here = {
+        stored = {
             column.stored: column
             for column in generation.columns
             if column.hashed in ("", fields.get(column.stored, column).hashed)
         }
         read = {
-            name: arrow_type(here[name].type) if name in here and name in fields else kind
+            name: arrow_type(stored[name].type) if name in stored and name in fields else kind
             for name, kind in types.items()
-            if name not in fields or name in here
+            if name not in fields or name in stored
         }
-        anew = {name: here[name] for name in read if name in fields and fields[name].hashed != here[name].hashed}
-        return cls(types, read, anew)
+        hashes = {n: stored[n] for n in read if n in fields and fields[n].hashed != stored[n].hashed}
+        return cls(types, read, hashes)
 
     def selected(self, statement: Select[tuple[object, ...]]) -> Select[tuple[object, ...]]:
-        """The statement with the columns that are read."""
+        """The statement with only the columns that are read."""
         return statement.with_only_columns(*(statement.selected_columns[name] for name in self.read))
 
     def applied(self, table: pa.Table, secret: bytes) -> pa.Table:
-        """What was read, in the wanted types."""
+        """The rows that were read, converted."""
         for place, name in enumerate(table.column_names):
             if name in self.hashes:
                 table = table.set_column(place, name, hashed(self.hashes[name], table.column(name), secret))

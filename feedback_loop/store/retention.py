@@ -18,7 +18,8 @@ from feedback_loop.store.findings import prune_findings
 from feedback_loop.store.incidents import incidents
 from feedback_loop.store.join_query import matches
 from feedback_loop.store.ledger import JobRun, job_runs
-from feedback_loop.store.model_tables import ModelTables, drop_partition, find_tables, partitions_before, retentions
+from feedback_loop.store.model_tables import ModelTables, find_tables, retentions
+from feedback_loop.store.partitions import drop_partition, partitions_before
 from feedback_loop.store.records import remove, upsert
 
 BATCH = 5000

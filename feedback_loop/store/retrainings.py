@@ -12,7 +12,7 @@ from sqlalchemy import Column, Connection, ForeignKeyConstraint, Index, Integer,
 from feedback_loop.errors import Refused
 from feedback_loop.store.alerts import Message, raise_in
 from feedback_loop.store.engine import ConstraintViolated, Store
-from feedback_loop.store.records import add, change, insert_one, many, remove
+from feedback_loop.store.records import Source, add, change, insert_one, many, remove
 from feedback_loop.store.schema import PREFIX, shared_table
 
 
@@ -218,14 +218,12 @@ def intend_promotion(
 
 def end_promotion(store: Store, promotion: Promotion, *, now: datetime) -> None:
     """Records that the registry's alias was set."""
-    with store.write() as connection:
-        _change(connection, promotion, state="done", done_at=now)
+    _change_open(store, promotion, state="done", done_at=now)
 
 
 def put_off_promotion(store: Store, promotion: Promotion) -> None:
     """Records that the registry was away; the alias is set once it is back."""
-    with store.write() as connection:
-        _change(connection, promotion, state="waiting")
+    _change_open(store, promotion, state="waiting")
 
 
 def give_up_promotion(
@@ -235,12 +233,12 @@ def give_up_promotion(
     title = f"{promotion.model} version {promotion.to_version} was not made the champion"
     subject = f"promotion:{promotion.model}:{promotion.promotion_id}"
     with store.write() as connection:
-        _change(connection, promotion, state="failed", done_at=now, cause=cause)
+        _change_open(connection, promotion, state="failed", done_at=now, cause=cause)
         raise_in(connection, Message(subject, title, f"{cause} The next promotion is not kept from it."), routes, now)
 
 
-def _change(connection: Connection, promotion: Promotion, **values: Any) -> None:
-    change(connection, Promotion, values, promotions.c.state.in_(OPEN), promotion_id=promotion.promotion_id)
+def _change_open(source: Source, promotion: Promotion, **values: Any) -> None:
+    change(source, Promotion, values, promotions.c.state.in_(OPEN), promotion_id=promotion.promotion_id)
 
 
 def load_promotions(store: Store, model: str) -> list[Promotion]:

@@ -1,7 +1,7 @@
-"""Reads of a long window in slices, for any process to do: statements with their values in them.
+"""Reads a long window in slices, in processes of their own, through ADBC.
 
-They go through ADBC, which gives Arrow without a Python object per value. Its SQLite is a second one, which must not
-open a file that Python's has open in the same process (ADR 2): a scan is for a process that does nothing else.
+ADBC returns Arrow without a Python object per value. Its SQLite is a second copy of the library, which must not open
+a file that is open in the same process (ADR 2): so a scan is complete, for a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
 from feedback_loop.store.predictions import LABEL_TYPES, SYSTEM_TYPES, Shape, labelled_selects, slices, with_absent
 
-OWN = ("predicted_at", "sample_weight", "revision")
-"""Our own columns that say what a row counts for."""
+SCANNED = ("predicted_at", "sample_weight", "revision")
+"""The system columns that a scan reads."""
 
 _ALL_AT_ONCE = 1 << 30
-"""SQLite's driver takes a column's type from its first batch: there is only one."""
+"""Rows of a batch: SQLite's driver takes a column's type from its first batch, so there must be only one."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One slice of a window, of one version in one role, as of a moment. It can be pickled; it holds the password."""
+    """A slice of a window, of a version in a role, as of a moment. Can be pickled; holds the database's password."""
 
     contract: Contract
     as_of: datetime
@@ -40,11 +40,7 @@ class Scan:
     parts: tuple[tuple[str, Shape], ...] = field(repr=False)
 
     def rows(self) -> pa.Table:
-        """The rows: when they were predicted, their weight, outputs, features, label and what else it is judged by,
-        in any order.
-
-        Raises Unavailable.
-        """
+        """The slice's rows in any order: `SCANNED`, labels, and the columns asked for. Raises Unavailable."""
         parts = [shape.applied(_read(self.address, sql, shape.read), self.secret) for sql, shape in self.parts]
         rows = pa.concat_tables(parts)
         return with_absent(self.contract, rows, self.as_of) if self.contract.join.absent_means is not None else rows
@@ -61,11 +57,14 @@ def scans_of(
     as_of: datetime,
     columns: Sequence[Column] | None = None,
 ) -> list[Scan]:
-    """The scans that together read a window, each of about so many rows, oldest first; of the given columns alone."""
+    """The scans that read a window, each about so many rows, oldest first.
+
+    `columns`: default all of the contract, with those that custom metrics need.
+    """
     wanted = tuple(columns) if columns is not None else _all_columns(contract)
-    types = {name: (SYSTEM_TYPES | LABEL_TYPES)[name] for name in OWN}
-    types |= {each.stored: arrow_type(each.type) for each in (*contract.labels, *wanted)}
-    address, found = _address(store), []
+    types = {name: (SYSTEM_TYPES | LABEL_TYPES)[name] for name in SCANNED}
+    types |= {column.stored: arrow_type(column.type) for column in (*contract.labels, *wanted)}
+    address, scans = _address(store), []
     with store.read() as connection:
         for part in slices(connection, contract.model, window, rows):
             statements = []
@@ -75,13 +74,13 @@ def scans_of(
                     dialect=connection.dialect, compile_kwargs={"literal_binds": True}
                 )
                 statements.append((_unescaped(str(literal), store), shape))
-            found.append(Scan(contract, as_of, address, store.secret, tuple(statements)))
-    return found
+            scans.append(Scan(contract, as_of, address, store.secret, tuple(statements)))
+    return scans
 
 
 def _all_columns(contract: Contract) -> tuple[Column, ...]:
     wanted = (*contract.outputs, *contract.features, *contract.judged_by)
-    return tuple({each.stored: each for each in reversed(wanted)}.values())[::-1]
+    return tuple({column.stored: column for column in reversed(wanted)}.values())[::-1]
 
 
 def _address(store: Store) -> str:
@@ -91,12 +90,12 @@ def _address(store: Store) -> str:
 
 
 def _unescaped(sql: str, store: Store) -> str:
-    """SQLAlchemy doubles a percent sign for psycopg, which here nobody halves again."""
+    """The statement for ADBC: SQLAlchemy doubles a percent sign for psycopg."""
     return sql.replace("%%", "%") if store.is_postgresql else sql
 
 
 def _read(address: str, sql: str, types: Mapping[str, pa.DataType]) -> pa.Table:
-    # Not by the driver's DB-API: that imports pandas.
+    # Not through the driver's DB-API, which imports pandas.
     from adbc_driver_manager import AdbcConnection, AdbcStatement, Error
 
     is_sqlite = address.startswith("file:")

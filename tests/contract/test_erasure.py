@@ -20,7 +20,7 @@ from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, canonical, keyed_digest, prediction_id
 from feedback_loop.store import Store, erased_keys, erasure, fence, findings, migrate, profiles
-from feedback_loop.store.arrow import insert_new
+from feedback_loop.store.arrow import insert_rows
 from feedback_loop.store.coverage import load_coverage
 from feedback_loop.store.erasure import erase_rows
 from feedback_loop.store.evaluations import (
@@ -81,7 +81,7 @@ def test_a_key_is_removed_with_all_that_is_known_of_it(store):
     with store.write() as connection:
         connection.execute(
             findings.findings.insert(),
-            [{"model": "churn", "kind": kind, "subject": each, "since": NOW} for kind, each in found],
+            [{"model": "churn", "kind": kind, "subject": subject, "since": NOW} for kind, subject in found],
         )
     assert erasure.find_predictions(store, "churn", {"customer": 1}) == {first: NOW - DAY}
     assert erase(store, customer=1, month="m") == erasure.Erased(predictions=1, outcomes=3, findings=1)
@@ -147,7 +147,7 @@ def test_no_digest_can_be_made_without_the_databases_own_secret(store, tmp_path)
     other = Store(f"sqlite:///{tmp_path}/other.db")
     migrate.prepare(other)
     erase(other, customer=1)
-    found = [digests_in(each) for each in (store, other)]
+    found = [digests_in(database) for database in (store, other)]
     other.close()
     assert len(found[0]) == len(found[1]) == 1
     assert found[0] != found[1]
@@ -164,16 +164,16 @@ def test_accounts_and_profiles_go_down_with_the_person(store):
     everybody = list(range(1, 41))
     rows = prediction_rows(
         CONTRACT,
-        [NOW - 3 * DAY + timedelta(hours=each) for each in everybody],
+        [NOW - 3 * DAY + timedelta(hours=person) for person in everybody],
         customer=everybody,
         month=["m"] * 40,
-        age=[each / 3 for each in everybody],
-        plan=["only-ada" if each == 7 else "ab"[each % 2] for each in everybody],
-        prediction=[each % 3 == 0 for each in everybody],
-        probability=[each % 10 / 10 for each in everybody],
+        age=[person / 3 for person in everybody],
+        plan=["only-ada" if person == 7 else "ab"[person % 2] for person in everybody],
+        prediction=[person % 3 == 0 for person in everybody],
+        probability=[person % 10 / 10 for person in everybody],
     )
     PredictionLog(store).append(CONTRACT, rows, NOW)
-    learn(store, NOW, customer=everybody, month=["m"] * 40, churned=[each % 2 == 0 for each in everybody])
+    learn(store, NOW, customer=everybody, month=["m"] * 40, churned=[person % 2 == 0 for person in everybody])
     join_new(store, CONTRACT, DAY, NOW, fold_news)
     joined = read_labelled(store, CONTRACT, WHOLE)
     reference = joined.filter(pc.not_equal(joined.column("customer"), 7))
@@ -186,22 +186,22 @@ def test_accounts_and_profiles_go_down_with_the_person(store):
     )
     slices = (SliceValue("plan=only-ada", "error", 0.9, 0.1, 1, 0.01, 3),)
     quality = (QualityValue("age", "missing", 0.0, 0.0, failed=False, rows=40),)
-    told = Evaluation("churn", "1", WHOLE, NOW, True, 40, 40, metrics, (), quality, estimates, slices)
-    save_evaluation(store, told)
+    evaluation = Evaluation("churn", "1", WHOLE, NOW, True, 40, 40, metrics, (), quality, estimates, slices)
+    save_evaluation(store, evaluation)
     assert not nowhere(store, "only-ada")
     erased_keys.record_key(store, "churn", {"customer": 7}, NOW)
     assert erase_rows(store, CONTRACT, {"customer": 7}, NOW, fold_news).predictions == 1
     accounts, _ = load_coverage(store, "churn")
-    assert {each.segment for each in accounts} == {"", "plan=a", "plan=b"}
-    assert sum(each.predictions for each in accounts if not each.segment) == 39
-    assert sum(each.labelled for each in accounts if each.segment) == 39
+    assert {account.segment for account in accounts} == {"", "plan=a", "plan=b"}
+    assert sum(account.predictions for account in accounts if not account.segment) == 39
+    assert sum(account.labelled for account in accounts if account.segment) == 39
     kept = profiles.load_window(store, "churn", "1", "champion", WHOLE)
     whole = fold_window(store, layout, WHOLE, version="1", role="champion", as_of=kept.watermark)
     assert Profile.of(layout, kept_cells(kept.tallies)) == Profile.of(layout, whole)
     assert Profile.of(layout, whole).rows() == 39
     assert nowhere(store, "only-ada")
     [left] = load_evaluations(store, "churn")
-    assert [each.segment for each in (*left.metrics, *left.estimates, *left.slices)] == ["plan=a", ""]
+    assert [value.segment for value in (*left.metrics, *left.estimates, *left.slices)] == ["plan=a", ""]
     assert left.quality == quality
     predict(store, NOW + DAY, 50, plan=["late"])
     join_new(store, CONTRACT, DAY, NOW + DAY, fold_news)
@@ -298,7 +298,7 @@ def test_a_writer_that_looked_before_the_erasure_is_waited_for(store):
         eraser.join(0.3)
         assert done == []
         assert (
-            insert_new(connection, find_tables(connection, "churn").generations[0].table, kept, "prediction_id") == 1
+            insert_rows(connection, find_tables(connection, "churn").generations[0].table, kept, "prediction_id") == 1
         )
     eraser.join()
     assert done == [erasure.Erased(predictions=1)]

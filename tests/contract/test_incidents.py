@@ -35,13 +35,13 @@ def follow(store, incident, day=1, closes=None, state=State.DEGRADED, recovery=N
 def send(store, now):
     """Sends all that is due; returns the subjects and routes."""
     found = due_alerts(store, now)
-    for each in found:
-        save_attempt(store, replace(each, state="sent", attempts=1), sent_at=now)
-    return [(each.subject, each.route) for each in found]
+    for alert in found:
+        save_attempt(store, replace(alert, state="sent", attempts=1), sent_at=now)
+    return [(alert.subject, alert.route) for alert in found]
 
 
 def states(store, incident):
-    return {(each.subject, each.route): each.state for each in load_alerts(store, [incident.incident_id])}
+    return {(alert.subject, alert.route): alert.state for alert in load_alerts(store, [incident.incident_id])}
 
 
 def test_a_degraded_verdict_opens_one_incident_with_an_alert_on_each_route(store):
@@ -87,11 +87,11 @@ def test_an_incident_knows_its_own_degraded_verdicts_and_no_others(store):
     incidents.record_verdict(store, verdict(State.DEGRADED, day=3))
     assert conclusions.load_verdict(store, incident.verdict_id).window == verdict().window
     own = conclusions.degraded_verdicts(store, "churn", incident.verdict_id, last.verdict_id)
-    assert [each.verdict_id for each in own] == [incident.verdict_id, last.verdict_id]
+    assert [verdict.verdict_id for verdict in own] == [incident.verdict_id, last.verdict_id]
     assert len(conclusions.degraded_verdicts(store, "churn", incident.verdict_id, None)) == 3
     assert len(conclusions.verdict_moments(store, "churn")) == 5
     before = conclusions.load_verdicts(store, "churn", newest=1, until=verdict(day=1).decided_at)
-    assert [each.window for each in before] == [verdict(day=1).window]
+    assert [past.window for past in before] == [verdict(day=1).window]
 
 
 def test_a_closed_incident_stays_as_it_was_closed_and_another_may_open(store):
@@ -110,8 +110,8 @@ def test_an_incident_is_handed_over_by_another_acknowledgement(store):
     incidents.acknowledge(store, incident.incident_id, "ada", START)
     found = incidents.acknowledge(store, incident.incident_id, "bob", START + HOUR)
     assert (found.acknowledged_by, found.acknowledged_at) == ("bob", START + HOUR)
-    told = [(each.kind, each.told, each.at) for each in incidents.load_events(store, incident.incident_id)]
-    assert told == [("acknowledged", "by ada", START), ("acknowledged", "by bob", START + HOUR)]
+    events = [(event.kind, event.told, event.at) for event in incidents.load_events(store, incident.incident_id)]
+    assert events == [("acknowledged", "by ada", START), ("acknowledged", "by bob", START + HOUR)]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_recovery_is_told_once_on_each_route_and_ends_the_monitor(store):
     assert (closed.closed_at, closed.closed_because) == (saved.decided_at, "it has recovered: figures")
     subject = f"incident:{incident.incident_id}:recovered"
     assert send(store, START + 4 * DAY) == [(subject, "log"), (subject, "ops")]
-    assert {each.title for each in load_alerts(store, [incident.incident_id])[2:]} == {"churn has recovered"}
+    assert {alert.title for alert in load_alerts(store, [incident.incident_id])[2:]} == {"churn has recovered"}
     assert incidents.ended_at(store, saved.verdict_id) == incidents.Ended(saved.decided_at, by_hand=False)
 
 
@@ -180,7 +180,7 @@ def test_a_silence_may_be_lifted(store):
     incidents.silence(store, incident.incident_id, now + 8 * HOUR, now)
     assert incidents.silence(store, incident.incident_id, None, now).silenced_until is None
     assert len(send(store, now)) == 2
-    assert [each.told for each in incidents.load_events(store, incident.incident_id)] == [
+    assert [event.told for event in incidents.load_events(store, incident.incident_id)] == [
         "until 2026-03-03T08:00Z",
         "no longer",
     ]
@@ -196,7 +196,7 @@ def test_what_was_held_back_of_an_incident_that_is_over_is_dropped_with_the_reas
     else:
         follow(store, incident, closes="it has recovered")
     found = load_alerts(store, [incident.incident_id])
-    assert [(each.state, each.cause) for each in found] == [
+    assert [(alert.state, alert.cause) for alert in found] == [
         ("dropped", "the incident was closed while it was silenced")
     ] * 2
     assert send(store, now + 20 * DAY) == []

@@ -114,7 +114,7 @@ def test_what_stays_away_until_maturity_counts_as_what_absence_means_until_it_co
 
 def test_an_early_outcome_waits_for_its_prediction(store):
     contract = binary_contract()
-    assert happen(store, contract, 0, now=START).unmatched == 1
+    assert happen(store, contract, 0, now=START).unmatched == 1  # before the model has any table
     assert joins.join_new(store, contract, DAY, START).outcomes == 1
     [early] = findings.load_findings(store, contract, findings.UNMATCHED)
     assert (early["customer"], bool(early["churned"])) == (1, True)
@@ -143,7 +143,7 @@ def test_outcomes_that_contradict_each_other_are_listed_and_the_one_by_id_counts
     happen(store, contract, 0, True, now=START)
     record_outcomes(store, contract, {"prediction_id": identifier, "churned": [False]}, now=START, source="t")
     joins.join_new(store, contract, DAY, START + HOUR)
-    assert [each["prediction_id"] for each in findings.load_findings(store, contract, "conflict")] == identifier
+    assert [row["prediction_id"] for row in findings.load_findings(store, contract, "conflict")] == identifier
     assert labels(store, contract) == [False]
     happen(store, contract, 0, False, now=START + 2 * HOUR)
     joins.join_new(store, contract, DAY, START + 2 * HOUR)
@@ -157,12 +157,12 @@ def test_another_rule_makes_the_accounts_anew(store):
     assert joins.join_new(store, contract, DAY, START + DAY).predictions == 2
     assert joins.join_new(store, contract, DAY, START + 2 * DAY) == joins.Joined(0, 0, 0, 0, START + 2 * DAY)
     counted, _ = load_coverage(store, "churn")
-    assert {(each.segment, each.predictions, each.labelled) for each in counted} == {("", 2, 2)}
+    assert {(account.segment, account.predictions, account.labelled) for account in counted} == {("", 2, 2)}
     narrower = binary_contract(join=JoinRule(horizon=10 * HOUR))
     # The outcome was taken in without a horizon: to a join with one, it is no event.
     assert joins.join_new(store, narrower, DAY, START + 3 * DAY).predictions == 2
     counted, _ = load_coverage(store, "churn")
-    assert {(each.segment, each.predictions, each.labelled) for each in counted} == {("", 2, 0)}
+    assert {(account.segment, account.predictions, account.labelled) for account in counted} == {("", 2, 0)}
 
 
 def test_accounts_are_kept_by_version_role_and_segment_in_small_steps_too(store, monkeypatch):
@@ -183,8 +183,8 @@ def test_accounts_are_kept_by_version_role_and_segment_in_small_steps_too(store,
     assert (done.predictions, done.outcomes, done.windows) == (9, 1, 6)  # windows, step by step
     counted, until = load_coverage(store, "churn")
     assert until == START + 20 * HOUR
-    assert sum(each.predictions for each in counted if not each.segment) == 9
-    assert sum(each.predictions for each in counted if each.segment == "plan=pro") == 6
+    assert sum(account.predictions for account in counted if not account.segment) == 9
+    assert sum(account.predictions for account in counted if account.segment == "plan=pro") == 6
     assert [(a.window_start, a.version, a.labelled) for a in counted if a.labelled and not a.segment] == [
         (START, "1", 1)
     ]
@@ -198,7 +198,7 @@ def test_segments_span_generations(store):
         PredictionLog(store).append(contract, rows, START + day * DAY)
     assert joins.join_new(store, after, DAY, START + 2 * DAY).predictions == 2
     counted, _ = load_coverage(store, "churn")
-    assert sum(each.predictions for each in counted if each.segment == "plan=pro") == 2
+    assert sum(account.predictions for account in counted if account.segment == "plan=pro") == 2
 
 
 def test_maturity_that_passes_changes_the_accounts_though_nothing_came(store):
@@ -208,10 +208,10 @@ def test_maturity_that_passes_changes_the_accounts_though_nothing_came(store):
     for hours, inferred in ((23, [0, 0]), (24, [1, 0]), (25, [2, 0]), (48, [2, 0]), (72, [2, 1])):
         until = START + hours * HOUR
         changed = joins.join_new(store, contract, DAY, until).windows
-        found, watermark = load_coverage(store, "churn")
-        known = with_inferred(store, contract, DAY, found, until)
-        assert ([each.predictions for each in known], watermark) == ([2, 1], until)
-        assert [(each.labelled, each.inferred) for each in known] == [(0, count) for count in inferred]
+        counted, watermark = load_coverage(store, "churn")
+        accounts = with_inferred(store, contract, DAY, counted, until)
+        assert ([account.predictions for account in accounts], watermark) == ([2, 1], until)
+        assert [(account.labelled, account.inferred) for account in accounts] == [(0, count) for count in inferred]
         assert changed == {23: 2, 24: 1, 25: 1, 48: 0, 72: 1}[hours]
 
 

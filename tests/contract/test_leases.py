@@ -57,8 +57,8 @@ def is_written(store, model="churn"):
 
 def test_a_lease_is_one_runs_and_not_its_threads_or_processs(store):
     with hold(store, "m", MINUTE, busy="busy"):
-        told = rf"busy .*:{os.getpid()}, until \d{{4}}-.*Z unless it is renewed"
-        with pytest.raises(Refused, match=told), hold(store, "m", MINUTE, busy="busy"):
+        message = rf"busy .*:{os.getpid()}, until \d{{4}}-.*Z unless it is renewed"
+        with pytest.raises(Refused, match=message), hold(store, "m", MINUTE, busy="busy"):
             pass
         with hold(store, "another", MINUTE, busy="busy"):
             pass
@@ -92,7 +92,7 @@ def test_of_threads_with_clocks_years_apart_one_at_a_time_works_on_each_of_two_m
 
             try:
                 outcomes = runner.run(model, [Job("step", step)], NOW + turn * MINUTE)
-                made.extend((model, turn) for each in outcomes if each.state == "succeeded")
+                made.extend((model, turn) for run in outcomes if run.state == "succeeded")
             except Refused:
                 pass
 
@@ -221,7 +221,7 @@ def test_a_chain_whose_lease_is_lost_stops_and_leaves_the_rest_to_the_next(store
     assert [(run.job, run.state) for run in ledger.load_runs(store)] == [("loses", "running")]
     stall(store)
     chain[0] = Job("loses", lambda: ran.append("again"))
-    assert [each.state for each in runner.run("churn", chain, NOW)] == ["succeeded", "succeeded"]
+    assert [run.state for run in runner.run("churn", chain, NOW)] == ["succeeded", "succeeded"]
     assert ran == ["loses", "again", "after"]
 
 
@@ -282,7 +282,7 @@ def test_a_job_that_does_not_end_is_abandoned_when_the_scheduler_is_stopped_and_
         assert (run.state, run.cause) == ("abandoned", "the scheduler was stopped before it ended")
         assert leases.holder_of(store, "model:churn") is None
         again = Runner(store, clock, MINUTE).run("churn", [Job("decide", int)], run.scheduled_at)
-        assert [each.state for each in again] == ["succeeded"]
+        assert [run.state for run in again] == ["succeeded"]
     finally:
         never.set()
         for thread in set(threading.enumerate()) - others:

@@ -91,11 +91,6 @@ def test_an_outcome_without_a_prediction_is_kept_and_counted_and_waits_for_it(st
     assert count_outcomes(store, "churn") == 2
 
 
-def test_outcomes_may_come_before_any_prediction_of_the_model(store):
-    assert take(store, customer=[1], month=["m"], churned=[True]).counts == Intake(1, new=1, unmatched=1)
-    assert count_outcomes(store, "churn") == 1
-
-
 def test_one_key_labels_every_prediction_of_it(store, predicted):
     again = prediction_rows(CONTRACT, [START + DAY], customer=[1], month=["m"])
     PredictionLog(store).append(CONTRACT, again, START)
@@ -121,11 +116,14 @@ def test_a_key_matches_in_all_its_parts(store, predicted):
         ({"customer": [1], "month": ["m"], "churned": [True], "recorded_at": ["2030-01-01"]}, 0, "recorded_at"),
     ],
 )
-def test_a_bad_row_is_named_and_nothing_is_stored(store, predicted, columns, row, field):
+def test_a_bad_row_is_named_and_nothing_is_stored_unless_it_is_to_be_skipped(store, predicted, columns, row, field):
     with pytest.raises(BadInput) as caught:
         take(store, **columns)
     assert (caught.value.problems[0].row, caught.value.problems[0].field) == (row, field)
     assert labels(store) == [None, None, None]
+    result = record_outcomes(store, CONTRACT, columns, now=START + DAY, source="t", on_error="skip")
+    assert ([(problem.row, problem.field) for problem in result.skipped], result.counts.new) == ([(row, field)], row)
+    assert labels(store) == [True if row else None, None, None]
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -151,7 +149,7 @@ def test_rows_whose_values_are_of_another_kind_are_left_out_like_other_bad_rows(
     with pytest.raises(BadInput, match="row 1: churned: 'perhaps' does not fit the type boolean"):
         record_outcomes(store, CONTRACT, rows, now=START + DAY, source="t")
     result = record_outcomes(store, CONTRACT, rows, now=START + DAY, source="t", on_error="skip")
-    assert [(each.row, each.field) for each in result.skipped] == [
+    assert [(problem.row, problem.field) for problem in result.skipped] == [
         (1, "churned"),
         (3, "occurred_at"),
         (4, "customer"),
@@ -177,14 +175,6 @@ def test_a_missing_label_column_is_refused_whatever_the_mode(store, predicted):
         record_outcomes(store, CONTRACT, {"customer": [1]}, now=START, source="t", on_error="skip")
 
 
-def test_bad_rows_are_left_out_only_if_asked_and_are_reported(store, predicted):
-    frame = {"customer": [1, None, 3], "month": ["m"] * 3, "churned": [True, True, None]}
-    result = record_outcomes(store, CONTRACT, frame, now=START + DAY, source="t", on_error="skip")
-    assert result.counts == Intake(received=1, new=1)
-    assert [problem.row for problem in result.skipped] == [1, 2]
-    assert labels(store) == [True, None, None]
-
-
 def evaluated(store, as_of):
     assert fence.close(store, "churn", as_of) == as_of
 
@@ -207,7 +197,7 @@ def test_a_clock_that_stands_still_or_was_set_back_does_not_change_what_was_know
 
 
 @pytest.mark.parametrize(
-    ("classes", "label_type", "given", "bad", "said"),
+    ("classes", "label_type", "labels", "bad", "message"),
     [
         (
             (0, 1),
@@ -222,18 +212,18 @@ def test_a_clock_that_stands_still_or_was_set_back_does_not_change_what_was_know
     ],
 )
 def test_outcomes_of_no_known_class_are_refused_with_the_classes_and_the_likely_cause(
-    store, classes, label_type, given, bad, said
+    store, classes, label_type, labels, bad, message
 ):
     contract = binary_contract(classes=classes, label_type=label_type)
-    frame = {"customer": [1, 2, 3], "month": ["m"] * 3, "churned": given}
+    frame = {"customer": [1, 2, 3], "month": ["m"] * 3, "churned": labels}
     if bad:
         with pytest.raises(BadInput) as caught:
             record_outcomes(store, contract, frame, now=START, source="t")
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert "models.churn.classes" in str(caught.value)
         assert count_outcomes(store, "churn") == 0
     result = record_outcomes(store, contract, frame, now=START, source="t", on_error="skip")
-    assert [(each.row, each.field) for each in result.skipped] == [(row, "churned") for row in bad]
+    assert [(problem.row, problem.field) for problem in result.skipped] == [(row, "churned") for row in bad]
     assert result.counts.new == 3 - len(bad)
 
 

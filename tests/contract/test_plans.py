@@ -28,18 +28,18 @@ def filled(store, contract):
     rows = prediction_rows(contract, moments, customer=list(range(ROWS)), month=["m"] * ROWS)
     for start in range(0, ROWS, 5000):
         PredictionLog(store).append(contract, rows.slice(start, 5000), START + start * SECOND)
-    known = {"customer": list(range(ROWS // 2)), "month": ["m"] * (ROWS // 2), "churned": [True] * (ROWS // 2)}
+    by_key = {"customer": list(range(ROWS // 2)), "month": ["m"] * (ROWS // 2), "churned": [True] * (ROWS // 2)}
     record_outcomes(
         store,
         contract,
-        {**known, "occurred_at": [m + SECOND for m in moments[: ROWS // 2]]},
+        {**by_key, "occurred_at": [m + SECOND for m in moments[: ROWS // 2]]},
         now=START + ROWS * SECOND,
         source="t",
     )
     # Some by their ids: an index that holds nothing may be read whole.
-    named = {"prediction_id": rows.column("prediction_id").to_pylist()[ROWS // 2 : ROWS // 2 + 5000]}
-    named |= {"churned": [True] * 5000, "occurred_at": [START + ROWS * SECOND] * 5000}
-    record_outcomes(store, contract, named, now=START + ROWS * SECOND, source="t")
+    by_id = {"prediction_id": rows.column("prediction_id").to_pylist()[ROWS // 2 : ROWS // 2 + 5000]}
+    by_id |= {"churned": [True] * 5000, "occurred_at": [START + ROWS * SECOND] * 5000}
+    record_outcomes(store, contract, by_id, now=START + ROWS * SECOND, source="t")
     with store.write() as connection:
         connection.exec_driver_sql("ANALYZE")
     joins.join_new(store, contract, timedelta(hours=1), START + 2 * ROWS * SECOND)
@@ -78,8 +78,8 @@ def whole_tables(plan):
         ):
             found.append(line)
         elif re.search(r"Index (Only )?Scan( Backward)? using \S+ on (part_)?(predictions|outcomes)_churn", line):
-            own = itertools.takewhile(lambda each: "->" not in each, lines[place + 1 :])
-            if not any("Index Cond:" in each for each in own):
+            own = itertools.takewhile(lambda line: "->" not in line, lines[place + 1 :])
+            if not any("Index Cond:" in condition for condition in own):
                 found.append(line)
     return found
 
@@ -125,33 +125,26 @@ def test_a_join_of_few_new_rows_reads_no_table_from_its_first_row_to_its_last(st
     assert [line for plan in plans for line in whole_tables(plan)] == []
 
 
-def test_a_window_is_read_by_its_index(store):
+def test_a_window_is_read_by_its_index_and_predictions_are_counted_without_reading_what_is_joined(store):
     contract = binary_contract()
     filled(store, contract)
     window = Window(START + 100 * SECOND, START + 200 * SECOND)
-    plans = plans_of(store, lambda: read_labelled(store, contract, window, as_of=START + ROWS * SECOND))
-    assert len(plans) == 1
-    assert whole_tables(plans[0]) == []
-
-
-def test_what_versions_have_predicted_is_counted_without_reading_what_is_joined(store):
-    contract = binary_contract()
-    filled(store, contract)
+    [plan] = plans_of(store, lambda: read_labelled(store, contract, window, as_of=START + ROWS * SECOND))
+    assert whole_tables(plan) == []
     late = START + 3 * ROWS * SECOND
     moments = [START + place * SECOND for place in range(100)]
     rows = prediction_rows(contract, moments, customer=[1] * 100, month=["m"] * 100, model_version=["2"] * 100)
     PredictionLog(store).append(contract, rows, late)
     counts = {}
-    plans = plans_of(store, lambda: counts.update(count_by_version(store, "churn")))
+    [plan] = plans_of(store, lambda: counts.update(count_by_version(store, "churn")))
     assert counts == {"1": ROWS, "2": 100}
-    assert len(plans) == 1
-    assert whole_tables(plans[0]) == []
+    assert whole_tables(plan) == []
     retain(store, "churn", contract.join, START + timedelta(hours=2))
-    kept = sum(count_predictions(store, "churn").values())
-    assert count_by_version(store, "churn") == {"1": kept}
-    assert kept < ROWS
+    left = sum(count_predictions(store, "churn").values())
+    assert count_by_version(store, "churn") == {"1": left}
+    assert left < ROWS
     joins.join_new(store, contract, timedelta(hours=1), late)
-    assert count_by_version(store, "churn") == {"1": kept}
+    assert count_by_version(store, "churn") == {"1": left}
     assert count_by_version(store, "nobody") == {}
 
 

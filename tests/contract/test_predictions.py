@@ -183,7 +183,7 @@ def test_a_signature_that_grows_adds_columns(store, log):
     log.append(before, prediction_rows(before, moments(1), age=[30.0]), START)
     log.append(after, prediction_rows(after, moments(1, DAY), age=[40.0], city=["Ulm"]), START)
     with store.read() as connection:
-        assert [each.number for each in find_tables(connection, "churn").generations] == [1]
+        assert [generation.number for generation in find_tables(connection, "churn").generations] == [1]
     found = read_labelled(store, after, WHOLE)
     assert sorted(found.column("city").to_pylist(), key=str) == [None, "Ulm"]
     log.append(before, prediction_rows(before, moments(1), age=[50.0]), START)  # the older version goes on
@@ -196,7 +196,7 @@ def test_a_signature_that_changes_a_type_starts_a_generation_and_reading_spans_b
     log.append(before, prediction_rows(before, moments(1), age=[30.5], customer=[1], month=["m"]), START)
     log.append(after, prediction_rows(after, [START + DAY], age=["thirty"], customer=[2], month=["m"]), START)
     with store.read() as connection:
-        assert [each.number for each in find_tables(connection, "churn").generations] == [1, 2]
+        assert [generation.number for generation in find_tables(connection, "churn").generations] == [1, 2]
     assert read_labelled(store, after, WHOLE).column("age").to_pylist() == ["30.5", "thirty"]
     # What can't be converted is missing, but its row is not.
     assert read_labelled(store, before, WHOLE).column("age").to_pylist() == [30.5, None]
@@ -400,5 +400,5 @@ def test_a_table_that_would_grow_too_wide_begins_a_new_generation(sqlite_store):
         contract = regression_contract(features=[C(f"f{place}", T.BOOLEAN) for place in range(start, start + 1500)])
         assert log.append(contract, rows_of(contract), START) == 1
     with sqlite_store.read() as connection:
-        assert [each.number for each in find_tables(connection, "price").generations] == [1, 2]
+        assert [generation.number for generation in find_tables(connection, "price").generations] == [1, 2]
     assert read_labelled(sqlite_store, contract, WHOLE).num_rows == 2

@@ -63,7 +63,7 @@ def test_a_feature_that_is_hashed_from_now_on_starts_a_generation_and_is_never_r
     append(store, before, plan=["pro"], age=[30.0])
     append(store, after, plan=["pro"], age=[30.0])
     with store.read() as connection:
-        assert [each.number for each in find_tables(connection, "churn").generations] == [1, 2]
+        assert [generation.number for generation in find_tables(connection, "churn").generations] == [1, 2]
     for name in ("plan", "age"):
         (one, other) = read_labelled(store, after.logged, WHOLE).column(name).to_pylist()
         assert one == other
@@ -78,7 +78,7 @@ def test_another_hash_key_starts_a_generation_and_the_two_are_not_mixed(store):
     other = redaction(plan="hash", key=b"another key")
     append(store, other, plan=["pro"])
     with store.read() as connection:
-        assert [each.number for each in find_tables(connection, "churn").generations] == [1, 2]
+        assert [generation.number for generation in find_tables(connection, "churn").generations] == [1, 2]
     assert read_labelled(store, other.logged, WHOLE).column("plan").null_count == 1
 
 

@@ -55,13 +55,7 @@ def evaluation(**changes):
 
 
 def test_an_evaluation_comes_back_as_it_was(store):
-    saved = save_evaluation(store, evaluation())
-    assert load_evaluations(store, "churn") == [saved]
-    assert replace(saved, evaluation_id=None) == evaluation()
-
-
-def test_what_was_found_beside_the_metrics_comes_back_as_it_was(store):
-    """PostgreSQL writes large numbers of JSON as integers."""
+    """With its metrics and its JSON, in which PostgreSQL writes large numbers as integers."""
     values = [1e300, sys.float_info.max, 5e-324, 0.1 + 0.2, -0.0, 3.0]
     made = evaluation(
         drift=tuple(DriftValue(f"c{n}", "psi", v, v, None, drifted=False, rows=10**9) for n, v in enumerate(values)),
@@ -70,10 +64,10 @@ def test_what_was_found_beside_the_metrics_comes_back_as_it_was(store):
         slices=(SliceValue("plan=é", "error", 1.0, 0.0, 10, 1e-300, 3),),
         notes=("one", "two"),
     )
-    save_evaluation(store, made)
-    [found] = load_evaluations(store, "churn")
-    assert replace(found, evaluation_id=None) == made
-    assert all(type(each.value) is float for each in (*found.drift, *found.quality, *found.estimates))
+    saved = save_evaluation(store, made)
+    [loaded] = load_evaluations(store, "churn")
+    assert loaded == saved == replace(made, evaluation_id=saved.evaluation_id)
+    assert all(type(value.value) is float for value in (*loaded.drift, *loaded.quality, *loaded.estimates))
 
 
 def test_a_record_comes_back_as_it_was_with_its_window_words_and_tuples(store):
@@ -106,18 +100,13 @@ def test_records_are_changed_and_removed_by_what_they_are(store):
         assert records.many(connection, ledger.JobRun, cause="odd") == []
 
 
-def test_the_same_question_is_stored_once(store):
+def test_an_evaluation_is_stored_once_and_one_as_of_a_later_moment_beside_it(store):
     first = save_evaluation(store, evaluation())
     assert save_evaluation(store, evaluation()).evaluation_id == first.evaluation_id
-    assert len(load_evaluations(store, "churn")) == 1
-
-
-def test_a_later_question_about_the_same_window_is_kept_beside_the_first(store):
-    save_evaluation(store, evaluation())
     later = save_evaluation(store, evaluation(as_of=START + 2 * DAY, matured=True, labelled=10))
-    found = load_evaluations(store, "churn")
-    assert [each.labelled for each in found] == [8, 10]
-    assert newest_evaluations(found) == [later]
+    stored = load_evaluations(store, "churn")
+    assert [evaluation.labelled for evaluation in stored] == [8, 10]
+    assert newest_evaluations(stored) == [later]
     assert evaluated_until(store, "churn", matured=True) == WINDOW.end
     assert evaluated_until(store, "other", matured=False) is None
 
@@ -126,8 +115,8 @@ def test_the_newest_evaluations_are_the_last_windows(store):
     for day in range(5):
         window = Window(START + day * DAY, START + (day + 1) * DAY)
         save_evaluation(store, evaluation(window=window))
-    found = load_evaluations(store, "churn", newest=2)
-    assert [each.window.start for each in found] == [START + 3 * DAY, START + 4 * DAY]
+    newest = load_evaluations(store, "churn", newest=2)
+    assert [evaluation.window.start for evaluation in newest] == [START + 3 * DAY, START + 4 * DAY]
     assert len(load_evaluations(store, "churn", within=Window(START, START + 2 * DAY))) == 2
 
 
@@ -170,19 +159,6 @@ def promoted(store, from_version, to_version):
     return made
 
 
-def test_promotions_form_a_chain(store):
-    promoted(store, None, "1")
-    promoted(store, "1", "2")
-    assert [(each.ordinal, each.from_version, each.to_version, each.state) for each in _history(store)] == [
-        (1, None, "1", "done"),
-        (2, "1", "2", "done"),
-    ]
-
-
-def _history(store):
-    return retrainings.load_promotions(store, "churn")
-
-
 def test_whoever_compared_with_an_older_champion_is_refused(store):
     promoted(store, None, "1")
     promoted(store, "1", "2")
@@ -197,12 +173,17 @@ def test_nobody_overtakes_a_promotion_that_has_begun(store):
         intend(store, "1", "3")
 
 
-def test_a_promotion_that_failed_does_not_count(store):
+def test_promotions_form_a_chain_without_those_that_failed(store):
     promoted(store, None, "1")
     failed = intend(store, "1", "2")
     retrainings.give_up_promotion(store, failed, "the registry has it no longer", now=START)
     promoted(store, "1", "3")
-    assert [(each.ordinal, each.state) for each in _history(store)] == [(1, "done"), (2, "failed"), (3, "done")]
+    chain = retrainings.load_promotions(store, "churn")
+    assert [(step.ordinal, step.from_version, step.to_version, step.state) for step in chain] == [
+        (1, None, "1", "done"),
+        (2, "1", "2", "failed"),
+        (3, "1", "3", "done"),
+    ]
 
 
 def start(store, champion="1"):
@@ -237,58 +218,55 @@ def test_a_search_that_could_not_be_made_is_one_record_however_often_it_is_tried
 def test_a_retraining_whose_process_died_is_abandoned_when_the_next_begins(store):
     start(store)
     start(store)
-    assert [each.state for each in retrainings.load_retrainings(store, "churn")] == ["abandoned", "running"]
+    assert [search.state for search in retrainings.load_retrainings(store, "churn")] == ["abandoned", "running"]
 
 
 def begin(store, scheduled_at=START, now=START):
     return ledger.begin_run(store, "evaluate", "churn", scheduled_at, "me", now)
 
 
-def test_a_run_is_made_once(store):
-    run = begin(store)
-    ledger.end_run(store, run, state="succeeded", now=START + MINUTE, result={"rows": 1})
-    assert begin(store) is None
-    (found,) = ledger.load_runs(store, "churn")
-    assert (found.state, found.result, found.finished_at) == ("succeeded", {"rows": 1}, START + MINUTE)
-    assert ledger.last_scheduled(store, "evaluate", "churn") == START
+def test_a_run_is_made_once_whether_it_succeeds_or_fails(store):
+    ended = {"succeeded": ({"rows": 1}, None), "failed": (None, "it broke")}
+    for day, (state, (result, cause)) in enumerate(ended.items()):
+        due = START + day * DAY
+        ledger.end_run(store, begin(store, due), state=state, now=due + MINUTE, result=result, cause=cause)
+        assert begin(store, due) is None
+        assert ledger.last_scheduled(store, "evaluate", "churn") == due
+        run = ledger.load_runs(store, "churn")[0]
+        assert (run.state, run.result, run.cause, run.finished_at) == (state, result, cause, due + MINUTE)
 
 
-def test_a_run_whose_process_died_is_made_again(store):
+def test_a_run_whose_process_died_is_made_again_or_stays_abandoned(store):
     begin(store)
     assert ledger.last_scheduled(store, "evaluate", "churn") is None
     assert begin(store, now=START + MINUTE) is not None
-    assert [each.state for each in ledger.load_runs(store, "churn")] == ["running"]
-
-
-def test_an_older_run_whose_process_died_is_on_record(store):
-    begin(store)
+    assert [run.state for run in ledger.load_runs(store, "churn")] == ["running"]
     begin(store, scheduled_at=START + DAY, now=START + DAY)
-    assert [each.state for each in ledger.load_runs(store, "churn")] == ["running", "abandoned"]
-
-
-def test_a_failed_run_is_not_made_again_for_the_same_time(store):
-    ledger.end_run(store, begin(store), state="failed", now=START, cause="it broke")
-    assert begin(store) is None
-    assert ledger.load_runs(store, "churn")[0].cause == "it broke"
+    assert [run.state for run in ledger.load_runs(store, "churn")] == ["running", "abandoned"]
 
 
 def test_a_key_is_seen_once_and_only_its_digest_is_kept(store):
     key = keys.create_key(store, "caller", START)
-    assert [keys.digest(key)] == [each.digest for each in keys.valid_keys(store)]
+    assert [keys.digest(key)] == [valid.digest for valid in keys.valid_keys(store)]
     with store.read() as connection:
         row = connection.exec_driver_sql("SELECT * FROM fl_api_keys").one()
     assert key not in map(str, row)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="There is a key named 'caller' already"):
         keys.create_key(store, "caller", START)
 
 
-def test_a_key_is_for_all_models_or_for_those_that_are_named(store):
+def test_a_key_is_for_the_models_and_the_scopes_that_are_named(store):
     keys.create_key(store, "all", START)
-    keys.create_key(store, "two", START, models=["tip", "churn"])
-    assert [each.models for each in keys.valid_keys(store)] == [None, {"churn", "tip"}]
-    assert [each.models for each in keys.load_keys(store)] == [None, ("churn", "tip")]
+    keys.create_key(store, "two", START, [Scope.READ], models=["tip", "churn"])
+    assert [(key.models, key.scopes) for key in keys.valid_keys(store)] == [
+        (None, {"predict", "outcomes", "read"}),
+        ({"churn", "tip"}, {"read"}),
+    ]
+    assert [key.models for key in keys.load_keys(store)] == [None, ("churn", "tip")]
     with pytest.raises(Refused, match="no model"):
         keys.create_key(store, "none", START, models=[])
+    with pytest.raises(Refused, match="good for nothing"):
+        keys.create_key(store, "none", START, [])
 
 
 def test_a_revoked_key_is_not_valid(store):
@@ -298,17 +276,6 @@ def test_a_revoked_key_is_not_valid(store):
     assert keys.load_keys(store)[0].revoked_at == START + DAY
     with pytest.raises(NotFound):
         keys.revoke_key(store, "caller", START + DAY)
-
-
-def test_a_key_may_be_used_for_what_it_was_made_for(store):
-    keys.create_key(store, "caller", START)
-    keys.create_key(store, "scraper", START, [Scope.READ])
-    assert {each.name: set(each.scopes) for each in keys.valid_keys(store)} == {
-        "caller": {"predict", "outcomes", "read"},
-        "scraper": {"read"},
-    }
-    with pytest.raises(Refused, match="good for nothing"):
-        keys.create_key(store, "none", START, [])
 
 
 def test_versions_that_bear_one_number_have_names_of_their_own(store):
@@ -365,6 +332,6 @@ def test_a_version_that_can_not_be_loaded_opens_one_incident(store):
         store, "churn", "3", "no proof still", START + 2 * DAY
     )  # it was wanted again
     assert serving_state.close_load_incidents(store, "churn", START + 2 * DAY, "version 4 answers", {"3"}) == 0
-    assert [(each.cause, each.closed_at) for each in serving_state.find_load_incidents(store, "churn")] == [
-        ("no proof still", None)
-    ]
+    assert [
+        (incident.cause, incident.closed_at) for incident in serving_state.find_load_incidents(store, "churn")
+    ] == [("no proof still", None)]

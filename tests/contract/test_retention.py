@@ -159,10 +159,10 @@ def test_findings_about_rows_that_are_gone_go_too(store):
     learn(store, contract, 5, customer=9)
     with store.write() as connection:
         ids = connection.exec_driver_sql("SELECT outcome_id FROM outcomes_churn ORDER BY recorded_at").scalars().all()
-        subjects = [("conflict", gone), ("conflict", stays), *(("unmatched", str(each)) for each in ids)]
+        subjects = [("conflict", gone), ("conflict", stays), *(("unmatched", str(outcome)) for outcome in ids)]
         connection.execute(
             findings.findings.insert(),
-            [{"model": "churn", "kind": kind, "subject": each, "since": CUT} for kind, each in subjects],
+            [{"model": "churn", "kind": kind, "subject": subject, "since": CUT} for kind, subject in subjects],
         )
     assert retain(store, contract).findings == 2
     with store.read() as connection:
@@ -194,7 +194,7 @@ def test_records_that_nothing_goes_on_from_go_with_their_age(store):
         for job in ("join", "decide"):
             run(store, job, old + day * DAY, "succeeded")
     run(store, "evaluate", old, "running")
-    said = [judge(store, day, "1", State.OK) for day in range(4)]
+    ordinary = [judge(store, day, "1", State.OK) for day in range(4)]
     opens = judge(store, 4, "1", State.DEGRADED, ["log"])
     judge(store, 5, "1", State.OK)
     judge(store, 0, "2", State.OK)
@@ -203,12 +203,12 @@ def test_records_that_nothing_goes_on_from_go_with_their_age(store):
         save_attempt(store, replace(alert, state="sent", attempts=1, next_attempt_at=old), sent_at=old)
     done = retention.prune_records(store, "churn", CUT)
     assert done == retention.Pruned(job_runs=4, alerts=1, verdicts=4)
-    kept = {(each.version, each.window.start.day, each.state) for each in load_verdicts(store, "churn")}
-    assert {each[0] for each in kept} == {"1", "2"}
-    assert len(kept) == 3
-    assert opens.verdict_id in {each.verdict_id for each in load_verdicts(store, "churn")}
-    assert not {each.verdict_id for each in said} & {each.verdict_id for each in load_verdicts(store, "churn")}
-    assert sorted((each.job, each.state) for each in load_runs(store, "churn")) == [
+    left = load_verdicts(store, "churn")
+    assert (len(left), {verdict.version for verdict in left}) == (3, {"1", "2"})
+    ids = {verdict.verdict_id for verdict in left}
+    assert opens.verdict_id in ids
+    assert not ids & {verdict.verdict_id for verdict in ordinary}
+    assert sorted((run.job, run.state) for run in load_runs(store, "churn")) == [
         ("decide", "succeeded"),
         ("evaluate", "running"),
         ("join", "succeeded"),
@@ -226,5 +226,5 @@ def run(store, job, at, state):
 
 def judge(store, day, version, state, routes=()):
     window = Window(CUT - (9 - day) * DAY, CUT - (8 - day) * DAY)
-    said = Verdict("churn", version, window.end, window, state, "words", {}, {"since": "then"})
-    return record_verdict(store, said, routes)[0]
+    verdict = Verdict("churn", version, window.end, window, state, "words", {}, {"since": "then"})
+    return record_verdict(store, verdict, routes)[0]

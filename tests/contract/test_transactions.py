@@ -81,7 +81,7 @@ def test_of_two_that_find_a_model_worse_at_once_one_opens_the_incident_and_both_
         other.begin()
     saved, opened = other.end()
     assert (saved.version, opened) == ("2", None)
-    assert {each.version for each in conclusions.load_verdicts(store, "churn")} == {"1", "2"}
+    assert {verdict.version for verdict in conclusions.load_verdicts(store, "churn")} == {"1", "2"}
     assert incidents.open_incident(store, "churn").version == "1"
 
 
@@ -103,7 +103,7 @@ def test_two_evaluations_of_a_window_at_once_as_of_different_moments_are_two_rev
         other.begin()
     assert other.end().revision == 2
     assert save_evaluation(store, later).revision == 2
-    assert [each.revision for each in load_evaluations(store, "churn")] == [1, 2]
+    assert [evaluation.revision for evaluation in load_evaluations(store, "churn")] == [1, 2]
 
 
 def test_of_two_that_save_a_sources_watermark_for_the_first_time_the_later_one_stands(store):
@@ -121,9 +121,6 @@ def test_a_row_that_no_constraint_lets_in_is_not_taken_for_one_that_is_there_alr
     with pytest.raises(Refused, match=r"metric_values|metric"):
         save_evaluation(store, evaluation(*twice))
     assert load_evaluations(store, "churn") == []
-    keys.create_key(store, "one", START)
-    with pytest.raises(Refused, match="There is a key named 'one' already"):
-        keys.create_key(store, "one", START)
 
 
 def test_what_is_read_in_one_transaction_is_of_one_moment(store):
@@ -139,8 +136,8 @@ def test_what_is_read_in_one_transaction_is_of_one_moment(store):
 
 
 def test_numbers_that_json_has_no_word_for_are_null(store):
-    told = {"watched": {"brier": math.nan, "all": [math.inf, -math.inf, 0.5, (math.nan,)]}}
-    incidents.record_verdict(store, verdict(evidence=told))
+    evidence = {"watched": {"brier": math.nan, "all": [math.inf, -math.inf, 0.5, (math.nan,)]}}
+    incidents.record_verdict(store, verdict(evidence=evidence))
     expected = {"watched": {"brier": None, "all": [None, None, 0.5, [None]]}}
     assert conclusions.latest_verdict(store, "churn").evidence == expected
 

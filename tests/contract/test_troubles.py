@@ -13,7 +13,7 @@ from feedback_loop.errors import ConfigError, Unavailable
 from feedback_loop.scheduling import Chain, Job, Runner, find_troubles, parse_schedule, tell_helped
 from feedback_loop.scheduling.metrics import LoopFigures, serve_figures
 from feedback_loop.store import incidents
-from feedback_loop.store.alerts import load_alerts, raise_alert, tell_recovered
+from feedback_loop.store.alerts import alert_recoveries, load_alerts, raise_alert
 from feedback_loop.store.conclusions import State, Verdict
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
@@ -79,13 +79,13 @@ def test_what_is_over_is_told_once_where_it_was_told_and_again_when_it_comes_aga
 
     raise_alert(store, "jobs:churn:failed:1", "churn: jobs fail", "evaluate: away", ["log", "ops"], NOW)
     raise_alert(store, "jobs:price:failed:1", "price: jobs fail", "evaluate: away", ["log"], NOW)
-    assert tell_recovered(store, "jobs:churn:", {"jobs:churn:failed:1"}, NOW) == 0
-    assert tell_recovered(store, "jobs:churn:", set(), NOW) == 2
-    assert tell_recovered(store, "jobs:churn:", set(), NOW) == 0
+    assert alert_recoveries(store, "jobs:churn:", {"jobs:churn:failed:1"}, NOW) == 0
+    assert alert_recoveries(store, "jobs:churn:", set(), NOW) == 2
+    assert alert_recoveries(store, "jobs:churn:", set(), NOW) == 0
     assert subjects()[3:] == [("jobs:churn:failed:1:recovered", route) for route in ("log", "ops")]
     raise_alert(store, "jobs:churn:failed:2", "churn: jobs fail", "join: away", ["log"], NOW)
-    assert tell_recovered(store, "jobs:churn:", {"jobs:churn:failed:2"}, NOW) == 0
-    assert tell_recovered(store, "jobs:churn:", set(), NOW) == 1
+    assert alert_recoveries(store, "jobs:churn:", {"jobs:churn:failed:2"}, NOW) == 0
+    assert alert_recoveries(store, "jobs:churn:", set(), NOW) == 1
 
 
 def test_a_turn_that_nobody_makes_is_late_and_so_is_one_that_hangs(life):

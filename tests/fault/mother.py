@@ -26,7 +26,7 @@ POINTS = {  # where a process may die: (module or class, function, before or aft
     "forward": (predictions.PredictionLog, "append"),
     "fence": (fence, "enter"),
     "copy": (arrow, "_copy_into"),
-    "insert": (predictions, "insert_new"),
+    "insert": (predictions, "insert_rows"),
     "taken out of the spool": (spool_file.SpoolFile, "settle"),
     "accounts of the store": (spool_accounts, "save_accounts"),
     "outcomes": (stored_outcomes, "_append"),

@@ -31,17 +31,13 @@ def differences(store):
         return compare_metadata(context, schema.metadata)
 
 
-def test_the_migrations_make_exactly_the_declared_tables(empty):
-    migrate.upgrade(empty)
-    assert differences(empty) == []
-    with empty.read() as connection:
-        assert all(name.startswith("fl_") for name in inspect(connection).get_table_names())
-
-
-def test_an_empty_database_is_prepared_and_then_left_alone(empty):
+def test_an_empty_database_gets_exactly_the_declared_tables_and_is_then_left_alone(empty):
     assert migrate.current(empty) is None
     migrate.prepare(empty)
     assert migrate.current(empty) == migrate.head()
+    assert differences(empty) == []
+    with empty.read() as connection:
+        assert all(name.startswith("fl_") for name in inspect(connection).get_table_names())
     migrate.prepare(empty)
     assert migrate.upgrade(empty) == migrate.head()
 
@@ -118,7 +114,7 @@ def mlflow_works(url, name):
     run = client.create_run(client.create_experiment(name, artifact_location="nowhere"))
     client.log_metric(run.info.run_id, "loss", 0.5)
     assert client.get_run(run.info.run_id).data.metrics == {"loss": 0.5}
-    assert name in [each.name for each in client.search_registered_models()]
+    assert name in [model.name for model in client.search_registered_models()]
 
 
 def optuna_works(url, name):

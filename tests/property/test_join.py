@@ -78,7 +78,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Said:
+class Outcome:
     subject: object  # an id, or a customer
     occurred_at: datetime
     value: bool
@@ -92,77 +92,75 @@ class Plain:
     rule: JoinRule
     asked: datetime = EPOCH
     predictions: list[Prediction] = field(default_factory=list)
-    said: list[Said] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
 
     def stamp(self, now):
         return max(now, self.asked + timedelta.resolution)
 
     def outcome(self, subject, value, occurred_at, now):
         event = occurred_at if self.rule.horizon is not None and isinstance(subject, int) else None
-        same = [s for s in self.said if s.subject == subject and (event is None or s.occurred_at == event)]
+        same = [s for s in self.outcomes if s.subject == subject and (event is None or s.occurred_at == event)]
         if not same or same[-1].value != value:
-            self.said.append(Said(subject, occurred_at, value, self.stamp(now)))
+            self.outcomes.append(Outcome(subject, occurred_at, value, self.stamp(now)))
 
-    def fits(self, prediction, said):
-        if said.subject == prediction.id:
+    def fits(self, prediction, outcome):
+        if outcome.subject == prediction.id:
             return True
-        if said.subject != prediction.customer:
+        if outcome.subject != prediction.customer:
             return False
-        return self.rule.horizon is None or prediction.at <= said.occurred_at < prediction.at + self.rule.horizon
+        return self.rule.horizon is None or prediction.at <= outcome.occurred_at < prediction.at + self.rule.horizon
+
+    def as_of(self, moment):
+        """The predictions and the outcomes that were recorded by a moment."""
+        outcomes = [outcome for outcome in self.outcomes if outcome.recorded_at <= moment]
+        return [prediction for prediction in self.predictions if prediction.logged_at <= moment], outcomes
 
     def labelled(self, as_of):
-        known = [p for p in self.predictions if p.logged_at <= as_of]
-        return {p.id: self.label(p, known, [s for s in self.said if s.recorded_at <= as_of], as_of) for p in known}
+        logged, outcomes = self.as_of(as_of)
+        return {p.id: self.label(p, logged, outcomes, as_of) for p in logged}
 
-    def label(self, prediction, known, said, as_of):
-        by_id = [s for s in said if s.subject == prediction.id]
+    def label(self, prediction, logged, outcomes, as_of):
+        by_id = [s for s in outcomes if s.subject == prediction.id]
         if by_id:
             return by_id[-1].value
-        by_key = self.by_key(prediction, known, said)
+        by_key = self.by_key(prediction, logged, outcomes)
         if by_key is not None:
             return by_key.value
         matured = prediction.at + self.rule.maturity <= as_of
         return self.rule.absent_means if matured else None
 
-    def by_key(self, prediction, known, said):
-        """What was said last of the prediction's key, if it belongs to this one of its predictions."""
-        fits = [s for s in said if s.subject == prediction.customer and self.fits(prediction, s)]
+    def by_key(self, prediction, logged, outcomes):
+        """The newest outcome of the prediction's key, if it belongs to this one of its predictions."""
+        fits = [s for s in outcomes if s.subject == prediction.customer and self.fits(prediction, s)]
         if self.rule.horizon is not None and fits:
             first = min(s.occurred_at for s in fits)
             fits = [s for s in fits if s.occurred_at == first]
-        return fits[-1] if fits and self.is_chosen(prediction, known, fits[-1]) else None
+        return fits[-1] if fits and self.is_chosen(prediction, logged, fits[-1]) else None
 
     def conflicts(self, as_of):
-        """The predictions of which another thing was said by their id than by their key."""
-        known = [p for p in self.predictions if p.logged_at <= as_of]
-        said = [s for s in self.said if s.recorded_at <= as_of]
-        found = set()
-        for prediction in known:
-            by_id = [s for s in said if s.subject == prediction.id]
-            by_key = self.by_key(prediction, known, said)
-            if by_id and by_key is not None and by_id[-1].value != by_key.value:
-                found.add(prediction.id)
-        return found
+        """The predictions whose outcome by id has another value than the one by key."""
+        logged, outcomes = self.as_of(as_of)
+        pairs = ((p, [s for s in outcomes if s.subject == p.id], self.by_key(p, logged, outcomes)) for p in logged)
+        return {p.id for p, by_id, by_key in pairs if by_id and by_key and by_id[-1].value != by_key.value}
 
-    def is_chosen(self, prediction, known, said):
+    def is_chosen(self, prediction, logged, outcome):
         if self.rule.which is Which.ALL:
             return True
-        rivals = sorted((p.at, p.id) for p in known if self.fits(p, said) and p.customer == prediction.customer)
+        rivals = sorted((p.at, p.id) for p in logged if self.fits(p, outcome) and p.customer == prediction.customer)
         return (prediction.at, prediction.id) == rivals[0 if self.rule.which is Which.FIRST else -1]
 
     def named(self, as_of, limit):
         """The plans that are segments of their own: those that came first, of one moment the most frequent."""
         came = Counter((p.logged_at, p.plan) for p in self.predictions if p.logged_at <= as_of)
-        ordered = sorted(came, key=lambda each: (each[0], -came[each], each[1]))
+        ordered = sorted(came, key=lambda plan: (plan[0], -came[plan], plan[1]))
         return list(dict.fromkeys(plan for _, plan in ordered))[:limit]
 
     def unmatched(self, as_of):
-        known = [p for p in self.predictions if p.logged_at <= as_of]
-        said = [s for s in self.said if s.recorded_at <= as_of]
+        logged, outcomes = self.as_of(as_of)
         events = {
             (s.subject, s.occurred_at if self.rule.horizon is not None and isinstance(s.subject, int) else None)
-            for s in said
-            if not any(self.fits(p, s) for p in known)
+            for s in outcomes
+            if not any(self.fits(p, s) for p in logged)
         }
         return len(events)
 
@@ -268,15 +266,15 @@ class Run:
     def check_profiles(self, until):
         """What the incremental runs keep is what the rows give, to the bit: of hours, of days, of cut ones."""
         for window in (WHOLE, Window(START - 5 * HOUR, START + 3 * HOUR), Window(START, START + 27 * HOUR)):
-            kept = profiles.load_window(self.store, "churn", "1", "champion", window)
-            assert kept.watermark == until
+            stored = profiles.load_window(self.store, "churn", "1", "champion", window)
+            assert stored.watermark == until
             if self.layout is None:
-                assert kept.tallies == []
+                assert stored.tallies == []
                 continue
             scratch = Counter()
             for cell, tally in self.folded(window, until).items():
                 scratch[replace(cell, hour=0)] = scratch.get(replace(cell, hour=0), EMPTY) + tally
-            found = {cell: tally for cell, tally in kept_cells(kept.tallies).items() if tally != EMPTY}
+            found = {cell: tally for cell, tally in kept_cells(stored.tallies).items() if tally != EMPTY}
             assert found == dict(scratch)
 
     def ask(self, _):
@@ -292,7 +290,7 @@ class Run:
         for window in due_windows(self.store, "churn", WINDOW, maturity, as_of):
             query = WindowQuery(window, as_of, WINDOW, maturity, from_log=True)
             counts = count_window(self.store, self.contract, query, lambda _: None)
-            found[window] = {each.version: {cell.segment for cell in each.cells} for each in counts}
+            found[window] = {count.version: {cell.segment for cell in count.cells} for count in counts}
         if found:
             last = WindowQuery(max(found), as_of, WINDOW, maturity, from_log=True)
             learned = matured_profile(self.store, Layout(self.contract), last, "1")
@@ -316,8 +314,8 @@ class Run:
                 inferred[place] += row["revision"] is None and row["churned"] is not None
         accounts, watermark = load_coverage(self.store, "churn")
         assert watermark == until
-        known = with_inferred(self.store, self.contract, WINDOW, accounts, until)
-        assert {(a.window_start, a.version, a.segment): (a.predictions, a.labelled, a.inferred) for a in known} == {
+        counts = with_inferred(self.store, self.contract, WINDOW, accounts, until)
+        assert {(a.window_start, a.version, a.segment): (a.predictions, a.labelled, a.inferred) for a in counts} == {
             place: (predictions[place], observed[place], inferred[place]) for place in predictions
         }
         assert len(load_findings(self.store, self.contract, UNMATCHED)) == self.plain.unmatched(until)
@@ -373,8 +371,8 @@ def test_a_correction_is_taken_out_of_its_hour_and_put_in_again(fresh_store):
     outcomes = [("outcome", 0, True, 0), ("outcome", 1, False, 0), ("join", 0), ("ask", 0)]
     for event in [*predicted, *outcomes, ("outcome", 0, False, 0), ("outcome by id", 1, True), ("join", 0)]:
         run.apply(event)
-    kept = kept_cells(profiles.load_window(run.store, "churn", "1", "champion", WHOLE).tallies)
-    assert sum(tally.at(Block.ROWS, Rows.LABELLED) for cell, tally in kept.items() if not cell.segment) == 1
+    stored = kept_cells(profiles.load_window(run.store, "churn", "1", "champion", WHOLE).tallies)
+    assert sum(tally.at(Block.ROWS, Rows.LABELLED) for cell, tally in stored.items() if not cell.segment) == 1
     [(layout, cells)] = run.layout_then.values()
     [as_of] = run.layout_then
     assert fold_window(run.store, layout, WHOLE, version="1", role="champion", as_of=as_of) == cells
