@@ -2,7 +2,6 @@
 
 from feedback_loop.inference.batch import FileResult, predict_file
 from feedback_loop.inference.bundle import (
-    Bundle,
     DamagedBundle,
     EngineKind,
     open_bundle,
@@ -10,18 +9,14 @@ from feedback_loop.inference.bundle import (
     stage,
     write_bundle,
 )
-from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine, without_data
+from feedback_loop.inference.engines import PyfuncEngine, Scored, SklearnEngine, without_data
 from feedback_loop.inference.fitness import refuse_unfit, why_unfit
-from feedback_loop.inference.inputs import feature_frame
 from feedback_loop.inference.providers import EngineOptions, describe_hardware
 from feedback_loop.inference.scorer import ID_COLUMN, Scorer, contract_of, input_rows, make_scorer
-from feedback_loop.inference.trying import make_native
 
 __all__ = [
     "ID_COLUMN",
-    "Bundle",
     "DamagedBundle",
-    "Engine",
     "EngineKind",
     "EngineOptions",
     "FileResult",
@@ -31,9 +26,7 @@ __all__ = [
     "SklearnEngine",
     "contract_of",
     "describe_hardware",
-    "feature_frame",
     "input_rows",
-    "make_native",
     "make_scorer",
     "open_bundle",
     "predict_file",

@@ -1,4 +1,7 @@
-"""The access log: one structured line a request where that is wanted, some of the failed ones always."""
+"""What is recorded of every request: its figures, its trace, and its line in the access log.
+
+The access log has one structured line a request where that is wanted, and some of the failed ones always.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from typing import Any
 
 import structlog
 
+from feedback_loop.serving.board import Board
 from feedback_loop.serving.request import Request
+from feedback_loop.serving.tracing import Tracing
 
 ERRORS_PER_SECOND = 10
 """So many failed requests are logged where not all requests are; of the others it is said how many there were."""
@@ -20,6 +25,35 @@ MOST_LETTERS = 200
 """What a caller may put into a line with its path or its request id."""
 
 _log = structlog.get_logger("feedback_loop.access")
+
+
+class Observer:
+    """Sees requests come and go, on the event loop."""
+
+    def __init__(self, board: Board, access: AccessLog, tracing: Tracing | None = None) -> None:
+        self._board = board
+        self._access = access
+        self._tracing = tracing
+
+    def began(self, request: Request, route: str) -> None:
+        """A request has come."""
+        self._board.request_began()
+        if self._tracing is not None:
+            request.traced = self._tracing.begin(request.scope.method, route, request.header)
+
+    def done(self, request: Request, route: str, status: int) -> None:
+        """Its answer has left."""
+        seconds = time.perf_counter() - request.began
+        self._board.request_done(route, status, seconds)
+        if status >= 400 or self._access.has_every_request:
+            self._access.done(request, status, seconds)
+        if self._tracing is not None and request.traced is not None:
+            self._tracing.end(request.traced, status, model=request.model, version=request.version, rows=request.rows)
+
+    def stop(self) -> None:
+        """Sends what is left of the traces."""
+        if self._tracing is not None:
+            self._tracing.stop()
 
 
 class AccessLog:

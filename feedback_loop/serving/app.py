@@ -16,6 +16,7 @@ import msgspec
 
 from feedback_loop.capture import Spool, read_event
 from feedback_loop.errors import BadInput
+from feedback_loop.serving.access import Observer
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import ROUTES
 from feedback_loop.serving.bodies import Bodies, CutOff
@@ -25,13 +26,13 @@ from feedback_loop.serving.guard import Guard
 from feedback_loop.serving.health import Readiness
 from feedback_loop.serving.http_errors import INFERENCE, JSON, Headers, HttpError, explained, media_type
 from feedback_loop.serving.metrics import CONTENT_TYPE, Metrics
-from feedback_loop.serving.observer import Observer
 from feedback_loop.serving.oip import OpenInference
 from feedback_loop.serving.openapi import describe
 from feedback_loop.serving.origins import Origins
 from feedback_loop.serving.predictions import QUICK_BYTES, Predictions, aside
 from feedback_loop.serving.request import Request, Unpacked
 from feedback_loop.serving.room import Room
+from feedback_loop.serving.webhooks import Webhooks
 from feedback_loop.store.keys import Scope
 
 TakeOutcomes = Callable[[str, bytes, str, str, str | None, Unpacked], tuple[int, dict[str, Any]]]
@@ -44,19 +45,6 @@ TakeHalf = Callable[[str, Any, str | None, Unpacked], str]
 """Takes half of a call in that another server logged (the version that answered; who is told what the body became)
 and says what became of it.
 """
-
-Header = Callable[[str], str | None]
-
-
-@dataclass(frozen=True)
-class Hints:
-    """Takes a registry's webhooks as hints: `take` (headers, body) says whether one is genuine, `may_be_genuine`
-    whether its headers allow it.
-    """
-
-    may_be_genuine: Callable[[Header], bool]
-    take: Callable[[Header, bytes], bool]
-
 
 WEBHOOK = "/webhooks/mlflow"
 
@@ -72,7 +60,7 @@ Handler = Callable[[Request, bytes], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Intakes:
-    """What requests that are no predictions are handed to. `hints` is None where no webhooks are expected; `close` is
+    """What requests that are no predictions are handed to. `webhooks` is None where none are expected; `close` is
     called when the last request is answered.
     """
 
@@ -81,7 +69,7 @@ class Intakes:
     readiness: Callable[[], Readiness]
     origins: Origins
     close: Callable[[], None]
-    hints: Hints | None = None
+    webhooks: Webhooks | None = None
 
 
 @dataclass(frozen=True)
@@ -259,17 +247,17 @@ class App:
         return 200, text, [("content-type", CONTENT_TYPE)]
 
     async def _webhook(self, request: Request, body: bytes) -> Answer:
-        hints = self._intakes.hints
-        assert hints is not None  # it was judged
-        if not await asyncio.to_thread(hints.take, request.header, body):
+        webhooks = self._intakes.webhooks
+        assert webhooks is not None  # it was judged
+        if not await asyncio.to_thread(webhooks.take, request.header, body):
             raise _not_genuine()
         return 202, b"{}", JSON
 
     def _expects_webhook(self, request: Request) -> str | None:
         """Refuses deliveries that nobody expects, or that can't be genuine whatever is in them."""
-        if self._intakes.hints is None:
+        if self._intakes.webhooks is None:
             raise HttpError(404, "ENDPOINT_NOT_FOUND", "No webhooks are expected: serving.webhook_secret is not set.")
-        if not self._intakes.hints.may_be_genuine(request.header):
+        if not self._intakes.webhooks.may_be_genuine(request.header):
             raise _not_genuine()
         return None
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import structlog
 
 from feedback_loop.config import ServingSettings
-from feedback_loop.errors import Refused
+from feedback_loop.errors import ConfigError, Refused
 from feedback_loop.serving.app import ENDING
-from feedback_loop.serving.certificate import Certificate
 from feedback_loop.serving.publication import NotStaged, Place
 
 MOST_HEAD_BYTES = 64 * 1024
@@ -33,6 +35,28 @@ END_SECONDS = 5.0
 """How long a stager may take to end; what it was making is made again the next time."""
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The server's certificate (with its chain) and private key: PEM files."""
+
+    certificate: Path
+    key: Path
+
+    def check(self) -> None:
+        """Raises ConfigError where they can't be read or do not belong together."""
+        for path, setting in ((self.certificate, "serving.tls_certificate"), (self.key, "serving.tls_key")):
+            if not path.is_file():
+                raise ConfigError(f"There is no file {str(path)!r}.", cure=f"Mend {setting}.", key=setting)
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.certificate, self.key, password="")
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError(
+                f"{self.certificate} and {self.key} are no certificate and its key: {error}.",
+                cure="Give PEM files that belong together, the key without a password.",
+                key="serving.tls_certificate",
+            ) from error
 
 
 class Life:

@@ -29,8 +29,8 @@ from feedback_loop.outcomes import Receiver, decode_body, outcome_columns
 from feedback_loop.registry import Registry
 from feedback_loop.schema.budget import UNPACKED, Budget
 from feedback_loop.schema.protocol import Decoder, make_decoder
-from feedback_loop.serving.access import AccessLog
-from feedback_loop.serving.app import App, Hints, Intakes, Limits
+from feedback_loop.serving.access import AccessLog, Observer
+from feedback_loop.serving.app import App, Intakes, Limits
 from feedback_loop.serving.batcher import Batcher
 from feedback_loop.serving.board import Board
 from feedback_loop.serving.connections import Connections
@@ -38,16 +38,14 @@ from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.guard import Guard, needs_key
 from feedback_loop.serving.health import Readiness, readiness
 from feedback_loop.serving.metrics import Metrics
-from feedback_loop.serving.observer import Observer
 from feedback_loop.serving.origins import Origins, tell_proxied
 from feedback_loop.serving.places import engine_options, places_of
 from feedback_loop.serving.predictions import Predictions
-from feedback_loop.serving.publication import hint
 from feedback_loop.serving.request import Unpacked
 from feedback_loop.serving.room import Room
 from feedback_loop.serving.shadows import Shadows
 from feedback_loop.serving.tracing import start_tracing
-from feedback_loop.serving.webhooks import is_fresh, is_genuine
+from feedback_loop.serving.webhooks import Webhooks
 from feedback_loop.store import Store, keys, predictions
 
 FLUSH_EVERY = timedelta(seconds=1)
@@ -86,6 +84,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         budget,
     )
 
+    secret = serve.webhook_secret.get_secret_value()
     faults: dict[tuple[str, str], str] = {}
 
     def faulty(model: str, version: str, cause: str) -> None:
@@ -133,7 +132,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             ready,
             Origins(serve, partial(tell_proxied, settings.path(serve.cache))),
             store.close,
-            _hints(settings),
+            Webhooks(secret, settings.path(serve.cache)) if secret else None,
         ),
         spool=spool,
         observer=Observer(
@@ -197,20 +196,6 @@ def _tell_fault(store: Store, settings: Settings, model: str, version: str, caus
 
     title = f"{model} version {version} gives answers that are none"
     raise_alert(store, f"serving:{model}:{version}:answers", title, cause, route_names(settings.alerts), clock())
-
-
-def _hints(settings: Settings) -> Hints | None:
-    secret, cache = settings.serving.webhook_secret.get_secret_value(), settings.path(settings.serving.cache)
-    if not secret:
-        return None
-
-    def take(header: Any, body: bytes) -> bool:
-        if not is_genuine(secret, header, body, time.time()):
-            return False
-        hint(cache)
-        return True
-
-    return Hints(lambda header: is_fresh(header, time.time()), take)
 
 
 def _must_log(settings: Settings, model: str) -> bool:
