@@ -1,4 +1,4 @@
-"""What a model answered, whatever it is, as one answer and one value of each column per row; else its own fault."""
+"""What a model returned, whatever its type, as one answer and one value of each column per row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Form(StrEnum):
     SINGLE = "single"  # what was answered to the only row, as it is
 
     def told(self, answers: list[Any]) -> Any:
-        """One answer a row in this form."""
+        """Answers, one a row, in this form."""
         if self is Form.ROWS:
             return answers
         if self is Form.SINGLE and len(answers) == 1:
@@ -56,23 +56,23 @@ class Answer:
         return list(self.columns[: len(wanted)])
 
 
-def read_answer(given: Any, rows: int) -> Answer:
+def read_answer(returned: Any, rows: int) -> Answer:
     """What a model returned for so many rows: an array, a frame, a series, lists, objects; raises ModelFault."""
-    answer = _read(given, rows)
+    answer = _read(returned, rows)
     _encodable(answer.rows)
     return answer
 
 
-def _read(given: Any, rows: int) -> Answer:
-    if hasattr(given, "iloc"):
-        return _of_pandas(given, rows)
-    if isinstance(given, Mapping):
-        return _of_mapping({str(name): _plain(value) for name, value in given.items()}, rows)
-    if isinstance(given, list | tuple):
-        return _of_list([_plain(each) for each in given], rows)
-    if not hasattr(given, "tolist"):
-        return _of_one(given, rows)
-    array = np.asarray(given)
+def _read(returned: Any, rows: int) -> Answer:
+    if hasattr(returned, "iloc"):
+        return _of_pandas(returned, rows)
+    if isinstance(returned, Mapping):
+        return _of_mapping({str(name): _plain(value) for name, value in returned.items()}, rows)
+    if isinstance(returned, list | tuple):
+        return _of_list([_plain(value) for value in returned], rows)
+    if not hasattr(returned, "tolist"):
+        return _of_one(returned, rows)
+    array = np.asarray(returned)
     if array.ndim == 0:
         return _of_one(array.item(), rows)
     _counted(len(array), rows)
@@ -80,10 +80,10 @@ def _read(given: Any, rows: int) -> Answer:
     return Answer(_plain(array.tolist()) if array.dtype.kind == "O" else array.tolist(), columns)
 
 
-def _of_pandas(given: Any, rows: int) -> Answer:
+def _of_pandas(returned: Any, rows: int) -> Answer:
     """Records, as MLflow makes them of a frame, and of a series too."""
-    _counted(len(given), rows)
-    frame = given.to_frame() if given.ndim == 1 else given
+    _counted(len(returned), rows)
+    frame = returned.to_frame() if returned.ndim == 1 else returned
     names = tuple(str(name) for name in frame.columns)
     if len(set(names)) < len(names):
         raise ModelFault(f"The model answers a frame with a column that is there twice: {', '.join(names)}.")
@@ -92,34 +92,34 @@ def _of_pandas(given: Any, rows: int) -> Answer:
     return Answer(records, columns, names)
 
 
-def _of_mapping(given: dict[str, Any], rows: int) -> Answer:
-    columns = list(given.values())
-    if columns and all(isinstance(each, list) and len(each) == rows for each in columns):
-        records = [dict(zip(given, values, strict=True)) for values in zip(*columns, strict=True)]
-        return Answer(records, columns, tuple(given), Form.COLUMNS)
+def _of_mapping(returned: dict[str, Any], rows: int) -> Answer:
+    columns = list(returned.values())
+    if columns and all(isinstance(values, list) and len(values) == rows for values in columns):
+        records = [dict(zip(returned, values, strict=True)) for values in zip(*columns, strict=True)]
+        return Answer(records, columns, tuple(returned), Form.COLUMNS)
     if rows == 1 and columns:
-        return Answer([given], [[each] for each in columns], tuple(given), Form.SINGLE)
-    lengths = {name: len(each) if isinstance(each, list) else "no list" for name, each in given.items()}
+        return Answer([returned], [[value] for value in columns], tuple(returned), Form.SINGLE)
+    lengths = {name: len(values) if isinstance(values, list) else "no list" for name, values in returned.items()}
     raise ModelFault(f"The model answers an object of lists whose lengths are {lengths}, where it was asked {rows}.")
 
 
-def _of_list(given: list[Any], rows: int) -> Answer:
-    _counted(len(given), rows)
-    if not given:
+def _of_list(returned: list[Any], rows: int) -> Answer:
+    _counted(len(returned), rows)
+    if not returned:
         return Answer([], [])
-    if all(isinstance(each, dict) for each in given):
-        names = tuple(name for name in given[0] if all(name in each for each in given))
-        return Answer(given, [[each[name] for each in given] for name in names], names)
-    if all(isinstance(each, list) for each in given):
-        return Answer(given, [list(values) for values in zip(*given, strict=False)])  # those that all have
-    return Answer(given, [given])
+    if all(isinstance(row, dict) for row in returned):
+        names = tuple(name for name in returned[0] if all(name in row for row in returned))
+        return Answer(returned, [[row[name] for row in returned] for name in names], names)
+    if all(isinstance(row, list) for row in returned):
+        return Answer(returned, [list(values) for values in zip(*returned, strict=False)])  # those that all have
+    return Answer(returned, [returned])
 
 
-def _of_one(given: Any, rows: int) -> Answer:
+def _of_one(returned: Any, rows: int) -> Answer:
     """A single value is an answer to a single row."""
-    if isinstance(given, bool | int | float | str) and rows == 1:
-        return Answer([given], [[given]], form=Form.SINGLE)
-    raise ModelFault(f"The model answers {_an(type(given).__name__)}, which is no answer for each of {rows} rows.")
+    if isinstance(returned, bool | int | float | str) and rows == 1:
+        return Answer([returned], [[returned]], form=Form.SINGLE)
+    raise ModelFault(f"The model answers {_an(type(returned).__name__)}, which is no answer for each of {rows} rows.")
 
 
 def _counted(answers: int, rows: int) -> None:
@@ -132,9 +132,9 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): _plain(item) for name, item in value.items()}
     return value
 
 

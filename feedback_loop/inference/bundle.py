@@ -1,7 +1,7 @@
 """Bundles: a version made ready on local disk, so that a server needs neither MLflow nor (for ONNX) scikit-learn.
 
-A bundle is a folder with `bundle.json` and the engine's files. It is written beside its place and renamed, so that it
-is there whole or not at all; digests of its files tell when it is torn all the same.
+A bundle is a folder with `bundle.json` and the engine's files. It is written under another name and renamed, so that
+it is there whole or not at all; digests of its files show damage.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,6 @@ from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
 from feedback_loop.inference.providers import EngineOptions, open_session
 from feedback_loop.inference.proving import Proof
 from feedback_loop.inference.scorer import Scorer, contract_of, gives_probabilities, remade_contract
-from feedback_loop.inference.tensors import spare_pandas
 from feedback_loop.inference.trying import check_model, known_rows, make_native, why_alone
 from feedback_loop.private import OTHERS, new_folder, private_files
 from feedback_loop.registry import LoadedModel, ModelVersion, Registry, load_folder
@@ -72,7 +73,7 @@ class Bundle:
     requirements: tuple[str, ...]
     form: OnnxForm | None = None
     proof: Proof | None = None
-    none: tuple[str, ...] = ()  # columns of text in which nothing is None to the model, and not NaN
+    none: tuple[str, ...] = ()  # columns of text in which a missing value is None to the model, not NaN
     alone: str = ""  # why requests are not answered together, where they are not
     digests: dict[str, str] = field(default_factory=dict)  # of the engine's files, by path in the bundle
     format: int = FORMAT
@@ -110,9 +111,13 @@ def stage(
             if isinstance(error, DamagedBundle):
                 damaged(error.cause)
         else:
-            kept = bundle.version
-            if (kept.model, kept.version, kept.created_at) == (version.model, version.version, version.created_at):
-                _tell_fallback(bundle, folder)
+            staged = bundle.version
+            if (staged.model, staged.version, staged.created_at) == (
+                version.model,
+                version.version,
+                version.created_at,
+            ):
+                _warn_of_fallback(bundle, folder)
                 return bundle
     loaded = registry.load(version)
     known = None
@@ -135,7 +140,7 @@ def write_bundle(
     known: pa.Table | None = None,
     options: EngineOptions | None = None,
 ) -> Bundle:
-    """Tries the model, converts, proves, chooses the engine and writes the bundle; what was in `folder` is replaced.
+    """Checks the model, converts, proves, chooses the engine and writes the bundle; what was in `folder` is replaced.
 
     `known` rows (reference rows, by the model's or the log's names) are what the proof begins with; without, the
     model's input example. Raises ContractError, ConfigError, and Refused or ModelFault for what is no good model.
@@ -143,33 +148,33 @@ def write_bundle(
     contract = contract_of(loaded, settings)
     native, rows = make_native(loaded, contract), known_rows(loaded, contract, known)
     check_model(loaded, contract, native, rows)
-    made = make_engine(loaded, contract, settings.inference, known, options or EngineOptions())
-    engine = EngineKind.ONNX if made.content is not None else EngineKind.SKLEARN
+    choice = make_engine(loaded, contract, settings.inference, known, options or EngineOptions())
+    engine = EngineKind.ONNX if choice.content is not None else EngineKind.SKLEARN
     if engine is EngineKind.SKLEARN and loaded.estimator is None:
         engine = EngineKind.PYFUNC
     alone = "the configuration wants it" if settings.inference.batching == "off" else ""
     if not alone and engine is not EngineKind.ONNX:  # what is converted has no operator that looks at other rows
         alone = why_alone(native, contract, rows)
-    with private_files(), _replaced(folder) as beside:
-        _write_files(loaded, made, beside)
+    with private_files(), _replaced(folder) as new:
+        _write_files(loaded, choice, new)
         bundle = Bundle(
             version=loaded.version,
             contract=contract,
             has_probabilities=gives_probabilities(loaded, settings),
             signature=loaded.signature,
             engine=engine,
-            reason=made.reason,
+            reason=choice.reason,
             answers_with=loaded.answers_with,
             requirements=loaded.requirements,
-            form=made.form,
-            proof=made.proof,
+            form=choice.form,
+            proof=choice.proof,
             none=native.inputs.none,
             alone=alone,
-            digests={str(path.relative_to(beside)): _digest(path) for path in _files(beside)},
+            digests={str(path.relative_to(new)): _digest(path) for path in _files(new)},
         )
-        (beside / FILE).write_bytes(msgspec.json.encode(bundle))
-        _sync(beside)
-    _tell_fallback(bundle, folder)
+        (new / FILE).write_bytes(msgspec.json.encode(bundle))
+        _sync(new)
+    _warn_of_fallback(bundle, folder)
     return bundle
 
 
@@ -207,7 +212,7 @@ def open_bundle(
     loaded = None
     if bundle.engine is EngineKind.ONNX:
         assert bundle.form is not None  # written together
-        spare_pandas()
+        _spare_pandas()
         session = open_session(folder / MODEL, options or EngineOptions())
         engine = OnnxEngine(session, contract, bundle.form, answers_with=bundle.answers_with)
     else:
@@ -219,34 +224,34 @@ def open_bundle(
     )
 
 
-_told: set[tuple[Path, str]] = set()
-"""Which bundles' fallbacks this process has told of: once is enough, however often they are opened."""
+_warned: set[tuple[Path, str]] = set()
+"""The bundles that this process has logged a warning of: one is enough, however often they are opened."""
 
 
-def _tell_fallback(bundle: Bundle, folder: Path) -> None:
-    said = (folder, f"{bundle.version.created_at} {bundle.reason} {bundle.alone}")
-    if said in _told:
+def _warn_of_fallback(bundle: Bundle, folder: Path) -> None:
+    warning = (folder, f"{bundle.version.created_at} {bundle.reason} {bundle.alone}")
+    if warning in _warned:
         return
-    _told.add(said)
+    _warned.add(warning)
     if bundle.reason:
         _log.warning("engine_fallback", version=str(bundle.version), engine=str(bundle.engine), reason=bundle.reason)
     if bundle.alone:
         _log.warning("batching_off", version=str(bundle.version), reason=bundle.alone)
 
 
-def _write_files(loaded: LoadedModel, made: EngineChoice, folder: Path) -> None:
-    if made.content is not None:
-        (folder / MODEL).write_bytes(made.content)
+def _write_files(loaded: LoadedModel, choice: EngineChoice, folder: Path) -> None:
+    if choice.content is not None:
+        (folder / MODEL).write_bytes(choice.content)
     else:
         shutil.copytree(loaded.path, folder / NATIVE, copy_function=_link)
-        for each in (folder / NATIVE, *(folder / NATIVE).rglob("*")):
-            each.chmod(each.stat().st_mode & ~OTHERS)
+        for path in (folder / NATIVE, *(folder / NATIVE).rglob("*")):
+            path.chmod(path.stat().st_mode & ~OTHERS)
 
 
 def _link(source: str, target: str) -> None:
-    """The same file under another name where that is possible, which costs no room; else a copy.
+    """A hard link where that is possible, which takes no space; else a copy.
 
-    A copy too where others may read it: it would have the same mode under both names.
+    A copy too where others may read the file: a link has the same mode.
     """
     if Path(source).stat().st_mode & OTHERS:
         shutil.copy2(source, target)
@@ -259,18 +264,18 @@ def _link(source: str, target: str) -> None:
 
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
-    """A new folder beside, which takes the place of what is there when all went well."""
+    """A new folder, which takes the place of `folder` when all went well."""
     new_folder(folder.parent)
-    beside, old = (folder.with_name(f".{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    new, old = (folder.with_name(f".{folder.name}.{what}-{os.getpid()}") for what in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
     try:
-        yield beside
+        yield new
         if folder.exists():
             folder.replace(old)
-        beside.replace(folder)
+        new.replace(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -294,3 +299,27 @@ def _sync(folder: Path) -> None:
 
 def _damaged(folder: Path, cause: str) -> DamagedBundle:
     return DamagedBundle(f"The bundle {folder} is damaged: {cause}.", cure="Delete it: it is staged anew.")
+
+
+class _NoPandas(MetaPathFinder):
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> None:
+        """Says that pandas is not there."""
+        del path, target
+        if fullname == "pandas":
+            raise ModuleNotFoundError("pandas is left out while Arrow looks for it", name=fullname)
+
+
+def _spare_pandas() -> None:
+    """Keeps Arrow from importing pandas (1 s, 60 MiB) at its first `pa.array`, only to see if it is given a frame.
+
+    Arrow looks once in the life of a process and remembers that there is none; a conversion to pandas that is asked
+    for imports it all the same. Does nothing where pandas is imported already.
+    """
+    if "pandas" in sys.modules:
+        return
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(finder)

@@ -19,8 +19,9 @@ from feedback_loop.registry import TAG, LoadedModel
 from feedback_loop.schema import Contract
 
 if TYPE_CHECKING:
-    from feedback_loop.config import InferenceSettings
+    from onnxruntime import InferenceSession
 
+    from feedback_loop.config import InferenceSettings
 
 PRECISION, PARITY = TAG + "precision", TAG + "parity"
 """Tags of a version with dense layers in fewer bits: in which, and how far that takes it from its estimator."""
@@ -59,24 +60,15 @@ def make_engine(
     rows = known_rows(loaded, contract, known)
     if rows is None or not rows.num_rows:
         return EngineChoice(reason="there are no rows to prove it on: neither reference rows nor an input example")
-    form = OnnxForm(converted.layout, converted.has_scores)
     from threadpoolctl import threadpool_limits
 
+    attempt = _Attempt(loaded, contract, converted.form, rows, options)
     try:
-        with warnings.catch_warnings(), threadpool_limits(options.threads):
-            warnings.simplefilter("ignore")  # edges are meant to be where scikit-learn warns
-            lost = ""
-            if PRECISION in loaded.version.tags:
-                made = _in_fewer_bits(loaded, contract, converted.content, form, rows, options)
-                if made.content is not None:
-                    return made
-                lost = f"its dense layers are not in fewer bits: {made.reason}"
-            limits = Limits(settings.tolerance)
-            made = _proven(loaded, contract, converted.content, form, rows, limits, options)
-            return replace(made, reason=made.reason or lost)
+        with threadpool_limits(options.threads):
+            return _choose(attempt, converted.content, settings.tolerance)
     except Exception as error:  # noqa: BLE001 (whatever goes wrong while it is proven, the model itself still answers)
-        said = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
-        return EngineChoice(reason=f"it can't be proven: {said}")
+        cause = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
+        return EngineChoice(reason=f"it can't be proven: {cause}")
 
 
 def measure_parity(
@@ -89,38 +81,37 @@ def measure_parity(
     from feedback_loop.inference.conversion import convert
 
     converted = convert(loaded.estimator, contract.features)
-    form = OnnxForm(converted.layout, converted.has_scores)
     rows = known_rows(loaded, contract, known)
     assert rows is not None  # some were given
-    endless = Limits(sys.float_info.max, float("inf"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # edges are meant to be where scikit-learn warns
-        smaller = quantized(converted.content, precision)
-        made = (
-            _proven(loaded, contract, smaller, form, rows, endless, options)
-            if smaller is not None
-            else EngineChoice()
-        )
-    return made.proof if made.content is not None else None
+    smaller = quantized(converted.content, precision)
+    if smaller is None:
+        return None
+    no_limits = Limits(sys.float_info.max, float("inf"))
+    choice = _Attempt(loaded, contract, converted.form, rows, options).prove(smaller, no_limits)
+    return choice.proof if choice.content is not None else None
 
 
-def _in_fewer_bits(
-    loaded: LoadedModel,
-    contract: Contract,
-    content: bytes,
-    form: OnnxForm,
-    rows: pa.Table,
-    options: EngineOptions,
-) -> EngineChoice:
+def _choose(attempt: _Attempt, content: bytes, tolerance: float) -> EngineChoice:
+    """Dense layers in fewer bits where the version was registered so and still is as near, else all as they are."""
+    if PRECISION not in attempt.loaded.version.tags:
+        return attempt.prove(content, Limits(tolerance))
+    smaller = _in_fewer_bits(attempt, content)
+    if smaller.content is not None:
+        return smaller
+    choice = attempt.prove(content, Limits(tolerance))
+    return replace(choice, reason=choice.reason or f"its dense layers are not in fewer bits: {smaller.reason}")
+
+
+def _in_fewer_bits(attempt: _Attempt, content: bytes) -> EngineChoice:
     """The variant that was registered, if it is as near to the estimator as it was then."""
-    tags = loaded.version.tags
+    tags = attempt.loaded.version.tags
     if PARITY not in tags:
         return EngineChoice(reason="how far they were from the model when it was registered is not on record")
     difference, classes = map(float, tags[PARITY].split())
     smaller = quantized(content, tags[PRECISION])
     if smaller is None:
         return EngineChoice(reason="it has none")
-    return _proven(loaded, contract, smaller, form, rows, Limits(difference * SLACK, classes), options)
+    return attempt.prove(smaller, Limits(difference * SLACK, classes))
 
 
 def _without_trying(loaded: LoadedModel, settings: InferenceSettings) -> str:
@@ -133,34 +124,43 @@ def _without_trying(loaded: LoadedModel, settings: InferenceSettings) -> str:
     return "" if is_onnx_installed() else "ONNX Runtime is not installed: pip install 'feedback-loop[onnx]'"
 
 
-def _proven(
-    loaded: LoadedModel,
-    contract: Contract,
-    content: bytes,
-    form: OnnxForm,
-    known: pa.Table,
-    limits: Limits,
-    options: EngineOptions,
-) -> EngineChoice:
-    try:
-        session = open_session(content, options)
-    except Exception as error:  # noqa: BLE001 (ONNX Runtime's own errors share no base; whatever it says is the reason)
-        return EngineChoice(
-            reason=f"ONNX Runtime refuses what it was converted to: {' '.join(str(error).split())[:300]}"
+@dataclass(frozen=True)
+class _Attempt:
+    """A model whose converted forms are tried: what they are compared with, on which rows."""
+
+    loaded: LoadedModel
+    contract: Contract
+    form: OnnxForm
+    known: pa.Table
+    options: EngineOptions
+
+    def prove(self, content: bytes, limits: Limits) -> EngineChoice:
+        """The converted model, if it answers as the original does."""
+        try:
+            session = open_session(content, self.options)
+        except Exception as error:  # noqa: BLE001 (ONNX Runtime's own errors share no base; whatever it says is the reason)
+            cause = " ".join(str(error).split())[:300]
+            return EngineChoice(reason=f"ONNX Runtime refuses what it was converted to: {cause}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # edges are meant to be where scikit-learn warns
+            form, proof = self._compared(session, limits)
+        if not proof.holds:
+            return EngineChoice(proof=proof, reason=f"the proof fails: {proof.reason}")
+        return EngineChoice(content, form, proof)
+
+    def _compared(self, session: InferenceSession, limits: Limits) -> tuple[OnnxForm, Proof]:
+        contract, original = self.contract, make_native(self.loaded, self.contract)
+        refusals = ask_refusals(original, contract, self.known)
+        rows = proof_rows(contract, self.known, refusals, _words(self.loaded.estimator))
+        scored = [original.score(rows[kind]) for kind in ("reference", "random")]
+        form = replace(
+            self.form,
+            refusals=refusals,
+            label_follows=self.form.has_scores and all(label_follows(contract, answers) for answers in scored),
+            nested=not contract.task.is_classification and isinstance(scored[0].answers[0], list),
         )
-    original = make_native(loaded, contract)
-    refusals = ask_refusals(original, contract, known)
-    rows = proof_rows(contract, known, refusals, _words(loaded.estimator))
-    form = replace(form, refusals=refusals)
-    told = [original.score(rows[kind]) for kind in ("reference", "random")]
-    follows = all(label_follows(contract, each) for each in told)
-    nested = not contract.task.is_classification and isinstance(told[0].answers[0], list)
-    form = replace(form, label_follows=form.has_scores and follows, nested=nested)
-    engine = OnnxEngine(session, contract, form, answers_with=loaded.answers_with)
-    proof = replace(prove(original, engine, contract, rows, limits), versions=_versions())
-    if not proof.holds:
-        return EngineChoice(proof=proof, reason=f"the proof fails: {proof.reason}")
-    return EngineChoice(content, form, proof)
+        engine = OnnxEngine(session, contract, form, answers_with=self.loaded.answers_with)
+        return form, replace(prove(original, engine, contract, rows, limits), versions=_versions())
 
 
 def _words(estimator: Any) -> list[str]:

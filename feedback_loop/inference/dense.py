@@ -16,9 +16,9 @@ def quantized(content: bytes, precision: str) -> bytes | None:
     """The graph with its large dense layers in that precision; None where it has none."""
     from onnx import load_from_string, numpy_helper
 
-    made = load_from_string(content)
-    graph = made.graph
-    weights = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    model = load_from_string(content)
+    graph = model.graph
+    weights = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
     layer: Callable[[_Layers, Any, Any], None] = {"float32": _Layers.single, "float16": _Layers.half}.get(
         precision, _Layers.byte
     )
@@ -37,10 +37,10 @@ def quantized(content: bytes, precision: str) -> bytes | None:
     graph.node.extend(layers.nodes)
     graph.initializer.extend(layers.constants)
     used = {name for node in graph.node for name in node.input}
-    kept = [each for each in graph.initializer if each.name in used]
+    constants = [constant for constant in graph.initializer if constant.name in used]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
-    smaller: bytes = made.SerializeToString()
+    graph.initializer.extend(constants)
+    smaller: bytes = model.SerializeToString()
     return smaller
 
 
@@ -56,21 +56,21 @@ class _Layers:
         self._in_single(node, self._constant(node, "weights", matrix.astype(np.float32)))
 
     def half(self, node: Any, matrix: np.ndarray[Any, Any]) -> None:
-        """Kept in half precision, computed in single."""
-        kept = self._constant(node, "weights", matrix.astype(np.float16))
-        self._in_single(node, self._node("Cast", [kept], f"{node.output[0]}_wide", to=1))
+        """Stored in half precision, computed in single."""
+        weights = self._constant(node, "weights", matrix.astype(np.float16))
+        self._in_single(node, self._node("Cast", [weights], f"{node.output[0]}_wide", to=1))
 
     def byte(self, node: Any, matrix: np.ndarray[Any, Any]) -> None:
-        """Kept as bytes, each column with its scale; computed in single: no row's answer hangs on another's."""
+        """Stored as bytes, each column with its scale; computed in single: no row's answer depends on another's."""
         scales = np.maximum(np.abs(matrix).max(axis=0), 1e-30) / 127
-        kept = self._constant(node, "weights", np.round(matrix / scales).astype(np.int8))
-        each = self._constant(node, "scales", scales.astype(np.float32))
-        self._in_single(node, self._node("DequantizeLinear", [kept, each], f"{node.output[0]}_wide", axis=1))
+        weights = self._constant(node, "weights", np.round(matrix / scales).astype(np.int8))
+        scale = self._constant(node, "scales", scales.astype(np.float32))
+        self._in_single(node, self._node("DequantizeLinear", [weights, scale], f"{node.output[0]}_wide", axis=1))
 
     def _in_single(self, node: Any, weights: str) -> None:
         name = node.output[0]
-        given = self._node("Cast", [node.input[0]], f"{name}_single", to=1)
-        product = self._node("MatMul", [given, weights], f"{name}_product")
+        values = self._node("Cast", [node.input[0]], f"{name}_single", to=1)
+        product = self._node("MatMul", [values, weights], f"{name}_product")
         self._node("Cast", [product], name, to=11)
 
     def _node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:

@@ -17,7 +17,7 @@ from feedback_loop.inference.inputs import AS_A_FRAME, Inputs
 from feedback_loop.schema import Column, ColumnType, Contract, Task, array_of, arrow_type
 from feedback_loop.schema.protocol import Rows
 
-_MOST_SAID = 1000
+_MOST_LETTERS = 1000
 _QUOTED = re.compile(r"(?<!\w)'.*?'(?!\w)|\".*?\"", re.DOTALL)
 
 
@@ -100,18 +100,20 @@ class SklearnEngine:
 
     def _probabilities(self, inputs: Any, columns: Sequence[Any], rows: int) -> np.ndarray[Any, Any]:
         """A column for each class, or (of several labels) for each label; raises ModelFault for another matrix."""
-        given = _asked(self.estimator.predict_proba, inputs)
+        answered = _asked(self.estimator.predict_proba, inputs)
         wanted = len(self._contract.classes)
-        if isinstance(given, list) and self._contract.more_labels:  # each label's, of the classes it was trained on
-            pairs = zip((np.asarray(each) for each in given), columns, strict=True)
-            sure = [each[:, 1] if each.shape[1] > 1 else np.asarray(answer, float) for each, answer in pairs]
-            given, wanted = np.column_stack(sure), len(columns)
+        if (
+            isinstance(answered, list) and self._contract.more_labels
+        ):  # each label's, of the classes it was trained on
+            pairs = zip((np.asarray(matrix) for matrix in answered), columns, strict=True)
+            second = [pair[:, 1] if pair.shape[1] > 1 else np.asarray(label, float) for pair, label in pairs]
+            answered, wanted = np.column_stack(second), len(columns)
         elif self._contract.more_labels:
             wanted = len(columns)
-        matrix = np.asarray(given)
+        matrix = np.asarray(answered)
         if matrix.shape != (rows, wanted) or matrix.dtype.kind not in "fiub":
-            said = f"{matrix.dtype} of shape {matrix.shape}"
-            raise ModelFault(f"The model's predict_proba answers {said} for {rows} rows and {wanted} classes.")
+            shape = f"{matrix.dtype} of shape {matrix.shape}"
+            raise ModelFault(f"The model's predict_proba answers {shape} for {rows} rows and {wanted} classes.")
         return matrix
 
 
@@ -128,7 +130,9 @@ class PyfuncEngine:
         self._contract = contract
         self.inputs = inputs
         integers = (ColumnType.INTEGER, ColumnType.LONG)
-        self._integers = [each.name for each in contract.features if not each.required and each.type in integers]
+        self._integers = [
+            column.name for column in contract.features if not column.required and column.type in integers
+        ]
 
     def score(self, features: pa.Table, params: Mapping[str, Any] | None = None) -> Scored:
         """One value per row and label."""
@@ -189,15 +193,15 @@ def _asked(predict: Callable[[Any], Any], inputs: Any) -> Any:
     try:
         return predict(inputs)
     except Exception as error:
-        said = without_data(str(error), {str(name) for name in getattr(inputs, "columns", ())})
-        raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {said}") from error
+        message = without_data(str(error), {str(name) for name in getattr(inputs, "columns", ())})
+        raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {message}") from error
 
 
 def without_data(text: str, names: set[str]) -> str:
     """An error's words without the rows that MLflow prints, and without what is quoted, but for columns' names."""
     text = re.sub(r"of data '.*' with schema", "of data '...' with schema", text, flags=re.DOTALL)
-    text = _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in names else "'...'", text)
-    return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]} …"
+    text = _QUOTED.sub(lambda quoted: quoted[0] if quoted[0][1:-1] in names else "'...'", text)
+    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]} …"
 
 
 def _probability_columns(contract: Contract, probabilities: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
@@ -222,13 +226,13 @@ def _output(column: Column, values: Any) -> pa.Array:
 
 def _typed(column: Column, values: Any) -> pa.Array:
     kind = arrow_type(column.type)
-    made_of = values.dtype.kind if hasattr(values, "dtype") else ""
-    if made_of and made_of in "fiub":
+    numpy_kind = values.dtype.kind if hasattr(values, "dtype") else ""
+    if numpy_kind and numpy_kind in "fiub":
         plain = pa.array(values)
         return plain if plain.type == kind else plain.cast(kind)
-    if made_of == "O" and pa.types.is_string(kind):
+    if numpy_kind == "O" and pa.types.is_string(kind):
         try:
             return pa.array(values, kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            pass  # what is wrong with which row is told below
+            pass  # the error of array_of names the row
     return array_of(column.name, list(values), column.type)

@@ -1,4 +1,4 @@
-"""What a model is handed: the rows of a request as MLflow's server would hand them, or as it was fitted on them."""
+"""What a model is asked with: rows as MLflow's server would hand them over, or as it was fitted on them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Inputs:
         """What the model is asked with, `without` some columns; raises ModelRefused for values that don't fit."""
         if not self.array:
             if without:
-                kept = tuple(each for each in contract.features if each.name not in without)
+                kept = tuple(column for column in contract.features if column.name not in without)
                 contract = replace(contract, features=kept)
             return feature_frame(features, contract, self.none).rename(columns=dict(self.names))
         columns = [features.column(column.name).to_pandas() for column in contract.features]
@@ -80,7 +80,9 @@ def made_up_row(contract: Contract) -> dict[str, Any]:
 def made_up_table(contract: Contract) -> pa.Table:
     """The features of that row."""
     row = made_up_row(contract)
-    return pa.table({each.name: pa.array([row[each.name]], arrow_type(each.type)) for each in contract.features})
+    return pa.table(
+        {column.name: pa.array([row[column.name]], arrow_type(column.type)) for column in contract.features}
+    )
 
 
 def _nanoseconds(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -93,13 +95,13 @@ def _nanoseconds(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def _as_array(columns: Sequence[Any], dtype: np.dtype[Any], contract: Contract) -> Any:
-    found = np.column_stack([each.to_numpy() for each in columns])
+    values = np.column_stack([column.to_numpy() for column in columns])
     if dtype.kind in "UO":
-        return found.astype(dtype)
+        return values.astype(dtype)
     with np.errstate(invalid="ignore"):
-        array = found.astype(dtype)
+        array = values.astype(dtype)
     if dtype.kind in "iu":
-        rows, places = np.nonzero(array != found)
+        rows, places = np.nonzero(array != values)
         if len(rows):
             cause = f"does not fit the type {dtype}"
             names = [column.name for column in contract.features]

@@ -5,22 +5,25 @@ from __future__ import annotations
 import copy
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from feedback_loop.inference.dense import PRECISIONS, quantized
 from feedback_loop.inference.engines import Engine
-from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
+from feedback_loop.inference.onnx import OnnxEngine
 from feedback_loop.inference.providers import EngineOptions, is_onnx_installed, open_session
 from feedback_loop.inference.trying import make_native
 from feedback_loop.progress import Progress
 from feedback_loop.registry import LoadedModel
 from feedback_loop.schema import Contract
+
+if TYPE_CHECKING:
+    from feedback_loop.inference.conversion import Converted
 
 KEPT = (0.75, 0.5, 0.3, 0.2, 0.1)
 """The shares of trees or stages that are tried."""
@@ -35,8 +38,8 @@ AS_IT_IS = "as it is"
 _DENSE = {f"dense layers in {precision}": precision for precision in PRECISIONS}
 """Variants that exist in ONNX only."""
 
-Ways = list[tuple[str, Callable[[], Any]]]
-"""Names of smaller estimators, which are scikit-learn's still, and how each is made."""
+Smaller = list[tuple[str, Callable[[], Any]]]
+"""Names of smaller estimators, which are still scikit-learn's, and how each is made."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Optimization:
     @property
     def chosen(self) -> Measured | None:
         """The variant to register, if any."""
-        return next((each for each in self.tried if each.chosen), None)
+        return next((variant for variant in self.tried if variant.chosen), None)
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,6 @@ class _Variant:
     name: str
     estimator: Any
     engine: Engine
-    kind: str
     size_bytes: int
 
 
@@ -98,34 +100,35 @@ def optimize(
     """
     if loaded.estimator is None:
         return Optimization((), None, "it is no scikit-learn model: nothing can be left out of what can't be seen")
-    ways, reason = variants(loaded.estimator)
+    smaller, reason = variants(loaded.estimator)
     if reason:
         return Optimization((), None, reason)
-    made = [_variant(AS_IT_IS, loaded, contract, options)]
-    with progress.track(f"optimize {loaded.version.model}", len(ways) + ROUNDS) as advance:
-        for name, make in ways:
-            made.append(_variant(name, replace(loaded, estimator=make()), contract, options))
+    tried = _variants(AS_IT_IS, loaded, contract, options, precisions=_DENSE)
+    with progress.track(f"optimize {loaded.version.model}", len(smaller) + ROUNDS) as advance:
+        for name, make in smaller:
+            tried += _variants(name, replace(loaded, estimator=make()), contract, options)
             advance(1)
-        made += _in_fewer_bits(loaded, contract, options)
-        seconds = np.array([_round(made, rows, advance) for _ in range(ROUNDS)]).T
-    measured = [_measured(each, contract, rows, times.min()) for each, times in zip(made, seconds, strict=True)]
-    judged = [replace(each, within_budget=each.score >= measured[0].score - budget) for each in measured]
+        seconds = np.array([_round(tried, rows, advance) for _ in range(ROUNDS)]).T
+    measured = [
+        _measured(variant, contract, rows, times.min()) for variant, times in zip(tried, seconds, strict=True)
+    ]
+    judged = [replace(figures, within_budget=figures.score >= measured[0].score - budget) for figures in measured]
     fit = [
         place
-        for place, each in enumerate(judged)
+        for place, figures in enumerate(judged)
         if place
-        and each.within_budget
-        and (quantize or each.variant not in _DENSE)
+        and figures.within_budget
+        and (quantize or figures.variant not in _DENSE)
         and is_faster(seconds[place], seconds[0])
     ]
     if not fit:
-        within = any(each.within_budget for each in judged[1:])
-        lost = f"every variant loses more than the budget of {budget:g}"
+        is_any_within = any(figures.within_budget for figures in judged[1:])
+        lossy = f"every variant loses more than the budget of {budget:g}"
         slow = "no variant within the budget is faster by more than two measurements of the model itself differ"
-        return Optimization(tuple(judged), None, slow if within else lost)
+        return Optimization(tuple(judged), None, slow if is_any_within else lossy)
     best = min(fit, key=lambda place: seconds[place].min())
     judged[best] = replace(judged[best], chosen=True)
-    return Optimization(tuple(judged), made[best].estimator, precision=_DENSE.get(made[best].name, ""))
+    return Optimization(tuple(judged), tried[best].estimator, precision=_DENSE.get(tried[best].name, ""))
 
 
 def is_faster(seconds: np.ndarray[Any, Any], base: np.ndarray[Any, Any]) -> bool:
@@ -145,19 +148,22 @@ def score(engine: Engine, contract: Contract, rows: pa.Table) -> float:
     return 1 - float(((true - said) ** 2).sum()) / spread if spread else 0.0
 
 
-def _round(made: Sequence[_Variant], rows: pa.Table, advance: Callable[[int], None]) -> list[float]:
+def _round(tried: Sequence[_Variant], rows: pa.Table, advance: Callable[[int], None]) -> list[float]:
     """How long each takes for a batch, all measured in turn: what slows the machine down meanwhile slows all."""
     batch = pa.concat_tables([rows] * -(-BATCH // rows.num_rows)).slice(0, BATCH).combine_chunks()
-    times = [min(_seconds(each.engine, batch) for _ in range(REPEATS)) for each in made]
+    times = [min(_seconds(variant.engine, batch) for _ in range(REPEATS)) for variant in tried]
     advance(1)
     return times
 
 
-def _measured(made: _Variant, contract: Contract, rows: pa.Table, fastest: float) -> Measured:
-    times = [_seconds(made.engine, rows.slice(place % rows.num_rows, 1)) for place in range(CALLS)]
+def _measured(variant: _Variant, contract: Contract, rows: pa.Table, fastest: float) -> Measured:
+    engine, kind = variant.engine, "onnx" if isinstance(variant.engine, OnnxEngine) else "sklearn"
+    times = [_seconds(engine, rows.slice(place % rows.num_rows, 1)) for place in range(CALLS)]
     p50, p99 = np.percentile(times, [50, 99]) * 1e6
-    found = score(made.engine, contract, rows)
-    return Measured(made.name, made.kind, made.size_bytes, float(p50), float(p99), float(BATCH / fastest), found)
+    speed = float(BATCH / fastest)
+    return Measured(
+        variant.name, kind, variant.size_bytes, float(p50), float(p99), speed, score(engine, contract, rows)
+    )
 
 
 def _seconds(engine: Engine, rows: pa.Table) -> float:
@@ -166,43 +172,44 @@ def _seconds(engine: Engine, rows: pa.Table) -> float:
     return time.perf_counter() - began
 
 
-def _variant(name: str, loaded: LoadedModel, contract: Contract, options: EngineOptions) -> _Variant:
-    """The fastest engine that can be made, not proven yet: that is done when a version is staged."""
+def _variants(
+    name: str,
+    loaded: LoadedModel,
+    contract: Contract,
+    options: EngineOptions,
+    precisions: Mapping[str, str] = {},
+) -> list[_Variant]:
+    """The fastest engine that can be made; where it has dense layers, also with these in the precisions (by name).
+
+    Nothing is proven yet: that is done when a version is staged.
+    """
     converted = _converted(loaded, contract)
-    if converted is not None:
-        content, form = converted
-        engine = OnnxEngine(open_session(content, options), contract, form)
-        return _Variant(name, loaded.estimator, engine, "onnx", len(content))
-    size = len(pickle.dumps(loaded.estimator))  # what it would be on disk; nothing is loaded from it
-    return _Variant(name, loaded.estimator, make_native(loaded, contract), "sklearn", size)
+    if converted is None:
+        size = len(pickle.dumps(loaded.estimator))  # what it would be on disk; nothing is loaded from it
+        return [_Variant(name, loaded.estimator, make_native(loaded, contract), size)]
+    graphs: dict[str, bytes | None] = {name: converted.content}
+    graphs |= {variant: quantized(converted.content, precision) for variant, precision in precisions.items()}
+    return [
+        _Variant(
+            variant, loaded.estimator, OnnxEngine(open_session(graph, options), contract, converted.form), len(graph)
+        )
+        for variant, graph in graphs.items()
+        if graph is not None
+    ]
 
 
-def _converted(loaded: LoadedModel, contract: Contract) -> tuple[bytes, OnnxForm] | None:
+def _converted(loaded: LoadedModel, contract: Contract) -> Converted | None:
     if not is_onnx_installed():
         return None
     from feedback_loop.inference.conversion import CantConvert, convert
 
     try:
-        made = convert(loaded.estimator, contract.features)
+        return convert(loaded.estimator, contract.features)
     except CantConvert:
         return None
-    return made.content, OnnxForm(made.layout, made.has_scores)
 
 
-def _in_fewer_bits(loaded: LoadedModel, contract: Contract, options: EngineOptions) -> Iterator[_Variant]:
-    """Dense layers in fewer bits: measured in any case, so that it is seen what it would bring."""
-    converted = _converted(loaded, contract)
-    if converted is None:
-        return
-    content, form = converted
-    for name, precision in _DENSE.items():
-        smaller = quantized(content, precision)
-        if smaller is not None:
-            engine = OnnxEngine(open_session(smaller, options), contract, form)
-            yield _Variant(name, loaded.estimator, engine, "onnx", len(smaller))
-
-
-def variants(estimator: Any) -> tuple[Ways, str]:
+def variants(estimator: Any) -> tuple[Smaller, str]:
     """The smaller estimators that can be made of one; or none, and why (of a network: none, without a reason)."""
     from sklearn import ensemble, neural_network, tree
 
@@ -215,25 +222,25 @@ def variants(estimator: Any) -> tuple[Ways, str]:
     )
     boosted = (ensemble.GradientBoostingClassifier, ensemble.GradientBoostingRegressor)
     histograms = (ensemble.HistGradientBoostingClassifier, ensemble.HistGradientBoostingRegressor)
-    found: Ways = []
+    smaller: Smaller = []
     if isinstance(last, forests):
-        found = _of_forest(last)
+        smaller = _of_forest(last)
     elif isinstance(last, boosted):
-        found = _fewer(last, "stages", len(last.estimators_), _fewer_stages)
+        smaller = _fewer(last, "stages", "estimators_", "n_estimators", "n_estimators_")
     elif isinstance(last, histograms):
-        found = _fewer(last, "stages", len(last._predictors), _fewer_predictors)  # noqa: SLF001
+        smaller = _fewer(last, "stages", "_predictors", "max_iter")
     elif isinstance(last, tree.DecisionTreeClassifier | tree.DecisionTreeRegressor):
-        found = [(_merged_name(rows), partial(_merged_tree, last, rows)) for rows in FEWEST_ROWS]
+        smaller = [(_merged_name(rows), partial(_merged_tree, last, rows)) for rows in FEWEST_ROWS]
     elif not isinstance(last, neural_network.MLPClassifier | neural_network.MLPRegressor):
         return [], f"{type(last).__name__} has no trees, stages or layers of which some could be left out"
-    return [(name, partial(_with_last, estimator, make)) for name, make in found], ""
+    return [(name, partial(_with_last, estimator, make)) for name, make in smaller], ""
 
 
-def _of_forest(forest: Any) -> Ways:
-    merged: Ways = [(_merged_name(rows), partial(_merged_forest, forest, rows)) for rows in FEWEST_ROWS]
-    half = max(len(forest.estimators_) // 2, 1)
-    both = ("50% of the trees, " + _merged_name(20), lambda: _merged_forest(_fewer_trees(forest, half), 20))
-    return [*_fewer(forest, "trees", len(forest.estimators_), _fewer_trees), *merged, both]
+def _of_forest(forest: Any) -> Smaller:
+    merged: Smaller = [(_merged_name(rows), partial(_merged_forest, forest, rows)) for rows in FEWEST_ROWS]
+    half = _first(forest, max(len(forest.estimators_) // 2, 1), "estimators_", "n_estimators")
+    both = ("50% of the trees, " + _merged_name(20), partial(_merged_forest, half, 20))
+    return [*_fewer(forest, "trees", "estimators_", "n_estimators"), *merged, both]
 
 
 def _with_last(estimator: Any, make: Callable[[], Any]) -> Any:
@@ -245,26 +252,22 @@ def _with_last(estimator: Any, make: Callable[[], Any]) -> Any:
     return shorter
 
 
-def _fewer(last: Any, what: str, count: int, make: Callable[[Any, int], Any]) -> Ways:
+def _fewer(last: Any, what: str, members: str, *counts: str) -> Smaller:
+    count = len(getattr(last, members))
     shares = dict.fromkeys(max(round(count * share), 1) for share in KEPT)
-    return [(f"{kept} of {count} {what}", partial(make, last, kept)) for kept in shares if kept < count]
+    return [
+        (f"{kept} of {count} {what}", partial(_first, last, kept, members, *counts))
+        for kept in shares
+        if kept < count
+    ]
 
 
-def _fewer_trees(forest: Any, kept: int) -> Any:
-    fewer = copy.copy(forest)
-    fewer.estimators_, fewer.n_estimators = forest.estimators_[:kept], kept
-    return fewer
-
-
-def _fewer_stages(boosting: Any, kept: int) -> Any:
-    fewer = copy.copy(boosting)
-    fewer.estimators_, fewer.n_estimators, fewer.n_estimators_ = boosting.estimators_[:kept], kept, kept
-    return fewer
-
-
-def _fewer_predictors(boosting: Any, kept: int) -> Any:
-    fewer = copy.copy(boosting)
-    fewer._predictors, fewer.max_iter = boosting._predictors[:kept], kept  # noqa: SLF001
+def _first(last: Any, kept: int, members: str, *counts: str) -> Any:
+    """A copy with the first of its trees or stages, and their number in the attributes `counts`."""
+    fewer = copy.copy(last)
+    setattr(fewer, members, getattr(last, members)[:kept])
+    for name in counts:
+        setattr(fewer, name, kept)
     return fewer
 
 
@@ -274,7 +277,7 @@ def _merged_name(rows: int) -> str:
 
 def _merged_forest(forest: Any, rows: int) -> Any:
     merged = copy.copy(forest)
-    merged.estimators_ = [_merged_tree(each, rows) for each in forest.estimators_]
+    merged.estimators_ = [_merged_tree(tree, rows) for tree in forest.estimators_]
     return merged
 
 

@@ -66,17 +66,17 @@ def available() -> list[str]:
 def describe_hardware(wanted: Sequence[str]) -> str:
     """What this machine offers to compute on, in words; with a warning for each wanted provider that is not there."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    told = f"{cores} cores ({platform.processor() or platform.machine()})"
+    machine = f"{cores} cores ({platform.processor() or platform.machine()})"
     if not is_onnx_installed():
-        return f"{told}; ONNX Runtime is not installed: models are scored by scikit-learn (the extra `onnx`)"
+        return f"{machine}; ONNX Runtime is not installed: models are scored by scikit-learn (the extra `onnx`)"
     offered = available()
     missing = [name for name in wanted if name not in offered]
     lost = f"; not there, though configured: {', '.join(missing)}" if missing else ""
-    return f"{told}; ONNX Runtime {version('onnxruntime')} computes on {', '.join(offered)}{lost}"
+    return f"{machine}; ONNX Runtime {version('onnxruntime')} computes on {', '.join(offered)}{lost}"
 
 
 def chosen(wanted: Sequence[str]) -> list[str]:
-    """The wanted providers that are there, and CPU at the end; says aloud which are not. Raises ConfigError."""
+    """The wanted providers that are there, and CPU at the end; warns of those that are not. Raises ConfigError."""
     offered = available()
     for name in wanted:
         if name not in PROVIDERS:

@@ -35,7 +35,7 @@ ONE_BY_ONE = 60
 
 @dataclass(frozen=True)
 class Limits:
-    """How far apart the two may be: numbers, and how many classes (of those that are compared)."""
+    """How far apart the two may be: numbers, and how many of the classes that are compared."""
 
     difference: float
     classes: float = 0
@@ -64,36 +64,42 @@ class Proof:
 
 
 def ask_refusals(original: Engine, contract: Contract, known: pa.Table) -> Refusals:
-    """What the original refuses, asked with a row that it takes and one value in it changed."""
+    """What the original refuses: it is asked with a row that it takes, of which one value is changed."""
     base = known.slice(0, 1)
     missing = list(contract.features)
     if _takes(original, _changed(base, {column.name: None for column in missing}, contract)):
         missing = []
     elif len(missing) <= ONE_BY_ONE:
-        missing = [each for each in missing if not _takes(original, _changed(base, {each.name: None}, contract))]
+        missing = [
+            column for column in missing if not _takes(original, _changed(base, {column.name: None}, contract))
+        ]
     words = [column for column in contract.features if column.type is ColumnType.STRING]
     if not words or _takes(original, _changed(base, {column.name: UNSEEN for column in words}, contract)):
         words = []
     elif len(words) <= ONE_BY_ONE:
-        words = [each for each in words if not _takes(original, _changed(base, {each.name: UNSEEN}, contract))]
+        words = [column for column in words if not _takes(original, _changed(base, {column.name: UNSEEN}, contract))]
     numeric = [column for column in contract.features if column.type in (ColumnType.DOUBLE, ColumnType.FLOAT)]
     largest: dict[str, float] = {}
     for limit, value in zip((3.4e38, 3.5e38, 1e300), BEYOND, strict=True):
-        fits = [each for each in numeric if value <= 3.4e38 or each.type is ColumnType.DOUBLE or np.isinf(value)]
-        fits = [each for each in fits if each.name not in largest]
-        if not fits or _takes(original, _changed(base, {each.name: value for each in fits}, contract)):
+        fits = [
+            column for column in numeric if column.type is ColumnType.DOUBLE or np.isinf(value) or value <= 3.4e38
+        ]
+        fits = [column for column in fits if column.name not in largest]
+        if not fits or _takes(original, _changed(base, {column.name: value for column in fits}, contract)):
             continue
         singly = fits if len(fits) <= ONE_BY_ONE else []
-        refused = [each for each in singly if not _takes(original, _changed(base, {each.name: value}, contract))]
-        largest |= {each.name: limit for each in refused or fits}
-    return Refusals(tuple(each.name for each in missing), tuple(each.name for each in words), largest)
+        refused = [
+            column for column in singly if not _takes(original, _changed(base, {column.name: value}, contract))
+        ]
+        largest |= {column.name: limit for column in refused or fits}
+    return Refusals(tuple(column.name for column in missing), tuple(column.name for column in words), largest)
 
 
 def label_follows(contract: Contract, scored: Scored) -> bool:
     """Whether every class answered is the one of the highest probability."""
     if len(contract.probabilities) == 0 or scored.outputs.num_rows == 0:
         return False
-    columns = [scored.outputs.column(each.stored).to_numpy() for each in contract.probabilities]
+    columns = [scored.outputs.column(column.stored).to_numpy() for column in contract.probabilities]
     if len(columns) == 1 and contract.positive is not None:
         place = contract.classes.index(contract.positive)
         columns = [1 - columns[0], columns[0]] if place else [columns[0], 1 - columns[0]]
@@ -105,7 +111,7 @@ def label_follows(contract: Contract, scored: Scored) -> bool:
 def proof_rows(
     contract: Contract, known: pa.Table, refusals: Refusals, words: Sequence[str], *, seed: int = SEED
 ) -> dict[str, pa.Table]:
-    """Rows to compare on: the version's own, edges, and random ones that look like its own and do not."""
+    """Rows to compare on: the version's own, edges, and random ones within and beyond the range of its own."""
     return {
         "reference": known.slice(0, MOST_REFERENCE_ROWS),
         "edges": _edges(contract, known, refusals),
@@ -116,7 +122,7 @@ def proof_rows(
 def prove(
     original: Engine, converted: Engine, contract: Contract, rows: dict[str, pa.Table], limits: Limits
 ) -> Proof:
-    """Compares the two on all rows: what one refuses the other has to refuse, classes equal, numbers near."""
+    """Compares the two on all rows: both refuse the same, classes are equal and numbers near."""
     differ, furthest, counts, reason = 0, 0.0, {}, ""
     for kind, table in rows.items():
         counts[kind] = table.num_rows
@@ -145,7 +151,7 @@ def compare(contract: Contract, theirs: Scored, ours: Scored) -> tuple[int, floa
     names = [column.stored for column in contract.outputs]
     differ = 0
     if contract.task.is_classification:
-        ones, others = (each.outputs.column(names[0]).to_pylist() for each in (theirs, ours))
+        ones, others = (scored.outputs.column(names[0]).to_pylist() for scored in (theirs, ours))
         differ = sum(one != other for one, other in zip(ones, others, strict=True))
         names = names[1:]
     pairs = [(theirs.outputs.column(name).to_numpy(), ours.outputs.column(name).to_numpy()) for name in names]
@@ -222,10 +228,10 @@ def _edge_values(column: Column, known: pa.Table, *, takes_missing: bool) -> lis
         return [*missing, "", UNSEEN, "ünßeen ☂ İ", " "]
     if column.type is ColumnType.BOOLEAN:
         return [*missing, True, False]
-    seen = [each for each in known.column(column.name).to_pylist() if each is not None]
-    extremes = [min(seen), max(seen)] if seen else []
+    usual = _present(known, column)
+    extremes = [min(usual), max(usual)] if usual else []
     if column.type in (ColumnType.INTEGER, ColumnType.LONG):
-        return [*missing, *extremes, *(int(each) for each in EXTREMES if float(each).is_integer())]
+        return [*missing, *extremes, *(int(number) for number in EXTREMES if number.is_integer())]
     return [*missing, *extremes, *EXTREMES]
 
 
@@ -242,17 +248,21 @@ def _random(
     return pa.table(columns)
 
 
+def _present(rows: pa.Table, column: Column) -> list[Any]:
+    return list(rows.column(column.name).drop_null().to_pylist())
+
+
 def _random_values(
     column: Column, known: pa.Table, words: Sequence[str], random: np.random.Generator
 ) -> np.ndarray[Any, Any]:
-    """Half as they were seen, half anywhere in (and somewhat beyond) their range."""
-    seen = [each for each in known.column(column.name).to_pylist() if each is not None]
+    """Half of known values, half anywhere in (and somewhat beyond) their range."""
+    usual = _present(known, column)
     if column.type is ColumnType.STRING:
-        pool = [*dict.fromkeys(seen), *words] or [""]
+        pool = [*dict.fromkeys(usual), *words] or [""]
         return random.choice(np.array(pool, dtype=object), RANDOM_ROWS)
     if column.type is ColumnType.BOOLEAN:
         return (random.random(RANDOM_ROWS) < 0.5).astype(object)
-    numbers = np.array(seen, dtype=np.float64)
+    numbers = np.array(usual, dtype=np.float64)
     numbers = np.clip(numbers[np.isfinite(numbers)], -FARTHEST, FARTHEST)
     numbers = numbers if len(numbers) else np.array([0.0, 1.0])
     low, high = numbers.min(), numbers.max()

@@ -101,7 +101,9 @@ class Scorer:
         Raises ModelRefused for rows that the model raises an error for, and ModelFault for answers that are none.
         """
         if not rows.num_rows:
-            return Scored(self.contract, [], [pa.array([], arrow_type(each.type)) for each in self.contract.outputs])
+            return Scored(
+                self.contract, [], [pa.array([], arrow_type(column.type)) for column in self.contract.outputs]
+            )
         return self.engine.score(rows, params)
 
     def score_rows(self, rows: Rows) -> Scored:
@@ -121,7 +123,7 @@ def input_rows(contract: Contract, frame: Any, more: Sequence[Column] = (), *, t
     try:
         return coerce(as_table(frame, {column.name for column in wanted}), wanted, text=text)
     except BadInput as error:
-        keys = {column.name for column in contract.extra_key} & {each.field for each in error.problems}
+        keys = {column.name for column in contract.extra_key} & {problem.field for problem in error.problems}
         if not keys:
             raise
         cure = f"Types of key columns are said in models.{contract.model}.key_types of the configuration."
@@ -216,7 +218,7 @@ def _contract(
         ),
         query=settings.query,
         own_metrics=tuple(
-            OwnMetric(name, each.path, each.columns) for name, each in sorted(settings.metrics.items())
+            OwnMetric(name, metric.path, metric.columns) for name, metric in sorted(settings.metrics.items())
         ),
     )
 
@@ -225,19 +227,19 @@ def _classes(loaded: LoadedModel, settings: ModelSettings) -> tuple[Label, ...]:
     if len(settings.labels) > 1:  # a matrix of yes and no
         return (False, True) if output_type(loaded.signature) is ColumnType.BOOLEAN else (0, 1)
     if _answers_probability(loaded, settings):
-        return _classes_of_chances(loaded, settings)
-    known = getattr(loaded.estimator, "classes_", None)
-    found = known.tolist() if known is not None and getattr(known, "ndim", 0) == 1 else []
-    return tuple(int(each) if isinstance(each, float) and each.is_integer() else each for each in found)
+        return _classes_of_probabilities(loaded, settings)
+    classes = getattr(loaded.estimator, "classes_", None)
+    labels = classes.tolist() if classes is not None and getattr(classes, "ndim", 0) == 1 else []
+    return tuple(int(label) if isinstance(label, float) and label.is_integer() else label for label in labels)
 
 
-def _classes_of_chances(loaded: LoadedModel, settings: ModelSettings) -> tuple[Label, ...]:
-    """What the probabilities of a model are of that has no word for its classes: numbers, as boosters count them."""
+def _classes_of_probabilities(loaded: LoadedModel, settings: ModelSettings) -> tuple[Label, ...]:
+    """The classes of a model that answers probabilities and does not name them: numbers, as boosters count them."""
     if settings.classes:
         return settings.classes
     if settings.task == "binary":
         for pair in ((0, 1), (False, True)):
-            if settings.positive is None or str(settings.positive).lower() in [str(each).lower() for each in pair]:
+            if settings.positive is None or str(settings.positive).lower() in [str(label).lower() for label in pair]:
                 return pair
     names = output_names(loaded.signature)
     if len(names) > 1:

@@ -1,4 +1,4 @@
-"""What is found out about a model by asking it, before it answers anybody: is it what MLflow serves, row by row?"""
+"""Checks of a model before it answers anybody: does it answer as MLflow serves it, and each row by itself?"""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from feedback_loop.registry import LoadedModel, input_example, mlflow_answers
 from feedback_loop.schema import Column, ColumnType, Contract, arrow_type, coerce
 
 Native = SklearnEngine | PyfuncEngine
-"""What asks a model as it is."""
+"""The engines around a model as it was logged."""
 
 ROWS = 8
-"""So many known rows are asked, and as many that are made of them."""
+"""So many known rows are scored, and as many that are made of them."""
 
 NEAR = 1e-6
-"""Answers that are so near are the same: sums of many rows are made in another order than those of one."""
+"""Numbers this near are the same: many rows are added up in another order than one."""
 
 SURE = 1e-4
 """Probabilities of single precision add up to 1 within this."""
@@ -32,7 +32,7 @@ SURE = 1e-4
 def make_native(loaded: LoadedModel, contract: Contract, none: Sequence[str] | None = None) -> Native:
     """The engine around the model as it is: scikit-learn's own object, else MLflow's pyfunc.
 
-    `none` are the text columns in which nothing is None to it; found out where it is not said.
+    `none` are the text columns in which a missing value is None to it; found by asking it where not given.
     """
     if loaded.estimator is None:
         assert loaded.pyfunc is not None  # a version is loaded as the one or the other
@@ -45,8 +45,10 @@ def known_rows(loaded: LoadedModel, contract: Contract, known: pa.Table | None) 
     """Features of rows that the version is known to take: its reference rows, else its input example."""
     if known is not None:
         there = set(known.column_names)
-        found = {each.name: each.stored if each.stored in there else each.name for each in contract.features}
-        known = pa.table({name: known.column(stored) for name, stored in found.items() if stored in there})
+        sources = {
+            column.name: column.stored if column.stored in there else column.name for column in contract.features
+        }
+        known = pa.table({name: known.column(source) for name, source in sources.items() if source in there})
     else:
         known = input_example(loaded, [column.name for column in contract.features])
     return None if known is None else coerce(known, contract.features).combine_chunks()
@@ -58,7 +60,7 @@ def check_model(loaded: LoadedModel, contract: Contract, engine: Native, known: 
     for row, scored in _alone(engine, rows, is_known=known is not None):
         if contract.probabilities:
             _check_chances(loaded, contract, engine.chances(row))
-        if loaded.estimator is not None and not any(row.column(each).null_count for each in row.column_names):
+        if loaded.estimator is not None and not any(values.null_count for values in row.columns):
             _check_mlflow(loaded, row, scored)
 
 
@@ -67,8 +69,8 @@ def why_alone(engine: Engine, contract: Contract, known: pa.Table | None) -> str
 
     The same rows are asked alone, together, and in another order.
     """
-    base = known if known is not None and known.num_rows else made_up_table(contract)
-    tried = pa.concat_tables([base.slice(0, ROWS), _varied(base.slice(0, ROWS), contract)]).combine_chunks()
+    base = (known if known is not None and known.num_rows else made_up_table(contract)).slice(0, ROWS)
+    tried = pa.concat_tables([base, _varied(base, contract)]).combine_chunks()
     try:
         answered = list(_alone(engine, tried, is_known=True))
     except ModelFault as error:
@@ -88,14 +90,14 @@ def why_alone(engine: Engine, contract: Contract, known: pa.Table | None) -> str
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two answers are the same, numbers as nearly as they can be told."""
+    """Whether two answers are the same, numbers within `NEAR`."""
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
     if isinstance(one, float | int) and isinstance(other, float | int):
-        alike = one == other or (math.isnan(one) and math.isnan(other))
-        return alike or abs(one - other) <= NEAR * max(abs(one), abs(other), 1.0)
+        is_equal = one == other or (math.isnan(one) and math.isnan(other))
+        return is_equal or abs(one - other) <= NEAR * max(abs(one), abs(other), 1.0)
     return bool(one == other)
 
 
@@ -104,7 +106,7 @@ def _of_row(scored: Scored, row: int) -> tuple[Any, list[Any]]:
 
 
 def _alone(engine: Engine, rows: pa.Table, *, is_known: bool) -> Iterator[tuple[pa.Table, Scored]]:
-    """Each row that the model takes, with its answer. What it does wrong with a known row is raised."""
+    """Each row that the model takes, with its answer; raises the ModelFault of a known row."""
     for place in range(rows.num_rows):
         row = rows.slice(place, 1)
         try:
@@ -117,19 +119,20 @@ def _alone(engine: Engine, rows: pa.Table, *, is_known: bool) -> Iterator[tuple[
 
 
 def _varied(rows: pa.Table, contract: Contract) -> pa.Table:
-    """Other rows: values of a column in another order, and numbers each by a step more."""
-    columns = {each.name: _other_values(rows.column(each.name).to_pylist(), each) for each in contract.features}
-    return pa.table(columns)
+    """Other rows: a column's values in another order, numbers spread over and beyond their range."""
+    return pa.table(
+        {column.name: _other_values(rows.column(column.name).to_pylist(), column) for column in contract.features}
+    )
 
 
-def _other_values(seen: list[Any], column: Column) -> pa.Array:
-    values: list[Any] = [seen[(3 * place + 1) % len(seen)] for place in range(ROWS)]
+def _other_values(usual: list[Any], column: Column) -> pa.Array:
+    values: list[Any] = [usual[(3 * place + 1) % len(usual)] for place in range(ROWS)]
     if column.type.is_numeric:
-        numbers = [each for each in seen if each is not None and math.isfinite(each)]
+        numbers = [number for number in usual if number is not None and math.isfinite(number)]
         step = (max(numbers) - min(numbers)) / ROWS if numbers else 0.0
         whole = column.type in (ColumnType.INTEGER, ColumnType.LONG)
         step = max(int(step), 1) if whole else step or 1.0
-        first = min(numbers, default=0) - step * (ROWS // 2)  # below what was seen, and above
+        first = min(numbers, default=0) - step * (ROWS // 2)  # below the usual, and above
         values = [first + place * step for place in range(ROWS)]
     return pa.array(values, arrow_type(column.type))
 
@@ -146,10 +149,10 @@ def _check_chances(loaded: LoadedModel, contract: Contract, chances: np.ndarray[
 
 
 def _check_mlflow(loaded: LoadedModel, row: pa.Table, scored: Scored) -> None:
-    theirs = _mlflows(loaded, row)
+    theirs = _mlflow_answer(loaded, row)
     if theirs is None or same(theirs, scored.form.told(scored.answers)):
         return
-    if same(theirs, _mlflows(loaded, row)):  # else it answers by chance
+    if same(theirs, _mlflow_answer(loaded, row)):  # else it answers at random
         raise Refused(
             f"{loaded.version} answers otherwise than by MLflow: it says one thing of a known row when MLflow hands "
             "it that row, and another when it gets it from here.",
@@ -157,7 +160,7 @@ def _check_mlflow(loaded: LoadedModel, row: pa.Table, scored: Scored) -> None:
         )
 
 
-def _mlflows(loaded: LoadedModel, row: pa.Table) -> Any:
+def _mlflow_answer(loaded: LoadedModel, row: pa.Table) -> Any:
     """What MLflow's server would say of a row; None where it refuses it."""
     try:
         answer = read_answer(mlflow_answers(loaded, row.to_pylist()), 1)
@@ -167,10 +170,10 @@ def _mlflows(loaded: LoadedModel, row: pa.Table) -> Any:
 
 
 def _without_text(loaded: LoadedModel, contract: Contract) -> tuple[str, ...]:
-    """The text columns in which nothing has to be None for the model, since NaN is something else to it.
+    """The text columns in which a missing value has to be None for the model, since NaN is something else to it.
 
-    Where it takes both and tells them apart, its encoders say which they know, else what MLflow's server hands it
-    decides. Raises Refused where neither is what that gives.
+    Where it takes both and tells them apart, the one that its encoders have learned decides, else the one that
+    MLflow's server hands it. Raises Refused where it answers MLflow in a third way.
     """
     words = [column.name for column in contract.features if column.type is ColumnType.STRING]
     if not words:
@@ -194,10 +197,10 @@ def _is_none(loaded: LoadedModel, contract: Contract, row: pa.Table, name: str) 
         return False
     if nan is None:
         return True
-    knows = _known_nothings(loaded.estimator)
-    if len(knows) == 1:
-        return knows == {"None"}
-    theirs = _mlflows(loaded, missing)
+    learned = _learned_missing(loaded.estimator)
+    if len(learned) == 1:
+        return learned == {"None"}
+    theirs = _mlflow_answer(loaded, missing)
     if same(theirs, none[0]):
         return True
     if theirs is None or same(theirs, nan[0]):
@@ -210,7 +213,7 @@ def _is_none(loaded: LoadedModel, contract: Contract, row: pa.Table, name: str) 
 
 
 def _both(loaded: LoadedModel, contract: Contract, row: pa.Table, names: Sequence[str]) -> tuple[Any, Any]:
-    """What it answers (callers, and the log) where nothing is NaN, and where it is None; None for what it refuses."""
+    """What it answers (callers, and the log) where missing is NaN, and where it is None; None for what it refuses."""
     return (
         _answer(_sklearn(loaded, contract, inputs_of(loaded, contract)), row),
         _answer(_sklearn(loaded, contract, inputs_of(loaded, contract, names)), row),
@@ -238,33 +241,35 @@ def _sklearn(loaded: LoadedModel, contract: Contract, inputs: Inputs) -> Sklearn
 
 def parts_of(estimator: Any) -> Iterator[Any]:
     """An estimator and all that it is made of."""
-    waiting, seen = [estimator], set()
+    waiting, visited = [estimator], set()
     while waiting:
-        each = waiting.pop()
-        if id(each) in seen:
+        part = waiting.pop()
+        if id(part) in visited:
             continue
-        seen.add(id(each))
-        yield each
+        visited.add(id(part))
+        yield part
         for name in ("steps", "transformers_", "estimators_"):
-            parts = getattr(each, name, None)
-            waiting += [part[1] for part in parts if isinstance(part, tuple)] if isinstance(parts, list) else []
+            parts = getattr(part, name, None)
+            waiting += [named[1] for named in parts if isinstance(named, tuple)] if isinstance(parts, list) else []
 
 
 def categories_of(estimator: Any, wanted: Callable[[Any], bool]) -> list[Any]:
-    """The categories that the encoders within an estimator know, as far as they are wanted."""
-    found = []
-    for each in parts_of(estimator):
-        for categories in getattr(each, "categories_", ()):
-            found += [value for value in np.asarray(categories).ravel().tolist() if wanted(value)]
-    return found
+    """The categories that the encoders within an estimator have learned, as far as they are wanted."""
+    return [
+        value
+        for part in parts_of(estimator)
+        for categories in getattr(part, "categories_", ())
+        for value in np.asarray(categories).ravel().tolist()
+        if wanted(value)
+    ]
 
 
-def _known_nothings(estimator: Any) -> set[str]:
-    """What its encoders and imputers have learned to be nothing: None, NaN, or both."""
-    nothings = categories_of(estimator, _is_nothing)
-    nothings += [each.missing_values for each in parts_of(estimator) if hasattr(each, "missing_values")]
-    return {"None" if value is None else "NaN" for value in nothings if _is_nothing(value)}
+def _learned_missing(estimator: Any) -> set[str]:
+    """What its encoders and imputers take for a missing value: None, NaN, or both."""
+    values = categories_of(estimator, _is_missing)
+    values += [part.missing_values for part in parts_of(estimator) if hasattr(part, "missing_values")]
+    return {"None" if value is None else "NaN" for value in values if _is_missing(value)}
 
 
-def _is_nothing(value: Any) -> bool:
+def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -63,10 +63,10 @@ class AccessLog:
         self.has_every_request = every_request
         self._clock = clock
         self._second = 0
-        self._told = 0
+        self._written = 0
         self._left_out = 0
         self._gone = 0
-        self._gone_told: float | None = None
+        self._gone_written_at: float | None = None
 
     def done(self, request: Request, status: int, seconds: float) -> None:
         """A request whose answer has left, a failed one unless all are wanted."""
@@ -74,26 +74,26 @@ class AccessLog:
             write = _log.info if status < 400 else _log.warning
             write("request", **_line(request, status, seconds))
         elif request.has_gone:
-            self._tell_gone()
+            self._write_gone()
         elif self._has_room():
             left_out, self._left_out = self._left_out, 0
             more = {"left_out": left_out} if left_out else {}
             _log.warning("request", **_line(request, status, seconds), **more)
 
-    def _tell_gone(self) -> None:
+    def _write_gone(self) -> None:
         """It is their own doing: how many there were is said now and then."""
         self._gone += 1
         now = self._clock()
-        if self._gone_told is None or now - self._gone_told >= GONE_SECONDS:
+        if self._gone_written_at is None or now - self._gone_written_at >= GONE_SECONDS:
             _log.warning("callers went away before their body was whole", requests=self._gone)
-            self._gone, self._gone_told = 0, now
+            self._gone, self._gone_written_at = 0, now
 
     def _has_room(self) -> bool:
         second = int(self._clock())
         if second != self._second:
-            self._second, self._told = second, 0
-        self._told += 1
-        if self._told > ERRORS_PER_SECOND:
+            self._second, self._written = second, 0
+        self._written += 1
+        if self._written > ERRORS_PER_SECOND:
             self._left_out += 1
             return False
         return True
@@ -101,7 +101,7 @@ class AccessLog:
 
 def _line(request: Request, status: int, seconds: float) -> dict[str, Any]:
     request_id = request.header("x-request-id")
-    told = {
+    fields = {
         "method": request.scope.method,
         "path": request.scope.path[:MOST_LETTERS],
         "status": status,
@@ -112,4 +112,4 @@ def _line(request: Request, status: int, seconds: float) -> dict[str, Any]:
         "request_id": request_id[:MOST_LETTERS] if request_id is not None else None,
         "key": request.caller.key,
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}

@@ -139,8 +139,8 @@ class App:
             "/openapi.json": _Route(self._describe, "GET", Scope.READ, is_limited=False),
         }
         inference = OpenInference(endpoints, predictions, intakes.readiness)
-        told = _Route(inference.tell, "GET", is_limited=False)
-        self._plain |= dict.fromkeys((INFERENCE, f"{INFERENCE}/health/live", f"{INFERENCE}/health/ready"), told)
+        metadata = _Route(inference.tell, "GET", is_limited=False)
+        self._plain |= dict.fromkeys((INFERENCE, f"{INFERENCE}/health/live", f"{INFERENCE}/health/ready"), metadata)
         self._infer = _Route(inference.infer, scope=Scope.PREDICT, judge=inference.judge)
         self._of_inference = _Route(inference.tell, "GET", Scope.READ, judge=inference.model)
 
@@ -237,8 +237,8 @@ class App:
 
     async def _ready(self, request: Request, body: bytes) -> Answer:
         del request, body
-        found = await asyncio.to_thread(self._intakes.readiness)
-        return found.status, found.body, JSON
+        readiness = await asyncio.to_thread(self._intakes.readiness)
+        return readiness.status, readiness.body, JSON
 
     async def _tell_metrics(self, request: Request, body: bytes) -> Answer:
         del body

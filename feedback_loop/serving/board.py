@@ -70,7 +70,7 @@ _PACK = struct.Struct("d").pack
 
 
 def _key(name: str, suffix: str, labels: Labels) -> str:
-    names, values = ([each[place] for each in labels] for place in (0, 1))
+    names, values = ([label[place] for label in labels] for place in (0, 1))
     family = f"feedback_loop_{name}"
     return mmap_key(family, family + suffix, names, values, MEANINGS[name])
 
@@ -164,14 +164,14 @@ class Board:
     def show_versions(self, in_service: Sequence[InService]) -> None:
         """Says which versions are in service in this worker from now on; what differs from before was swapped."""
         shown: dict[str, set[InService]] = {}
-        for each in in_service:
-            shown.setdefault(each[0], set()).add(each)
+        for version in in_service:
+            shown.setdefault(version[0], set()).add(version)
         for model, before in self._shown.items():
             if before != shown.get(model, set()):
                 self._add(COUNTER, "swaps", "_total", (("model", model),), 1)
-        for each in set().union(*self._shown.values()) ^ set(in_service):
-            labels = tuple(zip(("model", "role", "version"), each, strict=True))
-            self._add(NOW, "version_in_service", "", labels, 1 if each in in_service else -1)
+        for version in set().union(*self._shown.values()) ^ set(in_service):
+            labels = tuple(zip(("model", "role", "version"), version, strict=True))
+            self._add(NOW, "version_in_service", "", labels, 1 if version in in_service else -1)
         self._shown = shown
 
     def alive(self) -> list[int]:
@@ -193,7 +193,7 @@ class Board:
         with suppress(FileNotFoundError):  # a worker's file that was there a moment ago: it has just ended
             for metric in MultiProcessCollector(None, str(self.folder)).collect():
                 if metric.type == "gauge":  # a version that is in service nowhere any more is not told
-                    metric.samples = [each for each in metric.samples if each.value or not each.labels]
+                    metric.samples = [sample for sample in metric.samples if sample.value or not sample.labels]
                 yield metric
 
     def _begun(self, route: str) -> tuple[_Histogram, dict[int, str]]:
@@ -201,15 +201,15 @@ class Board:
         labels = (("route", route if route in ROUTES else "other"),)
         times = _Histogram.of("request_seconds", SECONDS, labels)
         faults = [_key("errors", "_total", (*labels, ("fault", fault))) for fault in ("caller", "server")]
-        self._write(*((HISTOGRAM, each, 0) for each in times.buckets), *((COUNTER, each, 0) for each in faults))
+        self._write(*((HISTOGRAM, bucket, 0) for bucket in times.buckets), *((COUNTER, fault, 0) for fault in faults))
         if route in ROUTES:
             self._requests[route] = times, {}
         return times, {}
 
     def _begun_batches(self) -> _Histogram:
-        made = self._batches = _Histogram.of("batch_rows", ROWS, ())
-        self._write(*((HISTOGRAM, each, 0) for each in made.buckets))
-        return made
+        batches = self._batches = _Histogram.of("batch_rows", ROWS, ())
+        self._write(*((HISTOGRAM, bucket, 0) for bucket in batches.buckets))
+        return batches
 
     def _add(self, kind: str, name: str, suffix: str, labels: Labels, amount: float) -> None:
         self._write((kind, _key(name, suffix, labels), amount))

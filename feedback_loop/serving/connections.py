@@ -82,13 +82,13 @@ class Connections:
 
 def _sockets() -> dict[int, int]:
     """This process's sockets: descriptors by inode."""
-    found = {}
+    descriptors = {}
     for entry in _DESCRIPTORS.iterdir():
         with suppress(OSError):  # closed meanwhile
             name = str(entry.readlink())
             if name.startswith("socket:["):
-                found[int(name[8:-1])] = int(entry.name)
-    return found
+                descriptors[int(name[8:-1])] = int(entry.name)
+    return descriptors
 
 
 def _connected(port: int) -> Iterator[tuple[str, int, int]]:
@@ -106,9 +106,9 @@ def _connected(port: int) -> Iterator[tuple[str, int, int]]:
 def _address(text: str) -> str:
     """An address as the system's tables have it: words of four bytes, the last byte first."""
     packed = b"".join(bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8))
-    found = ip_address(packed)
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return str(mapped or found)
+    address = ip_address(packed)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
 
 
 def _shut(descriptor: int, inode: int) -> bool:

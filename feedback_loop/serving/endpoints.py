@@ -38,7 +38,7 @@ class Endpoints:
         self._open = open_bundle
         self._traffic: dict[str, Traffic] = {}
         self._opened: dict[str, dict[str, tuple[Scorer, Decoder]]] = {name: {} for name in places}
-        self._seen: dict[str, tuple[int, int, int] | None] = {}
+        self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self._again: dict[str, float] = {}
         self._done = threading.Event()
 
@@ -59,7 +59,7 @@ class Endpoints:
         """
         failures: list[Exception] = []
         for name, place in self._places.items():
-            self._seen[name] = stamp(place.published)
+            self._stamps[name] = stamp(place.published)
             try:
                 self._load(name)
             except Exception as error:  # noqa: BLE001 (whatever is wrong with one model, the others answer)
@@ -79,12 +79,12 @@ class Endpoints:
 
     def in_service(self) -> list[tuple[str, str, str]]:
         """Model, role and version of all that take part."""
-        found = []
+        versions = []
         for name, traffic in self._traffic.items():
             targets = [traffic.champion, *((traffic.canary,) if traffic.canary is not None else ())]
-            found += [(name, str(target.role), target.scorer.version.version) for target in targets]
-            found += [(name, str(Role.SHADOW), each.version.version) for each in traffic.champion.shadows]
-        return found
+            versions += [(name, str(target.role), target.scorer.version.version) for target in targets]
+            versions += [(name, str(Role.SHADOW), scorer.version.version) for scorer in traffic.champion.shadows]
+        return versions
 
     def traffic(self, name: str | None) -> Traffic:
         """The versions that take part for a model (None: the only or first one).
@@ -92,14 +92,14 @@ class Endpoints:
         Raises NotFound, and Unavailable for one of which no version could be loaded yet.
         """
         wanted = name if name is not None else self.names[0]
-        found = self._traffic.get(wanted)
-        if found is None and wanted in self._places:
+        traffic = self._traffic.get(wanted)
+        if traffic is None and wanted in self._places:
             raise Unavailable(
                 f"model {wanted!r}", "No version of it is loaded yet.", cure="See feedback-loop status."
             )
-        if found is None:
+        if traffic is None:
             raise NotFound("model served here", wanted, cure=f"Served: {', '.join(self.names)}.")
-        return found
+        return traffic
 
     def scorer(self, name: str | None) -> Scorer:
         """The champion; raises NotFound and Unavailable."""
@@ -107,9 +107,9 @@ class Endpoints:
 
     def open(self, name: str, version: str) -> Scorer | None:
         """A certain version, if its bundle is there."""
-        known = self._opened[name].get(bundle := self._places[name].bundle_name(version))
-        if known is not None:
-            return known[0]
+        bundle = self._places[name].bundle_name(version)
+        if bundle in self._opened[name]:
+            return self._opened[name][bundle][0]
         folder = self._places[name].bundle(bundle)
         return self._open(name, folder)[0] if folder.is_dir() else None
 
@@ -117,10 +117,10 @@ class Endpoints:
         """Swaps to what is published by now, if anything is new. What can't be opened leaves those of before."""
         is_new = False
         for name, place in self._places.items():
-            now, found = time.monotonic(), stamp(place.published)
-            if found == self._seen.get(name) and now < self._again.get(name, float("inf")):
+            now, published = time.monotonic(), stamp(place.published)
+            if published == self._stamps.get(name) and now < self._again.get(name, float("inf")):
                 continue
-            self._seen[name] = found
+            self._stamps[name] = published
             self._again.pop(name, None)
             try:
                 self._load(name)
@@ -156,28 +156,28 @@ class Endpoints:
         published = self._places[name].read()
         if published is None:
             raise NotStaged(f"No version of {name!r} has been published.", cure="Start the server again.")
-        made = self._made(name, published)
-        before, self._traffic[name] = self._traffic.get(name), made
+        traffic = self._open_all(name, published)
+        before, self._traffic[name] = self._traffic.get(name), traffic
         self._opened[name] = {part.bundle: self._opened[name][part.bundle] for part in published.parts}
-        new = made.champion.scorer.version.version
+        new = traffic.champion.scorer.version.version
         old = before.champion.scorer.version.version if before is not None else None
-        _log.info("versions", model=name, old=old, champion=new, share=made.share, all=self.in_service())
+        _log.info("versions", model=name, old=old, champion=new, share=traffic.share, all=self.in_service())
 
-    def _made(self, name: str, published: Publication) -> Traffic:
-        """All loaded and warm: the old ones answer meanwhile."""
-        champion, decoder = self._loaded(name, published.champion)
-        shadows = tuple(self._loaded(name, part)[0] for part in published.shadows)
+    def _open_all(self, name: str, published: Publication) -> Traffic:
+        """All that take part, loaded and warm: the old ones answer meanwhile."""
+        champion, decoder = self._opened_part(name, published.champion)
+        shadows = tuple(self._opened_part(name, part)[0] for part in published.shadows)
         canary = None
         if published.canary is not None:
-            canary = Target(self._loaded(name, published.canary)[0], Role.CANARY, shadows)
+            canary = Target(self._opened_part(name, published.canary)[0], Role.CANARY, shadows)
         return Traffic(Target(champion, Role.CHAMPION, shadows), decoder, canary, published.share)
 
-    def _loaded(self, name: str, part: Part) -> tuple[Scorer, Decoder]:
+    def _opened_part(self, name: str, part: Part) -> tuple[Scorer, Decoder]:
         opened = self._opened[name]
         if part.bundle not in opened:
-            made = self._open(name, self._places[name].bundle(part.bundle))
-            warm(made[0])
-            opened[part.bundle] = made
+            scorer, decoder = self._open(name, self._places[name].bundle(part.bundle))
+            warm(scorer)
+            opened[part.bundle] = scorer, decoder
         return opened[part.bundle]
 
 

@@ -53,7 +53,7 @@ class Guard:
         if not self.is_needed:
             return
         try:
-            self._valid = tuple((each.digest.encode(), each) for each in self._read())
+            self._valid = tuple((right.digest.encode(), right) for right in self._read())
         except FeedbackLoopError as error:
             _log.warning("keys not read", cause=str(error))
 
@@ -76,11 +76,11 @@ class Guard:
 
     def _right(self, authorization: str) -> KeyRight | None:
         scheme, _, key = authorization.partition(" ")
-        given, found = digest(key.strip()).encode(), None
-        for known, right in self._valid:  # all of them, whichever it is: time tells nothing
-            if hmac.compare_digest(given, known):
-                found = right
-        return found if scheme.lower() == "bearer" else None
+        digest_of_key, match = digest(key.strip()).encode(), None
+        for valid, right in self._valid:  # all of them, whichever it is: time tells nothing
+            if hmac.compare_digest(digest_of_key, valid):
+                match = right
+        return match if scheme.lower() == "bearer" else None
 
 
 def needs_key(settings: ServingSettings) -> bool:

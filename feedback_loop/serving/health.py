@@ -26,10 +26,10 @@ class Readiness:
     @property
     def body(self) -> bytes:
         """The answer's body: JSON."""
-        told: dict[str, object] = {"ready": not self.reasons, "models": self.models, "reasons": self.reasons}
+        fields: dict[str, object] = {"ready": not self.reasons, "models": self.models, "reasons": self.reasons}
         if not all(self.models.values()):
-            told["not_served"] = [model for model, version in self.models.items() if version is None]
-        return msgspec.json.encode(told | ({"put_aside": self.put_aside} if self.put_aside else {}))
+            fields["not_served"] = [model for model, version in self.models.items() if version is None]
+        return msgspec.json.encode(fields | ({"put_aside": self.put_aside} if self.put_aside else {}))
 
 
 def readiness(

@@ -105,10 +105,10 @@ class Metrics(Collector):
     def _own(self) -> tuple[dict[str, Counter[str]], list[int]]:
         self._spool.flush()
         counts = self._spool.counts()
-        rows = {name: Counter({m: asdict(each)[name] for m, each in counts.items()}) for name in _MEANING}
+        rows = {name: Counter({m: asdict(count)[name] for m, count in counts.items()}) for name in _MEANING}
         try:
             gauges = self._spool.gauges()
-        except Unavailable as error:  # the rest is told all the same: now it is wanted most
+        except Unavailable as error:  # the rest is shown all the same: now it is needed most
             _log.warning("spool not read", cause=str(error))
             return rows | {name: Counter() for name in ("stored", *_WAITING)}, []
         first = gauges.waiting_since

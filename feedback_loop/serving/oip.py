@@ -75,9 +75,9 @@ class OpenInference:
         if path == f"{INFERENCE}/health/live":
             return 200, b'{"live":true}', JSON
         if path == f"{INFERENCE}/health/ready":
-            found = await asyncio.to_thread(self._readiness)
-            is_ready = found.status == 200
-            return found.status, msgspec.json.encode({"ready": is_ready}), JSON
+            readiness = await asyncio.to_thread(self._readiness)
+            is_ready = readiness.status == 200
+            return readiness.status, msgspec.json.encode({"ready": is_ready}), JSON
         traffic, _, what = self._served(path)
         contract = traffic.contract
         if what == "ready":
@@ -88,15 +88,15 @@ class OpenInference:
 
     def _served(self, path: str) -> tuple[Traffic, str | None, str | None]:
         """The model that a path names, the version (None: whichever answers now) and what is asked of it."""
-        found = _MODEL.fullmatch(path)
-        if found is None:
+        match = _MODEL.fullmatch(path)
+        if match is None:
             raise HttpError(404, "ENDPOINT_NOT_FOUND", f"There is no {path} here.")
-        traffic = self._endpoints.traffic(found[1])
+        traffic = self._endpoints.traffic(match[1])
         answers = traffic.champion.scorer.version.version
-        if found[2] is not None and found[2] != answers:
+        if match[2] is not None and match[2] != answers:
             cure = f"It is answered by version {answers}."
-            raise NotFound("served version", f"{traffic.contract.model}/{found[2]}", cure=cure)
-        return traffic, found[2], found[3]
+            raise NotFound("served version", f"{traffic.contract.model}/{match[2]}", cure=cure)
+        return traffic, match[2], match[3]
 
 
 def _encoded(asked: oip.Infer, traffic: Traffic, answered: Answered | Mixed) -> tuple[bytes, Headers]:

@@ -27,11 +27,11 @@ def describe(contracts: Sequence[Contract], version: str) -> dict[str, Any]:
         "/ping": {"get": _plain("Whether the process is there.")},
         "/health": {"get": _plain("Whether the process is there.")},
         "/version": {"get": _plain("The version of MLflow whose protocol this is.")},
-        "/ready": {"get": _told("Whether every model is loaded and what is answered can be made durable.", 503)},
+        "/ready": {"get": _answers("Whether every model is loaded and what is answered can be made durable.", 503)},
         "/metrics": {"get": {**_plain("Prometheus' metrics.", "text/plain"), **_KEY}},
-        "/v2": {"get": _told("Open Inference Protocol: what this server is.")},
-        "/v2/health/live": {"get": _told("Open Inference Protocol: whether the process is there.")},
-        "/v2/health/ready": {"get": _told("Open Inference Protocol: whether it can answer.", 503)},
+        "/v2": {"get": _answers("Open Inference Protocol: what this server is.")},
+        "/v2/health/live": {"get": _answers("Open Inference Protocol: whether the process is there.")},
+        "/v2/health/ready": {"get": _answers("Open Inference Protocol: whether it can answer.", 503)},
     }
     if contracts:
         paths["/invocations"] = {"post": _scoring(contracts[0])}
@@ -40,8 +40,8 @@ def describe(contracts: Sequence[Contract], version: str) -> dict[str, Any]:
         paths[f"/models/{name}/invocations"] = {"post": _scoring(contract)}
         paths[f"/endpoints/{name}/invocations"] = {"post": _scoring(contract)}
         paths[f"/models/{name}/outcomes"] = {"post": _outcomes(contract)}
-        paths[f"/v2/models/{name}"] = {"get": {**_told("What the model takes and answers.", 404), **_KEY}}
-        paths[f"/v2/models/{name}/ready"] = {"get": {**_told("Whether it can answer.", 404), **_KEY}}
+        paths[f"/v2/models/{name}"] = {"get": {**_answers("What the model takes and answers.", 404), **_KEY}}
+        paths[f"/v2/models/{name}/ready"] = {"get": {**_answers("Whether it can answer.", 404), **_KEY}}
         paths[f"/v2/models/{name}/infer"] = {"post": _infer(contract)}
     return {
         "openapi": "3.1.0",
@@ -69,7 +69,7 @@ def _plain(summary: str, media_type: str = "application/json") -> dict[str, Any]
     return {"summary": summary, "responses": {"200": {"description": "Text.", "content": {media_type: {}}}}}
 
 
-def _told(summary: str, *others: int) -> dict[str, Any]:
+def _answers(summary: str, *others: int) -> dict[str, Any]:
     content = {"content": {"application/json": {"schema": {"type": "object"}}}}
     responses = {str(status): {"description": "JSON.", **content} for status in (200, *others)}
     return {"summary": summary, "responses": responses}
@@ -86,10 +86,10 @@ def _refusals(schema: str) -> dict[str, Any]:
         429: "Too many requests at a time.",
         503: "Nothing can be logged.",
     }
-    found: dict[str, Any] = {
+    responses: dict[str, Any] = {
         str(status): {"description": meaning, "content": reference} for status, meaning in meanings.items()
     }
-    return found | {
+    return responses | {
         "415": {"description": "The content type is not taken.", "content": {"text/plain": {}, **reference}}
     }
 
@@ -125,7 +125,9 @@ def _scoring(contract: Contract) -> dict[str, Any]:
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": {"anyOf": [_object({name: each, **beside}, [name]) for name, each in formats.items()]}
+                    "schema": {
+                        "anyOf": [_object({name: schema, **beside}, [name]) for name, schema in formats.items()]
+                    }
                 },
                 "text/csv": {"schema": _TEXT},
                 "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
@@ -146,14 +148,16 @@ def _row_lists(contract: Contract) -> dict[str, Any]:
 
 def _outcomes(contract: Contract) -> dict[str, Any]:
     properties = {column.name: _VALUES[column.type] for column in contract.key}
-    row = _object(properties | {each.name: _VALUES[each.type] for each in contract.labels} | {"prediction_id": _TEXT})
+    row = _object(
+        properties | {label.name: _VALUES[label.type] for label in contract.labels} | {"prediction_id": _TEXT}
+    )
     body = _object({"outcomes": {"type": "array", "items": row}}, ["outcomes"])
     return {
         "summary": f"Takes in what really happened, for {contract.model}.",
         **_KEY,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
-            **_told("")["responses"],
+            **_answers("")["responses"],
             "202": {"description": "Durable on this host; the store is away and gets them when it is back."},
             "409": _refusals("Error")["400"],
             **_refusals("Error"),

@@ -1,4 +1,4 @@
-"""Where a server finds its models' bundles, and on what these are computed: known to workers, stager and loop."""
+"""Where a server finds its models' bundles, and on what they are computed; for workers, stager and loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from feedback_loop.inference.providers import is_onnx_installed
 from feedback_loop.registry import Reference
 from feedback_loop.serving.publication import Place
 
-_SEEN = {"task", "classes", "inference"}
+_BUNDLE_SETTINGS = {"task", "classes", "inference"}
 """Settings of a model that its bundles depend on; all others are applied when a bundle is opened."""
 
 
@@ -45,9 +45,9 @@ def place_of_version(settings: Settings, model: str) -> Place:
 
 
 def _form(settings: Settings, model: str) -> str:
-    """Eight digits that change with whatever a model's bundles depend on beside its version."""
-    said = f"{settings.model(model).model_dump_json(include=_SEEN)}\0{is_onnx_installed()}"
-    return hashlib.blake2b(f"{version('feedback-loop')}\0{said}".encode(), digest_size=4).hexdigest()
+    """Eight digits that change with whatever a model's bundles depend on, apart from its version."""
+    parts = f"{settings.model(model).model_dump_json(include=_BUNDLE_SETTINGS)}\0{is_onnx_installed()}"
+    return hashlib.blake2b(f"{version('feedback-loop')}\0{parts}".encode(), digest_size=4).hexdigest()
 
 
 def engine_options(settings: Settings, model: str) -> EngineOptions:

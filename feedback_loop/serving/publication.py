@@ -1,4 +1,4 @@
-"""What the stager tells the workers: which bundle of a model plays which part, in one file that is replaced whole."""
+"""What the stager publishes for the workers: which bundle of a model has which role, in one file replaced whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import msgspec
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.private import new_folder, private_files
 
-KEPT = 2
+SPARE_BUNDLES = 2
 """So many bundles that nobody uses any more stay in the cache, those that were used last."""
 
 HALF_MADE_SECONDS = 86_400.0
@@ -93,15 +93,15 @@ class Place:
 
     def read(self) -> Publication | None:
         """What is published; None where nothing is, or nothing of this configuration whose bundles are there."""
-        found = _read(self.published, Publication)
-        if found is None or found.form != self.form:
+        publication = _read(self.published, Publication)
+        if publication is None or publication.form != self.form:
             return None
-        return found if all(self.bundle(part.bundle).is_dir() for part in found.parts) else None
+        return publication if all(self.bundle(part.bundle).is_dir() for part in publication.parts) else None
 
     def last(self) -> str | None:
         """The version that answered last, whatever the configuration was then."""
-        found = _read(self.published, Publication)
-        return found.champion.version if found is not None else None
+        publication = _read(self.published, Publication)
+        return publication.champion.version if publication is not None else None
 
     def publish(self, publication: Publication) -> None:
         """Replaces what is published."""
@@ -109,37 +109,37 @@ class Place:
         self._failed.unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
-        """Says why nothing is published."""
+        """Writes why nothing is published."""
         _write(self._failed, failure)
 
     def forget_failure(self) -> None:
-        """Before a new attempt: what is said from now on is of this one."""
+        """Before a new attempt: a failure that is read later is of this one."""
         self._failed.unlink(missing_ok=True)
 
     def failure(self) -> Failure | None:
-        """Why nothing is published, if that was said."""
+        """Why nothing is published, if a reason was written."""
         return _read(self._failed, Failure)
 
     def in_use(self) -> set[str]:
         """The bundles that any server's publication names."""
-        found = (_read(path, Publication) for path in self.folder.glob("published-*.json"))
-        return {part.bundle for each in found if each is not None for part in each.parts}
+        publications = (_read(path, Publication) for path in self.folder.glob("published-*.json"))
+        return {part.bundle for publication in publications if publication is not None for part in publication.parts}
 
     def clean(self, now: float | None = None, *, beside: Path | None = None) -> list[Path]:
         """Removes bundles that nobody uses any more, but for the last used: a rollback finds its version there.
 
-        Whoever cleans may use one `beside` those that are published.
-
-        Returns which. What a stager was making when it was killed goes once it is old.
+        `beside` is a bundle that the caller uses itself. What a stager was making when it was killed is removed
+        once it is old. Returns what was removed.
         """
         at, used = time.time() if now is None else now, {*self.in_use(), *([beside.name] if beside else [])}
         for name in used:
             self.touch(self.bundle(name), at)
-        left = [each for each in self.folder.iterdir() if each.is_dir() and each.name not in used]
-        left.sort(key=lambda each: each.stat().st_mtime, reverse=True)
-        half_made = [each for each in left if each.name[0] == "."]
-        old = [each for each in half_made if at - each.stat().st_mtime > HALF_MADE_SECONDS]
-        gone = [*old, *[each for each in left if each not in half_made][KEPT:]]
+        unused = [(folder.stat().st_mtime, folder) for folder in self.folder.iterdir() if folder.is_dir()]
+        unused = sorted((entry for entry in unused if entry[1].name not in used), reverse=True)
+        half_made = [
+            folder for used_at, folder in unused if folder.name[0] == "." and at - used_at > HALF_MADE_SECONDS
+        ]
+        gone = [*half_made, *[folder for _, folder in unused if folder.name[0] != "."][SPARE_BUNDLES:]]
         for folder in gone:
             shutil.rmtree(folder, ignore_errors=True)
         return gone
@@ -166,12 +166,12 @@ def hint(cache: Path) -> None:
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:
-    """What differs once a file has been replaced or touched; None where it is not there."""
+    """Changes when a file is replaced or touched; None where there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _read(path: Path, kind: type[_Record]) -> _Record | None:

@@ -1,4 +1,4 @@
-"""The server's processes: Granian's workers on one port, and the stager beside them."""
+"""The server's processes: Granian's workers on one port, and one stager."""
 
 from __future__ import annotations
 
@@ -63,21 +63,21 @@ class Life:
     """A pipe that ends when this process does, however that happens: what is to end with it waits for that."""
 
     def __init__(self) -> None:
-        self.end, held = os.pipe()
-        """What others read: nothing comes, but its end."""
-        self._held = os.fdopen(held, "wb", buffering=0)
+        self.end, writing_end = os.pipe()
+        """What others read: nothing ever comes but the end."""
+        self._writing_end = os.fdopen(writing_end, "wb", buffering=0)
 
     def __enter__(self) -> Self:
-        os.register_at_fork(after_in_child=self._held.close)  # else the workers would hold each other's open
+        os.register_at_fork(after_in_child=self._writing_end.close)  # else the workers would hold each other's open
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.close()
+        self._writing_end.close()
         os.close(self.end)
 
 
 class StagerProcess:
-    """A process that runs beside this one: started again where it dies, ended with it."""
+    """The stager as a child process: started again where it dies, ended with this one."""
 
     def __init__(self, command: Sequence[str], life: Life) -> None:
         self._command = command
@@ -142,8 +142,8 @@ def run_server(
     _refuse_taken(settings.host, settings.port)
     for place in places.values():
         place.forget_failure()
-    with Life() as life, StagerProcess(stager, life) as beside:
-        failures = {name: _wait_for(name, place, beside) for name, place in places.items()}
+    with Life() as life, StagerProcess(stager, life) as process:
+        failures = {name: _wait_for(name, place, process) for name, place in places.items()}
         failed = [failure for failure in failures.values() if failure is not None]
         if len(failed) == len(places):
             raise failed[0]

@@ -1,4 +1,4 @@
-"""The stager: the one process beside the workers that asks the registry, and makes bundles of what it finds there."""
+"""The stager: the one process of a server that asks the registry, and makes bundles of its versions."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One model: which versions are wanted, how a bundle is made of one, and who is told that it can't be.
+    """One model: which versions are wanted, how a bundle is made of one, and who hears that it can't be.
 
     `make` writes the bundle of a version into a folder, if it is not there and whole, opens it to see that it can be
-    answered with, and returns its contract. `settled` is told the version that answers and those wanted that can't.
+    answered with, and returns its contract. `failed` is called with a version that can't take part and the cause,
+    `settled` with the version that answers and the wanted ones that can't.
     """
 
     place: Place
@@ -42,7 +43,7 @@ class ServedModel:
     numbered: Callable[[str], ModelVersion]
     traffic: Callable[[], TrafficPlan]
     make: Callable[[ModelVersion, Path], Contract]
-    told: Callable[[ModelVersion, str], None]
+    failed: Callable[[ModelVersion, str], None]
     settled: Callable[[str, frozenset[str]], None]
 
 
@@ -79,12 +80,12 @@ class Stager:
 
     def watch(self, cache: Path, seconds: float) -> NoReturn:
         """Refreshes every so often from now on, and at once on a hint, for ever."""
-        seen, due = None, self._monotonic() + seconds
+        last_hint, due = None, self._monotonic() + seconds
         waits = threading.Event()
         while True:
-            hinted = stamp(cache / HINT)
-            if hinted != seen or self._monotonic() >= due:
-                seen, due = hinted, self._monotonic() + seconds
+            hint = stamp(cache / HINT)
+            if hint != last_hint or self._monotonic() >= due:
+                last_hint, due = hint, self._monotonic() + seconds
                 self.refresh()
             waits.wait(LOOK_SECONDS)
 
@@ -97,16 +98,17 @@ class Stager:
         wanted = _wanted(served, published)
         others = {alias: self._challenger(served, alias, champion, published) for alias in _aliases(wanted)}
         canary = others.get(wanted.canary or "")
-        made = Publication(
+        publication = Publication(
             form=served.place.form,
             champion=champion.part,
             shadows=tuple(part for alias in wanted.shadows if (part := others[alias]) is not None),
             canary=canary,
             share=wanted.share if canary is not None else 0.0,
         )
-        if made != published:
-            served.place.publish(made)
-            _log.info("published", folder=str(served.place.folder), champion=champion.part.version, share=made.share)
+        if publication != published:
+            served.place.publish(publication)
+            version, share = champion.part.version, publication.share
+            _log.info("published", folder=str(served.place.folder), champion=version, share=share)
         served.settled(champion.part.version, frozenset(self._failing))
         for folder in served.place.clean():
             self._staged.pop(folder, None)
@@ -138,7 +140,7 @@ class Stager:
     def _challenger(
         self, served: ServedModel, alias: str, champion: _Staged, published: Publication | None
     ) -> Part | None:
-        """A version beside the champion; None where there is none, or it can't take part."""
+        """A version of another alias; None where there is none, or it can't take part."""
         try:
             version = served.aliased(alias)
             if version.version == champion.part.version:
@@ -151,10 +153,10 @@ class Stager:
             _log.warning("challenger stays", alias=alias, cause=str(error))
             before = published.parts[1:] if published is not None else ()
             return next((part for part in before if part.alias == alias), None)
-        why = misfit(staged.contract, champion.contract)
-        if why is not None:
+        cause = misfit(staged.contract, champion.contract)
+        if cause is not None:
             self._failing.add(version.version)
-            served.told(version, f"It can't take part beside version {champion.part.version}: {why}.")
+            served.failed(version, f"It can't take part beside version {champion.part.version}: {cause}.")
             return None
         return msgspec.structs.replace(staged.part, alias=alias)
 
@@ -175,7 +177,7 @@ class Stager:
                 self._failed[folder] = self._monotonic() + AGAIN_SECONDS
             failure = _failure(error)
             self._failing.add(version.version)
-            served.told(version, f"{failure.cause} {failure.cure}".rstrip())
+            served.failed(version, f"{failure.cause} {failure.cure}".rstrip())
             raise _NotMadeError(failure.cause, cure=failure.cure) from error
         self._failed.pop(folder, None)
         self._staged[folder], self._files[folder] = contract, _files(folder)
@@ -187,13 +189,13 @@ class _NotMadeError(FeedbackLoopError):
 
 
 def _files(folder: Path) -> Files:
-    """What differs once a file of a bundle was written to, cut off or removed: then it is looked at again, whole."""
-    found = [(path, stamp(path)) for path in folder.rglob("*") if not path.is_dir()]
-    return tuple(sorted((str(path), at) for path, at in found if at is not None))
+    """Changes when a file of a bundle is written to, cut off or removed: then the whole bundle is checked again."""
+    stamps = [(path, stamp(path)) for path in folder.rglob("*") if not path.is_dir()]
+    return tuple(sorted((str(path), at) for path, at in stamps if at is not None))
 
 
 def _failure(error: Exception) -> Failure:
-    """What is said of an error: ours have a cause and a cure, others what they are."""
+    """An error in words: ours have a cause and a cure, others a type and a message."""
     if isinstance(error, FeedbackLoopError):
         return Failure(error.cause, error.cure)
     return Failure(f"{type(error).__name__}: {error}")

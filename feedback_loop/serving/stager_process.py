@@ -81,16 +81,16 @@ def _publish(
 
 def _prepare(store: Store, *, waits: bool) -> None:
     """Sees to the store's tables. Where callers are answered by what was made ready before, its absence `waits`."""
-    told = ""
+    warned_of = ""
     while True:
         try:
             migrate.prepare(store)
         except Unavailable as error:
             if not waits:
                 raise
-            if told != str(error):  # it may be away for long: each cause is said once
-                told = str(error)
-                _log.warning("no version is made ready while the store is away", cause=told)
+            if warned_of != str(error):  # it may be away for long: each cause is logged once
+                warned_of = str(error)
+                _log.warning("no version is made ready while the store is away", cause=warned_of)
             time.sleep(AWAY_SECONDS)
         else:
             return
@@ -131,7 +131,7 @@ class Wants:
             numbered=lambda version: self.registry.find(Reference(model, version=version)),
             traffic=lambda: serving_state.load_traffic(self.store, model),
             make=self._make,
-            told=self._tell_failure,
+            failed=self._tell_failure,
             settled=partial(self._settle, model),
         )
 

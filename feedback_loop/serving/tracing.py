@@ -132,7 +132,7 @@ def _batch(requests: Sequence[Traced], rows: int, model: str, version: str) -> I
     span = tracer.start_span(
         "batch",
         Context(),  # a trace of its own: it belongs to many
-        links=[Link(each.span.get_span_context()) for each in requests],
+        links=[Link(request.span.get_span_context()) for request in requests],
         attributes={
             "feedback_loop.rows": rows,
             "feedback_loop.requests": len(requests),

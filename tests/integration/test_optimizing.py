@@ -12,7 +12,7 @@ from feedback_loop.clock import ManualClock
 from feedback_loop.inference import EngineKind, EngineOptions, optimizing, read_bundle, stage
 from feedback_loop.inference.conversion import convert
 from feedback_loop.inference.dense import quantized
-from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
+from feedback_loop.inference.onnx import OnnxEngine
 from feedback_loop.inference.optimizing import is_faster, optimize
 from feedback_loop.inference.providers import open_session
 from feedback_loop.inference.scorer import contract_of
@@ -99,7 +99,7 @@ def test_dense_layers_in_fewer_bits_answer_nearly_the_same(precision, apart):
     made = convert(loaded.estimator, contract.features)
     smaller = quantized(made.content, precision)
     assert len(smaller) < len(made.content)
-    form = OnnxForm(made.layout, made.has_scores)
+    form = made.form
     ours, theirs = (
         OnnxEngine(open_session(content, EngineOptions()), contract, form).score(known).outputs.column("probability")
         for content in (smaller, made.content)

@@ -11,11 +11,10 @@ from feedback_loop.errors import BadInput
 from feedback_loop.inference import EngineOptions
 from feedback_loop.inference.choosing import make_engine
 from feedback_loop.inference.conversion import convert
-from feedback_loop.inference.onnx import SCORES, OnnxEngine
+from feedback_loop.inference.onnx import NUMBERS, SCORES, OnnxEngine
 from feedback_loop.inference.providers import open_session
 from feedback_loop.inference.proving import Limits, compare, prove
 from feedback_loop.inference.scorer import contract_of
-from feedback_loop.inference.tensors import NUMBERS
 from feedback_loop.inference.trying import make_native
 from feedback_loop.schema import Column, ColumnType
 from tests.streams import examples

@@ -46,7 +46,7 @@ class Model:
             numbered=self.version,
             traffic=lambda: TrafficPlan(self.shadows),
             make=self.make,
-            told=lambda version, cause: self.told.append((version.version, cause)),
+            failed=lambda version, cause: self.told.append((version.version, cause)),
             settled=lambda *_: None,
         )
 

@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from feedback_loop.inference.conversion import encoders, kernels, powers, texts, trees
 from feedback_loop.inference.conversion.graph import finish
 from feedback_loop.inference.conversion.rewriting import rewritten, without_lowering
-from feedback_loop.inference.tensors import NUMBERS, WORDS, Layout
+from feedback_loop.inference.onnx import NUMBERS, WORDS, Layout, OnnxForm
 from feedback_loop.schema import Column, ColumnType
+
+_PARTS = (encoders, kernels, powers, texts, trees)
+"""Which estimators we convert ourselves: those whose operators in skl2onnx compute in single precision."""
 
 OPSET = {"": 20, "ai.onnx.ml": 3}
 """What skl2onnx writes at most."""
@@ -22,11 +26,10 @@ class CantConvert(Exception):
 
 @dataclass(frozen=True)
 class Converted:
-    """A graph (`content`, as a file holds it) and how it is fed."""
+    """A graph (`content`, as a file holds it) and how it is asked, as far as that is known before it is proven."""
 
     content: bytes
-    layout: Layout
-    has_scores: bool
+    form: OnnxForm
 
 
 def convert(estimator: Any, features: Sequence[Column]) -> Converted:
@@ -48,8 +51,6 @@ def _convert(estimator: Any, features: Sequence[Column]) -> Converted:
     from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
     from sklearn.base import is_classifier
 
-    from feedback_loop.inference.conversion.registered import conversions, shapes
-
     words = tuple(column.name for column in features if column.type is ColumnType.STRING)
     numbers = tuple(column.name for column in features if column.type is not ColumnType.STRING)
     if _takes_columns(estimator):
@@ -68,17 +69,18 @@ def _convert(estimator: Any, features: Sequence[Column]) -> Converted:
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # skl2onnx warns of what the proof will find out
-        made = convert_sklearn(
+        converted = convert_sklearn(
             model,
             name="model",
             initial_types=types,
             target_opset=OPSET,
             options={id(model): {"zipmap": False}} if classifies else None,
-            custom_conversion_functions=conversions(last),
-            custom_shape_calculators=shapes(last),
+            custom_conversion_functions=_ours(last, *(part.converters() for part in _PARTS)),
+            custom_shape_calculators=_ours(last, *(part.shapes() for part in _PARTS)),
         )
     layout = Layout(numbers, words, lowered)
-    return Converted(finish(made, layout, classifies=classifies, has_scores=has_scores), layout, has_scores)
+    content = finish(converted, layout, classifies=classifies, has_scores=has_scores)
+    return Converted(content, OnnxForm(layout, has_scores))
 
 
 def _takes_columns(estimator: Any) -> bool:
@@ -89,3 +91,13 @@ def _takes_columns(estimator: Any) -> bool:
     while isinstance(estimator, Pipeline):
         estimator = estimator.steps[0][1]
     return isinstance(estimator, ColumnTransformer) or getattr(estimator, "_preprocessor", None) is not None
+
+
+def _ours(last: Any, *parts: dict[type, Any]) -> dict[type, Any]:
+    """What we have by the class that it is for, in a pipeline that ends so.
+
+    Of a machine with probabilities nothing: they are where libsvm stopped, which ONNX Runtime has too.
+    """
+    all_ours = {kind: ours for part in parts for kind, ours in part.items()}
+    has_libsvm = len(getattr(last, "probA_", ())) > 0
+    return {kind: ours for kind, ours in all_ours.items() if not (has_libsvm and isinstance(last, kind))}

@@ -13,7 +13,7 @@ import numpy as np
 
 from feedback_loop.inference.conversion.building import Builder
 from feedback_loop.inference.conversion.graph import REFUSING
-from feedback_loop.inference.tensors import MISSING_WORD
+from feedback_loop.inference.onnx import MISSING_WORD
 
 
 def converters() -> dict[type, Callable[[Any, Any, Any], None]]:
@@ -65,28 +65,28 @@ def _columns(builder: Builder, operator: Any) -> list[tuple[str, bool]]:
     """The operator's columns as tensors [N, 1], and which of them are words."""
     from skl2onnx.common.data_types import StringTensorType
 
-    found = []
+    tensors = []
     for variable in operator.inputs:
         is_word, width = isinstance(variable.type, StringTensorType), variable.type.shape[1]
         if width == 1:
-            found.append((variable.full_name, is_word))
+            tensors.append((variable.full_name, is_word))
         else:
-            found += [(builder.pick(variable.full_name, [place]), is_word) for place in range(width)]
-    return found
+            tensors += [(builder.pick(variable.full_name, [place]), is_word) for place in range(width)]
+    return tensors
 
 
 def _table(encoder: Any, place: int) -> tuple[np.ndarray[Any, Any], bool]:
     """What becomes of each category of that column and, last, of an unknown one; whether that is refused instead."""
     categories = encoder.categories_[place]
-    first = [each[0] for each in encoder.categories_]
+    first = [categories[0] for categories in encoder.categories_]
     rows = np.empty((len(categories) + 1, len(first)), dtype=object)
     rows[:] = first
     rows[:-1, place] = categories
-    known = _transformed(encoder, rows[:-1], place)
+    encoded = _transformed(encoder, rows[:-1], place)
     if encoder.handle_unknown == "error":
-        return np.vstack([known, np.zeros((1, known.shape[1]))]), True
+        return np.vstack([encoded, np.zeros((1, encoded.shape[1]))]), True
     rows[-1, place] = _unseen(categories)
-    return np.vstack([known, _transformed(encoder, rows[-1:], place)]), False
+    return np.vstack([encoded, _transformed(encoder, rows[-1:], place)]), False
 
 
 def _transformed(encoder: Any, rows: np.ndarray[Any, Any], place: int) -> np.ndarray[Any, Any]:
@@ -112,13 +112,13 @@ def _block(encoder: Any, place: int) -> tuple[int, int]:
 
 def _unseen(categories: np.ndarray[Any, Any]) -> Any:
     if categories.dtype.kind in "OUS":
-        return max((str(each) for each in categories), key=len) + "?"
+        return max((str(category) for category in categories), key=len) + "?"
     finite = categories[np.isfinite(categories.astype(np.float64))].astype(np.float64)
     return float(finite.max() + 1) if len(finite) else 0.0
 
 
 def _word_index(builder: Builder, tensor: str, categories: np.ndarray[Any, Any]) -> str:
-    words = [each if isinstance(each, str) else MISSING_WORD for each in categories.tolist()]
+    words = [word if isinstance(word, str) else MISSING_WORD for word in categories.tolist()]
     return builder.add(
         "LabelEncoder",
         tensor,
@@ -157,7 +157,7 @@ def _imputed(operator: Any) -> None:
 def _impute(scope: Any, operator: Any, container: Any) -> None:
     builder, imputer = Builder(scope, container), operator.raw_operator
     columns = _columns(builder, operator)
-    if any(each is None or each != each for each in imputer.statistics_.tolist()):  # noqa: PLR0124 (NaN)
+    if any(value is None or value != value for value in imputer.statistics_.tolist()):  # noqa: PLR0124 (NaN)
         raise NotImplementedError("SimpleImputer that leaves out columns without any value")
     if imputer.missing_values is not None and imputer.missing_values == imputer.missing_values:
         raise NotImplementedError(f"SimpleImputer(missing_values={imputer.missing_values!r})")
@@ -174,5 +174,5 @@ def _impute(scope: Any, operator: Any, container: Any) -> None:
         builder.add("Where", missing, filling, whole, output=output)
         return
     filled = builder.add("Where", missing, filling, whole)
-    told = builder.cast(builder.pick(missing, imputer.indicator_.features_.tolist()), np.float64)
-    builder.concat([filled, told], output=output)
+    indicated = builder.cast(builder.pick(missing, imputer.indicator_.features_.tolist()), np.float64)
+    builder.concat([filled, indicated], output=output)

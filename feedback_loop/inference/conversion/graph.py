@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from feedback_loop.inference.onnx import LABEL, REFUSED, SCORES
-from feedback_loop.inference.tensors import NUMBERS, WORDS, Layout
+from feedback_loop.inference.onnx import LABEL, NUMBERS, REFUSED, SCORES, WORDS, Layout
 
 REFUSING = "refusing_row"
 """What the names of tensors begin with that say which rows an encoder does not take."""
@@ -16,32 +15,32 @@ REFUSING = "refusing_row"
 COMPUTED = "computed_scores"
 
 
-def finish(made: Any, layout: Layout, *, classifies: bool, has_scores: bool) -> bytes:
+def finish(model: Any, layout: Layout, *, classifies: bool, has_scores: bool) -> bytes:
     """The model as a file holds it."""
-    graph = made.graph
+    graph = model.graph
     _name_outputs(graph, classifies=classifies, has_scores=has_scores)
     _collect_refusals(graph)
-    given = [each.name for each in graph.input]
-    if given not in ([NUMBERS], [WORDS]):
-        _join_inputs(graph, layout, given)
-    _raise_opset(made)
-    content: bytes = made.SerializeToString()
+    inputs = [tensor.name for tensor in graph.input]
+    if inputs not in ([NUMBERS], [WORDS]):
+        _join_inputs(graph, layout, inputs)
+    _raise_opset(model)
+    content: bytes = model.SerializeToString()
     return content
 
 
-def _raise_opset(made: Any) -> None:
+def _raise_opset(model: Any) -> None:
     """`TreeEnsemble` came with version 5 of its domain, and skl2onnx declares 3 at most."""
-    if any(node.op_type == "TreeEnsemble" for node in made.graph.node):
-        for each in made.opset_import:
-            if each.domain == "ai.onnx.ml":
-                each.version = 5
+    if any(node.op_type == "TreeEnsemble" for node in model.graph.node):
+        for opset in model.opset_import:
+            if opset.domain == "ai.onnx.ml":
+                opset.version = 5
 
 
 def _name_outputs(graph: Any, *, classifies: bool, has_scores: bool) -> None:
     names = [*([LABEL] if classifies else []), *([SCORES] if has_scores else [])]
     del graph.output[len(names) :]
-    found = [each.name for each in graph.output]
-    renamed = {name: f"{name}_within" for name in names} | dict(zip(found, names, strict=False))
+    outputs = [tensor.name for tensor in graph.output]
+    renamed = {name: f"{name}_within" for name in names} | dict(zip(outputs, names, strict=False))
     for node in graph.node:
         for places in (node.input, node.output):
             for place, name in enumerate(places):
@@ -79,14 +78,14 @@ def _collect_refusals(graph: Any) -> None:
         graph.output.append(helper.make_tensor_value_info(REFUSED, TensorProto.BOOL, [None, len(flags)]))
 
 
-def _join_inputs(graph: Any, layout: Layout, given: list[str]) -> None:
+def _join_inputs(graph: Any, layout: Layout, inputs: list[str]) -> None:
     """The columns come out of the two inputs: several at once where they are put together anyway, else one by one."""
     from onnx import TensorProto, helper
 
     place = {}
-    kinds = {each.name: each.type.tensor_type.elem_type for each in graph.input}
+    kinds = {tensor.name: tensor.type.tensor_type.elem_type for tensor in graph.input}
     counts = {NUMBERS: 0, WORDS: 0}
-    for name in given:
+    for name in inputs:
         whole = WORDS if kinds[name] == TensorProto.STRING else NUMBERS
         place[name] = (whole, counts[whole])
         counts[whole] += 1
@@ -100,7 +99,7 @@ def _join_inputs(graph: Any, layout: Layout, given: list[str]) -> None:
             nodes += _picked(graph, whole, picked, counts[whole], node.output[0])
         else:
             nodes.append(node)
-    single = sorted({name for node in nodes for name in node.input if name in place}, key=given.index)
+    single = sorted({name for node in nodes for name in node.input if name in place}, key=inputs.index)
     taken = [node for name in single for node in _picked(graph, place[name][0], [place[name][1]], -1, name)]
     del graph.node[:]
     graph.node.extend([*taken, *nodes])

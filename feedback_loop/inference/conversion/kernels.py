@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from feedback_loop.inference.conversion.building import Builder
-from feedback_loop.inference.conversion.heads import (
+from feedback_loop.inference.conversion.building import (
+    Builder,
     classifier_shape,
     doubles,
     put_class,

@@ -38,10 +38,10 @@ def _transform(scope: Any, operator: Any, container: Any) -> None:
     builder, transformer = Builder(scope, container), operator.raw_operator
     if transformer.method != "yeo-johnson":
         raise NotImplementedError(f"PowerTransformer(method={transformer.method!r})")
-    given = builder.concat([builder.cast(each.full_name, np.float64) for each in operator.inputs])
+    values = builder.concat([builder.cast(tensor.full_name, np.float64) for tensor in operator.inputs])
     zero, lambdas = builder.constant(0.0), np.asarray(transformer.lambdas_, dtype=np.float64)
-    above = builder.add("Where", builder.add("Less", given, zero), zero, given)
-    below = builder.add("Where", builder.add("Less", given, zero), builder.add("Neg", given), zero)
+    above = builder.add("Where", builder.add("Less", values, zero), zero, values)
+    below = builder.add("Where", builder.add("Less", values, zero), builder.add("Neg", values), zero)
     moved = builder.add("Sub", _power(builder, above, lambdas), _power(builder, below, 2 - lambdas))
     output = operator.outputs[0].full_name
     if not transformer.standardize:

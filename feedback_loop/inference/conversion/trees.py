@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from feedback_loop.inference.conversion.building import Builder
-from feedback_loop.inference.conversion.encoders import encoded
-from feedback_loop.inference.conversion.heads import (
+from feedback_loop.inference.conversion.building import (
+    Builder,
     classifier_shape,
     doubles,
     put_class,
@@ -18,6 +17,7 @@ from feedback_loop.inference.conversion.heads import (
     put_pair,
     regressor_shape,
 )
+from feedback_loop.inference.conversion.encoders import encoded
 
 AT_MOST, IS_MEMBER = 0, 6
 """The operator's modes of a node: `x <= split`, and `x` one of a set."""
@@ -47,8 +47,8 @@ class Ensemble:
         self.splits.append(split)
         self.modes.append(mode)
         self.missing_true.append(int(missing_true))
-        for each in (self.true_ids, self.true_leafs, self.false_ids, self.false_leafs):
-            each.append(0)
+        for values in (self.true_ids, self.true_leafs, self.false_ids, self.false_leafs):
+            values.append(0)
         return len(self.features) - 1
 
     def leaf(self, target: int, weight: float) -> int:
@@ -117,7 +117,7 @@ class Ensemble:
             if not node["is_categorical"]:
                 return self.node(feature, float(node["num_threshold"]), missing_true=missing)
             bits = predictor.raw_left_cat_bitsets[node["bitset_idx"]]
-            self.members += [float(each) for each in range(256) if bits[each // 32] >> np.uint32(each % 32) & 1]
+            self.members += [float(code) for code in range(256) if bits[code // 32] >> np.uint32(code % 32) & 1]
             self.members.append(float("nan"))  # the end of this node's set
             return self.node(feature, 0.0, mode=IS_MEMBER, missing_true=missing)
 
@@ -144,13 +144,13 @@ class Ensemble:
         waiting = [(0, root)]
         while waiting:
             old, new = waiting.pop()
-            made = []
+            children = []
             for child in ends(old):
                 node = begin(child)
-                made.append((leaf(child), 1) if node is None else (node, 0))
+                children.append((leaf(child), 1) if node is None else (node, 0))
                 if node is not None:
                     waiting.append((child, node))
-            self.end(new, true=made[0], false=made[1])
+            self.end(new, true=children[0], false=children[1])
 
 
 def converters() -> dict[type, Callable[[Any, Any, Any], None]]:
@@ -191,7 +191,7 @@ def _rows(builder: Builder, operator: Any, *, single: bool) -> str:
 
 
 def _members(model: Any) -> list[Any]:
-    return [each.tree_ for each in getattr(model, "estimators_", [model])]
+    return [estimator.tree_ for estimator in getattr(model, "estimators_", [model])]
 
 
 def _forest(builder: Builder, operator: Any, columns: Iterable[int], values: Callable[[Any, int], Any]) -> str:
