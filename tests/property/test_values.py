@@ -11,7 +11,7 @@ from feedback_loop.capture import Recorder, Spool
 from feedback_loop.capture.spool_file import SpoolFile
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.inference import Scored, Scorer
-from feedback_loop.inference.tensors import Layout
+from feedback_loop.inference.onnx import Layout
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Column, ColumnType, Role, Source, Task, make_contract, make_redaction
 from feedback_loop.schema.protocol import Rows, rows_table
