@@ -99,6 +99,7 @@ def test_numbers_are_a_regressions_prediction():
 
 def test_no_rows_are_no_outputs():
     assert outputs(BINARY, []) == {"prediction": [], "probability": []}
+    assert read_request(b'{"instances": []}', BINARY).num_rows == 0
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,11 @@ def read_parquet(body: bytes, signature: Signature, budget: Budget) -> Content:
     if signature.width is not None:
         return _tensor(table, names, signature)
     signature.refuse_missing(names)
-    found: dict[Any, Sequence[Any]] = {name: table.column(name).to_pylist() for name in own if name in names}
+    columns: dict[Any, Sequence[Any]] = {name: table.column(name).to_pylist() for name in own if name in names}
     for column in signature.features:
         if column.name in names:
-            found[column.name] = _enforced(table.column(column.name), column, signature)
-    return Content(table.num_rows, found)
+            columns[column.name] = _enforced(table.column(column.name), column, signature)
+    return Content(table.num_rows, columns)
 
 
 _NO_NUMBERS = ("object", "category", "str", "datetime64", "timedelta64")
@@ -117,10 +117,10 @@ def _of_objects(values: pa.ChunkedArray, column: Column, signature: Signature) -
             raise refused_by_model("a text column holds a list or an object") from None
     if column.type is ColumnType.BOOLEAN:
         raise refused_by_model("a boolean column holds something else")
-    said = f"Failed to convert column {column.name} from type object to DataType.{column.type}."
+    cause = f"Failed to convert column {column.name} from type object to DataType.{column.type}."
     if column.type is ColumnType.DOUBLE:
-        said = f"Invalid object type at position {pc.index(values.is_valid(), value=True).as_py()}"
-    raise signature.refusal(said, RowError(-1, column.name, f"does not fit the type {column.type}"))
+        cause = f"Invalid object type at position {pc.index(values.is_valid(), value=True).as_py()}"
+    raise signature.refusal(cause, RowError(-1, column.name, f"does not fit the type {column.type}"))
 
 
 def _may_become(values: pa.ChunkedArray, given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
@@ -150,11 +150,11 @@ def _tensor(table: pa.Table, names: Sequence[str], signature: Signature) -> Cont
     is_plain = not any(kind.startswith(_NO_NUMBERS) for kind in kinds)
     given = np.result_type(*kinds) if is_plain else np.dtype(object)
     if signature.width != 1 and given != wanted:
-        said = f"dtype of input {given} does not match expected dtype {wanted}"
-        raise signature.refusal(said, RowError(-1, "body", f"is {given}, where {wanted} is expected"))
-    found = {name: columns[name] for name in own if name in columns}
+        cause = f"dtype of input {given} does not match expected dtype {wanted}"
+        raise signature.refusal(cause, RowError(-1, "body", f"is {given}, where {wanted} is expected"))
+    typed = {name: columns[name] for name in own if name in columns}
     try:
-        found |= {each.name: as_pandas(columns[each.name], each.type) for each in signature.features}
+        typed |= {column.name: as_pandas(columns[column.name], column.type) for column in signature.features}
     except REFUSALS as error:
         raise signature.refusal(str(error)) from error
-    return Content(table.num_rows, found)
+    return Content(table.num_rows, typed)
