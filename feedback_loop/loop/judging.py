@@ -224,9 +224,9 @@ class Judging:
         )
         noted = self._with_rows(subject.evaluation, multivariate=False, slices=False)
         subject = replace(subject, evaluation=noted)
-        version = context.version(model, subject.evaluation.version)
         real = None
         if rows != "surrogate":
+            version = context.version(model, subject.evaluation.version)
             reference = self.reference(version, settings, now)
             if subject.reference is not None:
                 subject = replace(subject, reference_span=span_of(reference))
@@ -239,9 +239,11 @@ class Judging:
                 paths += write_report(kind, subject, folder or context.reports, real)
                 advance(1)
         try:
+            version = context.version(model, subject.evaluation.version)
             context.registry.lineage.log_files(version, paths, "reports", now)
         except (NotFound, Unavailable) as error:  # the pages are there
-            _log.warning("report not kept in MLflow", model=model, version=version.version, cause=str(error))
+            number = subject.evaluation.version
+            _log.warning("report not kept in MLflow", model=model, version=number, cause=str(error))
         return paths
 
     def deliver_alerts(self) -> Delivery:
@@ -269,7 +271,11 @@ class Judging:
         slices = slices and evaluation.matured
         if not (multivariate or slices):
             return evaluation
-        version, as_of = context.version(model, evaluation.version), evaluation.as_of
+        try:
+            version, as_of = context.version(model, evaluation.version), evaluation.as_of
+        except NotFound as error:  # it was deleted in the registry, and what it takes with it
+            note = f"Slices and drift of columns together are not looked for: {error.cause}"
+            return replace(evaluation, notes=(*evaluation.notes, note))
         redaction = context.scorer(version).redaction
         contract = redaction.logged
         sample = sample_window(context.store, contract, evaluation.window, version=version.version, as_of=as_of)

@@ -292,6 +292,13 @@ def test_a_version_that_was_deleted_is_judged_by_what_is_kept_of_it(loop, clock)
     clock.set(clock() + 3 * DAY)
     assert {each.version for each in again.evaluate("churn")} >= {"1", "2"}
     assert load_failed_windows(loop.store, "churn") == []
+    first_day = Window(clock() - 6 * DAY, clock() - 5 * DAY)
+    (judged,) = again.evaluate("churn", first_day, slices=True)
+    assert (judged.version, judged.notes) == (
+        "1",
+        ("Slices and drift of columns together are not looked for: There is no model version 'churn/1'.",),
+    )
+    assert [path.suffix for path in again.report("churn", first_day, "of-the-deleted")] == [".html", ".json"] * 2
 
 
 def test_while_somebody_promotes_nobody_else_does_and_nobody_takes_them_for_dead(loop, clock):
