@@ -40,7 +40,7 @@ class ManualClock:
 
 
 def shifted_clock(by: timedelta) -> Clock:
-    """A clock that is so much ahead of the machine's (for replays), in every process that is told the same."""
+    """A clock that is so much ahead of the machine's (for replays), the same in every process."""
     return lambda: system_clock() + by
 
 

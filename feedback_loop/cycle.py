@@ -168,7 +168,7 @@ def _taken(name: str, result: dict[str, Any]) -> str:
 
 
 def _forward(loop: FeedbackLoop, model: str) -> dict[str, Any]:
-    """What is judged next is to hold all that this host has; and what is not in order is told with the alerts."""
+    """Moves this host's rows to the store before anything is judged, and raises alerts about its spools."""
     try:
         drained = loop.forward()
     finally:
@@ -197,7 +197,7 @@ def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 def _diagnose(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     try:
         diagnosis = loop.diagnose_incident(model)
-    except Refused as error:  # such a model can't be diagnosed: that is no failure of each look
+    except Refused as error:  # such a model can't be diagnosed: that is no failure of the job
         return {"recommendation": None, "summary": str(error)}
     if diagnosis is None:
         return {"recommendation": None}

@@ -13,7 +13,7 @@ from feedback_loop.clock import Window, format_moment
 def plain(value: Any) -> Any:
     """The same without dataclasses and times, however deep they are in it; what JSON does not know is its text."""
     if isinstance(value, datetime):
-        return format_moment(value)
+        return format_moment(value) if value.tzinfo is not None else value.isoformat()  # others' may have no zone
     if isinstance(value, Window):
         value = (value.start, value.end)
     if is_dataclass(value):

@@ -42,7 +42,7 @@ _umask = _Umask()
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """What is made within the block, by whatever library, is 0600 and 0700; in threads beside it too, meanwhile."""
+    """Files and folders made within the block, by any library or thread, have the modes 0600 and 0700."""
     _umask.enter()
     try:
         yield
@@ -78,8 +78,8 @@ class Exposed:
 def exposed(places: Sequence[Path], *, written: Sequence[Path] = ()) -> list[Exposed]:
     """What of these files and folders, and of all in them, other users can read or write, and which are links.
 
-    Of `written` it is told whether others can write to them, and nothing of what is in them. What lies in a folder
-    that lets nobody through is out of reach.
+    Of `written` only whether others can write to them matters, not what is in them. What lies in a folder that lets
+    nobody through is out of reach.
     """
     exposures: list[Exposed] = []
     for place in dict.fromkeys(path.absolute() for path in (*places, *written)):
@@ -95,7 +95,7 @@ def exposed(places: Sequence[Path], *, written: Sequence[Path] = ()) -> list[Exp
     return exposures
 
 
-def told(exposures: Sequence[Exposed]) -> str:
+def exposure_words(exposures: Sequence[Exposed]) -> str:
     """The first of them in words."""
     more = f" and {len(exposures) - _SHOWN:,} more" if len(exposures) > _SHOWN else ""
     return "; ".join(map(str, exposures[:_SHOWN])) + more

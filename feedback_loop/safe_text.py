@@ -22,7 +22,7 @@ _NAMED = re.compile(
 def without_secrets(text: str, *, secret_url: str = "") -> str:
     """A URL, or a text with URLs in it, as it may be shown: without passwords and tokens.
 
-    Every URL that is printed, logged or told passes here. Of a `secret_url` (an alert's route, a dead man's switch)
+    Every URL that is printed, logged or sent passes here. Of a `secret_url` (an alert's route, a dead man's switch)
     nothing is shown but its scheme: any part of it may be the token.
     """
     parts = {part for part in re.split("[/?@:&=]", secret_url.partition("://")[2]) if len(part) >= _TELLING}
@@ -34,7 +34,7 @@ def without_secrets(text: str, *, secret_url: str = "") -> str:
 
 
 def _hide_user(match: re.Match[str]) -> str:
-    """What is before the `@`: a name is told with a database, and hidden where it may be a token."""
+    """What is before the `@`: a name is shown with a database, and hidden where it may be a token."""
     scheme, user = match["scheme"], match["user"]
     name, colon, _ = user.partition(":")
     if colon:

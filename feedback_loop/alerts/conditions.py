@@ -1,4 +1,4 @@
-"""Alerts by conditions, the user's own lines: told once when crossed, once when within again, then armed anew."""
+"""Alerts of conditions, the user's own lines: one when a line is crossed, and one when the value is back within."""
 
 from __future__ import annotations
 

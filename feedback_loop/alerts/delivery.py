@@ -48,7 +48,7 @@ class Delivery:
 
 
 def route_names(settings: AlertSettings) -> tuple[str, ...]:
-    """The routes that every incident is told on."""
+    """The routes that every alert goes out on."""
     return (LOG, *sorted(settings.routes))
 
 

@@ -18,13 +18,13 @@ def about_outcomes(model: str) -> str:
 def tell_refused_file(store: Store, model: str, refused: RefusedFile, routes: Sequence[str], now: datetime) -> int:
     """Raises an alert on each route, once per file and content; returns how many are new.
 
-    What the rows hold is not told: it is in the cause beside the file.
+    The alert has no values of rows: these are in the file with the cause.
     """
     first = refused.error.problems[0]
     place = ", ".join(part for part in (f"row {first.row}" if first.row >= 0 else "", first.field) if part)
     more = f" and {refused.error.total - 1:,} more problems" if refused.error.total > 1 else ""
     title = f"{model}: a file of outcomes was refused"
-    body = f"{refused.name} ({place or 'the whole file'}{more}) lies in refused/ now, with the cause beside it."
+    body = f"{refused.name} ({place or 'the whole file'}{more}) lies in refused/ now, with a file of the cause."
     return raise_alert(
         store, f"{about_outcomes(model)}file:{refused.digest}:{refused.name}", title, body, routes, now
     )

@@ -1,4 +1,4 @@
-"""Alerts about the spools: whatever is not as it should be in their accounts is told, once."""
+"""Alerts about the spools: one for each difference in their accounts."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Judging:
 
         What the join keeps of each hour answers, or, for a moment of the past and with `from_log`, the rows
         themselves: both say the same. `multivariate` drift and `slices` (also by the settings) are of rows, which are
-        read for that. One of the windows that are due may fail: that is recorded with its cause, told by an alert,
+        read for that. One of the windows that are due may fail: that is recorded with its cause, raises an alert, is
         tried again later, and stops no other. Raises Refused for a window of which retention has removed rows: its
         numbers would be others.
         """
@@ -125,7 +125,7 @@ class Judging:
         return evaluations
 
     def tell_conditions(self, model: str) -> int:
-        """Has it told which of the model's own conditions are crossed, or within again; counts new alerts."""
+        """Raises alerts for the model's own conditions that are crossed, or within again; counts the new ones."""
         context, conditions = self.context, self.context.settings.model(model).conditions
         if not conditions:
             return 0
@@ -301,7 +301,7 @@ class Judging:
         return MissingReference(model, version.version, rows, wanted, about)
 
     def _show_metrics(self, evaluations: Sequence[Evaluation]) -> None:
-        """MLflow's own page draws what windows said about a version: as estimated, and as it came later.
+        """Logs the figures of windows to MLflow, whose page draws them: as estimated, and as they came later.
 
         The figures are in our own store: that they can't be drawn fails no evaluation.
         """
@@ -362,7 +362,7 @@ class Judging:
         as_of: datetime,
         known: datetime | None = None,
     ) -> Baseline:
-        """What a version's losses are held against as of a moment."""
+        """The reference losses of a version as of a moment."""
         rows = self.reference(version, settings, as_of, known)
         return baseline_of(self.context.scorer(version).logged, rows, settings)
 

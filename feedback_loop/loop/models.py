@@ -55,12 +55,12 @@ class Models:
         time_column: str = "",
         trained_until: datetime | None = None,
     ) -> int:
-        """Gives a version the rows that it is held against, and says until when its training rows reach.
+        """Gives a version its reference rows, and records until when its training rows reach.
 
         They are rows that it was not trained on, with features and label; when each was predicted, or would have
         been, is in `time_column` (else in `predicted_at`). Without times they are one window of `trained_until`
         (else of when it was registered), which does not tell how windows differ. Returns how many are kept. Raises
-        NotFound, BadInput, and Refused for a version that has some: what it was held against does not change.
+        NotFound, BadInput, and Refused for a version that has some: a reference does not change.
         """
         context, registry, chosen = self.context, self.context.registry, self._version(model, version)
         if trained_until is not None:

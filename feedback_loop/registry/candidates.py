@@ -1,4 +1,4 @@
-"""A candidate on disk: its predecessor's code beside it, its requirements true, loaded in a process of its own."""
+"""A candidate on disk, with its predecessor's code and true requirements, proven by a process of its own."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write_candidate(candidate: Proven, folder: Path) -> Path:
             answers_with=parent.answers_with,
             kind=kind,
             requirements=fitted_with(parent.requirements, kind["serialization_format"]),
-            code=_code_beside(described, parent.path),
+            code=_code_paths(described, parent.path),
             metadata=described.metadata,
         )
         cause = _what_fails_elsewhere(path, candidate, folder)
@@ -87,7 +87,7 @@ def fitted_with(requirements: Iterable[str], *needed: str) -> list[str]:
     lines: dict[str, str] = {}
     for line in requirements:
         if line.startswith(("-c", "-r", "--constraint", "--requirement")):
-            continue  # files of other lines, which are not beside the new version
+            continue  # files of other lines, which the new version does not have
         try:
             wanted = Requirement(line.partition(" #")[0])
         except InvalidRequirement:
@@ -115,8 +115,8 @@ def _installed(name: str) -> str:
         return ""
 
 
-def _code_beside(described: Any, path: Path) -> list[Path]:
-    """The modules that lie beside a model."""
+def _code_paths(described: Any, path: Path) -> list[Path]:
+    """The modules that were logged with a model."""
     folders = {flavor["code"] for flavor in described.flavors.values() if flavor.get("code")}
     return sorted(file for name in folders for file in (path / name).iterdir() if file.name != "__pycache__")
 

@@ -90,7 +90,7 @@ class Connection:
                     break
                 if experiment.lifecycle_stage == "active":
                     return str(experiment.experiment_id)
-            # A server knows where artifacts go; a bare database must be told, or they land in the working folder.
+            # A server knows where artifacts go; with a bare database they would land in the working folder.
             location = None
             if not self.is_server:
                 new_folder(self._artifact_root)

@@ -165,7 +165,7 @@ class Registry:
             return self._publish(model, path, origin, now)
 
     def register_candidate(self, candidate: Proven, origin: Origin, now: datetime) -> ModelVersion:
-        """Makes a new version of a candidate: as its predecessor is called, and with all that lies beside that one.
+        """Makes a new version of a candidate: by its predecessor's name, with the code and metadata of that one.
 
         A fresh process has loaded it first. All or nothing: what fails on the way leaves no version. Raises Refused
         where it can't be loaded elsewhere, and Unavailable.
@@ -213,7 +213,7 @@ class Registry:
     def _take_back(self, run_id: str, now: datetime) -> None:
         try:
             self.lineage.fail(run_id, now)
-        except Exception as error:  # noqa: BLE001 (the first error is what is told; the next registration ends this run)
+        except Exception as error:  # noqa: BLE001 (the first error is raised; the next registration ends this run)
             _log.warning("registration_not_taken_back", run_id=run_id, cause=repr(error))
 
     def _log_model(self, run_id: str, name: str, path: Path) -> tuple[str, str]:

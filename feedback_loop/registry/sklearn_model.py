@@ -35,7 +35,7 @@ def save_sklearn(
 ) -> None:
     """Writes a fitted estimator to a folder in MLflow's format, in one of its `serializations`.
 
-    `code` are modules that are to lie beside it. Nobody is told: the registry does not know of it yet.
+    `code` are modules that it needs. The registry does not know of it yet.
     """
     import mlflow.sklearn
 

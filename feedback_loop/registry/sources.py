@@ -25,7 +25,7 @@ class ModelSource:
     model_id: str | None = None
 
     def registered_as(self, *, is_server: bool) -> str:
-        """What a registry is told: a server resolves `models:/…` itself and refuses bare paths, a database can't."""
+        """What a registry takes: a server resolves `models:/…` itself and refuses bare paths, a database can't."""
         return f"models:/{self.model_id}" if is_server and self.model_id else self.location
 
 

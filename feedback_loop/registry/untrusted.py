@@ -60,9 +60,9 @@ class _NotAllowed(Exception):
 
 
 def _only_flavor(flavors: dict[str, dict[str, Any]]) -> str:
-    """The one flavor to load; python_function may stand beside it as MLflow writes it, and nothing else may."""
+    """The one flavor to load; the only other one may be python_function, as MLflow writes it."""
     if any(flavor.get("code") for flavor in flavors.values()):
-        raise _NotAllowed("modules beside the model")
+        raise _NotAllowed("modules of its own")
     others = [name for name in flavors if name not in FLAVOR_KEYS]
     if others not in ([], [PYFUNC]):
         raise _NotAllowed(f"the flavor {next(name for name in others if name != PYFUNC)}")

@@ -42,12 +42,12 @@ class ModelVersion:
 
     @property
     def tells_trained_until(self) -> bool:
-        """Whether somebody said until when its training rows reach."""
+        """Whether it is known until when its training rows reach."""
         return TRAINED_UNTIL in self.tags
 
     @property
     def trained_until(self) -> datetime:
-        """Until when its training rows reach; where nobody said so, the moment it was registered."""
+        """Until when its training rows reach; where that is not known, the moment it was registered."""
         tag = self.tags.get(TRAINED_UNTIL)
         return datetime.fromisoformat(tag) if tag else self.created_at
 

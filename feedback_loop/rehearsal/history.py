@@ -81,7 +81,7 @@ def read_history(
 ) -> History:
     """Reads both files (Parquet or CSV), the predictions of `[start, end)`; raises NotFound and BadInput.
 
-    An outcome became known at `recorded_at`, or else `occurred_at`; or else, where neither is said, once its
+    An outcome became known at `recorded_at`, or else `occurred_at`; or else, where neither is known, once its
     prediction had matured.
     """
     table, text = _read(predictions)
@@ -125,7 +125,7 @@ def _read(path: Path) -> tuple[pa.Table, bool]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """What is wrong with rows is said with the file that they are of."""
+    """Errors of rows name the file that they are of."""
     try:
         yield
     except BadInput as error:
@@ -173,7 +173,7 @@ def _outcomes(
         )
     matured = pa.array((first + maturity).astype("datetime64[us, UTC]"), PREDICTED_TYPE)
     known = pc.coalesce(rows.column(recorded.name), rows.column(occurred.name), matured)
-    # What is said to have been known before anything was predicted is known from the first prediction on.
+    # An outcome of before anything was predicted is known from the first prediction on.
     begin = pa.scalar(inputs.column(contract.own(PREDICTED.name))[0].as_py() + timedelta.resolution, PREDICTED_TYPE)
     known = pc.if_else(pc.less(known, begin), begin, known)
     happened = pc.coalesce(rows.column(occurred.name), known)

@@ -1,4 +1,4 @@
-"""A rehearsal from end to end: a history is played, and the loop is held against doing nothing and a calendar."""
+"""A rehearsal from end to end: a history is played, and the loop compared with doing nothing and a calendar."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class _Rehearsal:
             self.own.record_outcomes(self.model, known, source="rehearsal")
 
     def closing(self, folder: Path) -> dict[str, Any]:
-        """The loop's own log beside what other strategies would have answered for the same rows."""
+        """Compares the loop's own log with what other strategies would have answered for the same rows."""
         own, model, history = self.own, self.model, self.history
         versions = {version.version: version for version in own.registry.versions(model)}
         contracts = {name: own.scorer(version).logged for name, version in versions.items()}
@@ -134,7 +134,7 @@ class _Rehearsal:
         notes += self._held_back(story)
         promoted = [promotion for promotion in story["promotions"] if promotion["kind"] == "promotion"]
         strategies.append(Strategy(LOOP, losses, len(story["retrainings"]), len(promoted)))
-        return self._told(folder, labelled, strategies, story, notes)
+        return self._result(folder, labelled, strategies, story, notes)
 
     def _held_back(self, story: dict[str, Any]) -> list[str]:
         """What kept the loop from alarming, or from acting."""
@@ -147,7 +147,7 @@ class _Rehearsal:
             notes.append(f"policy.mode is {mode!r}: nothing is retrained by itself.")
         return notes
 
-    def _told(
+    def _result(
         self,
         folder: Path,
         labelled: pa.Table,

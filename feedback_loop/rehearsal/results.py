@@ -22,7 +22,7 @@ from feedback_loop.store.predictions import read_labelled
 
 
 def why_not_fitted(champion: Scorer) -> str:
-    """Why such a model can't be fitted again; empty: it can."""
+    """Why a model can't be fitted again; empty where it can."""
     if champion.loaded.estimator is None:
         return "it is not a scikit-learn model, so its pipeline can't be fitted again"
     return why_unfit(champion)
@@ -44,10 +44,10 @@ def labelled_rows(own: FeedbackLoop, contracts: dict[str, Contract]) -> pa.Table
 
 def losses_of(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     """The losses that all of these rows have: who imported probabilities alone has no errors, and the other way."""
-    told = row_losses(contract, rows)
+    losses = row_losses(contract, rows)
     if rows.column(contract.outputs[0].stored).null_count:
-        told.pop("error", None)
-    return {name: values for name, values in told.items() if np.isfinite(values).all()}
+        losses.pop("error", None)
+    return {name: values for name, values in losses.items() if np.isfinite(values).all()}
 
 
 def losses_with(contract: Contract, labelled: pa.Table, history: History, outputs: pa.Table) -> dict[str, Floats]:

@@ -48,9 +48,9 @@ def own_loop(
 ) -> tuple[FeedbackLoop, ModelVersion]:
     """A loop in the folder whose champion of that model is a copy of the user's; nothing of the user's is changed.
 
-    What it was held against stays with it where all of that is from before the clock's moment: of what comes later
-    nobody knew yet, and the first rows of the history are its reference instead. `store` is the URL of its database
-    (default: SQLite in the folder); raises Refused for one that is in use.
+    It keeps its reference where all of that is from before the clock's moment. Later rows nobody knew yet: then the
+    first rows of the history are its reference instead. `store` is the URL of its database (default: SQLite in the
+    folder); raises Refused for one that is in use.
     """
     champion = loop.champion(model)
     loaded = loop.scorer(champion).loaded
@@ -93,7 +93,7 @@ def _own_settings(loop: FeedbackLoop, model: str, folder: Path, store: str) -> S
 
 
 def _own_model(loop: FeedbackLoop, theirs: ModelSettings) -> ModelSettings:
-    """Outcomes come from the history alone, all rows are kept, and nobody is told."""
+    """Outcomes come from the history alone, all rows are kept, and no alert goes out."""
     history = theirs.retraining.history
     retraining = {"history": str(loop.settings.path(history))} if history else {}
     return theirs.model_copy(

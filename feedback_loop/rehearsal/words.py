@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MOST = 5
-"""So many alarms, diagnoses and retrainings are told; all of them are in `--json`."""
+"""So many alarms, diagnoses and retrainings are shown; all of them are in `--json`."""
 
 
 def closing_words(result: Mapping[str, Any], rows: str) -> str:
@@ -19,10 +19,10 @@ def closing_words(result: Mapping[str, Any], rows: str) -> str:
         rows,
         "",
     ]
-    lines += _told("alarm", result["alarms"], lambda event: f"version {event['version']}: {event['summary']}")
-    lines += _told("diagnosis", result["diagnoses"], lambda event: f"{event['recommendation']}: {event['summary']}")
-    lines += _told("retraining", result["retrainings"], _search)
-    lines += _told("promotion", result["promotions"], lambda event: f"version {event['version']}: {event['reason']}")
+    lines += _lines("alarm", result["alarms"], lambda event: f"version {event['version']}: {event['summary']}")
+    lines += _lines("diagnosis", result["diagnoses"], lambda event: f"{event['recommendation']}: {event['summary']}")
+    lines += _lines("retraining", result["retrainings"], _search)
+    lines += _lines("promotion", result["promotions"], lambda event: f"version {event['version']}: {event['reason']}")
     lines += [f"Note: {note}" for note in result["notes"]]
     lines += ["", f"Plot: {', '.join(result['plots'])}"]
     return "\n".join(lines)
@@ -32,7 +32,7 @@ def _search(search: Mapping[str, Any]) -> str:
     return f"{search['reason']}, {search['state']}: {search['summary']}"
 
 
-def _told(name: str, values: list[dict[str, Any]], words: Any) -> list[str]:
+def _lines(name: str, values: list[dict[str, Any]], words: Any) -> list[str]:
     lines = [f"{event['at']}  {name}  {words(event)}" for event in values[:MOST]]
     more = len(values) - MOST
     return lines + ([f"  {more} more of these: --json"] if more > 0 else []) or [f"no {name}"]

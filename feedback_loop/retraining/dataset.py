@@ -27,7 +27,7 @@ from feedback_loop.store.predictions import predicted_span, read_labelled
 TIME = "predicted_at"
 
 OUTCOME = "feedback_loop.outcome"
-"""The column that tells which rows have one and the same outcome: those of a key that is predicted again."""
+"""The column with a number for each outcome: rows of a key that is predicted again share one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TrainingRows:
 
     @property
     def decided(self) -> npt.NDArray[np.datetime64]:
-        """When the first row with the same outcome was predicted: such rows are no evidence of several days."""
+        """When the first row with the same outcome was predicted: those that share one are of one day."""
         _, place = np.unique(self.outcomes, return_inverse=True)
         first = np.full(place.max(initial=-1) + 1, np.iinfo(np.int64).max)
         np.minimum.at(first, place, self.times.astype(np.int64))

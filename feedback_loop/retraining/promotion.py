@@ -92,7 +92,7 @@ class Champions:
         """Makes the record and the registry agree, and returns the champion's version (None: there is none).
 
         A promotion that waits for the registry is carried out. One whose process died is done if its alias was set;
-        else it is given up, and told on the routes: the alias may never have been set, or somebody has moved it back
+        else it is given up, and an alert says so: the alias may never have been set, or somebody has moved it back
         since, who is not to be undone. An alias that was moved by hand, in MLflow, is taken as it is and recorded as
         an `external` promotion. While somebody promotes, all is left to them.
         """

@@ -15,7 +15,7 @@ from feedback_loop.store.leases import holder_of
 from feedback_loop.store.ledger import JobRun, failing_runs, last_scheduled, load_runs
 
 IN_A_ROW = (3, 10, 30, 100, 300)
-"""After so many retrainings without a better version it is told, and again."""
+"""After so many retrainings in a row without a better version there is an alert."""
 
 TRIED = 300
 """So many of the newest runs of the job are looked through."""

@@ -1,4 +1,4 @@
-"""What Prometheus reads of a scheduler: how old the last turn of the loop is, and what it said of each model."""
+"""Prometheus metrics of a scheduler: the age of the last turn of the loop, and the state of each model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEWEST = 20
 
 
 class LoopFigures(Collector):
-    """Collected from the store when they are asked for: any scheduler tells the same."""
+    """Collected from the store when they are asked for: any scheduler shows the same."""
 
     def __init__(self, store: Store, models: Sequence[str], clock: Clock) -> None:
         self._store = store

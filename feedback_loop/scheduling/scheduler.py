@@ -56,7 +56,7 @@ class Scheduler:
         self._runner = runner
         self._chains = chains
         self._deliver = deliver
-        self._ended = ended  # told of each turn that ended: the model, and what became of its jobs
+        self._ended = ended  # called after each turn with the model and the outcomes of its jobs
         self._started = clock()
         self._queues = {chain.model: threading.Lock() for chain in chains}
 

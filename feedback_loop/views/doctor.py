@@ -16,7 +16,7 @@ from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference import describe_hardware
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import check_metrics
-from feedback_loop.private import exposed, new_folder, told
+from feedback_loop.private import exposed, exposure_words, new_folder
 from feedback_loop.store import coverage, migrate
 from feedback_loop.store.spool_accounts import is_of_outcomes
 
@@ -52,7 +52,7 @@ def doctor(loop: FeedbackLoop) -> list[Check]:
 
 
 def _reference_check(loop: FeedbackLoop, name: str) -> Check:
-    """Nothing is amiss where a reference is missing, but nothing is judged: that is said before all that is ok."""
+    """A missing reference is no fault, but nothing is judged without one: a note says so, before all that is ok."""
     try:
         missing = loop.judging.missing_reference(name)
     except FeedbackLoopError as error:
@@ -99,7 +99,7 @@ def _files(loop: FeedbackLoop) -> str:
     open_files = exposed(places, written=[settings.home, settings.home / FILE_NAME, *mlflows])
     if open_files:
         cure = "Take their rights: chmod -R go= PATH; put files in the place of links."
-        raise Refused(f"Others can come at what is kept here: {told(open_files)}.", cure=cure)
+        raise Refused(f"Others can come at what is kept here: {exposure_words(open_files)}.", cure=cure)
     return "nobody else can read or change what is kept on this disk"
 
 
@@ -140,7 +140,7 @@ def _spools(loop: FeedbackLoop) -> str:
 def _model(loop: FeedbackLoop, name: str) -> str:
     scorer = loop.scorer(loop.champion(name))
     loop.context.check_storable(scorer)
-    chains(loop, name)  # a schedule that can't be read is told here
+    chains(loop, name)  # raises where a schedule can't be read
     check_metrics(scorer.logged)
     missing = "" if scorer.contract.key else "; no key: outcomes must name a prediction_id"
     features = len(scorer.contract.features)

@@ -1,4 +1,4 @@
-"""The state of the whole loop at a glance: one read-only view, whoever shows it."""
+"""The state of the whole loop at a glance: one read-only view for the command line, pages and programs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from feedback_loop.store.spool_accounts import COUNTERS, SpoolAccount, is_of_out
 
 
 def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
-    """All models' states, as plain values. What can't be read is said in its place and hides nothing else."""
+    """All models' states, as plain values. What can't be read is reported in its place and hides nothing else."""
     return {
         "store": loop.store.name,
         "registry": loop.registry.name,

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feedback_loop.private import exposed, told
+from feedback_loop.private import exposed, exposure_words
 from feedback_loop.views.doctor import doctor
 from tests.builders import churn_loop, customers
 
@@ -46,7 +46,7 @@ def test_no_second_user_reads_or_changes_what_a_loop_writes(loop):
     written = {"store.db", "store.db-wal", "out.parquet", "models", "mlartifacts", "mlflow.db"}
     assert written <= {path.name for path in home.iterdir()}
     ours = [path for path in home.rglob("*") if path.name not in ("in.parquet", "feedback_loop.toml")]
-    assert told(exposed(ours)) == ""
+    assert exposure_words(exposed(ours)) == ""
     assert [path for path in (home / "models").rglob("*") if path.stat().st_mode & 0o077] == []
     (home / "feedback_loop.toml").chmod(0o644)
     assert next(check for check in doctor(loop) if check.name == "files").ok

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback_loop.private import exposed, new_file, new_folder, private_files, told
+from feedback_loop.private import exposed, exposure_words, new_file, new_folder, private_files
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_what_others_can_read_or_write_is_told(reachable):
         "open/within reach": "can be read by others (0604)",
         "link": f"is a link to {reachable / 'mine'}",
     }
-    assert "and 1 more" in told(exposed(sorted(reachable.iterdir())))
+    assert "and 1 more" in exposure_words(exposed(sorted(reachable.iterdir())))
 
 
 def test_a_folder_that_others_write_to_is_told_and_one_that_they_only_read_is_not(reachable):
