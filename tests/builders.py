@@ -19,6 +19,11 @@ import pyarrow as pa
 from feedback_loop.clock import Clock, ManualClock
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring.cbpe import expected
+from feedback_loop.monitoring.evaluation import evaluate_cells
+from feedback_loop.monitoring.profiles.fold import fold
+from feedback_loop.monitoring.profiles.layout import Layout
+from feedback_loop.monitoring.profiles.profile import Profile
+from feedback_loop.monitoring.ranking import query_metrics
 from feedback_loop.monitoring.scores import ScoreBins
 from feedback_loop.registry import ModelVersion, Origin, Registry
 from feedback_loop.registry.client import Connection
@@ -62,6 +67,12 @@ def regression_contract(model: str = "price", features: Sequence[Column] = (C("x
     return make_contract(
         model=model, task=Task.REGRESSION, features=tuple(features), label="paid", label_type=T.DOUBLE
     )
+
+
+def evaluate_rows(contract: Contract, rows: pa.Table, reference: Profile | None, **asked: Any) -> Evaluation:
+    """Evaluates one version's joined rows of a window, all at once."""
+    layout = (reference.layout if reference is not None else Layout.bare(contract)).with_segments_of(rows)
+    return evaluate_cells(layout, fold(layout, rows), reference, more=query_metrics(contract, rows), **asked)
 
 
 def expected_bins(scores: Any, answered: Any, probabilities: Any, effective: float, every: Any = None) -> ScoreBins:

@@ -1,14 +1,14 @@
 """Watching: profiles, validation, drift and reports of what versions predicted."""
 
 from feedback_loop.monitoring.arrays import Floats
-from feedback_loop.monitoring.curves import Curves, curves
+from feedback_loop.monitoring.curves import curves
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimate_calibration import WindowQuery
 from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
-from feedback_loop.monitoring.evaluation import evaluate_rows, labelled_only, profile_of_reference, window_numbers
+from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference, window_numbers
 from feedback_loop.monitoring.hypergeometric import upper_tail, upper_tails
 from feedback_loop.monitoring.losses import primary_loss, row_losses
-from feedback_loop.monitoring.missing_reference import MissingReference, known_missing, when_enough
+from feedback_loop.monitoring.missing_reference import MissingReference, missing_reference_words, when_enough
 from feedback_loop.monitoring.multivariate import multivariate_values
 from feedback_loop.monitoring.profile_store import fold_news
 from feedback_loop.monitoring.profiles.custom_sums import SumMetric, check_metrics
@@ -26,7 +26,7 @@ from feedback_loop.monitoring.reports import (
 from feedback_loop.monitoring.reports.window import real_rows, report_subject, span_of
 from feedback_loop.monitoring.sampling import row_weights, spread, uniform
 from feedback_loop.monitoring.slices import find_slices
-from feedback_loop.monitoring.volume import Notice, silence_notice, volume_notice
+from feedback_loop.monitoring.volume import silence_notice, volume_notice
 from feedback_loop.monitoring.window_evaluation import after_failure, due_windows, evaluate_window, window_cells
 from feedback_loop.monitoring.window_sample import SAMPLE_ROWS, sample_window
 
@@ -36,10 +36,8 @@ __all__ = [
     "LEAST_ROWS",
     "PAST_WINDOWS",
     "SAMPLE_ROWS",
-    "Curves",
     "Floats",
     "MissingReference",
-    "Notice",
     "PastError",
     "Profile",
     "References",
@@ -51,15 +49,14 @@ __all__ = [
     "curves",
     "drift_values",
     "due_windows",
-    "evaluate_rows",
     "evaluate_window",
     "find_slices",
     "fold_news",
     "is_untimed",
-    "known_missing",
     "labelled_only",
     "list_reports",
     "make_reference",
+    "missing_reference_words",
     "model_folder",
     "multivariate_values",
     "past_errors",

@@ -111,5 +111,5 @@ def _thinned(across: Floats, up: Floats) -> tuple[tuple[float, float], ...]:
     """At most `POINTS` of the points and both ends, as far from each other as may be."""
     way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(across)) + np.abs(np.diff(up)))])
     places = np.unique(np.searchsorted(way, np.linspace(0, way[-1], POINTS)).clip(0, len(way) - 1))
-    kept = np.union1d(places, [0, len(way) - 1])
-    return tuple(zip(across[kept].tolist(), up[kept].tolist(), strict=True))
+    chosen = np.union1d(places, [0, len(way) - 1])
+    return tuple(zip(across[chosen].tolist(), up[chosen].tolist(), strict=True))

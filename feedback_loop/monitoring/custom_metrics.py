@@ -23,17 +23,17 @@ FAILED = "own_metric"
 
 PREDICTED_AT = Column("predicted_at", ColumnType.DATETIME)
 
-Told = MetricValue | QualityValue
+CustomResult = MetricValue | QualityValue
 
 _log = structlog.get_logger(__name__)
 
 
 @BEYOND_DOUBLES
-def metrics_by_sums(profile: Profile) -> list[Told]:
+def metrics_by_sums(profile: Profile) -> list[CustomResult]:
     """Those of the metrics that are made of sums; of one that fails, that it does."""
     contract, labelled = profile.layout.contract, profile.rows(Rows.LABELLED)
     kept = {each.metric.name: place for place, each in enumerate(profile.layout.own)}
-    told: list[Told] = []
+    values: list[CustomResult] = []
     for own in contract.own_metrics if labelled else ():
         try:
             metric = find_metric(own)
@@ -42,46 +42,48 @@ def metrics_by_sums(profile: Profile) -> list[Told]:
             place = kept.get(own.name)
             failed = profile.rows(OWN_FAILED + place) if place is not None else labelled
             if place is None or failed:
-                told.append(_fault(own.name, failed / labelled, labelled))
+                values.append(_fault(own.name, failed / labelled, labelled))
             elif profile.rows(OWN_ROWS + place):
-                told += _by_sums(profile, place, metric)
+                values += _by_sums(profile, place, metric)
         except MetricFailed:  # whoever looked for it first has logged why
-            told.append(_fault(own.name, 1.0, labelled))
+            values.append(_fault(own.name, 1.0, labelled))
         except Exception as error:  # noqa: BLE001 (a user's code: whatever it raises is recorded)
             _log.warning("own_metric_failed", metric=own.name, model=contract.model, cause=repr(error))
-            told.append(_fault(own.name, 1.0, labelled))
-    return told
+            values.append(_fault(own.name, 1.0, labelled))
+    return values
 
 
-def metrics_by_rows(contract: Contract, rows: pa.Table) -> list[Told]:
+def metrics_by_rows(contract: Contract, rows: pa.Table) -> list[CustomResult]:
     """Those of the metrics that are functions of all labelled rows and columns; of one that fails, that it does."""
     needed = (*contract.labels, *contract.predictions)
-    known = reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in needed))
-    labelled = rows.filter(known)
+    is_labelled = reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in needed))
+    labelled = rows.filter(is_labelled)
     columns = (*contract.features, *contract.extra_key, PREDICTED_AT)
-    told: list[Told] = []
+    values: list[CustomResult] = []
     for own in contract.own_metrics if labelled.num_rows else ():
         try:
             metric = find_metric(own)
             if not isinstance(metric, SumMetric):
                 value = float(metric(own_table(contract, labelled, columns)))
                 covered = labelled.num_rows / rows.num_rows
-                told += (
+                values += (
                     [MetricValue(own.name, value, labelled.num_rows, coverage=covered)] if np.isfinite(value) else []
                 )
         except MetricFailed:
             continue  # it is told by whoever asks for sums
         except Exception as error:  # noqa: BLE001 (as above)
             _log.warning("own_metric_failed", metric=own.name, model=contract.model, cause=repr(error))
-            told.append(_fault(own.name, 1.0, labelled.num_rows))
-    return told
+            values.append(_fault(own.name, 1.0, labelled.num_rows))
+    return values
 
 
-def beside(metrics: Iterable[MetricValue], told: Iterable[Told]) -> tuple[list[MetricValue], list[QualityValue]]:
+def with_custom_metrics(
+    metrics: Iterable[MetricValue], more: Iterable[CustomResult]
+) -> tuple[list[MetricValue], list[QualityValue]]:
     """What a user asked for and then the other metrics, and what has failed; a name that is taken fails too."""
-    others, found, faults = list(metrics), [], []
-    names = {each.metric for each in others}
-    for each in told:
+    others, added, faults = list(metrics), [], []
+    names = {other.metric for other in others}
+    for each in more:
         if isinstance(each, QualityValue):
             faults.append(each)
         elif each.metric in names:
@@ -89,12 +91,12 @@ def beside(metrics: Iterable[MetricValue], told: Iterable[Told]) -> tuple[list[M
             faults.append(_fault(each.metric, 1.0, each.rows))
         else:
             names.add(each.metric)
-            found.append(each)
-    return [*found, *others], faults
+            added.append(each)
+    return [*added, *others], faults
 
 
-def _by_sums(profile: Profile, place: int, metric: SumMetric) -> list[Told]:
-    own, block, kind = profile.layout.own[place], Block.OWN + place, OWN_ROWS + place
+def _by_sums(profile: Profile, place: int, metric: SumMetric) -> list[CustomResult]:
+    own, block, kind = profile.layout.own[place], Block.OWN.of(place), OWN_ROWS + place
     if metric.value is None:
         mean = profile.mean(block, 0, 1, kind)
         bounds = mixed(mean, profile.weight(kind), unlabelled(profile), metric.least, metric.most)

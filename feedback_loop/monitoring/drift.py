@@ -161,7 +161,7 @@ def _number_bins(reference: Profile, current: Profile, name: str) -> _Bins:
         # The inner ends of the groups: the first edges by which (but for a rounded row) so large a share has come.
         ends = np.searchsorted(before.cumulated, np.arange(1, GROUPS) / GROUPS - 0.004)
         starts = np.unique(np.append(0, ends + 1))
-        counts = [np.add.reduceat(each, starts) for each in counts]
+        counts = [np.add.reduceat(count, starts) for count in counts]
         binning = f"{len(starts)} quantiles of the reference"
     rows = reference.effective(before.rows), current.effective(now.rows)
     return _Bins(name, counts[0], counts[1], *rows, binning, few=len(before.edges) <= FEW_VALUES)

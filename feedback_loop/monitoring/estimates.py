@@ -48,8 +48,8 @@ def estimate_values(
     if not layout.scored_classes:
         return ()
     parts = [part for each in (reference, matured) if each is not None for part in each.parts]
-    found = _by_scores(profile, Profile(layout, tuple(parts)))
-    return finite(sorted(found, key=lambda each: each.metric))
+    estimates = _by_scores(profile, Profile(layout, tuple(parts)))
+    return finite(sorted(estimates, key=lambda each: each.metric))
 
 
 @dataclass(frozen=True)
@@ -65,38 +65,38 @@ def past_errors(past: Iterable[PastEstimate]) -> dict[str, PastError]:
     distances: dict[str, list[float]] = {}
     for each in past:
         distances.setdefault(each.metric, []).append(abs(each.estimate - each.realised))
-    return {metric: PastError(float(np.mean(mine)), len(mine)) for metric, mine in distances.items()}
+    return {metric: PastError(float(np.mean(of_metric)), len(of_metric)) for metric, of_metric in distances.items()}
 
 
 def _by_scores(profile: Profile, calibration: Profile) -> tuple[EstimateValue, ...]:
     contract, classes = profile.layout.contract, range(profile.layout.scored_classes)
-    counts = [profile.rows_by_weight(Block.SCORES + number) for number in classes]
-    rows, known = int(min(each.sum() for each in counts)), calibration.rows(Rows.SCORED)
-    if lacking := _lacking(CBPE, rows, known):
+    counts = [profile.rows_by_weight(Block.SCORES.of(number)) for number in classes]
+    rows, learned_rows = int(min(count.sum() for count in counts)), calibration.rows(Rows.SCORED)
+    if lacking := _lacking(CBPE, rows, learned_rows):
         return lacking
     effective = _effective(profile, counts[0])
     learned = _effective(calibration, calibration.rows_by_weight(Block.ROWS, Rows.SCORED))
     effective = effective * learned / (effective + learned)
     bins, labelled = ([score_bins_of(each, number) for number in classes] for each in (profile, calibration))
-    found = [
+    expected_bins = [
         expected(each, calibrated(past.middle, past.hits, past.misses, each.middle), rows, effective)
         for each, past in zip(bins, labelled, strict=True)
     ]
     if contract.task is Task.BINARY:
-        estimates = binary_estimates(found[0])
+        estimates = binary_estimates(expected_bins[0])
     else:
         # The share of outcomes that are of no class which the model knows.
         hits = sum(float(each.hits.sum()) for each in labelled)
         unknown = max(1 - hits / calibration.weight(Rows.SCORED), 0.0)
-        estimates = multiclass_estimates(dict(zip(map(str, contract.classes), found, strict=False)), unknown)
-    return _values(CBPE, estimates, known)
+        estimates = multiclass_estimates(dict(zip(map(str, contract.classes), expected_bins, strict=False)), unknown)
+    return _values(CBPE, estimates, learned_rows)
 
 
 def _by_losses(profile: Profile, tree: LossTree) -> tuple[EstimateValue, ...]:
     """Mae and rmse: the means of the reference's losses over its leaves, by the window's shares of them."""
     counts = profile.rows_by_weight(Block.LEAVES)
-    rows, known = int(counts.sum()), sum(tree.rows)
-    if lacking := _lacking(DLE, rows, known):
+    rows, learned_rows = int(counts.sum()), sum(tree.rows)
+    if lacking := _lacking(DLE, rows, learned_rows):
         return lacking
     leaves, weights = profile.slots(Block.LEAVES)
     shares, effective = weights / weights.sum(), _effective(profile, counts)
@@ -110,20 +110,20 @@ def _by_losses(profile: Profile, tree: LossTree) -> tuple[EstimateValue, ...]:
 
     absolute, squared = mean(moments[0], moments[1]), mean(moments[1], moments[2])
     root = float(np.sqrt(squared[0]))
-    found = {"mae": Mean(absolute[0], rows, absolute[1])}
-    found["rmse"] = Mean(root, rows, squared[1] / (2 * root) if root else 0.0)
-    return _values(DLE, found, known)
+    means = {"mae": Mean(absolute[0], rows, absolute[1])}
+    means["rmse"] = Mean(root, rows, squared[1] / (2 * root) if root else 0.0)
+    return _values(DLE, means, learned_rows)
 
 
-def _lacking(method: str, rows: int, known: int) -> tuple[EstimateValue, ...]:
-    lacking = LEAST_ROWS - min(rows, known)
-    return (EstimateValue(INSUFFICIENT, float(lacking), rows, method, known),) if lacking > 0 else ()
+def _lacking(method: str, rows: int, learned_rows: int) -> tuple[EstimateValue, ...]:
+    lacking = LEAST_ROWS - min(rows, learned_rows)
+    return (EstimateValue(INSUFFICIENT, float(lacking), rows, method, learned_rows),) if lacking > 0 else ()
 
 
-def _values(method: str, found: Mapping[str, Mean], known: int) -> tuple[EstimateValue, ...]:
+def _values(method: str, means: Mapping[str, Mean], learned_rows: int) -> tuple[EstimateValue, ...]:
     return tuple(
-        EstimateValue(metric, mean.value, mean.rows, method, known, mean.standard_error)
-        for metric, mean in found.items()
+        EstimateValue(metric, mean.value, mean.rows, method, learned_rows, mean.standard_error)
+        for metric, mean in means.items()
     )
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import EPOCH, Window, format_moment
 from feedback_loop.monitoring.arrays import Mask
-from feedback_loop.monitoring.custom_metrics import Told, beside, metrics_by_sums
+from feedback_loop.monitoring.custom_metrics import CustomResult, metrics_by_sums, with_custom_metrics
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimates import estimate_values
 from feedback_loop.monitoring.profiles.blocks import Block, Rows
@@ -25,7 +25,6 @@ from feedback_loop.monitoring.profiles.layout import Layout, choosing_half, make
 from feedback_loop.monitoring.profiles.profile import Profile, Swings
 from feedback_loop.monitoring.profiles.tally import Tally, total
 from feedback_loop.monitoring.quality import quality_values, usual_name
-from feedback_loop.monitoring.ranking import query_metrics
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import OTHER, Contract, Task, segment_name, shown_names
 from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue, finite
@@ -46,24 +45,24 @@ def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) 
     def apart(number: np.int64) -> Iterator[tuple[Profile, Profile]]:
         is_mine = numbers == number
         window = rows.filter(pa.array(is_mine))
-        mine = _by_weight(fold_predictions(counted, window))
-        rest = [*whole, *((weight, -tally) for weight, tally in mine)]
-        yield Profile.joined(counted, mine), Profile.joined(counted, rest)
+        in_window = _by_weight(fold_predictions(counted, window))
+        rest = [*whole, *((weight, -tally) for weight, tally in in_window)]
+        yield Profile.joined(counted, in_window), Profile.joined(counted, rest)
         if layout.words:  # the words of a window must be as new to the rest as those that come are to all of it
             yield _words_apart(layout, window, rows.filter(pa.array(~is_mine)), choosing[~is_mine])
 
     return with_swings(profile, chain.from_iterable(map(apart, np.unique(numbers))))
 
 
-def _words_apart(layout: Layout, mine: pa.Table, rest: pa.Table, choosing: Mask) -> tuple[Profile, Profile]:
+def _words_apart(layout: Layout, window: pa.Table, rest: pa.Table, choosing: Mask) -> tuple[Profile, Profile]:
     """The words are chosen by the same rows as in the whole, whose luck all later windows share.
 
     By other rows for each of the reference's windows, some of which are luckier, later windows would seem farther.
     """
-    chosen = (word_layout(each.column, rest, like=each, choosing=choosing) for each in layout.words)
+    chosen = (word_layout(word.column, rest, like=word, choosing=choosing) for word in layout.words)
     words = Layout(layout.contract, words=tuple(chosen))
-    known = merge([fold_words(words, rest), fold_held(words, rest, choosing)])
-    return Profile.of(words, fold_words(words, mine)), Profile.of(words, known)
+    rest_cells = merge([fold_words(words, rest), fold_held(words, rest, choosing)])
+    return Profile.of(words, fold_words(words, window)), Profile.of(words, rest_cells)
 
 
 def with_swings(reference: Profile, windows: Iterable[tuple[Profile, Profile]]) -> Profile:
@@ -80,12 +79,12 @@ def with_swings(reference: Profile, windows: Iterable[tuple[Profile, Profile]]) 
         for check in quality_values(rest, window):
             if check.column or not rest.layout.words:  # rows as such are looked at with the numbers
                 swings.setdefault(usual_name(check.column, check.check), []).append((check.value, check.rows))
-    found = {
+    kept_swings = {
         name: Swings(tuple(value for value, _ in each), max(rows for _, rows in each))
         for name, each in swings.items()
         if any(value for value, _ in each)
     }
-    return replace(reference, swings=found)
+    return replace(reference, swings=kept_swings)
 
 
 def _by_weight(cells: Mapping[Cell, Tally]) -> list[tuple[float, Tally]]:
@@ -102,27 +101,6 @@ def window_numbers(times: pa.ChunkedArray, length: timedelta) -> npt.NDArray[np.
     return np.asarray(microseconds // int(length.total_seconds() * 1e6), dtype=np.int64)
 
 
-def evaluate_rows(
-    contract: Contract,
-    rows: pa.Table,
-    reference: Profile | None,
-    *,
-    version: str,
-    window: Window,
-    as_of: datetime,
-    matured: bool,
-) -> Evaluation:
-    """Evaluates one version's joined rows of a window. Without a reference there is no drift.
-
-    Nothing here depends on anything but its arguments: the same rows give the same numbers, whenever they are asked.
-    """
-    layout = (reference.layout if reference is not None else Layout.bare(contract)).with_segments_of(rows)
-    cells, more = fold(layout, rows), query_metrics(contract, rows)
-    return evaluate_cells(
-        layout, cells, reference, version=version, window=window, as_of=as_of, matured=matured, more=more
-    )
-
-
 def evaluate_cells(
     layout: Layout,
     cells: Mapping[Cell, Tally],
@@ -132,10 +110,12 @@ def evaluate_cells(
     window: Window,
     as_of: datetime,
     matured: bool,
-    more: Sequence[Told] = (),
+    more: Sequence[CustomResult] = (),
     calibration: Profile | None = None,
 ) -> Evaluation:
-    """The same by the tallies of the rows, which hold all that is needed of them but for `more` metrics.
+    """Evaluates one version's rows of a window by their tallies, which hold all but `more` metrics.
+
+    The same tallies give the same numbers, whenever they are asked. Without a reference there is no drift.
 
     Nothing is judged by a reference that its own rows are part of, and no class is told from others before classes
     are known: `notes` say so.
@@ -147,8 +127,8 @@ def evaluate_cells(
     """
     profile = Profile.of(layout, cells)
     predictions, labelled = profile.rows(), profile.rows(Rows.LABELLED)
-    found, faults = beside(metrics_of(layout, cells), [*more, *metrics_by_sums(profile)])
-    metrics = finite(found)
+    all_metrics, faults = with_custom_metrics(metrics_of(layout, cells), [*more, *metrics_by_sums(profile)])
+    metrics = finite(all_metrics)
     if predictions and len(profile.parts) > 1:  # else it is what is counted
         covered = profile.weight(Rows.LABELLED) / profile.weight()
         metrics = (*metrics, MetricValue(COVERAGE, covered, predictions, coverage=covered))
@@ -207,4 +187,4 @@ def _about_segments(contract: Contract, cells: Mapping[Cell, Tally]) -> list[str
 def labelled_only(contract: Contract, rows: pa.Table) -> pa.Table:
     """The rows whose outcome is known (and whose prediction is: a model may have answered with nothing)."""
     columns = (*contract.labels, *contract.outputs)
-    return rows.filter(reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in columns)))
+    return rows.filter(reduce(pc.and_, (pc.is_valid(rows.column(column.stored)) for column in columns)))

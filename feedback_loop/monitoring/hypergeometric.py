@@ -10,7 +10,7 @@ FARTHEST = 700
 """Counts beyond are less likely than e^-700, which is about the least that a double can be."""
 
 
-def upper_tails(found: Ints, pool: Ints, hits: Ints, drawn: int, chances: Floats) -> Floats:
+def upper_tails(counts: Ints, pool: Ints, hits: Ints, drawn: int, chances: Floats) -> Floats:
     """P(X > found) + chance * P(X = found) of each row: X counts the hits among `drawn` of a pool.
 
     Drawn without replacement. With chances of 1 it is P(X ≥ found), with uniform ones the randomised probability
@@ -29,15 +29,15 @@ def upper_tails(found: Ints, pool: Ints, hits: Ints, drawn: int, chances: Floats
     count = np.arange(first, last, dtype=np.float64)
     more = np.maximum(hits - count, 0) * (drawn - count)  # of count + 1 to count: more / fewer
     fewer = (count + 1) * np.maximum(misses - drawn + count + 1, 0)
-    is_up, ones = count >= mode, np.ones((len(found), 1))
+    is_up, ones = count >= mode, np.ones((len(counts), 1))
     up = np.cumprod(np.divide(more, fewer, out=np.ones_like(more), where=is_up), axis=1)
     down = np.cumprod(np.divide(fewer, more, out=np.ones_like(more), where=~is_up)[:, ::-1], axis=1)[:, ::-1]
     weights = np.hstack([ones, up]) * np.hstack([down, ones])
     sums = np.cumsum(np.hstack([np.zeros_like(ones), weights[:, ::-1]]), axis=1)[:, ::-1]  # from each count on
-    row, place = np.arange(len(found)), np.clip(found - first, 0, last - first)
+    row, place = np.arange(len(counts)), np.clip(counts - first, 0, last - first)
     return np.asarray((sums[row, place + 1] + chances * weights[row, place]) / sums[:, 0])
 
 
-def upper_tail(found: int, pool: int, hits: int, drawn: int, chance: float = 1.0) -> float:
+def upper_tail(count: int, pool: int, hits: int, drawn: int, chance: float = 1.0) -> float:
     """The same of one row; P(X ≥ found) unless a chance is given."""
-    return float(upper_tails(np.array([found]), np.array([pool]), np.array([hits]), drawn, np.array([chance]))[0])
+    return float(upper_tails(np.array([count]), np.array([pool]), np.array([hits]), drawn, np.array([chance]))[0])

@@ -43,11 +43,11 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
         return losses
     probabilities = np.clip(class_probabilities(contract, rows), 0.0, 1.0)
     places = class_places(contract.classes, label)
-    known = places >= 0
-    chosen = np.where(known, probabilities[np.arange(len(places)), places], 0.0)
+    is_known = places >= 0
+    chosen = np.where(is_known, probabilities[np.arange(len(places)), places], 0.0)
     hit = np.zeros_like(probabilities)
-    hit[np.flatnonzero(known), places[known]] = 1.0
-    brier = (((probabilities - hit) ** 2).sum(axis=1) + ~known) / 2
+    hit[np.flatnonzero(is_known), places[is_known]] = 1.0
+    brier = (((probabilities - hit) ** 2).sum(axis=1) + ~is_known) / 2
     losses["brier"] = np.minimum(brier, 1.0)
     losses["log_loss"] = -np.log(np.clip(chosen, CLIP, 1.0))
     return losses
@@ -60,7 +60,7 @@ def _bounded(losses: Floats) -> Floats:
 
 def class_places(classes: Sequence[Label], values: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """The place of each value among the classes; -1 where it is none of them, or is missing."""
-    index = {known: place for place, known in enumerate(classes)}
+    index = {label: place for place, label in enumerate(classes)}
     return mapped(values, lambda value: index.get(value, -1))
 
 
@@ -80,9 +80,9 @@ def class_probabilities(contract: Contract, rows: pa.Table) -> Floats:
     return np.column_stack(pair if contract.classes[1] == contract.positive else pair[::-1])
 
 
-def are_no_chances(contract: Contract, rows: pa.Table) -> Mask:
+def invalid_probabilities(contract: Contract, rows: pa.Table) -> Mask:
     """Which rows have probabilities that are none: below 0, above 1, or of all classes and not adding up to 1."""
-    columns = [floats(rows.column(each.stored)) for each in contract.probabilities]
+    columns = [floats(rows.column(probability.stored)) for probability in contract.probabilities]
     chances = np.column_stack(columns) if columns else np.zeros((rows.num_rows, 1))
     wrong: Mask = np.asarray(((chances < -ROUNDED) | (chances > 1 + ROUNDED)).any(axis=1), dtype=np.bool_)
     if columns and contract.task is Task.MULTICLASS:

@@ -48,11 +48,11 @@ class MissingReference:
         )
 
 
-def known_missing(store: Store, model: str, version: str | None, settings: ModelSettings) -> str | None:
+def missing_reference_words(store: Store, model: str, version: str | None, settings: ModelSettings) -> str | None:
     """What keeps a version from being judged, in words, by what the store knows; None where nothing does."""
     if version is None:
         return None
-    wanted, known = settings.policy.reference, load_coverage(store, model)[0]
+    wanted, coverage = settings.policy.reference, load_coverage(store, model)[0]
     verdict = latest_verdict(store, model, version)
     if verdict is not None:
         watched = verdict.evidence.get("watched") or [{}]
@@ -61,15 +61,17 @@ def known_missing(store: Store, model: str, version: str | None, settings: Model
         with store.read() as connection:
             kept = load_reference(connection, model, version)
         own = round(Profile.from_bytes(kept.profile).rows()) if kept is not None else 0
-        labelled = sum(each.labelled for each in known if _is_champions(each, version))
+        labelled = sum(each.labelled for each in coverage if _is_champions(each, version))
         missing = wanted - own - (labelled if own < wanted else 0)
     if missing <= 0:
         return None
-    about = when_enough(known, version, missing, settings.maturity)
+    about = when_enough(coverage, version, missing, settings.maturity)
     lacking = MissingReference(model, version, wanted - missing, wanted, about)
     is_new = verdict is None and not load_evaluations(store, model, newest=1)
-    told = "(If it brought one of its own, the first turn of the scheduler takes it in.)" if is_new else lacking.cure
-    return f"{lacking.words} {told}"
+    advice = (
+        "(If it brought one of its own, the first turn of the scheduler takes it in.)" if is_new else lacking.cure
+    )
+    return f"{lacking.words} {advice}"
 
 
 def _is_champions(account: WindowCoverage, version: str) -> bool:
@@ -80,7 +82,7 @@ def when_enough(
     accounts: Iterable[WindowCoverage], version: str, missing: int, maturity: timedelta
 ) -> datetime | None:
     """When so many more predictions of a version will have matured with an outcome; None where none has one yet."""
-    own = [each for each in accounts if _is_champions(each, version)]
+    own = [account for account in accounts if _is_champions(account, version)]
     if not own:
         return None
     first, last = own[0].window_start, own[-1].window_start + timedelta(hours=1)

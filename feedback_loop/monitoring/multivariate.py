@@ -37,15 +37,15 @@ def multivariate_values(contract: Contract, reference: pa.Table, current: pa.Tab
     Features only; words by how often the reference has them. Nothing where either has fewer than 100 rows.
     """
     features = [
-        each
-        for each in contract.features
-        if each.type is not ColumnType.DATETIME and each.stored in reference.column_names
+        feature
+        for feature in contract.features
+        if feature.type is not ColumnType.DATETIME and feature.stored in reference.column_names
     ]
     if min(reference.num_rows, current.num_rows) < LEAST_ROWS or not features:
         return ()
     encoded = [
-        _encoded(reference.column(each.stored), current.column(each.stored), is_number=each.type.is_numeric)
-        for each in features
+        _encoded(reference.column(feature.stored), current.column(feature.stored), is_number=feature.type.is_numeric)
+        for feature in features
     ]
     rows = np.column_stack([np.concatenate(pair) for pair in encoded])
     least = np.where(np.isnan(rows), np.inf, rows).min(axis=0)
@@ -55,7 +55,7 @@ def multivariate_values(contract: Contract, reference: pa.Table, current: pa.Tab
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # threads that wait for each other are slower on work as small as this
-        return (_told_apart(rows, is_now, [each.name for each in features]),)
+        return (_separation(rows, is_now, [feature.name for feature in features]),)
 
 
 def _encoded(before: pa.ChunkedArray, now: pa.ChunkedArray, *, is_number: bool) -> tuple[Floats, Floats]:
@@ -66,14 +66,14 @@ def _encoded(before: pa.ChunkedArray, now: pa.ChunkedArray, *, is_number: bool) 
     counts = frequencies(texts(before))
     words = pa.array(list(counts), pa.string())
     shares = np.append(np.array([*counts.values()]) / max(len(before), 1), 0.0)
-    found = []
+    encoded = []
     for column in map(texts, (before, now)):
         places = pc.index_in(column, words).fill_null(len(words)).to_numpy()
-        found.append(np.where(pc.is_null(column).to_numpy(), np.nan, shares[places]))
-    return found[0], found[1]
+        encoded.append(np.where(pc.is_null(column).to_numpy(), np.nan, shares[places]))
+    return encoded[0], encoded[1]
 
 
-def _told_apart(rows: Floats, is_now: npt.NDArray[np.bool_], names: Sequence[str]) -> DriftValue:
+def _separation(rows: Floats, is_now: npt.NDArray[np.bool_], names: Sequence[str]) -> DriftValue:
     from scipy import stats
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.inspection import permutation_importance
@@ -84,11 +84,11 @@ def _told_apart(rows: Floats, is_now: npt.NDArray[np.bool_], names: Sequence[str
     scores = cross_val_predict(trees, rows, is_now, cv=folds, method="predict_proba")[:, 1]
     auc, error = _auc(scores[is_now], scores[~is_now])
     p_value = float(stats.norm.sf((auc - 0.5) / error)) if error else float(auc <= 0.5)
-    learned, held = folds[0]
+    learned, unseen = folds[0]
     trees.fit(rows[learned], is_now[learned])
     repeats = 1 if len(names) > MANY else FOLDS
     lost = permutation_importance(
-        trees, rows[held], is_now[held], scoring="roc_auc", n_repeats=repeats, random_state=0
+        trees, rows[unseen], is_now[unseen], scoring="roc_auc", n_repeats=repeats, random_state=0
     ).importances_mean
     telling = [place for place in np.argsort(-lost, kind="stable")[:NAMED] if lost[place] > error]
     binning = "told by " + ", ".join(f"{names[place]} ({lost[place]:.3f})" for place in telling) if telling else ""

@@ -18,6 +18,7 @@ from feedback_loop.monitoring.profiles.fold import TIME, Cell, fold, fold_outcom
 from feedback_loop.monitoring.profiles.layout import Layout
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.profiles.tally import Tally, total
+from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store, profiles
 from feedback_loop.store.coverage import SegmentValues, load_segment_values, role_spans
 from feedback_loop.store.engine import Transaction
@@ -43,18 +44,18 @@ def fold_news(connection: Transaction, model: str, news: News) -> None:
 
     A version without a reference has no tallies: its windows are folded from the log when they are asked for.
     """
-    known: dict[str, Layout | None] = {}
+    layouts: dict[str, Layout | None] = {}
     changed: dict[tuple[str, str, str], list[Mapping[Cell, Tally]]] = {}
     signed_rows = [(news.new, PREDICTIONS, 1), (news.after, OUTCOMES, 1), (news.before, OUTCOMES, -1)]
     if news.gone is not None:
         signed_rows.append((news.gone, PREDICTIONS, -1))
     for rows, part, sign in signed_rows:
-        for version, role, mine in _by_version(rows):
-            if version not in known:
-                known[version] = _layout(connection, model, version, news.segments)
-            layout = known[version]
+        for version, role, version_rows in _by_version(rows):
+            if version not in layouts:
+                layouts[version] = _layout(connection, model, version, news.segments)
+            layout = layouts[version]
             if layout is not None:
-                cells = FOLDS[part](layout, mine)
+                cells = FOLDS[part](layout, version_rows)
                 signed = cells if sign > 0 else {cell: -tally for cell, tally in cells.items()}
                 changed.setdefault((version, role, part), []).append(signed)
     for (version, role, part), parts in changed.items():
@@ -107,7 +108,7 @@ def _tallied(
     connection: Transaction, layout: Layout, version: str, as_of: datetime | None, secret: bytes
 ) -> dict[tuple[str, str], dict[Cell, Tally]]:
     """The tallies of all that is joined of a version, by role and part."""
-    found: dict[tuple[str, str], dict[Cell, Tally]] = {}
+    tallies: dict[tuple[str, str], dict[Cell, Tally]] = {}
     contract = layout.contract
     if as_of is not None:
         layout = layout.with_segments(load_segment_values(connection, contract, secret, as_of))
@@ -115,8 +116,8 @@ def _tallied(
         for piece in slices(connection, contract.model, window, SLICE_ROWS):
             rows = labelled_in(connection, contract, piece, secret, as_of=as_of, version=version, role=role)
             for part, folded in FOLDS.items():
-                found[role, part] = merge([found.get((role, part), {}), folded(layout, rows)])
-    return found
+                tallies[role, part] = merge([tallies.get((role, part), {}), folded(layout, rows)])
+    return tallies
 
 
 def fold_window(
@@ -156,6 +157,17 @@ def fold_window(
     return (FOLDS[part] if part is not None else fold)(layout, rows)
 
 
+def champion_slices(
+    store: Store, contract: Contract, window: Window, *, version: str, as_of: datetime | None, rows: int | None = None
+) -> Iterator[pa.Table]:
+    """A version's rows as the champion, with their outcomes as of a moment: so many at a time, in order of time."""
+    with store.read() as connection:
+        for piece in slices(connection, contract.model, window, rows or SLICE_ROWS):
+            yield labelled_in(
+                connection, contract, piece, store.secret, as_of=as_of, version=version, role=Role.CHAMPION
+            )
+
+
 def fold_scan(layout: bytes, scan: Scan, *, part: str | None = None) -> dict[Cell, Tally]:
     """The tallies of a slice's rows, of all hours together."""
     rows = scan.rows().drop_columns([TIME])
@@ -184,14 +196,14 @@ def _by_version(rows: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
         return
     pairs = rows.select(["model_version", "role"]).group_by(["model_version", "role"]).aggregate([]).to_pylist()
     for pair in sorted(pairs, key=lambda each: (each["model_version"], each["role"])):
-        mine = rows
+        version_rows = rows
         if len(pairs) > 1:
             same = pc.and_(
                 pc.equal(rows.column("model_version"), pair["model_version"]),
                 pc.equal(rows.column("role"), pair["role"]),
             )
-            mine = rows.filter(same)
-        yield pair["model_version"], pair["role"], mine
+            version_rows = rows.filter(same)
+        yield pair["model_version"], pair["role"], version_rows
 
 
 def _layout(connection: Transaction, model: str, version: str, named: SegmentValues) -> Layout | None:

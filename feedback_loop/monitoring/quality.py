@@ -44,24 +44,24 @@ def quality_values(reference: Profile | None, current: Profile) -> tuple[Quality
     that is constant in each of them may be so in those that come. What implies another check fails in its place;
     and of a column that is broken rows are alike.
     """
-    found = list(_chances(current))
+    checks = list(_chances(current))
     if reference is None or current.effective(current.weight()) < LEAST_ROWS or not reference.rows():
-        return finite(found)
+        return finite(checks)
     layout = reference.layout
     both = _Both(reference, current, ALPHA / WINDOWS / (5 * len(layout.numbers) + 3 * len(layout.words) + 1))
     for name, numbers in reference.numbers.items():
-        found += _absent(both, name, numbers, current.numbers[name])
-        found += _of_numbers(both, name, numbers, current.numbers[name])
+        checks += _absent(both, name, numbers, current.numbers[name])
+        checks += _of_numbers(both, name, numbers, current.numbers[name])
     for name, words in reference.words.items():
-        found += _absent(both, name, words, current.words[name])
-        found += _of_words(both, name, words.judged, current.words[name].judged)
+        checks += _absent(both, name, words, current.words[name])
+        checks += _of_words(both, name, words.judged, current.words[name].judged)
     repeated = _repeated(both)
-    return finite((*found, replace(repeated, failed=repeated.failed and not any(each.failed for each in found))))
+    return finite((*checks, replace(repeated, failed=repeated.failed and not any(each.failed for each in checks))))
 
 
 def _chances(current: Profile) -> Iterator[QualityValue]:
     if current.layout.contract.probabilities and current.rows():
-        share = current.weight(Rows.NO_CHANCES) / current.weight()
+        share = current.weight(Rows.INVALID_PROBABILITIES) / current.weight()
         yield QualityValue("", "probabilities", share, 0.0, share > 0, current.rows())
 
 
@@ -83,21 +83,21 @@ class _Both:
         swings = self.reference.swings.get(usual_name(column, check))
         return max(expected, *swings.distances) if swings and len(swings.distances) >= LEAST_WINDOWS else expected
 
-    def chance(self, share: float, rows: float, expected: float, known: float) -> float:
+    def chance(self, share: float, rows: float, expected: float, reference_rows: float) -> float:
         """How often so great a share of rows comes by chance, where so many rows of a reference had another.
 
         Fisher's exact test: the rows of both are one urn.
         """
-        drawn, others = int(self.current.effective(rows)), int(self.reference.effective(known))
+        drawn, others = int(self.current.effective(rows)), int(self.reference.effective(reference_rows))
         hits, before = int(share * drawn + 1e-6), int(np.ceil(min(expected, 1.0) * others - 1e-6))
         return upper_tail(hits, drawn + others, hits + before, drawn)
 
     def share(
-        self, column: str, check: str, value: float, expected: float, rows: float, known: float
+        self, column: str, check: str, value: float, expected: float, rows: float, reference_rows: float
     ) -> QualityValue:
         """A check of a share: of so many rows, against that of so many of the reference."""
         expected = self.usual(column, check, expected)
-        failed = value - expected > MORE and self.chance(value, rows, expected, known) < self.level
+        failed = value - expected > MORE and self.chance(value, rows, expected, reference_rows) < self.level
         return QualityValue(column, check, value, expected, failed, self.current.rows())
 
 
@@ -175,12 +175,12 @@ def _repeated(both: _Both) -> QualityValue:
 
     counts, rows = both.current.counts(Block.HASHES, HASHES), both.current.weight()
     shares, size = counts / rows, max(both.current.effective(rows), 2.0)
-    found = float((counts * (counts - 1)).sum() / max(rows * (rows - 1), 1.0))
+    repeated = float((counts * (counts - 1)).sum() / max(rows * (rows - 1), 1.0))
     repeats = both.reference.layout.repeats
     likely = repeats.share + (1 - repeats.share) / HASHES
     spread = max(float((shares**3).sum() - (shares**2).sum() ** 2), 0.0)
     variance = repeats.variance + 4 * spread / size + 2 * likely / (size * (size - 1))
-    share = float(np.clip((found - likely) * (rows - 1) / 2, 0.0, 1.0))
+    share = float(np.clip((repeated - likely) * (rows - 1) / 2, 0.0, 1.0))
     sure = float(stats.norm.isf(both.level) * np.sqrt(variance) * (rows - 1) / 2)
     expected = both.usual("", "duplicates", 0.0)
     failed = share - expected > max(REPEATED, sure)

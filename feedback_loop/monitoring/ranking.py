@@ -41,14 +41,14 @@ def query_metrics(contract: Contract, rows: pa.Table) -> tuple[MetricValue, ...]
     every = _ranked(contract, rows)
     if not len(every.gain):
         return ()
-    known = every.of_queries(every.is_known)
+    is_known = every.of_queries(every.is_known)
     several = np.bincount(every.query) > 1  # one row can't be ordered (scikit-learn refuses it too)
-    found = []
+    metrics = []
     for name, top in (("ndcg", None), (f"ndcg@{TOP}", TOP)):
-        values = _ndcg(every.of(known & several), top)
-        found += _value(name, values, int((~known & several).sum()), (0.0, 1.0))
-    rest = every.of(~known)
-    return *found, *_value("mrr", _reciprocal_rank(every.of(known)), int((~known).sum()), _rank_bounds(rest))
+        values = _ndcg(every.of(is_known & several), top)
+        metrics += _value(name, values, int((~is_known & several).sum()), (0.0, 1.0))
+    rest = every.of(~is_known)
+    return *metrics, *_value("mrr", _reciprocal_rank(every.of(is_known)), int((~is_known).sum()), _rank_bounds(rest))
 
 
 @dataclass(frozen=True)
@@ -132,17 +132,17 @@ def _reciprocal_rank(rows: _Ranked) -> Floats:
     first = np.flatnonzero(np.diff(tie, prepend=-1))
     some = np.flatnonzero(relevant > 0)
     queries, which = np.unique(rows.query[first[some]], return_index=True)
-    found = np.zeros(int(rows.query.max(initial=-1)) + 1)
+    reciprocals = np.zeros(int(rows.query.max(initial=-1)) + 1)
     chosen = some[which]
     hits, left, rank = relevant[chosen], size[chosen].astype(float), rows.place[first[chosen]] + 1.0
     missed = np.ones(len(chosen))
     while len(chosen):  # one more of the run is looked at: it is the first relevant one, or is not
-        found[queries] += missed * hits / left / rank
+        reciprocals[queries] += missed * hits / left / rank
         missed = missed * (1 - hits / left)
         going = left > hits
         queries, chosen, hits, missed = queries[going], chosen[going], hits[going], missed[going]
         left, rank = left[going] - 1, rank[going] + 1
-    return found
+    return reciprocals
 
 
 def _rank_bounds(rows: _Ranked) -> tuple[float, float]:

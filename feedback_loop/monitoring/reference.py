@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,14 +13,14 @@ from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scorer
 from feedback_loop.monitoring.drift import LEAST_ROWS
 from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference
-from feedback_loop.monitoring.profile_store import establish
+from feedback_loop.monitoring.profile_store import champion_slices, establish
 from feedback_loop.monitoring.profiles.fold import TIME
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.outcomes import matured_until
 from feedback_loop.registry import ModelVersion, Registry
-from feedback_loop.schema import PREDICTION_ID, Column, ColumnType, Contract, Redaction, Role, as_table, coerce
+from feedback_loop.schema import PREDICTION_ID, Column, ColumnType, Contract, Redaction, as_table, coerce
 from feedback_loop.store import Store, profiles
-from feedback_loop.store.predictions import labelled_in, predicted_span, slices
+from feedback_loop.store.predictions import predicted_span
 
 STEP_ROWS = 20_000
 """Of the log so many rows are read at a time, at least: not all of its history for the first few of them."""
@@ -54,7 +53,7 @@ def make_reference(scorer: Scorer, frame: Any, *, text: bool = False, time_colum
 
     When each was predicted, or would have been, is in `time_column`, else in `predicted_at`. Raises BadInput.
     """
-    wanted = (*scorer.contract.features, *(replace(each, required=True) for each in scorer.contract.labels))
+    wanted = (*scorer.contract.features, *(replace(label, required=True) for label in scorer.contract.labels))
     table = as_table(frame)
     time = scorer.contract.own(TIME)
     if time_column and time_column not in table.column_names:
@@ -152,8 +151,8 @@ class References:
         """The very rows that `profile` is of at that moment."""
         with self._store.read() as connection:
             kept = profiles.load_reference(connection, version.model, version.version)
-        known = kept.known_since if kept is not None and kept.known_since <= as_of else as_of
-        return self._find(redaction, version, wanted, matured_until(known, maturity, length), known)
+        known_since = kept.known_since if kept is not None and kept.known_since <= as_of else as_of
+        return self._find(redaction, version, wanted, matured_until(known_since, maturity, length), known_since)
 
     def forget(self, model: str) -> None:
         """Forgets what is kept in memory of a model: its rows have changed."""
@@ -196,20 +195,17 @@ def first_labelled(
 
     They are the same however the log was cut to read them.
     """
-    found: list[pa.Table] = []
     span = predicted_span(store, contract.model, version, as_of=as_of)
-    with store.read() as connection:
-        pieces: Iterable[Window] = [Window(EPOCH, EPOCH + timedelta.resolution)]  # nothing, with all columns
-        if span is not None and span[0] < matured_until:
-            pieces = slices(connection, contract.model, Window(span[0], matured_until), max(wanted, STEP_ROWS))
-        for piece in pieces:
-            rows = labelled_in(
-                connection, contract, piece, store.secret, as_of=as_of, version=version, role=Role.CHAMPION
-            )
-            found.append(labelled_only(contract, rows))
-            if sum(each.num_rows for each in found) >= wanted:
-                break
-    ordered = pa.concat_tables(found).sort_by([(TIME, "ascending"), (PREDICTION_ID, "ascending")])
+    window = Window(EPOCH, EPOCH + timedelta.resolution)  # nothing, with all columns
+    if span is not None and span[0] < matured_until:
+        window = Window(span[0], matured_until)
+    tables: list[pa.Table] = []
+    step = max(wanted, STEP_ROWS)
+    for rows in champion_slices(store, contract, window, version=version, as_of=as_of, rows=step):
+        tables.append(labelled_only(contract, rows))
+        if sum(table.num_rows for table in tables) >= wanted:
+            break
+    ordered = pa.concat_tables(tables).sort_by([(TIME, "ascending"), (PREDICTION_ID, "ascending")])
     return ordered.slice(0, wanted)
 
 

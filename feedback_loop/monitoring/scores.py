@@ -55,7 +55,7 @@ class ScoreBins:
         """Rows with outcomes, hits and sums of scores by tenths of the score."""
         place = np.minimum((self.middle * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
         counts = (self.labelled, self.hits, self.labelled * self.middle)
-        rows, hits, scores = (np.asarray(np.bincount(place, each, CALIBRATION_BINS), np.float64) for each in counts)
+        rows, hits, scores = (np.asarray(np.bincount(place, count, CALIBRATION_BINS), np.float64) for count in counts)
         return rows, hits, scores
 
     def top_hits(self, share: float) -> float:
@@ -66,7 +66,7 @@ class ScoreBins:
 
 def score_bins_of(profile: Profile, number: int = 0) -> ScoreBins:
     """The counts of one class of a profile's rows."""
-    blocks = [profile.slots(block + number) for block in (Block.SCORES, Block.ANSWERED, Block.HITS, Block.MISSES)]
+    blocks = [profile.slots(block.of(number)) for block in (Block.SCORES, Block.ANSWERED, Block.HITS, Block.MISSES)]
     bins = np.unique(np.concatenate([slots for slots, _ in blocks]))
     counts = np.zeros((len(blocks), len(bins)))
     for row, (slots, weights) in zip(counts, blocks, strict=True):
@@ -104,8 +104,8 @@ def binary_metrics(table: Confusion, bins: ScoreBins | None) -> dict[str, Mean]:
 
 def areas(classes: Mapping[str, ScoreBins]) -> dict[str, Mean]:
     """`roc_auc[a]` of each class against all others, where both have rows, and their mean `roc_auc_macro`."""
-    found = {f"roc_auc[{name}]": area for name, bins in classes.items() if (area := roc_auc(bins)) is not None}
-    return {**found, "roc_auc_macro": mean_of(list(found.values()))} if found else {}
+    of_classes = {f"roc_auc[{name}]": area for name, bins in classes.items() if (area := roc_auc(bins)) is not None}
+    return {**of_classes, "roc_auc_macro": mean_of(list(of_classes.values()))} if of_classes else {}
 
 
 def roc_auc(bins: ScoreBins) -> Mean | None:

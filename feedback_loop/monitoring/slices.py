@@ -57,15 +57,16 @@ def find_slices(contract: Contract, labelled: pa.Table) -> tuple[SliceValue, ...
         return ()
     metric = primary_loss(contract)
     losses = row_losses(contract, labelled)[metric]
-    known = np.isfinite(losses)
-    features = [each for each in contract.features if each.type is not ColumnType.DATETIME]
+    is_known = np.isfinite(losses)
+    features = [feature for feature in contract.features if feature.type is not ColumnType.DATETIME]
     pairs = min(len(features), PAIRED) * (min(len(features), PAIRED) - 1) // 2
-    chosen = np.flatnonzero(known)[: max(MOST_ENTRIES // max(pairs, 1), LEAST_LABELLED)]
+    chosen = np.flatnonzero(is_known)[: max(MOST_ENTRIES // max(pairs, 1), LEAST_LABELLED)]
     if len(chosen) < LEAST_LABELLED or not features:
         return ()
     rows, losses = labelled.take(pa.array(chosen)), losses[chosen]
     columns = [
-        (_numbers if each.type.is_numeric else _words)(each.name, rows.column(each.stored)) for each in features
+        (_numbers if feature.type.is_numeric else _words)(feature.name, rows.column(feature.stored))
+        for feature in features
     ]
     least = max(LEAST_SUPPORT, int(np.ceil(LEAST_SHARE * len(losses))))
     names, members = _candidates(columns, least)
@@ -105,10 +106,10 @@ def _candidates(columns: list[_Cells], least: int) -> tuple[list[str], Any]:
         kept = np.flatnonzero(np.bincount(cells.places[inside], minlength=len(cells.names)) >= least)
         place_of = np.full(len(cells.names), -1)
         place_of[kept] = np.arange(len(names), len(names) + len(kept))
-        found = place_of[cells.places[inside]]
+        slices = place_of[cells.places[inside]]
         names += [cells.names[place] for place in kept]
-        places.append(found[found >= 0])
-        rows.append(inside[found >= 0])
+        places.append(slices[slices >= 0])
+        rows.append(inside[slices >= 0])
     entries = np.concatenate(places), np.concatenate(rows)
     shape = len(names), len(columns[0].places)
     return names, sparse.csr_matrix((np.ones(len(entries[0])), entries), shape=shape)

@@ -40,15 +40,15 @@ def drift_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Wo
     """
     layout, rows = profile.layout, min(profile.rows(), SURROGATE_ROWS)
     whole = {each.stored for each in (*layout.contract.outputs, *layout.contract.features) if each.type in WHOLE}
-    found: dict[str, Floats | Words] = {}
+    columns: dict[str, Floats | Words] = {}
     for name, numbers in profile.numbers.items():
         values = _numbers(numbers, reference.numbers[name], rows)
-        found[name] = np.ceil(values) if name in whole else values
+        columns[name] = np.ceil(values) if name in whole else values
     for name, words in profile.words.items():
-        found[name] = _words(words, rows)
+        columns[name] = _words(words, rows)
     # In any order but the same: sorted columns would all go up together.
     return {
-        name: np.random.default_rng(seed).permutation(column) for seed, (name, column) in enumerate(found.items())
+        name: np.random.default_rng(seed).permutation(column) for seed, (name, column) in enumerate(columns.items())
     }
 
 
@@ -62,12 +62,12 @@ def labelled_columns(profile: Profile, reference: Profile) -> dict[str, Floats |
         truth = np.random.default_rng(0).permutation(_numbers(profile.outcomes, reference.outcomes, rows))
         return {label: truth, answer: truth + _errors(profile, rows)}
     places, counts = profile.slots(Block.CONFUSION)
-    given = shared(counts, min(profile.rows(Rows.LABELLED), SURROGATE_ROWS))
-    truth_places, answer_places = (np.repeat(each, given) for each in np.divmod(places, SIDE))
+    sizes = shared(counts, min(profile.rows(Rows.LABELLED), SURROGATE_ROWS))
+    truth_places, answer_places = (np.repeat(each, sizes) for each in np.divmod(places, SIDE))
     names = class_names(profile)
     scores = list(_scores(profile, truth_places, answer_places))
     columns = {column.stored: each for column, each in zip(contract.probabilities, scores, strict=False)}
-    if any(np.isnan(each).any() for each in scores):
+    if any(np.isnan(score).any() for score in scores):
         columns = {}
     return {label: names[truth_places], answer: names[answer_places], **columns}
 
@@ -75,11 +75,11 @@ def labelled_columns(profile: Profile, reference: Profile) -> dict[str, Floats |
 def class_names(profile: Profile) -> Words:
     """The name of the class of each place, as text."""
     contract = profile.layout.contract
-    known = [str(each) for each in contract.classes]
+    labels = [str(label) for label in contract.classes]
     if contract.task is Task.BINARY:
-        known = [*(each for each in known if each != str(contract.positive)), str(contract.positive)]
+        labels = [*(each for each in labels if each != str(contract.positive)), str(contract.positive)]
     names = np.full(OTHER_CLASS + 1, "(other)", dtype=object)
-    names[: min(len(known), OTHER_CLASS)] = known[:OTHER_CLASS]
+    names[: min(len(labels), OTHER_CLASS)] = labels[:OTHER_CLASS]
     return names
 
 
@@ -89,9 +89,9 @@ def shared(counts: Floats, rows: int) -> Ints:
     if not whole:
         return np.zeros(len(counts), np.int64)
     exact = counts * (rows / whole)
-    given = np.floor(exact).astype(np.int64)
-    given[np.argsort(given - exact, kind="stable")[: rows - given.sum()]] += 1
-    shares: Ints = given
+    sizes = np.floor(exact).astype(np.int64)
+    sizes[np.argsort(sizes - exact, kind="stable")[: rows - sizes.sum()]] += 1
+    shares: Ints = sizes
     return shares
 
 
@@ -100,8 +100,8 @@ def _numbers(column: NumberColumn, reference: NumberColumn, rows: int) -> Floats
     values = np.full(finite, np.clip(column.mean, -FARTHEST, FARTHEST) if finite else 0.0)
     if finite and len(column.edges):
         made = _quantiles(column, int(finite))
-        known = _quantiles(replace(reference, rows_below=0.0, rows_above=0.0), SURROGATE_ROWS)
-        values = made.bent(*_tails(made, column, known, reference))
+        reference_quantiles = _quantiles(replace(reference, rows_below=0.0, rows_above=0.0), SURROGATE_ROWS)
+        values = made.bent(*_tails(made, column, reference_quantiles, reference))
     return np.concatenate([values, np.full(gone, np.nan)])
 
 
@@ -157,15 +157,17 @@ def _quantiles(shape: NumberColumn, count: int) -> _Quantiles:
     return _Quantiles(values, (first, second), (part[first], part[second]), (low, high))
 
 
-def _tails(made: _Quantiles, shape: NumberColumn, known: _Quantiles, reference: NumberColumn) -> tuple[float, float]:
+def _tails(
+    made: _Quantiles, shape: NumberColumn, reference_quantiles: _Quantiles, reference: NumberColumn
+) -> tuple[float, float]:
     """Crowding and tilt, by which the reference has its standard deviation, and means are as far apart as they are.
 
     A Wasserstein distance is then right where one distribution is above the other everywhere.
     """
     if not np.isfinite([shape.second, reference.second]).all():  # squares beyond all doubles
         return 0.0, 0.0
-    crowding = _falling(lambda each: float(known.bent(each, 0.0).std()) - reference.norm, 0.0, 6.0)
-    mean = float(known.bent(crowding, 0.0).mean()) + shape.mean - reference.mean
+    crowding = _falling(lambda each: float(reference_quantiles.bent(each, 0.0).std()) - reference.norm, 0.0, 6.0)
+    mean = float(reference_quantiles.bent(crowding, 0.0).mean()) + shape.mean - reference.mean
     return crowding, _falling(lambda each: mean - float(made.bent(crowding, each).mean()), -6.0, 6.0)
 
 
@@ -187,15 +189,17 @@ def _scores(profile: Profile, truth: Ints, answers: Ints) -> Iterator[Floats]:
     binary = profile.layout.contract.task is Task.BINARY
     for number in range(profile.layout.scored_classes):
         place = 1 if binary else number
-        found = np.full(len(truth), np.nan)
-        parts: tuple[tuple[Mask, int], ...] = ((truth == place, Block.HITS), (truth != place, Block.MISSES))
-        for mine, block in parts:
-            rows = np.flatnonzero(mine)
-            bins, weights = profile.slots(block + number)
+        probabilities = np.full(len(truth), np.nan)
+        parts: tuple[tuple[Mask, Block], ...] = ((truth == place, Block.HITS), (truth != place, Block.MISSES))
+        for is_side, block in parts:
+            rows = np.flatnonzero(is_side)
+            bins, weights = profile.slots(block.of(number))
             if len(rows) and len(bins):
                 middle = np.mean(score_bin_edges(bins), axis=0)
-                found[rows[np.argsort(answers[rows] == place, kind="stable")]] = _steps(middle, weights, len(rows))
-        yield _parted(found, answers == place) if binary else found
+                probabilities[rows[np.argsort(answers[rows] == place, kind="stable")]] = _steps(
+                    middle, weights, len(rows)
+                )
+        yield _parted(probabilities, answers == place) if binary else probabilities
 
 
 def _parted(scores: Floats, answered: Mask) -> Floats:

@@ -83,10 +83,10 @@ def profile_metrics(profile: Profile) -> Iterator[MetricValue]:
 def unlabelled(profile: Profile) -> float:
     """The weight of the predictions whose answer is known and whose outcome is not."""
     answered = float(profile.slots(Block.ANSWERS)[1].sum())
-    return max(answered - profile.weight(_told(profile)), 0.0)
+    return max(answered - profile.weight(_comparable(profile)), 0.0)
 
 
-def _told(profile: Profile) -> Rows:
+def _comparable(profile: Profile) -> Rows:
     """The rows whose answer and outcome can be compared: infinite answers of a regression can't."""
     return Rows.SCORED if profile.layout.contract.task is Task.REGRESSION else Rows.LABELLED
 
@@ -103,10 +103,10 @@ def _of_all(profile: Profile, of_one: Callable[[Profile], Iterator[MetricValue]]
         yield from of_one(profile)
         return
     each = [list(of_one(profile.target(place))) for place in range(len(contract.labels))]
-    found: dict[str, list[MetricValue]] = {}
+    by_name: dict[str, list[MetricValue]] = {}
     for value in chain(*each):
-        found.setdefault(value.metric, []).append(value)
-    for name, values in found.items():
+        by_name.setdefault(value.metric, []).append(value)
+    for name, values in by_name.items():
         if len(values) == len(contract.labels):
             is_plain = contract.task is Task.REGRESSION or name in ("log_loss", "brier")
             mean = _mean_of(name if is_plain else f"{name}_macro", values)
@@ -121,9 +121,9 @@ def _mean_of(name: str, values: list[MetricValue]) -> MetricValue:
     fields: dict[str, Any] = {
         field: float(np.mean(numbers)) if None not in numbers else None
         for field in ("value", "standard_error", "least", "most")
-        for numbers in [[getattr(each, field) for each in values]]
+        for numbers in [[getattr(value, field) for value in values]]
     }
-    return replace(values[0], metric=name, rows=min(each.rows for each in values), **fields)
+    return replace(values[0], metric=name, rows=min(value.rows for value in values), **fields)
 
 
 def _of_yes_and_no(profile: Profile, accuracy: MetricValue) -> Iterator[MetricValue]:
@@ -170,7 +170,7 @@ def metric_value(
     name: str, mean: Mean, profile: Profile, bounds: Bounds = UNBOUNDED, segment: str = ALL_ROWS
 ) -> MetricValue:
     """A metric of a profile's labelled rows."""
-    covered = profile.weight(_told(profile)) / profile.weight()
+    covered = profile.weight(_comparable(profile)) / profile.weight()
     return MetricValue(name, mean.value, mean.rows, mean.standard_error, segment, covered, *bounds)
 
 
@@ -235,12 +235,12 @@ def _quantile_losses(profile: Profile, bias: Mean) -> dict[str, Mean]:
     weight = profile.weight(Rows.SCORED)
     absolute, signed = (profile.sum(Block.LOSSES, each) / weight for each in (Loss.ABSOLUTE, Loss.SIGNED_SQUARE))
     squared = profile.sum(Block.LOSSES, Loss.SQUARED) / weight
-    found = {}
+    losses = {}
     for level in QUANTILES:
         tilt = 1 - 2 * level
         value = (tilt * bias.value + absolute) / 2
         variance = ((tilt**2 + 1) * squared + 2 * tilt * signed) / 4 - value**2
         rows = profile.effective(weight)
         error = float(np.sqrt(max(variance, 0.0) / (rows - 1))) if rows > 1 else None
-        found[f"quantile_loss_{level}"] = Mean(value, bias.rows, error)
-    return found
+        losses[f"quantile_loss_{level}"] = Mean(value, bias.rows, error)
+    return losses

@@ -57,15 +57,15 @@ def _strangeness(counts: Mapping[datetime, int], length: timedelta, start: datet
     """1 for a window with too many predictions, -1 for too few, else 0."""
     from scipy import stats
 
-    earlier, found = [counts.get(each, 0) for each in _like(counts, length, start)], counts.get(start, 0)
+    earlier, count = [counts.get(each, 0) for each in _like(counts, length, start)], counts.get(start, 0)
     if not earlier:
         return 0
     # By one rate, the share of one window in the sum of all is binomial; they are all taken to be like the utmost.
     share, level = 1 / (len(earlier) + 1), ALPHA / LOOKS / 2
-    least, most = (found + len(earlier) * each for each in (min(earlier), max(earlier)))
-    if found > FACTOR * max(earlier) and stats.binom.sf(found - 1, most, share) < level:
+    least, most = (count + len(earlier) * each for each in (min(earlier), max(earlier)))
+    if count > FACTOR * max(earlier) and stats.binom.sf(count - 1, most, share) < level:
         return 1
-    return -int(found * FACTOR < min(earlier) and bool(stats.binom.cdf(found, least, share) < level))
+    return -int(count * FACTOR < min(earlier) and bool(stats.binom.cdf(count, least, share) < level))
 
 
 def _like(counts: Mapping[datetime, int], length: timedelta, start: datetime) -> list[datetime]:

@@ -9,7 +9,7 @@ from functools import partial
 
 from feedback_loop.clock import Window, floor_moment, windows_between
 from feedback_loop.errors import FeedbackLoopError
-from feedback_loop.monitoring.custom_metrics import Told, metrics_by_rows
+from feedback_loop.monitoring.custom_metrics import CustomResult, metrics_by_rows
 from feedback_loop.monitoring.estimate_calibration import WindowQuery, learns_from_removed, matured_profile
 from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.profile_store import fold_window, kept_cells
@@ -161,9 +161,9 @@ def _kept(
     return kept_cells(kept.tallies) if is_of_it and kept.watermark == as_of else None
 
 
-def _by_rows(store: Store, contract: Contract, query: WindowQuery, version: str) -> list[Told]:
+def _by_rows(store: Store, contract: Contract, query: WindowQuery, version: str) -> list[CustomResult]:
     """What no sums say: metrics of queries, by their few columns, and `from_log` a user's functions of rows."""
-    metrics: list[Told] = []
+    metrics: list[CustomResult] = []
     read = partial(
         read_labelled, store, contract, query.window, as_of=query.as_of, version=version, role=Role.CHAMPION
     )

@@ -9,11 +9,10 @@ import pyarrow as pa
 
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.evaluation import labelled_only
-from feedback_loop.monitoring.profile_store import SLICE_ROWS
+from feedback_loop.monitoring.profile_store import champion_slices
 from feedback_loop.monitoring.sampling import draw
-from feedback_loop.schema import Contract, Role
+from feedback_loop.schema import Contract
 from feedback_loop.store import Store
-from feedback_loop.store.predictions import labelled_in, slices
 
 SAMPLE_ROWS = 2_000
 SAMPLE_LABELLED = 20_000
@@ -34,12 +33,8 @@ def sample_window(store: Store, contract: Contract, window: Window, *, version: 
     they stand for: so they all count alike.
     """
     rows = labelled = pa.table({})
-    with store.read() as connection:
-        for part in slices(connection, contract.model, window, SLICE_ROWS):
-            found = labelled_in(
-                connection, contract, part, store.secret, as_of=as_of, version=version, role=Role.CHAMPION
-            )
-            rows = draw(pa.concat_tables([rows, found], promote_options="default"), SAMPLE_ROWS)
-            outcomes = labelled_only(contract, found)
-            labelled = draw(pa.concat_tables([labelled, outcomes], promote_options="default"), SAMPLE_LABELLED)
+    for part in champion_slices(store, contract, window, version=version, as_of=as_of):
+        rows = draw(pa.concat_tables([rows, part], promote_options="default"), SAMPLE_ROWS)
+        outcomes = labelled_only(contract, part)
+        labelled = draw(pa.concat_tables([labelled, outcomes], promote_options="default"), SAMPLE_LABELLED)
     return Sample(rows, labelled)

@@ -12,7 +12,7 @@ from feedback_loop.clock import format_moment
 from feedback_loop.cycle import RECENT, troubles_of
 from feedback_loop.decisions import Standing, load_standings
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import PastError, known_missing
+from feedback_loop.monitoring import PastError, missing_reference_words
 from feedback_loop.outcomes import matures_at
 from feedback_loop.plain import plain
 from feedback_loop.store import (
@@ -82,7 +82,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     runs = ledger.load_runs(store, model, newest=RECENT)
     status = {
         "champion": champion,
-        "missing_reference": known_missing(store, model, champion, settings),
+        "missing_reference": missing_reference_words(store, model, champion, settings),
         "predictions": sum(counts.values()),
         "predictions_by_version": dict(sorted(counts.items(), key=_numbered)),
         "predicted": span,

@@ -9,7 +9,6 @@ from feedback_loop.clock import Window
 from feedback_loop.decisions.drift import reference_digest
 from feedback_loop.monitoring import WindowQuery, fold_news, profile_store
 from feedback_loop.monitoring import reference as reference_module
-from feedback_loop.monitoring.evaluation import evaluate_rows
 from feedback_loop.monitoring.profile_store import establish, fold_window, kept_cells
 from feedback_loop.monitoring.profiles.fold import fold
 from feedback_loop.monitoring.profiles.layout import make_layout
@@ -20,7 +19,7 @@ from feedback_loop.store import predictions, profiles
 from feedback_loop.store.coverage import load_coverage, overflowing_segments
 from feedback_loop.store.joins import join_new
 from feedback_loop.store.predictions import PredictionLog, read_labelled
-from tests.builders import binary_contract, prediction_rows
+from tests.builders import binary_contract, evaluate_rows, prediction_rows
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -124,7 +123,7 @@ def test_a_reference_from_the_log_reads_no_more_of_it_than_its_rows(store, monke
         read.append(rows.num_rows)
         return rows
 
-    monkeypatch.setattr(reference_module, "labelled_in", counted)
+    monkeypatch.setattr(profile_store, "labelled_in", counted)
     monkeypatch.setattr(reference_module, "STEP_ROWS", 30)
     found = reference_module.first_labelled(store, contract, "1", 50, until, until + DAY)
     assert sum(read) <= 100 < whole.num_rows == 400

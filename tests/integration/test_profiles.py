@@ -157,13 +157,13 @@ def test_while_outcomes_are_too_few_the_report_of_drift_says_that_there_is_no_ot
 
 
 def test_a_sample_of_real_rows_is_the_same_every_time(loop, clock, monkeypatch):
-    from feedback_loop.monitoring.reports import window as report_window
+    from feedback_loop.monitoring import profile_store
 
     start = clock()
     play_days(loop, clock, 2, per_day=300)
     window = Window(start, clock())
     first = [path.read_text() for path in loop.report("churn", window, "x", rows=150) if path.suffix == ".json"]
-    monkeypatch.setattr(report_window, "SLICE_ROWS", 70)
+    monkeypatch.setattr(profile_store, "SLICE_ROWS", 70)
     again = [path.read_text() for path in loop.report("churn", window, "x", rows=150) if path.suffix == ".json"]
     assert first == again
     told = json.loads(first[0])

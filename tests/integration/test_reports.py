@@ -11,12 +11,12 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
 from feedback_loop.monitoring import list_reports, model_folder, write_report
-from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
+from feedback_loop.monitoring.evaluation import profile_of_reference
 from feedback_loop.monitoring.profiles.fold import fold
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.reports import RealRows, Subject, page, pages_holding, snapshot_of
 from feedback_loop.schema import Column, ColumnType
-from tests.builders import binary_contract, multiclass_contract, regression_contract
+from tests.builders import binary_contract, evaluate_rows, multiclass_contract, regression_contract
 
 RANDOM = np.random.default_rng(0)
 

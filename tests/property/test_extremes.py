@@ -15,12 +15,12 @@ from feedback_loop.decisions import Cohort, judge
 from feedback_loop.decisions.losses import baseline_of, losses_of
 from feedback_loop.monitoring import labelled_only
 from feedback_loop.monitoring.curves import curves
-from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
+from feedback_loop.monitoring.evaluation import profile_of_reference
 from feedback_loop.monitoring.profiles.fold import fold
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.surrogates import drift_columns, labelled_columns
 from feedback_loop.store.evaluations import save_evaluation
-from tests.builders import binary_contract, multiclass_contract, regression_contract
+from tests.builders import binary_contract, evaluate_rows, multiclass_contract, regression_contract
 from tests.streams import examples
 
 START, DAY = datetime(2026, 3, 1, tzinfo=UTC), timedelta(days=1)

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import Window
-from feedback_loop.monitoring.evaluation import evaluate_rows
 from feedback_loop.schema import Column, ColumnType, as_table, canonical, coerce, hashed, in_sample, prediction_id
-from tests.builders import binary_contract
+from tests.builders import binary_contract, evaluate_rows
 
 T = ColumnType
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -11,14 +11,21 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.monitoring.cbpe import binary_estimates, calibrated, multiclass_estimates
 from feedback_loop.monitoring.estimates import estimate_values, past_errors
-from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
+from feedback_loop.monitoring.evaluation import profile_of_reference
 from feedback_loop.monitoring.profiles.fold import fold, fold_predictions
 from feedback_loop.monitoring.profiles.layout import make_layout
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.validation import profile_metrics
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
 from feedback_loop.store.evaluations import PastEstimate
-from tests.builders import binary_contract, expected_bins, multiclass_contract, prediction_rows, regression_contract
+from tests.builders import (
+    binary_contract,
+    evaluate_rows,
+    expected_bins,
+    multiclass_contract,
+    prediction_rows,
+    regression_contract,
+)
 
 RECORDED = Path(__file__).parent.parent / "recorded"
 VALUES = json.loads((RECORDED / "nannyml.json").read_text())

@@ -12,10 +12,10 @@ from sklearn import metrics
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput
-from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
+from feedback_loop.monitoring.evaluation import profile_of_reference
 from feedback_loop.monitoring.validation import validation_metrics
 from feedback_loop.schema import Column, ColumnType, as_table, coerce
-from tests.builders import binary_contract, multiclass_contract, regression_contract
+from tests.builders import binary_contract, evaluate_rows, multiclass_contract, regression_contract
 
 DAY = timedelta(days=1)
 WINDOW = Window(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))

@@ -16,12 +16,12 @@ from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.errors import ConfigError, ContractError
 from feedback_loop.monitoring.custom_metrics import metrics_by_rows
-from feedback_loop.monitoring.evaluation import evaluate_cells, evaluate_rows
+from feedback_loop.monitoring.evaluation import evaluate_cells
 from feedback_loop.monitoring.profiles.custom_sums import MetricFailed, _found, check_metrics, sums_of
 from feedback_loop.monitoring.profiles.fold import fold, fold_outcomes, merge
 from feedback_loop.monitoring.profiles.layout import Layout, make_layout
 from feedback_loop.schema import OwnMetric, make_redaction
-from tests.builders import binary_contract
+from tests.builders import binary_contract, evaluate_rows
 
 WINDOW = Window(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
 METRICS = """

@@ -13,10 +13,9 @@ from sklearn.metrics import ndcg_score
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.errors import ConfigError, ContractError
-from feedback_loop.monitoring.evaluation import evaluate_rows
 from feedback_loop.monitoring.ranking import query_metrics
 from feedback_loop.schema import Column, ColumnType, Task, make_contract, make_redaction
-from tests.builders import binary_contract
+from tests.builders import binary_contract, evaluate_rows
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -8,13 +8,13 @@ import pytest
 from sklearn import metrics
 
 from feedback_loop.clock import Window
-from feedback_loop.monitoring.evaluation import evaluate_rows, profile_of_reference
+from feedback_loop.monitoring.evaluation import profile_of_reference
 from feedback_loop.monitoring.losses import row_losses
 from feedback_loop.monitoring.profiles.fold import fold
 from feedback_loop.monitoring.profiles.layout import make_layout
 from feedback_loop.monitoring.validation import metrics_of, validation_metrics
 from feedback_loop.schema import ColumnType
-from tests.builders import binary_contract, multiclass_contract, regression_contract
+from tests.builders import binary_contract, evaluate_rows, multiclass_contract, regression_contract
 
 START, DAY = datetime(2026, 3, 1, tzinfo=UTC), timedelta(days=1)
 

@@ -29,6 +29,10 @@ class Block(IntEnum):
     WORDS = 20_000  # + column: counts
     HELD = 30_000  # + column: counts of the reference's rows that its vocabulary was not made of
 
+    def of(self, place: int) -> int:
+        """The number of the block of a class, a column or a metric, by its place."""
+        return self + (2 * place if self is Block.NUMBERS else place)
+
 
 class Rows(IntEnum):
     """Slots of `Block.ROWS`."""
@@ -37,7 +41,7 @@ class Rows(IntEnum):
     LABELLED = 1  # the outcome and the answer are known
     RIGHT = 2
     SCORED = 3  # the outcome and the probabilities (of a regression: both as finite numbers) are known
-    NO_CHANCES = 4  # predictions whose probabilities are none
+    INVALID_PROBABILITIES = 4  # predictions whose probabilities are none
 
 
 OWN_ROWS, OWN_FAILED = 16, 128

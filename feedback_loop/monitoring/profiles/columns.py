@@ -114,5 +114,5 @@ def word_column(profile: Profile, block: int, fresh: int, layout: WordLayout) ->
 
 
 def _counts_of_words(profile: Profile, block: int, layout: WordLayout) -> tuple[Floats, float]:
-    known = profile.counts(block, len(layout.words))
-    return np.append(known, [profile.at(block, RARE), profile.at(block, NEW)]), profile.at(block, MISSING)
+    vocabulary = profile.counts(block, len(layout.words))
+    return np.append(vocabulary, [profile.at(block, RARE), profile.at(block, NEW)]), profile.at(block, MISSING)

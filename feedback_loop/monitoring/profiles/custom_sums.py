@@ -100,15 +100,15 @@ def find_metric(own: OwnMetric) -> SumMetric | RowFunction:
 @lru_cache(maxsize=64)
 def sums_of(contract: Contract) -> tuple[OwnSums, ...]:
     """What is to be kept for the contract's own metrics; one that fails is left out, and the log says why (once)."""
-    found = []
+    sums = []
     for own in contract.own_metrics:
         try:
             metric = find_metric(own)
             if isinstance(metric, SumMetric):
-                found.append(OwnSums(own, _names(own, metric, contract), _found(own.path).fingerprint))
+                sums.append(OwnSums(own, _names(own, metric, contract), _found(own.path).fingerprint))
         except MetricFailed as error:
             _log.warning("own_metric_failed", metric=own.name, model=contract.model, cause=error.cause)
-    return tuple(found)
+    return tuple(sums)
 
 
 def check_metrics(contract: Contract) -> None:
@@ -194,10 +194,10 @@ def _names(own: OwnMetric, metric: SumMetric, contract: Contract) -> tuple[str, 
 
 
 def _numbers(own: OwnMetric, metric: SumMetric, names: Sequence[str], table: pa.Table) -> Floats:
-    given = metric.rows(table)
-    if set(given) != set(names):
-        raise _failed(own, ValueError(f"it gives {sorted(given)}, and gave {sorted(names)} before"))
-    values = np.array([np.asarray(given[name], dtype=np.float64) for name in names])
+    numbers = metric.rows(table)
+    if set(numbers) != set(names):
+        raise _failed(own, ValueError(f"it gives {sorted(numbers)}, and gave {sorted(names)} before"))
+    values = np.array([np.asarray(numbers[name], dtype=np.float64) for name in names])
     if values.shape != (len(names), table.num_rows):
         raise _failed(own, ValueError(f"it gives {values.shape[1:]} numbers for {table.num_rows} rows"))
     return values

@@ -44,10 +44,10 @@ def _limbs(values: Floats, groups: Ints, count: int) -> Iterator[tuple[Ints, Int
     size = count * width
     if size > 4 * len(values) + 65536:  # values of very different sizes in many groups
         for group in np.unique(groups):
-            mine = groups == group
+            in_group = groups == group
             yield from (
                 (np.full(len(slots), group), slots, sums)
-                for _, slots, sums in _limbs(values[mine], np.zeros(int(mine.sum()), np.int64), 1)
+                for _, slots, sums in _limbs(values[in_group], np.zeros(int(in_group.sum()), np.int64), 1)
             )
         return
     sums = np.zeros((3, size))

@@ -12,7 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.monitoring.arrays import MOST, Floats, Ints, Mask, column_of, floats
-from feedback_loop.monitoring.losses import are_no_chances, class_places, class_probabilities, is_positive, row_losses
+from feedback_loop.monitoring.losses import (
+    class_places,
+    class_probabilities,
+    invalid_probabilities,
+    is_positive,
+    row_losses,
+)
 from feedback_loop.monitoring.profiles import blocks
 from feedback_loop.monitoring.profiles.blocks import Block, Loss, Moment, Rows
 from feedback_loop.monitoring.profiles.custom_sums import own_numbers
@@ -40,24 +46,24 @@ class Cell:
 
 def fold_predictions(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     """What predictions say as such: how many, the distributions of features and outputs; answers by segment."""
-    found: dict[Cell, Tally] = {}
-    for cells, groups, mine in _cells(layout, rows):
+    tallies: dict[Cell, Tally] = {}
+    for cells, groups, part in _cells(layout, rows):
         counter = _Counter(groups, len(cells), len(layout.contract.more_labels))
-        counter.count(Block.ROWS, np.full(len(groups), Rows.PREDICTED))
+        counter.count_rows(Rows.PREDICTED)
         for counter.target, target in _targets(layout):
-            _answers(counter, target, mine)
+            _answers(counter, target, part)
         counter.target = 0
         if cells[0].segment == ALL_ROWS:
-            counter.count(Block.ROWS, np.full(len(groups), Rows.NO_CHANCES), are_no_chances(layout.contract, mine))
-            counter.count(Block.HASHES, _hashes(layout.contract, mine))
+            counter.count_rows(Rows.INVALID_PROBABILITIES, invalid_probabilities(layout.contract, part))
+            counter.count(Block.HASHES, _hashes(layout.contract, part))
             for place, number in enumerate(layout.numbers):
-                _numbers(counter, Block.NUMBERS + 2 * place, number, floats(column_of(mine, number.column)))
+                _numbers(counter, Block.NUMBERS.of(place), number, floats(column_of(part, number.column)))
             for place, word in enumerate(layout.words):
-                counter.count(Block.WORDS + place, word.slots(column_of(mine, word.column)))
+                counter.count(Block.WORDS.of(place), word.slots(column_of(part, word.column)))
             if not layout.contract.more_labels:
-                _answered(counter, layout, mine)
-        found |= dict(zip(cells, counter.tallies(), strict=True))
-    return found
+                _answered(counter, layout, part)
+        tallies |= dict(zip(cells, counter.tallies(), strict=True))
+    return tallies
 
 
 def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
@@ -65,33 +71,33 @@ def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     contract = layout.contract
     needed = (*contract.labels, *contract.predictions)
     labelled = rows.filter(reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in needed)))
-    found: dict[Cell, Tally] = {}
-    for cells, groups, mine in _cells(layout, labelled):
+    tallies: dict[Cell, Tally] = {}
+    for cells, groups, part in _cells(layout, labelled):
         counter = _Counter(groups, len(cells), len(layout.contract.more_labels))
-        counter.count(Block.ROWS, np.full(len(groups), Rows.LABELLED))
+        counter.count_rows(Rows.LABELLED)
         for counter.target, target in _targets(layout):
             if counter.target:
-                counter.count(Block.ROWS, np.full(len(groups), Rows.LABELLED))
-            (_regression if contract.task is Task.REGRESSION else _classes)(counter, target, mine)
+                counter.count_rows(Rows.LABELLED)
+            (_regression if contract.task is Task.REGRESSION else _classes)(counter, target, part)
         counter.target = 0
         if contract.more_labels and contract.task is Task.BINARY:
-            wrong = [row_losses(each, mine)["error"] for each in contract.targets]
-            counter.count(Block.ROWS, np.full(len(groups), Rows.RIGHT), np.sum(wrong, axis=0) == 0)
+            wrong = [row_losses(each, part)["error"] for each in contract.targets]
+            counter.count_rows(Rows.RIGHT, np.sum(wrong, axis=0) == 0)
         if cells[0].segment == ALL_ROWS:
-            _own(counter, layout, mine)
-        found |= dict(zip(cells, counter.tallies(), strict=True))
-    return found
+            _own(counter, layout, part)
+        tallies |= dict(zip(cells, counter.tallies(), strict=True))
+    return tallies
 
 
 def fold_words(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     """The words of predictions, and how many there are: less than `fold_predictions` counts, and sooner."""
     if not rows.num_rows:
         return {}
-    [(cells, groups, mine)] = _cells(replace(layout, contract=replace(layout.contract, segments=())), rows)
+    [(cells, groups, part)] = _cells(replace(layout, contract=replace(layout.contract, segments=())), rows)
     counter = _Counter(groups, len(cells))
-    counter.count(Block.ROWS, np.full(len(groups), Rows.PREDICTED))
+    counter.count_rows(Rows.PREDICTED)
     for place, word in enumerate(layout.words):
-        counter.count(Block.WORDS + place, word.slots(column_of(mine, word.column)))
+        counter.count(Block.WORDS.of(place), word.slots(column_of(part, word.column)))
     return dict(zip(cells, counter.tallies(), strict=True))
 
 
@@ -99,13 +105,13 @@ def fold_held(layout: Layout, reference: pa.Table, choosing: Mask | None = None)
     """The words of those rows of a reference that had no part in choosing them (see `word_layout`)."""
     choosing = choosing_half(reference.num_rows) if choosing is None else choosing
     halved = {place: word for place, word in enumerate(layout.words) if word.is_halved}
-    held = reference.filter(pa.array(~choosing))
-    if not halved or not held.num_rows:
+    fresh = reference.filter(pa.array(~choosing))
+    if not halved or not fresh.num_rows:
         return {}
-    [(cells, groups, mine)] = _cells(replace(layout, contract=replace(layout.contract, segments=())), held)
+    [(cells, groups, part)] = _cells(replace(layout, contract=replace(layout.contract, segments=())), fresh)
     counter = _Counter(groups, len(cells))
     for place, word in halved.items():
-        counter.count(Block.HELD + place, word.slots(column_of(mine, word.column)))
+        counter.count(Block.HELD.of(place), word.slots(column_of(part, word.column)))
     return dict(zip(cells, counter.tallies(), strict=True))
 
 
@@ -116,11 +122,11 @@ def fold(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
 
 def merge(parts: Iterable[Mapping[Cell, Tally]]) -> dict[Cell, Tally]:
     """The sums of tallies by what they are of."""
-    found: dict[Cell, Tally] = {}
+    merged: dict[Cell, Tally] = {}
     for part in parts:
         for cell, tally in part.items():
-            found[cell] = found[cell] + tally if cell in found else tally
-    return found
+            merged[cell] = merged[cell] + tally if cell in merged else tally
+    return merged
 
 
 @dataclass
@@ -147,6 +153,10 @@ class _Counter:
         else:
             places, counts = np.unique(groups * width + slots, return_counts=True)
         self._add(places // width, block, places % width, counts)
+
+    def count_rows(self, kind: int, mask: Mask | None = None) -> None:
+        """Counts each row (of the mask) as one of that kind."""
+        self.count(Block.ROWS, np.full(len(self.groups), kind), mask)
 
     def add(self, block: int, ordinal: int, values: Floats, mask: Mask | None = None) -> None:
         """Adds the values (of the mask), made finite, to that sum of the block."""
@@ -187,10 +197,10 @@ def _cells(layout: Layout, rows: pa.Table) -> Iterable[tuple[list[Cell], Ints, p
     named = {each.column: each for each in layout.segments}
     for name in layout.contract.segments:
         stored = layout.contract.column(name).stored
-        known = pc.is_valid(column_of(rows, stored))
-        if not pc.any(known).as_py():
+        is_there = pc.is_valid(column_of(rows, stored))
+        if not pc.any(is_there).as_py():
             continue
-        values = pa.concat_arrays(rows.column(stored).filter(known).chunks).dictionary_encode()
+        values = pa.concat_arrays(rows.column(stored).filter(is_there).chunks).dictionary_encode()
         texts = [str(value) for value in values.dictionary.to_pylist()]
         segment = (
             named[name]
@@ -199,9 +209,9 @@ def _cells(layout: Layout, rows: pa.Table) -> Iterable[tuple[list[Cell], Ints, p
         )
         slots = segment.slots(texts)[values.indices.to_numpy(zero_copy_only=False)]
         names = segment.names
-        used, inner = np.unique(groups[known.to_numpy()] * len(names) + slots, return_inverse=True)
+        used, inner = np.unique(groups[is_there.to_numpy()] * len(names) + slots, return_inverse=True)
         cells = [Cell(names[place % len(names)], *keys[place // len(names)]) for place in used.tolist()]
-        yield cells, inner, rows.filter(known)
+        yield cells, inner, rows.filter(is_there)
 
 
 def _hours(rows: pa.Table) -> Ints:
@@ -242,7 +252,7 @@ def _answers(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
     counter.count(Block.ANSWERS, _places(contract, answer), pc.is_valid(answer).to_numpy())
     for place in range(layout.scored_classes):
         scores = floats(column_of(rows, contract.probabilities[place].stored))
-        counter.count(Block.SCORES + place, blocks.score_bins(scores), np.isfinite(scores))
+        counter.count(Block.SCORES.of(place), blocks.score_bins(scores), np.isfinite(scores))
 
 
 def _answered(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
@@ -258,7 +268,7 @@ def _answered(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
     for place in range(layout.scored_classes):
         scores = floats(column_of(rows, contract.probabilities[place].stored))
         hit = places == (1 if contract.task is Task.BINARY else place)
-        counter.count(Block.ANSWERED + place, blocks.score_bins(scores), np.isfinite(scores) & hit)
+        counter.count(Block.ANSWERED.of(place), blocks.score_bins(scores), np.isfinite(scores) & hit)
 
 
 def _classes(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
@@ -268,12 +278,12 @@ def _classes(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
     answers = _places(contract, rows.column(contract.outputs[0].stored))
     losses = row_losses(contract, rows)
     counter.count(Block.CONFUSION, truth * blocks.SIDE + answers)
-    counter.count(Block.ROWS, np.full(len(truth), Rows.RIGHT), losses["error"] == 0)
+    counter.count_rows(Rows.RIGHT, losses["error"] == 0)
     if not contract.probabilities:
         return
     chances = class_probabilities(contract, rows)
     scored: Mask = np.asarray(np.isfinite(chances).all(axis=1), dtype=np.bool_)
-    counter.count(Block.ROWS, np.full(len(truth), Rows.SCORED), scored)
+    counter.count_rows(Rows.SCORED, scored)
     for loss, ordinal in (("log_loss", Loss.LOG_LOSS), ("brier", Loss.BRIER)):
         counter.add(Block.LOSSES, ordinal, losses[loss], scored)
         counter.add(Block.LOSSES, ordinal + 1, losses[loss] ** 2, scored)
@@ -281,8 +291,8 @@ def _classes(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
         column = contract.probabilities[place]
         bins = blocks.score_bins(floats(rows.column(column.stored)))
         hit = truth == (1 if contract.task is Task.BINARY else place)
-        counter.count(Block.HITS + place, bins, scored & hit)
-        counter.count(Block.MISSES + place, bins, scored & ~hit)
+        counter.count(Block.HITS.of(place), bins, scored & hit)
+        counter.count(Block.MISSES.of(place), bins, scored & ~hit)
 
 
 def _regression(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
@@ -292,7 +302,7 @@ def _regression(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
     finite: Mask = np.isfinite(truth) & np.isfinite(answer)
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.clip(answer - truth, -MOST, MOST)
-    counter.count(Block.ROWS, np.full(len(error), Rows.SCORED), finite)
+    counter.count_rows(Rows.SCORED, finite)
     counter.count(Block.ERRORS, blocks.float_bins(np.where(finite, error, 0.0)), finite)
     size = np.abs(error)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -320,9 +330,9 @@ def _targets(layout: Layout) -> Iterable[tuple[int, Layout]]:
 def _own(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
     for place, (numbers, counting, failed) in enumerate(own_numbers(layout.contract, layout.own, rows)):
         for slot, mask in ((blocks.OWN_ROWS + place, counting), (blocks.OWN_FAILED + place, failed)):
-            counter.count(Block.ROWS, np.full(rows.num_rows, slot), mask)
+            counter.count_rows(slot, mask)
         for ordinal, values in enumerate(numbers):
-            counter.add(Block.OWN + place, ordinal, values, counting)
+            counter.add(Block.OWN.of(place), ordinal, values, counting)
 
 
 def _places(contract: Contract, values: pa.ChunkedArray) -> Ints:

@@ -167,7 +167,7 @@ class Layout:
 
     def with_segments(self, values: Mapping[str, Sequence[str]]) -> Layout:
         """The layout with those values of columns of segments too, as far as there is room beside its own."""
-        own = {each.column: each.values for each in self.segments}
+        own = {segment.column: segment.values for segment in self.segments}
         named = {name: dict.fromkeys([*own.get(name, ()), *values.get(name, ())]) for name in self.contract.segments}
         limit = self.contract.segment_values
         return replace(self, segments=tuple(SegmentLayout(name, tuple(each)[:limit]) for name, each in named.items()))
@@ -231,18 +231,18 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
     """The layout that these rows (stored names) give: bins by their quantiles, vocabularies of their words."""
     columns = [each for each in profiled_columns(contract) if each.stored in reference.column_names]
     label = contract.label.stored
-    said, contract = contract, _with_classes(contract, reference)
+    declared, contract = contract, _with_classes(contract, reference)
     has_target = contract.task is Task.REGRESSION and label in reference.column_names
     targets = [number_layout(each.stored, reference) for each in contract.labels] if has_target else [None]
     layout = Layout(
         contract,
-        numbers=tuple(_number(contract, each, reference) for each in columns if each.type.is_numeric),
-        words=tuple(word_layout(each.stored, reference) for each in columns if not each.type.is_numeric),
+        numbers=tuple(_number(contract, column, reference) for column in columns if column.type.is_numeric),
+        words=tuple(word_layout(column.stored, reference) for column in columns if not column.type.is_numeric),
         target=targets[0],
         own=sums_of(contract),
         more_targets=tuple(each for each in targets[1:] if each is not None),
         repeats=_repeats(contract, reference),
-        are_learned=contract != said,
+        are_learned=contract != declared,
     ).with_segments_of(reference)
     if not has_target or contract.more_labels or contract.outputs[0].stored not in reference.column_names:
         return layout

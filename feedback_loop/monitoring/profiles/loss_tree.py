@@ -75,7 +75,7 @@ def grow(codes: Ints, errors: Floats, weights: Floats) -> LossTree | None:
         cuts=tuple(tree.threshold.tolist()),
         below=tuple(tree.children_left.tolist()),
         above=tuple(tree.children_right.tolist()),
-        rows=tuple(int(each) for each in counts),
+        rows=tuple(int(count) for count in counts),
         effective=tuple(effective.tolist()),
         absolute=tuple(means[0].tolist()),
         squared=tuple(means[1].tolist()),

@@ -76,7 +76,7 @@ class Profile:
     def numbers(self) -> dict[str, NumberColumn]:
         """What is counted of each column of numbers, by its stored name."""
         return {
-            layout.column: number_column(self, Block.NUMBERS + 2 * place, layout)
+            layout.column: number_column(self, Block.NUMBERS.of(place), layout)
             for place, layout in enumerate(self.layout.numbers)
         }
 
@@ -84,7 +84,7 @@ class Profile:
     def words(self) -> dict[str, WordColumn]:
         """What is counted of each column of words, by its stored name."""
         return {
-            layout.column: word_column(self, Block.WORDS + place, Block.HELD + place, layout)
+            layout.column: word_column(self, Block.WORDS.of(place), Block.HELD.of(place), layout)
             for place, layout in enumerate(self.layout.words)
         }
 
@@ -125,13 +125,13 @@ class Profile:
 
     def slots(self, block: int) -> tuple[Ints, Floats]:
         """The slots of a block that hold something, ascending, and what they hold."""
-        found = [(weight, *tally.block(block)) for weight, tally in self.parts]
-        if len(found) == 1:
-            return found[0][1], np.asarray(found[0][0] * found[0][2], np.float64)
-        slots = np.unique(np.concatenate([np.empty(0, np.int64), *(each[1] for each in found)]))
+        parts = [(weight, *tally.block(block)) for weight, tally in self.parts]
+        if len(parts) == 1:
+            return parts[0][1], np.asarray(parts[0][0] * parts[0][2], np.float64)
+        slots = np.unique(np.concatenate([np.empty(0, np.int64), *(each[1] for each in parts)]))
         values = np.zeros(len(slots))
-        for weight, mine, held in found:
-            values[np.searchsorted(slots, mine)] += weight * held
+        for weight, part_slots, counts in parts:
+            values[np.searchsorted(slots, part_slots)] += weight * counts
         return slots, values
 
     def counts(self, block: int, size: int) -> Floats:
@@ -147,8 +147,8 @@ class Profile:
 
         It is NumPy's, as means are: a product of them that is beyond all doubles is infinite, and no error.
         """
-        held = zip(self._weights, self._sums(block, ordinal), strict=True)
-        return np.float64(sum(weight * value for weight, value in held))
+        sums = zip(self._weights, self._sums(block, ordinal), strict=True)
+        return np.float64(sum(weight * value for weight, value in sums))
 
     def mean(self, block: int, ordinal: int, squared: int, kind: int) -> Mean:
         """The mean of one of a block's sums, which has its squares in another, over rows of that kind."""
@@ -178,8 +178,8 @@ class Profile:
     @cached_property
     def digest(self) -> str:
         """What tells one profile from another: of what it holds, not of the bytes that a zlib makes of that."""
-        held = [(weight, *(each.astype("<i8").tobytes() for each in (t.keys, t.values))) for weight, t in self.parts]
-        content = msgspec.msgpack.encode((LAYOUT, self.layout, held, self.swings, self.until))
+        parts = [(weight, *(each.astype("<i8").tobytes() for each in (t.keys, t.values))) for weight, t in self.parts]
+        content = msgspec.msgpack.encode((LAYOUT, self.layout, parts, self.swings, self.until))
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
     def to_bytes(self) -> bytes:

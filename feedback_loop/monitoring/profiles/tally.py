@@ -86,7 +86,7 @@ def total(tallies: Iterable[Tally]) -> Tally:
     parts = list(tallies)
     if not parts:
         return EMPTY
-    return Tally.of(np.concatenate([each.keys for each in parts]), np.concatenate([each.values for each in parts]))
+    return Tally.of(np.concatenate([part.keys for part in parts]), np.concatenate([part.values for part in parts]))
 
 
 EMPTY = Tally(np.empty(0, np.int64), np.empty(0, np.int64))

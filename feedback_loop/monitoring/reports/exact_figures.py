@@ -88,12 +88,12 @@ class ColumnDrift(DataDriftPreset):
 class ExactFigures(MetricContainer):
     """What a page begins with: what it is of, the exact figures as a table, the curves."""
 
-    said: str
+    text: str
     _figures: Sequence[ExactFigure] = ()
     _widgets: Sequence[BaseWidgetInfo] = ()
 
-    def __init__(self, said: str, figures: Sequence[ExactFigure], widgets: Sequence[BaseWidgetInfo]) -> None:
-        self.said, self._figures, self._widgets = said, figures, widgets
+    def __init__(self, text: str, figures: Sequence[ExactFigure], widgets: Sequence[BaseWidgetInfo]) -> None:
+        self.text, self._figures, self._widgets = text, figures, widgets
         super().__init__()
 
     def generate_metrics(self, *_: Any) -> Sequence[ExactFigure]:
@@ -102,26 +102,26 @@ class ExactFigures(MetricContainer):
 
     def render(self, *_: Any) -> list[BaseWidgetInfo]:
         """The text, the table, the curves."""
-        return [text_widget(text=self.said), *self._widgets]
+        return [text_widget(text=self.text), *self._widgets]
 
 
-def exact_figures(kind: Kind, subject: Subject, said: str, curves: Mapping[str, Curves]) -> ExactFigures:
+def exact_figures(kind: Kind, subject: Subject, text: str, curves: Mapping[str, Curves]) -> ExactFigures:
     """The exact figures of a report, with what its page begins with."""
     checks = [_quality_table(subject.evaluation.quality)] if subject.evaluation.quality else []
     if kind == "drift":
         drift = [each for each in subject.evaluation.drift if each.decides or each.method == INSUFFICIENT]
         moved = [ExactFigure(each.method, each.value, column=each.column) for each in drift]
-        return ExactFigures(said, moved, [*([_drift_table(drift)] if drift else []), *checks])
-    metrics = [each for each in subject.evaluation.metrics if each.segment == ALL_ROWS]
-    known = _of_reference(subject.reference) if subject.reference is not None else {}
-    figures = [ExactFigure(each.metric, each.value, known.get(each.metric)) for each in metrics]
+        return ExactFigures(text, moved, [*([_drift_table(drift)] if drift else []), *checks])
+    metrics = [metric for metric in subject.evaluation.metrics if metric.segment == ALL_ROWS]
+    reference = _of_reference(subject.reference) if subject.reference is not None else {}
+    figures = [ExactFigure(metric.metric, metric.value, reference.get(metric.metric)) for metric in metrics]
     drawn: list[BaseWidgetInfo] = []
     if subject.contract.task is Task.BINARY:
         others = curves_of(subject.reference) if subject.reference is not None else {}
         drawn = [plot for name, each in curves.items() for plot in _curve_widgets(each, others.get(name))]
-    estimates = [each for each in subject.evaluation.estimates if each.metric != INSUFFICIENT]
+    estimates = [estimate for estimate in subject.evaluation.estimates if estimate.metric != INSUFFICIENT]
     believed = [_estimate_table(estimates, metrics)] if estimates else []
-    return ExactFigures(said, figures, [_metric_table(metrics, known), *believed, *drawn])
+    return ExactFigures(text, figures, [_metric_table(metrics, reference), *believed, *drawn])
 
 
 def _of_reference(reference: Profile) -> dict[str, float]:
@@ -142,35 +142,35 @@ def _drift_table(values: Sequence[DriftValue]) -> BaseWidgetInfo:
 def _quality_table(values: Sequence[QualityValue]) -> BaseWidgetInfo:
     head = ("column", "check", "found", "expected", "failed", "rows")
     rows = [
-        (each.column, each.check, _number(each.value), _number(each.expected), "yes" if each.failed else "no",
-         f"{each.rows:,}")
-        for each in sorted(values, key=lambda each: not each.failed)
+        (value.column, value.check, _number(value.value), _number(value.expected), "yes" if value.failed else "no",
+         f"{value.rows:,}")
+        for value in sorted(values, key=lambda each: not each.failed)
     ]  # fmt: skip
     return table_data(title="Exact, of all rows: data quality", column_names=head, data=rows)
 
 
-def _metric_table(metrics: Sequence[MetricValue], known: Mapping[str, float]) -> BaseWidgetInfo:
+def _metric_table(metrics: Sequence[MetricValue], reference: Mapping[str, float]) -> BaseWidgetInfo:
     head = ("metric", "window", "± (95%)", "reference", "coverage", "least possible", "most possible", "rows")
     rows = [
-        (each.metric, _number(each.value),
-         _number(1.96 * each.standard_error if each.standard_error is not None else None),
-         _number(known.get(each.metric)), f"{each.coverage:.1%}" if each.coverage is not None else NONE,
-         _number(each.least), _number(each.most), f"{each.rows:,}")
-        for each in metrics
+        (metric.metric, _number(metric.value),
+         _number(1.96 * metric.standard_error if metric.standard_error is not None else None),
+         _number(reference.get(metric.metric)), f"{metric.coverage:.1%}" if metric.coverage is not None else NONE,
+         _number(metric.least), _number(metric.most), f"{metric.rows:,}")
+        for metric in metrics
     ]  # fmt: skip
     return table_data(title="Exact, of all rows: metrics", column_names=head, data=rows)
 
 
 def _estimate_table(estimates: Sequence[EstimateValue], metrics: Sequence[MetricValue]) -> BaseWidgetInfo:
     """What was believed of all rows without an outcome, beside what came."""
-    realised = {each.metric: each.value for each in metrics}
+    realised = {metric.metric: metric.value for metric in metrics}
     head = ("metric", "estimated", "± (95%)", "realised", "method", "rows", "learned from")
     rows = [
-        (each.metric, _number(each.value),
-         _number(1.96 * each.standard_error if each.standard_error is not None else None),
-         _number(realised.get(each.metric)), each.method, f"{each.rows:,}", f"{each.calibrated_on:,}")
-        for each in estimates
-        if each.segment == ALL_ROWS
+        (estimate.metric, _number(estimate.value),
+         _number(1.96 * estimate.standard_error if estimate.standard_error is not None else None),
+         _number(realised.get(estimate.metric)), estimate.method, f"{estimate.rows:,}", f"{estimate.calibrated_on:,}")
+        for estimate in estimates
+        if estimate.segment == ALL_ROWS
     ]  # fmt: skip
     return table_data(title="Estimated without outcomes, of all rows", column_names=head, data=rows)
 
@@ -188,17 +188,17 @@ def _curve_widgets(window: Curves, reference: Curves | None) -> Iterator[BaseWid
         "array": [each.most - each.rate for each in bins],
         "arrayminus": [each.rate - each.least for each in bins],
     }
-    known = _points(reference) if reference is not None else {}
+    reference_points = _points(reference) if reference is not None else {}
     for title, points in _points(window).items():
         axes, chance = AXES[title]
         traces = [_line(chance, "right" if title == "Calibration" else "by chance", GREY, "dot")] if chance else []
-        traces += [_line(known[title], "reference", GREY)] if known else []
-        mine = _line(points, "window", RED)
+        traces += [_line(reference_points[title], "reference", GREY)] if reference_points else []
+        line = _line(points, "window", RED)
         if title == "Calibration":
-            mine |= {"mode": "lines+markers", "error_y": errors, "text": [f"{each.rows:,.0f} rows" for each in bins]}
+            line |= {"mode": "lines+markers", "error_y": errors, "text": [f"{each.rows:,.0f} rows" for each in bins]}
         if title == "Lift":
             traces.append(_band(lifts))
-        yield _plot(title, axes, [*traces, mine])
+        yield _plot(title, axes, [*traces, line])
 
 
 def _points(curves: Curves) -> dict[str, Points]:
@@ -217,7 +217,7 @@ def _line(points: Points, name: str, color: str, dash: str = "solid") -> dict[st
 
 
 def _band(lifts: Sequence[Lifted]) -> dict[str, Any]:
-    ends = [*((each.share, each.least) for each in lifts), *((each.share, each.most) for each in reversed(lifts))]
+    ends = [*((lift.share, lift.least) for lift in lifts), *((lift.share, lift.most) for lift in reversed(lifts))]
     filled = {"fill": "toself", "fillcolor": "rgba(237,4,0,0.15)", "line": {"width": 0}, "hoverinfo": "skip"}
     return {**_line(ends, "95%", RED), **filled}
 

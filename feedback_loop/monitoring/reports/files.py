@@ -35,13 +35,13 @@ def model_folder(folder: Path, model: str) -> Path:
 
 def list_reports(folder: Path) -> list[ReportFile]:
     """The reports of all models that lie in a folder, oldest first."""
-    found = []
+    reports = []
     for path in sorted(folder.glob("*/*-*.json"), key=lambda path: (path.stat().st_mtime, path.name)):
         data = _read(path)
         if data.about:
-            told = {name: getattr(data, name) for name in ReportFile.__annotations__ if name != "path"}
-            found.append(ReportFile(**told, path=path.with_suffix(".html")))
-    return found
+            fields = {name: getattr(data, name) for name in ReportFile.__annotations__ if name != "path"}
+            reports.append(ReportFile(**fields, path=path.with_suffix(".html")))
+    return reports
 
 
 def pages_holding(folder: Path, model: str, moments: Sequence[datetime]) -> list[Path]:

@@ -61,26 +61,26 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
     sides = _sides(kind, subject, real)
     sizes = _rows(sides[0]), _rows(sides[1]) if len(sides) > 1 else 0
     drawn = sizes if _can_be_drawn(kind, subject.contract, sides) else (0, 0)
-    told = about(kind, subject, real.shown if real is not None else "surrogate", drawn)
-    found = curves(subject.current) if kind == "validation" else {}
+    about_report = about(kind, subject, real.shown if real is not None else "surrogate", drawn)
+    class_curves = curves(subject.current) if kind == "validation" else {}
     # What Evidently warns of (its own deprecated imports, divisions by zero in a metric) is nothing a user can mend.
     with warnings.catch_warnings(), np.errstate(all="ignore"), _drawn_once(), private_files():
         warnings.simplefilter("ignore")
-        snapshot = _run(kind, subject, sides, told, found, is_real=real is not None)
+        snapshot = _run(kind, subject, sides, about_report, class_curves, is_real=real is not None)
         pages = model_folder(folder, subject.contract.model)
         pages.mkdir(parents=True, exist_ok=True)
         paths = [pages / f"{subject.name}-{kind}.{ending}" for ending in ("html", "json")]
         paths[0].write_text(_escaped(snapshot.get_html_str(as_iframe=False)))
-        kept = os.path.relpath(_keep(folder, snapshot, told), pages)
+        kept = os.path.relpath(_keep(folder, snapshot, about_report), pages)
     evaluation = subject.evaluation
     exact: dict[str, Sequence[Any]] = {"metrics": evaluation.metrics}
     if kind == "drift":
         exact = {"drift": evaluation.drift, "quality": evaluation.quality}
     data = {
-        **told,
+        **about_report,
         "snapshot": kept,
-        "exact": {name: [asdict(each) for each in values] for name, values in exact.items()},
-        "curves": {name: asdict(each) for name, each in found.items()},
+        "exact": {name: [asdict(value) for value in values] for name, values in exact.items()},
+        "curves": {name: asdict(each) for name, each in class_curves.items()},
         **json.loads(snapshot.json()),
     }
     with private_files():
@@ -97,13 +97,13 @@ def check_enough(kind: Kind, subject: Subject) -> None:
 
 def _sides(kind: Kind, subject: Subject, real: RealRows | None) -> tuple[Columns, ...]:
     """What is drawn, of the window and of the reference, if there is one: columns that both have."""
-    known = [subject.current, *([subject.reference] if subject.reference is not None else [])]
+    profiles = [subject.current, *([subject.reference] if subject.reference is not None else [])]
     if real is not None:
-        tables = [real.current, real.reference][: len(known)]
-        sides = [_real_columns(kind, subject.contract, each) for each in tables]
+        tables = [real.current, real.reference][: len(profiles)]
+        sides = [_real_columns(kind, subject.contract, table) for table in tables]
     else:
         make = drift_columns if kind == "drift" else labelled_columns
-        sides = [make(each, known[-1]) for each in known]
+        sides = [make(each, profiles[-1]) for each in profiles]
     names = [name for name in sides[-1] if name in sides[0]]
     if kind == "drift":
         names = _farthest(subject, [name for name in names if all(_is_known(side[name]) for side in sides)])
@@ -137,18 +137,18 @@ _TAG = re.compile("<([^<>]*)>")
 def _farthest(subject: Subject, names: list[str]) -> list[str]:
     far = {each.column: each.value / each.threshold for each in subject.evaluation.drift if each.decides}
     shown = _shown(subject.contract)
-    kept = sorted(names, key=lambda name: -far.get(shown[name], 0.0))[:MOST_COLUMNS]
-    return [name for name in names if name in kept]
+    farthest = sorted(names, key=lambda name: -far.get(shown[name], 0.0))[:MOST_COLUMNS]
+    return [name for name in names if name in farthest]
 
 
 def _real_columns(kind: Kind, contract: Contract, rows: pa.Table) -> Columns:
     if kind == "drift":
         columns = [each for each in profiled_columns(contract) if each.stored in rows.column_names]
         return {
-            each.stored: _numbers(rows.column(each.stored))
-            if each.type.is_numeric
-            else _texts(rows.column(each.stored))
-            for each in columns
+            column.stored: _numbers(rows.column(column.stored))
+            if column.type.is_numeric
+            else _texts(rows.column(column.stored))
+            for column in columns
         }
     rows = labelled_only(contract, rows)
     label, answer = contract.label.stored, contract.outputs[0].stored
@@ -157,17 +157,20 @@ def _real_columns(kind: Kind, contract: Contract, rows: pa.Table) -> Columns:
     named = {
         name: np.array([str(each) for each in rows.column(name).to_pylist()], object) for name in (label, answer)
     }
-    return {**named, **{each.stored: floats(rows.column(each.stored)) for each in contract.probabilities}}
+    return {
+        **named,
+        **{probability.stored: floats(rows.column(probability.stored)) for probability in contract.probabilities},
+    }
 
 
 def _numbers(values: pa.ChunkedArray) -> Floats:
-    found = floats(values)
-    return np.where(np.isfinite(found), found, np.nan)
+    numbers = floats(values)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
 def _texts(values: pa.ChunkedArray) -> Words:
-    found: Words = pc.cast(values, pa.string()).to_numpy().astype(object)
-    return found
+    words: Words = pc.cast(values, pa.string()).to_numpy().astype(object)
+    return words
 
 
 def _is_known(column: Floats | Words) -> bool:
@@ -195,8 +198,8 @@ def _run(
     kind: Kind,
     subject: Subject,
     sides: tuple[Columns, ...],
-    told: Mapping[str, Any],
-    found: Mapping[str, Curves],
+    about_report: Mapping[str, Any],
+    class_curves: Mapping[str, Curves],
     *,
     is_real: bool,
 ) -> Any:
@@ -218,14 +221,14 @@ def _run(
         presets = [ClassificationPreset(probas_threshold=_threshold(subject.contract, sides))]
     else:
         presets = [RegressionPreset()]
-    presets = presets if any(told["drawn"]) else []
-    report = Report([exact_figures(kind, subject, told["about"], found), *presets])
+    presets = presets if any(about_report["drawn"]) else []
+    report = Report([exact_figures(kind, subject, about_report["about"], class_curves), *presets])
     return report.run(
         *sets,
         timestamp=subject.evaluation.window.end,
         name=f"{subject.name} {kind}",
-        tags=[kind, f"version {told['version']}", told["shown"]],
-        metadata={name: str(told[name]) for name in ("model", "version", "as_of", "rows", "reference_rows")},
+        tags=[kind, f"version {about_report['version']}", about_report["shown"]],
+        metadata={name: str(about_report[name]) for name in ("model", "version", "as_of", "rows", "reference_rows")},
     )
 
 
@@ -331,18 +334,18 @@ def _escaped(page: str) -> str:
     Evidently writes them as they are. They lie between the name that it makes up for the page and where that comes
     next, in what is behind the script; no caller knows that name.
     """
-    found = re.search(r"<script>\s+var (metric_[0-9a-f]{32}) = ", page)
-    if found is None:
+    start = re.search(r"<script>\s+var (metric_[0-9a-f]{32}) = ", page)
+    if start is None:
         raise RuntimeError("Evidently's page is not as it was: its data can't be told from its markup")
-    end = page.rindex("</script>", found.end(), page.index(f'<div id="root_{found[1]}">'))
-    return page[: found.end()] + page[found.end() : end].replace("<", "\\u003c") + page[end:]
+    end = page.rindex("</script>", start.end(), page.index(f'<div id="root_{start[1]}">'))
+    return page[: start.end()] + page[start.end() : end].replace("<", "\\u003c") + page[end:]
 
 
-def _keep(folder: Path, snapshot: Any, told: Mapping[str, Any]) -> Path:
+def _keep(folder: Path, snapshot: Any, about_report: Mapping[str, Any]) -> Path:
     """Puts the snapshot into Evidently's workspace; returns where."""
     from feedback_loop.monitoring.reports.workspace import keep
 
-    return keep(folder / WORKSPACE, snapshot, told)
+    return keep(folder / WORKSPACE, snapshot, about_report)
 
 
 WORKSPACE = "evidently"

@@ -61,7 +61,7 @@ def about(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) ->
     spans = [(evaluation.window.start, evaluation.window.end)]
     spans += [subject.reference_span] if subject.reference_span is not None else []
     return {
-        "about": said(kind, subject, shown, drawn),
+        "about": summary(kind, subject, shown, drawn),
         "model": evaluation.model,
         "version": evaluation.version,
         "name": subject.name,
@@ -77,14 +77,14 @@ def about(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) ->
     }
 
 
-def said(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> str:
+def summary(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> str:
     """What every page says at its top: of what it is, of how many rows, and what is drawn of them."""
     evaluation, (rows, reference_rows) = subject.evaluation, subject.rows(kind)
     what = "predictions" if kind == "drift" else "predictions with outcomes"
     coverage = f" (coverage {evaluation.coverage:.1%})" if evaluation.coverage is not None else ""
     window = f"{format_moment(evaluation.window.start)} – {format_moment(evaluation.window.end)}"
     against = f"against a reference of {reference_rows:,}" if subject.reference is not None else "without a reference"
-    told = [
+    sentences = [
         f"{evaluation.model} version {evaluation.version}, {subject.name}, {kind}:",
         f"{rows:,} {what}{coverage}, {window}, {against},",
         f"as of {format_moment(evaluation.as_of)}.",
@@ -92,10 +92,10 @@ def said(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> 
         _drawn_from(kind, shown, drawn),
     ]
     if kind == "drift" and not subject.has_enough("validation"):
-        told.append(f"There is no report of validation: {subject.rows('validation')[0]:,} outcomes are too few.")
+        sentences.append(f"There is no report of validation: {subject.rows('validation')[0]:,} outcomes are too few.")
     if subject.others:
-        told.append(f"{subject.others:,} predictions of other champions in this window are not in it.")
-    return " ".join(told)
+        sentences.append(f"{subject.others:,} predictions of other champions in this window are not in it.")
+    return " ".join(sentences)
 
 
 def _drawn_from(kind: Kind, shown: Shown, drawn: tuple[int, int]) -> str:

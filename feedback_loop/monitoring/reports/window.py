@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.errors import BadInput
 from feedback_loop.monitoring.estimate_calibration import WindowQuery
-from feedback_loop.monitoring.profile_store import SLICE_ROWS, fold_window
+from feedback_loop.monitoring.profile_store import champion_slices, fold_window
 from feedback_loop.monitoring.profiles.fold import TIME
 from feedback_loop.monitoring.profiles.layout import make_layout
 from feedback_loop.monitoring.profiles.profile import Profile
@@ -19,7 +19,6 @@ from feedback_loop.monitoring.sampling import draw, uniform
 from feedback_loop.monitoring.window_evaluation import Counted, ReferenceOf, count_window, evaluated
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
-from feedback_loop.store.predictions import labelled_in, slices
 
 
 def report_subject(
@@ -46,30 +45,20 @@ def report_subject(
 
 
 def _counted_by_itself(store: Store, contract: Contract, query: WindowQuery, version: str) -> Counted:
-    role, as_of = Role.CHAMPION, query.as_of
-    with store.read() as connection:
-        first = next(iter(slices(connection, contract.model, query.window, SLICE_ROWS)))
-        rows = labelled_in(connection, contract, first, store.secret, as_of=as_of, version=version, role=role)
+    rows = next(champion_slices(store, contract, query.window, version=version, as_of=query.as_of))
     layout = make_layout(contract, rows)
-    cells = fold_window(store, layout, query.window, version=version, role=role, as_of=as_of)
+    cells = fold_window(store, layout, query.window, version=version, role=Role.CHAMPION, as_of=query.as_of)
     return Counted(version, layout, cells, None, is_kept=False)
 
 
 def real_rows(store: Store, subject: Subject, reference: pa.Table, most: int | None) -> RealRows:
     """The rows of the log that a report is of, or a sample of at most so many; likewise of the reference."""
-    evaluation, contract = subject.evaluation, subject.contract
-    kept: pa.Table | None = None
-    total = 0
-    with store.read() as connection:
-        for part in slices(connection, contract.model, evaluation.window, SLICE_ROWS):
-            rows = labelled_in(
-                connection, contract, part, store.secret,
-                as_of=evaluation.as_of, version=evaluation.version, role=Role.CHAMPION,
-            )  # fmt: skip
-            total += rows.num_rows
-            kept = rows if kept is None else pa.concat_tables([kept, rows])
-            kept = draw(kept, most) if most is not None else kept
-    assert kept is not None  # a window has at least one slice
+    evaluation, kept, total = subject.evaluation, pa.table({}), 0
+    version, as_of = evaluation.version, evaluation.as_of
+    for rows in champion_slices(store, subject.contract, evaluation.window, version=version, as_of=as_of):
+        total += rows.num_rows
+        kept = pa.concat_tables([kept, rows], promote_options="default")
+        kept = draw(kept, most) if most is not None else kept
     current = kept if kept.num_rows < total else uniform(kept)
     drawn = draw(reference, most) if most is not None else reference
     return RealRows(current, drawn, "full" if most is None else "sample")

@@ -17,24 +17,24 @@ NAMES = uuid.UUID("6a4f3c1e-5b0d-5e0a-9d53-0c8f6f1f0a11")
 MOST_DRAWN = 6
 
 
-def keep(folder: Path, snapshot: Any, told: Mapping[str, Any]) -> Path:
+def keep(folder: Path, snapshot: Any, about_report: Mapping[str, Any]) -> Path:
     """Keeps a report's snapshot in the place of one of the same window and kind; returns its file.
 
     The project is made with the first of its snapshots, with panels of the exact figures that this one has.
     """
     state = LocalState(str(folder))
-    model, kind = told["model"], told["kind"]
+    model, kind = about_report["model"], about_report["kind"]
     project_id = uuid.uuid5(NAMES, model)
     if project_id not in (state.list_projects() if folder.is_dir() else []):
         about = "Reports of feedback-loop; a snapshot's time is the end of its window."
         state.write_project(ProjectModel(id=project_id, name=model, description=about))
     dashboard = state.read_dashboard(project_id)
-    if kind not in {each.title for each in dashboard.tabs}:
+    if kind not in {tab.title for tab in dashboard.tabs}:
         panels = _panels(kind, snapshot)
         dashboard.panels += panels
-        dashboard.tabs.append(DashboardTabModel(title=kind, panels=[each.id for each in panels]))
+        dashboard.tabs.append(DashboardTabModel(title=kind, panels=[panel.id for panel in panels]))
         state.write_dashboard(project_id, dashboard)
-    snapshot_id = uuid.uuid5(project_id, f"{kind} {told['window'][0]} {told['window'][1]}")
+    snapshot_id = uuid.uuid5(project_id, f"{kind} {about_report['window'][0]} {about_report['window'][1]}")
     path = folder / str(project_id) / "snapshots" / f"{snapshot_id}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".half")  # Evidently's server reads a file as soon as it is there
@@ -45,12 +45,12 @@ def keep(folder: Path, snapshot: Any, told: Mapping[str, Any]) -> Path:
 
 def _panels(kind: str, snapshot: Any) -> list[DashboardPanelPlot]:
     """A line for each metric, or for the distance of each column, over time."""
-    found = [each.to_dict()["config"] for each in snapshot.metric_results.values()]
-    figures = [each for each in found if each["type"].endswith(":ExactFigure")]
+    configs = [metric_result.to_dict()["config"] for metric_result in snapshot.metric_results.values()]
+    figures = [each for each in configs if each["type"].endswith(":ExactFigure")]
     if kind == "drift":
-        lines = [(each["column"], {"figure": each["figure"], "column": each["column"]}) for each in figures]
+        lines = [(figure["column"], {"figure": figure["figure"], "column": figure["column"]}) for figure in figures]
         return [_panel("Distance from the reference, by the method that decides", lines)]
-    lines = [(each["figure"], {"figure": each["figure"]}) for each in figures]
+    lines = [(figure["figure"], {"figure": figure["figure"]}) for figure in figures]
     return [_panel(title, [line]) for line in lines[:MOST_DRAWN] for title in (line[0],)]
 
 
