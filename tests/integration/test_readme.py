@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import subprocess
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pandas as pd
 import pytest
 
 from feedback_loop.cli import main
-from feedback_loop.clock import ManualClock
+from feedback_loop.clock import ManualClock, system_clock
 from feedback_loop.cycle import run_cycle
-from tests.builders import churn_loop, customers, play_days
+from tests.builders import churn_loop, copy_home, customers, open_loop, play_days
 from tests.integration.processes import call, free_port, running, wait_until
+from tests.once import once
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -106,16 +108,20 @@ def degraded(tmp_path, monkeypatch):
     """A folder whose churn model became worse four days ago: an incident is open, nothing was retrained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", "propose")
+    copy_home(once("degraded", become_worse), tmp_path)
+    (tmp_path / "other.toml").write_text('[policy]\nrule = "harm"\n')
+    with closing(open_loop(tmp_path / "feedback_loop.toml", system_clock)) as loop:
+        [incident] = loop.incidents.list("churn")
+    return incident
+
+
+def become_worse(folder):
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     clock = ManualClock(midnight - timedelta(days=12) + timedelta(hours=4))  # commands look at the real one
-    loop = churn_loop(tmp_path, clock)
-    for harder in (0.0, 0.45):
-        play_days(loop, clock, 5, harder=harder, seed=int(100 * harder))
-        assert {each.state for each in run_cycle(loop, "churn")} == {"succeeded"}
-    [incident] = loop.incidents.list("churn")
-    loop.close()
-    (tmp_path / "other.toml").write_text('[policy]\nrule = "harm"\n')
-    return incident
+    with closing(churn_loop(folder, clock)) as loop:
+        for harder in (0.0, 0.45):
+            play_days(loop, clock, 5, harder=harder, seed=int(100 * harder))
+            assert {each.state for each in run_cycle(loop, "churn")} == {"succeeded"}
 
 
 @pytest.fixture
