@@ -109,53 +109,43 @@ def test_a_bad_row_is_named_by_its_place_in_the_file_and_mending_it_goes_on(loop
     rows.loc[1700, "age"] = "old"
     source = tmp_path / "in.csv"
     rows.to_csv(source, index=False)
-    scored = []
+    record, scored = recording(loop)
     with pytest.raises(BadInput, match="row 1700: age: 'old' does not fit the type double"):
-        _predict(loop, source, tmp_path, scored)
+        predict(loop, source, tmp_path, record)
     assert logged(loop) == 1000
-    assert scored == [1000]
+    assert scored == [("1", 1000)]
 
 
-def _predict(loop, source, tmp_path, scored=None):
+def recording(loop, interrupted_after=None):
+    """What logs chunks, until so many are logged; and the version and rows of each, once it has."""
+    chunks = []
+
     def record(scorer, rows, answered, ids, moment):
-        if scored is not None:
-            scored.append(len(ids))
+        if len(chunks) == interrupted_after:
+            raise KeyboardInterrupt
+        chunks.append((scorer.version.version, len(ids)))
         return loop.context.recorder.record(scorer, rows, answered, ids, moment, source=Source.BATCH).new
 
-    return batch.predict_file(
-        "churn@champion",
-        lambda _: loop.scorer(loop.champion("churn")),
-        source,
-        tmp_path / "out.parquet",
-        record=record,
-        now=loop.clock(),
-        progress=Silent(),
-        chunk_rows=1000,
-    )
+    return record, chunks
+
+
+def predict(loop, source, tmp_path, record, scorer_of=None):
+    """A job in chunks of 1,000 rows."""
+
+    def choose(version):
+        begun = Reference("churn", version=version)
+        return (scorer_of or loop.scorer)(loop.champion("churn") if version is None else loop.registry.find(begun))
+
+    target, now = tmp_path / "out.parquet", loop.clock()
+    options = {"record": record, "now": now, "progress": Silent(), "chunk_rows": 1000}
+    return batch.predict_file("churn@champion", choose, source, target, **options)
 
 
 @pytest.fixture
 def interrupted(loop, source, tmp_path):
     """A job of 2,500 rows that ended after the first 1,000: the champion's answers to `source`."""
-
-    def record(scorer, rows, answered, ids, moment):
-        if scorer.version.version in seen:
-            raise KeyboardInterrupt
-        seen.append(scorer.version.version)
-        return loop.context.recorder.record(scorer, rows, answered, ids, moment, source="batch").new
-
-    seen = []
     with pytest.raises(KeyboardInterrupt):
-        batch.predict_file(
-            "churn@champion",
-            lambda _: loop.context.fastest_scorer(loop.champion("churn")),
-            source,
-            tmp_path / "out.parquet",
-            record=record,
-            now=loop.clock(),
-            progress=Silent(),
-            chunk_rows=1000,
-        )
+        predict(loop, source, tmp_path, recording(loop, 1)[0], loop.context.fastest_scorer)
     assert len(list((tmp_path / "out.parquet.parts").glob("part-*"))) == 1
     return source
 
@@ -181,26 +171,13 @@ def test_parts_of_another_job_are_never_gone_on_with(loop, interrupted, tmp_path
 
 
 def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, clock):
-    calls = []
-
-    def record(scorer, rows, answered, ids, moment):
-        calls.append(scorer.version.version)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return loop.context.recorder.record(scorer, rows, answered, ids, moment, source="batch").new
-
-    def choose(version):
-        return loop.scorer(
-            loop.champion("churn") if version is None else loop.registry.find(Reference("churn", version=version))
-        )
-
-    options = {"record": record, "now": clock(), "progress": Silent(), "chunk_rows": 1000}
     with pytest.raises(KeyboardInterrupt):
-        batch.predict_file("churn@champion", choose, source, tmp_path / "out.parquet", **options)
+        predict(loop, source, tmp_path, recording(loop, 1)[0])
     loop.promote("churn", register_churn(loop.registry, clock(), seed=3).version)
-    result = batch.predict_file("churn@champion", choose, source, tmp_path / "out.parquet", **options)
+    record, chunks = recording(loop)
+    result = predict(loop, source, tmp_path, record)
     assert (result.version, result.resumed_rows, result.rows) == ("1", 1000, 2500)
-    assert set(calls) == {"1"}
+    assert chunks == [("1", 1000), ("1", 500)]
     assert logged(loop) == 2500
 
 
