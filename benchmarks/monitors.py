@@ -7,15 +7,15 @@ Times are of the processor: one thread works, and what else the machine does is 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import msgspec
 import numpy as np
 
 from benchmarks.lines import Line, median, run
-from feedback_loop.decisions.monitors import Method, Monitor, monitor_from_json, monitor_to_json, start_monitor
+from feedback_loop.decisions.monitors import Method, Monitor, start_monitor
 from feedback_loop.decisions.monitors.window_means import Units
 from feedback_loop.monitoring import Floats
 
@@ -49,7 +49,7 @@ def benchmark(quick: bool) -> Iterator[Line]:
         yield Line(
             "monitors", "stored and read", "time", _seconds(partial(_through_json, state)) * 1e3, "ms", subject
         )
-        yield Line("monitors", "stored", "size", len(json.dumps(monitor_to_json(state))) / 1000, "kB", subject)
+        yield Line("monitors", "stored", "size", len(msgspec.json.encode(state)) / 1000, "kB", subject)
 
 
 def _stream(monitor: Monitor, losses: Floats, size: int) -> Monitor:
@@ -59,7 +59,8 @@ def _stream(monitor: Monitor, losses: Floats, size: int) -> Monitor:
 
 
 def _through_json(monitor: Monitor) -> Monitor:
-    return monitor_from_json(json.loads(json.dumps(monitor_to_json(monitor))))
+    restored: Monitor = msgspec.json.decode(msgspec.json.encode(monitor), type=Monitor)
+    return restored
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -11,6 +11,7 @@ from feedback_loop.capture import middleware
 from feedback_loop.config import AlertSettings, Settings
 from feedback_loop.decisions.backtest import Aftermath
 from feedback_loop.decisions.diagnosis import split, words
+from feedback_loop.decisions.evidence import LossEvidence
 from feedback_loop.inference import FileResult, files
 from feedback_loop.inference.bundle import Bundle
 from feedback_loop.inference.proving import Proof
@@ -41,7 +42,8 @@ evaluations.DriftValue.is_default, evaluations.EstimateValue.calibrated_on, ledg
 Erasure.mlflow_reports, Erasure.stays, Erasure.unread_payloads
 Proof.classes_differ, Proof.max_difference
 doctor.Check.ok, doctor.Check.detail
-words.Causes.rows_before, words.Causes.rows_now, split.Split.thin, Aftermath.next_version
+words.Causes.rows_before, words.Causes.rows_now, split.Split.thin
+Aftermath.next_version, LossEvidence.reference_labels
 ledger.JobRun.finished_at, retrainings.Retraining.finished_at, incidents.Incident.closed_because
 
 # Evidently calls these.

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special
@@ -79,7 +80,7 @@ def adwin_alarm(known: Floats, after: Floats, delta: float = DELTA) -> int | Non
 Method = Literal["change", "harm", "harm_a"]
 
 
-class BoundedHarm(HarmMonitor):
+class BoundedHarm(HarmMonitor, frozen=True):
     """Method A: B with one cell, an upper confidence bound of the reference's mean, and no bets against a mean.
 
     Its `alpha` is half of what it may spend; the bound spends the other half.
@@ -107,7 +108,7 @@ def start_method(
     """As `start_monitor`, with method A too."""
     if method != "harm_a":
         return start_monitor(method, loss, reference, windows, units, alpha=alpha, seed=seed, tolerance=tolerance)
-    made: dict[str, Any] = dict(vars(start_harm_monitor(reference, alpha=alpha / 2, tolerance=tolerance)))
+    made: dict[str, Any] = msgspec.structs.asdict(start_harm_monitor(reference, alpha=alpha / 2, tolerance=tolerance))
     cells: Mapping[str, Any] = {
         "edges": (0.0, upper_bound(loss, reference, alpha / 2)),
         "harm": tuple(row[:1] for row in made["harm"]),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from feedback_loop.decisions import Standing
+from feedback_loop.decisions import ConditionState
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import RECOVERED, Message, load_alerts, raise_in
 
 
 def tell_conditions(
-    store: Store, model: str, version: str, standings: Sequence[Standing], routes: Sequence[str], now: datetime
+    store: Store, model: str, version: str, standings: Sequence[ConditionState], routes: Sequence[str], now: datetime
 ) -> int:
     """Raises an alert on each route for each condition that is crossed, or within again; returns how many are new."""
     alerts = 0
@@ -30,7 +30,7 @@ def tell_conditions(
     return alerts
 
 
-def _message(subject: str, model: str, version: str, standing: Standing) -> Message:
+def _message(subject: str, model: str, version: str, standing: ConditionState) -> Message:
     words, value = standing.condition.words, f"{standing.value:.4g} in {standing.window}"
     fields = {"model": model, "model_version": version, "condition": words}
     if standing.state == "within":

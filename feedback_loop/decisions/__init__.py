@@ -1,6 +1,6 @@
 """Deciding: has the model become worse, with a stated error rate, and what follows."""
 
-from feedback_loop.decisions.conditions import Standing, judge_condition, load_standings
+from feedback_loop.decisions.conditions import ConditionState, judge_condition, load_condition_states
 from feedback_loop.decisions.decide import decide, look, why_nothing_judged
 from feedback_loop.decisions.losses import Baseline, Cohort, baseline_of
 from feedback_loop.decisions.monitors import LEAST_REFERENCE
@@ -12,15 +12,15 @@ __all__ = [
     "LEAST_REFERENCE",
     "Baseline",
     "Cohort",
+    "ConditionState",
     "Reason",
-    "Standing",
     "Suggestion",
     "baseline_of",
     "decide",
     "held_by",
     "judge",
     "judge_condition",
-    "load_standings",
+    "load_condition_states",
     "look",
     "next_step",
     "policy_toml",

@@ -19,7 +19,7 @@ ESTIMATED = "estimated_"
 
 
 @dataclass(frozen=True)
-class Standing:
+class ConditionState:
     """How a condition stands: whether its line has been crossed for so many windows, by the newest one's value.
 
     `unknown`: no window has such a value; `known` says which there are.
@@ -33,7 +33,9 @@ class Standing:
     known: tuple[str, ...] = ()
 
 
-def load_standings(store: Store, model: str, version: str, conditions: Sequence[ConditionSettings]) -> list[Standing]:
+def load_condition_states(
+    store: Store, model: str, version: str, conditions: Sequence[ConditionSettings]
+) -> list[ConditionState]:
     """How each condition stands by the evaluations of a version that are stored."""
     if not conditions:
         return []
@@ -51,14 +53,14 @@ _TIMES = 20
 """So many evaluations are read for each window that a condition needs: some are of one window, some say nothing."""
 
 
-def judge_condition(condition: ConditionSettings, evaluations: Sequence[Evaluation]) -> Standing:
+def judge_condition(condition: ConditionSettings, evaluations: Sequence[Evaluation]) -> ConditionState:
     """Judges evaluations of one version, the oldest window first, one of each window.
 
     A window without the value (nothing predicted, no outcome yet) neither counts nor interrupts.
     """
     values = [(each.window, value) for each in evaluations if (value := value_of(condition, each)) is not None]
     if not values:
-        return Standing(
+        return ConditionState(
             condition, "unknown", known=tuple(sorted({name for e in evaluations for name in names_of(e)}))
         )
     window, value = values[-1]
@@ -68,7 +70,9 @@ def judge_condition(condition: ConditionSettings, evaluations: Sequence[Evaluati
             break
         beyond.append(each)
     crossed = len(beyond) >= condition.windows
-    return Standing(condition, "crossed" if crossed else "within", window, value, beyond[-1] if crossed else None)
+    return ConditionState(
+        condition, "crossed" if crossed else "within", window, value, beyond[-1] if crossed else None
+    )
 
 
 def value_of(condition: ConditionSettings, evaluation: Evaluation) -> float | None:

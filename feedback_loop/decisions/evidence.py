@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from feedback_loop.clock import format_moment
@@ -24,6 +25,98 @@ MARGIN = 0.05
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What a monitor says: its null, its share of alpha, when it alarmed, its evidence now and at most."""
+
+    null: str
+    alpha: float | None
+    alarmed_at: int | None
+    e_value: float | None
+    once_in: float | None
+
+
+@dataclass(frozen=True)
+class Size:
+    """The mean loss since the first look less the reference's, with bounds that hold at every look."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LossEvidence:
+    """A watched loss: reference and stream, when it changed and by how much, and what each monitor says.
+
+    Without a reference that is large enough nothing from `reference` on is known.
+    """
+
+    name: str
+    loss: str
+    segment: str
+    labels: int
+    current: float | None
+    lately: float | None
+    tolerance: float
+    missing_reference: int
+    reference: float | None = None
+    reference_labels: int = 0
+    changed_at: str | None = None
+    after: float | None = None
+    labels_after: int = 0
+    size: Size | None = None
+    monitors: Mapping[str, Reading] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A segment whose losses lie above its own in the reference; `share` is of all that its column's segments add."""
+
+    segment: str
+    reference: float
+    current: float
+    labels: int
+    share: float
+
+
+@dataclass(frozen=True)
+class EstimateEvidence:
+    """An estimate beside the reference's mean loss: `above` says that it is worth a warning."""
+
+    loss: str
+    estimated: float
+    above: bool
+    reference: float | None = None
+    standard_error: float | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that speaks for a verdict. `acts` names the losses that it is degraded by, `carriers` who carries that."""
+
+    loss: str
+    rule: str
+    predictions: int
+    labels: int
+    drifted_share: float | None
+    estimate: EstimateEvidence | None
+    watched: tuple[LossEvidence, ...]
+    acts: tuple[str, ...] = ()
+    carriers: tuple[Carrier, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as the store gives them back."""
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Evidence:
+        """The inverse of `to_json`."""
+        return msgspec.convert(plain, cls)
+
+
+@dataclass(frozen=True)
 class Estimated:
     """A mean loss that is believed to be, before outcomes tell it, with its standard error."""
 
@@ -32,76 +125,57 @@ class Estimated:
     error: float
     rows: int
 
-    def compared(self, baseline: Baseline) -> dict[str, Any]:
-        """Beside the reference's: `above` says that it is worth a warning."""
-        known = baseline.raw(Watched(self.loss))
-        if len(known) < 2:
-            return {"loss": self.loss, "estimated": self.value, "above": False}
-        reference, error = float(known.mean()), float(np.hypot(self.error, known.std(ddof=1) / np.sqrt(len(known))))
+    def compared(self, baseline: Baseline) -> EstimateEvidence:
+        """Beside the reference's."""
+        losses = baseline.raw(Watched(self.loss))
+        if len(losses) < 2:
+            return EstimateEvidence(self.loss, self.value, above=False)
+        reference = float(losses.mean())
+        error = float(np.hypot(self.error, losses.std(ddof=1) / np.sqrt(len(losses))))
         above = self.value - reference > max(SURE * error, MARGIN * reference)
-        return {
-            "loss": self.loss,
-            "estimated": self.value,
-            "reference": reference,
-            "standard_error": error,
-            "rows": self.rows,
-            "above": above,
-        }
+        return EstimateEvidence(self.loss, self.value, above, reference, error, self.rows)
 
 
-def of_pair(pair: WatchedLoss, baseline: Baseline) -> dict[str, Any]:
-    """A watched loss: reference and stream, when it changed and by how much, and what each monitor says.
-
-    `size` is the mean since the first look minus the reference's, with bounds that hold at every look.
-    """
-    reference = baseline.scaled(pair.watched)
-    found: dict[str, Any] = {
-        "name": pair.watched.name,
-        "loss": pair.watched.loss,
-        "segment": pair.watched.segment,
-        "labels": pair.seen.labels,
-        "current": pair.seen.mean,
-        "lately": pair.seen.mean_lately,
-        "tolerance": pair.tolerance,
-        "missing_reference": pair.missing,
-    }
+def loss_evidence(pair: WatchedLoss, baseline: Baseline) -> LossEvidence:
+    """What is known of a watched loss."""
+    watched, seen = pair.watched, pair.seen
+    evidence = LossEvidence(
+        watched.name,
+        watched.loss,
+        watched.segment,
+        seen.labels,
+        seen.mean,
+        seen.mean_lately,
+        pair.tolerance,
+        pair.missing,
+    )
     if pair.monitors is None or pair.level is None:
-        return found
+        return evidence
+    reference = baseline.scaled(watched)
     mean = float(reference.mean())
-    since = pair.seen.change(mean, len(reference))
-    after = pair.seen.parts[since:] if since is not None else ()
+    since = seen.change(mean, len(reference))
+    after = seen.parts[since:] if since is not None else ()
     low, high = pair.level.bounds(pair.alpha / 2)
-    return found | {
-        "reference": mean,
-        "reference_labels": len(reference),
-        "changed_at": after[0].since if after else None,
-        "after": mean_of(after),
-        "labels_after": sum(part.labels for part in after),
-        "size": {
-            "value": (pair.seen.mean or mean) - mean,
-            "low": low - pair.promised[1],
-            "high": high - pair.promised[0],
-        },
-        "monitors": {
-            name: {
-                "null": each.null,
-                "alpha": each.alpha,
-                "alarmed_at": each.alarmed_at,
-                "e_value": each.e_value,
-                "once_in": each.once_in,
-            }
+    return replace(
+        evidence,
+        reference=mean,
+        reference_labels=len(reference),
+        changed_at=after[0].since if after else None,
+        after=mean_of(after),
+        labels_after=sum(part.labels for part in after),
+        size=Size((seen.mean or mean) - mean, low - pair.promised[1], high - pair.promised[0]),
+        monitors={
+            name: Reading(each.null, each.alpha, each.alarmed_at, each.e_value, each.once_in)
             for name, each in pair.monitors.items()
         },
-    }
+    )
 
 
-def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) -> list[dict[str, Any]]:
-    """The segments whose losses lie above their own in the reference, those that add most to the sum first.
-
-    `share` is of all that is added, by the segments of the same column.
-    """
+def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) -> tuple[Carrier, ...]:
+    """The segments whose losses lie above their own in the reference, those that add most to the sum first."""
     names = sorted({name for cohort in cohorts for name in cohort.losses.members} & {*baseline.losses.members})
-    found: list[dict[str, Any]] = []
+    worse: list[Carrier] = []
+    totals: dict[str, float] = {}
     for name in names:
         own = Watched(watched.loss, name)
         before = baseline.scaled(watched, baseline.raw(own))  # by one scale: a segment's own is another
@@ -111,68 +185,55 @@ def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) ->
         error = float(np.sqrt(before.var(ddof=1) / len(before) + now.var(ddof=1) / len(now)))
         gap = float(now.mean() - before.mean())
         if gap > SURE * error:
-            row = {
-                "segment": name,
-                "reference": float(before.mean()),
-                "current": float(now.mean()),
-                "labels": len(now),
-            }
-            found.append(row | {"added": gap * len(now)})
-    totals: dict[str, float] = {}
-    for each in found:
-        column = each["segment"].partition("=")[0]
-        totals[column] = totals.get(column, 0.0) + each["added"]
-    for each in found:
-        each["share"] = each.pop("added") / totals[each["segment"].partition("=")[0]]
-    return sorted(found, key=lambda each: (-each["share"] * each["labels"], each["segment"]))[:CARRIERS]
+            worse.append(Carrier(name, float(before.mean()), float(now.mean()), len(now), gap * len(now)))
+            column = name.partition("=")[0]
+            totals[column] = totals.get(column, 0.0) + gap * len(now)
+    shared = [replace(each, share=each.share / totals[each.segment.partition("=")[0]]) for each in worse]
+    return tuple(sorted(shared, key=lambda each: (-each.share * each.labels, each.segment))[:CARRIERS])
 
 
-def alarm_words(pair: Mapping[str, Any], once: float | None, now: float | None, *, of_harm: bool) -> str:
+def alarm_words(of: LossEvidence, once: float | None, now: float | None, *, of_harm: bool) -> str:
     """`accuracy 0.9120 → 0.8710 on 4,210 matured predictions since 2026-05-03T00:00:00Z: …`."""
-    name, before, after = _shown(
-        pair, pair["reference"], pair["after"] if pair["after"] is not None else pair["lately"]
-    )
-    labels = pair["labels_after"] or pair["labels"]
-    since = f" since {_moment(pair['changed_at'])}" if pair["changed_at"] else ""
-    null = f"was not worse by more than {pair['tolerance']:.4f}" if of_harm else "had not changed"
+    assert of.reference is not None and of.lately is not None and of.size is not None  # it has alarmed
+    name, before, after = _shown(of, of.reference, of.after if of.after is not None else of.lately)
+    labels = of.labels_after or of.labels
+    since = f" since {format_moment(datetime.fromisoformat(of.changed_at))}" if of.changed_at else ""
+    null = f"was not worse by more than {of.tolerance:.4f}" if of_harm else "had not changed"
     rare = ""
     if once and now is not None:
         rare = f" A model that {null} would ever show this once in {_times(once)} times (e-value now: {_times(now)})."
-    low, high = pair["size"]["low"], pair["size"]["high"]
+    low, high = of.size.low, of.size.high
     size = f" Since the first look its mean loss has been {low:+.4f} to {high:+.4f} from the reference's."
     return f"{name} {before:.4f} → {after:.4f} on {labels:,} matured predictions{since}.{rare}{size}"
 
 
-def calm_words(pair: Mapping[str, Any], since: datetime, once: float | None, now: float | None) -> str:
+def calm_words(of: LossEvidence, since: datetime, once: float | None, now: float | None) -> str:
     """The figures where nothing acts."""
-    name, before, mean = _shown(pair, pair["reference"], pair["current"])
-    _, _, lately = _shown(pair, pair["reference"], pair["lately"])
-    told = f"{mean:.4f} on {pair['labels']:,} labelled predictions since {format_moment(since)}, {lately:.4f} lately."
+    assert of.reference is not None and of.current is not None and of.lately is not None  # there are labels
+    name, before, mean = _shown(of, of.reference, of.current)
+    _, _, lately = _shown(of, of.reference, of.lately)
+    figures = f"{mean:.4f} on {of.labels:,} labelled predictions since {format_moment(since)}, {lately:.4f} lately."
     rare = "Nothing speaks for a change."
     if once is not None and now is not None and once >= 2:
         rare = f"A model that had not changed would ever show as much once in {_times(once)} times"
         rare += f" (e-value now: {_times(now)})."
-    return f"{name} {before:.4f} on its reference, {told} {rare}"
+    return f"{name} {before:.4f} on its reference, {figures} {rare}"
 
 
-def carrier_words(found: Sequence[Mapping[str, Any]]) -> str:
+def carrier_words(worst: Sequence[Carrier]) -> str:
     """The segments that carry it, the first three."""
-    if not found:
+    if not worst:
         return ""
-    said = [f"{each['segment']} ({each['reference']:.4f} → {each['current']:.4f})" for each in found[:3]]
-    return f" Carried by {', '.join(said)}."
+    shown = [f"{each.segment} ({each.reference:.4f} → {each.current:.4f})" for each in worst[:3]]
+    return f" Carried by {', '.join(shown)}."
 
 
-def _shown(pair: Mapping[str, Any], before: float, after: float) -> tuple[str, float, float]:
+def _shown(of: LossEvidence, before: float, after: float) -> tuple[str, float, float]:
     """An error rate is told as accuracy, any other loss as it is."""
-    if pair["loss"] != "error":
-        return pair["name"], before, after
-    return pair["name"].replace("error", "accuracy", 1), 1 - before, 1 - after
+    if of.loss != "error":
+        return of.name, before, after
+    return of.name.replace("error", "accuracy", 1), 1 - before, 1 - after
 
 
 def _times(once: float) -> str:
     return "more than a million" if once > 1e6 else f"{once:,.0f}" if once >= 10 else f"{once:.2g}"
-
-
-def _moment(text: str) -> str:
-    return format_moment(datetime.fromisoformat(text))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -197,11 +196,6 @@ class Seen:
                 best, found = score, place
             labels, total = labels + part.labels, total + part.total
         return found
-
-    @classmethod
-    def from_json(cls, plain: list[dict[str, Any]]) -> Seen:
-        """Of parts as plain values."""
-        return cls(tuple(Part(**each) for each in plain))
 
 
 def mean_of(parts: tuple[Part, ...]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -22,10 +22,6 @@ from feedback_loop.decisions.monitors import (
     WindowRule,
     alpha_of_monitor,
     follow_windows,
-    monitor_from_json,
-    monitor_to_json,
-    rule_from_json,
-    rule_to_json,
     start_monitor,
     start_rule,
 )
@@ -97,41 +93,14 @@ class Panel:
         return replace(self, pairs=tuple(pair.after(cohorts, baseline) for pair in self.pairs))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that give the very same panel back."""
-        pairs = [
-            asdict(replace(pair, level=None, monitors=None))
-            | {
-                "level": asdict(pair.level) if pair.level else None,
-                "monitors": {name: _plain(each) for name, each in (pair.monitors or {}).items()},
-            }
-            for pair in self.pairs
-        ]
-        made = {
-            "made_by": self.made_by,
-            "since": self.since.isoformat(),
-            "ordinal": self.ordinal,
-            "pairs": pairs,
-        }
-        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(made))  # as the store gives it back
+        """Plain values that give the very same panel back, as the store gives them back."""
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return plain
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Panel:
         """The inverse of `to_json`."""
-        pairs = [
-            WatchedLoss(
-                Watched(**each["watched"]),
-                each["tolerance"],
-                each["missing"],
-                each["alpha"],
-                (each["promised"][0], each["promised"][1]),
-                Seen.from_json(each["seen"]["parts"]),
-                ConfidenceSequence(**each["level"]) if each["level"] else None,
-                {name: _restored(state) for name, state in each["monitors"].items()} or None,
-            )
-            for each in plain["pairs"]
-        ]
-        return cls(plain["made_by"], datetime.fromisoformat(plain["since"]), tuple(pairs), plain["ordinal"])
+        return msgspec.convert(plain, cls)
 
 
 def is_fresh(previous: Verdict | None) -> bool:
@@ -198,11 +167,3 @@ def units_of(settings: PolicySettings, reference: Floats, windows: Any) -> Units
 def _digest(settings: PolicySettings) -> str:
     said = settings.model_dump_json(include=set(SHAPING)) + MADE_OF
     return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
-
-
-def _plain(monitor: Monitor | WindowRule) -> dict[str, Any]:
-    return rule_to_json(monitor) if isinstance(monitor, WindowRule) else monitor_to_json(monitor)
-
-
-def _restored(plain: dict[str, Any]) -> Monitor | WindowRule:
-    return rule_from_json(plain) if plain["kind"] == "window_rule" else monitor_from_json(plain)

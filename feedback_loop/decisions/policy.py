@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from feedback_loop.clock import Window
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.diagnosis import LEAST_ROWS, Recommendation
 from feedback_loop.decisions.evidence import (
     Estimated,
+    Evidence,
+    LossEvidence,
     alarm_words,
     calm_words,
     carrier_words,
     carriers,
-    of_pair,
+    loss_evidence,
 )
 from feedback_loop.decisions.losses import Baseline, Cohort
 from feedback_loop.decisions.panel import Method, Panel, WatchedLoss, is_fresh, resume
@@ -57,20 +60,21 @@ def judge(
     """
     span = Window(cohorts[0].window.start, cohorts[-1].window.end)
     panel = resume(previous, baseline, settings, span.start, begun).after(cohorts, baseline)
-    evidence: dict[str, Any] = {
-        "loss": baseline.watched[0].loss,
-        "rule": settings.rule,
-        "predictions": sum(cohort.predictions for cohort in cohorts),
-        "labels": sum(len(cohort.losses.of(baseline.watched[0])) for cohort in cohorts),
-        "drifted_share": drifted_share,
-        "estimate": estimated.compared(baseline) if estimated is not None else None,
-        "watched": [of_pair(pair, baseline) for pair in panel.pairs],
-    }
-    state, summary = _conclude(panel, baseline, settings, evidence, cohorts)
-    stands = not evidence["predictions"] and not is_fresh(previous)
+    evidence = Evidence(
+        baseline.watched[0].loss,
+        settings.rule,
+        sum(cohort.predictions for cohort in cohorts),
+        sum(len(cohort.losses.of(baseline.watched[0])) for cohort in cohorts),
+        drifted_share,
+        estimated.compared(baseline) if estimated is not None else None,
+        tuple(loss_evidence(pair, baseline) for pair in panel.pairs),
+    )
+    state, summary, evidence = _conclude(panel, baseline, settings, evidence, cohorts)
+    stands = not evidence.predictions and not is_fresh(previous)
     if previous is not None and stands and previous.monitor["made_by"] == panel.made_by:
         state, summary = previous.state, previous.summary  # nothing was predicted: what was said stands
-        evidence |= {name: previous.evidence[name] for name in ("acts", "carriers") if name in previous.evidence}
+        before = Evidence.from_json(previous.evidence)
+        evidence = replace(evidence, acts=before.acts, carriers=before.carriers)
     return Verdict(
         model=model,
         version=version,
@@ -78,7 +82,7 @@ def judge(
         window=span,
         state=state,
         summary=summary,
-        evidence=evidence,
+        evidence=evidence.to_json(),
         monitor=panel.to_json(),
         begun=max(begun, panel.begun),
     )
@@ -175,37 +179,33 @@ def _rest(ended: Sequence[Retraining], settings: PolicySettings) -> timedelta:
 
 
 def _conclude(
-    panel: Panel, baseline: Baseline, settings: PolicySettings, evidence: dict[str, Any], cohorts: Sequence[Cohort]
-) -> tuple[State, str]:
-    first = evidence["watched"][0]
+    panel: Panel, baseline: Baseline, settings: PolicySettings, evidence: Evidence, cohorts: Sequence[Cohort]
+) -> tuple[State, str, Evidence]:
+    """The state, why in words, and the evidence with what acts and who carries it."""
+    first = evidence.watched[0]
     if not panel.is_started:
-        have = f"{settings.reference - first['missing_reference']:,} of {settings.reference:,}"
-        missing = f"{first['missing_reference']:,} are missing"
-        return State.INSUFFICIENT_DATA, f"The reference has {have} labelled rows: {missing}."
+        have = f"{settings.reference - first.missing_reference:,} of {settings.reference:,}"
+        missing = f"{first.missing_reference:,} are missing"
+        return State.INSUFFICIENT_DATA, f"The reference has {have} labelled rows: {missing}.", evidence
     alarmed = {place: _alarmed(pair, baseline) for place, pair in enumerate(panel.pairs)}
-    if not first["labels"] or (not evidence["labels"] and not any(alarmed.values())):
-        return State.INSUFFICIENT_DATA, "No prediction of this cohort has an outcome yet."
+    if not first.labels or (not evidence.labels and not any(alarmed.values())):
+        return State.INSUFFICIENT_DATA, "No prediction of this cohort has an outcome yet.", evidence
     acting = _acting(settings)
     crossed = [place for place, names in alarmed.items() if set(names) & set(acting)]
-    evidence["acts"] = [evidence["watched"][place]["name"] for place in crossed]
     if crossed:
-        evidence["carriers"] = carriers(cohorts, baseline, panel.pairs[crossed[0]].watched)
-        told = [
-            alarm_words(
-                evidence["watched"][place],
-                _strongest(evidence["watched"][place], acting, "once_in"),
-                _strongest(evidence["watched"][place], acting, "e_value"),
-                of_harm="change" not in {*alarmed[place]} & {*acting},
-            )
-            for place in crossed
-        ]
-        return State.DEGRADED, " ".join(told) + carrier_words(evidence["carriers"])
-    changed = ("change",)
-    figures = calm_words(
-        first, panel.since, _strongest(first, changed, "once_in"), _strongest(first, changed, "e_value")
-    )
+        worst = carriers(cohorts, baseline, panel.pairs[crossed[0]].watched)
+        evidence = replace(evidence, acts=tuple(evidence.watched[place].name for place in crossed), carriers=worst)
+        alarms = []
+        for place in crossed:
+            watched, of_harm = evidence.watched[place], "change" not in {*alarmed[place]} & {*acting}
+            once, now = _strongest(watched, acting)
+            alarms.append(alarm_words(watched, once, now, of_harm=of_harm))
+        return State.DEGRADED, " ".join(alarms) + carrier_words(worst), evidence
+    figures = calm_words(first, panel.since, *_strongest(first, ("change",)))
     why = next((words for words, holds in _warnings(panel, alarmed, evidence).items() if holds), None)
-    return (State.WARNING, f"{figures} A warning only: {why}.") if why else (State.OK, figures)
+    if why is None:
+        return State.OK, figures, evidence
+    return State.WARNING, f"{figures} A warning only: {why}.", evidence
 
 
 def _acting(settings: PolicySettings) -> tuple[Method, ...]:
@@ -226,14 +226,17 @@ def _alarmed(pair: WatchedLoss, baseline: Baseline) -> list[Method]:
     return [name for name, monitor in pair.monitors.items() if monitor.alarmed_at is not None]
 
 
-def _strongest(pair: dict[str, Any], methods: Sequence[str], what: str) -> float | None:
-    """The most that one of these monitors says, its share of alpha considered; None: they do not say."""
-    said = [each[what] for name, each in pair.get("monitors", {}).items() if name in methods]
-    told = [each for each in said if each is not None]
-    return max(told) / len(methods) if told else None
+def _strongest(of: LossEvidence, methods: Sequence[str]) -> tuple[float | None, float | None]:
+    """The most that one of these monitors has said (once in so many times) and says now, its share of alpha
+    considered; None: they do not say.
+    """
+    readings = [reading for name, reading in of.monitors.items() if name in methods]
+    once = [reading.once_in for reading in readings if reading.once_in is not None]
+    now = [reading.e_value for reading in readings if reading.e_value is not None]
+    return max(once) / len(methods) if once else None, max(now) / len(methods) if now else None
 
 
-def _warnings(panel: Panel, alarmed: dict[int, list[Method]], evidence: dict[str, Any]) -> dict[str, bool]:
+def _warnings(panel: Panel, alarmed: dict[int, list[Method]], evidence: Evidence) -> dict[str, bool]:
     """What is worth a warning, the gravest first. A threshold warns nobody: on most streams it cries sometime."""
     sound = ("change", "harm")
     raised = [name for names in alarmed.values() for name in names if name in sound]
@@ -242,11 +245,11 @@ def _warnings(panel: Panel, alarmed: dict[int, list[Method]], evidence: dict[str
         and any(name in sound and each.alarmed_at is not None for name, each in pair.monitors.items())
         for pair in panel.pairs
     )
-    estimate = evidence["estimate"]
+    estimate = evidence.estimate
     return {
         "the monitor of change has raised its alarm": "change" in raised,
         "the monitor of harm has raised its alarm": "harm" in raised,
         "losses have grown, but not above the reference": grown,
-        "at least half of the columns have drifted": (evidence["drifted_share"] or 0) >= DRIFT_SHARE,
-        "estimates without outcomes are above the reference": bool(estimate and estimate["above"]),
+        "at least half of the columns have drifted": (evidence.drifted_share or 0) >= DRIFT_SHARE,
+        "estimates without outcomes are above the reference": bool(estimate and estimate.above),
     }

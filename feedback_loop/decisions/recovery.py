@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -130,16 +131,13 @@ class Recoveries:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that give the very same tests back."""
-        return {"version": self.version, "tests": {name: asdict(test) for name, test in self.tests.items()}}
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Recoveries:
         """The inverse of `to_json`."""
-        tests = {
-            name: Recovery(**{**test, "sequence": ConfidenceSequence(**test["sequence"])})
-            for name, test in plain["tests"].items()
-        }
-        return cls(plain["version"], tests)
+        return msgspec.convert(plain, cls)
 
 
 def follow(

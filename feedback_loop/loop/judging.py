@@ -20,7 +20,7 @@ from feedback_loop.decisions import (
     Suggestion,
     baseline_of,
     decide,
-    load_standings,
+    load_condition_states,
     suggest_policy,
     why_nothing_judged,
 )
@@ -130,7 +130,7 @@ class Judging:
         if not conditions:
             return 0
         version = context.champion(model).version
-        standings = load_standings(context.store, model, version, conditions)
+        standings = load_condition_states(context.store, model, version, conditions)
         return tell_conditions(context.store, model, version, standings, context.routes, context.clock())
 
     def past_errors(self, model: str) -> dict[str, PastError]:

@@ -10,7 +10,7 @@ from feedback_loop.alerts import about_outcomes, count_refused, why_held
 from feedback_loop.capture import notices
 from feedback_loop.clock import format_moment
 from feedback_loop.cycle import RECENT, troubles_of
-from feedback_loop.decisions import Standing, load_standings
+from feedback_loop.decisions import ConditionState, load_condition_states
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import PastError, missing_reference_words
 from feedback_loop.outcomes import matures_at
@@ -101,7 +101,8 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         ],
         "drift": _drift(conclusions.load_monitor(store, model, champion or ""), settings.drift.alpha),
         "conditions": [
-            _standing(standing) for standing in load_standings(store, model, champion or "", settings.conditions)
+            _standing(standing)
+            for standing in load_condition_states(store, model, champion or "", settings.conditions)
         ],
         "verdict": _named(verdict, "state", "version", "decided_at", "summary") if verdict else None,
         "first_verdict_due": None if verdict else _first_due(loop, model, span[0] if span else None),
@@ -163,7 +164,7 @@ def _named(record: object, *names: str) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
 
 
-def _standing(standing: Standing) -> dict[str, Any]:
+def _standing(standing: ConditionState) -> dict[str, Any]:
     return {
         "condition": standing.condition.words,
         "state": standing.state,

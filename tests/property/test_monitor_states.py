@@ -1,11 +1,10 @@
-import json
-
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback_loop.decisions.monitors import monitor_from_json, monitor_to_json, start_monitor
+from feedback_loop.decisions.monitors import Monitor, start_monitor
 from feedback_loop.decisions.monitors.window_means import Units
 
 KINDS = [
@@ -47,7 +46,7 @@ def test_any_grouping_of_the_same_labels_gives_the_same_monitor_also_through_jso
         pieces = cut(losses, cuts.draw(CUTS))
         for number, piece in enumerate(pieces, 1):
             piecemeal = piecemeal.update(piece, place, ends=number == len(pieces))
-            piecemeal = monitor_from_json(json.loads(json.dumps(monitor_to_json(piecemeal))))
+            piecemeal = msgspec.json.decode(msgspec.json.encode(piecemeal), type=Monitor)
     assert piecemeal == at_once
 
 

@@ -9,7 +9,7 @@ from feedback_loop.alerts import tell_conditions
 from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings, load_settings
 from feedback_loop.config_policy import ConditionSettings
-from feedback_loop.decisions import judge_condition, load_standings
+from feedback_loop.decisions import judge_condition, load_condition_states
 from feedback_loop.decisions.conditions import value_of
 from feedback_loop.errors import ConfigError
 from feedback_loop.store.alerts import load_alerts
@@ -152,9 +152,9 @@ def test_what_matured_long_before_the_windows_of_today_is_found(store):
     for number in range(60):
         save_evaluation(store, evaluation(number, 0.6 if number < 2 else None, matured=number < 2))
         save_evaluation(store, replace(evaluation(number, 0.9), version="2"))
-    [standing] = load_standings(store, "churn", "1", [RECALL])
+    [standing] = load_condition_states(store, "churn", "1", [RECALL])
     assert (standing.state, standing.window, standing.since) == ("crossed", window(1), window(0))
-    [other] = load_standings(store, "churn", "2", [RECALL])
+    [other] = load_condition_states(store, "churn", "2", [RECALL])
     assert (other.state, other.window) == ("within", window(59))
 
 

@@ -1,15 +1,14 @@
-import json
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import special, stats
 
 from feedback_loop.decisions.monitors import (
+    Monitor,
     alpha_of_monitor,
     follow_windows,
-    monitor_from_json,
-    monitor_to_json,
     start_monitor,
     start_rule,
 )
@@ -58,8 +57,8 @@ def followed(monitor, losses, first=0):
 def test_a_monitor_comes_back_from_json_as_it_was_and_is_small(kind):
     random = np.random.default_rng(8)
     monitor = followed(begun(kind, of(kind, random.beta(1, 9, 4200))), of(kind, random.beta(1, 9, 1433)))
-    text = json.dumps(monitor_to_json(monitor), allow_nan=False)
-    assert monitor_from_json(json.loads(text)) == monitor
+    text = msgspec.json.encode(monitor)
+    assert msgspec.json.decode(text, type=Monitor) == monitor
     assert len(text) < 8000
 
 

@@ -211,9 +211,9 @@ def test_of_segments_whose_losses_differ_in_size_the_one_that_became_worse_is_na
     random = np.random.default_rng(5)
     base = Baseline((Watched(loss),), made(random, 5000, 1.0), np.arange(5000) * 10 // 5000)
     cohorts = [Cohort(Window(START, START + DAY), made(random, 3000, 1.4), 3000)]
-    [found] = carriers(cohorts, base, base.watched[0])
-    assert found["segment"] == f"side={worse}"
-    assert found["current"] / found["reference"] == pytest.approx(1.4, abs=0.1)
+    [carrier] = carriers(cohorts, base, base.watched[0])
+    assert carrier.segment == f"side={worse}"
+    assert carrier.current / carrier.reference == pytest.approx(1.4, abs=0.1)
 
 
 def test_a_segment_with_a_small_reference_is_not_watched_and_that_is_said():
@@ -245,18 +245,18 @@ def test_verdict_after_verdict_is_the_same_as_all_at_once(seed, cuts):
 def test_a_changed_policy_begins_its_own_monitors():
     days = [cohort(day, np.random.default_rng(day).beta(2, 8, 500)) for day in range(2)]
     first = judged(days[:1])
-    assert judged(days[1:], previous=first).monitor["since"] == START.isoformat()
+    assert judged(days[1:], previous=first).monitor["since"] == "2026-03-01T00:00:00Z"
     other = judged(days[1:], previous=first, settings=PolicySettings(alpha=0.01))
-    assert other.monitor["since"] == (START + DAY).isoformat()
+    assert other.monitor["since"] == "2026-03-02T00:00:00Z"
     kept = judged(days[1:], previous=first, settings=PolicySettings(cooldown=DAY, mode="observe"))
-    assert kept.monitor["since"] == START.isoformat()
+    assert kept.monitor["since"] == "2026-03-01T00:00:00Z"
 
 
 def test_monitors_that_were_made_by_other_bets_begin_anew(monkeypatch):
     days = [cohort(day, np.random.default_rng(day).beta(2, 8, 500)) for day in range(2)]
     first = judged(days[:1])
     monkeypatch.setattr("feedback_loop.decisions.panel.MADE_OF", "bets of another release")
-    assert judged(days[1:], previous=first).monitor["since"] == (START + DAY).isoformat()
+    assert judged(days[1:], previous=first).monitor["since"] == "2026-03-02T00:00:00Z"
 
 
 def test_what_was_seen_stays_small_and_its_sums_right():

@@ -1,12 +1,12 @@
-import json
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback_loop.decisions.monitors.rules import rule_from_json, rule_to_json, start_rule
+from feedback_loop.decisions.monitors.rules import WindowRule, start_rule
 
 RULES = ("threshold", "absolute")
 
@@ -74,6 +74,6 @@ def test_any_grouping_and_any_restart_gives_the_identical_rule(name, cuts, seed)
     pieces = start_rule(name, reference)
     bounds = [0, *sorted(cuts), 1500]
     for start, end in pairwise(bounds):
-        pieces = rule_from_json(json.loads(json.dumps(rule_to_json(pieces))))
+        pieces = msgspec.json.decode(msgspec.json.encode(pieces), type=WindowRule)
         pieces = pieces.update(losses[start:end], ends=False)
     assert pieces.update(losses[:0]) == whole

@@ -7,11 +7,9 @@ from feedback_loop.decisions.monitors.factory import (
     Monitor,
     alpha_of_monitor,
     follow_windows,
-    monitor_from_json,
-    monitor_to_json,
     start_monitor,
 )
-from feedback_loop.decisions.monitors.rules import RuleName, WindowRule, rule_from_json, rule_to_json, start_rule
+from feedback_loop.decisions.monitors.rules import RuleName, WindowRule, start_rule
 from feedback_loop.decisions.monitors.sequences import ConfidenceSequence
 from feedback_loop.decisions.monitors.window_means import Units
 
@@ -26,10 +24,6 @@ __all__ = [
     "WindowRule",
     "alpha_of_monitor",
     "follow_windows",
-    "monitor_from_json",
-    "monitor_to_json",
-    "rule_from_json",
-    "rule_to_json",
     "start_monitor",
     "start_rule",
 ]

@@ -8,9 +8,10 @@ and its score standard normal, independent of all others, also of other strata's
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from feedback_loop.decisions.monitors.betting import (
     BOLDNESS,
@@ -29,8 +30,7 @@ PILOT = 500
 """So many labels of the reference, spread over it, choose the block length, and do nothing else."""
 
 
-@dataclass(frozen=True)
-class ErrorMonitor:
+class ErrorMonitor(Struct, frozen=True, tag_field="kind", tag="error"):
     """The state after some labels; `update` gives the next one. A few hundred bytes as JSON.
 
     The four counts are those of each stratum: a window's place in the cycle.
@@ -47,7 +47,6 @@ class ErrorMonitor:
     blocks: int = 0  # t
     seen: int = 0  # labels of the stream
     alarmed_at: int | None = None  # after how many labels of the stream
-    kind: str = "error"
 
     @property
     def null(self) -> str:

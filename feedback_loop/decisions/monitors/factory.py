@@ -1,16 +1,15 @@
-"""Which monitor watches which loss, and monitors as JSON: a look starts from the state that the last one stored."""
+"""Which monitor watches which loss, and how whole windows are taken in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from feedback_loop.decisions.monitors.betting import BOLDNESS, HORIZON, SHARES, NormalBets, Wealth
+from feedback_loop.decisions.monitors.betting import BOLDNESS, HORIZON, SHARES
 from feedback_loop.decisions.monitors.error_rate import ErrorMonitor, start_error_monitor
 from feedback_loop.decisions.monitors.harm import HarmMonitor, start_harm_monitor
 from feedback_loop.decisions.monitors.numeric_loss import RankMonitor, start_rank_monitor
@@ -67,28 +66,3 @@ def follow_windows(
         told = list(same)
         monitor = monitor.update(np.concatenate([losses[number] for number in told]), places[told[-1]])
     return monitor
-
-
-def monitor_to_json(monitor: Monitor) -> dict[str, Any]:
-    """Plain values that give the very same monitor back."""
-    return asdict(monitor)
-
-
-def monitor_from_json(plain: dict[str, Any]) -> Monitor:
-    """The inverse of `monitor_to_json`."""
-    kinds: dict[str, type[Monitor]] = {
-        "error": ErrorMonitor,
-        "rank": RankMonitor,
-        "unit": UnitMonitor,
-        "harm": HarmMonitor,
-    }
-    fields = {name: _restored(value) for name, value in plain.items()}
-    return kinds[plain["kind"]](**fields)
-
-
-def _restored(value: Any) -> Any:
-    if isinstance(value, dict) and "boosted" in value:
-        return NormalBets(_restored(value["boosted"]), _restored(value["plain"]), value["peak"])
-    if isinstance(value, dict):
-        return Wealth(value["cash"], tuple(value["bets"]))
-    return tuple(map(_restored, value)) if isinstance(value, list) else value

@@ -8,10 +8,11 @@ each; it has as much evidence as its weakest cell.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from feedback_loop.decisions.monitors.betting import CEILING, GRAIN, Numbers, grains
 from feedback_loop.monitoring import Floats
@@ -41,8 +42,7 @@ FINE = 1e5
 """Logarithms of wealth are rounded down by so fine a step: what is stored is short, and what is given away little."""
 
 
-@dataclass(frozen=True)
-class HarmMonitor:
+class HarmMonitor(Struct, frozen=True, tag_field="kind", tag="harm"):
     """The state after some labels; `update` gives the next one. As JSON 7 kB.
 
     Wealth is kept as its natural logarithm.
@@ -59,7 +59,6 @@ class HarmMonitor:
     waiting: tuple[int, ...] = ()  # losses of a batch that is not full yet, in billionths
     peak: float = 1.0
     alarmed_at: int | None = None  # after how many labels of the stream
-    kind: str = "harm"
 
     shares: ClassVar[Floats] = np.array([0.4, *[0.1] * 6])[:, None]
     """Of each size of `TRUST` in a cell's wealth, a column."""

@@ -8,10 +8,11 @@ random: breaking them by arrival would cry wolf on few-valued losses.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from feedback_loop.decisions.monitors.betting import (
     BOLDNESS,
@@ -39,8 +40,7 @@ AT_ONCE = 128
 """So many labels are compared with each other at a time: the work grows with the square."""
 
 
-@dataclass(frozen=True)
-class RankMonitor:
+class RankMonitor(Struct, frozen=True, tag_field="kind", tag="rank"):
     """The state after some labels; `update` gives the next one. A few kB as JSON."""
 
     alpha: float
@@ -52,7 +52,6 @@ class RankMonitor:
     peak: float = 1.0
     seen: int = 0  # labels of the stream
     alarmed_at: int | None = None  # after how many of them
-    kind: str = "rank"
 
     @property
     def null(self) -> str:

@@ -7,11 +7,12 @@ grown; like ours, an alarm stays.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
+from msgspec.structs import replace
 
 from feedback_loop.monitoring import Floats
 
@@ -22,8 +23,7 @@ LEAST_WINDOW = 200
 """A window with fewer labels is not judged: its mean says too little."""
 
 
-@dataclass(frozen=True)
-class WindowRule:
+class WindowRule(Struct, frozen=True, tag_field="kind", tag="window_rule"):
     """Cries where the mean loss of a window is above a limit."""
 
     rule: RuleName
@@ -33,7 +33,6 @@ class WindowRule:
     waiting_sum: float = 0.0
     alarmed_at: int | None = None  # after how many labels of the stream
     alpha: None = None
-    kind: str = "window_rule"
 
     null = "no window's mean loss is above the limit"
     e_value: ClassVar[None] = None
@@ -67,13 +66,3 @@ def start_rule(rule: RuleName, reference: Floats, *, threshold: float = 0.10) ->
     """
     mean = float(reference.mean())
     return WindowRule(rule, mean * (1 + threshold) if rule == "threshold" else mean + threshold)
-
-
-def rule_to_json(rule: WindowRule) -> dict[str, Any]:
-    """Plain values that give the very same rule back."""
-    return asdict(rule)
-
-
-def rule_from_json(plain: dict[str, Any]) -> WindowRule:
-    """The inverse of `rule_to_json`."""
-    return WindowRule(**plain)

@@ -9,11 +9,13 @@ look like change.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from scipy import special
 
 from feedback_loop.decisions.monitors.betting import (
@@ -67,8 +69,7 @@ NO_SPREAD = 1e-12
 """A variance of units below it is taken as this: means that differ by less than a millionth do not differ."""
 
 
-@dataclass(frozen=True)
-class UnitMonitor:
+class UnitMonitor(Struct, frozen=True, tag_field="kind", tag="unit"):
     """The state after some units; `update` takes a window's losses. A few hundred bytes as JSON."""
 
     alpha: float
@@ -85,7 +86,6 @@ class UnitMonitor:
     waiting_since: int = 0  # its first window
     waiting_until: int = 0  # its newest window
     alarmed_at: int | None = None  # after how many labels of the stream
-    kind: str = "unit"
 
     @property
     def null(self) -> str:
