@@ -403,3 +403,9 @@ def test_losses_are_counted_in_billionths():
 
 def test_the_alphas_of_all_versions_sum_to_alpha():
     assert sum(alpha_of_monitor(0.05, ordinal) for ordinal in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
+
+
+@pytest.mark.parametrize(("first", "count"), [(0, 0), (0, 10), (3, 1021), (1020, 9), (2047, 1), (5001, 3000)])
+def test_random_numbers_are_those_of_one_stream_wherever_they_are_asked_for(first, count):
+    stream = np.random.Generator(np.random.Philox(key=11)).random(10_000)
+    assert uniforms(11, first, count).tolist() == stream[first : first + count].tolist()

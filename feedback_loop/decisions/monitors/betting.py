@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -132,9 +133,24 @@ def uniforms(seed: int, first: int, count: int) -> Floats:
 
     Philox is a counter: any place of its stream can be gone to at once (Salmon et al. 2011).
     """
+    blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
+    numbers = [_block(seed, place) for place in blocks]
+    start = first - blocks.start * _BLOCK
+    return (numbers[0] if len(numbers) == 1 else np.concatenate(numbers or [_NONE]))[start : start + count]
+
+
+@lru_cache(maxsize=64)
+def _block(seed: int, place: int) -> Floats:
+    """So many numbers of the stream: windows of a few labels, of which a look has thousands, share them."""
     stream = np.random.Philox(key=seed)
-    stream.advance(first // 4)  # one step of the counter gives four numbers
-    return np.random.Generator(stream).random(first % 4 + count)[first % 4 :]
+    stream.advance(place * (_BLOCK // 4))  # one step of the counter gives four numbers
+    numbers = np.random.Generator(stream).random(_BLOCK)
+    numbers.setflags(write=False)
+    return numbers
+
+
+_BLOCK = 1024
+_NONE = np.empty(0)
 
 
 def _boost(wealth: Wealth, drifts: Sequence[float], ceiling: float) -> float:

@@ -8,6 +8,7 @@ random: breaking them by arrival would cry wolf on few-valued losses.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,9 @@ FIRST = 5
 
 AT_ONCE = 128
 """So many labels are compared with each other at a time: the work grows with the square."""
+
+_EARLIER = np.tri(AT_ONCE, dtype=bool)
+"""Which labels were there by each: itself, and those before it."""
 
 
 class RankMonitor(Struct, frozen=True, tag_field="kind", tag="rank"):
@@ -101,10 +105,7 @@ class RankMonitor(Struct, frozen=True, tag_field="kind", tag="rank"):
 
     def _bet(self, steps: Numbers) -> tuple[Wealth, Floats]:
         """The wealth after ranks in these steps of the payoffs, and its totals after each."""
-        payoffs = np.asarray(self.payoffs)
-        mean, deviation = float(payoffs.mean()), float(payoffs.std())
-        stakes = np.minimum(BOLDNESS / (deviation * (1 + BOLDNESS**2)), 0.95 / mean)
-        growth = (1 + np.outer(stakes, payoffs - mean))[:, np.minimum(steps, len(payoffs) - 1)]
+        growth = _growth(self.payoffs)[:, np.minimum(steps, len(self.payoffs) - 1)]
         shares = 1 / (HORIZON + self.seen + 1 + np.arange(len(steps)))
         cash = np.cumprod([self.wealth.cash, *(1 - shares)])
         moved = cash[:-1] * shares
@@ -114,6 +115,15 @@ class RankMonitor(Struct, frozen=True, tag_field="kind", tag="rank"):
             bets.append(path[-1])
             totals = totals + np.asarray(path)
         return Wealth(float(cash[-1]), tuple(bets)), totals
+
+
+@lru_cache(maxsize=64)
+def _growth(payoffs: tuple[float, ...]) -> Floats:
+    """By what each bet is multiplied at each step of the payoffs: the same in every look."""
+    paid = np.asarray(payoffs)
+    mean, deviation = float(paid.mean()), float(paid.std())
+    stakes = np.minimum(BOLDNESS / (deviation * (1 + BOLDNESS**2)), 0.95 / mean)
+    return np.asarray(1 + np.outer(stakes, paid - mean))
 
 
 def _path(bet: float, moved: Iterable[float], factors: Iterable[float]) -> list[float]:
@@ -129,10 +139,11 @@ def _path(bet: float, moved: Iterable[float], factors: Iterable[float]) -> list[
 
 def _ranks(bins: Numbers, counts: Numbers, chances: Floats) -> Floats:
     """The share of all so far, each label included, that lies above it; ties within a bin broken at random."""
-    earlier, small = np.tri(len(bins), dtype=bool), bins.astype(np.int16)  # each itself is one of them
-    above = (counts.sum() - np.cumsum(counts))[bins] + _trues((small > small[:, None]) & earlier)
+    earlier, small = _EARLIER[: len(bins), : len(bins)], bins.astype(np.int16)  # each itself is one of them
+    total = counts.sum()
+    above = (total - np.cumsum(counts))[bins] + _trues((small > small[:, None]) & earlier)
     same = counts[bins] + _trues((small == small[:, None]) & earlier)
-    return np.asarray((above + chances * same) / (counts.sum() + np.arange(1, len(bins) + 1)))
+    return np.asarray((above + chances * same) / (total + np.arange(1, len(bins) + 1)))
 
 
 def _trues(table: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
