@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from feedback_loop.loop import FeedbackLoop, open_client
     from feedback_loop.monitoring import SumMetric
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CaptureMiddleware",

@@ -110,7 +110,12 @@ def _reach(path: Path) -> int:
 
 
 def _look(path: Path, reach: int, bits: int) -> list[Exposed]:
-    status = path.lstat()
+    try:
+        status = path.lstat()
+        through = reach & status.st_mode if stat.S_ISDIR(status.st_mode) else 0
+        children = sorted(path.iterdir()) if through else []
+    except FileNotFoundError:  # it went while this looked
+        return []
     if stat.S_ISLNK(status.st_mode):
         return [Exposed(path, f"is a link to {path.resolve()}")]
     exposures = []
@@ -118,11 +123,8 @@ def _look(path: Path, reach: int, bits: int) -> list[Exposed]:
         exposures.append(Exposed(path, "belongs to another user"))
     if cause := _opened(status, reach, bits):
         exposures.append(Exposed(path, cause))
-    if stat.S_ISDIR(status.st_mode):
-        through = reach & status.st_mode
-        if through:
-            for child in sorted(path.iterdir()):
-                exposures += _look(child, through, bits)
+    for child in children:
+        exposures += _look(child, through, bits)
     return exposures
 
 

@@ -150,8 +150,11 @@ def labelled_in(
 
 
 def slices(connection: Connection, model: str, window: Window, rows: int) -> Iterator[Window]:
-    """The window in parts with about so many predictions of a generation each, oldest first."""
-    tables = [generation.table for generation in find_tables(connection, model).generations]
+    """The window in parts of about so many predictions of a generation, oldest first; one if there are none."""
+    try:
+        tables = [generation.table for generation in find_tables(connection, model).generations]
+    except NotFound:
+        tables = []
     start = window.start
     while start < window.end:
         ends = [window.end]
