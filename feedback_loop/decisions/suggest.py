@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from feedback_loop.decisions.monitors.window_means import LABELS, LEAST_LOSS, LEAST_UNITS, Units
 from feedback_loop.monitoring import Floats
@@ -178,6 +177,8 @@ def swing_of(losses: Floats, windows: Integers) -> Swing | None:
     if total < LEAST_UNITS or freedom < total:
         return None
     means = np.bincount(place, weights=losses) / counts
+    from scipy import special
+
     chance = float(((losses - means[place]) ** 2).sum()) / freedom  # variance of labels within their window
     between = _around(means, counts, np.zeros(total, dtype=np.int64))
     cycle, cycle_p = _cycle(means, counts, numbers)
@@ -279,6 +280,8 @@ def _around(means: Floats, counts: Integers, groups: Integers) -> float:
 
 def _f_test(squares: float, freedom: int, error: float, error_freedom: int) -> float:
     """The p value of the mean square against that of the error."""
+    from scipy import special
+
     if squares <= 1e-18:
         return 1.0
     return float(special.fdtrc(freedom, error_freedom, squares / freedom / error)) if error > 1e-18 else 0.0

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from feedback_loop.monitoring import Floats
 
@@ -67,6 +66,8 @@ def non_inferiority(
     Both losses are of the same rows, which neither was trained on. The bound is one of Student's, with the error
     between days. Passes if it is at most the margin; fails closed on too few days or losses that are no number.
     """
+    from scipy import special
+
     paired = paired_difference(candidate, champion, times)
     rows = len(candidate)
     means = (_mean(candidate), _mean(champion))

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, inspect, select
+from sqlalchemy import column, func, inspect, select, table
 
 from feedback_loop.errors import Unavailable
 from feedback_loop.store.engine import Store
@@ -24,7 +24,9 @@ def is_ours(name: str | None, kind: str, _: object) -> bool:
     return kind != "table" or str(name).startswith(PREFIX)
 
 
-OPTIONS = {"version_table": f"{PREFIX}alembic_version", "include_name": is_ours}
+VERSION_TABLE = f"{PREFIX}alembic_version"
+
+OPTIONS = {"version_table": VERSION_TABLE, "include_name": is_ours}
 """Alembic's options: a version table of our own, and only our tables."""
 
 
@@ -42,20 +44,18 @@ def upgrade(store: Store) -> str:
 
 
 def current(store: Store) -> str | None:
-    """The database's revision; None if it has none of our tables."""
-    from alembic.runtime.migration import MigrationContext
-
+    """The revision that the database is at, or None for a database without our tables."""
+    versions = table(VERSION_TABLE, column("version_num"))
     with store.read() as connection:
-        return MigrationContext.configure(connection, opts=OPTIONS).get_current_revision()
+        if not inspect(connection).has_table(VERSION_TABLE):
+            return None
+        revision: str | None = connection.execute(select(versions.c.version_num)).scalar_one_or_none()
+    return revision
 
 
 def head() -> str:
-    """The revision that this version of the package needs."""
-    from alembic.script import ScriptDirectory
-
-    revision = ScriptDirectory.from_config(_config()).get_current_head()
-    assert revision is not None  # migrations/ is never empty
-    return revision
+    """The revision that this version of the package needs: the number of the newest script."""
+    return max(script.name.split("_")[0] for script in (_scripts() / "versions").glob("[0-9]*.py"))
 
 
 def prepare(store: Store) -> None:

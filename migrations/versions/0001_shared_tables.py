@@ -1,7 +1,4 @@
-"""The tables that all models share.
-
-Nothing was released yet: until 0.2.0 is, a change is made here and in the declaration together.
-"""
+"""The tables that all models share, as 0.2.0 has them. A change is made in the declaration and in a next script."""
 
 import sqlalchemy as sa
 from alembic import op

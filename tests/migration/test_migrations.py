@@ -8,6 +8,7 @@ import optuna
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool, inspect
 
 from feedback_loop.errors import ConfigError, Unavailable
@@ -145,3 +146,8 @@ def test_a_database_can_be_shared_whoever_came_first(empty, works, who_is_first,
     works(url, "after")
     assert migrate.upgrade(empty) == migrate.current(empty) == migrate.head()
     we_work(empty, 2)
+
+
+def test_the_newest_script_is_alembics_head():
+    script = ScriptDirectory.from_config(migrate._config())
+    assert (script.get_heads(), len(list(script.walk_revisions()))) == ([migrate.head()], int(migrate.head()))

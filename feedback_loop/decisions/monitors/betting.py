@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from feedback_loop.errors import BadInput
 from feedback_loop.monitoring import Floats
@@ -103,6 +102,8 @@ def normal_score(p: float) -> float:
 
 def normal_scores(p: Floats) -> Floats:
     """-Φ⁻¹(p) of each."""
+    from scipy import special
+
     return np.asarray(-special.ndtri(np.clip(p, 1e-290, 1 - 1e-16)))
 
 

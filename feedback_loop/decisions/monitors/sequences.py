@@ -9,9 +9,9 @@ need the mean stand still, which the tighter betting sequences (Waudby-Smith and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-from scipy import special
 
 from feedback_loop.monitoring import Floats
 
@@ -19,7 +19,6 @@ TUNED_FOR = 100.0
 """The sum of squares at which the interval is tightest: that of 1,000 labels with an error rate of .11."""
 
 _RHO = TUNED_FOR / (2 * np.log(20) + np.log1p(2 * np.log(20)))  # of a bound at .025 on either side
-_LEADING = _RHO * np.log(_RHO) - special.gammaln(_RHO) - np.log(special.gammainc(_RHO, _RHO))
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,15 @@ def log_wealth(distance: float, squares: float) -> float:
     That is `∫ exp(λ·distance + squares·(log(1 - λ) + λ)) f(λ) dλ` over [0, 1), where `1 - λ` has the density of a
     gamma distribution of shape and rate ρ, cut at 1. Its mean is at most 1, whatever the losses are.
     """
+    from scipy import special
+
     shape, rate = squares + _RHO, distance + squares + _RHO
     inner = special.gammaln(shape) + np.log(special.gammainc(shape, rate)) - shape * np.log(rate)
-    return float(_LEADING + inner + distance + squares)
+    return float(_leading() + inner + distance + squares)
+
+
+@lru_cache(1)
+def _leading() -> np.float64:
+    from scipy import special
+
+    return np.float64(_RHO * np.log(_RHO) - special.gammaln(_RHO) - np.log(special.gammainc(_RHO, _RHO)))

@@ -16,7 +16,6 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
-from scipy import special
 
 from feedback_loop.decisions.monitors.betting import (
     BOLDNESS,
@@ -127,6 +126,8 @@ class UnitMonitor(Struct, frozen=True, tag_field="kind", tag="unit"):
         return self._fold() if is_full and self.waiting_labels >= self.least else self
 
     def _fold(self) -> UnitMonitor:
+        from scipy import special
+
         mean = float((self.waiting_grains / (self.waiting_labels * GRAIN)) ** POWER)
         bets = self.bets
         if self.units > 1:  # else there is no spread yet to measure by
