@@ -34,7 +34,6 @@ LEFT_FREE = 16 * 1024 * 1024
 
 MOST_CONTRACTS = 100  # are remembered as they were given: a process has one per version
 _OUTCOMES = LogSettings()  # an outcome that is acknowledged is durable, however predictions are logged
-
 _log = structlog.get_logger(__name__)
 
 

@@ -1,6 +1,6 @@
 """A model's contract: its signature, task, key and segments as typed columns."""
 
-from feedback_loop.schema.classes import Label, typed_label, unknown_classes
+from feedback_loop.schema.classes import typed_label, unknown_classes
 from feedback_loop.schema.coerce import array_of, coerce, misfits, with_booleans
 from feedback_loop.schema.column_types import arrow_type
 from feedback_loop.schema.contract import (
@@ -8,6 +8,7 @@ from feedback_loop.schema.contract import (
     ColumnType,
     Contract,
     JoinRule,
+    Label,
     OwnMetric,
     Role,
     Source,

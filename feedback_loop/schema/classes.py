@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.errors import ContractError, RowError
-
-if TYPE_CHECKING:
-    from feedback_loop.schema.contract import ColumnType
-
-Label = bool | int | str
-"""A class that a classifier can answer."""
+from feedback_loop.schema.contract import ColumnType, Label
 
 _MOST_SHOWN = 10
 

@@ -7,12 +7,15 @@ from datetime import timedelta
 from enum import StrEnum
 
 from feedback_loop.errors import ContractError
-from feedback_loop.schema.classes import Label
 from feedback_loop.schema.names import own_name
 from feedback_loop.schema.segments import SEGMENT_VALUES
 
 MOST_CLASSES = 100
 """Above this many classes their probabilities are not logged: a table's columns are bounded."""
+
+
+Label = bool | int | str
+"""A class that a classifier can answer."""
 
 
 class ColumnType(StrEnum):

@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from feedback_loop.errors import ContractError
-from feedback_loop.schema.classes import Label, class_of, typed_label
-from feedback_loop.schema.contract import MOST_CLASSES, Column, ColumnType, Contract, JoinRule, OwnMetric, Task
+from feedback_loop.schema.classes import class_of, typed_label
+from feedback_loop.schema.contract import (
+    MOST_CLASSES,
+    Column,
+    ColumnType,
+    Contract,
+    JoinRule,
+    Label,
+    OwnMetric,
+    Task,
+)
 from feedback_loop.schema.names import fields_for, own_name
 from feedback_loop.schema.segments import SEGMENT_VALUES
 

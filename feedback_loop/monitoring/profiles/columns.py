@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from feedback_loop.monitoring.arrays import Floats
-from feedback_loop.monitoring.profiles.blocks import ABOVE, BELOW, MISSING, NEW, NON_FINITE, RARE, Moment
 from feedback_loop.monitoring.profiles.layout import NumberLayout, WordLayout
-
-if TYPE_CHECKING:
-    from feedback_loop.monitoring.profiles.profile import Profile
 
 
 @dataclass(frozen=True)
@@ -95,24 +90,3 @@ class WordColumn:
     def new(self) -> float:
         """How many words the reference does not have."""
         return float(self.counts[-1])
-
-
-def number_column(profile: Profile, block: int, layout: NumberLayout) -> NumberColumn:
-    """The column that is counted in a block, and summed in the next one."""
-    counts = profile.counts(block, len(layout.edges) + 1)
-    sums = [profile.sum(block + 1, moment) for moment in Moment]
-    others = [profile.at(block, slot) for slot in (BELOW, ABOVE, MISSING, NON_FINITE)]
-    return NumberColumn(layout, counts, *sums, *others)
-
-
-def word_column(profile: Profile, block: int, fresh: int, layout: WordLayout) -> WordColumn:
-    """The column that is counted in a block, and its fresh rows, if there are any, in another one."""
-    column = WordColumn(layout, *_counts_of_words(profile, block, layout))
-    if not len(profile.slots(fresh)[0]):
-        return column
-    return replace(column, fresh=WordColumn(layout, *_counts_of_words(profile, fresh, layout)))
-
-
-def _counts_of_words(profile: Profile, block: int, layout: WordLayout) -> tuple[Floats, float]:
-    vocabulary = profile.counts(block, len(layout.words))
-    return np.append(vocabulary, [profile.at(block, RARE), profile.at(block, NEW)]), profile.at(block, MISSING)

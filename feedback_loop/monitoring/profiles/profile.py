@@ -5,18 +5,28 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import msgspec
 import numpy as np
 
 from feedback_loop.monitoring.arrays import MOST, Floats, Ints
-from feedback_loop.monitoring.profiles.blocks import Block, Rows
-from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn, number_column, word_column
+from feedback_loop.monitoring.profiles.blocks import (
+    ABOVE,
+    BELOW,
+    MISSING,
+    NEW,
+    NON_FINITE,
+    RARE,
+    Block,
+    Moment,
+    Rows,
+)
+from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn
 from feedback_loop.monitoring.profiles.exact_sums import LIMBS, summed
 from feedback_loop.monitoring.profiles.fold import Cell
-from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout
+from feedback_loop.monitoring.profiles.layout import Layout, NumberLayout, WordLayout
 from feedback_loop.monitoring.profiles.tally import TARGET, Tally, total
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.profiles import LAYOUT
@@ -76,7 +86,7 @@ class Profile:
     def numbers(self) -> dict[str, NumberColumn]:
         """What is counted of each column of numbers, by its stored name."""
         return {
-            layout.column: number_column(self, Block.NUMBERS.of(place), layout)
+            layout.column: _number_column(self, Block.NUMBERS.of(place), layout)
             for place, layout in enumerate(self.layout.numbers)
         }
 
@@ -84,7 +94,7 @@ class Profile:
     def words(self) -> dict[str, WordColumn]:
         """What is counted of each column of words, by its stored name."""
         return {
-            layout.column: word_column(self, Block.WORDS.of(place), Block.HELD.of(place), layout)
+            layout.column: _word_column(self, Block.WORDS.of(place), Block.HELD.of(place), layout)
             for place, layout in enumerate(self.layout.words)
         }
 
@@ -97,7 +107,7 @@ class Profile:
     def outcomes(self) -> NumberColumn:
         """The outcomes of a regression."""
         target = self.layout.target or NumberLayout(self.layout.contract.label.stored, (), 0.0)
-        return number_column(self, Block.TARGET, target)
+        return _number_column(self, Block.TARGET, target)
 
     def rows(self, kind: int = Rows.PREDICTED) -> int:
         """How many rows were logged."""
@@ -215,3 +225,24 @@ def _sum(tally: Tally, block: int, ordinal: int) -> float:
     first, end = np.searchsorted(slots, (ordinal * LIMBS, (ordinal + 1) * LIMBS))
     value = np.float64(summed(slots[first:end] - ordinal * LIMBS, values[first:end]))
     return value if abs(value) < MOST else value * np.inf  # what one row adds is cut off there
+
+
+def _number_column(profile: Profile, block: int, layout: NumberLayout) -> NumberColumn:
+    """The column that is counted in a block, and summed in the next one."""
+    counts = profile.counts(block, len(layout.edges) + 1)
+    sums = [profile.sum(block + 1, moment) for moment in Moment]
+    others = [profile.at(block, slot) for slot in (BELOW, ABOVE, MISSING, NON_FINITE)]
+    return NumberColumn(layout, counts, *sums, *others)
+
+
+def _word_column(profile: Profile, block: int, fresh: int, layout: WordLayout) -> WordColumn:
+    """The column that is counted in a block, and its fresh rows, if there are any, in another one."""
+    column = WordColumn(layout, *_counts_of_words(profile, block, layout))
+    if not len(profile.slots(fresh)[0]):
+        return column
+    return replace(column, fresh=WordColumn(layout, *_counts_of_words(profile, fresh, layout)))
+
+
+def _counts_of_words(profile: Profile, block: int, layout: WordLayout) -> tuple[Floats, float]:
+    vocabulary = profile.counts(block, len(layout.words))
+    return np.append(vocabulary, [profile.at(block, RARE), profile.at(block, NEW)]), profile.at(block, MISSING)
