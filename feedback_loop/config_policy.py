@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
-from feedback_loop.clock import parse_duration
+from feedback_loop.clock import format_duration, parse_duration
 from feedback_loop.errors import FeedbackLoopError
+
+NEVER = "never"
+"""What the file says where a duration has no end."""
 
 
 def _duration(value: object) -> object:
@@ -21,11 +24,18 @@ def _duration(value: object) -> object:
 
 
 def _optional_duration(value: object) -> object:
-    return None if value == "never" else _duration(value)
+    return None if value == NEVER else _duration(value)
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta())]
-OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration)]
+def _written(value: timedelta | None) -> str:
+    """A duration as the file has it, which it is read back from."""
+    return NEVER if value is None else format_duration(value)
+
+
+_AS_WRITTEN = PlainSerializer(_written, when_used="json")
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), Field(gt=timedelta()), _AS_WRITTEN]
+OptionalDuration = Annotated[timedelta | None, BeforeValidator(_optional_duration), _AS_WRITTEN]
 
 
 def setting(default: Any, description: str, **rules: Any) -> Any:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from feedback_loop.cli.options import Shell, group
 from feedback_loop.cli.output import table
-from feedback_loop.clock import format_duration
 from feedback_loop.safe_text import HIDDEN, without_secrets
 
 app = group("The configuration: what is set, and by what.")
@@ -27,23 +25,11 @@ def show(shell: Shell) -> None:
     settings = load_settings(shell.config)
     place = shell.config or Path(os.environ.get(CONFIG_VARIABLE, FILE_NAME))
     content = read_toml(place, "configuration", "Write one: feedback-loop init.")
-    plain = settings.model_dump(mode="json", exclude={"home"})
     rows = [
         {"setting": ".".join(keys), "value": _hidden(keys, value), "from": _source(keys, content, place)}
-        for keys, value in _flat(_written(settings.model_dump(exclude={"home"}), plain))
+        for keys, value in _flat(settings.model_dump(mode="json", exclude={"home"}))
     ]
     shell.emit(rows, lambda rows: table([{**row, "value": _text(row["value"])} for row in rows], ""))
-
-
-def _written(value: Any, plain: Any) -> Any:
-    """Settings as a file has them, of their values and the same as plain values."""
-    if isinstance(value, timedelta):
-        return format_duration(value)
-    if isinstance(value, dict):
-        return {name: _written(value[key], inner) for key, (name, inner) in zip(value, plain.items(), strict=True)}
-    if isinstance(value, list | tuple):
-        return [_written(inner, of_plain) for inner, of_plain in zip(value, plain, strict=True)]
-    return plain
 
 
 def _flat(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -84,8 +70,9 @@ def _source(keys: tuple[str, ...], content: dict[str, Any], place: Path) -> str:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "never"  # so says who sets it
-    if value == "":
+    """A value as the file has it, text without its quotes."""
+    from feedback_loop.config_template import toml
+
+    if value is None or value == "":
         return "–"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return value if isinstance(value, str) else toml(value)

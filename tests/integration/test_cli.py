@@ -375,6 +375,9 @@ def test_the_version_is_told(run):
     assert run("--version") == (0, f"{__version__}\n", "")
 
 
+READ = ("registry.trusted", "serving.providers", "models.churn.metrics", "models.churn.log.retention")
+
+
 def test_the_configuration_is_shown_with_where_each_value_is_from_and_no_secret(run, plain, tmp_path, monkeypatch):
     more = '[alerts.routes]\nops = "json://host/s3cr3t"\n[serving]\nwebhook_secret = "s3cr3t"\n'
     write_config(tmp_path, store="postgresql://ada:s3cr3t@db/x", more=more)
@@ -390,7 +393,9 @@ def test_the_configuration_is_shown_with_where_each_value_is_from_and_no_secret(
     assert shown["serving.port"] == (5001, "default")
     assert shown["models.churn.window"] == ("2d", "FEEDBACK_LOOP_MODELS__CHURN__WINDOW")
     assert shown["capture.forward_every"] == ("0.2s", "default")
+    assert (shown["store.history"][0], shown["models.churn.log.retention"][0]) == ("400d", "never")
     code, out, _ = run("config", "show")
+    assert [re.search(rf"^{name} +(\S+) ", out, re.MULTILINE)[1] for name in READ] == ["–", '["CPU"]', "{}", "never"]
     assert (code, "s3cr3t" in out, "models.churn.policy.reference" in out) == (0, False, True)
 
 
