@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    MetaData,
-    Select,
-    Table,
-    bindparam,
-    exc,
-    literal,
-    literal_column,
-    null,
-    select,
-)
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Column, Connection, MetaData, Select, Table, exc, select
+from sqlalchemy.dialects import postgresql
 
 from feedback_loop.store.engine import breaks_uniqueness
 from feedback_loop.store.schema import Identifier
@@ -34,6 +21,9 @@ CHUNK_ROWS = 20_000
 
 CONSTANT_ROWS = 500
 """From so many rows on, values that all rows share are written into the statement, which costs parsing it again."""
+
+CONSTANT_LENGTH = 1_000
+"""Longer texts are not written into the statement: the driver keeps the last 128 statements."""
 
 VALUE_ROWS = 4_000
 """Rows that are converted to Python values at a time."""
@@ -152,49 +142,42 @@ def _as_uuids(texts: pa.ChunkedArray) -> pa.Array:
 
 def _executemany(connection: Connection, table: Table, rows: pa.Table, unique: str | None) -> int:
     constants = _constants(rows) if rows.num_rows >= CONSTANT_ROWS else {}
-    names = [name for name in rows.column_names if name not in constants]
-    parameters: dict[str, Any] = {name: bindparam(f"value_{place}") for place, name in enumerate(names)}
-    insert = sqlite.insert(table).values({**constants, **parameters})
+    # Not by SQLAlchemy's compiler: it takes parts of a constant, such as `%(value_0)s`, for parameters of its own.
+    quote = connection.dialect.identifier_preparer.quote
+    into = f"INSERT INTO {quote(table.name)} ({', '.join(map(quote, rows.column_names))})"
+    statement = f"{into} VALUES ({', '.join(constants.get(name, '?') for name in rows.column_names)})"
     if unique is not None:
-        insert = insert.on_conflict_do_nothing(index_elements=[unique])
-    # Without SQLAlchemy's conversion of each value: Arrow has done it by column.
-    statement: Any = insert.compile(dialect=connection.dialect)
-    order = [names[int(parameter.removeprefix("value_"))] for parameter in statement.positiontup]
+        statement += f" ON CONFLICT ({quote(unique)}) DO NOTHING"
     changes = "SELECT total_changes()"  # executemany's row count includes the rows that were there
     before = connection.exec_driver_sql(changes).scalar_one()
-    # A few rows at a time: their values are still in the processor's cache when SQLite reads them.
-    parts = rows.select(order).to_batches(max_chunksize=VALUE_ROWS)
+    # Without SQLAlchemy's conversion of each value: Arrow has done it by column. A few rows at a time: their values
+    # are still in the processor's cache when SQLite reads them.
+    parts = rows.drop_columns(list(constants)).to_batches(max_chunksize=VALUE_ROWS)
     values = chain.from_iterable(zip(*map(plain, part.columns), strict=True) for part in parts)
-    _execute_all(connection, str(statement), values)
+    driver: Any = connection.connection.driver_connection
+    try:
+        driver.executemany(statement, values)  # takes an iterator: the rows are not all in memory at once
+    except sqlite3.Error as error:  # as SQLAlchemy would have wrapped it, but without the constants: they are data
+        raise exc.DBAPIError.instance(into, None, error, sqlite3.Error) from error
     return int(connection.exec_driver_sql(changes).scalar_one() - before)
 
 
-def _constants(rows: pa.Table) -> dict[str, ColumnElement[Any]]:
+def _constants(rows: pa.Table) -> dict[str, str]:
     """The texts and nulls that all rows share, as SQL: passing a text to SQLite costs as much as storing it.
 
     Numbers are cheap to pass, and SQLite may parse a long fraction less exactly than Python.
     """
-    constants: dict[str, ColumnElement[Any]] = {}
+    constants: dict[str, str] = {}
     for name, values in zip(rows.column_names, rows.columns, strict=True):
         if values.null_count == rows.num_rows:
-            constants[name] = null()
+            constants[name] = "NULL"
         elif values.null_count or not (pa.types.is_string(values.type) or pa.types.is_timestamp(values.type)):
             continue
         elif values[0] == values[-1] and pc.all(pc.equal(values, values[0])).as_py():
             [text] = plain(values.slice(0, 1))
-            if "\0" not in text:  # it would end the statement
-                quoted = literal(text).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
-                constants[name] = literal_column(str(quoted))
+            if len(text) <= CONSTANT_LENGTH and "\0" not in text:  # it would end the statement
+                constants[name] = "'" + text.replace("'", "''") + "'"
     return constants
-
-
-def _execute_all(connection: Connection, statement: str, rows: Iterator[tuple[Any, ...]]) -> None:
-    """The driver's own executemany, which takes rows from an iterator: they are not all in memory at once."""
-    driver: Any = connection.connection.driver_connection
-    try:
-        driver.executemany(statement, rows)
-    except sqlite3.Error as error:  # as SQLAlchemy would have wrapped it
-        raise exc.DBAPIError.instance(statement, None, error, sqlite3.Error) from error
 
 
 def plain(values: pa.ChunkedArray | pa.Array) -> list[Any]:

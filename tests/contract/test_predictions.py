@@ -2,6 +2,7 @@
 
 import bisect
 import threading
+import traceback
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -86,15 +87,27 @@ def test_every_row_comes_back_beyond_the_size_of_a_chunk(store, log):
     assert found.column("prediction_id").to_pylist() == rows.column("prediction_id").to_pylist()
 
 
-@pytest.mark.parametrize("word", ['it\'s "said" % twice -- ?', "", None])
-def test_what_all_rows_share_comes_back_as_it_went_in(store, log, word):
-    contract, count = binary_contract(), 600
-    rows = prediction_rows(contract, [START] * count, plan=[word] * count, age=[None] * count, customer=[7] * count)
+def test_what_all_rows_share_comes_back_as_it_went_in(store, log):
+    words = ['it\'s "said" % twice -- ?', "", None, ":name", "%(value_0)s", "__[POSTCOMPILE_value_0]", "long" * 1000]
+    words += [] if store.is_postgresql else ["a\0b"]  # PostgreSQL has no such texts
+    features = [C(f"word {place}", T.STRING) for place in range(len(words))]
+    contract, count = binary_contract(features=(C("age", T.DOUBLE), *features), segments=()), 600
+    shared = {f"word {place}": [word] * count for place, word in enumerate(words)}
+    rows = prediction_rows(contract, [START] * count, **shared, age=[None] * count, customer=[7] * count)
     assert log.append(contract, rows.slice(0, 1), START) == 1
     assert log.append(contract, rows, START) == count - 1
     found = read_labelled(store, contract, WHOLE)
     for name in rows.column_names:
         assert found.column(name).to_pylist() == rows.sort_by("prediction_id").column(name).to_pylist(), name
+
+
+def test_a_refusal_has_no_values_of_rows_in_it(sqlite_store):
+    contract, count = binary_contract(), 600
+    rows = prediction_rows(contract, [START] * count, plan=["secret plan"] * count)
+    without_role = rows.set_column(rows.column_names.index("role"), "role", pa.nulls(count, pa.string()))
+    with pytest.raises(Refused, match=r"NOT NULL constraint failed.*role") as refused:
+        PredictionLog(sqlite_store).append(contract, without_role, START)
+    assert "secret plan" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_a_retry_is_no_second_row_and_changes_nothing(store, log):
