@@ -174,6 +174,7 @@ class _Rehearsal:
             title=f"{self.model}: mean {loss.replace('_', ' ')} of each {every}, had the loop been there",
             folder=folder,
             loss=loss,
+            every=every,
         )
         start, last = self.history.span
         return {

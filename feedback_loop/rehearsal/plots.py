@@ -13,7 +13,7 @@ Series = Mapping[datetime, float]
 """One value a moment, oldest first."""
 
 SMOOTHED = 7
-"""The values of which the bold line is the mean."""
+"""Points of which the bold line is the mean."""
 
 _COLOURS = (GREY, RED, BLUE, YELLOW)
 
@@ -25,16 +25,18 @@ def plot_losses(
     title: str,
     folder: Path,
     loss: str = "log_loss",
+    every: str = "day",
 ) -> list[Path]:
-    """Draws each named series of daily losses (thin) and its 7-day mean (bold), and a line at each promotion.
+    """Draws each named series of losses (thin) and the mean of 7 of them (bold), and a line at each promotion.
 
-    Writes `loss.png` and `loss.html` (which needs no network) and returns both paths.
+    A point is of `every` day, or turn. Writes `loss.png` and `loss.html` (which needs no network) and returns both
+    paths.
     """
     new_folder(folder)
     png, html = folder / "loss.png", folder / "loss.html"
-    axis = f"mean {loss.replace('_', ' ')} of the day"
-    _png(losses, promotions, title, axis, png)
-    _html(losses, promotions, title, axis, html)
+    axis, bold = f"mean {loss.replace('_', ' ')} of the {every}", f"mean of {SMOOTHED} {every}s"
+    _png(losses, promotions, title, axis, bold, png)
+    _html(losses, promotions, title, axis, bold, html)
     return [png, html]
 
 
@@ -45,7 +47,12 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 
 def _png(
-    losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str]], title: str, axis: str, path: Path
+    losses: Mapping[str, Series],
+    promotions: Sequence[tuple[datetime, str]],
+    title: str,
+    axis: str,
+    bold: str,
+    path: Path,
 ) -> None:
     from matplotlib.figure import Figure  # not pyplot, which keeps figures and chooses a screen's backend
 
@@ -54,7 +61,7 @@ def _png(
     for colour, (label, series) in zip(_COLOURS, losses.items(), strict=False):
         moments, values = list(series), list(series.values())
         axes.plot(moments, values, color=colour, linewidth=0.7, alpha=0.35)
-        axes.plot(moments, smoothed(values), color=colour, linewidth=2.2, label=f"{label} (bold: 7-day mean)")
+        axes.plot(moments, smoothed(values), color=colour, linewidth=2.2, label=f"{label} (bold: {bold})")
     draw_promotions(axes, promotions)
     axes.set_title(title, pad=48)
     axes.set_ylabel(f"{axis} (lower is better)")
@@ -64,7 +71,12 @@ def _png(
 
 
 def _html(
-    losses: Mapping[str, Series], promotions: Sequence[tuple[datetime, str]], title: str, axis: str, path: Path
+    losses: Mapping[str, Series],
+    promotions: Sequence[tuple[datetime, str]],
+    title: str,
+    axis: str,
+    bold: str,
+    path: Path,
 ) -> None:
     import plotly.graph_objects as go
 
@@ -72,9 +84,7 @@ def _html(
     for colour, (name, series) in zip(_COLOURS, losses.items(), strict=False):
         label, moments, values = _text(name), list(series), list(series.values())
         figure.add_scatter(x=moments, y=values, name=label, line={"color": colour, "width": 1}, opacity=0.4)
-        figure.add_scatter(
-            x=moments, y=smoothed(values), name=f"{label}, 7-day mean", line={"color": colour, "width": 3}
-        )
+        figure.add_scatter(x=moments, y=smoothed(values), name=f"{label}, {bold}", line={"color": colour, "width": 3})
     for moment, label in promotions:
         figure.add_vline(
             x=moment.timestamp() * 1000, line_dash="dot", line_color="grey", annotation_text=_text(label)

@@ -82,9 +82,8 @@ class Store:
     def read(self) -> Iterator[Connection]:
         """A connection in a transaction that only reads; all its reads see one snapshot. Raises Unavailable."""
         self._check()
-        options = (
-            {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
-        )  # SQLite's always is one snapshot
+        # On SQLite a transaction always is one snapshot.
+        options = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
         with self._translated(), self.engine.execution_options(**options).begin() as connection:
             yield connection
 

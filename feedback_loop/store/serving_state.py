@@ -73,9 +73,7 @@ def open_load_incident(store: Store, model: str, version: str, cause: str, now: 
 def close_load_incidents(store: Store, model: str, now: datetime, because: str, failing: Collection[str] = ()) -> int:
     """Closes a model's open load incidents except those of versions that still fail; returns how many."""
     others = load_incidents.c.version.not_in(failing)
-    if not many(
-        store, LoadIncident, others, model=model, closed_at=None
-    ):  # the usual case: no write transaction is needed
+    if not many(store, LoadIncident, others, model=model, closed_at=None):  # as usual: nothing is to be written
         return 0
     closed = {"closed_at": now, "closed_because": because}
     return change(store, LoadIncident, closed, others, model=model, closed_at=None)
@@ -92,9 +90,8 @@ model_versions = shared_table(
     Column("model", String, primary_key=True),
     # Its name here: the number, or `1.2` for the second version with the number 1.
     Column("version", String, primary_key=True),
-    Column(
-        "number", String, nullable=False
-    ),  # in MLflow, where a registered model that is deleted and created again counts from 1
+    # In MLflow, where a registered model that is deleted and created again counts from 1.
+    Column("number", String, nullable=False),
     Column("created_at", Moment, nullable=False),  # in MLflow
     UniqueConstraint("model", "number", "created_at"),
 )

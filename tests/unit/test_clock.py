@@ -64,6 +64,10 @@ def test_what_is_no_duration_is_refused_with_an_example(text):
         parse_duration(text)
 
 
+def test_the_real_clock_is_utc():
+    assert system_clock().tzinfo is UTC
+
+
 def test_moments_are_utc_whatever_zone_they_are_written_in():
     assert parse_moment("2026-03-01T01:00:00+01:00") == START
     assert parse_moment("2026-03-01") == START

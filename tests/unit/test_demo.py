@@ -10,7 +10,7 @@ import pytest
 
 from feedback_loop.demo.flights import FEATURES, KEY, load_flights
 from feedback_loop.demo.summary import binary_losses, closing_words
-from feedback_loop.rehearsal import Strategy, compare, losses_by_turn, mean_losses
+from feedback_loop.rehearsal import Strategy, compare, losses_by_turn, mean_losses, plot_losses
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +84,14 @@ def test_mean_losses_are_of_their_day():
     assert mean_losses(days, losses) == {days[0]: pytest.approx(math.log(2)), days[1]: pytest.approx(math.log(4))}
 
 
-def test_a_plot_of_half_days_has_a_point_for_each():
+def test_a_plot_of_half_days_has_a_point_for_each_and_says_so(tmp_path):
     moments = [datetime(2013, 2, 1, hour, tzinfo=UTC) for hour in (1, 11, 12, 23)]
     played = [Strategy("the loop", {"log_loss": np.array([1.0, 2.0, 3.0, 5.0])}, 0, 0)]
     points = losses_by_turn(played, "log_loss", moments, timedelta(hours=12))
     assert points == {"the loop": {moments[0].replace(hour=0): 1.5, moments[2]: 4.0}}
+    _, page = plot_losses(points, [], title="losses", folder=tmp_path, every="turn")
+    drawn = page.read_text().partition("Plotly.newPlot")[2]
+    assert ("mean of 7 turns" in drawn, "log loss of the turn" in drawn) == (True, True)
 
 
 def test_the_closing_words_show_when_rows_do_not_add_up(tmp_path):
