@@ -8,12 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import typer
 
-from feedback_loop.cli import app
 from feedback_loop.clock import ManualClock, format_moment, system_clock
 from feedback_loop.store.ledger import begin_run, end_run
-from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn, write_config
+from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn
 from tests.integration.processes import Answers
 from tests.once import once
 from tests.warm import FRESH
@@ -276,11 +274,6 @@ print(*sys.modules)
     assert loaded & {"mlflow", "sklearn", "pandas", "scipy.stats", "evidently", "apprise"} == set()
 
 
-def test_without_a_configuration_the_cure_is_init(run):
-    code, _, err = run("status")
-    assert (code, "feedback-loop init" in err) == (1, True)
-
-
 def test_models_are_listed_and_their_history_told(run, plain, loop, clock, tmp_path):
     second = register_churn(open_loop(tmp_path / "feedback_loop.toml", clock).registry, clock(), seed=3).version
     assert [row["version"] for row in plain("models", "list")[1]] == ["1", second]
@@ -349,54 +342,6 @@ def test_the_doctor_names_what_is_wrong_and_ends_with_one(run, loop, monkeypatch
     assert code == 1
     assert "FAIL model churn: models.churn.schedule.cycle: 'whenever' is no schedule" in out
     assert "ok   database" in out
-
-
-def commands_below(group, *path):
-    """The paths of all commands of a group, as the command line itself has them."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands_below(command, *path, name)
-        else:
-            yield (*path, name), command
-
-
-def test_every_command_takes_json():
-    options = {
-        path: {option for parameter in command.params for option in parameter.opts}
-        for path, command in commands_below(typer.main.get_command(app))
-    }
-    assert {path for path, taken in options.items() if "--json" not in taken} == {("serve",), ("stage",)}
-    assert ("import", "predictions") in options  # a group of one command is a group
-
-
-def test_the_version_is_told(run):
-    from feedback_loop import __version__
-
-    assert run("--version") == (0, f"{__version__}\n", "")
-
-
-READ = ("registry.trusted", "serving.providers", "models.churn.metrics", "models.churn.log.retention")
-
-
-def test_the_configuration_is_shown_with_where_each_value_is_from_and_no_secret(run, plain, tmp_path, monkeypatch):
-    more = '[alerts.routes]\nops = "json://host/s3cr3t"\n[serving]\nwebhook_secret = "s3cr3t"\n'
-    write_config(tmp_path, store="postgresql://ada:s3cr3t@db/x", more=more)
-    monkeypatch.setenv("FEEDBACK_LOOP_REGISTRY__TRACKING_URI", "https://ada:s3cr3t@mlflow")
-    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__WINDOW", "2d")
-    code, rows = plain("config", "show")
-    shown = {row["setting"]: (row["value"], row["from"]) for row in rows}
-    assert code == 0
-    assert shown["store.url"] == ("postgresql://ada:***@db/x", "feedback_loop.toml")
-    assert shown["registry.tracking_uri"] == ("https://ada:***@mlflow", "FEEDBACK_LOOP_REGISTRY__TRACKING_URI")
-    assert shown["alerts.routes.ops"] == ("json://***", "feedback_loop.toml")
-    assert shown["serving.webhook_secret"] == ("***", "feedback_loop.toml")
-    assert shown["serving.port"] == (5001, "default")
-    assert shown["models.churn.window"] == ("2d", "FEEDBACK_LOOP_MODELS__CHURN__WINDOW")
-    assert shown["capture.forward_every"] == ("0.2s", "default")
-    assert (shown["store.history"][0], shown["models.churn.log.retention"][0]) == ("400d", "never")
-    code, out, _ = run("config", "show")
-    assert [re.search(rf"^{name} +(\S+) ", out, re.MULTILINE)[1] for name in READ] == ["–", '["CPU"]', "{}", "never"]
-    assert (code, "s3cr3t" in out, "models.churn.policy.reference" in out) == (0, False, True)
 
 
 def test_erase_asks_before_it_removes_for_good(run, loop, monkeypatch):
