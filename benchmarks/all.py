@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.lines import Line, figure
+from benchmarks.lines import Line, figure, wide
 
 NAMES = (
     "startup",
@@ -28,8 +28,16 @@ NAMES = (
     "drift_alarms",
     "batch",
     "serving",
+    "many_models",
+    "pages",
+    "adapter",
     "loop",
+    "closed_loop",
+    "selective_labels",
 )
+WIDE = ("closed_loop", "selective_labels")
+"""Their tables have a column for each metric."""
+
 PACKAGES = (
     "mlflow",
     "scikit-learn",
@@ -71,6 +79,8 @@ def main() -> None:
 
 def _table(name: str, lines: list[Line]) -> str:
     rows = [f"## {name}\n\n`python -m benchmarks.{name}`\n"]
+    if name in WIDE:
+        return "\n".join([*rows, *wide(lines)]) + "\n"
     rows += ["| case | figure | who | value | against |", "|---|---|---|---:|---|"]
     for line in lines:
         against = f"{line.ratio:.3g} x {line.baseline}" if line.ratio is not None else ""

@@ -41,6 +41,8 @@ class Case:
     reference: pa.Table
     current: pa.Table
     score: Score
+    estimator: Any  # the champion
+    repaired: pa.Table  # the current rows as they would come without a fault
 
 
 EXPECTED = {
@@ -152,8 +154,8 @@ def made_case(cause: str, kind: Kind, seed: int) -> Case:
             outcomes[place] = outcomes[place] + np.maximum(rows["rate"], 0) * random.normal(0, 8, len(rows))
     estimator = _estimator("logistic" if cause == "architecture" and kind == "logistic" else kind, cause, seed)
     estimator.fit(trained, outcomes[0])
-    now = _spoilt(cause, now, random)
-    return _case(cause, kind, estimator, [before, now], outcomes[1:])
+    frames = [before, _spoilt(cause, now, random), now]
+    return _case(cause, kind, estimator, frames, [*outcomes[1:], outcomes[2]])
 
 
 def _spoilt(cause: str, now: pd.DataFrame, random: Random) -> pd.DataFrame:
@@ -212,7 +214,7 @@ def _case(cause: str, kind: Kind, estimator: Any, frames: list[pd.DataFrame], ou
     score = score_with(engine, contract)
     tables = []
     for place, (frame, outcome) in enumerate(zip(frames, outcomes, strict=True)):
-        times = frame["predicted_at"] if "predicted_at" in frame else _times(len(frame), place)
+        times = frame["predicted_at"] if "predicted_at" in frame else _times(len(frame), min(place, 1))
         named = frame.assign(**{contract.label.name: outcome})
         rows = coerce(pa.Table.from_pandas(named, preserve_index=False), (*contract.features, contract.label))
         rows = rows.append_column("predicted_at", pa.array(times, pa.timestamp("us", "UTC")))
@@ -220,7 +222,7 @@ def _case(cause: str, kind: Kind, estimator: Any, frames: list[pd.DataFrame], ou
         for name in outputs.column_names:
             rows = rows.append_column(name, outputs.column(name))
         tables.append(rows)
-    return Case(cause, EXPECTED[cause], contract, tables[0], tables[1], score)
+    return Case(cause, EXPECTED[cause], contract, tables[0], tables[1], score, estimator, tables[2])
 
 
 def _times(rows: int, side: int) -> list[datetime]:
@@ -295,8 +297,9 @@ def flights_case(cause: str, seed: int) -> Case:
     estimator = _flight_estimator(seed)
     estimator.fit(trained[list(FEATURES)], trained["outcome"].to_numpy(bool))
     spoilt = _spoilt_flights(cause, now, random)
-    frames = [rows.drop(columns="outcome") for rows in (before, spoilt)]
-    return _case(cause, "flights", estimator, frames, [rows["outcome"].to_numpy(bool) for rows in (before, now)])
+    frames = [rows.drop(columns="outcome") for rows in (before, spoilt, now)]
+    outcomes = [rows["outcome"].to_numpy(bool) for rows in (before, now, now)]
+    return _case(cause, "flights", estimator, frames, outcomes)
 
 
 def _moved(cause: str, random: Random, *parts: pd.DataFrame) -> tuple[pd.DataFrame, ...]:

@@ -54,6 +54,18 @@ def words(line: Line) -> str:
     return f"{line.case:32} {line.metric:22} {figure(line.value):>12} {line.unit:10} {line.subject}{against}"
 
 
+def wide(lines: Iterable[Line]) -> list[str]:
+    """A table in Markdown with a row for each case and subject, and a column for each metric."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for line in lines:
+        against = f" to {line.baseline}" if line.baseline else ""
+        rows.setdefault((line.case, line.subject), {})[line.metric] = figure(line.value) + against
+    metrics = list(dict.fromkeys(metric for values in rows.values() for metric in values))
+    head = [f"| case | who | {' | '.join(metrics)} |", f"|---|---|{'---:|' * len(metrics)}"]
+    cells = {key: [values.get(metric, "") for metric in metrics] for key, values in rows.items()}
+    return [*head, *(f"| {case} | {who} | {' | '.join(values)} |" for (case, who), values in cells.items())]
+
+
 def figure(value: float) -> str:
     """A value to four significant digits, whole numbers in full."""
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 10_000 else f"{value:.4g}"

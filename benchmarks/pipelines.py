@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.registry import LoadedModel, ModelVersion
+from feedback_loop.retraining.recipes import BOOSTING, LINEAR, TREES, Columns, recipe
 
 NUMBERS, WORDS = ("n0", "n1", "n2", "n3"), ("w0", "w1")
 ROWS = 500
@@ -128,7 +130,32 @@ def kinds() -> list[Kind]:
         ),
         Kind("scaled by quantiles (robust)", of(linear, numbers=preprocessing.RobustScaler())),
         Kind("power transformed", of(linear, numbers=preprocessing.PowerTransformer())),
+        *(
+            Kind(f"the search's {kind}, {task}", partial(_searched, kind, task), task, missing=True)
+            for kind in (BOOSTING, LINEAR, TREES)
+            for task in ("binary", "regression")
+        ),
+        *(
+            Kind(f"average of three kinds, {task}", partial(_average, task), task, missing=True)
+            for task in ("binary", "multiclass", "regression")
+        ),
     ]
+
+
+_COLUMNS = Columns(WORDS, NUMBERS)
+
+
+def _searched(kind: str, task: str) -> Any:
+    return recipe(kind, _COLUMNS, classifies=task != "regression", seed=0)
+
+
+def _average(task: str) -> Any:
+    from sklearn.ensemble import VotingClassifier, VotingRegressor
+
+    members = [(kind, _searched(kind, task)) for kind in (BOOSTING, LINEAR, TREES)]
+    if task == "regression":
+        return VotingRegressor(members)
+    return VotingClassifier(members, voting="soft", flatten_transform=False)
 
 
 def piped(estimator: Any, *, numbers: Any = None, words: Any = None, text: bool = False, impute: bool = False) -> Any:

@@ -149,7 +149,10 @@ def format_moment(moment: datetime) -> str:
 def parse_duration(text: str) -> timedelta:
     """`90s`, `30m`, `6h`, `2d`, `4w` and sums such as `1d12h` to a timedelta above zero."""
     parts = _DURATION.findall(text.strip().lower())
-    total = sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
+    try:
+        total = sum((timedelta(**{_UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
+    except OverflowError:
+        raise BadInput.of("duration", f"{text!r} is longer than any time") from None
     if _DURATION.sub("", text.strip().lower()).strip() or total <= timedelta():
         raise BadInput.of("duration", f"{text!r} is not a duration", cure="Write 90s, 30m, 6h, 2d, 4w or 1d12h.")
     return total

@@ -12,13 +12,16 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from feedback_loop.config_errors import explained, nearest, unknown_setting
+from feedback_loop.config_outcomes import ExplorationSettings, JoinSettings, OutcomeSettings, SqlSourceSettings
 from feedback_loop.config_policy import (
+    ApprovalSettings,
     ConditionSettings,
     DriftSettings,
     Duration,
     OptionalDuration,
     PolicySettings,
     RetrainingSettings,
+    RolloutSettings,
     Section,
     setting,
 )
@@ -26,24 +29,35 @@ from feedback_loop.config_process import (
     SQLITE,
     AlertSettings,
     CaptureSettings,
+    DashboardSettings,
     RegistrySettings,
     SchedulerSettings,
     ServingSettings,
     StoreSettings,
 )
 from feedback_loop.errors import ConfigError, NotFound
+from feedback_loop.run_tags import VARIABLE as RUN_TAGS
 
 FILE_NAME = "feedback_loop.toml"
 PREFIX = "FEEDBACK_LOOP_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 
+KEY_VARIABLE = PREFIX + "API_KEY"
+"""A caller's key, by which MLflow's commands ask a server that wants one."""
+
+NO_SETTINGS = {CONFIG_VARIABLE, KEY_VARIABLE, RUN_TAGS}
+"""Variables that say something else than a setting."""
+
 __all__ = [
     "SQLITE",
     "AlertSettings",
     "CaptureSettings",
+    "DashboardSettings",
+    "OutcomeSettings",
     "RegistrySettings",
     "SchedulerSettings",
     "ServingSettings",
+    "SqlSourceSettings",
     "StoreSettings",
 ]
 
@@ -57,43 +71,6 @@ class ScheduleSettings(Section):
         "",
         "dead man's switch: a URL that is asked for after each cycle without a failure",
         pattern=r"^(https?://\S+)?$",
-    )
-
-
-class SqlSourceSettings(Section):
-    """A database that outcomes are polled from: `query` gives those with a `watermark` column above `:watermark`."""
-
-    url: Annotated[str, Field(description="the database")]
-    query: Annotated[str, Field(description="gives outcomes above `:watermark`")]
-    watermark: Annotated[str, Field(description="its column that grows")]
-    start: str | int = setting("1970-01-01T00:00:00", "before the first poll")
-    overlap: Annotated[int, Field(strict=True, ge=0)] | Duration | None = setting(
-        None, "how far each poll looks back; left out: `1h`, or 1000"
-    )
-
-
-class OutcomeSettings(Section):
-    """Where the scheduler takes outcomes in from: a folder or object store, a SQL query."""
-
-    folder: str = setting("", "files are taken in from here: a folder or `s3://…`", examples=["outcomes"])
-    sql: SqlSourceSettings | None = setting(
-        None,
-        "a database that is polled: the next table",
-        examples=[
-            {"url": "postgresql://…", "query": "SELECT … WHERE changed_at > :watermark", "watermark": "changed_at"}
-        ],
-    )
-
-
-class JoinSettings(Section):
-    """Which outcome belongs to which prediction, where it names the key."""
-
-    horizon: OptionalDuration = setting(
-        None, "an outcome later than this is of no prediction; `never`: none is too late"
-    )
-    which: Literal["all", "first", "last"] = setting("all", "of several predictions of a key: `all`, `first`, `last`")
-    absent_means: bool | int | float | str | None = setting(
-        None, "the label of a prediction that has none at maturity; left out: none", examples=[False]
     )
 
 
@@ -146,6 +123,18 @@ class InferenceSettings(Section):
     providers: tuple[str, ...] = setting((), "its own, else the server's")
 
 
+class AdapterSettings(Section):
+    """Whether answers learn from outcomes between retrainings; what is served then differs from the model's own.
+
+    For models with probabilities, and regressions; of one label, without `query`.
+    """
+
+    mode: Literal["on", "off"] = setting("off", "`on`: answers are adapted, and learned on with each day's outcomes")
+    intervals: float | None = setting(
+        None, "0.9: a regression's answers have `lower` and `upper` beside them, also in the log", ge=0.9, le=0.9
+    )
+
+
 class ModelSettings(Section):
     """One registered model: what it predicts, how its outcomes are found, what to do about them."""
 
@@ -184,9 +173,13 @@ class ModelSettings(Section):
     drift: DriftSettings = DriftSettings()
     policy: PolicySettings = PolicySettings()
     conditions: tuple[ConditionSettings, ...] = ()
+    adapter: AdapterSettings = AdapterSettings()
     retraining: RetrainingSettings = RetrainingSettings()
+    approval: ApprovalSettings = ApprovalSettings()
+    rollout: RolloutSettings = RolloutSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     outcomes: OutcomeSettings = OutcomeSettings()
+    exploration: ExplorationSettings = ExplorationSettings()
     join: JoinSettings = JoinSettings()
     log: LogSettings = LogSettings()
     inference: InferenceSettings = InferenceSettings()
@@ -239,6 +232,7 @@ class Settings(BaseSettings):
     capture: CaptureSettings = CaptureSettings()
     alerts: AlertSettings = AlertSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     models: dict[str, ModelSettings] = {}
     home: Path = Path()
 
@@ -270,6 +264,14 @@ class Settings(BaseSettings):
             spelled = spelling.get(name) or str(name)
             folded[spelled] = _merged(folded.get(spelled), value)
         return {**data, "models": folded}
+
+    @model_validator(mode="after")
+    def _routes_of_models(self) -> Settings:
+        """A route for a model that there is not would take nothing, and nobody would know."""
+        for name, route in self.alerts.routes.items():
+            if unknown := [model for model in route.models if model not in self.models]:
+                raise ValueError(f"alerts.routes.{name}.models: {unknown[0]!r} is not among the models")
+        return self
 
     def model(self, name: str) -> ModelSettings:
         """The settings of one model; raises NotFound with the names that there are."""
@@ -374,7 +376,7 @@ def _refuse_unknown_variables(place: Path) -> None:
     sections = set(Settings.model_fields) - {"home"}
     for variable in os.environ:
         first = variable.removeprefix(PREFIX).split("__")[0].lower()
-        if variable.startswith(PREFIX) and variable != CONFIG_VARIABLE and first not in sections:
+        if variable.startswith(PREFIX) and variable not in NO_SETTINGS and first not in sections:
             raise ConfigError(
                 f"The variable {variable} sets nothing.",
                 cure=nearest(first, sections, lambda name: f"{PREFIX}{name.upper()}__…"),

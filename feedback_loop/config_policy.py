@@ -83,7 +83,7 @@ class PolicySettings(Section):
     reference: int = setting(5000, "labelled rows that the past is known by", ge=1000)
     seed: int = setting(0, "of what is drawn")
     mode: Literal["observe", "propose", "act"] = setting(
-        "act", "`observe`: judge; `propose`: also alert; `act`: also retrain and promote"
+        "act", "`observe`: judge; `propose`: also retrain, and ask before a promotion; `act`: promote, too"
     )
     cooldown: Duration = setting(timedelta(days=14), "between retrainings, at least")
     refresh: OptionalDuration = setting(timedelta(days=28), "retrain this often without an alarm; `never`")
@@ -149,6 +149,93 @@ class ConditionSettings(Section):
         return f"{subject} {line}" + (f" for {self.windows} windows" if self.windows > 1 else "")
 
 
+class ThresholdSettings(Section):
+    """What a candidate's metric on held-out rows must reach: MLflow's `MetricThreshold`."""
+
+    greater_is_better: Annotated[bool, Field(description="of this metric")]
+    threshold: float | None = setting(None, "what it must reach")
+    min_absolute_change: float | None = setting(None, "by how much it must be better than the champion's")
+    min_relative_change: float | None = setting(None, "by which share it must be better than the champion's")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What MLflow is given."""
+        return self.model_dump()
+
+
+class ParameterSettings(Section):
+    """The values of a parameter: from `low` to `high` (whole numbers, if both are), or one of `choices`."""
+
+    low: int | float | None = setting(None, "the least value")
+    high: int | float | None = setting(None, "the greatest value")
+    log: bool = setting(False, "taken evenly on a logarithmic scale")
+    choices: tuple[bool | int | float | str, ...] = setting((), "instead of a range")
+
+    @model_validator(mode="after")
+    def _has_values(self) -> ParameterSettings:
+        if (self.low is None) != (self.high is None) or (self.low is None) == (not self.choices):
+            raise ValueError("a parameter has a range (low and high) or choices")
+        if self.low is not None and self.high is not None and (self.low > self.high or (self.log and self.low <= 0)):
+            raise ValueError("low is at most high, and above zero on a logarithmic scale")
+        return self
+
+
+class SearchSpaceSettings(Section):
+    """What Optuna varies beside the fixed trials (`feedback-loop[search]`)."""
+
+    kinds: tuple[Literal["own", "boosting", "linear", "trees"], ...] = setting(
+        ("own", "boosting", "linear", "trees"), "which kinds of pipelines", min_length=1
+    )
+    trials: int = setting(20, "of each kind", ge=1)
+    feature_selection: bool = setting(False, "vary which features are used, too (not by `own`)")
+    parameters: dict[str, dict[str, ParameterSettings]] = Field(
+        default_factory=dict,
+        description="by kind and name: `boosting = { learning_rate = { low = 0.01, high = 0.3, log = true } }`",
+    )
+
+    @model_validator(mode="after")
+    def _knows_its_kinds(self) -> SearchSpaceSettings:
+        if others := sorted(set(self.parameters) - set(self.kinds)):
+            raise ValueError(f"parameters of {others[0]!r}, which is none of the kinds {', '.join(self.kinds)}")
+        return self
+
+
+class TrainerSettings(Section):
+    """A trainer of your own, in place of the trials: a function, an MLflow project or a command.
+
+    `"package.module:train"` alone is a function, and a list of words alone a command.
+    """
+
+    function: str = setting(
+        "", "`train(dataset, params)`, which returns a fitted estimator", pattern=r"^([\w.]+:\w+)?$"
+    )
+    project: str = setting("", "an MLflow project: its folder or URI", examples=["trainers/churn"])
+    entry_point: str = setting("main", "of the project")
+    environment: Literal["local", "virtualenv", "uv", "conda"] = setting(
+        "local", "of the project, as MLflow makes it; `local`: this one"
+    )
+    command: tuple[str, ...] = setting((), "a program and its arguments", examples=[["python", "train.py"]])
+    params: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="what it is told beside: `{ depth = 4 }`"
+    )
+    memory_limit: Annotated[int, Field(ge=1)] | None = setting(
+        None, "bytes of memory that its processes may take; left out: any", examples=[4_000_000_000]
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> TrainerSettings:
+        if sum(map(bool, (self.function, self.project, self.command))) != 1:
+            raise ValueError("a trainer is one of function, project and command")
+        return self
+
+
+def _trainer(value: object) -> object:
+    """A function's path or a command's words alone stand for a trainer."""
+    if isinstance(value, str):
+        return {"function": value}
+    return {"command": value} if isinstance(value, list | tuple) else value
+
+
 class RetrainingSettings(Section):
     """Which rows a candidate learns from, and what it must not lose against the champion."""
 
@@ -159,6 +246,66 @@ class RetrainingSettings(Section):
     margin: float = setting(0.05, "what a candidate may lose, of the champion's loss", ge=0)
     alpha: float = setting(0.05, "the chance that a worse candidate passes", gt=0, lt=0.5)
     refit: bool = setting(True, "fit the chosen one on all rows at last")
+    leak: float = setting(
+        0.95, "share of the outcome that a feature alone must not explain; `1`: not looked at", gt=0, le=1
+    )
+    max_latency: OptionalDuration = setting(None, "that a row may take a candidate, as it is served; `never`: any")
+    max_bytes: int | None = setting(None, "that a candidate may have; left out: any", examples=[50_000_000], ge=1)
+    gates: tuple[str, ...] = setting(
+        (), "gates of your own: `package.module:function`, or entry points of `feedback_loop.gates`"
+    )
+    thresholds: dict[str, ThresholdSettings] = Field(
+        default_factory=dict,
+        description="by metric, what it must reach: `f1 = { threshold = 0.7, greater_is_better = true }`",
+    )
+    search: Literal["kinds", "own"] = setting(
+        "kinds", "`kinds`: the champion's pipeline and three others; `own`: the champion's only"
+    )
+    search_space: SearchSpaceSettings | None = setting(None, "a table of its own; left out: the fixed trials alone")
+    max_rows: int = setting(
+        500_000, "of more rows the newest half of so many, and a weighted sample of the older ones", ge=1000
+    )
+    trainer: Annotated[TrainerSettings | None, BeforeValidator(_trainer)] = setting(
+        None, "a trainer of your own in place of the trials: the next table", examples=["package.module:train"]
+    )
+    time_limit: Duration = setting(timedelta(hours=1), "what is not fitted by then has failed")
+    jobs: Annotated[int, Field(ge=1)] | None = setting(
+        None,
+        "processes that fit side by side; left out: one for each core, if that is worth it",
+        examples=[2],
+    )
+
+    @model_validator(mode="after")
+    def _has_one_search(self) -> RetrainingSettings:
+        if self.trainer is not None and self.search_space is not None:
+            raise ValueError("a trainer of your own takes the place of a search_space: set one of them")
+        return self
+
+
+class ApprovalSettings(Section):
+    """Who has to agree before a candidate is promoted, where `policy.mode` is `propose`."""
+
+    expires: Duration = setting(timedelta(days=7), "a candidate that waits longer is judged again on newer rows")
+    needed: Literal[1, 2] = setting(1, "so many different people have to approve")
+
+
+class RolloutSettings(Section):
+    """How a candidate that may be promoted takes over, and for how many matured windows it is watched afterwards."""
+
+    mode: Literal["direct", "shadow", "canary"] = setting(
+        "direct",
+        "`direct`: at once; `shadow`: after live rows have judged it; `canary`: by growing shares of callers",
+    )
+    alpha: float = setting(
+        0.05, "the chance to find an equal candidate worse, and that to find it better", gt=0, lt=0.5
+    )
+    windows: int = setting(14, "of a shadow at most, and of each step of a canary", ge=1, le=1000)
+    steps: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = setting(
+        (0.05, 0.25), "a canary's shares of callers, before all of them", min_length=1
+    )
+    probation: int = setting(
+        14, "in which evidence that the new version is worse rolls back; `0`: none", ge=0, le=1000
+    )
 
 
 class DriftSettings(Section):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from string import Template
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, model_validator
 
 from feedback_loop.clock import DailyHours, parse_hours
 from feedback_loop.config_policy import Duration, OptionalDuration, Section, setting
@@ -62,6 +63,9 @@ class ServingSettings(Section):
     max_unpacked_bytes: int = setting(
         1024**3, "of all requests under way together once they are unpacked, per worker", gt=0
     )
+    loaded_models: int = setting(
+        100, "in memory at a time, per worker; of more, each is loaded when it is asked for", gt=0
+    )
     threads: int = setting(1, "of one call of a model", gt=0)
     providers: tuple[str, ...] = setting(("CPU",), "what ONNX Runtime computes on, the preferred first")
     access_log: bool = setting(False, "a JSON line for every request; some of the failed ones are logged in any case")
@@ -93,7 +97,9 @@ AlertKind = Literal[
     "quality",
     "outcomes",
     "promotion",
+    "approval",
     "retraining",
+    "adapter",
     "jobs",
 ]
 
@@ -110,16 +116,60 @@ def _hours(value: object, info: ValidationInfo) -> object:
         raise ValueError(str(error)) from error
 
 
+Severity = Literal["info", "warning", "critical"]
+
+TEMPLATE_FIELDS = (
+    *("title", "body", "kind", "severity", "model", "model_version", "incident"),
+    *("evidence", "diagnosis", "link", "subject"),
+)
+"""What the templates of alerts may name. What an alert does not have is empty."""
+
+
+def _template(text: str) -> str:
+    """A text with `$names`; raises ValueError for a name that there is not."""
+    template = Template(text)
+    if not template.is_valid():
+        raise ValueError(f"{text!r} has a $ that begins no name: write $$ for a dollar")
+    for name in template.get_identifiers():
+        if name not in TEMPLATE_FIELDS:
+            raise ValueError(f"there is no ${name}: there are {', '.join(f'${known}' for known in TEMPLATE_FIELDS)}")
+    return text
+
+
+AlertTemplate = Annotated[str, AfterValidator(_template)]
+
+
+class RouteSettings(Section):
+    """One route of alerts: where to, and which of them. Its URL alone may stand in the place of the table."""
+
+    url: str = setting(..., "an Apprise URL; it holds secrets, so only the route's name is stored")
+    severity: Severity = setting("info", "alerts of at least this severity")
+    models: tuple[str, ...] = setting((), "alerts about these models; empty: about any, and about none")
+    kinds: tuple[AlertKind, ...] = setting((), "alerts of these kinds; empty: of any")
+    title: AlertTemplate = setting("", "in the place of `alerts.title`")
+    body: AlertTemplate = setting("", "in the place of `alerts.body`")
+
+
+def _route(value: object) -> object:
+    return {"url": value} if isinstance(value, str) else value
+
+
 class AlertSettings(Section):
     """Alert routes by name, each an Apprise URL. The URLs hold secrets: only the names are stored.
 
     In the `quiet` hours (`22:00-07:00`) alerts wait until their end, but for those that are named in `quiet_except`.
     """
 
-    routes: dict[str, str] = Field(
-        default_factory=dict, description="Apprise URLs by name", examples=[{"ops": "slack://…"}]
+    routes: dict[str, Annotated[RouteSettings, BeforeValidator(_route)]] = Field(
+        default_factory=dict, description="Apprise URLs by name, or a table for each", examples=[{"ops": "slack://…"}]
     )
-    link: str = setting("", "a page about an incident, for people and webhooks: `https://…/{model}/{incident}`")
+    title: AlertTemplate = setting(
+        "$title", f"the title; it may name {', '.join(f'`${name}`' for name in TEMPLATE_FIELDS)}"
+    )
+    body: AlertTemplate = setting("", "the text, likewise; empty: the alert's own, evidence, diagnosis and link")
+    link: str = setting(
+        "", "a page about an incident in the place of ours (`dashboard.url`): `https://…/{model}/{incident}`"
+    )
     attempts: int = setting(8, "until an alert is given up", gt=0)
     backoff: Duration = setting(timedelta(minutes=1), "wait after the first failure; it doubles")
     timezone: ZoneInfo = Field(default_factory=lambda: ZoneInfo("UTC"), description="by whose clocks hours are quiet")
@@ -136,10 +186,31 @@ class AlertSettings(Section):
 class SchedulerSettings(Section):
     """How long a job's lease lasts unless it is renewed, and where reports are written."""
 
-    lease: Duration = setting(timedelta(minutes=2), "how long others leave a model alone after a run that was killed")
+    lease: Duration = setting(
+        timedelta(seconds=20), "how long others leave a model alone after a run that was killed"
+    )
     reports: str = setting("reports", "folder of reports")
     late_after: Duration = setting(timedelta(hours=1), "a run that is not made so long after its time is told about")
     metrics: str = setting("", "`host:port` that a scheduler answers Prometheus on; empty: none")
+    trace: bool = setting(
+        False, "OpenTelemetry's spans of the loop's turns, as `serving.trace` gives those of requests"
+    )
+
+
+class DashboardSettings(Section):
+    """The web pages. Whether a key is asked for there follows `serving.require_key`, by the pages' own address."""
+
+    host: str = setting(
+        "127.0.0.1",
+        "address to listen on; on any but loopback people sign in with a key: `keys create NAME --scope read`",
+    )
+    port: int = setting(5002, "port to listen on; 0: any that is free", ge=0, le=65535)
+    session: Duration = setting(timedelta(hours=12), "how long somebody stays signed in")
+    secret: SecretStr = setting(
+        SecretStr(""),
+        "signs sessions, the same on every host of the pages; empty: one is made in `serving.cache`",
+    )
+    url: str = setting("", "where people reach the pages, for links in alerts: `https://loop.example.org`")
 
 
 class CaptureSettings(Section):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from feedback_loop import config, config_policy
+from feedback_loop import config, config_outcomes, config_policy
 from feedback_loop.clock import format_duration
 from feedback_loop.config_policy import Section
 
@@ -45,7 +45,7 @@ def process_text(store_url: str, tracking_uri: str) -> str:
 
 def model_text(name: str, values: Mapping[str, Any]) -> str:
     """What is of one model, of which `values` are set; `...` stands for a default."""
-    of = f"models.{name if _is_bare(name) else json.dumps(name)}"
+    of = f"models.{quoted(name)}"
     tables = [
         table(
             f"[{of}]",
@@ -53,10 +53,11 @@ def model_text(name: str, values: Mapping[str, Any]) -> str:
             {**values, "maturity": ..., "window": ...},
             "segment_values classes query find_slices silence",
         ),
-        table(f"[{of}.outcomes]", config.OutcomeSettings, {}, "folder sql"),
+        table(f"[{of}.outcomes]", config_outcomes.OutcomeSettings, {}, "folder sql"),
+        table(f"[{of}.exploration]", config_outcomes.ExplorationSettings, {}, "share acts_below"),
         table(f"[{of}.log]", config.LogSettings, {}, "durability on_full columns sample retention"),
         OWN_METRICS.format(f"# [{of}.metrics]"),
-        table(f"[{of}.join]", config.JoinSettings, {}, "horizon which absent_means"),
+        table(f"[{of}.join]", config_outcomes.JoinSettings, {}, "horizon which absent_means"),
         table(f"[{of}.drift]", config_policy.DriftSettings, {}, "rule alpha multivariate"),
         table(f"[[{of}.conditions]]", config_policy.ConditionSettings, {}, "metric below windows segment"),
         table(
@@ -66,6 +67,8 @@ def model_text(name: str, values: Mapping[str, Any]) -> str:
             "rule tolerance budget",
         ),
         table(f"[[{of}.policy.watch]]", config_policy.WatchSettings, {}, "segment weight"),
+        table(f"[{of}.approval]", config_policy.ApprovalSettings, {}, "expires needed"),
+        table(f"[{of}.rollout]", config_policy.RolloutSettings, {}, "mode alpha windows steps probation"),
         table(f"[{of}.schedule]", config.ScheduleSettings, {"cycle": ..., "report": ...}),
     ]
     return "\n".join(tables)
@@ -103,13 +106,14 @@ def toml(value: Any) -> str:
     if isinstance(value, bool | int | float):
         return str(value).lower()
     if isinstance(value, Mapping):
-        pairs = [f"{key if _is_bare(key) else json.dumps(key)} = {toml(inner)}" for key, inner in value.items()]
+        pairs = [f"{quoted(key)} = {toml(inner)}" for key, inner in value.items()]
         return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(toml, value))}]"
     return json.dumps(str(value), ensure_ascii=False)  # TOML's basic strings are JSON's
 
 
-def _is_bare(key: str) -> bool:
-    """Whether TOML takes a key without quotes."""
-    return key.isascii() and key.replace("_", "").replace("-", "").isalnum()
+def quoted(key: str) -> str:
+    """A key as TOML has it: in quotes where it must be."""
+    is_bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
+    return key if is_bare else json.dumps(key)

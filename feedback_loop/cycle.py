@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from feedback_loop.alerts import ping, route_names
+from feedback_loop.alerts import Delivery, alert_routes, keep_delivering, ping
 from feedback_loop.clock import Window
 from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.loop import FeedbackLoop
@@ -24,10 +26,13 @@ from feedback_loop.scheduling import (
     tell_helped,
 )
 from feedback_loop.store import conclusions, ledger, retention
-from feedback_loop.store.alerts import Message, alert_recoveries, raise_alert
+from feedback_loop.store.alerts import Message, alert_recoveries, raise_message
+from feedback_loop.store.approvals import waiting_approval
+from feedback_loop.store.freezes import held_by_freeze
 from feedback_loop.store.incidents import open_incident
 from feedback_loop.store.ledger import load_runs
 from feedback_loop.store.predictions import predicted_span
+from feedback_loop.store.rollouts import running_rollout
 
 LAST = "retention"
 """The last job of a cycle."""
@@ -40,10 +45,10 @@ RECENT = 40
 
 
 def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
-    """One turn of the loop, in order; each job's failure is its own."""
-    return (
+    """One turn of the loop, in order; each job's failure is its own. MLflow is asked once who is the champion."""
+    jobs = (
         Job("forward", lambda: _forward(loop, model)),
-        Job("reconcile", lambda: {"champion": loop.reconcile(model)}),
+        Job("reconcile", lambda: _reconcile(loop, model)),
         Job("outcomes", lambda: take_in(loop, model)),
         Job("join", lambda: plain(loop.join(model))),
         Job("evaluate", lambda: _evaluate(loop, model)),
@@ -51,10 +56,19 @@ def cycle(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
         Job("drift", lambda: {"alerts": loop.watch_drift(model)}),
         Job("decide", lambda: _decide(loop, model)),
         Job("diagnose", lambda: _diagnose(loop, model)),
+        Job("adapt", lambda: _adapt(loop, model)),
         Job("explain", lambda: _explain(loop, model)),
+        Job("approvals", lambda: loop.approvals.settle(model)),
+        Job("rollout", lambda: loop.rollouts.turn(model)),
         Job("retrain", lambda: _retrain(loop, model)),
         Job(LAST, lambda: retained(loop, model)),
     )
+    return tuple(Job(job.name, partial(_within_turn, loop, job, begins=job is jobs[0])) for job in jobs)
+
+
+def _within_turn(loop: FeedbackLoop, job: Job, *, begins: bool) -> Any:
+    with loop.context.asking_once(begins=begins, ends=job.name == LAST):
+        return job.run()
 
 
 def monthly(loop: FeedbackLoop, model: str) -> tuple[Job, ...]:
@@ -80,9 +94,9 @@ def chains(loop: FeedbackLoop, model: str) -> list[Chain]:
     return [Chain(model, trigger, planned[key][1]) for key, trigger in triggers.items() if trigger is not None]
 
 
-def make_scheduler(loop: FeedbackLoop) -> Scheduler:
-    """The scheduler of all configured models; answers Prometheus too, where that is set."""
-    scheduled = [chain for model in loop.settings.models for chain in chains(loop, model)]
+def make_scheduler(loop: FeedbackLoop, models: Sequence[str] = ()) -> Scheduler:
+    """The scheduler of these models (none: of all that are configured); answers Prometheus too, where that is set."""
+    scheduled = [chain for model in models or loop.settings.models for chain in chains(loop, model)]
     if address := loop.settings.scheduler.metrics:
         from feedback_loop.scheduling.metrics import LoopFigures, serve_figures
 
@@ -94,13 +108,13 @@ def watch_jobs(loop: FeedbackLoop) -> int:
     """Raises an alert where a model's jobs fail, are late or hang, or retrain in vain, and one when that is over;
     counts new ones.
     """
-    alerts, now, routes = 0, loop.clock(), route_names(loop.settings.alerts)
+    alerts, now, routes = 0, loop.clock(), alert_routes(loop.settings.alerts)
     for model in loop.settings.models:
         troubles = troubles_of(loop, model)
         alerts += alert_recoveries(loop.store, f"jobs:{model}:", {trouble.subject for trouble in troubles}, now)
         alerts += tell_helped(loop.store, model, troubles, now)
         for trouble in troubles:
-            alerts += raise_alert(loop.store, trouble.subject, trouble.title, trouble.body, routes, now)
+            alerts += raise_message(loop.store, trouble, routes, now)
     return alerts
 
 
@@ -126,6 +140,24 @@ def watchful_delivery(loop: FeedbackLoop) -> Callable[[], object]:
         return loop.deliver_alerts()
 
     return deliver
+
+
+@contextmanager
+def delivering(loop: FeedbackLoop) -> Iterator[list[Delivery]]:
+    """Alerts go out while the block runs (an incident's before the fit that it leads to), and once more at its end.
+
+    The list has what became of them.
+    """
+    deliveries: list[Delivery] = []
+    done = threading.Event()
+    thread = threading.Thread(target=keep_delivering, args=(lambda: deliveries.append(loop.deliver_alerts()), done))
+    thread.start()
+    try:
+        yield deliveries
+    finally:
+        done.set()
+        thread.join()
+    deliveries.append(loop.deliver_alerts())
 
 
 def beat(loop: FeedbackLoop, model: str, outcomes: Sequence[Outcome]) -> bool:
@@ -176,12 +208,30 @@ def _forward(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     return {**plain(drained), "alerts": alerts}
 
 
+def _reconcile(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    """Makes the record and the registry agree, and ends runs in MLflow whose processes died."""
+    champion, ended = loop.reconcile(model), loop.registry.end_abandoned(model, loop.clock())
+    return {"champion": champion, **({"ended_runs": ended} if ended else {})}
+
+
 def _evaluate(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     evaluations = loop.evaluate(model)
     failed = ledger.load_failed_windows(loop.store, model)
     loop.judging.tell_conditions(model)
     causes = [{"window": str(failure.window), "cause": failure.cause} for failure in failed]
     return {"evaluations": len(evaluations), "failed": causes}
+
+
+def _adapt(loop: FeedbackLoop, model: str) -> dict[str, Any]:
+    turn = loop.adapter.run(model)
+    result = {
+        "revision": turn.revision,
+        "fed": len(turn.fed),
+        "skipped": [str(window) for window in turn.skipped],
+        "held_by": list(turn.held_by),
+        "because": turn.because,
+    }
+    return {name: value for name, value in result.items() if value not in (None, [], "")}
 
 
 def _decide(loop: FeedbackLoop, model: str) -> dict[str, Any]:
@@ -208,7 +258,11 @@ def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     """The reports of an incident, once: of the window from its version's first look to the alarm."""
     incident = open_incident(loop.store, model)
     name = f"incident-{incident.incident_id}" if incident is not None else ""
-    if incident is None or list(model_folder(loop.reports, model).glob(f"{name}-*.html")):
+    if (
+        incident is None
+        or incident.verdict_id is None
+        or list(model_folder(loop.reports, model).glob(f"{name}-*.html"))
+    ):
         return {"reports": []}
     verdict = conclusions.load_verdict(loop.store, incident.verdict_id)
     since = datetime.fromisoformat(verdict.monitor["since"])
@@ -219,14 +273,10 @@ def _explain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
 def _retrain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     loop.reconcile(model)  # what a process that died began to promote comes first
     reason, mode = loop.retrain_reason(model), loop.settings.model(model).policy.mode
-    if reason == "alarm" and (cause := _failed_diagnosis(loop, model)):
-        return {"proposed": None, "held": f"The diagnosis failed, so the feed may be what is broken: {cause}"}
-    if reason is None and (held := loop.held_by_diagnosis(model)):
+    if held := _held(loop, model, reason, mode):
         return {"proposed": None, "held": held}
-    if reason is None and mode == "act" and (held := loop.tell_spent_budget(model)):
-        return {"proposed": None, "held": held}
-    if reason is None or mode != "act":
-        return {"proposed": reason if mode == "propose" else None}
+    if reason is None or mode == "observe":
+        return {"proposed": None}
     try:
         result = loop.retrain(model, reason=reason)
     except Refused as error:
@@ -234,10 +284,30 @@ def _retrain(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     return {"reason": reason, "state": result.state, "candidate": result.candidate, "summary": result.summary}
 
 
+def _held(loop: FeedbackLoop, model: str, reason: str | None, mode: str) -> str:
+    """Why no search is begun, although one may be wanted; empty where nothing holds it back."""
+    if frozen := held_by_freeze(loop.store, model):
+        return frozen
+    if waiting := waiting_approval(loop.store, model):
+        return f"Version {waiting.candidate} waits for approval {waiting.approval_id}."
+    running = running_rollout(loop.store, model)
+    if running is not None and running.stage != "probation":
+        return f"Version {running.candidate} is in its {running.stage}."
+    if reason == "alarm" and (cause := _failed_diagnosis(loop, model)):
+        return f"The diagnosis failed, so the feed may be what is broken: {cause}"
+    if reason is not None:
+        return ""
+    return loop.held_by_diagnosis(model) or (loop.tell_spent_budget(model) if mode != "observe" else "")
+
+
 def _failed_diagnosis(loop: FeedbackLoop, model: str) -> str | None:
     """Why the newest diagnosis failed; None where it did not, or where such a model can't be diagnosed."""
     newest = next((run for run in load_runs(loop.store, model, newest=RECENT) if run.job == "diagnose"), None)
-    return newest.cause or newest.state if newest is not None and newest.state in ("failed", "abandoned") else None
+    return (
+        newest.cause or newest.state
+        if newest is not None and newest.state in ("failed", "cancelled", "abandoned")
+        else None
+    )
 
 
 def _report(loop: FeedbackLoop, model: str) -> dict[str, Any]:

@@ -126,6 +126,14 @@ class LeaseLost(Refused):
         self.lease = lease
 
 
+class Cancelled(FeedbackLoopError):
+    """A person has asked for the end of the job that runs: each of its accesses to the store raises this."""
+
+    def __init__(self, by: str, reason: str) -> None:
+        super().__init__(f"It was cancelled by {by}: {reason}", cure="The next turn of the loop makes it anew.")
+        self.by, self.reason = by, reason
+
+
 class Unavailable(FeedbackLoopError):
     """A service that this needs did not answer; the same call may go through later."""
 

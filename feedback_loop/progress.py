@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -19,6 +20,10 @@ class Progress(Protocol):
         """A piece of work of `total` steps (None: unknown); what it yields is called as steps get done."""
         ...
 
+    def say(self, text: str) -> None:
+        """A line that whoever works wants to be seen."""
+        ...
+
 
 class Silent:
     """Reports to nobody."""
@@ -28,6 +33,9 @@ class Silent:
         """Takes all, shows nothing."""
         del description, total
         yield lambda _: None
+
+    def say(self, text: str) -> None:
+        """Takes it, shows nothing."""
 
 
 class Bar:
@@ -48,3 +56,7 @@ class Bar:
         with progress.Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(as_text(description), total=total)
             yield lambda steps: bar.advance(task, steps)
+
+    def say(self, text: str) -> None:
+        """Shows the line above the bar."""
+        sys.stderr.write(f"{as_text(text)}\n")

@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from feedback_loop.clock import Clock, ManualClock
+from feedback_loop.inference.adapter_coefficients import HEADS, Coefficients
+from feedback_loop.inference.adapter_encoding import Encoding
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring.cbpe import expected
 from feedback_loop.monitoring.evaluation import evaluate_cells
@@ -28,6 +30,8 @@ from feedback_loop.monitoring.scores import ScoreBins
 from feedback_loop.registry import ModelVersion, Origin, Registry
 from feedback_loop.registry.client import Connection
 from feedback_loop.schema import Column, ColumnType, Contract, Task, make_contract, prediction_id
+from feedback_loop.store import Store, adapters
+from feedback_loop.store.adapters import AdapterRevision, RevisionKind
 from feedback_loop.store.evaluations import Evaluation
 from feedback_loop.store.predictions import prediction_schema
 from tests.once import once
@@ -69,6 +73,27 @@ def regression_contract(model: str = "price", features: Sequence[Column] = (C("x
     )
 
 
+def flat_coefficients(contract: Contract, shift: float) -> Coefficients:
+    """An adapter's coefficients that move each answer's logit (or number, in deviations) by so much."""
+    outputs = len(contract.classes) if contract.task is Task.MULTICLASS else 1
+    start = 0.0 if contract.task is Task.REGRESSION else 1.0
+    return Coefficients(
+        contract.task,
+        contract.classes,
+        contract.positive,
+        Encoding((), np.empty(0), np.empty(0), ()),
+        np.full((HEADS, outputs), start),
+        np.full((1, HEADS * outputs), shift),
+        np.array([0.0, *[1 / HEADS] * HEADS]),
+    )
+
+
+def add_revision(store: Store, number: int, coefficients: Coefficients, now: datetime, model: str = "churn") -> None:
+    """The revision with that number of a model's adapter, as if it had been learned."""
+    before = AdapterRevision(model, number - 1, 1, RevisionKind.LEARNED, now, "1", digest=coefficients.digest)
+    adapters.add_revision(store, before, coefficients=coefficients.to_bytes())
+
+
 def evaluate_rows(contract: Contract, rows: pa.Table, reference: Profile | None, **asked: Any) -> Evaluation:
     """Evaluates one version's joined rows of a window, all at once."""
     layout = (reference.layout if reference is not None else Layout.bare(contract)).with_segments_of(rows)
@@ -94,7 +119,7 @@ def prediction_rows(contract: Contract, moments: Sequence[datetime], **columns: 
         "sample_weight": [1.0] * count,
     }
     values |= columns
-    schema = prediction_schema(contract)
+    schema = prediction_schema(contract, [column for column in contract.log_columns if column.stored in columns])
     return pa.table({name: values.get(name, [None] * count) for name in schema.names}, schema=schema)
 
 
@@ -118,6 +143,7 @@ maturity = "1d"
 reference = 1000
 [models.churn.retraining]
 min_rows = 100
+search = "own"
 [models.churn.outcomes]
 folder = "outcomes"
 """
@@ -286,6 +312,6 @@ def new_database(server: str, template: str = "template1") -> Iterator[str]:
 
     name = f"t{uuid.uuid4().hex}"
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         yield server.replace("/postgres?", f"/{name}?")
         connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

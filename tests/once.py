@@ -17,7 +17,9 @@ def begin(base: Path) -> None:
 
 
 def once(name: str, make: Callable[[Path], object]) -> Path:
-    """The folder of this name, filled by the first test process of this run that asks."""
+    """The folder of this name, filled by the first test process of this run that asks; all give the same `make`."""
+    maker = getattr(make, "func", make)
+    content = f"{maker.__module__}.{maker.__qualname__}"
     folder, done = _base / "once" / name, _base / "once" / f"{name}.done"
     folder.parent.mkdir(exist_ok=True)
     with folder.with_name(f"{name}.lock").open("w") as lock:
@@ -26,5 +28,6 @@ def once(name: str, make: Callable[[Path], object]) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             make(folder)
-            done.touch()
+            done.write_text(content)
+    assert done.read_text() == content, f"{name!r} is the name of two folders"
     return folder

@@ -24,6 +24,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -65,15 +66,14 @@ sys.exit(code)
 
 
 def start(folder: Path) -> Path:
-    """The folder of the programs; the first test process that asks starts the server for all of them."""
+    """The folder of the programs; whoever asks first (of several processes pytest's own) starts the server."""
     folder.mkdir(exist_ok=True)
     programs, place = folder / "bin", folder / "socket"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if programs.exists():
             return programs
-        whole = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-        command = [FRESH, "-m", "tests.warm", str(place), str(whole)]
+        command = [FRESH, "-m", "tests.warm", str(place), str(os.getpid())]
         with (folder / "log").open("wb") as log:  # it outlives this test process, so it is no Popen
             outputs = [(os.POSIX_SPAWN_DUP2, log.fileno(), number) for number in (1, 2)]
             os.posix_spawn(command[0], command, os.environ, file_actions=outputs, setsid=True)
@@ -111,8 +111,13 @@ def serve(place: str, whole: int) -> None:
         while run not in select.select([listener, run], [], [])[0]:
             link, _ = listener.accept()
             if os.fork() == 0:
-                listener.close()
-                keep(link)
+                try:
+                    listener.close()
+                    keep(link)
+                except BaseException:  # noqa: BLE001 - it is in the log
+                    traceback.print_exc()
+                finally:  # an interpreter that ends would take down libraries whose threads were not forked, and hang
+                    os._exit(1)
             link.close()
     os._exit(0)  # taking all modules down again takes a second
 
@@ -134,8 +139,10 @@ def keep(link: socket.socket) -> NoReturn:
         number = link.recv(1)
         if number:
             os.kill(process, number[0])
-        else:  # the program was killed
-            os.killpg(process, signal.SIGKILL)
+        else:  # the program was killed, perhaps before its process has become the leader of a group
+            with suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     try:
         link.sendall(str(code).encode())
@@ -188,7 +195,7 @@ def become(
     program, *arguments = words
     if program in MODULES:
         arguments = ["-m", MODULES[program], *arguments]
-    if arguments[0] == "-u":  # as pytest-xdist starts its processes
+    if arguments[0] in {"-u", "-P"}:  # as pytest-xdist starts its processes, and a search its trainers
         arguments = arguments[1:]
     if arguments[0] in {"-c", "-m"}:
         kind, what, *rest = arguments

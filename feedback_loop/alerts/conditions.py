@@ -7,11 +7,11 @@ from datetime import datetime
 
 from feedback_loop.decisions import ConditionState
 from feedback_loop.store import Store
-from feedback_loop.store.alerts import RECOVERED, Message, load_alerts, raise_in
+from feedback_loop.store.alerts import RECOVERED, Message, Routes, load_alerts, raise_in
 
 
 def tell_conditions(
-    store: Store, model: str, version: str, standings: Sequence[ConditionState], routes: Sequence[str], now: datetime
+    store: Store, model: str, version: str, standings: Sequence[ConditionState], routes: Routes, now: datetime
 ) -> int:
     """Raises an alert on each route for each condition that is crossed, or within again; returns how many are new."""
     alerts = 0
@@ -34,7 +34,7 @@ def _message(subject: str, model: str, version: str, standing: ConditionState) -
     words, value = standing.condition.words, f"{standing.value:.4g} in {standing.window}"
     fields = {"model": model, "model_version": version, "condition": words}
     if standing.state == "within":
-        return Message(subject, f"{model}: no longer {words}", f"It is {value}.", fields=fields)
+        return Message(subject, f"{model}: no longer {words}", f"It is {value}.", fields=fields, model=model)
     since = f", since {standing.since}" if standing.since != standing.window else ""
     body = f"It is {value}{since}. This is a line of your own: no error rate is stated for it."
-    return Message(subject, f"{model}: {words}", body, fields=fields)
+    return Message(subject, f"{model}: {words}", body, fields=fields, model=model)

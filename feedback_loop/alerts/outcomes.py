@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from feedback_loop.outcomes import Polled, RefusedFile
 from feedback_loop.store import Store
-from feedback_loop.store.alerts import load_alerts, raise_alert
+from feedback_loop.store.alerts import Routes, load_alerts, raise_alert
 
 
 def about_outcomes(model: str) -> str:
@@ -15,7 +14,7 @@ def about_outcomes(model: str) -> str:
     return f"outcomes:{model}:"
 
 
-def tell_refused_file(store: Store, model: str, refused: RefusedFile, routes: Sequence[str], now: datetime) -> int:
+def tell_refused_file(store: Store, model: str, refused: RefusedFile, routes: Routes, now: datetime) -> int:
     """Raises an alert on each route, once per file and content; returns how many are new.
 
     The alert has no values of rows: these are in the file with the cause.
@@ -26,11 +25,17 @@ def tell_refused_file(store: Store, model: str, refused: RefusedFile, routes: Se
     title = f"{model}: a file of outcomes was refused"
     body = f"{refused.name} ({place or 'the whole file'}{more}) lies in refused/ now, with a file of the cause."
     return raise_alert(
-        store, f"{about_outcomes(model)}file:{refused.digest}:{refused.name}", title, body, routes, now
+        store,
+        f"{about_outcomes(model)}file:{refused.digest}:{refused.name}",
+        title,
+        body,
+        routes,
+        now,
+        model=model,
     )
 
 
-def tell_bad_rows(store: Store, model: str, polled: Polled, routes: Sequence[str], now: datetime) -> int:
+def tell_bad_rows(store: Store, model: str, polled: Polled, routes: Routes, now: datetime) -> int:
     """Raises an alert on each route where a poll left rows out, and again only when there are newer ones."""
     if not polled.bad_rows:
         return 0
@@ -38,7 +43,7 @@ def tell_bad_rows(store: Store, model: str, polled: Polled, routes: Sequence[str
     body = (
         f"{polled.bad_rows:,} rows don't fit, the newest at {polled.bad_until}: feedback-loop outcomes poll {model}."
     )
-    return raise_alert(store, f"{about_outcomes(model)}sql:{polled.bad_until}", title, body, routes, now)
+    return raise_alert(store, f"{about_outcomes(model)}sql:{polled.bad_until}", title, body, routes, now, model=model)
 
 
 def count_refused(store: Store, model: str) -> dict[str, int]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.monitoring import silence_notice, volume_notice
 from feedback_loop.schema import Role
 from feedback_loop.store import Store
-from feedback_loop.store.alerts import raise_alert
+from feedback_loop.store.alerts import Routes, raise_alert
 from feedback_loop.store.coverage import load_coverage
 from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.predictions import predicted_span
 
 
-def watch_volume(store: Store, model: str, settings: ModelSettings, routes: Sequence[str], now: datetime) -> int:
+def watch_volume(store: Store, model: str, settings: ModelSettings, routes: Routes, now: datetime) -> int:
     """Raises an alert on each route where predictions stay away, or come as they did not before; counts new ones."""
     span = predicted_span(store, model)
     if span is None:
@@ -31,7 +30,7 @@ def watch_volume(store: Store, model: str, settings: ModelSettings, routes: Sequ
     ]
     title = f"{model}: predictions do not come as they did"
     return sum(
-        raise_alert(store, f"stream:{model}:{notice.subject}", title, f"{notice.words}.", routes, now)
+        raise_alert(store, f"stream:{model}:{notice.subject}", title, f"{notice.words}.", routes, now, model=model)
         for notice in notices
         if notice is not None
     )

@@ -14,7 +14,7 @@ Sources of the format:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -116,6 +116,16 @@ class EventIntake:
             return "waiting"
         self._complete(pair, now)
         return "logged"
+
+    def sweep_all(self, models: Collection[str]) -> None:
+        """Sweeps those of the models that have calls in the store. Never raises ours."""
+        try:
+            names = payloads.models_with_calls(self._store)
+        except FeedbackLoopError as error:
+            _log.warning("payloads not looked through", cause=str(error))
+            return
+        for model in names.intersection(models):
+            self.sweep(model)
 
     def sweep(self, model: str) -> None:
         """Logs pairs that a crash left unfinished and gives up halves that waited too long. Never raises ours."""

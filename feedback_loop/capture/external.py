@@ -137,7 +137,7 @@ def with_own(contract: Contract, inputs: pa.Table, own: dict[Column, Any]) -> pa
     columns = {name: inputs.column(name) for name in inputs.column_names}
     for column, value in own.items():
         # A time without a zone may be anybody's: `datetime.now()` is not UTC.
-        values = [as_utc(own) if isinstance(own, datetime) else own for own in _repeated(value, count)]
+        values = [as_utc(single) if isinstance(single, datetime) else single for single in _repeated(value, count)]
         if len(values) != count:
             raise BadInput.of(column.name, f"there are {len(values)} for {count} rows")
         columns[contract.own(column.name)] = coerce(as_table({column.name: values}), [column]).column(0)

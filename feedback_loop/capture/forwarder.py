@@ -18,7 +18,7 @@ from feedback_loop.capture import locks, salvage, spool_file
 from feedback_loop.capture.drain import ALL, MOST_ROWS, PASSES, Backoffs, Drained
 from feedback_loop.capture.groups import Group, repack
 from feedback_loop.capture.outcomes import OutcomeForwarder
-from feedback_loop.capture.quiet import Quiet, stamp_of
+from feedback_loop.capture.quiet import Quiet
 from feedback_loop.capture.sink import Sink
 from feedback_loop.capture.spool import Spool
 from feedback_loop.capture.spool_file import SpoolFile
@@ -99,9 +99,8 @@ class Forwarder:
             self.own.flush()
         paths = sorted(self._folder.glob(f"*{spool_file.SUFFIX}"))
         self._quiet.keep({*paths})
-        stirring = [(path, self._guard_of(path)) for path in paths if not self._quiet.has(path)]
-        if stirring:
-            self._outcomes.forward(stirring, done, self._backoffs, resting, until)
+        spools = [(path, self._guard_of(path)) for path in paths]
+        self._outcomes.forward(spools, self._quiet, done, self._backoffs, resting, until)
         for path in paths:
             try:
                 self._visit(path, done, resting, spares, until)
@@ -149,14 +148,13 @@ class Forwarder:
     def _visit(
         self, path: Path, done: Drained, resting: set[str], spares: timedelta | None, until: float | None
     ) -> None:
-        is_quiet, stamp = self._quiet.has(path), stamp_of(path)
+        is_quiet = self._quiet.has(path)
         if self.own is not None and path == self.own.path:
             if is_quiet:
                 return
             try:
                 with SpoolFile.open(path, self._guard_of(path)) as file:
-                    if self._empty(file, done, resting, until):
-                        self._quiet.note(path, stamp)
+                    self._empty(file, done, resting, until)
             except sqlite3.Error as error:
                 if not spool_file.is_damage(error):
                     raise
@@ -167,9 +165,11 @@ class Forwarder:
                 self._visit_orphan(path, done, resting, until)
             elif path.exists() and not is_quiet:
                 with SpoolFile.open(path) as file:
-                    waits = spares is None or file.waits_since(self._clock() - spares)
-                    if self._empty(file, done, resting, until) if waits else not file.last():
-                        self._quiet.note(path, stamp)
+                    version = file.version()
+                    if spares is None or file.waits_since(self._clock() - spares):
+                        self._empty(file, done, resting, until)
+                    elif not file.last():
+                        self._quiet.note(file, version)
 
     def _visit_orphan(self, path: Path, done: Drained, resting: set[str], until: float | None) -> None:
         try:
@@ -196,9 +196,9 @@ class Forwarder:
                     done.ended.append(path.name)
 
     def _empty(self, file: SpoolFile, done: Drained, resting: set[str], until: float | None) -> bool:
-        """Moves what waits by now, but for the models that rest; returns whether nothing is left of it."""
+        """Moves what waits by now, but for the models that rest; returns whether nothing is left in the file."""
         done.spools += 1
-        last = file.last()
+        version, last = file.version(), file.last()
         while groups := list(file.read(last, MOST_ROWS, without=resting | done.held.keys())):
             if until is not None and time.monotonic() > until:
                 break
@@ -207,7 +207,10 @@ class Forwarder:
         if _counted(accounts) != _counted(self._saved.get(file.name, [])):
             spool_accounts.save_accounts(self._store, accounts)
             self._saved[file.name] = accounts
-        return not file.last()
+        is_empty = not file.last()
+        if is_empty:
+            self._quiet.note(file, version)
+        return is_empty
 
     def _forward_all(self, file: SpoolFile, groups: Sequence[Group], done: Drained) -> None:
         file.load_contracts(group.contract for group in groups)

@@ -22,7 +22,7 @@ _CODEC = "lz4"  # a third of a single row's bytes are left, for some microsecond
 
 
 class Values(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """`count` rows of `prediction_schema(contract)` as plain values.
+    """`count` rows of `prediction_schema(contract, …)` as plain values.
 
     What is the `same` for all of them stands once by its column's name; what is the same for `runs` of rows stands as
     values with how often they come; the other columns stand in the schema's order, `count` values each. Moments are
@@ -124,6 +124,8 @@ def _values_table(contract: Contract, parts: Sequence[Values], schema: pa.Schema
                 values.extend([part.same[name]] * part.count)
             else:
                 values.extend(spread(part.runs[name]) if name in part.runs else next(own))
-    outputs = {column.stored for column in contract.outputs}  # where NaN is what the model said
+    outputs = {
+        column.stored for column in (*contract.outputs, *contract.raw_outputs)
+    }  # where NaN is what the model said
     arrays = [pa.array(columns[field.name], field.type, from_pandas=field.name not in outputs) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)

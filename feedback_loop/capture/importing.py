@@ -196,7 +196,7 @@ def _versions(chunk: pa.Table, name: str) -> pa.Array:
     if name not in chunk.column_names:
         return pa.nulls(chunk.num_rows, pa.string())
     texts = [str(value).strip() if value is not None else "" for value in chunk.column(name).to_pylist()]
-    return pa.array([each or None for each in texts], pa.string())
+    return pa.array([text or None for text in texts], pa.string())
 
 
 def _good(

@@ -23,7 +23,7 @@ import structlog
 from feedback_loop.capture import salvage
 from feedback_loop.capture.drain import MOST_ROWS, PASSES, Backoffs, Drained
 from feedback_loop.capture.groups import Group
-from feedback_loop.capture.quiet import Quiet, stamp_of
+from feedback_loop.capture.quiet import Quiet
 from feedback_loop.capture.sink import Part
 from feedback_loop.capture.spool import Spool
 from feedback_loop.capture.spool_file import SUFFIX, SpoolFile
@@ -63,12 +63,13 @@ def outcomes_wait(folder: Path, model: str, quiet: Quiet) -> bool:
     for path in paths:
         if quiet.has(path):
             continue
-        stamp = stamp_of(path)
         try:
             with SpoolFile.open(path) as file:
+                version = file.version()
                 if file.outcomes_wait(outcomes_of(model)):
                     return True
-                quiet.note(path, stamp if file.newest_outcomes() is None else None)
+                if file.newest_outcomes() is None:
+                    quiet.note(file, version)
         except sqlite3.Error:
             if path.exists():  # else a forwarder has just ended it
                 return True
@@ -96,10 +97,19 @@ class OutcomeForwarder:
         self._clock = clock
 
     def forward(
-        self, spools: Iterable[Guarded], done: Drained, backoffs: Backoffs, resting: set[str], until: float | None
+        self,
+        spools: Iterable[Guarded],
+        quiet: Quiet,
+        done: Drained,
+        backoffs: Backoffs,
+        resting: set[str],
+        until: float | None,
     ) -> None:
-        """Moves what waits in these spools, but for the models that rest, which `backoffs` is told of."""
-        with _in_order(spools) as waiting:
+        """Moves what waits in these spools, but for the models that rest, which `backoffs` is told of.
+
+        Spools that are `quiet` are not opened.
+        """
+        with _in_order(spools, quiet) as waiting:
             for batch in _batches(waiting):
                 account = batch[0].group.model
                 if until is not None and time.monotonic() > until:
@@ -141,24 +151,37 @@ class OutcomeForwarder:
 
 
 @contextmanager
-def _in_order(spools: Iterable[Guarded]) -> Iterator[Iterator[_Waiting]]:
+def _in_order(spools: Iterable[Guarded], quiet: Quiet) -> Iterator[Iterator[_Waiting]]:
     """The groups that wait, in the order in which they were acknowledged.
 
     First the newest moment of all spools is taken, then what each has until then is read: what was acknowledged
-    before any of these was in its file by then. So none is overtaken by one that came later to another file.
+    before any of these was in its file by then. So none is overtaken by one that came later to another file. A quiet
+    spool may have been written meanwhile: then it is read like the others.
     """
     with ExitStack() as stack:
-        files, newest = [], 0
+        files: list[SpoolFile] = []
+        unopened, newest = [], 0
         for path, guard in spools:
-            try:
-                salvage.refuse_empty(path)
-                file = stack.enter_context(SpoolFile.open(path, guard))
-                moment = file.newest_outcomes()
-            except (sqlite3.Error, OSError):
-                continue  # it was just ended; else its visit says what is wrong, and saves the rest
-            files.append(file)
-            newest = max(newest, moment or 0)
+            if quiet.has(path):
+                unopened.append((path, guard))
+            else:
+                newest = max(newest, _open(path, guard, stack, files))
+        for path, guard in unopened:
+            if newest and not quiet.has(path):
+                _open(path, guard, stack, files)
         yield heapq.merge(*(_until(file, newest) for file in files), key=lambda waiting: waiting.group.moment)
+
+
+def _open(path: Path, guard: AbstractContextManager[Any] | None, stack: ExitStack, files: list[SpoolFile]) -> int:
+    """Adds a spool to the files; returns the moment of its newest outcomes, or 0."""
+    try:
+        salvage.refuse_empty(path)
+        file = stack.enter_context(SpoolFile.open(path, guard))
+        moment = file.newest_outcomes()
+    except (sqlite3.Error, OSError):
+        return 0  # it was just ended; else its visit says what is wrong, and saves the rest
+    files.append(file)
+    return moment or 0
 
 
 def _until(file: SpoolFile, newest: int) -> Iterator[_Waiting]:

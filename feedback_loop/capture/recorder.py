@@ -15,6 +15,8 @@ from feedback_loop.capture.sink import GroupSink, Part, Sink
 from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scored, Scorer
 from feedback_loop.schema import (
+    ENDS,
+    Column,
     Contract,
     PredictionId,
     RandomBits,
@@ -26,7 +28,7 @@ from feedback_loop.schema import (
     prediction_ids,
 )
 from feedback_loop.schema.protocol import Rows, rows_table
-from feedback_loop.store.predictions import SYSTEM_TYPES, prediction_schema
+from feedback_loop.store.predictions import prediction_schema
 
 REMEMBERED = 64
 """So many contracts have their log's form kept; a process serves a few versions at a time."""
@@ -137,11 +139,25 @@ def _part(record: Record, moment: datetime, source: Source, *, takes_values: boo
         same["request_id"] = record.requests[0][0] if record.requests else None
     else:
         runs["request_id"] = record.requests
+    extra: tuple[Column, ...] = ()
+    if scored.revision is not None:
+        extra = (contract.adapter_revision, *contract.raw_outputs)
+        same[contract.adapter_revision.stored] = scored.revision
+    if scored.marks is not None:
+        explored, propensity = contract.exploration_columns
+        extra = (*extra, explored, propensity)
+        by_row |= {explored.stored: scored.marks.explored, propensity.stored: scored.marks.propensity}
+    if scored.interval is not None:
+        extra = (*extra, *contract.interval_columns)
+        by_row |= {
+            column.stored: scored.beside[name] for column, name in zip(contract.interval_columns, ENDS, strict=True)
+        }
     if isinstance(rows, Rows):
         if takes_values and scorer.sample >= 1.0 and not scorer.redaction.changes:
-            return _values(record, rows, same, by_row, runs), 0
+            return _values(record, rows, same, by_row, runs, extra), 0
         rows = rows_table(contract, rows)
     by_row |= {name: spread(values) for name, values in runs.items()}
+    by_row |= {column.stored: values for column, values in zip(contract.raw_outputs, scored.raw, strict=False)}
     table = log_table(contract, same, by_row, rows, scored.outputs)
     return as_logged(scorer.redaction, scorer.sample, table)
 
@@ -150,24 +166,31 @@ def log_table(
     contract: Contract, same: Mapping[str, Any], by_row: Mapping[str, Any], inputs: pa.Table, outputs: pa.Table
 ) -> pa.Table:
     """Rows of the log: what is the `same` for all of them, what differs `by_row`, features and key, outputs."""
-    count, schema = inputs.num_rows, _schema(contract)
-    arrays = {name: pa.repeat(pa.scalar(value, SYSTEM_TYPES[name]), count) for name, value in same.items()}
+    extra = tuple(column for column in contract.log_columns if column.stored in same or column.stored in by_row)
+    count, schema = inputs.num_rows, _schema(contract, extra)
+    kinds = {field.name: field.type for field in schema}
+    arrays = {name: pa.repeat(pa.scalar(value, kinds[name]), count) for name, value in same.items()}
     for name, values in by_row.items():
         is_arrow = isinstance(values, pa.Array | pa.ChunkedArray)
-        arrays[name] = values.cast(SYSTEM_TYPES[name]) if is_arrow else pa.array(values, SYSTEM_TYPES[name])
+        arrays[name] = values.cast(kinds[name]) if is_arrow else pa.array(values, kinds[name])
     arrays |= {column.stored: inputs.column(column.name) for column in (*contract.extra_key, *contract.features)}
     arrays |= {column.stored: outputs.column(column.stored) for column in contract.outputs}
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
 def _values(
-    record: Record, rows: Rows, same: dict[str, Any], by_row: dict[str, Any], runs: dict[str, Requests]
+    record: Record,
+    rows: Rows,
+    same: dict[str, Any],
+    by_row: dict[str, Any],
+    runs: dict[str, Requests],
+    extra: tuple[Column, ...],
 ) -> Part:
     """The short way for a few rows that are logged as they are."""
     contract = record.scorer.contract
     columns = by_row | record.scored.values()
     columns |= {column.stored: rows.columns[column.name] for column in (*contract.extra_key, *contract.features)}
-    schema = _schema(contract)
+    schema = _schema(contract, extra)
     own = [columns[name] for name in schema.names if name not in same and name not in runs]
     return Part(record.scorer.logged, schema, Values(rows.count, same, own, runs))
 
@@ -189,7 +212,10 @@ def as_logged(redaction: Redaction, sample: float, rows: pa.Table) -> tuple[Part
         weights = pa.repeat(pa.scalar(1.0 / sample, pa.float64()), rows.num_rows)
         rows = rows.set_column(rows.column_names.index("sample_weight"), "sample_weight", weights)
     unsampled = count - rows.num_rows
-    schema = _schema(redaction.logged)
+    pairs = zip(redaction.served.log_columns, redaction.logged.log_columns, strict=True)
+    schema = _schema(
+        redaction.logged, tuple(logged for served, logged in pairs if served.stored in rows.column_names)
+    )
     if redaction.changes:
         rows = redaction.redact(rows).select(schema.names).cast(schema)
     return Part(redaction.logged, schema, rows), unsampled
@@ -197,14 +223,15 @@ def as_logged(redaction: Redaction, sample: float, rows: pa.Table) -> tuple[Part
 
 # What is the same for every batch of a version is worked out once: for one row it would cost more than the row.
 
-_schemas: dict[int, tuple[Contract, pa.Schema]] = {}
+_schemas: dict[tuple[int, ...], tuple[Contract, pa.Schema]] = {}
 
 
-def _schema(contract: Contract) -> pa.Schema:
-    """`prediction_schema`, remembered by the object: to compare contracts would cost as much as to make it."""
-    remembered = _schemas.get(id(contract))
+def _schema(contract: Contract, extra: tuple[Column, ...] = ()) -> pa.Schema:
+    """`prediction_schema`, remembered by the objects: to compare contracts would cost as much as to make it."""
+    key = (id(contract), *map(id, extra))
+    remembered = _schemas.get(key)
     if remembered is None or remembered[0] is not contract:
         if len(_schemas) >= REMEMBERED:
             _schemas.clear()
-        remembered = _schemas[id(contract)] = contract, prediction_schema(contract)
+        remembered = _schemas[key] = contract, prediction_schema(contract, extra)
     return remembered[1]

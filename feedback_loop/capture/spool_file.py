@@ -155,6 +155,20 @@ class SpoolFile:
         with closing(connect(path, synchronous="NORMAL")) as connection:
             yield cls(path, connection, guard or nullcontext())
 
+    def version(self) -> int:
+        """A number that is another one once anybody else has committed."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else writes to it within the block; raises sqlite3.OperationalError where somebody does just now."""
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            with self._guard, transaction(self._connection):
+                yield
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+
     def last(self) -> int:
         """The number of the newest group that waits, 0 where none does."""
         return int(self._connection.execute("SELECT coalesce(max(seq), 0) FROM groups").fetchone()[0])

@@ -9,15 +9,22 @@ from typing import Annotated
 import typer
 
 from feedback_loop.cli import (
+    adapter,
+    alerts,
+    approvals,
     backtest,
+    backup,
     config,
+    dashboard,
     db,
     demo,
     diagnose,
     erase,
+    freeze,
     imports,
     incidents,
     init,
+    jobs,
     keys,
     models,
     monitor,
@@ -26,10 +33,13 @@ from feedback_loop.cli import (
     predict,
     rehearse,
     retrain,
+    retrainings,
     scheduler,
     serve,
     spool,
     status,
+    up,
+    webhooks,
 )
 from feedback_loop.cli.options import Commands
 from feedback_loop.cli.output import fail
@@ -59,17 +69,25 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", hidden=True, help="End when standard input does: of `up`.")
+    ] = False,
 ) -> None:
     """Closes the loop a deployed MLflow model leaves open: log, join, judge, retrain, promote, roll back."""
     del version
+    if with_parent:
+        up.end_with_parent()
 
 
 app.command("init")(init.init)
 app.command("demo")(demo.demo)
+app.command("dashboard")(dashboard.dashboard)
+app.command("up")(up.up)
 app.command("serve")(serve.serve)
 app.command("stage", hidden=True)(serve.stage)
 app.command("predict")(predict.predict)
 app.add_typer(outcomes.app, name="outcomes")
+app.add_typer(outcomes.actions_app, name="actions")
 app.add_typer(imports.app, name="import")
 app.command("evaluate")(monitor.evaluate)
 app.command("report")(monitor.report)
@@ -79,14 +97,24 @@ app.add_typer(policy.app, name="policy")
 app.command("backtest")(backtest.backtest)
 app.command("rehearse")(rehearse.rehearse)
 app.add_typer(incidents.app, name="incidents")
+app.add_typer(alerts.app, name="alerts")
 app.command("erase")(erase.erase)
 app.command("retrain")(retrain.retrain)
+app.add_typer(retrainings.app, name="retrainings")
 app.add_typer(models.app, name="models")
+app.add_typer(adapter.app, name="adapter")
+app.add_typer(approvals.app, name="approvals")
+app.command("freeze")(freeze.freeze)
+app.command("unfreeze")(freeze.unfreeze)
 app.command("scheduler")(scheduler.scheduler)
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(db.app, name="db")
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.add_typer(config.app, name="config")
 app.add_typer(spool.app, name="spool")
 app.add_typer(keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
 app.command("status")(status.status)
 app.command("doctor")(status.doctor)
 

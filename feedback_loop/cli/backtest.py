@@ -21,8 +21,7 @@ from feedback_loop.clock import format_moment
 from feedback_loop.errors import BadInput
 
 if TYPE_CHECKING:
-    from feedback_loop.decisions.backtest import Aftermath, Backtest, Replayed
-    from feedback_loop.store.conclusions import Verdict
+    from feedback_loop.decisions.backtest import Backtest
 
 ALARMS_SHOWN = 3
 """Of each policy with `--verbose`; the rest of them is in `--json`."""
@@ -59,6 +58,8 @@ def backtest(
     ] = False,
 ) -> None:
     """Plays the log again under other policies, beside the configured one. Nothing is changed or written."""
+    from feedback_loop.views.policy import backtest_values
+
     _check(plot)
     loop = shell.loop()
     result = loop.backtest(
@@ -73,7 +74,8 @@ def backtest(
     )
     if plot is not None:
         _draw(result, plot)
-    shell.emit({**_plain(result), "plot": plot}, lambda shown: _words(result, shown["policies"], verbose=verbose))
+    shown = {**backtest_values(result), "plot": plot}
+    shell.emit(shown, lambda shown: _words(result, shown["policies"], verbose=verbose))
 
 
 def _check(plot: Path | None) -> None:
@@ -125,50 +127,9 @@ def _draw(result: Backtest, path: Path) -> None:
     )
 
 
-def _plain(result: Backtest) -> dict[str, Any]:
-    """Everything, as plain values."""
-    policies = zip(result.played, result.followed, strict=True)
-    return {
-        "model": result.model,
-        "from": result.window.start,
-        "to": result.window.end,
-        "looks": result.looks,
-        "looks_were_made": result.were_made,
-        "known": result.known,
-        "injected": result.injected,
-        "final_until": result.final_until,
-        "versions": [{"version": tenure.version, "since": tenure.begins} for tenure in result.tenures],
-        "change": result.change,
-        "policies": [_policy(result, played, aftermaths) for played, aftermaths in policies],
-    }
-
-
-def _policy(result: Backtest, played: Replayed, aftermaths: tuple[Aftermath, ...]) -> dict[str, Any]:
-    from feedback_loop.decisions.backtest import delay_of
-
-    settings, alarms = played.candidate.settings, zip(played.alarms, aftermaths, strict=True)
-    return {
-        "name": played.candidate.name,
-        "rule": settings.policy.rule,
-        "policy": settings.policy.model_dump(mode="json"),
-        "maturity": settings.maturity,
-        "window": settings.window,
-        "loss": played.loss,
-        "alarms": [_verdict(alarm) | {"followed": aftermath} for alarm, aftermath in alarms],
-        "warnings": [_verdict(verdict) for verdict in played.warnings],
-        "delay": delay_of(played, result.change) if result.change else None,
-        "retrainings": played.steps,
-        "verdicts": [_verdict(verdict) | {"evidence": verdict.evidence} for verdict in played.verdicts],
-        "cohorts": played.cohorts,
-    }
-
-
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    named = {name: getattr(verdict, name) for name in ("version", "window", "state", "summary")}
-    return {"at": verdict.decided_at, **named}
-
-
 def _words(result: Backtest, policies: list[dict[str, Any]], *, verbose: bool) -> str:
+    from feedback_loop.views.policy import policy_row
+
     how, window = "as they were made" if result.were_made else "as scheduled", result.window
     end = format_moment(window.end.replace(microsecond=0))
     lines = [f"{result.model}: {len(result.looks):,} looks ({how}), {format_moment(window.start)} – {end}"]
@@ -180,7 +141,7 @@ def _words(result: Backtest, policies: list[dict[str, Any]], *, verbose: bool) -
             "No look had anything to judge: of what was imported since, nothing was known then. "
             "With what is known now: --every 1d --known-now."
         )
-    lines.append(table([_row(policy, verbose=verbose) for policy in policies], ""))
+    lines.append(table([policy_row(policy, verbose=verbose) for policy in policies], ""))
     if verbose:
         lines += _alarm_words(policies)
     elif any(played.alarms for played in result.played):
@@ -193,27 +154,6 @@ def _words(result: Backtest, policies: list[dict[str, Any]], *, verbose: bool) -
             f"One look was at {count} cohorts at once; --every 1d --known-now plays an imported log by the day."
         )
     return "\n".join(lines)
-
-
-def _row(policy: dict[str, Any], *, verbose: bool) -> dict[str, Any]:
-    """A policy in a line that fits 100 columns; verbosely also when it first alarmed, and how often it warned."""
-    name, rule, delay, alarms = policy["name"], policy["rule"], policy["delay"], policy["alarms"]
-    followed = [alarm["followed"] for alarm in alarms if alarm["followed"]["cause"] is None]
-    reasons = [step["reason"] for step in policy["retrainings"]]
-    counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in sorted(set(reasons)))
-    first = {
-        "warnings": len(policy["warnings"]),
-        "first alarm": alarms[0]["at"] if alarms else "–",
-        "version": alarms[0]["version"] if alarms else "–",
-    }
-    return {
-        "policy": name if name == rule else f"{name} ({rule})",
-        "alarms": len(alarms),
-        **(first if verbose else {}),
-        "delay": f"{delay['days']:.1f} d, {delay['labels']:,} labels" if delay else "–",
-        "retrainings": counts or "–",
-        "loss: it → the next": f"{followed[0]['before']:.4f} → {followed[0]['after']:.4f}" if followed else "–",
-    }
 
 
 def _alarm_words(policies: list[dict[str, Any]]) -> list[str]:

@@ -43,7 +43,8 @@ def _flat(value: Any, keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 def _hidden(keys: tuple[str, ...], value: Any) -> Any:
     """A value as it may be shown."""
-    if isinstance(value, str) and value and (keys[:2] == ("alerts", "routes") or keys[-1] == "heartbeat"):
+    is_route = keys[:2] == ("alerts", "routes") and keys[-1] == "url"
+    if isinstance(value, str) and value and (is_route or keys[-1] == "heartbeat"):
         # Any part of these may be a token.
         return f"{value.partition('://')[0]}://{HIDDEN}"
     if isinstance(value, str):
@@ -63,6 +64,8 @@ def _source(keys: tuple[str, ...], content: dict[str, Any], place: Path) -> str:
             return name
     table: Any = content
     for key in keys:
+        if isinstance(table, str) and key == "url":  # a route's URL in the place of its table
+            return str(place)
         if not isinstance(table, dict) or key not in table:
             return "default"
         table = table[key]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feedback_loop.cli.options import Shell, duration_option, group, moment_option
+from feedback_loop.cli.options import ByOption, Shell, duration_option, group, moment_option
 from feedback_loop.cli.output import table
 from feedback_loop.errors import BadInput
 from feedback_loop.plain import plain
@@ -66,6 +66,7 @@ def silence(
     until: Annotated[datetime | None, moment_option(help="A moment, ISO 8601 (UTC if it says nothing).")] = None,
     duration: Annotated[timedelta | None, duration_option("--for", help="So long from now: 8h, 2d.")] = None,
     off: Annotated[bool, typer.Option("--off", help="No longer: what was held back goes out.")] = False,
+    by: ByOption = None,
 ) -> None:
     """Holds its alerts back for a while. What is held back goes out afterwards, unless it is over by then."""
     if [until is not None, duration is not None, off].count(True) != 1:
@@ -74,7 +75,7 @@ def silence(
     if duration is not None:
         until = (loop.clock() + duration).replace(microsecond=0)
     words = "silenced no longer" if off else "silenced until {silenced_until}"
-    _emit(shell, loop.incidents.silence(incident, until), words)
+    _emit(shell, loop.incidents.silence(incident, until, by), words)
 
 
 @app.command("close")
@@ -82,9 +83,13 @@ def close(
     shell: Shell,
     incident: IncidentArgument,
     because: Annotated[str, typer.Option(help="Why it is over.")],
+    by: ByOption = None,
 ) -> None:
-    """Closes it by hand: nobody is told, and the monitor starts anew. Recovery closes it by itself."""
-    _emit(shell, shell.loop().incidents.close(incident, because), "closed")
+    """Closes it by hand: nobody is told, and the monitor of one by a verdict starts anew.
+
+    By itself it closes where the model recovers, with the next champion (rollback), or as the adapter learns again.
+    """
+    _emit(shell, shell.loop().incidents.close(incident, because, by), "closed")
 
 
 def _emit(shell: Shell, changed: Incident, words: str) -> None:
@@ -100,6 +105,7 @@ def _row(incident: dict[str, Any]) -> dict[str, Any]:
     by = incident["acknowledged_by"]
     return {
         "incident": incident["incident_id"],
+        "cause": incident["cause"],
         "title": incident["title"],
         "opened": _to_seconds(incident["opened_at"]),
         "acknowledged": f"by {by}" if by else "no",

@@ -34,7 +34,9 @@ def init(
     answers: Annotated[
         str | None, typer.Option(help="probability: of a booster or pyfunc that answers these, and no classes.")
     ] = None,
-    tracking_uri: Annotated[str, typer.Option(help="The MLflow server or database.")] = "sqlite:///mlflow.db",
+    tracking_uri: Annotated[
+        str, typer.Option(envvar="MLFLOW_TRACKING_URI", help="The MLflow server or database.")
+    ] = "sqlite:///mlflow.db",
     store_url: Annotated[str, typer.Option(help="The database for predictions.")] = "sqlite:///feedback_loop.db",
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("feedback_loop.toml"),
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,

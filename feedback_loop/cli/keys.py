@@ -31,8 +31,8 @@ def create(
         list[Any] | None,
         typer.Option(
             parser=_scope,
-            metavar="[predict|outcomes|read|admin]",
-            help="What it may be used for; default: all but admin. Repeatable.",
+            metavar="[predict|outcomes|read|approve|admin]",
+            help="What it may be used for; default: predict, outcomes. Repeatable.",
         ),
     ] = None,
     model: Annotated[

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from feedback_loop.cli.options import ModelArgument, Shell, VersionArgument, group, moment_option
-from feedback_loop.cli.output import table
+from feedback_loop.cli.options import ModelArgument, Shell, VersionArgument, WindowGiven, group, moment_option
+from feedback_loop.cli.output import span, table
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TimesGiven:
 
 @dataclass(frozen=True)
 class ReferenceGiven(TimesGiven):
-    """The rows that a version is held against."""
+    """The rows that a version is compared with."""
 
     reference: Annotated[
         Path | None,
@@ -137,7 +137,7 @@ def keep_reference(
     reference: Annotated[Path, typer.Argument(help="Parquet or CSV of rows it has not seen in training.")],
     times: TimesGiven,
 ) -> None:
-    """Gives a version the labelled rows that it is held against: then it is judged from its first outcomes on."""
+    """Gives a version the labelled rows that it is compared with: then it is judged from its first outcomes on."""
     rows = shell.loop().models.keep_reference(model, version, **times.read(reference))
     result = {"model": model, "version": version, "rows": rows}
     shell.emit(result, lambda _: f"{rows:,} rows are the reference of {model} version {version}.")
@@ -154,23 +154,35 @@ def rollback(
 
 
 @app.command("history")
-def history(shell: Shell, model: ModelArgument) -> None:
-    """Lists a model's promotions and rollbacks, oldest first."""
-    from feedback_loop.store import retrainings
+def history(
+    shell: Shell,
+    model: ModelArgument,
+    version: Annotated[str | None, typer.Option(help="Only what happened to this version.")] = None,
+) -> None:
+    """Tells what happened to a model's versions, from trial to retirement, oldest first, with what moved them."""
+    from feedback_loop.views.history import model_history
 
     loop = shell.loop()
-    rows = [
-        {
-            "at": promotion.done_at or promotion.intended_at,
-            "kind": promotion.kind,
-            "from": promotion.from_version,
-            "to": promotion.to_version,
-            "state": promotion.state,
-            "reason": promotion.reason if promotion.cause is None else f"{promotion.reason}: {promotion.cause}",
-        }
-        for promotion in retrainings.load_promotions(loop.store, model)
-    ]
-    shell.emit(rows, lambda rows: table(rows, "Nothing was promoted yet."))
+    loop.settings.model(model)
+    names = ("at", "kind", "version", "words")
+    shell.emit(
+        model_history(loop.store, model, version),
+        lambda rows: table([{name: row[name] for name in names} for row in rows], "Nothing has happened yet."),
+    )
+
+
+@app.command("compare")
+def compare(
+    shell: Shell,
+    one: Annotated[str, typer.Argument(metavar="A", help="A version: name/version or name@alias.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another one of the same model.")],
+    window: WindowGiven,
+) -> None:
+    """Compares two versions on the same logged rows, with the error between days.
+
+    By default on rows that neither has learned from.
+    """
+    shell.emit(shell.loop().models.compare(one, other, window=window.window()), _comparison_words)
 
 
 @app.command("traffic")
@@ -260,6 +272,23 @@ def _optimized_words(result: dict[str, Any]) -> str:
             f"It answers nobody yet: feedback-loop models promote {model} {version}."
         )
     return "\n".join(lines)
+
+
+def _comparison_words(compared: dict[str, Any]) -> str:
+    one, other = compared["one"], compared["other"]
+    learned = f", of which one of them has learned from {compared['learned']:,}" if compared["learned"] else ""
+    lines = [f"{compared['rows']:,} labelled rows of {compared['days']} days, {span(compared['window'])}{learned}"]
+    rows = [
+        {
+            "loss": loss["loss"],
+            one: f"{loss['one']:.4f}",
+            other: f"{loss['other']:.4f}",
+            "difference": f"{loss['difference']:+.4f}",
+            "error": "–" if loss["standard_error"] is None else f"{loss['standard_error']:.4f}",
+        }
+        for loss in compared["losses"]
+    ]
+    return "\n".join([*lines, table(rows, "")])
 
 
 def _traffic_words(plan: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from feedback_loop.loop import FeedbackLoop
 
 ModelArgument = Annotated[str, typer.Argument(help="The model's name in the configuration.")]
+ByOption = Annotated[str | None, typer.Option("--by", help="Who does so; default: who is logged in.")]
 VersionArgument = Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias or name/version.")]
 
 

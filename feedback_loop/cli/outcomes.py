@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,11 +15,21 @@ from feedback_loop.cli.output import say, table
 from feedback_loop.errors import BadInput, RowError
 from feedback_loop.safe_text import as_text
 
+if TYPE_CHECKING:
+    from feedback_loop.loop.outcomes import Outcomes
+    from feedback_loop.outcomes import OnError
+
 app = group("Outcomes: what really happened.")
+actions_app = group("Actions: what the callers did with the answers.")
 
 
 OnErrorOption = Annotated[
     Literal["refuse", "skip"], typer.Option(help="What a bad row does: all are refused, or it is left out.")
+]
+
+
+FormatOption = Annotated[
+    Literal["parquet", "csv", "ndjson", "arrow"] | None, typer.Option("--format", help="Of standard input.")
 ]
 
 
@@ -31,20 +42,37 @@ def load(
         typer.Argument(help="Parquet, CSV, NDJSON or Arrow, or - : prediction_id or the key, the label."),
     ],
     on_error: OnErrorOption = "refuse",
-    kind: Annotated[
-        Literal["parquet", "csv", "ndjson", "arrow"] | None, typer.Option("--format", help="Of standard input.")
-    ] = None,
+    kind: FormatOption = None,
 ) -> None:
     """Takes a file of outcomes in. Loaded twice, it changes nothing; another value is a correction."""
+    _load(shell, shell.loop().outcomes, model, file, on_error, kind)
+
+
+@actions_app.command("load")
+def load_actions(
+    shell: Shell,
+    model: ModelArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(help="Parquet, CSV, NDJSON or Arrow, or - : prediction_id or the key, acted, propensity."),
+    ],
+    on_error: OnErrorOption = "refuse",
+    kind: FormatOption = None,
+) -> None:
+    """Takes a file of actions in: rows that were acted on, unless `acted` says no. Another value is a correction."""
+    _load(shell, shell.loop().actions, model, file, on_error, kind)
+
+
+def _load(shell: Shell, reports: Outcomes, model: str, file: Path, on_error: OnError, kind: str | None) -> None:
     if str(file) == "-":
         if kind is None:
             raise BadInput.of("format", "is missing", cure="Say what standard input holds: --format csv.")
-        outcomes = shell.loop().outcomes
-        result = outcomes.load_stream(model, sys.stdin.buffer, kind, "standard input", on_error=on_error)
+        result = reports.load_stream(model, sys.stdin.buffer, kind, "standard input", on_error=on_error)
     else:
-        result = shell.loop().outcomes.load(model, file, on_error=on_error)
+        result = reports.load(model, file, on_error=on_error)
     say_left_out(shell, result.skipped)
-    shell.emit({**vars(result.counts), "skipped": result.skipped}, _words)
+    said = partial(_words, what="actions" if reports.are_actions else "outcomes")
+    shell.emit({**vars(result.counts), "skipped": result.skipped}, said)
 
 
 def say_left_out(shell: Shell, problems: Iterable[RowError]) -> None:
@@ -103,16 +131,18 @@ _NO_FINDINGS = {
 
 
 def _bar(row: dict[str, Any]) -> dict[str, Any]:
-    observed = round(20 * row["observed"] / row["predictions"])
+    observed = round(20 * row["observed"] / max(row["eligible"], 1))
     drawn = "█" * observed + "░" * (round(20 * row["coverage"]) - observed)
-    counts = {name: f"{row[name]:,}" for name in ("predictions", "observed", "inferred", "labelled")}
+    counts = {name: f"{row[name]:,}" for name in ("predictions", "eligible", "observed", "inferred", "labelled")}
+    if row["eligible"] == row["predictions"]:
+        del counts["eligible"]
     return {"group": row["group"], **counts, "coverage": f"{row['coverage']:7.2%} {drawn}"}
 
 
-def _words(result: dict[str, Any]) -> str:
+def _words(result: dict[str, Any], what: str = "outcomes") -> str:
     erased = f", {result['erased']:,} of erased keys not stored" if result["erased"] else ""
     skipped = f", {len(result['skipped']):,} left out" if result["skipped"] else ""
     return (
-        f"{result['received']:,} outcomes: {result['new']:,} new, {result['corrected']:,} corrected, "
+        f"{result['received']:,} {what}: {result['new']:,} new, {result['corrected']:,} corrected, "
         f"{result['unchanged']:,} unchanged, {result['unmatched']:,} without a prediction yet{erased}{skipped}."
     )

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from feedback_loop.errors import BadInput, FeedbackLoopError
 from feedback_loop.plain import plain
 from feedback_loop.safe_text import all_as_text, as_text, without_secrets
+from feedback_loop.tracing import trace_id
 
 ESTIMATES_SHOWN = 3
 """The rest of them is in `--json`."""
@@ -93,22 +94,43 @@ def configure_logging(stream: TextIO | None = None) -> None:
     import structlog
 
     stream = stream or sys.stderr
-    renderer: Any = structlog.processors.JSONRenderer()  # which writes out all that is not ASCII
-    processors: list[Any] = [_without_secrets]
-    if stream.isatty():
-        renderer, processors = structlog.dev.ConsoleRenderer(), [_without_secrets, _as_text]
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            *processors,
-            renderer,
-        ],
+        processors=[structlog.processors.add_log_level, *_processors(stream)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         # Each line in one write, its end included: several workers write to the same place.
         logger_factory=structlog.WriteLoggerFactory(stream),
     )
+
+
+def take_library_logs(stream: TextIO | None = None) -> logging.Handler:
+    """Warnings and errors that libraries log are lines like our own, in a process that stays; returns the handler."""
+    import structlog
+
+    stream = stream or sys.stderr
+    own = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_processors(stream)]
+    named: list[Any] = [structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name]
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=own, foreign_pre_chain=named))
+    logging.getLogger().addHandler(handler)
+    return handler
+
+
+def _processors(stream: TextIO) -> list[Any]:
+    """What makes a line of an event."""
+    import structlog
+
+    renderer: Any = structlog.processors.JSONRenderer()  # which writes out all that is not ASCII
+    processors: list[Any] = [_without_secrets]
+    if stream.isatty():
+        renderer, processors = structlog.dev.ConsoleRenderer(), [_without_secrets, _as_text]
+    stamped = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    return [_with_trace, stamped, structlog.processors.format_exc_info, *processors, renderer]
+
+
+def _with_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Lines that are written within a trace name it."""
+    trace = trace_id()
+    return event if trace is None else {**event, "trace_id": trace}
 
 
 def _without_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

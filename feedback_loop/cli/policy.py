@@ -9,7 +9,7 @@ app = group("What counts as worse, and what may follow from it.")
 
 @app.command("suggest")
 def suggest(shell: Shell, model: ModelArgument) -> None:
-    """Suggests maturity, units, cycle, tolerance and reference from the model's own history, each with its reason.
+    """Suggests maturity, units, cycle, tolerance, reference and an adapter from the model's log, with reasons.
 
     What is printed is ready for feedback_loop.toml. Nothing is changed.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feedback_loop.cli.options import ConfigGiven
-from feedback_loop.cli.output import configure_logging, fail
+from feedback_loop.cli.output import configure_logging, fail, take_library_logs
 from feedback_loop.errors import FeedbackLoopError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def serve(
     from feedback_loop.serving.worker_process import forward_rest
 
     configure_logging()
+    take_library_logs()
     settings = load_settings(given.config)
     options = {"host": host, "port": port, "workers": workers}
     changed = {name: value for name, value in options.items() if value is not None}
@@ -82,6 +83,7 @@ def stage(
         return watchful_delivery(FeedbackLoop.open(given.config, clock=clock))
 
     configure_logging()
+    take_library_logs()
     work(given.config, models, clock, delivery)
 
 

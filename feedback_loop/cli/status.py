@@ -53,6 +53,7 @@ def _words(state: dict[str, Any]) -> str:
 def _model_lines(model: dict[str, Any]) -> list[str]:
     predicted = f", {model['predicted'][0]} – {model['predicted'][1]}" if model["predicted"] else ""
     lines = [
+        *(_frozen_words(freeze) for freeze in model["frozen"]),
         f"champion      version {model['champion']}"
         if model["champion"]
         else "champion      none on record: feedback-loop models promote, or a turn of the scheduler, writes it down",
@@ -91,19 +92,54 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     elif due := model["first_verdict_due"]:
         since = "its first window matures" if due["predicted"] else "nothing is predicted yet; one of now matures"
         lines.append(f"verdict       none yet: {since} on {due['at']}")
-    lines.append(f"incident      {_incident_words(model['incident'])}")
-    if last := model["last_retraining"]:
-        lines.append(f"retrainings   {model['retrainings']}; last {last['at']} ({last['reason']}): {last['state']}")
-    lines.append(f"promotions    {model['promotions']}")
+    lines += [f"incident      {_incident_words(incident)}" for incident in model["open_incidents"] or [None]]
+    if model["adapter"]:
+        lines.append(f"adapter       {_adapter_words(model['adapter'])}")
+    if model["exploration"]:
+        lines += _exploration_lines(model["exploration"])
+    lines += _candidate_lines(model)
     lines += [f"NOT SERVED    version {version['version']}: {version['cause']}" for version in model["not_served"]]
     lines += [_running_words(job) for job in model["running_jobs"]]
     lines += [f"STANDS STILL  {trouble}" for trouble in model["troubles"]]
     lines += [f"FAILED job    {job['job']} of {job['at']}: {job['cause']}" for job in model["failed_jobs"]]
     lines += [
-        f"UNDELIVERED   alert on {alert['route']} ({alert['state']}): {alert['cause'] or 'not tried yet'}"
+        "UNDELIVERED   alert {alert} on {route} ({state}): ".format(**alert) + (alert["cause"] or "not tried yet")
         for alert in model["undelivered_alerts"]
     ]
     return lines
+
+
+def _candidate_lines(model: dict[str, Any]) -> list[str]:
+    """Retrainings, and where their candidates stand."""
+    lines = []
+    if last := model["last_retraining"]:
+        lines.append(f"retrainings   {model['retrainings']}; last {last['at']} ({last['reason']}): {last['state']}")
+    if rollout := model["rollout"]:
+        lines.append(_rollout_words(rollout))
+    if asked := model["approval"]:
+        what = f"version {asked['candidate']}, to replace {asked['champion']}, until {asked['expires_at']}"
+        lines.append(f"APPROVAL      {asked['approval_id']} is {asked['state']}: {what}")
+    return [*lines, f"promotions    {model['promotions']}"]
+
+
+def _frozen_words(freeze: dict[str, Any]) -> str:
+    what = "" if freeze["model"] else "all models, "
+    return f"FROZEN        {what}since {freeze['frozen_at']}, by {freeze['frozen_by']}: {freeze['reason']}"
+
+
+def _rollout_words(rollout: dict[str, Any]) -> str:
+    evidence = rollout["evidence"]
+    sofar = "no window has matured yet"
+    if evidence.get("difference") is not None:
+        sofar = (
+            f"{evidence['counted']} windows, {evidence['scale']['loss']} {evidence['difference']:+.4f}, "
+            f"e-values: worse {evidence['harm']:.3g}, better {evidence['gain']:.3g}"
+        )
+    share = f" with {rollout['share']:.0%} of callers" if rollout["share"] else ""
+    return (
+        f"{rollout['stage']:<14}version {rollout['candidate']} beside {rollout['baseline']}{share}, {sofar} "
+        f"(until {rollout['windows']} windows have matured)"
+    )
 
 
 def _condition_words(standing: dict[str, Any]) -> str:
@@ -117,11 +153,41 @@ def _condition_words(standing: dict[str, Any]) -> str:
 def _running_words(job: dict[str, Any]) -> str:
     """A job that runs: one that takes ten times as long as usual, and one whose process has died, stand out."""
     usual = job["usual_seconds"]
-    words = f"{job['job']} for {job['seconds']:,.0f} s" + ("" if usual is None else f" (usually {usual:,.1f} s)")
+    words = f"{job['job']} (run {job['run']}) for {job['seconds']:,.0f} s" + (
+        "" if usual is None else f" (usually {usual:,.1f} s)"
+    )
     if not job["alive"]:
         return f"DIED          {words}: {job['holder']} holds no lease any more; the next turn makes it anew"
     is_long = job["seconds"] > max(60.0, 10 * (usual or 0.0))
     return f"{'RUNS LONG     ' if is_long else 'running       '}{words}, by {job['holder']}"
+
+
+def _adapter_words(adapter: dict[str, Any]) -> str:
+    if "stopped" in adapter:
+        return f"STOPPED at revision {adapter['revision']}: {adapter['stopped']}"
+    gain = f"{adapter['loss_raw']:.4f} without it, {adapter['loss_served']:.4f} as served"
+    held = f"; HELD by {', '.join(adapter['held_by'])}" if adapter["held_by"] else ""
+    covered = f"; intervals hold {adapter['coverage']:.0%}" if adapter["coverage"] is not None else ""
+    return f"revision {adapter['revision']}; loss of the last {adapter['looks']} looks: {gain}{covered}{held}"
+
+
+def _exploration_lines(effect: dict[str, Any]) -> list[str]:
+    """Explored rows beside the rest of those acted on, and whether the loop has changed what it measures."""
+    lines = []
+    for name in ("explored", "rest"):
+        group = effect[name]
+        figures = [("outcome", "outcome"), (effect["loss"], "loss"), ("answer - outcome", "calibration")]
+        known = [f"{words} {group[key]:.4f}" for words, key in figures if group and group[key] is not None]
+        label = "exploration" if name == "explored" else ""
+        words = ", ".join([f"{group['rows']:,} acted on", *known]) if group else "none was acted on"
+        lines.append(f"{label:<14}{name}: {words}")
+    if effect["loss_difference"] is None:
+        return [*lines, f"{'':<14}not compared: both are needed, on two days"]
+    for words, key in ((effect["loss"], "loss_difference"), ("outcome", "outcome_difference")):
+        if difference := effect[key]:
+            error = f"{difference['value']:+.4f} ± {difference['standard_error']:.4f} between days"
+            lines.append(f"{'':<14}{words} of explored ones {error}, p = {difference['p_value']:.2g}")
+    return lines
 
 
 def _incident_words(incident: dict[str, Any] | None) -> str:
@@ -130,7 +196,8 @@ def _incident_words(incident: dict[str, Any] | None) -> str:
     by = incident["acknowledged_by"]
     looked_after = f"acknowledged by {by}" if by else "not acknowledged"
     silenced = f", silenced until {incident['silenced_until']}" if incident["silenced_until"] else ""
-    return f"{incident['id']} since {incident['since']}, {looked_after}{silenced}"
+    what = "" if incident["cause"] == "verdict" else f": {incident['title']}"
+    return f"{incident['id']} since {incident['since']}, {looked_after}{silenced}{what}"
 
 
 def _capture_lines(capture: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a look reads of the log: windows that are due, and their losses as known at its moment."""
+"""What a look reads from the log: the windows that are due, and their losses as known at its moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.decisions.evidence import Estimated
 from feedback_loop.decisions.losses import Baseline, Cohort, losses_of, split_losses
 from feedback_loop.decisions.panel import is_fresh
-from feedback_loop.monitoring import labelled_only, row_weights, uniform
+from feedback_loop.monitoring import judged, labelled_only, row_weights, thinned
 from feedback_loop.outcomes import matured_until
 from feedback_loop.schema import Contract, Role
 from feedback_loop.store import Store
@@ -26,7 +26,7 @@ from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations, newest_e
 from feedback_loop.store.predictions import predicted_span, read_labelled
 
 NEWEST = 20
-"""So many evaluations are looked through for the newest one of a version."""
+"""The newest estimate of a version is searched among so many evaluations."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class LogReader:
     store: Store
     contract: Contract
     version: str
+    reads_raw: bool = False  # the model's own answers too, where an adapter has changed them
 
     def first_predicted(self, as_of: datetime) -> datetime | None:
         """When its first prediction was made."""
@@ -47,20 +48,20 @@ class LogReader:
         return self._cohort(window, self._rows(window, as_of))
 
     def cohorts(self, windows: Sequence[Window], as_of: datetime) -> list[Cohort]:
-        """Those of windows that follow each other, read a day at a time: one of minutes costs no query of its own."""
-        found: list[Cohort] = []
+        """The cohorts of consecutive windows, read a day at a time: windows of minutes cost no query each."""
+        cohorts: list[Cohort] = []
         for _, day in groupby(windows, lambda window: window.start.date()):
-            same = list(day)
-            rows = self._rows(Window(same[0].start, same[-1].end), as_of)
-            found += self._split(same, rows) if len(same) > 1 else [self._cohort(same[0], rows)]
-        return found
+            of_day = list(day)
+            rows = self._rows(Window(of_day[0].start, of_day[-1].end), as_of)
+            cohorts += self._split(of_day, rows) if len(of_day) > 1 else [self._cohort(of_day[0], rows)]
+        return cohorts
 
     def _split(self, windows: Sequence[Window], rows: pa.Table) -> list[Cohort]:
-        """The cohorts of windows that follow each other, of all their rows."""
+        """The cohorts of consecutive windows, from all their rows."""
         rows = rows.sort_by([("predicted_at", "ascending"), ("prediction_id", "ascending")])
         starts = [_since_1970(window.start) for window in windows]
         firsts = [*np.searchsorted(_microseconds(rows), starts).tolist(), rows.num_rows]
-        if row_weights(rows) is not None:  # each is thinned by its own rate
+        if self.contract.join.needs_action or row_weights(rows) is not None:  # each is thinned by its own rate
             return [
                 self._cohort(window, rows.slice(first, last - first))
                 for window, (first, last) in zip(windows, pairwise(firsts), strict=True)
@@ -77,32 +78,41 @@ class LogReader:
 
     def _rows(self, window: Window, as_of: datetime) -> pa.Table:
         contract = self.contract
-        columns = tuple({each.stored: each for each in (*contract.outputs, *contract.judged_by)}.values())
+        raw = contract.raw_outputs if self.reads_raw else ()
+        wanted = (*contract.outputs, *raw, *contract.judged_by)
+        columns = tuple({column.stored: column for column in wanted}.values())
         return read_labelled(
             self.store, contract, window, as_of=as_of, version=self.version, role=Role.CHAMPION, columns=columns
         )
 
     def _cohort(self, window: Window, rows: pa.Table) -> Cohort:
         contract = self.contract
-        # Unweighted, since each label counts as one draw for the monitor. Equal weights change no mean; where the
-        # rate of sampling was changed within the cohort, it is thinned to the lowest.
-        labelled = labelled_only(contract, uniform(rows))
+        # Unweighted, since each label counts as one draw for the monitor. Equal weights change no mean; where rows
+        # stand for different numbers of predictions (another rate of sampling, another chance to be acted on), they
+        # are thinned until all stand for as many.
+        labelled = labelled_only(contract, thinned(contract, rows))
         labelled = labelled.take(monitoring_order(labelled.column("prediction_id")))
-        return Cohort(window, losses_of(contract, labelled), rows.num_rows)
+        return Cohort(window, losses_of(contract, labelled), judged(contract, rows).num_rows)
 
     def drifted_share(self, window: Window, as_of: datetime) -> float | None:
-        """The share of columns that had drifted in a window, by what was evaluated of it."""
-        known = load_evaluations(self.store, self.contract.model, within=window, until=as_of)
-        found = [each for each in known if each.version == self.version]
-        return newest_evaluations(found)[-1].drifted_share if found else None
+        """The share of columns that had drifted in a window, from its newest evaluation."""
+        evaluations = load_evaluations(self.store, self.contract.model, within=window, until=as_of)
+        own = [evaluation for evaluation in evaluations if evaluation.version == self.version]
+        return newest_evaluations(own)[-1].drifted_share if own else None
 
     def estimated_loss(self, as_of: datetime) -> Estimated | None:
-        """What the newest window's predictions are believed to cost, of which no outcome may be there yet."""
-        for each in newest_estimates(self.store, self.contract.model, self.version, among=NEWEST, until=as_of):
-            if each.segment == ALL_ROWS and each.metric in ("accuracy", "mae") and each.standard_error is not None:
-                is_error = each.metric == "accuracy"
-                value = 1 - each.value if is_error else each.value
-                return Estimated("error" if is_error else "absolute_error", value, each.standard_error, each.rows)
+        """The newest estimate of the mean loss, of predictions that may have no outcome yet."""
+        for estimate in newest_estimates(self.store, self.contract.model, self.version, among=NEWEST, until=as_of):
+            if (
+                estimate.segment == ALL_ROWS
+                and estimate.metric in ("accuracy", "mae")
+                and estimate.standard_error is not None
+            ):
+                is_error = estimate.metric == "accuracy"
+                value = 1 - estimate.value if is_error else estimate.value
+                return Estimated(
+                    "error" if is_error else "absolute_error", value, estimate.standard_error, estimate.rows
+                )
         return None
 
 
@@ -145,8 +155,8 @@ def monitoring_order(
 ) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
     """The order in which a cohort's labels go to the monitor: by a digest of their ids, within its place if given.
 
-    It is fixed before any outcome is known, which is all that the guarantee needs, and it spreads every hour of the
-    cohort over all of it: a season within the day can't look like a change.
+    It is fixed before any outcome is known, which is all that the guarantee needs, and it spreads every hour over the
+    whole cohort: a pattern within the day can't look like a change.
     """
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in identifiers.to_pylist())
     numbers = np.frombuffer(digests, dtype=">u8")

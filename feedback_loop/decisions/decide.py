@@ -1,8 +1,8 @@
-"""A look: matured cohorts that no verdict has consumed yet, judged, and the verdict kept with its incident."""
+"""A look: judges the cohorts that have matured since the last verdict, and records the verdict with its incident."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,12 +17,13 @@ from feedback_loop.decisions.recovery import Recoveries, follow
 from feedback_loop.outcomes import matured_until, matures_at
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store
+from feedback_loop.store.alerts import Routes
 from feedback_loop.store.conclusions import State, Verdict, latest_verdict
 from feedback_loop.store.incidents import Ended, Followed, ended_at, open_incident, record_verdict
 from feedback_loop.store.predictions import predicted_span
 
 REFERENCE_AS_OF = "reference_as_of"
-"""Under this name the monitor's record says as of when its reference is: later looks take the very same rows."""
+"""The key of the moment that the monitor's reference was read as of: later looks take the very same rows."""
 
 
 def decide(
@@ -33,22 +34,22 @@ def decide(
     baseline_as_of: Callable[[datetime], Baseline],
     *,
     since: datetime | None,
-    routes: Sequence[str],
+    routes: Routes,
     now: datetime,
 ) -> Verdict | None:
     """Judges the cohorts that have matured since this version's last verdict; None where there are none.
 
-    `since` is when the version became champion: a look from before that belongs to an earlier monitor. A degraded
-    verdict opens an incident. An open one is closed once there is evidence that the loss is back where it should be,
-    by the version's own reference (`recovery`); monitors that had alarmed start anew then.
+    `since` is when the version became champion: an earlier look belongs to an earlier monitor. A degraded verdict
+    opens an incident. An open incident is closed once there is evidence that the loss is back at the level of the
+    version's own reference (`recovery`); monitors that had alarmed start anew then.
     """
     newest = latest_verdict(store, contract.model)
     previous = latest_verdict(store, contract.model, version)
     if previous is not None and previous.state is not State.OK:
         previous = restarted(previous, ended_at(store, previous.verdict_id or 0), settings.window)
     incident = open_incident(store, contract.model)
-    seen = look(
-        LogReader(store, contract, version),
+    judged = look(
+        LogReader(store, contract, version, reads_raw=settings.adapter.mode == "on"),
         settings,
         baseline_as_of,
         previous=previous,
@@ -57,9 +58,9 @@ def decide(
         begun=newest.begun if newest is not None else 0,
         now=now,
     )
-    if seen is None:
+    if judged is None:
         return None
-    verdict, after = seen
+    verdict, after = judged
     closes = None
     if incident is not None and after is not None and after.recovered:
         taken_over = f"version {version} has taken over and does well"
@@ -105,8 +106,8 @@ def why_nothing_judged(
     until = reference_until()
     if until is not None and until >= span[0]:
         return (
-            f"Only what was predicted after {format_moment(until)} is judged: up to there reach the rows that "
-            f"{name} is held against. The log has older predictions. {rehearsal}"
+            f"Only what was predicted after {format_moment(until)} is judged: up to there reach the reference rows "
+            f"of {name}. The log has older predictions. {rehearsal}"
         )
     return f"No window with predictions of {name} is due."
 
@@ -114,7 +115,7 @@ def why_nothing_judged(
 def restarted(previous: Verdict, ended: Ended | None, length: timedelta) -> Verdict:
     """The previous verdict, without its monitors where an incident has ended since: they start anew.
 
-    Somebody who closes it by hand knows of a cause that is gone: only predictions from then on are judged.
+    After an incident that was closed by hand only later predictions are judged: its cause is taken to be gone.
     """
     if ended is None:
         return previous
@@ -135,15 +136,15 @@ def look(
     begun: int,
     now: datetime,
 ) -> tuple[Verdict, Recoveries | None] | None:
-    """The verdict of one look, with what was known at its moment, and how the test of recovery stands after it.
+    """The verdict of one look, by what was known at its moment, and the test of recovery after it.
 
     `recovery` is that of the open incident, `begun` the number of the model's monitors until now. Nothing is
-    written, so a replay is the same.
+    written, so replays use it too.
     """
     if previous is not None and since is not None and previous.decided_at < since:
         previous = None
-    kept = previous.monitor.get(REFERENCE_AS_OF) if previous is not None and not is_fresh(previous) else None
-    as_of = datetime.fromisoformat(kept) if kept is not None else now
+    stored = previous.monitor.get(REFERENCE_AS_OF) if previous is not None and not is_fresh(previous) else None
+    as_of = datetime.fromisoformat(stored) if stored is not None else now
     baseline = baseline_as_of(as_of)
     windows = due_windows(reader, settings, baseline, previous=previous, since=since, now=now)
     if not windows:

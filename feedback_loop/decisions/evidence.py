@@ -1,4 +1,4 @@
-"""What speaks for a verdict, in numbers and in words."""
+"""The evidence for a verdict, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from feedback_loop.decisions.losses import Baseline, Cohort, Watched, mean_of
 from feedback_loop.decisions.panel import WatchedLoss
 
 CARRIERS = 5
-"""So many segments are named, those that add most to the loss."""
+"""The most segments that are named, those that add most to the loss first."""
 
 SURE = 3.0
-"""An estimate warns if it is so many standard errors above the reference."""
+"""An estimate warns if it is so many standard errors above the reference, and by `MARGIN` of it."""
 
 MARGIN = 0.05
-"""And by so much of it."""
+"""The least relative excess of an estimate that warns."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a monitor says: its null, its share of alpha, when it alarmed, its evidence now and at most."""
+    """The state of a monitor: its null, its share of alpha, when it alarmed, its evidence now and at its peak."""
 
     null: str
     alpha: float | None
@@ -48,7 +48,7 @@ class Size:
 class LossEvidence:
     """A watched loss: reference and stream, when it changed and by how much, and what each monitor says.
 
-    Without a reference that is large enough nothing from `reference` on is known.
+    Without a reference that is large enough, the fields from `reference` on keep their defaults.
     """
 
     name: str
@@ -70,7 +70,7 @@ class LossEvidence:
 
 @dataclass(frozen=True)
 class Carrier:
-    """A segment whose losses lie above its own in the reference; `share` is of all that its column's segments add."""
+    """A segment with higher losses than in the reference; `share` is its part of the excess over its column."""
 
     segment: str
     reference: float
@@ -93,7 +93,7 @@ class EstimateEvidence:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that speaks for a verdict. `acts` names the losses that it is degraded by, `carriers` who carries that."""
+    """All evidence for a verdict: `acts` names the losses that degrade it, `carriers` the segments behind them."""
 
     loss: str
     rule: str
@@ -118,7 +118,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Estimated:
-    """A mean loss that is believed to be, before outcomes tell it, with its standard error."""
+    """An estimate of the mean loss, before outcomes exist, with its standard error."""
 
     loss: str
     value: float
@@ -126,7 +126,7 @@ class Estimated:
     rows: int
 
     def compared(self, baseline: Baseline) -> EstimateEvidence:
-        """Beside the reference's."""
+        """The estimate compared with the reference's mean loss."""
         losses = baseline.raw(Watched(self.loss))
         if len(losses) < 2:
             return EstimateEvidence(self.loss, self.value, above=False)
@@ -137,15 +137,15 @@ class Estimated:
 
 
 def loss_evidence(pair: WatchedLoss, baseline: Baseline) -> LossEvidence:
-    """What is known of a watched loss."""
-    watched, seen = pair.watched, pair.seen
+    """The evidence about one watched loss."""
+    watched, history = pair.watched, pair.seen
     evidence = LossEvidence(
         watched.name,
         watched.loss,
         watched.segment,
-        seen.labels,
-        seen.mean,
-        seen.mean_lately,
+        history.labels,
+        history.mean,
+        history.mean_lately,
         pair.tolerance,
         pair.missing,
     )
@@ -153,8 +153,8 @@ def loss_evidence(pair: WatchedLoss, baseline: Baseline) -> LossEvidence:
         return evidence
     reference = baseline.scaled(watched)
     mean = float(reference.mean())
-    since = seen.change(mean, len(reference))
-    after = seen.parts[since:] if since is not None else ()
+    since = history.change(mean, len(reference))
+    after = history.parts[since:] if since is not None else ()
     low, high = pair.level.bounds(pair.alpha / 2)
     return replace(
         evidence,
@@ -163,22 +163,22 @@ def loss_evidence(pair: WatchedLoss, baseline: Baseline) -> LossEvidence:
         changed_at=after[0].since if after else None,
         after=mean_of(after),
         labels_after=sum(part.labels for part in after),
-        size=Size((seen.mean or mean) - mean, low - pair.promised[1], high - pair.promised[0]),
+        size=Size((history.mean or mean) - mean, low - pair.promised[1], high - pair.promised[0]),
         monitors={
-            name: Reading(each.null, each.alpha, each.alarmed_at, each.e_value, each.once_in)
-            for name, each in pair.monitors.items()
+            name: Reading(monitor.null, monitor.alpha, monitor.alarmed_at, monitor.e_value, monitor.once_in)
+            for name, monitor in pair.monitors.items()
         },
     )
 
 
 def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) -> tuple[Carrier, ...]:
-    """The segments whose losses lie above their own in the reference, those that add most to the sum first."""
+    """The segments with higher losses than in the reference, those that add most to the sum first."""
     names = sorted({name for cohort in cohorts for name in cohort.losses.members} & {*baseline.losses.members})
     worse: list[Carrier] = []
     totals: dict[str, float] = {}
     for name in names:
-        own = Watched(watched.loss, name)
-        before = baseline.scaled(watched, baseline.raw(own))  # by one scale: a segment's own is another
+        own = replace(watched, segment=name)
+        before = baseline.scaled(watched, baseline.raw(own))  # by the scale of all rows
         now = baseline.scaled(watched, np.concatenate([cohort.losses.of(own) for cohort in cohorts]))
         if len(before) < 2 or len(now) < 2:
             continue
@@ -188,14 +188,14 @@ def carriers(cohorts: Sequence[Cohort], baseline: Baseline, watched: Watched) ->
             worse.append(Carrier(name, float(before.mean()), float(now.mean()), len(now), gap * len(now)))
             column = name.partition("=")[0]
             totals[column] = totals.get(column, 0.0) + gap * len(now)
-    shared = [replace(each, share=each.share / totals[each.segment.partition("=")[0]]) for each in worse]
-    return tuple(sorted(shared, key=lambda each: (-each.share * each.labels, each.segment))[:CARRIERS])
+    shared = [replace(carrier, share=carrier.share / totals[carrier.segment.partition("=")[0]]) for carrier in worse]
+    return tuple(sorted(shared, key=lambda carrier: (-carrier.share * carrier.labels, carrier.segment))[:CARRIERS])
 
 
 def alarm_words(of: LossEvidence, once: float | None, now: float | None, *, of_harm: bool) -> str:
     """`accuracy 0.9120 → 0.8710 on 4,210 matured predictions since 2026-05-03T00:00:00Z: …`."""
     assert of.reference is not None and of.lately is not None and of.size is not None  # it has alarmed
-    name, before, after = _shown(of, of.reference, of.after if of.after is not None else of.lately)
+    name, before, after = _reported(of, of.reference, of.after if of.after is not None else of.lately)
     labels = of.labels_after or of.labels
     since = f" since {format_moment(datetime.fromisoformat(of.changed_at))}" if of.changed_at else ""
     null = f"was not worse by more than {of.tolerance:.4f}" if of_harm else "had not changed"
@@ -208,10 +208,10 @@ def alarm_words(of: LossEvidence, once: float | None, now: float | None, *, of_h
 
 
 def calm_words(of: LossEvidence, since: datetime, once: float | None, now: float | None) -> str:
-    """The figures where nothing acts."""
+    """The figures where no monitor has alarmed."""
     assert of.reference is not None and of.current is not None and of.lately is not None  # there are labels
-    name, before, mean = _shown(of, of.reference, of.current)
-    _, _, lately = _shown(of, of.reference, of.lately)
+    name, before, mean = _reported(of, of.reference, of.current)
+    _, _, lately = _reported(of, of.reference, of.lately)
     figures = f"{mean:.4f} on {of.labels:,} labelled predictions since {format_moment(since)}, {lately:.4f} lately."
     rare = "Nothing speaks for a change."
     if once is not None and now is not None and once >= 2:
@@ -221,15 +221,15 @@ def calm_words(of: LossEvidence, since: datetime, once: float | None, now: float
 
 
 def carrier_words(worst: Sequence[Carrier]) -> str:
-    """The segments that carry it, the first three."""
+    """The first three segments that carry the loss."""
     if not worst:
         return ""
-    shown = [f"{each.segment} ({each.reference:.4f} → {each.current:.4f})" for each in worst[:3]]
-    return f" Carried by {', '.join(shown)}."
+    segments = [f"{carrier.segment} ({carrier.reference:.4f} → {carrier.current:.4f})" for carrier in worst[:3]]
+    return f" Carried by {', '.join(segments)}."
 
 
-def _shown(of: LossEvidence, before: float, after: float) -> tuple[str, float, float]:
-    """An error rate is told as accuracy, any other loss as it is."""
+def _reported(of: LossEvidence, before: float, after: float) -> tuple[str, float, float]:
+    """An error rate as accuracy, any other loss as it is."""
     if of.loss != "error":
         return of.name, before, after
     return of.name.replace("error", "accuracy", 1), 1 - before, 1 - after

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 
@@ -15,44 +15,53 @@ from feedback_loop.clock import Window
 from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings
 from feedback_loop.errors import ConfigError
-from feedback_loop.monitoring import Floats, is_untimed, row_losses, window_numbers
+from feedback_loop.monitoring import Floats, is_untimed, row_losses, window_numbers, with_raw_answers
 from feedback_loop.schema import Contract, Task, most_frequent, segment_name
 from feedback_loop.store.evaluations import ALL_ROWS
 
 Mask = npt.NDArray[np.bool_]
 
 Coded = tuple[Mapping[str, int], npt.NDArray[np.int64]]
-"""The places of a column's values, and for each row the place of its own (-1: it has none)."""
+"""The places of a column's values, and for each row the place of its value (-1: it has none)."""
 
 LATELY = 1000
-"""The newest labels of which a mean is said, in whole cohorts."""
+"""The recent mean is of so many newest labels, in whole cohorts."""
 
 MOST_KEPT = 200
-"""So many cohorts are remembered apart; of the older half two become one, whenever there are more."""
+"""The most parts of a history; when there are more, the older half is merged in pairs."""
+
+RAW = "raw "
+"""Begins the names of losses of the model's own answers."""
 
 BOUNDED = ("error", "brier")
-"""Losses that lie in [0, 1] as they are; others are measured by the reference's 99% quantile."""
+"""Losses that lie in [0, 1]; others are divided by the reference's 99% quantile."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A loss of all rows, or of those of a segment, with its share of alpha."""
+    """A loss of all rows, or of those of a segment, with its share of alpha.
+
+    It is that of what was served; one that `is_raw`, that of the model's own answers below an adapter.
+    """
 
     loss: str
     segment: str = ALL_ROWS
     share: float = 1.0
+    is_raw: bool = False
 
     @property
     def name(self) -> str:
         """How it is called in a verdict."""
-        return f"{self.loss} of {self.segment}" if self.segment else self.loss
+        loss = f"{RAW}{self.loss}" if self.is_raw else self.loss
+        return f"{loss} of {self.segment}" if self.segment else loss
 
 
 @dataclass(frozen=True)
 class Losses:
     """Losses of labelled rows by name, and which rows are of which segment (`origin=JFK`).
 
-    `members` are of the largest segments. `columns` hold the values of all rows: any other segment is found by them.
+    Those of the model's own answers are called `raw …`, where an adapter has changed any; else they are the same.
+    `members` are of the largest segments. `columns` hold the values of all rows: others are selected by them.
     """
 
     by_loss: Mapping[str, Floats]
@@ -64,12 +73,14 @@ class Losses:
         name, _, value = segment.partition("=")
         if segment in self.members or name not in self.columns:
             return self.members.get(segment)
-        places, own = self.columns[name]
-        return np.asarray(own == places.get(value, len(places)), dtype=np.bool_)
+        places, codes = self.columns[name]
+        return np.asarray(codes == places.get(value, len(places)), dtype=np.bool_)
 
     def of(self, watched: Watched) -> Floats:
-        """Those that are watched, in the order of the rows."""
+        """The watched losses, in the order of the rows."""
         losses = self.by_loss.get(watched.loss, np.empty(0))
+        if watched.is_raw:
+            losses = self.by_loss.get(f"{RAW}{watched.loss}", losses)
         if not watched.segment:
             return losses
         rows = self.rows_of(watched.segment)
@@ -92,7 +103,7 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a version is held against: its reference rows' losses in the order of time, with their windows' numbers.
+    """What a version is compared with: its reference rows' losses in the order of time, with their windows' numbers.
 
     `until` is where rows of the log that serve as the reference end: none of them is judged.
     """
@@ -107,24 +118,24 @@ class Baseline:
         return self.losses.of(watched)
 
     def scaled(self, watched: Watched, values: Floats | None = None) -> Floats:
-        """Losses (default: the reference's own) in [0, 1], for monitors to bet on; what is no number is the worst."""
+        """Losses (default: the reference's own) in [0, 1], as monitors take them; NaN counts as 1."""
         values = self.raw(watched) if values is None else values
         values = np.where(np.isnan(values), np.inf, values)
         if watched.loss in BOUNDED:
             return np.minimum(values, 1.0)
-        known = self.raw(watched)
-        known = known[np.isfinite(known)]
-        scale = float(np.quantile(known, 0.99)) if len(known) else 1.0
+        reference = self.raw(watched)
+        reference = reference[np.isfinite(reference)]
+        scale = float(np.quantile(reference, 0.99)) if len(reference) else 1.0
         return np.minimum(values / scale, 1.0) if scale > 0 else np.minimum(values, 1.0)
 
     def scaled_cohorts(self, watched: Watched, cohorts: Sequence[Cohort]) -> list[Floats]:
-        """The losses in [0, 1] of each cohort: the scale is the same for all, and asked for once."""
+        """The losses in [0, 1] of each cohort; their common scale is computed once."""
         losses = [cohort.losses.of(watched) for cohort in cohorts]
-        ends = np.cumsum([len(each) for each in losses])
+        ends = np.cumsum([len(of_cohort) for of_cohort in losses])
         return np.split(self.scaled(watched, np.concatenate(losses)), ends[:-1])
 
     def windows_of(self, watched: Watched) -> npt.NDArray[np.int64]:
-        """The windows of what is watched."""
+        """The window numbers of the watched losses."""
         if not watched.segment:
             return self.windows
         members = self.losses.rows_of(watched.segment)
@@ -141,12 +152,12 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was taken in since the start, part by part."""
+class LossHistory:
+    """The losses since the start, summed in parts."""
 
     parts: tuple[Part, ...] = ()
 
-    def plus(self, since: Sequence[datetime], cohorts: Sequence[Floats]) -> Seen:
+    def plus(self, since: Sequence[datetime], cohorts: Sequence[Floats]) -> LossHistory:
         """More cohorts, with when each began."""
         parts = list(self.parts)
         for begun, losses in zip(since, cohorts, strict=True):
@@ -158,11 +169,11 @@ class Seen:
                 pairs = zip(older[::2], older[1::2], strict=True)
                 merged = [Part(one.since, one.labels + two.labels, one.total + two.total) for one, two in pairs]
                 parts = [*merged, *parts[len(older) :]]
-        return Seen(tuple(parts))
+        return LossHistory(tuple(parts))
 
     @property
     def labels(self) -> int:
-        """All of them."""
+        """The number of labels since the start."""
         return sum(part.labels for part in self.parts)
 
     @property
@@ -180,12 +191,12 @@ class Seen:
         return mean_of(self.parts[first:])
 
     def change(self, reference: float, rows: int) -> int | None:
-        """Since which part losses have most likely been higher: None where they have not.
+        """The part since which losses have most likely been higher; None where they have not.
 
         The split that is likeliest for one step of the mean of a normal distribution, the reference before it
         (Hinkley 1970, section 2).
         """
-        best, found = 0.0, None
+        best, split = 0.0, None
         labels, total = rows, reference * rows
         all_labels, all_total = self.labels + rows, sum(part.total for part in self.parts) + total
         for place, part in enumerate(self.parts):
@@ -193,9 +204,9 @@ class Seen:
             gap = (all_total - total) / after - total / labels
             score = labels * after / all_labels * gap**2
             if gap > 0 and score > best:
-                best, found = score, place
+                best, split = score, place
             labels, total = labels + part.labels, total + part.total
-        return found
+        return split
 
 
 def mean_of(parts: tuple[Part, ...]) -> float | None:
@@ -204,28 +215,34 @@ def mean_of(parts: tuple[Part, ...]) -> float | None:
     return sum(part.total for part in parts) / labels if labels else None
 
 
-def watched_of(contract: Contract, settings: PolicySettings) -> tuple[Watched, ...]:
-    """The loss of all rows, and whatever else is watched, with their shares of alpha: they sum to 1.
+def watched_of(contract: Contract, settings: PolicySettings, *, is_adapted: bool = False) -> tuple[Watched, ...]:
+    """The loss of all rows and the other watched losses, with their shares of alpha, which sum to 1.
 
-    Raises ConfigError for a loss that a model's answers do not tell.
+    Where answers are adapted each is watched twice, with half of its share: as served, which is what callers get, and
+    raw, which says whether the model below has gone stale. Raises ConfigError for a loss that the model's answers do
+    not give.
     """
     pairs = [(monitored_loss(contract, settings.loss), ALL_ROWS, 1.0)]
-    pairs += [(monitored_loss(contract, each.loss), each.segment, each.weight) for each in settings.watch]
+    pairs += [(monitored_loss(contract, watch.loss), watch.segment, watch.weight) for watch in settings.watch]
     total = sum(weight for _, _, weight in pairs)
-    return tuple(Watched(loss, segment, weight / total) for loss, segment, weight in pairs)
+    watched = tuple(Watched(loss, segment, weight / total) for loss, segment, weight in pairs)
+    if not is_adapted or not contract.raw_outputs:
+        return watched
+    served = tuple(replace(each, share=each.share / 2) for each in watched)
+    return (*served, *(replace(each, is_raw=True) for each in served))
 
 
 def monitored_loss(contract: Contract, wanted: str) -> str:
     """The loss that is watched: the configured one, or the one that fits the task."""
-    known = ["absolute_error", "squared_error"]
+    losses = ["absolute_error", "squared_error"]
     if contract.task is not Task.REGRESSION:
-        told = all(each.probabilities for each in contract.targets)
-        known = ["brier", "error", "log_loss"] if told else ["error"]
+        has_probabilities = all(target.probabilities for target in contract.targets)
+        losses = ["brier", "error", "log_loss"] if has_probabilities else ["error"]
     if wanted == "auto":
-        return known[0]
-    if wanted not in known:
+        return losses[0]
+    if wanted not in losses:
         raise ConfigError(
-            f"{contract.model} has no loss {wanted!r}: its answers tell {', '.join(known)}.",
+            f"{contract.model} has no loss {wanted!r}: its answers tell {', '.join(losses)}.",
             cure="Mend policy.loss or policy.watch.",
             key=f"models.{contract.model}.policy",
         )
@@ -233,7 +250,7 @@ def monitored_loss(contract: Contract, wanted: str) -> str:
 
 
 def losses_of(contract: Contract, rows: pa.Table) -> Losses:
-    """The losses of labelled rows, in their order, and who is of which segment."""
+    """The losses of labelled rows, in their order, and which rows are of which segment."""
     columns: dict[str, Coded] = {}
     for name in contract.segments:
         stored = contract.column(name).stored
@@ -241,32 +258,35 @@ def losses_of(contract: Contract, rows: pa.Table) -> Losses:
             coded = rows.column(stored).combine_chunks().dictionary_encode()
             places = {str(value): place for place, value in enumerate(coded.dictionary.to_pylist())}
             columns[name] = places, coded.indices.fill_null(-1).to_numpy().astype(np.int64)
-    return Losses(row_losses(contract, rows), largest_segments(columns, contract.segment_values), columns)
+    by_loss, raw = row_losses(contract, rows), with_raw_answers(contract, rows)
+    if raw is not rows:
+        by_loss |= {f"{RAW}{name}": losses for name, losses in row_losses(contract, raw).items()}
+    return Losses(by_loss, largest_segments(columns, contract.segment_values), columns)
 
 
 def split_losses(losses: Losses, ends: Sequence[int], most: int) -> Iterator[Losses]:
-    """Those of the rows up to each of these ends, as if `losses_of` had been asked for each part alone."""
+    """The losses of the parts that end at each of `ends`, as `losses_of` would give them for each part."""
     for first, last in pairwise((0, *ends)):
         part = slice(first, last)
-        columns = {name: (places, own[part]) for name, (places, own) in losses.columns.items()}
+        columns = {name: (places, codes[part]) for name, (places, codes) in losses.columns.items()}
         by_loss = {name: values[part] for name, values in losses.by_loss.items()}
         yield Losses(by_loss, largest_segments(columns, most), columns)
 
 
 def largest_segments(columns: Mapping[str, Coded], most: int) -> dict[str, Mask]:
-    """The rows of the segments that have the most of them, at most so many of each column."""
+    """Which rows are of the largest segments, at most `most` of each column."""
     members: dict[str, Mask] = {}
-    for name, (places, own) in columns.items():
-        rows = np.bincount(own[own >= 0], minlength=len(places)).tolist()
+    for name, (places, codes) in columns.items():
+        rows = np.bincount(codes[codes >= 0], minlength=len(places)).tolist()
         counts = {value: count for value, count in zip(places, rows, strict=True) if count}
         for value in most_frequent(counts, most):
-            members[segment_name(name, value)] = own == places[value]
+            members[segment_name(name, value)] = codes == places[value]
     return members
 
 
 def baseline_of(contract: Contract, rows: pa.Table, settings: ModelSettings) -> Baseline:
-    """What a version is held against, of its reference rows in the order of time (fewer than wanted, or none)."""
-    watched = watched_of(contract, settings.policy)
+    """The baseline of a version, from its reference rows in the order of time (fewer than wanted, or none)."""
+    watched = watched_of(contract, settings.policy, is_adapted=settings.adapter.mode == "on")
     if not rows.num_rows:
         return Baseline(watched, Losses({}), np.empty(0, dtype=np.int64))
     times = rows.column("predicted_at")

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from feedback_loop.config_policy import PolicySettings
-from feedback_loop.decisions.losses import Baseline, Cohort, Seen, Watched
+from feedback_loop.decisions.losses import Baseline, Cohort, LossHistory, Watched
 from feedback_loop.decisions.monitors import (
     LEAST_REFERENCE,
     MADE_OF,
@@ -33,17 +33,17 @@ Method = Literal["change", "harm", "rule"]
 """Which of the monitors of a loss: method D or B, or a rule without an error rate."""
 
 STEP = 64
-"""So many seeds of random numbers are a version's own: each of its monitors draws from another."""
+"""So many seeds are reserved for each panel, a different one for each of its monitors."""
 
 SHAPING = ("loss", "watch", "alpha", "rule", "tolerance", "unit", "cycle", "threshold", "reference", "seed")
-"""Settings that monitors are made by: with others, they begin anew."""
+"""Settings that determine the monitors: when one changes, they begin anew."""
 
 
 @dataclass(frozen=True)
 class WatchedLoss:
-    """One watched loss: what was seen of it, the size of its mean at any look, and its monitors by method.
+    """One watched loss: its history (`seen`), a confidence sequence of its mean (`level`), its monitors by method.
 
-    One without monitors has too small a reference, of which `missing` rows are missing.
+    Without monitors its reference is too small by `missing` rows.
     """
 
     watched: Watched
@@ -51,26 +51,26 @@ class WatchedLoss:
     missing: int = 0
     alpha: float = 0.0  # of all that its monitors say, together
     promised: tuple[float, float] = (0.0, 1.0)  # between these the reference's mean lies
-    seen: Seen = field(default_factory=Seen)
+    seen: LossHistory = field(default_factory=LossHistory)
     level: ConfidenceSequence | None = None
     monitors: Mapping[Method, Monitor | WindowRule] | None = None
 
     def after(self, cohorts: Sequence[Cohort], baseline: Baseline) -> WatchedLoss:
-        """With more cohorts (at least one), oldest first; in how many looks they are taken in makes no difference."""
+        """The loss after more cohorts (at least one), oldest first; the number of looks makes no difference."""
         losses = baseline.scaled_cohorts(self.watched, cohorts)
-        seen = self.seen.plus([cohort.window.start for cohort in cohorts], losses)
+        history = self.seen.plus([cohort.window.start for cohort in cohorts], losses)
         if self.monitors is None or self.level is None:
-            return replace(self, seen=seen)
+            return replace(self, seen=history)
         places = [cohort.place for cohort in cohorts]
-        monitors = {name: follow_windows(each, places, losses) for name, each in self.monitors.items()}
-        return replace(self, seen=seen, level=self.level.update(np.concatenate(losses)), monitors=monitors)
+        monitors = {name: follow_windows(monitor, places, losses) for name, monitor in self.monitors.items()}
+        return replace(self, seen=history, level=self.level.update(np.concatenate(losses)), monitors=monitors)
 
 
 @dataclass(frozen=True)
 class Panel:
     """All pairs since their first look, and the settings that they were made by.
 
-    `ordinal` is its place among all that were ever begun for the model: that says what it may spend of alpha.
+    `ordinal` is its place among all panels begun for the model, which sets its share of alpha.
     """
 
     made_by: str
@@ -80,16 +80,16 @@ class Panel:
 
     @property
     def is_started(self) -> bool:
-        """Whether the first of them has a reference that is large enough."""
-        return self.pairs[0].monitors is not None
+        """Whether the loss of all rows has a reference that is large enough."""
+        return bool(self.pairs[0].monitors)
 
     @property
     def begun(self) -> int:
-        """How many were begun, this one included; without monitors it is none yet."""
+        """How many panels were begun for the model; one without monitors does not count yet."""
         return self.ordinal - (not any(pair.monitors for pair in self.pairs))
 
     def after(self, cohorts: Sequence[Cohort], baseline: Baseline) -> Panel:
-        """With more cohorts (at least one), oldest first."""
+        """The panel after more cohorts (at least one), oldest first."""
         return replace(self, pairs=tuple(pair.after(cohorts, baseline) for pair in self.pairs))
 
     def to_json(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Panel:
 
 
 def is_fresh(previous: Verdict | None) -> bool:
-    """Whether no cohort has been judged by monitors yet: rows may still go to the reference."""
+    """Whether monitors have judged no cohort yet, so that rows may still go to the reference."""
     return previous is None or not any(pair["monitors"] for pair in previous.monitor.get("pairs", []))
 
 
@@ -113,9 +113,9 @@ def resume(
 ) -> Panel:
     """The panel after the previous verdict; a new one from `start` where there is none, or other settings make it.
 
-    A new one comes after all that were `begun` for the model, for whatever reason: together they spend alpha once.
+    A new one comes after all that were `begun` for the model, for whatever reason: all together share alpha.
     """
-    made_by = _digest(settings)
+    made_by = _digest(settings, baseline)
     if previous is not None and not is_fresh(previous) and previous.monitor["made_by"] == made_by:
         return Panel.from_json(previous.monitor)
     ordinal = begun + 1
@@ -136,9 +136,9 @@ def _pair(place: int, baseline: Baseline, settings: PolicySettings, ordinal: int
     alpha_each = alpha / 2 if settings.rule == "either" else alpha
     seed = ((settings.seed * 1_000_003 + ordinal) * STEP + place) * 2
 
-    def monitor(method: Literal["change", "harm"], own: int) -> Monitor:
+    def monitor(method: Literal["change", "harm"], monitor_seed: int) -> Monitor:
         return start_monitor(
-            method, watched.loss, reference, windows, units, alpha=alpha_each, seed=own, tolerance=tolerance
+            method, watched.loss, reference, windows, units, alpha=alpha_each, seed=monitor_seed, tolerance=tolerance
         )
 
     monitors: dict[Method, Monitor | WindowRule] = {
@@ -149,7 +149,7 @@ def _pair(place: int, baseline: Baseline, settings: PolicySettings, ordinal: int
         monitors["rule"] = start_rule(settings.rule, reference, threshold=settings.threshold)
     level = ConfidenceSequence(guess=float(reference.mean()))
     promised = level.update(reference).bounds(alpha / 2)
-    return WatchedLoss(watched, tolerance, 0, alpha, promised, Seen(), level, monitors)
+    return WatchedLoss(watched, tolerance, 0, alpha, promised, LossHistory(), level, monitors)
 
 
 def units_of(settings: PolicySettings, reference: Floats, windows: Any) -> Units:
@@ -164,6 +164,7 @@ def units_of(settings: PolicySettings, reference: Floats, windows: Any) -> Units
     return Units("unit", windows=cycle) if settings.unit == "window" else Units("label", strata=cycle)
 
 
-def _digest(settings: PolicySettings) -> str:
-    said = settings.model_dump_json(include=set(SHAPING)) + MADE_OF
-    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+def _digest(settings: PolicySettings, baseline: Baseline) -> str:
+    twice = "raw" if any(watched.is_raw for watched in baseline.watched) else ""
+    made_by = settings.model_dump_json(include=set(SHAPING)) + MADE_OF + twice
+    return hashlib.blake2b(made_by.encode(), digest_size=8).hexdigest()

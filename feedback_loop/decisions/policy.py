@@ -1,4 +1,4 @@
-"""The policy: from monitors, drift and estimates to one verdict, and from verdicts to what is done."""
+"""The policy: from monitors, drift and estimates to a verdict, and from verdicts to retrainings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from feedback_loop.decisions.evidence import (
     carriers,
     loss_evidence,
 )
-from feedback_loop.decisions.losses import Baseline, Cohort
+from feedback_loop.decisions.losses import RAW, Baseline, Cohort
 from feedback_loop.decisions.panel import Method, Panel, WatchedLoss, is_fresh, resume
 from feedback_loop.store.conclusions import Diagnosis, State, Verdict
 from feedback_loop.store.retrainings import Retraining
@@ -29,10 +29,10 @@ DRIFT_SHARE = 0.5
 """From this share of drifted columns on, drift is worth a warning (Evidently's rule for a data set)."""
 
 BUDGETED = timedelta(days=90)
-"""What the budget of retrainings is of."""
+"""The period that the budget of retrainings is for."""
 
 WAITING = timedelta(days=1)
-"""So long a search that could not be made waits before it is tried again."""
+"""The pause after a search that could not be made."""
 
 NOT_MADE = "not_made"
 """The state of such a search."""
@@ -72,7 +72,7 @@ def judge(
     state, summary, evidence = _conclude(panel, baseline, settings, evidence, cohorts)
     stands = not evidence.predictions and not is_fresh(previous)
     if previous is not None and stands and previous.monitor["made_by"] == panel.made_by:
-        state, summary = previous.state, previous.summary  # nothing was predicted: what was said stands
+        state, summary = previous.state, previous.summary  # nothing was predicted: the previous conclusion stands
         before = Evidence.from_json(previous.evidence)
         evidence = replace(evidence, acts=before.acts, carriers=before.carriers)
     return Verdict(
@@ -91,8 +91,8 @@ def judge(
 def held_by(diagnosis: Diagnosis | None) -> str:
     """Why no search should start while this is the open incident's newest diagnosis; empty where it may.
 
-    Nothing is learned from a feed that is to be repaired. And what is to be learned is not known before there are
-    labelled rows enough for a diagnosis (only time brings those: a reference that is too small holds nothing back).
+    A search waits for a broken feed to be repaired, and for labelled rows enough for a diagnosis. It does not wait
+    where the reference is too small: that does not grow with time.
     """
     if diagnosis is None:
         return ""
@@ -105,7 +105,7 @@ def held_by(diagnosis: Diagnosis | None) -> str:
 
 
 def is_blind(verdict: Verdict) -> bool:
-    """Whether drift or an estimate speaks for a change, which no outcome bears out (yet)."""
+    """Whether drift or an estimate suggests a change that no outcomes confirm (yet)."""
     estimate = verdict.evidence.get("estimate")
     return (verdict.evidence.get("drifted_share") or 0) >= DRIFT_SHARE or bool(estimate and estimate["above"])
 
@@ -123,13 +123,13 @@ def next_step(
     Within 90 days there are at most as many as the budget allows, those by hand aside (see `spent_until`).
 
     A retraining that failed is tried again after a day, then two, four, …, up to the cooldown. One that could not be
-    made (too few rows, an outage) has found nothing out and costs nothing: it waits a day for its cause to be gone.
-    One whose process died does not count: nobody knows what it would have found.
+    made (too few rows, an outage) is tried again after a day, and counts neither for the cooldown nor for the budget.
+    One whose process died does not count at all.
     """
-    ended = _made(retrainings)
-    if ended and now - ended[-1].started_at < _rest(ended, settings):
+    ended = _completed(retrainings)
+    if ended and now - ended[-1].started_at < _pause(ended, settings):
         return None
-    if any(each.state == NOT_MADE and now - each.started_at < WAITING for each in retrainings[-1:]):
+    if any(retraining.state == NOT_MADE and now - retraining.started_at < WAITING for retraining in retrainings[-1:]):
         return None
     if spent_until(retrainings, settings, now) is not None:
         return None
@@ -137,10 +137,10 @@ def next_step(
 
 
 def spent_until(retrainings: Sequence[Retraining], settings: PolicySettings, now: datetime) -> datetime | None:
-    """When the next retraining is within the budget; None where it is now."""
+    """When the budget allows the next retraining; None where it allows one now."""
     if settings.budget is None:
         return None
-    spent = [each.started_at for each in _made(retrainings) if each.reason != "manual"]
+    spent = [retraining.started_at for retraining in _completed(retrainings) if retraining.reason != "manual"]
     counted = [at for at in spent if now - at < BUDGETED]
     if len(counted) < settings.budget:
         return None
@@ -160,18 +160,19 @@ def wanted_step(
         return "alarm"
     if verdict is not None and settings.allow_blind_retraining and is_blind(verdict):
         return "blind"
-    tried = [each.started_at for each in _made(retrainings) if each.state != "failed"]
+    tried = [retraining.started_at for retraining in _completed(retrainings) if retraining.state != "failed"]
     if settings.refresh is not None and now - max([champion_since, *tried]) >= settings.refresh:
         return "refresh"
     return None
 
 
-def _made(retrainings: Sequence[Retraining]) -> list[Retraining]:
-    """Those that have ended and found something out."""
-    return [each for each in retrainings if each.state not in ("abandoned", "running", NOT_MADE)]
+def _completed(retrainings: Sequence[Retraining]) -> list[Retraining]:
+    """The retrainings that have ended with a result."""
+    return [retraining for retraining in retrainings if retraining.state not in ("abandoned", "running", NOT_MADE)]
 
 
-def _rest(ended: Sequence[Retraining], settings: PolicySettings) -> timedelta:
+def _pause(ended: Sequence[Retraining], settings: PolicySettings) -> timedelta:
+    """The time from the last retraining's start to the next one: growing with failures, up to the cooldown."""
     failures = 0
     while failures < len(ended) and ended[-1 - failures].state == "failed":
         failures += 1
@@ -181,7 +182,7 @@ def _rest(ended: Sequence[Retraining], settings: PolicySettings) -> timedelta:
 def _conclude(
     panel: Panel, baseline: Baseline, settings: PolicySettings, evidence: Evidence, cohorts: Sequence[Cohort]
 ) -> tuple[State, str, Evidence]:
-    """The state, why in words, and the evidence with what acts and who carries it."""
+    """The state, its reason in words, and the evidence with the losses that act and the segments that carry them."""
     first = evidence.watched[0]
     if not panel.is_started:
         have = f"{settings.reference - first.missing_reference:,} of {settings.reference:,}"
@@ -199,7 +200,9 @@ def _conclude(
         for place in crossed:
             watched, of_harm = evidence.watched[place], "change" not in {*alarmed[place]} & {*acting}
             once, now = _strongest(watched, acting)
-            alarms.append(alarm_words(watched, once, now, of_harm=of_harm))
+            words = alarm_words(watched, once, now, of_harm=of_harm)
+            if words.removeprefix(RAW) not in alarms:  # raw losses are those served while no adapter has a part
+                alarms.append(words)
         return State.DEGRADED, " ".join(alarms) + carrier_words(worst), evidence
     figures = calm_words(first, panel.since, *_strongest(first, ("change",)))
     why = next((words for words, holds in _warnings(panel, alarmed, evidence).items() if holds), None)
@@ -216,9 +219,9 @@ def _acting(settings: PolicySettings) -> tuple[Method, ...]:
 
 
 def _alarmed(pair: WatchedLoss, baseline: Baseline) -> list[Method]:
-    """The monitors whose alarm stands: losses have grown, and lately they are above the reference.
+    """The monitors whose alarm stands: they have alarmed, and the recent mean loss is above the reference's.
 
-    A loss that rose and fell again, or rose to below what was promised, is no degradation.
+    A loss that rose and fell again, or rose to below the reference's, is no degradation.
     """
     lately = pair.seen.mean_lately
     if pair.monitors is None or lately is None or lately <= float(baseline.scaled(pair.watched).mean()):
@@ -227,8 +230,8 @@ def _alarmed(pair: WatchedLoss, baseline: Baseline) -> list[Method]:
 
 
 def _strongest(of: LossEvidence, methods: Sequence[str]) -> tuple[float | None, float | None]:
-    """The most that one of these monitors has said (once in so many times) and says now, its share of alpha
-    considered; None: they do not say.
+    """The strongest evidence of these monitors at its peak (`once_in`) and now (`e_value`), divided by their number;
+    None where they state none.
     """
     readings = [reading for name, reading in of.monitors.items() if name in methods]
     once = [reading.once_in for reading in readings if reading.once_in is not None]
@@ -237,12 +240,12 @@ def _strongest(of: LossEvidence, methods: Sequence[str]) -> tuple[float | None, 
 
 
 def _warnings(panel: Panel, alarmed: dict[int, list[Method]], evidence: Evidence) -> dict[str, bool]:
-    """What is worth a warning, the gravest first. A threshold warns nobody: on most streams it cries sometime."""
+    """Reasons for a warning, the gravest first, and whether they hold. Thresholds do not warn: they have no level."""
     sound = ("change", "harm")
     raised = [name for names in alarmed.values() for name in names if name in sound]
     grown = any(
         pair.monitors is not None
-        and any(name in sound and each.alarmed_at is not None for name, each in pair.monitors.items())
+        and any(name in sound and monitor.alarmed_at is not None for name, monitor in pair.monitors.items())
         for pair in panel.pairs
     )
     estimate = evidence.estimate

@@ -17,15 +17,15 @@ from feedback_loop.monitoring import Floats
 from feedback_loop.store.conclusions import State, Verdict
 
 MARGIN = 0.05
-"""Where the policy tolerates nothing, so far above the reference's mean still is recovered: the gate's margin."""
+"""Without a tolerance, a loss up to this share above the reference's mean is recovered: the gate's margin."""
 
 LEAST_COHORTS = 3
-"""Fewer windows may all be good by chance, whatever the number of their labels: days differ."""
+"""Fewer windows may all be good by chance, however many labels they have."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """What is to be reached again: the reference's mean loss, and how uncertain that mean is."""
+    """The level to be reached again: the reference's mean loss, with its standard error."""
 
     mean: float
     standard_error: float
@@ -37,10 +37,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Recovery:
-    """The test of one loss after some cohorts, of which each is taken in once. A few hundred bytes as JSON.
+    """The test of one loss after some cohorts, each of which updates it once. A few hundred bytes as JSON.
 
     A confidence sequence follows the mean loss. Where that mean is above the limit after a cohort, the sequence is
-    given up, and the next one begins with the next cohort: what was bad for long need not be outweighed. The k-th
+    given up, and the next one begins with the next cohort: earlier bad cohorts need not be outweighed. The k-th
     has `alpha / (k (k + 1))`, so that with probability at most `alpha` an incident is ever taken to be over while the
     mean loss since its last sequence began is above the limit, at however many looks.
     """
@@ -73,7 +73,7 @@ class Recovery:
         )
 
     def update(self, cohorts: Iterable[Floats]) -> Recovery:
-        """Takes the losses in [0, 1] of cohorts in, oldest first."""
+        """The test after more cohorts, by their losses in [0, 1], oldest first."""
         state = self
         for losses in cohorts:
             if not len(losses):
@@ -91,13 +91,13 @@ def reference_level(losses: Floats, windows: npt.NDArray[np.int64]) -> Level:
     """The mean of reference losses, each with its window's number.
 
     The standard error is robust to windows that differ (Liang and Zeger 1986, equation 4, for a mean), and at least
-    what is left unknown by so many labels without a single error.
+    that of a single error among so many labels.
     """
     mean, count = float(losses.mean()), len(losses)
     _, places = np.unique(windows, return_inverse=True)
-    apart = losses - mean
-    by_window = np.bincount(places, weights=apart)
-    squares = max(float((by_window**2).sum()), float((apart**2).sum()))
+    deviations = losses - mean
+    by_window = np.bincount(places, weights=deviations)
+    squares = max(float((by_window**2).sum()), float((deviations**2).sum()))
     return Level(mean, max(float(np.sqrt(squares)), 1.0) / count)
 
 
@@ -109,9 +109,9 @@ def start_recovery(level: Level, *, alpha: float, tolerance: float = 0.0, ordina
 
 @dataclass(frozen=True)
 class Recoveries:
-    """What has to be back before an incident is over: each loss that a degraded verdict was about.
+    """The tests of an incident, one for each loss that a degraded verdict was about: all must be back to end it.
 
-    All of them: that one of them is wrongly taken to be back has probability at most `alpha`, so has that all are.
+    Each is wrong with probability at most `alpha`, so the incident is ended wrongly with probability at most that.
     """
 
     version: str
@@ -125,9 +125,9 @@ class Recoveries:
     @property
     def words(self) -> str:
         """The evidence, and how often it goes wrong."""
-        told = "; ".join(f"{name} {test.words}" for name, test in self.tests.items())
+        tests = "; ".join(f"{name} {test.words}" for name, test in self.tests.items())
         alpha = max((test.alpha for test in self.tests.values()), default=0.0)
-        return f"{told} (this ever goes wrong for {alpha:.3g} of incidents at most)"
+        return f"{tests} (this ever goes wrong for {alpha:.3g} of incidents at most)"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that give the very same tests back."""
@@ -143,20 +143,20 @@ class Recoveries:
 def follow(
     before: Recoveries | None, verdict: Verdict, cohorts: Sequence[Cohort], baseline: Baseline, alpha: float
 ) -> Recoveries | None:
-    """The tests of an incident after a look, by the version's own reference; None where it has none yet.
+    """The tests of an incident after a look, by the version's own reference; those of before where it has none yet.
 
-    What the verdict is degraded by is tested from the next cohort on: what opens an incident, and what comes on top.
-    A version that takes over starts with its first cohort; where it is watched for nothing of what was degraded, the
-    first loss stands for it.
+    A loss that degrades the verdict is tested from the next cohort on. A version that takes over starts with its
+    first cohort; where none of the degraded losses is watched for it, the first loss is tested instead.
     """
     pairs = {pair.watched.name: pair for pair in Panel.from_json(verdict.monitor).pairs if pair.level is not None}
-    if not pairs:
+    first = baseline.watched[0].name
+    if first not in pairs:
         return before
     old = before.tests if before is not None else {}
     acts = verdict.evidence.get("acts", []) if verdict.state is State.DEGRADED else []
     goes_on = before is not None and before.version == verdict.version
     tests = {}
-    for name in sorted((set(old) | set(acts)) & set(pairs)) or [baseline.watched[0].name]:
+    for name in sorted((set(old) | set(acts)) & set(pairs)) or [first]:
         test = old.get(name)
         if test is None or not goes_on:
             test = _start(pairs[name], baseline, alpha, test.ordinal + 1 if test is not None else 1)

@@ -1,13 +1,11 @@
-"""What a policy should say, by the model's own history: units, cycle, tolerance, reference, maturity, with reasons.
+"""Suggested policy settings from a model's history: units, cycle, tolerance, reference, maturity, with reasons.
 
-Labels of one window share what that window was like. How the windows of a reference differ (by chance, with a cycle,
-or each in its own way) decides in what a monitor may count; when outcomes came decides how long to wait for them.
+Labels of one window share its conditions. How the windows of a reference differ (by chance, with a cycle,
+or otherwise) decides the units that a monitor may count in; the delays of outcomes decide how long to wait for them.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -16,110 +14,111 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from feedback_loop.config_template import quoted
 from feedback_loop.decisions.monitors.window_means import LABELS, LEAST_LOSS, LEAST_UNITS, Units
 from feedback_loop.monitoring import Floats
 
 Integers = npt.NDArray[np.int64]
 
 DOUBT = 0.05
-"""Windows that differ, or hang together, at this level are not counted label by label: it errs to that side."""
+"""The level of the tests against windows that differ or correlate: in doubt, labels are not the units."""
 
 CYCLE_LEVEL = 0.01
-"""Of the test for a cycle, over all candidates together."""
+"""The level of the test for a cycle, over all candidate lengths together."""
 
 LEAST_CYCLES = LEAST_UNITS
-"""A cycle must be seen so often: a unit is at least a cycle, and fewer units tell nothing about how they differ."""
+"""A cycle must occur so often: a unit is at least a cycle, and fewer units do not show how they differ."""
 
 MOST_WORK = 20_000_000
-"""Lengths of a cycle that are tried, times windows: a quarter of a second."""
+"""The most cycle lengths tried, times windows: a quarter of a second."""
 
 SWING = 2.0
-"""The tolerance is so many standard deviations of the windows' true means: one window in forty swings further up."""
+"""The tolerance in standard deviations of the windows' true means: one window in forty is higher."""
 
 LEAST_REFERENCE = 5000
-"""Labels: below this the false alarms of the monitors have not been measured."""
+"""Labels of a suggested reference, at least: with fewer the monitors' false alarms have not been measured."""
 
 MONTH = 30
-"""So many windows at least: on ten of them, differences that cause false alarms are often not seen."""
+"""Windows of a suggested reference, at least: ten often do not show the differences that cause false alarms."""
 
 FEWEST = 8
-"""Windows from which their spread can be learned; of fewer, it would take a month of the stream to."""
+"""The fewest windows that a spread is estimated from."""
 
 MOST_REFERENCE = 100_000
-"""Labels of a suggested reference: windows so large show their differences with few of them."""
+"""Labels of a suggested reference, at most: few windows of this size show their differences."""
 
 MATURE = 0.99
-"""The share of the outcomes that ever came for which to wait."""
+"""The share of all outcomes to wait for."""
 
 LEAST_OUTCOMES = 200
-"""Fewer outcomes of old enough predictions say nothing about the last hundredth of their delays."""
+"""With fewer outcomes of old enough predictions the 99% quantile of the delays is unknown."""
 
 
 @dataclass(frozen=True)
 class Swing:
-    """How the windows of a reference differ from each other. The p values speak against chance."""
+    """How the windows of a reference differ from each other, with p-values of the tests against chance."""
 
     windows: int
     labels: float  # a window, on average
     mean: float  # of all losses
-    spread: float  # standard deviation of the windows' true means: what is left when chance is taken off
+    spread: float  # standard deviation of the windows' true means, without sampling error
     spread_p: float
     cycle: int  # in windows; 1: none
-    cycle_p: float  # of the best candidate, all candidates counted
-    rest_p: float  # windows of one place in the cycle differ as well
-    varies_p: float  # cycles swing by more or less than each other
-    correlation: float  # of what is left of a window with that of the next
+    cycle_p: float  # of the best length, corrected for all lengths tried
+    rest_p: float  # of a difference between windows at one place in the cycle
+    varies_p: float  # of a difference between the amplitudes of cycles
+    correlation: float  # of a window's residual with the next one's
     correlation_p: float
-    together: float  # so many windows in a row say as much as one that hangs together with none
+    together: float  # consecutive windows that carry as much information as one independent window
 
     @property
     def is_odd(self) -> bool:
-        """Whether the place in the cycle does not say all: windows have ways of their own, or hang together."""
+        """Whether windows differ or correlate beyond their place in the cycle."""
         return min(self.rest_p, self.varies_p, self.correlation_p) < DOUBT
 
     @property
     def in_doubt(self) -> bool:
-        """Whether windows look alike, of which there are too few to say that they are, and each could be a unit."""
+        """Whether windows look alike but are too few to be sure, and each has labels enough to be a unit."""
         is_unit = self.labels * self.mean >= LEAST_LOSS
         return not self.is_odd and self.cycle == 1 and FEWEST <= self.windows < MONTH and is_unit
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """One setting, what it should be (None: no telling), and why."""
+    """One setting, its suggested value (None: unknown yet), and the reason."""
 
-    section: Literal["", "policy"]  # of the model's table
+    section: Literal["", "policy", "adapter"]  # of the model's table
     setting: str
     value: str | int | float | None
     reason: str
 
 
 def suggest_units(losses: Floats, windows: Integers) -> Units:
-    """In what to count, from reference losses in the order of time, each with its window's number.
+    """The units to count in, from reference losses in the order of time, each with its window's number.
 
     Label by label where windows differ by chance alone, by strata where a cycle explains how they differ, and in
-    t-units where they differ in other ways (a cycle, about 1,000 labels, twice as long as windows hang together). Of
-    8 to 29 windows that look alike each is a t-unit: that is nearly as fast, and safe if they are not alike. Fewer
-    say nothing: labels.
+    t-units where they differ in other ways (of a cycle, about 1,000 labels, and twice the time that windows
+    correlate). Of 8 to 29 windows that look alike each is a t-unit, which is nearly as fast, and safe if they are not
+    alike. With fewer, labels.
     """
     swing = swing_of(losses, windows)
     if swing is not None and swing.in_doubt:
         return Units("unit")
     if swing is None or not swing.is_odd:
         return Units("label", strata=swing.cycle if swing else 1)
-    wanted = max(LABELS / swing.labels, 2 * swing.together - 1)
+    windows_a_unit = max(LABELS / swing.labels, 2 * swing.together - 1)
     most = swing.windows // (swing.cycle * LEAST_UNITS)  # cycles a unit that leave enough units
-    return Units("unit", windows=swing.cycle * max(min(ceil(wanted / swing.cycle), most), 1))
+    return Units("unit", windows=swing.cycle * max(min(ceil(windows_a_unit / swing.cycle), most), 1))
 
 
 def suggest_tolerance(losses: Floats, windows: Integers) -> float:
-    """How far the mean loss of a window swings above the reference's without any harm: two standard deviations."""
+    """How far a window's mean loss may be above the reference's without harm: two standard deviations of windows."""
     swing = swing_of(losses, windows)
     return SWING * swing.spread if swing is not None and min(swing.spread_p, swing.cycle_p) < DOUBT else 0.0
 
 
 def suggest(losses: Floats, windows: Integers) -> list[Suggestion]:
-    """What `[models.x.policy]` should say, from losses in [0, 1] in the order of time, with their windows."""
+    """Settings for `[models.x.policy]`, from losses in [0, 1] in the order of time, with their windows' numbers."""
     swing, units = swing_of(losses, windows), suggest_units(losses, windows)
     if swing is None:
         few = f"the history has labels in fewer than {LEAST_UNITS} windows: how windows differ can't be seen yet"
@@ -139,23 +138,23 @@ def suggest(losses: Floats, windows: Integers) -> list[Suggestion]:
 
 
 def suggest_maturity(ages: Floats, delays: Floats, losses: Floats) -> Suggestion:
-    """How long to wait for outcomes, from the seconds since each prediction and until its outcome (NaN: none came).
+    """How long to wait for outcomes, by each prediction's age and its outcome's delay in seconds (NaN: none came).
 
-    Only the older half of the history is looked at: of younger predictions the late outcomes are not in yet, and
-    those known are the quick ones. Where bad predictions hear later than good ones, the slower ones decide.
+    Only the older half of the history counts: younger predictions have only their quick outcomes yet. Where outcomes
+    of bad predictions come later than those of good ones, or earlier, the slower group decides.
     """
     horizon = float(ages.max()) / 2 if len(ages) else 0.0
-    known = (ages >= horizon) & ~np.isnan(delays) & ~np.isnan(losses)
-    if known.sum() < LEAST_OUTCOMES:
-        few = f"the older half of the history has {known.sum():,} outcomes, {LEAST_OUTCOMES} are needed"
+    has_outcome = (ages >= horizon) & ~np.isnan(delays) & ~np.isnan(losses)
+    if has_outcome.sum() < LEAST_OUTCOMES:
+        few = f"the older half of the history has {has_outcome.sum():,} outcomes, {LEAST_OUTCOMES} are needed"
         return Suggestion("", "maturity", None, few)
     from scipy.stats import mannwhitneyu  # which takes a second to import
 
-    delays, bad = delays[known], losses[known] > losses[known].mean()
+    delays, bad = delays[has_outcome], losses[has_outcome] > losses[has_outcome].mean()
     groups = [group for group in (delays[bad], delays[~bad]) if len(group)]
     waits = [float(np.quantile(group, MATURE, method="higher")) for group in groups]
     wait = max(waits)
-    share = known.sum() / (ages >= horizon).sum()
+    share = has_outcome.sum() / (ages >= horizon).sum()
     reason = (
         f"{MATURE:.0%} of the outcomes that ever came ({share:.0%} of predictions) were there after {_time(wait)}"
     )
@@ -205,38 +204,38 @@ def swing_of(losses: Floats, windows: Integers) -> Swing | None:
 
 
 def _varies(means: Floats, counts: Integers, numbers: Integers, cycle: int, chance: float, freedom: int) -> float:
-    """The p value against cycles of one amplitude: what is left of windows, along their places' effects, by cycle.
+    """The p-value against cycles of equal amplitude.
 
-    After Mandel 1961: one slope for each cycle, and F of their squares. Where a cycle swings by more than the one
-    before, it is seen sooner than by what is left of all windows together.
+    After Mandel 1961: one slope for each cycle of the residuals on the effects of places, and an F test of their
+    squares. It detects cycles of growing amplitude sooner than the residuals of all windows together do.
     """
     if cycle == 1:
         return 1.0
     usual = _centres(means, counts, numbers % cycle)
     effects = usual - float(np.average(means, weights=counts))
     _, turn = np.unique((numbers - numbers[0]) // cycle, return_inverse=True)
-    along, size = (np.bincount(turn, weights=counts * effects * each) for each in (means - usual, effects))
+    along, size = (np.bincount(turn, weights=counts * effects * effect) for effect in (means - usual, effects))
     turns = size > 0
     return _f_test(float((along[turns] ** 2 / size[turns]).sum()), max(int(turns.sum()) - 1, 1), chance, freedom)
 
 
 def _correlations(gaps: Floats) -> Floats:
-    """Of each gap with the next one, the one after that, … up to a quarter of them: by Fourier's transform."""
+    """Autocorrelations of the gaps at lags from 1 to a quarter of their number, by Fourier transform."""
     power, size = float((gaps**2).sum()) or 1.0, 2 * len(gaps)
     sums = np.fft.irfft(np.abs(np.fft.rfft(gaps, size)) ** 2, size)
     return np.asarray(sums[1 : len(gaps) // 4 + 1] / power)
 
 
 def _first(holds: npt.NDArray[np.bool_]) -> int:
-    """Where the first holds, or the length: a sum of correlations ends there (Geyer 1992, section 3.3)."""
+    """The place of the first true, or the length: a sum of correlations ends there (Geyer 1992, section 3.3)."""
     return int(np.argmax(holds)) if holds.any() else len(holds)
 
 
 def _cycle(means: Floats, counts: Integers, numbers: Integers) -> tuple[int, float]:
-    """The cycle that explains the windows best (1: none does), and its p value times the number of candidates.
+    """The cycle that explains the windows best (1: none does), and its p-value times the number of lengths tried.
 
-    For each length an F test of the places in it against what is left within them, so a window's own ways do not pass
-    for a cycle. A multiple of a cycle explains as much with more places, so its p value is worse. How many lengths
+    For each length an F test of the means of its places against the residuals, so that odd single windows do not pass
+    for a cycle. A multiple of a cycle explains as much with more places, so its p-value is worse. How many lengths
     are tried depends on how many windows have labels, not on how far apart they lie (see `longest_cycle`).
     """
     lengths = range(2, longest_cycle(len(means)) + 1)
@@ -246,40 +245,40 @@ def _cycle(means: Floats, counts: Integers, numbers: Integers) -> tuple[int, flo
     for length in lengths:
         phase = numbers % length
         sizes = np.bincount(phase, weights=counts)
-        seen = sizes > 0
-        places = int(seen.sum())
+        is_filled = sizes > 0
+        places = int(is_filled.sum())
         freedom = len(means) - places
         if places < 2 or freedom < places:
             continue
-        explained = float((np.bincount(phase, weights=gaps)[seen] ** 2 / sizes[seen]).sum())
-        left = max(flat - explained, 0.0) / freedom
-        p = _f_test(explained, places - 1, left, freedom) * len(lengths)
-        best = min(best, (length, p), key=lambda each: each[1])
+        explained = float((np.bincount(phase, weights=gaps)[is_filled] ** 2 / sizes[is_filled]).sum())
+        residual = max(flat - explained, 0.0) / freedom
+        p = _f_test(explained, places - 1, residual, freedom) * len(lengths)
+        best = min(best, (length, p), key=lambda cycle: cycle[1])
     return best if best[1] < CYCLE_LEVEL else (1, min(best[1], 1.0))
 
 
 def longest_cycle(windows: int) -> int:
-    """The longest cycle that is looked for in so many windows with labels.
+    """The longest cycle that is searched for in so many windows with labels.
 
-    Each place in it is to be seen LEAST_CYCLES times; of very many windows only the shorter ones are tried, for a
-    look must not take longer than a second. A longer one can be set: `policy.cycle`.
+    Each place in it must occur LEAST_CYCLES times; with very many windows only shorter ones are tried, so that a look
+    takes less than a second. A longer one can be set: `policy.cycle`.
     """
     return min(windows // LEAST_CYCLES, MOST_WORK // max(windows, 1))
 
 
 def _centres(means: Floats, counts: Integers, groups: Integers) -> Floats:
-    """For each window the mean loss of its group."""
+    """The mean loss of each window's group."""
     sizes = np.bincount(groups, weights=counts)
     return np.asarray((np.bincount(groups, weights=counts * means) / np.maximum(sizes, 1))[groups])
 
 
 def _around(means: Floats, counts: Integers, groups: Integers) -> float:
-    """The sum of squares of the windows' means around those of their groups, by labels."""
+    """The sum of squares of the windows' means around their groups' means, weighted by labels."""
     return float((counts * (means - _centres(means, counts, groups)) ** 2).sum())
 
 
 def _f_test(squares: float, freedom: int, error: float, error_freedom: int) -> float:
-    """The p value of the mean square against that of the error."""
+    """The p-value of the F test of a sum of squares against the error's mean square."""
     from scipy import special
 
     if squares <= 1e-18:
@@ -288,14 +287,14 @@ def _f_test(squares: float, freedom: int, error: float, error_freedom: int) -> f
 
 
 def _unit_words(swing: Swing, units: Units) -> str:
-    seen = f"the {swing.windows} windows ({swing.labels:,.0f} labels each)"
+    windows = f"the {swing.windows} windows ({swing.labels:,.0f} labels each)"
     if units.kind == "unit" and swing.in_doubt:
         few = f"{swing.windows} windows are too few to be sure: a unit is a window, not a label"
-        return f"{seen} differ by no more than chance (p = {swing.spread_p:.2g}), but {few}"
+        return f"{windows} differ by no more than chance (p = {swing.spread_p:.2g}), but {few}"
     if units.kind == "label" and swing.cycle == 1:
-        return f"{seen} differ by no more than chance (p = {swing.spread_p:.2g}) and do not hang together"
+        return f"{windows} differ by no more than chance (p = {swing.spread_p:.2g}) and do not hang together"
     if units.kind == "label":
-        return f"the cycle explains how {seen} differ (what is left: p = {swing.rest_p:.2g})"
+        return f"the cycle explains how {windows} differ (what is left: p = {swing.rest_p:.2g})"
     why = []
     if swing.rest_p < DOUBT:
         why.append(f"differ by more than chance (p = {swing.rest_p:.2g})")
@@ -304,8 +303,8 @@ def _unit_words(swing: Swing, units: Units) -> str:
     if swing.correlation_p < DOUBT:
         why.append(f"resemble the next one (correlation {swing.correlation:.2f}, p = {swing.correlation_p:.2g})")
     many = f"{units.windows} windows" if units.windows > 1 else "a window"
-    beside = "beside their cycle, " if swing.cycle > 1 else ""
-    return f"{beside}{seen} {' and '.join(why)}: a unit is {many}, not a label"
+    prefix = "beside their cycle, " if swing.cycle > 1 else ""
+    return f"{prefix}{windows} {' and '.join(why)}: a unit is {many}, not a label"
 
 
 def _cycle_words(swing: Swing, units: Units) -> str:
@@ -325,11 +324,11 @@ def _tolerance_words(swing: Swing, tolerance: float) -> str:
 
 
 def _reference(swing: Swing, units: Units) -> Suggestion:
-    """Windows, cycles and units enough to see how they differ; of very large windows no more than MOST_REFERENCE."""
+    """A reference of enough windows, cycles and units to see how they differ; at most MOST_REFERENCE labels."""
     windows = max(MONTH, LEAST_CYCLES * swing.cycle, 10 * units.windows if units.kind == "unit" else 0)
     labels = min(max(ceil(windows * swing.labels / 1000) * 1000, LEAST_REFERENCE), MOST_REFERENCE)
-    found = "" if swing.windows >= windows else f"; the history has {swing.windows}"
-    why = f"it takes some {labels / swing.labels:,.0f} windows to see how they differ{found}"
+    history = "" if swing.windows >= windows else f"; the history has {swing.windows}"
+    why = f"it takes some {labels / swing.labels:,.0f} windows to see how they differ{history}"
     return Suggestion("policy", "reference", labels, why)
 
 
@@ -346,12 +345,11 @@ def _time(seconds: float) -> str:
 def policy_toml(model: str, suggestions: Sequence[Suggestion]) -> str:
     """The suggestions as tables of `feedback_loop.toml`, each with its reason."""
     lines: list[str] = []
-    name = model if re.fullmatch(r"[A-Za-z0-9_-]+", model) else json.dumps(model)
-    for section in ("", "policy"):
-        of_section = [each for each in suggestions if each.section == section]
+    for section in ("", "policy", "adapter"):
+        of_section = [suggestion for suggestion in suggestions if suggestion.section == section]
         if of_section:
-            lines += [f"[models.{name}{section and '.' + section}]"]
-            lines += [line for each in of_section for line in (f"# {each.reason}", _setting(each))]
+            lines += [f"[models.{quoted(model)}{section and '.' + section}]"]
+            lines += [line for suggestion in of_section for line in (f"# {suggestion.reason}", _setting(suggestion))]
     return "\n".join(lines)
 
 

@@ -40,9 +40,9 @@ def load_flights() -> pd.DataFrame:
     """One row a scheduled flight, in the order of scheduled departure.
 
     Columns: `KEY`, `FEATURES`, `predicted_at` (4 a.m. of its day), `scheduled_at`, `arrived_at` (UTC; missing for
-    flights that were cancelled or diverted), `late` (arrived more than 15 minutes late; missing likewise). Every
-    feature is known at `predicted_at`: the timetable, the last weather seen, and how late flights were the day
-    before, as far as they had landed. Raises NotFound where the data is not installed.
+    flights that were cancelled or diverted), `arr_delay` (minutes late; missing likewise), `late` (by more
+    than 15). Every feature is known at `predicted_at`: the timetable, the last weather seen, and how late flights
+    were the day before, as far as they had landed. Raises NotFound where the data is not installed.
     """
     import pandas as pd
 
@@ -66,7 +66,7 @@ def load_flights() -> pd.DataFrame:
     for name in ("origin", "carrier"):
         flights[f"{name}_late_share"] = _late_the_day_before(flights, name)
     numbers = flights[list(NUMBERS)].astype("float64")
-    return flights.assign(**numbers)[[*KEY, *(f for f in FEATURES if f not in KEY), *_TIMES, LABEL]]
+    return flights.assign(**numbers)[[*KEY, *(f for f in FEATURES if f not in KEY), *_TIMES, "arr_delay", LABEL]]
 
 
 _TIMES = ("predicted_at", "scheduled_at", "arrived_at")

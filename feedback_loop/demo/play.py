@@ -21,7 +21,7 @@ from feedback_loop.demo.model import NAME, fit, make_pipeline, probabilities, re
 from feedback_loop.demo.screen import Month, Screen
 from feedback_loop.demo.summary import binary_losses, count_rows
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import model_folder
+from feedback_loop.monitoring import model_folder, with_raw_answers
 from feedback_loop.registry import Reference
 from feedback_loop.rehearsal import Strategy, compare, mean_losses, plot_losses, take_turn
 from feedback_loop.rehearsal import fresh_folder as marked_folder
@@ -75,6 +75,10 @@ seed = %(seed)d
 recent = "30d"
 history = "history.parquet"   # before the log began
 min_rows = %(min_rows)d
+search = "own"           # "kinds" tries three more, and takes the average of the best
+
+[models.flights.adapter]
+mode = "on"              # what the model itself would have answered is logged beside each answer
 
 [models.flights.outcomes]
 folder = "outcomes"
@@ -214,8 +218,13 @@ def _closing(story: _Story, pipeline: Any, played: pd.DataFrame) -> dict[str, An
     contract = loop.scorer(loop.champion(NAME)).contract
     until = loop.clock() + timedelta(days=1)
     log = predictions.read_labelled(
-        loop.store, contract, Window(EPOCH, until), columns=(*contract.outputs, *contract.key)
+        loop.store,
+        contract,
+        Window(EPOCH, until),
+        columns=(*contract.outputs, *contract.raw_outputs, *contract.key),
     )
+    own = with_raw_answers(contract, log).column("probability")
+    log = log.append_column("own_probability", own)
     frame = log.to_pandas().merge(played, on=list(KEY), suffixes=("", "_known"), validate="one_to_one")
     labelled = frame[frame[LABEL].notna()].sort_values("scheduled_at", ignore_index=True)
     truth = labelled[LABEL].to_numpy(dtype=bool)
@@ -228,7 +237,8 @@ def _closing(story: _Story, pipeline: Any, played: pd.DataFrame) -> dict[str, An
     strategies = [
         Strategy("frozen first version", binary_losses(truth, probabilities(first, labelled)), 0, 0),
         Strategy("monthly retraining", binary_losses(truth, monthly), fits, fits),
-        Strategy("the loop", binary_losses(truth, labelled["probability"]), len(searches), len(promoted)),
+        Strategy("the loop", binary_losses(truth, labelled["own_probability"]), len(searches), len(promoted)),
+        Strategy("the loop + adapter", binary_losses(truth, labelled["probability"]), len(searches), len(promoted)),
     ]
     days = [datetime.fromisoformat(date) for date in labelled["date"]]
     plot_losses(

@@ -53,6 +53,7 @@ def closing_words(result: Mapping[str, Any], folder: Path) -> str:
         "Next:",
         f"  feedback-loop status --config {folder}/feedback_loop.toml",
         f"  feedback-loop models history flights --config {folder}/feedback_loop.toml",
+        f"  feedback-loop dashboard --config {folder}/feedback_loop.toml",
         f"  mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db",
         f"  feedback-loop serve flights --config {folder}/feedback_loop.toml",
         "  feedback-loop init --help        (your own model)",

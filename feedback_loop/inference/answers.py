@@ -1,4 +1,4 @@
-"""What a model returned, whatever its type, as one answer and one value of each column per row."""
+"""Reads what a model returns, of any type, as one answer per row and one value per row of each column."""
 
 from __future__ import annotations
 
@@ -16,14 +16,22 @@ if TYPE_CHECKING:
     from feedback_loop.schema import Contract
 
 
+@dataclass(frozen=True)
+class Marks:
+    """What the log says of each row: whether it is explored, and how likely it is acted on (None: not known)."""
+
+    explored: list[bool]
+    propensity: list[float | None]
+
+
 class Form(StrEnum):
-    """How callers get the answers to their rows: MLflow gives them what the model returned."""
+    """The form in which callers get answers: as the model returns them, like MLflow."""
 
     ROWS = "rows"  # a list of one answer a row
     COLUMNS = "columns"  # an object that holds lists of one value a row
-    SINGLE = "single"  # what was answered to the only row, as it is
+    SINGLE = "single"  # the answer to the only row by itself
 
-    def told(self, answers: list[Any]) -> Any:
+    def shaped(self, answers: list[Any]) -> Any:
         """Answers, one a row, in this form."""
         if self is Form.ROWS:
             return answers
@@ -42,24 +50,24 @@ class Answer:
     form: Form = Form.ROWS
 
     def of_labels(self, contract: Contract) -> list[Any]:
-        """The column of each label: the one of its name, else of the first ones; raises ModelFault for too few."""
-        wanted = [column.name for column in contract.labels]
-        if self.names and set(wanted) <= set(self.names):
-            return [self.columns[self.names.index(name)] for name in wanted]
+        """The values of each label: the column of its name, else the first ones; raises ModelFault for too few."""
+        labels = [column.name for column in contract.labels]
+        if self.names and set(labels) <= set(self.names):
+            return [self.columns[self.names.index(name)] for name in labels]
         if not self.rows:
-            return [[]] * len(wanted)
-        if len(self.columns) < len(wanted):
+            return [[]] * len(labels)
+        if len(self.columns) < len(labels):
             raise ModelFault(
-                f"The model answers {len(self.columns)} values for a row, and there are {len(wanted)} labels.",
+                f"The model answers {len(self.columns)} values for a row, and there are {len(labels)} labels.",
                 cure=f"Mend models.{contract.model}.label in the configuration.",
             )
-        return list(self.columns[: len(wanted)])
+        return list(self.columns[: len(labels)])
 
 
 def read_answer(returned: Any, rows: int) -> Answer:
     """What a model returned for so many rows: an array, a frame, a series, lists, objects; raises ModelFault."""
     answer = _read(returned, rows)
-    _encodable(answer.rows)
+    _check_encodable(answer.rows)
     return answer
 
 
@@ -75,14 +83,14 @@ def _read(returned: Any, rows: int) -> Answer:
     array = np.asarray(returned)
     if array.ndim == 0:
         return _of_one(array.item(), rows)
-    _counted(len(array), rows)
+    _check_count(len(array), rows)
     columns = [array] if array.ndim == 1 else list(array.reshape(len(array), -1).T) if len(array) else []
     return Answer(_plain(array.tolist()) if array.dtype.kind == "O" else array.tolist(), columns)
 
 
 def _of_pandas(returned: Any, rows: int) -> Answer:
     """Records, as MLflow makes them of a frame, and of a series too."""
-    _counted(len(returned), rows)
+    _check_count(len(returned), rows)
     frame = returned.to_frame() if returned.ndim == 1 else returned
     names = tuple(str(name) for name in frame.columns)
     if len(set(names)) < len(names):
@@ -104,14 +112,16 @@ def _of_mapping(returned: dict[str, Any], rows: int) -> Answer:
 
 
 def _of_list(returned: list[Any], rows: int) -> Answer:
-    _counted(len(returned), rows)
+    _check_count(len(returned), rows)
     if not returned:
         return Answer([], [])
     if all(isinstance(row, dict) for row in returned):
         names = tuple(name for name in returned[0] if all(name in row for row in returned))
         return Answer(returned, [[row[name] for row in returned] for name in names], names)
     if all(isinstance(row, list) for row in returned):
-        return Answer(returned, [list(values) for values in zip(*returned, strict=False)])  # those that all have
+        return Answer(
+            returned, [list(values) for values in zip(*returned, strict=False)]
+        )  # the values that all rows have
     return Answer(returned, [returned])
 
 
@@ -122,7 +132,7 @@ def _of_one(returned: Any, rows: int) -> Answer:
     raise ModelFault(f"The model answers {_an(type(returned).__name__)}, which is no answer for each of {rows} rows.")
 
 
-def _counted(answers: int, rows: int) -> None:
+def _check_count(answers: int, rows: int) -> None:
     if answers != rows:
         raise ModelFault(f"The model answers {answers} rows where it was asked {rows}.")
 
@@ -138,7 +148,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _encodable(rows: list[Any]) -> None:
+def _check_encodable(rows: list[Any]) -> None:
     if not rows or isinstance(rows[0], float | bool):
         return
     try:

@@ -50,6 +50,7 @@ class Job:
     predicted_at: str
     seed: str
     chunk_rows: int
+    revision: int | None = None  # of the adapter that the answers go through
 
     def ids(self, first_row: int, rows: int) -> pa.StringArray:
         """The rows' ids, the same in each run of the job: a chunk that is logged twice is in the log once."""
@@ -69,7 +70,7 @@ class FileResult:
 
 def predict_file(
     wanted: str,
-    choose: Callable[[str | None], Scorer],
+    choose: Callable[[Job | None], Scorer],
     source: Path,
     target: Path,
     *,
@@ -81,7 +82,8 @@ def predict_file(
 ) -> FileResult:
     """Scores a Parquet or CSV file into another, which gets all its columns and ours.
 
-    `choose` gives the scorer: of the version that an interrupted job began with, or (None) of what is `wanted` now.
+    `choose` gives the scorer: of the version and the adapter's revision that an interrupted job began with, or (None)
+    of what is `wanted` now.
     Finished parts lie in `<target>.parts` until the whole is done; a second run of the same model under the same
     configuration goes on after the last. Raises NotFound, BadInput (with row numbers of the file) and Refused.
     """
@@ -99,30 +101,31 @@ def predict_file(
     # A chunk is logged while the next one is scored. It is logged before its part is there, and parts are in order.
     with progress.track(f"predict {source.name}", total) as advance, ThreadPoolExecutor(1) as logger:
         advance(resumed)
-        for number, chunk in enumerate(read_chunks(source, job.chunk_rows)):
-            if number < len(done):
-                continue
-            try:
-                scored = _score_chunk(scorer, job, chunk, rows, parts / f"part-{number:08d}.parquet", is_text=is_text)
-            finally:  # an error of the chunk before is raised first: its rows are not logged
+        try:
+            for number, chunk in enumerate(read_chunks(source, job.chunk_rows)):
+                if number < len(done):
+                    continue
+                part = parts / f"part-{number:08d}.parquet"
+                scored = _score_chunk(scorer, job, chunk, rows, part, is_text=is_text)
                 logged += logging.result() if logging is not None else 0
-            logging = logger.submit(_log_chunk, scorer, job, scored, record)
-            rows += chunk.num_rows
-            advance(chunk.num_rows)
-        logged += logging.result() if logging is not None else 0
+                logging = logger.submit(_log_chunk, scorer, job, scored, record)
+                rows += chunk.num_rows
+                advance(chunk.num_rows)
+        finally:  # where reading or scoring fails, an error of the chunk before is raised: its rows are not logged
+            logged += logging.result() if logging is not None else 0
     _join(sorted(parts.glob("part-*.parquet")), target)
     shutil.rmtree(parts)
     return FileResult(rows, logged, resumed, str(target), job.version)
 
 
 def _begin(
-    wanted: str, choose: Callable[[str | None], Scorer], source: Path, parts: Path, now: datetime, chunk_rows: int
+    wanted: str, choose: Callable[[Job | None], Scorer], source: Path, parts: Path, now: datetime, chunk_rows: int
 ) -> tuple[Job, Scorer]:
     file = parts / "job.json"
     begun = _read_job(file)
     if begun is not None and begun.wanted != wanted:
         raise _other_job(parts, begun)
-    scorer = choose(begun.version if begun is not None else None)
+    scorer = choose(begun)
     status = source.stat()
     job = Job(
         source=str(source.absolute()),
@@ -136,6 +139,7 @@ def _begin(
         predicted_at=begun.predicted_at if begun is not None else now.isoformat(),
         seed=begun.seed if begun is not None else secrets.token_hex(16),
         chunk_rows=begun.chunk_rows if begun is not None else chunk_rows,
+        revision=scorer.adapting.revision if scorer.adapting is not None else None,
     )
     if begun is not None and job != begun:
         raise _other_job(parts, begun)
@@ -163,7 +167,9 @@ def _other_job(parts: Path, job: Job) -> Refused:
 def _form(scorer: Scorer) -> str:
     contracts = (scorer.contract, scorer.logged)
     columns = [(contract.features, contract.key, contract.outputs, contract.classes) for contract in contracts]
-    form = repr([columns, scorer.contract.positive, scorer.sample])
+    more: list[object] = [scorer.exploring.rule] if scorer.exploring is not None else []
+    more += ["intervals"] if scorer.has_intervals else []
+    form = repr([columns, scorer.contract.positive, scorer.sample, *more])
     return hashlib.blake2b(form.encode(), digest_size=8).hexdigest()
 
 
@@ -183,13 +189,14 @@ def _score_chunk(
 ) -> _ScoredChunk:
     try:
         rows = scorer.rows_of(chunk, text=is_text)
-        scored = scorer.score(rows)
+        ids = job.ids(first_row, chunk.num_rows)
+        scored = scorer.marked(scorer.score(rows), rows, ids)
     except BadInput as error:
         cure = "Mend the file; what was scored before these rows is kept, and a new run goes on there."
         raise error.moved(first_row, cure=cure) from error
-    ids = job.ids(first_row, chunk.num_rows)
     ours = {"prediction_id": ids, "model_version": pa.repeat(job.version, chunk.num_rows)}
     ours |= {column.name: scored.outputs.column(column.stored) for column in scorer.contract.outputs}
+    ours |= {name: pa.array(values) for name, values in scored.beside.items()}
     named = {scorer.contract.own(name): values for name, values in ours.items()}
     table = pa.table({name: chunk.column(name) for name in chunk.column_names if name not in named} | named)
     # As it is: the part is read once, and then it goes.

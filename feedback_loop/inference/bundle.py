@@ -27,6 +27,7 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.inference.choosing import EngineChoice, make_engine
 from feedback_loop.inference.engines import Engine
+from feedback_loop.inference.exploring import exploring_of
 from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
 from feedback_loop.inference.providers import EngineOptions, open_session
 from feedback_loop.inference.proving import Proof
@@ -178,15 +179,15 @@ def write_bundle(
     return bundle
 
 
-def read_bundle(folder: Path) -> Bundle:
-    """What a bundle says of itself, its files checked; raises DamagedBundle."""
+def read_bundle(folder: Path, *, checks_files: bool = True) -> Bundle:
+    """What a bundle says of itself, its files read and checked where they are to be used; raises DamagedBundle."""
     try:
         bundle = msgspec.json.decode((folder / FILE).read_bytes(), type=Bundle)
     except (OSError, msgspec.DecodeError) as error:
         raise _damaged(folder, f"{FILE} can't be read: {error}") from error
     if bundle.format != FORMAT:
         raise _damaged(folder, f"its format is {bundle.format}, not {FORMAT}")
-    for name, digest in bundle.digests.items():
+    for name, digest in bundle.digests.items() if checks_files else ():
         path = folder / name
         if not path.is_file() or _digest(path) != digest:
             raise _damaged(folder, f"{name} is not what was written")
@@ -220,7 +221,15 @@ def open_bundle(
         engine = make_native(loaded, contract, bundle.none)
     redaction = make_redaction(contract, settings.log.columns, hash_key)
     return Scorer(
-        bundle.version, contract, engine, redaction, settings.log.sample, loaded, is_alone=bool(bundle.alone)
+        bundle.version,
+        contract,
+        engine,
+        redaction,
+        settings.log.sample,
+        loaded,
+        is_alone=bool(bundle.alone),
+        exploring=exploring_of(contract, settings),
+        has_intervals=settings.adapter.intervals is not None,
     )
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.inference.categories import categories_of
 from feedback_loop.inference.dense import quantized
+from feedback_loop.inference.engines import Engine
 from feedback_loop.inference.onnx import OnnxEngine, OnnxForm
 from feedback_loop.inference.providers import EngineOptions, is_onnx_installed, open_session
 from feedback_loop.inference.proving import Limits, Proof, ask_refusals, label_follows, proof_rows, prove
-from feedback_loop.inference.trying import categories_of, known_rows, make_native
+from feedback_loop.inference.trying import known_rows, make_native
 from feedback_loop.registry import TAG, LoadedModel
 from feedback_loop.schema import Contract
 
@@ -69,6 +71,21 @@ def make_engine(
     except Exception as error:  # noqa: BLE001 (whatever goes wrong while it is proven, the model itself still answers)
         cause = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
         return EngineChoice(reason=f"it can't be proven: {cause}")
+
+
+def served_engine(
+    loaded: LoadedModel, contract: Contract, engine: Engine, settings: InferenceSettings, known: pa.Table
+) -> tuple[Engine, str]:
+    """What a server would answer by, made in memory: converted and proven on `known` rows, or else `engine` itself.
+
+    With the reason why it is not converted; empty where it is.
+    """
+    options = EngineOptions()
+    choice = make_engine(loaded, contract, settings, known, options)
+    if choice.content is None or choice.form is None:
+        return engine, choice.reason
+    session = open_session(choice.content, options)
+    return OnnxEngine(session, contract, choice.form, answers_with=loaded.answers_with), ""
 
 
 def measure_parity(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import ModelRefused, RowError
+from feedback_loop.inference.categories import pandas_categories
 from feedback_loop.schema import ColumnType, Contract, arrow_type, numbered_names
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 class Inputs:
     """A frame, or an array of type `array`; a missing text is None in the columns of `none`, and NaN in others.
 
-    `names` are the columns' where the model's are no texts.
+    `categories` are columns that the model takes as categories of pandas', each with those that it knows: others are
+    missing to it. `names` are the columns' where the model's are no texts.
     """
 
     array: str = ""
     none: tuple[str, ...] = ()
+    categories: Mapping[str, list[Any]] = field(default_factory=dict)
     names: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, features: pa.Table, contract: Contract, without: Sequence[str] = ()) -> Any:
@@ -37,7 +40,10 @@ class Inputs:
             if without:
                 kept = tuple(column for column in contract.features if column.name not in without)
                 contract = replace(contract, features=kept)
-            return feature_frame(features, contract, self.none).rename(columns=dict(self.names))
+            frame = feature_frame(features, contract, self.none)
+            for name, known in self.categories.items():
+                frame[name] = _categories(frame[name], known)
+            return frame.rename(columns=dict(self.names))
         columns = [features.column(column.name).to_pandas() for column in contract.features]
         return _as_array(columns, np.dtype(self.array), contract)
 
@@ -49,11 +55,19 @@ def inputs_of(loaded: LoadedModel, contract: Contract, none: Sequence[str] = ())
     """An array where the signature has a tensor (and the estimator was not fitted on these names), else a frame."""
     inputs = json.loads(loaded.signature["inputs"]) if loaded.signature and loaded.signature.get("inputs") else []
     if not inputs or inputs[0]["type"] != "tensor":
-        return Inputs(none=tuple(none), names=numbered_names(loaded.signature))
+        categories = pandas_categories(loaded.estimator, contract.features)
+        return Inputs(none=tuple(none), categories=categories, names=numbered_names(loaded.signature))
     names = getattr(loaded.estimator, "feature_names_in_", None)
     if names is not None and list(names) == [column.name for column in contract.features]:
         return Inputs()
     return Inputs(array=inputs[0]["tensor-spec"]["dtype"])
+
+
+def _categories(values: pd.Series[Any], known: Sequence[Any]) -> pd.Series[Any]:
+    """Values as categories of pandas'; what is not known is missing."""
+    import pandas as pd
+
+    return values.where(values.isin(known)).astype(pd.CategoricalDtype(known))
 
 
 def feature_frame(features: pa.Table, contract: Contract, none: Iterable[str] = ()) -> pd.DataFrame:

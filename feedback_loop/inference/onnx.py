@@ -47,7 +47,7 @@ class Layout:
             words = np.empty((features.num_rows, len(self.words)), dtype=object)
             for place, name in enumerate(self.words):
                 values = _words(features.column(name))
-                words[:, place] = [each.lower() for each in values] if name in self.lowered else values
+                words[:, place] = [value.lower() for value in values] if name in self.lowered else values
             feed[WORDS] = words
         return feed
 
@@ -63,8 +63,8 @@ class Layout:
         if self.words:
             words = np.empty((rows.count, len(self.words)), dtype=object)
             for place, name in enumerate(self.words):
-                values = [each if isinstance(each, str) else MISSING_WORD for each in rows.columns[name]]
-                words[:, place] = [each.lower() for each in values] if name in self.lowered else values
+                values = [value if isinstance(value, str) else MISSING_WORD for value in rows.columns[name]]
+                words[:, place] = [value.lower() for value in values] if name in self.lowered else values
             feed[WORDS] = words
         return feed
 
@@ -105,6 +105,7 @@ class OnnxEngine:
         self._session = session
         self._contract = contract
         self._form = form
+        self.answers_with = answers_with
         self._answers_scores = answers_with == "predict_proba" and bool(contract.probabilities)
         self._is_classifier = contract.task.is_classification
         self._wanted = _wanted(session, form, is_classifier=self._is_classifier)
@@ -143,7 +144,7 @@ class OnnxEngine:
     def _run(self, feed: dict[str, np.ndarray[Any, Any]]) -> list[Any]:
         try:
             answered: list[Any] = self._session.run(self._wanted, feed)
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime's errors share no base
             said = " ".join(str(error).split())
             raise ModelRefused.of("", f"the model refused these rows: {type(error).__name__}: {said}") from error
         return answered

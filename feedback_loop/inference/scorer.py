@@ -11,7 +11,10 @@ import pyarrow as pa
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.errors import BadInput, ContractError, Refused, RowError
+from feedback_loop.inference.adapter_coefficients import Coefficients
+from feedback_loop.inference.adapting import Adapting
 from feedback_loop.inference.engines import Engine, RowsEngine, Scored
+from feedback_loop.inference.exploring import Exploring, exploring_of
 from feedback_loop.inference.trying import make_native
 from feedback_loop.registry import LoadedModel, ModelVersion
 from feedback_loop.schema import (
@@ -44,7 +47,7 @@ _NEVER_MISSING = (ColumnType.BOOLEAN, ColumnType.INTEGER, ColumnType.LONG)
 
 @dataclass(frozen=True)
 class Scorer:
-    """One version in memory. Thread-safe.
+    """One version in memory, with the revision of an adapter that its answers go through, if one is on. Thread-safe.
 
     Callers are answered by its `contract`; what is logged of them, and all that follows from the log, has the form of
     the `logged` one. `sample` is the share of its rows that are logged. One that `is_alone` is asked for each request
@@ -58,6 +61,9 @@ class Scorer:
     sample: float = 1.0
     model: LoadedModel | None = None
     is_alone: bool = False
+    adapting: Adapting | None = None
+    exploring: Exploring | None = None
+    has_intervals: bool = False
 
     @property
     def loaded(self) -> LoadedModel:
@@ -104,13 +110,27 @@ class Scorer:
             return Scored(
                 self.contract, [], [pa.array([], arrow_type(column.type)) for column in self.contract.outputs]
             )
-        return self.engine.score(rows, params)
+        scored = self.engine.score(rows, params)
+        return scored if self.adapting is None else self.adapting.adapted(scored, rows)
 
     def score_rows(self, rows: Rows) -> Scored:
         """Scores decoded rows of the contract, with their params; by way of a table where the engine needs one."""
         if self._of_rows is not None:
-            return self._of_rows.score_rows(rows)
-        return self.engine.score(rows_table(self.contract, rows), rows.params or None)
+            scored = self._of_rows.score_rows(rows)
+        else:
+            scored = self.engine.score(rows_table(self.contract, rows), rows.params or None)
+        return scored if self.adapting is None else self.adapting.adapted(scored, rows)
+
+    def marked(self, scored: Scored, rows: Rows | pa.Table, ids: Sequence[str] | pa.Array) -> Scored:
+        """The scored rows with what exploration says of each, where it is on; `ids` are the rows' prediction ids."""
+        return scored if self.exploring is None else replace(scored, marks=self.exploring.marks(scored, rows, ids))
+
+    def adapted_by(self, revision: int, coefficients: Coefficients) -> Scorer:
+        """The same with that revision of an adapter on; raises Refused where it can't be on this version."""
+        adapting = Adapting(
+            revision, coefficients, self.contract, self.engine.answers_with, has_intervals=self.has_intervals
+        )
+        return replace(self, adapting=adapting)
 
 
 def input_rows(contract: Contract, frame: Any, more: Sequence[Column] = (), *, text: bool = False) -> pa.Table:
@@ -140,7 +160,17 @@ def make_scorer(
     contract = contract_of(loaded, settings)
     redaction = make_redaction(contract, settings.log.columns, hash_key)
     engine = make_native(loaded, contract, none)
-    return Scorer(loaded.version, contract, engine, redaction, settings.log.sample, loaded)
+    exploring = exploring_of(contract, settings)
+    return Scorer(
+        loaded.version,
+        contract,
+        engine,
+        redaction,
+        settings.log.sample,
+        loaded,
+        exploring=exploring,
+        has_intervals=settings.adapter.intervals is not None,
+    )
 
 
 def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
@@ -210,16 +240,22 @@ def _contract(
         segments=settings.segments,
         segment_values=settings.segment_values,
         has_probabilities=has_probabilities,
-        join=JoinRule(
-            horizon=settings.join.horizon,
-            which=Which(settings.join.which),
-            absent_means=settings.join.absent_means,
-            maturity=settings.maturity,
-        ),
+        join=join_rule(settings),
         query=settings.query,
         own_metrics=tuple(
             OwnMetric(name, metric.path, metric.columns) for name, metric in sorted(settings.metrics.items())
         ),
+    )
+
+
+def join_rule(settings: ModelSettings) -> JoinRule:
+    """How a model's outcomes find their predictions, by its settings."""
+    return JoinRule(
+        horizon=settings.join.horizon,
+        which=Which(settings.join.which),
+        absent_means=settings.join.absent_means,
+        maturity=settings.maturity,
+        needs_action=settings.outcomes.selection == "acted",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from feedback_loop.errors import BadInput, ModelFault, Refused
 from feedback_loop.inference.answers import read_answer
+from feedback_loop.inference.categories import categories_of, parts_of
 from feedback_loop.inference.engines import Engine, PyfuncEngine, Scored, SklearnEngine
 from feedback_loop.inference.inputs import Inputs, inputs_of, made_up_table
 from feedback_loop.registry import LoadedModel, input_example, mlflow_answers
 from feedback_loop.schema import Column, ColumnType, Contract, arrow_type, coerce
+from feedback_loop.schema.values import is_missing
 
 Native = SklearnEngine | PyfuncEngine
 """The engines around a model as it was logged."""
@@ -150,7 +152,7 @@ def _check_chances(loaded: LoadedModel, contract: Contract, chances: np.ndarray[
 
 def _check_mlflow(loaded: LoadedModel, row: pa.Table, scored: Scored) -> None:
     theirs = _mlflow_answer(loaded, row)
-    if theirs is None or same(theirs, scored.form.told(scored.answers)):
+    if theirs is None or same(theirs, scored.form.shaped(scored.answers)):
         return
     if same(theirs, _mlflow_answer(loaded, row)):  # else it answers at random
         raise Refused(
@@ -166,7 +168,7 @@ def _mlflow_answer(loaded: LoadedModel, row: pa.Table) -> Any:
         answer = read_answer(mlflow_answers(loaded, row.to_pylist()), 1)
     except ModelFault:
         return None
-    return answer.form.told(answer.rows)
+    return answer.form.shaped(answer.rows)
 
 
 def _without_text(loaded: LoadedModel, contract: Contract) -> tuple[str, ...]:
@@ -223,7 +225,7 @@ def _both(loaded: LoadedModel, contract: Contract, row: pa.Table, names: Sequenc
 def _answer(engine: Engine, row: pa.Table) -> Any:
     try:
         scored = engine.score(row)
-        return scored.form.told(scored.answers), _of_row(scored, 0)[1]
+        return scored.form.shaped(scored.answers), _of_row(scored, 0)[1]
     except (BadInput, ModelFault):
         return None
 
@@ -239,37 +241,8 @@ def _sklearn(loaded: LoadedModel, contract: Contract, inputs: Inputs) -> Sklearn
     return SklearnEngine(loaded.estimator, contract, answers_with=loaded.answers_with, inputs=inputs)
 
 
-def parts_of(estimator: Any) -> Iterator[Any]:
-    """An estimator and all that it is made of."""
-    waiting, visited = [estimator], set()
-    while waiting:
-        part = waiting.pop()
-        if id(part) in visited:
-            continue
-        visited.add(id(part))
-        yield part
-        for name in ("steps", "transformers_", "estimators_"):
-            parts = getattr(part, name, None)
-            waiting += [named[1] for named in parts if isinstance(named, tuple)] if isinstance(parts, list) else []
-
-
-def categories_of(estimator: Any, wanted: Callable[[Any], bool]) -> list[Any]:
-    """The categories that the encoders within an estimator have learned, as far as they are wanted."""
-    return [
-        value
-        for part in parts_of(estimator)
-        for categories in getattr(part, "categories_", ())
-        for value in np.asarray(categories).ravel().tolist()
-        if wanted(value)
-    ]
-
-
 def _learned_missing(estimator: Any) -> set[str]:
     """What its encoders and imputers take for a missing value: None, NaN, or both."""
-    values = categories_of(estimator, _is_missing)
+    values = categories_of(estimator, is_missing)
     values += [part.missing_values for part in parts_of(estimator) if hasattr(part, "missing_values")]
-    return {"None" if value is None else "NaN" for value in values if _is_missing(value)}
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return {"None" if value is None else "NaN" for value in values if is_missing(value)}

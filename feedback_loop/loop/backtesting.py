@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from feedback_loop.clock import Window, as_utc
-from feedback_loop.config_policy import PolicySettings
 from feedback_loop.decisions.backtest import (
     Backtest,
     Injection,
+    Policy,
     Versions,
     candidates_of,
     looks_until,
@@ -38,7 +37,7 @@ class Backtesting:
     def backtest(
         self,
         model: str,
-        policies: Sequence[str | Path | PolicySettings] = (),
+        policies: Sequence[Policy] = (),
         start: datetime | None = None,
         end: datetime | None = None,
         *,

@@ -3,35 +3,53 @@
 from __future__ import annotations
 
 import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import structlog
 
-from feedback_loop.alerts import route_names
+from feedback_loop.alerts import alert_routes
 from feedback_loop.capture import Deployed, Deployments, Forwarder, Recorder, Spool
 from feedback_loop.clock import Clock, system_clock
 from feedback_loop.config import Settings
-from feedback_loop.errors import BadInput
-from feedback_loop.inference import DamagedBundle, Scorer, make_scorer, open_bundle, stage
+from feedback_loop.errors import BadInput, NotFound, Refused
+from feedback_loop.inference import Coefficients, DamagedBundle, Scorer, make_scorer, open_bundle, stage
+from feedback_loop.loop.showing import Shown
 from feedback_loop.monitoring import References
 from feedback_loop.outcomes import matured_until
 from feedback_loop.progress import Progress, Silent
+from feedback_loop.promotion import Champions
 from feedback_loop.registry import ModelVersion, Reference, Registry
 from feedback_loop.schema import Contract, RandomBits
 from feedback_loop.serving.places import engine_options, meant_version, place_of_version
-from feedback_loop.store import Store, create_tables, fence, predictions, retrainings
+from feedback_loop.store import Store, adapters, create_tables, fence, predictions, retrainings
+from feedback_loop.store.alerts import Routes
 from feedback_loop.store.retrainings import Promotion
 from feedback_loop.store.serving_state import VersionNames
 
 _log = structlog.get_logger(__name__)
 
 
+class _Asked(threading.local):
+    """What this thread has asked MLflow in the turn of the loop that it plays, if it plays one."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.champions: dict[str, ModelVersion] = {}
+
+
 @dataclass(frozen=True)
 class Context:
-    """What the parts of one loop share. Nothing is opened before it is used."""
+    """What the parts of one loop share. Nothing is opened before it is used.
+
+    `before_promotion` is called with this, a model and a version before that becomes the champion.
+    """
 
     settings: Settings
     clock: Clock
@@ -41,14 +59,17 @@ class Context:
     registry: Registry
     log: predictions.PredictionLog
     references: References
+    before_promotion: Callable[[Context, str, str], None]
     _scorers: dict[tuple[str, str], Scorer] = field(default_factory=dict)
     _fastest: dict[tuple[str, str], Scorer] = field(default_factory=dict)
     _versions: dict[tuple[str, str], ModelVersion] = field(default_factory=dict)
+    _asked: _Asked = field(default_factory=_Asked)
 
     @classmethod
     def of(
         cls,
         settings: Settings,
+        before_promotion: Callable[[Context, str, str], None],
         *,
         clock: Clock = system_clock,
         progress: Progress | None = None,
@@ -58,7 +79,7 @@ class Context:
         store = Store(settings.url(settings.store.url), settings.hash_key)
         registry = Registry.of(settings, VersionNames(store).name)
         log, references = predictions.PredictionLog(store), References(store, registry)
-        return cls(settings, clock, progress or Silent(), bits, store, registry, log, references)
+        return cls(settings, clock, progress or Silent(), bits, store, registry, log, references, before_promotion)
 
     @property
     def recorder(self) -> Recorder:
@@ -66,18 +87,58 @@ class Context:
         return Recorder(self.log, self.bits)
 
     @property
+    def shown(self) -> Shown:
+        """What MLflow shows of the loop."""
+        return Shown(self.registry, self.settings.dashboard.url, self.version)
+
+    @property
     def reports(self) -> Path:
         """The folder that reports are written to."""
         return self.settings.path(self.settings.scheduler.reports)
 
     @property
-    def routes(self) -> tuple[str, ...]:
-        """The names of the routes that alerts go out on."""
-        return route_names(self.settings.alerts)
+    def routes(self) -> Routes:
+        """The routes that alerts go out on."""
+        return alert_routes(self.settings.alerts)
 
     def champion(self, model: str) -> ModelVersion:
-        """The version that answers callers; raises NotFound."""
-        return self.registry.find(Reference(model, alias=self.settings.model(model).alias))
+        """The version that answers callers; raises NotFound. Within a turn of the loop MLflow is asked once."""
+        champion = self._asked.champions.get(model) if self._asked.is_on else None
+        if champion is None:
+            champion = self.registry.find(Reference(model, alias=self.settings.model(model).alias))
+            if self._asked.is_on:
+                self._asked.champions[model] = champion
+        return champion
+
+    @contextmanager
+    def asking_once(self, *, begins: bool, ends: bool) -> Iterator[None]:
+        """In the block, of a job of a turn, this thread takes as the champion who was it before in this turn.
+
+        `begins` and `ends` say whether it is the turn's first or last job. Who may move an alias asks all the same
+        (`Champions`).
+        """
+        if begins:
+            self._asked.champions.clear()
+        self._asked.is_on = True
+        try:
+            yield
+        finally:
+            self._asked.is_on = False
+            if ends:
+                self._asked.champions.clear()
+
+    def ask_again(self, model: str) -> None:
+        """Has the champion be asked for again within the turn: it changes, or may have."""
+        self._asked.champions.pop(model, None)
+
+    def champions(self, model: str) -> Champions:
+        """Who is the champion of a model, and how that changes."""
+        alias, prepare = self.settings.model(model).alias, partial(self._prepare, model)
+        return Champions(self.store, self.registry, model, alias, self.routes, prepare, self.shown.promotion)
+
+    def _prepare(self, model: str, number: str) -> None:
+        self.before_promotion(self, model, number)
+        self.ask_again(model)
 
     def scorer(self, version: ModelVersion) -> Scorer:
         """A version, loaded; kept in memory for the next time."""
@@ -100,6 +161,31 @@ class Context:
         if key not in self._fastest:
             self._fastest[key] = self._from_bundle(version)
         return self._fastest[key]
+
+    def answering(self, version: ModelVersion, revision: int | None = None) -> Scorer:
+        """`fastest_scorer` with its model's adapter on, as servers answer: with that `revision` of it, or the newest.
+
+        Without where the adapter is off, has no revision, or does not fit the version. Raises NotFound for a revision
+        that is gone.
+        """
+        scorer, model = self.fastest_scorer(version), version.model
+        if revision is None:
+            newest = None
+            if self.settings.model(model).adapter.mode == "on":
+                newest = adapters.newest_served(self.store, model)
+            if newest is None:
+                return scorer
+            revision = newest.revision
+        content = adapters.load_coefficients(self.store, model, revision)
+        if content is None:
+            raise NotFound(
+                "revision of the adapter", f"{model} {revision}", cure="See: feedback-loop adapter history."
+            )
+        try:
+            return scorer.adapted_by(revision, Coefficients.from_bytes(content))
+        except Refused as error:
+            _log.warning("adapter not on", version=str(version), cause=str(error))
+            return scorer
 
     def _from_bundle(self, version: ModelVersion) -> Scorer:
         settings, hash_key = self.settings.model(version.model), self.settings.hash_key
@@ -125,6 +211,7 @@ class Context:
 
     def forget(self, version: ModelVersion) -> None:
         """Has it looked up anew: its tags have changed."""
+        self.ask_again(version.model)
         self._versions.pop((version.model, version.version), None)
 
     def version(self, model: str, version: str) -> ModelVersion:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import structlog
 
-from feedback_loop.alerts import Delivery, deliver_alerts, tell_conditions, watch_volume
+from feedback_loop.alerts import tell_conditions, watch_volume
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.decisions import (
@@ -33,6 +32,7 @@ from feedback_loop.monitoring import (
     LEAST_REPORT_ROWS,
     PAST_WINDOWS,
     SAMPLE_ROWS,
+    ExplorationEffect,
     MissingReference,
     PastError,
     Profile,
@@ -40,6 +40,7 @@ from feedback_loop.monitoring import (
     after_failure,
     due_windows,
     evaluate_window,
+    exploration_effect,
     find_slices,
     multivariate_values,
     past_errors,
@@ -56,7 +57,8 @@ from feedback_loop.store import profiles, retention
 from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.conclusions import Verdict
 from feedback_loop.store.coverage import load_coverage
-from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, Evaluation, load_past_estimates
+from feedback_loop.store.evaluations import Evaluation, load_past_estimates
+from feedback_loop.store.incidents import incidents_within, open_incident
 from feedback_loop.store.ledger import FailedWindow, forget_failed_window, load_failed_windows
 
 _log = structlog.get_logger(__name__)
@@ -121,7 +123,7 @@ class Judging:
                     self._tell_failure(model, after_failure(store, model, due, error, self.context.clock()), error)
                 advance(1)
         if as_of is None:
-            self._show_metrics(evaluations)
+            self.context.shown.windows(evaluations)
         return evaluations
 
     def tell_conditions(self, model: str) -> int:
@@ -140,7 +142,7 @@ class Judging:
     def decide(self, model: str) -> Verdict | None:
         """Judges what has matured since the last verdict on the champion; None where nothing has."""
         context, settings, version = self.context, self.context.settings.model(model), self.context.champion(model)
-        return decide(
+        verdict = decide(
             context.store,
             context.scorer(version).logged,
             version.version,
@@ -150,6 +152,10 @@ class Judging:
             routes=context.routes,
             now=context.final(model, None),
         )
+        if verdict is not None:
+            incident = open_incident(context.store, model)
+            context.shown.verdict(verdict, incident.incident_id if incident is not None else None)
+        return verdict
 
     def why_not_judged(self, model: str) -> str:
         """Why a look finds nothing to judge now, and what to do about it, in words."""
@@ -223,7 +229,8 @@ class Judging:
             name,
         )
         noted = self._with_rows(subject.evaluation, multivariate=False, slices=False)
-        subject = replace(subject, evaluation=noted)
+        told = [incident.words for incident in incidents_within(context.store, model, window, now)]
+        subject = replace(subject, evaluation=replace(noted, notes=(*noted.notes, *told)))
         real = None
         if rows != "surrogate":
             version = context.version(model, subject.evaluation.version)
@@ -246,23 +253,19 @@ class Judging:
             _log.warning("report not kept in MLflow", model=model, version=number, cause=str(error))
         return paths
 
-    def deliver_alerts(self) -> Delivery:
-        """Tries every alert that is due."""
-        return deliver_alerts(self.context.store, self.context.settings.alerts, self.context.clock())
-
     def _tell_failure(self, model: str, failed: FailedWindow, error: Exception) -> None:
         where = "".join(traceback.format_exception(error))
         _log.error("window_failed", model=model, window=str(failed.window), attempts=failed.attempts, traceback=where)
         subject, title = f"stream:{model}:failed:{failed.window}", f"{model}: a window could not be evaluated"
         again = f"It is tried again from {format_moment(failed.next_attempt_at)} on; other windows go on."
         words = f"{failed.window}: {failed.cause.rstrip('.')}. {again}"
-        raise_alert(self.context.store, subject, title, words, self.context.routes, self.context.clock())
+        raise_alert(self.context.store, subject, title, words, self.context.routes, self.context.clock(), model=model)
 
     def _with_rows(self, evaluation: Evaluation, *, multivariate: bool, slices: bool) -> Evaluation:
         """The evaluation with what only rows can say, as known at its moment, and a note if it lacks a reference."""
         context, model = self.context, evaluation.model
         settings = context.settings.model(model)
-        rows = context.references.found.get((model, evaluation.version))
+        rows = context.references.incomplete.get((model, evaluation.version))
         if rows is not None and not evaluation.drift:
             wanted = f"{settings.policy.reference:,} matured predictions with outcomes"
             lacking = f"the reference takes {wanted}, and there are {rows:,}"
@@ -300,24 +303,22 @@ class Judging:
         about = when_enough(accounts, version.version, wanted - rows, settings.maturity)
         return MissingReference(model, version.version, rows, wanted, about)
 
-    def _show_metrics(self, evaluations: Sequence[Evaluation]) -> None:
-        """Logs the figures of windows to MLflow, whose page draws them: as estimated, and as they came later.
+    def exploration(self, model: str, version: str | None) -> ExplorationEffect | None:
+        """How explored rows of the last 30 windows that have matured differ from the rest of those acted on.
 
-        The figures are in our own store: that they can't be drawn fails no evaluation.
+        The store alone is asked: None where outcomes need no action, or the version has no reference yet.
         """
-        for evaluation in evaluations:
-            model, metrics = evaluation.model, _drawn(evaluation)
-            if not evaluation.version or not metrics:
-                continue
-            try:
-                version = self.context.version(model, evaluation.version)
-                lineage = self.context.registry.lineage
-                lineage.log_metrics(version, metrics, evaluation.window.start, evaluation.as_of)
-            except NotFound as error:
-                _log.warning("not drawn in MLflow", model=model, version=evaluation.version, cause=str(error))
-            except Unavailable as error:  # it would be waited for again with each window
-                _log.warning("windows not drawn in MLflow", model=model, cause=str(error))
-                return
+        context, settings = self.context, self.context.settings.model(model)
+        if settings.outcomes.selection != "acted":
+            return None
+        with context.store.read() as connection:
+            stored = profiles.load_reference(connection, model, version or "")
+        contract = Profile.from_bytes(stored.profile).layout.contract if stored is not None else None
+        if contract is None or not contract.join.needs_action:
+            return None
+        now = context.clock()
+        until = context.matured_until(model, now)
+        return exploration_effect(context.store, contract, Window(until - 30 * settings.window, until), now)
 
     def reference(
         self, version: ModelVersion, settings: ModelSettings, as_of: datetime, known: datetime | None = None
@@ -365,14 +366,3 @@ class Judging:
         """The reference losses of a version as of a moment."""
         rows = self.reference(version, settings, as_of, known)
         return baseline_of(self.context.scorer(version).logged, rows, settings)
-
-
-def _drawn(evaluation: Evaluation) -> dict[str, float]:
-    """An evaluation's figures of all rows: estimates, and once it has matured the metrics themselves and coverage."""
-    estimates = [estimate for estimate in evaluation.estimates if estimate.metric != INSUFFICIENT]
-    figures = {f"estimated_{each.metric}": each.value for each in estimates if each.segment == ALL_ROWS}
-    if evaluation.matured:
-        figures |= {each.metric: each.value for each in evaluation.metrics if each.segment == ALL_ROWS}
-        if evaluation.coverage is not None:
-            figures["coverage"] = evaluation.coverage
-    return figures

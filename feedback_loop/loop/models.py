@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
+from feedback_loop.clock import Window
+from feedback_loop.errors import BadInput, FeedbackLoopError, Refused, Unavailable
+from feedback_loop.inference import refuse_unfit
 from feedback_loop.loop.context import Context
 from feedback_loop.monitoring import make_reference
+from feedback_loop.promotion import Compared, compare_versions
 from feedback_loop.registry import ModelVersion, Reference
-from feedback_loop.retraining import Champions, Optimized, VariantSearch
+from feedback_loop.retraining import Optimized, VariantSearch
 from feedback_loop.serving import warm
 from feedback_loop.serving.places import engine_options
 from feedback_loop.serving.publication import hint
+from feedback_loop.store import freezes
+from feedback_loop.store.freezes import EVERYWHERE, Freeze
 from feedback_loop.store.retrainings import Promotion
+from feedback_loop.store.rollouts import blocked_by
 from feedback_loop.store.serving_state import TrafficPlan, load_traffic, save_traffic
 
 
@@ -104,26 +111,66 @@ class Models:
             cure = "Mend the model, and register it anew."
             raise Refused(f"{chosen} can't be served: {cause}", cure=cure) from error
 
-    def promote(self, model: str, version: str, *, reason: str = "by hand", force: bool = False) -> Promotion:
+    def promote(
+        self, model: str, version: str, *, reason: str = "by hand", force: bool = False, by: str | None = None
+    ) -> Promotion:
         """Makes a version the champion; raises NotFound, Refused, and ContractError for one that can't be logged.
 
-        With `force` it is not looked at before. `check_servable` looks closer, and takes longer.
+        One that was found to be worse than another on live rows is refused. With `force` nothing is looked at before.
+        `check_servable` looks closer, and takes longer. `by` is who does so (default: who is logged in).
         """
         context, chosen = self.context, self._version(model, version)
         if not force:
             context.check_storable(context.scorer(chosen))
-        return self._champions(model).promote(chosen.version, reason=reason, now=context.clock())
+            if blocked := blocked_by(context.store, model, chosen.version):
+                cause = f"Version {chosen.version} of {model} is blocked: {blocked.ended_because}"
+                raise Refused(cause, cure="Promote it all the same: --force.")
+        return self.context.champions(model).promote(
+            chosen.version, reason=reason, now=context.clock(), made_by=by or getpass.getuser()
+        )
 
-    def rollback(self, model: str, *, reason: str = "by hand") -> Promotion:
+    def rollback(self, model: str, *, reason: str = "by hand", by: str | None = None) -> Promotion:
         """Makes the newest champion before this one, and before all that were rolled back, the champion again.
 
         Raises Refused where there is none.
         """
-        return self._champions(model).rollback(reason=reason, now=self.context.clock())
+        return self.context.champions(model).rollback(
+            reason=reason, now=self.context.clock(), made_by=by or getpass.getuser()
+        )
 
     def reconcile(self, model: str) -> str | None:
         """Ends promotions that a crash interrupted and takes note of aliases that were moved in MLflow."""
-        return self._champions(model).reconcile(self.context.clock())
+        self.context.ask_again(model)
+        return self.context.champions(model).reconcile(self.context.clock())
+
+    def freeze(self, model: str | None = None, *, reason: str, by: str | None = None) -> Freeze:
+        """Stops retraining, promotion, rollback and adapters of a model (None: of all) until `unfreeze`.
+
+        `by` is who does so (default: who is logged in). Raises NotFound, Refused where that freeze stands already.
+        """
+        return freezes.freeze(
+            self.context.store,
+            self._frozen_name(model),
+            reason=reason,
+            by=by or getpass.getuser(),
+            now=self.context.clock(),
+        )
+
+    def unfreeze(self, model: str | None = None, *, reason: str = "by hand", by: str | None = None) -> Freeze:
+        """Lifts the freeze of a model (None: that of all). Raises NotFound, Refused where it does not stand."""
+        return freezes.unfreeze(
+            self.context.store,
+            self._frozen_name(model),
+            reason=reason,
+            by=by or getpass.getuser(),
+            now=self.context.clock(),
+        )
+
+    def _frozen_name(self, model: str | None) -> str:
+        if model is None:
+            return EVERYWHERE
+        self.context.settings.model(model)
+        return model
 
     def optimize(self, reference: str, budget: float, *, register: bool = True, quantize: bool = False) -> Optimized:
         """Tries smaller variants of a version, and registers the fastest that loses at most `budget` of its score.
@@ -146,6 +193,24 @@ class Models:
         )
         return search.run(budget, register=register, quantize=quantize)
 
+    def compare(self, one: str, other: str, *, window: Window | None = None) -> Compared:
+        """Two versions of a model (`name/version`, `name@alias`) on the same logged rows, with error between days.
+
+        By default on matured rows that neither has learned from. Raises NotFound, BadInput for versions of different
+        models, and Refused where there are no rows, or the log does not have their features.
+        """
+        context = self.context
+        versions = [context.find(text) for text in (one, other)]
+        model = versions[0].model
+        if versions[1].model != model:
+            raise BadInput.of("version", f"{other} is of another model than {one}")
+        scorers = [context.scorer(version) for version in versions]
+        for scorer in scorers:
+            refuse_unfit(scorer, "compared")
+        now = context.final(model, None)
+        options: dict[str, Any] = {"until": context.matured_until(model, now), "window": window}
+        return compare_versions(scorers[0], scorers[1], store=context.store, now=now, **options)
+
     def traffic(self, model: str) -> TrafficPlan:
         """Which versions take part in serving a model, besides the champion."""
         return load_traffic(self.context.store, model)
@@ -162,8 +227,3 @@ class Models:
 
     def _version(self, model: str, version: str) -> ModelVersion:
         return self.context.registry.find(Reference(model, version=version))
-
-    def _champions(self, model: str) -> Champions:
-        context = self.context
-        alias = context.settings.model(model).alias
-        return Champions(context.store, context.registry, model, alias, context.routes)

@@ -32,18 +32,23 @@ from feedback_loop.outcomes import (
     record_outcomes,
     take_parts,
 )
-from feedback_loop.schema import with_booleans
+from feedback_loop.schema import Contract, with_booleans
 from feedback_loop.store import fence, predictions, retention
 from feedback_loop.store.coverage import load_coverage, with_inferred
 from feedback_loop.store.findings import Finding, load_findings
 from feedback_loop.store.joins import Joined, join_new
+from feedback_loop.store.model_tables import table_columns
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The part of the loop that knows what really happened after a prediction."""
+    """The part of the loop that knows what really happened after a prediction.
+
+    With `are_actions` `record` and `load` take in what callers did with the answers, as they do outcomes.
+    """
 
     context: Context
+    are_actions: bool = False
 
     def record(
         self, model: str, frame: Any, *, source: str = "python", on_error: OnError = "refuse", text: bool = False
@@ -52,7 +57,7 @@ class Outcomes:
         scorer = self.context.scorer(self.context.champion(model))
         return record_outcomes(
             self.context.store,
-            scorer.contract,
+            self._reported(scorer.contract),
             frame,
             now=self.context.clock(),
             source=source,
@@ -60,6 +65,9 @@ class Outcomes:
             text=text,
             redaction=scorer.redaction,
         )
+
+    def _reported(self, contract: Contract) -> Contract:
+        return contract.of_actions if self.are_actions else contract
 
     def load(
         self, model: str, path: Path, *, on_error: OnError = "refuse", chunk_rows: int = CHUNK_ROWS
@@ -82,11 +90,12 @@ class Outcomes:
         self, model: str, file: OutcomeFile, source: str, on_error: OnError, chunk_rows: int = CHUNK_ROWS
     ) -> IntakeResult:
         scorer = self.context.scorer(self.context.champion(model))
+        contract = self._reported(scorer.contract)
         asked, now = fence.asked_until(self.context.store, model), self.context.clock()
 
         def check(rows: Any, text: bool) -> object:
             return check_outcomes(
-                scorer.contract,
+                contract,
                 rows,
                 now=now,
                 source=source,
@@ -97,7 +106,7 @@ class Outcomes:
             )
 
         return take_parts(
-            lambda: file.parts(outcome_columns(scorer.contract), chunk_rows),
+            lambda: file.parts(outcome_columns(contract), chunk_rows),
             check if on_error == "refuse" else None,
             lambda rows, text: self.record(model, rows, source=source, on_error=on_error, text=text),
         )
@@ -143,12 +152,16 @@ class Outcomes:
     def labelled(self, model: str, window: Window, as_of: datetime | None = None) -> pa.Table:
         """The predictions of a window, each with what was known of it `as_of` a moment: the same rows for ever.
 
-        Columns: those of `store.predictions.read_labelled`. Raises BadInput for a moment that has not come yet.
+        Columns: those of `store.predictions.read_labelled`, all of the contract and of the log. Raises BadInput for a
+        moment that has not come yet.
         """
         self.refuse_removed(model, window)
         context = self.context
         as_of = context.final(model, as_of)
-        return predictions.read_labelled(context.store, context.contract(model), window, as_of=as_of)
+        contract = context.contract(model)
+        return predictions.read_labelled(
+            context.store, contract, window, as_of=as_of, columns=table_columns(contract)
+        )
 
     def coverage(self, model: str, by: By) -> list[Coverage]:
         """How many of the champion's predictions have an outcome, by `age`, `version` or `segment`.

@@ -24,6 +24,7 @@ from feedback_loop.capture import (
 )
 from feedback_loop.capture.importing import CHUNK_ROWS, read_file
 from feedback_loop.inference import FileResult, Scorer, predict_file
+from feedback_loop.inference.batch import Job
 from feedback_loop.loop.context import Context
 from feedback_loop.outcomes import OnError, Receiver
 from feedback_loop.registry import Reference
@@ -43,23 +44,33 @@ class Predictions:
     def predict(self, model: str, frame: Any, *, source: Source = Source.BATCH) -> pa.Table:
         """Scores a frame and logs it; returns `prediction_id` and the outputs, one row per row, in its order.
 
+        Where exploration is on a column `explore` says for which rows the caller acts as if there were no model;
+        where intervals are, `lower` and `upper` are the ends of each row's.
+
         `frame` (pandas, Arrow, Polars, columns or rows) holds the features and, beside them, the key's columns.
         """
         context, moment = self.context, self.context.clock()
-        scorer = context.fastest_scorer(context.find(model))
+        scorer = context.answering(context.find(model))
         rows = scorer.rows_of(frame)
         ids = context.recorder.identify(rows, moment, scorer.contract.own("prediction_id"))
-        scored = scorer.score(rows)
+        scored = scorer.marked(scorer.score(rows), rows, ids)
         context.recorder.record(scorer, rows, scored, ids, moment, source=source)
-        return scored.outputs.add_column(0, "prediction_id", pa.array(ids, pa.string()))
+        answers = scored.outputs.add_column(0, "prediction_id", pa.array(ids, pa.string()))
+        for name, values in scored.beside.items():
+            answers = answers.append_column(name, pa.array(values))
+        return answers
 
     def predict_file(self, model: str, source: Path, target: Path, *, overwrite: bool = False) -> FileResult:
         """Scores a Parquet or CSV file into another and logs every row; resumes where an earlier run stopped."""
         wanted = meant_version(self.context.settings, model)
 
-        def choose(version: str | None) -> Scorer:
-            begun = wanted if version is None else Reference(wanted.model, version=version)
-            return self.context.fastest_scorer(self.context.registry.find(begun))
+        def choose(begun: Job | None) -> Scorer:
+            if begun is None:
+                return self.context.answering(self.context.registry.find(wanted))
+            version = self.context.registry.find(Reference(wanted.model, version=begun.version))
+            if begun.revision is None:
+                return self.context.fastest_scorer(version)
+            return self.context.answering(version, begun.revision)
 
         def record(scorer: Scorer, rows: pa.Table, scored: Any, ids: Any, moment: datetime) -> int:
             return self.context.recorder.record(scorer, rows, scored, ids, moment, source=Source.BATCH).new

@@ -6,8 +6,10 @@ from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimate_calibration import WindowQuery
 from feedback_loop.monitoring.estimates import PAST_WINDOWS, PastError, past_errors
 from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference, window_numbers
+from feedback_loop.monitoring.exploration_effect import ExplorationEffect, exploration_effect
 from feedback_loop.monitoring.hypergeometric import upper_tail, upper_tails
-from feedback_loop.monitoring.losses import primary_loss, row_losses
+from feedback_loop.monitoring.judging import judged, thinned
+from feedback_loop.monitoring.losses import primary_loss, row_losses, with_raw_answers
 from feedback_loop.monitoring.missing_reference import MissingReference, missing_reference_words, when_enough
 from feedback_loop.monitoring.multivariate import multivariate_values
 from feedback_loop.monitoring.profile_store import fold_news
@@ -36,6 +38,7 @@ __all__ = [
     "LEAST_ROWS",
     "PAST_WINDOWS",
     "SAMPLE_ROWS",
+    "ExplorationEffect",
     "Floats",
     "MissingReference",
     "PastError",
@@ -50,9 +53,11 @@ __all__ = [
     "drift_values",
     "due_windows",
     "evaluate_window",
+    "exploration_effect",
     "find_slices",
     "fold_news",
     "is_untimed",
+    "judged",
     "labelled_only",
     "list_reports",
     "make_reference",
@@ -72,6 +77,7 @@ __all__ = [
     "silence_notice",
     "span_of",
     "spread",
+    "thinned",
     "uniform",
     "upper_tail",
     "upper_tails",
@@ -79,5 +85,6 @@ __all__ = [
     "when_enough",
     "window_cells",
     "window_numbers",
+    "with_raw_answers",
     "write_report",
 ]

@@ -17,7 +17,7 @@ Mask = npt.NDArray[np.bool_]
 MOST = float(np.finfo(np.float64).max)
 
 BEYOND_DOUBLES = np.errstate(over="ignore", invalid="ignore")
-"""For sums and products that may be: they are infinite then, or no number, and are reported as such."""
+"""For sums and products that may overflow: they are infinite or NaN then, and are reported as such."""
 
 
 def floats(values: pa.ChunkedArray) -> Floats:
@@ -36,14 +36,14 @@ def column_of(rows: pa.Table, name: str) -> pa.ChunkedArray:
 
 
 def frequencies(values: pa.ChunkedArray) -> dict[Any, int]:
-    """How often each value that is there comes: the most frequent first, then in their own order."""
+    """Counts of the values that are not null: the most frequent first, ties in the order of the values."""
     counted = pc.value_counts(values.drop_null())
     pairs = zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)
     return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
 
 
 def mapped(values: pa.ChunkedArray, place_of: Callable[[Any], int]) -> Ints:
-    """What each value is mapped to, asked once for each distinct one; missing ones are -1."""
+    """`place_of` each value, called once for each distinct one; -1 for nulls."""
     encoded = pa.concat_arrays(values.chunks or [pa.array([], values.type)]).dictionary_encode()
     places = np.array([*(place_of(value) for value in encoded.dictionary.to_pylist()), -1], dtype=np.int64)
     indices = encoded.indices.fill_null(len(places) - 1).to_numpy(zero_copy_only=False)

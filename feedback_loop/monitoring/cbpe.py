@@ -23,34 +23,34 @@ ESTIMATED = ("accuracy", "outcome_rate", *(ratio.name for ratio in Ratio), "roc_
 """The metrics of a binary task that depend on outcomes, and on more than the calibration of the scores."""
 
 
-def calibrated(scores: Floats, hits: Floats, misses: Floats, asked: Floats) -> Floats:
-    """The probability that goes with each `asked` score, by what came of others: weights of hits and misses by score.
+def calibrated(scores: Floats, hits: Floats, misses: Floats, new_scores: Floats) -> Floats:
+    """The calibrated probability of each of `new_scores`, from weights of hits and misses by score.
 
     Isotonic regression, linear between its steps and level beyond its ends, as scikit-learn and NannyML have it.
     """
     from sklearn.isotonic import IsotonicRegression
 
     weights = hits + misses
-    is_known = weights > 0
+    has_outcome = weights > 0
     fitted = IsotonicRegression(out_of_bounds="clip").fit(
-        scores[is_known], hits[is_known] / weights[is_known], sample_weight=weights[is_known]
+        scores[has_outcome], hits[has_outcome] / weights[has_outcome], sample_weight=weights[has_outcome]
     )
-    return np.asarray(fitted.predict(asked), dtype=np.float64)
+    return np.asarray(fitted.predict(new_scores), dtype=np.float64)
 
 
 def expected(bins: ScoreBins, probabilities: Floats, rows: int, effective: float) -> ScoreBins:
-    """The counts that are expected of all predictions; errors are those of metrics of so many `effective` rows."""
+    """The bins with the hits and misses expected of all predictions, which say as much as `effective` rows."""
     hits = bins.every * probabilities
     per_weight = effective / float(bins.every.sum())
     return replace(bins, hits=hits, misses=bins.every - hits, rows=rows, effective_per_weight=per_weight)
 
 
 def expected_confusion(bins: ScoreBins) -> Confusion:
-    """The expected counts of one class (the second) and all others (the first), by truth and answer."""
+    """The expected confusion matrix of one class (second place) against all others (first place)."""
     hits = float(
         np.divide(bins.hits, bins.every, out=np.zeros(len(bins.every)), where=bins.every > 0) @ bins.answered
     )
-    truth, answered, every = (float(each.sum()) for each in (bins.hits, bins.answered, bins.every))
+    truth, answered, every = (float(counts.sum()) for counts in (bins.hits, bins.answered, bins.every))
     table = np.array([[every - truth - answered + hits, answered - hits], [truth - hits, hits]]).clip(min=0.0)
     return Confusion(table, np.arange(2), bins.rows, bins.effective(every), np.zeros(2))
 
@@ -73,7 +73,7 @@ def binary_estimates(bins: ScoreBins) -> dict[str, Mean]:
 def multiclass_estimates(classes: Mapping[str, ScoreBins], unknown: float = 0.0) -> dict[str, Mean]:
     """accuracy, log_loss, brier; precision, recall, f1 and roc_auc of each class (`f1[a]`), and their `_macro`.
 
-    So large a share of rows is expected to be of a class that is `unknown` to the model.
+    `unknown` is the expected share of rows of a class that the model does not know.
     """
     tables = {name: expected_confusion(bins) for name, bins in classes.items()}
     first = next(iter(tables.values()))
@@ -92,13 +92,13 @@ def multiclass_estimates(classes: Mapping[str, ScoreBins], unknown: float = 0.0)
     losses = [(bins.hits, log_loss(bins.middle)) for bins in every]
     metrics["log_loss"] = _mean_loss([*losses, (np.array([unknown * whole]), log_loss(np.zeros(1)))], every[0])
     squares = sum(float(b.hits @ (1 - b.middle) ** 2 + b.misses @ b.middle**2) for b in every)
-    # What is in [0, 1] varies at most like this.
+    # A value in [0, 1] varies at most as a proportion does.
     metrics["brier"] = proportion(min((squares / whole + unknown) / 2, 1.0), first.rows, first.effective)
     return metrics
 
 
 def _mean_loss(parts: Sequence[tuple[Floats, Floats]], bins: ScoreBins) -> Mean:
-    """The mean of losses with these weights, and its error."""
+    """The weighted mean of losses, with its standard error."""
     whole = sum(float(weights.sum()) for weights, _ in parts)
     value = sum(float(weights @ losses) for weights, losses in parts) / whole
     square = sum(float(weights @ losses**2) for weights, losses in parts) / whole

@@ -37,7 +37,7 @@ class Confusion:
     """Counts by true (row) and answered (column) class: of rows with outcomes, or expected ones. Counts are weights.
 
     `places[i]` is the number of the class i, `unlabelled[i]` how many rows without an outcome are answered with it.
-    `rows` were counted; as much as `effective` ones of equal weight do they say.
+    `rows` were counted; `effective` is their effective sample size, in rows of equal weight.
     """
 
     table: Floats
@@ -57,7 +57,7 @@ class Confusion:
         return np.asarray(self.table.sum(axis=0))
 
     def share(self, counts: float) -> Mean:
-        """What share of all so many are."""
+        """The share that so many rows are of all."""
         return proportion(float(counts / self.table.sum()), self.rows, self.effective)
 
     def ratio(self, ratio: Ratio, place: int) -> Mean | None:
@@ -68,8 +68,8 @@ class Confusion:
 
     def macro(self, ratio: Ratio) -> Mean:
         """The mean of the ratio over the classes that came or were answered; 0 / 0 counts as 0."""
-        is_there = self.truth + self.answers > 0
-        return self._mean(ratio, is_there / is_there.sum())
+        occurs = self.truth + self.answers > 0
+        return self._mean(ratio, occurs / occurs.sum())
 
     def weighted(self, ratio: Ratio) -> Mean:
         """The mean of the ratio over rows by their true class; 0 / 0 counts as 0."""
@@ -119,6 +119,6 @@ def proportion(value: float, rows: int, effective: float) -> Mean:
 
 
 def mean_of(means: Sequence[Mean]) -> Mean:
-    """The mean of means of the same rows, which errs at most as much as they do in the mean."""
+    """The mean of means of the same rows; its standard error is at most the mean of theirs."""
     errors = [mean.standard_error or 0.0 for mean in means]
     return Mean(float(np.mean([mean.value for mean in means])), means[0].rows, float(np.mean(errors)))

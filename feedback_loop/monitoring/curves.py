@@ -1,4 +1,4 @@
-"""Curves of a class' probability, from its score bins: is it right (calibration), what does it sort out (lift)."""
+"""Curves of calibration, lift, ROC and precision by recall of a class, from its score bins."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from feedback_loop.monitoring.scores import ScoreBins, from_the_top, score_bins_
 from feedback_loop.schema import Task
 
 Z = 1.96
-"""The bands are of 95%."""
+"""Normal quantile of 95% intervals."""
 
 SHARES = np.arange(1, 21) / 20
-"""The lift is told of these shares of the predictions, those with the highest scores first."""
+"""Shares of the predictions, highest scores first, that a lift is computed for."""
 
 POINTS = 200
-"""So many points of the other curves are kept."""
+"""The most points kept of an ROC curve or one of precision by recall."""
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A tenth of the probability: its mean `score`, the share of outcomes of the class, of so many (weighted) rows.
+    """One tenth of the probabilities: their mean (`score`), the `rate` of the class, and the weight of the rows.
 
-    The share of all such predictions is between `least` and `most` (95%, Wilson 1927).
+    `least` and `most` are the 95% interval of the rate (Wilson 1927).
     """
 
     score: float
@@ -37,9 +37,9 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Lifted:
-    """The `share` of predictions with the highest scores: how many times as often as in all of them the class comes.
+    """The lift of the `share` of predictions with the highest scores: the class' rate there over its rate in all.
 
-    `found` is the part of all outcomes of the class that are among them, `least` and `most` the lift's band of 95%.
+    `found` is the part of all outcomes of the class among them, `least` and `most` the 95% interval of the lift.
     """
 
     share: float
@@ -51,7 +51,7 @@ class Lifted:
 
 @dataclass(frozen=True)
 class Curves:
-    """One class against all others. `roc` has false and true positive rates, `precision_recall` recall first."""
+    """Curves of one class against all others. Points are (false, true positive rate) and (recall, precision)."""
 
     calibration: tuple[Calibrated, ...]
     lift: tuple[Lifted, ...]
@@ -65,9 +65,9 @@ def curves(profile: Profile) -> dict[str, Curves]:
     names = [contract.positive] if contract.task is Task.BINARY else list(contract.classes)
     bins = {str(names[number]): score_bins_of(profile, number) for number in range(profile.layout.scored_classes)}
     return {
-        name: Curves(_calibration(each), _lift(each), *_ranked(each))
-        for name, each in bins.items()
-        if each.hits.any()
+        name: Curves(_calibration(of_class), _lift(of_class), *_ranked(of_class))
+        for name, of_class in bins.items()
+        if of_class.hits.any()
     }
 
 
@@ -108,7 +108,7 @@ def _ranked(bins: ScoreBins) -> tuple[tuple[tuple[float, float], ...], tuple[tup
 
 
 def _thinned(across: Floats, up: Floats) -> tuple[tuple[float, float], ...]:
-    """At most `POINTS` of the points and both ends, as far from each other as may be."""
+    """Both ends and at most `POINTS` points, about equally far from each other along the curve."""
     way = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(across)) + np.abs(np.diff(up)))])
     places = np.unique(np.searchsorted(way, np.linspace(0, way[-1], POINTS)).clip(0, len(way) - 1))
     chosen = np.union1d(places, [0, len(way) - 1])

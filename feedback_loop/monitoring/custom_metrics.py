@@ -1,4 +1,4 @@
-"""What a user's own metrics say of a window: by their kept sums, or by all labelled rows in an audit."""
+"""A user's own metrics of a window: from their stored sums or, in an audit, from all labelled rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from feedback_loop.schema import Column, ColumnType, Contract
 from feedback_loop.store.evaluations import MetricValue, QualityValue
 
 FAILED = "own_metric"
-"""The check of data quality that tells of a metric that failed, and for how large a part of its rows."""
+"""The check of data quality that reports a failed metric, with the share of rows that it failed for."""
 
 PREDICTED_AT = Column("predicted_at", ColumnType.DATETIME)
 
@@ -30,22 +30,22 @@ _log = structlog.get_logger(__name__)
 
 @BEYOND_DOUBLES
 def metrics_by_sums(profile: Profile) -> list[CustomResult]:
-    """Those of the metrics that are made of sums; of one that fails, that it does."""
+    """The values of the metrics that are made of sums; a failed check for each that fails."""
     contract, labelled = profile.layout.contract, profile.rows(Rows.LABELLED)
-    kept = {each.metric.name: place for place, each in enumerate(profile.layout.own)}
+    places = {sums.metric.name: place for place, sums in enumerate(profile.layout.own)}
     values: list[CustomResult] = []
     for own in contract.own_metrics if labelled else ():
         try:
             metric = find_metric(own)
             if not isinstance(metric, SumMetric):
                 continue
-            place = kept.get(own.name)
+            place = places.get(own.name)
             failed = profile.rows(OWN_FAILED + place) if place is not None else labelled
             if place is None or failed:
                 values.append(_fault(own.name, failed / labelled, labelled))
             elif profile.rows(OWN_ROWS + place):
                 values += _by_sums(profile, place, metric)
-        except MetricFailed:  # whoever looked for it first has logged why
+        except MetricFailed:  # the cause is logged where it is imported first
             values.append(_fault(own.name, 1.0, labelled))
         except Exception as error:  # noqa: BLE001 (a user's code: whatever it raises is recorded)
             _log.warning("own_metric_failed", metric=own.name, model=contract.model, cause=repr(error))
@@ -54,9 +54,9 @@ def metrics_by_sums(profile: Profile) -> list[CustomResult]:
 
 
 def metrics_by_rows(contract: Contract, rows: pa.Table) -> list[CustomResult]:
-    """Those of the metrics that are functions of all labelled rows and columns; of one that fails, that it does."""
+    """The values of the metrics that are functions of all labelled rows; a failed check for each that fails."""
     needed = (*contract.labels, *contract.predictions)
-    is_labelled = reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in needed))
+    is_labelled = reduce(pc.and_, (pc.is_valid(rows.column(column.stored)) for column in needed))
     labelled = rows.filter(is_labelled)
     columns = (*contract.features, *contract.extra_key, PREDICTED_AT)
     values: list[CustomResult] = []
@@ -70,7 +70,7 @@ def metrics_by_rows(contract: Contract, rows: pa.Table) -> list[CustomResult]:
                     [MetricValue(own.name, value, labelled.num_rows, coverage=covered)] if np.isfinite(value) else []
                 )
         except MetricFailed:
-            continue  # it is told by whoever asks for sums
+            continue  # `metrics_by_sums` reports it
         except Exception as error:  # noqa: BLE001 (as above)
             _log.warning("own_metric_failed", metric=own.name, model=contract.model, cause=repr(error))
             values.append(_fault(own.name, 1.0, labelled.num_rows))
@@ -80,18 +80,18 @@ def metrics_by_rows(contract: Contract, rows: pa.Table) -> list[CustomResult]:
 def with_custom_metrics(
     metrics: Iterable[MetricValue], more: Iterable[CustomResult]
 ) -> tuple[list[MetricValue], list[QualityValue]]:
-    """What a user asked for and then the other metrics, and what has failed; a name that is taken fails too."""
+    """The user's metrics before the others, and the failed checks; a metric whose name is taken fails too."""
     others, added, faults = list(metrics), [], []
     names = {other.metric for other in others}
-    for each in more:
-        if isinstance(each, QualityValue):
-            faults.append(each)
-        elif each.metric in names:
-            _log.warning("own_metric_failed", metric=each.metric, cause="a metric of that name is there already")
-            faults.append(_fault(each.metric, 1.0, each.rows))
+    for result in more:
+        if isinstance(result, QualityValue):
+            faults.append(result)
+        elif result.metric in names:
+            _log.warning("own_metric_failed", metric=result.metric, cause="a metric of that name is there already")
+            faults.append(_fault(result.metric, 1.0, result.rows))
         else:
-            names.add(each.metric)
-            added.append(each)
+            names.add(result.metric)
+            added.append(result)
     return [*added, *others], faults
 
 

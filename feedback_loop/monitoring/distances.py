@@ -22,7 +22,7 @@ def normed_wasserstein(reference: NumberColumn, current: NumberColumn) -> float:
     widths = np.diff(reference.edges)
     left, right = gaps[:-1], gaps[1:]
     beyond = current.below / current.rows + current.above / current.rows
-    if reference.layout.are_values:  # between them nothing is
+    if reference.layout.are_values:  # no value lies between them
         inside = np.abs(left)
     else:
         crossing = left * right < 0

@@ -21,21 +21,22 @@ from feedback_loop.monitoring.distances import (
     psi,
     z_p_value,
 )
+from feedback_loop.monitoring.finite import finite
 from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn
 from feedback_loop.monitoring.profiles.profile import Profile
-from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue, finite
+from feedback_loop.store.evaluations import INSUFFICIENT, DriftValue
 
 THRESHOLD = 0.1
-"""From this size on a shift counts, for each distance: Evidently's default."""
+"""A distance of this size counts as drift: Evidently's default for all of them."""
 
 P_VALUE = 0.05
 """Evidently's default threshold of tests."""
 
 ALPHA = 0.01
-"""What decides must also be so that chance alone would show it less often than this, over all columns together."""
+"""A column has drifted only if a test rejects too, at this level divided by the number of columns."""
 
 LEAST_WINDOWS = 5
-"""A reference with fewer windows tells nothing about how far a column strays from one to the next."""
+"""A reference with fewer windows does not show how far a column varies from one to the next."""
 
 LEAST_ROWS = 100
 """Fewer rows say nothing about a distribution."""
@@ -59,7 +60,7 @@ def drift_values(reference: Profile, current: Profile) -> tuple[DriftValue, ...]
     choose. The one that `decides` (Wasserstein, Jensen-Shannon) has drifted only if a test rejects too, at a level
     divided by the number of columns: with many categories and few rows a distance alone is far from 0 without any
     change. Where the reference spans several windows, its threshold is at least the farthest that any of them is
-    from it: a day's weather is not a drift.
+    from it: how its own windows differ is no drift.
     """
     columns = {name: _number_bins(reference, current, name) for name in reference.numbers}
     columns |= {name: _word_bins(reference, current, name) for name in reference.words}
@@ -75,18 +76,18 @@ def drift_values(reference: Profile, current: Profile) -> tuple[DriftValue, ...]
         threshold = max(THRESHOLD, *swings) if len(swings) >= LEAST_WINDOWS else THRESHOLD
         if name in reference.numbers:
             of_column = [*_number_values(bins, reference.numbers[name], current.numbers[name])]
-            method, p_value = "wasserstein_normed", next(each.p_value for each in of_column if each.method == "ks")
+            method, p_value = "wasserstein_normed", next(value.p_value for value in of_column if value.method == "ks")
         else:
             of_column = [*_word_values(bins, reference.words[name].judged)]
             method, p_value = "jensen_shannon", chi_squared_p_value(*bins.as_rows)
         is_rare = p_value is not None and p_value < ALPHA / tested
         values += [
             replace(
-                each, threshold=threshold, p_value=p_value, drifted=each.value > threshold and is_rare, decides=True
+                value, threshold=threshold, p_value=p_value, drifted=value.value > threshold and is_rare, decides=True
             )
-            if each.method == method
-            else each
-            for each in of_column
+            if value.method == method
+            else value
+            for value in of_column
         ]
     return finite(values)
 
@@ -95,7 +96,7 @@ def drift_values(reference: Profile, current: Profile) -> tuple[DriftValue, ...]
 class _Bins:
     """A column's weights in the same bins of the reference and of the current rows, and how many rows each side has.
 
-    Values that are `few` are told one by one.
+    Where the column has `few` values, each has a bin of its own.
     """
 
     column: str
@@ -158,9 +159,7 @@ def _number_bins(reference: Profile, current: Profile, name: str) -> _Bins:
     before, now = reference.numbers[name], current.numbers[name]
     counts, binning = [before.counts, now.counts], "values"
     if len(before.edges) > GROUPS and before.rows:
-        # The inner ends of the groups: the first edges by which (but for a rounded row) so large a share has come.
-        ends = np.searchsorted(before.cumulated, np.arange(1, GROUPS) / GROUPS - 0.004)
-        starts = np.unique(np.append(0, ends + 1))
+        starts = before.group_starts(GROUPS)
         counts = [np.add.reduceat(count, starts) for count in counts]
         binning = f"{len(starts)} quantiles of the reference"
     rows = reference.effective(before.rows), current.effective(now.rows)

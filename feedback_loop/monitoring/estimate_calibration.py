@@ -1,4 +1,4 @@
-"""What estimates of a window are calibrated on beside the reference: the newest rows before it that have matured."""
+"""The rows that estimates of a window are calibrated on besides the reference: the newest matured ones before it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.monitoring.profile_store import OUTCOMES, fold_window, kept_cells
 from feedback_loop.monitoring.profiles.blocks import Rows
-from feedback_loop.monitoring.profiles.fold import Cell, merge
+from feedback_loop.monitoring.profiles.fold import Cell, judged_cells, merge, outcome_segment
 from feedback_loop.monitoring.profiles.layout import Layout
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.profiles.tally import Tally
@@ -19,16 +19,16 @@ from feedback_loop.store import Store, profiles, retention
 from feedback_loop.store.predictions import predicted_span
 
 WANTED_ROWS = 10_000
-"""Windows are taken, newest first, until they have so many scored rows."""
+"""Windows are added, newest first, until they hold this many scored rows."""
 
 MOST_WINDOWS = 30
 
 
 @dataclass(frozen=True)
 class WindowQuery:
-    """What is asked of a window: what was known of it at a moment, by kept tallies or by the rows of the log.
+    """A window as known at the moment `as_of`, from stored tallies or (`from_log`) from the rows of the log.
 
-    A model's windows are of one `length`; its predictions have matured after `maturity`.
+    `length` is that of all windows of the model, `maturity` the age at which its predictions have matured.
     """
 
     window: Window
@@ -49,7 +49,7 @@ def learns_from_removed(store: Store, model: str, query: WindowQuery) -> bool:
 def matured_profile(store: Store, layout: Layout, query: WindowQuery, version: str) -> Profile | None:
     """The profile of the outcomes of the newest whole windows before this one that had matured as of a moment.
 
-    None where the layout has no scores to calibrate. Kept tallies and the log give the same.
+    None where the layout has no scores to calibrate. Stored tallies and the log give the same.
     """
     if not layout.scored_classes or layout.contract.more_labels:
         return None
@@ -59,17 +59,18 @@ def matured_profile(store: Store, layout: Layout, query: WindowQuery, version: s
     if span is None:
         return None
     windows = [Window(latest - (k + 1) * length, latest - k * length) for k in range(MOST_WINDOWS)]
-    windows = [each for each in windows if (oldest is None or each.start >= oldest) and each.end > span[0]]
+    windows = [window for window in windows if (oldest is None or window.start >= oldest) and window.end > span[0]]
     if not windows:
         return None
-    kept = None
+    stored = None
     if not query.from_log and all(map(profiles.is_whole_hours, windows)):
-        watermark, kept = profiles.load_windows(store, model, version, Role.CHAMPION, OUTCOMES, windows)
-        kept = kept if watermark == as_of else None
+        segment = outcome_segment(layout.contract)
+        watermark, stored = profiles.load_windows(store, model, version, Role.CHAMPION, OUTCOMES, segment, windows)
+        stored = stored if watermark == as_of else None
 
     def tallies() -> Iterator[dict[Cell, Tally]]:
-        if kept is not None:
-            yield from map(kept_cells, kept)
+        if stored is not None:
+            yield from map(kept_cells, stored)
             return
         for window in windows:
             yield fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of, part=OUTCOMES)
@@ -77,6 +78,7 @@ def matured_profile(store: Store, layout: Layout, query: WindowQuery, version: s
     cells: dict[Cell, Tally] = {}
     for part in tallies():
         cells = merge([cells, part])
-        if Profile.of(layout, cells).rows(Rows.SCORED) >= WANTED_ROWS:
+        if Profile.of(layout, judged_cells(layout, cells)).rows(Rows.SCORED) >= WANTED_ROWS:
             break
-    return Profile.of(layout, {cell: tally for cell, tally in cells.items() if len(tally.keys)})
+    filled = {cell: tally for cell, tally in cells.items() if len(tally.keys)}
+    return Profile.of(layout, judged_cells(layout, filled))

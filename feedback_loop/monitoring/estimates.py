@@ -1,4 +1,4 @@
-"""Estimates without outcomes: what the metrics of a window's predictions are believed to be, all of them.
+"""Estimates of the metrics of all predictions of a window, before their outcomes exist.
 
 Classifications by CBPE (see `cbpe`), whose calibration is refitted on the version's reference and on the newest rows
 that have matured. Regressions by their direct loss: each prediction counts as the reference's loss in its leaf of a
@@ -16,17 +16,18 @@ import numpy as np
 from feedback_loop.monitoring.arrays import BEYOND_DOUBLES, Floats
 from feedback_loop.monitoring.cbpe import binary_estimates, calibrated, expected, multiclass_estimates
 from feedback_loop.monitoring.drift import LEAST_ROWS
+from feedback_loop.monitoring.finite import finite
 from feedback_loop.monitoring.profiles.blocks import Block, Rows
 from feedback_loop.monitoring.profiles.loss_tree import LossTree
 from feedback_loop.monitoring.profiles.profile import Mean, Profile
 from feedback_loop.monitoring.scores import score_bins_of
 from feedback_loop.schema import Task
-from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEstimate, finite
+from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEstimate
 
 CBPE, DLE = "cbpe", "dle"
 
 PAST_WINDOWS = 30
-"""The past error is that of so many windows, the last."""
+"""The past error is the mean over this many newest windows."""
 
 
 @BEYOND_DOUBLES
@@ -36,9 +37,9 @@ def estimate_values(
     """Estimates for a window's predictions; none where the layout has neither scores nor a tree of losses.
 
     `matured` is the profile of labelled rows before the window that the calibration learns from beside the reference.
-    With fewer than 100 rows of either, `insufficient_data` says how many are missing. The standard error is how far
-    chance alone lets the realised metric be from the estimate: as of n m / (n + m) rows, with n predictions and m
-    rows to learn from.
+    With fewer than 100 rows of either, `insufficient_data` says how many are missing. The standard error is
+    that of the difference between the realised metric and the estimate: as of n m / (n + m) rows, with n predictions
+    and m rows to learn from.
     """
     layout = profile.layout
     if not profile.rows():
@@ -47,14 +48,14 @@ def estimate_values(
         return finite(_by_losses(profile, layout.tree)) if layout.tree is not None else ()  # mae, rmse
     if not layout.scored_classes:
         return ()
-    parts = [part for each in (reference, matured) if each is not None for part in each.parts]
+    parts = [part for source in (reference, matured) if source is not None for part in source.parts]
     estimates = _by_scores(profile, Profile(layout, tuple(parts)))
-    return finite(sorted(estimates, key=lambda each: each.metric))
+    return finite(sorted(estimates, key=lambda estimate: estimate.metric))
 
 
 @dataclass(frozen=True)
 class PastError:
-    """How far estimates were from what was realised later: the mean distance, over so many windows."""
+    """The mean distance of estimates from the values realised later, over so many windows."""
 
     error: float
     windows: int
@@ -63,8 +64,8 @@ class PastError:
 def past_errors(past: Iterable[PastEstimate]) -> dict[str, PastError]:
     """The past error by metric."""
     distances: dict[str, list[float]] = {}
-    for each in past:
-        distances.setdefault(each.metric, []).append(abs(each.estimate - each.realised))
+    for estimate in past:
+        distances.setdefault(estimate.metric, []).append(abs(estimate.estimate - estimate.realised))
     return {metric: PastError(float(np.mean(of_metric)), len(of_metric)) for metric, of_metric in distances.items()}
 
 
@@ -72,21 +73,21 @@ def _by_scores(profile: Profile, calibration: Profile) -> tuple[EstimateValue, .
     contract, classes = profile.layout.contract, range(profile.layout.scored_classes)
     counts = [profile.rows_by_weight(Block.SCORES.of(number)) for number in classes]
     rows, learned_rows = int(min(count.sum() for count in counts)), calibration.rows(Rows.SCORED)
-    if lacking := _lacking(CBPE, rows, learned_rows):
-        return lacking
+    if missing := _insufficient(CBPE, rows, learned_rows):
+        return missing
     effective = _effective(profile, counts[0])
     learned = _effective(calibration, calibration.rows_by_weight(Block.ROWS, Rows.SCORED))
     effective = effective * learned / (effective + learned)
-    bins, labelled = ([score_bins_of(each, number) for number in classes] for each in (profile, calibration))
+    bins, labelled = ([score_bins_of(side, number) for number in classes] for side in (profile, calibration))
     expected_bins = [
-        expected(each, calibrated(past.middle, past.hits, past.misses, each.middle), rows, effective)
-        for each, past in zip(bins, labelled, strict=True)
+        expected(own, calibrated(past.middle, past.hits, past.misses, own.middle), rows, effective)
+        for own, past in zip(bins, labelled, strict=True)
     ]
     if contract.task is Task.BINARY:
         estimates = binary_estimates(expected_bins[0])
     else:
-        # The share of outcomes that are of no class which the model knows.
-        hits = sum(float(each.hits.sum()) for each in labelled)
+        # The share of outcomes whose class the model does not know.
+        hits = sum(float(of_class.hits.sum()) for of_class in labelled)
         unknown = max(1 - hits / calibration.weight(Rows.SCORED), 0.0)
         estimates = multiclass_estimates(dict(zip(map(str, contract.classes), expected_bins, strict=False)), unknown)
     return _values(CBPE, estimates, learned_rows)
@@ -96,12 +97,12 @@ def _by_losses(profile: Profile, tree: LossTree) -> tuple[EstimateValue, ...]:
     """Mae and rmse: the means of the reference's losses over its leaves, by the window's shares of them."""
     counts = profile.rows_by_weight(Block.LEAVES)
     rows, learned_rows = int(counts.sum()), sum(tree.rows)
-    if lacking := _lacking(DLE, rows, learned_rows):
-        return lacking
+    if missing := _insufficient(DLE, rows, learned_rows):
+        return missing
     leaves, weights = profile.slots(Block.LEAVES)
     shares, effective = weights / weights.sum(), _effective(profile, counts)
     learned, *moments = (
-        np.asarray(each)[leaves] for each in (tree.effective, tree.absolute, tree.squared, tree.fourth)
+        np.asarray(of_leaf)[leaves] for of_leaf in (tree.effective, tree.absolute, tree.squared, tree.fourth)
     )
 
     def mean(losses: Floats, squares: Floats) -> tuple[float, float]:
@@ -115,9 +116,9 @@ def _by_losses(profile: Profile, tree: LossTree) -> tuple[EstimateValue, ...]:
     return _values(DLE, means, learned_rows)
 
 
-def _lacking(method: str, rows: int, learned_rows: int) -> tuple[EstimateValue, ...]:
-    lacking = LEAST_ROWS - min(rows, learned_rows)
-    return (EstimateValue(INSUFFICIENT, float(lacking), rows, method, learned_rows),) if lacking > 0 else ()
+def _insufficient(method: str, rows: int, learned_rows: int) -> tuple[EstimateValue, ...]:
+    missing = LEAST_ROWS - min(rows, learned_rows)
+    return (EstimateValue(INSUFFICIENT, float(missing), rows, method, learned_rows),) if missing > 0 else ()
 
 
 def _values(method: str, means: Mapping[str, Mean], learned_rows: int) -> tuple[EstimateValue, ...]:
@@ -128,6 +129,6 @@ def _values(method: str, means: Mapping[str, Mean], learned_rows: int) -> tuple[
 
 
 def _effective(profile: Profile, counts: Floats) -> float:
-    """How many rows of equal weight say as much as so many of each weight (Kish 1965, section 11.7)."""
+    """The effective sample size of so many rows of each weight (Kish 1965, section 11.7)."""
     weights = np.array([weight for weight, _ in profile.parts])
     return float((weights @ counts) ** 2 / (weights**2 @ counts))

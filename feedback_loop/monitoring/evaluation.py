@@ -19,21 +19,39 @@ from feedback_loop.monitoring.arrays import Mask
 from feedback_loop.monitoring.custom_metrics import CustomResult, metrics_by_sums, with_custom_metrics
 from feedback_loop.monitoring.drift import LEAST_ROWS, drift_values
 from feedback_loop.monitoring.estimates import estimate_values
+from feedback_loop.monitoring.finite import finite
 from feedback_loop.monitoring.profiles.blocks import Block, Rows
-from feedback_loop.monitoring.profiles.fold import TIME, Cell, fold, fold_held, fold_predictions, fold_words, merge
+from feedback_loop.monitoring.profiles.fold import (
+    TIME,
+    Cell,
+    fold_held_out,
+    fold_labelled,
+    fold_predictions,
+    fold_words,
+    judged_cells,
+    merge,
+)
 from feedback_loop.monitoring.profiles.layout import Layout, choosing_half, make_layout, profiled_columns, word_layout
 from feedback_loop.monitoring.profiles.profile import Profile, Swings
 from feedback_loop.monitoring.profiles.tally import Tally, total
 from feedback_loop.monitoring.quality import quality_values, usual_name
 from feedback_loop.monitoring.validation import metrics_of
 from feedback_loop.schema import OTHER, Contract, Task, segment_name, shown_names
-from feedback_loop.store.evaluations import ALL_ROWS, COVERAGE, INSUFFICIENT, Evaluation, MetricValue, finite
+from feedback_loop.store.evaluations import (
+    ALL_ROWS,
+    COVERAGE,
+    EFFECTIVE,
+    INSUFFICIENT,
+    Evaluation,
+    MetricValue,
+)
 
 
 def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) -> Profile:
     """The profile of a version's reference rows, the measure of all its windows (which are so long)."""
     layout = make_layout(contract, rows)
-    cells = merge([fold(layout, rows), fold_held(layout, rows)])
+    folded = fold_predictions(layout, rows), fold_labelled(layout, rows), fold_held_out(layout, rows)
+    cells = merge(folded)
     profile = Profile.of(layout, cells)
     if TIME not in rows.column_names:
         return profile
@@ -42,34 +60,35 @@ def profile_of_reference(contract: Contract, rows: pa.Table, length: timedelta) 
 
     choosing = choosing_half(rows.num_rows)
 
-    def apart(number: np.int64) -> Iterator[tuple[Profile, Profile]]:
-        is_mine = numbers == number
-        window = rows.filter(pa.array(is_mine))
+    def window_and_rest(number: np.int64) -> Iterator[tuple[Profile, Profile]]:
+        is_inside = numbers == number
+        window = rows.filter(pa.array(is_inside))
         in_window = _by_weight(fold_predictions(counted, window))
         rest = [*whole, *((weight, -tally) for weight, tally in in_window)]
         yield Profile.joined(counted, in_window), Profile.joined(counted, rest)
-        if layout.words:  # the words of a window must be as new to the rest as those that come are to all of it
-            yield _words_apart(layout, window, rows.filter(pa.array(~is_mine)), choosing[~is_mine])
+        if layout.words:  # a window's words must be as new to the rest as later words are to the whole reference
+            yield _words_apart(layout, window, rows.filter(pa.array(~is_inside)), choosing[~is_inside])
 
-    return with_swings(profile, chain.from_iterable(map(apart, np.unique(numbers))))
+    return with_swings(profile, chain.from_iterable(map(window_and_rest, np.unique(numbers))))
 
 
 def _words_apart(layout: Layout, window: pa.Table, rest: pa.Table, choosing: Mask) -> tuple[Profile, Profile]:
-    """The words are chosen by the same rows as in the whole, whose luck all later windows share.
+    """A window and the rest of the reference, by the words of the rest.
 
-    By other rows for each of the reference's windows, some of which are luckier, later windows would seem farther.
+    The words are chosen by the same rows as for the whole reference. With another choice for each window, some would
+    by chance be nearer, and later windows would seem farther.
     """
     chosen = (word_layout(word.column, rest, like=word, choosing=choosing) for word in layout.words)
     words = Layout(layout.contract, words=tuple(chosen))
-    rest_cells = merge([fold_words(words, rest), fold_held(words, rest, choosing)])
+    rest_cells = merge([fold_words(words, rest), fold_held_out(words, rest, choosing)])
     return Profile.of(words, fold_words(words, window)), Profile.of(words, rest_cells)
 
 
 def with_swings(reference: Profile, windows: Iterable[tuple[Profile, Profile]]) -> Profile:
-    """The reference with how far each of its own windows is from the rest of it, where that has a window's rows.
+    """The reference with the distances of its own windows from the rest of it, where that has a window's rows.
 
-    A window is compared with what it is no part of, as every later one is: within the whole it would seem nearer.
-    What checks of data quality find of it is kept too.
+    A window is compared with rows that exclude it, as every later window is; else it would seem nearer. The values of
+    its checks of data quality are kept too.
     """
     swings: dict[str, list[tuple[float, int]]] = {}
     for window, rest in windows:
@@ -80,9 +99,9 @@ def with_swings(reference: Profile, windows: Iterable[tuple[Profile, Profile]]) 
             if check.column or not rest.layout.words:  # rows as such are looked at with the numbers
                 swings.setdefault(usual_name(check.column, check.check), []).append((check.value, check.rows))
     kept_swings = {
-        name: Swings(tuple(value for value, _ in each), max(rows for _, rows in each))
-        for name, each in swings.items()
-        if any(value for value, _ in each)
+        name: Swings(tuple(value for value, _ in distances), max(rows for _, rows in distances))
+        for name, distances in swings.items()
+        if any(value for value, _ in distances)
     }
     return replace(reference, swings=kept_swings)
 
@@ -92,7 +111,7 @@ def _by_weight(cells: Mapping[Cell, Tally]) -> list[tuple[float, Tally]]:
     for cell, tally in cells.items():
         if cell.segment == ALL_ROWS:
             by_weight.setdefault(cell.weight, []).append(tally)
-    return [(weight, total(each)) for weight, each in by_weight.items()]
+    return [(weight, total(tallies)) for weight, tallies in by_weight.items()]
 
 
 def window_numbers(times: pa.ChunkedArray, length: timedelta) -> npt.NDArray[np.int64]:
@@ -117,32 +136,39 @@ def evaluate_cells(
 
     The same tallies give the same numbers, whenever they are asked. Without a reference there is no drift.
 
-    Nothing is judged by a reference that its own rows are part of, and no class is told from others before classes
-    are known: `notes` say so.
+    A window whose rows are part of the reference is not judged by it, and without known classes there are no metrics
+    of classes: `notes` say so.
 
-    Estimates are calibrated on the reference and on a profile of rows before them whose outcomes are known.
+    Estimates are calibrated on the reference and on `calibration`, a profile of earlier labelled rows.
 
     Counts are of rows that were logged, metrics of the predictions that they stand for. With fewer than 100 outcomes
-    the metrics say how many are missing.
+    the metrics say how many are missing. Where outcomes need an action there is the effective sample size too, and
+    with less than 100 of that no metric at all.
     """
-    profile = Profile.of(layout, cells)
-    predictions, labelled = profile.rows(), profile.rows(Rows.LABELLED)
-    all_metrics, faults = with_custom_metrics(metrics_of(layout, cells), [*more, *metrics_by_sums(profile)])
-    metrics = finite(all_metrics)
-    if predictions and len(profile.parts) > 1:  # else it is what is counted
-        covered = profile.weight(Rows.LABELLED) / profile.weight()
-        metrics = (*metrics, MetricValue(COVERAGE, covered, predictions, coverage=covered))
+    profile, judged = Profile.of(layout, cells), judged_cells(layout, cells)
+    outcomes = profile if judged is cells else Profile.of(layout, judged)
+    predictions, labelled = profile.rows(), outcomes.rows(Rows.LABELLED)
+    all_metrics, faults = with_custom_metrics(metrics_of(layout, judged), [*more, *metrics_by_sums(outcomes)])
+    metrics, enough = finite(all_metrics), float(labelled)
+    if layout.contract.join.needs_action:
+        enough = effective_rows(outcomes)
+        metrics = metrics if enough >= LEAST_ROWS else ()
+        metrics = (*metrics, MetricValue(EFFECTIVE, enough, labelled))
+    is_plain = len(outcomes.parts) == 1 and not layout.contract.join.needs_action  # the plain coverage says it
+    if outcomes.rows() and not is_plain:
+        covered = outcomes.weight(Rows.LABELLED) / outcomes.weight()
+        metrics = (*metrics, MetricValue(COVERAGE, covered, outcomes.rows(), coverage=covered))
     notes: list[str] = []
     until = reference.until if reference is not None else None
     if until is not None and window.start <= (last := EPOCH + timedelta(microseconds=until)):
-        made = f"the reference is made of predictions up to {format_moment(last)}"
-        notes.append(f"Drift, data quality and estimates are not judged: {made}.")
+        cause = f"the reference is made of predictions up to {format_moment(last)}"
+        notes.append(f"Drift, data quality and estimates are not judged: {cause}.")
         reference = None
     notes += _about_classes(layout)
     notes += _about_segments(layout.contract, cells)
     is_estimated = not layout.contract.more_labels and (until is None or reference is not None)
-    if predictions and labelled < LEAST_ROWS:
-        metrics = (*metrics, MetricValue(INSUFFICIENT, float(LEAST_ROWS - labelled), labelled))
+    if predictions and enough < LEAST_ROWS:
+        metrics = (*metrics, MetricValue(INSUFFICIENT, float(np.ceil(LEAST_ROWS - enough)), labelled))
     drift = drift_values(reference, profile) if reference is not None and predictions else ()
     names = {"": ""} | shown_names(profiled_columns(layout.contract))
     return Evaluation(
@@ -154,11 +180,21 @@ def evaluate_cells(
         predictions=predictions,
         labelled=labelled,
         metrics=metrics,
-        drift=tuple(replace(each, column=names[each.column]) for each in drift),
-        quality=(*(replace(each, column=names[each.column]) for each in quality_values(reference, profile)), *faults),
+        drift=tuple(replace(value, column=names[value.column]) for value in drift),
+        quality=(
+            *(replace(value, column=names[value.column]) for value in quality_values(reference, profile)),
+            *faults,
+        ),
         estimates=estimate_values(profile, reference, calibration) if is_estimated else (),
         notes=tuple(notes),
     )
+
+
+def effective_rows(profile: Profile) -> float:
+    """How many rows of equal weight say as much as the labelled ones (Kish 1965, section 11.7)."""
+    weights = np.array([weight for weight, _ in profile.parts])
+    rows = profile.rows_by_weight(Block.ROWS, Rows.LABELLED)
+    return float((weights @ rows) ** 2 / (weights**2 @ rows)) if rows.any() else 0.0
 
 
 def _about_classes(layout: Layout) -> list[str]:

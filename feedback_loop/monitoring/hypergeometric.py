@@ -11,14 +11,14 @@ FARTHEST = 700
 
 
 def upper_tails(counts: Ints, pool: Ints, hits: Ints, drawn: int, chances: Floats) -> Floats:
-    """P(X > found) + chance * P(X = found) of each row: X counts the hits among `drawn` of a pool.
+    """P(X > count) + chance * P(X = count) of each row, where X counts the hits among `drawn` of a pool.
 
-    Drawn without replacement. With chances of 1 it is P(X ≥ found), with uniform ones the randomised probability
-    transform. `found`, `pool`, `hits` and `chances` have one number a row.
+    They are drawn without replacement. With chances of 1 it is P(X ≥ count), with uniform ones the randomised
+    probability transform. `counts`, `pool`, `hits` and `chances` have one number a row.
 
     The weights of all counts are products from the mode outwards, of ratios of neighbours: nothing is subtracted, so
-    the far tail is as exact as the rest, and each row is the same whatever other rows are asked for. Counts that
-    nobody ever sees are left out: of many drawn those farther from the mode than `FARTHEST` allows (Bernstein).
+    the far tail is as exact as the rest, and each row is the same whatever other rows are asked for. Counts
+    that never occur are left out: those farther from the mode than `FARTHEST` allows (Bernstein's inequality).
     """
     hits, misses = hits[:, None], (pool - hits)[:, None]
     least, most = np.maximum(drawn - misses, 0), np.minimum(drawn, hits)
@@ -39,5 +39,5 @@ def upper_tails(counts: Ints, pool: Ints, hits: Ints, drawn: int, chances: Float
 
 
 def upper_tail(count: int, pool: int, hits: int, drawn: int, chance: float = 1.0) -> float:
-    """The same of one row; P(X ≥ found) unless a chance is given."""
+    """The same of one row; P(X ≥ count) unless a chance is given."""
     return float(upper_tails(np.array([count]), np.array([pool]), np.array([hits]), drawn, np.array([chance]))[0])

@@ -1,4 +1,4 @@
-"""Losses row by row: what every metric that is a mean is the mean of, and what the monitors are fed."""
+"""Losses row by row: metrics are their means, and monitors take them in."""
 
 from __future__ import annotations
 
@@ -8,18 +8,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from feedback_loop.monitoring.arrays import Floats, Mask, floats, mapped
 from feedback_loop.schema import Contract, Label, Task
 
 MOST_LOSS = 1e140
-"""Its square can be summed over any number of rows."""
+"""The square of a loss up to this can be summed over any number of rows."""
 
 ROUNDED = 1e-3
-"""So far probabilities may be off: some models give few digits."""
+"""The tolerance of probabilities, of which some models give few digits."""
 
 CLIP = float(np.finfo(np.float64).eps)
 """Probabilities are kept this far from 0 and 1, as scikit-learn does, so that one sure mistake is not infinite."""
+
+
+def with_raw_answers(contract: Contract, rows: pa.Table) -> pa.Table:
+    """Rows of the log with the answers of the model itself, where an adapter has changed what was served."""
+    for output, raw in zip(contract.outputs, contract.raw_outputs, strict=False):
+        if raw.stored in rows.column_names and rows.column(raw.stored).null_count < rows.num_rows:
+            answers = pc.coalesce(rows.column(raw.stored), rows.column(output.stored))
+            rows = rows.set_column(rows.column_names.index(output.stored), output.stored, answers)
+    return rows
 
 
 def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
@@ -28,11 +38,11 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
     Classification: `error` (0/1) and, where probabilities are known, `brier` (for binary (p - y)^2, for multiclass
     the sum over classes halved, so that it stays in [0, 1]) and `log_loss`. Regression: `absolute_error` and
     `squared_error`. Of several labels, the mean over them. An outcome that is none of the known classes had no
-    probability at all. What is no probability counts as the nearest one; the losses of NaN are NaN.
+    probability at all. Values outside [0, 1] count as the nearest probability; the losses of NaN are NaN.
     """
     if contract.more_labels:
-        each = [row_losses(target, rows) for target in contract.targets]
-        return {name: np.mean([losses[name] for losses in each], axis=0) for name in each[0]}
+        of_targets = [row_losses(target, rows) for target in contract.targets]
+        return {name: np.mean([losses[name] for losses in of_targets], axis=0) for name in of_targets[0]}
     label, prediction = rows.column(contract.label.stored), rows.column(contract.outputs[0].stored)
     if contract.task is Task.REGRESSION:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -54,7 +64,7 @@ def row_losses(contract: Contract, rows: pa.Table) -> dict[str, Floats]:
 
 
 def _bounded(losses: Floats) -> Floats:
-    """What is beyond all doubles, or would be once it is summed, counts as a great number: monitors can go on."""
+    """Losses that would overflow, or their sums, count as `MOST_LOSS`, so that monitors can go on."""
     return np.where(losses > MOST_LOSS, MOST_LOSS, losses)
 
 
@@ -66,7 +76,7 @@ def class_places(classes: Sequence[Label], values: pa.ChunkedArray) -> npt.NDArr
 
 def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Mask:
     places: dict[Any, int] = {}
-    first, second = (mapped(each, lambda value: places.setdefault(value, len(places))) for each in (one, other))
+    first, second = (mapped(values, lambda value: places.setdefault(value, len(places))) for values in (one, other))
     return np.asarray(first != second)
 
 
@@ -81,7 +91,7 @@ def class_probabilities(contract: Contract, rows: pa.Table) -> Floats:
 
 
 def invalid_probabilities(contract: Contract, rows: pa.Table) -> Mask:
-    """Which rows have probabilities that are none: below 0, above 1, or of all classes and not adding up to 1."""
+    """Which rows have invalid probabilities: below 0, above 1, or (of several classes) not adding up to 1."""
     columns = [floats(rows.column(probability.stored)) for probability in contract.probabilities]
     chances = np.column_stack(columns) if columns else np.zeros((rows.num_rows, 1))
     wrong: Mask = np.asarray(((chances < -ROUNDED) | (chances > 1 + ROUNDED)).any(axis=1), dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""What a version lacks before it can be judged: how many reference rows, and about when there will be enough."""
+"""How many reference rows a version lacks before it can be judged, and about when it will have enough."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from feedback_loop.store.evaluations import ALL_ROWS, load_evaluations
 from feedback_loop.store.profiles import load_reference
 
 LATELY = timedelta(days=7)
-"""The pace at which outcomes come is that of so long before the newest predictions."""
+"""The pace of outcomes is measured over this time before the newest predictions."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,11 @@ class MissingReference:
     @property
     def cure(self) -> str:
         """How to have it judged at once."""
+        again = f"models register {self.model} --from models:/{self.model}/{self.version} --reference FILE"
         return (
             f"Give it rows that it was not trained on: feedback-loop models reference {self.model} {self.version} "
-            "FILE --time COLUMN."
+            f"FILE --time COLUMN (where it has brought too few: feedback-loop {again} --promote). Fewer rows do, "
+            f"1,000 at the least, with models.{self.model}.policy.reference."
         )
 
 
@@ -59,9 +61,9 @@ def missing_reference_words(store: Store, model: str, version: str | None, setti
         missing = int(watched[0].get("missing_reference", 0))
     else:
         with store.read() as connection:
-            kept = load_reference(connection, model, version)
-        own = round(Profile.from_bytes(kept.profile).rows()) if kept is not None else 0
-        labelled = sum(each.labelled for each in coverage if _is_champions(each, version))
+            stored = load_reference(connection, model, version)
+        own = round(Profile.from_bytes(stored.profile).rows()) if stored is not None else 0
+        labelled = sum(account.labelled for account in coverage if _is_champions(account, version))
         missing = wanted - own - (labelled if own < wanted else 0)
     if missing <= 0:
         return None
@@ -81,15 +83,15 @@ def _is_champions(account: WindowCoverage, version: str) -> bool:
 def when_enough(
     accounts: Iterable[WindowCoverage], version: str, missing: int, maturity: timedelta
 ) -> datetime | None:
-    """When so many more predictions of a version will have matured with an outcome; None where none has one yet."""
+    """When `missing` more predictions of a version will have matured with an outcome; None where none has one yet."""
     own = [account for account in accounts if _is_champions(account, version)]
     if not own:
         return None
     first, last = own[0].window_start, own[-1].window_start + timedelta(hours=1)
-    labelled = [each for each in own if each.labelled]
+    labelled = [account for account in own if account.labelled]
     since = max(first, last - LATELY)
-    late = [each for each in labelled if each.window_start >= since] or labelled
-    if not late:
+    recent = [account for account in labelled if account.window_start >= since] or labelled
+    if not recent:
         return None
-    days = max((last - late[0].window_start) / timedelta(days=1), 1 / 24)
-    return last + maturity + timedelta(days=missing / (sum(each.labelled for each in late) / days))
+    days = max((last - recent[0].window_start) / timedelta(days=1), 1 / 24)
+    return last + maturity + timedelta(days=missing / (sum(account.labelled for account in recent) / days))

@@ -1,4 +1,4 @@
-"""Drift of columns together, which none of them shows alone: rows of reference and window, told apart."""
+"""Drift of the joint distribution: how well a classifier tells rows of the window from those of the reference."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from feedback_loop.schema import ColumnType, Contract
 from feedback_loop.store.evaluations import DriftValue
 
 AUC_THRESHOLD = 0.65
-"""From this AUC on the rows are told apart well: NannyML's default."""
+"""An AUC from here on is drift: NannyML's default."""
 
 FOLDS = 5
 
 NAMED = 3
-"""So many features are named, those that tell the most."""
+"""So many of the most important features are named."""
 
 MANY = 100
-"""Of more features than this, what each tells is looked at once only."""
+"""With more features than this, each is permuted once only."""
 
 
 def multivariate_values(contract: Contract, reference: pa.Table, current: pa.Table) -> tuple[DriftValue, ...]:
@@ -31,8 +31,8 @@ def multivariate_values(contract: Contract, reference: pa.Table, current: pa.Tab
 
     `classifier_auc` (Lopez-Paz and Oquab 2017; Rabanser et al. 2019): boosted trees learn to tell them apart; the AUC
     is that of rows that they have not seen (five folds), .5 where there is no difference. Drifted from .65 on, if
-    chance shows it less than once in a hundred times (DeLong et al. 1988). `binning` names the features that tell the
-    most, by how much of the AUC is lost without each.
+    chance shows it less than once in a hundred times (DeLong et al. 1988). `binning` names the most
+    important features, with the loss of AUC when each is permuted.
 
     Features only; words by how often the reference has them. Nothing where either has fewer than 100 rows.
     """
@@ -84,14 +84,16 @@ def _separation(rows: Floats, is_now: npt.NDArray[np.bool_], names: Sequence[str
     scores = cross_val_predict(trees, rows, is_now, cv=folds, method="predict_proba")[:, 1]
     auc, error = _auc(scores[is_now], scores[~is_now])
     p_value = float(stats.norm.sf((auc - 0.5) / error)) if error else float(auc <= 0.5)
-    learned, unseen = folds[0]
-    trees.fit(rows[learned], is_now[learned])
+    train, test = folds[0]
+    trees.fit(rows[train], is_now[train])
     repeats = 1 if len(names) > MANY else FOLDS
     lost = permutation_importance(
-        trees, rows[unseen], is_now[unseen], scoring="roc_auc", n_repeats=repeats, random_state=0
+        trees, rows[test], is_now[test], scoring="roc_auc", n_repeats=repeats, random_state=0
     ).importances_mean
-    telling = [place for place in np.argsort(-lost, kind="stable")[:NAMED] if lost[place] > error]
-    binning = "told by " + ", ".join(f"{names[place]} ({lost[place]:.3f})" for place in telling) if telling else ""
+    important = [place for place in np.argsort(-lost, kind="stable")[:NAMED] if lost[place] > error]
+    binning = (
+        "told by " + ", ".join(f"{names[place]} ({lost[place]:.3f})" for place in important) if important else ""
+    )
     drifted = auc >= AUC_THRESHOLD and p_value < ALPHA
     return DriftValue("", "classifier_auc", auc, AUC_THRESHOLD, p_value, drifted, int(is_now.sum()), binning)
 

@@ -1,4 +1,4 @@
-"""Keeping profiles up to date: what a run of the join has found is added to the tallies that it touches."""
+"""Keeps stored profiles up to date: the rows of a run of the join are added to the tallies of their buckets."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def add_tallies(
         hour = EPOCH + cell.hour * HOUR
         for start, length in ((hour, profiles.HOUR), (floor_moment(hour, profiles.DAY), profiles.DAY)):
             added.setdefault(profiles.Bucket(part, cell.segment, start, length, cell.weight), []).append(tally)
-    kept = profiles.load_tallies(connection, model, version, role, part, (bucket.start for bucket in added))
+    stored = profiles.load_tallies(connection, model, version, role, part, (bucket.start for bucket in added))
     changed = {}
     for bucket, tallies in added.items():
-        before = [Tally.from_bytes(kept[bucket])] if bucket in kept else []
+        before = [Tally.from_bytes(stored[bucket])] if bucket in stored else []
         changed[bucket] = total([*before, *tallies]).to_bytes()
     profiles.save_tallies(connection, model, version, role, changed, total([]).to_bytes())
 
@@ -84,21 +84,23 @@ def add_tallies(
 def establish(store: Store, model: str, version: str, reference: Profile, known_since: datetime) -> None:
     """Makes a reference the one that a version is measured by; all that is joined of the version is tallied by it.
 
-    That is read before anything is locked. Where the join has moved on meanwhile, it is read again; the last time
-    nobody moves it.
+    The rows are read before anything is locked. Where the join has moved on meanwhile, they are read again; the last
+    try reads them while it holds the lock.
     """
-    kept = profiles.StoredReference(known_since, reference.digest, reference.to_bytes())
-    for left in reversed(range(TRIES)):
+    stored = profiles.StoredReference(known_since, reference.digest, reference.to_bytes())
+    for tries_left in reversed(range(TRIES)):
         with store.read() as connection:
             watermark = profiles.joined_until(connection, model)
-            tallied = {} if not left else _tallied(connection, reference.layout, version, watermark, store.secret)
+            tallied = (
+                {} if not tries_left else _tallied(connection, reference.layout, version, watermark, store.secret)
+            )
         with store.write() as connection:
             now = profiles.joined_until(connection, model, lock=True)
-            if not left:
+            if not tries_left:
                 tallied = _tallied(connection, reference.layout, version, now, store.secret)
             elif now != watermark:
                 continue
-            profiles.save_reference(connection, model, version, kept)
+            profiles.save_reference(connection, model, version, stored)
             for (role, part), cells in tallied.items():
                 add_tallies(connection, model, version, role, part, cells)
             return
@@ -125,9 +127,8 @@ def fold_window(
 ) -> dict[Cell, Tally]:
     """The tallies of a window from the log itself, as of any moment: to the bit what is kept as of that moment.
 
-    A long window is read and folded by several processes, a slice at a time each: they are given no more to hold
-    than that, and give back nothing but tallies. Of outcomes alone (`part`) only what they are compared with is
-    read, and there are none of segments and of a user's own metrics.
+    A long window is read and folded by several processes: each holds one slice at a time and returns tallies. Of
+    outcomes alone (`part`) only what they are compared with is read; segments and a user's own metrics are left out.
     """
     with store.read() as connection:
         layout = layout.with_segments(load_segment_values(connection, layout.contract, store.secret, as_of))
@@ -175,27 +176,27 @@ def fold_scan(layout: bytes, scan: Scan, *, part: str | None = None) -> dict[Cel
 
 
 def _log_to_stderr() -> None:
-    """What is printed is the command's; structlog would write there, unless it is told otherwise in each process.
+    """Sends the log of a worker process to standard error: standard output is the command's.
 
-    As JSON, in which nothing that a caller sent can be an escape sequence.
+    As JSON, which escapes control sequences that a caller may have sent.
     """
     processors: list[Any] = [structlog.processors.add_log_level, structlog.processors.JSONRenderer()]
     structlog.configure(processors, logger_factory=structlog.WriteLoggerFactory(sys.stderr))
 
 
 def kept_cells(tallies: Iterable[tuple[str, float, bytes]]) -> dict[Cell, Tally]:
-    """Kept tallies of a window, by segment and weight (the hour is of no more interest)."""
+    """Stored tallies of a window, by segment and weight, of all hours together."""
     packed: dict[Cell, list[Tally]] = {}
     for segment, weight, tally in tallies:
         packed.setdefault(Cell(segment, 0, weight), []).append(Tally.from_bytes(tally))
-    return {cell: total(each) for cell, each in packed.items()}
+    return {cell: total(tallies) for cell, tallies in packed.items()}
 
 
 def _by_version(rows: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
     if not rows.num_rows:
         return
     pairs = rows.select(["model_version", "role"]).group_by(["model_version", "role"]).aggregate([]).to_pylist()
-    for pair in sorted(pairs, key=lambda each: (each["model_version"], each["role"])):
+    for pair in sorted(pairs, key=lambda pair: (pair["model_version"], pair["role"])):
         version_rows = rows
         if len(pairs) > 1:
             same = pc.and_(
@@ -207,5 +208,5 @@ def _by_version(rows: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:
 
 
 def _layout(connection: Transaction, model: str, version: str, named: SegmentValues) -> Layout | None:
-    kept = profiles.load_reference(connection, model, version)
-    return Profile.from_bytes(kept.profile).layout.with_segments(named) if kept is not None else None
+    stored = profiles.load_reference(connection, model, version)
+    return Profile.from_bytes(stored.profile).layout.with_segments(named) if stored is not None else None

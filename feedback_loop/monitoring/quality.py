@@ -9,40 +9,45 @@ import numpy as np
 
 from feedback_loop.monitoring.arrays import BEYOND_DOUBLES
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS
+from feedback_loop.monitoring.finite import finite
 from feedback_loop.monitoring.hypergeometric import upper_tail
 from feedback_loop.monitoring.profiles.blocks import HASHES, Block, Rows
 from feedback_loop.monitoring.profiles.columns import NumberColumn, WordColumn
 from feedback_loop.monitoring.profiles.profile import Profile
-from feedback_loop.store.evaluations import QualityValue, finite
+from feedback_loop.store.evaluations import QualityValue
 
 MORE = 0.01
-"""So much more of a share than the reference has is told, if chance does not explain it."""
+"""A share fails if it is above the reference's by more than this, and a test rejects chance."""
 
 ALPHA, WINDOWS = 0.05, 10_000
-"""Of versions that do not change, at most so many ever fail a check, in so many windows."""
+"""A version that does not change fails a check within so many windows with probability at most `ALPHA`."""
+
+APART = 0.25
+"""Where a window of the reference is so many standard deviations from the others, its rows share their values."""
 
 STUCK = 0.2
-"""So much more of all values in one of a hundred bins of the reference: a value that comes again and again."""
+"""A column is stuck where one of the reference's hundred bins holds so much more of all values."""
 
 REPEATED = 0.1
-"""Rows that repeat others, beyond what the reference has. A fifteenth could be an error of `_repeated`."""
+"""Rows are duplicates above this share, beyond the reference's. `_repeated` may err by a fifteenth."""
 
 
 @BEYOND_DOUBLES
 def quality_values(reference: Profile | None, current: Profile) -> tuple[QualityValue, ...]:
     """What was checked of the current rows, column by column.
 
-    `probabilities`, of no column: the share of rows whose probabilities are none. The rest is by the reference, of
-    100 rows or more:
+    `probabilities`, of no column: the share of rows with invalid probabilities. The other checks compare with the
+    reference, from 100 rows on:
     `schema` (a column that is not there at all), `missing`, `non_finite`, `out_of_range` (of the reference's least
     and greatest value), `new_categories`: the share of such values, against what the reference lets expect.
+    Where the reference's own windows are apart, values out of range must be far from it.
     `constant`: 1 for a column that has only one value now. `stuck`: by how much the share of a bin is greater than
     the reference's, at most. `duplicates`, of no column: about how many rows, per row, have the same features.
 
-    None fails for what chance does to rows that come like the reference's, which errs as well: all checks of a window
-    share `ALPHA` of `WINDOWS` windows. Nor for what a window of the reference was like, where it has five: a column
-    that is constant in each of them may be so in those that come. What implies another check fails in its place;
-    and of a column that is broken rows are alike.
+    All checks of `WINDOWS` windows together fail by chance with probability at most `ALPHA`; the reference's own
+    sampling error is allowed for. Nor does a check fail for what a window of the reference shows, where it has five:
+    a column that is constant in one may be so later. Where one failure implies another, only the first is reported:
+    `schema` before `missing`, `constant` before `stuck`, any of them before `duplicates`.
     """
     checks = list(_chances(current))
     if reference is None or current.effective(current.weight()) < LEAST_ROWS or not reference.rows():
@@ -56,7 +61,7 @@ def quality_values(reference: Profile | None, current: Profile) -> tuple[Quality
         checks += _absent(both, name, words, current.words[name])
         checks += _of_words(both, name, words.judged, current.words[name].judged)
     repeated = _repeated(both)
-    return finite((*checks, replace(repeated, failed=repeated.failed and not any(each.failed for each in checks))))
+    return finite((*checks, replace(repeated, failed=repeated.failed and not any(check.failed for check in checks))))
 
 
 def _chances(current: Profile) -> Iterator[QualityValue]:
@@ -66,27 +71,27 @@ def _chances(current: Profile) -> Iterator[QualityValue]:
 
 
 def usual_name(column: str, check: str) -> str:
-    """By what name a reference has what a check found of its own windows, among its swings."""
+    """The key among a reference's swings for a check's values in the reference's own windows."""
     return f"{column}: {check}"
 
 
 @dataclass(frozen=True)
 class _Both:
-    """Reference and current rows, and how seldom a check may fail by chance."""
+    """The reference, the current rows, and the significance level of one check."""
 
     reference: Profile
     current: Profile
     level: float
 
     def usual(self, column: str, check: str, expected: float) -> float:
-        """The most that was found in a window of the reference, if that is more than expected."""
+        """The check's greatest value in a window of the reference, if that is more than expected."""
         swings = self.reference.swings.get(usual_name(column, check))
         return max(expected, *swings.distances) if swings and len(swings.distances) >= LEAST_WINDOWS else expected
 
     def chance(self, share: float, rows: float, expected: float, reference_rows: float) -> float:
-        """How often so great a share of rows comes by chance, where so many rows of a reference had another.
+        """The p-value of a share at least as great, where the reference's rows have the expected one.
 
-        Fisher's exact test: the rows of both are one urn.
+        Fisher's exact test, one-sided.
         """
         drawn, others = int(self.current.effective(rows)), int(self.reference.effective(reference_rows))
         hits, before = int(share * drawn + 1e-6), int(np.ceil(min(expected, 1.0) * others - 1e-6))
@@ -118,12 +123,12 @@ def _of_numbers(both: _Both, column: str, was: NumberColumn, now: NumberColumn) 
         return
     outside = (now.rows_below + now.rows_above) / now.rows
     drawn, others = int(both.current.effective(now.rows)), max(int(both.reference.effective(was.rows)), 1)
-    # Of rows in any order the next one is beyond all n before it twice in n + 1 times. So many are beyond all of them
-    # as often as of the so many and one least ones of all at most one is one of the n.
+    # Of exchangeable rows the next is beyond all n before it with probability 2 / (n + 1). That k are is as likely as
+    # that among the k + 1 least of all rows at most one is of the n.
     drawn_beyond = int(outside * drawn + 1e-6)
     beyond = upper_tail(drawn_beyond, drawn + others, drawn, drawn_beyond + 1)
     expected = 2 / (was.rows + 1)
-    failed = outside - expected > MORE and beyond < both.level
+    failed = outside - expected > MORE and beyond < both.level and _is_far(both, column, now)
     yield QualityValue(column, "out_of_range", outside, expected, failed, both.current.rows())
     excess = now.counts / now.rows - was.counts / was.rows
     place = int(excess.argmax())
@@ -138,6 +143,18 @@ def _of_numbers(both: _Both, column: str, was: NumberColumn, now: NumberColumn) 
         expected = both.usual(column, "stuck", 0.0)
         failed = most - expected >= STUCK and seldom and not constant.failed
         yield QualityValue(column, "stuck", most, expected, failed, both.current.rows())
+
+
+def _is_far(both: _Both, column: str, now: NumberColumn) -> bool:
+    """Whether values out of range are far from it, where rows of a window share them (one weather, one rate a day).
+
+    There a new extreme is one event, however many rows have it, and nothing by chance: it has to be beyond the range
+    by as much as the range is wide, in the mean.
+    """
+    swings, cuts = both.reference.swings.get(column), now.layout.cuts
+    if swings is None or max(swings.distances) <= APART:
+        return True
+    return bool(now.below + now.above > (now.rows_below + now.rows_above) * (cuts[-1] - cuts[0]))
 
 
 def _of_words(both: _Both, column: str, was: WordColumn, now: WordColumn) -> Iterator[QualityValue]:
@@ -166,10 +183,10 @@ def _is_constant(shape: NumberColumn) -> bool:
 
 
 def _repeated(both: _Both) -> QualityValue:
-    """By how much more often two rows have the same features than two of the reference have.
+    """About how many rows, per row, have the features of another one, beyond the reference's.
 
-    By their hashes, counted in 1,024 slots, so that rows that differ meet too, once in so many times. Where only few
-    rows are possible, they meet anyhow: as often as the reference's did, give or take the error of both.
+    Rows are compared by hashes in 1,024 slots: different rows collide in one of 1,024 pairs. Equal pairs are expected
+    as often as in the reference, up to the sampling error of both.
     """
     from scipy import stats
 

@@ -53,7 +53,7 @@ def query_metrics(contract: Contract, rows: pa.Table) -> tuple[MetricValue, ...]
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Rows by query (numbered from 0 on) and, in each, by falling score. What is not known of them is NaN."""
+    """Rows by query (numbered from 0) and, in each, by falling score. Unknown values are NaN."""
 
     query: Ints
     score: Floats
@@ -82,8 +82,8 @@ class _Ranked:
 
     def of(self, queries: Mask) -> _Ranked:
         """These queries alone, numbered anew."""
-        kept = queries[self.query]
-        return _Ranked((np.cumsum(queries) - 1)[self.query[kept]], self.score[kept], self.gain[kept])
+        rows = queries[self.query]
+        return _Ranked((np.cumsum(queries) - 1)[self.query[rows]], self.score[rows], self.gain[rows])
 
 
 def _ranked(contract: Contract, rows: pa.Table) -> _Ranked:
@@ -95,7 +95,7 @@ def _ranked(contract: Contract, rows: pa.Table) -> _Ranked:
         score = _chosen(contract, rows.column(output.stored))
     gain = floats(label) if contract.task is Task.REGRESSION else _chosen(contract, label)
     gain = np.where(np.isfinite(gain) & (gain >= 0), gain, np.nan)
-    if WEIGHT in rows.column_names:  # of a sample, others of the query were not logged
+    if WEIGHT in rows.column_names:  # of a sampled query other rows were not logged
         gain = np.where(floats(rows.column(WEIGHT)) == 1, gain, np.nan)
     named = pa.concat_arrays(
         rows.column(contract.column(contract.query).stored).chunks or [pa.array([], pa.string())]
@@ -111,7 +111,7 @@ def _chosen(contract: Contract, values: pa.ChunkedArray) -> Floats:
 
 
 def _ndcg(rows: _Ranked, top: int | None) -> Floats:
-    """Of each query (Järvelin and Kekäläinen 2002), 0 where nothing is relevant; equal scores share their discounts.
+    """The NDCG of each query (Järvelin and Kekäläinen 2002), 0 where nothing is relevant; ties share their discounts.
 
     As scikit-learn's `ndcg_score` (McSherry and Najork 2008 for the ties).
     """
@@ -126,7 +126,7 @@ def _ndcg(rows: _Ranked, top: int | None) -> Floats:
 
 
 def _reciprocal_rank(rows: _Ranked) -> Floats:
-    """Of the first relevant row of each query, 0 where there is none; of equal scores any order is as likely."""
+    """The expected reciprocal rank of each query's first relevant row, over all orders of ties; 0 without one."""
     tie = rows.tie
     relevant, size = np.bincount(tie, rows.gain > 0), np.bincount(tie)
     first = np.flatnonzero(np.diff(tie, prepend=-1))
@@ -134,19 +134,19 @@ def _reciprocal_rank(rows: _Ranked) -> Floats:
     queries, which = np.unique(rows.query[first[some]], return_index=True)
     reciprocals = np.zeros(int(rows.query.max(initial=-1)) + 1)
     chosen = some[which]
-    hits, left, rank = relevant[chosen], size[chosen].astype(float), rows.place[first[chosen]] + 1.0
+    hits, remaining, rank = relevant[chosen], size[chosen].astype(float), rows.place[first[chosen]] + 1.0
     missed = np.ones(len(chosen))
-    while len(chosen):  # one more of the run is looked at: it is the first relevant one, or is not
-        reciprocals[queries] += missed * hits / left / rank
-        missed = missed * (1 - hits / left)
-        going = left > hits
+    while len(chosen):  # the next row of the tie is the first relevant one with probability hits / remaining
+        reciprocals[queries] += missed * hits / remaining / rank
+        missed = missed * (1 - hits / remaining)
+        going = remaining > hits
         queries, chosen, hits, missed = queries[going], chosen[going], hits[going], missed[going]
-        left, rank = left[going] - 1, rank[going] + 1
+        remaining, rank = remaining[going] - 1, rank[going] + 1
     return reciprocals
 
 
 def _rank_bounds(rows: _Ranked) -> tuple[float, float]:
-    """The means over queries of the least and the greatest that the reciprocal rank could be."""
+    """Bounds of the mean reciprocal rank over queries with unknown relevances or scores."""
     if not len(rows.query):
         return 0.0, 0.0
     tie = rows.tie
@@ -160,7 +160,7 @@ def _rank_bounds(rows: _Ranked) -> tuple[float, float]:
 
 
 def _value(name: str, values: Floats, unknown: int, bounds: tuple[float, float]) -> list[MetricValue]:
-    """The mean over queries; so many others have a mean between the bounds."""
+    """The mean over queries, with bounds that include `unknown` others."""
     count = len(values)
     if not count:
         return []

@@ -1,4 +1,4 @@
-"""What a version is compared with: rows that it had not seen in training, with its answers and the outcomes."""
+"""The reference of a version: rows that it was not trained on, with its answers and the outcomes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from feedback_loop.clock import EPOCH, Window
@@ -13,6 +14,7 @@ from feedback_loop.errors import BadInput
 from feedback_loop.inference import Scorer
 from feedback_loop.monitoring.drift import LEAST_ROWS
 from feedback_loop.monitoring.evaluation import labelled_only, profile_of_reference
+from feedback_loop.monitoring.judging import possible_weights, thinned
 from feedback_loop.monitoring.profile_store import champion_slices, establish
 from feedback_loop.monitoring.profiles.fold import TIME
 from feedback_loop.monitoring.profiles.profile import Profile
@@ -23,15 +25,13 @@ from feedback_loop.store import Store, profiles
 from feedback_loop.store.predictions import predicted_span
 
 STEP_ROWS = 20_000
-"""Of the log so many rows are read at a time, at least: not all of its history for the first few of them."""
+"""The log is read in slices of at least this many rows, and not to its end for the first few of them."""
 
 ENOUGH = LEAST_ROWS
-"""So many rows that a version brought are its reference by themselves: nothing that is judged is added to them."""
+"""A version that brought this many rows is profiled by them alone: no rows of the log are added."""
 
 UNTIMED = b"feedback_loop.untimed"
-"""Marks reference rows whose times are none of their own."""
-
-"""The column of rows of the log by which an erased one is found in a reference too."""
+"""Metadata of reference rows that came without times."""
 
 
 def scored_rows(scorer: Scorer, rows: pa.Table) -> pa.Table:
@@ -70,17 +70,17 @@ class References:
     """The reference rows of versions: those kept in the registry, or else the first labelled ones of the log.
 
     A version that was registered elsewhere has none of its own, or too few to say anything; its first labelled
-    predictions are added until there are `wanted`: no version stays unwatched for ever. Before that it has none, and
-    windows that its rows are of are not judged by it. What is complete is kept: rows in memory, the profile in the
-    store, where the version's tallies are made by it. Thread-safe.
+    predictions are added until there are `wanted`, so that every version is watched at last. Until then it has none,
+    and windows that its rows are of are not judged by it. A complete reference is kept: the rows in memory, the
+    profile in the store, where the version's tallies follow its layout. Thread-safe.
     """
 
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry
-        self._kept: dict[tuple[str, str], pa.Table | None] = {}
+        self._registered: dict[tuple[str, str], pa.Table | None] = {}
         self._rows: dict[tuple[str, str], tuple[tuple[int, datetime, datetime], pa.Table]] = {}
-        self.found: dict[tuple[str, str], int] = {}  # of versions without a whole one: how many rows there are
+        self.incomplete: dict[tuple[str, str], int] = {}  # rows of versions whose reference is incomplete
 
     def rows(
         self, redaction: Redaction, version: ModelVersion, wanted: int, matured_until: datetime, *, as_of: datetime
@@ -92,13 +92,13 @@ class References:
         outcome or correction changes none of them.
         """
         key = (version.model, version.version)
-        kept = self._rows.get(key)
-        asked = (wanted, matured_until, as_of)
-        if kept is not None and kept[0] == asked:
-            return kept[1]
+        cached = self._rows.get(key)
+        query = (wanted, matured_until, as_of)
+        if cached is not None and cached[0] == query:
+            return cached[1]
         rows = self._find(redaction, version, wanted, matured_until, as_of, enough=wanted)
         if rows.num_rows >= wanted:
-            self._rows[key] = asked, rows
+            self._rows[key] = query, rows
         return rows
 
     def profile(
@@ -117,18 +117,18 @@ class References:
         The first that is complete becomes the version's, unless it is only asked for a moment that `is_past`.
         """
         contract = redaction.logged
-        self.found.pop((version.model, version.version), None)
+        self.incomplete.pop((version.model, version.version), None)
         with self._store.read() as connection:
-            kept = profiles.load_reference(connection, version.model, version.version)
-        if kept is not None and kept.known_since <= as_of:
-            profile = Profile.from_bytes(kept.profile)
+            stored = profiles.load_reference(connection, version.model, version.version)
+        if stored is not None and stored.known_since <= as_of:
+            profile = Profile.from_bytes(stored.profile)
             if profile.layout.is_of(contract):
                 return profile
         own = self._own(redaction, version)
         is_own = own is not None and own.num_rows >= min(wanted, ENOUGH)
         rows = self._find(redaction, version, wanted, matured_until, as_of)
         if not is_own and rows.num_rows < wanted:
-            self.found[version.model, version.version] = rows.num_rows
+            self.incomplete[version.model, version.version] = rows.num_rows
             return None
         profile = profile_of_reference(contract, rows, length)
         if not is_own:
@@ -150,13 +150,13 @@ class References:
     ) -> pa.Table:
         """The very rows that `profile` is of at that moment."""
         with self._store.read() as connection:
-            kept = profiles.load_reference(connection, version.model, version.version)
-        known_since = kept.known_since if kept is not None and kept.known_since <= as_of else as_of
+            stored = profiles.load_reference(connection, version.model, version.version)
+        known_since = stored.known_since if stored is not None and stored.known_since <= as_of else as_of
         return self._find(redaction, version, wanted, matured_until(known_since, maturity, length), known_since)
 
     def forget(self, model: str) -> None:
         """Forgets what is kept in memory of a model: its rows have changed."""
-        caches: tuple[dict[tuple[str, str], Any], ...] = (self._kept, self._rows)
+        caches: tuple[dict[tuple[str, str], Any], ...] = (self._registered, self._rows)
         for cache in caches:
             for key in [key for key in cache if key[0] == model]:
                 del cache[key]
@@ -164,11 +164,13 @@ class References:
     def _own(self, redaction: Redaction, version: ModelVersion) -> pa.Table | None:
         """The labelled rows that are kept in the registry."""
         key = (version.model, version.version)
-        if key not in self._kept:
-            found = self._registry.reference_rows(version)
-            self._kept[key] = redaction.redact(found) if found is not None else None
-        kept = self._kept[key]
-        return _timed(labelled_only(redaction.logged, kept), version.trained_until) if kept is not None else None
+        if key not in self._registered:
+            rows = self._registry.reference_rows(version)
+            self._registered[key] = redaction.redact(rows) if rows is not None else None
+        registered = self._registered[key]
+        if registered is None:
+            return None
+        return _timed(labelled_only(redaction.logged, registered), version.trained_until)
 
     def _find(
         self,
@@ -193,15 +195,22 @@ def first_labelled(
 ) -> pa.Table:
     """So many of a version's first labelled rows as the champion, in the order of time: read no further than they go.
 
-    They are the same however the log was cut to read them.
+    They are the same however the log was cut to read them. Where outcomes need an action: of the rows that can be
+    judged, thinned to the least chance of any row until then, since each counts as one draw.
     """
     span = predicted_span(store, contract.model, version, as_of=as_of)
     window = Window(EPOCH, EPOCH + timedelta.resolution)  # nothing, with all columns
     if span is not None and span[0] < matured_until:
         window = Window(span[0], matured_until)
-    tables: list[pa.Table] = []
+    tables, most = list[pa.Table](), 0.0
     step = max(wanted, STEP_ROWS)
-    for rows in champion_slices(store, contract, window, version=version, as_of=as_of, rows=step):
+    for part in champion_slices(store, contract, window, version=version, as_of=as_of, rows=step):
+        rows = part
+        if contract.join.needs_action:
+            rows = part.sort_by([(TIME, "ascending"), (PREDICTION_ID, "ascending")])
+            so_far = np.maximum.accumulate([most, *possible_weights(contract, rows)])
+            most = float(so_far[-1])
+            rows = thinned(contract, rows, so_far[1:])
         tables.append(labelled_only(contract, rows))
         if sum(table.num_rows for table in tables) >= wanted:
             break
@@ -210,7 +219,7 @@ def first_labelled(
 
 
 def _timed(rows: pa.Table, moment: datetime) -> pa.Table:
-    """Rows that came without a time are one window of that moment: how windows differ, they do not tell."""
+    """The rows; without times they all get that moment, as of one window: they do not show how windows differ."""
     if TIME in rows.column_names:
         return rows
     times = pa.array([moment] * rows.num_rows, pa.timestamp("us", tz="UTC"))
@@ -222,8 +231,8 @@ def is_untimed(rows: pa.Table) -> bool:
     return UNTIMED in (rows.schema.metadata or {})
 
 
-def _joined(kept: pa.Table, logged: pa.Table) -> pa.Table:
-    """Kept rows and then the log's, with the columns that both have, in the log's types."""
-    names = [name for name in kept.column_names if name in logged.column_names]
+def _joined(registered: pa.Table, logged: pa.Table) -> pa.Table:
+    """The registry's rows and then the log's, with the columns that both have, in the log's types."""
+    names = [name for name in registered.column_names if name in logged.column_names]
     logged = logged.select(names)
-    return pa.concat_tables([kept.select(names).cast(logged.schema), logged])
+    return pa.concat_tables([registered.select(names).cast(logged.schema), logged])

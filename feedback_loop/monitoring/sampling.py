@@ -1,4 +1,4 @@
-"""Sampled rows: how many predictions each stands for, and fewer rows that say the same."""
+"""Sampling weights: how many predictions a row stands for, and samples of rows in proportion to them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def weights_of(rows: pa.Table) -> Floats:
 
 
 def row_weights(rows: pa.Table) -> Floats | None:
-    """The same; None where all stand for as many.
+    """The weights; None where all are equal.
 
     Weights that are all equal cancel out of every mean and share: what is computed without them is the same.
     """
@@ -27,26 +27,28 @@ def row_weights(rows: pa.Table) -> Floats | None:
     return weights if len(weights) and (weights != weights[0]).any() else None
 
 
-def uniform(rows: pa.Table) -> pa.Table:
-    """The rows, thinned where some stand for more predictions than others, so that each stands for as many.
+def uniform(rows: pa.Table, most: float | Floats = 0.0) -> pa.Table:
+    """The rows, thinned where their weights differ, so that each stands for as many predictions (`most`, if more).
 
     It is as if all had been logged at the lowest rate. Tests and monitors count rows and take each as one draw from
     the same distribution; weights would break their levels. Which rows stay is decided by their ids alone.
     """
-    weights = row_weights(rows)
-    if weights is None:
+    weights = weights_of(rows)
+    if isinstance(most, float):
+        most = np.full(len(weights), max(most, weights.max(initial=0.0)))
+    if (weights == most).all():
         return rows
-    kept = in_sample(rows.column(PREDICTION_ID).to_pylist(), weights / weights.max(), salt=b"thinned")
-    return rows.filter(pa.array(kept)).set_column(
-        rows.column_names.index(WEIGHT), WEIGHT, pa.repeat(float(weights.max()), int(kept.sum()))
+    stays = in_sample(rows.column(PREDICTION_ID).to_pylist(), weights / most, salt=b"thinned")
+    return rows.filter(pa.array(stays)).set_column(
+        rows.column_names.index(WEIGHT), WEIGHT, pa.array(most[stays], pa.float64())
     )
 
 
 def draw(rows: pa.Table, most: int) -> pa.Table:
-    """At most so many rows in an order that says nothing, each the likelier the more predictions it stands for.
+    """A sample of at most `most` rows in random order, drawn in proportion to their weights.
 
-    Which ones is decided by their ids (without ids: by their places): by exponential times, as much sooner as a row
-    stands for more (Efraimidis and Spirakis 2006). A sample of a sample is one of the whole.
+    By exponential times whose rates are the weights (Efraimidis and Spirakis 2006); the random numbers follow from
+    the ids (without ids: from the places) of the rows. A sample of a sample is one of the whole.
     """
     if PREDICTION_ID in rows.column_names:
         ids = pc.cast(rows.column(PREDICTION_ID), pa.string()).to_pylist()

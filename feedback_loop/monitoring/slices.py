@@ -1,4 +1,4 @@
-"""Slices in which a version does worst, found among all that could be: corrected for how many were tried."""
+"""Slices in which a version does worst, with p-values corrected for how many were tried."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from feedback_loop.schema import ColumnType, Contract
 from feedback_loop.store.evaluations import SliceValue
 
 LEAST_LABELLED = 500
-"""With fewer labelled rows nothing is looked for."""
+"""With fewer labelled rows no slices are searched for."""
 
 LEAST_SUPPORT, LEAST_SHARE = 50, 0.01
 """A slice has so many rows at least, and so large a share of all."""
@@ -33,7 +33,7 @@ MOST_ENTRIES = 6_000_000
 
 SHUFFLES = 199
 P_VALUE = 0.05
-MOST_TOLD = 10
+MOST_REPORTED = 10
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ def find_slices(contract: Contract, labelled: pa.Table) -> tuple[SliceValue, ...
 
     Tried are each value of a word, each fifth of a number, missing values, and all pairs of these of two features,
     with 50 rows and 1% at least (as SliceLine does: Sagadeeva and Boehm 2021). `p_value` is how often the worst of
-    all of them would be as bad if losses had nothing to do with features, by 199 shuffles of the losses (Westfall and
-    Young 1993); only those up to .05 are told. After each one its rows are left out, so that what only overlaps with
-    it is not told too. The greatest hundredth of the losses counts as its lower end in the test, not in what is told.
+    all of them would be as bad if losses were independent of features, by 199 shuffles of the losses (Westfall and
+    Young 1993); slices up to .05 are reported. The rows of a reported one are left out then, so that slices that only
+    overlap with it are not. For the test, not in the report, losses are cut off at their 99% quantile.
     """
     if labelled.num_rows < LEAST_LABELLED:
         return ()
     metric = primary_loss(contract)
     losses = row_losses(contract, labelled)[metric]
-    is_known = np.isfinite(losses)
+    is_finite = np.isfinite(losses)
     features = [feature for feature in contract.features if feature.type is not ColumnType.DATETIME]
     pairs = min(len(features), PAIRED) * (min(len(features), PAIRED) - 1) // 2
-    chosen = np.flatnonzero(is_known)[: max(MOST_ENTRIES // max(pairs, 1), LEAST_LABELLED)]
+    chosen = np.flatnonzero(is_finite)[: max(MOST_ENTRIES // max(pairs, 1), LEAST_LABELLED)]
     if len(chosen) < LEAST_LABELLED or not features:
         return ()
     rows, losses = labelled.take(pa.array(chosen)), losses[chosen]
@@ -79,7 +79,7 @@ def _numbers(name: str, column: pa.ChunkedArray) -> _Cells:
     distinct = np.unique(present)
     if len(distinct) <= WORDS:
         places = np.where(np.isnan(values), len(distinct), np.searchsorted(distinct, values))
-        return _Cells(places, (*(f"{name}={each:g}" for each in distinct), f"{name} missing"))
+        return _Cells(places, (*(f"{name}={value:g}" for value in distinct), f"{name} missing"))
     ends = np.unique(np.quantile(present, np.arange(1, PARTS) / PARTS, method="inverted_cdf"))
     places = np.where(np.isnan(values), len(ends) + 1, np.searchsorted(ends, values))
     ranges = [f"{name} in ({low:g}, {high:g}]" for low, high in pairwise(ends.tolist())]
@@ -91,7 +91,7 @@ def _words(name: str, column: pa.ChunkedArray) -> _Cells:
     frequent = list(frequencies(words))[:WORDS]
     places = pc.index_in(words, pa.array(frequent, pa.string())).fill_null(-1).to_numpy()
     places = np.where(pc.is_null(words).to_numpy(), len(frequent), places)
-    return _Cells(places.astype(np.int64), (*(f"{name}={each}" for each in frequent), f"{name} missing"))
+    return _Cells(places.astype(np.int64), (*(f"{name}={word}" for word in frequent), f"{name} missing"))
 
 
 def _candidates(columns: list[_Cells], least: int) -> tuple[list[str], Any]:
@@ -103,11 +103,11 @@ def _candidates(columns: list[_Cells], least: int) -> tuple[list[str], Any]:
     rows: list[Ints] = []
     for cells in (*columns, *_pairs(columns[:PAIRED])):
         inside = np.flatnonzero(cells.places >= 0)
-        kept = np.flatnonzero(np.bincount(cells.places[inside], minlength=len(cells.names)) >= least)
+        large = np.flatnonzero(np.bincount(cells.places[inside], minlength=len(cells.names)) >= least)
         place_of = np.full(len(cells.names), -1)
-        place_of[kept] = np.arange(len(names), len(names) + len(kept))
+        place_of[large] = np.arange(len(names), len(names) + len(large))
         slices = place_of[cells.places[inside]]
-        names += [cells.names[place] for place in kept]
+        names += [cells.names[place] for place in large]
         places.append(slices[slices >= 0])
         rows.append(inside[slices >= 0])
     entries = np.concatenate(places), np.concatenate(rows)
@@ -129,25 +129,25 @@ def _worst(metric: str, losses: Floats, names: list[str], members: Any, least: i
         return
     random, sizes = np.random.default_rng(0), np.asarray(members.sum(axis=1)).ravel()
     shuffled = np.column_stack([random.permutation(tested) for _ in range(SHUFFLES)])
-    by_chance = _standings(members @ shuffled, sizes, tested).max(axis=0)
-    left = np.ones(len(losses))
-    for _ in range(MOST_TOLD):
-        now = members @ left
-        standings = _standings(members @ (tested * left), now, tested)
-        standings[now < np.maximum(least, sizes / 2)] = -np.inf
-        place = int(standings.argmax())
-        p_value = float(1 + (by_chance >= standings[place]).sum()) / (1 + SHUFFLES)
+    by_chance = _z_scores(members @ shuffled, sizes, tested).max(axis=0)
+    remaining = np.ones(len(losses))
+    for _ in range(MOST_REPORTED):
+        now = members @ remaining
+        z_scores = _z_scores(members @ (tested * remaining), now, tested)
+        z_scores[now < np.maximum(least, sizes / 2)] = -np.inf
+        place = int(z_scores.argmax())
+        p_value = float(1 + (by_chance >= z_scores[place]).sum()) / (1 + SHUFFLES)
         if p_value > P_VALUE:
             return
         inside = np.zeros(len(losses), dtype=np.bool_)
         inside[members[place].indices] = True
         value, rest = float(losses[inside].mean()), float(losses[~inside].mean()) if not inside.all() else 0.0
         yield SliceValue(names[place], metric, value, rest, int(inside.sum()), p_value, len(names))
-        left[inside] = 0.0
+        remaining[inside] = 0.0
 
 
-def _standings(sums: Floats, sizes: Floats, losses: Floats) -> Floats:
-    """By how many standard errors of a draw without replacement the mean of each slice is above that of all."""
+def _z_scores(sums: Floats, sizes: Floats, losses: Floats) -> Floats:
+    """How far each slice's mean is above that of all rows, in standard errors of a draw without replacement."""
     rows, sizes = len(losses), np.maximum(sizes, 1.0)
     errors = losses.std() * np.sqrt(np.maximum(rows - sizes, 0.0) / (sizes * (rows - 1)))
     gaps = (sums.T / sizes - losses.mean()).T

@@ -21,10 +21,10 @@ from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.schema import ColumnType, Task
 
 HAIR = 1e-9
-"""So far apart are scores of one bin on either side of the model's own threshold."""
+"""The distance of scores of one bin on either side of the model's own threshold."""
 
 SURROGATE_ROWS = 5000
-"""So many rows are made of more: quantiles of one in five thousand are as fine as what is drawn of them."""
+"""The most surrogate rows: their quantiles are as fine as anything drawn of them."""
 
 Words = npt.NDArray[np.object_]
 WHOLE = (ColumnType.INTEGER, ColumnType.LONG)
@@ -35,11 +35,13 @@ FARTHEST = float(np.finfo(np.float64).max) / 4
 def drift_columns(profile: Profile, reference: Profile) -> dict[str, Floats | Words]:
     """Each column that the profile has, by its stored name; what is missing, or no finite number, is NaN or None.
 
-    Both profiles are of the reference's layout, which knows its bins; how values lie in the outermost of these is
-    told by the reference's moments.
+    Both profiles have the reference's layout. How values lie in the outermost bins follows from the reference's
+    moments.
     """
     layout, rows = profile.layout, min(profile.rows(), SURROGATE_ROWS)
-    whole = {each.stored for each in (*layout.contract.outputs, *layout.contract.features) if each.type in WHOLE}
+    whole = {
+        column.stored for column in (*layout.contract.outputs, *layout.contract.features) if column.type in WHOLE
+    }
     columns: dict[str, Floats | Words] = {}
     for name, numbers in profile.numbers.items():
         values = _numbers(numbers, reference.numbers[name], rows)
@@ -63,10 +65,13 @@ def labelled_columns(profile: Profile, reference: Profile) -> dict[str, Floats |
         return {label: truth, answer: truth + _errors(profile, rows)}
     places, counts = profile.slots(Block.CONFUSION)
     sizes = shared(counts, min(profile.rows(Rows.LABELLED), SURROGATE_ROWS))
-    truth_places, answer_places = (np.repeat(each, sizes) for each in np.divmod(places, SIDE))
+    truth_places, answer_places = (np.repeat(side, sizes) for side in np.divmod(places, SIDE))
     names = class_names(profile)
     scores = list(_scores(profile, truth_places, answer_places))
-    columns = {column.stored: each for column, each in zip(contract.probabilities, scores, strict=False)}
+    columns = {
+        column.stored: scores_of_class
+        for column, scores_of_class in zip(contract.probabilities, scores, strict=False)
+    }
     if any(np.isnan(score).any() for score in scores):
         columns = {}
     return {label: names[truth_places], answer: names[answer_places], **columns}
@@ -77,7 +82,7 @@ def class_names(profile: Profile) -> Words:
     contract = profile.layout.contract
     labels = [str(label) for label in contract.classes]
     if contract.task is Task.BINARY:
-        labels = [*(each for each in labels if each != str(contract.positive)), str(contract.positive)]
+        labels = [*(label for label in labels if label != str(contract.positive)), str(contract.positive)]
     names = np.full(OTHER_CLASS + 1, "(other)", dtype=object)
     names[: min(len(labels), OTHER_CLASS)] = labels[:OTHER_CLASS]
     return names
@@ -99,17 +104,18 @@ def _numbers(column: NumberColumn, reference: NumberColumn, rows: int) -> Floats
     finite, gone = shared(np.array([column.rows, column.missing + column.non_finite]), rows)
     values = np.full(finite, np.clip(column.mean, -FARTHEST, FARTHEST) if finite else 0.0)
     if finite and len(column.edges):
-        made = _quantiles(column, int(finite))
+        quantiles = _quantiles(column, int(finite))
         reference_quantiles = _quantiles(replace(reference, rows_below=0.0, rows_above=0.0), SURROGATE_ROWS)
-        values = made.bent(*_tails(made, column, reference_quantiles, reference))
+        values = quantiles.bent(*_tails(quantiles, column, reference_quantiles, reference))
     return np.concatenate([values, np.full(gone, np.nan)])
 
 
 @dataclass(frozen=True)
 class _Quantiles:
-    """Quantiles, ascending, each of as much weight; those of the outermost bins by their part of the way through it.
+    """Quantiles, ascending, of equal weight; `parts` says how far through their bin those of the outermost bins are.
 
-    In these bins values crowd towards the others: seen from there, at the part u of them stands u^power of the width.
+    In the outermost bins values crowd towards the inner ones: the part u of them, counted from the inner end, lies at
+    u^power of the bin's width.
     """
 
     values: Floats
@@ -138,7 +144,9 @@ def _quantiles(shape: NumberColumn, count: int) -> _Quantiles:
     """So many quantiles: straight within a bin, and as far out of range as it is in the mean."""
     beyond = shape.rows_below, shape.rows_above
     edges = np.clip(shape.edges, -FARTHEST, FARTHEST)
-    far = [2 * each / max(number, 1e-300) for each, number in zip((shape.below, shape.above), beyond, strict=True)]
+    far = [
+        2 * excess / max(number, 1e-300) for excess, number in zip((shape.below, shape.above), beyond, strict=True)
+    ]
     # Pieces: below the range, its least value, the bins, above the range.
     lower = edges[1:] if shape.layout.are_values else edges[:-1]
     left = np.concatenate([[max(edges[0] - far[0], -FARTHEST), edges[0]], lower, edges[-1:]])
@@ -149,26 +157,28 @@ def _quantiles(shape: NumberColumn, count: int) -> _Quantiles:
     place = np.searchsorted(ends, at)
     part = 1 - (ends[place] - at) / weights[place]
     outermost = 2, len(weights) - 2
-    first, second = (slice(*np.searchsorted(place, (each, each + 1))) for each in outermost)
+    first, second = (slice(*np.searchsorted(place, (piece, piece + 1))) for piece in outermost)
     if outermost[0] >= outermost[1] or shape.layout.are_values:
         first = second = slice(0, 0)  # one bin has two ends: it stays straight
     values = left[place] + part * (right[place] - left[place])
-    low, high = ((float(left[each]), float(right[each])) for each in (min(2, len(left) - 1), len(left) - 2))
+    low, high = ((float(left[piece]), float(right[piece])) for piece in (min(2, len(left) - 1), len(left) - 2))
     return _Quantiles(values, (first, second), (part[first], part[second]), (low, high))
 
 
 def _tails(
-    made: _Quantiles, shape: NumberColumn, reference_quantiles: _Quantiles, reference: NumberColumn
+    quantiles: _Quantiles, shape: NumberColumn, reference_quantiles: _Quantiles, reference: NumberColumn
 ) -> tuple[float, float]:
-    """Crowding and tilt, by which the reference has its standard deviation, and means are as far apart as they are.
+    """Crowding and tilt that give the reference its standard deviation and the two means their difference.
 
     A Wasserstein distance is then right where one distribution is above the other everywhere.
     """
     if not np.isfinite([shape.second, reference.second]).all():  # squares beyond all doubles
         return 0.0, 0.0
-    crowding = _falling(lambda each: float(reference_quantiles.bent(each, 0.0).std()) - reference.norm, 0.0, 6.0)
+    crowding = _falling(
+        lambda crowding: float(reference_quantiles.bent(crowding, 0.0).std()) - reference.norm, 0.0, 6.0
+    )
     mean = float(reference_quantiles.bent(crowding, 0.0).mean()) + shape.mean - reference.mean
-    return crowding, _falling(lambda each: mean - float(made.bent(crowding, each).mean()), -6.0, 6.0)
+    return crowding, _falling(lambda tilt: mean - float(quantiles.bent(crowding, tilt).mean()), -6.0, 6.0)
 
 
 def _falling(excess: Callable[[float], float], least: float, most: float) -> float:
@@ -185,7 +195,7 @@ def _words(column: WordColumn, rows: int) -> Words:
 
 
 def _scores(profile: Profile, truth: Ints, answers: Ints) -> Iterator[Floats]:
-    """Of each class with score bins its probability in these rows; those that it was answered in have the highest."""
+    """The probabilities of each class with score bins; the rows answered with the class have its highest ones."""
     binary = profile.layout.contract.task is Task.BINARY
     for number in range(profile.layout.scored_classes):
         place = 1 if binary else number
@@ -203,7 +213,7 @@ def _scores(profile: Profile, truth: Ints, answers: Ints) -> Iterator[Floats]:
 
 
 def _parted(scores: Floats, answered: Mask) -> Floats:
-    """Those that were answered a hair higher: the model's own threshold may lie within a bin, whose rows are tied."""
+    """The scores, slightly higher where the class was answered: the threshold may lie within a bin of tied rows."""
     if answered.any() and not answered.all() and scores[~answered].max() > scores[answered].min():
         return scores  # answers are not by a threshold
     parted: Floats = np.minimum(scores + HAIR * answered, 1.0)

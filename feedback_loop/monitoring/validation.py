@@ -18,18 +18,19 @@ import pyarrow as pa
 
 from feedback_loop.monitoring.arrays import BEYOND_DOUBLES
 from feedback_loop.monitoring.confusion import Ratio, confusion_of
+from feedback_loop.monitoring.finite import finite
 from feedback_loop.monitoring.losses import CLIP
 from feedback_loop.monitoring.profiles.blocks import Block, Loss, Rows
-from feedback_loop.monitoring.profiles.fold import Cell, fold
+from feedback_loop.monitoring.profiles.fold import Cell, fold, judged_cells
 from feedback_loop.monitoring.profiles.layout import Layout
 from feedback_loop.monitoring.profiles.profile import Mean, Profile
 from feedback_loop.monitoring.profiles.tally import Tally
 from feedback_loop.monitoring.scores import areas, binary_metrics, score_bins_of, unlabelled_losses
 from feedback_loop.schema import Contract, Task
-from feedback_loop.store.evaluations import ALL_ROWS, MetricValue, finite
+from feedback_loop.store.evaluations import ALL_ROWS, MetricValue
 
 QUANTILES = (0.1, 0.5, 0.9)
-"""Of these the quantile loss is told."""
+"""The levels of the quantile losses."""
 
 Bounds = tuple[float | None, float | None]
 UNBOUNDED: Bounds = (None, None)
@@ -38,7 +39,7 @@ UNBOUNDED: Bounds = (None, None)
 def validation_metrics(contract: Contract, labelled: pa.Table) -> tuple[MetricValue, ...]:
     """The metrics of a table of rows with outcomes, in all and by segment; none at all where none has one."""
     layout = Layout(contract).with_segments_of(labelled)
-    return metrics_of(layout, fold(layout, labelled))
+    return metrics_of(layout, judged_cells(layout, fold(layout, labelled)))
 
 
 @BEYOND_DOUBLES
@@ -50,7 +51,7 @@ def metrics_of(layout: Layout, cells: Mapping[Cell, Tally]) -> tuple[MetricValue
     values = list(_of_all(Profile.of(layout, cells), profile_metrics))
     segments = {cell.segment for cell in cells} - {ALL_ROWS}
     profiles = {segment: Profile.of(layout, cells, segment) for segment in segments}
-    labelled = {segment: each.rows(Rows.LABELLED) for segment, each in profiles.items()}
+    labelled = {segment: profile.rows(Rows.LABELLED) for segment, profile in profiles.items()}
     for segment in sorted(segments, key=lambda name: (-labelled[name], name)):
         if labelled[segment]:
             values += _of_all(profiles[segment], partial(_means, segment=segment))
@@ -66,7 +67,7 @@ def profile_metrics(profile: Profile) -> Iterator[MetricValue]:
     (`f1[a]`), their means over classes (`f1_macro`) and over rows (`f1_weighted`), roc_auc of each class against
     all others and its mean. Regression: mae, rmse, mape, r2, bias, quantile losses.
 
-    Of a task whose classes nobody knows, the accuracy alone.
+    Where no classes are known, the accuracy alone.
     """
     if not profile.rows(Rows.LABELLED):
         return
@@ -95,16 +96,16 @@ def _of_all(profile: Profile, of_one: Callable[[Profile], Iterator[MetricValue]]
     """Means over labels of the metrics that all labels have, and then those of each label (`mae[price]`).
 
     The means of a regression's metrics and of losses have their names, others are `_macro`. Of yes and no, also
-    `subset_accuracy` (all labels of a row are right) and `hamming_loss`. The labels are of the same rows: the mean
-    errs at most as much as they do in the mean.
+    `subset_accuracy` (all labels of a row are right) and `hamming_loss`. The labels are of the same rows: the
+    standard error of their mean is at most the mean of theirs.
     """
     contract = profile.layout.contract
     if not contract.more_labels:
         yield from of_one(profile)
         return
-    each = [list(of_one(profile.target(place))) for place in range(len(contract.labels))]
+    of_labels = [list(of_one(profile.target(place))) for place in range(len(contract.labels))]
     by_name: dict[str, list[MetricValue]] = {}
-    for value in chain(*each):
+    for value in chain(*of_labels):
         by_name.setdefault(value.metric, []).append(value)
     for name, values in by_name.items():
         if len(values) == len(contract.labels):
@@ -113,7 +114,7 @@ def _of_all(profile: Profile, of_one: Callable[[Profile], Iterator[MetricValue]]
             if name == "accuracy":
                 yield from _of_yes_and_no(profile, mean)
             yield mean
-    for label, values in zip(contract.labels, each, strict=True):
+    for label, values in zip(contract.labels, of_labels, strict=True):
         yield from (replace(value, metric=f"{value.metric}[{label.name}]") for value in values)
 
 
@@ -127,7 +128,7 @@ def _mean_of(name: str, values: list[MetricValue]) -> MetricValue:
 
 
 def _of_yes_and_no(profile: Profile, accuracy: MetricValue) -> Iterator[MetricValue]:
-    least, most = (1 - each if each is not None else None for each in (accuracy.most, accuracy.least))
+    least, most = (1 - bound if bound is not None else None for bound in (accuracy.most, accuracy.least))
     yield replace(accuracy, metric="hamming_loss", value=1 - accuracy.value, least=least, most=most)
     right, gap = profile.share(Rows.RIGHT, Rows.LABELLED), unlabelled(profile.target(0))
     bounds = mixed(right, profile.weight(Rows.LABELLED), gap, 0.0, 1.0)
@@ -157,11 +158,11 @@ def _means(profile: Profile, segment: str) -> Iterator[MetricValue]:
 
 
 def mixed(mean: Mean, weight: float, gap: float, least: float | None, most: float | None) -> Bounds:
-    """What a mean could be together with so many more rows whose own is between `least` and `most`."""
+    """Bounds of a mean over further rows too, of weight `gap`, whose own mean is between `least` and `most`."""
     if not gap:
         return mean.value, mean.value
     below, above = (
-        (mean.value * weight + each * gap) / (weight + gap) if each is not None else None for each in (least, most)
+        (mean.value * weight + bound * gap) / (weight + gap) if bound is not None else None for bound in (least, most)
     )
     return below, above
 
@@ -223,17 +224,18 @@ def _regression(profile: Profile) -> Iterator[MetricValue]:
     outcomes = profile.outcomes
     spread = outcomes.second - outcomes.first**2 / weight
     if rows > 1 and spread > outcomes.second * 1e-13:
-        left = squared.value * weight / spread
+        unexplained = squared.value * weight / spread
         # By the delta method, as if errors and outcomes were independent and outcomes normal.
         part = (squared.standard_error or 0.0) / squared.value if squared.value else 0.0
-        error = left * float(np.sqrt(part**2 + 2 / profile.effective(weight)))
-        yield metric_value("r2", Mean(1 - left, rows, error), profile, (None, 1.0) if gap else (1 - left, 1 - left))
+        error = unexplained * float(np.sqrt(part**2 + 2 / profile.effective(weight)))
+        bounds = (None, 1.0) if gap else (1 - unexplained, 1 - unexplained)
+        yield metric_value("r2", Mean(1 - unexplained, rows, error), profile, bounds)
 
 
 def _quantile_losses(profile: Profile, bias: Mean) -> dict[str, Mean]:
     """Of e = answer - outcome the pinball loss is ((1 - 2q) e + |e|) / 2 (Koenker and Bassett 1978)."""
     weight = profile.weight(Rows.SCORED)
-    absolute, signed = (profile.sum(Block.LOSSES, each) / weight for each in (Loss.ABSOLUTE, Loss.SIGNED_SQUARE))
+    absolute, signed = (profile.sum(Block.LOSSES, moment) / weight for moment in (Loss.ABSOLUTE, Loss.SIGNED_SQUARE))
     squared = profile.sum(Block.LOSSES, Loss.SQUARED) / weight
     losses = {}
     for level in QUANTILES:

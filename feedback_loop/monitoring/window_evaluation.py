@@ -1,4 +1,4 @@
-"""Evaluations of stored windows: which are due, what is kept or read of them, computed, kept."""
+"""Evaluations of stored windows: which are due, their tallies (stored, or folded from the log), and the results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from feedback_loop.store.ledger import FailedWindow, load_failed_windows, save_f
 from feedback_loop.store.predictions import predicted_span, read_labelled, versions_in
 
 FIRST_PAUSE, MOST_PAUSE = timedelta(minutes=10), timedelta(days=1)
-"""Before a window that failed is tried again."""
+"""The pauses before a window that failed is tried again."""
 
 ReferenceOf = Callable[[str], Profile | None]
 """Gives the profile of a version's reference rows, if it has any."""
@@ -52,13 +52,15 @@ def due_windows(store: Store, model: str, length: timedelta, maturity: timedelta
     for matured, until in ((False, floor_moment(now, length)), (True, matured_until(now, maturity, length))):
         since = evaluated_until(store, model, matured=matured) or floor_moment(span[0], length)
         due.update(windows_between(since, until, length))
-    failed = {each.window: each.next_attempt_at for each in load_failed_windows(store, model)}
-    return sorted({each for each in {*due, *failed} if failed.get(each, now) <= now})
+    failed = {failure.window: failure.next_attempt_at for failure in load_failed_windows(store, model)}
+    return sorted({window for window in {*due, *failed} if failed.get(window, now) <= now})
 
 
 def after_failure(store: Store, model: str, window: Window, error: Exception, now: datetime) -> FailedWindow:
-    """Keeps it on record that a window could not be evaluated; the pauses before it is tried again grow."""
-    attempts = 1 + next((each.attempts for each in load_failed_windows(store, model) if each.window == window), 0)
+    """Records that a window could not be evaluated; the pause before the next attempt doubles each time."""
+    attempts = 1 + next(
+        (failure.attempts for failure in load_failed_windows(store, model) if failure.window == window), 0
+    )
     pause = min(FIRST_PAUSE * 2 ** min(attempts - 1, 30), MOST_PAUSE)
     cause = error.cause if isinstance(error, FeedbackLoopError) else f"{type(error).__name__}: {error}"
     failed = FailedWindow(window, attempts, now, now + pause, cause)
@@ -76,15 +78,17 @@ def evaluate_window(
 ) -> list[Evaluation]:
     """Evaluates each version that was champion in a window, as of that moment, and keeps the results.
 
-    Where that moment is the one that the join has reached, kept tallies answer, at the same cost for any number of
-    rows; else, and `from_log`, the rows themselves do. Both say the same, to the bit; but metrics of a user's that
-    take all rows at once are computed `from_log` alone. A window without predictions is kept too, under no version:
-    that nothing was predicted is a finding. `extend` adds what only rows can say, the same for both ways.
+    At the moment that the join has reached, stored tallies are used, at the same cost for any number of rows; at
+    another one, or `from_log`, the rows of the log. Both give the same numbers, to the bit; but a user's metrics that
+    take all rows at once are computed `from_log` alone. A window without predictions is stored too, under no version.
+    `extend` adds what only rows can say, the same for both ways.
     """
     evaluations = [evaluated(store, counted, query) for counted in count_window(store, contract, query, reference_of)]
-    saved = [save_evaluation(store, extend(each) if each.version else each) for each in evaluations]
-    if learns_from_removed(store, contract.model, query):  # what was said then can't be computed any more
-        saved = [with_stored_estimates(store, each) for each in saved]
+    saved = [
+        save_evaluation(store, extend(evaluation) if evaluation.version else evaluation) for evaluation in evaluations
+    ]
+    if learns_from_removed(store, contract.model, query):  # the rows that they were calibrated on are gone
+        saved = [with_stored_estimates(store, evaluation) for evaluation in saved]
     return saved
 
 
@@ -131,38 +135,38 @@ def count_window(
     for version in versions or [""]:
         reference = reference_of(version) if version else None
         layout = reference.layout if reference is not None else Layout.bare(contract)
-        kept = None
+        stored = None
         if reference is not None and not query.from_log:
-            kept = _kept(store, layout, window, reference, version=version, as_of=as_of)
-        cells = kept or {}
-        if version and kept is None:
+            stored = _stored_cells(store, layout, window, reference, version=version, as_of=as_of)
+        cells = stored or {}
+        if version and stored is None:
             cells = fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
-        yield Counted(version, layout, cells, reference, is_kept=kept is not None)
+        yield Counted(version, layout, cells, reference, is_kept=stored is not None)
 
 
 def window_cells(
     store: Store, layout: Layout, window: Window, reference: Profile, *, version: str, as_of: datetime
 ) -> dict[Cell, Tally]:
-    """The tallies of a window: those kept by that reference, where they are as of then, else folded from the log."""
-    kept = _kept(store, layout, window, reference, version=version, as_of=as_of)
-    if kept is not None:
-        return kept
+    """The tallies of a window: stored ones of that reference where they are as of that moment, else from the log."""
+    stored = _stored_cells(store, layout, window, reference, version=version, as_of=as_of)
+    if stored is not None:
+        return stored
     return fold_window(store, layout, window, version=version, role=Role.CHAMPION, as_of=as_of)
 
 
-def _kept(
+def _stored_cells(
     store: Store, layout: Layout, window: Window, reference: Profile, *, version: str, as_of: datetime
 ) -> dict[Cell, Tally] | None:
-    """The tallies kept by that reference, if there are any as of that moment."""
+    """The stored tallies of that reference, if there are any as of that moment."""
     if not profiles.is_whole_hours(window):
         return None
-    kept = profiles.load_window(store, layout.contract.model, version, Role.CHAMPION, window)
-    is_of_it = kept.reference is not None and kept.reference.digest == reference.digest
-    return kept_cells(kept.tallies) if is_of_it and kept.watermark == as_of else None
+    stored = profiles.load_window(store, layout.contract.model, version, Role.CHAMPION, window)
+    is_of_it = stored.reference is not None and stored.reference.digest == reference.digest
+    return kept_cells(stored.tallies) if is_of_it and stored.watermark == as_of else None
 
 
 def _by_rows(store: Store, contract: Contract, query: WindowQuery, version: str) -> list[CustomResult]:
-    """What no sums say: metrics of queries, by their few columns, and `from_log` a user's functions of rows."""
+    """Metrics that need rows: those of queries, from their few columns, and `from_log` a user's functions of rows."""
     metrics: list[CustomResult] = []
     read = partial(
         read_labelled, store, contract, query.window, as_of=query.as_of, version=version, role=Role.CHAMPION

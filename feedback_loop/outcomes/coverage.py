@@ -20,26 +20,27 @@ _AGES = (timedelta(days=1), timedelta(days=2), timedelta(days=7), timedelta(days
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many predictions of a group there are, and of how many the outcome is known.
+    """How many predictions of a group there are, how many of them can have an outcome, and how many have one.
 
-    `observed` ones have an outcome; `inferred` ones have none and have matured, which `absent_means` says the meaning
-    of: where all are inferred, nobody may be bringing outcomes at all.
+    `observed` ones have an outcome; `inferred` ones have matured without one, which means the label `absent_means`.
+    Where all are inferred, outcomes may not be coming in at all.
     """
 
     group: str
     predictions: int
+    eligible: int
     observed: int
     inferred: int = 0
 
     @property
     def labelled(self) -> int:
-        """Those that have a label, observed or inferred."""
+        """The predictions that have a label, observed or inferred."""
         return self.observed + self.inferred
 
     @property
     def share(self) -> float:
-        """Labelled / predicted."""
-        return self.labelled / self.predictions
+        """Labelled / eligible."""
+        return self.labelled / self.eligible if self.eligible else 0.0
 
 
 def matured_until(now: datetime, maturity: timedelta, length: timedelta) -> datetime:
@@ -59,20 +60,22 @@ def is_matured(window: Window, as_of: datetime, maturity: timedelta) -> bool:
 
 def coverage(accounts: Iterable[WindowCoverage], by: By, until: datetime) -> list[Coverage]:
     """The champion's coverage by group: age of the window's start at `until`, version, or segment."""
-    champion = [each for each in accounts if each.role == Role.CHAMPION]
+    champion = [account for account in accounts if account.role == Role.CHAMPION]
     if by == "segment":
-        return _grouped(champion, lambda each: each.segment or "all")
-    whole = [each for each in champion if each.segment == ALL_ROWS]
+        return _grouped(champion, lambda account: account.segment or "all")
+    whole = [account for account in champion if account.segment == ALL_ROWS]
     if by == "version":
-        return _grouped(whole, lambda each: each.version)
-    return _grouped(sorted(whole, key=lambda each: each.window_start, reverse=True), lambda each: _age(each, until))
+        return _grouped(whole, lambda account: account.version)
+    newest_first = sorted(whole, key=lambda account: account.window_start, reverse=True)
+    return _grouped(newest_first, lambda account: _age(account, until))
 
 
 def _grouped(accounts: Iterable[WindowCoverage], group: Callable[[WindowCoverage], str]) -> list[Coverage]:
-    sums: dict[str, tuple[int, int, int]] = {}
-    for each in accounts:
-        predictions, observed, inferred = sums.get(group(each), (0, 0, 0))
-        sums[group(each)] = predictions + each.predictions, observed + each.labelled, inferred + each.inferred
+    sums: dict[str, tuple[int, ...]] = {}
+    for account in accounts:
+        name = group(account)
+        counts = account.predictions, account.eligible, account.labelled, account.inferred
+        sums[name] = tuple(map(sum, zip(sums.get(name, (0, 0, 0, 0)), counts, strict=True)))
     return [Coverage(name, *counts) for name, counts in sums.items()]
 
 

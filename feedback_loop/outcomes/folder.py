@@ -103,6 +103,8 @@ def _local(system: Any, path: str, folder: str) -> Iterator[OutcomeFile]:
     from fsspec.implementations.local import LocalFileSystem
 
     if isinstance(system, LocalFileSystem):
+        with _translated(folder), Path(path).open("rb"):
+            pass  # one that can't be opened now is not refused for it: it waits
         yield OutcomeFile.of(Path(path))
         return
     with tempfile.TemporaryDirectory(prefix="feedback-loop-outcomes-") as place:

@@ -33,8 +33,8 @@ def format_of(name: str) -> str:
     return FORMATS[ending]
 
 
-def decode_body(body: bytes, kind: str, budget: Budget, wanted: Collection[str]) -> Any:
-    """Rows of a request's body (JSON, NDJSON or Arrow), which may come from anybody.
+def decode_body(body: bytes, kind: str, budget: Budget, wanted: Collection[str], name: str = "outcomes") -> Any:
+    """Rows of a request's body (JSON, NDJSON or Arrow), which may come from anybody: of JSON, the list of that name.
 
     Raises BadInput, and TooLarge for more than the budget allows. Only the wanted columns of Arrow are read.
     """
@@ -45,19 +45,19 @@ def decode_body(body: bytes, kind: str, budget: Budget, wanted: Collection[str])
             cure = f"Send outcomes as {kind}, or say which format they are in."
             raise BadInput.of("body", f"is no {kind}: {error}", cure=cure) from error
     budget.check_json(body)
-    rows = _json(body) if kind == "json" else read_objects(io.BytesIO(body), "body", budget)
+    rows = _json(body, name) if kind == "json" else read_objects(io.BytesIO(body), "body", budget)
     budget.check_rows(len(rows))
     return rows
 
 
-def _json(body: bytes) -> list[dict[str, Any]]:
+def _json(body: bytes, name: str) -> list[dict[str, Any]]:
     try:
         decoded = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput.of("body", f"is not JSON: {error}", cure=_EXPECTED) from error
-    rows = decoded.get("outcomes") if isinstance(decoded, dict) else decoded
+    rows = decoded.get(name) if isinstance(decoded, dict) else decoded
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadInput.of("outcomes", "is not a list of objects", cure=_EXPECTED)
+        raise BadInput.of(name, "is not a list of objects", cure=_EXPECTED.replace("outcomes", name))
     return rows
 
 

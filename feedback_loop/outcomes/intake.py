@@ -31,6 +31,9 @@ from feedback_loop.store import outcomes as stored
 OnError = Literal["refuse", "skip"]
 """What a bad row does: all rows are refused, or it is left out and reported."""
 
+LEAST_CHANCE = 1e-6
+"""A smaller propensity is refused: one such row would outweigh all others, and its weight overflow."""
+
 _ID = Column("prediction_id", ColumnType.STRING, required=False)
 _OCCURRED = Column("occurred_at", ColumnType.DATETIME, required=False)
 _RECORDED = Column("recorded_at", ColumnType.DATETIME, required=False)
@@ -38,7 +41,7 @@ _RECORDED = Column("recorded_at", ColumnType.DATETIME, required=False)
 
 @dataclass(frozen=True)
 class IntakeResult:
-    """What became of the rows that were brought: `counts`, and the rows that were left out with their causes."""
+    """The result of an intake: `counts`, and the rows that were left out with their causes."""
 
     counts: stored.Intake
     skipped: tuple[RowError, ...] = field(default=())
@@ -60,13 +63,14 @@ def record_outcomes(
     `occurred_at` says when it became true (default: now; a join with a horizon needs it), `recorded_at` when this
     was learned (default: now; a stream that is replayed may give earlier moments, but none that was already asked
     about). A row that says nothing new changes nothing; another value is the next revision. Keys are hashed as the
-    predictions' are (`redaction`). Raises BadInput with every bad row.
+    predictions' are (`redaction`). Of a contract `of_actions` the rows say whether the caller `acted` (default: yes),
+    and by what `propensity`, if the caller knows it. Raises BadInput with every bad row.
     """
     if isinstance(frame, list) and not frame:
         return IntakeResult(stored.Intake())
-    asked = fence.asked_until(store, contract.model)
+    until = fence.asked_until(store, contract.model)
     checked = check_outcomes(
-        contract, frame, now=now, source=source, on_error=on_error, text=text, redaction=redaction, asked_until=asked
+        contract, frame, now=now, source=source, on_error=on_error, text=text, redaction=redaction, asked_until=until
     )
     counts = stored.append_outcomes(store, checked.contract, checked.rows, now, timed=checked.timed)
     return IntakeResult(counts, checked.skipped)
@@ -93,49 +97,59 @@ def check_outcomes(
     redaction: Redaction | None,
     asked_until: datetime | None,
 ) -> Checked:
-    """The same up to where the store is needed; `asked_until` is the newest moment as of which it was asked."""
+    """Checks outcomes without the store; `asked_until` is the newest moment that was evaluated `as_of`."""
     table, apart = _apart(frame, contract)
+    if contract.is_of_actions and contract.reported[0].name not in table.column_names:  # the rows are those acted on
+        table = table.append_column(contract.reported[0].name, pa.array(["true" if text else True] * len(table)))
     rows, problems = _checked(table, apart, now, asked_until, text=text)
     if problems and on_error == "refuse":
         raise BadInput(problems, cure=_cure(contract, problems))
     bad = {problem.row for problem in problems}
-    kept = rows.filter(pa.array([row not in bad for row in range(rows.num_rows)], pa.bool_())) if bad else rows
+    good = rows.filter(pa.array([row not in bad for row in range(rows.num_rows)], pa.bool_())) if bad else rows
     timed = _OCCURRED.name in table.column_names
-    canonical = _canonical(kept, apart, source)
+    canonical = _canonical(good, apart, source)
     if redaction is not None:
-        canonical, contract = redaction.redact(canonical), redaction.logged
+        logged = redaction.logged
+        canonical, contract = redaction.redact(canonical), logged.of_actions if contract.is_of_actions else logged
     return Checked(contract, canonical, timed, tuple(problems))
 
 
 def outcome_columns(contract: Contract) -> set[str]:
-    """The names of the columns that are looked at."""
+    """The names of the columns that are read."""
     theirs, ours = _names(contract)
     return {*theirs, *ours}
 
 
 def _names(contract: Contract) -> tuple[dict[str, str], dict[str, str]]:
-    """Keys and labels, and our own columns, each by what a caller calls it, as it is stored."""
-    theirs = {column.name: column.stored for column in (*contract.key, *contract.labels)}
+    """Stored names of keys and labels, and of our own columns, by the names that callers use."""
+    theirs = {column.name: column.stored for column in (*contract.key, *contract.reported)}
     return theirs, {own_name(column.name, theirs): column.name for column in (_ID, _OCCURRED, _RECORDED)}
 
 
 def _apart(frame: Any, contract: Contract) -> tuple[pa.Table, Contract]:
-    """The columns that are looked at: ours by their names, a key or a label of such a name as it is stored."""
+    """The columns that are read: ours by their names, a key or label of the same name by its stored name."""
     theirs, ours = _names(contract)
     table = as_table(frame, {*theirs, *ours})
     if theirs.keys().isdisjoint(ours.values()):
         return table, contract
     names = theirs | ours
+    if contract.is_of_actions:
+        names |= {value.name: value.name for value in contract.reported}
     table = table.select([place for place, name in enumerate(table.column_names) if name in names])
     stored = [
-        tuple(replace(each, name=each.stored) for each in columns) for columns in (contract.key, contract.labels)
+        tuple(replace(column, name=column.stored) for column in columns)
+        for columns in (contract.key, contract.reported)
     ]
-    apart = replace(contract, key=stored[0], label=stored[1][0], more_labels=stored[1][1:])
+    apart = replace(contract, key=stored[0])
+    if not contract.is_of_actions:
+        apart = replace(apart, label=stored[1][0], more_labels=stored[1][1:])
     return table.rename_columns([names[name] for name in table.column_names]), apart
 
 
 def _columns(contract: Contract) -> tuple[Column, ...]:
-    labels = (replace(label, required=True) for label in contract.labels)
+    labels = contract.reported
+    if not contract.is_of_actions:
+        labels = tuple(replace(label, required=True) for label in labels)
     return (_ID, *(replace(column, required=False) for column in contract.key), *labels, _OCCURRED, _RECORDED)
 
 
@@ -151,16 +165,16 @@ def _checked(
         except BadInput as error:
             if any(problem.row < 0 for problem in error.problems):
                 raise
-            mine = error.problems
-            if error.total > len(mine):  # an error keeps no more
-                mine = (*misfits(table.column(column.name), column, text=text),)
-            problems += mine
-            bad = {problem.row for problem in mine}
+            of_column = error.problems
+            if error.total > len(of_column):  # an error keeps no more
+                of_column = (*misfits(table.column(column.name), column, text=text),)
+            problems += of_column
+            bad = {problem.row for problem in of_column}
             good = as_table({column.name: _without(table.column(column.name), bad)})
             arrays.append(coerce(good, [column], text=text).column(0))
     rows = pa.table(arrays, names=[column.name for column in _columns(contract)])
     rows = _with_times(rows)
-    for label in contract.labels:
+    for label in contract.reported if not contract.is_of_actions else ():
         labels, takes_new = rows.column(label.name), contract.takes_new_classes
         problems += unknown_classes(contract.outcome_classes, label.name, labels, takes_new=takes_new)
     problems += _bad_ids(rows.column(_ID.name)) + _missing(rows, contract)
@@ -169,7 +183,7 @@ def _checked(
 
 
 def _without(values: pa.ChunkedArray, bad: set[int]) -> Any:
-    """The values, those of the bad rows missing."""
+    """The values, null in the bad rows."""
     if pa.types.is_nested(values.type):
         return [None if row in bad else value for row, value in enumerate(values.to_pylist())]
     is_good = pa.array([row not in bad for row in range(len(values))], pa.bool_())
@@ -183,7 +197,7 @@ def _cure(contract: Contract, problems: Sequence[RowError]) -> str:
 
 
 def _with_times(rows: pa.Table) -> pa.Table:
-    """What was learned at a moment occurred by then; rows without any time get it when they are stored."""
+    """Rows with `occurred_at`, by default `recorded_at`; rows without any time get it when they are stored."""
     occurred = pc.coalesce(rows.column(_OCCURRED.name), rows.column(_RECORDED.name))
     return rows.set_column(rows.column_names.index(_OCCURRED.name), _OCCURRED.name, occurred)
 
@@ -191,12 +205,18 @@ def _with_times(rows: pa.Table) -> pa.Table:
 def _missing(rows: pa.Table, contract: Contract) -> list[RowError]:
     problems = [
         RowError(row, label.name, "is missing")
-        for label in contract.labels
+        for label in contract.reported
+        if label.required or not contract.is_of_actions
         for row in _where(pc.is_null(rows.column(label.name)))
     ]
+    if contract.is_of_actions:
+        name = contract.reported[1].name
+        is_chance = pc.and_(pc.greater_equal(rows.column(name), LEAST_CHANCE), pc.less_equal(rows.column(name), 1.0))
+        cause = f"is no probability from {LEAST_CHANCE:.6f} to 1"
+        problems += [RowError(row, name, cause) for row in _where(pc.invert(is_chance))]
     problems += [
-        RowError(row, label.name, "is infinite: no prediction can be held against it")
-        for label in contract.labels
+        RowError(row, label.name, "is infinite: no prediction can be compared with it")
+        for label in contract.reported
         if label.type in (ColumnType.FLOAT, ColumnType.DOUBLE)
         for row in _where(pc.is_inf(rows.column(label.name)))
     ]
@@ -243,7 +263,7 @@ def _untimely(rows: pa.Table, now: datetime, asked_until: datetime | None) -> li
 
 
 def _where(mask: pa.ChunkedArray) -> Sequence[int]:
-    # A null is no yes. Not Arrow's indices_nonzero: it crashes on a column without any chunk (pyarrow 25.0).
+    # Nulls count as False. Not Arrow's indices_nonzero: it crashes on a column without any chunk (pyarrow 25.0).
     rows: list[int] = np.flatnonzero(pc.fill_null(mask, fill_value=False).to_numpy()).tolist()
     return rows
 
@@ -269,7 +289,7 @@ def _canonical(rows: pa.Table, contract: Contract, source: str) -> pa.Table:
     for column in contract.key:
         values = rows.column(column.name)
         columns[column.stored] = pc.if_else(named, pa.scalar(None, values.type), values)
-    columns |= {label.stored: rows.column(label.name) for label in contract.labels}
+    columns |= {value.stored: rows.column(value.name) for value in contract.reported}
     columns |= {name: rows.column(name) for name in (_OCCURRED.name, _RECORDED.name)}
     columns["source"] = pa.array([source] * rows.num_rows, pa.string())
     return pa.table(columns)

@@ -1,4 +1,4 @@
-"""Outcomes from somebody's own database: a query that is asked again and again for what is new."""
+"""Outcomes from a user's own database, by a query that is polled for new rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OVERLAP, OVERLAP_NUMBERS = timedelta(hours=1), 1000
 
 @dataclass(frozen=True)
 class Polled:
-    """What one poll brought: rows that were bad are left out, told, and not asked for again."""
+    """The result of one poll: bad rows are left out, reported, and not read again."""
 
     counts: stored.Intake
     bad_rows: int
@@ -46,9 +46,9 @@ def poll_sql(
     moves after all rows are stored: a crash before that means that they come again too. Raises Unavailable,
     ConfigError, and BadInput where the query does not give the watermark's column.
     """
-    kept = load_watermark(store, model, SOURCE)
-    since = source.start if kept is None else _earlier(kept, source.overlap)
-    counts, newest, bad_rows, bad_until = stored.Intake(), kept, 0, None
+    before = load_watermark(store, model, SOURCE)
+    since = source.start if before is None else _earlier(before, source.overlap)
+    counts, newest, bad_rows, bad_until = stored.Intake(), before, 0, None
     problems: tuple[RowError, ...] = ()
     with closing(Query(source.url, source.query, {"watermark": since}).chunks(CHUNK_ROWS)) as chunks:
         for chunk in chunks:
@@ -59,7 +59,7 @@ def poll_sql(
             bad_rows += len(result.skipped)
             bad_until = _newest([marks[problem.row] for problem in result.skipped], bad_until)
             problems += result.skipped[: BadInput.SHOWN - len(problems)]
-    if newest is not None and newest != kept:
+    if newest is not None and newest != before:
         save_watermark(store, model, SOURCE, newest, now)
     return Polled(counts, bad_rows, problems, newest, bad_until)
 
@@ -80,11 +80,11 @@ def _plain(mark: Any) -> Any:
 
 
 def _newest(marks: Sequence[Any], newest: Any) -> Any:
-    """The newest of them and the one before; a mark of another kind than the usual one (SQLite has such) is none."""
-    given = [mark for mark in (newest, *marks) if mark is not None]
-    kinds = [_kind(mark) for mark in given]
+    """The newest of the marks and the previous newest; marks of another type, as SQLite may have, do not count."""
+    present = [mark for mark in (newest, *marks) if mark is not None]
+    kinds = [_kind(mark) for mark in present]
     usual = kinds[0] if newest is not None else max(dict.fromkeys(kinds), key=kinds.count, default=None)
-    comparable = [mark for mark, kind in zip(given, kinds, strict=True) if kind is usual]
+    comparable = [mark for mark, kind in zip(present, kinds, strict=True) if kind is usual]
     return max(comparable, default=None, key=_comparable)
 
 
@@ -106,6 +106,6 @@ def _earlier(watermark: Any, overlap: timedelta | int | None) -> Any:
     try:
         moment = datetime.fromisoformat(watermark) - back
     except ValueError:
-        return watermark  # a text that is no time: nothing is known of what is before it
+        return watermark  # a text that is no time can't be set back
     text = moment.isoformat(watermark[10:11] or "T", "microseconds" if "." in watermark else "seconds")
     return text.replace("+00:00", "Z") if watermark.endswith("Z") else text[: max(len(watermark), 10)]

@@ -67,7 +67,7 @@ class Receiver:
                     text=text,
                     redaction=redaction,
                 )
-                return OK, _told(asdict(result.counts), on_error, result.skipped)
+                return OK, _result(asdict(result.counts), on_error, result.skipped)
             except Unavailable as error:
                 _log.warning("outcomes wait", model=contract.model, cause=str(error))
         checked = check_outcomes(
@@ -82,7 +82,7 @@ class Receiver:
         )
         spool_outcomes(self._spool, checked.contract, _occurred_by(checked, now), now, timed=checked.timed)
         count = checked.rows.num_rows
-        return ACCEPTED, _told({"received": count, "waiting": count}, on_error, checked.skipped)
+        return ACCEPTED, _result({"received": count, "waiting": count}, on_error, checked.skipped)
 
 
 def _occurred_by(checked: Checked, now: datetime) -> pa.Table:
@@ -93,5 +93,5 @@ def _occurred_by(checked: Checked, now: datetime) -> pa.Table:
     return rows.set_column(place, "occurred_at", pc.coalesce(column, pa.scalar(now, column.type)))
 
 
-def _told(counts: dict[str, Any], on_error: OnError, skipped: Sequence[RowError]) -> dict[str, Any]:
-    return counts | ({"skipped": [asdict(each) for each in skipped]} if on_error == "skip" else {})
+def _result(counts: dict[str, Any], on_error: OnError, skipped: Sequence[RowError]) -> dict[str, Any]:
+    return counts | ({"skipped": [asdict(error) for error in skipped]} if on_error == "skip" else {})

@@ -14,7 +14,7 @@ from feedback_loop.outcomes.formats import format_of, read_objects
 from feedback_loop.outcomes.intake import IntakeResult
 from feedback_loop.schema.budget import PART, Budget
 from feedback_loop.schema.files.csv import Lines
-from feedback_loop.schema.files.reader import check_file, read_arrow_chunks, read_chunks, readable
+from feedback_loop.schema.files.reader import check_file, read_chunks, readable
 from feedback_loop.store.outcomes import Intake
 
 CHUNK_ROWS = 50_000
@@ -47,16 +47,15 @@ class OutcomeFile:
         if kind == "ndjson":
             yield from self._objects(chunk_rows, budget)
             return
-        read = read_arrow_chunks if kind == "arrow" else read_chunks
-        for rows in read(self.path, chunk_rows, wanted=wanted, name=self.name, budget=budget):
+        for rows in read_chunks(self.path, chunk_rows, wanted=wanted, name=self.name, budget=budget):
             yield rows, kind == "csv"
 
     def _objects(self, chunk_rows: int, budget: Budget) -> Iterator[Part]:
         line, before, budget = 1, 0, Budget(chunk_rows, budget.unpacked_bytes)
         with readable(self.name), self.path.open("rb") as file:
             lines = Lines(file, budget)
-            every = iter(lines)
-            while part := lines.some(every, chunk_rows):
+            remaining = iter(lines)
+            while part := lines.some(remaining, chunk_rows):
                 budget.check_json(b"".join(part))
                 try:
                     rows = read_objects(part, self.name, budget, line)
@@ -80,14 +79,14 @@ def take_parts(
     check: Callable[[Any, bool], object] | None,
     take: Callable[[Any, bool], IntakeResult],
 ) -> IntakeResult:
-    """Takes all parts in. With `check`, which raises BadInput, all of them are looked at before one is taken."""
+    """Takes all parts in. With `check`, which raises BadInput, all parts are checked before the first is taken."""
     if check is not None:
         _check(parts(), check)
     counts, skipped, before = Intake(), list[RowError](), 0
     for rows, text in parts():
         result = take(rows, text)
         counts += result.counts
-        skipped += [replace(each, row=each.row + before) for each in result.skipped]
+        skipped += [replace(error, row=error.row + before) for error in result.skipped]
         before += len(rows)
     return IntakeResult(counts, tuple(skipped))
 
@@ -99,7 +98,7 @@ def _check(parts: Iterator[Part], check: Callable[[Any, bool], object]) -> None:
         try:
             check(rows, text)
         except BadInput as error:
-            if any(each.row < 0 for each in error.problems):
+            if any(problem.row < 0 for problem in error.problems):
                 raise
             moved, total, cure = error.moved(before), total + error.total, error.cure
             problems += moved.problems[: BadInput.KEPT - len(problems)]

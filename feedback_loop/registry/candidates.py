@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from feedback_loop.errors import Refused
+from feedback_loop.registry.boosting import PICKLED, flavor_of, keeps
 from feedback_loop.registry.sklearn_model import save_sklearn, serializations
 from feedback_loop.registry.versions import LoadedModel
 
@@ -24,7 +26,7 @@ import sys
 import mlflow.pyfunc, pandas
 folder, inputs, answers, *methods = sys.argv[1:]
 try:
-    model = mlflow.pyfunc.load_model(folder).get_raw_model()
+    model = mlflow.pyfunc.load_model(folder, suppress_warnings=True).get_raw_model()
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
 try:
@@ -54,17 +56,22 @@ def write_candidate(candidate: Proven, folder: Path) -> Path:
     parent, cause = candidate.parent, ""
     described = Model.load(str(parent.path))
     signature = ModelSignature.from_dict(parent.signature) if parent.signature is not None else None
-    for kind in serializations(candidate.estimator):
-        path = folder / str(kind["serialization_format"])
+    flavor = flavor_of(described)
+    flavor = flavor if keeps(flavor, candidate.estimator) else "sklearn"
+    has_format = flavor != "sklearn" and flavor not in PICKLED
+    for kind in [{}] if has_format else serializations(candidate.estimator):
+        needed = [kind["serialization_format"]] if kind else []
+        path = folder / "_".join(["model", *needed])
         save_sklearn(
             candidate.estimator,
             path,
             signature=signature,
             answers_with=parent.answers_with,
             kind=kind,
-            requirements=fitted_with(parent.requirements, kind["serialization_format"]),
+            requirements=fitted_with(parent.requirements, *needed),
             code=_code_paths(described, parent.path),
             metadata=described.metadata,
+            flavor=flavor,
         )
         cause = _what_fails_elsewhere(path, candidate, folder)
         if not cause:
@@ -129,9 +136,10 @@ def _what_fails_elsewhere(path: Path, candidate: Proven, folder: Path) -> str:
     methods = [name for name in ("predict", "predict_proba") if hasattr(candidate.estimator, name)]
     pd.to_pickle(candidate.inputs, inputs)
     command = [sys.executable, "-c", _FRESH, *map(str, (path, inputs, answers)), *methods]
+    own = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true"}  # what it loads was written here just now
     try:
         done = subprocess.run(  # noqa: S603 (our own program)
-            command, cwd=folder, capture_output=True, text=True, timeout=PROOF_SECONDS, check=False
+            command, cwd=folder, env=own, capture_output=True, text=True, timeout=PROOF_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return f"it has not answered within {PROOF_SECONDS} s"

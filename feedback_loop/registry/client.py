@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # ours says more
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # where a command prints its result
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # 12 s until a server counts as away, and not 4 minutes
 }
 """MLflow's settings that we prefer; what the user's environment says goes first."""

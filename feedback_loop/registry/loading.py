@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from feedback_loop.errors import Refused
+from feedback_loop.registry.boosting import flavor_of, load_boosting
 from feedback_loop.registry.sklearn_model import load_sklearn
 from feedback_loop.registry.untrusted import Parts, load_untrusted
 from feedback_loop.registry.versions import LoadedModel, ModelVersion
@@ -12,13 +14,32 @@ from feedback_loop.registry.versions import LoadedModel, ModelVersion
 if TYPE_CHECKING:
     import pyarrow as pa
 
+NO_PICKLES = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
+"""MLflow's variable by which a host refuses all that may hold code."""
+
 
 def load_folder(path: Path, version: ModelVersion, *, trusted: bool) -> LoadedModel:
-    """The model that lies in a folder; raises Refused for one that holds code and is not trusted."""
+    """The model that lies in a folder; raises Refused for one that lacks a module or holds untrusted code."""
+    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
     described = Model.load(str(path))
-    parts = _load_any(path, described) if trusted else load_untrusted(path, described, version)
+    try:
+        parts = _load_any(path, described) if trusted else load_untrusted(path, described, version)
+    except ModuleNotFoundError as error:
+        needed = ", ".join(_requirements(path)) or error.name
+        raise Refused(
+            f"{version} can't be loaded here: there is no module {error.name}.",
+            cure=f"Install what it was logged with: {needed}.",
+        ) from error
+    except MlflowException as error:
+        if NO_PICKLES not in str(error):
+            raise
+        raise Refused(
+            f"{version} can't be loaded: this host has {NO_PICKLES}=false, by which MLflow refuses skops too.",
+            cure="Set registry.trusted = false, which loads skops and ONNX by a list of what is harmless; or that "
+            "variable to true, if whoever writes to the registry may run code here.",
+        ) from error
     return LoadedModel(
         version=version,
         path=path,
@@ -55,6 +76,8 @@ def _load_any(path: Path, described: Any) -> Parts:
     """Whatever it is: its code is run."""
     if "sklearn" in described.flavors:
         return Parts(load_sklearn(path), None)
+    if (flavor := flavor_of(described)) and (estimator := load_boosting(path, flavor)) is not None:
+        return Parts(estimator, None)
     from mlflow import pyfunc
 
     return Parts(None, pyfunc.load_model(str(path)).predict)

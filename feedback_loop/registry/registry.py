@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 import structlog
 
@@ -21,6 +22,7 @@ from feedback_loop.registry.loading import load_folder
 from feedback_loop.registry.sklearn_model import save_sklearn, serializations
 from feedback_loop.registry.sources import ModelSource, resolve_source
 from feedback_loop.registry.versions import TAG, LoadedModel, ModelVersion, Reference, number_of
+from feedback_loop.registry.webhooks import Webhooks
 from feedback_loop.safe_text import without_secrets
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class Registry:
     def __init__(self, connection: Connection, name: NameVersion | None = None) -> None:
         self._mlflow = connection
         self._name = name or _plain
-        self.lineage = Lineage(connection)
+        self.lineage, self.webhooks = Lineage(connection), Webhooks(connection)
 
     @classmethod
     def of(cls, settings: Settings, name: NameVersion | None = None) -> Registry:
@@ -62,6 +64,19 @@ class Registry:
     def name(self) -> str:
         """Where it is, as it may be shown."""
         return without_secrets(self._mlflow.tracking_uri)
+
+    def page_of(self, model: str, version: str) -> str:
+        """The address of MLflow's own page about a version; empty where there is no server that has pages."""
+        parts = urlsplit(self._mlflow.registry_uri)
+        if parts.scheme not in ("http", "https"):
+            return ""
+        place = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")  # without a password
+        return f"{place.geturl().rstrip('/')}/#/models/{quote(model, safe='')}/versions/{number_of(version)}"
+
+    @property
+    def has_server(self) -> bool:
+        """Whether it is a server, and no database alone."""
+        return self._mlflow.is_server
 
     @property
     def is_trusted(self) -> bool:
@@ -174,15 +189,15 @@ class Registry:
         with self._mlflow.translated("model", model), tempfile.TemporaryDirectory() as folder:
             return self._publish(model, write_candidate(candidate, Path(folder)), origin, now)
 
-    def end_abandoned(self, model: str, now: datetime) -> None:
-        """Takes back what registrations left that neither ended nor could clean up."""
-        self.lineage.end_abandoned(model, now)
+    def end_abandoned(self, model: str, now: datetime) -> list[str]:
+        """Ends the runs of searches and registrations whose processes died, or could not; returns their ids."""
+        return self.lineage.runs.end_abandoned(model, now)
 
     def unregister(self, version: ModelVersion, now: datetime) -> None:
         """Takes a version of ours back that nobody could take note of."""
         with self._mlflow.translated("model version", str(version)):
             assert version.run_id is not None  # what we register comes of a run
-            self.lineage.fail(version.run_id, now)
+            self.lineage.runs.fail(version.run_id, now)
 
     def _publish(self, model: str, path: Path, origin: Origin, now: datetime) -> ModelVersion:
         """Makes a version of what lies in a folder: at the last step, when all that belongs to it is there."""
@@ -190,14 +205,14 @@ class Registry:
 
         client = self._mlflow.client
         kind = {TAG + "kind": "training", TAG + "model": model}
-        run_id = self.lineage.start(f"train {model}", now, {**kind, **_tags(origin.tags)})
+        run_id = self.lineage.runs.start(f"train {model}", now, {**kind, **_tags(origin.tags)})
         try:
             model_id, location = self._log_model(run_id, model, path)
             self.lineage.describe(run_id, model, origin, model_id=model_id, now=now)
             file = path.with_name("reference.parquet")
             pq.write_table(origin.reference, file)
             client.log_artifact(run_id, str(file), FOLDER)
-            self.lineage.end(run_id, now)
+            self.lineage.runs.end(run_id, now)
             self._ensure_model(model)
             tags = {
                 "trained_until": origin.trained_until.isoformat(),
@@ -212,7 +227,7 @@ class Registry:
 
     def _take_back(self, run_id: str, now: datetime) -> None:
         try:
-            self.lineage.fail(run_id, now)
+            self.lineage.runs.fail(run_id, now)
         except Exception as error:  # noqa: BLE001 (the first error is raised; the next registration ends this run)
             _log.warning("registration_not_taken_back", run_id=run_id, cause=repr(error))
 
@@ -251,8 +266,8 @@ class Registry:
             run_id = version.run_id
             if run_id is None:
                 kind = {TAG + "kind": "reference", TAG + "model": version.model, TAG + "version": version.version}
-                run_id = self.lineage.start(f"reference of {version}", now, kind)
-                self.lineage.end(run_id, now)
+                run_id = self.lineage.runs.start(f"reference of {version}", now, kind)
+                self.lineage.runs.end(run_id, now)
             path = Path(folder) / f"reference-{version.version}.parquet"
             pq.write_table(rows, path)
             self._mlflow.client.log_artifact(run_id, str(path), FOLDER)

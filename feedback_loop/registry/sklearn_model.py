@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from feedback_loop.registry.soundness import DATA_TYPES
+
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
@@ -32,24 +34,30 @@ def save_sklearn(
     requirements: Sequence[str] = (),
     code: Sequence[Path] = (),
     metadata: dict[str, Any] | None = None,
+    flavor: str = "sklearn",
 ) -> None:
     """Writes a fitted estimator to a folder in MLflow's format, in one of its `serializations`.
 
-    `code` are modules that it needs. The registry does not know of it yet.
+    `code` are modules that it needs. `flavor` is MLflow's, of those that take such estimators. The registry does not
+    know of it yet.
     """
-    import mlflow.sklearn
-
-    mlflow.sklearn.save_model(
+    kind = {**kind, "pyfunc_predict_fn": answers_with} if flavor == "sklearn" else kind
+    import_module(f"mlflow.{flavor}").save_model(
         estimator,
         str(path),
         signature=signature,
         input_example=example,
-        pyfunc_predict_fn=answers_with,
         pip_requirements=list(requirements) or [f"{package}=={version(package)}" for package in NEEDED],
         code_paths=[str(module) for module in code] or None,
         metadata=metadata,
         **kind,
     )
+
+
+def write_estimator(estimator: Any, path: Path) -> None:
+    """Writes a fitted estimator to a folder in MLflow's format, in the best way that it can be kept."""
+    kind = next(iter(serializations(estimator)))
+    save_sklearn(estimator, path, signature=None, answers_with="predict", kind=kind)
 
 
 def load_sklearn(path: Path) -> Any:
@@ -85,16 +93,13 @@ def asked_types(content: bytes) -> list[str]:
 
 
 def foreign_types(asked: Iterable[str]) -> list[str]:
-    """What of that is neither an estimator nor a loss of scikit-learn's."""
+    """What of that is neither an estimator nor a loss of scikit-learn's, nor data whose contents are checked."""
     return [name for name in asked if not _is_harmless(name)]
 
 
 def _is_harmless(name: str) -> bool:
-    """Functions are not, since one that a package holds by chance may run what it is given; nor are trees.
-
-    scikit-learn reads a tree's nodes without looking at bounds: wrong ones would read other memory.
-    """
-    if name == "numpy.dtype":
+    """Functions are not (but for two that are listed), since one that a package holds by chance may run anything."""
+    if name in DATA_TYPES:
         return True
     module, _, kind = name.rpartition(".")
     if module.split(".")[0] != "sklearn":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback_loop.errors import Refused
+from feedback_loop.registry.soundness import unsound
 from feedback_loop.registry.versions import ModelVersion
 
 if TYPE_CHECKING:
@@ -114,7 +115,10 @@ def _load_skops(path: Path, flavor: dict[str, Any]) -> Any:
     asked = asked_types(content)
     if foreign := foreign_types(asked):
         raise _NotAllowed(f"the types {', '.join(foreign)}")
-    return skops.io.loads(content, trusted=asked)
+    loaded = skops.io.loads(content, trusted=asked)
+    if cause := unsound(loaded):
+        raise _NotAllowed(cause)
+    return loaded
 
 
 def _load_onnx(path: Path, flavors: dict[str, dict[str, Any]]) -> Callable[[pd.DataFrame], Any]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feedback_loop.errors import BadInput
+from feedback_loop.run_tags import PREFIX
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TAG = "feedback_loop."
+TAG = PREFIX
 """What the names of our tags in MLflow begin with."""
 
 TRAINED_UNTIL = TAG + "trained_until"

@@ -13,7 +13,7 @@ from feedback_loop.inference import Scorer, SklearnEngine, make_scorer
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.outcomes import matured_until
 from feedback_loop.rehearsal.history import History
-from feedback_loop.retraining import TrainingRows, chosen_kinds, training_rows
+from feedback_loop.retraining import TrainingRows, training_rows
 
 
 def monthly_outputs(own: FeedbackLoop, first: Scorer, history: History) -> tuple[pa.Table, int]:
@@ -56,7 +56,7 @@ def _known_at(own: FeedbackLoop, first: Scorer, moment: datetime) -> TrainingRow
 
 def _fitted(own: FeedbackLoop, first: Scorer, rows: TrainingRows) -> Scorer:
     estimator, engine = first.loaded.estimator, first.engine
-    rows = replace(rows, kinds=chosen_kinds(estimator, rows.inputs()))
+    rows = rows.with_kinds(estimator)
     none = engine.inputs.none if isinstance(engine, SklearnEngine) else ()
     loaded = replace(first.loaded, estimator=rows.fitted(estimator))
     return make_scorer(loaded, own.settings.model(first.contract.model), own.settings.hash_key, none=none)

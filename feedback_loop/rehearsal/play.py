@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from feedback_loop.clock import ManualClock, Window, floor_moment
+from feedback_loop.errors import Refused
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.monitoring import primary_loss
+from feedback_loop.monitoring import Floats, primary_loss
 from feedback_loop.progress import Progress
 from feedback_loop.rehearsal.history import History, read_history
 from feedback_loop.rehearsal.monthly import monthly_outputs
@@ -29,6 +30,7 @@ SLOW = ("explain", "report")
 """Pages for people, which a rehearsal does not write."""
 
 FROZEN, CALENDAR, LOOP = "frozen: as answered", "monthly retraining", "the loop"
+ADAPTED = "the loop, with an adapter"
 
 
 def load_history(
@@ -116,13 +118,14 @@ class _Rehearsal:
         own, model, history = self.own, self.model, self.history
         versions = {version.version: version for version in own.registry.versions(model)}
         contracts = {name: own.scorer(version).logged for name, version in versions.items()}
-        labelled = labelled_rows(own, contracts)
         story, notes = story_of(own, model, history.span[0]), list(history.notes)
-        losses = {
-            name.removeprefix("loss."): labelled.column(name).to_numpy()
-            for name in labelled.column_names
-            if name.startswith("loss.") and not labelled.column(name).null_count
-        }
+        try:
+            adapted = own.adapter.what_if(model)
+        except Refused as error:
+            adapted = None
+            notes.append(f"No adapter is compared: {error.cause}")
+        labelled = labelled_rows(own, contracts, adapted)
+        losses = _complete(labelled, "loss.")
         frozen = losses_with(contracts[self.first], labelled, history, history.outputs)
         strategies = [Strategy(FROZEN, frozen, 0, 0)]
         if self.unfit:
@@ -134,6 +137,9 @@ class _Rehearsal:
         notes += self._held_back(story)
         promoted = [promotion for promotion in story["promotions"] if promotion["kind"] == "promotion"]
         strategies.append(Strategy(LOOP, losses, len(story["retrainings"]), len(promoted)))
+        if adapted is not None:
+            changed = _complete(labelled, "adapted.")
+            strategies.append(Strategy(ADAPTED, changed, len(story["retrainings"]), len(promoted)))
         return self._result(folder, labelled, strategies, story, notes)
 
     def _held_back(self, story: dict[str, Any]) -> list[str]:
@@ -144,7 +150,8 @@ class _Rehearsal:
         )
         notes = [missing.words] if missing is not None and not story["promotions"] else []
         if mode != "act" and not self.unfit:
-            notes.append(f"policy.mode is {mode!r}: nothing is retrained by itself.")
+            idle = "retrained by itself" if mode == "observe" else "promoted: nobody is there to approve"
+            notes.append(f"policy.mode is {mode!r}: nothing is {idle}.")
         return notes
 
     def _result(
@@ -190,6 +197,15 @@ class _Rehearsal:
             "notes": notes,
             "plots": [str(path) for path in plots],
         }
+
+
+def _complete(labelled: pa.Table, prefix: str) -> dict[str, Floats]:
+    """The columns of that prefix that all rows have."""
+    return {
+        name.removeprefix(prefix): labelled.column(name).to_numpy()
+        for name in labelled.column_names
+        if name.startswith(prefix) and not labelled.column(name).null_count
+    }
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:

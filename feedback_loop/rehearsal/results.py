@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from feedback_loop.adaptation import WhatIf
 from feedback_loop.clock import EPOCH, Window
 from feedback_loop.inference import Scorer, why_unfit
 from feedback_loop.loop import FeedbackLoop
@@ -28,8 +29,11 @@ def why_not_fitted(champion: Scorer) -> str:
     return why_unfit(champion)
 
 
-def labelled_rows(own: FeedbackLoop, contracts: dict[str, Contract]) -> pa.Table:
-    """Id, moment, labels, and the loop's own losses (`loss.<name>`) of each labelled row of the log."""
+def labelled_rows(own: FeedbackLoop, contracts: dict[str, Contract], adapted: WhatIf | None = None) -> pa.Table:
+    """Id, moment, labels, and the loop's own losses (`loss.<name>`) of each labelled row of the log.
+
+    With what an adapter would have answered also the losses with it (`adapted.<name>`).
+    """
     everything, parts = Window(EPOCH, own.clock() + timedelta(days=1)), []
     for version, contract in contracts.items():
         rows = read_labelled(own.store, contract, everything, version=version, columns=contract.outputs)
@@ -38,6 +42,9 @@ def labelled_rows(own: FeedbackLoop, contracts: dict[str, Contract]) -> pa.Table
             kept = rows.select(["prediction_id", "predicted_at", *(label.stored for label in contract.labels)])
             for name, values in losses_of(contract, rows).items():
                 kept = kept.append_column(f"loss.{name}", pa.array(values))
+            changed = losses_of(contract, adapted.in_place(contract, rows)) if adapted is not None else {}
+            for name, values in changed.items():
+                kept = kept.append_column(f"adapted.{name}", pa.array(values))
             parts.append(kept)
     return pa.concat_tables(parts, promote_options="default").sort_by("predicted_at")
 
@@ -63,7 +70,9 @@ def losses_with(contract: Contract, labelled: pa.Table, history: History, output
 def story_of(own: FeedbackLoop, model: str, start: datetime) -> dict[str, Any]:
     """What happened, in the order of time, as plain values."""
     incidents = [
-        (incident, load_verdict(own.store, incident.verdict_id)) for incident in load_incidents(own.store, model)
+        (incident, load_verdict(own.store, incident.verdict_id))
+        for incident in load_incidents(own.store, model)
+        if incident.verdict_id is not None  # rollbacks are among the moves
     ]
     alarms: list[dict[str, Any]] = [
         {

@@ -1,21 +1,27 @@
-"""A better version: rows, trials, the gate, promotion and rollback; smaller versions of a model."""
+"""A better version: rows, trials, the gate; smaller versions of a model."""
 
-from feedback_loop.retraining.column_types import chosen_kinds
-from feedback_loop.retraining.dataset import TrainingRows, training_rows
-from feedback_loop.retraining.gate import GateResult, non_inferiority
-from feedback_loop.retraining.promotion import Champions
+from feedback_loop.retraining.dataset import TrainingRows, content_digest, rows_again, training_rows
+from feedback_loop.retraining.gate import GateResult, non_inferiority, paired_difference
+from feedback_loop.retraining.outline import Outline, outline
 from feedback_loop.retraining.retrain import RetrainingResult, Search
+from feedback_loop.retraining.trainer_data import Dataset
+from feedback_loop.retraining.trainers import Trainer
 from feedback_loop.retraining.variants import Optimized, VariantSearch
 
 __all__ = [
-    "Champions",
+    "Dataset",
     "GateResult",
     "Optimized",
+    "Outline",
     "RetrainingResult",
     "Search",
+    "Trainer",
     "TrainingRows",
     "VariantSearch",
-    "chosen_kinds",
+    "content_digest",
     "non_inferiority",
+    "outline",
+    "paired_difference",
+    "rows_again",
     "training_rows",
 ]

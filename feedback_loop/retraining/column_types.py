@@ -49,6 +49,22 @@ def chosen_kinds(estimator: Any, frame: Any) -> dict[str, str]:
     return kinds
 
 
+def unfitted(estimator: Any) -> Any:
+    """A copy that is not fitted, for the same columns: scikit-learn's clone.
+
+    Of CatBoost, which copies its list of categories and so is refused by that, one by its parameters; with the
+    categories that it has in its trees only, once it was loaded from its own format.
+    """
+    from sklearn.base import clone
+
+    if not hasattr(estimator, "get_cat_feature_indices"):
+        return clone(estimator)
+    params = estimator.get_params()
+    if "cat_features" not in params and estimator.is_fitted():
+        params["cat_features"] = list(estimator.get_cat_feature_indices()) or None
+    return type(estimator)(**params)
+
+
 def refuse_other_choice(before: Any, after: Any) -> None:
     """Raises Refused where a step of an estimator that was fitted again chose other columns by their type."""
     for one, other in zip(_choices(before), _choices(after), strict=False):

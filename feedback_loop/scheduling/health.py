@@ -12,7 +12,7 @@ from feedback_loop.scheduling.schedules import last_due
 from feedback_loop.store import Store
 from feedback_loop.store.alerts import RECOVERED, Message, alert_recoveries, load_alerts
 from feedback_loop.store.leases import holder_of
-from feedback_loop.store.ledger import JobRun, failing_runs, last_scheduled, load_runs
+from feedback_loop.store.ledger import JobRun, failing_runs, last_made, load_runs
 
 IN_A_ROW = (3, 10, 30, 100, 300)
 """After so many retrainings in a row without a better version there is an alert."""
@@ -56,14 +56,15 @@ def _failing(store: Store, model: str) -> Iterator[Message]:
             causes.setdefault((run.cause or "no cause is known").rstrip("."), []).append(run.job)
         words = "; ".join(f"{', '.join(jobs)}: {cause}" for cause, jobs in causes.items())
         subject = f"jobs:{model}:failed:{format_moment(moment)}"
-        yield Message(subject, f"{model}: jobs of the loop fail", f"Since {format_moment(moment)}: {words}.")
+        body = f"Since {format_moment(moment)}: {words}."
+        yield Message(subject, f"{model}: jobs of the loop fail", body, model=model)
 
 
 def _overdue(
     store: Store, chain: Chain, first_predicted: datetime | None, late: timedelta, now: datetime
 ) -> Message | None:
     """A chain of which a run was due and has not been made to its end."""
-    made = [last_scheduled(store, job.name, chain.model) for job in chain.jobs]
+    made = last_made(store, chain.model, [job.name for job in chain.jobs], until=now)
     moments = [moment for moment in made if moment is not None]
     since = min(moments) if len(moments) == len(made) else None if moments else first_predicted
     if not moments and since is None:
@@ -86,7 +87,10 @@ def _overdue(
         f"The run of {format_moment(due)} ({', '.join(job.name for job in chain.jobs[:1])} …) is late: {last}; {why}."
     )
     return Message(
-        f"jobs:{chain.model}:late:{chain.jobs[0].name}:{key}", f"{chain.model}: the loop stands still", body
+        f"jobs:{chain.model}:late:{chain.jobs[0].name}:{key}",
+        f"{chain.model}: the loop stands still",
+        body,
+        model=chain.model,
     )
 
 
@@ -99,7 +103,8 @@ def _in_vain(store: Store, model: str) -> Iterator[Message]:
         newest, first = vain[0], vain[-1]
         since = format_moment(first.scheduled_at if len(vain) < len(tried) else first.started_at)
         body = f"{len(vain)} in a row brought no version, since {since}. The newest: {newest.result['summary']}"
-        yield Message(f"{_about_vain(model)}{since}:{reached[-1]}", f"{model}: no retraining helps", body)
+        subject = f"{_about_vain(model)}{since}:{reached[-1]}"
+        yield Message(subject, f"{model}: no retraining helps", body, model=model)
 
 
 def tell_helped(store: Store, model: str, troubles: Sequence[Message], now: datetime) -> int:

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from feedback_loop.clock import Clock
 from feedback_loop.errors import ConfigError, FeedbackLoopError
 from feedback_loop.store import Store, conclusions, evaluations
-from feedback_loop.store.incidents import open_incident
+from feedback_loop.store.incidents import open_incidents
 from feedback_loop.store.ledger import failing_runs, load_runs
 
 _MEANING: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -64,7 +64,7 @@ class LoopFigures(Collector):
             assert run.finished_at is not None
             yield "cycle_age_seconds", [model], (self._clock() - run.finished_at).total_seconds()
         yield "jobs_failing", [model], float(len(failing_runs(store, model)))
-        yield "incident_open", [model], float(open_incident(store, model) is not None)
+        yield "incident_open", [model], float(bool(open_incidents(store, model)))
         verdict = conclusions.latest_verdict(store, model)
         if verdict is not None:
             yield "verdict", [model, verdict.version, str(verdict.state)], 1.0

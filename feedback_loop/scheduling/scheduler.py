@@ -1,25 +1,29 @@
-"""The scheduler: APScheduler says when, the ledger says what was done, so that a missed run is caught up once."""
+"""The scheduler: triggers say when, the ledger says what was done, so that a missed run is caught up once."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import structlog
 
 from feedback_loop.alerts import keep_delivering
 from feedback_loop.clock import Clock, format_moment
-from feedback_loop.errors import FeedbackLoopError, LeaseLost, Refused
+from feedback_loop.errors import LeaseLost, Refused, traceback_of
 from feedback_loop.scheduling.runner import Job, Outcome, Runner
 from feedback_loop.scheduling.schedules import Trigger, last_due
 from feedback_loop.store import Store
-from feedback_loop.store.ledger import last_scheduled
+from feedback_loop.store.ledger import last_made
 
-AGAIN_SECONDS = 60
-"""So often a chain that was due and not made is looked for again."""
+LOOK_SECONDS = 2.0
+"""So often chains are looked for that are due: by a clock that nobody sets, whatever the time of day does."""
+
+AT_ONCE = 8
+"""So many models' chains run at once in one process."""
 
 GRACE_SECONDS = 20.0
 """So long a job that runs is let finish when the scheduler is stopped; then it is abandoned, and due again.
@@ -50,48 +54,65 @@ class Scheduler:
         chains: Sequence[Chain],
         deliver: Callable[[], object],
         ended: Callable[[str, Sequence[Outcome]], object] = lambda *_: None,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._store = store
         self._clock = clock
         self._runner = runner
-        self._chains = chains
+        self._chains: dict[str, list[Chain]] = {}
+        for chain in chains:
+            self._chains.setdefault(chain.model, []).append(chain)
         self._deliver = deliver
         self._ended = ended  # called after each turn with the model and the outcomes of its jobs
+        self._look_seconds = look_seconds
         self._started = clock()
-        self._queues = {chain.model: threading.Lock() for chain in chains}
+        # By the chain's number:
+        self._made: dict[int, datetime] = {}  # what is known to be made, the oldest of its jobs
+        self._left: dict[int, datetime] = {}  # the last run that was left to others
 
     def fire(self, chain: Chain) -> None:
         """Runs a chain if a run of it is due that nobody has made. Never raises: it is looked at again soon.
 
-        Chains of one model wait for each other here. One that has never run is left to its next time.
+        One that has never run is left to its next time.
         """
+        due = None
         try:
-            with self._queues[chain.model]:
-                due = self._due(chain)
-                if due is None:
-                    return
-                outcomes = self._runner.run(chain.model, chain.jobs, due)
+            due = self._due(chain)
+            if due is None:
+                return
+            outcomes = self._runner.run(chain.model, chain.jobs, due)
             self._ended(chain.model, outcomes)
-            _log.info(
-                "chain",
-                model=chain.model,
-                due=format_moment(due),
-                **{outcome.job: outcome.state for outcome in outcomes},
-            )
+            states = {outcome.job: outcome.state for outcome in outcomes}
+            _log.info("chain", model=chain.model, due=format_moment(due), **states)
         except LeaseLost as error:
             _log.error("chain stopped", model=chain.model, cause=error.cause)
         except Refused as error:
-            _log.info("chain left to another run", model=chain.model, cause=error.cause)
-        except FeedbackLoopError as error:
-            _log.error("chain not run", model=chain.model, cause=str(error))
+            if due is not None and self._left.get(id(chain)) != due:  # once, however long the other takes
+                self._left[id(chain)] = due
+                _log.info("chain left to another run", model=chain.model, cause=error.cause)
+        except Exception as error:  # noqa: BLE001 (the other chains, and later runs of this one, go on)
+            _log.error("chain not run", model=chain.model, cause=str(error), exception=traceback_of(error))
 
     def _due(self, chain: Chain) -> datetime | None:
-        made = [last_scheduled(self._store, job.name, chain.model) for job in chain.jobs]
-        if not any(made):
-            return last_due(chain.trigger, self._started, self._clock())
+        """The newest run that is due and that nobody has made; None: none is.
+
+        What was made at moments that are still to come does not count: the clock was wrong then.
+        """
+        now = self._clock()
+        made = last_made(self._store, chain.model, [job.name for job in chain.jobs], until=now)
+        moments = [moment for moment in made if moment is not None]
+        self._started = min(self._started, now)
         # The oldest counts: a process may have died between two jobs of a chain.
-        last = None if None in made else min(moment for moment in made if moment is not None)
-        return last_due(chain.trigger, last, self._clock())
+        last = min(moments) if len(moments) == len(made) else None if moments else self._started
+        due = last_due(chain.trigger, last, now)
+        if due is None and last is not None:
+            self._made[id(chain)] = last
+        return due
+
+    def _may_be_due(self, chain: Chain) -> bool:
+        """Whether the store has to be asked, by what is known of it."""
+        now, made = self._clock(), self._made.get(id(chain))
+        return made is None or made > now or last_due(chain.trigger, made, now) is not None
 
     def serve(self, grace_seconds: float = GRACE_SECONDS) -> bool:
         """Runs until SIGTERM or SIGINT; returns whether all that ran then has finished.
@@ -99,31 +120,39 @@ class Scheduler:
         It is let finish for so long; what still runs is abandoned, for the next scheduler to make. Its threads can't
         be ended: where this returns False, the process must be.
         """
-        from apscheduler.executors.pool import ThreadPoolExecutor
-        from apscheduler.schedulers.background import BackgroundScheduler
-        from apscheduler.triggers.interval import IntervalTrigger
-
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        # A thread for each chain: a long retraining of one model does not keep the others waiting.
-        executor = ThreadPoolExecutor(max(2 * len(self._chains), 1))
-        scheduler = BackgroundScheduler(executors={"default": executor})
-        options = {"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
-        for chain in self._chains:
-            scheduler.add_job(self.fire, chain.trigger, args=[chain], **options)
-            # What was missed, or left to another that did not make it, is looked for at once and now and then.
-            again = IntervalTrigger(seconds=AGAIN_SECONDS)
-            scheduler.add_job(self.fire, again, args=[chain], next_run_time=datetime.now(UTC), **options)
-        scheduler.start()
-        _log.info("scheduler started", chains=len(self._chains), holder=self._runner.holder)
-        keep_delivering(self._deliver, stop)
-        scheduler.pause()
-        ended = threading.Thread(target=scheduler.shutdown, daemon=True)  # it waits for all that runs
-        ended.start()
-        ended.join(grace_seconds)
-        if is_running := ended.is_alive():
+        pool, runs = ThreadPoolExecutor(AT_ONCE, "chains"), dict[str, Future[None]]()
+        delivering = threading.Thread(target=keep_delivering, args=(self._deliver, stop))
+        delivering.start()
+        _log.info("scheduler started", chains=sum(map(len, self._chains.values())), holder=self._runner.holder)
+        try:
+            self._keep_looking(pool, runs, stop)
+        finally:
+            stop.set()
+            delivering.join()
+        pool.shutdown(wait=False, cancel_futures=True)
+        begun = [run for run in runs.values() if not run.cancelled()]
+        if is_running := bool(wait(begun, grace_seconds).not_done):
             for model in self._runner.abandon("the scheduler was stopped before it ended"):
                 _log.warning("job abandoned", model=model, after_seconds=grace_seconds)
         _log.info("scheduler stopped")
         return not is_running
+
+    def _keep_looking(self, pool: ThreadPoolExecutor, runs: dict[str, Future[None]], stop: threading.Event) -> None:
+        """Starts what is due, in one thread for each model, until it is told to stop.
+
+        So a long retraining of one model keeps only its own chains waiting: they never run at once.
+        """
+        while not stop.is_set():
+            for model, chains in self._chains.items():
+                is_free = model not in runs or runs[model].done()
+                if is_free and (due := [chain for chain in chains if self._may_be_due(chain)]):
+                    runs[model] = pool.submit(self._fire_all, due, stop)
+            stop.wait(self._look_seconds)
+
+    def _fire_all(self, chains: Sequence[Chain], stop: threading.Event) -> None:
+        for chain in chains:
+            if not stop.is_set():
+                self.fire(chain)

@@ -4,6 +4,9 @@ from feedback_loop.schema.classes import typed_label, unknown_classes
 from feedback_loop.schema.coerce import array_of, coerce, misfits, with_booleans
 from feedback_loop.schema.column_types import arrow_type
 from feedback_loop.schema.contract import (
+    ACTED,
+    ACTION_PROPENSITY,
+    ENDS,
     Column,
     ColumnType,
     Contract,
@@ -16,6 +19,7 @@ from feedback_loop.schema.contract import (
     Which,
 )
 from feedback_loop.schema.contract_making import make_contract
+from feedback_loop.schema.hashing import canonical, fingerprint, hashed, keyed_digest
 from feedback_loop.schema.ids import (
     EARLIEST,
     PREDICTION_ID,
@@ -30,22 +34,17 @@ from feedback_loop.schema.ids import (
     prediction_ids,
 )
 from feedback_loop.schema.names import RESERVED, fields_for, own_name, shown_names, table_name
-from feedback_loop.schema.privacy import (
-    Redaction,
-    canonical,
-    fingerprint,
-    hashed,
-    in_sample,
-    keyed_digest,
-    make_redaction,
-    sample_places,
-)
+from feedback_loop.schema.redaction import Redaction, make_redaction
+from feedback_loop.schema.sampling import in_sample, key_texts, sample_places
 from feedback_loop.schema.segments import OTHER, most_frequent, segment_name, with_arrivals
 from feedback_loop.schema.signature import feature_columns, numbered_names, output_names, output_type
 from feedback_loop.schema.tabular import as_table
 
 __all__ = [
+    "ACTED",
+    "ACTION_PROPENSITY",
     "EARLIEST",
+    "ENDS",
     "OTHER",
     "PREDICTION_ID",
     "RESERVED",
@@ -75,6 +74,7 @@ __all__ = [
     "fingerprint",
     "hashed",
     "in_sample",
+    "key_texts",
     "keyed_digest",
     "make_contract",
     "make_redaction",

@@ -61,7 +61,7 @@ class Budget:
 USUAL = Budget()
 
 UNLIMITED = Budget(rows=2**62, unpacked_bytes=2**62)
-"""For what was measured when it came."""
+"""For data whose size was checked before."""
 
 PART = Budget(rows=2**62, unpacked_bytes=128 * 1024 * 1024)
 """For each part of a file: a file may be of any size, what of it is in memory at a time may not."""
@@ -73,10 +73,10 @@ def too_large(what: str) -> TooLarge:
 
 
 def first_repeated(names: Iterable[_Name]) -> _Name | None:
-    """The first name that was there before, None where each is there once."""
-    seen: set[_Name] = set()
+    """The first name that occurs again; None where all are different."""
+    earlier: set[_Name] = set()
     for name in names:
-        if name in seen:
+        if name in earlier:
             return name
-        seen.add(name)
+        earlier.add(name)
     return None

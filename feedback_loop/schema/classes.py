@@ -1,4 +1,4 @@
-"""Labels against the classes that a model knows: one of another coding makes metrics that contradict each other."""
+"""Checks labels against the classes that a model knows: labels in another coding make metrics wrong."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def typed_label(model: str, kind: ColumnType, wanted: Label) -> Label:
 
 
 def _causes(classes: Sequence[Label], values: Sequence[Any]) -> dict[Any, str]:
-    shown = ", ".join(map(repr, classes[:_MOST_SHOWN])) + (", …" if len(classes) > _MOST_SHOWN else "")
+    listed = ", ".join(map(repr, classes[:_MOST_SHOWN])) + (", …" if len(classes) > _MOST_SHOWN else "")
     plain = {_plain(label): label for label in classes}
     recoded = not isinstance(classes[0], str) and len(values) == len(classes)
     causes = {}
@@ -75,7 +75,7 @@ def _causes(classes: Sequence[Label], values: Sequence[Any]) -> dict[Any, str]:
             likely = f": is it meant to be {meant!r}?"
         else:
             likely = f": are {', '.join(map(repr, sorted(values)))} another coding of them?" if recoded else ""
-        causes[value] = f"{value!r} is none of the classes ({shown}){likely}"
+        causes[value] = f"{value!r} is none of the classes ({listed}){likely}"
     return causes
 
 

@@ -205,15 +205,15 @@ def _misfits(values: pa.ChunkedArray, column: Column, *, text: bool) -> list[Row
     if pa.types.is_union(values.type):
         wrong = [values[row].as_py() for row in rows]
     else:
-        taken = values.take(pa.array(rows, pa.int64()))
-        if pa.types.is_temporal(taken.type):  # Python may have no such moment
-            taken = taken.cast(f"int{taken.type.bit_width}")
-        wrong = taken.to_pylist()
+        refused = values.take(pa.array(rows, pa.int64()))
+        if pa.types.is_temporal(refused.type):  # Python may have no such moment
+            refused = refused.cast(f"int{refused.type.bit_width}")
+        wrong = refused.to_pylist()
     cause = f"does not fit the type {column.type}"
-    return [RowError(row, column.name, f"{_shown(value)} {cause}") for row, value in zip(rows, wrong, strict=True)]
+    return [RowError(row, column.name, f"{_quoted(value)} {cause}") for row, value in zip(rows, wrong, strict=True)]
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     text = value.decode(errors="replace") if isinstance(value, bytes) else repr(value)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 

@@ -1,4 +1,4 @@
-"""A contract put together: every column with its name in the tables, and what does not go together refused."""
+"""Makes contracts: names every column in the tables, and refuses settings that do not go together."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def make_contract(
         more_labels=tuple(Column(name, label_type, field=fields[name]) for name in more_labels),
         more_classes=more_classes,
     )
-    taken = [*segments, *(name for metric in own_metrics for name in metric.columns), *([query] if query else [])]
-    for name in taken:
+    needed = [*segments, *(name for metric in own_metrics for name in metric.columns), *([query] if query else [])]
+    for name in needed:
         contract.column(name)
     _refuse_combinations(contract)
     return contract
@@ -179,32 +179,26 @@ def _positive(
             model=model,
             field="task",
         )
-    if wanted is None:
-        return classes[-1]
-    positive = class_of(wanted, classes)
-    if positive is not None:
-        return positive
-    raise ContractError(
-        f"{model!r} does not know the positive class {wanted!r}.",
-        cure=f"It knows {classes[0]!r} and {classes[1]!r}.",
-        model=model,
-        field="positive",
-    )
+    return classes[-1] if wanted is None else _known_class(model, "positive", wanted, classes)
 
 
 def _join(model: str, join: JoinRule, classes: tuple[Label, ...]) -> JoinRule:
-    """The rule, what absence means being one of the classes."""
+    """The join's rule, with `absent_means` as one of the classes."""
     if join.absent_means is None or not classes:
         return join
-    meant = class_of(join.absent_means, classes)
-    if meant is None:
+    return replace(join, absent_means=_known_class(model, "absent_means", join.absent_means, classes))
+
+
+def _known_class(model: str, setting: str, wanted: object, classes: tuple[Label, ...]) -> Label:
+    known = class_of(wanted, classes)
+    if known is None:
         raise ContractError(
-            f"{model!r} does not know the class {join.absent_means!r}, which absent_means names.",
+            f"{model!r} does not know the class {wanted!r}, which {setting} names.",
             cure=f"It knows {', '.join(map(repr, classes[:MOST_CLASSES]))}.",
             model=model,
-            field="absent_means",
+            field=setting,
         )
-    return replace(join, absent_means=meant)
+    return known
 
 
 def _refuse_repeats(model: str, kind: str, names: list[str]) -> None:

@@ -50,11 +50,11 @@ def prediction_ids(moment: datetime, count: int, bits: RandomBits = secrets.rand
     begins = f"{milliseconds:012x}"
     begins = f"{begins[:8]}-{begins[8:]}-7"
     digits = f"{bits(count * _DIGITS * 4):0{count * _DIGITS}x}"
-    made = []
+    ids = []
     for at in range(0, count * _DIGITS, _DIGITS):
-        own = digits[at : at + _DIGITS]
-        made.append(PredictionId(f"{begins}{own[:3]}-{_VARIANT[own[3]]}{own[4:7]}-{own[7:]}"))
-    return made
+        tail = digits[at : at + _DIGITS]
+        ids.append(PredictionId(f"{begins}{tail[:3]}-{_VARIANT[tail[3]]}{tail[4:7]}-{tail[7:]}"))
+    return ids
 
 
 def numbered_ids(moment: datetime, seed: str, first: int, count: int) -> pa.StringArray:

@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
+OWN = "feedback_loop_"
+"""What names of ours begin with where a model has the plain one."""
+
 LONGEST = 63
 """PostgreSQL cuts longer identifiers off without a word."""
 
@@ -76,7 +79,7 @@ def shown_names(columns: Iterable[Stored]) -> dict[str, str]:
 
 def own_name(name: str, taken: Collection[str]) -> str:
     """The name of a column of ours beside a caller's, who may have one of that name."""
-    return f"feedback_loop_{name}" if name in taken else name
+    return OWN + name if name in taken else name
 
 
 def table_name(prefix: str, model: str, generation: int = 1) -> str:

@@ -7,7 +7,7 @@ from feedback_loop.serving.guard import needs_key
 from feedback_loop.serving.origins import PROXIED_CURE, forget_proxied, read_proxied, tell_proxied
 from feedback_loop.serving.server import Certificate, run_server
 from feedback_loop.serving.stager import ServedModel, Stager
-from feedback_loop.serving.tracing import require_tracing
+from feedback_loop.tracing import require_tracing
 
 __all__ = [
     "PROXIED_CURE",

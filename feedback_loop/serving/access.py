@@ -13,7 +13,7 @@ import structlog
 
 from feedback_loop.serving.board import Board
 from feedback_loop.serving.request import Request
-from feedback_loop.serving.tracing import Tracing
+from feedback_loop.tracing import Tracing
 
 ERRORS_PER_SECOND = 10
 """So many failed requests are logged where not all requests are; of the others it is said how many there were."""

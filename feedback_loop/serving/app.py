@@ -35,10 +35,10 @@ from feedback_loop.serving.room import Room
 from feedback_loop.serving.webhooks import Webhooks
 from feedback_loop.store.keys import Scope
 
-TakeOutcomes = Callable[[str, bytes, str, str, str | None, Unpacked], tuple[int, dict[str, Any]]]
-"""Takes a body of outcomes of a model in (its format; bad rows: `refuse` or `skip`; the name of the caller's key; who
-is told what it became) and says what became of them: the answer's status, 202 where they wait for the store, and what
-is in it.
+TakeReports = Callable[[str, str, bytes, str, str, str | None, Unpacked], tuple[int, dict[str, Any]]]
+"""Takes a body of `outcomes` or `actions` of a model in (its format; bad rows: `refuse` or `skip`; the name of the
+caller's key; who is told what it became) and says what became of them: the answer's status, 202 where they wait for
+the store, and what is in it.
 """
 
 TakeHalf = Callable[[str, Any, str | None, Unpacked], str]
@@ -64,7 +64,7 @@ class Intakes:
     called when the last request is answered.
     """
 
-    take_outcomes: TakeOutcomes
+    take_reports: TakeReports
     take_half: TakeHalf
     readiness: Callable[[], Readiness]
     origins: Origins
@@ -124,7 +124,10 @@ class App:
         predict = _Route(predictions.invoke, scope=Scope.PREDICT, judge=self._served)
         self._of_models = {
             "invocations": predict,
-            "outcomes": _Route(self._outcomes, scope=Scope.OUTCOMES, judge=self._takes_outcomes),
+            **{
+                kind: _Route(partial(self._reports, kind), scope=Scope.OUTCOMES, judge=self._takes_reports)
+                for kind in ("outcomes", "actions")
+            },
             "events": _Route(self._events, scope=Scope.PREDICT),
         }
         self._plain = {
@@ -186,7 +189,7 @@ class App:
 
     async def _respond(self, request: Request, protocol: Any) -> Answer:
         scope = request.scope
-        self._intakes.origins.check(scope)
+        self._intakes.origins.check(request.headers)
         route = self._plain.get(request.path)
         if route is None:
             route, request.asked = self._of_model(request.path)
@@ -205,7 +208,7 @@ class App:
             request.is_read = True
             return await route.handler(request, b"")
         with self._limits.room.share() as request.share:
-            body = await self._bodies.read(scope, protocol, request.came, route.most_bytes)
+            body = await self._bodies.read(request.headers, protocol, request.came, route.most_bytes)
             request.is_read = True
             return await route.handler(request, body)
 
@@ -232,7 +235,7 @@ class App:
         del body
         models = request.caller.models
         names = [name for name in self._endpoints.served if models is None or name in models]
-        contracts = [self._endpoints.traffic(name).contract for name in names]
+        contracts = await asyncio.to_thread(lambda: [self._endpoints.contract(name) for name in names])
         return 200, msgspec.json.encode(describe(contracts, package_version("feedback-loop"))), JSON
 
     async def _ready(self, request: Request, body: bytes) -> Answer:
@@ -263,32 +266,30 @@ class App:
 
     def _served(self, request: Request) -> str:
         """The model that a path names, or the default one; raises NotFound."""
-        return self._endpoints.scorer(request.asked).contract.model
+        return self._endpoints.name(request.asked)
 
-    def _takes_outcomes(self, request: Request) -> str:
+    def _takes_reports(self, request: Request) -> str:
         """The model, if a body of that type is taken."""
         name = self._served(request)
-        content_type = media_type(request.scope)
+        content_type = media_type(request.headers)
         if content_type not in _OUTCOME_FORMATS:
             message = f"The content type {content_type!r} is not taken. Send {', '.join(_OUTCOME_FORMATS)}."
             raise HttpError(415, "UNSUPPORTED_MEDIA_TYPE", message)
         return name
 
-    async def _outcomes(self, request: Request, body: bytes) -> Answer:
-        name = self._endpoints.scorer(request.asked).contract.model
+    async def _reports(self, what: str, request: Request, body: bytes) -> Answer:
+        name = self._endpoints.name(request.asked)
         on_error = parse_qs(request.scope.query_string).get("on_error", ["refuse"])[0]
         if on_error not in ("refuse", "skip"):
             raise BadInput.of("on_error", f"is {on_error[:_MOST_SHOWN]!r}", cure="Say refuse or skip.")
-        kind = _OUTCOME_FORMATS[media_type(request.scope)]
-        take = self._intakes.take_outcomes
-        status, taken = await asyncio.to_thread(
-            take, name, body, kind, on_error, request.caller.key, request.unpacked
-        )
+        kind = _OUTCOME_FORMATS[media_type(request.headers)]
+        take, key = self._intakes.take_reports, request.caller.key
+        status, taken = await asyncio.to_thread(take, what, name, body, kind, on_error, key, request.unpacked)
         return status, msgspec.json.encode(taken), JSON
 
     async def _events(self, request: Request, body: bytes) -> Answer:
         event = await aside(partial(read_event, request.header, body), is_long=len(body) > QUICK_BYTES)
-        name = self._endpoints.scorer(request.asked or event.service).contract.model
+        name = self._endpoints.name(request.asked or event.service)
         request.caller.require(name)
         version = parse_qs(request.scope.query_string).get("version", [None])[0]
         if version is not None and not _VERSION.fullmatch(version):
@@ -311,7 +312,7 @@ _OUTCOME_FORMATS = {
 
 
 def _not_genuine() -> HttpError:
-    return HttpError(401, "UNAUTHENTICATED", "The signature is not MLflow's, or it is old.")
+    return HttpError(401, "UNAUTHENTICATED", "The signature is not MLflow's, it is old, or it came before.")
 
 
 def _route_name(path: str) -> str:

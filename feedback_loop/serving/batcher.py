@@ -15,44 +15,44 @@ from typing import Any
 
 import pyarrow as pa
 
+from feedback_loop import tracing
 from feedback_loop.capture import Record, Recorder, Requests
 from feedback_loop.clock import Clock
 from feedback_loop.errors import BadInput, ModelFault
 from feedback_loop.inference import Scored, Scorer
 from feedback_loop.schema import PredictionId, Source
 from feedback_loop.schema.protocol import Rows, concat_rows
-from feedback_loop.serving import tracing
 from feedback_loop.serving.shadows import Job, Shadows
-from feedback_loop.serving.tracing import current
 from feedback_loop.serving.traffic import Target
+from feedback_loop.tracing import current
 
 MOST_ROWS = 4096
-"""A batch takes no further request once it has so many rows."""
+"""A batch with so many rows takes no further request."""
 
 MOST_TURNS = 4
-"""So many turns of the event loop a batch waits at most for requests that come with each of them."""
+"""The most turns of the event loop that a batch waits for further requests."""
 
 QUICK_SECONDS = 0.003
-"""A batch that takes no longer is answered by the event loop itself: to hand it to a thread may take as long."""
+"""A batch that takes no longer is answered by the event loop itself: handing it to a thread may take as long."""
 
 QUICK_ROWS = 512
-"""A batch of more rows is never thought to be quick: what is known is of smaller ones."""
+"""A batch of more rows always goes to the thread: the measured times are of smaller ones."""
 
-REMEMBERED = 64
-"""Of so many versions it is kept how long their last batch took."""
+REMEMBERED = 1024
+"""The most versions whose last batch's time is remembered."""
 
 BETWEEN_COLLECTIONS = 50_000
-"""Objects that are made before Python looks for cycles among them: requests leave none, and looking stops all."""
+"""Allocations between garbage collections: requests leave no cycles, and a collection stops all threads."""
 
 SWITCH_SECONDS = 0.0005
-"""How long a thread that computes may keep the others waiting. Python's 5 ms are most of what a slow answer takes."""
+"""How long a computing thread may keep the others waiting: Python's default of 5 ms delays answers too much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What one request gets: its answers and ids, and the version that gave them.
+    """The answers to one request, their ids, and the version that gave them.
 
-    Its outputs are rows of its batch's, from `start` on.
+    Its outputs are those of its batch from row `start` on.
     """
 
     answers: list[Any]
@@ -62,9 +62,15 @@ class Answered:
     start: int
 
     @property
-    def told(self) -> Any:
-        """The answers as the model gives them: a list of one a row, or an object of lists."""
-        return self.batch.form.told(self.answers)
+    def response(self) -> Any:
+        """The answers in the model's form: a list of one a row, or an object of lists."""
+        return self.batch.form.shaped(self.answers)
+
+    @property
+    def beside(self) -> dict[str, list[Any]]:
+        """What callers get beside the answers: see `Scored.beside`."""
+        rows = slice(self.start, self.start + len(self.ids))
+        return {name: values[rows] for name, values in self.batch.beside.items()}
 
     @property
     def outputs(self) -> pa.Table:
@@ -84,20 +90,20 @@ class _Request:
         self.answer = answer
         self.received = received
         self.traced = current()
-        self.parts: Sequence[_Request] = ()  # of a call that several versions answer: all of its requests, in order
+        self.parts: Sequence[_Request] = ()  # of a call that several versions answer: all its requests, in order
 
 
 _Outcome = tuple[_Request, Answered | Exception]
 
 
 class Batcher:
-    """Scores and records what one event loop submits, a batch at a time; what comes meanwhile is the next batch.
+    """Scores and records the requests of one event loop in batches; requests that come meanwhile are the next one.
 
-    So there is no delay, and batches are larger the busier it is. The loop computes a batch itself as long as that is
-    quick, disk included: threads that take turns cost more. One that takes longer, or would have to wait for whoever
-    empties the spool, goes to a thread, and the loop goes on reading and telling of its health. `answered` is told,
-    whenever answers are given out, of how many rows of a model and how many of these no sample holds; `faulty` of a
-    version whose answers could not be given, and why. Shadows get their rows once the answers are on their way.
+    So no request waits for a timer, and batches grow with the load. The loop computes a batch itself as long as
+    that is quick, disk included: switching threads costs more. A slower batch, or one that would wait for a
+    forwarder, goes to a thread, and the loop goes on reading requests and answering health checks. `answered(model,
+    rows, unsampled)` is called for each answered batch, `faulty(model, version, cause)` for a version whose answers
+    could not be given. Shadows get their rows once the answers are on their way.
     """
 
     def __init__(
@@ -118,7 +124,7 @@ class Batcher:
         self._shadows = shadows
         self._waiting: list[_Request] = []
         self._is_busy = False  # a batch is on its way, or will be as soon as the loop comes to it
-        self._took: dict[int, float] = {}
+        self._took: dict[tuple[str, str], float] = {}
         self._shadowed: list[Job] = []
         self._slow: queue.SimpleQueue[list[_Request] | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -126,7 +132,7 @@ class Batcher:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begins to work for that loop, from whose thread alone this and `submit` may be called."""
-        gc.freeze()  # models and modules stay: they are not looked through again and again
+        gc.freeze()  # models and modules stay: collections need not look through them
         gc.set_threshold(BETWEEN_COLLECTIONS, 20, 100)
         sys.setswitchinterval(SWITCH_SECONDS)
         self._bound_threads()
@@ -135,13 +141,13 @@ class Batcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends, once the batch that is on its way is answered; there must be no other."""
+        """Stops after the batch that is under way, which must be the last one."""
         self._slow.put(None)
         self._thread.join()
         self._shadows.stop()
 
     def submit(self, target: Target, rows: Rows, request_id: str | None, received: float) -> asyncio.Future[Answered]:
-        """The answer to come; it is there once the rows are durable, or raises what went wrong."""
+        """The future answer: set once the rows are durable, or to the error."""
         return self._submit([(target, rows)], request_id, received)[0].answer
 
     def submit_together(
@@ -157,18 +163,18 @@ class Batcher:
         self, parts: Sequence[tuple[Target, Rows]], request_id: str | None, received: float
     ) -> list[_Request]:
         assert self._loop is not None  # it was started
-        made = [_Request(*part, request_id, self._loop.create_future(), received) for part in parts]
-        self._waiting += made
+        requests = [_Request(*part, request_id, self._loop.create_future(), received) for part in parts]
+        self._waiting += requests
         if not self._is_busy:
             self._is_busy = True
-            self._loop.call_soon(self._begin)  # after all that the loop has at hand: they go together
-        return made
+            self._loop.call_soon(self._begin)  # after what the loop has ready now, so that it goes together
+        return requests
 
     # On the loop
 
-    def _begin(self, seen: int = 0, turns: int = MOST_TURNS) -> None:
-        """Takes what waits, once a turn of the loop has brought nothing more: they are not there all at once."""
-        if seen < len(self._waiting) and turns and self._loop is not None:
+    def _begin(self, waited: int = 0, turns: int = MOST_TURNS) -> None:
+        """Takes the waiting requests, once a turn of the loop has brought no further ones."""
+        if waited < len(self._waiting) and turns and self._loop is not None:
             self._loop.call_soon(self._begin, len(self._waiting), turns - 1)
             return
         batch = self._gather()
@@ -198,11 +204,12 @@ class Batcher:
         return batch
 
     def _is_quick(self, batch: Sequence[_Request]) -> bool:
-        """Whether all that it asks for was quick the last time; of what was never asked nothing is known."""
+        """Whether the last batch of each of its versions was quick; one without a batch yet counts as slow."""
         if sum(request.rows.count for request in batch) > QUICK_ROWS:
             return False
-        scorers = {id(request.target.scorer) for request in batch}
-        return all(self._took.get(each, QUICK_SECONDS) < QUICK_SECONDS for each in scorers)
+        scorers = {id(request.target.scorer): request.target.scorer for request in batch}
+        took = (self._took.get(_version(scorer), QUICK_SECONDS) for scorer in scorers.values())
+        return all(seconds < QUICK_SECONDS for seconds in took)
 
     # In the thread
 
@@ -213,7 +220,7 @@ class Batcher:
             self._loop.call_soon_threadsafe(self._end, self._handle_all(batch))
 
     def _bound_threads(self) -> None:
-        """Set in each thread that scores, as OpenMP wants it. Without, each call wakes all cores."""
+        """Limits the calling thread's OpenMP threads; without a limit each model call wakes all cores."""
         from threadpoolctl import threadpool_limits
 
         threadpool_limits(self._threads)
@@ -224,9 +231,9 @@ class Batcher:
         outcomes: list[_Outcome] = []
         split = [request for request in batch if request.parts]
         plain = [request for request in batch if not request.parts] if split else batch
-        together = [[same] for same in _alike(plain)] if plain else []
-        together += [[[part] for part in request.parts] for request in split if request.parts[0] is request]
-        for groups in together:
+        groupings = [[group] for group in _by_target(plain)] if plain else []
+        groupings += [[[part] for part in request.parts] for request in split if request.parts[0] is request]
+        for groups in groupings:
             began = time.perf_counter()
             self._handle(groups, outcomes)
             seconds = time.perf_counter() - began
@@ -237,7 +244,7 @@ class Batcher:
     def _note(self, scorer: Scorer, seconds: float) -> None:
         if len(self._took) >= REMEMBERED:
             self._took.clear()
-        self._took[id(scorer)] = seconds
+        self._took[_version(scorer)] = seconds
 
     def _handle(self, groups: Sequence[Sequence[_Request]], outcomes: list[_Outcome]) -> None:
         """Answers groups of requests, each with one call of its model; all of them are logged, or none."""
@@ -252,7 +259,7 @@ class Batcher:
             if len(groups) > 1 or len(requests) == 1:
                 outcomes.extend((request, error) for request in requests)
                 return
-            for request in requests:  # one bad request, or a model that miscounts several, does not spoil the others
+            for request in requests:  # a bad request, or a model that miscounts several, fails by itself
                 self._handle([[request]], outcomes)
         except Exception as error:  # noqa: BLE001 (it is raised where the answer is awaited)
             outcomes.extend((request, error) for request in requests)
@@ -271,7 +278,9 @@ class Batcher:
                 outcomes.append((request, answered))
                 start = end
             for shadow in group[0].target.shadows:
-                self._shadowed.append(Job(shadow, record.rows, record.ids, moment, record.requests))
+                self._shadowed.append(
+                    Job(shadow, record.rows, record.ids, moment, record.requests, record.scored.marks)
+                )
         count = sum(request.rows.count for request, _ in outcomes)
         self._answered(records[0].scorer.contract.model, count, recorded.unsampled)
         return outcomes
@@ -283,13 +292,18 @@ class Batcher:
         ids = self._recorder.fill(rows.ids, moment)
         try:
             with tracing.step("model"):
-                scored = scorer.score_rows(rows)
+                scored = scorer.marked(scorer.score_rows(rows), rows, ids)
         except ModelFault as error:
-            if len(group) == 1:  # else each is asked for by itself
+            if len(group) == 1:  # else each request is tried by itself
                 self._faulty(scorer.version.model, scorer.version.version, str(error))
             raise
         requests, latencies = _of_requests(group, time.perf_counter())
         return Record(scorer, rows, scored, ids, target.role, requests, latencies)
+
+
+def _version(scorer: Scorer) -> tuple[str, str]:
+    """Not the scorer's `id`: once a model is put away, that is soon another's."""
+    return scorer.version.model, scorer.version.version
 
 
 def _settle(outcomes: list[_Outcome]) -> None:
@@ -303,10 +317,10 @@ def _settle(outcomes: list[_Outcome]) -> None:
             answer.set_exception(outcome)
 
 
-def _alike(batch: list[_Request]) -> list[list[_Request]]:
-    """Those that the same version answers with the same params together: one call has one of each.
+def _by_target(batch: list[_Request]) -> list[list[_Request]]:
+    """Requests grouped by version and params: a model call takes one of each.
 
-    Each by itself where a version that is asked with them looks at more than one row of its request.
+    A request is a group of its own where its version looks at more than one row of a request.
     """
     first = batch[0].target
     if not first.is_alone and all(request.target is first and not request.rows.params for request in batch):
@@ -314,13 +328,13 @@ def _alike(batch: list[_Request]) -> list[list[_Request]]:
     groups: dict[tuple[int, str], list[_Request]] = {}
     for request in batch:
         params, is_alone = request.rows.params, request.target.is_alone
-        with_whom = id(request) if is_alone else id(request.target)
-        groups.setdefault((with_whom, repr(params) if params else ""), []).append(request)
+        group_key = id(request) if is_alone else id(request.target)
+        groups.setdefault((group_key, repr(params) if params else ""), []).append(request)
     return list(groups.values())
 
 
 def _of_requests(group: Sequence[_Request], now: float) -> tuple[Requests | None, list[int]]:
-    """What the log has of requests: their ids (None where none has one), and how long they took, for each row."""
+    """The ids of requests for the log (None where none has one), and the latency of each row in µs."""
     latencies: list[int] = []
     for request in group:
         latency = int((now - request.received) * 1e6)

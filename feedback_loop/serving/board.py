@@ -29,7 +29,7 @@ from feedback_loop.capture.locks import take_lock
 from feedback_loop.private import new_folder
 
 ROUTES = (
-    "invocations", "infer", "outcomes", "events", "metrics", "metadata", "openapi",
+    "invocations", "infer", "outcomes", "actions", "events", "metrics", "metadata", "openapi",
     "ping", "health", "ready", "version", "webhooks", "other",
 )  # fmt: skip
 """What requests are counted under: few names, whatever callers ask for."""
@@ -50,6 +50,8 @@ MEANINGS = {
     "batch_rows": "Rows that were scored together.",
     "swaps": "Times that a worker has begun to answer with another version.",
     "shadow_rows_dropped": "Rows that shadows did not score, since they were too slow.",
+    "model_loads": "Models that were loaded when they were asked for: serving.loaded_models is less than are served.",
+    "models_put_away": "Models that made room for another.",
     "workers": "Workers that answer.",
     "requests_in_flight": "Requests that wait for their answer.",
     "version_in_service": "Workers in which the version is in service.",
@@ -119,6 +121,8 @@ class Board:
         for model in self._models:
             for name in ("swaps", "shadow_rows_dropped"):
                 self._add(COUNTER, name, "_total", (("model", model),), 0)
+        for name in ("model_loads", "models_put_away"):
+            self._add(COUNTER, name, "_total", (), 0)
         self._add(NOW, "workers", "", (), 1)
         self._add(NOW, "requests_in_flight", "", (), 0)
 
@@ -173,6 +177,10 @@ class Board:
             labels = tuple(zip(("model", "role", "version"), version, strict=True))
             self._add(NOW, "version_in_service", "", labels, 1 if version in in_service else -1)
         self._shown = shown
+
+    def model_moved(self, count: int) -> None:
+        """Counts a model that was loaded when it was asked for (1), or put away (-1)."""
+        self._add(COUNTER, "model_loads" if count > 0 else "models_put_away", "_total", (), 1)
 
     def alive(self) -> list[int]:
         """The processes of the workers that live. What others told of now is done away with."""

@@ -40,7 +40,7 @@ class Bodies:
             self._next.cancel()
 
     async def read(
-        self, scope: Any, protocol: Any, came: Callable[[int], None], most_bytes: int | None = None
+        self, headers: Any, protocol: Any, came: Callable[[int], None], most_bytes: int | None = None
     ) -> bytes:
         """The whole body of a request; raises HttpError: 413 too large, 408 too slow, 400 cut off.
 
@@ -51,10 +51,10 @@ class Bodies:
         assert task is not None  # each request has one
         self._reading[task] = time.monotonic()
         try:
-            length = scope.headers.get("content-length")
-            size = announced(scope)
+            length = headers.get("content-length")
             if length is None or not length.isdecimal():
                 return await self._read_parts(protocol, came, most_bytes)
+            size = int(length[:_MOST_DIGITS])
             _refuse_large(size, most_bytes)
             if size > _SHORT:
                 return await self._read_parts(protocol, came, most_bytes, size)
@@ -98,12 +98,6 @@ class Bodies:
                 self._late.add(task)
                 task.cancel()
         self._next = self._loop.call_later(min(1.0, self._seconds / 2), self._look)
-
-
-def announced(scope: Any) -> int:
-    """How many bytes a request says that its body has, 0 where it does not say."""
-    length = scope.headers.get("content-length")
-    return int(length[:_MOST_DIGITS]) if length is not None and length.isdecimal() else 0
 
 
 def _refuse_large(size: int, most_bytes: int) -> None:

@@ -53,7 +53,7 @@ class Connections:
     def close_excess(self) -> int:
         """Looks once; how many connections were closed."""
         mine = _sockets()
-        if len(mine) <= self._most:
+        if max(len(mine), len(self._heard)) <= self._most:  # else clients that have gone are forgotten, at least
             return 0
         by_address: dict[str, list[tuple[bool, str, int]]] = {}
         clients = set()

@@ -43,9 +43,9 @@ class HttpError(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def media_type(scope: Any) -> str:
+def media_type(headers: Any) -> str:
     """The type of a request's body, without its parameters; empty where it says none."""
-    return (scope.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    return (headers.get("content-type") or "").partition(";")[0].strip().lower()
 
 
 def explained(error: Exception, path: str) -> tuple[int, bytes, Headers]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from feedback_loop.schema import Column, ColumnType, Contract
+from feedback_loop.schema import ENDS, Column, ColumnType, Contract
 from feedback_loop.schema.protocol.tensors import DATATYPES
 
 _VALUES: dict[ColumnType, dict[str, Any]] = {
@@ -39,7 +39,8 @@ def describe(contracts: Sequence[Contract], version: str) -> dict[str, Any]:
         name = contract.model
         paths[f"/models/{name}/invocations"] = {"post": _scoring(contract)}
         paths[f"/endpoints/{name}/invocations"] = {"post": _scoring(contract)}
-        paths[f"/models/{name}/outcomes"] = {"post": _outcomes(contract)}
+        paths[f"/models/{name}/outcomes"] = {"post": _reports(contract, "outcomes", "what really happened")}
+        paths[f"/models/{name}/actions"] = {"post": _reports(contract.of_actions, "actions", "what callers did")}
         paths[f"/v2/models/{name}"] = {"get": {**_answers("What the model takes and answers.", 404), **_KEY}}
         paths[f"/v2/models/{name}/ready"] = {"get": {**_answers("Whether it can answer.", 404), **_KEY}}
         paths[f"/v2/models/{name}/infer"] = {"post": _infer(contract)}
@@ -59,6 +60,7 @@ def describe(contracts: Sequence[Contract], version: str) -> dict[str, Any]:
 
 _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
+_FLAGS = {"type": "array", "items": {"type": "boolean"}}
 
 
 def _object(properties: dict[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
@@ -115,7 +117,13 @@ def _scoring(contract: Contract) -> dict[str, Any]:
     }
     beside = {"params": {"type": "object"}, "prediction_ids": _TEXTS}
     answer = _object(
-        {"predictions": {"type": "array"}, "prediction_ids": _TEXTS, "model_version": _TEXT},
+        {
+            "predictions": {"type": "array"},
+            "prediction_ids": _TEXTS,
+            "model_version": _TEXT,
+            "explore": _FLAGS,
+            **{end: {"type": "array", "items": {"type": ["number", "null"]}} for end in ENDS},
+        },
         ["predictions", "prediction_ids"],
     )
     return {
@@ -146,14 +154,14 @@ def _row_lists(contract: Contract) -> dict[str, Any]:
     return {"type": "array", "items": row, "minItems": 1}
 
 
-def _outcomes(contract: Contract) -> dict[str, Any]:
+def _reports(contract: Contract, name: str, what: str) -> dict[str, Any]:
     properties = {column.name: _VALUES[column.type] for column in contract.key}
     row = _object(
-        properties | {label.name: _VALUES[label.type] for label in contract.labels} | {"prediction_id": _TEXT}
+        properties | {label.name: _VALUES[label.type] for label in contract.reported} | {"prediction_id": _TEXT}
     )
-    body = _object({"outcomes": {"type": "array", "items": row}}, ["outcomes"])
+    body = _object({name: {"type": "array", "items": row}}, [name])
     return {
-        "summary": f"Takes in what really happened, for {contract.model}.",
+        "summary": f"Takes in {what}, for {contract.model}.",
         **_KEY,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {

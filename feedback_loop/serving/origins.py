@@ -39,26 +39,26 @@ class Origins:
 
     def __init__(self, settings: ServingSettings, proxied: Callable[[str], None]) -> None:
         self._is_open = not needs_key(settings)
-        self._allowed = (*LOCAL, settings.host.lower(), *(each.lower() for each in settings.allowed_hosts))
+        self._allowed = (*LOCAL, settings.host.lower(), *(host.lower() for host in settings.allowed_hosts))
         self._proxied: Callable[[str], None] | None = proxied
         self._known: set[str] = set()
 
-    def check(self, scope: Any) -> None:
+    def check(self, headers: Any) -> None:
         """Raises HttpError: 400 for no host, several or another's; 403 for another site's page."""
-        hosts = scope.headers.get_all("host")
+        hosts = headers.get_all("host")
         if len(hosts) != 1 or not hosts[0]:
             raise HttpError(400, "BAD_REQUEST", f"A request has one Host header, and this one has {len(hosts)}.")
         if not self._is_open:
             return
         if hosts[0] not in self._known:
             self._refuse_foreign(hosts[0])
-        origin = scope.headers.get("origin")
+        origin = headers.get("origin")
         if origin is not None and not self._is_allowed(_hostname(origin)):
             message = "Pages of other sites may not send requests here. Name their host in serving.allowed_hosts."
             raise HttpError(403, "PERMISSION_DENIED", message)
         if self._proxied is not None:
             for name in FORWARDED:
-                if scope.headers.get(name) is not None:
+                if headers.get(name) is not None:
                     self._proxied(name)
                     self._proxied = None
                     break

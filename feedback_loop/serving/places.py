@@ -34,7 +34,13 @@ def places_of(settings: Settings, models: Sequence[str]) -> dict[str, Place]:
     """Where the bundles of these models are, by name."""
     cache = settings.path(settings.serving.cache)
     return {
-        name: Place.of(cache, name, reference.alias or f"version {reference.version}", _form(settings, name))
+        name: Place.of(
+            cache,
+            name,
+            reference.alias or f"version {reference.version}",
+            _form(settings, name),
+            adapts=settings.model(name).adapter.mode == "on",
+        )
         for name, reference in served_models(settings, models).items()
     }
 

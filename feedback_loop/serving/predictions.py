@@ -20,8 +20,8 @@ from feedback_loop.serving.batcher import QUICK_ROWS, Answered, Batcher
 from feedback_loop.serving.endpoints import Endpoints
 from feedback_loop.serving.http_errors import JSON, Headers
 from feedback_loop.serving.request import Request
-from feedback_loop.serving.tracing import step
 from feedback_loop.serving.traffic import Traffic
+from feedback_loop.tracing import step, trace_id
 
 QUICK_BYTES = 32 * 1024
 """A longer body is read by a thread: the loop goes on reading and telling of its health."""
@@ -42,6 +42,7 @@ class Mixed:
     ids: list[PredictionId]
     versions: list[str]
     outputs: pa.Table
+    beside: dict[str, list[Any]]
 
 
 class Predictions:
@@ -55,16 +56,17 @@ class Predictions:
     async def invoke(self, request: Request, body: bytes) -> tuple[int, bytes, Headers]:
         """A request of `POST /invocations`."""
         began = time.perf_counter()
-        traffic, header = self._endpoints.traffic(request.asked), request.scope.headers.get
+        asked, header = request.asked, request.headers.get
+        traffic = self._endpoints.loaded(asked) or await self._endpoints.answering(asked)
         with step("decode"):
             decoding = partial(traffic.decoder.decode, body, header("content-type") or "", header)
             rows = await aside(decoding, is_long=len(body) > QUICK_BYTES)
         request.unpacked(len(body), rows.count, rows.width)
-        answered = await self.predict(traffic, rows, header("x-request-id"), began)
+        answered = await self.predict(traffic, rows, header("x-request-id") or trace_id(), began)
         name = traffic.contract.model
         if isinstance(answered, Answered):
             request.answered_by(name, answered.version, rows.count)
-            encoding = partial(encode_answer, answered.told, answered.ids, answered.version)
+            encoding = partial(encode_answer, answered.response, answered.ids, answered.version, answered.beside)
         else:
             request.answered_by(name, None, rows.count)
             encoding = partial(_encode_mixed, answered)
@@ -97,14 +99,24 @@ def _merged(answered: Sequence[Answered], places: Sequence[Sequence[int]]) -> Mi
     ]
     order = sorted(range(len(rows)), key=lambda row: rows[row][0])
     outputs = pa.concat_tables([part.outputs for part in answered], promote_options="default").take(order)
-    return Mixed([rows[at][1] for at in order], [rows[at][2] for at in order], [rows[at][3] for at in order], outputs)
+    parts = [(part.beside, len(part.ids)) for part in answered]
+    beside = {
+        name: [value for own, count in parts for value in own.get(name, [None] * count)]
+        for name in dict.fromkeys(name for own, _ in parts for name in own)
+    }
+    return Mixed(
+        [rows[at][1] for at in order],
+        [rows[at][2] for at in order],
+        [rows[at][3] for at in order],
+        outputs,
+        {name: [values[at] for at in order] for name, values in beside.items()},
+    )
 
 
 def _encode_mixed(mixed: Mixed) -> bytes:
     """No single version answered, so none is named but each row's."""
-    return msgspec.json.encode(
-        {"predictions": mixed.answers, "prediction_ids": mixed.ids, "model_versions": mixed.versions}
-    )
+    body = {"predictions": mixed.answers, "prediction_ids": mixed.ids, "model_versions": mixed.versions}
+    return msgspec.json.encode({**body, **mixed.beside})
 
 
 _NO_ID = [None]

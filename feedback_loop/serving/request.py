@@ -11,7 +11,7 @@ from feedback_loop.serving.guard import ANYONE
 
 if TYPE_CHECKING:
     from feedback_loop.serving.room import Share
-    from feedback_loop.serving.tracing import Traced
+    from feedback_loop.tracing import Traced
 
 Unpacked = Callable[[int, int, int], None]
 """Is told that so many bytes have become so many rows and columns; raises HttpError where there is no room."""
@@ -25,6 +25,7 @@ class Request:
         "began",
         "caller",
         "has_gone",
+        "headers",
         "is_read",
         "model",
         "path",
@@ -38,6 +39,7 @@ class Request:
     def __init__(self, scope: Any) -> None:
         self.began = time.perf_counter()
         self.scope = scope
+        self.headers = scope.headers  # once: the server below makes them anew whenever it is asked
         self.path = scope.path.rstrip("/") or "/"
         self.asked: str | None = None
         self.caller = ANYONE
@@ -51,7 +53,7 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """A header's value, by its name in lower case."""
-        value: str | None = self.scope.headers.get(name)
+        value: str | None = self.headers.get(name)
         return value
 
     def came(self, size: int) -> None:

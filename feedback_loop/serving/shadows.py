@@ -6,13 +6,13 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
 
 from feedback_loop.capture import Recorder, Requests
-from feedback_loop.inference import Scorer
+from feedback_loop.inference import Marks, Scorer
 from feedback_loop.schema import PredictionId, Role, Source, derived_bits, moment_of, prediction_id
 from feedback_loop.schema.protocol import Rows
 from feedback_loop.serving.traffic import fitted
@@ -32,6 +32,7 @@ class Job:
     ids: Sequence[PredictionId]
     moment: datetime
     requests: Requests | None
+    marks: Marks | None = None  # of what was served: it alone leads to action
 
 
 class Shadows:
@@ -85,8 +86,8 @@ class Shadows:
     def _score(self, job: Job) -> None:
         scorer = job.scorer
         rows = fitted(job.rows, scorer.contract)
-        scored = scorer.score_rows(rows)
-        ids = [shadow_id(each, scorer.version.version) for each in job.ids]
+        scored = replace(scorer.score_rows(rows), marks=job.marks)
+        ids = [shadow_id(identifier, scorer.version.version) for identifier in job.ids]
         self._recorder.record(
             scorer,
             rows,

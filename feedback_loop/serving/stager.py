@@ -15,7 +15,7 @@ import structlog
 from feedback_loop.errors import FeedbackLoopError, NotFound, Unavailable
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Contract
-from feedback_loop.serving.publication import HINT, Failure, Part, Place, Publication, stamp
+from feedback_loop.serving.publication import HINT, AdapterPart, Failure, Part, Place, Publication, stamp
 from feedback_loop.serving.traffic import misfit
 from feedback_loop.store.serving_state import TrafficPlan
 
@@ -33,7 +33,8 @@ class ServedModel:
     """One model: which versions are wanted, how a bundle is made of one, and who hears that it can't be.
 
     `make` writes the bundle of a version into a folder, if it is not there and whole, opens it to see that it can be
-    answered with, and returns its contract. `failed` is called with a version that can't take part and the cause,
+    answered with, and returns its contract. `adapter` writes the coefficients of the revision that is to be on, None
+    where none is. `failed` is called with a version that can't take part and the cause,
     `settled` with the version that answers and the wanted ones that can't.
     """
 
@@ -43,6 +44,7 @@ class ServedModel:
     numbered: Callable[[str], ModelVersion]
     traffic: Callable[[], TrafficPlan]
     make: Callable[[ModelVersion, Path], Contract]
+    adapter: Callable[[], AdapterPart | None]
     failed: Callable[[ModelVersion, str], None]
     settled: Callable[[str, frozenset[str]], None]
 
@@ -104,11 +106,15 @@ class Stager:
             shadows=tuple(part for alias in wanted.shadows if (part := others[alias]) is not None),
             canary=canary,
             share=wanted.share if canary is not None else 0.0,
+            adapter=_adapter(served, published),
         )
         if publication != published:
             served.place.publish(publication)
-            version, share = champion.part.version, publication.share
-            _log.info("published", folder=str(served.place.folder), champion=version, share=share)
+            version, share, adapter = champion.part.version, publication.share, publication.adapter
+            revision = adapter.revision if adapter is not None else None
+            _log.info(
+                "published", folder=str(served.place.folder), champion=version, share=share, adapter_revision=revision
+            )
         served.settled(champion.part.version, frozenset(self._failing))
         for folder in served.place.clean():
             self._staged.pop(folder, None)
@@ -211,6 +217,15 @@ def _wanted(served: ServedModel, published: Publication | None) -> TrafficPlan:
         return TrafficPlan()
     canary = published.canary.alias if published.canary is not None else None
     return TrafficPlan(tuple(part.alias for part in published.shadows), canary, published.share)
+
+
+def _adapter(served: ServedModel, published: Publication | None) -> AdapterPart | None:
+    """The adapter that is wanted; the published one where that can't be had now."""
+    try:
+        return served.adapter()
+    except FeedbackLoopError as error:
+        _log.warning("adapter stays", cause=str(error))
+    return published.adapter if published is not None else None
 
 
 def _aliases(wanted: TrafficPlan) -> tuple[str, ...]:

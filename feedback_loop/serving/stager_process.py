@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import structlog
 
-from feedback_loop.alerts import route_names
+from feedback_loop.alerts import alert_routes
 from feedback_loop.clock import Clock, format_moment
 from feedback_loop.config import Settings, load_settings
 from feedback_loop.errors import FeedbackLoopError, Unavailable
@@ -23,13 +23,13 @@ from feedback_loop.inference import open_bundle
 from feedback_loop.inference import stage as stage_bundle
 from feedback_loop.registry import ModelVersion, Reference, Registry
 from feedback_loop.schema import Contract
+from feedback_loop.serving.children import end_with
 from feedback_loop.serving.endpoints import warm
 from feedback_loop.serving.places import engine_options, places_of, served_models
-from feedback_loop.serving.publication import Failure, Place
-from feedback_loop.serving.server import end_with
+from feedback_loop.serving.publication import AdapterPart, Failure, Place
 from feedback_loop.serving.stager import ServedModel, Stager
 from feedback_loop.serving.worker_process import forwarder
-from feedback_loop.store import Store, create_tables, migrate, serving_state
+from feedback_loop.store import Store, adapters, create_tables, migrate, serving_state
 from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.serving_state import VersionNames
 
@@ -48,11 +48,29 @@ def stage(
     which have no processor to spare, and does every few seconds what `delivery` returns.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to the whole group; the server ends this one
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _exit_at_sigterm()
     end_with(sys.stdin.fileno(), lambda: os._exit(0))
     settings = load_settings(config)
     forwarder(settings, clock).start()
     _publish(settings, models, clock, delivery)
+
+
+def _exit_at_sigterm() -> None:
+    """SIGTERM raises SystemExit, so that folders in the making are removed.
+
+    Where it comes within a weak reference's callback or a finalizer, Python ignores the exception: it is raised again
+    a moment later.
+    """
+    ignored = sys.unraisablehook
+
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, SystemExit):
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            ignored(unraisable)
+
+    sys.unraisablehook = again
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
 def _publish(
@@ -131,6 +149,7 @@ class Wants:
             numbered=lambda version: self.registry.find(Reference(model, version=version)),
             traffic=lambda: serving_state.load_traffic(self.store, model),
             make=self._make,
+            adapter=partial(self._adapter, model, place),
             failed=self._tell_failure,
             settled=partial(self._settle, model),
         )
@@ -152,12 +171,21 @@ class Wants:
             _log.warning("not known whether it can be logged", version=str(version), cause=str(error))
         return scorer.contract
 
+    def _adapter(self, model: str, place: Place) -> AdapterPart | None:
+        newest = adapters.newest_served(self.store, model) if place.adapts else None
+        if newest is None:
+            return None
+        load = partial(adapters.load_coefficients, self.store, model, newest.revision)
+        return place.keep_coefficients(newest.revision, newest.digest, load)
+
     def _tell_damage(self, version: ModelVersion, cause: str) -> None:
         """Servers that have it in memory go on answering; one that starts could not, until it is made anew."""
         title, body = f"{version}: its bundle was damaged on disk", f"{cause} It is made anew from the registry."
         subject = f"serving:{version.model}:{version.version}:damaged:{format_moment(now := self.clock())}"
         try:
-            raise_alert(self.store, subject, title, body, route_names(self.settings.alerts), now)
+            raise_alert(
+                self.store, subject, title, body, alert_routes(self.settings.alerts), now, model=version.model
+            )
         except FeedbackLoopError as error:
             _log.warning("damage not on record", version=str(version), cause=str(error))
 
@@ -166,8 +194,9 @@ class Wants:
         try:
             if serving_state.open_load_incident(self.store, version.model, version.version, cause, now):
                 subject = f"serving:{version.model}:{version.version}:{format_moment(now)}"
-                routes = route_names(self.settings.alerts)
-                raise_alert(self.store, subject, f"{version} can't be served", cause, routes, now)
+                routes = alert_routes(self.settings.alerts)
+                title = f"{version} can't be served"
+                raise_alert(self.store, subject, title, cause, routes, now, model=version.model)
         except FeedbackLoopError as error:
             _log.warning("incident not on record", version=str(version), cause=str(error))
         _log.error("version not ready", version=str(version), cause=cause)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from hashlib import blake2b
 
 from feedback_loop.inference import Scorer
-from feedback_loop.schema import Contract, Role, canonical, prediction_id
+from feedback_loop.schema import Contract, Role, key_texts, prediction_id, sample_places
 from feedback_loop.schema.protocol import Decoder, Rows
 
 _SALT = b"canary"
@@ -26,7 +25,7 @@ class Target:
     @cached_property
     def is_alone(self) -> bool:
         """Whether one of them is to be asked for each request by itself."""
-        return any(each.is_alone for each in (self.scorer, *self.shadows))
+        return any(scorer.is_alone for scorer in (self.scorer, *self.shadows))
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,16 @@ class Traffic:
         return parts
 
     def _chosen(self, rows: Rows, moment: datetime) -> list[bool]:
-        keys = [canonical(rows.columns[column.name]) for column in self.contract.key if column.name in rows.columns]
-        chosen = []
-        for place in range(rows.count):
-            parts = [key[place] for key in keys]
-            if parts and None not in parts:
-                words = "\0".join(str(part) for part in parts)
-            else:
-                words = rows.ids[place] or prediction_id(moment)
-                rows.ids[place] = words
-            chosen.append(bucket(words) < self.share)
-        return chosen
+        texts = key_texts(self.contract.key, rows.columns, rows.count)
+        for place, text in enumerate(texts):
+            if text is None:
+                texts[place] = rows.ids[place] = rows.ids[place] or prediction_id(moment)
+        return [place < self.share for place in sample_places([text or "" for text in texts], _SALT).tolist()]
 
 
 def bucket(words: str) -> float:
     """Where in [0, 1) a key lies, the same on every host and for ever."""
-    return int.from_bytes(blake2b(words.encode(), digest_size=8, person=_SALT).digest()) / 2.0**64
+    return float(sample_places([words], _SALT)[0])
 
 
 def misfit(challenger: Contract, champion: Contract) -> str | None:

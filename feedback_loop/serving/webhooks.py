@@ -9,16 +9,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from feedback_loop.private import new_folder
 from feedback_loop.serving.publication import hint
 
 TOLERANCE_SECONDS = 300
 """So old may a delivery be: one that was overheard can't be sent again later."""
 
+
+TAKEN = ".deliveries"
+"""The folder, beside what is served, with a file for each delivery that was taken a short time ago."""
 
 LONGEST_TIMESTAMP = 18
 """Digits of a delivery's time; Python refuses to read numbers of thousands of them."""
@@ -40,10 +46,26 @@ class Webhooks:
         return is_fresh(header, time.time())
 
     def take(self, header: Header, body: bytes) -> bool:
-        """Whether MLflow sent this just now; if so, the stager looks at the registry at once."""
-        if not is_genuine(self.secret, header, body, time.time()):
+        """Whether MLflow sent this just now, and it came for the first time; the stager then looks at once."""
+        if not is_genuine(self.secret, header, body, time.time()) or not self._is_new(header):
             return False
         hint(self.cache)
+        return True
+
+    def _is_new(self, header: Header) -> bool:
+        """Whether no worker of this host has taken that delivery; those that are too old by now are forgotten."""
+        folder = self.cache / TAKEN
+        new_folder(folder)
+        name = hashlib.sha256((header("x-mlflow-delivery-id") or "").encode()).hexdigest()
+        try:
+            os.close(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return False
+        oldest = time.time() - 2 * TOLERANCE_SECONDS  # a delivery may be dated as much ahead
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):  # another worker is as tidy
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
         return True
 
 

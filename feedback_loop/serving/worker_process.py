@@ -23,10 +23,12 @@ from feedback_loop.capture import (
 )
 from feedback_loop.clock import Clock
 from feedback_loop.config import Settings
-from feedback_loop.errors import FeedbackLoopError, NotFound
+from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.inference import Scorer, open_bundle, read_bundle
+from feedback_loop.inference.scorer import remade_contract
 from feedback_loop.outcomes import Receiver, decode_body, outcome_columns
 from feedback_loop.registry import Registry
+from feedback_loop.schema import Contract, make_redaction
 from feedback_loop.schema.budget import UNPACKED, Budget
 from feedback_loop.schema.protocol import Decoder, make_decoder
 from feedback_loop.serving.access import AccessLog, Observer
@@ -44,9 +46,9 @@ from feedback_loop.serving.predictions import Predictions
 from feedback_loop.serving.request import Unpacked
 from feedback_loop.serving.room import Room
 from feedback_loop.serving.shadows import Shadows
-from feedback_loop.serving.tracing import start_tracing
 from feedback_loop.serving.webhooks import Webhooks
 from feedback_loop.store import Store, keys, predictions
+from feedback_loop.tracing import start_tracing
 
 FLUSH_EVERY = timedelta(seconds=1)
 """So often what a worker counts is brought to its spool, for others to see; with each commit it is too."""
@@ -68,15 +70,18 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
     folder, mark = settings.path(settings.capture.folder), figures.name.rpartition("-")[2]
     spool = Spool(folder, settings.capture, lambda model: settings.model(model).log, mark)
     budget = Budget(serve.max_rows, UNPACKED * serve.max_body_bytes)
-    endpoints = Endpoints(places_of(settings, models), partial(_open, settings, budget))
+    places = places_of(settings, models)
+    board = Board(figures, list(places))
+    endpoints = Endpoints(
+        places, partial(_open, settings, budget), partial(_contract, settings), serve.loaded_models, board.model_moved
+    )
     guard = Guard(partial(keys.valid_keys, store), is_needed=needs_key(serve))
     endpoints.load()
     guard.refresh()
-    board = Board(figures, endpoints.names)
     board.open()
     events = EventIntake(
         store,
-        Deployments(partial(_deployed, endpoints), serve.poll_alias),
+        Deployments(partial(_deployed, settings, endpoints), serve.poll_alias),
         spool,
         clock,
         settings.capture.pair_within,
@@ -95,8 +100,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             _tell_fault(store, settings, model, version, cause, clock)
             del faults[model, version]
         guard.refresh()
-        for name in endpoints.served:
-            events.sweep(name)
+        events.sweep_all(endpoints.served)
 
     def show() -> None:
         board.show_versions(endpoints.in_service())
@@ -127,7 +131,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         guard,
         Predictions(endpoints, batcher, clock),
         Intakes(
-            partial(_take_outcomes, Receiver(store, spool, clock), endpoints, budget),
+            partial(_take_reports, Receiver(store, spool, clock), settings, endpoints, budget),
             events.take,
             ready,
             Origins(serve, partial(tell_proxied, settings.path(serve.cache))),
@@ -154,22 +158,27 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
 def _open(settings: Settings, budget: Budget, model: str, folder: Path) -> tuple[Scorer, Decoder]:
     options, trusted = engine_options(settings, model), Registry.of(settings).is_trusted
     scorer = open_bundle(folder, settings.model(model), settings.hash_key, options, trusted=trusted)
-    return scorer, make_decoder(scorer.contract, read_bundle(folder).signature, budget)
+    return scorer, make_decoder(scorer.contract, read_bundle(folder, checks_files=False).signature, budget)
 
 
-def _deployed(endpoints: Endpoints, model: str, version: str | None) -> Deployed:
-    """The version that answers, or by its number one that was made ready here: no caller has others loaded."""
-    scorer = endpoints.scorer(model) if version is None else endpoints.open(model, version)
-    if scorer is None:
-        cure = f"Serve it (feedback-loop serve {model}/{version}, or as a shadow), or log by a client of Python."
-        raise NotFound("version that was made ready here", f"{model}/{version}", cure=cure)
-    return Deployed(scorer.redaction, scorer.version.version, scorer.sample)
+def _contract(settings: Settings, model: str, folder: Path) -> Contract:
+    bundle = read_bundle(folder, checks_files=False)
+    return remade_contract(bundle.contract, settings.model(model), has_probabilities=bundle.has_probabilities)
 
 
-def _take_outcomes(
+def _deployed(settings: Settings, endpoints: Endpoints, model: str, version: str | None) -> Deployed:
+    """The version that answers, or by its number one that was made ready here; it is not loaded for that."""
+    log, number = settings.model(model).log, version or endpoints.champion(model)
+    redaction = make_redaction(endpoints.contract(model, number), log.columns, settings.hash_key)
+    return Deployed(redaction, number, log.sample)
+
+
+def _take_reports(
     receiver: Receiver,
+    settings: Settings,
     endpoints: Endpoints,
     budget: Budget,
+    what: str,
     model: str,
     body: bytes,
     kind: str,
@@ -177,25 +186,27 @@ def _take_outcomes(
     key: str | None,
     unpacked: Unpacked,
 ) -> tuple[int, dict[str, Any]]:
-    scorer = endpoints.scorer(model)
-    wanted = outcome_columns(scorer.contract)
-    rows = decode_body(body, kind, budget, wanted)
+    deployed = _deployed(settings, endpoints, model, None)
+    contract = deployed.contract.of_actions if what == "actions" else deployed.contract
+    wanted = outcome_columns(contract)
+    rows = decode_body(body, kind, budget, wanted, what)
     unpacked(len(body), len(rows), len(wanted))
     return receiver.take(
-        scorer.contract,
+        contract,
         rows,
         source="http" if key is None else f"http:{key}",
         on_error="skip" if on_error == "skip" else "refuse",
-        redaction=scorer.redaction,
+        redaction=deployed.redaction,
     )
 
 
 def _tell_fault(store: Store, settings: Settings, model: str, version: str, cause: str, clock: Clock) -> None:
-    from feedback_loop.alerts import route_names
+    from feedback_loop.alerts import alert_routes
     from feedback_loop.store.alerts import raise_alert
 
     title = f"{model} version {version} gives answers that are none"
-    raise_alert(store, f"serving:{model}:{version}:answers", title, cause, route_names(settings.alerts), clock())
+    subject, routes = f"serving:{model}:{version}:answers", alert_routes(settings.alerts)
+    raise_alert(store, subject, title, cause, routes, clock(), model=model)
 
 
 def _must_log(settings: Settings, model: str) -> bool:

@@ -1,6 +1,8 @@
 """The database: tables, transactions, the prediction log, and a record of every conclusion, by concept."""
 
 from feedback_loop.store import (
+    adapters,
+    approvals,
     conclusions,
     erased_keys,
     erasure,
@@ -14,6 +16,7 @@ from feedback_loop.store import (
     predictions,
     retention,
     retrainings,
+    rollouts,
     serving_state,
     spool_accounts,
 )
@@ -21,6 +24,8 @@ from feedback_loop.store.engine import Store
 
 __all__ = [
     "Store",
+    "adapters",
+    "approvals",
     "conclusions",
     "erased_keys",
     "erasure",
@@ -34,6 +39,7 @@ __all__ = [
     "predictions",
     "retention",
     "retrainings",
+    "rollouts",
     "serving_state",
     "spool_accounts",
 ]

@@ -5,7 +5,7 @@ A verdict is recorded by `incidents.record_verdict`, together with the incident 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, select
 
 from feedback_loop.clock import Window
-from feedback_loop.store.alerts import Message, raise_in
+from feedback_loop.store.alerts import Message, Routes, raise_in
 from feedback_loop.store.engine import Store
 from feedback_loop.store.records import add, as_row, change, insert_new, many, one
 from feedback_loop.store.schema import PREFIX, shared_table
@@ -126,7 +126,7 @@ def advance_monitor(
     after: DriftMonitor,
     before: datetime | None,
     messages: Iterable[Message],
-    routes: Sequence[str],
+    routes: Routes,
     now: datetime,
 ) -> int | None:
     """Stores the monitor's state `after` another window and adds its messages; returns how many alerts are new.

@@ -14,15 +14,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow.compute as pc
-from sqlalchemy import Column, Connection, String, and_, case, func, select
+from sqlalchemy import BigInteger, Column, ColumnElement, Connection, String, and_, case, func, select, true
 
 from feedback_loop.clock import EPOCH, Window, floor_moment
 from feedback_loop.errors import NotFound
-from feedback_loop.schema import OTHER, Contract, arrow_type, segment_name, with_arrivals
+from feedback_loop.schema import ACTED, OTHER, Contract, arrow_type, segment_name, with_arrivals
 from feedback_loop.store.arrow import UTC_MOMENT
-from feedback_loop.store.engine import Store
+from feedback_loop.store.engine import Store, prefer_indexes
 from feedback_loop.store.evaluations import ALL_ROWS, evaluations
-from feedback_loop.store.model_tables import find_tables, retentions
+from feedback_loop.store.model_tables import ModelTables, find_tables, retentions
 from feedback_loop.store.predictions import LOGGED_AT, fetch_rows, labelled_in
 from feedback_loop.store.records import NewRow, many, upsert
 from feedback_loop.store.schema import Json, Moment, shared_table
@@ -34,6 +34,8 @@ joins = shared_table(
     Column("watermark", Moment, nullable=False),  # what was recorded by then is counted
     Column("rule", Json, nullable=False),  # what the counts depend on: join rule, segments, length of a window
     Column("segments", Json, nullable=False),  # see SegmentValues
+    # Subjects that had an outcome by then; null in a store that was upgraded, until the next join.
+    Column("outcomes", BigInteger),
 )
 
 SegmentValues = Mapping[str, Sequence[str]]
@@ -110,6 +112,7 @@ def _logged(
 class WindowCoverage:
     """How many predictions of one version, role and segment (empty: all) a window has, and how many have an outcome.
 
+    `eligible` are those that can have one: all, or where outcomes need an action those that were acted on.
     `inferred` ones have none, which means the label `absent_means` (see `with_inferred`).
     """
 
@@ -119,6 +122,7 @@ class WindowCoverage:
     segment: str
     predictions: int
     labelled: int
+    eligible: int
     inferred: int = 0
 
 
@@ -164,6 +168,43 @@ def count_by_version(store: Store, model: str) -> dict[str, int]:
             new = select(log.model_version, func.count()).where(log.logged_at > (until or EPOCH))
             counts.update({row[0]: row[1] for row in connection.execute(new.group_by(log.model_version))})
     return {version: count for version, count in counts.items() if count}
+
+
+def count_outcomes(store: Store, model: str) -> int:
+    """How many subjects (predictions, or keys and events) have an outcome; reads only those since the watermark."""
+    with store.read() as connection:
+        try:
+            outcomes = find_tables(connection, model).outcomes.c
+        except NotFound:
+            return 0
+        join = connection.execute(select(joins).where(joins.c.model == model)).one_or_none()
+        first = select(func.count()).where(outcomes.revision == 1)
+        if join is None or join.outcomes is None:
+            return int(connection.execute(first).scalar_one())
+        prefer_indexes(connection)
+        new: int = connection.execute(first.where(outcomes.recorded_at > join.watermark)).scalar_one()
+        return int(join.outcomes) + new
+
+
+def count_joined_outcomes(connection: Connection, tables: ModelTables, since: datetime, until: datetime) -> int:
+    """The same number as of `until`, to which the watermark is about to move from `since`."""
+    outcomes = tables.outcomes.c
+    stored = select(joins.c.outcomes).where(joins.c.model == tables.model)
+    counted: int | None = connection.execute(stored).scalar_one() if since > EPOCH else 0
+    after = outcomes.recorded_at > since if counted is not None else true()
+    new = select(func.count()).where(outcomes.revision == 1, outcomes.recorded_at <= until, after)
+    return (counted or 0) + int(connection.execute(new).scalar_one())
+
+
+def subtract_outcomes(connection: Connection, tables: ModelTables, where: ColumnElement[bool]) -> None:
+    """Takes outcomes out of that number, in the transaction that removes them, before it does."""
+    outcomes, of_model = tables.outcomes.c, joins.c.model == tables.model
+    join = connection.execute(select(joins).where(of_model).with_for_update()).one_or_none()
+    if join is None or join.outcomes is None:
+        return
+    gone = select(func.count()).where(outcomes.revision == 1, outcomes.recorded_at <= join.watermark, where)
+    remaining = join.outcomes - connection.execute(gone).scalar_one()
+    connection.execute(joins.update().where(of_model).values(outcomes=remaining))
 
 
 def joined_versions(
@@ -213,7 +254,7 @@ def with_inferred(
     for account in accounts:
         inferred = 0
         if account.window_start + length <= matured_until:
-            inferred = account.predictions - account.labelled
+            inferred = account.eligible - account.labelled
         elif account.window_start <= matured_until:
             if maturing is None:
                 window = Window(account.window_start, account.window_start + length)
@@ -277,7 +318,7 @@ class Differences:
         self._contract = contract
         self._length = length
         self._segments = {name: frozenset(values) for name, values in segments.items()}
-        self._sums: dict[tuple[datetime, str, str, str], tuple[int, int, datetime]] = {}
+        self._sums: dict[tuple[datetime, str, str, str], tuple[int, int, int, datetime]] = {}
 
     @property
     def windows(self) -> set[datetime]:
@@ -288,9 +329,12 @@ class Differences:
         """Adds a prediction (sign 1) or subtracts it (-1), as it is since a moment."""
         group = floor_moment(row["predicted_at"], self._length), row["model_version"], row["role"]
         has_outcome = sign if row["revision"] is not None else 0  # a label inferred from absence is not counted
+        is_eligible = sign if not self._contract.join.needs_action or row[ACTED] else 0
+        has_outcome = has_outcome if is_eligible else 0
         for segment in (ALL_ROWS, *segments_of(self._contract, self._segments, row)):
-            predictions, labelled, changed_at = self._sums.get((*group, segment), (0, 0, moment))
-            self._sums[*group, segment] = predictions + sign, labelled + has_outcome, max(changed_at, moment)
+            predictions, labelled, eligible, changed_at = self._sums.get((*group, segment), (0, 0, 0, moment))
+            counts = predictions + sign, labelled + has_outcome, eligible + is_eligible
+            self._sums[*group, segment] = *counts, max(changed_at, moment)
 
     def save(self, connection: Connection, model: str) -> None:
         """Adds them to the stored counts; sets `changed_at` of each window, also where no count changed."""
@@ -303,9 +347,11 @@ class Differences:
                 "segment": segment,
                 "predictions": predictions,
                 "labelled": labelled,
+                "eligible": eligible,
                 "changed_at": changed_at,
             }
-            for (start, version, role, segment), (predictions, labelled, changed_at) in sorted(self._sums.items())
+            for (start, version, role, segment), sums in sorted(self._sums.items())
+            for predictions, labelled, eligible, changed_at in [sums]
         ]
         upsert(connection, coverage_counts, rows, changes=_added)
 
@@ -315,5 +361,6 @@ def _added(new: NewRow) -> dict[str, Any]:
     return {
         "predictions": stored.predictions + new.predictions,
         "labelled": stored.labelled + new.labelled,
+        "eligible": stored.eligible + new.eligible,
         "changed_at": case((stored.changed_at > new.changed_at, stored.changed_at), else_=new.changed_at),
     }

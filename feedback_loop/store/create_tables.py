@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,13 +16,14 @@ from feedback_loop.store.join_query import create_view
 from feedback_loop.store.model_tables import (
     Generation,
     ModelTables,
+    action_table,
     find_tables,
     identity,
     models,
     outcome_table,
-    prediction_columns,
     prediction_table,
     spec_of,
+    table_columns,
 )
 from feedback_loop.store.schema import sql_type
 
@@ -58,21 +59,21 @@ def check_storable(store: Store, contract: Contract) -> None:
 
 def refuse_too_wide(store: Store, contract: Contract) -> None:
     """Raises ContractError if a row has more columns or bytes than this kind of database allows; asks no database."""
-    columns = prediction_columns(contract)
+    columns = table_columns(contract)
     table = prediction_table(contract.model, 1, columns, contract.key)
     most, count = MOST_COLUMNS[store.url.get_backend_name()], len(table.c) + _OUTCOME_COLUMNS + len(contract.labels)
     if count > most:
         raise _too_wide(contract, f"{count:,} columns, ours among them; {store.kind} reads at most {most:,}")
-    least = _least_bytes(columns)
+    least = _least_bytes(columns, nulls=len(contract.log_columns))
     if store.is_postgresql and least > MOST_ROW_BYTES:
         raise _too_wide(contract, f"at least {least:,} bytes; a row of PostgreSQL has at most {MOST_ROW_BYTES:,}")
 
 
-def _least_bytes(columns: Iterable[Column]) -> int:
-    columns = list(columns)
+def _least_bytes(columns: Sequence[Column], nulls: int) -> int:
+    """The least bytes of a row; the last columns, so many, may be null, which takes a bit each."""
     end = _HEAD_BYTES + -(-len(columns) // 8)
     end += -end % 8 + _SYSTEM_BYTES
-    for column in columns:
+    for column in columns[: len(columns) - nulls]:
         width = _WIDTHS.get(column.type, 8)
         end += -end % width + width
     return end
@@ -93,7 +94,7 @@ def ensure_tables(store: Store, contract: Contract, now: datetime) -> ModelTable
     Raises ContractError if the key or the label is another than before (outcomes could no longer be joined), or if
     the database can't have such a table.
     """
-    columns = prediction_columns(contract)
+    columns = table_columns(contract)
     try:
         with store.read() as connection:
             tables = find_tables(connection, contract.model)
@@ -119,6 +120,7 @@ def _change(connection: Connection, contract: Contract, columns: tuple[Column, .
         outcomes = outcome_table(contract.model, contract.key, contract.labels)
         _create_generation(connection, contract, 1, columns, now)
         outcomes.create(connection)
+        action_table(contract.model, contract.key).create(connection)
     else:
         most = MOST_COLUMNS[connection.dialect.name]
         fitting = [old for old in tables.generations if old.fits(columns) and _width_with(old, columns) <= most]

@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, exc, make_url, text
 
 from feedback_loop.errors import ConfigError, FeedbackLoopError, Refused, Unavailable
 from feedback_loop.private import new_file
 from feedback_loop.safe_text import without_secrets
+
+POOLED = 5
+"""So many of a process's connections stay open."""
+
+MOST_CONNECTIONS = 40
+"""A scheduler's eight chains have one or two each, and one that renews the lease, which must not wait for theirs."""
 
 BUSY_SECONDS = 30
 """How long a writer on SQLite waits for another one."""
@@ -81,7 +87,7 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection in a transaction that only reads; all its reads see one snapshot. Raises Unavailable."""
-        self._check()
+        self.check()
         # On SQLite a transaction always is one snapshot.
         options = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {}
         with self._translated(), self.engine.execution_options(**options).begin() as connection:
@@ -94,7 +100,7 @@ class Store:
         Raises Unavailable, ConstraintViolated, and Refused for values that the database can't hold. On SQLite the
         write lock is taken at the start: a transaction that reads first could otherwise fail when it writes.
         """
-        self._check()
+        self.check()
         with self._translated(), self.engine.execution_options(**{_WRITES: True}).begin() as connection:
             yield connection
             for guard in self._guards():
@@ -131,7 +137,8 @@ class Store:
     def _guards(self) -> list[_Guard]:
         return [guard for guard in _GUARDS.get() if guard.store is self]
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises what ends this thread's work (a lost lease, a person who cancelled it), as any access does."""
         for guard in self._guards():
             guard.check()
 
@@ -146,6 +153,9 @@ class Store:
             if not _may_heal(error):
                 raise Refused(f"The database can't hold that: {_first_line(error)}.") from error
             raise self._unavailable(error) from error
+        except exc.TimeoutError as error:  # all connections are in use: some thread's statements take long
+            cause = f"None of {MOST_CONNECTIONS} connections to the database {self.name} was free in time."
+            raise Unavailable("database", cause, cure="The same call may go through later.") from error
         except exc.StatementError as error:
             if isinstance(error.orig, FeedbackLoopError):  # raised by a column type of ours, wrapped by SQLAlchemy
                 raise error.orig from error
@@ -181,11 +191,15 @@ def prefer_indexes(connection: Connection) -> None:
     """Makes PostgreSQL use indexes in this transaction, whatever its statistics of a growing table say.
 
     They are older than the newest rows. By them it may scan a whole table for a few rows, or even for each of them,
-    which is right at the size that it knows, and slower every day.
+    which is right at the size that it knows, and slower every day. And it brings no more than eight tables into
+    another order, unless it is told: with outcomes and actions there are more, and the few rows that are wanted would
+    be picked last.
     """
     if connection.dialect.name == "postgresql":
-        for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit"):
+        for setting in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit", "geqo"):
             connection.execute(text(f"SET LOCAL {setting} = off"))
+        for setting in ("from_collapse_limit", "join_collapse_limit"):
+            connection.execute(text(f"SET LOCAL {setting} = 20"))
 
 
 def _begin_wal(cursor: sqlite3.Cursor) -> None:
@@ -246,16 +260,18 @@ def _make_private(database: str | None) -> None:
 
 
 def _make_engine(store: Store) -> Engine:
+    pooled: dict[str, Any] = {"poolclass": QueuePool, "pool_size": POOLED, "max_overflow": MOST_CONNECTIONS - POOLED}
     if store.is_postgresql:
         try:
-            return create_engine(store.url, pool_pre_ping=True)
+            return create_engine(store.url, pool_pre_ping=True, **pooled)
         except ImportError as error:
             raise ConfigError(
                 "PostgreSQL needs a driver that is not installed.",
                 cure="pip install 'feedback-loop[postgres]'.",
                 key="store.url",
             ) from error
-    engine = create_engine(store.url, connect_args={"timeout": BUSY_SECONDS})
+    is_file = store.url.database not in (None, "", ":memory:")  # in memory, each thread has its own
+    engine = create_engine(store.url, connect_args={"timeout": BUSY_SECONDS}, **(pooled if is_file else {}))
     _make_private(store.url.database)
 
     @event.listens_for(engine, "connect")

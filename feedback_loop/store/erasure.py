@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, f
 
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import Contract, segment_name
-from feedback_loop.store.coverage import coverage_counts, joins
+from feedback_loop.store.coverage import coverage_counts, joins, subtract_outcomes
 from feedback_loop.store.engine import Store
 from feedback_loop.store.erased_keys import Key, record_predictions
 from feedback_loop.store.evaluations import forget_segments
@@ -54,7 +54,7 @@ def count_rows(store: Store, model: str, key: Key) -> Erased:
 
 
 def erase_rows(store: Store, contract: Contract, key: Key, now: datetime, fold: Fold | None = None) -> Erased:
-    """Removes the predictions with that key, all revisions of their outcomes, and the findings about them.
+    """Removes the predictions with that key, their outcomes and actions in all revisions, and findings about them.
 
     In one transaction, which also takes them out of the coverage counts and (by `fold`) out of the profiles, removes
     segments that only they had, and records the predictions' ids as digests.
@@ -67,7 +67,9 @@ def erase_rows(store: Store, contract: Contract, key: Key, now: datetime, fold: 
         ids = list(_predictions_with(connection, tables, key))
         record_predictions(connection, contract.model, ids, store.secret, now)
         values = subtract_predictions(connection, tables, contract, ids, store.secret, fold) if ids else {}
+        subtract_outcomes(connection, tables, _outcomes_with(tables, key))
         outcomes = connection.execute(delete(tables.outcomes).where(_outcomes_with(tables, key))).rowcount
+        connection.execute(delete(tables.actions).where(_outcomes_with(tables.of_actions, key)))
         predictions = sum(
             connection.execute(delete(generation.table).where(_has_key(generation.table, key))).rowcount
             for generation in tables.generations

@@ -5,15 +5,13 @@ Metrics have a table of their own, for people's SQL; drift, quality, estimates a
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar, get_type_hints
+from operator import itemgetter
+from typing import Any, get_type_hints
 
-import numpy as np
-from sqlalchemy import Column, Connection, ForeignKey, Index, Subquery, UniqueConstraint, and_, func, select
+from sqlalchemy import Column, Connection, ForeignKey, Index, Row, Subquery, UniqueConstraint, and_, func, select
 
 from feedback_loop.clock import Window
 from feedback_loop.store.engine import Store
@@ -25,6 +23,9 @@ ALL_ROWS = ""
 
 COVERAGE = "coverage"
 """The metric that holds the weighted coverage, where rows stand for different numbers of predictions."""
+
+EFFECTIVE = "effective_rows"
+"""The metric that says how many rows of equal weight the labelled ones are worth, where outcomes need an action."""
 
 
 @dataclass(frozen=True)
@@ -121,28 +122,6 @@ class SliceValue:
     rows: int
     p_value: float
     tried: int
-
-
-V = TypeVar("V", MetricValue, DriftValue, QualityValue, EstimateValue)
-
-
-def finite(values: Iterable[V]) -> tuple[V, ...]:
-    """The values with plain finite numbers, which databases and JSON can hold.
-
-    A NaN value is left out, and an infinite one becomes the largest double; an error or a bound that is not finite
-    becomes None.
-    """
-    kept: list[V] = []
-    for value in values:
-        plain: dict[str, Any] = {n: v.item() if isinstance(v, np.generic) else v for n, v in vars(value).items()}
-        odd: dict[str, float | None] = {
-            name: None for name, v in plain.items() if isinstance(v, float) and not math.isfinite(v)
-        }
-        if "value" in odd:
-            odd["value"] = math.copysign(sys.float_info.max, plain["value"])
-        if not math.isnan(plain["value"]):
-            kept.append(type(value)(**{**plain, **odd}))
-    return tuple(kept)
 
 
 @dataclass(frozen=True)
@@ -252,8 +231,21 @@ def load_evaluations(
     if within is not None:
         where += [table.c.window_start >= within.start, table.c.window_end <= within.end]
     with store.read() as connection:
-        rows = connection.execute(select(table).where(*where).order_by(*_NEWEST_FIRST).limit(newest)).all()[::-1]
-        metrics = _metrics(connection, [row.evaluation_id for row in rows])
+        rows = connection.execute(select(table).where(*where).order_by(*_NEWEST_FIRST).limit(newest)).all()
+        return _records(connection, rows[::-1])
+
+
+def load_newest_evaluations(store: Store, model: str, newest: int) -> list[Evaluation]:
+    """Of each version and window the evaluation with the newest `as_of`: the last `newest` of them, oldest first."""
+    last = _of_each_window(model)
+    ids = select(last.c.evaluation_id).where(last.c.place == 1)
+    statement = select(evaluations).where(evaluations.c.evaluation_id.in_(ids)).order_by(*_NEWEST_FIRST)
+    with store.read() as connection:
+        return _records(connection, connection.execute(statement.limit(newest)).all()[::-1])
+
+
+def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[Evaluation]:
+    metrics = _metrics(connection, [row.evaluation_id for row in rows])
     result = []
     for row in rows:
         values: dict[str, Any] = {name: _read_detail(row.details, name) for name in DETAILS}
@@ -341,16 +333,19 @@ def forget_segments(connection: Connection, model: str, segments: Collection[str
             change(connection, Evaluation, {"details": others}, evaluation_id=identifier)
 
 
-def _of_each_window(model: str, *, matured: bool) -> Subquery:
-    """A model's evaluations, numbered within each version and window: matured ones from the newest `as_of`, others
-    from the oldest.
+def _of_each_window(model: str, *, matured: bool | None = None) -> Subquery:
+    """A model's evaluations, numbered within each version and window from the newest `as_of`; those that have not
+    `matured`, from the oldest.
     """
     table = evaluations.c
     window = table.version, table.window_start, table.window_end
-    order = (table.as_of.desc(), table.evaluation_id.desc()) if matured else (table.as_of, table.evaluation_id)
+    order: tuple[Any, Any] = (table.as_of, table.evaluation_id)
+    if matured is not False:
+        order = (table.as_of.desc(), table.evaluation_id.desc())
     place = func.row_number().over(partition_by=window, order_by=order).label("place")
     numbered = select(*window, table.evaluation_id, place)
-    return numbered.where(table.model == model, table.matured == matured).subquery()
+    where = [table.matured == matured] if matured is not None else []
+    return numbered.where(table.model == model, *where).subquery()
 
 
 def _metrics(connection: Connection, ids: Sequence[int]) -> dict[int, list[MetricValue]]:
@@ -377,7 +372,8 @@ def _read_detail(details: dict[str, list[dict[str, Any]]], name: str) -> tuple[A
     """Records from JSON, in order. Numbers are made floats: PostgreSQL writes one like 1e30 as an integer."""
     kind, order = DETAILS[name], _ORDER.get(name, ("metric", "segment"))
     floats = [field for field, hint in get_type_hints(kind).items() if hint in (float, float | None)]
-    return tuple(
-        kind(**value | {field: float(value[field]) for field in floats if value[field] is not None})
-        for value in sorted(details[name], key=lambda value: [value[field] for field in order])
-    )
+    records = []
+    for value in sorted(details[name], key=itemgetter(*order)):
+        whole = {field: float(value[field]) for field in floats if type(value[field]) is int}
+        records.append(kind(**value | whole) if whole else kind(**value))
+    return tuple(records)

@@ -1,38 +1,48 @@
-"""Incidents: a degradation from its opening to its end, with what people did about it.
+"""Incidents: what needs a person, from its opening to its end, with what people did about it.
 
-A verdict and the incident that it opens or closes are stored in one transaction.
+A degraded verdict opens one, in its own transaction, and recovery closes it. A rollback and an adapter that stays
+held open one of their own, with evidence in place of a verdict: `raise_incident`, `end_incident`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Column, Connection, ForeignKeyConstraint, Index, Integer, func, or_, select
 
-from feedback_loop.clock import format_moment
+from feedback_loop.clock import Window, format_moment
 from feedback_loop.errors import NotFound, Refused
-from feedback_loop.store.alerts import RECOVERED, Alert, Message, alerts, end_in, raise_in
+from feedback_loop.store.alerts import RECOVERED, Alert, Message, Routes, alerts, end_in, raise_in
 from feedback_loop.store.conclusions import State, Verdict, verdicts
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import Source, add, as_record, as_row, change, insert_if_new, many, one
+from feedback_loop.store.records import Source, add, as_record, as_row, change, insert_if_new, many, one, transaction
 from feedback_loop.store.schema import PREFIX, shared_table
+
+
+class Cause(StrEnum):
+    """What opened an incident."""
+
+    VERDICT = "verdict"
+    ROLLBACK = "rollback"
+    ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
 class Incident:
-    """A degradation from its opening to its end.
+    """What needs a person, from its opening to its end.
 
-    `recovery` is the state of the test of recovery. All verdicts from `verdict_id` to `closed_verdict_id` are about
-    this incident.
+    One by a verdict: `recovery` is the state of the test of recovery, and all verdicts from `verdict_id` to
+    `closed_verdict_id` are about it. One by another cause has `evidence` in their place: its `summary`, and figures.
     """
 
     incident_id: int
     model: str
     version: str
-    verdict_id: int
+    verdict_id: int | None
     title: str
     opened_at: datetime
     closed_at: datetime | None = None
@@ -42,6 +52,13 @@ class Incident:
     silenced_until: datetime | None = None
     recovery: dict[str, Any] | None = None
     closed_verdict_id: int | None = None
+    cause: Cause = Cause.VERDICT
+    evidence: dict[str, Any] | None = None
+
+    @property
+    def words(self) -> str:
+        """What a report of its time says of it."""
+        return f"Incident {self.incident_id}, since {format_moment(self.opened_at)}: {self.title}."
 
 
 incidents = shared_table(
@@ -53,7 +70,8 @@ incidents = shared_table(
 incidents_open = Index(
     f"uq_{PREFIX}incidents_open",
     incidents.c.model,
-    unique=True,  # a model has at most one open incident: further degraded verdicts belong to it
+    incidents.c.cause,
+    unique=True,  # a model has at most one open incident by each cause: further degraded verdicts belong to it
     sqlite_where=incidents.c.closed_at.is_(None),
     postgresql_where=incidents.c.closed_at.is_(None),
 )
@@ -100,7 +118,7 @@ class Followed:
 
 
 def record_verdict(
-    store: Store, verdict: Verdict, routes: Sequence[str] = (), followed: Followed | None = None
+    store: Store, verdict: Verdict, routes: Routes = (), followed: Followed | None = None
 ) -> tuple[Verdict, Incident | None]:
     """Stores a verdict; if it is degraded and no incident is open, opens one with an alert per route.
 
@@ -131,9 +149,51 @@ def record_verdict(
         return saved, opened
 
 
-def open_incident(source: Source, model: str) -> Incident | None:
-    """The model's open incident, if there is one."""
-    return one(source, Incident, model=model, closed_at=None)
+def open_incident(source: Source, model: str, cause: Cause = Cause.VERDICT) -> Incident | None:
+    """The model's open incident by this cause, if there is one."""
+    return one(source, Incident, model=model, cause=cause, closed_at=None)
+
+
+def open_incidents(source: Source, model: str) -> list[Incident]:
+    """The model's open incidents, oldest first."""
+    return many(source, Incident, model=model, closed_at=None, order_by="incident_id")
+
+
+def raise_incident(
+    source: Source,
+    *,
+    model: str,
+    version: str,
+    cause: Cause,
+    title: str,
+    summary: str,
+    evidence: Mapping[str, Any],
+    routes: Routes,
+    now: datetime,
+) -> Incident | None:
+    """Opens an incident that no verdict has opened, with an alert on each route; None if one by this cause is open.
+
+    It stays open until `end_incident`, or until a person closes it.
+    """
+    values = {"model": model, "version": version, "cause": cause, "title": title, "opened_at": now}
+    with transaction(source, writes=True) as connection:
+        return _open_in(connection, {**values, "evidence": {"summary": summary, **evidence}}, summary, routes, now)
+
+
+def end_incident(source: Source, model: str, cause: Cause, because: str, now: datetime) -> Incident | None:
+    """Closes the model's open incident by this cause, and says so on the routes that it was told on.
+
+    Not for one by a verdict, which recovery closes. None where none is open.
+    """
+    with transaction(source, writes=True) as connection:
+        incident = open_incident(connection, model, cause)
+        closed = {"closed_at": now, "closed_because": because}
+        if incident is None or not change(
+            connection, Incident, closed, incident_id=incident.incident_id, closed_at=None
+        ):
+            return None
+        _tell_end_in(connection, incident, f"{incident.title}: over", because, now)
+        return replace(incident, closed_at=now, closed_because=because)
 
 
 def load_incident(source: Source, incident_id: int) -> Incident:
@@ -147,6 +207,13 @@ def load_incident(source: Source, incident_id: int) -> Incident:
 def load_incidents(store: Store, model: str) -> list[Incident]:
     """All incidents of a model, oldest first."""
     return many(store, Incident, model=model, order_by="incident_id")
+
+
+def incidents_within(store: Store, model: str, window: Window, as_of: datetime) -> list[Incident]:
+    """The incidents of a model that were open within a window, and had opened by a moment; oldest first."""
+    opened = (incidents.c.opened_at < window.end) & (incidents.c.opened_at <= as_of)
+    closed = incidents.c.closed_at.is_(None) | (incidents.c.closed_at > window.start)
+    return many(store, Incident, opened & closed, model=model, order_by="incident_id")
 
 
 def load_events(store: Store, incident_id: int) -> list[IncidentEvent]:
@@ -191,18 +258,25 @@ def acknowledge(store: Store, incident_id: int, by: str, now: datetime) -> Incid
     )
 
 
-def silence(store: Store, incident_id: int, until: datetime | None, now: datetime) -> Incident:
+def silence(store: Store, incident_id: int, until: datetime | None, now: datetime, by: str = "") -> Incident:
     """Delays an incident's alerts until a moment; None ends the delay. Raises NotFound and Refused."""
     note = f"until {format_moment(until)}" if until is not None else "no longer"
+    note = f"{note}, by {by}" if by else note
     return _change(store, incident_id, now, "silenced", note, {"silenced_until": until})
 
 
-def close_incident(store: Store, incident_id: int, because: str, now: datetime) -> Incident:
+def close_incident(store: Store, incident_id: int, because: str, now: datetime, by: str = "") -> Incident:
     """Closes an incident by hand, without an alert. Raises NotFound and Refused."""
-    same = verdicts.c.model == incidents.c.model
+    same = (verdicts.c.model == incidents.c.model) & (incidents.c.cause == Cause.VERDICT)
     newest = select(func.max(verdicts.c.verdict_id)).where(same).scalar_subquery()
     values = {"closed_at": now, "closed_because": because, "closed_verdict_id": newest}
-    return _change(store, incident_id, now, "closed", because, values)
+    return _change(store, incident_id, now, "closed", f"{because} (by {by})" if by else because, values)
+
+
+def note(store: Store, incident_id: int, kind: str, words: str, now: datetime) -> None:
+    """Records what somebody did about an incident besides."""
+    with store.write() as connection:
+        add(connection, IncidentEvent(now, kind, words), incident_id=incident_id)
 
 
 def due_alerts(store: Store, now: datetime) -> list[Alert]:
@@ -223,20 +297,28 @@ def begin_in(
     verdict_id: int,
     why: str,
     recovery: dict[str, Any] | None,
-    routes: Sequence[str],
+    routes: Routes,
     now: datetime,
 ) -> Incident | None:
     """Opens an incident with an alert on each route, within its verdict's transaction; None if one is open."""
     title = f"{model} version {version} has become worse"
     values: dict[str, Any] = {"model": model, "version": version, "verdict_id": verdict_id, "title": title}
-    values |= {"opened_at": now, "recovery": recovery}
+    return _open_in(connection, {**values, "opened_at": now, "recovery": recovery}, why, routes, now)
+
+
+def _open_in(
+    connection: Connection, values: dict[str, Any], why: str, routes: Routes, now: datetime
+) -> Incident | None:
+    """Opens an incident with an alert on each route, within a transaction; None if one by its cause is open."""
+    values = {"verdict_id": None, "cause": Cause.VERDICT, **values}
     is_open = incidents.c.closed_at.is_(None)
-    identifier = insert_if_new(connection, incidents, values, "model", where=is_open)
+    identifier = insert_if_new(connection, incidents, values, "model", "cause", where=is_open)
     if identifier is None:
         return None
-    fields = {"model": model, "model_version": version, "incident": str(identifier)}
-    raise_in(connection, Message(f"incident:{identifier}", title, why, identifier, fields), routes, now)
-    return Incident(incident_id=identifier, **values)
+    incident = Incident(incident_id=identifier, **values)
+    message = Message(f"incident:{identifier}", incident.title, why, identifier, _fields(incident), incident.model)
+    raise_in(connection, message, routes, now)
+    return incident
 
 
 def follow_in(connection: Connection, followed: Followed, verdict_id: int, now: datetime) -> None:
@@ -253,10 +335,14 @@ def follow_in(connection: Connection, followed: Followed, verdict_id: int, now: 
         change(connection, Incident, {"closed_verdict_id": verdict_id}, **key)
     elif followed.closes is not None:
         incident = load_incident(connection, followed.incident_id)
-        subject, title = f"incident:{incident.incident_id}{RECOVERED}", f"{incident.model} has recovered"
-        fields = {"model": incident.model, "model_version": incident.version, "incident": str(incident.incident_id)}
-        message = Message(subject, title, f"{followed.closes}.", incident.incident_id, fields)
-        end_in(connection, incident.incident_id, silenced=_is_silenced(incident, now), recovered=message, now=now)
+        _tell_end_in(connection, incident, f"{incident.model} has recovered", f"{followed.closes}.", now)
+
+
+def _tell_end_in(connection: Connection, incident: Incident, title: str, body: str, now: datetime) -> None:
+    """Ends an incident's alerts with the news that it is over, within the transaction that closes it."""
+    number = incident.incident_id
+    message = Message(f"incident:{number}{RECOVERED}", title, body, number, _fields(incident), incident.model)
+    end_in(connection, number, silenced=_is_silenced(incident, now), recovered=message, now=now)
 
 
 def _change(store: Store, incident_id: int, now: datetime, kind: str, note: str, values: dict[str, Any]) -> Incident:
@@ -274,6 +360,11 @@ def _change(store: Store, incident_id: int, now: datetime, kind: str, note: str,
         if incident.closed_at is not None:
             end_in(connection, incident_id, silenced=_is_silenced(incident, now), recovered=None, now=now)
     return incident
+
+
+def _fields(incident: Incident) -> dict[str, str]:
+    about = {"model": incident.model, "model_version": incident.version, "incident": str(incident.incident_id)}
+    return about if incident.cause is Cause.VERDICT else {**about, "cause": incident.cause}
 
 
 def _is_silenced(incident: Incident, now: datetime) -> bool:

@@ -42,24 +42,41 @@ def labelled_select(
     """Each prediction of a table exactly once, with its newest outcome, or with nulls if it has none.
 
     An outcome with the prediction's id counts before one with its key. With `as_of`, rows recorded later are ignored.
-    The label that `absent_means` gives is not filled in: see `predictions.with_absent`.
+    The label that `absent_means` gives is not filled in: see `predictions.with_absent`. Where an outcome needs an
+    action, the newest report of that is joined alike: `fl_acted`, and `fl_propensity` if it came with one.
     """
-    by_id = _aliased(tables.outcomes, "by_id")
-    by_key = _aliased(tables.outcomes, "by_key")
-    has_id = and_(
-        by_id.c.prediction_id == predictions.c.prediction_id, _is_newest(tables, by_id, ["prediction_id"], as_of)
-    )
-    joined: FromClause = predictions.outerjoin(by_id, has_id)
-    sources = [by_id]
+    joined, sources = _with_newest(predictions, tables, predictions, rule, as_of, ("by_id", "by_key"))
     conflict: ColumnElement[Any] = literal(False)
     if tables.key:
-        joined = joined.outerjoin(by_key, _has_key(tables, predictions, by_key, rule, as_of))
-        sources.append(by_key)
+        by_id, by_key = sources
         differ = (by_id.c[label.stored] != by_key.c[label.stored] for label in tables.labels)
         conflict = func.coalesce(or_(*differ), False)
     fields = ("occurred_at", "recorded_at", "revision", *(label.stored for label in tables.labels))
     columns = [_first(sources, field).label(field) for field in fields]
+    if rule.needs_action:
+        names = ("acted_by_id", "acted_by_key")
+        joined, sources = _with_newest(joined, tables.of_actions, predictions, rule, as_of, names)
+        columns += [_first(sources, column.stored).label(column.stored) for column in tables.of_actions.labels]
     return select(*predictions.c, *columns, conflict.label(CONFLICT)).select_from(joined)
+
+
+def _with_newest(
+    joined: FromClause,
+    tables: ModelTables,
+    predictions: Table,
+    rule: JoinRule,
+    as_of: datetime | None,
+    names: tuple[str, str],
+) -> tuple[FromClause, list[FromClause]]:
+    """Predictions joined with their newest outcome by id, and by key if the model has one, under these names."""
+    by_id, by_key = (_aliased(tables.outcomes, name) for name in names)
+    has_id = and_(
+        by_id.c.prediction_id == predictions.c.prediction_id, _is_newest(tables, by_id, ["prediction_id"], as_of)
+    )
+    joined = joined.outerjoin(by_id, has_id)
+    if not tables.key:
+        return joined, [by_id]
+    return joined.outerjoin(by_key, _has_key(tables, predictions, by_key, rule, as_of)), [by_id, by_key]
 
 
 def matches(tables: ModelTables, predictions: FromClause, outcome: FromClause, rule: JoinRule) -> ColumnElement[bool]:

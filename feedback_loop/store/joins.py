@@ -30,12 +30,13 @@ from sqlalchemy import (
 
 from feedback_loop.clock import EPOCH
 from feedback_loop.errors import NotFound
-from feedback_loop.schema import Contract, Which, arrow_type, table_name
+from feedback_loop.schema import Contract, JoinRule, Which, arrow_type, table_name
 from feedback_loop.store import fence
 from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.coverage import (
     Differences,
     SegmentValues,
+    count_joined_outcomes,
     coverage_counts,
     joins,
     load_segment_values,
@@ -46,7 +47,7 @@ from feedback_loop.store.engine import Store, prefer_indexes
 from feedback_loop.store.findings import Span, findings, note_conflicts, note_unmatched
 from feedback_loop.store.join_query import CONFLICT, create_view, is_known, labelled_select, same_key
 from feedback_loop.store.model_tables import ModelTables, find_tables, prediction_columns
-from feedback_loop.store.predictions import SYSTEM_TYPES, fetch_rows, with_absent
+from feedback_loop.store.predictions import ACTION_TYPES, SYSTEM_TYPES, fetch_rows, joined_types, with_absent
 from feedback_loop.store.profiles import profiles
 from feedback_loop.store.records import dialect_insert, insert_new
 from feedback_loop.store.schema import Identifier
@@ -115,9 +116,9 @@ def join_new(store: Store, contract: Contract, length: timedelta, now: datetime,
             since = _watermark(connection, tables, contract, length)
             if since >= until:
                 return Joined(total.predictions, total.outcomes, total.changed, total.windows, until)
-            span = Span(since, _step_end(connection, tables, since, until))
+            span = Span(since, _step_end(connection, tables, contract.join, since, until))
             total += _Step(connection, tables, contract, span, store.secret).run(length, fold)
-            _move_watermark(connection, contract.model, span.until)
+            _move_watermark(connection, tables, span)
 
 
 def subtract_predictions(
@@ -162,22 +163,26 @@ def _watermark(connection: Connection, tables: ModelTables, contract: Contract, 
     rule = _counting_rule(contract, length)
     of_model = joins.c.model == contract.model
     # The row must exist before it can be locked: of two first runs one waits here for the other.
-    insert_new(connection, joins, {"model": contract.model, "watermark": EPOCH, "rule": {}, "segments": {}})
+    insert_new(
+        connection, joins, {"model": contract.model, "watermark": EPOCH, "rule": {}, "segments": {}, "outcomes": 0}
+    )
     row = connection.execute(select(joins).where(of_model).with_for_update()).one()
     if row.rule == rule:
         watermark: datetime = row.watermark
         return watermark
     for table in (coverage_counts, findings, profiles):
         connection.execute(table.delete().where(table.c.model == contract.model))
-    connection.execute(joins.update().where(of_model).values(watermark=EPOCH, rule=rule, segments={}))
+    connection.execute(joins.update().where(of_model).values(watermark=EPOCH, rule=rule, segments={}, outcomes=0))
     for generation in tables.generations:
         name = table_name("labelled", contract.model, generation.number)
         create_view(connection, name, tables, generation.table, contract.join)
     return EPOCH
 
 
-def _move_watermark(connection: Connection, model: str, until: datetime) -> None:
-    connection.execute(joins.update().where(joins.c.model == model).values(watermark=until))
+def _move_watermark(connection: Connection, tables: ModelTables, span: Span) -> None:
+    outcomes = count_joined_outcomes(connection, tables, span.since, span.until)
+    moved = joins.update().where(joins.c.model == tables.model)
+    connection.execute(moved.values(watermark=span.until, outcomes=outcomes))
 
 
 def _counting_rule(contract: Contract, length: timedelta) -> dict[str, Any]:
@@ -191,16 +196,25 @@ def _counting_rule(contract: Contract, length: timedelta) -> dict[str, Any]:
         "length_seconds": length.total_seconds(),
         **segment_rule(contract),
     }
+    if join.needs_action:
+        rule["needs_action"] = True
     # Older counts included labels inferred from absence: those are counted again.
     return rule if join.absent_means is None else {**rule, "counts": "observed"}
 
 
-def _step_end(connection: Connection, tables: ModelTables, since: datetime, until: datetime) -> datetime:
+def _reports(tables: ModelTables, rule: JoinRule) -> tuple[Table, ...]:
+    """The tables that predictions are joined with: outcomes, and actions where those are needed."""
+    return (tables.outcomes, tables.actions) if rule.needs_action else (tables.outcomes,)
+
+
+def _step_end(
+    connection: Connection, tables: ModelTables, rule: JoinRule, since: datetime, until: datetime
+) -> datetime:
     """The moment by which some table has about STEP_ROWS new rows, or `until`."""
     ends = [until]
     for recorded in (
         *(generation.table.c.logged_at for generation in tables.generations),
-        tables.outcomes.c.recorded_at,
+        *(reports.c.recorded_at for reports in _reports(tables, rule)),
     ):
         new = select(recorded).where(recorded > since, recorded <= until)
         ends += connection.execute(new.order_by(recorded).offset(STEP_ROWS).limit(1)).scalars()
@@ -223,7 +237,8 @@ class _Step:
         affected = _affected(connection, self.tables, self.contract, span)
         before, after = self.states(affected, span.since), self.states(affected, span.until)
         segment_columns = (self.contract.column(name) for name in self.contract.segments)
-        compared = [*_TYPES, *(column.stored for column in (*self.contract.labels, *segment_columns))]
+        reported = ACTION_TYPES if self.contract.join.needs_action else ()
+        compared = [*_TYPES, *reported, *(column.stored for column in (*self.contract.labels, *segment_columns))]
         rows = after.select(compared).to_pylist()
         rows_before = {row["prediction_id"]: row for row in before.select(compared).to_pylist()}
         is_changed = [rows_before.get(row["prediction_id"]) != row for row in rows]
@@ -272,8 +287,7 @@ class _Step:
         """The affected predictions with their outcomes as of a moment; those logged later are left out."""
         tables, contract = self.tables, self.contract
         wanted = tuple({column.stored: column for column in (*contract.outputs, *contract.judged_by)}.values())
-        types = {**_TYPES, "sample_weight": pa.float64()}
-        types |= {column.stored: arrow_type(column.type) for column in (*contract.labels, *wanted)}
+        types, wanted = joined_types(contract, {**_TYPES, "sample_weight": pa.float64()}, wanted)
         parts = [pa.schema(list(types.items())).empty_table()]
         for generation in tables.generations:
             statement = labelled_select(tables, generation.table, contract.join, as_of).where(
@@ -286,10 +300,12 @@ class _Step:
 
     def predictions(self, chosen: Table | None = None) -> pa.Table:
         """The predictions (those `chosen` by id) logged in the span, with all columns that any version has."""
-        current = {column.stored: column for column in prediction_columns(self.contract)}
-        parts = []
+        contract, parts = self.contract, []
+        current = {column.stored: column for column in (*prediction_columns(contract), *contract.raw_outputs)}
+        unread = {column.stored for column in contract.log_columns} - current.keys()
         for generation in self.tables.generations:
-            wanted = {column.stored: current.get(column.stored, column) for column in generation.columns}
+            columns = (column for column in generation.columns if column.stored not in unread)
+            wanted = {column.stored: current.get(column.stored, column) for column in columns}
             types = {**SYSTEM_TYPES, **{name: arrow_type(column.type) for name, column in wanted.items()}}
             statement = select(*generation.table.c).where(self.span.holds(generation.table.c.logged_at))
             if chosen is not None:
@@ -329,17 +345,18 @@ def _may_have_changed(
     tables: ModelTables, predictions: Table, contract: Contract, span: Span
 ) -> Iterator[Select[tuple[str]]]:
     ids = select(predictions.c.prediction_id)
-    outcomes, rule = tables.outcomes, contract.join
-    is_new = span.holds(outcomes.c.recorded_at)
+    rule = contract.join
     yield ids.where(span.holds(predictions.c.logged_at))
-    yield ids.join(outcomes, outcomes.c.prediction_id == predictions.c.prediction_id).where(is_new)
-    if tables.key:
-        yield ids.join(outcomes, same_key(tables, predictions, outcomes, rule)).where(is_new)
-        if rule.which is not Which.ALL:  # a new prediction may take an outcome from another one of its key
-            for generation in tables.generations:
-                rival = generation.table.alias()
-                same = and_(*(rival.c[column.stored] == predictions.c[column.stored] for column in tables.key))
-                yield ids.join(rival, same).where(span.holds(rival.c.logged_at))
+    for reports in _reports(tables, rule):
+        is_new = span.holds(reports.c.recorded_at)
+        yield ids.join(reports, reports.c.prediction_id == predictions.c.prediction_id).where(is_new)
+        if tables.key:
+            yield ids.join(reports, same_key(tables, predictions, reports, rule)).where(is_new)
+    if tables.key and rule.which is not Which.ALL:  # a new prediction may take an outcome from another of its key
+        for generation in tables.generations:
+            rival = generation.table.alias()
+            same = and_(*(rival.c[column.stored] == predictions.c[column.stored] for column in tables.key))
+            yield ids.join(rival, same).where(span.holds(rival.c.logged_at))
     if rule.absent_means is not None and span.since > EPOCH:  # absence becomes a label once they have matured
         matured = Span(span.since - rule.maturity, span.until - rule.maturity)
         yield ids.where(matured.holds(predictions.c.predicted_at))

@@ -23,11 +23,12 @@ class Scope(StrEnum):
     PREDICT = "predict"
     OUTCOMES = "outcomes"
     READ = "read"
+    APPROVE = "approve"
     ADMIN = "admin"
 
 
-USUAL_SCOPES = (Scope.PREDICT, Scope.OUTCOMES, Scope.READ)
-"""The scopes of a key by default."""
+USUAL_SCOPES = (Scope.PREDICT, Scope.OUTCOMES)
+"""The scopes of a key by default: a caller's. Who may read the log is said by name."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -35,6 +36,9 @@ leases = shared_table(
     Column("fence", BigInteger, nullable=False),  # one higher with each run that takes the lease
     Column("expires_at", Moment, nullable=False),  # by the database's own time
 )
+
+RENEW_SECONDS = 5.0
+"""A lease is renewed at least so often, and what a person asks of its run is noticed so soon."""
 
 _log = structlog.get_logger(__name__)
 
@@ -62,24 +66,26 @@ def hold(
     busy: str,
     holder: str = "",
     refuse: type[Refused] = Refused,
+    renewed: Callable[[], object] = lambda: None,
 ) -> Iterator[Lease]:
     """Holds a lease for the duration of the block; raises `refuse` (with `busy` and the holder) if another has it.
 
     Once the lease could not be renewed in time, or another run has it, the block's next access to the store raises
-    LeaseLost, and what it would have written is rolled back.
+    LeaseLost, and what it would have written is rolled back. `renewed` is called, in a thread of its own, after each
+    renewal: every few seconds.
     """
     lease = take_lease(store, name, holder or this_process(), length)
     if lease is None:
         cure = "It is a scheduler or a command; try again when it is done. One that was killed has it until then."
         raise refuse(f"{busy} ({_holder_and_end(store, name)}).", cure=cure)
-    renewed = _Renewal(store, lease, length)
-    thread = threading.Thread(target=renewed.run, name=f"lease {name}", daemon=True)
+    renewal = _Renewal(store, lease, length, renewed)
+    thread = threading.Thread(target=renewal.run, name=f"lease {name}", daemon=True)
     thread.start()
     try:
-        with store.guarded(renewed.check, renewed.prove):
+        with store.guarded(renewal.check, renewal.prove):
             yield lease
     finally:
-        renewed.done.set()
+        renewal.done.set()
         thread.join()
         try:
             drop_lease(store, lease)
@@ -119,6 +125,7 @@ class _Renewal:
     store: Store
     lease: Lease
     length: timedelta
+    renewed: Callable[[], object]
     done: threading.Event = field(default_factory=threading.Event)
     lost: threading.Event = field(default_factory=threading.Event)
     until: float = 0.0
@@ -127,17 +134,24 @@ class _Renewal:
         self.until = time.monotonic() + self.length.total_seconds()
 
     def run(self) -> None:
-        """Renews the lease every third of its length, until `done` or `lost` is set."""
-        while not self.done.wait(self.length.total_seconds() / 3) and not self.lost.is_set():
-            begins = time.monotonic()
-            try:
-                with self.store.write() as connection:
-                    self._note(begins, is_held=renew_in(connection, self.lease, self.length))
-            except Unavailable as error:  # the lease lasts until the next attempts
-                _log.warning("lease not renewed", lease=self.lease.name, cause=error.cause)
+        """Renews the lease every third of its length or more often, until `done` or `lost` is set."""
+        pause = min(self.length.total_seconds() / 3, RENEW_SECONDS)
+        while not self.done.wait(pause) and not self.lost.is_set():
+            self._renew()
+
+    def _renew(self) -> None:
+        begins = time.monotonic()
+        try:
+            with self.store.write() as connection:
+                self._note(begins, is_held=renew_in(connection, self.lease, self.length))
+            self.renewed()
+        except Unavailable as error:  # the lease lasts until the next attempts
+            _log.warning("lease not renewed", lease=self.lease.name, cause=error.cause)
 
     def check(self) -> None:
-        """Raises LeaseLost if the lease is lost, or was not renewed in time."""
+        """Raises LeaseLost if the lease is lost: another has it, or it was not renewed in time and can't be now."""
+        if time.monotonic() > self.until and not self.lost.is_set():
+            Context().run(self._renew)  # a context without guards: this is called by one
         if self.lost.is_set() or time.monotonic() > self.until:
             raise LeaseLost(self.lease.name)
 

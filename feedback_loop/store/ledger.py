@@ -11,8 +11,9 @@ from typing import Any
 from sqlalchemy import Column, String, UniqueConstraint, func, select
 
 from feedback_loop.clock import Window
+from feedback_loop.errors import NotFound, Refused
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import change, insert_if_new, many, put, remove
+from feedback_loop.store.records import Source, change, insert_if_new, many, one, put, remove
 from feedback_loop.store.schema import shared_table
 
 
@@ -27,9 +28,12 @@ class JobRun:
     started_at: datetime
     finished_at: datetime | None
     holder: str
-    state: str  # running | succeeded | failed | abandoned
+    state: str  # running | succeeded | failed | cancelled | abandoned
     result: Any
     cause: str | None
+    cancel_asked_at: datetime | None = None  # the job ends at its next access to the store
+    cancel_asked_by: str | None = None
+    cancel_reason: str | None = None
 
 
 job_runs = shared_table("job_runs", JobRun, UniqueConstraint("job", "model", "scheduled_at"), key=["run_id"])
@@ -57,13 +61,38 @@ def end_run(
     change(store, JobRun, {"state": state, "finished_at": now, "result": result, "cause": cause}, run_id=run_id)
 
 
-def last_scheduled(store: Store, job: str, model: str) -> datetime | None:
-    """When the newest run of a job that ended, well or not, was due."""
-    table = job_runs
-    ended = (table.c.job == job) & (table.c.model == model) & table.c.state.in_(["succeeded", "failed"])
+def find_run(source: Source, run_id: int) -> JobRun | None:
+    """The run with that number, if there is one."""
+    return one(source, JobRun, run_id=run_id)
+
+
+def ask_cancel(store: Store, run_id: int, *, by: str, reason: str, now: datetime) -> JobRun:
+    """Asks for the end of a run; returns it. Raises NotFound, and Refused where it has ended."""
+    asked = {"cancel_asked_at": now, "cancel_asked_by": by, "cancel_reason": reason}
+    with store.write() as connection:
+        is_running = change(connection, JobRun, asked, run_id=run_id, state="running")
+        run = find_run(connection, run_id)
+        if run is None:
+            raise NotFound("run of a job", str(run_id), cure="List them: feedback-loop jobs list.")
+        if not is_running:
+            raise Refused(f"Run {run_id} ({run.job} of {run.model}) does not run: it is {run.state}.")
+    return run
+
+
+ENDED = ("succeeded", "failed", "cancelled")
+"""The states of runs that are not made again."""
+
+
+def last_made(store: Store, model: str, jobs: Sequence[str], until: datetime | None = None) -> list[datetime | None]:
+    """When the newest run of each job that ended, well or not, was due, up to a moment."""
+    table = job_runs.c
+    ended = (table.model == model) & table.job.in_(jobs) & table.state.in_(ENDED)
+    if until is not None:
+        ended &= table.scheduled_at <= until
     with store.read() as connection:
-        newest: datetime | None = connection.execute(select(func.max(table.c.scheduled_at)).where(ended)).scalar_one()
-    return newest
+        statement = select(table.job, func.max(table.scheduled_at)).where(ended).group_by(table.job)
+        newest: dict[str, datetime] = {row[0]: row[1] for row in connection.execute(statement)}
+    return [newest.get(job) for job in jobs]
 
 
 def failing_runs(store: Store, model: str) -> list[JobRun]:

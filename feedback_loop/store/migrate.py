@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import column, func, inspect, select, table
+from sqlalchemy import Connection, column, func, inspect, select, table
 
 from feedback_loop.errors import Unavailable
 from feedback_loop.store.engine import Store
@@ -32,15 +32,20 @@ OPTIONS = {"version_table": VERSION_TABLE, "include_name": is_ours}
 
 def upgrade(store: Store) -> str:
     """Upgrades the shared tables to this package's revision, in one transaction; returns the revision."""
+    with store.write() as connection:
+        upgrade_within(connection)
+    return head()
+
+
+def upgrade_within(connection: Connection) -> None:
+    """The same within a transaction that has begun."""
     from alembic import command
 
+    if connection.dialect.name == "postgresql":  # SQLite's write lock already keeps a second upgrade waiting
+        connection.execute(select(func.pg_advisory_xact_lock(func.hashtext("feedback_loop.migrations"))))
     config = _config()
-    with store.write() as connection:
-        if store.is_postgresql:  # SQLite's write lock already keeps a second upgrade waiting
-            connection.execute(select(func.pg_advisory_xact_lock(func.hashtext("feedback_loop.migrations"))))
-        config.attributes[CONNECTION] = connection
-        command.upgrade(config, "head")
-    return head()
+    config.attributes[CONNECTION] = connection
+    command.upgrade(config, "head")
 
 
 def current(store: Store) -> str | None:
@@ -58,20 +63,20 @@ def head() -> str:
     return max(script.name.split("_")[0] for script in (_scripts() / "versions").glob("[0-9]*.py"))
 
 
-def prepare(store: Store) -> None:
-    """Creates the tables in an empty database. Raises Unavailable for a database at another revision."""
+def prepare(store: Store) -> str:
+    """Creates the tables in an empty database; returns the revision. Raises Unavailable for another one."""
     revision = current(store)
     if revision == head():
-        return
+        return revision
     with store.read() as connection:
         ours = set(inspect(connection).get_table_names()) & set(metadata.tables)
     if revision is None and not ours:
-        upgrade(store)
-        return
+        return upgrade(store)
+    by = "pg_dump" if store.is_postgresql else "feedback-loop backup"
     raise Unavailable(
         "database",
         f"The database {store.name} is at revision {revision or 'none'}; this version needs {head()}.",
-        cure="Back it up, then: feedback-loop db upgrade.",
+        cure=f"Back it up ({by}), then: feedback-loop db upgrade.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, MetaData, Table, select
 
 from feedback_loop.errors import NotFound
-from feedback_loop.schema import Column, ColumnType, Contract, table_name
+from feedback_loop.schema import ACTED, ACTION_PROPENSITY, Column, ColumnType, Contract, table_name
 from feedback_loop.store.schema import Identifier, Json, Moment, shared_table, sql_type
 
 TABLES_CACHED = 256
@@ -56,15 +56,28 @@ class Generation:
         return [column for column in columns if column.stored not in own]
 
 
+ACTION_COLUMNS = (
+    Column(ACTED, ColumnType.BOOLEAN),
+    Column(ACTION_PROPENSITY, ColumnType.DOUBLE, required=False),
+)
+"""The value columns of an action."""
+
+
 @dataclass(frozen=True)
 class ModelTables:
-    """All tables of one model: predictions (oldest generation first) and outcomes."""
+    """All tables of one model: predictions (oldest generation first), outcomes, and what callers did."""
 
     model: str
     generations: tuple[Generation, ...]
     outcomes: Table
+    actions: Table
     key: tuple[Column, ...]
     labels: tuple[Column, ...]
+
+    @property
+    def of_actions(self) -> ModelTables:
+        """The same with what callers did in the place of outcomes."""
+        return replace(self, outcomes=self.actions, labels=ACTION_COLUMNS)
 
     def generation_for(self, columns: Iterable[Column]) -> Generation | None:
         """The newest generation that has all these columns; None if there is none."""
@@ -76,6 +89,11 @@ class ModelTables:
 def prediction_columns(contract: Contract) -> tuple[Column, ...]:
     """A contract's columns of its predictions: key, outputs, features."""
     return (*contract.extra_key, *contract.outputs, *contract.features)
+
+
+def table_columns(contract: Contract) -> tuple[Column, ...]:
+    """All columns that a table of its predictions has beside the system's."""
+    return (*prediction_columns(contract), *contract.log_columns)
 
 
 def find_tables(connection: Connection, model: str) -> ModelTables:
@@ -90,7 +108,15 @@ def find_tables(connection: Connection, model: str) -> ModelTables:
         for row in rows
         for columns in [tuple(_column(spec) for spec in row.columns)]
     )
-    return ModelTables(model, generations, outcome_table(model, key, labels), key, labels)
+    outcomes, actions = outcome_table(model, key, labels), action_table(model, key)
+    return ModelTables(model, generations, outcomes, actions, key, labels)
+
+
+def model_keys(connection: Connection) -> list[tuple[str, tuple[Column, ...]]]:
+    """Each model that has tables, with its key."""
+    rows = connection.execute(select(models.c.name, models.c.key).order_by(models.c.name, models.c.generation))
+    keys = {row.name: tuple(_column(spec) for spec in row.key) for row in rows}
+    return list(keys.items())
 
 
 @lru_cache(TABLES_CACHED)
@@ -120,10 +146,15 @@ def prediction_table(model: str, generation: int, columns: tuple[Column, ...], k
     return table
 
 
+def action_table(model: str, key: tuple[Column, ...]) -> Table:
+    """A model's table of what callers did with its answers: kept like outcomes."""
+    return outcome_table(model, key, ACTION_COLUMNS, "actions")
+
+
 @lru_cache(TABLES_CACHED)
-def outcome_table(model: str, key: tuple[Column, ...], labels: tuple[Column, ...]) -> Table:
-    """A model's table of outcomes."""
-    name = table_name("outcomes", model)
+def outcome_table(model: str, key: tuple[Column, ...], labels: tuple[Column, ...], kind: str = "outcomes") -> Table:
+    """A model's table of outcomes (or of another `kind` of reports)."""
+    name = table_name(kind, model)
     table = Table(
         name,
         MetaData(),
@@ -135,7 +166,7 @@ def outcome_table(model: str, key: tuple[Column, ...], labels: tuple[Column, ...
         sa.Column("recorded_at", Moment, nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("source", sa.String, nullable=False),
-        *(sa.Column(label.stored, sql_type(label.type), nullable=False) for label in labels),
+        *(sa.Column(label.stored, sql_type(label.type), nullable=not label.required) for label in labels),
     )
     _unique(f"{name}_prediction", [table.c.prediction_id, table.c.revision])
     sa.Index(table_name("ix", f"{name}_recorded_at"), table.c.recorded_at)

@@ -1,4 +1,4 @@
-"""Appends outcomes, a correction as the next revision of its subject, and stores how far sources were read."""
+"""Appends outcomes (and actions), a correction as the next revision of its subject; how far sources were read."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def append_outcomes(store: Store, contract: Contract, rows: pa.Table, now: datet
     A subject is a prediction or a key (and, if the join has a horizon, the moment at which it occurred). `rows` holds
     `prediction_id` (or null), the stored columns of key and labels, `occurred_at`, `recorded_at` (null: now; one that
     the fence has passed is moved behind it) and `source`. `timed`: `occurred_at` came from the caller, so that
-    another time makes another revision. Raises Unavailable if other writers were faster `TRIES` times.
+    another time makes another revision. Of a contract `of_actions` they are actions, kept in a table of their own.
+    Raises Unavailable if other writers were faster `TRIES` times.
     """
     return _append_in_turn(store, contract, lambda _: rows, now, timed=timed)
 
@@ -123,6 +124,7 @@ def _append_in_turn(
     store: Store, contract: Contract, rows_in: Callable[[Connection], pa.Table], now: datetime, *, timed: bool
 ) -> Intake:
     tables = ensure_tables(store, contract, now)
+    tables = tables.of_actions if contract.is_of_actions else tables
     for _ in range(TRIES):
         try:
             with store.write() as connection:
@@ -141,16 +143,6 @@ def _append_in_turn(
     raise Unavailable(
         "database", f"Other writers kept correcting the same outcomes of {contract.model!r}.", cure="Again."
     )
-
-
-def count_outcomes(store: Store, model: str) -> int:
-    """The number of subjects (predictions, or keys and events) that have an outcome."""
-    with store.read() as connection:
-        try:
-            first = find_tables(connection, model).outcomes.c.revision == 1
-        except NotFound:
-            return 0
-        return int(connection.execute(select(func.count()).where(first)).scalar_one())
 
 
 def named_predictions(store: Store, model: str, as_of: datetime) -> pa.Array:

@@ -42,15 +42,25 @@ def ensure_partitions(connection: Connection, table: Table, ids: pa.ChunkedArray
     # Ids sort by their time: if the least and the greatest are of one month, all are.
     months = {_month(moment_of(identifier)) for identifier in (min(texts), max(texts))} if texts else set()
     for month in sorted(months if len(months) < 2 else {_month(moment_of(identifier)) for identifier in texts}):
-        name = table_name("part", f"{table.name}_{month:%Y_%m}")
+        name = _partition_name(table, month)
         if name in existing:
             continue
         # Of two writers that both need the month, the second waits here and then finds the first one's.
         connection.execute(select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(name))))
         if not sa.inspect(connection).has_table(name):
-            bounds = _floor_id(month), _floor_id(_next_month(month))
-            connection.execute(_CreatePartition(name, table.name, bounds))
+            create_partition(connection, table, month)
         existing.add(name)
+
+
+def create_partition(connection: Connection, table: Table, month: datetime) -> None:
+    """Creates the partition of the month that begins then."""
+    bounds = _floor_id(month), _floor_id(_next_month(month))
+    connection.execute(_CreatePartition(_partition_name(table, month), table.name, bounds))
+
+
+def partition_months(connection: Connection, table: Table) -> list[datetime]:
+    """The beginnings of the months that have a partition."""
+    return [moment_of(bound.split("'", 2)[1]) for _, bound in _partitions(connection, table)]
 
 
 def partitions_before(connection: Connection, table: Table, moment: datetime) -> list[Table]:
@@ -60,16 +70,7 @@ def partitions_before(connection: Connection, table: Table, moment: datetime) ->
     """
     if connection.dialect.name != "postgresql":
         return []
-    children: sa.ColumnElement[Any] = sa.column("oid")
-    parent = sa.cast(sa.literal(table.fullname), postgresql.REGCLASS)
-    bounds = sa.func.pg_get_expr(sa.column("relpartbound"), children)
-    partitions = connection.execute(
-        select(sa.column("relname"), bounds)
-        .select_from(sa.table("pg_class").join(sa.table("pg_inherits"), sa.column("inhrelid") == children))
-        .where(sa.column("inhparent") == parent)
-        .order_by(sa.column("relname"))
-    ).all()
-    old = [name for name, bound in partitions if moment_of(_ends(bound)) <= moment]
+    old = [name for name, bound in _partitions(connection, table) if moment_of(_ends(bound)) <= moment]
     parts = [Table(name, MetaData(), sa.Column("predicted_at", Moment)) for name in old]
     return [
         part
@@ -84,6 +85,24 @@ def drop_partition(connection: Connection, part: Table) -> int:
     rows: int = connection.execute(select(sa.func.count()).select_from(part)).scalar_one()
     part.drop(connection)
     return rows
+
+
+def _partition_name(table: Table, month: datetime) -> str:
+    return table_name("part", f"{table.name}_{month:%Y_%m}")
+
+
+def _partitions(connection: Connection, table: Table) -> list[tuple[str, str]]:
+    """Each partition of a table with its bounds, in order."""
+    children: sa.ColumnElement[Any] = sa.column("oid")
+    parent = sa.cast(sa.literal(table.fullname), postgresql.REGCLASS)
+    bounds = sa.func.pg_get_expr(sa.column("relpartbound"), children)
+    rows = connection.execute(
+        select(sa.column("relname"), bounds)
+        .select_from(sa.table("pg_class").join(sa.table("pg_inherits"), sa.column("inhrelid") == children))
+        .where(sa.column("inhparent") == parent)
+        .order_by(sa.column("relname"))
+    )
+    return [(name, bound) for name, bound in rows]
 
 
 def _ends(bound: str) -> str:

@@ -115,6 +115,12 @@ def whole_pairs(store: Store, model: str, before: datetime) -> list[Pair]:
     return many(store, Pair, both, pairs.c.received_at < before, model=model, done_at=None, newest=1000)
 
 
+def models_with_calls(store: Store) -> set[str]:
+    """The models of which a call is in the store, open or done."""
+    with store.read() as connection:
+        return set(connection.execute(select(pairs.c.model).distinct()).scalars())
+
+
 def open_requests(store: Store, model: str) -> Iterator[Pair]:
     """The open calls that have a request, by event; `PAGE` are read at a time."""
     has_request, last = pairs.c.request.is_not(None), ""

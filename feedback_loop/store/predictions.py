@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,13 +12,13 @@ from sqlalchemy import Connection, Select, and_, func, select
 
 from feedback_loop.clock import Window, system_clock
 from feedback_loop.errors import NotFound
-from feedback_loop.schema import Column, Contract, arrow_type, hashed
+from feedback_loop.schema import ACTED, ACTION_PROPENSITY, Column, Contract, arrow_type, hashed
 from feedback_loop.store import erased_keys, fence
 from feedback_loop.store.arrow import UTC_MOMENT, fetch_arrow, insert_rows
 from feedback_loop.store.create_tables import ensure_tables
 from feedback_loop.store.engine import ConstraintViolated, Store
 from feedback_loop.store.join_query import is_known, labelled_select
-from feedback_loop.store.model_tables import Generation, ModelTables, find_tables, prediction_columns
+from feedback_loop.store.model_tables import Generation, ModelTables, find_tables, prediction_columns, table_columns
 from feedback_loop.store.partitions import ensure_partitions
 
 SYSTEM_TYPES = {
@@ -37,14 +37,20 @@ SYSTEM_TYPES = {
 LOGGED_AT = "logged_at"
 """When a row was stored; the log fills it in."""
 
+ACTION_TYPES = {ACTED: pa.bool_(), ACTION_PROPENSITY: pa.float64()}
+"""What was reported of the caller's action, where an outcome needs one; null: nothing."""
+
 LABEL_TYPES = {"occurred_at": UTC_MOMENT, "recorded_at": UTC_MOMENT, "revision": pa.int32()}
 """The system columns of a prediction's outcome; all null if it has none."""
 
 
-def prediction_schema(contract: Contract) -> pa.Schema:
-    """The Arrow schema of rows to be logged: system columns (without `logged_at`), key, outputs and features."""
+def prediction_schema(contract: Contract, extra: Sequence[Column] = ()) -> pa.Schema:
+    """The Arrow schema of rows to be logged: system columns (without `logged_at`), key, outputs and features.
+
+    `extra` are those of `contract.log_columns` that the rows have too; the others are null in the log.
+    """
     system = {name: kind for name, kind in SYSTEM_TYPES.items() if name != LOGGED_AT}
-    fields = {column.stored: arrow_type(column.type) for column in prediction_columns(contract)}
+    fields = {column.stored: arrow_type(column.type) for column in (*prediction_columns(contract), *extra)}
     return pa.schema(list({**system, **fields}.items()))
 
 
@@ -65,7 +71,7 @@ class PredictionLog:
         self._partitions: set[str] = set()
 
     def append(self, contract: Contract, rows: pa.Table, now: datetime) -> int:
-        """Stores rows of `prediction_schema(contract)` durably; returns how many were new.
+        """Stores rows of `prediction_schema(contract, …)` durably; returns how many were new.
 
         A row whose id is stored already is ignored: a retry is no second row. Rows from before their key was erased
         are left out.
@@ -74,7 +80,7 @@ class PredictionLog:
 
     def append_counted(self, contract: Contract, rows: pa.Table, now: datetime) -> Appended:
         """The same; returns also how many rows were left out."""
-        columns = prediction_columns(contract)
+        columns = table_columns(contract)
         tables = self._tables.get(contract.model)
         if tables is None or tables.generation_for(columns) is None:
             tables = self._tables[contract.model] = ensure_tables(self._store, contract, now)
@@ -112,8 +118,9 @@ def read_labelled(
 ) -> pa.Table:
     """The predictions of a window with their outcomes as of a moment (default: now), ordered by id.
 
-    Columns: the system's (`SYSTEM_TYPES`, `LABEL_TYPES`), the labels, and the contract's `columns` (default: all) by
-    their stored names. Reads all generations of the model's tables; a column that one lacks is null there.
+    Columns: the system's (`SYSTEM_TYPES`, `LABEL_TYPES`; see `joined_types`), the labels, and the contract's
+    `columns` (default: key, outputs, raw ones too, and features) by their stored names. Reads all generations of the
+    model's tables; a column that one lacks is null there.
     """
     with store.read() as connection:
         return labelled_in(
@@ -133,13 +140,8 @@ def labelled_in(
     columns: Sequence[Column] | None = None,
 ) -> pa.Table:
     """The same within a transaction."""
-    wanted = tuple(prediction_columns(contract) if columns is None else columns)
-    types = {
-        **SYSTEM_TYPES,
-        **LABEL_TYPES,
-        **{label.stored: arrow_type(label.type) for label in contract.labels},
-        **{column.stored: arrow_type(column.type) for column in wanted},
-    }
+    wanted = tuple(columns if columns is not None else (*prediction_columns(contract), *contract.raw_outputs))
+    types, wanted = joined_types(contract, SYSTEM_TYPES | LABEL_TYPES, wanted)
     parts = [
         fetch_rows(connection, generation, statement, types, wanted, secret)
         for generation, statement in labelled_selects(connection, contract, window, as_of, version, role)
@@ -147,6 +149,21 @@ def labelled_in(
     empty = pa.schema(list(types.items())).empty_table()
     rows = pa.concat_tables([part for part in parts if part.num_rows] or [empty]).sort_by("prediction_id")
     return with_absent(contract, rows, as_of) if contract.join.absent_means is not None else rows
+
+
+def joined_types(
+    contract: Contract, system: Mapping[str, pa.DataType], wanted: Sequence[Column]
+) -> tuple[dict[str, pa.DataType], tuple[Column, ...]]:
+    """The types of rows of the join with these system columns, the labels and the wanted columns; and the latter.
+
+    Where outcomes need an action, all that is needed to judge rows by it is there too.
+    """
+    types = dict(system)
+    if contract.join.needs_action:
+        types |= ACTION_TYPES
+        wanted = tuple({column.stored: column for column in (*wanted, *contract.exploration_columns)}.values())
+    types |= {column.stored: arrow_type(column.type) for column in (*contract.labels, *wanted)}
+    return types, tuple(wanted)
 
 
 def slices(connection: Connection, model: str, window: Window, rows: int) -> Iterator[Window]:
@@ -167,12 +184,17 @@ def slices(connection: Connection, model: str, window: Window, rows: int) -> Ite
 
 
 def with_absent(contract: Contract, rows: pa.Table, as_of: datetime | None) -> pa.Table:
-    """The rows with the label `absent_means` in those that have matured (by `as_of` or now) without an outcome."""
+    """The rows with the label `absent_means` in those that have matured (by `as_of` or now) without an outcome.
+
+    Where an outcome needs an action: in those that were acted on.
+    """
     place = rows.column_names.index(contract.label.stored)
     latest = (as_of or system_clock()) - contract.join.maturity
     matured = pc.less_equal(rows.column("predicted_at"), pa.scalar(latest, UTC_MOMENT))
     label = pa.scalar(contract.join.absent_means, arrow_type(contract.label.type))
     absent = pc.and_(matured, pc.is_null(rows.column("revision")))
+    if contract.join.needs_action:
+        absent = pc.and_(absent, pc.fill_null(rows.column(ACTED), fill_value=False))
     return rows.set_column(place, contract.label.stored, pc.if_else(absent, label, rows.column(place)))
 
 
@@ -278,6 +300,7 @@ class Shape:
             column.stored: column
             for column in generation.columns
             if column.hashed in ("", fields.get(column.stored, column).hashed)
+            and column.name == fields.get(column.stored, column).name
         }
         read = {
             name: arrow_type(stored[name].type) if name in stored and name in fields else kind

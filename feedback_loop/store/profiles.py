@@ -15,7 +15,6 @@ from sqlalchemy import Column, ColumnElement, Connection, Double, Integer, Large
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.store.coverage import joins
 from feedback_loop.store.engine import Store
-from feedback_loop.store.evaluations import ALL_ROWS
 from feedback_loop.store.records import one, put, upsert
 from feedback_loop.store.schema import Moment, shared_table
 
@@ -152,12 +151,12 @@ def load_window(store: Store, model: str, version: str, role: str, window: Windo
 
 
 def load_windows(
-    store: Store, model: str, version: str, role: str, part: str, windows: Sequence[Window]
+    store: Store, model: str, version: str, role: str, part: str, segment: str, windows: Sequence[Window]
 ) -> tuple[datetime | None, list[list[tuple[str, float, bytes]]]]:
-    """The watermark, and the tallies of one part and all rows for each window of whole hours, in one snapshot."""
+    """The watermark, and the tallies of one part and segment for each window of whole hours, in one snapshot."""
     table = profiles
     columns = (table.c.bucket_start, table.c.segment, table.c.weight, table.c.tally)
-    of_part = and_(_of(model, version, role), table.c.part == part, table.c.segment == ALL_ROWS)
+    of_part = and_(_of(model, version, role), table.c.part == part, table.c.segment == segment)
     with store.read() as connection:
         watermark = joined_until(connection, model)
         rows = connection.execute(select(*columns).where(of_part, or_(*map(_within, windows)))).all()

@@ -36,7 +36,7 @@ NewRow = ReadOnlyColumnCollection[str, Any]
 
 def one(source: Source, record: type[RecordT], /, *where: ColumnElement[bool], **equal: Any) -> RecordT | None:
     """The one record that meets the conditions and has these values in these columns; None if there is none."""
-    with _transaction(source) as connection:
+    with transaction(source) as connection:
         row = connection.execute(_select(record, where, equal)).one_or_none()
     return as_record(record, row) if row is not None else None
 
@@ -52,14 +52,14 @@ def many(
 ) -> list[RecordT]:
     """All records that meet the conditions, in that order; with `newest` only the first so many."""
     order = order_by if isinstance(order_by, tuple) else (order_by,)
-    with _transaction(source) as connection:
+    with transaction(source) as connection:
         rows = connection.execute(_select(record, where, equal).order_by(*order).limit(newest)).all()
     return [as_record(record, row) for row in rows]
 
 
 def add(source: Source, record: DataclassInstance, /, **more: Any) -> int:
     """Inserts a record, and `more` columns that it has no field for; returns the new row's integer id."""
-    with _transaction(source, writes=True) as connection:
+    with transaction(source, writes=True) as connection:
         return insert_one(connection, table_of(type(record)).insert().values(**as_row(record), **more))
 
 
@@ -69,20 +69,20 @@ def change(
     """Sets columns of the rows that meet the conditions; returns how many rows those are."""
     table = table_of(record)
     statement = table.update().where(*where, *_equal(table, equal)).values(**values)
-    with _transaction(source, writes=True) as connection:
+    with transaction(source, writes=True) as connection:
         return connection.execute(statement).rowcount
 
 
 def put(source: Source, record: DataclassInstance, /, **more: Any) -> None:
     """Inserts a record, or replaces the one with the same primary key; `more` columns have no field in the record."""
-    with _transaction(source, writes=True) as connection:
+    with transaction(source, writes=True) as connection:
         upsert(connection, table_of(type(record)), [{**as_row(record), **more}])
 
 
 def remove(source: Source, record: type, /, *where: ColumnElement[bool], **equal: Any) -> int:
     """Deletes the rows that meet the conditions; returns how many those were."""
     table = table_of(record)
-    with _transaction(source, writes=True) as connection:
+    with transaction(source, writes=True) as connection:
         return connection.execute(table.delete().where(*where, *_equal(table, equal))).rowcount
 
 
@@ -187,7 +187,8 @@ def _equal(table: Table, values: Mapping[str, Any]) -> Iterator[ColumnElement[bo
 
 
 @contextmanager
-def _transaction(source: Source, *, writes: bool = False) -> Iterator[Connection]:
+def transaction(source: Source, *, writes: bool = False) -> Iterator[Connection]:
+    """The transaction that has begun, or a store's new one."""
     if isinstance(source, Connection):
         yield source
     else:

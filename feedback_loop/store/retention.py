@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column as SqlColumn
-from sqlalchemy import ColumnElement, and_, delete, exists, false, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, false, func, or_, select, true
 
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import JoinRule, Which
 from feedback_loop.store.alerts import Alert, alerts
 from feedback_loop.store.conclusions import Verdict, verdicts
+from feedback_loop.store.coverage import subtract_outcomes
 from feedback_loop.store.engine import Store
 from feedback_loop.store.findings import prune_findings
 from feedback_loop.store.incidents import incidents
 from feedback_loop.store.join_query import matches
-from feedback_loop.store.ledger import JobRun, job_runs
+from feedback_loop.store.ledger import ENDED, JobRun, job_runs
 from feedback_loop.store.model_tables import ModelTables, find_tables, retentions
 from feedback_loop.store.partitions import drop_partition, partitions_before
 from feedback_loop.store.records import remove, upsert
@@ -66,7 +68,9 @@ def retain(store: Store, model: str, rule: JoinRule, since: datetime) -> Retaine
             tables = find_tables(connection, model)
     except NotFound:
         return Retained(since)
-    outcomes = _delete_in_batches(store, tables.outcomes.c.outcome_id, _belongs_to_removed(tables, rule, since))
+    outcomes = _delete_outcomes(store, tables, _belongs_to_removed(tables, rule, since))
+    actions = tables.of_actions
+    _delete_in_batches(store, tables.actions.c.outcome_id, _belongs_to_removed(actions, rule, since))
     predictions = partitions = 0
     for generation in tables.generations:
         with store.read() as connection:
@@ -77,7 +81,8 @@ def retain(store: Store, model: str, rule: JoinRule, since: datetime) -> Retaine
             partitions += 1
         table = generation.table
         predictions += _delete_in_batches(store, table.c.prediction_id, table.c.predicted_at < since)
-    outcomes += _delete_in_batches(store, tables.outcomes.c.outcome_id, _fits_none_left(tables, rule, since))
+    outcomes += _delete_outcomes(store, tables, _fits_none_left(tables, rule, since))
+    _delete_in_batches(store, tables.actions.c.outcome_id, _fits_none_left(actions, rule, since))
     with store.write() as connection:
         findings = prune_findings(connection, tables)
     return Retained(since, predictions, partitions, outcomes, findings)
@@ -91,9 +96,7 @@ def prune_records(store: Store, model: str, before: datetime) -> Pruned:
     """
     runs = job_runs.c
     last_runs = (
-        select(func.max(runs.scheduled_at))
-        .where(runs.model == model, runs.state.in_(["succeeded", "failed"]))
-        .group_by(runs.job)
+        select(func.max(runs.scheduled_at)).where(runs.model == model, runs.state.in_(ENDED)).group_by(runs.job)
     )
     open_incidents = select(incidents.c.incident_id).where(incidents.c.closed_at.is_(None))
     is_free = or_(alerts.c.incident_id.is_(None), alerts.c.incident_id.not_in(open_incidents))
@@ -148,8 +151,23 @@ def _fits_none_left(tables: ModelTables, rule: JoinRule, since: datetime) -> Col
     )
 
 
-def _delete_in_batches(store: Store, key: SqlColumn[Any], where: ColumnElement[bool]) -> int:
-    """Deletes the rows of the key's table that meet a condition, `BATCH` at a time, in the key's order."""
+def _delete_outcomes(store: Store, tables: ModelTables, where: ColumnElement[bool]) -> int:
+    key = tables.outcomes.c.outcome_id
+    return _delete_in_batches(
+        store, key, where, lambda connection, batch: subtract_outcomes(connection, tables, batch)
+    )
+
+
+def _delete_in_batches(
+    store: Store,
+    key: SqlColumn[Any],
+    where: ColumnElement[bool],
+    before: Callable[[Connection, ColumnElement[bool]], None] = lambda *_: None,
+) -> int:
+    """Deletes the rows of the key's table that meet a condition, `BATCH` at a time, in the key's order.
+
+    `before` is called with each batch, in the transaction that deletes it.
+    """
     deleted, last = 0, None
     while True:
         with store.write() as connection:
@@ -157,5 +175,6 @@ def _delete_in_batches(store: Store, key: SqlColumn[Any], where: ColumnElement[b
             ids = connection.execute(batch.order_by(key).limit(BATCH)).scalars().all()
             if not ids:
                 return deleted
+            before(connection, key.in_(ids))
             connection.execute(delete(key.table).where(key.in_(ids)))
         deleted, last = deleted + len(ids), ids[-1]

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, Connection, ForeignKeyConstraint, Index, Integer, UniqueConstraint, func, select
 
 from feedback_loop.errors import Refused
-from feedback_loop.store.alerts import Message, raise_in
+from feedback_loop.store.alerts import Message, Routes, raise_in
 from feedback_loop.store.engine import ConstraintViolated, Store
-from feedback_loop.store.records import Source, add, change, insert_one, many, remove
-from feedback_loop.store.schema import PREFIX, shared_table
+from feedback_loop.store.freezes import refuse_frozen
+from feedback_loop.store.incidents import Cause, end_incident
+from feedback_loop.store.records import Source, add, change, insert_one, many, one, remove
+from feedback_loop.store.schema import PREFIX, Long, shared_table
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way of training that was tried: the span and number of its rows, and the loss on held-out newer rows."""
+    """One way of training that was tried: the span and number of its rows, and the loss on held-out newer rows.
+
+    `name` is its window's; `why` says what made it part of the search, where that was a hint of the diagnosis.
+    """
 
     name: str
     trained_from: datetime
@@ -27,6 +32,22 @@ class Trial:
     loss: float | None
     chosen: bool = False
     cause: str | None = None
+    recipe: str = "own"  # own | boosting | linear | trees | trainer
+    why: str = ""
+    seconds: float | None = None  # that the fit took
+    log: str = ""  # the end of what a trainer printed
+    peak_bytes: Long | None = None  # of memory that a trainer's processes took
+    run_id: str = ""  # in MLflow, of a trainer
+
+
+@dataclass(frozen=True)
+class Check:
+    """One gate's answer."""
+
+    name: str
+    passed: bool
+    summary: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,11 +60,12 @@ class Retraining:
     incident_id: int | None
     champion: str
     candidate: str | None
-    state: str  # running | promoted | passed | refused | failed | not_made | abandoned
+    state: str  # running | promoted | proposed | rollout | passed | refused | failed | not_made | abandoned
     started_at: datetime
     finished_at: datetime | None
     gate: dict[str, Any] | None
     cause: str | None
+    gates: list[dict[str, Any]] | None = None  # every `Check`
 
 
 retrainings = shared_table(
@@ -84,6 +106,9 @@ class Promotion:
     done_at: datetime | None
     retraining_id: int | None = None
     cause: str | None = None
+    made_by: str | None = None  # a person, or a part of the loop
+    approval_id: int | None = None
+    evidence: dict[str, Any] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -97,6 +122,8 @@ promotions = shared_table(
     ForeignKeyConstraint(["retraining_id"], [retrainings.c.retraining_id]),
     # The fence: of two that promote from the same champion, one gets the ordinal and the other is refused.
     UniqueConstraint("model", "ordinal"),
+    # An approval is used once. (No foreign key: SQLite adds none to a table that is there.)
+    Index(f"uq_{PREFIX}promotions_approval_id", "approval_id", unique=True),
     key=["promotion_id"],
 )
 
@@ -136,9 +163,12 @@ def note_retraining(
     candidate: str | None = None,
     gate: dict[str, Any] | None = None,
     trials: Sequence[Trial] = (),
+    gates: Sequence[Check] = (),
 ) -> None:
-    """Records the candidate, the gate's result or the trials of a retraining; what is not given does not change."""
-    values = {name: value for name, value in (("candidate", candidate), ("gate", gate)) if value is not None}
+    """Records the candidate, the gates' results or the trials of a retraining; what is not given does not change."""
+    checks = [asdict(check) for check in gates] or None
+    known = {"candidate": candidate, "gate": gate, "gates": checks}
+    values = {name: value for name, value in known.items() if value is not None}
     with store.write() as connection:
         if values:
             change(connection, Retraining, values, retraining_id=retraining_id)
@@ -161,6 +191,11 @@ def load_retrainings(store: Store, model: str) -> list[Retraining]:
     return many(store, Retraining, model=model, order_by="retraining_id")
 
 
+def find_retraining(store: Store, retraining_id: int) -> Retraining | None:
+    """The retraining with that number."""
+    return one(store, Retraining, retraining_id=retraining_id)
+
+
 def load_trials(store: Store, retraining_id: int) -> list[Trial]:
     """The trials of one retraining, in the order they were made."""
     return many(store, Trial, retraining_id=retraining_id, order_by="ordinal")
@@ -176,14 +211,20 @@ def intend_promotion(
     reason: str,
     now: datetime,
     retraining_id: int | None = None,
+    made_by: str | None = None,
+    approval_id: int | None = None,
+    evidence: dict[str, Any] | None = None,
 ) -> Promotion:
     """Records the intent to replace `from_version`, if that is still what was promoted last: the promotions' fence.
 
-    Raises Refused where somebody else has promoted since, or is about to.
+    Raises Refused where somebody else has promoted since, or is about to, and while the model is frozen (but for an
+    `external` one, which is a record of what was done in MLflow).
     """
     table = promotions
     try:
         with store.write() as connection:
+            if kind != "external":
+                refuse_frozen(connection, model)
             last = _last(connection, model)
             if last is not None and last.is_open:
                 raise Refused(
@@ -208,6 +249,9 @@ def intend_promotion(
                 intended_at=now,
                 done_at=None,
                 retraining_id=retraining_id,
+                made_by=made_by,
+                approval_id=approval_id,
+                evidence=evidence,
             )
             return replace(intended, promotion_id=add(connection, intended))
     except ConstraintViolated as error:
@@ -217,8 +261,11 @@ def intend_promotion(
 
 
 def end_promotion(store: Store, promotion: Promotion, *, now: datetime) -> None:
-    """Records that the registry's alias was set."""
-    _change_open(store, promotion, state="done", done_at=now)
+    """Records that the registry's alias was set, which ends the incident of an earlier rollback."""
+    with store.write() as connection:
+        if _change_open(connection, promotion, state="done", done_at=now):
+            because = f"Version {promotion.to_version} is the champion since."
+            end_incident(connection, promotion.model, Cause.ROLLBACK, because, now)
 
 
 def put_off_promotion(store: Store, promotion: Promotion) -> None:
@@ -226,19 +273,19 @@ def put_off_promotion(store: Store, promotion: Promotion) -> None:
     _change_open(store, promotion, state="waiting")
 
 
-def give_up_promotion(
-    store: Store, promotion: Promotion, cause: str, *, now: datetime, routes: Sequence[str] = ()
-) -> None:
+def give_up_promotion(store: Store, promotion: Promotion, cause: str, *, now: datetime, routes: Routes = ()) -> None:
     """Records that a promotion failed, and why, and adds an alert about it on these routes."""
     title = f"{promotion.model} version {promotion.to_version} was not made the champion"
     subject = f"promotion:{promotion.model}:{promotion.promotion_id}"
+    body = f"{cause} The next promotion is not kept from it."
+    message = Message(subject, title, body, model=promotion.model)
     with store.write() as connection:
         _change_open(connection, promotion, state="failed", done_at=now, cause=cause)
-        raise_in(connection, Message(subject, title, f"{cause} The next promotion is not kept from it."), routes, now)
+        raise_in(connection, message, routes, now)
 
 
-def _change_open(source: Source, promotion: Promotion, **values: Any) -> None:
-    change(source, Promotion, values, promotions.c.state.in_(OPEN), promotion_id=promotion.promotion_id)
+def _change_open(source: Source, promotion: Promotion, **values: Any) -> int:
+    return change(source, Promotion, values, promotions.c.state.in_(OPEN), promotion_id=promotion.promotion_id)
 
 
 def load_promotions(store: Store, model: str) -> list[Promotion]:

@@ -17,10 +17,18 @@ import pyarrow.compute as pc
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import Unavailable
-from feedback_loop.schema import Column, Contract, arrow_type
+from feedback_loop.schema import PREDICTION_ID, Column, Contract
 from feedback_loop.store.arrow import UTC_MOMENT
 from feedback_loop.store.engine import Store
-from feedback_loop.store.predictions import LABEL_TYPES, SYSTEM_TYPES, Shape, labelled_selects, slices, with_absent
+from feedback_loop.store.predictions import (
+    LABEL_TYPES,
+    SYSTEM_TYPES,
+    Shape,
+    joined_types,
+    labelled_selects,
+    slices,
+    with_absent,
+)
 
 SCANNED = ("predicted_at", "sample_weight", "revision")
 """The system columns that a scan reads."""
@@ -62,8 +70,9 @@ def scans_of(
     `columns`: default all of the contract, with those that custom metrics need.
     """
     wanted = tuple(columns) if columns is not None else _all_columns(contract)
-    types = {name: (SYSTEM_TYPES | LABEL_TYPES)[name] for name in SCANNED}
-    types |= {column.stored: arrow_type(column.type) for column in (*contract.labels, *wanted)}
+    names = SCANNED if not contract.join.needs_action else (*SCANNED, PREDICTION_ID)
+    system = {name: (SYSTEM_TYPES | LABEL_TYPES)[name] for name in names}
+    types, wanted = joined_types(contract, system, wanted)
     address, scans = _address(store), []
     with store.read() as connection:
         for part in slices(connection, contract.model, window, rows):
@@ -79,7 +88,7 @@ def scans_of(
 
 
 def _all_columns(contract: Contract) -> tuple[Column, ...]:
-    wanted = (*contract.outputs, *contract.features, *contract.judged_by)
+    wanted = (*contract.outputs, *contract.raw_outputs, *contract.features, *contract.judged_by)
     return tuple({column.stored: column for column in reversed(wanted)}.values())[::-1]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from feedback_loop.clock import format_duration
 from feedback_loop.config import FILE_NAME, SQLITE
 from feedback_loop.cycle import chains
 from feedback_loop.errors import FeedbackLoopError, Refused
@@ -17,6 +18,7 @@ from feedback_loop.inference import describe_hardware
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import check_metrics
 from feedback_loop.private import exposed, exposure_words, new_folder
+from feedback_loop.registry import cure_of_webhook
 from feedback_loop.store import coverage, migrate
 from feedback_loop.store.spool_accounts import is_of_outcomes
 
@@ -43,6 +45,7 @@ def doctor(loop: FeedbackLoop) -> list[Check]:
         _check("spools", lambda: _spools(loop)),
         _check("files", lambda: _files(loop)),
         _check("serving", lambda: _serving(loop)),
+        _check("webhook", lambda: _webhook(loop)),
     ]
     for name in loop.settings.models:
         checks.append(_check(f"model {name}", partial(_model, loop, name)))
@@ -120,6 +123,23 @@ def _serving(loop: FeedbackLoop) -> str:
         cause = f"A proxy forwards requests ({header}) to a server at {settings.host} that asks for no key."
         raise Refused(cause, cure=serving.PROXIED_CURE)
     return f"no key is asked for at {settings.host}"
+
+
+def _webhook(loop: FeedbackLoop) -> str:
+    """Whether MLflow reaches a server here with what it is told of aliases, where that is expected."""
+    polled = f"aliases are asked for every {format_duration(loop.settings.serving.poll_alias)}"
+    if not loop.settings.serving.webhook_secret.get_secret_value():
+        return f"none is expected: {polled}"
+    if not loop.registry.has_server:
+        return f"the registry is a database without a server, which sends none: {polled}"
+    webhooks = loop.registry.webhooks.tried()
+    for webhook in webhooks:
+        if webhook.cause:
+            cause = f"MLflow could not reach {webhook.url}: {webhook.cause}"
+            raise Refused(cause, cure=cure_of_webhook(webhook.cause))
+    if not webhooks:
+        raise Refused("MLflow's server knows of none.", cure="Make it: feedback-loop webhooks add URL.")
+    return f"MLflow reaches {', '.join(webhook.url for webhook in webhooks)}"
 
 
 def _spools(loop: FeedbackLoop) -> str:

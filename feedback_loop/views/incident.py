@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from feedback_loop.alerts import why_held
+from feedback_loop.alerts import why_waiting
 from feedback_loop.loop import FeedbackLoop
+from feedback_loop.plain import plain
 from feedback_loop.store import conclusions, incidents, retrainings
 from feedback_loop.store.alerts import RECOVERED, load_alerts
 from feedback_loop.store.conclusions import degraded_verdicts
@@ -26,7 +27,7 @@ class Entry:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def incident_story(loop: FeedbackLoop, which: str) -> tuple[Incident, list[Entry]]:
+def incident_story(loop: FeedbackLoop, which: str | int) -> tuple[Incident, list[Entry]]:
     """An incident with all that happened in it, in the order of time; raises NotFound and Refused."""
     incident = loop.incidents.find(which, closed=True)
     parts = (_verdicts, _alerts, _people, _diagnoses, _retrainings, _promotions)
@@ -34,20 +35,78 @@ def incident_story(loop: FeedbackLoop, which: str) -> tuple[Incident, list[Entry
     return incident, sorted(entries, key=lambda entry: entry.at)
 
 
+def incident_evidence(loop: FeedbackLoop, incident: Incident) -> dict[str, Any]:
+    """What it rests on, as plain values: the newest verdict's figures by loss and segment, the newest diagnosis.
+
+    One that no verdict has opened has its own `figures` instead.
+    """
+    diagnoses = conclusions.load_diagnoses(loop.store, incident.model, incident.incident_id)
+    evidence: dict[str, Any] = {"watched": [], "carriers": [], "figures": incident.evidence or {}, "summary": ""}
+    if incident.verdict_id is not None:
+        verdicts = degraded_verdicts(loop.store, incident.model, incident.verdict_id, incident.closed_verdict_id)
+        newest = verdicts[-1].evidence if verdicts else {}
+        evidence["watched"] = [_watched(one, newest["acts"]) for one in newest.get("watched", ())]
+        evidence["carriers"] = newest.get("carriers", [])
+        evidence["summary"] = verdicts[-1].summary if verdicts else ""
+    newest_diagnosis = plain(diagnoses[-1]) if diagnoses else None
+    return {**evidence, "diagnosis": newest_diagnosis, "parts": _parts(newest_diagnosis)}
+
+
+def _watched(figures: dict[str, Any], acts: Sequence[str]) -> dict[str, Any]:
+    """One watched loss: what it was, what it is, and how sure it is that it has changed."""
+    size, monitors = figures.get("size") or {}, list((figures.get("monitors") or {}).values())
+    return {
+        "name": figures["name"],
+        "acts": "acts" if figures["name"] in acts else "",
+        "reference": figures.get("reference"),
+        "current": figures.get("current"),
+        "after": figures.get("after"),
+        "changed_at": figures.get("changed_at"),
+        "low": size.get("low"),
+        "high": size.get("high"),
+        "labels": figures.get("labels"),
+        "once_in": max((one["once_in"] for one in monitors if one.get("once_in") is not None), default=None),
+    }
+
+
+def _parts(diagnosis: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """What a diagnosis says the change of the loss is made of; empty where it could not be told apart."""
+    if diagnosis is None or diagnosis["evidence"].get("split") is None:
+        return []
+    evidence = diagnosis["evidence"]
+    split = evidence["split"]
+    parts = {
+        "broken features": evidence["broken"],
+        "other inputs": split["inputs"],
+        "other outcomes at the same inputs": split["relation"],
+        "all": evidence["change"],
+    }
+    return [{"part": name, **part} for name, part in parts.items()]
+
+
 def _verdicts(loop: FeedbackLoop, incident: Incident) -> Iterator[Entry]:
     """The opening, degraded verdicts on top, and the end where a look found it."""
-    for verdict in degraded_verdicts(loop.store, incident.model, incident.verdict_id, incident.closed_verdict_id):
-        what = "opened" if verdict.verdict_id == incident.verdict_id else "degraded"
-        yield Entry(verdict.decided_at, what, f"version {verdict.version}: {verdict.summary}", verdict.evidence)
+    if incident.verdict_id is None:
+        evidence = incident.evidence or {}
+        words = f"({incident.cause}) version {incident.version}: {evidence.get('summary', '')}"
+        yield Entry(incident.opened_at, "opened", words, evidence)
+    else:
+        yield from _own_verdicts(loop, incident, incident.verdict_id)
     by_hand = any(event.kind == "closed" for event in incidents.load_events(loop.store, incident.incident_id))
     if incident.closed_at is not None and not by_hand:
         yield Entry(incident.closed_at, "closed", incident.closed_because or "", incident.recovery or {})
 
 
+def _own_verdicts(loop: FeedbackLoop, incident: Incident, opening: int) -> Iterator[Entry]:
+    for verdict in degraded_verdicts(loop.store, incident.model, opening, incident.closed_verdict_id):
+        what = "opened" if verdict.verdict_id == opening else "degraded"
+        yield Entry(verdict.decided_at, what, f"version {verdict.version}: {verdict.summary}", verdict.evidence)
+
+
 def _alerts(loop: FeedbackLoop, incident: Incident) -> Iterator[Entry]:
     for alert in load_alerts(loop.store, [incident.incident_id]):
-        held = why_held(alert, loop.settings.alerts, incident.silenced_until, loop.clock())
-        state = held or alert.state.replace("_", " ")
+        waiting = why_waiting(alert, loop.settings.alerts, incident.silenced_until, loop.clock())
+        state = waiting or alert.state.replace("_", " ")
         cause = f": {alert.cause}" if alert.cause else ""
         ended_at = incident.closed_at if alert.subject.endswith(RECOVERED) else None
         at = alert.sent_at or ended_at or incident.opened_at

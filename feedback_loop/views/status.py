@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from feedback_loop.alerts import about_outcomes, count_refused, why_held
+from feedback_loop.alerts import count_refused, why_waiting
 from feedback_loop.capture import notices
 from feedback_loop.clock import format_moment
 from feedback_loop.cycle import RECENT, troubles_of
@@ -21,26 +21,31 @@ from feedback_loop.store import (
     coverage,
     evaluations,
     findings,
-    leases,
+    freezes,
     ledger,
-    outcomes,
     payloads,
     predictions,
     retrainings,
     serving_state,
 )
-from feedback_loop.store.alerts import Alert, load_alerts
-from feedback_loop.store.incidents import Incident, load_incidents, open_incident
+from feedback_loop.store.alerts import UNDELIVERED, Alert, list_alerts
+from feedback_loop.store.approvals import waiting_approval
+from feedback_loop.store.incidents import Cause, Incident, load_incidents
+from feedback_loop.store.rollouts import running_rollout
 from feedback_loop.store.spool_accounts import COUNTERS, SpoolAccount, is_of_outcomes
+from feedback_loop.views.jobs import failed_jobs, running_jobs
+
+EVALUATED = 10
+"""Among so many windows the newest one with metrics is looked for."""
 
 
-def loop_status(loop: FeedbackLoop) -> dict[str, Any]:
-    """All models' states, as plain values. What can't be read is reported in its place and hides nothing else."""
+def loop_status(loop: FeedbackLoop, models: Iterable[str] | None = None) -> dict[str, Any]:
+    """These models' states (default: of all), as plain values."""
     return {
         "store": loop.store.name,
         "registry": loop.registry.name,
         "now": format_moment(loop.clock()),
-        "models": {name: model_status(loop, name) for name in loop.settings.models},
+        "models": {name: model_status(loop, name) for name in (loop.settings.models if models is None else models)},
     }
 
 
@@ -78,9 +83,14 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     odd = findings.count_findings(store, model)
     verdict = conclusions.latest_verdict(store, model)
     incidents = load_incidents(store, model)
+    still_open = [_incident(incident) for incident in incidents if incident.closed_at is None]
     searches = retrainings.load_retrainings(store, model)
     runs = ledger.load_runs(store, model, newest=RECENT)
+    evaluated = evaluations.load_evaluations(store, model, newest=EVALUATED)
+    measured = [evaluation for evaluation in evaluated if evaluation.metrics]
+    past = loop.judging.past_errors(model)
     status = {
+        "frozen": freezes.standing(store, model),
         "champion": champion,
         "missing_reference": missing_reference_words(store, model, champion, settings),
         "predictions": sum(counts.values()),
@@ -88,13 +98,12 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "predicted": span,
         "payloads": payloads.load_account(store, model),
         "capture": spool_status(loop, loop.accounts(model)),
-        "outcomes": outcomes.count_outcomes(store, model),
+        "outcomes": coverage.count_outcomes(store, model),
         "unmatched_outcomes": odd[findings.UNMATCHED],  # by the last join
         "refused_outcomes": count_refused(store, model),
         "conflicts": odd[findings.CONFLICTING],
-        "evaluation": _evaluation(
-            evaluations.load_evaluations(store, model, newest=1), loop.judging.past_errors(model)
-        ),
+        "evaluation": _evaluation(evaluated[-1], past, verdict) if evaluated else None,
+        "measured": _evaluation(measured[-1], past, verdict) if measured else None,  # newer windows have no outcomes
         "failed_windows": [
             {"window": failed.window, "attempts": failed.attempts, "cause": failed.cause}
             for failed in ledger.load_failed_windows(store, model)
@@ -106,7 +115,8 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         ],
         "verdict": _named(verdict, "state", "version", "decided_at", "summary") if verdict else None,
         "first_verdict_due": None if verdict else _first_due(loop, model, span[0] if span else None),
-        "incident": _incident(open_incident(store, model)),
+        "incident": next((named for named in still_open if named["cause"] == Cause.VERDICT), None),
+        "open_incidents": still_open,
         "incidents": len(incidents),
         "not_served": [
             {"version": failure.version, "since": failure.opened_at, "cause": failure.cause}
@@ -114,11 +124,15 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
             if failure.closed_at is None
         ],
         "undelivered_alerts": _undelivered(loop, model, incidents),
+        "adapter": loop.adapter.gain(model) if settings.adapter.mode == "on" else None,
+        "exploration": loop.judging.exploration(model, champion),
         "retrainings": len(searches),
         "last_retraining": _retraining(store, searches[-1]) if searches else None,
+        "approval": waiting_approval(store, model),
+        "rollout": running_rollout(store, model),
         "promotions": len(promoted),
-        "running_jobs": _running(loop, model, runs),
-        "failed_jobs": _failed(runs),
+        "running_jobs": running_jobs(loop, model, runs),
+        "failed_jobs": failed_jobs(runs),
         "troubles": [
             trouble.body
             for trouble in troubles_of(loop, model)
@@ -128,34 +142,18 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     return {name: plain(value) for name, value in status.items()}
 
 
-ALERTS = (
-    "serving:{}:",
-    "stream:{}:",
-    "condition:{}:",
-    "drift:{} version ",
-    "quality:{} version ",
-    "promotion:{}:",
-    "retraining:{}:",
-    "jobs:{}:",
-)
-"""How the subjects of a model's alerts begin, but for those of incidents, spools and outcomes."""
-
-
 def _undelivered(loop: FeedbackLoop, model: str, incidents: Sequence[Incident]) -> list[dict[str, Any]]:
     """The alerts that have not gone out: what their last attempt said, or what holds them back."""
-    store, now = loop.store, loop.clock()
-    alerts = load_alerts(store, [incident.incident_id for incident in incidents], about="spool:")
-    for about in (*(subject.format(model) for subject in ALERTS), about_outcomes(model)):
-        alerts += load_alerts(store, [], about=about)
+    now = loop.clock()
+    alerts = [alert for name in (model, "") for alert in list_alerts(loop.store, *UNDELIVERED, model=name)]
     silences = {incident.incident_id: incident.silenced_until for incident in incidents}
 
     def held(alert: Alert) -> str | None:
-        return why_held(alert, loop.settings.alerts, silences.get(alert.incident_id or 0), now) or None
+        return why_waiting(alert, loop.settings.alerts, silences.get(alert.incident_id or 0), now) or None
 
     return [
-        {"route": alert.route, "state": alert.state, "cause": alert.cause or held(alert)}
+        {"alert": alert.alert_id, "route": alert.route, "state": alert.state, "cause": alert.cause or held(alert)}
         for alert in alerts
-        if alert.state not in ("sent", "dropped")
     ]
 
 
@@ -179,18 +177,21 @@ def _numbered(counted: tuple[str, int]) -> list[int]:
     return [int(part) for part in counted[0].split(".") if part.isdigit()]
 
 
-def _evaluation(newest: list[evaluations.Evaluation], past: Mapping[str, PastError]) -> dict[str, Any] | None:
-    if not newest:
-        return None
-    last = newest[0]
+def _evaluation(
+    last: evaluations.Evaluation, past: Mapping[str, PastError], verdict: conclusions.Verdict | None
+) -> dict[str, Any]:
+    """An evaluation; `loss` is the metric that the last verdict judged by, `bands` its metrics' errors."""
     estimates = [
         {**vars(estimate), "realised": last.metric(estimate.metric), "past": past.get(estimate.metric)}
         for estimate in last.estimates
     ]
     names = ("window", "as_of", "matured", "version", "notes", "predictions", "coverage", "drifted_share")
+    of_all = [value for value in last.metrics if value.segment == evaluations.ALL_ROWS]
     return {
         **_named(last, *names),
-        "metrics": {value.metric: value.value for value in last.metrics if value.segment == evaluations.ALL_ROWS},
+        "loss": verdict.evidence.get("loss") if verdict is not None else None,
+        "metrics": {value.metric: value.value for value in of_all},
+        "bands": {value.metric: _named(value, "standard_error", "least", "most") for value in of_all},
         "estimates": estimates,
     }
 
@@ -211,11 +212,11 @@ def _drift(monitor: conclusions.DriftMonitor | None, alpha: float) -> dict[str, 
     }
 
 
-def _incident(incident: Incident | None) -> dict[str, Any] | None:
-    if incident is None:
-        return None
+def _incident(incident: Incident) -> dict[str, Any]:
     return {
         "id": incident.incident_id,
+        "cause": incident.cause,
+        "title": incident.title,
         "since": incident.opened_at,
         "acknowledged_by": incident.acknowledged_by,
         "acknowledged_at": incident.acknowledged_at,
@@ -235,31 +236,8 @@ def _retraining(store: Store, last: retrainings.Retraining) -> dict[str, Any]:
     return {
         "at": last.started_at,
         **_named(last, "reason", "state", "candidate", "cause"),
-        "trials": [{"window": trial.name, **_named(trial, "rows", "loss", "chosen", "cause")} for trial in trials],
+        "trials": [
+            {"window": trial.name, **_named(trial, "recipe", "why", "rows", "loss", "seconds", "chosen", "cause")}
+            for trial in trials
+        ],
     }
-
-
-def _running(loop: FeedbackLoop, model: str, runs: list[ledger.JobRun]) -> list[dict[str, Any]]:
-    """The jobs that run now: for how long, how long they usually take, and whether their process lives."""
-    now, holder = loop.clock(), leases.holder_of(loop.store, f"model:{model}")
-    return [
-        {
-            "job": run.job,
-            "since": run.started_at,
-            "seconds": (now - run.started_at).total_seconds(),
-            "usual_seconds": ledger.usual_seconds(runs, run.job),
-            "holder": run.holder,
-            "alive": run.holder == holder,
-        }
-        for run in runs
-        if run.state == "running"
-    ]
-
-
-def _failed(runs: list[ledger.JobRun]) -> list[dict[str, Any]]:
-    """The jobs whose newest run did not succeed."""
-    newest: dict[str, ledger.JobRun] = {}
-    for run in runs:
-        newest.setdefault(run.job, run)
-    failed = [run for run in newest.values() if run.state in ("failed", "abandoned")]
-    return [{"job": run.job, "at": run.scheduled_at, "cause": run.cause} for run in failed]

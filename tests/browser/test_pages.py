@@ -6,7 +6,6 @@ Run by `make browser`: these need Debian's (or anybody's) chromium, and are not 
 
 import json
 import os
-import shutil
 import urllib.request
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from playwright.sync_api import sync_playwright
 
 from feedback_loop.clock import Window
 from feedback_loop.monitoring import write_report
@@ -25,16 +23,6 @@ from tests.builders import binary_contract, multiclass_contract, regression_cont
 from tests.integration.processes import free_port, running, wait_until
 from tests.integration.test_reports import MARCH, binary, multiclass, regression, subject
 from tests.warm import FRESH
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert path, "There is no chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

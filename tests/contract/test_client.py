@@ -187,7 +187,7 @@ def test_the_event_loop_goes_on_while_rows_become_durable(sqlite_store, deployme
             self.may_go_on = threading.Event()
 
         def append(self, contract, table, now):
-            assert self.may_go_on.wait(10)
+            assert self.may_go_on.wait(60)
             return PredictionLog(sqlite_store).append(contract, table, now)
 
     async def scenario():

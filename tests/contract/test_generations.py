@@ -10,9 +10,9 @@ from feedback_loop.clock import Window
 from feedback_loop.errors import ContractError, NotFound, Refused
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType
-from feedback_loop.store import Store, create_tables, migrate
+from feedback_loop.store import Store, create_tables, migrate, predictions
 from feedback_loop.store.create_tables import check_storable, ensure_tables, refuse_too_wide
-from feedback_loop.store.model_tables import find_tables
+from feedback_loop.store.model_tables import find_tables, prediction_columns
 from feedback_loop.store.predictions import (
     PredictionLog,
     count_predictions,
@@ -97,6 +97,40 @@ def test_another_key_or_label_is_refused(store, log, changes, field):
         ensure_tables(store, binary_contract(**changes), START)
     assert caught.value.field == field
     assert "another name" in caught.value.cure
+
+
+def test_rows_with_and_without_an_adapter_are_in_one_table_and_one_of_an_older_release_grows(store, log, monkeypatch):
+    contract = binary_contract()
+    with monkeypatch.context() as older:
+        older.setattr(create_tables, "table_columns", prediction_columns)
+        older.setattr(predictions, "table_columns", prediction_columns)
+        log.append(contract, prediction_rows(contract, [START]), START)
+    with store.read() as connection:
+        assert "adapter_revision" not in find_tables(connection, "churn").generations[0].table.c
+    answers = {"prediction": [True], "probability": [0.75], "raw_prediction": [False], "raw_probability": [0.25]}
+    explored = {"adapter_revision": [7], "explored": [True], "propensity": [0.02]}
+    log.append(contract, prediction_rows(contract, [START + DAY], **answers, **explored), START)
+    log.append(contract, prediction_rows(contract, [START + 2 * DAY]), START)
+    columns = (*contract.outputs, *contract.log_columns)
+    rows = read_labelled(store, contract, WHOLE, columns=columns).select([column.stored for column in columns])
+    assert rows.to_pylist()[1] == {name: value for name, (value,) in (answers | explored).items()}
+    assert [set(row.values()) for row in (rows.to_pylist()[0], rows.to_pylist()[2])] == [{None}, {None}]
+    with store.read() as connection:
+        assert [generation.number for generation in find_tables(connection, "churn").generations] == [1]
+        view = connection.exec_driver_sql("SELECT raw_probability, propensity FROM labelled_churn")
+        assert sorted(map(tuple, view.all()), key=str) == [(0.25, 0.02), (None, None), (None, None)]
+
+
+def test_a_feature_that_is_called_as_a_column_of_the_log_is_never_mixed_with_it(store, log):
+    before = binary_contract()
+    after = binary_contract(features=(C("age", T.DOUBLE), C("plan", T.STRING), C("propensity", T.DOUBLE)))
+    log.append(before, prediction_rows(before, [START], propensity=[0.02]), START)
+    values = {"propensity": [30.0], "feedback_loop_propensity": [0.5]}
+    log.append(after, prediction_rows(after, [START + DAY], **values), START)
+    columns = (*after.features, *after.log_columns)
+    rows = read_labelled(store, after, WHOLE, columns=columns)
+    assert rows.column("propensity").to_pylist() == [None, 30.0]
+    assert rows.column("feedback_loop_propensity").to_pylist() == [None, 0.5]
 
 
 def test_the_newest_generation_that_fits_is_used(store, log):

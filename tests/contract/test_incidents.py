@@ -10,7 +10,17 @@ from feedback_loop.errors import NotFound, Refused
 from feedback_loop.store import conclusions, incidents
 from feedback_loop.store.alerts import load_alerts, raise_alert, save_attempt
 from feedback_loop.store.conclusions import State, Verdict
-from feedback_loop.store.incidents import Followed, close_incident, due_alerts, load_incidents, open_incident
+from feedback_loop.store.incidents import (
+    Cause,
+    Followed,
+    close_incident,
+    due_alerts,
+    end_incident,
+    load_incidents,
+    open_incident,
+    open_incidents,
+    raise_incident,
+)
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -246,3 +256,49 @@ def test_an_alert_waits_for_its_next_attempt(store):
     assert due_alerts(store, now + MINUTE) == [tried]
     save_attempt(store, replace(tried, state="sent"), sent_at=now)
     assert due_alerts(store, now + DAY) == []
+
+
+def raised(store, cause=Cause.ADAPTER, routes=("log", "ops")):
+    about = {"model": "churn", "version": "1", "title": "churn: its adapter is held", "summary": "by surprise"}
+    return raise_incident(store, **about, cause=cause, evidence={"looks": 7}, routes=routes, now=START)
+
+
+def test_an_incident_of_another_cause_stands_beside_one_by_a_verdict_and_opens_and_ends_once(store):
+    by_verdict, held = opened(store), raised(store)
+    assert (held.verdict_id, held.evidence) == (None, {"summary": "by surprise", "looks": 7})
+    assert raised(store) is None
+    assert open_incidents(store, "churn") == [by_verdict, held]
+    assert (open_incident(store, "churn"), open_incident(store, "churn", Cause.ADAPTER)) == (by_verdict, held)
+    ended = end_incident(store, "churn", Cause.ADAPTER, "it learns again", START + DAY)
+    assert incidents.load_incident(store, held.incident_id) == ended
+    assert end_incident(store, "churn", Cause.ADAPTER, "again", START + DAY) is None
+    assert open_incidents(store, "churn") == [by_verdict]
+    subject = f"incident:{held.incident_id}"
+    assert {*states(store, held)} == {
+        (name, route) for name in (subject, f"{subject}:recovered") for route in ("log", "ops")
+    }
+    assert raised(store).incident_id != held.incident_id
+
+
+def test_a_window_knows_the_incidents_that_were_open_within_it_as_they_were_known_then(store):
+    held = raised(store)
+    end_incident(store, "churn", Cause.ADAPTER, "it learns again", START + DAY)
+
+    def within(first_day, days, known=9):
+        window = Window(START + first_day * DAY, START + (first_day + days) * DAY)
+        return [
+            incident.words for incident in incidents.incidents_within(store, "churn", window, START + known * DAY)
+        ]
+
+    words = f"Incident {held.incident_id}, since 2026-03-01: churn: its adapter is held."
+    assert (within(0, 1), within(1, 1), within(-2, 2), within(0, 1, known=-1)) == ([words], [], [], [])
+
+
+def test_to_close_one_of_another_cause_by_hand_leaves_the_monitor_as_it_is(store):
+    saved, _ = incidents.record_verdict(store, verdict())
+    held = raised(store)
+    incidents.acknowledge(store, held.incident_id, "ada", START + HOUR)
+    closed = close_incident(store, held.incident_id, "we know", START + DAY)
+    assert (closed.closed_because, closed.closed_verdict_id) == ("we know", None)
+    assert incidents.ended_at(store, saved.verdict_id) is None
+    assert incidents.closed_by_hand(store, "churn") == []

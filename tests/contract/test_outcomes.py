@@ -12,7 +12,8 @@ from feedback_loop.inference import input_rows
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import ColumnType
 from feedback_loop.store import Store, fence
-from feedback_loop.store.outcomes import Intake, count_outcomes
+from feedback_loop.store.coverage import count_outcomes
+from feedback_loop.store.outcomes import Intake
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, multiclass_contract, prediction_rows, regression_contract
 

@@ -19,7 +19,12 @@ from tests.builders import binary_contract, prediction_rows
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 ROWS = 20_000
-RULES = [JoinRule(), JoinRule(horizon=timedelta(hours=1), which=Which.LAST, absent_means=False)]
+RULES = [
+    JoinRule(),
+    JoinRule(horizon=timedelta(hours=1), which=Which.LAST, absent_means=False),
+    JoinRule(needs_action=True),
+    JoinRule(horizon=timedelta(hours=1), which=Which.LAST, needs_action=True),
+]
 
 
 def filled(store, contract):
@@ -29,17 +34,16 @@ def filled(store, contract):
     for start in range(0, ROWS, 5000):
         PredictionLog(store).append(contract, rows.slice(start, 5000), START + start * SECOND)
     by_key = {"customer": list(range(ROWS // 2)), "month": ["m"] * (ROWS // 2), "churned": [True] * (ROWS // 2)}
-    record_outcomes(
-        store,
-        contract,
-        {**by_key, "occurred_at": [m + SECOND for m in moments[: ROWS // 2]]},
-        now=START + ROWS * SECOND,
-        source="t",
-    )
+    by_key |= {"occurred_at": [m + SECOND for m in moments[: ROWS // 2]]}
+    record_outcomes(store, contract, by_key, now=START + ROWS * SECOND, source="t")
     # Some by their ids: an index that holds nothing may be read whole.
     by_id = {"prediction_id": rows.column("prediction_id").to_pylist()[ROWS // 2 : ROWS // 2 + 5000]}
     by_id |= {"churned": [True] * 5000, "occurred_at": [START + ROWS * SECOND] * 5000}
     record_outcomes(store, contract, by_id, now=START + ROWS * SECOND, source="t")
+    if contract.join.needs_action:
+        for named in (by_key, by_id):
+            frame = {name: values for name, values in named.items() if name != "churned"}
+            record_outcomes(store, contract.of_actions, frame, now=START + ROWS * SECOND, source="t")
     with store.write() as connection:
         connection.exec_driver_sql("ANALYZE")
     joins.join_new(store, contract, timedelta(hours=1), START + 2 * ROWS * SECOND)
@@ -52,7 +56,7 @@ def plans_of(store, run):
     def explain(connection, cursor, statement, parameters, context, executemany):
         if executemany or not re.match(r"\s*(SELECT|INSERT.*SELECT|DELETE|UPDATE)", statement, re.DOTALL):
             return
-        if not re.search(r"(predictions|outcomes)_churn", statement):
+        if not re.search(r"(predictions|outcomes|actions)_churn", statement):
             return
         prefix = "EXPLAIN " if store.is_postgresql else "EXPLAIN QUERY PLAN "
         own = cursor.connection.cursor()
@@ -73,11 +77,13 @@ def whole_tables(plan):
     found = []
     for place, line in enumerate(lines):
         # SQLite's SCAN, also USING an INDEX, begins at the first entry and ends at the last; SEARCH does not.
-        if re.search(r"Seq Scan on (part_)?(predictions|outcomes)_churn", line) or re.search(
-            r"SCAN (predictions_churn|outcomes_churn|by_\w+|anon_\d+)", line
+        if re.search(r"Seq Scan on (part_)?(predictions|outcomes|actions)_churn", line) or re.search(
+            r"SCAN ((predictions|outcomes|actions)_churn|(acted_)?by_\w+|anon_\d+)", line
         ):
             found.append(line)
-        elif re.search(r"Index (Only )?Scan( Backward)? using \S+ on (part_)?(predictions|outcomes)_churn", line):
+        elif re.search(
+            r"Index (Only )?Scan( Backward)? using \S+ on (part_)?(predictions|outcomes|actions)_churn", line
+        ):
             own = itertools.takewhile(lambda line: "->" not in line, lines[place + 1 :])
             if not any("Index Cond:" in condition for condition in own):
                 found.append(line)
@@ -120,6 +126,9 @@ def test_a_join_of_few_new_rows_reads_no_table_from_its_first_row_to_its_last(st
         "occurred_at": [START + place * SECOND for place in range(ROWS - 49, ROWS + 1)],
     }
     record_outcomes(store, contract, frame, now=late, source="t")
+    if contract.join.needs_action:
+        acted = {name: values for name, values in frame.items() if name != "churned"}
+        record_outcomes(store, contract.of_actions, acted, now=late, source="t")
     plans = plans_of(store, lambda: joins.join_new(store, contract, timedelta(hours=1), late + SECOND))
     assert len(plans) > 5
     assert [line for plan in plans for line in whole_tables(plan)] == []

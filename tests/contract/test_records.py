@@ -20,6 +20,7 @@ from feedback_loop.store.evaluations import (
     SliceValue,
     evaluated_until,
     load_evaluations,
+    load_newest_evaluations,
     load_past_estimates,
     newest_evaluations,
     save_evaluation,
@@ -106,7 +107,7 @@ def test_an_evaluation_is_stored_once_and_one_as_of_a_later_moment_beside_it(sto
     later = save_evaluation(store, evaluation(as_of=START + 2 * DAY, matured=True, labelled=10))
     stored = load_evaluations(store, "churn")
     assert [evaluation.labelled for evaluation in stored] == [8, 10]
-    assert newest_evaluations(stored) == [later]
+    assert newest_evaluations(stored) == load_newest_evaluations(store, "churn", 5) == [later]
     assert evaluated_until(store, "churn", matured=True) == WINDOW.end
     assert evaluated_until(store, "other", matured=False) is None
 
@@ -117,6 +118,8 @@ def test_the_newest_evaluations_are_the_last_windows(store):
         save_evaluation(store, evaluation(window=window))
     newest = load_evaluations(store, "churn", newest=2)
     assert [evaluation.window.start for evaluation in newest] == [START + 3 * DAY, START + 4 * DAY]
+    assert load_newest_evaluations(store, "churn", 2) == newest
+    assert load_newest_evaluations(store, "other", 2) == []
     assert len(load_evaluations(store, "churn", within=Window(START, START + 2 * DAY))) == 2
 
 
@@ -231,14 +234,14 @@ def test_a_run_is_made_once_whether_it_succeeds_or_fails(store):
         due = START + day * DAY
         ledger.end_run(store, begin(store, due), state=state, now=due + MINUTE, result=result, cause=cause)
         assert begin(store, due) is None
-        assert ledger.last_scheduled(store, "evaluate", "churn") == due
+        assert ledger.last_made(store, "churn", ["evaluate"]) == [due]
         run = ledger.load_runs(store, "churn")[0]
         assert (run.state, run.result, run.cause, run.finished_at) == (state, result, cause, due + MINUTE)
 
 
 def test_a_run_whose_process_died_is_made_again_or_stays_abandoned(store):
     begin(store)
-    assert ledger.last_scheduled(store, "evaluate", "churn") is None
+    assert ledger.last_made(store, "churn", ["evaluate"]) == [None]
     assert begin(store, now=START + MINUTE) is not None
     assert [run.state for run in ledger.load_runs(store, "churn")] == ["running"]
     begin(store, scheduled_at=START + DAY, now=START + DAY)
@@ -259,7 +262,7 @@ def test_a_key_is_for_the_models_and_the_scopes_that_are_named(store):
     keys.create_key(store, "all", START)
     keys.create_key(store, "two", START, [Scope.READ], models=["tip", "churn"])
     assert [(key.models, key.scopes) for key in keys.valid_keys(store)] == [
-        (None, {"predict", "outcomes", "read"}),
+        (None, {"predict", "outcomes"}),
         ({"churn", "tip"}, {"read"}),
     ]
     assert [key.models for key in keys.load_keys(store)] == [None, ("churn", "tip")]

@@ -11,9 +11,9 @@ from feedback_loop.schema import JoinRule, Which, prediction_id
 from feedback_loop.store import findings, ledger, retention
 from feedback_loop.store.alerts import raise_alert, save_attempt
 from feedback_loop.store.conclusions import State, Verdict, load_verdicts
+from feedback_loop.store.coverage import count_outcomes
 from feedback_loop.store.incidents import due_alerts, record_verdict
-from feedback_loop.store.ledger import last_scheduled, load_runs
-from feedback_loop.store.outcomes import count_outcomes
+from feedback_loop.store.ledger import last_made, load_runs
 from feedback_loop.store.predictions import PredictionLog, count_predictions, read_labelled
 from tests.builders import binary_contract, prediction_rows
 
@@ -213,7 +213,7 @@ def test_records_that_nothing_goes_on_from_go_with_their_age(store):
         ("evaluate", "running"),
         ("join", "succeeded"),
     ]
-    assert last_scheduled(store, "decide", "churn") == old + 2 * DAY
+    assert last_made(store, "churn", ["decide"]) == [old + 2 * DAY]
     assert retention.prune_records(store, "churn", late) == retention.Pruned()
 
 

@@ -1,92 +1,25 @@
 """From the spools into the store, on both databases: everything, once, whatever lies in the way."""
 
-import os
 import threading
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
-from feedback_loop.alerts import tell_differences
 from feedback_loop.capture import (
-    Forwarder,
     Recorder,
-    Spool,
     local_accounts,
     locks,
-    merge_accounts,
     notices,
-    put_aside,
     spool_file,
 )
 from feedback_loop.capture.spool_file import SpoolFile
-from feedback_loop.clock import Window
-from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
-from feedback_loop.store import Store, predictions, spool_accounts
-from feedback_loop.store.alerts import load_alerts
-from feedback_loop.store.incidents import due_alerts
+from feedback_loop.store import Store, spool_accounts
 from feedback_loop.store.predictions import PredictionLog
-from feedback_loop.store.spool_accounts import SpoolAccount, SpoolState
-from tests.builders import C, T, binary_contract, prediction_rows, regression_contract
-
-NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-CONTRACT = binary_contract()
-OTHER = regression_contract()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / "spool"
-
-
-@pytest.fixture
-def spool(folder):
-    made = new_spool(folder)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def postgres_store(postgres_url):
-    made = Store(postgres_url)
-    yield made
-    made.close()
-
-
-def new_spool(folder):
-    return Spool(folder, CaptureSettings(), lambda _: LogSettings())
-
-
-def forwarder(folder, store, own=None, **settings):
-    return Forwarder(folder, PredictionLog(store), store, lambda: NOW, CaptureSettings(**settings), own)
-
-
-def rows(count, contract=CONTRACT, **columns):
-    return prediction_rows(contract, [NOW] * count, **columns)
-
-
-def fill(spool, groups=20, each=3, contract=CONTRACT):
-    """So many groups; returns their ids."""
-    found = []
-    for _ in range(groups):
-        table = rows(each, contract)
-        spool.append(contract, table, NOW)
-        spool.count(contract.model, answered=each)
-        found += table.column("prediction_id").to_pylist()
-    return sorted(found)
-
-
-def stored(store, contract=CONTRACT):
-    window = Window(NOW - MINUTE, NOW + MINUTE)
-    found = predictions.read_labelled(store, contract, window).column("prediction_id").to_pylist()
-    return sorted(found)
-
-
-def account_of(store, model="churn"):
-    (found,) = spool_accounts.load_accounts(store, model=model)
-    return found
+from feedback_loop.store.spool_accounts import SpoolState
+from tests.builders import C, T, binary_contract
+from tests.spools import CONTRACT, MINUTE, NOW, OTHER, account_of, fill, forwarder, new_spool, rows, settle, stored
 
 
 def test_everything_gets_into_the_store_once_and_out_of_the_spool(store, folder, spool):
@@ -163,19 +96,52 @@ def test_a_spool_that_held_nothing_is_not_opened_again_until_it_is_written(store
     fill(spool, groups=1)
     moving = forwarder(folder, store, spool)
 
-    def settle(moment):
-        for path in folder.iterdir():
-            os.utime(path, (moment, moment))  # written long ago
-
     assert moving.drain().stored == 3
-    settle(1)
+    settle(folder, 1)
     for expected in (2, 0, 0):  # for outcomes, and for predictions
         opened.clear()
         assert moving.drain().stored == 0
         assert len(opened) == expected
     fill(spool, groups=1)
-    settle(2)
+    settle(folder, 2)
     assert moving.drain().stored == 3
+
+
+@pytest.mark.parametrize("spares", [None, MINUTE])
+def test_rows_whose_commit_waits_for_the_disk_while_the_spool_is_looked_at_are_not_forgotten(
+    store, folder, spool, spares
+):
+    fill(spool, groups=1)
+    moving = forwarder(folder, store)
+    with closing(spool_file.connect(spool.path)) as writer:
+        before = writer.execute("SELECT * FROM groups").fetchall()
+        assert moving.drain().stored == 3
+        writer.execute("PRAGMA wal_checkpoint(RESTART)")  # what is written next makes the log no longer
+        with spool_file.transaction(writer):
+            settle(folder, 1)  # its log was written some seconds ago
+            assert moving.drain(spares=spares).stored == 0
+            writer.executemany("INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?)", before)
+    settle(folder, 1)
+    assert moving.drain().stored == 3
+
+
+def test_accounts_that_change_while_a_spool_is_looked_at_reach_the_store(store, folder, spool, monkeypatch):
+    save = spool_accounts.save_accounts
+
+    def save_late(*accounts):
+        save(*accounts)
+        monkeypatch.setattr(spool_accounts, "save_accounts", save)
+        spool.count("churn", answered=5)
+        spool.flush()
+        settle(folder, 1)
+
+    fill(spool, groups=1)
+    settle(folder, 1)
+    moving = forwarder(folder, store)
+    monkeypatch.setattr(spool_accounts, "save_accounts", save_late)
+    moving.drain()
+    moving.drain()
+    assert account_of(store).answered == 8
 
 
 def test_rows_wait_while_the_store_is_away_and_come_when_it_is_back(store, folder, spool):
@@ -204,97 +170,6 @@ def test_in_the_background_rows_come_by_themselves_and_the_end_leaves_nothing(st
     assert stored(store) == sorted(ids + more)
     assert list(folder.iterdir()) == []
     assert account_of(store).state is SpoolState.ENDED
-
-
-def test_a_row_that_the_store_can_not_hold_keeps_none_back(store, folder, spool):
-    first = fill(spool, 3)
-    bad = rows(5, age=[1.0] * 5)
-    poisoned = bad.set_column(
-        bad.column_names.index("model_version"), bad.schema.field("model_version"), [["1", "1", None, "1", "1"]]
-    )
-    spool.append(CONTRACT, poisoned, NOW)
-    last = fill(spool, 3)
-    done = forwarder(folder, store, spool).drain()
-    assert (done.stored, done.rejected) == (22, 1)
-    ids = poisoned.column("prediction_id").to_pylist()
-    assert stored(store) == sorted([*first, *last, *(ids[place] for place in (0, 1, 3, 4))])
-    found = account_of(store)
-    assert (found.rejected, found.waiting, found.missing) == (1, 0, 0)
-    (notice,) = notices(found, NOW, MINUTE)
-    assert (notice.kind, notice.words[:6]) == ("rejected", "1 rows")
-    with SpoolFile.open(spool.path) as file:
-        assert file.retry_rejected() == 1
-    assert forwarder(folder, store, spool).drain().rejected == 1
-
-
-@pytest.mark.parametrize("text", ["a\0b", "".join(chr(0x4E00 + place * 7) for place in range(2800))])
-def test_texts_that_postgresql_can_not_hold_or_index_keep_none_back(postgres_store, folder, spool, text):
-    store = postgres_store
-    spool.append(CONTRACT, rows(3, customer=[1, 2, 3], month=["a", text, "b"]), NOW)
-    ids = fill(spool, 2)
-    done = forwarder(folder, store, spool).drain()
-    assert (done.stored, done.rejected) == (8, 1)
-    assert set(ids) < set(stored(store))
-
-
-def test_a_model_whose_key_has_changed_is_put_aside_and_others_go_on(store, folder, spool):
-    fill(spool, 2)
-    forwarder(folder, store, spool).drain()
-    fill(spool, 4, contract=binary_contract(key=("customer",)))
-    last = fill(spool, 1, contract=OTHER)
-    done = forwarder(folder, store, spool).drain()
-    assert (done.stored, done.rejected) == (3, 12)
-    assert stored(store, OTHER) == last
-
-
-def test_a_model_that_no_table_can_hold_is_put_aside_whole_and_others_go_on(store, folder, spool):
-    wide = regression_contract(model="wide", features=[C(f"f{place}", T.DOUBLE) for place in range(2100)])
-    fill(spool, 3, 20, wide)
-    ids = fill(spool, 1)
-    done = forwarder(folder, store, spool).drain()
-    assert (done.stored, done.rejected) == (3, 60)
-    assert stored(store) == ids
-    (cause,) = put_aside(folder)["wide"]
-    assert cause.startswith("No prediction of 'wide' can be logged: each has 2,1")
-
-
-def test_no_model_waits_for_one_whose_table_is_away_and_that_one_comes_when_it_is_back(store, folder, spool):
-    before = fill(spool, 1)
-    fill(spool, 1, contract=OTHER)
-    forwarder(folder, store, spool).drain()
-    with store.write() as connection:
-        connection.exec_driver_sql("ALTER TABLE predictions_churn RENAME TO elsewhere")
-    waiting, going = fill(spool, 2), fill(spool, 2, contract=OTHER)
-    with pytest.raises(Unavailable):
-        forwarder(folder, store, spool).drain()
-    assert set(going) < set(stored(store, OTHER))
-    behind = threading.Event()
-    background = forwarder(folder, store, spool, forward_every=timedelta(milliseconds=5), max_backoff=10 * MINUTE)
-    background._backoffs.failed("churn")  # so often that it would be left alone for minutes
-    background._backoffs._failures["churn"] = 30
-    background.start()
-    fill(spool, 1)
-    late = fill(spool, 1, contract=OTHER)
-    for _ in range(500):
-        if set(late) < set(stored(store, OTHER)):
-            break
-        behind.wait(0.01)
-    assert set(late) < set(stored(store, OTHER))
-    with store.write() as connection:
-        connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO predictions_churn")
-    background.stop()
-    assert {*before, *waiting} < set(stored(store))
-    assert account_of(store).waiting == 0
-
-
-def test_bytes_that_are_not_those_that_were_written_are_put_aside(store, folder, spool):
-    ids = fill(spool, 3)
-    with SpoolFile.open(spool.path) as file:
-        file._connection.execute("UPDATE groups SET body = zeroblob(length(body)) WHERE seq = 2")
-    done = forwarder(folder, store, spool).drain()
-    assert (done.stored, done.rejected) == (6, 3)
-    assert set(stored(store)) < set(ids)
-    assert account_of(store).missing == 0
 
 
 def test_what_is_left_of_a_damaged_spool_is_stored_the_file_kept_and_all_of_it_told(store, folder, spool):
@@ -387,69 +262,6 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_copy_loses_and_doubles_noth
     assert set(ids) < set(stored(store))
     assert len(stored(store)) == 40_001
     assert account_of(store).stored == 40_000
-
-
-def made_account(**changes):
-    values = {"answered": 10, "spooled": 10, "stored": 10, "refused": 0, "dropped": 0, "unsampled": 0}
-    rest = {"waiting": 0, "rejected": 0, "waiting_since": None, "state": SpoolState.OPEN, "updated_at": NOW}
-    return SpoolAccount(**{"spool": "host-1-ab", "model": "churn", "host": "host", **values, **rest, **changes})
-
-
-def test_accounts_only_go_forward_and_an_ended_one_stays(store):
-    spool_accounts.save_accounts(store, [made_account()])
-    spool_accounts.save_accounts(store, [made_account(stored=5, waiting=5)])
-    assert account_of(store) == made_account()
-    more = made_account(spooled=20, stored=12, waiting=8, waiting_since=NOW - MINUTE)
-    spool_accounts.save_accounts(store, [more])
-    assert account_of(store) == more
-    assert spool_accounts.end_accounts(store, "host-1-ab", [replace(more, stored=20, waiting=0)], NOW)[0].stored == 20
-    ended = replace(more, stored=20, waiting=0, waiting_since=None, state=SpoolState.ENDED)
-    spool_accounts.save_accounts(store, [ended])
-    spool_accounts.save_accounts(store, [more])
-    assert account_of(store) == ended
-
-
-def test_a_spool_that_forgot_rows_is_called_damaged_when_it_ends(store):
-    spool_accounts.save_accounts(store, [made_account(spooled=20, stored=12, waiting=8), made_account(model="price")])
-    last = made_account(spooled=15, stored=15, state=SpoolState.ENDED)
-    ended = {each.model: each for each in spool_accounts.end_accounts(store, "host-1-ab", [last], NOW)}
-    assert (ended["churn"].state, ended["churn"].missing) == (SpoolState.DAMAGED, 5)
-    assert ended["price"].state is SpoolState.DAMAGED
-
-
-def test_a_difference_is_told_once_on_every_route_and_again_when_there_is_more(store):
-    settings = CaptureSettings(alert_after=MINUTE)
-    old = NOW - 2 * MINUTE
-    bad = made_account(spooled=30, stored=11, waiting=8, waiting_since=old, refused=3, dropped=2, rejected=1)
-
-    def tell(account):
-        return tell_differences(store, [account], ["log", "ops"], NOW, settings)
-
-    assert tell(made_account()) == 0
-    assert tell(bad) == 2 * 5
-    assert tell(bad) == 0
-    assert tell(replace(bad, refused=4)) == 2
-    alerts = due_alerts(store, NOW)
-    assert {alert.incident_id for alert in alerts} == {None}
-    prefix = "spool:host-1-ab:churn:"
-    assert [alert.subject.removeprefix(prefix) for alert in alerts if alert.route == "log"] == [
-        "difference:10",
-        "rejected:1",
-        "dropped:2",
-        "refused:3",
-        f"waiting:{old.isoformat()}",
-        "refused:4",
-    ]
-    assert "10 rows are lost" in alerts[0].body
-    assert load_alerts(store, [], about="spool:") == alerts
-
-
-def test_the_spools_own_file_is_believed_before_the_store_until_it_has_ended():
-    mine = made_account(stored=5, waiting=5)
-    assert merge_accounts([made_account(spooled=5, stored=5)], [mine]) == [mine]
-    ended = made_account(state=SpoolState.ENDED)
-    assert merge_accounts([ended], [mine]) == [ended]
-    assert merge_accounts([], [mine]) == [mine]
 
 
 def test_the_recorder_writes_to_a_spool_as_it_does_to_the_store(spool):

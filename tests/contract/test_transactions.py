@@ -2,6 +2,7 @@
 
 import math
 import threading
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -9,8 +10,9 @@ import pytest
 from sqlalchemy import func, select, text
 
 from feedback_loop.clock import Window
-from feedback_loop.errors import BadInput, Refused
+from feedback_loop.errors import BadInput, Refused, Unavailable
 from feedback_loop.store import Store, conclusions, coverage, evaluations, incidents, joins, keys, outcomes
+from feedback_loop.store import engine as engine_module
 from feedback_loop.store.conclusions import State, Verdict
 from feedback_loop.store.evaluations import Evaluation, MetricValue, load_evaluations, save_evaluation
 from feedback_loop.store.predictions import PredictionLog
@@ -157,3 +159,17 @@ def test_a_refusal_which_callers_are_told_does_not_say_where_the_database_is(sto
         assert str(refused.value).startswith("The database ")
         assert "://" not in str(refused.value)
         assert str(store.url.database) not in str(refused.value)
+
+
+def test_a_thread_that_gets_no_connection_in_time_is_told_that_the_database_is_unavailable(store, monkeypatch):
+    monkeypatch.setattr(engine_module, "MOST_CONNECTIONS", engine_module.POOLED)
+    other = Store(store.url.render_as_string(hide_password=False))
+    other.engine.pool._timeout = 0.01
+    with ExitStack() as stack:
+        for _ in range(engine_module.POOLED):
+            stack.enter_context(other.read())
+        with pytest.raises(Unavailable, match="None of 5 connections"), other.write():
+            pass
+    with other.write():
+        pass
+    other.close()

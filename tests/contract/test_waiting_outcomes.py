@@ -1,5 +1,6 @@
 """Outcomes that come while the store is away: durable on this host, then in the store, once and in order."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -15,17 +16,21 @@ from feedback_loop.capture import (
     Deployed,
     Deployments,
     Forwarder,
+    Quiet,
     Spool,
     SpoolView,
     local_accounts,
     notices,
+    outcomes_wait,
 )
+from feedback_loop.capture.drain import Backoffs, Drained
+from feedback_loop.capture.outcomes import OutcomeForwarder
 from feedback_loop.clock import ManualClock, Window
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import BadInput, Unavailable
-from feedback_loop.outcomes import Receiver, load_folder, record_outcomes, take_parts
-from feedback_loop.schema import JoinRule, Redaction
-from feedback_loop.store import Store, erased_keys, fence, spool_accounts
+from feedback_loop.outcomes import IntakeResult, Receiver, load_folder, record_outcomes, take_parts
+from feedback_loop.schema import ACTED, ACTION_PROPENSITY, JoinRule, Redaction
+from feedback_loop.store import Store, erased_keys, fence, outcomes, spool_accounts
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import C, T, binary_contract, prediction_rows
 
@@ -138,6 +143,19 @@ def test_files_of_a_folder_wait_where_they_are_while_the_store_is_away(store, aw
     assert labels(store) == [True, True, None]
 
 
+def test_a_file_that_can_not_be_opened_is_not_refused_for_it(tmp_path):
+    for name in ("1.csv", "2.csv"):
+        (tmp_path / name).write_text("customer\n1\n")
+
+    def load(file):
+        (tmp_path / "2.csv").unlink()  # whoever put it there takes it back
+        return IntakeResult(outcomes.Intake())
+
+    with pytest.raises(Unavailable, match=r"2\.csv"):
+        load_folder(str(tmp_path), load)
+    assert {path.name for path in tmp_path.iterdir()} == {"loaded"}
+
+
 def test_a_client_of_python_spools_outcomes_as_a_server_does(store, away, folder, new_spool, clock, predicted):
     spool = new_spool()
 
@@ -202,6 +220,31 @@ def test_corrections_taken_by_several_processes_come_in_their_order(store, away,
         clock.set(clock() + MINUTE)
     drain(folder, store, clock)
     assert [each for each, *_ in revisions(store)] == said
+
+
+def test_an_outcome_that_comes_to_a_quiet_spool_is_not_overtaken_by_one_that_comes_after_it_to_another(
+    store, away, folder, new_spool, clock, predicted
+):
+    first, second, quiet = new_spool(), new_spool(), Quiet()
+    for spool in (first, second):
+        spool.count("churn", answered=1)
+        spool.flush()
+        os.utime(spool.path, (1, 1))
+        os.utime(f"{spool.path}-wal", (1, 1))
+    assert not outcomes_wait(folder, "churn", quiet)
+    assert quiet.has(first.path)
+
+    def spools():
+        yield first.path, None
+        send(away, first, clock, churned=True)
+        clock.set(clock() + MINUTE)
+        send(away, second, clock, churned=False)
+        yield second.path, None
+
+    forwarding = OutcomeForwarder(store, clock)
+    forwarding.forward(spools(), quiet, Drained(), Backoffs(CaptureSettings()), set(), None)
+    drain(folder, store, clock)
+    assert [said for said, *_ in revisions(store)] == [True, False]
 
 
 def test_what_was_stored_and_not_taken_out_of_its_spool_changes_nothing_when_it_comes_again(
@@ -305,3 +348,16 @@ def test_what_a_killed_process_acknowledged_is_stored_once(store, folder, clock)
     assert set(acknowledged) <= set(said)
     assert len(said) <= len(acknowledged) + 1
     assert not list(folder.iterdir())
+
+
+def test_actions_wait_like_outcomes_and_go_to_their_own_table(store, away, folder, new_spool, clock, predicted):
+    spool, rows = new_spool(), [{"customer": 1, "month": "m", "propensity": 0.25}]
+    take = Receiver(away, spool, clock).take
+    redaction = Redaction(CONTRACT, CONTRACT)
+    status, said = take(CONTRACT.of_actions, rows, source="http", on_error="refuse", redaction=redaction)
+    assert (status, said) == (202, {"received": 1, "waiting": 1})
+    assert send(away, spool, clock)[0] == 202
+    drain(folder, store, clock, spool)
+    acted = replace(CONTRACT, join=replace(CONTRACT.join, needs_action=True))
+    first = read_labelled(store, acted, WHOLE).sort_by("customer").to_pylist()[0]
+    assert (first["churned"], first[ACTED], first[ACTION_PROPENSITY]) == (True, True, 0.25)

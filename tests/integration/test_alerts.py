@@ -1,22 +1,21 @@
 """Alerts over real HTTP: sent once, tried again, given up, and never with a secret in them."""
 
-import json
 import sqlite3
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from feedback_loop.alerts import deliver_alerts, route_names
-from feedback_loop.alerts.delivery import Delivery, quiet_until, with_fields
+from feedback_loop.alerts import alert_routes, deliver_alerts, delivery
+from feedback_loop.alerts.delivery import Delivery, with_fields
+from feedback_loop.alerts.quiet_hours import quiet_until
 from feedback_loop.clock import ManualClock, Window, parse_hours
 from feedback_loop.config import AlertSettings
-from feedback_loop.cycle import run_cycle, watch_jobs
+from feedback_loop.cycle import delivering, run_cycle, watch_jobs
+from feedback_loop.errors import Unavailable
 from feedback_loop.store import incidents
 from feedback_loop.store.alerts import load_alerts, raise_alert
 from feedback_loop.store.conclusions import State, Verdict
@@ -29,36 +28,6 @@ MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 @pytest.fixture
-def receiver():
-    """An HTTP endpoint that keeps what it is sent and answers as it is told."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["content-length"]))
-            self.server.received.append(json.loads(body))
-            time.sleep(self.server.pause)
-            self.send_response(self.server.status)
-            self.end_headers()
-
-        def do_GET(self):
-            self.server.asked()
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.received, server.status, server.pause = [], 200, 0.0
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture
 def routes(receiver):
     return AlertSettings(routes={"ops": f"json://127.0.0.1:{receiver.server_port}/s3cr3t-t0ken"}, attempts=3)
 
@@ -67,7 +36,7 @@ def routes(receiver):
 def incident(sqlite_store, routes):
     window = Window(START - timedelta(days=1), START)
     verdict = Verdict("churn", "1", START, window, State.DEGRADED, "brier 0.1 → 0.3", {}, {"state": None})
-    return incidents.record_verdict(sqlite_store, verdict, route_names(routes))[1]
+    return incidents.record_verdict(sqlite_store, verdict, alert_routes(routes))[1]
 
 
 def alerts(store, incident):
@@ -89,7 +58,7 @@ def test_a_webhook_gets_fields_for_programs_and_people_a_link(sqlite_store, rout
     [sent] = receiver.received
     told = {name: sent[name] for name in ("model", "model_version", "incident", "link")}
     assert told == {"model": "churn", "model_version": "1", "incident": "1", "link": "https://loop.example/churn/1"}
-    assert sent["message"] == "brier 0.1 → 0.3 https://loop.example/churn/1"
+    assert sent["message"] == "brier 0.1 → 0.3\nhttps://loop.example/churn/1"
     assert with_fields("slack://a/b/c", told) == "slack://a/b/c"
 
 
@@ -183,7 +152,7 @@ def test_a_recovery_is_told_as_good_news(sqlite_store, routes, receiver, inciden
     window = Window(START, START + timedelta(days=1))
     verdict = Verdict("churn", "1", START + timedelta(days=2), window, State.OK, "words", {}, {"state": None})
     followed = incidents.Followed(incident.incident_id, None, "it has recovered: figures")
-    incidents.record_verdict(sqlite_store, verdict, route_names(routes), followed)
+    incidents.record_verdict(sqlite_store, verdict, alert_routes(routes), followed)
     assert deliver_alerts(sqlite_store, routes, verdict.decided_at) == Delivery(sent=2)
     message = receiver.received[-1]
     told = (message["type"], message["title"], message["message"])
@@ -193,6 +162,30 @@ def test_a_recovery_is_told_as_good_news(sqlite_store, routes, receiver, inciden
 def test_a_route_that_was_removed_is_a_recorded_failure(sqlite_store, incident):
     deliver_alerts(sqlite_store, AlertSettings(), START)
     assert "no route 'ops'" in alerts(sqlite_store, incident)["ops"].cause
+
+
+def test_alerts_go_out_while_a_cycle_runs_and_not_after_it(tmp_path, receiver, monkeypatch):
+    monkeypatch.setattr(delivery, "EVERY_SECONDS", 0.01)
+    more = f'[alerts.routes]\nops = "json://127.0.0.1:{receiver.server_port}"\n'
+    loop = churn_loop(tmp_path, ManualClock(START), more=more)
+    with closing(loop):
+        deliver, errors = loop.deliver_alerts, [ValueError("none of ours"), Unavailable("database", "It is away.")]
+
+        def sometimes():
+            if errors:
+                raise errors.pop()
+            return deliver()
+
+        loop.deliver_alerts = sometimes
+        with delivering(loop) as deliveries:
+            raise_alert(loop.store, "subject", "title", "body", alert_routes(loop.settings.alerts), START)
+            until = time.monotonic() + 120
+            while not receiver.received:  # a fit that takes an hour
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            raise_alert(loop.store, "last", "title", "body", alert_routes(loop.settings.alerts), START)
+        assert len(receiver.received) == 2
+        assert sum(each.sent for each in deliveries) == 4  # each on its route and in the log
 
 
 def test_a_job_that_failed_is_told_of_once_and_once_more_when_it_is_well_and_no_failed_cycle_pings(

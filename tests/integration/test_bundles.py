@@ -81,7 +81,7 @@ print(json.dumps([scored.answers, sorted(sys.modules)]))
 
 def test_an_onnx_bundle_opens_without_mlflow_scikit_learn_or_pandas(registry, version, folder, now):
     stage(registry, version, CHURN, folder, now)
-    done = subprocess.run([FRESH, "-c", OPEN, str(folder)], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([FRESH, "-c", OPEN, str(folder)], capture_output=True, text=True, check=True, timeout=200)
     answers, modules = json.loads(done.stdout)
     assert len(answers) == 2
     heavy = {"mlflow", "sklearn", "pandas", "scipy", "skops", "skl2onnx", "onnx"}

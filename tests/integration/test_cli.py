@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feedback_loop.clock import ManualClock, format_moment, system_clock
+from feedback_loop.store import migrate
 from feedback_loop.store.ledger import begin_run, end_run
 from tests.builders import churn_loop, copy_home, customers, open_loop, play_days, register_churn
 from tests.integration.processes import Answers
@@ -260,7 +261,7 @@ def test_coverage_tells_what_was_observed_from_what_absence_means(run, plain, lo
 
 def test_commands_that_only_read_the_store_need_no_mlflow(loop, tmp_path):
     """Its import takes seconds, and its server may be away."""
-    commands = [["status"], ["incidents", "list"], ["models", "history", "churn"]]
+    commands = [["status"], ["incidents", "list"], ["models", "history", "churn"], ["retrainings", "list"]]
     code = f"""
 import sys
 from feedback_loop.cli import app
@@ -280,7 +281,9 @@ def test_models_are_listed_and_their_history_told(run, plain, loop, clock, tmp_p
     assert plain("models", "promote", "churn", second, "--reason", "it is newer")[1]["from_version"] == "1"
     code, out, _ = run("models", "rollback", "churn")
     assert (code, out) == (0, "Version 1 is the champion of churn (before: version 2).\n")
-    assert [row["kind"] for row in plain("models", "history", "churn")[1]] == ["first", "promotion", "rollback"]
+    told = [(row["kind"], row["version"]) for row in plain("models", "history", "churn")[1]]
+    assert told == [("first", "1"), ("promotion", "2"), ("retired", "1"), ("rollback", "1"), ("retired", "2")]
+    assert {row["version"] for row in plain("models", "history", "churn", "--version", "2")[1]} == {"2"}
     code, out, _ = run("models", "history", "churn")
     assert "it is newer" in out
 
@@ -303,19 +306,21 @@ def test_a_job_that_runs_long_is_said_by_the_status_and_so_is_one_whose_process_
             end_run(loop.store, done, state="succeeded", now=begun + timedelta(seconds=2))
     code, out, _ = run("status")
     assert code == 0
-    assert re.search(r"DIED +decide for [\d,]+ s \(usually 2.0 s\): .* holds no lease any more", out)
+    assert re.search(r"DIED +decide \(run \d+\) for [\d,]+ s \(usually 2.0 s\): .* holds no lease any more", out)
     with loop.runner.leased("churn"):
-        assert re.search(r"RUNS LONG +decide for [\d,]+ s \(usually 2.0 s\), by ", run("status")[1])
+        assert re.search(r"RUNS LONG +decide \(run \d+\) for [\d,]+ s \(usually 2.0 s\), by ", run("status")[1])
 
 
 def test_the_scheduler_runs_once_and_tells_each_job_and_the_database_is_checked_and_upgraded(
     run, plain, loop, tmp_path
 ):
-    code, rows = plain("scheduler", "--once")
-    assert (code, [row["state"] for row in rows]) == (0, ["succeeded"] * 13)
-    assert plain("db", "check")[1]["revision"] == "0001"
+    code, turn = plain("scheduler", "--once", "--model", "churn")
+    jobs = turn["models"]["churn"].pop("jobs")
+    assert (code, [job["state"] for job in jobs]) == (0, ["succeeded"] * 15)
+    assert (turn["state"], turn["exit_code"], list(turn["models"])) == ("ok", 0, ["churn"])
+    assert plain("db", "check")[1]["revision"] == migrate.head()
     code, out, _ = run("db", "upgrade")
-    assert (code, "0001 → 0001" in out) == (0, True)
+    assert (code, f"{migrate.head()} → {migrate.head()}" in out) == (0, True)
     for suffix in ("", "-wal", "-shm"):
         (tmp_path / f"store.db{suffix}").unlink(missing_ok=True)
     assert run("db", "check")[0] == 1
@@ -325,7 +330,7 @@ def test_a_key_is_shown_once_and_is_for_certain_scopes_and_models(run, plain, lo
     _, made = plain("keys", "create", "caller")
     assert made["key"].startswith("fl_")
     _, rows = plain("keys", "list")
-    assert (rows[0]["name"], rows[0]["scopes"]) == ("caller", ["predict", "outcomes", "read"])
+    assert (rows[0]["name"], rows[0]["scopes"]) == ("caller", ["predict", "outcomes"])
     assert made["key"] not in json.dumps(rows)
     _, made = plain("keys", "create", "narrow", "--scope", "outcomes", "--scope", "predict", "--model", "churn")
     assert (made["scopes"], made["models"]) == (["predict", "outcomes"], ["churn"])
@@ -342,6 +347,18 @@ def test_the_doctor_names_what_is_wrong_and_ends_with_one(run, loop, monkeypatch
     assert code == 1
     assert "FAIL model churn: models.churn.schedule.cycle: 'whenever' is no schedule" in out
     assert "ok   database" in out
+
+
+def test_a_store_is_backed_up_and_restored_into_an_empty_one(run, plain, loop, monkeypatch):
+    assert run("keys", "create", "caller")[0] == 0
+    code, out, _ = run("backup", "copy")
+    assert (code, "store.db is in copy: " in out) == (0, True)
+    code, _, err = run("restore", "copy")
+    assert (code, "is not empty" in err, "store.url" in err) == (1, True, True)
+    monkeypatch.setenv("FEEDBACK_LOOP_STORE__URL", "sqlite:///new.db")
+    code, done = plain("restore", "copy")
+    assert (code, done["revision"], done["files"]) == (0, migrate.head(), 1)
+    assert [key["name"] for key in plain("keys", "list")[1]] == ["caller"]
 
 
 def test_erase_asks_before_it_removes_for_good(run, loop, monkeypatch):

@@ -35,14 +35,14 @@ def port(churn_home, log, warm):
         yield port
 
 
-def certify(folder, name="server"):
-    """A self-signed certificate for 127.0.0.1, and its key."""
+def certify(folder, name="server", address="127.0.0.1"):
+    """A self-signed certificate for an address, and its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, address)])
     now = dt.datetime.now(UTC)
     made = (
         x509.CertificateBuilder()
@@ -52,9 +52,7 @@ def certify(folder, name="server"):
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
         .sign(key, hashes.SHA256())
     )
     certificate, private = folder / f"{name}.pem", folder / f"{name}.key"
@@ -106,7 +104,7 @@ def test_a_wrong_certificate_is_one_line_that_says_so(warm, churn_home, tmp_path
         key = certify(tmp_path, "other")[1]
     command, settings = serve(warm, churn_home, free_port(), certificate, key)
     done = subprocess.run(
-        command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=60, check=False
+        command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if not line.startswith("Serving")]
@@ -116,30 +114,30 @@ def test_a_wrong_certificate_is_one_line_that_says_so(warm, churn_home, tmp_path
 
 def test_connections_that_send_no_whole_head_are_closed_and_make_room_for_others(port):
     with ExitStack() as stack:
-        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(16)]
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(16)]
         for connection in slow[:10]:
             connection.sendall(b"POST /invocations HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
         began = time.monotonic()
         assert call(port, "POST", "/invocations", BODY)[0] == 200
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 45
         for connection in slow:
             assert ends(connection)
     assert call(port, "POST", "/invocations", BODY)[0] == 200
 
 
 def test_a_head_that_comes_drop_by_drop_is_cut_off(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(b"GET /ping HTTP/1.1\r\nhost: localhost\r\nx: ")
         began = time.monotonic()
-        while time.monotonic() - began < 20 and not is_closed(connection):
+        while time.monotonic() - began < 60 and not is_closed(connection):
             time.sleep(0.1)
-        assert 0.9 < time.monotonic() - began < 15
+        assert 0.9 < time.monotonic() - began < 45
 
 
 def test_a_body_that_does_not_come_is_refused_and_costs_no_place(port):
     head = b"POST /invocations HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     with ExitStack() as stack:
-        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(10)]
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(10)]
         for place, connection in enumerate(slow):
             rest = b"content-length: 1000\r\n\r\n{" if place % 2 else b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n"
             connection.sendall(head + rest)
@@ -156,7 +154,7 @@ def test_bodies_take_room_as_they_come_and_are_refused_where_there_is_none_until
 
     def answers(begun):
         with ExitStack() as stack:
-            slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=15)) for _ in range(3)]
+            slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(3)]
             for connection in slow:
                 connection.sendall(head + b"content-length: 1048576\r\n\r\n" + begun)
             return [connection.recv(4096) for connection in slow]
@@ -211,7 +209,7 @@ def answered(port):
 )
 def test_a_body_that_is_cut_off_is_not_answered_not_logged_and_no_fault_of_the_server(port, log, sent, end):
     before, traces = answered(port), log.read_text().count("Traceback")
-    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(sent)
         time.sleep(0.05)  # it has been read by then, mostly; nothing depends on it
         if end == "closed":
@@ -230,7 +228,7 @@ def test_a_body_that_is_cut_off_is_not_answered_not_logged_and_no_fault_of_the_s
 
 def test_a_chunked_body_that_is_whole_is_answered_whatever_its_chunks(port):
     for parts in ([CSV], [CSV[:7], CSV[7:]], [bytes([each]) for each in CSV]):
-        with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(CHUNKED + b"".join(map(chunk, parts)) + b"0\r\n\r\n")
             assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
@@ -260,7 +258,7 @@ def ends(connection):
 
 
 def test_a_head_that_is_too_long_is_refused(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         try:
             connection.sendall(b"GET /ping HTTP/1.1\r\nhost: localhost\r\n" + b"x: " + b"a" * 200_000 + b"\r\n\r\n")
             answer = connection.recv(4096)

@@ -1,4 +1,4 @@
-"""The examples' pages, typed in as they stand."""
+"""The examples' pages and the tutorial, typed in as they stand."""
 
 import os
 import re
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+TUTORIAL = EXAMPLES.parent / "docs" / "tutorial.md"
+"""Its commands are typed in the folder of the flights."""
 
 TOLD = {
     "flights": (
@@ -21,16 +23,28 @@ TOLD = {
         '"metric": "return_on_offers"',
         '"metric": "best_tenth"',
     ),
+    "own_trainer": (
+        "How long the trainer takes is not known",
+        "promoted (version 3)",
+        "  | 60 trees: log loss ",
+        "refused: No trial succeeded: trainer, all: LookupError: own_training has no function no_such_function.",
+    ),
 }
 """What the commands of each page print, among others."""
 
 
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in EXAMPLES.glob("*/README.md")))
+def test_every_page_with_commands_is_typed_in():
+    pages = [path for path in EXAMPLES.glob("*/README.md") if "```console" in path.read_text()]
+    assert {path.parent.name for path in pages} | {"flights"} == set(TOLD)
+
+
+@pytest.mark.parametrize("name", sorted(TOLD))
 def test_every_command_of_an_examples_page_works(name, warm, tmp_path):
     folder = tmp_path / name
     shutil.copytree(EXAMPLES / name, folder)
-    page = (folder / "README.md").read_text()
-    commands = re.findall(r"^\$ (.*)$", page, re.MULTILINE)
+    page = (TUTORIAL if name == "flights" else folder / "README.md").read_text()
+    blocks = re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)  # those with a title are marked
+    commands = re.findall(r"^\$ (.*)$", "".join(blocks), re.MULTILINE)
     assert len(commands) > 5
     done = subprocess.run(
         ["bash", "-euc", "\n".join(commands)],

@@ -5,15 +5,19 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pyarrow import csv
 
-from feedback_loop.errors import BadInput, NotFound, Refused
+from feedback_loop.clock import Window
+from feedback_loop.errors import BadInput, NotFound, Refused, Unavailable
 from feedback_loop.inference import batch
 from feedback_loop.progress import Silent
 from feedback_loop.registry import Reference
@@ -21,7 +25,7 @@ from feedback_loop.schema import Source, prediction_id
 from feedback_loop.schema.files.reader import read_chunks
 from feedback_loop.schema.protocol import make_decoder, rows_table
 from feedback_loop.store import predictions
-from tests.builders import customers, open_loop, register_churn, write_config
+from tests.builders import add_revision, customers, flat_coefficients, open_loop, register_churn, write_config
 
 
 @pytest.fixture
@@ -132,9 +136,11 @@ def recording(loop, interrupted_after=None):
 def predict(loop, source, tmp_path, record, scorer_of=None):
     """A job in chunks of 1,000 rows."""
 
-    def choose(version):
-        begun = Reference("churn", version=version)
-        return (scorer_of or loop.scorer)(loop.champion("churn") if version is None else loop.registry.find(begun))
+    def choose(begun):
+        version = loop.champion("churn")
+        if begun is not None:
+            version = loop.registry.find(Reference("churn", version=begun.version))
+        return (scorer_of or loop.scorer)(version)
 
     target, now = tmp_path / "out.parquet", loop.clock()
     options = {"record": record, "now": now, "progress": Silent(), "chunk_rows": 1000}
@@ -181,6 +187,65 @@ def test_a_job_goes_on_with_the_version_it_began_with(loop, source, tmp_path, cl
     assert logged(loop) == 2500
 
 
+def test_a_file_is_adapted_and_a_job_goes_on_with_the_revision_it_began_with(loop, source, tmp_path, clock):
+    own = open_loop(write_config(tmp_path, more='[models.churn.adapter]\nmode = "on"\n'), clock)
+    assert own.predict("churn", pq.read_table(source).slice(0, 9)).num_rows == 9  # there is no revision yet
+    contract = own.context.contract("churn")
+    numbers = [flat_coefficients(contract, shift) for shift in (-2.0, 3.0)]
+    add_revision(own.store, 1, numbers[0], clock())
+    with pytest.raises(KeyboardInterrupt):
+        predict(own, source, tmp_path, recording(own, 1)[0], own.context.answering)
+    add_revision(own.store, 2, numbers[1], clock())
+    result = own.predict_file("churn", source, tmp_path / "out.parquet")
+    assert (result.rows, result.resumed_rows) == (2500, 1000)
+    assert own.predict("churn", pq.read_table(source).slice(0, 9)).num_rows == 9
+    columns = (*contract.outputs, *contract.features, *contract.log_columns)
+    rows = own.outcomes.labelled("churn", Window(clock() - timedelta(days=1), clock() + timedelta(days=1)))
+    rows = rows.select(["model_version", *(column.stored for column in columns)])
+    revisions = rows.column("adapter_revision")
+    assert sorted(Counter(revisions.to_pylist()).items(), key=str) == [(1, 2500), (2, 9), (None, 9)]
+    for revision, given in enumerate(numbers, 1):
+        mine = rows.filter(pc.equal(revisions, revision))
+        raw, served = (mine.column(name).to_numpy() for name in ("raw_probability", "probability"))
+        assert (given.apply(raw, {name: mine.column(name) for name in ("age", "plan")}) == served).all()
+        assert mine.column("prediction").to_pylist() == (served > 0.5).tolist()
+    assert rows.filter(pc.is_null(revisions)).column("raw_probability").null_count == 9
+    own.close()
+
+
+def test_a_job_that_ends_between_a_chunks_log_and_its_part_logs_its_rows_once(loop, source, tmp_path):
+    record, chunks = recording(loop)
+
+    def interrupted_at_once(*arguments):
+        record(*arguments)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(loop, source, tmp_path, interrupted_at_once)
+    assert (logged(loop), list((tmp_path / "out.parquet.parts").glob("part-*"))) == (1000, [])
+    result = predict(loop, source, tmp_path, record)
+    assert (result.resumed_rows, result.rows, result.logged) == (0, 2500, 1500)
+    assert chunks == [("1", 1000), ("1", 1000), ("1", 1000), ("1", 500)]
+    assert logged(loop) == 2500
+
+
+def test_a_log_that_fails_is_said_even_where_the_next_rows_can_not_be_read(loop, source, tmp_path):
+    pq.write_table(pq.read_table(source), source, row_group_size=1500, compression="none", use_dictionary=False)
+    place = pq.read_metadata(source).row_group(1).column(0).data_page_offset
+    content = bytearray(source.read_bytes())
+    content[place : place + 40] = b"\xff" * 40
+    source.write_bytes(content)
+
+    def fails(*arguments):
+        raise Unavailable("the store", "It is away.")
+
+    with pytest.raises(Unavailable):
+        predict(loop, source, tmp_path, fails)
+    with pytest.raises(BadInput, match="can't be read"):
+        predict(loop, source, tmp_path, recording(loop)[0])
+    assert logged(loop) == 1000
+
+
 @pytest.mark.parametrize("after_seconds", [0.0, 0.15, 0.4])
 def test_a_job_that_was_killed_ends_with_every_row_once(loop, warm, tmp_path, after_seconds):
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
@@ -190,7 +255,7 @@ def test_a_job_that_was_killed_ends_with_every_row_once(loop, warm, tmp_path, af
     command += ["--config", str(tmp_path / "feedback_loop.toml")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     parts = tmp_path / "out.parquet.parts"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not list(parts.glob("part-*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(after_seconds)

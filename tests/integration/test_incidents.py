@@ -140,7 +140,7 @@ def test_the_whole_story_is_told_in_order(loop, command):
     look(loop, day=1)
     loop.clock.set(system_clock() - 7 * DAY)
     loop.incidents.ack("churn", "ada")
-    loop.incidents.silence("churn", system_clock() - 6 * DAY)
+    loop.incidents.silence("churn", system_clock() - 6 * DAY, "bob")
     number = start_retraining(
         loop.store, "churn", reason="alarm", champion="1", incident_id=incident.incident_id, now=loop.clock() + HOUR
     )
@@ -173,7 +173,7 @@ def test_the_whole_story_is_told_in_order(loop, command):
         "diagnosed: age went missing. Recommended: repair; that was right (brier fell)",
         "degraded: version 1: brier .1 → .3",
         "acknowledged: by ada",
-        f"silenced: until {format_moment(incidents_of(loop)[0].silenced_until)}",
+        f"silenced: until {format_moment(incidents_of(loop)[0].silenced_until)}, by bob",
         "retrained: (alarm) promoted, candidate version 2: brier 0.2 against 0.3",
         "closed: it has recovered: figures",
         "alert: “churn version 1 has become worse” on log: sent",
@@ -206,7 +206,9 @@ def test_incidents_are_listed_acknowledged_silenced_and_closed_by_command(loop, 
     code, out, _ = command("status", "churn", "--json")
     [model] = json.loads(out)["models"].values()
     assert model["incident"]["acknowledged_by"] == "ada"
-    assert model["undelivered_alerts"] == [{"route": "log", "state": "pending", "cause": f"silenced until {until}"}]
+    assert model["undelivered_alerts"] == [
+        {"alert": 1, "route": "log", "state": "pending", "cause": f"silenced until {until}"}
+    ]
     assert command("incidents", "close", "churn", "--because", "we know")[1] == "Incident 1 of churn is closed.\n"
     assert command("incidents", "list")[1] == "No incident is open.\n"
     assert "dropped: the incident was closed while it was silenced" in command("incidents", "show", "1")[1]

@@ -19,7 +19,8 @@ from feedback_loop.cycle import cycle, take_in
 from feedback_loop.errors import BadInput, ConfigError, FeedbackLoopError, Unavailable
 from feedback_loop.outcomes import OutcomeFile, load_folder
 from feedback_loop.store.alerts import load_alerts
-from feedback_loop.store.outcomes import count_outcomes, load_watermark
+from feedback_loop.store.coverage import count_outcomes
+from feedback_loop.store.outcomes import load_watermark
 from feedback_loop.views.status import loop_status
 from tests.builders import churn_loop
 from tests.integration.processes import call, server

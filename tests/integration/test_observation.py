@@ -3,8 +3,10 @@
 import http.server
 import json
 import secrets
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -51,7 +53,7 @@ def receiver():
 def watched(churn_home, tmp_path_factory, receiver, warm):
     loop = open_loop(churn_home / "feedback_loop.toml", ManualClock(datetime.now(UTC)))
     name = f"web {secrets.token_hex(4)}"  # the home may have seen this fixture before
-    key = keys.create_key(loop.store, name, loop.clock())
+    key = keys.create_key(loop.store, name, loop.clock(), [*keys.Scope])
     loop.close()
     settings = {
         "FEEDBACK_LOOP_SERVING__REQUIRE_KEY": "always",
@@ -122,7 +124,7 @@ def test_each_request_leaves_a_line_that_names_the_key_and_does_not_hold_it(watc
     assert watched.secret not in watched.log.read_text()
 
 
-def test_a_request_and_its_batch_are_traced_from_the_callers_span_on(watched, receiver):
+def test_a_request_and_its_batch_are_traced_from_the_callers_span_into_the_log(watched, receiver, churn_home):
     def ask(number):
         parent = f"00-{number:032x}-{number:016x}-01"
         assert call(watched.port, "POST", "/invocations", BODY, {**watched.key, "traceparent": parent})[0] == 200
@@ -148,3 +150,10 @@ def test_a_request_and_its_batch_are_traced_from_the_callers_span_on(watched, re
     for batch in [span for span in receiver.spans if span.name == "batch"]:
         inside = sorted(span.name for span in receiver.spans if span.parent_span_id == batch.span_id)
         assert inside == ["commit", "model"]
+
+    def logged():
+        with closing(sqlite3.connect(churn_home / "store.db")) as store:
+            rows = store.execute("SELECT request_id FROM predictions_churn WHERE length(request_id) = 32").fetchall()
+        return {request_id for (request_id,) in rows} >= {f"{number:032x}" for number in numbers}
+
+    wait_until(logged, watched.process, watched.log)  # who brought no id of their own finds the trace's in the log

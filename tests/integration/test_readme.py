@@ -5,16 +5,15 @@ import re
 import shlex
 import subprocess
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from feedback_loop.cli import main
-from feedback_loop.clock import ManualClock, system_clock
-from feedback_loop.cycle import run_cycle
-from tests.builders import churn_loop, copy_home, customers, open_loop, play_days
+from feedback_loop.clock import system_clock
+from tests.builders import copy_home, customers, open_loop
+from tests.integration.churn_log import become_worse
 from tests.integration.processes import call, free_port, running, wait_until
 from tests.once import once
 
@@ -107,21 +106,12 @@ def test_the_readmes_way_to_ones_own_model_is_a_way(mlflow_uri, warm, tmp_path):
 def degraded(tmp_path, monkeypatch):
     """A folder whose churn model became worse four days ago: an incident is open, nothing was retrained."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", "propose")
-    copy_home(once("degraded", become_worse), tmp_path)
+    monkeypatch.setenv("FEEDBACK_LOOP_MODELS__CHURN__POLICY__MODE", "observe")
+    copy_home(once("became-worse", become_worse), tmp_path)
     (tmp_path / "other.toml").write_text('[policy]\nrule = "harm"\n')
     with closing(open_loop(tmp_path / "feedback_loop.toml", system_clock)) as loop:
         [incident] = loop.incidents.list("churn")
     return incident
-
-
-def become_worse(folder):
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    clock = ManualClock(midnight - timedelta(days=12) + timedelta(hours=4))  # commands look at the real one
-    with closing(churn_loop(folder, clock)) as loop:
-        for harder in (0.0, 0.45):
-            play_days(loop, clock, 5, harder=harder, seed=int(100 * harder))
-            assert {each.state for each in run_cycle(loop, "churn")} == {"succeeded"}
 
 
 @pytest.fixture

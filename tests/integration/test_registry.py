@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from feedback_loop.errors import BadInput, NotFound, Refused, Unavailable
-from feedback_loop.registry import LoadedModel, Origin, Proven, Reference, Registry
+from feedback_loop.loop.showing import Shown
+from feedback_loop.registry import LoadedModel, Origin, Proven, Reference, Registry, cure_of_webhook
 from feedback_loop.registry.client import Connection
 from tests.builders import churn_pipeline, customers, register_churn, register_model
 
@@ -249,7 +251,7 @@ def test_a_candidate_follows_its_predecessor_in_all_but_what_it_has_learned(regi
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"holdout_f1/50_ _new_": 0.5})
     assert made.tags["feedback_loop.retraining"] == "7"
     assert registry.reference_rows(made).num_rows == 50
-    assert registry.end_abandoned("churn", now) is None
+    assert registry.end_abandoned("churn", now) == []
     assert client.get_run(made.run_id).info.status == "FINISHED"
 
 
@@ -368,3 +370,25 @@ def test_a_model_may_be_called_what_mlflow_lets_models_be_called(registry, versi
     name = 'churn v1.2 (50% "new")'
     adopted = registry.adopt(name, str(registry.load(version).path))
     assert followed_by(registry, adopted, now, registry.load(version).estimator).model == name
+
+
+def test_what_mlflow_says_of_a_webhook_names_the_variable_that_its_server_needs(monkeypatch):
+    from mlflow.utils.validation import _validate_webhook_url
+
+    def cure(url):
+        with pytest.raises(MlflowException) as refused:
+            _validate_webhook_url(url)
+        return cure_of_webhook(refused.value.message)
+
+    assert "MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https" in cure("http://127.0.0.1:5001/webhooks/mlflow")
+    assert "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true" in cure("https://127.0.0.1:5001/webhooks/mlflow")
+    assert "serving.webhook_secret" in cure_of_webhook("401: the signature is not MLflow's")
+    assert "that the server runs" in cure_of_webhook("Connection refused")
+
+
+def test_a_version_has_a_page_in_mlflows_server_and_what_mlflow_shows_leads_back(registry, tmp_path):
+    server = Registry(Connection("https://ada:password@mlflow/x/", "", tmp_path, "x"))
+    assert server.page_of("a b", "12.2") == "https://mlflow/x/#/models/a%20b/versions/12"
+    assert registry.page_of("a b", "12") == ""
+    shown = Shown(registry, "https://loop.example.org/", lambda *_: None)
+    assert shown._note("why", "/incidents/3") == "why\n\n[In the loop's pages](https://loop.example.org/incidents/3)"

@@ -81,8 +81,8 @@ def test_a_history_is_played_and_nothing_of_the_users_changes(loop, empty_mlflow
     assert result["alarms"] and result["alarms"][0]["at"] > turned
     assert result["diagnoses"]
     assert [(each["state"], each["at"] > turned) for each in result["retrainings"]] == [("promoted", True)], result
-    frozen, monthly, ours = result["strategies"]
-    assert ours["log_loss"] < frozen["log_loss"]
+    frozen, monthly, ours, adapted = result["strategies"]
+    assert adapted["log_loss"] < ours["log_loss"] < frozen["log_loss"]
     assert monthly["retrainings"] == 1
     assert (folder / "loss.png").stat().st_size
     assert (folder / "loss.html").stat().st_size
@@ -100,6 +100,7 @@ window = "12h"
 reference = 1000
 [models.price.retraining]
 min_rows = 100
+search = "own"
 recent = "2d"
 holdout = 0.45
 [models.wine]
@@ -171,7 +172,7 @@ def test_a_regression_is_played_by_its_windows_of_half_a_day(empty_mlflow, tmp_p
     assert result["alarms"][0]["at"] > turned
     assert result["alarms"][0]["at"] < turned + timedelta(days=2)
     assert [each["state"] for each in result["retrainings"]] == ["promoted"], result["retrainings"]
-    frozen, _, ours = result["strategies"]
+    frozen, _, ours, _ = result["strategies"]
     assert result["loss"] == "squared_error"
     assert ours["squared_error"] < frozen["squared_error"]
     assert ours["absolute_error"] < frozen["absolute_error"]
@@ -220,7 +221,9 @@ def test_a_model_that_can_not_be_fitted_again_is_played_with_losses_and_alarms_a
     other.close()
     assert result["alarms"]
     assert (result["retrainings"], result["promotions"]) == ([], [])
-    assert [each["strategy"] for each in result["strategies"]] == ["frozen: as answered", "the loop"]
+    assert [each["strategy"] for each in result["strategies"]] == [
+        *("frozen: as answered", "the loop", "the loop, with an adapter"),
+    ]
     (note,) = result["notes"]
     assert note.startswith("No version was retrained, as some of its features are logged hashed or not at all")
 

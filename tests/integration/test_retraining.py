@@ -9,12 +9,14 @@ from datetime import timedelta
 import mlflow.sklearn
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from mlflow.models import infer_signature
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.compose import TransformedTargetRegressor, make_column_selector, make_column_transformer
+from sklearn.compose import (
+    TransformedTargetRegressor,
+    make_column_selector,
+    make_column_transformer,
+)
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -26,12 +28,13 @@ from sklearn.tree import DecisionTreeClassifier
 
 from feedback_loop.clock import format_moment
 from feedback_loop.cycle import run_cycle
+from feedback_loop.inference import EngineOptions
+from feedback_loop.inference.choosing import make_engine
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.retraining import training_rows
 from feedback_loop.retraining.column_types import chosen_kinds
 from feedback_loop.store import retrainings
 from feedback_loop.store.alerts import load_alerts
-from tests.builders import churn_loop, customers, play_days, prediction_rows
+from tests.builders import churn_loop
 
 RANDOM = np.random.default_rng(0)
 DAY = timedelta(days=1)
@@ -45,17 +48,17 @@ def house(empty_mlflow, tmp_path, clock):
     """Opens a loop around one model of somebody's, version 1 of it, which learned from rows of before the log."""
     opened = []
 
-    def make(estimator, inputs, label, *, task="binary", more=""):
+    def make(estimator, inputs, label, *, task="binary", more="", search="own", flavor=mlflow.sklearn):
         if not (tmp_path / "mlflow.db").exists():
             shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
         (tmp_path / "feedback_loop.toml").write_text(
             '[store]\nurl = "sqlite:///store.db"\n[registry]\ntracking_uri = "sqlite:///mlflow.db"\n'
             f'[models.m]\ntask = "{task}"\nlabel = "y"\nkey = ["id"]\nkey_types = {{ id = "long" }}\n{more}\n'
-            '[models.m.retraining]\nrecent = "10d"\nmin_rows = 100\n'
+            f'[models.m.retraining]\nrecent = "10d"\nmin_rows = 100\nsearch = "{search}"\n'
         )
         loop = FeedbackLoop.open(tmp_path / "feedback_loop.toml", clock=clock)
         opened.append(loop)
-        adopt(loop, tmp_path, estimator, inputs, label)
+        adopt(loop, tmp_path, estimator, inputs, label, flavor)
         return loop
 
     yield make
@@ -63,14 +66,14 @@ def house(empty_mlflow, tmp_path, clock):
         loop.close()
 
 
-def adopt(loop, folder, estimator, inputs, label):
+def adopt(loop, folder, estimator, inputs, label, flavor=mlflow.sklearn):
     path = folder / f"model-{len(list(folder.glob('model-*')))}"
-    mlflow.sklearn.save_model(
+    flavor.save_model(
         estimator,
         str(path),
         signature=infer_signature(inputs, np.asarray(label)[:5]),
-        serialization_format="cloudpickle",
         pip_requirements=SKOPS,
+        **({} if flavor.__name__ == "mlflow.xgboost" else {"serialization_format": "cloudpickle"}),
     )
     version = loop.models.register("m", str(path))
     loop.registry.tag(version, {"trained_until": loop.clock().isoformat()})
@@ -101,6 +104,11 @@ def words(count, sign=1):
     return pd.DataFrame({"word": names, "place": place, "number": number}), known.astype("int64")
 
 
+def a_word(count, sign=1):
+    features, label = words(count, sign)
+    return features.drop(columns="place"), label
+
+
 def by_type(kind):
     encoded = (OneHotEncoder(handle_unknown="ignore"), make_column_selector(dtype_include=kind))
     return make_column_transformer(encoded, ("passthrough", make_column_selector(dtype_include="number")))
@@ -129,18 +137,52 @@ def test_columns_are_chosen_by_type_as_they_were(name):
 
 
 def test_a_model_of_categories_is_fitted_again_on_categories(house, clock):
-    def rows(count, sign):
-        features, label = words(count, sign)
-        return features.drop(columns="place"), label
-
-    frame, label = rows(400, 1)
+    frame, label = a_word(400)
     loop = house(CATEGORIES["columns by type"].fit(frame.astype({"word": "category"}), label), frame, label)
-    play(loop, clock, 12, lambda count: rows(count, -1))
+    play(loop, clock, 12, lambda count: a_word(count, -1))
     result = loop.retrain("m", promotes=False)
     assert result.state == "passed", result.summary
     made = loop.scorer(loop.find(f"m/{result.candidate}")).loaded.estimator
     twins = pd.DataFrame({"word": ["ams", "ber"], "number": [0.0, 0.0]})
     assert np.diff(made.predict_proba(twins)[:, 1])[0] < -0.3
+
+
+def as_categories(frame):
+    return frame.astype({"word": pd.CategoricalDtype(["ams", "ber", "cdg", "dub"])})
+
+
+def test_boosting_in_a_flavor_of_its_own_is_served_as_fitted_and_fitted_again(house, clock, boosting):
+    """Text of the log becomes the categories that it learned; what it never saw is missing to it."""
+    flavor, model = boosting
+    frame, label = a_word(400)
+    model.fit(as_categories(frame), label)
+    loop = house(model, frame, label, flavor=flavor)
+    asked, _ = a_word(5)
+    asked.loc[0, "word"] = "new"
+    answers = loop.predict("m", {"id": np.arange(5), **{name: asked[name].to_numpy() for name in asked}})
+    assert answers.column("probability").to_pylist() == pytest.approx(
+        model.predict_proba(as_categories(asked.assign(word=asked.word.replace("new", np.nan))))[:, 1]
+    )
+    play(loop, clock, 12, lambda count: a_word(count, -1))
+    result = loop.retrain("m")
+    assert result.state == "promoted", result.summary
+    made = loop.registry.load(loop.find(f"m/{result.candidate}"))
+    assert type(made.estimator) is type(model)
+    assert (made.path / "MLmodel").read_text().count(f"loader_module: {flavor.__name__}") == 1
+
+
+def test_boosting_of_categories_is_part_of_an_average(house, clock):
+    import lightgbm
+    import mlflow.lightgbm
+
+    frame, label = a_word(400)
+    model = lightgbm.LGBMClassifier(n_estimators=10, verbose=-1, n_jobs=1).fit(as_categories(frame), label)
+    loop = house(model, frame, label, search="kinds", flavor=mlflow.lightgbm)
+    play(loop, clock, 12, lambda count: a_word(count, -1))
+    result = loop.retrain("m")
+    assert result.state == "promoted", result.summary
+    assert {trial.cause for trial in result.trials} <= {None, "the same rows as another trial"}, result.trials
+    assert any(trial.chosen for trial in result.trials if trial.recipe == "own"), result.trials
 
 
 KINDS = np.array(["blue", "Grün / vert", "50% (new)", "late"])
@@ -238,69 +280,6 @@ def test_rows_that_share_an_outcome_are_on_one_side_and_coin_tosses_pass_no_gate
     assert "rows share their key's outcome with held-out ones: left out." in result.summary
 
 
-def test_rows_of_one_outcome_count_as_of_the_first_of_them(loop, clock):
-    champion = loop.scorer(loop.champion("churn"))
-    rows = customers(50, 3)
-    for _ in range(3):
-        loop.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
-        clock.set(clock() + DAY)
-    loop.record_outcomes("churn", {name: rows[name] for name in ("customer", "month", "churned")})
-    play_days(loop, clock, 2, per_day=40)
-    found = training_rows(loop.store, champion, until=clock(), as_of=clock(), history=None)
-    assert len(found) == 230
-    assert len(set(found.outcomes)) == 130
-    assert len(set(found.decided.astype("datetime64[D]"))) == 3
-
-
-def test_outcomes_that_name_their_prediction_are_shared_by_none(loop, clock):
-    champion = loop.scorer(loop.champion("churn"))
-    rows = customers(20, 3)
-    features = {name: rows[name] for name in ("customer", "month", "age", "plan")}
-    ids = [loop.predict("churn", features).column("prediction_id").to_pylist() for _ in range(2)]
-    loop.record_outcomes("churn", {"prediction_id": [*ids[0], *ids[1]], "churned": [True] * 40})
-    clock.set(clock() + DAY)
-    found = training_rows(loop.store, champion, until=clock(), as_of=clock(), history=None)
-    assert len(set(found.outcomes)) == 40
-
-
-def test_each_call_is_one_row_whoever_else_scored_it(loop, clock):
-    play_days(loop, clock, 1, per_day=30)
-    champion = loop.scorer(loop.champion("churn"))
-    for role, rows in (("shadow", 30), ("canary", 10)):
-        shown = customers(rows, 10, month="another" if role == "canary" else "2026-03-02")
-        made = champion.score(champion.rows_of(shown))
-        moments = [clock() - DAY] * rows
-        stored = {**{name: shown[name] for name in ("customer", "month", "age", "plan")}, **made.values()}
-        loop.context.log.append(
-            champion.logged,
-            prediction_rows(champion.logged, moments, role=[role] * rows, model_version=["2"] * rows, **stored),
-            clock(),
-        )
-        loop.record_outcomes("churn", {name: shown[name] for name in ("customer", "month", "churned")})
-    found = training_rows(loop.store, champion, until=clock() + DAY, as_of=clock(), history=None)
-    assert len(found) == 40
-
-
-def test_the_history_ends_where_the_log_begins(loop, clock, tmp_path):
-    began = clock()
-    play_days(loop, clock, 2, per_day=30)
-    known = pd.DataFrame(customers(50, 1))[["age", "plan", "churned"]]
-    known["predicted_at"] = [pd.Timestamp(began) + (place - 40) * pd.Timedelta("1h") for place in range(50)]
-    pq.write_table(pa.Table.from_pandas(known, preserve_index=False), tmp_path / "history.parquet")
-    champion = loop.scorer(loop.champion("churn"))
-
-    def rows(path):
-        return training_rows(loop.store, champion, until=clock(), as_of=clock(), history=path)
-
-    found = rows(tmp_path / "history.parquet")
-    assert len(found) == 100
-    assert found.left_out[0].startswith("10 rows of the history are from after 2026-03-02")
-    pq.write_table(pa.Table.from_pandas(known.drop(columns="plan")), tmp_path / "older.parquet")
-    found = rows(tmp_path / "older.parquet")
-    assert len(found) == 60
-    assert found.left_out == ("The 50 rows of the history have no plan, and were left out.",)
-
-
 def test_rows_from_before_a_required_feature_was_there_are_left_out_and_that_is_said(house, clock, tmp_path):
     frame, label = numbers(300)
     loop = house(LogisticRegression().fit(frame[["a"]], label), frame[["a"]], label)
@@ -361,3 +340,48 @@ def test_a_spent_budget_is_told_once(tmp_path, clock):
     (alert,) = load_alerts(loop.store, [], about="retraining:churn:")
     assert alert.title == "churn is not retrained"
     loop.close()
+
+
+def mixed(count, sign=1):
+    """Words, numbers with gaps and a switch: what each of them means turns round with the sign."""
+    frame = pd.DataFrame(
+        {
+            "word": RANDOM.choice(["ams", "ber", "cdg"], count),
+            "number": RANDOM.normal(size=count),
+            "steps": RANDOM.integers(0, 4, count).astype(float),
+        }
+    )
+    score = sign * (frame["number"] ** 2 - 1 + frame["steps"] - (frame["word"] == "ams") * 2)
+    label = (score + RANDOM.normal(size=count) > 0).to_numpy().astype("int64")
+    frame.loc[RANDOM.random(count) < 0.1, "number"] = np.nan
+    return frame, label
+
+
+def test_a_search_over_kinds_makes_an_average_that_is_served_fast_and_searched_from_again(house, clock):
+    frame, label = mixed(600)
+    columns = make_column_transformer((OneHotEncoder(), ["word"]), ("passthrough", ["number", "steps"]))
+    own = make_pipeline(columns, HistGradientBoostingClassifier(max_iter=20, random_state=0))
+    loop = house(own.fit(frame, label), frame, label, search="kinds")
+    play(loop, clock, 14, lambda count: mixed(count, -1), per_day=150)
+    result = loop.retrain("m")
+    assert result.state == "promoted", result.summary
+    chosen = [trial for trial in result.trials if trial.chosen]
+    assert len(result.trials) == 12
+    assert len({trial.recipe for trial in chosen}) == 3
+    assert result.gate.candidate < max(trial.loss for trial in chosen)
+    version = loop.champion("m")
+    average = loop.registry.load(version).estimator
+    assert version.tags["feedback_loop.average"] == f"average of {', '.join(average.named_estimators_)}"
+    engine = make_engine(
+        loop.registry.load(version),
+        loop.scorer(version).contract,
+        loop.settings.model("m").inference,
+        loop.registry.reference_rows(version),
+        EngineOptions(),
+    )
+    assert engine.reason == ""
+    assert engine.proof.max_difference < 1e-12
+    play(loop, clock, 14, lambda count: mixed(count, -1), per_day=150)
+    again = loop.retrain("m", promotes=False)
+    assert {trial.recipe for trial in again.trials} == {"own", "boosting", "linear", "trees"}
+    assert isinstance(next(trial for trial in again.trials if trial.recipe == "own").loss, float)

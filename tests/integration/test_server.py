@@ -10,7 +10,7 @@ import pytest
 from feedback_loop.clock import ManualClock
 from feedback_loop.schema import prediction_ids
 from feedback_loop.store import predictions
-from feedback_loop.store.outcomes import count_outcomes
+from feedback_loop.store.coverage import count_outcomes
 from tests.builders import churn_loop, customers, register_churn
 from tests.integration.processes import call, end, server, wait_until
 
@@ -161,6 +161,9 @@ def test_outcomes_come_in_over_http_and_a_retry_changes_nothing(served, port):
     counts = {"received": 2, "new": 2, "corrected": 0, "unchanged": 0, "unmatched": 1, "erased": 0}
     assert (status, answer) == (200, counts)
     assert call(port, "POST", "/models/churn/outcomes", body)[1]["unchanged"] == 2
+    actions = {"actions": [{"customer": 1, "month": "outcomes", "propensity": 0.5}]}
+    status, answer, _ = call(port, "POST", "/models/churn/actions", actions)
+    assert (status, answer) == (200, counts | {"received": 1, "new": 1, "unmatched": 0})
     assert count_outcomes(served.store, "churn") - before == 2
 
 
@@ -252,7 +255,7 @@ def test_a_server_without_a_champion_says_so_and_ends(mlflow_uri, tmp_path, warm
     from tests.builders import write_config
 
     command = [warm / "feedback-loop", "serve", "churn", "--config", str(write_config(tmp_path))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 1
     assert "There is no model with that alias 'churn@champion'" in done.stderr
     assert "Traceback" not in done.stderr
@@ -261,7 +264,7 @@ def test_a_server_without_a_champion_says_so_and_ends(mlflow_uri, tmp_path, warm
 def test_a_port_that_is_taken_is_refused_and_not_shared_with_another_server(served, port, warm):
     config = served.settings.home / "feedback_loop.toml"
     command = [warm / "feedback-loop", "serve", "churn", "--config", str(config), "--port", str(port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 1
     assert f"Nothing can be served at 127.0.0.1:{port}: Address already in use." in done.stderr
 

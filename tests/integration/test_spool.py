@@ -43,7 +43,7 @@ def figures(port, **options):
 
 
 def test_metrics_count_requests_and_every_row_and_need_a_key(loop, tmp_path, clock, warm):
-    key = {"authorization": f"Bearer {keys.create_key(loop.store, 'prometheus', clock())}"}
+    key = {"authorization": f"Bearer {keys.create_key(loop.store, 'prometheus', clock(), [*keys.Scope])}"}
     settings = {"FEEDBACK_LOOP_SERVING__REQUIRE_KEY": "always"}
     with server(tmp_path / "feedback_loop.toml", log=tmp_path / "server.log", warm=warm, **settings) as (
         port,

@@ -55,7 +55,7 @@ class Stranger:
         decoder = make_decoder(self.scorer.contract, self.bundle.signature)
         rows = decoder.decode(json.dumps(body).encode(), "application/json", {}.get)
         scored = self.scorer.score_rows(rows)
-        return json.loads(json.dumps(scored.form.told(scored.answers)))
+        return json.loads(json.dumps(scored.form.shaped(scored.answers)))
 
     def mlflows(self, body):
         import mlflow.pyfunc

@@ -101,6 +101,7 @@ def test_the_command_prints_what_the_configuration_takes(loop, clock, run_cli):
     table = tomllib.loads(out)["models"]["churn"]
     assert parse_duration(table["maturity"]) == timedelta(days=1)
     assert set(table["policy"]) == {"unit", "cycle", "tolerance", "reference"}
+    assert table["adapter"] == {"mode": "off"}
     code, out, _ = run_cli("policy", "suggest", "churn", "--json")
     told = json.loads(out)
     assert (code, told["model"]) == (0, "churn")
@@ -110,6 +111,22 @@ def test_the_command_prints_what_the_configuration_takes(loop, clock, run_cli):
         "cycle",
         "tolerance",
         "reference",
+        "mode",
     }
     assert all(each["reason"] for each in told["suggestions"])
     assert run_cli("policy", "suggest", "churns")[0] == 1
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_history_that_is_loaded_at_once_does_not_say_how_long_outcomes_take(loop, clock, told):
+    frames = []
+    for day in range(20):
+        rows = customers(50, day, month=f"{clock():%Y-%m-%d}")
+        loop.predict("churn", {name: rows[name] for name in ("customer", "month", "age", "plan")})
+        occurred = {"occurred_at": [clock() + timedelta(hours=6)] * 50} if told else {}
+        frames.append({name: rows[name] for name in ("customer", "month", "churned")} | occurred)
+        clock.set(clock() + timedelta(days=1))
+    loop.record_outcomes("churn", {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]})
+    maturity = suggested(loop)["maturity"]
+    assert "loaded at once" in maturity.reason
+    assert maturity.value is None if not told else parse_duration(maturity.value) == timedelta(hours=6)

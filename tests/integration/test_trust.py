@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 import yaml
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.tree import DecisionTreeClassifier
 
+from benchmarks.pipelines import fitted as fitted_pipeline
+from benchmarks.pipelines import kinds
 from feedback_loop.config import ModelSettings, RegistrySettings, Settings
 from feedback_loop.errors import Refused
 from feedback_loop.inference import open_bundle, write_bundle
 from feedback_loop.registry import ModelVersion, Registry, load_folder
 from feedback_loop.registry.client import Connection
 from feedback_loop.registry.registry import _file_name, _version
+from feedback_loop.registry.soundness import DATA_TYPES
+from tests.unit.test_soundness import broken
+
+AVERAGE = next(kind for kind in kinds() if kind.name == "average of three kinds, binary")
 
 
 def connected(uri, tmp_path, *, trusted=None):
@@ -86,13 +91,17 @@ def test_code_that_comes_as_a_python_model_is_refused(untrusted, registry, tmp_p
         untrusted.load(registry.adopt("code", str(tmp_path / "code")))
 
 
-def test_skops_is_loaded_from_anywhere_as_far_as_it_holds_estimators_only(untrusted, adopted):
+def test_skops_is_loaded_from_anywhere_as_far_as_it_holds_estimators_and_sound_data(untrusted, adopted, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")  # MLflow's own way takes none then
     linear = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     assert untrusted.load(adopted(linear, "linear", serialization_format="skops")).estimator is not None
-    tree = DecisionTreeClassifier().fit([[0.0], [1.0]], [0, 1])
-    version = adopted(tree, "tree", serialization_format="skops", skops_trusted_types=["sklearn.tree._tree.Tree"])
-    with pytest.raises(Refused, match=r"the types sklearn\.tree\._tree\.Tree"):
-        untrusted.load(version)
+    average = fitted_pipeline(AVERAGE)[0].estimator
+    types = {"skops_trusted_types": sorted(DATA_TYPES)}
+    version = adopted(average, "average", serialization_format="skops", **types)
+    assert untrusted.load(version).estimator.estimators_[2] is not None
+    average.estimators_[2][-1].estimators_[0].tree_ = broken("tree: feature=9").tree_
+    with pytest.raises(Refused, match="a tree of other features than its estimator"):
+        untrusted.load(adopted(average, "broken", serialization_format="skops", **types))
 
 
 class Touch:

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import threading
 import time
+import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -26,8 +27,8 @@ from feedback_loop.serving.traffic import bucket
 from feedback_loop.store import predictions, serving_state
 from feedback_loop.store.alerts import load_alerts
 from feedback_loop.store.serving_state import TrafficPlan
-from tests.builders import churn_loop, register_churn
-from tests.integration.processes import call, end, server, wait_until
+from tests.builders import add_revision, churn_loop, flat_coefficients, register_churn
+from tests.integration.processes import call, end, is_alive, server, wait_until
 
 SHARED = "known to MLflow and to the server"
 SETTINGS = {
@@ -37,10 +38,7 @@ SETTINGS = {
 }
 RECORD = {"age": 20.0, "plan": "pro", "month": "2026-03"}
 MOST_BYTES = 250 * 2**20
-
-
-def is_alive(process):
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+ADAPTED = "SELECT prediction_id, adapter_revision, role, raw_probability, probability, age, plan FROM "
 
 
 class Served:
@@ -53,23 +51,26 @@ class Served:
         body = {"dataframe_records": [RECORD | {"customer": customer} | record]}
         return call(self.port, "POST", "/invocations", body)
 
+    def ask_many(self, customers, **record):
+        records = [RECORD | {"customer": each} | record for each in range(customers)]
+        return call(self.port, "POST", "/invocations", {"dataframe_records": records})
+
     def metrics(self):
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request("GET", "/metrics")
-            return connection.getresponse().read()
+        return call(self.port, "GET", "/metrics")[1]
 
     def wait(self, condition, seconds=60):
         return wait_until(condition, self.process, self.log, seconds)
 
-    def hint(self, key=SHARED, age=0):
+    def hint(self, key=SHARED, age=0, delivery=None):
         """What MLflow sends when an alias was set."""
+        delivery = delivery or uuid.uuid4().hex
         body = json.dumps({"entity": "model_version_alias", "action": "created", "data": {"name": "churn"}})
         sent = str(int(time.time()) - age)
-        signed = hmac.new(key.encode(), f"id-1.{sent}.{body}".encode(), hashlib.sha256).digest()
+        signed = hmac.new(key.encode(), f"{delivery}.{sent}.{body}".encode(), hashlib.sha256).digest()
         headers = {
             "x-mlflow-signature": f"v1,{base64.b64encode(signed).decode()}",
             "x-mlflow-timestamp": sent,
-            "x-mlflow-delivery-id": "id-1",
+            "x-mlflow-delivery-id": delivery,
         }
         return call(self.port, "POST", "/webhooks/mlflow", body, headers)[0]
 
@@ -81,7 +82,7 @@ class Served:
     @property
     def processes(self):
         """The workers, and the stager."""
-        children = [each for each in psutil.Process(self.process.pid).children() if is_alive(each)]
+        children = [each for each in psutil.Process(self.process.pid).children() if is_alive(each.pid)]
         stagers = [each for each in children if "stage" in each.cmdline()]
         return [each for each in children if each not in stagers], stagers
 
@@ -90,7 +91,7 @@ class Served:
 def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workers")
     clock = ManualClock(datetime.now(UTC))
-    loop = churn_loop(folder, clock)
+    loop = churn_loop(folder, clock, more='[models.churn.adapter]\nmode = "on"\n')
     register_churn(loop.registry, clock(), seed=4, turned=True)
     log = folder / "server.log"
     with server(folder / "feedback_loop.toml", "--workers", "2", log=log, **SETTINGS) as (port, process):
@@ -112,13 +113,13 @@ def ends_with_its_server(served):
 
 
 @contextmanager
-def asking(served, callers, check):
-    """Callers that ask over connections of their own until the block ends; `check` gets each status and answer."""
+def asking(served, callers, check, rows=1):
+    """Callers that ask of so many rows over their own connections until the block ends; `check` gets each answer."""
     stop = threading.Event()
 
     def work(number):
         with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)) as connection:
-            body = json.dumps({"dataframe_records": [RECORD | {"customer": number}]})
+            body = json.dumps({"dataframe_records": [RECORD | {"customer": number + row} for row in range(rows)]})
             while not stop.is_set():
                 try:
                     connection.request("POST", "/invocations", body, {"content-type": "application/json"})
@@ -180,7 +181,8 @@ def test_hot_swaps_under_load_fail_nobody_and_every_answer_names_its_version(ser
 
 
 def test_only_a_webhook_that_mlflow_signed_just_now_is_a_hint(served):
-    assert served.hint() == 202
+    assert served.hint(delivery="1") == 202
+    assert [served.hint(delivery="1") for _ in range(4)] == [401] * 4  # whichever worker it comes to
     assert served.hint(key="guessed") == 401
     assert served.hint(age=3600) == 401
     assert call(served.port, "POST", "/webhooks/mlflow", b"{}")[0] == 401
@@ -200,8 +202,7 @@ def test_a_canary_answers_the_same_keys_always_and_its_share_changes_without_a_r
 
             served.wait(lambda wanted=wanted: versions() == versions() == wanted)
             assert len(set(wanted.values())) == 2
-        rows = [RECORD | {"customer": each, "month": "canary"} for each in range(40)]
-        status, answer, _ = call(served.port, "POST", "/invocations", {"dataframe_records": rows})
+        status, answer, _ = served.ask_many(40, month="canary")
         assert (status, answer["model_versions"]) == (200, list(wanted.values()))
         loop.forward()
         with loop.store.read() as connection:
@@ -239,6 +240,50 @@ def test_a_shadow_scores_what_was_answered_and_only_the_log_knows(served):
             assert bool(logged()[own]) is not answer["predictions"][0]
     finally:
         loop.models.route("churn", TrafficPlan())
+
+
+def test_a_revision_of_the_adapter_changes_between_requests_and_none_is_answered_by_two(served):
+    loop = served.loop
+    shifts, contract = {1: -9, 2: 9, 3: -9, 4: 9, 5: 0}, loop.context.contract("churn")
+    revisions = {number: flat_coefficients(contract, shift) for number, shift in shifts.items()}
+    served.promote("1")
+    (raw,) = served.ask()[1]["predictions"]
+    for alias in ("challenger", "onlooker"):
+        loop.registry.set_alias("churn", alias, "2")
+    loop.models.route("churn", TrafficPlan(("onlooker",), "challenger", 0.5))
+
+    def become(number, answers):
+        add_revision(loop.store, number, revisions[number], loop.clock())
+        assert served.hint() == 202
+        served.wait(lambda: {served.ask(each)[1]["predictions"][0] for each in range(16)} == answers)
+
+    wrong, requests = [], []
+
+    def check(status, answer):
+        if status == 200 and len(set(answer["predictions"])) == 1 and len(set(answer["model_versions"])) == 2:
+            requests.append(answer["prediction_ids"])
+        else:
+            wrong.append((status, answer))
+
+    try:
+        become(1, {False})  # without it the canary's answers are never the champion's
+        served.wait(lambda: all("model_versions" in served.ask_many(12)[1] for _ in range(8)))
+        with asking(served, 2, check, rows=12):
+            for number in (2, 3, 4):
+                become(number, {number % 2 == 0})
+    finally:
+        loop.models.route("churn", TrafficPlan())
+        become(5, {raw})
+    assert wrong == []
+    served.wait(lambda: not not_in_the_store(loop, [each for ids in requests for each in ids]))
+    with loop.store.read() as connection:
+        rows = connection.exec_driver_sql(ADAPTED + "predictions_churn").all()
+    revision_of = {row[0]: row[1] for row in rows}
+    assert {len({revision_of[each] for each in ids}) for ids in requests} == {1}
+    for number in range(1, 5):
+        roles, raws, answers, ages, plans = zip(*(row[2:] for row in rows if row[1] == number), strict=True)
+        assert set(roles) == {"champion", "canary", "shadow"}
+        assert revisions[number].apply(raws, {"age": ages, "plan": plans}).tolist() == list(answers)
 
 
 def test_a_version_that_can_not_be_loaded_leaves_the_old_one_and_an_incident(served):
@@ -333,7 +378,7 @@ def test_a_server_begins_with_what_it_has_and_leaves_no_process_behind(served, t
         children = [each for some in second.processes for each in some]
         assert len(children) == 3
         assert end(process) == 0
-        assert not [each for each in children if is_alive(each)]
+        assert not [each for each in children if is_alive(each.pid)]
     assert not list((tmp_path / "spool").glob("*.spool"))  # the last thing the stager does is to empty them
     with closing(sqlite3.connect(tmp_path / "store.db")) as store:
         found = store.execute(
@@ -346,7 +391,7 @@ def test_a_worker_that_has_enough_to_do_asks_callers_to_come_again(served, warm,
     limit = {"FEEDBACK_LOOP_SERVING__MAX_IN_FLIGHT": "2"}
     config = served.log.parent / "feedback_loop.toml"
     with server(config, log=tmp_path / "log", warm=warm, **limit) as (port, _):
-        rows = {"dataframe_records": [RECORD | {"customer": 1}] * 5000}
+        rows = json.dumps({"dataframe_records": [RECORD | {"customer": 1}] * 1000})
         with ThreadPoolExecutor(12) as callers:
             found = list(callers.map(lambda _: call(port, "POST", "/invocations", rows), range(24)))
     assert {status for status, _, _ in found} == {200, 429}

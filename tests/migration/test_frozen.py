@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from feedback_loop.clock import ManualClock
 from feedback_loop.cycle import run_cycle
 from feedback_loop.store import Store, conclusions, evaluations, incidents, keys, migrate, schema
+from feedback_loop.store.alerts import list_alerts
 from feedback_loop.store.coverage import load_coverage
 from tests.builders import open_loop, play_days, register_churn, told, write_config
 from tests.migration.freeze import BEGINS, DAYS, FROZEN, PER_DAY, restore_postgresql, restore_sqlite
@@ -51,7 +52,20 @@ def test_a_store_of_a_release_is_upgraded_and_goes_on_working(url, empty_mlflow,
     kept, accounts = evaluations.load_evaluations(store, "churn"), load_coverage(store, "churn")[0]
     assert sum(account.predictions for account in accounts if not account.segment) == DAYS * PER_DAY - 1  # one erased
     assert [key.name for key in keys.load_keys(store)] == ["team"]
-    assert incidents.load_incidents(store, "churn")
+    assert {alert.model for alert in list_alerts(store)} == {"churn"}
+    [before] = incidents.load_incidents(store, "churn")
+    raised = incidents.raise_incident(
+        store,
+        model="churn",
+        version="1",
+        cause=incidents.Cause.ROLLBACK,
+        title="taken back",
+        summary="it was worse",
+        evidence={},
+        routes=["log"],
+        now=BEGINS,
+    )
+    assert (before.cause, raised.incident_id) == ("verdict", before.incident_id + 1)
     assert {verdict.state for verdict in conclusions.load_verdicts(store, "churn")} >= {"ok", "degraded"}
     store.close()
 
@@ -68,4 +82,7 @@ def test_a_store_of_a_release_is_upgraded_and_goes_on_working(url, empty_mlflow,
     assert {outcome.job: outcome.state for outcome in outcomes if outcome.state != "succeeded"} == {}
     accounts = load_coverage(loop.context.store, "churn")[0]
     assert sum(account.predictions for account in accounts if not account.segment) == (DAYS + 2) * PER_DAY - 1
+    with loop.context.store.read() as connection:  # its table of predictions has grown by what is logged now
+        adapted = "SELECT count(*), count(adapter_revision), count(raw_probability) FROM labelled_churn"
+        assert tuple(connection.exec_driver_sql(adapted).one()) == ((DAYS + 2) * PER_DAY - 1, 0, 0)
     loop.close()

@@ -27,7 +27,7 @@ from feedback_loop.serving import Stager
 from feedback_loop.serving.places import places_of, served_models
 from feedback_loop.serving.stager_process import Wants
 from feedback_loop.serving.worker_process import make_app
-from feedback_loop.store.outcomes import count_outcomes
+from feedback_loop.store.coverage import count_outcomes
 from feedback_loop.store.predictions import PredictionLog
 from tests.bombs import ARROW, CSV, FILES, JSON, PARQUET, TEXTS, packed, stream
 from tests.builders import copy_home, new_database, open_loop, write_config
@@ -298,7 +298,7 @@ def play(served, count, seed):
 
 
 def test_no_bytes_and_no_headers_are_a_fault_of_the_server(served):
-    play(served, 1_000, seed=0)
+    play(served, 400, seed=0)
 
 
 @pytest.mark.statistics
@@ -317,6 +317,7 @@ def bombs():
     return [*found, (f"{outcomes}?on_error=skip", JSON, bad)]
 
 
+@pytest.mark.parametrize("served", ["sqlite"], indirect=True)
 def test_memory_is_given_back_after_each_bomb(served):
     app, _, _, events = served
     process, made, before = psutil.Process(), bombs(), 0

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedback_loop.clock import Window
+from feedback_loop.inference.exploring import Exploring
 from feedback_loop.schema import Column, ColumnType, as_table, canonical, coerce, hashed, in_sample, prediction_id
 from tests.builders import binary_contract, evaluate_rows
 
@@ -122,3 +123,23 @@ def test_the_mean_over_many_samples_is_the_mean_of_all_rows():
         errors.append(next(m for m in some.metrics if m.metric == "accuracy").standard_error)
     assert abs(np.mean(gaps)) < 3 * np.std(gaps) / np.sqrt(len(gaps))
     assert np.std(gaps) < np.mean(errors)
+
+
+@given(
+    keys=st.lists(st.tuples(st.integers(0, 2**40), st.text(min_size=1, max_size=8)), min_size=1, max_size=30),
+    shares=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
+)
+def test_a_key_is_always_or_never_explored_and_a_larger_share_only_adds_keys(keys, shares):
+    contract, (small, large) = binary_contract(), sorted(shares)
+    columns = {"customer": [customer for customer, _ in keys], "month": [month for _, month in keys]}
+    ids = [str(number) for number in range(len(keys))]
+
+    def explored(share, columns=columns, ids=ids):
+        return Exploring(contract, share).explored(columns, ids).tolist()
+
+    few = explored(small)
+    assert few == explored(small, ids=ids[::-1])
+    backwards = {name: pa.chunked_array([pa.array(values[::-1])]) for name, values in columns.items()}
+    assert few == explored(small, columns=backwards)[::-1]
+    assert all(more >= less for more, less in zip(explored(large), few, strict=True))
+    assert not any(explored(0.0))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -15,6 +15,7 @@ from feedback_loop.store import alerts, conclusions, incidents
 from feedback_loop.store.alerts import RECOVERED, load_alerts, save_attempt
 from feedback_loop.store.conclusions import State, Verdict, load_verdicts
 from feedback_loop.store.incidents import Followed, due_alerts, load_incidents, open_incident, record_verdict
+from tests.streams import examples
 
 MODEL, ROUTES = "churn", ("log", "ops")
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -133,5 +134,5 @@ def test_the_record_of_incidents_is_sound_whatever_happens(sqlite_store):  # noq
 
     run_state_machine_as_test(
         Machine,
-        settings=settings(max_examples=30, stateful_step_count=25, suppress_health_check=list(HealthCheck)),
+        settings=examples(10, stateful_step_count=25, suppress_health_check=list(HealthCheck)),
     )

@@ -331,7 +331,7 @@ def examples(most):
     )
 
 
-@examples(6)
+@examples(4)
 @example(
     [("predict", 0, 0), ("clock", 6), ("ask", 0), ("predict", 1, 6), ("predict", 1, 13)], JoinRule(maturity=HOUR), 1
 )

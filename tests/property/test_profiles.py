@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feedback_loop.monitoring.profiles.blocks import (
@@ -27,8 +27,9 @@ from feedback_loop.monitoring.profiles.layout import Layout, make_layout
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.profiles.tally import EMPTY, Tally, total
 from tests.builders import binary_contract, multiclass_contract, regression_contract
+from tests.streams import examples
 
-FEW = settings(max_examples=30)
+FEW = examples(12)
 START = datetime(2026, 3, 1, tzinfo=UTC)
 any_floats = st.floats(allow_nan=False, allow_infinity=False)
 nasty = st.one_of(st.none(), st.floats(), st.integers(-(2**63), 2**63 - 1).map(float))
@@ -135,7 +136,7 @@ def _regression(rows):
     )
 
 
-@settings(max_examples=200)
+@examples(60)
 @given(st.lists(any_floats, max_size=40), st.randoms())
 def test_sums_are_exact_and_rounded_once(values, random):
     def total_of(numbers):

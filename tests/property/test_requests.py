@@ -6,11 +6,12 @@ from datetime import datetime
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
 from feedback_loop.schema.protocol import Rows, WireError, concat_rows, make_decoder, oip, rows_table
+from tests.streams import examples
 
 T = ColumnType
 FEATURES = (
@@ -56,7 +57,6 @@ TENSOR = make_decoder(
     {"inputs": '[{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}}]'},
 )
 JSON = "application/json"
-patient = settings(deadline=None)  # the first example imports what all need
 FORMATS = ("dataframe_records", "dataframe_split", "instances", "inputs")
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -110,7 +110,7 @@ def as_columns(rows):
     return found | {"t": [datetime.fromisoformat(f"{each}+00:00") for each in found["t"]]}
 
 
-@patient
+@examples(40)
 @given(st.lists(records, min_size=1, max_size=4), st.sampled_from(FORMATS))
 def test_what_was_encoded_is_decoded_again(rows, form):
     decoded = DECODER.decode(body_of(form, rows), JSON, {}.get)
@@ -120,7 +120,7 @@ def test_what_was_encoded_is_decoded_again(rows, form):
     assert table.slice(len(rows)).select(list(decoded.columns)).to_pydict() == decoded.columns
 
 
-@patient
+@examples(40)
 @given(records, st.sampled_from(["dataframe_records", "instances"]), st.integers(0, 9) | st.none())
 def test_a_single_record_stays_a_row_and_means_the_same(record, form, order):
     del record["t"]
@@ -146,7 +146,7 @@ def outcome(decode, *arguments):
 
 
 @pytest.mark.parametrize("decoder", [DECODER, TIMELESS, TENSOR], ids=["columns", "timeless", "tensor"])
-@settings(patient, max_examples=300)
+@examples(80)
 @given(bodies)
 def test_any_json_gives_rows_or_says_what_is_wrong(decoder, content):
     found = outcome(decoder.decode, json.dumps(content).encode(), JSON)
@@ -157,7 +157,7 @@ def test_any_json_gives_rows_or_says_what_is_wrong(decoder, content):
         assert json.loads(found.body())["message"]
 
 
-@settings(patient, max_examples=300)
+@examples(80)
 @given(st.binary(max_size=40) | bodies.map(lambda content: json.dumps(content).encode()[:-1]))
 def test_any_bytes_give_rows_or_say_what_is_wrong(body):
     for content_type in (JSON, "text/csv"):
@@ -168,7 +168,7 @@ def test_any_bytes_give_rows_or_say_what_is_wrong(body):
 
 
 @pytest.mark.parametrize("decoder", [DECODER, TIMELESS], ids=["columns", "timeless"])
-@settings(patient, max_examples=500)
+@examples(150)
 @given(bodies | st.lists(nearly, max_size=3).map(lambda rows: {"dataframe_records": rows}))
 def test_the_fast_way_gives_what_the_rules_give(decoder, content):
     body = json.dumps(content).encode()
@@ -200,7 +200,7 @@ tensors = st.lists(
 )
 
 
-@settings(patient, max_examples=300)
+@examples(80)
 @given(
     st.fixed_dictionaries({"inputs": tensors}, optional={"id": plain, "outputs": anything, "parameters": anything})
 )
@@ -212,7 +212,7 @@ def test_any_request_for_inference_gives_rows_or_says_what_is_wrong(content):
         assert found.status == 400
 
 
-@patient
+@examples(40)
 @given(st.lists(records, min_size=1, max_size=4))
 def test_tensors_give_the_rows_that_they_hold(rows):
     kinds = {"d": "FP64", "s": "BYTES", "l": "INT64", "i": "INT32", "f": "FP32", "b": "BOOL", "t": "BYTES"}

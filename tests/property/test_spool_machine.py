@@ -23,12 +23,11 @@ from feedback_loop.errors import BadInput
 from feedback_loop.store import Store, predictions, spool_accounts
 from feedback_loop.store.predictions import PredictionLog
 from tests.builders import binary_contract, prediction_rows, regression_contract
+from tests.streams import examples
 
 NOW = datetime(2026, 3, 2, 4, tzinfo=UTC)
 CONTRACT, OTHER = binary_contract(), regression_contract()
-FROM_NOW_ON = settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+FROM_NOW_ON = examples(20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def new_spool(folder):

@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_loop.capture import Recorder, Spool
@@ -15,6 +15,7 @@ from feedback_loop.inference.onnx import Layout
 from feedback_loop.registry import ModelVersion
 from feedback_loop.schema import Column, ColumnType, Role, Source, Task, make_contract, make_redaction
 from feedback_loop.schema.protocol import Rows, rows_table
+from tests.streams import examples
 
 T = ColumnType
 FEATURES = (
@@ -54,14 +55,13 @@ values = st.fixed_dictionaries(
     }
 )
 parts = st.lists(values, min_size=1, max_size=5)
-patient = settings(deadline=None)
 
 
 def as_rows(records):
     return Rows(len(records), {name: [each[name] for each in records] for name in records[0]}, [None] * len(records))
 
 
-@patient
+@examples(30)
 @given(parts)
 def test_a_model_is_fed_the_same_by_rows_and_by_a_table(records):
     rows = as_rows(records)
@@ -79,9 +79,11 @@ def ids_of(count):
     return [("r", count)] if count < 2 else [("r", 1), (None, count - 1)]
 
 
-@patient
-@given(st.lists(parts, min_size=1, max_size=4), st.booleans(), st.booleans())
-def test_the_log_is_the_same_by_values_and_by_a_table(tmp_path_factory, groups, has_request_ids, has_latencies):
+@examples(30)
+@given(st.lists(parts, min_size=1, max_size=4), st.booleans(), st.booleans(), st.booleans())
+def test_the_log_is_the_same_by_values_and_by_a_table(
+    tmp_path_factory, groups, has_request_ids, has_latencies, is_adapted
+):
     version = ModelVersion("any", "7", None, NOW, (), {})
     scorer = Scorer(version, CONTRACT, None, make_redaction(CONTRACT, {}, b""))
     tables = []
@@ -90,7 +92,9 @@ def test_the_log_is_the_same_by_values_and_by_a_table(tmp_path_factory, groups, 
         recorder = Recorder(spool, lambda bits: bits)
         for records in groups:
             rows, count = as_rows(records), len(records)
-            scored = Scored(CONTRACT, [], [np.arange(count) % 2 == 0, np.linspace(0.0, 1.0, count)])
+            columns = [np.arange(count) % 2 == 0, np.linspace(0.0, 1.0, count)]
+            more = {"raw": [~columns[0], columns[1] / 2], "revision": 7} if is_adapted else {}
+            scored = Scored(CONTRACT, [], columns, **more)
             recorder.record(
                 scorer,
                 rows if turn else rows_table(CONTRACT, rows),
@@ -110,5 +114,6 @@ def test_the_log_is_the_same_by_values_and_by_a_table(tmp_path_factory, groups, 
         spool.close()
     by_table, by_values = tables
     assert by_values.schema == by_table.schema
+    assert ("adapter_revision" in by_values.column_names) is is_adapted
     for name in by_table.column_names:  # NaN where the model was given NaN is missing in both
         assert by_values.column(name).to_pylist() == by_table.column(name).to_pylist(), name

@@ -59,7 +59,7 @@ def mlflows(answer):
 def test_what_mlflow_serves_is_given_out_as_mlflow_does_and_its_number_is_logged(answer):
     found = scored(answer)
     assert found.outputs.column("prediction").to_pylist() == [2.0, -6.0]
-    assert json.loads(json.dumps(found.form.told(found.answers))) == mlflows_plain(answer)
+    assert json.loads(json.dumps(found.form.shaped(found.answers))) == mlflows_plain(answer)
 
 
 def mlflows_plain(answer):
@@ -73,7 +73,7 @@ def mlflows_plain(answer):
 def test_a_single_value_or_object_answers_a_single_row(answer):
     found = scored(answer, rows=ONE)
     assert found.outputs.column("prediction").to_pylist() == [2.0]
-    assert found.form.told(found.answers) == mlflows(answer.item() if hasattr(answer, "item") else answer)
+    assert found.form.shaped(found.answers) == mlflows(answer.item() if hasattr(answer, "item") else answer)
     with pytest.raises(ModelFault):
         scored(answer)
 

@@ -161,3 +161,12 @@ def test_a_model_that_miscounts_a_batch_is_asked_for_each_request_and_is_at_faul
 def _filtered(features):
     answer = read_answer([True], features.num_rows)
     return Scored(CONTRACT, answer.rows, [pa.array(answer.rows), pa.array([0.5])])
+
+
+def test_threads_end_with_the_batcher(tmp_path):
+    async def work(ask, engine):
+        await ask(1)
+        assert "batcher" in {thread.name for thread in threading.enumerate()}
+
+    run(tmp_path, work)
+    assert {"batcher", "shadows"} & {thread.name for thread in threading.enumerate()} == set()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import tracemalloc
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from feedback_loop.schema.protocol import WireError, make_decoder, oip
 from feedback_loop.serving.http_errors import HttpError
 from feedback_loop.serving.request import Request
 from feedback_loop.serving.room import Room
-from feedback_loop.serving.worker_process import _take_outcomes
+from feedback_loop.serving.worker_process import _take_reports
 from tests.bombs import (
     ARROW,
     FILES,
@@ -72,15 +73,14 @@ def test_outcomes_in_arrow_are_measured_before_they_are_unpacked(name):
 def test_outcomes_take_room_for_what_they_become_before_any_is_looked_at():
     """A few hundred bytes of Arrow are 100,000 rows; another request has half of the room by then."""
     body, room = stream(pa.table({"customer": pa.nulls(100_000)})), Room(8 * MIB)
-    request, served = (
-        Request(SimpleNamespace(path="/")),
-        SimpleNamespace(scorer=lambda _: SimpleNamespace(contract=CONTRACT)),
-    )
+    request = Request(SimpleNamespace(path="/", headers={}))
+    champion = SimpleNamespace(scorer=SimpleNamespace(contract=CONTRACT))
+    served = SimpleNamespace(traffic=lambda _: SimpleNamespace(champion=champion))
     with room.share() as other, room.share() as request.share:
         other.grow(4 * MIB)
         request.came(len(body))
         with pytest.raises(HttpError) as refused:
-            _take_outcomes(None, served, USUAL, "churn", body, "arrow", "refuse", None, request.unpacked)
+            _take_reports(None, served, USUAL, "outcomes", "churn", body, "arrow", "refuse", None, request.unpacked)
     assert refused.value.status == 503
 
 
@@ -117,6 +117,40 @@ def test_encodings_that_repeat_a_long_text_are_not_taken():
     body = packed({"age": [1.0], "plan": ["x"]}, use_dictionary=False, column_encoding={"plan": "DELTA_BYTE_ARRAY"})
     with pytest.raises(WireError, match="DELTA_BYTE_ARRAY"):
         DECODER.decode(body, PARQUET, {}.get)
+
+
+FLAT = {"age": [1.0], "plan": ["x"]}
+
+
+def test_what_would_end_the_process_once_arrow_is_asked_for_a_column_is_refused(tmp_path):
+    optional, required = (bytes([0x25, kind]) + b"\x18\x03age" for kind in (2, 0))
+    body = packed(FLAT).replace(optional, required)  # its statistics are still those of an optional column
+    assert body != packed(FLAT)
+    (tmp_path / "in.parquet").write_bytes(body)
+    with pytest.raises(WireError, match="the statistics of 'age'"):
+        DECODER.decode(body, PARQUET, {}.get)
+    with pytest.raises(BadInput, match=r"in\.parquet can't be read"):
+        list(parts(tmp_path / "in.parquet"))
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_a_batch_of_arrow_that_says_it_is_longer_than_it_is_is_refused(new, tmp_path):
+    body = stream(pa.table({"month": ["a", "b", "c"]}), new=new)
+    longer = body.replace(struct.pack("<q", 3), struct.pack("<q", 90_000))
+    assert longer != body
+    (tmp_path / "in.arrow").write_bytes(longer)
+    with pytest.raises(BadInput, match="is no arrow"):
+        decode_body(longer, "arrow", USUAL, WANTED)
+    with pytest.raises(BadInput, match=r"in\.arrow can't be read"):
+        list(parts(tmp_path / "in.arrow"))
+
+
+def test_a_schema_of_arrow_that_is_no_base64_is_refused(tmp_path):
+    body = packed(FLAT)
+    place = body.index(b"ARROW:schema") + 40
+    (tmp_path / "in.parquet").write_bytes(body[:place] + b"!" + body[place + 1 :])
+    with pytest.raises(BadInput, match=r"in\.parquet can't be read"):
+        list(parts(tmp_path / "in.parquet"))
 
 
 def test_a_footer_that_is_long_is_not_read():

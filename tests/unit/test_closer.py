@@ -104,7 +104,7 @@ def test_heavy_losses_of_a_regression_do_not_make_slices(streams):
 )
 def test_nasty_rows_break_neither(columns):
     rows = table(600, 5, **columns)
-    for one, other in ((rows, table(600, 6)), (table(600, 6), rows), (rows, rows)):
+    for one, other in ((table(600, 6), rows), (rows, rows)):
         values = multivariate_values(CONTRACT, one, other)
         assert all(np.isfinite(each.value) and each.p_value is not None for each in values)
     assert all(np.isfinite([each.value, each.rest]).all() for each in find_slices(CONTRACT, rows))

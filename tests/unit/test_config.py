@@ -244,3 +244,36 @@ def test_what_a_new_file_has_commented_out_can_be_set_as_it_stands_there(tmp_pat
     assert [each.words for each in model.conditions] == ["recall of origin=JFK below 0.7 for 2 windows"]
     assert (model.inference.answers, model.query, model.policy.budget) == ("probability", "search_id", 4)
     assert (model.log, model.drift) == (plain.model("on time").log, plain.model("on time").drift)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "told"),
+    [
+        ('"own_training:train"', {"function": "own_training:train"}),
+        ('["python", "train.py"]', {"command": ("python", "train.py")}),
+        ('{ project = "trainers", params = { depth = 4 } }', {"project": "trainers", "params": {"depth": 4}}),
+    ],
+)
+def test_a_trainer_is_a_function_a_command_or_a_project(load, trainer, told):
+    settings = load(f"{MODEL}[models.churn.retraining]\ntrainer = {trainer}\n").model("churn").retraining.trainer
+    assert {name: getattr(settings, name) for name in told} == told
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        'trainer = "train"',
+        "trainer = []",
+        'trainer = { function = "a:b", command = ["c"] }',
+        'trainer = "a:b"\nsearch_space = { trials = 1 }',
+    ],
+)
+def test_what_is_no_trainer_or_one_too_many_is_refused(load, wrong):
+    with pytest.raises(ConfigError, match="retraining"):
+        load(f"{MODEL}[models.churn.retraining]\n{wrong}\n")
+
+
+def test_the_space_of_the_example_is_one(load):
+    path = Path(__file__).parents[2] / "examples" / "own_trainer" / "space.toml"
+    settings = load(MODEL.replace("churn", "offers") + path.read_text())
+    assert settings.model("offers").retraining.search_space.trials == 10

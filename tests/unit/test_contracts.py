@@ -12,6 +12,7 @@ from feedback_loop.schema import (
     Task,
     feature_columns,
     make_contract,
+    make_redaction,
     output_type,
 )
 from tests.builders import binary_contract, multiclass_contract, regression_contract
@@ -84,13 +85,39 @@ def test_features_that_are_called_like_our_columns_get_another_name_in_the_table
     assert [column.stored for column in contract.features] == ["role_2", "Prediction_2", "age", "AGE_2"]
 
 
+def names_in_the_log(contract):
+    return [column.stored for column in contract.log_columns]
+
+
+def test_the_log_has_columns_of_its_own_for_raw_answers_where_an_adapter_can_be_on():
+    always = ["adapter_revision", "explored", "propensity"]
+    assert names_in_the_log(binary_contract()) == [*always, "raw_prediction", "raw_probability"]
+    raw = [f"raw_probability_{name}" for name in "abc"]
+    assert names_in_the_log(multiclass_contract()) == [*always, "raw_prediction", *raw]
+    assert names_in_the_log(regression_contract()) == [*always, "raw_prediction", "lower", "upper"]
+    for changes in ({"probabilities": False}, {"query": "plan"}, {"more_labels": ("complained",)}):
+        assert names_in_the_log(binary_contract(**changes)) == always
+
+
+def test_columns_of_the_log_meet_no_names_of_the_model():
+    contract = binary_contract(
+        features=(C("propensity", T.DOUBLE), C("Explored", T.LONG), C("prediction", T.DOUBLE)), segments=()
+    )
+    assert [column.stored for column in contract.features] == ["propensity", "Explored", "prediction"]
+    assert names_in_the_log(contract) == [
+        "adapter_revision", "explored_2", "feedback_loop_propensity", "raw_prediction", "raw_probability",
+    ]  # fmt: skip
+    dropped = make_redaction(contract, {"propensity": "drop"}, b"").logged
+    assert names_in_the_log(dropped)[2] == "propensity"  # nothing is called so in its tables
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"label": "age"}, "also one of its features"),
         ({"features": (C("a", T.LONG), C("a", T.DOUBLE))}, "there twice"),
         ({"key": ("customer", "customer")}, "there twice"),
-        ({"positive": "maybe"}, "does not know the positive class"),
+        ({"positive": "maybe"}, "which positive names"),
         ({"classes": (0, 1, 2)}, "knows 3 classes"),
         ({"classes": (0, 1), "label_type": T.LONG, "settled": (2,)}, "has no room for the class 2"),
         ({"classes": (0, 1), "label_type": T.LONG, "settled": ("x",)}, "'x' of 'churn' is no long"),

@@ -23,6 +23,8 @@ def test_all_flights_of_the_year_are_there_once(flights):
     assert not flights.duplicated(list(KEY)).any()
     assert flights["arrived_at"].notna().sum() == flights["late"].notna().sum() == 327_346
     assert flights["late"].sum() == 77_630
+    labelled = flights.dropna(subset=["late"])
+    assert ((labelled["arr_delay"] > 15) == labelled["late"]).all()
 
 
 def test_an_arrival_is_in_its_destinations_time_zone(flights):

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
 from feedback_loop.monitoring.drift import drift_values
 from feedback_loop.monitoring.evaluation import profile_of_reference, with_swings
-from feedback_loop.monitoring.profiles.fold import fold, fold_held, merge
+from feedback_loop.monitoring.profiles.fold import fold, fold_held_out, fold_outcomes, merge
 from feedback_loop.monitoring.profiles.layout import choosing_half, make_layout, number_layout
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.quality import quality_values
@@ -38,7 +39,7 @@ def profile_of(layout, column, values):
 
 def reference_of(layout, column, values):
     rows = table_of(column, values)
-    return Profile.of(layout, merge([fold(layout, rows), fold_held(layout, rows)]))
+    return Profile.of(layout, merge([fold(layout, rows), fold_held_out(layout, rows)]))
 
 
 def compared(reference, current, column):
@@ -308,3 +309,33 @@ def test_whole_numbers_are_what_they_are(random):
     number = number_layout("x", pa.table({"x": pa.array(random.integers(2**24 - 40, 2**24, 3000).astype(float))}))
     assert number.edges == tuple(float(each) for each in range(2**24 - 40, 2**24))
     assert number.cuts[0] == number.edges[0] and number.cuts[-1] == number.edges[-1]
+
+
+def test_drift_of_predictions_is_that_of_raw_answers_and_losses_are_those_of_what_was_served(random):
+    contract = binary_contract(segments=())
+    raw = random.uniform(0.05, 0.95, 400)
+    rows = pa.table(
+        {
+            "age": random.normal(40, 9, 400),
+            "plan": ["pro"] * 400,
+            "prediction": raw > 0.5,
+            "probability": raw,
+            "churned": random.random(400) < 0.3,
+        }
+    )
+    layout = make_layout(contract, rows)
+    served = rows.set_column(3, "probability", pa.array(raw * 0.4)).set_column(
+        2, "prediction", pa.array([False] * 400)
+    )
+    half = pa.array([number % 2 == 0 for number in range(400)])  # an adapter was on for every other row
+    logged = pa.table(
+        {name: pc.if_else(half, served.column(name), rows.column(name)) for name in rows.column_names}
+        | {f"raw_{name}": pc.if_else(half, rows.column(name), None) for name in ("prediction", "probability")}
+    )
+    was, now = Profile.of(layout, fold(layout, rows)), Profile.of(layout, fold(layout, logged))
+    assert {value.value for value in drift_values(was, now)} == {0.0}
+    as_served = Profile.of(layout, fold(layout, logged.select(rows.column_names)))
+    assert [tally.to_bytes() for tally in fold_outcomes(layout, logged).values()] == [
+        tally.to_bytes() for tally in fold_outcomes(layout, logged.select(rows.column_names)).values()
+    ]
+    assert max(value.value for value in drift_values(was, as_served)) > 0.1

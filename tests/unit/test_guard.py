@@ -4,7 +4,6 @@ import base64
 import hashlib
 import hmac
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -185,7 +184,7 @@ class Headers(dict):
 def checked(headers, seen=None, **settings):
     origins = Origins(ServingSettings(**settings), (seen if seen is not None else []).append)
     try:
-        return origins.check(SimpleNamespace(headers=Headers(headers)))
+        return origins.check(Headers(headers))
     except HttpError as problem:
         return problem.status
 

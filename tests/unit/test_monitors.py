@@ -131,33 +131,6 @@ def test_the_null_says_in_words_what_was_rejected(kind):
 # Method D, errors
 
 
-def test_tails_of_the_hypergeometric_law_are_those_of_scipy():
-    random = np.random.default_rng(3)
-    for drawn in (25, 50, 100):
-        pool = random.integers(drawn, 20_000, 400)
-        hits = np.minimum((pool * random.beta(0.5, 1, 400)).astype(int), pool)
-        found = stats.hypergeom.rvs(pool, hits, drawn, random_state=4)
-        far = np.clip(
-            found + random.integers(-20, 21, 400), np.maximum(drawn - pool + hits, 0), np.minimum(drawn, hits)
-        )
-        for counts in (found, far):
-            chances = random.random(400)
-            law = (counts, pool, hits, drawn)
-            expected = stats.hypergeom.sf(*law) + chances * stats.hypergeom.pmf(*law)
-            assert upper_tails(counts, pool, hits, drawn, chances) == pytest.approx(expected, rel=1e-9, abs=1e-300)
-
-
-@pytest.mark.parametrize(
-    ("drawn", "pool", "hits"), [(20_000, 900_000, 3), (20_000, 25_000, 24_997), (10**6, 10**6 + 5000, 4 * 10**5)]
-)
-def test_tails_of_many_rows_are_exact_for_rare_and_for_common_hits(drawn, pool, hits):
-    law = stats.hypergeom(pool, hits, drawn)
-    found = np.unique(np.clip(law.mean() + law.std() * np.array([-9, -2, 0, 2, 9]), *law.support()).astype(int))
-    expected = law.sf(found) + 0.3 * law.pmf(found)
-    same = (np.full(len(found), each) for each in (pool, hits))
-    assert upper_tails(found, *same, drawn, np.full(len(found), 0.3)) == pytest.approx(expected, rel=1e-5, abs=1e-14)
-
-
 def test_scores_of_blocks_are_independent_and_normal_under_the_null():
     random = np.random.default_rng(6)
     found = errors(random, 0.1, 3000 * 20).reshape(3000, 20, 1).sum(axis=2)  # blocks of one label: ties everywhere
@@ -215,7 +188,7 @@ RISES = [(0.02, 4250), (0.05, 1250), (0.10, 750)]
 @pytest.mark.parametrize(
     ("streams", "rise", "within"),
     [
-        *((200 if rise == 0.02 else 40, rise, within) for rise, within in RISES),  # the smaller, the more they differ
+        *((80 if rise == 0.02 else 20, rise, within) for rise, within in RISES),  # the smaller, the more they differ
         *(pytest.param(1000, rise, within, marks=pytest.mark.statistics) for rise, within in RISES),
     ],
 )
@@ -277,7 +250,7 @@ def test_a_season_of_numbers_alarms_label_by_label_and_not_by_strata(streams):
 
 
 @pytest.mark.parametrize(("start", "losses"), [(error_start, seasonal_errors), (rank_start, seasonal_numbers)])
-@simulated(60, 600)
+@simulated(40, 600)
 def test_a_stratum_that_the_reference_lacks_is_measured_by_its_own_first_labels(streams, start, losses):
     """Windows of place 6 are much worse than all others, and the reference has none of them: that is no change."""
     alarms = 0

@@ -17,7 +17,7 @@ from feedback_loop.config import ModelSettings
 from feedback_loop.errors import ConfigError, ContractError
 from feedback_loop.monitoring.custom_metrics import metrics_by_rows
 from feedback_loop.monitoring.evaluation import evaluate_cells
-from feedback_loop.monitoring.profiles.custom_sums import MetricFailed, _found, check_metrics, sums_of
+from feedback_loop.monitoring.profiles.custom_sums import MetricFailed, _import_metric, check_metrics, sums_of
 from feedback_loop.monitoring.profiles.fold import fold, fold_outcomes, merge
 from feedback_loop.monitoring.profiles.layout import Layout, make_layout
 from feedback_loop.schema import OwnMetric, make_redaction
@@ -258,7 +258,7 @@ def test_another_code_or_name_makes_another_layout(tmp_path, monkeypatch, change
         )
         importlib.invalidate_caches()
         del sys.modules[name]
-        for each in (_found, sums_of):
+        for each in (_import_metric, sums_of):
             each.cache_clear()
     assert not layout.is_of(contract)
     assert Layout.bare(contract).is_of(contract)

@@ -1,35 +1,21 @@
 """From losses to verdicts, and from verdicts to what is done."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from feedback_loop.clock import Window
-from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import PolicySettings, WatchSettings
-from feedback_loop.decisions import Baseline, Cohort, judge, next_step, spent_until
+from feedback_loop.decisions import Baseline, Cohort, judge
 from feedback_loop.decisions.evidence import Estimated, carriers
-from feedback_loop.decisions.losses import (
-    MOST_KEPT,
-    Losses,
-    Seen,
-    Watched,
-    baseline_of,
-    losses_of,
-    monitored_loss,
-    watched_of,
-)
+from feedback_loop.decisions.losses import Losses, Watched
 from feedback_loop.decisions.panel import Panel
-from feedback_loop.errors import ConfigError
 from feedback_loop.store.conclusions import State
-from tests.builders import binary_contract, regression_contract
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -93,6 +79,15 @@ def test_a_worse_model_is_degraded_and_the_evidence_says_since_when_and_by_how_m
     assert said["once_in"] >= said["e_value"] >= 20
     assert f"(e-value now: {said['e_value']:,.0f})" in verdict.summary or said["e_value"] > 1e6
     assert verdict.evidence["acts"] == ["brier"]
+
+
+def test_raw_losses_that_are_those_served_are_told_once():
+    random = np.random.default_rng(1)
+    watched = (Watched("brier", share=0.5), Watched("brier", share=0.5, is_raw=True))
+    days = [cohort(day, random.beta(2 + 3 * (day >= 4), 8 - 3 * (day >= 4), 1000)) for day in range(6)]
+    verdict = judged(days, base=baseline(watched=watched))
+    assert verdict.evidence["acts"] == ["brier", "raw brier"]
+    assert verdict.summary.count("matured predictions") == 1
 
 
 def test_an_error_rate_is_told_as_accuracy():
@@ -242,6 +237,18 @@ def test_verdict_after_verdict_is_the_same_as_all_at_once(seed, cuts):
     assert Panel.from_json(json.loads(json.dumps(last.monitor))).to_json() == last.monitor
 
 
+@pytest.mark.parametrize("stored", [None, {}])
+def test_a_reference_that_is_whole_for_a_segment_alone_judges_nothing_at_any_look(stored):
+    """A loss without monitors is stored as null; by 0.2.0 before its release it was stored as an empty object."""
+    days = [cohort(day, np.random.default_rng(day).beta(2, 8, 500)) for day in range(2)]
+    first = judged(days[:1], base=three(4000), settings=WATCH)
+    pairs = [pair | {"monitors": pair["monitors"] or stored} for pair in first.monitor["pairs"]]
+    first = replace(first, monitor=first.monitor | {"pairs": pairs})
+    second = judged(days[1:], base=three(4000), settings=WATCH, previous=first)
+    assert [bool(pair["monitors"]) for pair in second.monitor["pairs"]] == [False, True, True]
+    assert (second.state, second.summary) == (State.INSUFFICIENT_DATA, first.summary)
+
+
 def test_a_changed_policy_begins_its_own_monitors():
     days = [cohort(day, np.random.default_rng(day).beta(2, 8, 500)) for day in range(2)]
     first = judged(days[:1])
@@ -257,190 +264,3 @@ def test_monitors_that_were_made_by_other_bets_begin_anew(monkeypatch):
     first = judged(days[:1])
     monkeypatch.setattr("feedback_loop.decisions.panel.MADE_OF", "bets of another release")
     assert judged(days[1:], previous=first).monitor["since"] == "2026-03-02T00:00:00Z"
-
-
-def test_what_was_seen_stays_small_and_its_sums_right():
-    seen = Seen()
-    for day in range(1000):
-        seen = seen.plus([START + day * DAY], [np.full(10, 0.2 if day < 990 else 0.9)])
-    assert len(seen.parts) <= MOST_KEPT
-    assert seen.labels == 10_000
-    assert seen.mean == pytest.approx(0.207)
-    assert seen.parts[seen.change(0.2, 5000)].since == (START + 990 * DAY).isoformat()
-    assert seen.change(0.95, 10_000) is None or seen.mean > 0.2
-
-
-def test_losses_that_fell_have_no_moment_since_which_they_are_higher():
-    seen = Seen().plus([START, START + DAY], [np.full(100, 0.3), np.full(100, 0.1)])
-    assert seen.change(0.3, 1000) is None
-
-
-def labelled(count=400):
-    random = np.random.default_rng(0)
-    plan = random.choice(["a", "b", "c"], count)
-    return {"plan": plan, "churned": random.random(count) < 0.5, "probability": random.random(count)}
-
-
-def rows_of(contract, values):
-    columns = {contract.label.stored: pa.array(values["churned"])}
-    columns |= {contract.outputs[0].stored: pa.array(values["probability"] > 0.5)}
-    columns |= {contract.outputs[1].stored: pa.array(values["probability"])}
-    columns |= {contract.column("plan").stored: pa.array(values["plan"])}
-    times = [START + timedelta(minutes=minute) for minute in range(len(values["plan"]))]
-    return pa.table(columns | {"predicted_at": pa.array(times, pa.timestamp("us", "UTC"))})
-
-
-def test_losses_know_their_segments():
-    contract, values = binary_contract(segments=("plan",)), labelled()
-    found = losses_of(contract, rows_of(contract, values))
-    assert set(found.members) == {"plan=a", "plan=b", "plan=c"}
-    own = found.of(Watched("error", "plan=a"))
-    wrong = values["churned"] != (values["probability"] > 0.5)
-    assert own.tolist() == wrong[values["plan"] == "a"].astype(float).tolist()
-    assert found.of(Watched("error", "plan=z")).tolist() == []
-
-
-def test_of_a_column_of_many_segments_the_largest_are_known():
-    contract, values = binary_contract(segments=("plan",)), labelled(3000)
-    values["plan"] = np.array([f"p{place}" for place in np.random.default_rng(1).geometric(0.02, 3000)])
-    found = losses_of(contract, rows_of(contract, values))
-    assert len(found.members) == contract.segment_values
-    rarest = min(set(values["plan"]) - {name.partition("=")[2] for name in found.members})
-    assert len(found.of(Watched("error", f"plan={rarest}"))) == (values["plan"] == rarest).sum() > 0
-
-
-def test_a_baseline_ends_where_its_reference_is_whole():
-    contract, rows = binary_contract(segments=("plan",)), rows_of(binary_contract(), labelled(1200))
-    settings = ModelSettings(task="binary", label="churned", policy=PolicySettings(reference=1000))
-    assert baseline_of(contract, rows, settings).until == START + timedelta(minutes=1199)
-    assert baseline_of(contract, rows.slice(0, 999), settings).until is None
-    assert len(baseline_of(contract, rows.slice(0, 0), settings).raw(Watched("brier"))) == 0
-
-
-def test_losses_without_a_bound_are_measured_by_the_reference():
-    reference = Losses({"absolute_error": np.arange(1.0, 101.0), "brier": np.array([0.3])})
-    base = Baseline((Watched("absolute_error"),), reference, np.arange(100))
-    found = base.scaled(base.watched[0], np.array([0.0, 49.5, 1e9]))
-    assert found == pytest.approx([0, 0.4995, 1], abs=1e-3)
-    assert base.scaled(Watched("brier"), np.array([0.3])).tolist() == [0.3]
-
-
-def test_the_loss_that_is_watched_fits_the_task():
-    assert monitored_loss(binary_contract(), "auto") == "brier"
-    assert monitored_loss(binary_contract(probabilities=False), "auto") == "error"
-    assert monitored_loss(regression_contract(), "auto") == "absolute_error"
-    assert monitored_loss(binary_contract(), "error") == "error"
-    with pytest.raises(ConfigError, match="its answers tell error"):
-        monitored_loss(binary_contract(probabilities=False), "brier")
-
-
-def test_shares_of_alpha_are_in_proportion_to_the_weights():
-    found = watched_of(binary_contract(), WATCH)
-    assert [(each.name, each.share) for each in found] == [
-        ("brier", 0.25),
-        ("brier of side=east", 0.25),
-        ("brier of side=west", 0.5),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("watch", "why"),
-    [
-        ({"segment": "plan=a"}, "'plan' is not among the segments"),
-        ({}, "that of all rows is already"),
-        ({"segment": "side"}, "match pattern"),
-        ({"weight": 0, "segment": "side=x"}, "greater than 0"),
-    ],
-)
-def test_what_can_not_be_watched_is_refused_when_the_configuration_is_read(watch, why):
-    with pytest.raises(ValidationError, match=why):
-        ModelSettings(task="binary", label="churned", segments=("side",), policy={"watch": [watch]})
-
-
-def verdict_of(state, **evidence):
-    return SimpleNamespace(state=state, evidence=evidence)
-
-
-def retraining(days_ago, state="promoted", reason="alarm"):
-    return SimpleNamespace(state=state, reason=reason, started_at=START + (100 - days_ago) * DAY)
-
-
-def step(state, *retrainings, champion_days=5, settings=None, **evidence):
-    return next_step(
-        verdict_of(state, **evidence) if state else None,
-        settings or PolicySettings(),
-        retrainings=retrainings,
-        champion_since=START + (100 - champion_days) * DAY,
-        now=START + 100 * DAY,
-    )
-
-
-def test_an_alarm_retrains_once_the_last_retraining_is_past_the_cooldown():
-    assert step(State.DEGRADED) == "alarm"
-    assert step(State.DEGRADED, retraining(13)) is None
-    assert step(State.DEGRADED, retraining(14)) == "alarm"
-    assert step(State.DEGRADED, retraining(13, "refused")) is None
-    assert step(State.WARNING) is None
-
-
-def test_the_slow_schedule_counts_from_the_champion_and_the_last_try():
-    assert step(State.OK, champion_days=27) is None
-    assert step(State.OK, champion_days=28) == "refresh"
-    assert step(State.OK, retraining(27, "refused"), champion_days=60) is None
-    assert step(State.OK, retraining(28, "refused"), champion_days=60) == "refresh"
-    assert step(None, champion_days=28) == "refresh"
-    assert step(None, champion_days=999, settings=PolicySettings(refresh=None)) is None
-
-
-def test_drift_and_estimates_retrain_only_where_that_is_allowed():
-    blind = PolicySettings(allow_blind_retraining=True)
-    assert step(State.WARNING, drifted_share=0.6) is None
-    assert step(State.WARNING, drifted_share=0.6, settings=blind) == "blind"
-    assert step(State.WARNING, estimate={"above": True}, settings=blind) == "blind"
-    assert step(State.WARNING, estimate={"above": False}, drifted_share=None, settings=blind) is None
-    assert step(State.DEGRADED, drifted_share=0.6, settings=blind) == "alarm"
-    assert step(State.WARNING, retraining(3), drifted_share=0.6, settings=blind) is None
-
-
-def test_a_budget_bounds_the_retrainings_of_ninety_days():
-    two = PolicySettings(budget=2)
-    used = [retraining(80), retraining(30, "refused", "refresh")]
-    assert step(State.DEGRADED, *used, settings=two) is None
-    assert step(State.OK, *used, champion_days=99, settings=two) is None
-    assert step(State.DEGRADED, retraining(91), retraining(30), settings=two) == "alarm"
-    assert step(State.DEGRADED, retraining(80), retraining(30, reason="manual"), settings=two) == "alarm"
-    assert step(State.DEGRADED, settings=PolicySettings(budget=0)) is None
-
-
-def test_a_search_that_could_not_be_made_waits_a_day_and_costs_neither_cooldown_nor_budget():
-    one = PolicySettings(budget=1)
-    assert step(State.DEGRADED, retraining(0.9, "not_made"), settings=one) is None
-    assert step(State.DEGRADED, retraining(1, "not_made"), settings=one) == "alarm"
-    assert step(State.DEGRADED, retraining(13, "refused"), retraining(1, "not_made")) is None
-    assert step(State.DEGRADED, retraining(14, "refused"), retraining(1, "not_made")) == "alarm"
-    assert step(State.OK, retraining(1, "not_made"), champion_days=28) == "refresh"
-
-
-def test_a_spent_budget_says_until_when():
-    now = START + 100 * DAY
-    used = [retraining(91), retraining(80), retraining(40, "not_made"), retraining(30, "refused", "refresh")]
-    assert spent_until(used, PolicySettings(budget=2), now) == START + (100 - 80 + 90) * DAY
-    assert spent_until(used, PolicySettings(budget=3), now) is None
-    assert spent_until(used, PolicySettings(), now) is None
-    assert spent_until([], PolicySettings(budget=0), now) > now + 1000 * DAY
-
-
-def test_a_retraining_that_failed_is_tried_again_ever_later():
-    assert step(State.DEGRADED, retraining(0.9, "failed")) is None
-    assert step(State.DEGRADED, retraining(1, "failed")) == "alarm"
-    assert step(State.DEGRADED, retraining(4, "failed"), retraining(1.9, "failed")) is None
-    assert step(State.DEGRADED, retraining(4, "failed"), retraining(2, "failed")) == "alarm"
-    many = [retraining(50 - place, "failed") for place in range(40)]
-    assert step(State.DEGRADED, *many, retraining(13, "failed")) is None
-    assert step(State.DEGRADED, *many, retraining(14, "failed")) == "alarm"
-
-
-@pytest.mark.parametrize("state", ["abandoned", "running"])
-def test_a_retraining_whose_process_died_does_not_count(state):
-    assert step(State.DEGRADED, retraining(0.1, state)) == "alarm"
-    assert step(State.OK, retraining(0.1, state), champion_days=28) == "refresh"

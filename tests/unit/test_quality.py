@@ -9,6 +9,7 @@ from scipy import stats
 
 from feedback_loop.clock import format_moment
 from feedback_loop.monitoring import silence_notice, volume_notice
+from feedback_loop.monitoring.evaluation import profile_of_reference
 from feedback_loop.monitoring.profiles.fold import fold
 from feedback_loop.monitoring.profiles.layout import Layout, make_layout
 from feedback_loop.monitoring.profiles.profile import Profile
@@ -190,3 +191,21 @@ def test_probabilities_of_classes_that_do_not_add_up_are_none():
     rows = rows.append_column(contract.label.stored, pa.nulls(200, pa.string()))
     [check] = quality_values(None, Profile.of(layout, fold(layout, rows)))
     assert (check.value, check.failed) == (0.1, True)
+
+
+def test_a_new_extreme_of_what_rows_of_a_day_share_is_one_event():
+    """Each day has one value, as weather has: the coldest day so far is no fault, degrees as Kelvin are one."""
+    days = 40 + 10 * np.random.default_rng(1).normal(size=(12, 1))
+    moments = pa.array([START + DAY * (row // 300) for row in range(3600)], pa.timestamp("us", "UTC"))
+    shared = table(3600, 1, age=pa.array(np.repeat(days, 300, axis=1).ravel()), predicted_at=moments)
+    reference = profile_of_reference(binary_contract(), shared, DAY)
+
+    def is_found(value):
+        window = table(300, 2, age=pa.array([value] * 150 + [40.0] * 150))
+        found = quality_values(reference, Profile.of(reference.layout, fold(reference.layout, window)))
+        return next(check.failed for check in found if (check.column, check.check) == ("age", "out_of_range"))
+
+    assert not is_found(days.max() + 5)
+    assert not is_found(days.min() - 5)
+    assert is_found(days.max() + 273)
+    assert is_found(-1e300)

@@ -198,6 +198,15 @@ def test_a_version_without_a_reference_is_not_tested_yet():
     assert follow(opening, judged(bad, few, version="2"), bad, few, 0.05) == opening
 
 
+def test_a_version_whose_reference_is_whole_for_a_segment_alone_is_not_tested_yet():
+    random = np.random.default_rng(9)
+    bad, baseline = days(random, 0, [0.1] * 3), base(random)
+    policy = POLICY.model_copy(update={"reference": 5000})
+    verdict = judge("churn", "1", bad, baseline, policy, previous=None, drifted_share=None, now=START + 4 * DAY)
+    assert [bool(pair["monitors"]) for pair in verdict.monitor["pairs"]] == [False, True]
+    assert follow(None, verdict, bad, baseline, 0.05) is None
+
+
 def test_an_incident_of_before_there_were_tests_is_tested_by_the_first_loss():
     random = np.random.default_rng(10)
     good, baseline = days(random, 0, [0.05] * 10), base(random)

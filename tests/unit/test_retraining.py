@@ -3,9 +3,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from feedback_loop.retraining.gate import non_inferiority, paired_difference
-from feedback_loop.retraining.trials import choose
+from feedback_loop.retraining.trials import choose, make_candidate
 
 DAYS = np.datetime64("2026-03-01", "us") + np.repeat(np.arange(10), 100).astype("timedelta64[D]")
 RANDOM = np.random.default_rng(0)
@@ -78,6 +79,41 @@ def test_recent_data_is_chosen_where_it_is_clearly_better():
 def test_a_single_trial_is_chosen():
     only = candidate("all", CHAMPION[:100], 9000)
     assert choose([only], DAYS[:100]) is only
+
+
+def made_of(*kinds, classes=("a", "b")):
+    """The candidate of trials of these kinds, whose losses are ever worse; `averaged` and `rescored` say of whom."""
+    noise = np.repeat(RANDOM.normal(scale=0.01, size=10), 100)
+    tried = [
+        SimpleNamespace(
+            plan=SimpleNamespace(recipe=kind),
+            trial=SimpleNamespace(name="all", rows=9000),
+            losses=CHAMPION + place / 10 + noise,
+            estimator=LogisticRegression().fit([[place] for place in range(len(known))], list(known)),
+            scorer=SimpleNamespace(contract=SimpleNamespace(classes=known)),
+        )
+        for place, (kind, known) in enumerate(zip(kinds, classes, strict=True))
+    ]
+    holdout = SimpleNamespace(decided=DAYS, losses=lambda scorer, _: scorer)
+    return make_candidate(tried, holdout, "log_loss", lambda average: average)
+
+
+def test_a_candidate_is_the_average_of_the_best_three_kinds():
+    made = made_of("own", "boosting", "linear", "trees", classes=[("a", "b")] * 4)
+    assert list(made.losses.named_estimators_) == ["own", "boosting", "linear"]
+    assert made.words == "average of own, boosting, linear"
+
+
+def test_a_kind_that_lacks_a_class_is_no_part_of_an_average():
+    made = made_of("own", "boosting", "linear", classes=[("a", "b"), ("a", "b", "c"), ("a", "b", "c")])
+    assert made.words == "average of boosting, linear"
+
+
+def test_one_kind_alone_is_what_it_is_and_none_is_no_candidate():
+    made = made_of("own", classes=[("a", "b")])
+    assert made.words == "own"
+    assert made.scorer is made.members[0].scorer
+    assert made_of(classes=[]) is None
 
 
 def test_the_days_are_those_of_utc():

@@ -3,6 +3,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from feedback_loop.clock import Window
+from feedback_loop.cycle import month_before
 from feedback_loop.errors import ConfigError
 from feedback_loop.scheduling import last_due, parse_schedule
 
@@ -97,6 +99,17 @@ def test_a_run_is_due_at_its_very_moment():
 
 def test_a_clock_that_was_set_back_makes_nothing_due():
     assert due("1d", after=NOW + timedelta(hours=20)) is None
+
+
+def test_a_leap_day_is_a_day_and_a_schedule_of_leap_days_waits_for_the_next_one():
+    march = datetime(2028, 3, 1, 12, tzinfo=UTC)
+    leap = datetime(2028, 2, 29, tzinfo=UTC)
+    assert due("1d", after=datetime(2028, 2, 28, tzinfo=UTC), now=march) == datetime(2028, 3, 1, tzinfo=UTC)
+    assert due("1d", after=datetime(2028, 2, 28, tzinfo=UTC), now=leap + timedelta(hours=1)) == leap
+    assert due("0 0 29 2 *", after=datetime(2024, 2, 29, tzinfo=UTC), now=march) == leap
+    assert due("0 0 29 2 *", after=leap, now=datetime(2031, 3, 1, tzinfo=UTC)) is None
+    assert due("0 6 31 * *", now=datetime(2028, 4, 30, 12, tzinfo=UTC)) == datetime(2028, 3, 31, 6, tzinfo=UTC)
+    assert month_before(march) == Window(datetime(2028, 2, 1, tzinfo=UTC), datetime(2028, 3, 1, tzinfo=UTC))
 
 
 def test_never_is_no_trigger():

@@ -93,6 +93,7 @@ def test_what_would_lose_something_is_refused_with_its_row(values, kind, row):
     with pytest.raises(BadInput) as caught:
         coerced(values, kind)
     assert (caught.value.problems[0].row, caught.value.problems[0].field) == (row, "x")
+    assert caught.value.cure == "Nothing was taken."
 
 
 @pytest.mark.parametrize(

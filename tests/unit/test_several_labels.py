@@ -119,7 +119,7 @@ def test_each_of_two_hundred_labels_is_judged_like_a_model_of_its_own():
         assert found[name] == pytest.approx(each.mean())
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_bounds_hold_whatever_the_tags_of_the_unlabelled_are(seed):
     random = np.random.default_rng(seed)
     chances = random.random((6, 3))

@@ -1,16 +1,21 @@
 """Traces: of requests, of their batches, and of nothing where nobody asked."""
 
+import io
+import json
+import logging
 import subprocess
 import threading
 
 import pytest
+import structlog
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from feedback_loop.cli.output import configure_logging, take_library_logs
 from feedback_loop.errors import ConfigError
-from feedback_loop.serving.tracing import Tracing, batch, current, require_tracing, step
+from feedback_loop.tracing import Tracing, batch, current, require_tracing, step, trace_id
 from tests.warm import FRESH
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -89,16 +94,68 @@ def test_what_fails_is_marked(tracing, exported):
     assert (model.events[0].name, whole.events[0].name) == ("exception", "exception")
 
 
+def test_a_turn_of_the_loop_is_a_trace_whose_jobs_note_what_they_gave(tracing, exported):
+    with pytest.raises(ValueError, match="no"), tracing.turn("churn", "2026-03-02T00:00:00+00:00"):  # noqa: PT012
+        with step("join") as note, step("read"):
+            note({"pairs": 7, "of": {"left": 1}})
+        within = trace_id()
+        with step("decide") as note:
+            note({"state": "degraded", "acts": True})
+        with step("promote"):
+            raise ValueError("no")
+    assert trace_id() is None
+    spans = {span.name: span for span in exported.get_finished_spans()}
+    assert {f"{span.context.trace_id:032x}" for span in spans.values()} == {within}
+    assert spans["turn"].parent is None
+    turn = spans["turn"].context.span_id
+    assert [spans[name].parent.span_id for name in ("join", "decide", "promote")] == [turn] * 3
+    assert spans["read"].parent.span_id == spans["join"].context.span_id
+    assert dict(spans["join"].attributes) == {"feedback_loop.pairs": 7}
+    assert dict(spans["decide"].attributes) == {"feedback_loop.state": "degraded", "feedback_loop.acts": True}
+    assert spans["promote"].status.status_code is StatusCode.ERROR
+
+
+def test_lines_of_the_log_name_the_trace_in_which_they_were_written(tracing):
+    stream = io.StringIO()
+    configure_logging(stream)
+    log = structlog.get_logger()
+    log.info("before")
+    traced = tracing.begin("POST", "invocations", {"traceparent": PARENT}.get)
+    log.info("within")
+    tracing.end(traced, 200)
+    before, within = map(json.loads, stream.getvalue().splitlines())
+    assert "trace_id" not in before
+    assert within["trace_id"] == PARENT.split("-")[1]
+
+
+def test_what_a_library_warns_of_is_a_line_of_ours(tracing):
+    stream = io.StringIO()
+    handler = take_library_logs(stream)
+    try:
+        logging.getLogger("apscheduler").info("as usual")
+        try:
+            int("postgresql://ada:s3cr3t@host/x")
+        except ValueError:
+            logging.getLogger("apscheduler.executors").exception("Job %s raised", "churn")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    [line] = map(json.loads, stream.getvalue().splitlines())
+    assert (line["event"], line["level"], line["logger"]) == ("Job churn raised", "error", "apscheduler.executors")
+    assert "postgresql://ada:***@host/x" in line["exception"]
+    assert "timestamp" in line
+
+
 def test_where_nothing_is_traced_nothing_of_opentelemetry_is_loaded():
     program = """
 import sys
 from feedback_loop.errors import ConfigError
-from feedback_loop.serving.tracing import batch, current, step
-with step("decode"), batch([], 1, "churn", "3"), step("model"):
+from feedback_loop.tracing import batch, current, step
+with step("decode"), batch([], 1, "churn", "3"), step("model") as note:
+    note({"rows": 1})
     assert current() is None
 assert not [name for name in sys.modules if name.startswith("opentelemetry")]
 """
-    subprocess.run([FRESH, "-c", program], check=True, timeout=60)
+    subprocess.run([FRESH, "-c", program], check=True, timeout=200)
 
 
 def test_packages_that_are_missing_are_named_before_a_server_starts():

@@ -99,14 +99,14 @@ def logged(spool):
 
 
 @pytest.mark.parametrize(
-    "engine", [Answering(True, seconds=1.0), Answering(True, error=ZeroDivisionError("a challenger's mistake"))]
+    "engine", [Answering(True, seconds=3.0), Answering(True, error=ZeroDivisionError("a challenger's mistake"))]
 )
 def test_a_shadow_that_sleeps_or_raises_neither_delays_nor_fails_an_answer(spool, engine):
     lost = []
     target = Target(scorer("1", Answering(False)), Role.CHAMPION, (scorer("2", engine),))
     found, took = answered(spool, target, [rows(1)], dropped=lambda model, count: lost.append((model, count)))
     assert [(each.answers, each.version) for each in found] == [([False], "1")]
-    assert took < 0.9
+    assert took < 2.5
     champion = (found[0].ids[0], "1", "champion")
     if engine.error is None:
         assert logged(spool) == [champion, (shadow_id(found[0].ids[0], "2"), "2", "shadow")]
@@ -312,7 +312,7 @@ def test_a_long_body_is_read_by_a_thread_and_the_loop_goes_on(spool):
             return rows(*range(len(body) // QUICK_BYTES + 1))
 
     class Served:
-        def traffic(self, _):
+        def loaded(self, _):
             return Traffic(Target(scorer("1", Answering(False)), Role.CHAMPION), Reading())
 
     async def ask():
@@ -396,8 +396,3 @@ def test_requests_with_other_params_are_asked_apart(spool):
         "{'top': 3}": 3,
         "{'top': 1}": 1,
     }  # and the first row, which only showed that it is up
-
-
-def test_threads_end_with_the_batcher(spool):
-    answered(spool, Target(scorer("1", Answering(False)), Role.CHAMPION), [rows(1)])
-    assert {"batcher", "shadows"} & {thread.name for thread in threading.enumerate()} == set()

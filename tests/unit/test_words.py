@@ -4,9 +4,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from feedback_loop.cli.monitor import _evaluation, _evaluation_words
-from feedback_loop.cli.scheduler import in_words
 from feedback_loop.clock import Window
 from feedback_loop.store.evaluations import DriftValue, Evaluation, MetricValue
+from feedback_loop.views.jobs import in_words
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 WINDOW = Window(START, START + timedelta(days=1))

@@ -1,6 +1,6 @@
 """Backtest: another policy on the same log, look by look, and what would have followed."""
 
-from feedback_loop.decisions.backtest.candidates import candidates_of
+from feedback_loop.decisions.backtest.candidates import Policy, candidates_of, policy_of
 from feedback_loop.decisions.backtest.injection import Injection
 from feedback_loop.decisions.backtest.log import SharedReader, Versions
 from feedback_loop.decisions.backtest.plots import BLUE, FORMATS, GREY, RED, YELLOW, draw_promotions, plot_policies
@@ -18,6 +18,7 @@ __all__ = [
     "Aftermath",
     "Backtest",
     "Injection",
+    "Policy",
     "Replayed",
     "SharedReader",
     "Versions",
@@ -27,6 +28,7 @@ __all__ = [
     "looks_until",
     "made_looks",
     "plot_policies",
+    "policy_of",
     "run_backtest",
     "tenures_of",
 ]

@@ -1,11 +1,11 @@
-"""Policies to be tried beside each other: those of files, or every rule that there is."""
+"""The policies that a backtest compares: those of files, or all rules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from feedback_loop.config import ModelSettings, read_toml, with_overrides
 from feedback_loop.config_errors import nearest
@@ -13,10 +13,16 @@ from feedback_loop.config_policy import PolicySettings, Rule
 from feedback_loop.errors import BadInput, ConfigError
 
 CONFIGURED = "configured"
-"""What the policy of the configuration is called beside others."""
+"""The name of the configured policy among others."""
+
+PROPOSED = "proposed"
+"""The name of a policy that is not written anywhere yet."""
+
+Policy = str | Path | PolicySettings | Mapping[str, Any]
+"""A policy to be tried: a file, settings, or what a file would say."""
 
 KEYS = ("policy", "maturity", "window")
-"""What such a file may say of a model: whatever a look depends on."""
+"""The settings that a policy file may have: those that a look depends on."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +33,8 @@ class Candidate:
     settings: ModelSettings
 
 
-def candidates_of(
-    settings: ModelSettings, model: str, policies: Sequence[str | Path | PolicySettings]
-) -> list[Candidate]:
-    """The configured policy, and beside it the given ones (files, or settings), or else every other rule.
+def candidates_of(settings: ModelSettings, model: str, policies: Sequence[Policy]) -> list[Candidate]:
+    """The configured policy and the given ones; without any, all other rules.
 
     Raises ConfigError, and BadInput where two have the same name.
     """
@@ -43,7 +47,9 @@ def candidates_of(
     return candidates
 
 
-def _candidate(settings: ModelSettings, model: str, policy: str | Path | PolicySettings) -> Candidate:
+def _candidate(settings: ModelSettings, model: str, policy: Policy) -> Candidate:
+    if isinstance(policy, Mapping):
+        return Candidate(PROPOSED, policy_of(policy, settings, Path(PROPOSED)))
     if isinstance(policy, PolicySettings):
         return Candidate(policy.rule, settings.model_copy(update={"policy": policy}))
     return Candidate(Path(policy).stem, load_policy(Path(policy), settings, model))
@@ -52,13 +58,18 @@ def _candidate(settings: ModelSettings, model: str, policy: str | Path | PolicyS
 def load_policy(place: Path, settings: ModelSettings, model: str) -> ModelSettings:
     """A model's settings with the policy of a file: `[policy]`, or `[models.<name>.policy]` as in a configuration.
 
-    What the file does not say stays as it is configured. Beside the policy it may say `maturity` and `window`; of a
-    whole configuration nothing else is looked at. Raises ConfigError.
+    What the file does not set stays as configured. Besides the policy it may set `maturity` and `window`; the rest of
+    a whole configuration is ignored. Raises ConfigError.
     """
     content = read_toml(place, "policy file", "Write one with a [policy] table.")
     if "models" in content:
         content = _of_model(content["models"], place, model)
         content = {key: value for key, value in content.items() if key in KEYS}
+    return policy_of(content, settings, place)
+
+
+def policy_of(content: Mapping[str, Any], settings: ModelSettings, place: Path) -> ModelSettings:
+    """A model's settings with what a policy file (at `place`) says; raises ConfigError."""
     for key in content:
         if key not in KEYS:
             is_inside = key in PolicySettings.model_fields
@@ -66,7 +77,7 @@ def load_policy(place: Path, settings: ModelSettings, model: str) -> ModelSettin
             raise ConfigError(f"{place}: there is no setting {key!r} here.", cure=cure, path=place, key=key)
     if not content:
         raise ConfigError(f"{place} says nothing of a policy.", cure="Give it a [policy] table.", path=place)
-    return with_overrides(settings, content, place)
+    return with_overrides(settings, dict(content), place)
 
 
 def _of_model(models: object, place: Path, model: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""A worsening that never happened, put into a log: would a policy have caught it, and when?"""
+"""An artificial worsening of a loss in a backtest: would a policy have caught it, and when?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WRITTEN = re.compile(r"(?P<metric>\w+)=(?P<amount>[+-]?\d*\.?\d+)@(?P<at>.+)")
 
 @dataclass(frozen=True)
 class Injection:
-    """From the first window that begins at or after a moment on, the mean of a loss is higher by an amount."""
+    """The mean of a loss is higher by `amount` from the first window that begins at or after `at`."""
 
     loss: str
     amount: float
@@ -52,7 +52,7 @@ class Injection:
         return cls(loss, amount, parse_moment(match["at"]))
 
     def into(self, cohort: Cohort) -> Cohort:
-        """The cohort with its losses made worse; of the same cohort they are always the same."""
+        """The cohort with worse losses; the same cohort always gets the same ones."""
         losses = cohort.losses.by_loss.get(self.loss)
         if losses is None or not len(losses) or cohort.window.start < self.at:
             return cohort
@@ -60,7 +60,7 @@ class Injection:
         return replace(cohort, losses=replace(cohort.losses, by_loss={**cohort.losses.by_loss, self.loss: worse}))
 
     def _worse(self, losses: Floats, random: np.random.Generator) -> Floats:
-        """Right answers become wrong by chance; other losses grow by one factor, Brier's up to 1."""
+        """Random right answers become wrong; other losses grow by one factor, Brier's up to 1."""
         mean = float(losses.mean())
         if self.loss == "error":
             turned = random.random(len(losses)) * (1 - mean) < self.amount

@@ -1,4 +1,4 @@
-"""What the looks of a backtest read: each cohort of the log once, for the policies of all candidates."""
+"""The reads of a backtest's looks: each cohort of the log once, for the policies of all candidates."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from feedback_loop.store import Store
 T = TypeVar("T")
 
 MOST_BASELINES = 32
-"""So many are kept: one for each candidate and the tenure that goes on, and some that were not complete yet."""
+"""The most baselines kept: one for each candidate and current tenure, and some that were not complete yet."""
 
 
 @dataclass(frozen=True)
 class SharedReader(LogReader):
-    """Reads each thing once, for the looks of several policies at one moment; if `known` is set, as known then."""
+    """Reads everything once for the looks of several policies at one moment; as of `known`, if that is set."""
 
     known: datetime | None = None
     injected: Injection | None = None
@@ -39,18 +39,18 @@ class SharedReader(LogReader):
         return self._once("first", None, lambda: LogReader.first_predicted(self, self.known or as_of))
 
     def cohorts(self, windows: Sequence[Window], as_of: datetime) -> list[Cohort]:
-        """Those of windows that follow each other: what was not read yet, a day at a time."""
+        """The cohorts of consecutive windows; those not read yet are read a day at a time."""
         missing = [window for window in windows if ("cohort", window) not in self._read]
         for window, cohort in zip(missing, LogReader.cohorts(self, missing, self.known or as_of), strict=True):
             self._read["cohort", window] = self.injected.into(cohort) if self.injected is not None else cohort
         return [self._read["cohort", window] for window in windows]
 
     def drifted_share(self, window: Window, as_of: datetime) -> float | None:
-        """The share of columns that had drifted in a window, by what was evaluated of it."""
+        """The share of columns that had drifted in a window, from its newest evaluation."""
         return self._once("drift", window, lambda: LogReader.drifted_share(self, window, self.known or as_of))
 
     def estimated_loss(self, as_of: datetime) -> Estimated | None:
-        """What the newest window's predictions are believed to cost: of that moment, whatever is known since."""
+        """The newest estimate of the mean loss: always as of the look's moment, not `known`."""
         return self._once("estimate", None, lambda: LogReader.estimated_loss(self, as_of))
 
     def _once(self, what: str, window: Window | None, read: Callable[[], T]) -> T:
@@ -62,20 +62,20 @@ class SharedReader(LogReader):
 
 @dataclass(frozen=True)
 class Versions:
-    """What a backtest asks of versions: their contract, their reference as of a moment, when each was made."""
+    """What a backtest needs of versions: contract, reference as of a moment, time of creation."""
 
     contract: Callable[[str], Contract]
     baseline: Callable[[str, ModelSettings, datetime], Baseline]
     created_at: Callable[[str], datetime]
 
     def champion_since(self, tenure: Tenure) -> datetime:
-        """Since when a version has been the champion, or has existed."""
+        """When a version became champion or, unless that is recorded, was created."""
         return tenure.begins or self.created_at(tenure.version)
 
 
 @dataclass
 class LogJudge:
-    """Judges the looks of all candidates at one moment from one reading of the log."""
+    """Judges the looks of all candidates at one moment from one read of the log."""
 
     store: Store
     versions: Versions
@@ -91,7 +91,7 @@ class LogJudge:
         settings, tenure = candidate.settings, at.tenure
         if at.moment != self.moment:
             self.moment, self.readers = at.moment, {}
-        reader = self._reader(tenure.version, settings.maturity)
+        reader = self._reader(tenure.version, settings)
         used: list[Baseline] = []
 
         def baseline_as_of(as_of: datetime) -> Baseline:
@@ -121,11 +121,14 @@ class LogJudge:
         reference = used[-1].raw(first)
         return LookResult(verdict, recoveries, tuple(costs), float(reference.mean()) if len(reference) else None)
 
-    def _reader(self, version: str, maturity: timedelta) -> SharedReader:
+    def _reader(self, version: str, settings: ModelSettings) -> SharedReader:
+        maturity = settings.maturity
         if (version, maturity) not in self.readers:
             contract = self.versions.contract(version)
             contract = replace(contract, join=replace(contract.join, maturity=maturity))
-            self.readers[version, maturity] = SharedReader(self.store, contract, version, self.known, self.injected)
+            is_adapted = settings.adapter.mode == "on"
+            reader = SharedReader(self.store, contract, version, is_adapted, self.known, self.injected)
+            self.readers[version, maturity] = reader
         return self.readers[version, maturity]
 
     def _baseline(self, version: str, settings: ModelSettings, as_of: datetime) -> Baseline:

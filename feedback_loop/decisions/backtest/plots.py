@@ -1,4 +1,4 @@
-"""A picture of a backtest: what each cohort cost, and what each policy would have said of it."""
+"""The plot of a backtest: each cohort's loss, and each policy's warnings, alarms and retrainings."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 GREY, RED, BLUE, YELLOW = "#8c8c8c", "#d1495b", "#2a6f97", "#edae49"
 
 Marks = Mapping[str, Sequence[datetime]]
-"""Moments by what they are: `warning`, `alarm` or `retraining`."""
+"""Moments by kind: `warning`, `alarm` or `retraining`."""
 
 _MARKS = {"warning": ("o", YELLOW), "alarm": ("X", RED), "retraining": ("^", BLUE)}
 
 FORMATS = (".png", ".svg", ".pdf")
-"""What a plot can be written as."""
+"""The suffixes of a plot's file."""
 
 
 def plot_policies(
@@ -32,10 +32,9 @@ def plot_policies(
     title: str,
     path: Path,
 ) -> None:
-    """Draws what each cohort cost, and below, a row for each policy, what it would have said and when.
+    """Draws the mean loss of each cohort and, below, a row of marks for each policy.
 
-    `references` are mean losses that versions were held against, from when to when. The suffix of `path` is one of
-    FORMATS.
+    `references` are the mean losses of references, from when to when. The suffix of `path` is one of FORMATS.
     """
     from matplotlib.figure import Figure  # not pyplot, which keeps figures and chooses a screen's backend
 

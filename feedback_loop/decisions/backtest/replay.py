@@ -1,4 +1,4 @@
-"""A log played again: what policies would have said and done, look by look, with what was known then."""
+"""Replays a log: what policies would have concluded and done, look by look, with what was known then."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from feedback_loop.store.retrainings import Retraining
 
 @dataclass(frozen=True)
 class CohortLoss:
-    """What one window cost by the loss of all rows that is watched; None where no outcome was known."""
+    """A window's mean of the watched loss of all rows; None where no outcome was known."""
 
     version: str
     window: Window
@@ -32,7 +32,7 @@ class CohortLoss:
 
 @dataclass(frozen=True)
 class Step:
-    """A retraining that would have begun, whatever the policy's mode is."""
+    """A retraining that would have begun, whatever the policy's mode."""
 
     at: datetime
     reason: Reason
@@ -41,10 +41,10 @@ class Step:
 
 @dataclass
 class Replayed:
-    """What one policy would have said and done, oldest first.
+    """What one policy would have concluded and done, oldest first.
 
-    An `alarm` is a degraded verdict that opens an incident; more of them while it is open are none. `references` are
-    the mean losses that versions were held against.
+    An `alarm` is a degraded verdict that opens an incident, not one while it is open. `references` are the mean
+    losses of the versions' references.
     """
 
     candidate: Candidate
@@ -59,8 +59,8 @@ class Replayed:
 
 @dataclass(frozen=True)
 class PolicyState:
-    """What a candidate goes on from: its last verdict on a version, the test of recovery of its open incident, how
-    many monitors were begun.
+    """The state of a candidate before a look: its last verdict on the version, the test of recovery of its open
+    incident, and how many monitors it has begun.
     """
 
     previous: Verdict | None
@@ -70,9 +70,7 @@ class PolicyState:
 
 @dataclass(frozen=True)
 class LookResult:
-    """What came of a look: its verdict, how the test of recovery stands, what each cohort cost, and the mean loss
-    that these were held against.
-    """
+    """The result of a look: its verdict, the test of recovery, each cohort's loss, and the reference's mean loss."""
 
     verdict: Verdict
     recoveries: Recoveries | None
@@ -89,8 +87,8 @@ class EarlierEvents:
     """What really happened besides promotions: searches from before the first look, how many monitors were begun by
     then, and incidents closed by hand.
 
-    Each of these with the moment of the last verdict before, and its own. By hand one is closed whatever the policy
-    is: somebody knew of a cause that was gone.
+    `closed` has the moment of the last verdict before and that of the closing. An incident that was closed by hand is
+    closed under every policy: its cause was gone.
     """
 
     retrainings: Sequence[Retraining] = ()
@@ -110,8 +108,8 @@ def replay(
 ) -> list[Replayed]:
     """Each candidate at each look, in the order of time; verdicts before `recorded_from` only lead up to it.
 
-    Retrainings are what `next_step` makes of the verdicts: as if each took no time, and changed no champion that the
-    record does not know of.
+    Retrainings follow from the verdicts by `next_step`. They take no time, and only recorded promotions change the
+    champion.
     """
     players = [
         _Player(Replayed(candidate), list(earlier.retrainings), list(earlier.closed), earlier.begun)
@@ -151,7 +149,7 @@ class _Player:
             previous = restarted(previous, ended, candidate.settings.window)
         outcome = judge(candidate, look, PolicyState(previous, self.recovery, self.begun))
         if outcome is not None:
-            self._take_in(outcome, is_recorded=is_recorded)
+            self._apply(outcome, is_recorded=is_recorded)
         if outcome is not None and is_recorded:
             result.cohorts += outcome.cohorts
             if outcome.reference is not None:
@@ -167,9 +165,9 @@ class _Player:
             self.retrainings.append(_retraining(len(self.retrainings), reason, version, look.moment))
             result.steps += [Step(look.moment, reason, version)] if is_recorded else []
 
-    def _take_in(self, outcome: LookResult, *, is_recorded: bool) -> None:
+    def _apply(self, outcome: LookResult, *, is_recorded: bool) -> None:
         before, number = self.last, (self.last.verdict_id or 0) + 1 if self.last is not None else 1
-        # Through JSON, as a verdict goes through the store on its way to the next look.
+        # Through JSON, as the store would hand the verdict to the next look.
         evidence, monitor = json.loads(json.dumps([outcome.verdict.evidence, outcome.verdict.monitor]))
         verdict = replace(outcome.verdict, evidence=evidence, monitor=monitor, verdict_id=number)
         self.last = self.newest[verdict.version] = verdict
@@ -186,7 +184,7 @@ class _Player:
 
     def _record(self, verdict: Verdict, before: Verdict | None, *, alarms: bool) -> None:
         verdicts, light = self.result.verdicts, replace(verdict, monitor={})
-        if verdicts:  # only the newest one's monitor is needed: the states of a year would fill the memory
+        if verdicts:  # only the newest one's monitor is needed: those of a year would fill the memory
             verdicts[-1] = replace(verdicts[-1], monitor={})
         verdicts.append(verdict)
         self.result.alarms += [light] if alarms else []

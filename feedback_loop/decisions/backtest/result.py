@@ -1,4 +1,4 @@
-"""What came of a backtest: policies beside each other, how late each alarmed, and what followed."""
+"""The result of a backtest: policies compared, the delay of each alarm, and what followed it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from feedback_loop.decisions.backtest.tenures import Tenure
 from feedback_loop.store.conclusions import Verdict
 
 WITH_ERROR_RATE = ("change", "harm", "either")
-"""Rules whose alarms come with an error rate: a change is best dated by one of them."""
+"""Rules with an error rate: a change is dated by one of them, if one has alarmed."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """The moment that delays are counted from, and who says so; `first alarm`: where its cohorts begin."""
+    """The moment that delays are counted from, and its source; `first alarm`: the begin of that alarm's cohorts."""
 
     at: datetime
     source: Literal["given", "injected", "estimated", "first alarm"]
@@ -28,7 +28,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Delay:
-    """From the change to the first alarm after it: time, and labelled predictions of the champion."""
+    """The delay of the first alarm after the change, in days and in labelled predictions of the champion."""
 
     days: float
     labels: int
@@ -37,8 +37,8 @@ class Delay:
 @dataclass(frozen=True)
 class Aftermath:
     """What followed an alarm: the mean loss from its first cohort on while its version answered, and that of the next
-    champion while that one did. They are of other rows: the world may have changed between. Where there is none,
-    `cause` says why.
+    champion while that one did. They are of different rows, between which the world may have changed. Where there is
+    none, `cause` says why.
     """
 
     version: str
@@ -51,10 +51,10 @@ class Aftermath:
 
 @dataclass(frozen=True)
 class Backtest:
-    """Policies beside each other on one log. `looks` are moments in `window`.
+    """Policies compared on one log. `looks` are moments in `window`.
 
-    What is said of moments after `final_until` may change yet: nobody has asked for them before. `known`: as of when
-    the log was read, if not as of each look.
+    Results for moments after `final_until` may still change: rows may yet be recorded there. `known` is the moment as
+    of which the log was read, if not each look's own.
     """
 
     model: str
@@ -73,9 +73,9 @@ class Backtest:
 def change_of(
     played: Sequence[Replayed], given: datetime | None = None, injected: Injection | None = None
 ) -> Change | None:
-    """The moment that delays are counted from: the given or injected one, or what the first alarm says.
+    """The moment that delays are counted from: the given or injected one, or the one that the first alarm estimates.
 
-    The first alarm of a policy whose rule has an error rate, if there is one: that of another may be any.
+    That is the first alarm under a rule with an error rate, if there is one.
     """
     if given is not None:
         return Change(given, "given")
@@ -95,7 +95,7 @@ def change_of(
 
 
 def delay_of(played: Replayed, change: Change) -> Delay | None:
-    """How long after the change the first alarm on predictions from after it came; None where none came."""
+    """The delay of the first alarm on predictions from after the change; None without one."""
     alarm = next((alarm for alarm in played.alarms if alarm.window.end > change.at), None)
     if alarm is None:
         return None
@@ -105,7 +105,7 @@ def delay_of(played: Replayed, change: Change) -> Delay | None:
 
 
 def aftermath_of(alarm: Verdict, played: Replayed, tenures: Sequence[Tenure]) -> Aftermath:
-    """What followed one of a policy's alarms, by the cohorts that its looks were at."""
+    """What followed one of a policy's alarms, by the cohorts of its looks."""
     result = Aftermath(alarm.version)
     later = [tenure for tenure in tenures if tenure.begins is not None and tenure.begins >= alarm.decided_at]
     if not later:
@@ -121,12 +121,12 @@ def aftermath_of(alarm: Verdict, played: Replayed, tenures: Sequence[Tenure]) ->
 def _mean_loss(
     cohorts: Sequence[CohortLoss], version: str, since: datetime | None, until: datetime | None
 ) -> tuple[float, int] | None:
-    """The mean loss of a version's cohorts, and of how many labels it is; None where there are none."""
-    own = [
+    """The mean loss of a version's cohorts and its number of labels; None where there are none."""
+    means = [
         (cohort.mean, cohort.labels)
         for cohort in cohorts
         if cohort.version == version and cohort.mean is not None
         if (since is None or cohort.window.end > since) and (until is None or cohort.window.start < until)
     ]
-    labels = sum(count for _, count in own)
-    return (sum(mean * count for mean, count in own) / labels, labels) if labels else None
+    labels = sum(count for _, count in means)
+    return (sum(mean * count for mean, count in means) / labels, labels) if labels else None

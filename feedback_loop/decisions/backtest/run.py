@@ -1,4 +1,4 @@
-"""A backtest from its looks to what came of it. Nothing is written."""
+"""Runs a backtest, from its looks to its result. Nothing is written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run_backtest(
     injected: Injection | None,
     track: Callable[[str, int], AbstractContextManager[Advance]],
 ) -> Backtest:
-    """Plays looks (at least one) under all candidates, and says what followed each alarm in the window.
+    """Replays looks (at least one) under all candidates, and finds what followed each alarm in the window.
 
     Raises BadInput for an injection into a loss that a candidate does not watch, or after the window.
     """

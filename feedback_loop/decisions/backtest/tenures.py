@@ -1,4 +1,4 @@
-"""Who was the champion when, and at which moments the log was looked at."""
+"""Which version was champion when, and at which moments it was looked at."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Look:
 
 
 def tenures_of(promotions: Sequence[Promotion], champion: str) -> list[Tenure]:
-    """Who was the champion when, by the promotions that were done, oldest first; `champion` where there are none."""
+    """The tenures by the promotions that were done, oldest first; one of `champion` where there are none."""
     if not promotions:
         return [Tenure(champion, None)]
     first = promotions[0].from_version
@@ -43,9 +43,9 @@ def tenures_of(promotions: Sequence[Promotion], champion: str) -> list[Tenure]:
 
 
 def tenure_at(tenures: Sequence[Tenure], moment: datetime, version: str | None = None) -> Tenure:
-    """The tenure of a moment. Of promotions at that very moment, the verdict's `version` says which came before it.
+    """The tenure of a moment. For promotions at that very moment, the verdict's `version` decides which came first.
 
-    A version that was judged and never recorded as promoted had its alias set by hand, after the last that was.
+    A judged version without a recorded promotion had its alias set by hand, after the last recorded one.
     """
     begun = [tenure for tenure in tenures if tenure.begins is None or tenure.begins <= moment]
     if version is None:  # a cycle judges before it promotes
@@ -53,14 +53,14 @@ def tenure_at(tenures: Sequence[Tenure], moment: datetime, version: str | None =
     last = begun[-1] if begun else tenures[0]
     if version is None or last.version == version:
         return last
-    own = [tenure for tenure in begun if tenure.version == version]
-    return own[-1] if own else replace(last, version=version)
+    of_version = [tenure for tenure in begun if tenure.version == version]
+    return of_version[-1] if of_version else replace(last, version=version)
 
 
 def made_looks(
     verdicts: Mapping[datetime, str], runs: Sequence[tuple[datetime, datetime]]
 ) -> list[tuple[datetime, str | None]]:
-    """When the log was looked at: moments of verdicts with their version, and of runs that came to none."""
+    """The moments of looks: of verdicts, with their version, and of runs without a verdict."""
     looks: dict[datetime, str | None] = {**verdicts}
     decided = sorted(looks)
     for began, ended in runs:
@@ -75,7 +75,7 @@ def looks_until(
 ) -> list[Look]:
     """The looks of the window, and those that lead up to it: since its first champion followed another.
 
-    The first tenure answers for what was imported from before its promotion was recorded, as for a verdict.
+    The first tenure includes predictions that were imported from before its promotion was recorded.
     """
     looks = [Look(moment, tenure_at(tenures, moment, version)) for moment, version in moments if moment < window.end]
     first = next((look.tenure for look in looks if look.moment >= window.start), None)

@@ -1,4 +1,4 @@
-"""Why the mean loss has changed, and what is to be done about it."""
+"""The causes of a change of the mean loss, and the recommendation that follows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from feedback_loop.decisions.diagnosis.words import Causes, Fault, Recommendatio
 from feedback_loop.schema import Contract
 
 LEAST_ROWS = 500
-"""With fewer labelled rows on either side nothing is said."""
+"""With fewer labelled rows on either side there is no diagnosis."""
 
 STRUCTURE = 0.1
 """Another architecture is worth a search where a flexible learner saves so much of the reference's own loss."""
@@ -25,17 +25,17 @@ WORTH = 0.1
 """More data are worth a retraining where a learner that has them saves so much of the change."""
 
 GONE_SHARE, GONE_AFTER = 0.99, timedelta(days=30)
-"""What has been missing from so many rows for so long does not come back by itself."""
+"""A feature that has been missing from so many rows for so long is taken to be gone."""
 
 
 def find_causes(
     contract: Contract, reference: pa.Table, current: pa.Table, score: Score, *, length: timedelta, seed: int
 ) -> Causes:
-    """The causes that labelled rows of the reference and of now speak for (stored names, with `predicted_at`).
+    """The causes by labelled rows of the reference and of now (columns by stored names, with `predicted_at`).
 
-    `score` is the champion, `length` that of a window. What is broken is done to the reference too: what it costs
-    there is the faults' share, and the rest of the change is split between rows that have the same faults. The same
-    rows and seed give the same causes.
+    `score` is the champion, `length` that of a window. Faults are repeated on the reference's rows: their cost there
+    is their part of the change; the rest is split between rows that have the same faults. The same rows and seed give
+    the same causes.
     """
     from threadpoolctl import threadpool_limits
 
@@ -67,7 +67,7 @@ def find_causes(
 
 
 def _concluded(causes: Causes, broken: Comparison, score: Score) -> Causes:
-    """The recommendation: a broken feed first, for nothing is learned from one; then what costs the most."""
+    """The recommendation: to repair a broken feed first, since nothing can be learned from it; then by cost."""
     assert causes.change and causes.broken and causes.split and causes.mean_before is not None
     split, total = causes.split, causes.change.value
     if causes.broken.is_sure and causes.broken.value > MATERIAL * total:

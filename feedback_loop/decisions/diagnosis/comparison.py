@@ -1,4 +1,4 @@
-"""Labelled rows of the reference beside current ones: their losses, and by how much the mean loss has changed."""
+"""Labelled rows of the reference compared with current ones: their losses, and the change of the mean loss."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import pyarrow.compute as pc
 from feedback_loop.monitoring import Floats, row_losses, spread, window_numbers
 from feedback_loop.monitoring.arrays import floats
 from feedback_loop.monitoring.losses import class_places, class_probabilities
+from feedback_loop.monitoring.profiles.layout import with_classes
 from feedback_loop.schema import Column, ColumnType, Contract, Task
 
 FOLDS = 4
 
 LEAST_WINDOWS = 2 * FOLDS
-"""With so many windows on each side, windows are the units: of errors, and of what a fold leaves out."""
+"""With so many windows on each side, standard errors and folds are by windows."""
 
 MOST_ROWS = 6_000
-"""So many rows of each side are compared at most."""
+"""The most rows of each side."""
 
 TIME = "predicted_at"
 
@@ -61,7 +62,7 @@ class Comparison:
 
     @property
     def features(self) -> tuple[Column, ...]:
-        """Those that are compared. A time is always another one later."""
+        """The features that are compared: times are left out, since they always change."""
         return tuple(column for column in self.contract.features if column.type is not ColumnType.DATETIME)
 
     @cached_property
@@ -81,11 +82,11 @@ class Comparison:
         return self.losses_of(self.rows)
 
     def losses_of(self, rows: pa.Table) -> Floats:
-        """The loss of each of other rows, in [0, 1]."""
+        """The losses of any rows, in [0, 1]."""
         return np.asarray(np.minimum(row_losses(self.contract, rows)[loss_name(self.contract)] / self.scale, 1.0))
 
     def residuals_of(self, rows: pa.Table) -> Floats:
-        """How far each outcome is from what was expected, with its sign; of several classes the loss."""
+        """The signed residuals of outcomes; of several classes the losses."""
         contract, label = self.contract, rows.column(self.contract.label.stored)
         if contract.task is Task.REGRESSION:
             return np.clip((floats(label) - floats(rows.column(contract.outputs[0].stored))) / self.scale, -1, 1)
@@ -114,7 +115,8 @@ def compare(
 ) -> Comparison:
     """Both tables as one, of the columns that a diagnosis looks at.
 
-    Absolute errors are measured by the reference's 99% quantile.
+    Absolute errors are measured by the reference's 99% quantile. Classes that the model does not name are those of
+    the outcomes.
     """
     names = [column.stored for column in (*contract.features, *contract.outputs, contract.label)]
     before, now = (table.select([TIME, *names]) for table in (reference, current))
@@ -122,26 +124,26 @@ def compare(
     if contract.task is Task.REGRESSION:
         scale = float(np.quantile(row_losses(contract, before)[loss_name(contract)], 0.99)) or 1.0
     rows = pa.concat_tables([before.cast(now.schema), now])
-    return Comparison(contract, rows, before.num_rows, length, seed, scale)
+    return Comparison(with_classes(contract, rows), rows, before.num_rows, length, seed, scale)
 
 
 def comparable_rows(reference: pa.Table, current: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """At most 6,000 rows of each side; of current ones those that are not part of the reference themselves."""
+    """At most 6,000 rows of each side; current rows that are part of the reference are left out."""
     if "prediction_id" in reference.column_names and current.num_rows:
-        identifiers, own = (rows.column("prediction_id").cast(pa.string()) for rows in (reference, current))
-        current = current.filter(pc.invert(pc.is_in(own, identifiers.combine_chunks())))
+        identifiers, current_ids = (rows.column("prediction_id").cast(pa.string()) for rows in (reference, current))
+        current = current.filter(pc.invert(pc.is_in(current_ids, identifiers.combine_chunks())))
     return spread(reference, MOST_ROWS), current.slice(0, MOST_ROWS)
 
 
 def loss_name(contract: Contract) -> str:
-    """The loss that changes are told in."""
+    """The loss that changes are measured in."""
     if contract.task is Task.REGRESSION:
         return "absolute_error"
     return "brier" if contract.probabilities else "error"
 
 
 def mean_effect(values: Floats, windows: Ints | None = None) -> Effect:
-    """A mean with its error, that between windows where they are given."""
+    """A mean with its standard error, clustered by windows where they are given."""
     mean = float(values.mean())
     return Effect(mean, standard_error(values - mean, windows))
 
@@ -153,7 +155,7 @@ def mean_change(compared: Comparison) -> Effect:
 
 
 def influence_of_change(compared: Comparison) -> tuple[float, Floats]:
-    """The change of the mean loss, and by how much each row moves it."""
+    """The change of the mean loss, and each row's influence on it."""
     now, losses = compared.is_now, compared.losses
     share, before, after = now.mean(), losses[~now].mean(), losses[now].mean()
     return float(after - before), np.where(now, (losses - after) / share, (before - losses) / (1 - share))

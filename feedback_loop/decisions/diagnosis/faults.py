@@ -1,4 +1,4 @@
-"""Features that may be broken: what their values alone show, and what they would be were they broken or mended."""
+"""Features that look broken by their values alone, with their values broken and mended."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from feedback_loop.monitoring.arrays import floats
 from feedback_loop.schema import Column, arrow_type
 
 LEAST_RISE = 0.05
-"""A smaller share of rows that froze or have another word is not looked at."""
+"""The least share of rows that froze or have another word."""
 
 LEAST_MISSING = LEAST_BEYOND = 0.01
-"""Nor a smaller one that went missing, or beyond the reference's range: those that data quality tells are."""
+"""The least share of rows that went missing, or beyond the reference's range: as in data quality."""
 
 SAME = 0.8
-"""Of the values beyond the reference's range so many are one: it stands for something else (-999, 1e20)."""
+"""Where one value makes up this share of those beyond the range, it is a code (-999, 1e20)."""
 
 CERTAIN_RISE = 0.5
-"""From this share on it is a fault, whatever it costs: no real change empties or freezes half of a column."""
+"""From this share on it is a fault at any cost: no real change empties or freezes half of a column."""
 
 SURE = 4.0
-"""Standard errors by which a share has risen."""
+"""The least rise of a share, in standard errors."""
 
 ALIGNED, OF_SHIFT = 0.06, 0.25
-"""How far they may be once that is undone: so far at least, and so large a share of how far they were."""
+"""The distance allowed after a unit is undone: absolute, and as a share of the distance before."""
 
 FACTORS = "1e6 3600 1000 100 60 24 12 10 7 4.184 3.785 3.6 3.281 2.54 2.237 2.205 1.944 1.852 1.8 1.609"
-"""Between units that people use, to three decimals: the nearest is taken where it fits as well."""
+"""Common factors between units: the nearest is taken where it fits about as well."""
 
 LEVELS = np.arange(0.02, 0.981, 0.02)
 
 
 @dataclass(frozen=True, eq=False)
 class Suspect:
-    """One feature that looks broken in a `share` of rows: as what, and in words.
+    """A feature that looks broken in a `share` of rows: of which kind, and in words (`what`).
 
-    `broken` is the reference's column as the same feed would send it, `mended` the current one as it was meant: of
-    what is missing or frozen nobody knows.
+    `broken` is the reference's column with the same fault, `mended` the current one without it, which is unknown for
+    missing or frozen values.
     """
 
     column: Column
@@ -57,13 +57,13 @@ class Suspect:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the values alone say so. One word may really be all that comes, and values may really grow."""
+        """Whether the values alone prove it. A single word may be all that comes, and values may really grow."""
         alone = self.kind in ("missing", "vocabulary") or (self.kind == "frozen" and self.column.type.is_numeric)
         return alone and self.share >= CERTAIN_RISE
 
 
 def suspects(compared: Comparison) -> list[Suspect]:
-    """The features whose values alone look broken, one suspicion each, the most certain kind first."""
+    """The features whose values look broken, each with its most certain kind of fault."""
     first = (next(_of_column(column, compared), None) for column in compared.features)
     return [suspect for suspect in first if suspect is not None]
 
@@ -91,14 +91,14 @@ def _of_column(column: Column, compared: Comparison) -> Iterator[Suspect]:
 
 
 def _absent(column: Column, values: pa.ChunkedArray) -> Mask:
-    """Which values are not there: a number that is none is none."""
+    """Which values are missing: nulls, and numbers that are not finite."""
     if column.type.is_numeric:
         return ~np.isfinite(floats(values))
     return np.asarray(values.is_null().to_numpy(), dtype=np.bool_)
 
 
 def _risen(before: Mask, now: Mask) -> float:
-    """The share of those rows which were not so before and are so now; 0 if that may be chance."""
+    """By how much the share of marked rows has risen, of those not marked before; 0 if that may be chance."""
     share, share_now, rows = before.mean(), now.mean(), len(before) + len(now)
     pooled = (before.sum() + now.sum() + 1) / (rows + 2)
     error = np.sqrt(pooled * (1 - pooled) * (1 / len(before) + 1 / len(now)))
@@ -106,7 +106,7 @@ def _risen(before: Mask, now: Mask) -> float:
 
 
 def _drawn(compared: Comparison, share: float) -> Mask:
-    """So large a share of the reference's rows, drawn by chance."""
+    """A random share of the reference's rows."""
     return np.random.default_rng([compared.seed, 1]).random(compared.before) < share
 
 
@@ -115,34 +115,39 @@ def _replaced(values: pa.ChunkedArray, value: Any, rows: Mask) -> pa.Array:
 
 
 def _frozen(
-    column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray, known: Mask, known_now: Mask, compared: Comparison
+    column: Column,
+    before: pa.ChunkedArray,
+    now: pa.ChunkedArray,
+    present: Mask,
+    present_now: Mask,
+    compared: Comparison,
 ) -> Iterator[Suspect]:
-    """One value that has taken the place of many: stuck, or filled in where nothing came."""
-    was, own = before.filter(pa.array(known)), now.filter(pa.array(known_now))
-    counts = pc.value_counts(own).to_pylist()
+    """A single value in the place of many: a stuck feed, or a filler for missing values."""
+    old, new = before.filter(pa.array(present)), now.filter(pa.array(present_now))
+    counts = pc.value_counts(new).to_pylist()
     value = max(counts, key=lambda count: (count["counts"], str(count["values"])))["values"]
     same, same_now = (
-        np.asarray(pc.equal(values, pa.scalar(value, values.type)), dtype=np.bool_) for values in (was, own)
+        np.asarray(pc.equal(values, pa.scalar(value, values.type)), dtype=np.bool_) for values in (old, new)
     )
-    rise, distinct = _risen(same, same_now), len(pc.unique(was))
-    # Of few values one may really become frequent: only a column of many can't stop moving by itself.
+    rise, distinct = _risen(same, same_now), len(pc.unique(old))
+    # One of few values may really become frequent; a column of many values does not freeze by itself.
     can_freeze = distinct > 20 and column.type.is_numeric and rise > 2 * LEAST_RISE
     if can_freeze or (distinct > 2 and same_now.all() and rise > LEAST_RISE):
-        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        text = f"{value:g}" if isinstance(value, float) else str(value)
         broken = _replaced(before, value, _drawn(compared, rise))
-        yield Suspect(column, "frozen", rise, f"{shown} in {same_now.mean():.0%} of rows", broken)
+        yield Suspect(column, "frozen", rise, f"{text} in {same_now.mean():.0%} of rows", broken)
 
 
 def _units(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray, compared: Comparison) -> Iterator[Suspect]:
-    """Values that have the reference's distribution once they are divided by a factor and moved.
+    """Values that have the reference's distribution after division by a factor and a shift.
 
-    In all rows, or in a part of them where the others' are as they were. One value beyond the reference's range that
-    comes again and again stands for something else.
+    In all rows, or in a part of them while the others are unchanged. A repeated value beyond the reference's range is
+    taken to be a code.
     """
-    was, own = floats(before), floats(now)
-    finite, finite_now = np.isfinite(was), np.isfinite(own)
-    for part in parts_off(was, own, compared):
-        affected = own[part.now & finite_now]
+    old, new = floats(before), floats(now)
+    finite, finite_now = np.isfinite(old), np.isfinite(new)
+    for part in parts_off(old, new, compared):
+        affected = new[part.now & finite_now]
         share = len(affected) / finite_now.sum()
         done = part.before if part.before is not None else _drawn(compared, share)
         if part.is_beyond:
@@ -154,21 +159,21 @@ def _units(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray, compar
                 what = f"{value:g} in {share:.0%} of rows{part.what}"
                 yield Suspect(column, "frozen", share, what, _replaced(before, value, done))
                 continue
-        scale = _scale(was[finite & part.before] if part.before is not None else was[finite], affected, part)
+        scale = _scale(old[finite & part.before] if part.before is not None else old[finite], affected, part)
         if scale is None:
             continue
         factor, offset = scale
         what = f"{factor:.4g} times what it was" + (f", and {offset:+.4g}" if offset else "")
         what += "" if share == 1 else f", in {share:.0%} of rows{part.what}"
-        broken = pc.if_else(pa.array(done), _numbers(column, was * factor + offset), before)
-        mended = pc.if_else(pa.array(part.now), _numbers(column, (own - offset) / factor), now)
+        broken = pc.if_else(pa.array(done), _numbers(column, old * factor + offset), before)
+        mended = pc.if_else(pa.array(part.now), _numbers(column, (new - offset) / factor), now)
         yield Suspect(column, "units", share, what, broken, mended)
 
 
 def _scale(before: Floats, now: Floats, part: Part) -> tuple[float, float] | None:
     """The factor and the offset that make the values of before those of now, if any do.
 
-    A factor that is known, and no offset, count as nearer: it is seldom so by chance.
+    A common factor, and no offset, count as a better fit: they seldom occur by chance.
     """
     if min(len(np.unique(before)), len(np.unique(now))) < 3:
         return None
@@ -177,20 +182,20 @@ def _scale(before: Floats, now: Floats, part: Part) -> tuple[float, float] | Non
     if shifted < SHIFTED or old.std() == 0 or new.std() == 0:
         return None
     factor = float(new.std() / old.std())
-    known = [float(text) for text in FACTORS.split()]
-    near = min([*known, *(1 / each for each in known)], key=lambda each: abs(np.log(each / factor)))
-    left, factor, offset = min(
+    factors = [float(text) for text in FACTORS.split()]
+    near = min([*factors, *(1 / scale for scale in factors)], key=lambda scale: abs(np.log(scale / factor)))
+    best, factor, offset = min(
         (distance(before, (now - offset) / scale) - credit - more, scale, offset)
         for scale, credit in ((factor, 0.0), (near, 0.02))
         for offset, more in ((float(new.mean() - scale * old.mean()), 0.0), (0.0, 0.02))
     )
-    # A tail of rows that are really beyond the range looks like all of them too, but not that much.
+    # Real values beyond the range look like the whole distribution too, but less so.
     most = ALIGNED + 1 / np.sqrt(len(now)) if part.is_beyond else max(ALIGNED, OF_SHIFT * shifted)
-    return (factor, offset) if left <= most else None
+    return (factor, offset) if best <= most else None
 
 
 def _numbers(column: Column, values: Floats) -> pa.Array:
-    """Numbers in the column's type; what is no number is missing."""
+    """Numbers in the column's type; NaN becomes null."""
     kind = arrow_type(column.type)
     if pa.types.is_integer(kind):
         values = np.rint(np.clip(values, -(2.0**31), 2.0**31 - 1)) if kind == pa.int32() else np.rint(values)
@@ -200,27 +205,27 @@ def _numbers(column: Column, values: Floats) -> pa.Array:
 def _renamed(
     column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray, compared: Comparison
 ) -> Iterator[Suspect]:
-    """Words that the reference does not know, in the place of some that it knows and that come no more."""
+    """New words in the place of words of the reference that no longer come."""
     old, new = (_shares(values.cast(pa.string())) for values in (before, now))
     unknown = {word: share for word, share in new.items() if word not in old}
     if sum(unknown.values()) < LEAST_RISE:
         return
-    rows = len(now)
+    rows = len(now) - now.null_count
     gone = [word for word, share in old.items() if new.get(word, 0.0) < 0.05 * share and share * rows > 10]
     spelled = {_plain(word): word for word in reversed(old)}
-    pairs = {spelled[_plain(word)]: word for word in unknown if _plain(word) in spelled}  # what each became
+    pairs = {spelled[_plain(word)]: word for word in unknown if _plain(word) in spelled}  # the new spelling of each
     back = {word: spelled[_plain(word)] for word in unknown if _plain(word) in spelled}
-    left = sorted((word for word in gone if word not in pairs), key=lambda word: -old[word])
+    unpaired = sorted((word for word in gone if word not in pairs), key=lambda word: -old[word])
     rest = sorted((word for word in unknown if word not in back), key=lambda word: -unknown[word])
-    alike = [pair for pair in zip(left, rest, strict=False) if 0.67 < old[pair[0]] / unknown[pair[1]] < 1.5]
+    alike = [pair for pair in zip(unpaired, rest, strict=False) if 0.67 < old[pair[0]] / unknown[pair[1]] < 1.5]
     pairs, back = pairs | dict(alike), back | {other: word for word, other in alike}
     share = sum(new[other] for other in back)
     if not pairs or share < LEAST_RISE:
         return
     share = min(share / sum(old[word] for word in pairs), 1.0)
-    shown = ", ".join(f"{word} is {other} now" for other, word in list(back.items())[:3])
+    renamings = ", ".join(f"{word} is {other} now" for other, word in list(back.items())[:3])
     done = pc.if_else(pa.array(_drawn(compared, share)), _mapped(before, pairs), before)
-    yield Suspect(column, "vocabulary", share, shown + (", …" if len(back) > 3 else ""), done, _mapped(now, back))
+    yield Suspect(column, "vocabulary", share, renamings + (", …" if len(back) > 3 else ""), done, _mapped(now, back))
 
 
 def _plain(word: str) -> str:
@@ -228,7 +233,7 @@ def _plain(word: str) -> str:
 
 
 def _shares(words: pa.ChunkedArray) -> dict[str, float]:
-    """Of each word its share of the rows that have one."""
+    """The share of each word among the rows that have one."""
     counted = pc.value_counts(words.drop_null()).to_pylist()
     return {count["values"]: count["counts"] / (len(words) - words.null_count) for count in counted}
 

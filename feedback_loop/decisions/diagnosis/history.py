@@ -1,4 +1,4 @@
-"""Diagnoses on record: when one is owed, of which window, and whether earlier ones were right."""
+"""Recorded diagnoses: when one is due, of which window, and whether earlier ones were right."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def is_owed(store: Store, model: str, champion: str) -> bool:
         return False
     if {verdict.version, champion} != {incident.version}:
         return False
-    made = conclusions.load_diagnoses(store, model, incident.incident_id)
-    return not made or made[-1].as_of < verdict.decided_at
+    diagnoses = conclusions.load_diagnoses(store, model, incident.incident_id)
+    return not diagnoses or diagnoses[-1].as_of < verdict.decided_at
 
 
 def changed_window(store: Store, model: str, version: str, until: datetime) -> Window:
@@ -49,9 +49,9 @@ def record_causes(
     is_of_now: bool,
     reference: int,
 ) -> Diagnosis:
-    """Keeps what was found out, after what data quality has found in the window, with the open incident it is about.
+    """Records the causes and the failed checks of data quality in the window, with the open incident if it is theirs.
 
-    `reference` is how many rows the policy wants; `is_of_now`: of no moment of the past.
+    `reference` is the number of rows that the policy wants; `is_of_now`: the diagnosis is not as of a past moment.
     """
     evaluations = load_evaluations(store, contract.model, within=window, until=as_of)
     findings = quality_findings(contract, evaluations, version)
@@ -71,8 +71,8 @@ def record_causes(
 
 
 def judge_diagnoses(store: Store, model: str, promotions: Sequence[Promotion]) -> int:
-    """Records whether recommendations were right, where what followed has shown it; counts those."""
-    waiting = [made for made in conclusions.load_diagnoses(store, model) if made.was_right is None]
+    """Records whether recommendations were right, where that is known by now; returns how many were judged."""
+    waiting = [diagnosis for diagnosis in conclusions.load_diagnoses(store, model) if diagnosis.was_right is None]
     if not waiting:
         return 0
     by_id = {incident.incident_id: incident for incident in incidents.load_incidents(store, model)}
@@ -81,11 +81,11 @@ def judge_diagnoses(store: Store, model: str, promotions: Sequence[Promotion]) -
         for search in retrainings.load_retrainings(store, model)
     ]
     judged = 0
-    for made in waiting:
-        incident = by_id.get(made.incident_id) if made.incident_id is not None else None
-        verdict = was_right(made.recommendation, made.as_of, incident, searches, promotions)
+    for diagnosis in waiting:
+        incident = by_id.get(diagnosis.incident_id) if diagnosis.incident_id is not None else None
+        verdict = was_right(diagnosis.recommendation, diagnosis.as_of, incident, searches, promotions)
         if verdict is not None:
-            conclusions.save_judgement(store, made.diagnosis_id, right=verdict[0], because=verdict[1])
+            conclusions.save_judgement(store, diagnosis.diagnosis_id, right=verdict[0], because=verdict[1])
             judged += 1
     return judged
 
@@ -99,16 +99,22 @@ class Search:
 
     @property
     def has_ended(self) -> bool:
-        """Whether something came of it: a candidate, or the gate's no."""
-        return self.retraining.state in ("promoted", "passed", "refused")
+        """Whether it has ended with a result: a candidate, or a refusal by the gate."""
+        return self.retraining.state in ("promoted", "proposed", "rollout", "passed", "refused")
 
     @property
     def chosen(self) -> Trial | None:
-        """The trial that made the candidate, if one came of it that did better than the champion."""
+        """The trial (of several the best) that made the candidate, if it did better than the champion."""
         gate = self.retraining.gate or {}
         if self.retraining.candidate is None or gate.get("difference", 0.0) >= 0:
             return None
-        return next((trial for trial in self.trials if trial.chosen), None)
+        chosen = [trial for trial in self.trials if trial.chosen]
+        return min(chosen, key=lambda trial: trial.loss or 0.0, default=None)
+
+    @property
+    def is_of_another_making(self) -> bool:
+        """Whether the candidate is not just the champion's pipeline fitted again."""
+        return any(trial.chosen and trial.recipe != "own" for trial in self.trials)
 
 
 def was_right(
@@ -118,10 +124,10 @@ def was_right(
     searches: Sequence[Search],
     promotions: Sequence[Promotion],
 ) -> tuple[bool, str] | None:
-    """Whether it was right, and why; None while nobody knows. Arguments are the model's own, oldest first.
+    """Whether a recommendation was right, and why; None while that is unknown. Sequences are oldest first.
 
-    `recent` and `more` are judged by the first search that ended after them: which window did best on held-out rows.
-    All others by how the incident ended: with the old version (`repair`, `none`), or with one of another making
+    `recent` and `more` are judged by the next search that ended: by the window that did best on held-out rows. Others
+    are judged by the end of the incident: with the old version (`repair`, `none`), or with a different pipeline
     (`replace`, `architecture`).
     """
     later = [search for search in searches if search.retraining.started_at >= made_at and search.has_ended]
@@ -136,7 +142,8 @@ def was_right(
         return stays, "The incident ended without another version."
     if stays:
         return False, f"The incident ended only after version {done[-1]} had taken over."
-    if done[-1] in {search.retraining.candidate for search in later}:
+    again = {search.retraining.candidate for search in later if not search.is_of_another_making}
+    if done[-1] in again:
         return False, f"Version {done[-1]}, the same pipeline fitted again, was enough."
     return True, f"Version {done[-1]}, of another making, ended the incident."
 

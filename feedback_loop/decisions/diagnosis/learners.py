@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.decisions.diagnosis.comparison import FOLDS, Comparison, Ints, Mask
 from feedback_loop.monitoring import Floats
-from feedback_loop.monitoring.arrays import floats
+from feedback_loop.monitoring.arrays import floats, frequencies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,21 +35,14 @@ def feature_frame(compared: Comparison) -> pd.DataFrame:
             columns[column.stored] = np.where(np.isfinite(numbers), np.clip(numbers, -1e100, 1e100), np.nan)
         else:
             words = values.cast(pa.string())
-            places = pc.index_in(words, pa.array(frequent_words(words, WORDS), pa.string())).fill_null(WORDS)
+            places = pc.index_in(words, pa.array(list(frequencies(words))[:WORDS], pa.string())).fill_null(WORDS)
             codes = np.where(pc.is_null(words).to_numpy(), -1, places.to_numpy())
             columns[column.stored] = pd.Categorical.from_codes(codes, range(WORDS + 1))
     return pd.DataFrame(columns)
 
 
-def frequent_words(words: pa.ChunkedArray, most: int) -> list[str]:
-    """The most frequent words, those that are as frequent in the alphabet's order."""
-    counted = pc.value_counts(words.drop_null()).to_pylist()
-    ranked = sorted(counted, key=lambda count: (-count["counts"], count["values"]))
-    return [count["values"] for count in ranked[:most]]
-
-
 def make_folds(compared: Comparison) -> Ints:
-    """The fold of each row, whole windows of them where there are enough: rows of a day know each other's weather."""
+    """The fold of each row, whole windows of them where there are enough: rows of a window are alike."""
     random, windows = np.random.default_rng(compared.seed), compared.windows
     if windows is None:
         return random.permutation(compared.rows.num_rows) % FOLDS
@@ -65,9 +58,9 @@ def learn_numbers(frame: pd.DataFrame, target: Floats, folds: Ints, seed: int, l
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     expected = np.zeros(len(target))
-    for held, taught, asked in _folded(frame, folds):
+    for held_out, train, test in _folded(frame, folds):
         trees = HistGradientBoostingRegressor(loss=loss, random_state=seed, **TREES)
-        expected[held] = trees.fit(taught, target[~held]).predict(asked)
+        expected[held_out] = trees.fit(train, target[~held_out]).predict(test)
     return expected
 
 
@@ -77,19 +70,19 @@ def learn_classes(frame: pd.DataFrame, target: npt.NDArray[np.generic], folds: I
 
     classes = np.unique(target)
     expected = np.zeros((len(target), len(classes)))
-    for held, taught, asked in _folded(frame, folds):
-        trees = HistGradientBoostingClassifier(random_state=seed, **TREES).fit(taught, target[~held])
-        # A fold may leave a rare class to the held rows alone: nothing is said of it then.
-        expected[np.ix_(held, np.searchsorted(classes, trees.classes_))] = trees.predict_proba(asked)
+    for held_out, train, test in _folded(frame, folds):
+        trees = HistGradientBoostingClassifier(random_state=seed, **TREES).fit(train, target[~held_out])
+        # All rows of a rare class may be held out at once: its probability stays 0 then.
+        expected[np.ix_(held_out, np.searchsorted(classes, trees.classes_))] = trees.predict_proba(test)
     return expected
 
 
 def _folded(frame: pd.DataFrame, folds: Ints) -> Iterator[tuple[Mask, pd.DataFrame, pd.DataFrame]]:
-    """For each fold its rows, those to learn from and those to be asked about: the columns that say anything."""
+    """For each fold its mask, the rows to train on and those to predict; columns without any value to train on go."""
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # threads that wait for each other are slower on work as small as this
         for fold in np.unique(folds):
-            held = folds == fold
-            columns = frame.columns[frame[~held].notna().any()]
-            yield held, frame.loc[~held, columns], frame.loc[held, columns]
+            held_out = folds == fold
+            columns = frame.columns[frame[~held_out].notna().any()]
+            yield held_out, frame.loc[~held_out, columns], frame.loc[held_out, columns]

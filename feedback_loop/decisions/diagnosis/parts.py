@@ -1,4 +1,4 @@
-"""The rows in which a feature is off, where it is not off in all: some windows, or those of one of several feeds."""
+"""The part of the rows in which a feature is off: some windows, or the rows of one of several feeds."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.decisions.diagnosis.comparison import Comparison, Mask
-from feedback_loop.decisions.diagnosis.learners import frequent_words
 from feedback_loop.monitoring import Floats
+from feedback_loop.monitoring.arrays import frequencies
 
 SHIFTED = 0.15
-"""Values are looked at for other units from this distance (Kolmogorov's) from the reference's on."""
+"""The Kolmogorov distance from which on values are tested for other units."""
 
 LEAST_SHARE = 0.05
-"""Of the rows: a smaller part, or all but a smaller part, is not told apart."""
+"""The least share of rows in a part, and outside it."""
 
 MOST_WORDS = 20
-"""So many words of another column are looked at apart, the most frequent."""
+"""How many words of another column are tried, the most frequent first."""
 
-LEAST_ROWS = 50
-"""Fewer rows of a part say nothing about how their values are distributed."""
+LEAST_OF_PART = 50
+"""The least rows of a part whose distribution is compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Which current rows are off, which of the reference are like them (None: nothing tells), and words for it."""
+    """Which current rows are off, the matching rows of the reference (None: unknown), and both in words."""
 
     now: Mask
     before: Mask | None = None
@@ -56,7 +56,7 @@ def parts_off(before: Floats, now: Floats, compared: Comparison) -> Iterator[Par
 
 
 def _windows_off(before: Floats, now: Floats, windows: np.ndarray) -> list[int]:
-    """The windows whose values are not the reference's, where those of others are; none where all are alike."""
+    """The windows whose values differ from the reference, where those of the other windows do not."""
     off = [
         int(window)
         for window, count in zip(*np.unique(windows, return_counts=True), strict=True)
@@ -67,15 +67,15 @@ def _windows_off(before: Floats, now: Floats, windows: np.ndarray) -> list[int]:
 
 
 def _words_off(before: Floats, now: Floats, compared: Comparison) -> Iterator[Part]:
-    """Words of a column with whose rows the values are not the reference's with the same word; others' are."""
+    """Words of another column whose rows differ from the reference's with the same word, while other rows do not."""
     finite, finite_now = np.isfinite(before), np.isfinite(now)
     for column in (column for column in compared.features if not column.type.is_numeric):
         words = compared.rows.column(column.stored).cast(pa.string())
         reference, current = words.slice(0, compared.before), words.slice(compared.before)
         off: list[str] = []
-        for word in frequent_words(current.filter(pa.array(finite_now)), MOST_WORDS):
-            was, own = before[_has(reference, [word]) & finite], now[_has(current, [word]) & finite_now]
-            if min(len(was), len(own)) >= LEAST_ROWS and distance(was, own) > SHIFTED + 1 / np.sqrt(len(own)):
+        for word in list(frequencies(current.filter(pa.array(finite_now))))[:MOST_WORDS]:
+            old, new = before[_has(reference, [word]) & finite], now[_has(current, [word]) & finite_now]
+            if min(len(old), len(new)) >= LEAST_OF_PART and distance(old, new) > SHIFTED + 1 / np.sqrt(len(new)):
                 off.append(word)
         was_off, is_off = _has(reference, off), _has(current, off)
         others, others_now = before[~was_off & finite], now[~is_off & finite_now]
@@ -93,7 +93,7 @@ def _is_part(is_off: Mask) -> bool:
 
 
 def distance(before: Floats, now: Floats) -> float:
-    """Kolmogorov's distance of two samples."""
+    """The Kolmogorov-Smirnov distance of two samples."""
     from scipy import stats
 
     return float(stats.ks_2samp(before, now, method="asymp").statistic)

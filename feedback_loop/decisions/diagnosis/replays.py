@@ -1,4 +1,4 @@
-"""Replays on the log: the champion is asked again about rows of which a feature was mended, broken, or mixed up."""
+"""Replays: the champion scores rows again with a feature mended, broken or permuted."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ import pyarrow.compute as pc
 
 from feedback_loop.decisions.diagnosis.comparison import Comparison, Effect, Ints, mean_effect
 from feedback_loop.decisions.diagnosis.faults import Suspect, with_column
-from feedback_loop.decisions.diagnosis.learners import frequent_words
 from feedback_loop.decisions.diagnosis.split import fresh_worth
 from feedback_loop.inference.engines import Engine
-from feedback_loop.monitoring.arrays import floats
+from feedback_loop.monitoring.arrays import floats, frequencies
 from feedback_loop.schema import Column, Contract
 
 MATERIAL = 0.25
-"""A cause is worth acting on from this share of the change on."""
+"""The least share of the change that a cause is acted on for."""
 
-LEFT = 0.4
-"""Undoing all faults leaves at most this share of the change, or they were none."""
+RESIDUAL = 0.4
+"""The most of the change that may remain once all faults are undone."""
 
 CELLS = 5
 
 DEAD = 0.2
-"""A feature whose use has fallen below this share of what it was tells nothing any more."""
+"""A feature is dead when its importance is below this share of what it was."""
 
 ALIVE = 0.1
-"""Another feature still tells something from this share on: one that misleads can spoil most of what others tell."""
+"""Another feature is alive from this share of its importance on: a misleading one can spoil most of it."""
 
 EXPLAINED = 0.5
-"""If that is the cause, doing the same to the reference costs at least this share of the change."""
+"""The least share of the change that permuting a dead feature costs on the reference."""
 
 Score = Callable[[pa.Table], pa.Table]
 """The champion's outputs for rows of features, both by stored name."""
@@ -51,7 +50,7 @@ def score_with(engine: Engine, contract: Contract) -> Score:
 
 @dataclass(frozen=True)
 class Replay:
-    """Rows of before and now, and the champion, who is asked again."""
+    """The compared rows, and the champion that scores them again."""
 
     compared: Comparison
     score: Score
@@ -65,14 +64,14 @@ class Replay:
         return rows
 
     def broken(self, faults: Sequence[Suspect]) -> Comparison:
-        """The reference's rows broken as current ones are, scored anew, beside the same current ones."""
+        """The comparison with the faults repeated on the reference's rows, scored anew."""
         rows = self.compared.reference
         for fault in faults:
             rows = self.scored(rows, fault.column, fault.broken)
         return self.compared.with_reference(rows)
 
     def cost(self, faults: Sequence[Suspect]) -> Effect:
-        """What faults cost on the reference's rows."""
+        """The increase of the reference's mean loss by faults."""
         compared, before = self.compared, self.compared.before
         if not faults:
             return Effect(0.0, 0.0)
@@ -80,7 +79,7 @@ class Replay:
         return mean_effect(costs, compared.windows[:before] if compared.windows is not None else None)
 
     def use(self, column: Column, *, now: bool) -> Effect:
-        """By how much the champion's loss rises once a column is mixed up among the rows of one side."""
+        """The permutation importance of a column on one side: the rise of the champion's mean loss."""
         compared = self.compared
         rows, losses = (compared.current if now else compared.reference), compared.losses[compared.is_now == now]
         order = np.random.default_rng([compared.seed, 3]).permutation(rows.num_rows)
@@ -88,42 +87,42 @@ class Replay:
         return mean_effect(compared.losses_of(mixed) - losses)
 
 
-def confirmed(replay: Replay, looked: Sequence[Suspect]) -> list[Suspect]:
-    """The suspects that outcomes speak against too.
+def confirmed(replay: Replay, suspected: Sequence[Suspect]) -> list[Suspect]:
+    """The suspects that outcomes confirm.
 
-    What is missing, frozen or has other words in most rows is certain by itself; in fewer, it must cost on the
-    reference's rows a good part of what was lost. What can be undone must be shown by undoing it.
+    A fault that is certain by itself is confirmed. One that cannot be undone must cost a good part of the change on
+    the reference's rows; one that can be undone must be shown by undoing it.
     """
     losses, now = replay.compared.losses, replay.compared.is_now
     change = float(losses[now].mean() - losses[~now].mean())
-    kept = []
-    for suspect in (suspect for suspect in looked if suspect.mended is None):
+    costly = []
+    for suspect in (suspect for suspect in suspected if suspect.mended is None):
         cost = replay.cost([suspect])
         if suspect.is_certain or (cost.is_sure and cost.value > MATERIAL * change):
-            kept.append(suspect)
-    undoable = [suspect for suspect in looked if suspect.mended is not None]
+            costly.append(suspect)
+    undoable = [suspect for suspect in suspected if suspect.mended is not None]
     healing = _healing(replay, undoable, change)
-    return [*kept, *healing, *(each for each in undoable if each.is_certain and each not in healing)]
+    return [*costly, *healing, *(suspect for suspect in undoable if suspect.is_certain and suspect not in healing)]
 
 
-def _healing(replay: Replay, looked: Sequence[Suspect], change: float) -> list[Suspect]:
-    """The faults whose undoing makes current rows what the reference's are: in loss, and in all parts of the feature.
+def _healing(replay: Replay, suspected: Sequence[Suspect], change: float) -> list[Suspect]:
+    """The faults that, undone, bring the loss of current rows back to the reference's, in all parts of the feature.
 
-    A real change of inputs can be mapped back onto the reference's values as well. But then the champion is asked
-    about other rows than those whose outcomes came: it errs on them, in total or in parts.
+    A real change of inputs can be mapped back onto the reference's values as well. But the champion errs on such
+    rows, in total or in parts: their outcomes belong to other values.
     """
     compared = replay.compared
-    rows, losses, kept = compared.current, compared.losses[compared.is_now], []
-    for suspect in looked:
+    rows, losses, healing = compared.current, compared.losses[compared.is_now], []
+    for suspect in suspected:
         mended = replay.scored(rows, suspect.column, suspect.mended)
         losses_then = compared.losses_of(mended)
         if mean_effect(losses - losses_then).is_sure:
-            kept.append(suspect)
+            healing.append(suspect)
             rows, losses = mended, losses_then
-    before, left = mean_effect(compared.losses[~compared.is_now]), mean_effect(losses)
-    if left.value - before.value > max(LEFT * change, 3 * float(np.hypot(left.error, before.error))):
+    before, after = mean_effect(compared.losses[~compared.is_now]), mean_effect(losses)
+    if after.value - before.value > max(RESIDUAL * change, 3 * float(np.hypot(after.error, before.error))):
         return []
-    return kept if all(_fits(compared, suspect.column, rows) for suspect in kept) else []
+    return healing if all(_fits(compared, suspect.column, rows) for suspect in healing) else []
 
 
 def _fits(compared: Comparison, column: Column, mended: pa.Table) -> bool:
@@ -133,11 +132,11 @@ def _fits(compared: Comparison, column: Column, mended: pa.Table) -> bool:
     cells, cells_now = _cells(column, *(rows.column(column.stored) for rows in both))
     gaps = []
     for cell in range(CELLS):
-        was, own = residuals[cells == cell], residuals_now[cells_now == cell]
-        if min(len(was), len(own)) >= 20:
-            error = np.hypot(was.std() / np.sqrt(len(was)), own.std() / np.sqrt(len(own)))
-            gaps.append((was.mean() - own.mean()) / max(error, 1e-12))
-    # χ² of so many cells, up to six standard deviations above its mean: rounding on the way leaves its mark too.
+        old, new = residuals[cells == cell], residuals_now[cells_now == cell]
+        if min(len(old), len(new)) >= 20:
+            error = np.hypot(old.std() / np.sqrt(len(old)), new.std() / np.sqrt(len(new)))
+            gaps.append((old.mean() - new.mean()) / max(error, 1e-12))
+    # χ² of so many cells, up to six standard deviations above its mean: rounding adds to it too.
     return bool(np.square(gaps).sum() <= len(gaps) + 6 * np.sqrt(2 * len(gaps)))
 
 
@@ -148,17 +147,16 @@ def _cells(column: Column, before: pa.ChunkedArray, now: pa.ChunkedArray) -> lis
         numbers = floats(before), floats(now)
         return [np.where(np.isnan(values), -1, np.searchsorted(ends, values)) for values in numbers]
     words = before.cast(pa.string()), now.cast(pa.string())
-    frequent = pa.array(frequent_words(words[0], CELLS), pa.string())
+    frequent = pa.array(list(frequencies(words[0]))[:CELLS], pa.string())
     return [pc.index_in(values, frequent).fill_null(-1).to_numpy() for values in words]
 
 
 def dead_feature(replay: Replay, relation: float) -> str:
     """The feature whose loss of all signal explains the change of `relation`; empty where none does.
 
-    Mixed up among the reference's rows it costs about what has been lost; among current rows it costs next to
-    nothing; and one who learns from current rows alone makes nothing of it either. A feature whose relation has
-    turned around fails the last: it can be learned anew. Where no other feature tells anything, outcomes are
-    noise.
+    Permuted among the reference's rows it costs about the change; among current rows next to nothing; and a learner
+    on current rows alone gains nothing by it. A feature whose relation has reversed fails the last: it can be learned
+    anew. Where no other feature has signal left, outcomes are noise.
     """
     features = replay.compared.features
     uses = [(column, replay.use(column, now=False), replay.use(column, now=True)) for column in features]

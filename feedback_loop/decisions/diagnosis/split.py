@@ -1,4 +1,4 @@
-"""A change of the mean loss, split: what other inputs explain, and what the relation of inputs to outcomes does."""
+"""Splits a change of the mean loss into the part of other inputs and that of another relation to outcomes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 THIN = 0.95
-"""Where a row is so sure to be a current one, the reference has less than a twentieth of as many rows."""
+"""Rows with a higher probability to be current ones lie where the reference has next to none."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def split_change(compared: Comparison) -> Split:
 
 
 def fresh_worth(compared: Comparison, feature: str) -> Effect:
-    """What a feature is worth to one who learns from current rows alone: the loss without it less that with it."""
+    """The gain by a feature for a learner on current rows alone: the loss without it less that with it."""
     now = compared.is_now
     folds, frame = make_folds(compared)[now], feature_frame(compared)[now]
     with_it, without = (
@@ -99,7 +99,7 @@ def _with_answers(compared: Comparison, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _chances(contract: Contract, rows: pa.Table) -> Floats:
-    """The champion's probability of each class; all for the one that it answers where it tells none."""
+    """The champion's probability of each class; 1 for the answered class where it gives none."""
     if contract.probabilities:
         return class_probabilities(contract, rows)
     answers = class_places(contract.classes, rows.column(contract.outputs[0].stored))
@@ -109,16 +109,16 @@ def _chances(contract: Contract, rows: pa.Table) -> Floats:
 def _learned_losses(
     compared: Comparison, rows: pa.Table, frame: pd.DataFrame, folds: Ints, *, alone: bool = False
 ) -> Floats:
-    """Losses once trees have corrected the champion's answers, or (`alone`) of trees that know none of these."""
+    """The losses of trees that correct the champion's answers, or (`alone`) that do not know them."""
     contract, seed, label = compared.contract, compared.seed, rows.column(compared.contract.label.stored)
     if contract.task is Task.REGRESSION:
         residual = floats(label) if alone else floats(label) - floats(rows.column(contract.outputs[0].stored))
-        left = residual - learn_numbers(frame, residual, folds, seed, "absolute_error")
-        return np.asarray(np.minimum(np.abs(left) / compared.scale, 1.0))
+        unexplained = residual - learn_numbers(frame, residual, folds, seed, "absolute_error")
+        return np.asarray(np.minimum(np.abs(unexplained) / compared.scale, 1.0))
     places = class_places(contract.classes, label)
     hit = np.asarray(places[:, None] == np.arange(len(contract.classes)), dtype=np.float64)
     chances = np.tile(hit.mean(axis=0), (len(hit), 1)) if alone else _chances(contract, rows)
-    learned = [1] if contract.task is Task.BINARY else range(hit.shape[1])  # one of two says all
+    learned = [1] if contract.task is Task.BINARY else range(hit.shape[1])  # the other is its complement
     moved = [chances[:, n] + learn_numbers(frame, hit[:, n] - chances[:, n], folds, seed) for n in learned]
     better = np.clip(np.column_stack(moved), 1e-9, 1.0)
     better = np.column_stack([1 - better, better]) if contract.task is Task.BINARY else better

@@ -1,4 +1,4 @@
-"""What a diagnosis says: the causes, data quality, the advice, as records and in words."""
+"""A diagnosis as records and in words: causes, data quality, recommendation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from feedback_loop.store.alerts import Message
 from feedback_loop.store.conclusions import Diagnosis
 from feedback_loop.store.evaluations import Evaluation, newest_evaluations
 
-MOST_TOLD = 5
-"""So many checks are named in words, those that fail in the most windows; all are in the evidence."""
+MOST_NAMED = 5
+"""The most checks named in words, those that fail in the most windows first; the evidence has all of them."""
 
 
 class Recommendation(StrEnum):
@@ -32,7 +32,7 @@ class Recommendation(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """A feature that is broken in a `share` of rows: what happened, and what it costs on the reference's rows."""
+    """A feature that is broken in a `share` of rows: the fault, and its cost on the reference's rows."""
 
     feature: str
     kind: str  # missing | frozen | units | vocabulary
@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Causes:
-    """What is to be done, why in words, and the change of the mean loss in its parts.
+    """The recommendation, its reason in words, and the change of the mean loss in its parts.
 
     `broken`, `split.inputs` and `split.relation` add up to `change`. `feature` is the one that is to be repaired or
     replaced. `split` is of rows that all have the same faults.
@@ -79,20 +79,21 @@ ADVICE = {
 """What is recommended, in an alert's title."""
 
 
-def advice_message(made: Diagnosis) -> Message:
-    """The alert about an incident's diagnosis; one that says nothing new has the subject of the one before it."""
-    about = {"model": made.model, "model_version": made.version, "incident": str(made.incident_id)}
+def advice_message(diagnosis: Diagnosis) -> Message:
+    """The alert about an incident's diagnosis; a repeated recommendation has the same subject."""
+    about = {"model": diagnosis.model, "model_version": diagnosis.version, "incident": str(diagnosis.incident_id)}
     return Message(
-        f"incident:{made.incident_id}:diagnosis:{made.recommendation}:{made.evidence['feature']}",
-        f"{made.model} version {made.version}: {ADVICE[Recommendation(made.recommendation)]}",
-        made.summary,
-        made.incident_id,
-        about | {"recommendation": made.recommendation},
+        f"incident:{diagnosis.incident_id}:diagnosis:{diagnosis.recommendation}:{diagnosis.evidence['feature']}",
+        f"{diagnosis.model} version {diagnosis.version}: {ADVICE[Recommendation(diagnosis.recommendation)]}",
+        diagnosis.summary,
+        diagnosis.incident_id,
+        about | {"recommendation": diagnosis.recommendation},
+        diagnosis.model,
     )
 
 
 def causes_words(causes: Causes) -> str:
-    """What is to be done, why, and the figures."""
+    """The recommendation, its reason, and the figures."""
     assert causes.change and causes.broken and causes.split and causes.mean_before is not None
     split, change, before = causes.split, causes.change, causes.mean_before
     what = {
@@ -133,7 +134,7 @@ def _figure(effect: Effect) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """A check that fails in some of the windows: the share of rows at most, and what the reference lets expect."""
+    """A check that fails in some of the windows: its greatest value, and the value expected by the reference."""
 
     column: str
     check: str
@@ -154,22 +155,22 @@ class Finding:
 def quality_findings(contract: Contract, evaluations: Sequence[Evaluation], version: str) -> list[Finding]:
     """The checks that fail in evaluations of a version, those that fail in the most windows first."""
     names = shown_names((*contract.outputs, *contract.features))
-    own = [evaluation for evaluation in newest_evaluations(evaluations) if evaluation.version == version]
-    failed = [value for evaluation in own for value in evaluation.quality if value.failed]
+    of_version = [evaluation for evaluation in newest_evaluations(evaluations) if evaluation.version == version]
+    failed = [value for evaluation in of_version for value in evaluation.quality if value.failed]
     checks: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for value in failed:
         key = names.get(value.column, value.column or "rows"), value.check
         checks.setdefault(key, []).append((value.value, value.expected))
     findings = [
-        Finding(column, check, len(values), len(own), max(value for value, _ in values), values[0][1])
+        Finding(column, check, len(values), len(of_version), max(value for value, _ in values), values[0][1])
         for (column, check), values in checks.items()
     ]
     return sorted(findings, key=lambda check: (-check.failed, -check.value, check.column, check.check))
 
 
 def quality_words(findings: Sequence[Finding]) -> str:
-    """A sentence to begin with; empty where nothing fails."""
+    """The first sentence of a summary; empty where no check fails."""
     if not findings:
         return ""
-    more = f"; and {len(findings) - MOST_TOLD} more" if len(findings) > MOST_TOLD else ""
-    return f"Data quality: {'; '.join(finding.words for finding in findings[:MOST_TOLD])}{more}. "
+    more = f"; and {len(findings) - MOST_NAMED} more" if len(findings) > MOST_NAMED else ""
+    return f"Data quality: {'; '.join(finding.words for finding in findings[:MOST_NAMED])}{more}. "

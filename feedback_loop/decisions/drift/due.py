@@ -1,9 +1,10 @@
-"""Drift over time: each closed window of a champion is taken in once, in order, and what it shows is told."""
+"""Drift over time: each closed window of a champion updates its watch once, in order, and may raise alerts."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -14,7 +15,7 @@ from feedback_loop.decisions.drift.watch import Watch, reference_digest, rule_of
 from feedback_loop.errors import Unavailable
 from feedback_loop.monitoring import Profile, window_cells
 from feedback_loop.store import Store, conclusions, predictions, profiles, retention
-from feedback_loop.store.alerts import Message
+from feedback_loop.store.alerts import Message, Routes
 from feedback_loop.store.conclusions import DriftMonitor
 
 _log = structlog.get_logger(__name__)
@@ -27,7 +28,7 @@ def watch_due_windows(
     settings: ModelSettings,
     *,
     champion_since: datetime | None,
-    routes: Sequence[str],
+    routes: Routes,
     as_of: datetime,
     clock: Clock,
 ) -> int:
@@ -37,10 +38,10 @@ def watch_due_windows(
     that fail anew. Does nothing while the version has no whole reference.
     """
     with store.read() as connection:
-        kept = profiles.load_reference(connection, model, version)
-    if kept is None:
+        stored = profiles.load_reference(connection, model, version)
+    if stored is None:
         return 0
-    reference, name, alerts = Profile.from_bytes(kept.profile), f"{model} version {version}", 0
+    reference, name, alerts = Profile.from_bytes(stored.profile), f"{model} version {version}", 0
     before = conclusions.load_monitor(store, model, version)
     watch = _resumed(before, reference, settings, name)
     until = before.until if before is not None else None
@@ -56,6 +57,7 @@ def watch_due_windows(
             words = f"{window}: {type(error).__name__}: {error}. Drift is watched from the next window on."
             title = f"{model}: a window could not be watched for drift"
             messages = [Message(f"stream:{model}:unwatched:{window}", title, words)]
+        messages = [replace(message, model=model) for message in messages]
         after = DriftMonitor(model, version, window.end, watch.to_json())
         new = conclusions.advance_monitor(store, after, until, messages, routes, clock())
         if new is None:  # another scheduler has taken this window in, and goes on

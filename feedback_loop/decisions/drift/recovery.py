@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STAKE = 0.9
-"""This share of what has been won is put on the next window's being near again."""
+"""The share of the wealth that is bet on the next window being near."""
 
 
 @dataclass(frozen=True)
 class Return:
-    """The test after some windows since a column was found, each of which is `far` from the reference or not.
+    """The test of whether a drifted column is back, after windows that were `far` from the reference or near.
 
     Null: given all before it, each window is far with probability 1/2 at least. A bet at even odds that windows are
-    near then wins nothing on average. It begins with a near window, and ends once it has lost what it had; the k-th
-    has `alpha / (k (k + 1))`: that a column which is still drifted is ever taken to be back has probability at most
-    `alpha` (Ville 1939). Where a window is seldom far, it takes six of them.
+    near then wins nothing on average. It begins with a near window and ends when its wealth is lost; the k-th has the
+    level `alpha / (k (k + 1))`. So a column that is still drifted is ever taken to be back with probability at most
+    `alpha` (Ville 1939). A column that is seldom far is back after six windows.
     """
 
     alpha: float
@@ -29,9 +29,9 @@ class Return:
         return self.wealth * self.alpha >= self.begun * (self.begun + 1) > 0
 
     def after(self, *, far: bool) -> Return:
-        """The next window taken in."""
+        """The test after the next window."""
         if far:
-            left = self.wealth * (1 - STAKE)
-            return Return(self.alpha, self.begun, left, self.near) if left >= 1 else Return(self.alpha, self.begun)
+            rest = self.wealth * (1 - STAKE)
+            return Return(self.alpha, self.begun, rest, self.near) if rest >= 1 else Return(self.alpha, self.begun)
         is_new = not self.wealth
         return Return(self.alpha, self.begun + is_new, (self.wealth or 1.0) * (1 + STAKE), self.near + 1)

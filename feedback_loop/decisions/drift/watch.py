@@ -12,12 +12,11 @@ import numpy as np
 
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.config_policy import DriftSettings
-from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, differ, found
+from feedback_loop.decisions.drift.columns import PooledCounts, RankedDistances, differ, drifted_columns
 from feedback_loop.decisions.drift.recovery import Return
 from feedback_loop.decisions.monitors import MADE_OF, alpha_of_monitor
 from feedback_loop.monitoring import Profile, drift_values, quality_values
 from feedback_loop.monitoring.drift import LEAST_ROWS, LEAST_WINDOWS
-from feedback_loop.monitoring.profiles.columns import NumberColumn
 from feedback_loop.monitoring.profiles.layout import SINGLE, profiled_columns
 from feedback_loop.schema import shown_names
 from feedback_loop.store.alerts import RECOVERED, Message
@@ -32,18 +31,18 @@ PARTS = 4
 """Cells of a column of numbers by the rule for rows: its quarters."""
 
 DRIFT = ": drift"
-"""How the check of a column by Evidently's threshold is called."""
+"""The suffix of the name of a column's check by Evidently's threshold."""
 
 CAUSES = {"schema": "missing", "constant": "stuck"}
-"""One cause fails the one check or the other, from one window to the next: it is told once."""
+"""Checks that one cause fails in turn, from window to window: they count as one, which is reported once."""
 
-TOLD = 20
-"""So many are named in one message, the surest first."""
+MOST_LINES = 20
+"""The most lines of one message, the surest first."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """When a column was found, what was said of it, and whether it is as it was again."""
+class DriftedColumn:
+    """A column that has drifted: since which window, the words of its alert, and the test of its return."""
 
     window: str
     words: str
@@ -54,18 +53,18 @@ class Told:
 class Watch:
     """The state after some windows. One rule fills `ranked`, another `pooled`, by column; the third needs neither.
 
-    A column that was found stays `told` until it is as it was (see `Return`); then its next monitor begins. `begun`
-    says of columns how many were begun for them (else: one), by which each has its share of alpha.
+    A column that has drifted stays in `told` until it is back (see `Return`); then its next monitor begins. `begun`
+    is the number of a column's monitors so far (default: one), which sets the share of alpha of the current one.
 
-    `failing` has each check that fails, with the window since which it does; `unjudged` each column that the
-    reference has too few values of to judge it, with how many are missing. Columns are told by the model's names.
+    `failing` has each check that fails, with the window since which it does; `unjudged` each column with too few
+    values in the reference, with how many are missing. Columns have the model's names.
     """
 
     rule: Rule
     reference: str  # its digest: another one begins another watch
     ranked: dict[str, RankedDistances] = field(default_factory=dict)
     pooled: dict[str, PooledCounts] = field(default_factory=dict)
-    told: dict[str, Told] = field(default_factory=dict)
+    told: dict[str, DriftedColumn] = field(default_factory=dict)
     failing: dict[str, str] = field(default_factory=dict)
     unjudged: dict[str, int] = field(default_factory=dict)
     windows: int = 0
@@ -73,15 +72,14 @@ class Watch:
 
     @property
     def peaks(self) -> dict[str, float]:
-        """Each column's evidence: an unchanged one would ever have so much once in so many times.
+        """Each column's evidence y: an unchanged column ever reaches y with probability at most 1/y.
 
-        Of the k-th monitor of a column a share of 1/(k (k + 1)), the sum of which is 1: what e-BH allows for is
-        allowed for once, however often a column comes back. (The adjuster of a share of y is a share of an e-value:
-        its integral over y ≥ 1 is that share.)
+        The k-th monitor of a column counts by 1/(k (k + 1)), which sums to 1: the level of e-BH holds over all
+        monitors of a column, however often it comes back. (A share of y adjusts to that share of an e-value.)
         """
         return {
-            name: each.peak * alpha_of_monitor(1.0, self.begun.get(name, 1))
-            for name, each in (self.ranked | self.pooled).items()
+            name: monitor.peak * alpha_of_monitor(1.0, self.begun.get(name, 1))
+            for name, monitor in (self.ranked | self.pooled).items()
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -96,10 +94,10 @@ class Watch:
 
 
 def start_watch(reference: Profile, settings: DriftSettings, name: str, seed: int) -> Watch:
-    """A watch over windows, which are compared with that reference; `name` and `seed` make its chances its own."""
+    """A watch of windows against that reference; `name` and `seed` make its random numbers its own."""
     rule, digest = rule_of(reference, settings), reference_digest(reference)
     seeds = {column: _seed(f"{seed}:{name}:{column}") for column in _columns(reference)}
-    unjudged = _unjudged(reference) if rule != "rows" else {}  # counts say something of any number of rows
+    unjudged = _unjudged(reference) if rule != "rows" else {}  # counts can be judged with any number of rows
     if rule == "thresholds":
         return Watch(rule, digest, unjudged=unjudged)
     if rule == "windows":
@@ -109,13 +107,13 @@ def start_watch(reference: Profile, settings: DriftSettings, name: str, seed: in
 
 def _columns(reference: Profile) -> list[str]:
     layout = reference.layout
-    return [each.column for each in layout.numbers] + [each.column for each in layout.words]
+    return [number.column for number in layout.numbers] + [word.column for word in layout.words]
 
 
 def _ranked(reference: Profile, seeds: Mapping[str, int]) -> dict[str, RankedDistances]:
     """Monitors of these columns that have seen nothing but the reference."""
-    noises: dict[str, float] = {each.column: NOISE for each in reference.layout.numbers}
-    noises |= {each.column: _noise_of_words(len(each.words) + 2) for each in reference.layout.words}
+    noises: dict[str, float] = {number.column: NOISE for number in reference.layout.numbers}
+    noises |= {word.column: _noise_of_words(len(word.words) + 2) for word in reference.layout.words}
     swings = {column: reference.swings.get(column) for column in seeds}
     return {
         column: RankedDistances.begin(
@@ -133,9 +131,9 @@ def _pooled(reference: Profile, seeds: Mapping[str, int]) -> dict[str, PooledCou
 def _unjudged(reference: Profile) -> dict[str, int]:
     names = _names(reference)
     return {
-        names[each.column]: round(each.value)
-        for each in drift_values(reference, reference)
-        if each.method == INSUFFICIENT
+        names[value.column]: round(value.value)
+        for value in drift_values(reference, reference)
+        if value.method == INSUFFICIENT
     }
 
 
@@ -147,19 +145,19 @@ def rule_of(reference: Profile, settings: DriftSettings) -> Rule:
     """The rule that is set; else `windows`, where the reference has enough of them, or `rows`."""
     if settings.rule != "auto":
         return settings.rule
-    most = max((len(each.distances) for each in reference.swings.values()), default=0)
+    most = max((len(swing.distances) for swing in reference.swings.values()), default=0)
     return "windows" if most >= LEAST_WINDOWS else "rows"
 
 
 def reference_digest(reference: Profile) -> str:
-    """What tells one reference from another, and the bets that are made on it."""
+    """A hash of the reference and of the version of the monitors that are made by it."""
     return hashlib.blake2b((reference.digest + MADE_OF).encode(), digest_size=8).hexdigest()
 
 
 def watch_window(
     watch: Watch, reference: Profile, current: Profile, settings: DriftSettings, name: str, window: Window
 ) -> tuple[Watch, list[Message]]:
-    """The watch after another window, and what is to be told: columns found by it or back, checks that it fails anew.
+    """The watch after another window, and its alerts: columns that have drifted or are back, checks that newly fail.
 
     `name` is the model's and version's. A window of fewer than 100 rows says nothing, and changes nothing.
     """
@@ -179,53 +177,58 @@ def watch_values(
     name: str,
     window: Window,
 ) -> tuple[Watch, list[Message]]:
-    """The same, given what was measured of the window: several rules may judge one measurement."""
+    """The same from measured values and checks: several rules may judge one measurement."""
     start, names = format_moment(window.start), _names(reference)
-    watch = _followed(watch, reference, current, values)
-    after = _taken_in(watch, reference, current, values)
+    watch = _follow_returns(watch, reference, current, values)
+    after = _update_monitors(watch, reference, current, values)
 
     def change(column: str) -> str:
         return f"{names[column]}: {_change(column, values, reference, current)}"
 
-    told = {
-        names[column]: Told(start, f"{change(column)}; unchanged, once in {peak:,.0f} times", Return(settings.alpha))
-        for column, peak in found(after.peaks, settings.alpha).items()
+    drifts = {
+        names[column]: DriftedColumn(
+            start, f"{change(column)}; unchanged, once in {peak:,.0f} times", Return(settings.alpha)
+        )
+        for column, peak in drifted_columns(after.peaks, settings.alpha).items()
         if names[column] not in watch.told
     }
     failed = {
-        f"{names.get(each.column, 'rows')}: {CAUSES.get(each.check, each.check)}": _check(each, names)
-        for each in checks
-        if each.failed
+        f"{names.get(check.column, 'rows')}: {CAUSES.get(check.check, check.check)}": _check(check, names)
+        for check in checks
+        if check.failed
     }
     if watch.rule == "thresholds":
-        drifted = {each.column for each in values if each.is_default and each.drifted}
+        drifted = {value.column for value in values if value.is_default and value.drifted}
         failed |= {f"{names[column]}{DRIFT}": change(column) for column in sorted(drifted)}
     fresh = {key: words for key, words in failed.items() if key not in watch.failing}
-    moved = [*(each.words for each in told.values()), *(fresh.pop(key) for key in list(fresh) if key.endswith(DRIFT))]
+    moved = [
+        *(drift.words for drift in drifts.values()),
+        *(fresh.pop(key) for key in list(fresh) if key.endswith(DRIFT)),
+    ]
     after = replace(
         after,
-        told=watch.told | told,
+        told=watch.told | drifts,
         failing={key: watch.failing.get(key, start) for key in failed},
         windows=watch.windows + 1,
     )
-    after, back = _armed_anew(after, reference, name)  # the next monitors begin with the window after this one
+    after, back = _restart_returned(after, reference, name)  # the next monitors begin with the window after this one
     messages = [
         *_message(f"drift:{name}:{start}{RECOVERED}", f"{name}: columns are as they were", back),
         *_message(f"drift:{name}:{start}", f"{name}: columns have drifted", moved),
         *_message(f"quality:{name}:{start}", f"{name}: the data are not as they were", list(fresh.values())),
     ]
-    return after, [replace(each, body=f"{window}: {each.body}") for each in messages]
+    return after, [replace(message, body=f"{window}: {message.body}") for message in messages]
 
 
-def _followed(watch: Watch, reference: Profile, current: Profile, values: Sequence[DriftValue]) -> Watch:
-    """What was told, with the tests of whether it still holds; a window that says nothing of a column moves none."""
+def _follow_returns(watch: Watch, reference: Profile, current: Profile, values: Sequence[DriftValue]) -> Watch:
+    """The watch with the tests of return moved on; a window that does not judge a column leaves its test as it is."""
     if not watch.told:
         return watch
-    deciding = {each.column: each for each in values if each.decides}
-    cells = [_cells(reference, each) for each in (reference, current)] if watch.pooled else [{}, {}]
-    names, told = _names(reference), dict(watch.told)
+    deciding = {value.column: value for value in values if value.decides}
+    cells = [_cells(reference, profile) for profile in (reference, current)] if watch.pooled else [{}, {}]
+    names, drifts = _names(reference), dict(watch.told)
     for column, value in deciding.items():
-        if names[column] not in told:
+        if names[column] not in drifts:
             continue
         if watch.pooled:
             far = differ(cells[0][column], cells[1][column])
@@ -233,13 +236,13 @@ def _followed(watch: Watch, reference: Profile, current: Profile, values: Sequen
             far = watch.ranked[column].is_farther(value.value, value.rows, max(swing.distances))
         else:
             far = value.drifted
-        each = told[names[column]]
-        told[names[column]] = replace(each, back=each.back.after(far=far))
-    return replace(watch, told=told)
+        drift = drifts[names[column]]
+        drifts[names[column]] = replace(drift, back=drift.back.after(far=far))
+    return replace(watch, told=drifts)
 
 
-def _armed_anew(watch: Watch, reference: Profile, name: str) -> tuple[Watch, list[str]]:
-    """The watch with the next monitors of columns that are back, and what is to be told of those."""
+def _restart_returned(watch: Watch, reference: Profile, name: str) -> tuple[Watch, list[str]]:
+    """The watch with new monitors for the columns that are back, and a line about each of them."""
     names = _names(reference)
     back = [column for column in _columns(reference) if (t := watch.told.get(names[column])) and t.back.is_back]
     if not back:
@@ -247,22 +250,22 @@ def _armed_anew(watch: Watch, reference: Profile, name: str) -> tuple[Watch, lis
     begun = watch.begun | {column: watch.begun.get(column, 1) + 1 for column in back}
     seeds = {column: _seed(f"{name}:{column}:{begun[column]}") for column in back}
     words = [
-        f"{names[column]}: {each.back.near} windows like the reference's (found {each.window}: {each.words})"
+        f"{names[column]}: {drift.back.near} windows like the reference's (found {drift.window}: {drift.words})"
         for column in back
-        for each in [watch.told[names[column]]]
+        for drift in [watch.told[names[column]]]
     ]
     after = replace(
         watch,
         ranked=watch.ranked | (_ranked(reference, seeds) if watch.ranked else {}),
         pooled=watch.pooled | (_pooled(reference, seeds) if watch.pooled else {}),
-        told={key: each for key, each in watch.told.items() if not each.back.is_back},
+        told={key: drift for key, drift in watch.told.items() if not drift.back.is_back},
         begun=begun,
     )
     return after, words
 
 
-def _taken_in(watch: Watch, reference: Profile, current: Profile, values: Sequence[DriftValue]) -> Watch:
-    deciding = {each.column: each for each in values if each.decides}
+def _update_monitors(watch: Watch, reference: Profile, current: Profile, values: Sequence[DriftValue]) -> Watch:
+    deciding = {value.column: value for value in values if value.decides}
     ranked = {
         column: state.after(deciding[column].value, deciding[column].rows) if column in deciding else state
         for column, state in watch.ranked.items()
@@ -273,46 +276,38 @@ def _taken_in(watch: Watch, reference: Profile, current: Profile, values: Sequen
 
 
 def _cells(reference: Profile, current: Profile) -> dict[str, tuple[int, ...]]:
-    """How many rows fall into each cell: missing ones first; whatever they stand for, rows are what is drawn."""
-    found = {}
+    """How many rows fall into each cell, missing ones first. Rows are the draws: they count without their weights."""
+    cells = {}
     before, now = (
-        replace(each, parts=tuple((1.0, tally) for _, tally in each.parts)) for each in (reference, current)
+        replace(profile, parts=tuple((1.0, tally) for _, tally in profile.parts)) for profile in (reference, current)
     )
     for name, numbers in now.numbers.items():
-        counts = np.add.reduceat(numbers.counts, _quarters(before.numbers[name]))
-        found[name] = (round(numbers.missing + numbers.non_finite), *(round(count) for count in counts))
+        counts = np.add.reduceat(numbers.counts, before.numbers[name].group_starts(PARTS))
+        cells[name] = (round(numbers.missing + numbers.non_finite), *(round(count) for count in counts))
     for name, words in now.words.items():
         fresh = words.fresh or words
         single = fresh.counts[: min(SINGLE, len(fresh.layout.words))]
         rest = fresh.counts[len(single) : -1].sum()
-        found[name] = tuple(round(count) for count in (fresh.missing, fresh.new, *single, rest))
-    return found
-
-
-def _quarters(reference: NumberColumn) -> list[int]:
-    """The first bin of each cell."""
-    if not reference.rows:
-        return [0]
-    ends = np.searchsorted(reference.cumulated, np.arange(1, PARTS) / PARTS - 0.004)
-    return [int(each) for each in np.unique(np.append(0, ends + 1))]
+        cells[name] = tuple(round(count) for count in (fresh.missing, fresh.new, *single, rest))
+    return cells
 
 
 def _change(column: str, values: Sequence[DriftValue], reference: Profile, current: Profile) -> str:
     """Where to and how far a column has moved."""
-    said = []
-    for each in (each for each in values if each.column == column):
-        if each.method == "mean_shift":
-            said.append(f"mean {each.value:+.2f} standard deviations")
-        elif each.method.startswith("share_change"):
-            said.append(f"{each.method[len('share_change[') : -1]} {100 * each.value:+.1f} points")
-        if each.decides:
+    parts = []
+    for value in (value for value in values if value.column == column):
+        if value.method == "mean_shift":
+            parts.append(f"mean {value.value:+.2f} standard deviations")
+        elif value.method.startswith("share_change"):
+            parts.append(f"{value.method[len('share_change[') : -1]} {100 * value.value:+.1f} points")
+        if value.decides:
             usual = reference.swings.get(column)
             within = f" (windows of the reference: up to {max(usual.distances):.3g})" if usual else ""
-            said.append(f"{each.method} {each.value:.3g}{within}")
-    now, before = (_missing(each, column) for each in (current, reference))
+            parts.append(f"{value.method} {value.value:.3g}{within}")
+    now, before = (_missing(profile, column) for profile in (current, reference))
     if abs(now - before) >= 0.001:
-        said.append(f"missing {before:.1%} → {now:.1%}")
-    return ", ".join(said)
+        parts.append(f"missing {before:.1%} → {now:.1%}")
+    return ", ".join(parts)
 
 
 def _missing(profile: Profile, column: str) -> float:
@@ -330,12 +325,12 @@ def _check(value: QualityValue, names: Mapping[str, str]) -> str:
 def _message(subject: str, title: str, lines: Sequence[str]) -> list[Message]:
     if not lines:
         return []
-    more = f"; and {len(lines) - TOLD} more" if len(lines) > TOLD else ""
-    return [Message(subject, title, "; ".join(lines[:TOLD]) + more + ".")]
+    more = f"; and {len(lines) - MOST_LINES} more" if len(lines) > MOST_LINES else ""
+    return [Message(subject, title, "; ".join(lines[:MOST_LINES]) + more + ".")]
 
 
 def _noise_of_words(cells: int) -> float:
-    """The same as NOISE of the Jensen-Shannon distance: 8 n JS² is about chi-squared (Menéndez et al. 1997)."""
+    """`NOISE` for the Jensen-Shannon distance: 8 n JS² is about chi-squared (Menéndez et al. 1997)."""
     from scipy import stats
 
     return float(np.sqrt(stats.chi2.isf(0.001, cells - 1) / 8))

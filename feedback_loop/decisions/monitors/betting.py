@@ -1,4 +1,4 @@
-"""What all forms of method D share: cash, bets of growing boldness, a boost, and seeded randomness.
+"""Shared by all forms of method D: a wealth of cash and bets, a boost, and seeded random numbers.
 
 A monitor starts with wealth 1. Under its null the expected wealth never exceeds 1, so by Ville's inequality it ever
 reaches 1/alpha with probability at most alpha, however often it is looked at.
@@ -20,40 +20,40 @@ from feedback_loop.monitoring import Floats
 Numbers = npt.NDArray[np.int64]
 
 GRAIN = 1_000_000_000
-"""Losses are counted in whole billionths: sums are exact in any order, and float noise is no difference."""
+"""Losses are counted in whole billionths, so that sums are exact in any order."""
 
 HORIZON = 35_000
-"""Labels over which the cash is brought into the bets: half of it by then, the rest ever more slowly."""
+"""Half of the cash is in bets after so many labels, the rest ever more slowly."""
 
 BOLDNESS = np.array([0.03 * 2.3**j for j in range(4)])
 """The sizes of change (in standard deviations of one label) that the four bets are made for."""
 
 SHARES = (0.12, 0.26, 0.40, 0.22)
-"""How the cash is divided among them."""
+"""The shares of the four bets in the cash that is moved."""
 
 CEILING = 1e30
-"""No bet grows beyond this: numbers stay finite, and finite in JSON."""
+"""The most that a bet may be, so that numbers stay finite in JSON too."""
 
 
 @dataclass(frozen=True)
 class Wealth:
-    """Cash, and what each bet has grown to."""
+    """Cash, and the value of each bet."""
 
     cash: float
     bets: tuple[float, ...]
 
     @classmethod
     def begin(cls) -> Wealth:
-        """All in cash."""
+        """The initial wealth, all in cash."""
         return cls(1.0, (0.0,) * len(BOLDNESS))
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Cash and bets together."""
         return self.cash + sum(self.bets)
 
     def moved(self, share: float) -> Wealth:
-        """A share of the cash moved into the bets: the total stays."""
+        """The wealth with a share of the cash moved into the bets; the total stays."""
         moved = self.cash * share
         return Wealth(
             self.cash - moved, tuple(bet + part * moved for bet, part in zip(self.bets, SHARES, strict=True))
@@ -62,7 +62,7 @@ class Wealth:
     def grown(self, factors: Iterable[float]) -> Wealth:
         """Each bet multiplied by its factor (whose expectation under the null is 1), up to a ceiling.
 
-        What is above it is given away, which costs nothing: no alarm waits for so much.
+        What exceeds it is lost, which delays no alarm: they need far less.
         """
         grown = (min(bet * float(factor), CEILING) for bet, factor in zip(self.bets, factors, strict=True))
         return Wealth(self.cash, tuple(grown))
@@ -72,26 +72,26 @@ class Wealth:
 class NormalBets:
     """Bets that a stream of standard normal scores has begun to drift upwards.
 
-    `boosted` means something only up to the ceiling 1/alpha: it is what raises the alarm. `plain` is the wealth
-    without the boost: "an unchanged model would ever show as much once in so many times".
+    `boosted` is valid up to the ceiling 1/alpha, and raises the alarm. `plain` is the wealth without the boost: an
+    unchanged model ever reaches y with probability at most 1/y.
     """
 
     boosted: Wealth
     plain: Wealth
-    peak: float  # the most that `plain` has been: Ville's inequality is about that
+    peak: float  # the maximum of `plain` so far, which Ville's inequality bounds
 
     @classmethod
     def begin(cls) -> NormalBets:
-        """Nothing won yet."""
+        """The state before the first score."""
         return cls(Wealth.begin(), Wealth.begin(), 1.0)
 
     def after(self, z: float, drifts: Sequence[float], share: float, ceiling: float) -> NormalBets:
-        """The next score taken in: `drifts` are the upward drifts that are bet on, likelihood ratio each."""
+        """The state after the next score: each of `drifts` is bet on with its likelihood ratio."""
         growth = [math.exp(drift * z - drift * drift / 2) for drift in drifts]
         boosted = self.boosted.moved(share)
         boost = _boost(boosted, drifts, ceiling)
         plain = self.plain.moved(share).grown(growth)
-        grown = Wealth(boosted.cash * boost, boosted.grown([boost * each for each in growth]).bets)
+        grown = Wealth(boosted.cash * boost, boosted.grown([boost * factor for factor in growth]).bets)
         return NormalBets(grown, plain, max(self.peak, plain.total))
 
 
@@ -101,7 +101,7 @@ def normal_score(p: float) -> float:
 
 
 def normal_scores(p: Floats) -> Floats:
-    """-Φ⁻¹(p) of each."""
+    """-Φ⁻¹(p) of each p-value."""
     from scipy import special
 
     return np.asarray(-special.ndtri(np.clip(p, 1e-290, 1 - 1e-16)))
@@ -130,9 +130,9 @@ def exchangeable(what: str, strata: int) -> str:
 
 
 def uniforms(seed: int, first: int, count: int) -> Floats:
-    """The numbers `first … first + count - 1` of a seeded stream on (0, 1): the same however they are asked for.
+    """The numbers `first … first + count - 1` of a seeded stream on (0, 1), whatever was drawn before.
 
-    Philox is a counter: any place of its stream can be gone to at once (Salmon et al. 2011).
+    Philox is counter-based: any place of its stream is reached at once (Salmon et al. 2011).
     """
     blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
     numbers = [_block(seed, place) for place in blocks]
@@ -142,7 +142,7 @@ def uniforms(seed: int, first: int, count: int) -> Floats:
 
 @lru_cache(maxsize=64)
 def _block(seed: int, place: int) -> Floats:
-    """So many numbers of the stream: windows of a few labels, of which a look has thousands, share them."""
+    """A block of the stream, cached: a look of thousands of small windows shares it."""
     stream = np.random.Philox(key=seed)
     stream.advance(place * (_BLOCK // 4))  # one step of the counter gives four numbers
     numbers = np.random.Generator(stream).random(_BLOCK)

@@ -27,7 +27,7 @@ from feedback_loop.decisions.monitors.betting import (
 from feedback_loop.monitoring import Floats, upper_tails
 
 PILOT = 500
-"""So many labels of the reference, spread over it, choose the block length, and do nothing else."""
+"""So many labels, spread over the reference, choose the block length, and are used for nothing else."""
 
 
 class ErrorMonitor(Struct, frozen=True, tag_field="kind", tag="error"):
@@ -50,7 +50,7 @@ class ErrorMonitor(Struct, frozen=True, tag_field="kind", tag="error"):
 
     @property
     def null(self) -> str:
-        """What the monitor holds to be true until it alarms, in words."""
+        """The null hypothesis, in words."""
         return exchangeable("errors", len(self.labels))
 
     @property
@@ -60,31 +60,31 @@ class ErrorMonitor(Struct, frozen=True, tag_field="kind", tag="error"):
 
     @property
     def once_in(self) -> float:
-        """A model that had not changed would ever show so much only once in so many times."""
+        """The peak of the wealth: an unchanged model ever reaches y with probability at most 1/y."""
         return self.bets.peak
 
     def stratum(self, place: int) -> int:
-        """Windows of the same one that follow each other can be taken in together."""
+        """The stratum of a window; consecutive windows of one stratum can update the monitor together."""
         return place % len(self.labels)
 
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> ErrorMonitor:
-        """Takes the next labels of the window `place` in; how they are grouped into calls makes no difference."""
+        """The monitor after more labels of the window `place`; their grouping into calls makes no difference."""
         del ends  # a block goes on in the next window of its stratum
         stratum = self.stratum(place)
         errors = np.concatenate([[0], np.cumsum(2 * grains(losses) >= GRAIN)]) + self.waiting_errors[stratum]
         full = (self.waiting[stratum] + len(losses)) // self.block
         ends_at = np.arange(1, full + 1) * self.block - self.waiting[stratum]
         state = self._fold(stratum, np.diff(errors[ends_at], prepend=0), ends_at + self.seen)
-        left = int(errors[-1] - errors[ends_at[-1]]) if full else int(errors[-1])
+        waiting_errors = int(errors[-1] - errors[ends_at[-1]]) if full else int(errors[-1])
         return replace(
             state,
             waiting=_put(self.waiting, stratum, (self.waiting[stratum] + len(losses)) % self.block),
-            waiting_errors=_put(self.waiting_errors, stratum, left),
+            waiting_errors=_put(self.waiting_errors, stratum, waiting_errors),
             seen=self.seen + len(losses),
         )
 
     def _fold(self, stratum: int, errors: Numbers, ends_at: Numbers) -> ErrorMonitor:
-        """Full blocks of a stratum with so many errors each, which end at these labels of the stream."""
+        """The monitor after full blocks of a stratum, with their errors and the numbers of their last labels."""
         if not len(errors):
             return self
         pool = self.labels[stratum] + self.block * np.arange(1, len(errors) + 1)
@@ -112,8 +112,8 @@ def start_error_monitor(
 ) -> ErrorMonitor:
     """A monitor from the 0/1 losses of reference rows, in their order (at least 1,000).
 
-    A stratum that the reference has few labels of, or none, is not put together with another, whose errors need not
-    be like its own: it is compared with its own first labels in the stream. The guarantee needs no more.
+    A stratum with few labels in the reference, or none, is compared with its own first labels in the stream, not with
+    another stratum: the guarantee holds all the same.
     """
     errors = 2 * grains(reference) >= GRAIN
     is_pilot = np.zeros(len(errors), dtype=bool)

@@ -1,4 +1,4 @@
-"""Which monitor watches which loss, and how whole windows are taken in."""
+"""Which monitor watches which loss, and its update by whole windows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Method = Literal["change", "harm"]
 """Method D asks whether losses have grown at all, B whether by more than a tolerance."""
 
 MADE_OF = f"{BOLDNESS.tolist()} {SHARES} {HORIZON} {POWER}"
-"""Who keeps a state keeps this beside it: one that was made by other bets is not gone on with, it begins anew."""
+"""Stored with each state: a state that was made with other bets is dropped, and the monitor begins anew."""
 
 LEAST_REFERENCE = 1000
 """With fewer reference labels the guarantee has not been measured."""
@@ -50,7 +50,7 @@ def start_monitor(
 
 
 def alpha_of_monitor(alpha: float, ordinal: int) -> float:
-    """What the `ordinal`-th monitor of a model (from 1) may spend: the sum over all there will ever be is `alpha`."""
+    """The level of the `ordinal`-th monitor of a model (from 1): the levels of all monitors sum to `alpha`."""
     return alpha / (ordinal * (ordinal + 1))
 
 
@@ -59,10 +59,10 @@ def follow_windows(
 ) -> Monitor | WindowRule:
     """The monitor after whole windows (at least one, oldest first), each with its number and its losses.
 
-    Windows that are the same to it are taken in together: nothing but time depends on that.
+    Consecutive windows of one stratum update it together, which saves time and changes no result.
     """
     strata = [monitor.stratum(place) for place in places]
-    for _, same in groupby(range(len(places)), lambda number: strata[number]):
-        told = list(same)
-        monitor = monitor.update(np.concatenate([losses[number] for number in told]), places[told[-1]])
+    for _, group in groupby(range(len(places)), lambda number: strata[number]):
+        numbers = list(group)
+        monitor = monitor.update(np.concatenate([losses[number] for number in numbers]), places[numbers[-1]])
     return monitor

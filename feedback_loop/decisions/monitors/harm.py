@@ -1,8 +1,8 @@
 """Method B: is the model worse than its reference by more than a tolerance? (`docs/decisions.md`.)
 
-Bets of eight sizes that the next labels lose more than allowed are begun again and again, so that a late change is
-met by fresh ones. There are 64 cells of what the reference's mean may be, and bets on reference and past against
-each; it has as much evidence as its weakest cell.
+Bets of eight sizes that the next labels lose more than allowed begin again and again, so that a late change meets
+fresh ones. The range of the reference's mean is cut into 64 cells, and bets on reference and past are made against
+each; the evidence is that of the weakest cell.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from feedback_loop.decisions.monitors.betting import CEILING, GRAIN, Numbers, gr
 from feedback_loop.monitoring import Floats
 
 BATCH = 100
-"""Labels that are taken in at a time."""
+"""Labels of one update."""
 
 SIZES = np.array([0.05 * 2.0**i for i in range(8)])
-"""κ: what is bet on a loss. The larger, the larger the harm that it is made for."""
+"""κ: the stake on a loss. A larger one is tuned for larger harm."""
 
 TRUST = np.array([0.0, *(0.01 * 2.0**i for i in range(6))])
-"""κ': what is bet against a mean as high as a cell's, label by label of reference and past."""
+"""κ': the stake against a mean as high as a cell's, label by label of reference and past."""
 
 CELLS = 64
-"""Into so many cells the range [0, 1] of the reference's mean is cut."""
+"""The number of cells of the range [0, 1] of the reference's mean."""
 
 NARROW = 0.35
-"""The width of those around the mean, in its standard errors."""
+"""The width of the cells around the mean, in its standard errors."""
 
 WIDENING = 1.08
-"""How much wider each further one is: the last begins 140 standard errors above the mean."""
+"""The growth of the width from cell to cell: the last begins 140 standard errors above the mean."""
 
 NOTHING = -1000.0
 """The logarithm of no wealth."""
 
 FINE = 1e5
-"""Logarithms of wealth are rounded down by so fine a step: what is stored is short, and what is given away little."""
+"""Logarithms of wealth are rounded down to 1 / FINE, which keeps them short and loses little."""
 
 
 class HarmMonitor(Struct, frozen=True, tag_field="kind", tag="harm"):
@@ -61,33 +61,33 @@ class HarmMonitor(Struct, frozen=True, tag_field="kind", tag="harm"):
     alarmed_at: int | None = None  # after how many labels of the stream
 
     shares: ClassVar[Floats] = np.array([0.4, *[0.1] * 6])[:, None]
-    """Of each size of `TRUST` in a cell's wealth, a column."""
+    """The share of each size of `TRUST` in a cell's wealth, as a column."""
 
     @property
     def null(self) -> str:
-        """What the monitor holds to be true until it alarms, in words."""
+        """The null hypothesis, in words."""
         beyond = f" + {self.tolerance:g}" if self.tolerance else ""
         return f"the expected losses of all labels, the reference's too, lie between some m and m{beyond}"
 
     @property
     def e_value(self) -> float:
-        """E now. Under the null it is expected to be at most 1."""
+        """The wealth now. Under the null it is expected to be at most 1."""
         costs = np.log1p(np.outer(TRUST, 1 - np.asarray(self.edges[:-1])))
-        kept = _log_sum(np.asarray(self.trust)[:, None] - self.trusted * costs, self.shares)
-        return min(math.exp(min(self._wealth(np.asarray(self.harm), kept, self.batches), 700)), CEILING)
+        trust_wealth = _log_sum(np.asarray(self.trust)[:, None] - self.trusted * costs, self.shares)
+        return min(math.exp(min(self._wealth(np.asarray(self.harm), trust_wealth, self.batches), 700)), CEILING)
 
     @property
     def once_in(self) -> float:
-        """A model that was not worse than tolerated would ever show so much only once in so many times."""
+        """The peak of the wealth: a model within the tolerance ever reaches y with probability at most 1/y."""
         return max(self.peak, 1.0)
 
     def stratum(self, place: int) -> int:
-        """The same for all: windows can be taken in together."""
+        """One stratum for all windows: they can update the monitor together."""
         del place
         return 0
 
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> HarmMonitor:
-        """Takes the next losses in, in their order; how they are grouped into calls makes no difference."""
+        """The monitor after more losses, in their order; their grouping into calls makes no difference."""
         del place, ends
         waiting = np.array([*self.waiting, *grains(losses).tolist()], dtype=np.int64)
         full = len(waiting) // BATCH
@@ -101,17 +101,17 @@ class HarmMonitor(Struct, frozen=True, tag_field="kind", tag="harm"):
         shares, threshold = self.shares, math.log(1 / self.alpha)
         harm, trust, trusted, count = np.asarray(self.harm), np.asarray(self.trust), self.trusted, self.batches
         peak, alarmed_at = math.log(self.peak), self.alarmed_at
-        kept = _log_sum(trust[:, None] - trusted * costs, shares)
+        trust_wealth = _log_sum(trust[:, None] - trusted * costs, shares)
         for losses in batches / GRAIN:
             begun = count // np.asarray(self.paces) + 1  # bets of each size, this batch's included
             begins = np.log(lasting / ((lasting + begun - 1) * (lasting + begun)))
             begins = np.where(count % np.asarray(self.paces) == 0, begins, NOTHING)
-            harm = np.logaddexp(harm, begins[:, None] + kept) - expected
+            harm = np.logaddexp(harm, begins[:, None] + trust_wealth) - expected
             harm = np.floor((harm + _log_growth(SIZES, losses)[:, None]) * FINE) / FINE
             trust = trust + _log_growth(TRUST, 1 - losses)
             trusted, count = trusted + BATCH, count + 1
-            kept = _log_sum(trust[:, None] - trusted * costs, shares)
-            wealth = self._wealth(harm, kept, count)
+            trust_wealth = _log_sum(trust[:, None] - trusted * costs, shares)
+            wealth = self._wealth(harm, trust_wealth, count)
             peak = max(peak, wealth)
             if alarmed_at is None and wealth >= threshold:
                 alarmed_at = count * BATCH
@@ -125,12 +125,12 @@ class HarmMonitor(Struct, frozen=True, tag_field="kind", tag="harm"):
             alarmed_at=alarmed_at,
         )
 
-    def _wealth(self, harm: Floats, kept: Floats, batches: int) -> float:
-        """The logarithm of E after so many batches: of the bets that have begun, and of what waits for the others."""
+    def _wealth(self, harm: Floats, trust_wealth: Floats, batches: int) -> float:
+        """The logarithm of the wealth after so many batches: in bets that have begun, and reserved for later ones."""
         paces = np.asarray(self.paces)
         lasting = np.maximum(1, 1000 / paces)
-        left = np.log(lasting / (lasting + (batches - 1) // paces + 1))[:, None]
-        return float(_log_sum(np.logaddexp(harm, left + kept), 1 / len(SIZES)).min())
+        reserved = np.log(lasting / (lasting + (batches - 1) // paces + 1))[:, None]
+        return float(_log_sum(np.logaddexp(harm, reserved + trust_wealth), 1 / len(SIZES)).min())
 
 
 def start_harm_monitor(reference: Floats, *, alpha: float, tolerance: float) -> HarmMonitor:

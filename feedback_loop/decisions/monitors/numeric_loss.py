@@ -2,7 +2,7 @@
 
 Null: the losses of reference and stream are exchangeable within each stratum, so the rank of each among all so far
 of its stratum is uniform. Losses are put into fixed fine bins of the reference and ties within a bin are broken at
-random: breaking them by arrival would cry wolf on few-valued losses.
+random: breaking them by arrival causes false alarms on losses of few values.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ FINENESS = 200
 """Bins of the losses, and steps of the betting function."""
 
 COARSE = 25
-"""With many strata there are fewer bins, so that the counts of all stay small, but at least so many."""
+"""The fewest bins: with many strata there are fewer, so that the counts stay small."""
 
 FIRST = 5
-"""Every fifth label of the reference makes bins and bets. The rest is what the stream is ranked among."""
+"""One in so many labels of the reference makes bins and bets; the stream is ranked among the rest."""
 
 AT_ONCE = 128
-"""So many labels are compared with each other at a time: the work grows with the square."""
+"""Labels compared with each other at a time: the work grows with the square."""
 
 _EARLIER = np.tri(AT_ONCE, dtype=bool)
-"""Which labels were there by each: itself, and those before it."""
+"""Row i marks the labels up to and including the i-th."""
 
 
 class RankMonitor(Struct, frozen=True, tag_field="kind", tag="rank"):
@@ -59,7 +59,7 @@ class RankMonitor(Struct, frozen=True, tag_field="kind", tag="rank"):
 
     @property
     def null(self) -> str:
-        """What the monitor holds to be true until it alarms, in words."""
+        """The null hypothesis, in words."""
         return exchangeable("losses", len(self.counts))
 
     @property
@@ -69,15 +69,15 @@ class RankMonitor(Struct, frozen=True, tag_field="kind", tag="rank"):
 
     @property
     def once_in(self) -> float:
-        """A model that had not changed would ever show so much only once in so many times."""
+        """The peak of the wealth: an unchanged model ever reaches y with probability at most 1/y."""
         return self.peak
 
     def stratum(self, place: int) -> int:
-        """Windows of the same one that follow each other can be taken in together."""
+        """The stratum of a window; consecutive windows of one stratum can update the monitor together."""
         return place % len(self.counts)
 
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> RankMonitor:
-        """Takes the next losses of the window `place` in; how they are grouped into calls makes no difference."""
+        """The monitor after more losses of the window `place`; their grouping into calls makes no difference."""
         del ends
         if not len(losses):
             return self
@@ -119,7 +119,7 @@ class RankMonitor(Struct, frozen=True, tag_field="kind", tag="rank"):
 
 @lru_cache(maxsize=64)
 def _growth(payoffs: tuple[float, ...]) -> Floats:
-    """By what each bet is multiplied at each step of the payoffs: the same in every look."""
+    """The factor of each bet at each step of the payoffs."""
     paid = np.asarray(payoffs)
     mean, deviation = float(paid.mean()), float(paid.std())
     stakes = np.minimum(BOLDNESS / (deviation * (1 + BOLDNESS**2)), 0.95 / mean)
@@ -127,7 +127,7 @@ def _growth(payoffs: tuple[float, ...]) -> Floats:
 
 
 def _path(bet: float, moved: Iterable[float], factors: Iterable[float]) -> list[float]:
-    """What a bet is after each label: money comes in, then it grows, up to the ceiling. Plain floats, one by one."""
+    """The value of a bet after each label: cash is added, then it grows, up to the ceiling."""
     path = []
     for more, factor in zip(moved, factors, strict=True):
         bet = (bet + more) * factor
@@ -139,7 +139,10 @@ def _path(bet: float, moved: Iterable[float], factors: Iterable[float]) -> list[
 
 def _ranks(bins: Numbers, counts: Numbers, chances: Floats) -> Floats:
     """The share of all so far, each label included, that lies above it; ties within a bin broken at random."""
-    earlier, small = _EARLIER[: len(bins), : len(bins)], bins.astype(np.int16)  # each itself is one of them
+    earlier, small = (
+        _EARLIER[: len(bins), : len(bins)],
+        bins.astype(np.int16),
+    )  # earlier ones include the label itself
     total = counts.sum()
     above = (total - np.cumsum(counts))[bins] + _trues((small > small[:, None]) & earlier)
     same = counts[bins] + _trues((small == small[:, None]) & earlier)
@@ -156,7 +159,7 @@ def start_rank_monitor(
 ) -> RankMonitor:
     """A monitor from the losses of reference rows, in their order (at least 1,000).
 
-    A stratum that the reference has few labels of, or none, is compared with its own first labels in the stream.
+    A stratum with few labels in the reference, or none, is compared with its own first labels in the stream.
     """
     whole = grains(reference)
     is_first = np.arange(len(whole)) % FIRST == 0

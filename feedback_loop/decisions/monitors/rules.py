@@ -1,8 +1,7 @@
-"""Thresholds of a window's mean loss, as monitors beside ours.
+"""Thresholds on a window's mean loss, with the interface of the other monitors.
 
-They state no probability of a false alarm over the life of a model (`alpha` and `once_in` are None), and on streams
-that never change they cry sooner or later: `python -m benchmarks.false_alarms`. Like ours they cry where losses have
-grown; like ours, an alarm stays.
+They bound no probability of a false alarm over the life of a model (`alpha` and `once_in` are None), and on streams
+that never change they alarm sooner or later: `python -m benchmarks.false_alarms`. An alarm stays.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ RuleName = Literal["threshold", "absolute"]
 """`threshold` is relative to the reference's mean loss, `absolute` is above it by so much."""
 
 LEAST_WINDOW = 200
-"""A window with fewer labels is not judged: its mean says too little."""
+"""A window with fewer labels is not judged."""
 
 
 class WindowRule(Struct, frozen=True, tag_field="kind", tag="window_rule"):
-    """Cries where the mean loss of a window is above a limit."""
+    """Alarms where the mean loss of a window is above a limit."""
 
     rule: RuleName
     limit: float
@@ -39,23 +38,23 @@ class WindowRule(Struct, frozen=True, tag_field="kind", tag="window_rule"):
     once_in: ClassVar[None] = None
 
     def stratum(self, place: int) -> int:
-        """Its own for each window: one is taken in after the other."""
+        """Each window is a stratum of its own: windows update the monitor one by one."""
         return place
 
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> WindowRule:
-        """Takes losses of one window in; with `ends` they are its last, and the window is judged."""
+        """The rule after more losses of one window; with `ends` they are its last, and the window is judged."""
         del place  # a limit is the same in every place
-        labels, seen = self.waiting_labels + len(losses), self.labels + len(losses)
+        window_labels, labels = self.waiting_labels + len(losses), self.labels + len(losses)
         # One after the other: how labels are grouped into calls must not change the rounding.
         total = float(np.cumsum([self.waiting_sum, *losses])[-1])
         if not ends:
-            return replace(self, labels=seen, waiting_labels=labels, waiting_sum=total)
-        crossed = labels >= LEAST_WINDOW and total / labels > self.limit
-        alarmed_at = seen if crossed and self.alarmed_at is None else self.alarmed_at
-        return replace(self, labels=seen, waiting_labels=0, waiting_sum=0.0, alarmed_at=alarmed_at)
+            return replace(self, labels=labels, waiting_labels=window_labels, waiting_sum=total)
+        crossed = window_labels >= LEAST_WINDOW and total / window_labels > self.limit
+        alarmed_at = labels if crossed and self.alarmed_at is None else self.alarmed_at
+        return replace(self, labels=labels, waiting_labels=0, waiting_sum=0.0, alarmed_at=alarmed_at)
 
     def crossed(self, means: npt.ArrayLike, labels: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Whether windows with such mean losses and so many labels make it cry."""
+        """Whether windows with these mean losses and numbers of labels are above the limit."""
         return np.asarray((np.asarray(labels) >= LEAST_WINDOW) & (np.asarray(means) > self.limit))
 
 

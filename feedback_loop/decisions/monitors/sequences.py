@@ -1,9 +1,9 @@
-"""A confidence sequence of a mean loss: an interval that holds at every look at once, whenever one stops to read it.
+"""A confidence sequence of a mean loss: an interval that holds at every look at once, at any stopping time.
 
 The empirical Bernstein sequence of Howard, Ramdas, McAuliffe and Sekhon (2021, "Time-uniform, nonparametric,
 nonasymptotic confidence sequences", Annals of Statistics 49), theorem 4, with their gamma-exponential mixture
-(proposition 9). It speaks of the average of the labels' conditional means so far: nothing need be independent, nor
-need the mean stand still, which the tighter betting sequences (Waudby-Smith and Ramdas 2024) ask for.
+(proposition 9). It covers the average of the labels' conditional means so far: losses may depend on each other, and
+the mean may change, which the tighter betting sequences (Waudby-Smith and Ramdas 2024) do not allow.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ class ConfidenceSequence:
         return self.total / self.labels if self.labels else None
 
     def update(self, losses: Floats) -> ConfidenceSequence:
-        """Takes losses in, in their order."""
-        totals = np.add.accumulate(np.concatenate([[self.total], losses]))  # one by one: no grouping shows
+        """The sequence after more losses, in their order."""
+        totals = np.add.accumulate(
+            np.concatenate([[self.total], losses])
+        )  # one by one, so that the grouping does not change the rounding
         expected = (self.guess + totals[:-1]) / (self.labels + 1 + np.arange(len(losses)))
         squares = np.add.accumulate(np.concatenate([[self.squares], (losses - expected) ** 2]))
         return ConfidenceSequence(self.labels + len(losses), float(totals[-1]), float(squares[-1]), self.guess)
@@ -61,11 +63,11 @@ class ConfidenceSequence:
         """How far the sum may be from what was expected, per label: where the mixture's wealth reaches 1/alpha."""
         from scipy import optimize
 
-        wanted, most = -np.log(alpha), 1.0
-        while log_wealth(most, self.squares) < wanted:
+        target, most = -np.log(alpha), 1.0
+        while log_wealth(most, self.squares) < target:
             most *= 2
-        found = optimize.brentq(lambda distance: log_wealth(distance, self.squares) - wanted, 0.0, most, xtol=1e-9)
-        return float(found) / self.labels
+        root = optimize.brentq(lambda distance: log_wealth(distance, self.squares) - target, 0.0, most, xtol=1e-9)
+        return float(root) / self.labels
 
 
 def log_wealth(distance: float, squares: float) -> float:

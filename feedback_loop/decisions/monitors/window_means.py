@@ -2,8 +2,7 @@
 
 Null: the windows' mean losses, to the power of POWER, are independent draws of one normal distribution. Then the next
 one, measured by the mean and the spread of those before it, is Student's t, and its score standard normal. Days that
-are all bad in their own way (weather, holidays) are what such a window's spread is made of; label by label they would
-look like change.
+differ (weather, holidays) are part of the spread of windows; label by label they would look like a change.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from feedback_loop.monitoring import Floats
 
 @dataclass(frozen=True)
 class Units:
-    """In what a monitor counts: label by label, exchangeable within each stratum, or in t-units of whole windows.
+    """The units of a monitor: labels, exchangeable within each stratum, or t-units of whole windows.
 
     A window's stratum is its place in the cycle: its number (counted from 1970) modulo `strata`. A t-unit is so many
-    `windows` (a whole cycle, where there is one), put together further until it has LEAST_LABELS labels, and so many
-    that LEAST_LOSS is expected of it.
+    `windows` (a whole cycle, where there is one), and more until it has LEAST_LABELS labels, and so many that
+    LEAST_LOSS is expected of them.
     """
 
     kind: Literal["label", "unit"] = "label"
@@ -44,28 +43,28 @@ class Units:
 
 
 LABELS = 1000
-"""What a unit counts for: the bets are those of a unit of so many labels, the cash moves at that pace."""
+"""The bets and the pace of the cash are those of a unit of so many labels."""
 
 POWER = 2 / 3
-"""Means of rare errors are skewed: as they are, t-units of 200 labels at a rate of 2% cried on 13% of streams.
+"""Means of rare errors are skewed: without a power, t-units of 200 labels at a rate of 2% alarm on 13% of streams.
 
 To this power a count of rare events is hardly skewed (Anscombe 1953; McCullagh and Nelder 1989, section 2.4.2).
 """
 
 LEAST_LABELS = 50
-"""A unit of fewer is put together with the next: the mean of so few would have another spread."""
+"""A unit with fewer labels is merged with the next: its mean would have another spread."""
 
 LEAST_LOSS = 2.0
-"""So is one of which less loss is expected, by the reference's mean: most of such units would have none at all."""
+"""A unit with a smaller expected loss, by the reference's mean, is merged too: most such units would have none."""
 
 LEAST_MEAN = 1e-4
-"""A reference's mean below it is taken as this: units have an end."""
+"""The least reference mean that is assumed, so that units end."""
 
 LEAST_UNITS = 4
-"""Fewer units of the reference tell nothing about how units differ."""
+"""Fewer units of the reference do not show how units differ."""
 
 NO_SPREAD = 1e-12
-"""A variance of units below it is taken as this: means that differ by less than a millionth do not differ."""
+"""The least variance of units that is assumed: a standard deviation of a millionth."""
 
 
 class UnitMonitor(Struct, frozen=True, tag_field="kind", tag="unit"):
@@ -74,10 +73,10 @@ class UnitMonitor(Struct, frozen=True, tag_field="kind", tag="unit"):
     alpha: float
     windows: int  # of a unit
     units: int  # so far, reference included
-    mean: float  # of their mean losses, each to the power
+    mean: float  # of their mean losses to the power of POWER
     squares: float  # sum of squared distances from it
     bets: NormalBets
-    least: int = LEAST_LABELS  # labels of a unit: with fewer it is put together with the next
+    least: int = LEAST_LABELS  # labels of a unit: with fewer it is merged with the next
     taken: int = 0  # units of the stream
     labels: int = 0  # of the stream
     waiting_labels: int = 0  # of a unit that is not full yet
@@ -88,7 +87,7 @@ class UnitMonitor(Struct, frozen=True, tag_field="kind", tag="unit"):
 
     @property
     def null(self) -> str:
-        """What the monitor holds to be true until it alarms, in words."""
+        """The null hypothesis, in words."""
         what = f"each {self.windows} windows" if self.windows > 1 else "whole windows"
         return f"mean losses of {what}, to the power of 2/3, are independent and of one normal distribution"
 
@@ -99,15 +98,15 @@ class UnitMonitor(Struct, frozen=True, tag_field="kind", tag="unit"):
 
     @property
     def once_in(self) -> float:
-        """A model that had not changed would ever show so much only once in so many times."""
+        """The peak of the wealth: an unchanged model ever reaches y with probability at most 1/y."""
         return self.bets.peak
 
     def stratum(self, place: int) -> int:
-        """Its own for each window: one is taken in after the other."""
+        """Each window is a stratum of its own: windows update the monitor one by one."""
         return place
 
     def update(self, losses: Floats, place: int = 0, *, ends: bool = True) -> UnitMonitor:
-        """Takes losses of the window `place` in; a window that nobody told of counts as one without labels."""
+        """The monitor after more losses of the window `place`; windows left out count as windows without labels."""
         state = self.due(place)
         if len(losses):
             state = replace(
@@ -121,7 +120,7 @@ class UnitMonitor(Struct, frozen=True, tag_field="kind", tag="unit"):
         return state.due(place + 1) if ends else state
 
     def due(self, place: int) -> UnitMonitor:
-        """The waiting unit taken in if its last window lies before this place."""
+        """The monitor after the waiting unit, if that unit is complete before this place."""
         is_full = is_over(self.waiting_since, self.waiting_until, place, self.windows)
         return self._fold() if is_full and self.waiting_labels >= self.least else self
 
@@ -130,7 +129,7 @@ class UnitMonitor(Struct, frozen=True, tag_field="kind", tag="unit"):
 
         mean = float((self.waiting_grains / (self.waiting_labels * GRAIN)) ** POWER)
         bets = self.bets
-        if self.units > 1:  # else there is no spread yet to measure by
+        if self.units > 1:  # else there is no spread yet
             variance = max(self.squares / (self.units - 1), NO_SPREAD) * (1 + 1 / self.units)
             p = float(special.stdtr(self.units - 1, (self.mean - mean) / math.sqrt(variance)))
             share = 1 / (HORIZON / LABELS + self.taken + 1)
@@ -153,7 +152,7 @@ class UnitMonitor(Struct, frozen=True, tag_field="kind", tag="unit"):
 def start_unit_monitor(reference: Floats, places: Numbers, windows: int = 1, *, alpha: float) -> UnitMonitor:
     """A monitor from reference losses in the order of time and the number of the window that each is of.
 
-    A reference of fewer than two units says nothing about how they differ: the stream's own first ones do.
+    With fewer than two units in the reference, the spread is learned from the stream's own first units.
     """
     expected = float(reference.mean()) if len(reference) else 1.0
     least = max(LEAST_LABELS, math.ceil(LEAST_LOSS / max(expected, LEAST_MEAN)))
@@ -175,13 +174,13 @@ def start_unit_monitor(reference: Floats, places: Numbers, windows: int = 1, *, 
 def is_over(since: int, until: int, place: int, windows: int) -> bool:
     """Whether a unit that began with window `since` and has labels to `until` is over before window `place`.
 
-    It is at the end of each of its cycles of so many windows; those that ended before `until` are past.
+    It may end with each of its cycles of so many windows that ends after `until`.
     """
     return (place - since) // windows > (until - since) // windows
 
 
 def split_units(losses: Floats, places: Numbers, windows: int = 1, least: int = LEAST_LABELS) -> list[Floats]:
-    """Losses (in the order of time) cut into units: so many whole windows, and further while they are too small."""
+    """Losses (in the order of time) cut into units of so many whole windows, more where they have too few labels."""
     starts = [0]
     ends = [*(np.flatnonzero(np.diff(places)) + 1).tolist(), len(losses)] if len(losses) else []
     for end in ends:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feedback_loop.inference.conversion import encoders, kernels, powers, texts, trees
+from feedback_loop.inference.conversion import encoders, kernels, powers, splines, texts, trees
 from feedback_loop.inference.conversion.graph import finish
 from feedback_loop.inference.conversion.rewriting import rewritten, without_lowering
+from feedback_loop.inference.conversion.votes import averaged, is_average
 from feedback_loop.inference.onnx import NUMBERS, WORDS, Layout, OnnxForm
 from feedback_loop.schema import Column, ColumnType
 
-_PARTS = (encoders, kernels, powers, texts, trees)
+_PARTS = (encoders, kernels, powers, splines, texts, trees)
 """Which estimators we convert ourselves: those whose operators in skl2onnx compute in single precision."""
 
 OPSET = {"": 20, "ai.onnx.ml": 3}
@@ -47,6 +48,8 @@ def convert(estimator: Any, features: Sequence[Column]) -> Converted:
 
 
 def _convert(estimator: Any, features: Sequence[Column]) -> Converted:
+    if is_average(estimator):
+        return _convert_average(estimator, features)
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
     from sklearn.base import is_classifier
@@ -81,6 +84,15 @@ def _convert(estimator: Any, features: Sequence[Column]) -> Converted:
     layout = Layout(numbers, words, lowered)
     content = finish(converted, layout, classifies=classifies, has_scores=has_scores)
     return Converted(content, OnnxForm(layout, has_scores))
+
+
+def _convert_average(estimator: Any, features: Sequence[Column]) -> Converted:
+    """Each member by itself: each may choose its columns as it likes."""
+    members = [_convert(member, features) for member in estimator.estimators_]
+    layout = members[0].form.layout
+    if any(member.form.layout != layout for member in members):
+        raise CantConvert("its members take a text in other letters")
+    return Converted(averaged(estimator, [member.content for member in members]), OnnxForm(layout, has_scores=True))
 
 
 def _takes_columns(estimator: Any) -> bool:

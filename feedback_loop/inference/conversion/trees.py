@@ -23,6 +23,10 @@ AT_MOST, IS_MEMBER = 0, 6
 """The operator's modes of a node: `x <= split`, and `x` one of a set."""
 
 
+MOST_CODES = 256
+"""So many categories a column of a histogram boosting has at most."""
+
+
 @dataclass
 class Ensemble:
     """The operator's attributes, gathered tree by tree."""
@@ -117,7 +121,8 @@ class Ensemble:
             if not node["is_categorical"]:
                 return self.node(feature, float(node["num_threshold"]), missing_true=missing)
             bits = predictor.raw_left_cat_bitsets[node["bitset_idx"]]
-            self.members += [float(code) for code in range(256) if bits[code // 32] >> np.uint32(code % 32) & 1]
+            codes = [float(code) for code in range(MOST_CODES) if bits[code // 32] >> np.uint32(code % 32) & 1]
+            self.members += codes or [float(MOST_CODES)]  # where only the missing go left: a code that none has
             self.members.append(float("nan"))  # the end of this node's set
             return self.node(feature, 0.0, mode=IS_MEMBER, missing_true=missing)
 

@@ -27,7 +27,7 @@ class Block(IntEnum):
     OWN = 500  # + own metric: its sums
     NUMBERS = 1000  # + 2 * column: counts, and in the next block sums
     WORDS = 20_000  # + column: counts
-    HELD = 30_000  # + column: counts of the reference's rows that its vocabulary was not made of
+    HELD_OUT = 30_000  # + column: counts of the reference's rows that its vocabulary was not chosen by
 
     def of(self, place: int) -> int:
         """The number of the block of a class, a column or a metric, by its place."""
@@ -41,7 +41,7 @@ class Rows(IntEnum):
     LABELLED = 1  # the outcome and the answer are known
     RIGHT = 2
     SCORED = 3  # the outcome and the probabilities (of a regression: both as finite numbers) are known
-    INVALID_PROBABILITIES = 4  # predictions whose probabilities are none
+    INVALID_PROBABILITIES = 4  # predictions with invalid probabilities
 
 
 OWN_ROWS, OWN_FAILED = 16, 128
@@ -85,7 +85,7 @@ HASHES = 1024
 SIDE = 256
 MOST_CLASSES = SIDE - 1
 OTHER_CLASS = SIDE - 1
-"""The place of every class that is not among the first ones that are known."""
+"""The place of all classes beyond the first `MOST_CLASSES`, and of unknown ones."""
 
 _SIGN = 0x8000
 

@@ -1,4 +1,4 @@
-"""What a profile counts of each column: nobody outside of profiles knows in which blocks that stands."""
+"""What a profile counts of each column, independent of the blocks that hold it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from feedback_loop.monitoring.arrays import Floats
+from feedback_loop.monitoring.arrays import Floats, Ints
 from feedback_loop.monitoring.profiles.layout import NumberLayout, WordLayout
 
 
@@ -56,13 +56,20 @@ class NumberColumn:
         """The distribution function at the edges."""
         return np.cumsum(self.counts[:-1]) / self.rows
 
+    def group_starts(self, groups: int) -> Ints:
+        """The first bins of groups of about equal weight, as many as `groups` where bins are fine enough."""
+        if not self.rows:
+            return np.zeros(1, np.int64)
+        # A group ends at the first edge where the cumulated share reaches its quantile, up to the rounding of a row.
+        ends = np.searchsorted(self.cumulated, np.arange(1, groups) / groups - 0.004)
+        return np.unique(np.append(0, ends + 1))
+
 
 @dataclass(frozen=True)
 class WordColumn:
     """How often each word of the layout came, then rare and new ones.
 
-    `fresh` is the same of rows whose words are as new to the vocabulary as those that come: of a reference the half
-    that had no part in choosing it, where there is such a half.
+    `fresh` counts the rows that had no part in choosing the vocabulary: one half of a reference, where it is halved.
     """
 
     layout: WordLayout

@@ -1,4 +1,4 @@
-"""A user's own metrics: found by their path, and asked of rows, whatever they then do.
+"""A user's own metrics: imported by their path, called with rows, and kept from doing harm.
 
 What fails is recorded and leaves the metric out; it stops neither the join nor the evaluation.
 """
@@ -25,7 +25,7 @@ from feedback_loop.schema import Column, Contract, OwnMetric, arrow_type
 _log = structlog.get_logger(__name__)
 
 GROUP = "feedback_loop.metrics"
-"""The entry points by whose name a metric may be meant."""
+"""The group of entry points that provide metrics by name."""
 
 MOST_SUMS = 16
 
@@ -66,14 +66,14 @@ class MetricFailed(FeedbackLoopError):
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Imported:
     metric: SumMetric | RowFunction
     fingerprint: str
 
 
 @lru_cache(maxsize=256)
-def _found(path: str) -> _Found:
-    """What stands there, imported once."""
+def _import_metric(path: str) -> _Imported:
+    """What an import path or the name of an entry point stands for, imported once."""
     module_name, _, attribute = path.partition(":")
     if not attribute:
         [*points] = metadata.entry_points(group=GROUP, name=path)
@@ -86,26 +86,26 @@ def _found(path: str) -> _Found:
         raise TypeError(f"it is a {type(metric).__name__}, neither a SumMetric nor a function of a table")
     source = inspect.getsource(module).encode() if getattr(module, "__file__", None) else b""
     version = metric.version if isinstance(metric, SumMetric) else ""
-    return _Found(metric, hashlib.sha256(source + version.encode()).hexdigest()[:16])
+    return _Imported(metric, hashlib.sha256(source + version.encode()).hexdigest()[:16])
 
 
 def find_metric(own: OwnMetric) -> SumMetric | RowFunction:
-    """The metric that is meant; raises MetricFailed."""
+    """The metric of that path; raises MetricFailed."""
     try:
-        return _found(own.path).metric
+        return _import_metric(own.path).metric
     except Exception as error:
         raise _failed(own, error) from error
 
 
 @lru_cache(maxsize=64)
 def sums_of(contract: Contract) -> tuple[OwnSums, ...]:
-    """What is to be kept for the contract's own metrics; one that fails is left out, and the log says why (once)."""
+    """The sums to store for the contract's own metrics; one that fails is left out, and logged once."""
     sums = []
     for own in contract.own_metrics:
         try:
             metric = find_metric(own)
             if isinstance(metric, SumMetric):
-                sums.append(OwnSums(own, _names(own, metric, contract), _found(own.path).fingerprint))
+                sums.append(OwnSums(own, _names(own, metric, contract), _import_metric(own.path).fingerprint))
         except MetricFailed as error:
             _log.warning("own_metric_failed", metric=own.name, model=contract.model, cause=error.cause)
     return tuple(sums)
@@ -121,27 +121,27 @@ def check_metrics(contract: Contract) -> None:
 
 def own_table(contract: Contract, rows: pa.Table, columns: Sequence[Column]) -> pa.Table:
     """The label, the outputs and these columns of rows of the log, by the model's names; absent ones are null."""
-    wanted = {each.name: each for each in (*contract.labels, *contract.outputs, *columns)}
+    columns_by_name = {column.name: column for column in (*contract.labels, *contract.outputs, *columns)}
     return pa.table(
         {
-            name: rows.column(each.stored)
-            if each.stored in rows.column_names
-            else pa.nulls(rows.num_rows, arrow_type(each.type))
-            for name, each in wanted.items()
+            name: rows.column(column.stored)
+            if column.stored in rows.column_names
+            else pa.nulls(rows.num_rows, arrow_type(column.type))
+            for name, column in columns_by_name.items()
         }
     )
 
 
 def own_numbers(
-    contract: Contract, kept: Sequence[OwnSums], rows: pa.Table
+    contract: Contract, metrics: Sequence[OwnSums], rows: pa.Table
 ) -> Iterator[tuple[list[Floats], Mask, Mask]]:
-    """For each of the kept metrics, of labelled rows: their numbers, which of them count, and which have failed.
+    """For each metric, of labelled rows: the numbers by sum, which rows count, and which have failed.
 
-    The numbers are those of each name, and the squares of an only one.
+    A metric of one sum has the squares of its numbers too.
     """
-    for own in kept:
+    for own in metrics:
         table = own_table(contract, rows, [contract.column(name) for name in own.metric.columns])
-        (*numbers, marks), error = _asked(own, table)
+        (*numbers, marks), error = _numbers_and_error(own, table)
         failed = np.isnan(marks)
         if error is not None:
             _log.warning("own_metric_failed", metric=own.metric.name, rows=int(failed.sum()), cause=repr(error))
@@ -150,11 +150,11 @@ def own_numbers(
         yield [*numbers, *squares], ~failed & np.isfinite(numbers).all(axis=0), failed
 
 
-def _asked(own: OwnSums, table: pa.Table) -> tuple[Floats, Exception | None]:
+def _numbers_and_error(own: OwnSums, table: pa.Table) -> tuple[Floats, Exception | None]:
     """The rows' numbers, shape (sums + 1, rows), and the first error.
 
-    The last line is NaN for a row whose numbers can't be had: they are sought by halves, so that the others count,
-    and the same ones fail whichever rows are asked of together.
+    The last line is NaN for a row that fails. Such rows are searched for by halves, so that the others count, and the
+    same rows fail whichever others are in the table.
     """
     try:
         metric = find_metric(own.metric)
@@ -163,13 +163,13 @@ def _asked(own: OwnSums, table: pa.Table) -> tuple[Floats, Exception | None]:
     except Exception as error:  # noqa: BLE001 (whatever a user's code raises)
         size = table.num_rows
         if size > 1 and _is_sound(own, table.slice(0, 0)):
-            halves = [_asked(own, each) for each in (table.slice(0, size // 2), table.slice(size // 2))]
+            halves = [_numbers_and_error(own, half) for half in (table.slice(0, size // 2), table.slice(size // 2))]
             return np.hstack([values for values, _ in halves]), next((e for _, e in halves if e is not None), error)
         return np.full((len(own.sums) + 1, size), np.nan), error
 
 
 def _is_sound(own: OwnSums, empty: pa.Table) -> bool:
-    """Whether it can be asked at all: else it fails for all rows, and no row is at fault."""
+    """Whether it works on no rows: else it fails for all rows, and no row is at fault."""
     try:
         metric = find_metric(own.metric)
         return isinstance(metric, SumMetric) and len(_numbers(own.metric, metric, own.sums, empty)) > 0
@@ -181,7 +181,7 @@ def _names(own: OwnMetric, metric: SumMetric, contract: Contract) -> tuple[str, 
     """The names of a metric's sums, by a table of no rows; raises MetricFailed."""
     columns = [contract.column(name) for name in own.columns]
     wanted = (*contract.labels, *contract.outputs, *columns)
-    empty = pa.schema([(each.stored, arrow_type(each.type)) for each in wanted]).empty_table()
+    empty = pa.schema([(column.stored, arrow_type(column.type)) for column in wanted]).empty_table()
     try:
         table = own_table(contract, empty, columns)
         names = tuple(metric.rows(table))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
@@ -12,12 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from feedback_loop.monitoring.arrays import MOST, Floats, Ints, Mask, column_of, floats
+from feedback_loop.monitoring.judging import judged
 from feedback_loop.monitoring.losses import (
     class_places,
     class_probabilities,
     invalid_probabilities,
     is_positive,
     row_losses,
+    with_raw_answers,
 )
 from feedback_loop.monitoring.profiles import blocks
 from feedback_loop.monitoring.profiles.blocks import Block, Loss, Moment, Rows
@@ -34,10 +36,13 @@ TIME = "predicted_at"
 
 HOUR_US = 3_600_000_000
 
+JUDGED = "(judged) "
+"""Begins the segments of tallies of rows that can be judged, where outcomes need an action."""
+
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """What one tally is of: rows of a segment, of an hour (counted from 1970), that stand for `weight` each."""
+    """What a tally counts: the rows of a segment, of an hour (counted from 1970), that stand for `weight` each."""
 
     segment: str
     hour: int
@@ -45,32 +50,57 @@ class Cell:
 
 
 def fold_predictions(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
-    """What predictions say as such: how many, the distributions of features and outputs; answers by segment."""
+    """Tallies of predictions alone: how many, distributions of features and outputs, answers by segment."""
     tallies: dict[Cell, Tally] = {}
     for cells, groups, part in _cells(layout, rows):
-        counter = _Counter(groups, len(cells), len(layout.contract.more_labels))
-        counter.count_rows(Rows.PREDICTED)
-        for counter.target, target in _targets(layout):
-            _answers(counter, target, part)
-        counter.target = 0
+        counter = _predicted(layout, cells, groups, part)
         if cells[0].segment == ALL_ROWS:
             counter.count_rows(Rows.INVALID_PROBABILITIES, invalid_probabilities(layout.contract, part))
             counter.count(Block.HASHES, _hashes(layout.contract, part))
+            watched = with_raw_answers(layout.contract, part)
             for place, number in enumerate(layout.numbers):
-                _numbers(counter, Block.NUMBERS.of(place), number, floats(column_of(part, number.column)))
+                _numbers(counter, Block.NUMBERS.of(place), number, floats(column_of(watched, number.column)))
             for place, word in enumerate(layout.words):
-                counter.count(Block.WORDS.of(place), word.slots(column_of(part, word.column)))
-            if not layout.contract.more_labels:
-                _answered(counter, layout, part)
+                counter.count(Block.WORDS.of(place), word.slots(column_of(watched, word.column)))
+            if layout.tree is not None and not layout.contract.more_labels:
+                _leaves(counter, layout, part)
         tallies |= dict(zip(cells, counter.tallies(), strict=True))
     return tallies
 
 
 def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
-    """What predictions say together with their outcomes; rows without one count for nothing."""
+    """Tallies of predictions with their outcomes; rows without an outcome are left out.
+
+    Where outcomes need an action: of the rows that can be judged, apart from those of all predictions (see
+    `judged_cells`), with how many they are and what was answered, as they are weighted by propensity.
+    """
+    if not layout.contract.join.needs_action:
+        return fold_labelled(layout, rows)
+    rows, counted = judged(layout.contract, rows), dict[Cell, Tally]()
+    for cells, groups, part in _cells(layout, rows):
+        counted |= dict(zip(cells, _predicted(layout, cells, groups, part).tallies(), strict=True))
+    cells_of_judged = merge([counted, fold_labelled(layout, rows)])
+    return {replace(cell, segment=JUDGED + cell.segment): tally for cell, tally in cells_of_judged.items()}
+
+
+def outcome_segment(contract: Contract) -> str:
+    """The segment of the tallies of all rows with their outcomes."""
+    return JUDGED + ALL_ROWS if contract.join.needs_action else ALL_ROWS
+
+
+def judged_cells(layout: Layout, cells: Mapping[Cell, Tally]) -> Mapping[Cell, Tally]:
+    """The tallies that metrics are made of: all, or where outcomes need an action those of the rows that count."""
+    if not layout.contract.join.needs_action:
+        return cells
+    own = {cell: tally for cell, tally in cells.items() if cell.segment.startswith(JUDGED)}
+    return {replace(cell, segment=cell.segment.removeprefix(JUDGED)): tally for cell, tally in own.items()}
+
+
+def fold_labelled(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
+    """Tallies of the rows that have an outcome, as they are weighted."""
     contract = layout.contract
     needed = (*contract.labels, *contract.predictions)
-    labelled = rows.filter(reduce(pc.and_, (pc.is_valid(rows.column(each.stored)) for each in needed)))
+    labelled = rows.filter(reduce(pc.and_, (pc.is_valid(rows.column(column.stored)) for column in needed)))
     tallies: dict[Cell, Tally] = {}
     for cells, groups, part in _cells(layout, labelled):
         counter = _Counter(groups, len(cells), len(layout.contract.more_labels))
@@ -81,7 +111,7 @@ def fold_outcomes(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
             (_regression if contract.task is Task.REGRESSION else _classes)(counter, target, part)
         counter.target = 0
         if contract.more_labels and contract.task is Task.BINARY:
-            wrong = [row_losses(each, part)["error"] for each in contract.targets]
+            wrong = [row_losses(target, part)["error"] for target in contract.targets]
             counter.count_rows(Rows.RIGHT, np.sum(wrong, axis=0) == 0)
         if cells[0].segment == ALL_ROWS:
             _own(counter, layout, part)
@@ -96,12 +126,13 @@ def fold_words(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
     [(cells, groups, part)] = _cells(replace(layout, contract=replace(layout.contract, segments=())), rows)
     counter = _Counter(groups, len(cells))
     counter.count_rows(Rows.PREDICTED)
+    watched = with_raw_answers(layout.contract, part)
     for place, word in enumerate(layout.words):
-        counter.count(Block.WORDS.of(place), word.slots(column_of(part, word.column)))
+        counter.count(Block.WORDS.of(place), word.slots(column_of(watched, word.column)))
     return dict(zip(cells, counter.tallies(), strict=True))
 
 
-def fold_held(layout: Layout, reference: pa.Table, choosing: Mask | None = None) -> dict[Cell, Tally]:
+def fold_held_out(layout: Layout, reference: pa.Table, choosing: Mask | None = None) -> dict[Cell, Tally]:
     """The words of those rows of a reference that had no part in choosing them (see `word_layout`)."""
     choosing = choosing_half(reference.num_rows) if choosing is None else choosing
     halved = {place: word for place, word in enumerate(layout.words) if word.is_halved}
@@ -111,17 +142,17 @@ def fold_held(layout: Layout, reference: pa.Table, choosing: Mask | None = None)
     [(cells, groups, part)] = _cells(replace(layout, contract=replace(layout.contract, segments=())), fresh)
     counter = _Counter(groups, len(cells))
     for place, word in halved.items():
-        counter.count(Block.HELD.of(place), word.slots(column_of(part, word.column)))
+        counter.count(Block.HELD_OUT.of(place), word.slots(column_of(part, word.column)))
     return dict(zip(cells, counter.tallies(), strict=True))
 
 
 def fold(layout: Layout, rows: pa.Table) -> dict[Cell, Tally]:
-    """All that rows say, from scratch."""
+    """The tallies of rows, predictions and outcomes together."""
     return merge([fold_predictions(layout, rows), fold_outcomes(layout, rows)])
 
 
 def merge(parts: Iterable[Mapping[Cell, Tally]]) -> dict[Cell, Tally]:
-    """The sums of tallies by what they are of."""
+    """The sums of tallies by cell."""
     merged: dict[Cell, Tally] = {}
     for part in parts:
         for cell, tally in part.items():
@@ -167,7 +198,7 @@ class _Counter:
 
     def tallies(self) -> list[Tally]:
         """One for each group."""
-        keys, values = (np.concatenate(each) for each in zip(*self._parts, strict=True))
+        keys, values = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
         whole = Tally.of(keys, values)
         bounds = np.searchsorted(whole.keys, np.arange(self.size + 1) << self._group)
         return [
@@ -181,7 +212,7 @@ class _Counter:
 
     @property
     def _group(self) -> int:
-        """From which bit on a key says of which tally it is, while many are counted at once."""
+        """The lowest bit of a key that holds the number of its group."""
         return TARGET + (self.labels + 1).bit_length() if self.labels else TARGET
 
 
@@ -194,24 +225,24 @@ def _cells(layout: Layout, rows: pa.Table) -> Iterable[tuple[list[Cell], Ints, p
     keys, groups = np.unique(hours * len(weights) + which, return_inverse=True)
     keys = [(int(key // len(weights)), float(weights[key % len(weights)])) for key in keys.tolist()]
     yield [Cell(ALL_ROWS, hour, weight) for hour, weight in keys], groups, rows
-    named = {each.column: each for each in layout.segments}
+    named = {segment.column: segment for segment in layout.segments}
     for name in layout.contract.segments:
         stored = layout.contract.column(name).stored
-        is_there = pc.is_valid(column_of(rows, stored))
-        if not pc.any(is_there).as_py():
+        is_present = pc.is_valid(column_of(rows, stored))
+        if not pc.any(is_present).as_py():
             continue
-        values = pa.concat_arrays(rows.column(stored).filter(is_there).chunks).dictionary_encode()
+        values = pa.concat_arrays(rows.column(stored).filter(is_present).chunks).dictionary_encode()
         texts = [str(value) for value in values.dictionary.to_pylist()]
         segment = (
             named[name]
             if name in named
-            else SegmentLayout(name, tuple(dict.fromkeys(each for each in texts if each != OTHER)))
+            else SegmentLayout(name, tuple(dict.fromkeys(text for text in texts if text != OTHER)))
         )
         slots = segment.slots(texts)[values.indices.to_numpy(zero_copy_only=False)]
         names = segment.names
-        used, inner = np.unique(groups[is_there.to_numpy()] * len(names) + slots, return_inverse=True)
+        used, inner = np.unique(groups[is_present.to_numpy()] * len(names) + slots, return_inverse=True)
         cells = [Cell(names[place % len(names)], *keys[place // len(names)]) for place in used.tolist()]
-        yield cells, inner, rows.filter(is_there)
+        yield cells, inner, rows.filter(is_present)
 
 
 def _hours(rows: pa.Table) -> Ints:
@@ -243,6 +274,18 @@ def _hashes(contract: Contract, rows: pa.Table) -> Ints:
     return (row_hashes(contract, rows) >> np.uint64(32)).astype(np.int64) % blocks.HASHES
 
 
+def _predicted(layout: Layout, cells: Sequence[Cell], groups: Ints, rows: pa.Table) -> _Counter:
+    """A counter that has counted the rows of these cells, and what was answered."""
+    counter = _Counter(groups, len(cells), len(layout.contract.more_labels))
+    counter.count_rows(Rows.PREDICTED)
+    for counter.target, target in _targets(layout):
+        _answers(counter, target, rows)
+    counter.target = 0
+    if cells[0].segment == ALL_ROWS and layout.contract.task.is_classification and not layout.contract.more_labels:
+        _answered(counter, layout, rows)
+    return counter
+
+
 def _answers(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
     contract = layout.contract
     answer = rows.column(contract.outputs[0].stored)
@@ -256,19 +299,20 @@ def _answers(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
 
 
 def _answered(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
-    """What estimates are made of: scores of the class that was answered, or leaves of the tree of losses."""
+    """What estimates need: the scores of the answered class."""
     contract = layout.contract
-    answer = rows.column(contract.outputs[0].stored)
-    if contract.task is Task.REGRESSION:
-        if layout.tree is not None:
-            leaves = layout.tree.leaves(lambda place: layout.slots(rows, place), rows.num_rows)
-            counter.count(Block.LEAVES, leaves, np.isfinite(floats(answer)))
-        return
-    places = _places(contract, answer)
+    places = _places(contract, rows.column(contract.outputs[0].stored))
     for place in range(layout.scored_classes):
         scores = floats(column_of(rows, contract.probabilities[place].stored))
         hit = places == (1 if contract.task is Task.BINARY else place)
         counter.count(Block.ANSWERED.of(place), blocks.score_bins(scores), np.isfinite(scores) & hit)
+
+
+def _leaves(counter: _Counter, layout: Layout, rows: pa.Table) -> None:
+    """What estimates of a regression need: the leaves of the tree of losses. It takes the features."""
+    assert layout.tree is not None  # the caller knows
+    leaves = layout.tree.leaves(lambda place: layout.slots(rows, place), rows.num_rows)
+    counter.count(Block.LEAVES, leaves, np.isfinite(floats(rows.column(layout.contract.outputs[0].stored))))
 
 
 def _classes(counter: _Counter, layout: Layout, rows: pa.Table) -> None:

@@ -22,34 +22,34 @@ from feedback_loop.schema import OTHER, Column, ColumnType, Contract, Task, most
 
 BINS = 100
 TAILS = (0.0005, 0.001, 0.002, 0.005)
-"""Beside the hundredths, these quantiles from each end: where bins are wide, little is in them."""
+"""Quantiles at each end besides the hundredths: wide bins in the tails hold few rows then."""
 
 LEVELS = np.unique([*np.linspace(0, 1, BINS + 1), *TAILS, *(1 - level for level in TAILS)])
 WORDS = 1000
-"""A column's vocabulary: the most frequent words of the reference are counted each by itself."""
+"""The size of a column's vocabulary: these most frequent words of the reference are counted one by one."""
 
 SINGLE = 4
-"""So few words are told one by one whatever they are."""
+"""A vocabulary of at most so many words needs no choice: all of them are compared one by one."""
 
 OFTEN = 5
-"""A column each of whose words came so often has no others: new ones are not to be expected."""
+"""A column each of whose words came so often has a closed vocabulary: no new words are expected."""
 
 FREQUENT = 20
-"""Where new words come, distances are of those that came so often: of rarer ones they are of chance alone, and the
-greater, the more of them there are."""
+"""In an open vocabulary, distances compare the words that came so often: those of rarer words are mostly noise, and
+grow with the number of words."""
 
 KNOWN_WORDS = 100_000
-"""So many more words of the reference are known: they are counted as rare, all others as new."""
+"""So many further words of the reference are counted as rare; all others are new."""
 
 SCORED_CLASSES = 20
-"""A task of more classes has no score bins: what is said of each class then is not worth their space."""
+"""A task of more classes has no score bins, which would take too much space."""
 
 
 FINEST, COARSE = 2.0**-50, 2.0**-22
-"""So far apart, beside their size, are numbers that are one: of doubles, and of those that single precision holds."""
+"""Numbers whose relative distance is smaller are equal: of doubles, and of values that fit single precision."""
 
 SUMMED = 4
-"""Answers are sums of many parts: they are one up to so many times as far apart."""
+"""The tolerance of answers is so many times as large: they are sums of many parts."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class NumberLayout:
     cuts: tuple[float, ...] = ()
 
     def slots(self, values: Floats) -> Ints:
-        """The bin of each number, or what it is instead of one."""
+        """The bin of each finite number; `MISSING` or `NON_FINITE` for the others."""
         bins = np.searchsorted(np.asarray(self.cuts[1:]), values, side="left")
         return np.where(np.isfinite(values), bins, np.where(np.isnan(values), MISSING, NON_FINITE))
 
@@ -79,10 +79,10 @@ class NumberLayout:
 class WordLayout:
     """Words that are counted each by itself, most frequent first; `rare` are others that the reference has.
 
-    The words that were the most frequent will be less so, and of many words some will be new. How much, only rows
-    can tell that had no part in the choice: half of the reference, drawn at random, chooses the words and their
-    order, and the other half is counted (`Block.HELD`), like all rows that come. Where the vocabulary `is_open`, it
-    is of the first half alone; else every word is in it, and came often.
+    Words chosen for being frequent will be less so later, and of many words some will be new. By how much is measured
+    on rows that had no part in the choice: half of the reference, drawn at random, chooses the words and their
+    order, and the other half is counted (`Block.HELD_OUT`), as all later rows are. A vocabulary that `is_open` is of
+    the first half alone; else it holds every word, and each came often.
     """
 
     column: str
@@ -93,11 +93,11 @@ class WordLayout:
 
     @property
     def is_halved(self) -> bool:
-        """Whether anything was chosen."""
+        """Whether the words were chosen by one half of the reference."""
         return self.is_open or len(self.words) > SINGLE
 
     def slots(self, column: pa.ChunkedArray) -> Ints:
-        """The place of each word, or what it is instead of one."""
+        """The place of each word in the vocabulary; `RARE`, `NEW` or `MISSING` for the others."""
         words = texts(column)
         places = pc.index_in(words, pa.array([*self.words, *self.rare], pa.string())).fill_null(-1).to_numpy()
         strange = np.where(pc.is_null(words).to_numpy(), MISSING, NEW)
@@ -170,7 +170,9 @@ class Layout:
         own = {segment.column: segment.values for segment in self.segments}
         named = {name: dict.fromkeys([*own.get(name, ()), *values.get(name, ())]) for name in self.contract.segments}
         limit = self.contract.segment_values
-        return replace(self, segments=tuple(SegmentLayout(name, tuple(each)[:limit]) for name, each in named.items()))
+        return replace(
+            self, segments=tuple(SegmentLayout(name, tuple(words)[:limit]) for name, words in named.items())
+        )
 
     def with_segments_of(self, rows: pa.Table) -> Layout:
         """The same with the values that these rows have most often."""
@@ -198,6 +200,7 @@ class Layout:
     def is_of(self, contract: Contract) -> bool:
         """Whether it was made for that contract, however outcomes are joined and rows are ranked.
 
+        But whether outcomes need an action must be as it was: other rows are counted.
         What is kept of its own metrics must be what their code makes now.
         """
         own = self.contract
@@ -207,7 +210,7 @@ class Layout:
             classes=own.classes if learns else contract.classes,
             positive=own.positive if learns and contract.positive is None else contract.positive,
             more_classes=own.more_classes,
-            join=own.join,
+            join=replace(own.join, needs_action=contract.join.needs_action),
             query=own.query,
         )
         return own == same and self.own == sums_of(contract)
@@ -224,23 +227,25 @@ class Layout:
 
 def profiled_columns(contract: Contract) -> tuple[Column, ...]:
     """The columns whose distributions are watched: outputs and features, but for points in time."""
-    return tuple(each for each in (*contract.outputs, *contract.features) if each.type is not ColumnType.DATETIME)
+    return tuple(
+        column for column in (*contract.outputs, *contract.features) if column.type is not ColumnType.DATETIME
+    )
 
 
 def make_layout(contract: Contract, reference: pa.Table) -> Layout:
     """The layout that these rows (stored names) give: bins by their quantiles, vocabularies of their words."""
-    columns = [each for each in profiled_columns(contract) if each.stored in reference.column_names]
+    columns = [column for column in profiled_columns(contract) if column.stored in reference.column_names]
     label = contract.label.stored
-    declared, contract = contract, _with_classes(contract, reference)
+    declared, contract = contract, with_classes(contract, reference)
     has_target = contract.task is Task.REGRESSION and label in reference.column_names
-    targets = [number_layout(each.stored, reference) for each in contract.labels] if has_target else [None]
+    targets = [number_layout(label.stored, reference) for label in contract.labels] if has_target else [None]
     layout = Layout(
         contract,
         numbers=tuple(_number(contract, column, reference) for column in columns if column.type.is_numeric),
         words=tuple(word_layout(column.stored, reference) for column in columns if not column.type.is_numeric),
         target=targets[0],
         own=sums_of(contract),
-        more_targets=tuple(each for each in targets[1:] if each is not None),
+        more_targets=tuple(target for target in targets[1:] if target is not None),
         repeats=_repeats(contract, reference),
         are_learned=contract != declared,
     ).with_segments_of(reference)
@@ -252,21 +257,23 @@ def make_layout(contract: Contract, reference: pa.Table) -> Layout:
     return replace(layout, tree=grow(np.column_stack(codes), errors, weights_of(reference)))
 
 
-def _with_classes(contract: Contract, reference: pa.Table) -> Contract:
-    """The contract with the classes of its outcomes where the model doesn't say any; of two the last is positive."""
+def with_classes(contract: Contract, reference: pa.Table) -> Contract:
+    """The contract with the classes of its outcomes where the model doesn't name any; of two the last is positive."""
     label = contract.label.stored
     if not contract.task.is_classification or contract.classes or label not in reference.column_names:
         return contract
-    seen = tuple(sorted(reference.column(label).unique().drop_null().to_pylist()))
+    classes = tuple(sorted(reference.column(label).unique().drop_null().to_pylist()))
     if contract.task is Task.MULTICLASS:
-        return replace(contract, classes=seen)
-    if len(seen) != 2 or contract.positive not in (None, *seen):
+        return replace(contract, classes=classes)
+    if len(classes) != 2 or contract.positive not in (None, *classes):
         return contract
-    return replace(contract, classes=seen, positive=seen[-1] if contract.positive is None else contract.positive)
+    return replace(
+        contract, classes=classes, positive=classes[-1] if contract.positive is None else contract.positive
+    )
 
 
 def _number(contract: Contract, column: Column, reference: pa.Table) -> NumberLayout:
-    """Answers are rounded by their engine, beside their usual size where they cancel out: of chances, that is 1."""
+    """The layout of a column. Engines round answers relative to their usual size, which is 1 for probabilities."""
     if column not in contract.outputs:
         return number_layout(column.stored, reference)
     values = floats(reference.column(column.stored))
@@ -278,7 +285,7 @@ def _number(contract: Contract, column: Column, reference: pa.Table) -> NumberLa
 def number_layout(column: str, rows: pa.Table, *, noise: float = FINEST, scale: float = 0.0) -> NumberLayout:
     """The bins of a column of numbers.
 
-    Those of them are one that are nearer than `noise` beside their size, or beside `scale` where that is greater.
+    Numbers are equal that differ by less than `noise` times their size, or times `scale` where that is greater.
     """
     values = floats(rows.column(column))
     finite = values[np.isfinite(values)]
@@ -297,7 +304,7 @@ def _bins(finite: Floats, noise: float, scale: float) -> tuple[Floats, Floats, b
     same = noise * np.maximum(np.abs(distinct), scale)
     if (distinct == distinct.astype(np.float32)).all():
         same = same * (COARSE / FINEST)
-    if (distinct == np.floor(distinct)).all():  # nobody rounds these
+    if (distinct == np.floor(distinct)).all():  # whole numbers are not rounded
         same = np.zeros(len(distinct))
     gaps = np.append(np.diff(distinct), np.inf)
     ends = np.flatnonzero(gaps > same)
@@ -319,7 +326,7 @@ def word_layout(
 ) -> WordLayout:
     """The vocabulary of a column of words, by the rows that are `choosing` (default: `choosing_half`).
 
-    Of a part of the rows it is as open as that of the whole is.
+    `like` is the layout of all rows where these are a part of them: their vocabulary is as open.
     """
     words = texts(rows.column(column))
     choosing = choosing_half(len(words)) if choosing is None else choosing

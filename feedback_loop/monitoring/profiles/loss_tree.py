@@ -1,4 +1,4 @@
-"""A tree that tells rows of a regression apart by how wrong they are wont to be."""
+"""A tree that groups the rows of a regression by their expected loss."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from feedback_loop.monitoring.arrays import Floats, Ints
 
 LEAST_LEAF, MOST_LEAVES = 20, 256
-"""Rows of the reference in a leaf, at least, and leaves at most: fewer rows err more, fewer leaves see less."""
+"""The least rows of the reference in a leaf, and the most leaves."""
 
 MOST_ERROR = 1e75
-"""Of a greater error the fourth power is no number."""
+"""The fourth power of a greater error overflows."""
 
 
 @dataclass(frozen=True)
 class LossTree:
-    """Is the slot of column `columns[i]` at most `cuts[i]`? So asks node i; `below[i]` or `above[i]` is next.
+    """Node i compares the slot of column `columns[i]` with `cuts[i]`: up to it `below[i]` is next, else `above[i]`.
 
-    At a leaf the column is -1. Of each leaf the reference tells how many rows it has there, how many they count for
-    (their weights against their squares, Kish 1965), and the means of |e|, e² and e⁴; of inner nodes these are 0.
+    At a leaf the column is -1. A leaf has the number of the reference's rows in it, their effective sample size
+    (Kish 1965), and the means of |e|, e² and e⁴; of inner nodes these are 0.
     """
 
     columns: tuple[int, ...]
@@ -36,8 +36,10 @@ class LossTree:
 
     def leaves(self, slots: Callable[[int], Ints], count: int) -> Ints:
         """The leaf that each of so many rows comes to; `slots` gives their slots of a column by its place."""
-        columns, cuts, below, above = (np.asarray(each) for each in (self.columns, self.cuts, self.below, self.above))
-        used = sorted({each for each in self.columns if each >= 0})
+        columns, cuts, below, above = (
+            np.asarray(field) for field in (self.columns, self.cuts, self.below, self.above)
+        )
+        used = sorted({column for column in self.columns if column >= 0})
         table = np.zeros((count, max(len(used), 1)), np.int64)
         for place, column in enumerate(used):
             table[:, place] = slots(column)
@@ -67,8 +69,8 @@ def grow(codes: Ints, errors: Floats, weights: Floats) -> LossTree | None:
     fitted = DecisionTreeRegressor(min_samples_leaf=least, random_state=0).fit(codes, scaled, sample_weight=weights)
     tree = fitted.tree_
     at = fitted.apply(codes)
-    counts, whole, squares = (np.bincount(at, each, tree.node_count) for each in (None, weights, weights**2))
-    means = [np.bincount(at, weights * each, tree.node_count) / np.maximum(whole, 1e-300) for each in losses.T]
+    counts, whole, squares = (np.bincount(at, of_rows, tree.node_count) for of_rows in (None, weights, weights**2))
+    means = [np.bincount(at, weights * loss, tree.node_count) / np.maximum(whole, 1e-300) for loss in losses.T]
     effective = whole**2 / np.where(squares > 0, squares, 1.0)
     return LossTree(
         columns=tuple(np.maximum(tree.feature, -1).tolist()),

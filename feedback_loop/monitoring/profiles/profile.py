@@ -94,7 +94,7 @@ class Profile:
     def words(self) -> dict[str, WordColumn]:
         """What is counted of each column of words, by its stored name."""
         return {
-            layout.column: _word_column(self, Block.WORDS.of(place), Block.HELD.of(place), layout)
+            layout.column: _word_column(self, Block.WORDS.of(place), Block.HELD_OUT.of(place), layout)
             for place, layout in enumerate(self.layout.words)
         }
 
@@ -125,7 +125,7 @@ class Profile:
         )
 
     def effective(self, share: float) -> float:
-        """How many rows of equal weight say as much as those with this total weight do (Kish 1965, section 11.7)."""
+        """The effective sample size of rows with this total weight (Kish 1965, section 11.7)."""
         squares = sum(weight**2 * tally.at(Block.ROWS, Rows.PREDICTED) for weight, tally in self.parts)
         return share * self.weight() / squares if squares else share
 
@@ -138,7 +138,7 @@ class Profile:
         parts = [(weight, *tally.block(block)) for weight, tally in self.parts]
         if len(parts) == 1:
             return parts[0][1], np.asarray(parts[0][0] * parts[0][2], np.float64)
-        slots = np.unique(np.concatenate([np.empty(0, np.int64), *(each[1] for each in parts)]))
+        slots = np.unique(np.concatenate([np.empty(0, np.int64), *(part[1] for part in parts)]))
         values = np.zeros(len(slots))
         for weight, part_slots, counts in parts:
             values[np.searchsorted(slots, part_slots)] += weight * counts
@@ -153,9 +153,9 @@ class Profile:
         return counts
 
     def sum(self, block: int, ordinal: int) -> float:
-        """One of the sums of a block, of what the rows stand for; infinite where it is beyond all doubles.
+        """One of the sums of a block, weighted by what the rows stand for; infinite where it overflows.
 
-        It is NumPy's, as means are: a product of them that is beyond all doubles is infinite, and no error.
+        A NumPy double, as means are: a product that overflows is infinite and raises nothing.
         """
         sums = zip(self._weights, self._sums(block, ordinal), strict=True)
         return np.float64(sum(weight * value for weight, value in sums))
@@ -187,8 +187,10 @@ class Profile:
 
     @cached_property
     def digest(self) -> str:
-        """What tells one profile from another: of what it holds, not of the bytes that a zlib makes of that."""
-        parts = [(weight, *(each.astype("<i8").tobytes() for each in (t.keys, t.values))) for weight, t in self.parts]
+        """A hash of the content, not of its compressed bytes, which depend on the version of zlib."""
+        parts = [
+            (weight, *(array.astype("<i8").tobytes() for array in (t.keys, t.values))) for weight, t in self.parts
+        ]
         content = msgspec.msgpack.encode((LAYOUT, self.layout, parts, self.swings, self.until))
         return hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -202,7 +204,7 @@ class Profile:
         """The inverse of `to_bytes`."""
         kind = tuple[bytes, list[tuple[float, bytes]], dict[str, Swings], int | None]
         layout, parts, swings, until = msgspec.msgpack.decode(zlib.decompress(packed), type=kind)
-        tallies = tuple((weight, Tally.from_bytes(each)) for weight, each in parts)
+        tallies = tuple((weight, Tally.from_bytes(tally)) for weight, tally in parts)
         return cls(Layout.from_bytes(layout), tallies, swings, until)
 
     @property
@@ -224,7 +226,7 @@ def _sum(tally: Tally, block: int, ordinal: int) -> float:
     slots, values = tally.block(block)
     first, end = np.searchsorted(slots, (ordinal * LIMBS, (ordinal + 1) * LIMBS))
     value = np.float64(summed(slots[first:end] - ordinal * LIMBS, values[first:end]))
-    return value if abs(value) < MOST else value * np.inf  # what one row adds is cut off there
+    return value if abs(value) < MOST else value * np.inf  # what a row adds is clipped to that
 
 
 def _number_column(profile: Profile, block: int, layout: NumberLayout) -> NumberColumn:

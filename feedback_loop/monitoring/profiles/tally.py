@@ -33,8 +33,8 @@ class Tally:
         ordered = keys[order]
         first = np.flatnonzero(np.diff(ordered, prepend=-1))
         sums = np.add.reduceat(values[order], first) if len(first) else values[:0]
-        kept = sums != 0
-        return cls(ordered[first][kept], sums[kept])
+        filled = sums != 0
+        return cls(ordered[first][filled], sums[filled])
 
     def __add__(self, other: Tally) -> Tally:
         return total((self, other))
@@ -67,8 +67,8 @@ class Tally:
         """A compact form: distances of keys and values, byte by byte of their weight (most are 0), by zlib."""
         gaps = np.diff(self.keys, prepend=0).astype("<u8")
         planes = [
-            each.view(np.uint8).reshape(len(each), each.itemsize).T.tobytes()
-            for each in (gaps, self.values.astype("<i8"))
+            array.view(np.uint8).reshape(len(array), array.itemsize).T.tobytes()
+            for array in (gaps, self.values.astype("<i8"))
         ]
         return struct.pack("<I", len(self.keys)) + zlib.compress(b"".join(planes), 1)
 
@@ -77,7 +77,7 @@ class Tally:
         """The inverse of `to_bytes`."""
         (count,) = struct.unpack_from("<I", packed)
         planes = np.frombuffer(zlib.decompress(packed[4:]), dtype=np.uint8)
-        gaps, values = (each.reshape(8, count).T.copy() for each in (planes[: 8 * count], planes[8 * count :]))
+        gaps, values = (plane.reshape(8, count).T.copy() for plane in (planes[: 8 * count], planes[8 * count :]))
         return cls(np.cumsum(gaps.view("<u8").ravel().astype(np.int64)), values.view("<i8").ravel().astype(np.int64))
 
 

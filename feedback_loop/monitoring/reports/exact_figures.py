@@ -14,6 +14,7 @@ from evidently.presets import DataDriftPreset
 
 from feedback_loop.monitoring.curves import Curves, Lifted
 from feedback_loop.monitoring.curves import curves as curves_of
+from feedback_loop.monitoring.exploration_effect import ExplorationEffect
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.reports.subject import Kind, Subject
 from feedback_loop.monitoring.validation import profile_metrics
@@ -56,7 +57,7 @@ class ExactFigure(SingleValueMetric):
         super().__init__()
 
     @property
-    def known(self) -> tuple[float, float | None]:
+    def values(self) -> tuple[float, float | None]:
         """The figure of the window, and of the reference."""
         return self._values
 
@@ -66,7 +67,7 @@ class ExactFigureCalculation(SingleValueCalculation[ExactFigure]):
 
     def calculate(self, *_: Any) -> Any:
         """The figure of the window, and of the reference where there is one."""
-        value, reference = self.metric.known
+        value, reference = self.metric.values
         return self.result(value), self.result(reference) if reference is not None else None
 
     def display_name(self) -> str:
@@ -81,8 +82,8 @@ class ColumnDrift(DataDriftPreset):
 
     def render(self, context: Context, child_widgets: Any = None) -> list[BaseWidgetInfo]:
         """The widgets of the table alone."""
-        shown: list[BaseWidgetInfo] = super().render(context, child_widgets)
-        return [each for each in shown if "Dataset Drift" not in str(each.dict())]
+        widgets: list[BaseWidgetInfo] = super().render(context, child_widgets)
+        return [widget for widget in widgets if "Dataset Drift" not in str(widget.dict())]
 
 
 class ExactFigures(MetricContainer):
@@ -109,8 +110,8 @@ def exact_figures(kind: Kind, subject: Subject, text: str, curves: Mapping[str, 
     """The exact figures of a report, with what its page begins with."""
     checks = [_quality_table(subject.evaluation.quality)] if subject.evaluation.quality else []
     if kind == "drift":
-        drift = [each for each in subject.evaluation.drift if each.decides or each.method == INSUFFICIENT]
-        moved = [ExactFigure(each.method, each.value, column=each.column) for each in drift]
+        drift = [value for value in subject.evaluation.drift if value.decides or value.method == INSUFFICIENT]
+        moved = [ExactFigure(value.method, value.value, column=value.column) for value in drift]
         return ExactFigures(text, moved, [*([_drift_table(drift)] if drift else []), *checks])
     metrics = [metric for metric in subject.evaluation.metrics if metric.segment == ALL_ROWS]
     reference = _of_reference(subject.reference) if subject.reference is not None else {}
@@ -118,23 +119,38 @@ def exact_figures(kind: Kind, subject: Subject, text: str, curves: Mapping[str, 
     drawn: list[BaseWidgetInfo] = []
     if subject.contract.task is Task.BINARY:
         others = curves_of(subject.reference) if subject.reference is not None else {}
-        drawn = [plot for name, each in curves.items() for plot in _curve_widgets(each, others.get(name))]
+        drawn = [plot for name, of_class in curves.items() for plot in _curve_widgets(of_class, others.get(name))]
     estimates = [estimate for estimate in subject.evaluation.estimates if estimate.metric != INSUFFICIENT]
-    believed = [_estimate_table(estimates, metrics)] if estimates else []
-    return ExactFigures(text, figures, [_metric_table(metrics, reference), *believed, *drawn])
+    estimated = [_estimate_table(estimates, metrics)] if estimates else []
+    explored = [_exploration_table(subject.exploration)] if subject.exploration is not None else []
+    return ExactFigures(text, figures, [_metric_table(metrics, reference), *explored, *estimated, *drawn])
 
 
 def _of_reference(reference: Profile) -> dict[str, float]:
-    return {each.metric: each.value for each in profile_metrics(reference) if each.segment == ALL_ROWS}
+    return {metric.metric: metric.value for metric in profile_metrics(reference) if metric.segment == ALL_ROWS}
+
+
+def _exploration_table(effect: ExplorationEffect) -> BaseWidgetInfo:
+    head = ("acted on", "rows", "outcome", effect.loss, "answer - outcome")
+    rows = [
+        (name, f"{group.rows:,}", *map(_number, (group.outcome, group.loss, group.calibration)))
+        for name, group in (("explored", effect.explored), ("the rest", effect.rest))
+        if group is not None
+    ]
+    for name, difference in (("outcome", effect.outcome_difference), (effect.loss, effect.loss_difference)):
+        if difference is not None:
+            words = f"difference of {name}: {difference.value:+.4f} ± {difference.standard_error:.4f} between days"
+            rows.append((words, "", "", "", f"p = {difference.p_value:.3g}"))
+    return table_data(title="Explored rows beside the rest", column_names=head, data=rows)
 
 
 def _drift_table(values: Sequence[DriftValue]) -> BaseWidgetInfo:
     head = ("column", "method", "distance", "threshold", "p-value", "drifted", "rows")
-    ordered = sorted(values, key=lambda each: (each.drifted, each.value / each.threshold), reverse=True)
+    ordered = sorted(values, key=lambda value: (value.drifted, value.value / value.threshold), reverse=True)
     rows = [
-        (each.column, each.method, _number(each.value), _number(each.threshold), _number(each.p_value),
-         "yes" if each.drifted else "no", f"{each.rows:,}")
-        for each in ordered
+        (value.column, value.method, _number(value.value), _number(value.threshold), _number(value.p_value),
+         "yes" if value.drifted else "no", f"{value.rows:,}")
+        for value in ordered
     ]  # fmt: skip
     return table_data(title="Exact, of all rows: drift", column_names=head, data=rows)
 
@@ -144,7 +160,7 @@ def _quality_table(values: Sequence[QualityValue]) -> BaseWidgetInfo:
     rows = [
         (value.column, value.check, _number(value.value), _number(value.expected), "yes" if value.failed else "no",
          f"{value.rows:,}")
-        for value in sorted(values, key=lambda each: not each.failed)
+        for value in sorted(values, key=lambda value: not value.failed)
     ]  # fmt: skip
     return table_data(title="Exact, of all rows: data quality", column_names=head, data=rows)
 
@@ -162,7 +178,7 @@ def _metric_table(metrics: Sequence[MetricValue], reference: Mapping[str, float]
 
 
 def _estimate_table(estimates: Sequence[EstimateValue], metrics: Sequence[MetricValue]) -> BaseWidgetInfo:
-    """What was believed of all rows without an outcome, beside what came."""
+    """Estimates of all rows before outcomes, beside the realised values."""
     realised = {metric.metric: metric.value for metric in metrics}
     head = ("metric", "estimated", "± (95%)", "realised", "method", "rows", "learned from")
     rows = [
@@ -185,8 +201,8 @@ def _curve_widgets(window: Curves, reference: Curves | None) -> Iterator[BaseWid
     errors = {
         "type": "data",
         "symmetric": False,
-        "array": [each.most - each.rate for each in bins],
-        "arrayminus": [each.rate - each.least for each in bins],
+        "array": [group.most - group.rate for group in bins],
+        "arrayminus": [group.rate - group.least for group in bins],
     }
     reference_points = _points(reference) if reference is not None else {}
     for title, points in _points(window).items():
@@ -195,7 +211,11 @@ def _curve_widgets(window: Curves, reference: Curves | None) -> Iterator[BaseWid
         traces += [_line(reference_points[title], "reference", GREY)] if reference_points else []
         line = _line(points, "window", RED)
         if title == "Calibration":
-            line |= {"mode": "lines+markers", "error_y": errors, "text": [f"{each.rows:,.0f} rows" for each in bins]}
+            line |= {
+                "mode": "lines+markers",
+                "error_y": errors,
+                "text": [f"{group.rows:,.0f} rows" for group in bins],
+            }
         if title == "Lift":
             traces.append(_band(lifts))
         yield _plot(title, axes, [*traces, line])
@@ -203,8 +223,8 @@ def _curve_widgets(window: Curves, reference: Curves | None) -> Iterator[BaseWid
 
 def _points(curves: Curves) -> dict[str, Points]:
     return {
-        "Calibration": [(each.score, each.rate) for each in curves.calibration],
-        "Lift": [(each.share, each.lift) for each in curves.lift],
+        "Calibration": [(group.score, group.rate) for group in curves.calibration],
+        "Lift": [(point.share, point.lift) for point in curves.lift],
         "ROC": curves.roc,
         "Precision and recall": curves.precision_recall,
     }

@@ -24,10 +24,12 @@ from feedback_loop.errors import BadInput
 from feedback_loop.monitoring.arrays import Floats, floats
 from feedback_loop.monitoring.curves import Curves, curves
 from feedback_loop.monitoring.evaluation import labelled_only
+from feedback_loop.monitoring.judging import thinned
 from feedback_loop.monitoring.profiles.layout import profiled_columns
 from feedback_loop.monitoring.reports.files import model_folder
-from feedback_loop.monitoring.reports.subject import LEAST_REPORT_ROWS, Kind, Shown, Subject, about
+from feedback_loop.monitoring.reports.subject import LEAST_REPORT_ROWS, Kind, RowSource, Subject, about
 from feedback_loop.monitoring.surrogates import Words, drift_columns, labelled_columns
+from feedback_loop.plain import plain
 from feedback_loop.private import private_files
 from feedback_loop.schema import Contract, Task, shown_names
 
@@ -47,7 +49,7 @@ class RealRows:
 
     current: pa.Table
     reference: pa.Table
-    shown: Shown
+    shown: RowSource
 
 
 def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | None = None) -> list[Path]:
@@ -62,8 +64,8 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
     sizes = _rows(sides[0]), _rows(sides[1]) if len(sides) > 1 else 0
     drawn = sizes if _can_be_drawn(kind, subject.contract, sides) else (0, 0)
     about_report = about(kind, subject, real.shown if real is not None else "surrogate", drawn)
-    class_curves = curves(subject.current) if kind == "validation" else {}
-    # What Evidently warns of (its own deprecated imports, divisions by zero in a metric) is nothing a user can mend.
+    class_curves = curves(subject.of(kind)) if kind == "validation" else {}
+    # Evidently warns of its own deprecated imports and of divisions by zero in its metrics: no user can mend those.
     with warnings.catch_warnings(), np.errstate(all="ignore"), _drawn_once(), private_files():
         warnings.simplefilter("ignore")
         snapshot = _run(kind, subject, sides, about_report, class_curves, is_real=real is not None)
@@ -71,16 +73,18 @@ def write_report(kind: Kind, subject: Subject, folder: Path, real: RealRows | No
         pages.mkdir(parents=True, exist_ok=True)
         paths = [pages / f"{subject.name}-{kind}.{ending}" for ending in ("html", "json")]
         paths[0].write_text(_escaped(snapshot.get_html_str(as_iframe=False)))
-        kept = os.path.relpath(_keep(folder, snapshot, about_report), pages)
+        snapshot_path = os.path.relpath(_keep(folder, snapshot, about_report), pages)
     evaluation = subject.evaluation
     exact: dict[str, Sequence[Any]] = {"metrics": evaluation.metrics}
     if kind == "drift":
         exact = {"drift": evaluation.drift, "quality": evaluation.quality}
+    explored = {} if kind == "drift" or subject.exploration is None else {"exploration": plain(subject.exploration)}
     data = {
         **about_report,
-        "snapshot": kept,
+        **explored,
+        "snapshot": snapshot_path,
         "exact": {name: [asdict(value) for value in values] for name, values in exact.items()},
-        "curves": {name: asdict(each) for name, each in class_curves.items()},
+        "curves": {name: asdict(of_class) for name, of_class in class_curves.items()},
         **json.loads(snapshot.json()),
     }
     with private_files():
@@ -97,33 +101,33 @@ def check_enough(kind: Kind, subject: Subject) -> None:
 
 def _sides(kind: Kind, subject: Subject, real: RealRows | None) -> tuple[Columns, ...]:
     """What is drawn, of the window and of the reference, if there is one: columns that both have."""
-    profiles = [subject.current, *([subject.reference] if subject.reference is not None else [])]
+    profiles = [subject.of(kind), *([subject.reference] if subject.reference is not None else [])]
     if real is not None:
         tables = [real.current, real.reference][: len(profiles)]
         sides = [_real_columns(kind, subject.contract, table) for table in tables]
     else:
         make = drift_columns if kind == "drift" else labelled_columns
-        sides = [make(each, profiles[-1]) for each in profiles]
+        sides = [make(profile, profiles[-1]) for profile in profiles]
     names = [name for name in sides[-1] if name in sides[0]]
     if kind == "drift":
-        names = _farthest(subject, [name for name in names if all(_is_known(side[name]) for side in sides)])
+        names = _farthest(subject, [name for name in names if all(_has_values(side[name]) for side in sides)])
     elif subject.contract.task is Task.MULTICLASS:
-        label, classes = subject.contract.label.stored, {str(each) for each in subject.contract.classes}
+        label, classes = subject.contract.label.stored, {str(name) for name in subject.contract.classes}
         if any(set(side[label]) != classes for side in sides):
             # Evidently draws probabilities only where outcomes are of each of their classes, and of no other.
             names = names[:2]
     if not names:
         raise BadInput.of("columns", "have no values that the window and the reference both have")
-    shown = _plain if kind == "drift" else _as_it_is  # of classes, the model's own, Evidently looks names up
-    return tuple({name: shown(side[name]) for name in names} for side in sides)
+    cleaned = _plain if kind == "drift" else _unchanged  # Evidently looks classes up by their name
+    return tuple({name: cleaned(side[name]) for name in names} for side in sides)
 
 
-def _as_it_is(column: Floats | Words) -> Floats | Words:
+def _unchanged(column: Floats | Words) -> Floats | Words:
     return column
 
 
 def _plain(column: Floats | Words) -> Floats | Words:
-    """Words without what Plotly would take for markup, as links: a column's values are whatever callers send."""
+    """Words without markup, such as links, that Plotly would render: callers may send any text."""
     words = {word for word in column.tolist() if word and "<" in word} if column.dtype == object else set()
     if not words:
         return column
@@ -135,27 +139,27 @@ _TAG = re.compile("<([^<>]*)>")
 
 
 def _farthest(subject: Subject, names: list[str]) -> list[str]:
-    far = {each.column: each.value / each.threshold for each in subject.evaluation.drift if each.decides}
-    shown = _shown(subject.contract)
-    farthest = sorted(names, key=lambda name: -far.get(shown[name], 0.0))[:MOST_COLUMNS]
+    far = {value.column: value.value / value.threshold for value in subject.evaluation.drift if value.decides}
+    names_of = _names(subject.contract)
+    farthest = sorted(names, key=lambda name: -far.get(names_of[name], 0.0))[:MOST_COLUMNS]
     return [name for name in names if name in farthest]
 
 
 def _real_columns(kind: Kind, contract: Contract, rows: pa.Table) -> Columns:
     if kind == "drift":
-        columns = [each for each in profiled_columns(contract) if each.stored in rows.column_names]
+        columns = [column for column in profiled_columns(contract) if column.stored in rows.column_names]
         return {
             column.stored: _numbers(rows.column(column.stored))
             if column.type.is_numeric
             else _texts(rows.column(column.stored))
             for column in columns
         }
-    rows = labelled_only(contract, rows)
+    rows = labelled_only(contract, thinned(contract, rows))
     label, answer = contract.label.stored, contract.outputs[0].stored
     if contract.task is Task.REGRESSION:
         return {name: _numbers(rows.column(name)) for name in (label, answer)}
     named = {
-        name: np.array([str(each) for each in rows.column(name).to_pylist()], object) for name in (label, answer)
+        name: np.array([str(value) for value in rows.column(name).to_pylist()], object) for name in (label, answer)
     }
     return {
         **named,
@@ -173,8 +177,8 @@ def _texts(values: pa.ChunkedArray) -> Words:
     return words
 
 
-def _is_known(column: Floats | Words) -> bool:
-    return any(each is not None and each == each for each in column.tolist())  # noqa: PLR0124 (NaN differs from itself)
+def _has_values(column: Floats | Words) -> bool:
+    return any(value is not None and value == value for value in column.tolist())  # noqa: PLR0124 (NaN differs from itself)
 
 
 def _can_be_drawn(kind: Kind, contract: Contract, sides: tuple[Columns, ...]) -> bool:
@@ -212,7 +216,7 @@ def _run(
     definition = _definition(kind, subject.contract, sides[0])
     sets = [Dataset.from_pandas(_frame(kind, subject.contract, side), definition) for side in sides]
     if kind == "drift":
-        # A p-value says how much so many rows prove: surrogates prove nothing. Distances are what they have.
+        # Surrogates have distances, but no p-values: their number of rows is made up.
         methods = {} if is_real else {"num_method": "wasserstein", "cat_method": "jensenshannon"}
         presets: list[Any] = [*([ColumnDrift(**methods)] if len(sets) > 1 else []), DataSummaryPreset()]
     elif subject.contract.task.is_classification and len({_labels(subject.contract, side) for side in sides}) > 1:
@@ -235,9 +239,11 @@ def _run(
 def _threshold(contract: Contract, sides: tuple[Columns, ...]) -> float | None:
     """From which probability on a binary model answers with the positive class; None where there are none.
 
-    Evidently looks at that alone, not at answers. Where these were made otherwise, it is the one that gives as many.
+    Evidently ignores the answers. Where they follow from no threshold, this is the one that gives as many positives.
     """
-    probability = next((each.stored for each in contract.probabilities if each.stored in sides[0]), None)
+    probability = next(
+        (probability.stored for probability in contract.probabilities if probability.stored in sides[0]), None
+    )
     if contract.task is not Task.BINARY or probability is None:
         return None
     answers, scores = (
@@ -251,7 +257,7 @@ def _threshold(contract: Contract, sides: tuple[Columns, ...]) -> float | None:
 def _definition(kind: Kind, contract: Contract, side: Columns) -> Any:
     from evidently import BinaryClassification, DataDefinition, MulticlassClassification, Regression
 
-    shown = _shown(contract)
+    shown = _names(contract)
     if kind == "drift":
         words = [shown[name] for name, column in side.items() if column.dtype == object]
         numbers = [shown[name] for name, column in side.items() if column.dtype != object]
@@ -283,14 +289,14 @@ def _definition(kind: Kind, contract: Contract, side: Columns) -> Any:
 def _frame(kind: Kind, contract: Contract, side: Columns) -> pd.DataFrame:
     import pandas as pd
 
-    names = _shown(contract)
+    names = _names(contract)
     if kind == "validation" and contract.task is Task.MULTICLASS:
         named = zip(contract.probabilities, contract.classes, strict=False)
         names |= {column.stored: str(label) for column, label in named}
     return pd.DataFrame({names[name]: column for name, column in side.items()})
 
 
-def _shown(contract: Contract) -> dict[str, str]:
+def _names(contract: Contract) -> dict[str, str]:
     """The model's names of columns by those in the tables."""
     return shown_names((*contract.outputs, *contract.labels, *contract.features))
 
@@ -302,8 +308,8 @@ _drawing = threading.Lock()
 def _drawn_once() -> Iterator[None]:
     """Evidently 0.7 draws the same distribution of a column for seven of its figures: here it does so once.
 
-    That is a third of a report's time; looking for garbage among all that is made is another fifth. The function is
-    put back in its place when the report is made.
+    That is a third of a report's time; garbage collection, off meanwhile, is another fifth. The function is put back
+    when the report is made.
     """
     from evidently.metrics import column_statistics
 
@@ -314,7 +320,7 @@ def _drawn_once() -> Iterator[None]:
         name = str(current.data.name)
         if name not in drawn:
             drawn[name] = draw(title, current, reference)
-        return [each.copy(update={"title": title}) for each in drawn[name]]
+        return [widget.copy(update={"title": title}) for widget in drawn[name]]
 
     with _drawing:
         collects = gc.isenabled()
@@ -329,10 +335,10 @@ def _drawn_once() -> Iterator[None]:
 
 
 def _escaped(page: str) -> str:
-    """A page of Evidently's with its data as data: whatever words are in it, none of them ends the script around it.
+    """A page of Evidently's with every `<` of its data escaped, so that no value can end the script around it.
 
-    Evidently writes them as they are. They lie between the name that it makes up for the page and where that comes
-    next, in what is behind the script; no caller knows that name.
+    Evidently writes values unescaped. They lie between the random name that it gives the page's data and the end of
+    the script, which is before the next place of that name; no caller knows the name.
     """
     start = re.search(r"<script>\s+var (metric_[0-9a-f]{32}) = ", page)
     if start is None:
@@ -353,9 +359,9 @@ WORKSPACE = "evidently"
 
 
 def _finite(value: Any) -> Any:
-    """The same as JSON has it: a number that is none is null."""
+    """The value with null for NaN and infinities, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: _finite(part) for name, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list | tuple) else value

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from feedback_loop.clock import format_moment
+from feedback_loop.monitoring.exploration_effect import ExplorationEffect
 from feedback_loop.monitoring.profiles.blocks import Rows
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.schema import Contract
@@ -15,8 +16,8 @@ from feedback_loop.store.evaluations import Evaluation
 Kind = Literal["drift", "validation"]
 KINDS: tuple[Kind, ...] = ("drift", "validation")
 
-Shown = Literal["surrogate", "sample", "full"]
-"""What the rows of a page are: made from the profiles, a sample of those of the log, or all of these."""
+RowSource = Literal["surrogate", "sample", "full"]
+"""Where the drawn rows of a page come from: the profiles, a sample of the log, or all of its rows."""
 
 LEAST_REPORT_ROWS = 10
 
@@ -27,7 +28,8 @@ class Subject:
 
     Without a `reference` they are by themselves. `evaluation` has the exact figures. `others` were predicted in the
     window by other champions and are not in it.
-    `reference_span` is from when to when the rows of the reference were predicted, if they say.
+    `reference_span` is from when to when the rows of the reference were predicted, if they say. Where outcomes need
+    an action `judged` is the profile of the rows that can be judged, and `exploration` says how explored ones differ.
     """
 
     name: str
@@ -36,16 +38,22 @@ class Subject:
     evaluation: Evaluation
     others: int = 0
     reference_span: tuple[datetime, datetime] | None = None
+    judged: Profile | None = None
+    exploration: ExplorationEffect | None = None
 
     @property
     def contract(self) -> Contract:
         """The model's contract."""
         return self.current.layout.contract
 
+    def of(self, kind: Kind) -> Profile:
+        """The window's profile that a report of that kind is of."""
+        return self.current if kind == "drift" or self.judged is None else self.judged
+
     def rows(self, kind: Kind) -> tuple[int, int]:
         """How many rows (in a report of validation: labelled ones) there are, and of the reference."""
         counted = Rows.PREDICTED if kind == "drift" else Rows.LABELLED
-        return self.current.rows(counted), self.reference.rows(counted) if self.reference is not None else 0
+        return self.of(kind).rows(counted), self.reference.rows(counted) if self.reference is not None else 0
 
     def has_enough(self, kind: Kind) -> bool:
         """Whether there are ten rows for such a report, of the window and of a reference that there is."""
@@ -53,7 +61,7 @@ class Subject:
         return rows >= LEAST_REPORT_ROWS and (self.reference is None or reference_rows >= LEAST_REPORT_ROWS)
 
 
-def about(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> dict[str, Any]:
+def about(kind: Kind, subject: Subject, shown: RowSource, drawn: tuple[int, int]) -> dict[str, Any]:
     """What a report's data file says of itself; `drawn` are the rows of each side that the page is drawn of."""
     evaluation = subject.evaluation
     window = [format_moment(evaluation.window.start), format_moment(evaluation.window.end)]
@@ -77,7 +85,7 @@ def about(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) ->
     }
 
 
-def summary(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) -> str:
+def summary(kind: Kind, subject: Subject, shown: RowSource, drawn: tuple[int, int]) -> str:
     """What every page says at its top: of what it is, of how many rows, and what is drawn of them."""
     evaluation, (rows, reference_rows) = subject.evaluation, subject.rows(kind)
     what = "predictions" if kind == "drift" else "predictions with outcomes"
@@ -98,7 +106,7 @@ def summary(kind: Kind, subject: Subject, shown: Shown, drawn: tuple[int, int]) 
     return " ".join(sentences)
 
 
-def _drawn_from(kind: Kind, shown: Shown, drawn: tuple[int, int]) -> str:
+def _drawn_from(kind: Kind, shown: RowSource, drawn: tuple[int, int]) -> str:
     if not any(drawn):
         return "Nothing else is drawn: all outcomes of the window, or of the reference, are of one class, or of none."
     if shown == "full":
@@ -115,4 +123,4 @@ def _drawn_from(kind: Kind, shown: Shown, drawn: tuple[int, int]) -> str:
 
 
 def _sizes(drawn: tuple[int, int]) -> str:
-    return " and ".join(f"{each:,}" for each in drawn if each)
+    return " and ".join(f"{rows:,}" for rows in drawn if rows)

@@ -1,7 +1,8 @@
-"""What a report of a stored window is of: what is kept of it is counted; rows are read only if they are wanted."""
+"""The subject of a report of a stored window: from its tallies; rows of the log are read only if asked for."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -9,8 +10,9 @@ import pyarrow.compute as pc
 
 from feedback_loop.errors import BadInput
 from feedback_loop.monitoring.estimate_calibration import WindowQuery
+from feedback_loop.monitoring.exploration_effect import exploration_effect
 from feedback_loop.monitoring.profile_store import champion_slices, fold_window
-from feedback_loop.monitoring.profiles.fold import TIME
+from feedback_loop.monitoring.profiles.fold import TIME, judged_cells
 from feedback_loop.monitoring.profiles.layout import make_layout
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.reference import is_untimed
@@ -41,7 +43,12 @@ def report_subject(
         most = _counted_by_itself(store, contract, query, most.version)
         profiles[most.version] = Profile.of(most.layout, most.cells)
     others = sum(rows.values()) - rows[most.version]
-    return Subject(name, profiles[most.version], most.reference, evaluated(store, most, query), others=others)
+    subject = Subject(name, profiles[most.version], most.reference, evaluated(store, most, query), others=others)
+    if not contract.join.needs_action:
+        return subject
+    judged = Profile.of(most.layout, judged_cells(most.layout, most.cells))
+    effect = exploration_effect(store, contract, query.window, query.as_of)
+    return replace(subject, judged=judged, exploration=effect)
 
 
 def _counted_by_itself(store: Store, contract: Contract, query: WindowQuery, version: str) -> Counted:
@@ -53,13 +60,13 @@ def _counted_by_itself(store: Store, contract: Contract, query: WindowQuery, ver
 
 def real_rows(store: Store, subject: Subject, reference: pa.Table, most: int | None) -> RealRows:
     """The rows of the log that a report is of, or a sample of at most so many; likewise of the reference."""
-    evaluation, kept, total = subject.evaluation, pa.table({}), 0
+    evaluation, sample, total = subject.evaluation, pa.table({}), 0
     version, as_of = evaluation.version, evaluation.as_of
     for rows in champion_slices(store, subject.contract, evaluation.window, version=version, as_of=as_of):
         total += rows.num_rows
-        kept = pa.concat_tables([kept, rows], promote_options="default")
-        kept = draw(kept, most) if most is not None else kept
-    current = kept if kept.num_rows < total else uniform(kept)
+        sample = pa.concat_tables([sample, rows], promote_options="default")
+        sample = draw(sample, most) if most is not None else sample
+    current = sample if sample.num_rows < total else uniform(sample)
     drawn = draw(reference, most) if most is not None else reference
     return RealRows(current, drawn, "full" if most is None else "sample")
 

@@ -46,7 +46,7 @@ def keep(folder: Path, snapshot: Any, about_report: Mapping[str, Any]) -> Path:
 def _panels(kind: str, snapshot: Any) -> list[DashboardPanelPlot]:
     """A line for each metric, or for the distance of each column, over time."""
     configs = [metric_result.to_dict()["config"] for metric_result in snapshot.metric_results.values()]
-    figures = [each for each in configs if each["type"].endswith(":ExactFigure")]
+    figures = [config for config in configs if config["type"].endswith(":ExactFigure")]
     if kind == "drift":
         lines = [(figure["column"], {"figure": figure["figure"], "column": figure["column"]}) for figure in figures]
         return [_panel("Distance from the reference, by the method that decides", lines)]

@@ -44,6 +44,7 @@ def read_arrow(body: bytes, budget: Budget, wanted: Collection[str]) -> pa.Table
     _check_stream(stream, budget)
     schema, batches = _opened(stream, wanted, budget)
     table = pa.Table.from_batches(batches, schema)
+    table.validate()  # else lengths that are not there would be read
     budget.check_bytes(text_bytes(table))  # before all of them are looked at: some may be there many times
     table.validate(full=True)
     return table
@@ -56,6 +57,7 @@ def arrow_pieces(content: pa.Buffer, wanted: Collection[str] | None, budget: Bud
     schema, batches = _opened(stream, wanted, budget)
     yield schema.empty_table()
     for batch in batches:
+        batch.validate()  # else lengths that are not there would be read
         for piece in light(pa.Table.from_batches([batch]), budget):
             piece.validate(full=True)
             yield piece

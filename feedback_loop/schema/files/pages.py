@@ -7,11 +7,10 @@ The format: `parquet.thrift` and `README.md` (github.com/apache/parquet-format),
 from __future__ import annotations
 
 import base64
-import os
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from feedback_loop.schema.budget import CELL_BYTES, Budget, too_large
 from feedback_loop.schema.files.arrow import check_schema
+from feedback_loop.schema.files.thrift import Content, Thrift
 
 _END = 8
 """Behind the footer stand its length and `PAR1`."""
@@ -39,42 +39,14 @@ _NOT_PACKED = "UNCOMPRESSED"
 
 _CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "BROTLI": "brotli", "ZSTD": "zstd", "LZ4": "lz4_raw"}
 
+_GROUPS, _COLUMNS, _ABOUT_COLUMN, _ENCRYPTION, _SIZES = 4, 1, 3, 8, 16
+"""Fields of a footer, a row group, a column in it (two) and what is said of that."""
+
 _HEADERS = {0: 5, 2: 7, 3: 8}
 """Kinds of pages that hold values (data, dictionary, data of the second version), and the field of their header."""
 
 _DATA, _DICTIONARY, _DATA_V2 = _HEADERS
 _ENCODING = {5: 2, 7: 2, 8: 4}
-
-
-class FileContent:
-    """A file as bytes that are read when they are looked at, and only those."""
-
-    _BLOCK = 2**14
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._size = os.fstat(descriptor).st_size
-        self._start, self._block = 0, b""
-
-    def __len__(self) -> int:
-        return self._size
-
-    @overload
-    def __getitem__(self, place: int) -> int: ...
-    @overload
-    def __getitem__(self, place: slice) -> bytes: ...
-    def __getitem__(self, place: int | slice) -> int | bytes:
-        if isinstance(place, slice):
-            start, stop, _ = place.indices(self._size)
-            return os.pread(self._descriptor, max(0, stop - start), start)
-        if not 0 <= place - self._start < len(self._block):
-            self._start, self._block = place, os.pread(self._descriptor, self._BLOCK, place)
-            if not self._block:
-                raise pa.ArrowInvalid("a page is cut off")
-        return self._block[place - self._start]
-
-
-Content = bytes | FileContent
 
 
 class _Page(NamedTuple):
@@ -88,17 +60,50 @@ class _Page(NamedTuple):
 
 def check_footer(body: Content, most_bytes: int, budget: Budget) -> None:
     """Refuses a footer that would take much to read; raises TooLarge and ArrowInvalid."""
-    tail = body[len(body) - _END :] if len(body) > _END else b""
-    size = struct.unpack_from("<I", tail)[0] if tail.endswith(_PARQUET) else 0
-    if not 0 < size <= len(body) - _END:
+    start, end = _footer(body)
+    if not 0 <= start < end:
         return  # whoever opens it says what is wrong with it
-    if size > most_bytes:
-        raise too_large(f"a footer of {size:,} bytes, and {most_bytes:,} are allowed")
-    footer = body[len(body) - _END - size : len(body) - _END]
+    if end - start > most_bytes:
+        raise too_large(f"a footer of {end - start:,} bytes, and {most_bytes:,} are allowed")
+    footer = body[start:end]
     place = footer.find(_SCHEMA_KEY)
     while place >= 0:
         _check_arrow_schema(footer, place + len(_SCHEMA_KEY), budget)
         place = footer.find(_SCHEMA_KEY, place + 1)
+
+
+def check_columns(body: Content, about: pq.FileMetaData) -> None:
+    """Refuses what a footer may not say of its columns; raises ArrowInvalid.
+
+    pyarrow (25.0) ends the process where it is asked for a column that is encrypted, or whose statistics of sizes are
+    not of its levels.
+    """
+    start, end = _footer(body)
+    leaves = [about.schema.column(place) for place in range(about.num_columns)]
+    footer = Thrift(body[start:end], 0, end - start)
+    for _ in footer.structs(_GROUPS):
+        for _, place in footer.structs(_COLUMNS):
+            for field, _ in footer.structs(_ABOUT_COLUMN, _ENCRYPTION):
+                if field == _ENCRYPTION:
+                    raise pa.ArrowInvalid("it is encrypted")
+                for _ in footer.structs(_SIZES):
+                    sizes = footer.read()
+                    if place < len(leaves):
+                        _check_sizes(sizes, leaves[place])
+
+
+def _check_sizes(sizes: dict[int, Any], leaf: pq.ColumnSchema) -> None:
+    levels = {2: leaf.max_repetition_level, 3: leaf.max_definition_level}
+    wrong = [field for field, most in levels.items() if sizes.get(field) not in (None, (0,), (most + 1,))]
+    if wrong or (1 in sizes and leaf.physical_type != "BYTE_ARRAY"):
+        raise pa.ArrowInvalid(f"the statistics of {leaf.path!r} are not of its type")
+
+
+def _footer(body: Content) -> tuple[int, int]:
+    """Where the footer begins and ends; nowhere, for what is no Parquet."""
+    end = len(body) - _END
+    tail = body[end:] if end > 0 else b""
+    return (end - struct.unpack_from("<I", tail)[0], end) if tail.endswith(_PARQUET) else (0, 0)
 
 
 def check_pages(
@@ -223,7 +228,7 @@ def _pages(body: Content, column: pq.ColumnChunkMetaData) -> Iterator[_Page]:
     if place < 0 or end > len(body):
         raise pa.ArrowInvalid("a column is outside of the file")
     while place < end and seen < column.num_values:
-        header, place = _Thrift(body, place, end).page()
+        header, place = Thrift(body, place, end).page()
         unpacked, packed, kind = _number_in(header, 2), _number_in(header, 3), _number_in(header, 1)
         if unpacked < 0 or packed < 0:
             raise pa.ArrowInvalid("a page has a negative size")
@@ -250,91 +255,11 @@ def _number_in(header: dict[int, Any], field: int) -> int:
 
 def _check_arrow_schema(footer: bytes, place: int, budget: Budget) -> None:
     """The schema that Arrow keeps behind its key, as an IPC message in base64."""
-    value = _Thrift(footer, place, len(footer)).value_of_pair()
-    message = base64.b64decode(value, validate=False)
+    value = Thrift(footer, place, len(footer)).value_of_pair()
+    message = whole = base64.b64decode(value, validate=False)
     if message[:4] == b"\xff\xff\xff\xff":
         message = message[4:]
     if len(message) < 4:
         raise pa.ArrowInvalid("the schema of Arrow is none")
-    pa.ipc.read_message(base64.b64decode(value, validate=False))  # verifies it
+    pa.ipc.read_message(whole)  # verifies it
     check_schema(message[4:], budget)
-
-
-_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 0, 1, 2, 3, 7, 8, 9, 10, 11, 12
-_MOST_DEPTH = 8
-_MOST_VARINT = 10
-
-
-class _Thrift:
-    """Reads structs of numbers, as dictionaries by their fields' numbers; what is no number is passed over."""
-
-    def __init__(self, content: Content, place: int, end: int) -> None:
-        self._content = content
-        self._place = place
-        self._end = end
-
-    def page(self) -> tuple[dict[int, Any], int]:
-        """The header of a page, and where its content begins."""
-        return self._struct(0), self._place
-
-    def value_of_pair(self) -> bytes:
-        """The value (field 2) of a pair whose key has just ended."""
-        if self._byte() != (1 << 4 | _BINARY):
-            raise pa.ArrowInvalid("the schema of Arrow is not where it should be")
-        return self._binary()
-
-    def _struct(self, depth: int) -> dict[int, Any]:
-        if depth > _MOST_DEPTH:
-            raise pa.ArrowInvalid("a page's header is nested too deep")
-        found: dict[int, Any] = {}
-        field = 0
-        while (head := self._byte()) != _STOP:
-            field = field + (head >> 4) if head >> 4 else self._number()
-            found[field] = self._value(head & 15, depth, in_list=False)
-        return found
-
-    def _value(self, kind: int, depth: int, *, in_list: bool) -> Any:
-        if kind in (_TRUE, _FALSE):
-            return self._byte() == _TRUE if in_list else kind == _TRUE
-        if kind == _BYTE:
-            return self._byte()
-        if kind < _DOUBLE:
-            return self._number()
-        if kind in (_DOUBLE, _BINARY):
-            return self._skip(8 if kind == _DOUBLE else self._varint())
-        if kind in (_LIST, _SET):
-            head = self._byte()
-            size = head >> 4 if head >> 4 < 15 else self._varint()
-            for _ in range(size):
-                self._value(head & 15, depth + 1, in_list=True)
-            return None
-        if kind == _STRUCT:
-            return self._struct(depth + 1)
-        raise pa.ArrowInvalid("a page's header is none")
-
-    def _binary(self) -> bytes:
-        size = self._varint()
-        self._skip(size)
-        return self._content[self._place - size : self._place]
-
-    def _skip(self, size: int) -> None:
-        self._place += size
-        if self._place > self._end:
-            raise pa.ArrowInvalid("a page is cut off")
-
-    def _number(self) -> int:
-        value = self._varint()
-        return (value >> 1) ^ -(value & 1)
-
-    def _varint(self) -> int:
-        value = 0
-        for step in range(_MOST_VARINT):
-            byte = self._byte()
-            value |= (byte & 127) << 7 * step
-            if byte < 128:
-                return value
-        raise pa.ArrowInvalid("a page's header holds a number that is none")
-
-    def _byte(self) -> int:
-        self._skip(1)
-        return self._content[self._place - 1]

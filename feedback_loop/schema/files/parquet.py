@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 
 from feedback_loop.schema.budget import Budget, first_repeated
 from feedback_loop.schema.files.arrow import is_text, light, text_bytes
-from feedback_loop.schema.files.pages import FileContent, check_footer, check_pages, rows_at_once
+from feedback_loop.schema.files.pages import check_columns, check_footer, check_pages, rows_at_once
+from feedback_loop.schema.files.thrift import FileContent
 
 MOST_FOOTER_BYTES = 2**18
 """The longest footer of a body that is read: each of its entries becomes a hundred times as large in memory."""
@@ -28,6 +29,7 @@ def unpacked(body: bytes, wanted: Collection[str] | None, budget: Budget) -> tup
     check_footer(body, MOST_FOOTER_BYTES, budget)
     file = _opened(body)
     schema, about = file.schema_arrow, file.metadata
+    check_columns(body, about)
     index = _index_columns(schema)
     names = [name for name in schema.names if name not in index]
     _refuse_repeated(name for name in schema.names if name in set(names))
@@ -57,6 +59,7 @@ def parquet_pieces(
     check_footer(content, budget.unpacked_bytes // 8, budget)  # files may have many row groups
     with pq.ParquetFile(file) as parquet:
         schema, about = parquet.schema_arrow, parquet.metadata
+    check_columns(content, about)
     _refuse_repeated(schema.names)
     read = [name for name in schema.names if wanted is None or name in wanted]
     places = {}
@@ -93,6 +96,6 @@ def _holds_text(kind: pa.DataType) -> bool:
 
 def _index_columns(schema: pa.Schema) -> set[str]:
     """The columns that are an index of pandas, where a file says so."""
-    said = schema.pandas_metadata
-    columns = said.get("index_columns") if isinstance(said, dict) else None
-    return {each for each in columns if isinstance(each, str)} if isinstance(columns, list) else set()
+    about = schema.pandas_metadata
+    columns = about.get("index_columns") if isinstance(about, dict) else None
+    return {column for column in columns if isinstance(column, str)} if isinstance(columns, list) else set()

@@ -15,8 +15,10 @@ import pyarrow.parquet as pq
 from feedback_loop.errors import BadInput, NotFound, TooLarge
 from feedback_loop.schema.budget import PART, Budget
 from feedback_loop.schema.files.arrow import arrow_pieces, text_bytes
-from feedback_loop.schema.files.csv import CsvError, csv_pieces
+from feedback_loop.schema.files.csv import csv_pieces
 from feedback_loop.schema.files.parquet import parquet_pieces
+
+_ARROW = (".arrow", ".feather")
 
 
 def is_csv(path: Path) -> bool:
@@ -51,43 +53,39 @@ def read_chunks(
     """The file's rows in tables of `chunk_rows`, fewer in the last and where so many would be over the budget.
 
     CSV's columns are text still. Only the `wanted` columns are kept (None: all). A file without rows gives one table
-    without rows. Raises BadInput, which calls the file by its `name`, and TooLarge for one row that is over the
-    budget by itself.
+    without rows. Raises BadInput, which calls the file by its `name`, also for a wanted column of Arrow's that is
+    of a nested type, and TooLarge for one row that is over the budget by itself.
     """
-    with readable(name or source.name), source.open("rb") as file:
-        pieces = (
-            csv_pieces(file, wanted, budget) if is_csv(source) else parquet_pieces(file, wanted, chunk_rows, budget)
-        )
-        yield from _chunks(pieces, chunk_rows, budget)
+    with readable(name or source.name):
+        yield from _chunks(_pieces(source, chunk_rows, wanted, budget), chunk_rows, budget)
 
 
-def read_arrow_chunks(
-    source: Path,
-    chunk_rows: int,
-    *,
-    wanted: Collection[str] | None = None,
-    name: str | None = None,
-    budget: Budget = PART,
-) -> Generator[pa.Table]:
-    """The same of a file of Arrow's IPC, or a stream of it. Columns of nested types are refused where wanted."""
-    with readable(name or source.name), pa.memory_map(str(source)) as file:
-        yield from _chunks(arrow_pieces(file.read_buffer(), wanted, budget), chunk_rows, budget)
+def _pieces(source: Path, most_rows: int, wanted: Collection[str] | None, budget: Budget) -> Generator[pa.Table]:
+    if source.suffix.lower() in _ARROW:
+        with pa.memory_map(str(source)) as mapped:
+            yield from arrow_pieces(mapped.read_buffer(), wanted, budget)
+        return
+    with source.open("rb") as file:
+        if is_csv(source):
+            yield from csv_pieces(file, wanted, budget)
+        else:
+            yield from parquet_pieces(file, wanted, most_rows, budget)
 
 
 def _chunks(pieces: Iterable[pa.Table], rows: int, budget: Budget) -> Generator[pa.Table]:
     """The rows of the pieces in tables of so many, or as many as are within the budget; one table at the least."""
     waiting, count, size, is_first = list[pa.Table](), 0, 0, True
     for piece in pieces:
-        more = _size(piece)
+        rest, more = piece, _size(piece)
         if count and size + more > budget.unpacked_bytes:
             yield pa.concat_tables(waiting)
             waiting, count, size, is_first = [], 0, 0, False
-        while count + piece.num_rows > rows:
-            yield pa.concat_tables([*waiting, piece.slice(0, rows - count)])
-            piece = piece.slice(rows - count)  # noqa: PLW2901 (what is left of it)
+        while count + rest.num_rows > rows:
+            yield pa.concat_tables([*waiting, rest.slice(0, rows - count)])
+            rest = rest.slice(rows - count)
             waiting, count, size, is_first = [], 0, 0, False
-            more = _size(piece)
-        waiting, count, size = [*waiting, piece], count + piece.num_rows, size + more
+            more = _size(rest)
+        waiting, count, size = [*waiting, rest], count + rest.num_rows, size + more
     if count or is_first:
         yield pa.concat_tables(waiting)
 
@@ -105,7 +103,7 @@ def readable(name: str) -> Iterator[None]:
     except TooLarge as error:
         cure = "Write it in smaller row groups, batches or rows."
         raise TooLarge.of("file", f"{name} {error.problems[0].cause}", cure=cure) from error
-    except (pa.ArrowException, CsvError, UnicodeDecodeError, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise BadInput.of("file", f"{name} can't be read: {str(error).strip()}", cure=_MEND) from error
 
 

@@ -1,4 +1,4 @@
-"""A signature as requests are held against it, inputs and params, with MLflow's words for what does not fit."""
+"""Checks requests against a signature, inputs and params, with MLflow's messages for what does not fit."""
 
 from __future__ import annotations
 

@@ -78,10 +78,12 @@ def encode_infer(
     outputs: Mapping[str, Sequence[Any]],
     ids: Sequence[str],
     versions: Sequence[str],
+    beside: Mapping[str, Sequence[object]] | None = None,
 ) -> tuple[bytes, BinaryHeaders]:
     """The answer's body and headers: the outputs that were wanted, and always the ids and the version that answered.
 
-    `outputs` are the contract's, by name; `versions` are one, or one a row where a canary answered some.
+    `outputs` are the contract's, by name; `versions` are one, or one a row where a canary answered some. `beside`
+    has more values of each row, by name: whether it is explored, the ends of its interval.
     """
     columns = {column.name: FORMS[column.type].tensor for column in contract.outputs} | {PREDICTION_ID: BYTES}
     values = {**outputs, PREDICTION_ID: ids}
@@ -100,6 +102,7 @@ def encode_infer(
         answer["model_version"] = versions[0]
     else:
         parameters["model_versions"] = ",".join(versions)
+    parameters |= {name: msgspec.json.encode(values)[1:-1].decode() for name, values in (beside or {}).items()}
     if infer.id is not None:
         answer["id"] = infer.id
     text = msgspec.json.encode({**answer, "parameters": parameters, "outputs": tensors})

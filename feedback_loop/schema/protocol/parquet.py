@@ -1,4 +1,4 @@
-"""Parquet as MLflow takes it: `pandas.read_parquet`, then a frame held against the signature; without pandas.
+"""Parquet as MLflow takes it: `pandas.read_parquet`, then a frame checked against the signature; without pandas.
 
 What JSON's formats have cast, a frame has to be already: here stand the rules of `mlflow.models.utils`
 (`_enforce_mlflow_datatype`): a type may become a wider one of its kind, and no other.
@@ -43,7 +43,7 @@ def read_parquet(body: bytes, signature: Signature, budget: Budget) -> Content:
         raise bad_request(_NOT_PARQUET.format(error)) from error
     if signature.width is not None:
         return _tensor(table, names, signature)
-    signature.refuse_missing(names)
+    signature.refuse_missing(dict.fromkeys(names))
     columns: dict[Any, Sequence[Any]] = {name: table.column(name).to_pylist() for name in own if name in names}
     for column in signature.features:
         if column.name in names:

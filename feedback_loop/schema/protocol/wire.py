@@ -78,9 +78,15 @@ def refused_by_model(cause: str = "") -> WireError:
     return bad_request(UNEXPECTED, *([RowError(-1, "", cause)] if cause else []))
 
 
-def encode_answer(answers: Any, ids: Sequence[str], version: str) -> bytes:
-    """The answer's body: MLflow's `predictions`, and beside them the ids and the version that answered."""
-    return _encoder.encode({"predictions": answers, "prediction_ids": ids, "model_version": version})
+def encode_answer(
+    answers: Any, ids: Sequence[str], version: str, beside: Mapping[str, Sequence[object]] | None = None
+) -> bytes:
+    """The answer's body: MLflow's `predictions`, and beside them the ids and the version that answered.
+
+    `beside` has more values of each row, by name: whether it is explored, the ends of its interval.
+    """
+    body = {"predictions": answers, "prediction_ids": ids, "model_version": version}
+    return _encoder.encode({**body, **beside} if beside else body)
 
 
 def encode_error(

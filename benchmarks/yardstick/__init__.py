@@ -1,0 +1,1 @@
+"""What ways of keeping a model are worth, on streams with their real delays: see `benchmarks.closed_loop`."""

@@ -1,0 +1,52 @@
+"""A retraining that somebody asks for on a page: in the ledger like the scheduler's, in a thread of this process."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import structlog
+
+from feedback_loop.errors import FeedbackLoopError, Refused
+from feedback_loop.loop import FeedbackLoop
+from feedback_loop.plain import plain
+from feedback_loop.scheduling import Job
+from feedback_loop.store.freezes import refuse_frozen
+from feedback_loop.store.leases import holder_of
+from feedback_loop.store.ledger import load_runs
+
+JOB = "retrain by hand"
+"""Its name in the ledger: it stands in for no turn of the scheduler's."""
+
+_log = structlog.get_logger(__name__)
+
+
+def start_retraining(loop: FeedbackLoop, model: str, *, by: str, promotes: bool, despite_diagnosis: bool) -> None:
+    """Begins a search, and returns at once. Raises Refused where it is known already that it would be.
+
+    Whatever happens later is in the ledger, as of any job.
+    """
+    refuse_frozen(loop.store, model)
+    if not despite_diagnosis and (held := loop.held_by_diagnosis(model)):
+        raise Refused(held, cure="Tick that it is to search all the same.")
+    if (holder := holder_of(loop.store, f"model:{model}")) is not None:
+        raise Refused(f"Another run is at work on {model} ({holder}).", cure="Wait for its end.")
+
+    def search() -> Any:
+        loop.reconcile(model)
+        return {**plain(loop.retrain(model, promotes=promotes, despite_diagnosis=despite_diagnosis)), "asked_by": by}
+
+    threading.Thread(target=_run, args=(loop, model, Job(JOB, search)), name=f"retrain {model}", daemon=True).start()
+
+
+def _run(loop: FeedbackLoop, model: str, job: Job) -> None:
+    try:
+        loop.runner.run(model, [job], loop.clock())
+    except FeedbackLoopError as error:  # another run was quicker, or the lease was lost
+        _log.error("retraining not made", model=model, cause=str(error))
+
+
+def last_retraining_by_hand(loop: FeedbackLoop, model: str) -> dict[str, Any] | None:
+    """How the newest one stands: its run in the ledger, as plain values."""
+    newest = load_runs(loop.store, model, newest=1, job=JOB)
+    return plain(newest[0]) if newest else None
