@@ -1,5 +1,7 @@
 """A backup is the store of one moment; restored into an empty one it answers every question alike."""
 
+import gzip
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -12,7 +14,8 @@ import sqlalchemy as sa
 from feedback_loop.clock import Window
 from feedback_loop.errors import FeedbackLoopError, NotFound, Refused, Unavailable
 from feedback_loop.store import Store, keys, migrate
-from feedback_loop.store.backup import MANIFEST, make_backup, read_backup, restore_backup
+from feedback_loop.store.backup import make_backup, restore_backup
+from feedback_loop.store.backup_files import MANIFEST, read_backup
 from tests.builders import churn_loop, new_database, open_loop, play_days, told, write_config
 
 DAYS = 2
@@ -108,6 +111,85 @@ def test_a_damaged_or_foreign_backup_is_refused_and_nothing_is_written(sqlite_st
     assert "capture.hash_key" in refused("key", lambda _: None, Store(f"sqlite:///{tmp_path}/key.db", b"another"))
     digest = {"digest": "", "size_bytes": 1}
     assert "is not what was written" in refused("outside", said(files={"../whole/store.db": digest}))
+
+
+SHORT = (
+    "lack a table",
+    "have a table too many",
+    "have a table cut off",
+    "have no rows",
+    "are no COPY",
+    "are in no folder",
+)
+
+
+@pytest.mark.parametrize("how", SHORT)
+def test_a_backup_of_tables_that_is_not_whole_is_refused_in_words_and_nothing_is_written(
+    postgres, how, tmp_path, clock
+):
+    with new_database(postgres) as source, new_database(postgres) as target:
+        store = Store(source)
+        migrate.upgrade(store)
+        keys.create_key(store, "team", clock())
+        make_backup(store, tmp_path / "backup", clock())
+        store.close()
+        manifest = json.loads((tmp_path / "backup" / MANIFEST).read_text())
+        files, name = manifest["files"], "fl_api_keys.copy.gz"
+        path = tmp_path / "backup" / name
+        match how:
+            case "lack a table":
+                del files[name]
+            case "have a table too many":
+                files["predictions_churn.copy.gz"] = files[name]
+                shutil.copy(path, path.with_name("predictions_churn.copy.gz"))
+            case "have a table cut off":
+                rewrite(files, path, path.read_bytes()[:-9])
+            case "have no rows":
+                files[name]["rows"] = None
+            case "are no COPY":
+                rewrite(files, path, gzip.compress(b"rows"))
+            case "are in no folder":
+                (tmp_path / "backup" / MANIFEST).rename(tmp_path / MANIFEST)
+                shutil.rmtree(tmp_path / "backup")
+                (tmp_path / "backup").write_text("")
+        if how != "are in no folder":
+            (tmp_path / "backup" / MANIFEST).write_text(json.dumps(manifest))
+        restored = Store(target)
+        with pytest.raises(FeedbackLoopError) as refused:
+            restore_backup(restored, tmp_path / "backup")
+        assert name in refused.value.cause or "churn" in refused.value.cause or how == "are in no folder", how
+        assert refused.value.cure
+        with restored.read() as connection:
+            assert sa.inspect(connection).get_table_names() == []
+        restored.close()
+
+
+def rewrite(files, path, content):
+    """Writes something else into a file of a backup, as one that its maker vouches for."""
+    path.write_bytes(content)
+    files[path.name] |= {"digest": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no database", "another one"], ids=str)
+def test_a_backup_whose_file_is_no_store_is_refused_and_nothing_is_written(sqlite_store, content, tmp_path, clock):
+    folder = tmp_path / "backup"
+    make_backup(sqlite_store, folder, clock())
+    manifest = json.loads((folder / MANIFEST).read_text())
+    if content is None:
+        del manifest["files"]["store.db"]
+    elif content == "another one":
+        with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+            other.execute("CREATE TABLE experiments (name TEXT)")
+        rewrite(manifest["files"], folder / "store.db", (tmp_path / "other.db").read_bytes())
+    else:
+        rewrite(manifest["files"], folder / "store.db", content)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    target = Store(f"sqlite:///{tmp_path}/target.db")
+    with pytest.raises(Refused, match=r"The backup is damaged: .*store.db.*Take another one"):
+        restore_backup(target, folder)
+    with target.read() as connection:
+        assert sa.inspect(connection).get_table_names() == []
+    target.close()
 
 
 def test_an_old_store_is_backed_up_before_it_is_upgraded_and_comes_back_old(sqlite_store, clock, tmp_path):
