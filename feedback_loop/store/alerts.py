@@ -11,7 +11,7 @@ from sqlalchemy import Connection, ForeignKeyConstraint, UniqueConstraint, false
 from feedback_loop.config_process import Severity
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import Source, change, insert_new, many
+from feedback_loop.store.records import Source, change, insert_new, many, pages
 from feedback_loop.store.schema import PREFIX, shared_table
 
 RECOVERED = ":recovered"
@@ -181,14 +181,17 @@ def try_again(store: Store, alert_ids: Sequence[int], now: datetime) -> list[Ale
     Raises NotFound, and Refused for one that was sent or dropped.
     """
     with store.write() as connection:
-        chosen = {alert.alert_id: alert for alert in many(connection, Alert, alerts.c.alert_id.in_(alert_ids))}
+        chosen: dict[int, Alert] = {}
+        for page in pages(alert_ids):
+            chosen |= {alert.alert_id: alert for alert in many(connection, Alert, alerts.c.alert_id.in_(page))}
         for number in alert_ids:
             if number not in chosen:
                 raise NotFound("alert", str(number), cure="List them: feedback-loop alerts list --all.")
             if chosen[number].state not in UNDELIVERED:
                 raise Refused(f"Alert {number} was {chosen[number].state} already.")
         again = {"state": "pending", "attempts": 0, "next_attempt_at": now}
-        change(connection, Alert, again, alerts.c.alert_id.in_(alert_ids))
+        for page in pages(alert_ids):
+            change(connection, Alert, again, alerts.c.alert_id.in_(page))
     return [chosen[number] for number in alert_ids]
 
 

@@ -17,6 +17,7 @@ from feedback_loop.store.findings import prune_findings
 from feedback_loop.store.joins import Fold, subtract_predictions
 from feedback_loop.store.model_tables import ModelTables, find_tables
 from feedback_loop.store.profiles import profiles
+from feedback_loop.store.records import pages
 
 GONE = "(erased {})"
 """Replaces an erased value in the list of segments, so that no other value moves up to its place."""
@@ -97,7 +98,8 @@ def _forget_segments(
     segments = {segment_name(column, value) for value in gone}
     forget_segments(connection, contract.model, segments)
     for table in (coverage_counts, profiles):
-        connection.execute(delete(table).where(table.c.segment.in_(segments), table.c.model == contract.model))
+        for page in pages(segments):
+            connection.execute(delete(table).where(table.c.segment.in_(page), table.c.model == contract.model))
     of_model = joins.c.model == contract.model
     stored_values = dict(connection.execute(select(joins.c.segments).where(of_model)).scalar_one())
     stored_values[column] = [

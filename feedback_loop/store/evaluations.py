@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, ForeignKey, Index, Row, Subquery, Uni
 
 from feedback_loop.clock import Window
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import as_record, as_row, change, dialect_insert, remove
+from feedback_loop.store.records import as_record, as_row, change, dialect_insert, pages, remove
 from feedback_loop.store.schema import Json, shared_table
 
 ALL_ROWS = ""
@@ -322,7 +322,8 @@ def forget_segments(connection: Connection, model: str, segments: Collection[str
     """Removes all values of these segments from a model's evaluations."""
     table = evaluations.c
     ids = select(table.evaluation_id).where(table.model == model)
-    remove(connection, MetricValue, metric_values.c.segment.in_(segments), metric_values.c.evaluation_id.in_(ids))
+    for page in pages(segments):
+        remove(connection, MetricValue, metric_values.c.segment.in_(page), metric_values.c.evaluation_id.in_(ids))
     of_model = select(table.evaluation_id, table.details).where(table.model == model)
     for identifier, details in connection.execute(of_model).all():
         others = {
@@ -351,9 +352,9 @@ def _of_each_window(model: str, *, matured: bool | None = None) -> Subquery:
 def _metrics(connection: Connection, ids: Sequence[int]) -> dict[int, list[MetricValue]]:
     """The metrics by evaluation, ordered by segment and name."""
     table, metrics = metric_values, dict[int, list[MetricValue]]()
-    for start in range(0, len(ids), 500):  # SQLite and PostgreSQL both bound a statement's parameters
-        page = select(table).where(table.c.evaluation_id.in_(ids[start : start + 500]))
-        for row in connection.execute(page.order_by(*table.primary_key.columns)):
+    for page in pages(ids):
+        rows = select(table).where(table.c.evaluation_id.in_(page))
+        for row in connection.execute(rows.order_by(*table.primary_key.columns)):
             metrics.setdefault(row.evaluation_id, []).append(as_record(MetricValue, row))
     return metrics
 
@@ -361,7 +362,8 @@ def _metrics(connection: Connection, ids: Sequence[int]) -> dict[int, list[Metri
 def _estimates(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[EstimateValue, ...]]:
     """The estimates by evaluation."""
     table = evaluations.c
-    rows = connection.execute(select(table.evaluation_id, table.details).where(table.evaluation_id.in_(ids)))
+    statement = select(table.evaluation_id, table.details)
+    rows = (row for page in pages(ids) for row in connection.execute(statement.where(table.evaluation_id.in_(page))))
     return {identifier: _read_detail(details, "estimates") for identifier, details in rows}
 
 

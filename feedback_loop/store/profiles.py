@@ -15,7 +15,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Double, Integer, Large
 from feedback_loop.clock import Window, floor_moment
 from feedback_loop.store.coverage import joins
 from feedback_loop.store.engine import Store
-from feedback_loop.store.records import one, put, upsert
+from feedback_loop.store.records import one, pages, put, upsert
 from feedback_loop.store.schema import Moment, shared_table
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -106,12 +106,11 @@ def load_tallies(
 ) -> dict[Bucket, bytes]:
     """The tallies of all buckets of a part that begin at one of these moments."""
     table, tallies = profiles, {}
-    moments = sorted(set(starts))
     columns = (table.c.segment, table.c.bucket_start, table.c.bucket_seconds, table.c.weight, table.c.tally)
     of_part = and_(_of(model, version, role), table.c.part == part)
-    for first in range(0, len(moments), 500):  # both databases bound a statement's parameters
-        page = select(*columns).where(of_part, table.c.bucket_start.in_(moments[first : first + 500]))
-        for segment, start, seconds, weight, tally in connection.execute(page):
+    for page in pages(sorted(set(starts))):
+        of_page = select(*columns).where(of_part, table.c.bucket_start.in_(page))
+        for segment, start, seconds, weight, tally in connection.execute(of_page):
             tallies[Bucket(part, segment, start, timedelta(seconds=seconds), weight)] = tally
     return tallies
 

@@ -7,10 +7,11 @@ types, nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Insert, Select, Table, select
@@ -27,11 +28,24 @@ if TYPE_CHECKING:
 
     RecordT = TypeVar("RecordT", bound=DataclassInstance)
 
+ValueT = TypeVar("ValueT")
+
 Source = Store | Connection
 """A store, or the connection of a transaction that has begun."""
 
 NewRow = ReadOnlyColumnCollection[str, Any]
 """The columns of a row that conflicts with one that is stored."""
+
+
+PAGE = 500
+"""So many values stand in one statement: both databases bound its parameters."""
+
+
+def pages(values: Iterable[ValueT]) -> Iterator[list[ValueT]]:
+    """Values that may be many, in parts that one statement takes (`column.in_(page)`)."""
+    rest = iter(values)
+    while page := list(islice(rest, PAGE)):
+        yield page
 
 
 def one(source: Source, record: type[RecordT], /, *where: ColumnElement[bool], **equal: Any) -> RecordT | None:
