@@ -36,7 +36,7 @@ def backup(shell: Shell, folder: FolderArgument) -> None:
 def restore(shell: Shell, folder: FolderArgument) -> None:
     """Brings a backup into the configured store, which must hold nothing; all of it, or nothing.
 
-    A backup is executed in part (views): restore none that you would not run.
+    A backup is executed in part (views, tables of studies): restore none that you would not run.
     """
     from feedback_loop.config import load_settings
     from feedback_loop.store import Store, migrate

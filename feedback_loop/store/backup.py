@@ -1,7 +1,8 @@
 """Copies of a whole store in a folder, each of one moment, and their return into an empty store.
 
-Of SQLite: the database file, by SQLite's online backup. Of PostgreSQL: our own tables by COPY, all from one snapshot;
-the database may hold other programs' tables. Neither needs another program, and writers go on meanwhile.
+Of SQLite: the database file and that of the studies, by SQLite's online backup. Of PostgreSQL: our own tables and the
+studies' by COPY, all from one snapshot; the database may hold other programs' tables. Neither needs another program,
+and writers go on meanwhile.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from feedback_loop.private import new_file, new_folder
 from feedback_loop.schema import fingerprint
 from feedback_loop.store import migrate
 from feedback_loop.store.backup_files import MANIFEST, Backup, File, damaged, digest_of, read_backup
-from feedback_loop.store.backup_postgresql import bring_in, copy_tables, partitions_of, views_of
+from feedback_loop.store.backup_postgresql import bring_in, copy_tables, partitions_of, studies_of, views_of
 from feedback_loop.store.engine import Store
 from feedback_loop.store.schema import PREFIX, metadata
+from feedback_loop.store.studies import study_file, study_tables
 
-_SQLITE_FILE = "store.db"
+_SQLITE_FILE, _STUDIES_FILE = "store.db", "studies.db"
 
 
 def make_backup(store: Store, folder: Path, now: datetime) -> Backup:
@@ -47,12 +49,17 @@ def make_backup(store: Store, folder: Path, now: datetime) -> Backup:
     try:
         partitions: dict[str, list[datetime]] = {}
         views: dict[str, str] = {}
+        studies: list[str] = []
         if store.is_postgresql:
             with store.read() as connection:
                 files = copy_tables(connection, part)
-                partitions, views = partitions_of(connection), views_of(connection)
+                partitions, views, studies = (
+                    partitions_of(connection),
+                    views_of(connection),
+                    studies_of(connection),
+                )
         else:
-            files = {_SQLITE_FILE: _sqlite_copy(store, part / _SQLITE_FILE)}
+            files = _copy_sqlite(store, part)
         made = Backup(
             store.kind,
             revision,
@@ -62,6 +69,7 @@ def make_backup(store: Store, folder: Path, now: datetime) -> Backup:
             files,
             partitions,
             views,
+            studies,
         )
         new_file(part / MANIFEST)
         (part / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(made)))
@@ -95,9 +103,11 @@ def restore_backup(store: Store, folder: Path) -> Backup:
     if store.is_postgresql:
         with store.write() as connection:
             _refuse_filled(connection, store.name, others=False)
+            if tables := study_tables(connection).sorted_tables:
+                raise _not_empty(store.name, tables[0].fullname)
             bring_in(connection, folder, backup)
     else:
-        _restore_sqlite(store, folder / _SQLITE_FILE, backup)
+        _restore_sqlite(store, folder, backup)
     return backup
 
 
@@ -107,9 +117,12 @@ def _refuse_filled(connection: Connection, name: str, *, others: bool) -> None:
     filled = [table for table in metadata.sorted_tables if table.name in tables and _has_rows(connection, table)]
     foreign = sorted(table for table in tables if not table.startswith(PREFIX)) if others else []
     if filled or foreign:
-        what = ", ".join([*(table.name for table in filled), *foreign][:3])
-        cause = f"{name} is not empty: there is something in {what}."
-        raise Refused(cause, cure="Restore into a new database: set store.url to one that holds nothing.")
+        raise _not_empty(name, ", ".join([*(table.name for table in filled), *foreign][:3]))
+
+
+def _not_empty(name: str, what: str) -> Refused:
+    cause = f"{name} is not empty: there is something in {what}."
+    return Refused(cause, cure="Restore into a new database: set store.url to one that holds nothing.")
 
 
 def _has_rows(connection: Connection, table: Table) -> bool:
@@ -119,20 +132,31 @@ def _has_rows(connection: Connection, table: Table) -> bool:
 # SQLite
 
 
-def _sqlite_copy(store: Store, path: Path) -> File:
-    new_file(path)
-    with closing(store.engine.raw_connection()) as source, closing(sqlite3.connect(path)) as copy:
+def _copy_sqlite(store: Store, folder: Path) -> dict[str, File]:
+    with closing(store.engine.raw_connection()) as source:
         driver: Any = source.driver_connection
-        driver.backup(copy)
+        files = {_SQLITE_FILE: _sqlite_copy(driver, folder / _SQLITE_FILE, store.name)}
+    studies = study_file(store)
+    if studies.is_file() and studies.stat().st_size:
+        with closing(sqlite3.connect(studies)) as source:
+            files[_STUDIES_FILE] = _sqlite_copy(source, folder / _STUDIES_FILE, str(studies))
+    return files
+
+
+def _sqlite_copy(source: sqlite3.Connection, path: Path, name: str) -> File:
+    new_file(path)
+    with closing(sqlite3.connect(path)) as copy:
+        source.backup(copy)
         copy.execute("PRAGMA journal_mode = DELETE")  # one file, with none beside it
         [trouble] = copy.execute("PRAGMA quick_check(1)").fetchone()
     if trouble != "ok":
-        cause = f"The database {store.name} is damaged: {trouble}."
+        cause = f"The database {name} is damaged: {trouble}."
         raise Unavailable("database", cure="Restore an earlier backup; this one is not kept.", cause=cause)
     return File(digest_of(path), path.stat().st_size)
 
 
-def _restore_sqlite(store: Store, path: Path, backup: Backup) -> None:
+def _restore_sqlite(store: Store, folder: Path, backup: Backup) -> None:
+    path = folder / _SQLITE_FILE
     if path.name not in backup.files:
         raise damaged(f"it has no {path.name}")
     with store.write() as connection:
@@ -140,9 +164,22 @@ def _restore_sqlite(store: Store, path: Path, backup: Backup) -> None:
     reading = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     with closing(reading) as copy, closing(store.engine.raw_connection()) as target:
         _check_sqlite(copy, path, backup)
+        # Before the store, which is empty as long as it is not whole: a restore that is cut off is made again.
+        _restore_studies(study_file(store), folder, backup)
         driver: Any = target.driver_connection
         copy.backup(driver)
     store.close()
+
+
+def _restore_studies(target: Path, folder: Path, backup: Backup) -> None:
+    file = backup.files.get(_STUDIES_FILE)
+    if target.is_file() and target.stat().st_size and (file is None or digest_of(target) != file.digest):
+        raise _not_empty(str(target.parent), target.name)
+    if file is not None:
+        part = target.with_name(f".{target.name}.{os.getpid()}")
+        new_file(part)
+        shutil.copyfile(folder / _STUDIES_FILE, part)
+        part.replace(target)
 
 
 def _check_sqlite(copy: sqlite3.Connection, path: Path, backup: Backup) -> None:

@@ -23,7 +23,10 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Backup(msgspec.Struct, frozen=True):
-    """What `backup.json` says. `hash_key` is a fingerprint of the configured key of hashes, which is in no backup."""
+    """What `backup.json` says. `hash_key` is a fingerprint of the configured key of hashes, which is in no backup.
+
+    `studies`: the statements that make Optuna's tables in PostgreSQL.
+    """
 
     database: str
     revision: str
@@ -33,6 +36,7 @@ class Backup(msgspec.Struct, frozen=True):
     files: dict[str, File]
     partitions: dict[str, list[datetime]] = {}
     views: dict[str, str] = {}
+    studies: list[str] = []
     format: int = FORMAT
 
     @property

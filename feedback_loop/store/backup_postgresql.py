@@ -1,4 +1,4 @@
-"""A backup of PostgreSQL: our own tables by COPY, all from one snapshot, and back in one transaction."""
+"""A backup of PostgreSQL: our own tables and the studies' by COPY, from one snapshot, and back in one transaction."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from feedback_loop.store.backup_files import Backup, File, damaged, digest_of
 from feedback_loop.store.model_tables import find_tables, model_keys
 from feedback_loop.store.partitions import create_partition, partition_months
 from feedback_loop.store.schema import metadata
+from feedback_loop.store.studies import make_schema, study_tables
 
 _ZIPPED = 1
 """gzip's level: rows in COPY's format shrink to a third by it, faster than a disk writes."""
@@ -31,7 +32,7 @@ _OF_VALUES = ("22", "23")
 
 
 def copy_tables(connection: Connection, folder: Path) -> dict[str, File]:
-    """Writes each of our tables into a file of its own."""
+    """Writes each of our tables, and of the studies', into a file of its own."""
     return {_name(table): _copy_out(connection, table, folder) for table in _tables(connection)}
 
 
@@ -47,6 +48,12 @@ def bring_in(connection: Connection, folder: Path, backup: Backup) -> None:
         _copy_in(connection, table, folder, backup)
     for name, definition in backup.views.items():
         connection.execute(_View(name, definition))
+    if backup.studies:
+        make_schema(connection)
+        for statement in backup.studies:
+            connection.exec_driver_sql(statement)
+        for table in study_tables(connection).sorted_tables:
+            _copy_in(connection, table, folder, backup)
     tables = _tables(connection)
     if foreign := backup.files.keys() - {_name(table) for table in tables}:
         raise damaged(f"{min(foreign)} is of no table that it tells of")
@@ -77,7 +84,7 @@ def views_of(connection: Connection) -> dict[str, str]:
 
 
 def _name(table: Table) -> str:
-    return f"{table.name}.copy.gz"
+    return f"{table.fullname}.copy.gz"
 
 
 def _model_tables(connection: Connection) -> list[Table]:
@@ -91,7 +98,19 @@ def _model_tables(connection: Connection) -> list[Table]:
 
 
 def _tables(connection: Connection) -> list[Table]:
-    return [*metadata.sorted_tables, *_model_tables(connection)]
+    return [*metadata.sorted_tables, *_model_tables(connection), *study_tables(connection).sorted_tables]
+
+
+def studies_of(connection: Connection) -> list[str]:
+    """The statements that make the studies' tables anew, with their types and indexes."""
+    statements: list[str] = []
+    dialect = connection.dialect
+
+    def note(statement: Any, *_: object) -> None:
+        statements.append(str(statement.compile(dialect=dialect)))
+
+    study_tables(connection).create_all(sa.create_mock_engine("postgresql+psycopg://", note), checkfirst=False)
+    return statements
 
 
 def _copy_out(connection: Connection, table: Table, folder: Path) -> File:
@@ -136,7 +155,7 @@ def _copying(connection: Connection, table: Table, direction: str) -> Iterator[A
     # The rows of a partitioned table are copied out by a query alone.
     what = sql.SQL("(SELECT {} FROM {})" if direction.startswith("TO") else "{1} ({0})")
     statement = sql.SQL("COPY {} {} (FORMAT BINARY)").format(
-        what.format(names, sql.Identifier(table.name)), sql.SQL(direction)
+        what.format(names, sql.Identifier(*table.fullname.split("."))), sql.SQL(direction)
     )
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
@@ -164,7 +183,7 @@ def _go_on_counting(connection: Connection, table: Table) -> None:
     numbered = table.autoincrement_column
     if numbered is None:
         return
-    quote = connection.dialect.identifier_preparer.quote
-    sequence = sa.func.pg_get_serial_sequence(quote(table.name), numbered.name)
+    name = connection.dialect.identifier_preparer.format_table(table)
+    sequence = sa.func.pg_get_serial_sequence(name, numbered.name)
     most = sa.select(sa.func.max(numbered)).scalar_subquery()
     connection.execute(sa.select(sa.func.setval(sequence, sa.func.coalesce(most, 1), most.is_not(None))))

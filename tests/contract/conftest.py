@@ -6,6 +6,7 @@ import pytest
 
 from feedback_loop.capture import Deployments
 from feedback_loop.store import Store
+from tests.builders import new_database
 from tests.contract.external import find
 from tests.spools import new_spool
 
@@ -32,3 +33,13 @@ def postgres_store(postgres_url):
     made = Store(postgres_url)
     yield made
     made.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def urls(request, tmp_path):
+    """Where a loop's store is, and where an empty one is."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/store.db", f"sqlite:///{tmp_path}/restored.db"
+        return
+    with new_database(request.getfixturevalue("postgres")) as target:
+        yield request.getfixturevalue("postgres_url"), target

@@ -22,16 +22,6 @@ DAYS = 2
 VIEW = sa.text('SELECT count(*), count(churned) FROM "labelled_churn"')
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def urls(request, tmp_path):
-    """Where a loop's store is, and where an empty one is."""
-    if request.param == "sqlite":
-        yield "sqlite:///store.db", f"sqlite:///{tmp_path}/restored.db"
-        return
-    with new_database(request.getfixturevalue("postgres")) as target:
-        yield request.getfixturevalue("postgres_url"), target
-
-
 def asked(loop, moments):
     """All that a loop answers of each day, as of each of these moments, and by its view."""
     answers = [

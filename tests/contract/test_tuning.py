@@ -7,6 +7,7 @@ import time
 import uuid
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,8 @@ from feedback_loop.errors import Refused
 from feedback_loop.retraining import retrain
 from feedback_loop.retraining.tuning import Tuning, make_tuning, refuse_space
 from feedback_loop.schema import Task
-from feedback_loop.store import Store
+from feedback_loop.store import Store, migrate
+from feedback_loop.store.backup import make_backup, restore_backup
 from feedback_loop.store.studies import SCHEMA, study_url
 
 OWN = LogisticRegression()
@@ -79,6 +81,48 @@ def test_a_search_that_was_killed_goes_on_where_it_was(store):
     other = Fits()
     assert tuning(store, "b").run(other).taken_over == 0  # of another window
     assert (len(other.made), len(tuning(store).run(Fits()).trials)) == (8, 8)  # whose studies took the place of these
+
+
+@pytest.fixture
+def cut_off(urls, tmp_path, clock):
+    """A store that holds nothing, and the folder of a backup of another one, whose search was killed in the midst."""
+    with closing(Store(urls[0])) as store:
+        migrate.upgrade(store)
+    assert killed_after(urls[0], 6) == -signal.SIGKILL
+    with closing(Store(urls[0])) as store:
+        make_backup(store, tmp_path / "backup", clock())
+    with closing(Store(urls[1])) as target:
+        yield target, tmp_path / "backup"
+
+
+def test_a_search_that_was_cut_off_goes_on_after_a_restore(cut_off):
+    target, folder = cut_off
+    restore_backup(target, folder)
+    rest = Fits()
+    assert (tuning(target).run(rest).taken_over, len(rest.made)) == (6, pytest.approx(3, abs=1))
+    assert tuning(target, "b").run(Fits()).taken_over == 0  # studies and trials are numbered on
+    assert tuning(target, "b").run(Fits()).taken_over == 8
+
+
+def test_studies_are_not_overwritten_by_a_restore(cut_off):
+    target, folder = cut_off
+    tuning(target, trials=1).run(Fits())
+    with pytest.raises(Refused, match=r"not empty: there is something in .*optuna.*set store.url"):
+        restore_backup(target, folder)
+    assert tuning(target, trials=1).run(Fits()).taken_over == 2
+    assert migrate.current(target) is None
+
+
+@pytest.mark.parametrize("urls", ["sqlite"], indirect=True)  # PostgreSQL's is one transaction
+def test_a_restore_that_was_cut_off_is_made_again(cut_off):
+    target, folder = cut_off
+    restore_backup(target, folder)
+    if target.is_postgresql:  # in one transaction
+        return
+    target.close()
+    Path(target.url.database).unlink()
+    restore_backup(target, folder)
+    assert tuning(target).run(Fits()).taken_over == 6
 
 
 def test_optunas_tables_are_apart_from_ours_and_from_mlflows(store):
