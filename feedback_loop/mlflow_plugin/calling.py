@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from feedback_loop.config import KEY_VARIABLE, load_settings
-from feedback_loop.errors import Refused, Unavailable
+from feedback_loop.errors import BadInput, Refused, RowError, Unavailable
 from feedback_loop.mlflow_plugin.server_process import Deployment
 
 LOOK_SECONDS, ANSWER_SECONDS = 5.0, 300.0
@@ -55,7 +55,7 @@ class Server:
                 self._call("/invocations", dump_input_data(inputs).encode(), ANSWER_SECONDS)
             )
         except urllib.error.HTTPError as error:
-            cause = f"The server refused ({error.code}): {error.read().decode(errors='replace')[:2000]}"
+            cause = f"The server refused ({error.code}): {_words(error.read())}"
             cure = f"Set {KEY_VARIABLE} to a key: feedback-loop keys create." if error.code in (401, 403) else ""
             raise Refused(cause, cure=cure) from error
         except OSError as error:
@@ -75,6 +75,18 @@ class Server:
         with direct.open(request, timeout=seconds) as response:
             content: bytes = response.read()
         return content
+
+
+def _words(body: bytes) -> str:
+    """What a refusal says: which columns or rows are wrong, and MLflow's own words of it without the data."""
+    try:
+        said = json.loads(body)
+        problems = [str(RowError(each["row"], each["field"], each["cause"])) for each in said.get("problems", ())]
+        *_, words = str(said["message"]).split(" Error: ")
+    except (ValueError, KeyError, TypeError, AttributeError):  # a proxy's page
+        return body.decode(errors="replace")[:2000]
+    more = f"; and {len(problems) - BadInput.SHOWN} more" if len(problems) > BadInput.SHOWN else ""
+    return ". ".join(["; ".join(problems[: BadInput.SHOWN]) + more, words] if problems else [words])[:2000]
 
 
 def _only(certificate: Path) -> ssl.SSLContext:

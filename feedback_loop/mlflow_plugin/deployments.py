@@ -78,7 +78,8 @@ class FeedbackLoopDeployments(BaseDeploymentClient):
             folder, options = self._folder(name), _texts(config)
             seconds = _seconds(options)
             if not server_process.claim(folder):
-                raise DeploymentError(f"There is a deployment {name!r} already.", RESOURCE_ALREADY_EXISTS)
+                stopped = "" if server_process.is_running(folder) else f" It is stopped. {self._start(name)}"
+                raise DeploymentError(f"There is a deployment {name!r} already.{stopped}", RESOURCE_ALREADY_EXISTS)
             try:
                 deployment = _prepared(self._config, name, Wish(model_uri, options))
                 _check_address(deployment)
@@ -190,9 +191,12 @@ class FeedbackLoopDeployments(BaseDeploymentClient):
     def _server(self, name: str | None) -> Server:
         deployment, folder = self._found(name or "")
         if not server_process.is_running(folder):
-            cure = f"Start it: mlflow deployments update -t {self.target_uri} --name {deployment.name}."
-            raise Unavailable("server", f"The server of {deployment.name} does not run.", cure=cure)
+            cause = f"The server of {deployment.name} does not run."
+            raise Unavailable("server", cause, cure=self._start(deployment.name))
         return Server.of(deployment)
+
+    def _start(self, name: str) -> str:
+        return f"Start it: mlflow deployments update -t {self.target_uri} --name {name}"
 
     def _registry(self) -> Registry:
         return Registry.of(load_settings(self._config))
@@ -240,13 +244,14 @@ starts a server that outlives the command and is started again if it dies. What 
 run-local looks there only by ${variable} or in this folder: MLflow does not pass the target's folder on to it.
 
 Model URI: models:/NAME/VERSION, models:/NAME@ALIAS, models:/NAME (the champion, else the newest version); others
-(runs:/…, models:/m-…, a folder) are registered as a version first.
+(runs:/…, models:/m-…, a folder) are registered as a version first, if they are none yet.
 
 Options (-C name=value):
 {options}
 
-predict sends the key in $FEEDBACK_LOOP_API_KEY, where the server asks for one. explain tells the verdict on the model
-and why (its diagnosis); single rows are not explained. Flavors and endpoints are not chosen here.
+predict takes a JSON list of rows; MLflow itself reads it, and no CSV. It sends the key in $FEEDBACK_LOOP_API_KEY,
+where the server asks for one. explain tells the verdict on the model and why (its diagnosis); single rows are not
+explained. Flavors and endpoints are not chosen here.
 """
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from feedback_loop.cli.options import WindowGiven
 from feedback_loop.clock import Window, format_moment, parse_moment
 from feedback_loop.config import CONFIG_VARIABLE, FILE_NAME
-from feedback_loop.errors import BadInput, Refused
+from feedback_loop.errors import BadInput, ConfigError, Refused
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.retraining import content_digest, rows_again
 
@@ -64,8 +64,7 @@ def read_window(model: str, window: Any, as_of: Any, *, labelled: bool, config: 
 
 def load_again(says: Mapping[str, Any]) -> pd.DataFrame:
     """The rows that a source speaks of: of a window, or those that a retraining learned from."""
-    place = says.get("config", "")
-    config = place if place and Path(place).exists() else None
+    config = _config_of(says)
     if "window" not in says:
         return _training_rows(says, config)
     start, end = says["window"]
@@ -77,7 +76,23 @@ def load_again(says: Mapping[str, Any]) -> pd.DataFrame:
     return read.frame
 
 
-def _training_rows(says: Mapping[str, Any], config: str | None) -> pd.DataFrame:
+def _config_of(says: Mapping[str, Any]) -> Path:
+    """The configuration by which rows were read; where it is not here, that of the environment or of this folder."""
+    then, given = str(says.get("config", "")), os.environ.get(CONFIG_VARIABLE)
+    if then and Path(then).exists():
+        return Path(then)
+    here = Path(given or FILE_NAME).absolute()
+    if here.exists():
+        return here
+    named = (
+        f"The configuration that these rows were read by, {then}," if then else f"Their configuration ({FILE_NAME})"
+    )
+    cause = f"{named} is not on this machine{f', and {here} is not either' if given else ''}."
+    cure = f"Set {CONFIG_VARIABLE} to one with the same store and the model {says['name']}."
+    raise ConfigError(cause, cure=cure, path=here)
+
+
+def _training_rows(says: Mapping[str, Any], config: Path) -> pd.DataFrame:
     loop = FeedbackLoop.open(config)
     try:
         model = str(says["name"])

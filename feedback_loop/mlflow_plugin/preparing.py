@@ -68,7 +68,8 @@ class Wish:
     def version(self, registry: Registry, name: str) -> ModelVersion:
         """The version that is meant, registered if need be as one of the model `name`; raises NotFound."""
         if not self.names_version():
-            return registry.adopt(self.options.get("model", name), self.model_uri)
+            model = self.options.get("model", name)
+            return registry.adopted(model, self.model_uri) or registry.adopt(model, self.model_uri)
         wanted = Reference.parse(self.model_uri)
         if wanted.version is not None or "@" in self.model_uri:
             return registry.find(wanted)

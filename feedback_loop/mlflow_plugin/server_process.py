@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -101,13 +102,24 @@ def claim(folder: Path) -> bool:
 
 
 def run(command: Sequence[str]) -> int:
-    """Runs it in the foreground; returns its exit code. Ctrl-C reaches it as well: how it ends is its own affair."""
+    """Runs it in the foreground until it ends; returns its exit code. What is to end this process ends it first.
+
+    Ctrl-C reaches both, a supervisor's or container's signal this process alone.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()  # others are not asked about signals
     with subprocess.Popen(command) as process:  # noqa: S603 (our own program)
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
+        if is_main:
+            signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    process.terminate()
+        finally:
+            if is_main:
+                signal.signal(signal.SIGTERM, before)
 
 
 def is_running(folder: Path) -> bool:

@@ -258,6 +258,15 @@ class Registry:
             self._ensure_model(model)
             return self._version(self._create(model, files, {}))
 
+    def adopted(self, model: str, source: str) -> ModelVersion | None:
+        """The newest version that is of these files already; None where `adopt` would make the first."""
+        with self._mlflow.translated("model source", source):
+            files, client = resolve_source(self._mlflow.client, source), self._mlflow.client
+            place = files.registered_as(is_server=self._mlflow.is_server)
+            same = [entry for entry in client.search_model_versions(_filter(model), 1000) if entry.source == place]
+            newest = max((entry for entry in same if entry.name == model), key=_number, default=None)
+            return self._version(newest) if newest is not None else None
+
     def keep_reference(self, version: ModelVersion, rows: pa.Table, now: datetime) -> None:
         """Keeps reference rows with a version, as an artifact of its run (or of one made for this)."""
         import pyarrow.parquet as pq
@@ -349,6 +358,10 @@ def _file_name(text: str) -> str:
 
 def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {TAG + name: value for name, value in tags.items()}
+
+
+def _number(entry: Any) -> int:
+    return int(entry.version)
 
 
 def _filter(name: str) -> str | None:

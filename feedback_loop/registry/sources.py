@@ -39,13 +39,7 @@ def resolve_source(client: MlflowClient, source: str) -> ModelSource:
     if source.startswith("models:/"):
         return _registered(client, Reference.parse(source))
     if source.startswith("runs:/"):
-        run_id, _, name = source.removeprefix("runs:/").partition("/")
-        run = client.get_run(run_id)
-        for output in run.outputs.model_outputs if run.outputs is not None else ():
-            logged = _logged_model(client, output.model_id)
-            if client.get_logged_model(output.model_id).name == name:
-                return logged
-        return ModelSource(f"{run.info.artifact_uri.rstrip('/')}/{name}", run_id)
+        return _of_run(client, *source.removeprefix("runs:/").partition("/")[::2])
     if "://" not in source and not source.startswith("mlflow-artifacts:"):
         path = Path(source).absolute()
         if not (path / "MLmodel").is_file():
@@ -54,6 +48,20 @@ def resolve_source(client: MlflowClient, source: str) -> ModelSource:
             )
         return ModelSource(path.as_uri())
     return ModelSource(source)
+
+
+def _of_run(client: MlflowClient, run_id: str, name: str) -> ModelSource:
+    """A run's model by its name (the one logged last), or, as MLflow 2 has it, by its place among the artifacts."""
+    run = client.get_run(run_id)
+    outputs = run.outputs.model_outputs if run.outputs is not None else ()
+    names = {output.model_id: str(client.get_logged_model(output.model_id).name) for output in outputs}
+    named = [output for output in outputs if names[output.model_id] == name]
+    if named:
+        return _logged_model(client, max(named, key=lambda output: output.step).model_id)
+    if any(file.path == f"{name}/MLmodel" for file in client.list_artifacts(run_id, name)):
+        return ModelSource(f"{run.info.artifact_uri.rstrip('/')}/{name}", run_id)
+    there = ", ".join(f"runs:/{run_id}/{other}" for other in sorted(set(names.values())))
+    raise NotFound("model", f"runs:/{run_id}/{name}", cure=f"That run has: {there or 'none'}.")
 
 
 def _registered(client: MlflowClient, reference: Reference) -> ModelSource:

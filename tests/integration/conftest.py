@@ -3,12 +3,14 @@
 import json
 import threading
 import time
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 
 import pytest
 
 from feedback_loop.cli import main
+from feedback_loop.clock import ManualClock
 from tests.builders import churn_loop, open_loop, register_churn, write_config
 
 
@@ -30,6 +32,19 @@ def loop_on_each(request, tmp_path, clock):
         made.promote("churn", register_churn(made.registry, clock()).version, reason="first")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def registry_home(tmp_path_factory):
+    """A folder with a registry of two versions of the churn model, and no configuration."""
+    folder = tmp_path_factory.mktemp("registry")
+    clock = ManualClock(datetime.now(UTC))
+    loop = churn_loop(folder, clock)
+    register_churn(loop.registry, clock(), seed=4)
+    loop.close()
+    for path in (folder / "feedback_loop.toml", *folder.glob("store.db*")):
+        path.unlink()
+    return folder
 
 
 @pytest.fixture(params=["lightgbm", "xgboost"])

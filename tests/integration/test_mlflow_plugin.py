@@ -2,149 +2,16 @@
 
 import json
 import os
-import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psutil
 import pytest
-from mlflow.deployments import get_deploy_client
-from mlflow.exceptions import MlflowException
 
-from feedback_loop.clock import ManualClock, Window
-from feedback_loop.mlflow_plugin.explaining import explanation
-from feedback_loop.mlflow_plugin.server_process import Deployment
+from feedback_loop.clock import ManualClock
 from feedback_loop.registry import Registry
 from feedback_loop.registry.client import Connection
-from feedback_loop.store import incidents
-from feedback_loop.store.conclusions import State, Verdict
 from tests.builders import churn_loop, customers, register_churn
-from tests.integration.processes import call, free_port, wait_until
-
-ROW = {"customer": 7, "month": "2026-03", "age": 50.0, "plan": "basic"}
-OF_CHURN = ["task=binary", "label=churned", "key=customer:long,month", "segment=plan"]
-
-
-@pytest.fixture(scope="module")
-def registry_home(tmp_path_factory):
-    """A folder with a registry of two versions of the churn model, and no configuration."""
-    folder = tmp_path_factory.mktemp("registry")
-    clock = ManualClock(datetime.now(UTC))
-    loop = churn_loop(folder, clock)
-    register_churn(loop.registry, clock(), seed=4)
-    loop.close()
-    for path in (folder / "feedback_loop.toml", *folder.glob("store.db*")):
-        path.unlink()
-    (folder / "rows.json").write_text(json.dumps([ROW]))
-    return folder
-
-
-@pytest.fixture
-def deployments(warm, registry_home):
-    """Runs `mlflow deployments …` in the registry's folder; returns exit code, what it printed and complained."""
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{registry_home}/mlflow.db"}
-
-    def run(verb, *arguments):
-        command = [warm / "mlflow", "deployments", verb, "-t", f"feedback-loop:{registry_home}", *arguments]
-        done = subprocess.run(
-            command, cwd=registry_home, env=environment, check=False, capture_output=True, text=True
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    yield run
-    run("delete", "--name", "leavers")
-
-
-def test_mlflows_deployment_commands_serve_a_registered_model_until_it_is_deleted(deployments, registry_home):
-    port, leavers = free_port(), ("--name", "leavers")
-    rows = ("-I", str(registry_home / "rows.json"))
-    options = [part for option in (*OF_CHURN, f"port={port}") for part in ("-C", option)]
-    created = deployments("create", *leavers, "-m", "models:/churn/1", *options)
-    assert (created[0], "python_function deployment leavers is created" in created[1]) == (0, True), created
-    code, _, err = deployments("create", *leavers, "-m", "models:/churn/1")
-    assert (code, err.strip().splitlines()[-1]) == (1, "Error: There is a deployment 'leavers' already.")
-    assert "'state': 'running'" in deployments("list")[1]
-    answer = json.loads(deployments("predict", *leavers, *rows)[1])
-    assert (answer["model_version"], len(answer["prediction_ids"])) == ("1", 1)
-
-    client = get_deploy_client(f"feedback-loop:{registry_home}")
-    with pytest.raises(MlflowException, match=f"127.0.0.1:{port}: Address already in use"):
-        client.create_deployment("others", "models:/churn/1", config={"port": port})  # leavers answers there
-    assert [each["name"] for each in client.list_deployments()] == ["leavers"]
-
-    place = registry_home / "deployments" / "leavers"
-    (server,) = serving(place)
-    server.send_signal(signal.SIGKILL)  # its supervisor lives, and starts another
-    supervisor = psutil.Process(pid_of(deployments("get", *leavers)[1]))
-    wait_until(lambda: serving(place) != [server] and ready(port) == "1", Running(supervisor), place / "server.log")
-
-    assert deployments("update", *leavers, "-m", "models:/churn/2")[0] == 0
-    answer = json.loads(deployments("predict", *leavers, *rows)[1])
-    assert answer["model_version"] == "2"
-    explained = json.loads(deployments("explain", *leavers, *rows)[1])
-    assert (explained["verdict"], explained["summary"]) == (None, "nothing has been judged yet")
-    assert deployments("delete", *leavers)[0] == 0
-    assert (place.exists(), serving(place), command_line(supervisor)) == (False, [], [])
-    code, _, err = deployments("get", *leavers)
-    assert (code, "There is no deployment 'leavers'. There are: none." in err) == (1, True)
-
-
-def test_an_explanation_has_the_verdict_with_its_evidence_and_no_state_of_monitors(tmp_path):
-    now = datetime.now(UTC)
-    loop = churn_loop(tmp_path, ManualClock(now))
-    window = Window(now - timedelta(days=2), now - timedelta(days=1))
-    evidence, monitor = {"labels": 500}, {"pairs": [{"monitors": {"change": {"edges": list(range(999))}}}]}
-    verdict = Verdict("churn", "1", now, window, State.DEGRADED, "brier .1 → .3", evidence, monitor)
-    incident = incidents.record_verdict(loop.store, verdict, ["log"])[1]
-    loop.close()
-    config = tmp_path / "feedback_loop.toml"
-    explained = explanation(config, Deployment("leavers", "churn", str(config), "127.0.0.1", 5001, 1, ""))
-    assert (explained["summary"], explained["incident"]["incident_id"]) == ("brier .1 → .3", incident.incident_id)
-    assert (explained["verdict"]["evidence"], "monitor" in explained["verdict"]) == (evidence, False)
-
-
-def serving(place):
-    """The servers of a deployment, by their command line."""
-    config = str(place.parent.parent / "feedback_loop.toml")
-    return [one for one in psutil.process_iter() if {"serve", config} <= set(command_line(one))]
-
-
-def command_line(process):
-    try:
-        return process.cmdline() if process.status() != psutil.STATUS_ZOMBIE else []
-    except psutil.NoSuchProcess:
-        return []
-
-
-def ready(port):
-    status, body, _ = call(port, "GET", "/ready")
-    return status == 200 and body["models"]["churn"]
-
-
-def pid_of(described):
-    return int(dict(line.split(": ", 1) for line in described.splitlines() if ": " in line)["pid"])
-
-
-class Running:
-    """A process that is not our child, for `wait_until`."""
-
-    def __init__(self, process):
-        self.args, self._process = process.pid, process
-
-    def poll(self):
-        return None if self._process.is_running() else 1
-
-
-def test_an_option_that_is_none_and_a_model_that_is_not_there_are_told_in_one_line(deployments, registry_home):
-    code, out, err = deployments("create", "--name", "a", "-m", "models:/churn/1", "-C", "lable=churned")
-    assert (code, out) == (1, "")
-    assert "Error: lable: is no option here. There are: " in err
-    assert "Traceback" not in err
-    code, _, err = deployments("create", "--name", "a", "-m", "models:/nobody/1", "-C", "task=binary")
-    assert (code, "nobody" in err, "Traceback" in err) == (1, True, False)
-    assert "-C name=value" in deployments("help")[1]
-
 
 EVALUATE = """
 import json, sys
@@ -247,7 +114,7 @@ def test_nothing_of_ours_is_in_an_evaluation_that_nobody_asked_us_for(evaluation
 
 
 DATASET = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import mlflow, mlflow.data
 from feedback_loop.run_tags import run_tags
@@ -270,7 +137,28 @@ try:
     mlflow.data.get_source(data).from_dict(erased).load()
 except Exception as error:
     erased = str(error)
+
+# Another machine: the configuration lies elsewhere, and this folder has none.
+own, moved = Path("feedback_loop.toml").absolute(), Path("elsewhere/own.toml").absolute()
+moved.parent.mkdir()
+moved.write_text(own.read_text().replace("sqlite:///", f"sqlite:///{own.parent}/"))
+own.unlink()
+os.chdir(moved.parent)
+source = mlflow.data.get_source(logged.inputs.dataset_inputs[0])
+try:
+    source.load()
+except Exception as error:
+    gone = str(error)
+os.environ["FEEDBACK_LOOP_CONFIG"] = str(moved)
+moved_same = source.load().equals(again)
+os.environ["FEEDBACK_LOOP_CONFIG"] = str(moved.parent / "nothing.toml")
+try:
+    source.load()
+except Exception as error:
+    wrong = str(error)
+
 said = {
+    "moved": moved_same, "gone": gone, "wrong": wrong, "own": str(own),
     "same": again.equals(data.df), "rows": len(again), "columns": list(again), "tags": logged.data.tags,
     "coverage": result.metrics["coverage"], "churned now": int(now.df.churned.sum()), "labelled": len(now.df),
     "churned then": int(again.churned.sum()), "name": logged.inputs.dataset_inputs[0].dataset.name, "erased": erased,
@@ -306,3 +194,10 @@ def test_a_window_of_the_log_is_a_data_set_of_mlflows_that_loads_the_same_rows_a
     assert said["tags"]["feedback_loop.incident"] == "3"
     assert said["tags"]["feedback_loop.evaluation"] == "7"
     assert "are not the 200 of then" in said["erased"]
+    assert said["moved"] is True
+    assert said["gone"] == (
+        f"The configuration that these rows were read by, {said['own']}, is not on this machine. "
+        "Set FEEDBACK_LOOP_CONFIG to one with the same store and the model churn."
+    )
+    nothing = f"is not on this machine, and {tmp_path}/elsewhere/nothing.toml is not either."
+    assert said["wrong"] == said["gone"].replace("is not on this machine.", nothing)
