@@ -172,6 +172,7 @@ class AlertSettings(Section):
     )
     attempts: int = setting(8, "until an alert is given up", gt=0)
     backoff: Duration = setting(timedelta(minutes=1), "wait after the first failure; it doubles")
+    timeout: Duration = setting(timedelta(seconds=20), "what a route does not answer in this time has failed")
     timezone: ZoneInfo = Field(default_factory=lambda: ZoneInfo("UTC"), description="by whose clocks hours are quiet")
     quiet: Annotated[DailyHours | None, BeforeValidator(_hours)] = setting(
         None, "hours in which alerts wait, such as `22:00-07:00`", examples=["22:00-07:00"]

@@ -100,6 +100,7 @@ def receiver():
         def do_POST(self):
             body = self.rfile.read(int(self.headers["content-length"]))
             self.server.received.append(json.loads(body))
+            self.server.got()
             status = self.server.first.pop(0) if self.server.first else self.server.status
             time.sleep(self.server.pause)
             self.send_response(status)
@@ -115,6 +116,7 @@ def receiver():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.received, server.first, server.status, server.pause = [], [], 200, 0.0
+    server.got = lambda: None
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server

@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from feedback_loop.alerts import alert_routes, deliver_alerts, delivery
-from feedback_loop.alerts.delivery import Delivery, with_fields
+from feedback_loop.alerts.delivery import Delivery
 from feedback_loop.alerts.quiet_hours import quiet_until
+from feedback_loop.alerts.sending import with_fields
 from feedback_loop.clock import ManualClock, Window, parse_hours
 from feedback_loop.config import AlertSettings
 from feedback_loop.cycle import delivering, run_cycle, watch_jobs
