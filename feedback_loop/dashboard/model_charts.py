@@ -7,8 +7,7 @@ from typing import Any
 
 from feedback_loop.dashboard.charts import Chart, band, line, marker_lines
 from feedback_loop.dashboard.tables import number_words, share_words
-from feedback_loop.plain import plain
-from feedback_loop.store.evaluations import Evaluation
+from feedback_loop.store.strengths import Strength
 
 SCALE = [[0, "--heat-low"], [0.5, "--heat-middle"], [1, "--heat-high"]]
 """Half of it is the threshold, beyond which a distance counts."""
@@ -183,10 +182,8 @@ def column(name: str, detail: dict[str, Any]) -> Chart:
     return Chart("column", f"Values of {name}", words, traces, layout, height=320)
 
 
-def strength(name: str, evaluations: Sequence[Evaluation]) -> list[Chart]:
+def strength(deciding: Sequence[tuple[str, Strength]]) -> list[Chart]:
     """How far a column strayed in each window, beside its threshold."""
-    values = [(one.window.start, value) for one in evaluations for value in one.drift]
-    deciding = [(plain(start), value) for start, value in values if value.decides and value.column == name]
     if not deciding:
         return []
     at = [start for start, _ in deciding]

@@ -36,7 +36,7 @@ class Column:
 class Table:
     """Rows of plain values. `name` is that of its CSV file; `empty` is said where there are none.
 
-    A page shows the first `most` of them, the CSV has all.
+    A page shows `most` of them from the row number `first` on, the CSV has all.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Table:
     rows: Sequence[Row] = field(default_factory=list)
     empty: str = "Nothing yet."
     most: int = 200
+    first: int = 0
 
 
 def as_csv(table: Table) -> str:

@@ -57,9 +57,10 @@ from feedback_loop.store import profiles, retention
 from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.conclusions import Verdict
 from feedback_loop.store.coverage import load_coverage
-from feedback_loop.store.evaluations import Evaluation, load_past_estimates
+from feedback_loop.store.evaluations import Evaluation
 from feedback_loop.store.incidents import incidents_within, open_incident
 from feedback_loop.store.ledger import FailedWindow, forget_failed_window, load_failed_windows
+from feedback_loop.store.past_estimates import load_past_estimates
 
 _log = structlog.get_logger(__name__)
 

@@ -22,7 +22,8 @@ from feedback_loop.monitoring.profiles.loss_tree import LossTree
 from feedback_loop.monitoring.profiles.profile import Mean, Profile
 from feedback_loop.monitoring.scores import score_bins_of
 from feedback_loop.schema import Task
-from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue, PastEstimate
+from feedback_loop.store.evaluations import INSUFFICIENT, EstimateValue
+from feedback_loop.store.past_estimates import PastEstimate
 
 CBPE, DLE = "cbpe", "dle"
 

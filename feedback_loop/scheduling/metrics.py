@@ -70,12 +70,13 @@ class LoopFigures(Collector):
             yield "verdict", [model, verdict.version, str(verdict.state)], 1.0
         windows = [
             evaluation
-            for evaluation in evaluations.load_evaluations(store, model, newest=NEWEST)
+            for evaluation in evaluations.load_evaluations(store, model, newest=NEWEST, details=())
             if evaluation.version
         ]
         for last in windows[-1:]:
-            if last.drifted_share is not None:
-                yield "drifted_share", [model, last.version], last.drifted_share
+            share = evaluations.with_details(store, last).drifted_share
+            if share is not None:
+                yield "drifted_share", [model, last.version], share
             watch = conclusions.load_monitor(store, model, last.version)
             yield "drifted_columns", [model, last.version], float(len(watch.state["told"])) if watch else 0.0
         for last in [evaluation for evaluation in windows if evaluation.matured][-1:]:

@@ -5,13 +5,28 @@ Metrics have a table of their own, for people's SQL; drift, quality, estimates a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, get_type_hints
 
-from sqlalchemy import Column, Connection, ForeignKey, Index, Row, Subquery, UniqueConstraint, and_, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    ForeignKey,
+    Index,
+    Row,
+    String,
+    Subquery,
+    UniqueConstraint,
+    cast,
+    func,
+    literal,
+    select,
+)
 
 from feedback_loop.clock import Window
 from feedback_loop.store.engine import Store
@@ -96,16 +111,6 @@ class EstimateValue:
     calibrated_on: int
     standard_error: float | None = None
     segment: str = ALL_ROWS
-
-
-@dataclass(frozen=True)
-class PastEstimate:
-    """A metric of one window: as it was estimated first, and as it was realised once the window had matured."""
-
-    window: Window
-    metric: str
-    estimate: float
-    realised: float
 
 
 @dataclass(frozen=True)
@@ -218,11 +223,12 @@ def load_evaluations(
     matured: bool = False,
     newest: int | None = None,
     until: datetime | None = None,
+    details: Collection[str] | None = None,
 ) -> list[Evaluation]:
     """Evaluations, oldest window first, and within a window oldest `as_of` first.
 
     Limited to one `version`, to windows `within` another, to `matured` ones, to `as_of` by `until`, and to the last
-    `newest` of the order.
+    `newest` of the order. Of `DETAILS` they have only these (default: all), for drift of many columns takes long.
     """
     table = evaluations
     where = [table.c.model == model, *([table.c.as_of <= until] if until is not None else [])]
@@ -231,24 +237,59 @@ def load_evaluations(
     if within is not None:
         where += [table.c.window_start >= within.start, table.c.window_end <= within.end]
     with store.read() as connection:
-        rows = connection.execute(select(table).where(*where).order_by(*_NEWEST_FIRST).limit(newest)).all()
+        statement = select(*_columns(connection, details)).where(*where)
+        rows = connection.execute(statement.order_by(*_NEWEST_FIRST).limit(newest)).all()
         return _records(connection, rows[::-1])
 
 
-def load_newest_evaluations(store: Store, model: str, newest: int) -> list[Evaluation]:
-    """Of each version and window the evaluation with the newest `as_of`: the last `newest` of them, oldest first."""
-    last = _of_each_window(model)
+def load_newest_evaluations(
+    store: Store, model: str, newest: int, details: Collection[str] | None = None
+) -> list[Evaluation]:
+    """Of each version and window the evaluation with the newest `as_of`: the last `newest` of them, oldest first.
+
+    With only these `details`, as in `load_evaluations`.
+    """
+    last = of_each_window(model)
     ids = select(last.c.evaluation_id).where(last.c.place == 1)
-    statement = select(evaluations).where(evaluations.c.evaluation_id.in_(ids)).order_by(*_NEWEST_FIRST)
     with store.read() as connection:
-        return _records(connection, connection.execute(statement.limit(newest)).all()[::-1])
+        statement = select(*_columns(connection, details)).where(evaluations.c.evaluation_id.in_(ids))
+        return _records(connection, connection.execute(statement.order_by(*_NEWEST_FIRST).limit(newest)).all()[::-1])
+
+
+def with_details(store: Store, evaluation: Evaluation) -> Evaluation:
+    """A stored evaluation with all its details."""
+    table = evaluations.c
+    with store.read() as connection:
+        details = connection.execute(
+            select(table.details).where(table.evaluation_id == evaluation.evaluation_id)
+        ).scalar_one()
+    read: dict[str, Any] = {name: _read_detail(details, name) for name in DETAILS}
+    return replace(evaluation, **read)
+
+
+def _columns(connection: Connection, details: Collection[str] | None) -> list[ColumnElement[Any]]:
+    if details is None:
+        return list(evaluations.c)
+    others = [column for column in evaluations.c if column is not evaluations.c.details]
+    return [*others, details_text(connection, *details).label("details")]
+
+
+def details_text(connection: Connection, *names: str) -> ColumnElement[Any]:
+    """Some of `DETAILS` as the text of one JSON object, cut out by the database."""
+    is_postgresql, field = connection.dialect.name == "postgresql", evaluations.c.details
+    parts: list[Any] = []
+    for name in names:
+        of_name = func.jsonb_extract_path(field, name) if is_postgresql else func.json_extract(field, f"$.{name}")
+        parts += [literal(name, String), of_name]
+    return cast((func.jsonb_build_object if is_postgresql else func.json_object)(*parts), String)
 
 
 def _records(connection: Connection, rows: Sequence[Row[Any]]) -> list[Evaluation]:
-    metrics = _metrics(connection, [row.evaluation_id for row in rows])
+    metrics = metrics_of(connection, [row.evaluation_id for row in rows])
     result = []
     for row in rows:
-        values: dict[str, Any] = {name: _read_detail(row.details, name) for name in DETAILS}
+        details = json.loads(row.details) if isinstance(row.details, str) else row.details
+        values: dict[str, Any] = {name: _read_detail(details, name) for name in DETAILS if name in details}
         values["metrics"] = tuple(metrics.get(row.evaluation_id, ()))
         result.append(replace(as_record(Evaluation, row), **values))
     return result
@@ -269,7 +310,7 @@ def newest_estimates(
     with store.read() as connection:
         rows = connection.execute(newest.order_by(*_NEWEST_FIRST).limit(among)).all()
         first = [row.evaluation_id for row in rows if row.version == version][:1]
-        return tuple(value for values in _estimates(connection, first).values() for value in values)
+        return tuple(value for values in estimates_of(connection, first).values() for value in values)
 
 
 def newest_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -293,29 +334,7 @@ def with_stored_estimates(store: Store, evaluation: Evaluation) -> Evaluation:
     identifier = evaluation.evaluation_id
     assert identifier is not None
     with store.read() as connection:
-        return replace(evaluation, estimates=_estimates(connection, [identifier])[identifier])
-
-
-def load_past_estimates(store: Store, model: str, windows: int) -> list[PastEstimate]:
-    """Estimated and realised metrics of the newest windows that were evaluated before and after they had matured."""
-    first, last = _of_each_window(model, matured=False), _of_each_window(model, matured=True)
-    same = and_(*(first.c[name] == last.c[name] for name in ("version", "window_start", "window_end")))
-    both = select(first.c.window_start, first.c.window_end, first.c.evaluation_id, last.c.evaluation_id.label("last"))
-    both = both.join(last, same).where(first.c.place == 1, last.c.place == 1)
-    newest = both.order_by(first.c.window_end.desc(), first.c.evaluation_id.desc()).limit(windows)
-    with store.read() as connection:
-        pairs = sorted(connection.execute(newest).all(), key=lambda pair: pair.window_end)
-        estimates = _estimates(connection, [pair.evaluation_id for pair in pairs])
-        metrics = _metrics(connection, [pair.last for pair in pairs])
-    past = []
-    for start, end, identifier, matured in pairs:
-        realised = {value.metric: value.value for value in metrics.get(matured, ()) if value.segment == ALL_ROWS}
-        estimated = {value.metric: value.value for value in estimates[identifier] if value.segment == ALL_ROWS}
-        past += [
-            PastEstimate(Window(start, end), metric, estimated[metric], realised[metric])
-            for metric in sorted({*estimated} & {*realised} - {INSUFFICIENT})
-        ]
-    return past
+        return replace(evaluation, estimates=estimates_of(connection, [identifier])[identifier])
 
 
 def forget_segments(connection: Connection, model: str, segments: Collection[str]) -> None:
@@ -334,7 +353,7 @@ def forget_segments(connection: Connection, model: str, segments: Collection[str
             change(connection, Evaluation, {"details": others}, evaluation_id=identifier)
 
 
-def _of_each_window(model: str, *, matured: bool | None = None) -> Subquery:
+def of_each_window(model: str, *, matured: bool | None = None) -> Subquery:
     """A model's evaluations, numbered within each version and window from the newest `as_of`; those that have not
     `matured`, from the oldest.
     """
@@ -349,7 +368,7 @@ def _of_each_window(model: str, *, matured: bool | None = None) -> Subquery:
     return numbered.where(table.model == model, *where).subquery()
 
 
-def _metrics(connection: Connection, ids: Sequence[int]) -> dict[int, list[MetricValue]]:
+def metrics_of(connection: Connection, ids: Sequence[int]) -> dict[int, list[MetricValue]]:
     """The metrics by evaluation, ordered by segment and name."""
     table, metrics = metric_values, dict[int, list[MetricValue]]()
     for page in pages(ids):
@@ -359,7 +378,7 @@ def _metrics(connection: Connection, ids: Sequence[int]) -> dict[int, list[Metri
     return metrics
 
 
-def _estimates(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[EstimateValue, ...]]:
+def estimates_of(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[EstimateValue, ...]]:
     """The estimates by evaluation."""
     table = evaluations.c
     statement = select(table.evaluation_id, table.details)

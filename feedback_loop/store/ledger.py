@@ -8,7 +8,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from sqlalchemy import Column, String, UniqueConstraint, func, select
+from sqlalchemy import Column, Select, String, UniqueConstraint, func, select
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import NotFound, Refused
@@ -86,31 +86,50 @@ ENDED = ("succeeded", "failed", "cancelled")
 def last_made(store: Store, model: str, jobs: Sequence[str], until: datetime | None = None) -> list[datetime | None]:
     """When the newest run of each job that ended, well or not, was due, up to a moment."""
     table = job_runs.c
-    ended = (table.model == model) & table.job.in_(jobs) & table.state.in_(ENDED)
-    if until is not None:
-        ended &= table.scheduled_at <= until
+    ended = [table.model == model, table.state.in_(ENDED), *([table.scheduled_at <= until] if until else [])]
+    newest = table.scheduled_at.desc()  # in the order of the unique index: the first run that fits, not all of them
+    each = [select(table.scheduled_at).where(table.job == job, *ended).order_by(newest).limit(1) for job in jobs]
     with store.read() as connection:
-        statement = select(table.job, func.max(table.scheduled_at)).where(ended).group_by(table.job)
-        newest: dict[str, datetime] = {row[0]: row[1] for row in connection.execute(statement)}
-    return [newest.get(job) for job in jobs]
+        columns = [statement.scalar_subquery().label(f"job_{place}") for place, statement in enumerate(each)]
+        return list(connection.execute(select(*columns)).one()) if columns else []
 
 
 def failing_runs(store: Store, model: str) -> list[JobRun]:
     """For each job that is failing: its first failed run since it last succeeded."""
     runs = job_runs.c
+    with store.read() as connection:
+        unwell = connection.execute(_unwell(model)).scalars().all()
+    if not unwell:  # nearly always; else all runs of these jobs are read
+        return []
     succeeded = (
         select(runs.job, func.max(runs.run_id).label("last_id"))
-        .where(runs.model == model, runs.state == "succeeded")
+        .where(runs.model == model, runs.job.in_(unwell), runs.state == "succeeded")
         .group_by(runs.job)
         .subquery()
     )
     first_failed = (
         select(func.min(runs.run_id))
         .outerjoin(succeeded, succeeded.c.job == runs.job)
-        .where(runs.model == model, runs.state == "failed", runs.run_id > func.coalesce(succeeded.c.last_id, 0))
+        .where(
+            runs.model == model,
+            runs.job.in_(unwell),
+            runs.state == "failed",
+            runs.run_id > func.coalesce(succeeded.c.last_id, 0),
+        )
         .group_by(runs.job)
     )
     return many(store, JobRun, runs.run_id.in_(first_failed), order_by="run_id")
+
+
+def _unwell(model: str) -> Select[tuple[str]]:
+    """The jobs of which the newest run that succeeded or failed has failed: the unique index says so, job by job."""
+    runs = job_runs.c
+    jobs = select(func.min(runs.job).label("job")).cte("jobs", recursive=True)
+    following = select(func.min(runs.job)).where(runs.job > jobs.c.job).correlate(jobs).scalar_subquery()
+    jobs = jobs.union_all(select(following).where(jobs.c.job.is_not(None)))
+    of_job = (runs.job == jobs.c.job, runs.model == model, runs.state.in_(("succeeded", "failed")))
+    newest = select(runs.state).where(*of_job).order_by(runs.scheduled_at.desc()).limit(1).correlate(jobs)
+    return select(jobs.c.job).where(jobs.c.job.is_not(None), newest.scalar_subquery() == "failed")
 
 
 def load_runs(

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, or_, select
 
 from feedback_loop.errors import NotFound
 from feedback_loop.schema import ACTED, ACTION_PROPENSITY, Column, JoinRule, shown_names
+from feedback_loop.schema.ids import SLACK
 from feedback_loop.schema.names import OWN
 from feedback_loop.store.engine import Store
 from feedback_loop.store.join_query import CONFLICT, is_known, labelled_select
@@ -117,6 +118,8 @@ def _newest_ids(
         log = generation.table.c
         where = [log[name] == value for name, value in key.items()]
         where += [log.prediction_id == prediction_id] if prediction_id is not None else []
+        if as_of is not None and not where:  # else all that came since would be passed over, one by one
+            where += [log.predicted_at <= as_of + SLACK]
         statement = select(log.predicted_at, log.prediction_id).where(*where, is_known(log.logged_at, as_of))
         rows = connection.execute(statement.order_by(log.predicted_at.desc()).limit(newest))
         candidates += [(row.predicted_at, row.prediction_id, generation.table) for row in rows]
@@ -161,11 +164,11 @@ def _with_revisions(
     named: list[ColumnElement[bool]] = [outcomes.prediction_id.in_([row.prediction_id for row in rows])]
     keys = {tuple(row.key.values()) for row in rows if tables.key}
     key_fields = [outcomes[column.stored] for column in tables.key]
-    named += [
-        and_(*(column == value for column, value in zip(key_fields, key, strict=True)))
-        for key in keys
-        if None not in key
-    ]
+    whole = [key for key in keys if None not in key]
+    if len(key_fields) == 1:  # one list is compiled far sooner than hundreds of conditions
+        named.append(key_fields[0].in_([value for (value,) in whole]))
+    else:
+        named += [and_(*(field == value for field, value in zip(key_fields, key, strict=True))) for key in whole]
     statement = select(tables.outcomes).where(or_(*named), is_known(outcomes.recorded_at, as_of))
     by_id: dict[str, list[OutcomeRevision]] = {}
     by_key: dict[tuple[Any, ...], list[OutcomeRevision]] = {}

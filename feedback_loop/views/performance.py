@@ -21,8 +21,16 @@ from feedback_loop.schema import Role
 from feedback_loop.store import Store, adapters, profiles, retrainings
 from feedback_loop.store.conclusions import latest_verdict
 from feedback_loop.store.coverage import load_coverage
-from feedback_loop.store.evaluations import ALL_ROWS, INSUFFICIENT, Evaluation, load_newest_evaluations
+from feedback_loop.store.evaluations import (
+    ALL_ROWS,
+    INSUFFICIENT,
+    DriftValue,
+    Evaluation,
+    load_newest_evaluations,
+    with_details,
+)
 from feedback_loop.store.incidents import load_incidents
+from feedback_loop.store.strengths import Strength, load_strengths
 
 WINDOWS = 90
 """So many newest windows are shown."""
@@ -40,12 +48,11 @@ Z = 1.96
 
 
 def recent_evaluations(store: Store, model: str) -> list[Evaluation]:
-    """The newest evaluation of each of the newest windows (and versions in it), oldest window first."""
-    newest = load_newest_evaluations(store, model, 1)
-    if not newest:
-        return []
-    windows = min(max(MOST_VALUES // max(len(newest[0].drift), 1), FEWEST_WINDOWS), WINDOWS)
-    return load_newest_evaluations(store, model, windows)
+    """The newest evaluation of each of the newest windows (and versions in it), oldest window first.
+
+    Without their drift, which of many columns takes long to read: see `load_strengths` and `with_details`.
+    """
+    return load_newest_evaluations(store, model, WINDOWS, details=["estimates"])
 
 
 def metric_names(evaluations: Iterable[Evaluation], segment: str = ALL_ROWS) -> list[str]:
@@ -115,31 +122,52 @@ def segment_figures(evaluations: Sequence[Evaluation], metric: str) -> list[dict
     return []
 
 
-def drift_matrix(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+def drift_matrix(store: Store, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """How far each column strayed in each window, as a multiple of what counts as drift; None where it is not known.
 
     `rows` has the newest window's figures by column, the farthest first.
     """
-    strength: dict[str, dict[datetime, tuple[float, bool]]] = {}
-    for evaluation in evaluations:
-        for value in evaluation.drift:
-            if value.decides:
-                of_column = strength.setdefault(value.column, {})
-                of_column[evaluation.window.start] = abs(value.value) / value.threshold, value.drifted
-    farthest = sorted(strength, key=lambda column: -max(far for far, _ in strength[column].values()))[:MOST_COLUMNS]
-    starts = sorted({evaluation.window.start for evaluation in evaluations})
-    newest = next((evaluation for evaluation in reversed(evaluations) if evaluation.drift), None)
+    newest = newest_drift(store, evaluations)
     drifts = newest.drift if newest else ()
-    rows = [plain(value) for value in drifts if value.decides or value.method == INSUFFICIENT]
+    windows = min(max(MOST_VALUES // max(len(drifts), 1), FEWEST_WINDOWS), WINDOWS)
+    shown = evaluations[-windows:]
+    strength: dict[str, dict[datetime, tuple[float, bool]]] = {}
+    peaks: dict[str, float] = {}
+    for evaluation, values in zip(shown, load_strengths(store, shown), strict=True):
+        for value in values:
+            far = abs(value.value) / value.threshold
+            peaks[value.column] = max(far, peaks.get(value.column, far))
+            strength.setdefault(value.column, {})[evaluation.window.start] = far, value.drifted
+    farthest = sorted(peaks, key=lambda column: -peaks[column])[:MOST_COLUMNS]
+    starts = sorted({evaluation.window.start for evaluation in shown})
     return {
         "windows": plain(starts),
         "columns": farthest,
         "strength": [[strength[column].get(start, (None, False))[0] for start in starts] for column in farthest],
         "drifted": [[strength[column].get(start, (None, False))[1] for start in starts] for column in farthest],
-        "rows": sorted(rows, key=lambda row: -row["value"] / row["threshold"]),
+        "rows": _farthest(drifts),
         "window": plain(newest.window) if newest else None,
         "version": newest.version if newest else None,
     }
+
+
+def drift_rows(store: Store, model: str) -> list[dict[str, Any]]:
+    """The newest figures of drift by column, the farthest first."""
+    newest = newest_drift(store, recent_evaluations(store, model))
+    return _farthest(newest.drift if newest else ())
+
+
+def _farthest(drifts: Iterable[DriftValue]) -> list[dict[str, Any]]:
+    rows = [dict(vars(value)) for value in drifts if value.decides or value.method == INSUFFICIENT]
+    return sorted(rows, key=lambda row: -row["value"] / row["threshold"])
+
+
+def newest_drift(store: Store, evaluations: Sequence[Evaluation], start: datetime | None = None) -> Evaluation | None:
+    """The newest of these evaluations (of the window that begins at `start`) that has figures of drift, with them."""
+    for evaluation in reversed(evaluations):
+        if start in (None, evaluation.window.start) and (whole := with_details(store, evaluation)).drift:
+            return whole
+    return None
 
 
 def marks(store: Store, model: str, since: datetime) -> dict[str, list[dict[str, Any]]]:
@@ -249,6 +277,16 @@ def column_detail(store: Store, model: str, version: str, window: Window, column
     }
 
 
+def column_strength(store: Store, evaluations: Sequence[Evaluation], column: str) -> list[tuple[str, Strength]]:
+    """How far a column strayed in each of these windows, by its start."""
+    return [
+        (plain(evaluation.window.start), value)
+        for evaluation, values in zip(evaluations, load_strengths(store, evaluations), strict=True)
+        for value in values
+        if value.column == column
+    ]
+
+
 def _number_groups(reference: NumberColumn, current: NumberColumn) -> tuple[list[str], Floats, Floats]:
     """Groups of about equal weight of the reference; a column of few values has a group for each."""
     edges, count = reference.edges, len(reference.counts)
@@ -308,7 +346,7 @@ def model_figures(loop: FeedbackLoop, model: str, metric: str, segment: str = AL
         "segments": sorted({value.segment for one in evaluations for value in one.metrics}),
         "history": metric_history(evaluations, chosen, segment),
         "by_segment": segment_figures(evaluations, chosen),
-        "drift": drift_matrix(evaluations),
+        "drift": drift_matrix(store, evaluations),
         "marks": marks(store, model, since),
         "adapter": adapter_losses(store, model),
         "coverage": coverage_by_age(loop, model),

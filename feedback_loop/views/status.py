@@ -86,8 +86,9 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     still_open = [_incident(incident) for incident in incidents if incident.closed_at is None]
     searches = retrainings.load_retrainings(store, model)
     runs = ledger.load_runs(store, model, newest=RECENT)
-    evaluated = evaluations.load_evaluations(store, model, newest=EVALUATED)
+    evaluated = evaluations.load_evaluations(store, model, newest=EVALUATED, details=())
     measured = [evaluation for evaluation in evaluated if evaluation.metrics]
+    whole = {one.evaluation_id: evaluations.with_details(store, one) for one in {*evaluated[-1:], *measured[-1:]}}
     past = loop.judging.past_errors(model)
     status = {
         "frozen": freezes.standing(store, model),
@@ -102,8 +103,10 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
         "unmatched_outcomes": odd[findings.UNMATCHED],  # by the last join
         "refused_outcomes": count_refused(store, model),
         "conflicts": odd[findings.CONFLICTING],
-        "evaluation": _evaluation(evaluated[-1], past, verdict) if evaluated else None,
-        "measured": _evaluation(measured[-1], past, verdict) if measured else None,  # newer windows have no outcomes
+        "evaluation": _evaluation(whole[evaluated[-1].evaluation_id], past, verdict) if evaluated else None,
+        "measured": _evaluation(whole[measured[-1].evaluation_id], past, verdict)
+        if measured
+        else None,  # newer windows have no outcomes
         "failed_windows": [
             {"window": failed.window, "attempts": failed.attempts, "cause": failed.cause}
             for failed in ledger.load_failed_windows(store, model)

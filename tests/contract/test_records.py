@@ -21,12 +21,14 @@ from feedback_loop.store.evaluations import (
     evaluated_until,
     load_evaluations,
     load_newest_evaluations,
-    load_past_estimates,
     newest_evaluations,
     save_evaluation,
+    with_details,
 )
 from feedback_loop.store.keys import Scope
+from feedback_loop.store.past_estimates import load_past_estimates
 from feedback_loop.store.serving_state import TrafficPlan, VersionNames
+from feedback_loop.store.strengths import load_strengths
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -338,3 +340,41 @@ def test_a_version_that_can_not_be_loaded_opens_one_incident(store):
     assert [
         (incident.cause, incident.closed_at) for incident in serving_state.find_load_incidents(store, "churn")
     ] == [("no proof still", None)]
+
+
+def test_of_an_evaluation_only_the_details_that_are_asked_for_are_read(store):
+    drift = (
+        DriftValue("age", "psi", 3, 1, None, drifted=True, rows=9, decides=True),
+        DriftValue("age", "ks", 0.2, 0.1, 0.5, drifted=False, rows=9),
+    )
+    estimates = (EstimateValue("accuracy", 1, 9, "cbpe", 9),)
+    saved = save_evaluation(store, evaluation(drift=drift, estimates=estimates, metrics=(MetricValue("f1", 1.0, 9),)))
+    [some] = load_newest_evaluations(store, "churn", 5, details=["estimates"])
+    assert (some.drift, some.estimates, some.metrics) == ((), estimates, saved.metrics)
+    [none] = load_evaluations(store, "churn", details=[])
+    assert (none.drift, none.estimates, none.metrics) == ((), (), saved.metrics)
+    [whole] = load_evaluations(store, "churn")
+    assert with_details(store, none) == with_details(store, some) == whole
+    [[strength]] = load_strengths(store, [none])
+    assert (strength.column, strength.method, strength.value, strength.drifted) == ("age", "psi", 3.0, True)
+
+
+def test_a_job_fails_from_the_first_failed_run_since_it_last_succeeded(store):
+    def ran(job, *states, model="churn"):
+        for day, state in enumerate(states):
+            due = START + day * DAY
+            run = ledger.begin_run(store, job, model, due, "me", due)
+            if state != "running":
+                ledger.end_run(store, run, state=state, now=due, cause=state)
+
+    ran("join", "failed", "succeeded", "failed", "cancelled", "failed", "running")
+    ran("decide", "failed", "failed", "succeeded")
+    ran("adapt", "succeeded", "failed", model="another")
+    ran("volume", "failed")
+    assert [(run.job, run.scheduled_at) for run in ledger.failing_runs(store, "churn")] == [
+        ("join", START + 2 * DAY),
+        ("volume", START),
+    ]
+    assert ledger.last_made(store, "churn", ["decide", "adapt", "join"]) == [START + 2 * DAY, None, START + 4 * DAY]
+    assert ledger.last_made(store, "churn", ["join"], until=START + 2 * DAY) == [START + 2 * DAY]
+    assert ledger.last_made(store, "churn", []) == []

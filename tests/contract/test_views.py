@@ -80,6 +80,14 @@ def test_a_prediction_is_found_by_its_key_with_every_outcome_as_of_a_moment(loop
     json.dumps(logged_predictions(loop, "churn"), allow_nan=False)
 
 
+def test_a_prediction_of_a_clock_that_is_ahead_is_found_as_of_the_moment_it_was_logged(loop):
+    ahead = prediction_rows(CONTRACT, [NOW - DAY + 20 * HOUR], customer=[7], month=["m"])
+    PredictionLog(loop.store).append(CONTRACT, ahead, NOW - DAY)
+    predict(loop, NOW - HOUR, 8)
+    assert [row["key"]["customer"] for row in logged_predictions(loop, "churn", as_of=NOW - DAY)] == [7]
+    assert logged_predictions(loop, "churn", as_of=NOW - 2 * DAY) == []
+
+
 def test_what_was_erased_is_found_for_no_moment(loop):
     predict(loop, NOW - 3 * DAY, 1, 2)
     learn(loop, NOW - 2 * DAY, customer=1, month="m", churned=True)

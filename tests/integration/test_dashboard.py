@@ -254,9 +254,26 @@ def test_prometheus_reads_requests_and_the_loop_with_a_key_for_all_models(keyed,
 
 def test_of_very_many_rows_a_page_shows_the_first_and_the_csv_has_all(open_pages):
     page = open_pages.get("/models/calm").text
-    assert "50 more are in the CSV." in page
+    assert "210 more are in the CSV." in page
     assert len(page) < 200_000
     assert len(open_pages.get("/models/calm?format=csv&table=drift").text.splitlines()) == 251
+
+
+def test_all_columns_of_a_wide_model_are_found_by_name_and_page_by_page(open_pages):
+    def shown(**asked):
+        page = open_pages.get("/models/calm/columns", params=asked).text
+        return re.findall(r"name=(c\d+)\"", page), page
+
+    assert ">All 250 columns, to be searched<" in open_pages.get("/models/calm").text
+    assert "to be searched" not in open_pages.get("/models/churn").text
+    first, page = shown()
+    assert (len(first), first[0], 'rel="next"' in page, 'rel="prev"' in page) == (40, "c249", True, False)
+    last, page = shown(page=7)
+    assert (last, 'rel="next"' in page, 'rel="prev"' in page) == ([f"c{n}" for n in range(9, -1, -1)], False, True)
+    assert shown(page=900)[0] == last
+    assert shown(search="C24", page=1)[0] == [*(f"c{n}" for n in range(249, 239, -1)), "c24"]
+    assert shown(search="<b>")[0] == []
+    assert open_pages.get("/models/calm/columns?page=0").status_code == 422
 
 
 def test_an_error_is_a_page_with_its_cause(open_pages):

@@ -11,7 +11,8 @@ import pytest
 from feedback_loop.clock import Window
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import estimate_calibration, window_evaluation
-from feedback_loop.store.evaluations import load_evaluations, load_past_estimates
+from feedback_loop.store.evaluations import load_evaluations
+from feedback_loop.store.past_estimates import load_past_estimates
 from feedback_loop.views.status import model_status
 from tests.builders import customers, register_churn, register_model, told, write_config
 

@@ -17,7 +17,7 @@ from feedback_loop.monitoring.profiles.layout import make_layout
 from feedback_loop.monitoring.profiles.profile import Profile
 from feedback_loop.monitoring.validation import profile_metrics
 from feedback_loop.schema import Column, ColumnType, Task, make_contract
-from feedback_loop.store.evaluations import PastEstimate
+from feedback_loop.store.past_estimates import PastEstimate
 from tests.builders import (
     binary_contract,
     evaluate_rows,

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from feedback_loop.clock import Window, parse_moment
-from feedback_loop.dashboard import model_charts
+from feedback_loop.dashboard import model_charts, render
 from feedback_loop.dashboard.access import Loop, ModelName, Who
 from feedback_loop.dashboard.pages.links import Link
 from feedback_loop.dashboard.pages.overview import main_metric
-from feedback_loop.dashboard.render import linked, page, path_to
+from feedback_loop.dashboard.render import linked, path_to
 from feedback_loop.dashboard.tables import Column, Table
 from feedback_loop.errors import NotFound
 from feedback_loop.plain import plain
 from feedback_loop.store.keys import Scope
-from feedback_loop.views.performance import column_detail, model_figures, recent_evaluations
+from feedback_loop.views.performance import (
+    MOST_COLUMNS,
+    column_detail,
+    column_strength,
+    drift_rows,
+    model_figures,
+    newest_drift,
+    recent_evaluations,
+)
 from feedback_loop.views.status import model_status
 
 LINK = Link("Model", "model", of_model=True)
+
+PageNumber = Annotated[int, Query(ge=1, lt=2**31)]
 
 router = APIRouter(include_in_schema=False)
 
@@ -31,7 +41,7 @@ def model_page(
 ) -> Response:
     """The page, about one metric of all rows or of a segment."""
     state, figures = model_status(loop, model), model_figures(loop, model, metric, segment)
-    return page(
+    return render.page(
         request,
         "model.html",
         title=model,
@@ -39,7 +49,7 @@ def model_page(
         tables=[
             _history(figures),
             _segments(request, model, figures),
-            _drift(request, model, figures["drift"]),
+            _drift(request, model, figures["drift"]["rows"]),
             _coverage(figures),
             _incidents(request, loop.incidents.list(model, closed=True)),
         ],
@@ -51,17 +61,34 @@ def model_page(
     )
 
 
+@router.get("/models/{model}/columns", name="columns")
+def columns_page(request: Request, loop: Loop, model: ModelName, search: str = "", page: PageNumber = 1) -> Response:
+    """All columns whose name has a text in it: a model may have thousands, its page shows the farthest."""
+    rows = [row for row in drift_rows(loop.store, model) if search.casefold() in row["column"].casefold()]
+    first = min((page - 1) * MOST_COLUMNS, max(len(rows) - 1, 0) // MOST_COLUMNS * MOST_COLUMNS)
+    return render.page(
+        request,
+        "columns.html",
+        title=f"Columns of {model}",
+        model=model,
+        tables=[_drift(request, model, rows, first)],
+        search=search,
+        place=first // MOST_COLUMNS + 1,
+        first=min(first + 1, len(rows)),
+        last=min(first + MOST_COLUMNS, len(rows)),
+    )
+
+
 @router.get("/models/{model}/column", name="column")
 def column_page(request: Request, loop: Loop, model: ModelName, name: str, window: str = "") -> Response:
     """One column: its values in the reference beside those of a window (its start; default: the newest)."""
-    evaluations = [evaluation for evaluation in recent_evaluations(loop.store, model) if evaluation.drift]
-    start = parse_moment(window) if window else None
-    chosen = next((one for one in reversed(evaluations) if start in (None, one.window.start)), None)
+    evaluations = recent_evaluations(loop.store, model)
+    chosen = newest_drift(loop.store, evaluations, parse_moment(window) if window else None)
     if chosen is None:
         raise NotFound("evaluated window", window or "of this model", cure="Those that there are: the model's page.")
     detail = column_detail(loop.store, model, chosen.version, chosen.window, name)
     drifts = plain([value for value in chosen.drift if value.column == name])
-    return page(
+    return render.page(
         request,
         "column.html",
         title=f"{name} of {model}",
@@ -69,7 +96,7 @@ def column_page(request: Request, loop: Loop, model: ModelName, name: str, windo
         tables=[_groups(detail), _methods(drifts)],
         charts=[
             model_charts.column(name, detail),
-            *model_charts.strength(name, evaluations),
+            *model_charts.strength(column_strength(loop.store, evaluations, name)),
         ],
         name=name,
         detail=detail,
@@ -118,7 +145,9 @@ def _segments(request: Request, model: str, figures: dict[str, Any]) -> Table:
     return Table("segments", f"{figures['metric']} by segment", columns, figures["by_segment"], empty)
 
 
-def _drift(request: Request, model: str, drift: dict[str, Any]) -> Table:
+def _drift(
+    request: Request, model: str, drifted: list[dict[str, Any]], first: int = 0, most: int = MOST_COLUMNS
+) -> Table:
     def address(row: Any) -> str | None:
         return path_to(request, "column", {"name": row["column"]}, model=model)
 
@@ -131,8 +160,9 @@ def _drift(request: Request, model: str, drift: dict[str, Any]) -> Table:
         Column("method", "Method"),
         Column("rows", "Rows", "number"),
     ]
-    rows = [{**row, "state": _drift_state(row)} for row in drift["rows"]]
-    return Table("drift", "Drift in the newest window", columns, rows, "Drift is not known yet.")
+    rows = [{**row, "state": _drift_state(row)} for row in drifted]
+    empty = "Drift is not known yet."
+    return Table("drift", "Drift in the newest window", columns, rows, empty, most=most, first=first)
 
 
 def _drift_state(row: dict[str, Any]) -> str:
