@@ -15,7 +15,7 @@ from feedback_loop.inference.categories import pandas_categories
 from feedback_loop.inference.choosing import served_engine
 from feedback_loop.inference.engines import PyfuncEngine, Scored, SklearnEngine, without_data
 from feedback_loop.inference.fitness import refuse_unfit, why_unfit
-from feedback_loop.inference.providers import EngineOptions, describe_hardware
+from feedback_loop.inference.providers import EngineOptions, check_providers, describe_hardware
 from feedback_loop.inference.scorer import ID_COLUMN, Scorer, contract_of, input_rows, join_rule, make_scorer
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Scored",
     "Scorer",
     "SklearnEngine",
+    "check_providers",
     "contract_of",
     "describe_hardware",
     "input_rows",

@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import structlog
@@ -36,6 +36,22 @@ PROVIDERS = {
 """Our short names, and ONNX Runtime's."""
 
 
+_WHEELS = {
+    "CUDA": "onnxruntime-gpu",
+    "TensorRT": "onnxruntime-gpu",
+    "OpenVINO": "onnxruntime-openvino",
+    "DirectML": "onnxruntime-directml",
+    "QNN": "onnxruntime-qnn",
+}
+"""What is installed in the place of `onnxruntime` for a provider; for the others a build of one's own."""
+
+_SMALLEST = (
+    b'\x08\x07:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+"""A model in ONNX that answers one number with itself."""
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """On what an engine computes: providers by short name, the preferred first, and so many threads at most."""
@@ -45,12 +61,8 @@ class EngineOptions:
 
 
 def is_onnx_installed() -> bool:
-    """Whether ONNX Runtime is there at all (it comes with the extra `onnx`)."""
-    try:
-        version("onnxruntime")
-    except PackageNotFoundError:
-        return False
-    return True
+    """Whether ONNX Runtime is there at all (it comes with the extra `onnx`), from whichever of its wheels."""
+    return find_spec("onnxruntime") is not None
 
 
 def available() -> list[str]:
@@ -63,25 +75,61 @@ def available() -> list[str]:
     return [name for name, theirs in PROVIDERS.items() if theirs in offered]
 
 
-def describe_hardware(wanted: Sequence[str]) -> str:
-    """What this machine offers to compute on, in words; with a warning for each wanted provider that is not there."""
+def describe_hardware() -> str:
+    """What this machine offers to compute on, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine = f"{cores} cores ({platform.processor() or platform.machine()})"
     if not is_onnx_installed():
         return f"{machine}; ONNX Runtime is not installed: models are scored by scikit-learn (the extra `onnx`)"
+    import onnxruntime
+
+    return f"{machine}; ONNX Runtime {onnxruntime.__version__} computes on {', '.join(available())}"
+
+
+def check_providers(wanted: Sequence[str], key: str) -> None:
+    """Raises ConfigError for a provider that nobody knows, that is not installed, or whose hardware is not there.
+
+    Nothing fails without it: models are computed on the next provider, CPU at last, and slower than was wanted.
+    """
     offered = available()
-    missing = [name for name in wanted if name not in offered]
-    lost = f"; not there, though configured: {', '.join(missing)}" if missing else ""
-    return f"{machine}; ONNX Runtime {version('onnxruntime')} computes on {', '.join(offered)}{lost}"
+    chosen(wanted, key)
+    for name in wanted:
+        if name == "CPU":
+            continue
+        fallback = f"or set {key} to what there is: {', '.join(offered) or 'CPU'}."
+        if not offered:
+            cause, cure = "ONNX Runtime is not installed", f"pip install 'feedback-loop[onnx]', {fallback}"
+        elif name not in offered:
+            wheel = _WHEELS.get(name)
+            cause = f"the installed ONNX Runtime computes on {', '.join(offered)}"
+            first = f"Install {wheel} in the place of onnxruntime" if wheel else "Install a build of it that has it"
+            cure = f"{first}, {fallback}"
+        elif why := _trouble(name):
+            cause = f"ONNX Runtime has it, but it does not work here ({why})"
+            cure = f"Look for the hardware, its driver and libraries, {fallback}"
+        else:
+            continue
+        raise ConfigError(f"{key} wants {name}, on which nothing is computed: {cause}.", cure=cure, key=key)
 
 
-def chosen(wanted: Sequence[str]) -> list[str]:
+def _trouble(provider: str) -> str:
+    """Why a provider that is offered can't be used; empty if it can."""
+    from onnxruntime import InferenceSession
+
+    try:
+        used = InferenceSession(_SMALLEST, providers=[PROVIDERS[provider], PROVIDERS["CPU"]]).get_providers()
+    except Exception as error:  # noqa: BLE001 (providers raise what their drivers do)
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return "" if PROVIDERS[provider] in used else "it gives way to CPU: no such device, driver or library"
+
+
+def chosen(wanted: Sequence[str], key: str = "serving.providers") -> list[str]:
     """The wanted providers that are there, and CPU at the end; warns of those that are not. Raises ConfigError."""
     offered = available()
     for name in wanted:
         if name not in PROVIDERS:
             cure = f"Known: {', '.join(PROVIDERS)}."
-            raise ConfigError(f"There is no execution provider {name!r}.", cure=cure, key="serving.providers")
+            raise ConfigError(f"There is no execution provider {name!r}.", cure=cure, key=key)
         if name not in offered:
             _log.warning("provider_missing", wanted=name, offered=offered, falls_back_to="the next, CPU at last")
     return [*(name for name in wanted if name in offered and name != "CPU"), "CPU"]

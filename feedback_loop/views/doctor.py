@@ -14,13 +14,14 @@ from feedback_loop.clock import format_duration
 from feedback_loop.config import FILE_NAME, SQLITE
 from feedback_loop.cycle import chains
 from feedback_loop.errors import FeedbackLoopError, Refused
-from feedback_loop.inference import describe_hardware
+from feedback_loop.inference import check_providers, describe_hardware
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import check_metrics
 from feedback_loop.private import exposed, exposure_words, new_folder
 from feedback_loop.registry import cure_of_webhook
 from feedback_loop.store import coverage, migrate
 from feedback_loop.store.spool_accounts import is_of_outcomes
+from feedback_loop.views.hardware import notes
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def doctor(loop: FeedbackLoop) -> list[Check]:
     """Checks all that the loop needs, one thing at a time; never raises."""
     checks = [
         _check("versions", _versions),
-        _check("hardware", lambda: describe_hardware(_providers(loop))),
+        _check("hardware", lambda: _hardware(loop)),
         _check("database", lambda: _database(loop)),
         _check("registry", lambda: f"{len(loop.registry.models())} registered models at {loop.registry.name}"),
         _check("reports", lambda: _writable(loop.reports)),
@@ -47,6 +48,7 @@ def doctor(loop: FeedbackLoop) -> list[Check]:
         _check("serving", lambda: _serving(loop)),
         _check("webhook", lambda: _webhook(loop)),
     ]
+    checks += [Check("hardware", ok=True, detail=note.cause, cure=note.cure, is_note=True) for note in notes(loop)]
     for name in loop.settings.models:
         checks.append(_check(f"model {name}", partial(_model, loop, name)))
         if checks[-1].ok:
@@ -65,10 +67,12 @@ def _reference_check(loop: FeedbackLoop, name: str) -> Check:
     return Check(f"reference {name}", ok=True, detail=missing.words, cure=missing.cure, is_note=True)
 
 
-def _providers(loop: FeedbackLoop) -> list[str]:
-    """Every provider that the configuration names."""
-    own = [name for model in loop.settings.models.values() for name in model.inference.providers]
-    return list(dict.fromkeys([*loop.settings.serving.providers, *own]))
+def _hardware(loop: FeedbackLoop) -> str:
+    """What there is to compute on; refused where the configuration wants what there is not."""
+    check_providers(loop.settings.serving.providers, "serving.providers")
+    for name, model in loop.settings.models.items():
+        check_providers(model.inference.providers, f"models.{name}.inference.providers")
+    return describe_hardware()
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:

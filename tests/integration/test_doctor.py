@@ -7,10 +7,14 @@ import pytest
 
 from feedback_loop.capture import Spool
 from feedback_loop.config import CaptureSettings, LogSettings, load_settings
+from feedback_loop.config_policy import TrainerSettings
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.serving import tell_proxied
 from feedback_loop.views.doctor import doctor
+from feedback_loop.views.hardware import Machine, too_much
 from tests.builders import customers, prediction_rows
+
+GIB = 2**30
 
 
 def at_another_revision(loop):
@@ -75,6 +79,19 @@ BROKEN = {
         "model churn",
         "registry.trusted = false",
     ),
+    "a provider that is not installed": (
+        None,
+        {"FEEDBACK_LOOP_SERVING__PROVIDERS": '["CUDA"]'},
+        "hardware",
+        "Install onnxruntime-gpu in the place of onnxruntime, or set serving.providers to what there is: CPU.",
+    ),
+    "a model's own provider that is not installed": (
+        None,
+        {f"{MODEL}INFERENCE__PROVIDERS": '["MIGraphX", "CPU"]'},
+        "hardware",
+        "or set models.churn.inference.providers to what there is: CPU.",
+    ),
+    "a provider that nobody knows": (None, {"FEEDBACK_LOOP_SERVING__PROVIDERS": '["GPU"]'}, "hardware", "CUDA"),
     "a segment that is no column": (None, {f"{MODEL}SEGMENTS": '["shoe"]'}, "model churn", "customer"),
 }
 
@@ -92,3 +109,25 @@ def test_each_finding_names_a_cure(case, loop, monkeypatch):
     assert name in failed, failed
     assert cure in failed[name].cure
     assert all(check.detail and check.cure for check in failed.values())
+
+
+def test_settings_that_ask_for_more_than_the_machine_has_are_told_and_what_it_has(loop):
+    settings = loop.settings
+    model = settings.models["churn"]
+    trainer = TrainerSettings(command=("train",), memory_limit=3 * GIB)
+    trained = model.model_copy(update={"retraining": model.retraining.model_copy(update={"trainer": trainer})})
+    serving = settings.serving.model_copy(update={"workers": 2, "threads": 2, "max_unpacked_bytes": 2 * GIB})
+    asks = settings.model_copy(update={"serving": serving, "models": {"churn": trained}})
+    assert list(too_much(asks, Machine(4, 4 * GIB, 2 * GIB))) == []
+    told = " ".join(note.cause for note in too_much(asks, Machine(3, GIB, GIB)))
+    for words in ("serving.threads (2)", "4.0 GiB in 2 workers", "Spools may take", "churn.retraining.trainer"):
+        assert words in told
+
+
+def test_a_setting_that_asks_for_too_much_is_a_note_of_the_doctors_and_no_fault(loop, monkeypatch):
+    monkeypatch.setenv("FEEDBACK_LOOP_SERVING__WORKERS", "100000")
+    asking = FeedbackLoop(load_settings(loop.settings.home / "feedback_loop.toml"), clock=loop.clock)
+    checks = [check for check in doctor(asking) if check.name == "hardware"]
+    asking.close()
+    assert [check.ok for check in checks] == [True] * len(checks)
+    assert "cores: they wait for each other" in next(check for check in checks if check.is_note).detail
