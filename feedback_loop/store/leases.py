@@ -40,6 +40,11 @@ leases = shared_table(
 RENEW_SECONDS = 5.0
 """A lease is renewed at least so often, and what a person asks of its run is noticed so soon."""
 
+GRACE_SECONDS = 1.0
+"""So long a lease in SQLite that has run out is left to its run. SQLite has one writer at a time, which may have kept
+the renewal waiting; once it has ended, a renewal that waits is made within a tenth of a second.
+"""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -94,15 +99,34 @@ def hold(
 
 
 def take_lease(store: Store, name: str, holder: str, length: timedelta) -> Lease | None:
-    """Takes a lease that nobody holds; None if anybody does, even this thread."""
-    table = leases
-    with store.write() as connection:
-        insert_new(connection, table, {"name": name, "holder": "", "fence": 0, "expires_at": _moment(connection)})
-        is_free = (table.c.name == name) & (table.c.expires_at <= _moment(connection))
-        taken = {"holder": holder, "fence": table.c.fence + 1, "expires_at": _moment(connection, length)}
-        fence = connection.execute(
-            table.update().where(is_free).values(**taken).returning(table.c.fence)
-        ).scalar_one_or_none()
+    """Takes a lease that nobody holds; None if anybody does, even this thread.
+
+    On SQLite one that has run out is taken only if its run, free to write, has not renewed it for `GRACE_SECONDS`.
+    """
+    unrenewed = None
+    while True:
+        begins = time.monotonic()
+        with store.write() as connection:
+            new = {"name": name, "holder": "", "fence": 0, "expires_at": _moment(connection)}
+            insert_new(connection, leases, new)
+            before, unrenewed = unrenewed, None if store.is_postgresql else _unrenewed(connection, name)
+            could_write = time.monotonic() - begins < GRACE_SECONDS
+            if unrenewed is None or (unrenewed == before and could_write):
+                return _take(connection, name, holder, length)
+        time.sleep(GRACE_SECONDS)
+
+
+def _unrenewed(connection: Connection, name: str) -> Any:
+    """What tells a lease that has run out, and was not given back, from all others; None for another."""
+    ran_out = (leases.c.name == name) & (leases.c.holder != "") & (leases.c.expires_at <= _moment(connection))
+    return connection.execute(select(leases.c.fence, leases.c.expires_at).where(ran_out)).one_or_none()
+
+
+def _take(connection: Connection, name: str, holder: str, length: timedelta) -> Lease | None:
+    is_free = (leases.c.name == name) & (leases.c.expires_at <= _moment(connection))
+    taken = {"holder": holder, "fence": leases.c.fence + 1, "expires_at": _moment(connection, length)}
+    take = leases.update().where(is_free).values(**taken).returning(leases.c.fence)
+    fence = connection.execute(take).scalar_one_or_none()
     return Lease(name, fence, holder) if fence is not None else None
 
 
@@ -115,7 +139,7 @@ def renew_in(connection: Connection, lease: Lease, length: timedelta) -> bool:
 def drop_lease(store: Store, lease: Lease) -> None:
     """Gives a lease back, if this run still has it."""
     with store.write() as connection:
-        connection.execute(leases.update().where(_is(lease)).values(expires_at=_moment(connection)))
+        connection.execute(leases.update().where(_is(lease)).values(holder="", expires_at=_moment(connection)))
 
 
 @dataclass
@@ -135,11 +159,12 @@ class _Renewal:
 
     def run(self) -> None:
         """Renews the lease every third of its length or more often, until `done` or `lost` is set."""
-        pause = min(self.length.total_seconds() / 3, RENEW_SECONDS)
+        often = min(self.length.total_seconds() / 3, RENEW_SECONDS)
+        pause = often
         while not self.done.wait(pause) and not self.lost.is_set():
-            self._renew()
+            pause = often if self._renew() else min(often, GRACE_SECONDS / 4)  # who waited in vain waits again
 
-    def _renew(self) -> None:
+    def _renew(self) -> bool:
         begins = time.monotonic()
         try:
             with self.store.write() as connection:
@@ -147,6 +172,8 @@ class _Renewal:
             self.renewed()
         except Unavailable as error:  # the lease lasts until the next attempts
             _log.warning("lease not renewed", lease=self.lease.name, cause=error.cause)
+            return False
+        return True
 
     def check(self) -> None:
         """Raises LeaseLost if the lease is lost: another has it, or it was not renewed in time and can't be now."""

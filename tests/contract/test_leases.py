@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from feedback_loop.clock import ManualClock
 from feedback_loop.errors import LeaseLost, Refused, Unavailable
@@ -244,6 +245,52 @@ def test_a_renewal_that_fails_stops_the_work_at_its_next_look_at_the_store(sqlit
         while goes_on() and time.monotonic() < ends:
             time.sleep(0.05)
     assert time.monotonic() < ends
+
+
+def wait_for_the_end_of(connection, name):
+    """Until a lease is over by the database's time."""
+    is_over = leases.leases.c.expires_at <= leases._moment(connection)
+    until = time.monotonic() + 60
+    while not connection.execute(sa.select(is_over).where(leases.leases.c.name == name)).scalar_one():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_lease_outlasts_a_writer_that_kept_its_renewal_waiting(sqlite_store):
+    other = Store(url_of(sqlite_store))
+
+    def is_in_the_way():
+        with other.write() as connection:  # SQLite has one writer at a time
+            wait_for_the_end_of(connection, "m")
+        return take_lease(other, "m", "another", MINUTE)  # before anybody who waits notices that it may write
+
+    with hold(sqlite_store, "m", timedelta(seconds=1), busy="busy") as lease:
+        assert elsewhere(is_in_the_way) is None
+        write(sqlite_store)
+    assert is_written(sqlite_store)
+    other.close()
+    assert take_lease(sqlite_store, "m", "another", MINUTE).fence == lease.fence + 1
+
+
+def test_a_lease_outlasts_its_own_runs_long_transaction(sqlite_store):
+    with hold(sqlite_store, "m", timedelta(seconds=1), busy="busy"), ThreadPoolExecutor(1) as pool:
+        with sqlite_store.write() as connection:
+            taken = pool.submit(take_lease, sqlite_store, "m", "another", MINUTE)
+            wait_for_the_end_of(connection, "m")
+        assert taken.result() is None
+        write(sqlite_store)
+    assert is_written(sqlite_store)
+
+
+def test_a_lease_that_was_given_back_is_taken_at_once_and_one_that_ran_out_after_a_grace(store, monkeypatch):
+    paused = []
+    monkeypatch.setattr(leases.time, "sleep", paused.append)
+    with hold(store, "m", MINUTE, busy="busy"):
+        pass
+    assert (take_lease(store, "m", "another", MINUTE).fence, paused) == (2, [])
+    expire(store, "m")
+    assert take_lease(store, "m", "a third", MINUTE).fence == 3
+    assert paused == ([] if store.is_postgresql else [leases.GRACE_SECONDS])
 
 
 def test_another_store_of_the_same_process_is_nobodys_business(store, tmp_path):
