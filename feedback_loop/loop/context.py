@@ -28,7 +28,7 @@ from feedback_loop.promotion import Champions
 from feedback_loop.registry import ModelVersion, Reference, Registry
 from feedback_loop.schema import Contract, RandomBits
 from feedback_loop.serving.places import engine_options, meant_version, place_of_version
-from feedback_loop.store import Store, adapters, create_tables, fence, predictions, retrainings
+from feedback_loop.store import Store, adapters, create_tables, fence, incidents, predictions, retrainings
 from feedback_loop.store.alerts import Routes
 from feedback_loop.store.retrainings import Promotion
 from feedback_loop.store.serving_state import VersionNames
@@ -89,7 +89,15 @@ class Context:
     @property
     def shown(self) -> Shown:
         """What MLflow shows of the loop."""
-        return Shown(self.registry, self.settings.dashboard.url, self.version)
+        return Shown(self.registry, self.settings.dashboard.url, self.version, self._incident_of)
+
+    def _incident_of(self, promotion: Promotion) -> int | None:
+        """The incident that a promotion answers: its retraining's, else the newest that is open."""
+        search = retrainings.find_retraining(self.store, promotion.retraining_id) if promotion.retraining_id else None
+        if search is not None and search.incident_id is not None:
+            return search.incident_id
+        still_open = incidents.open_incidents(self.store, promotion.model)
+        return still_open[-1].incident_id if still_open else None
 
     @property
     def reports(self) -> Path:

@@ -53,14 +53,18 @@ from feedback_loop.monitoring import (
     write_report,
 )
 from feedback_loop.registry import ModelVersion
+from feedback_loop.run_tags import run_tags
 from feedback_loop.store import profiles, retention
 from feedback_loop.store.alerts import raise_alert
-from feedback_loop.store.conclusions import Verdict
+from feedback_loop.store.conclusions import Verdict, latest_verdict
 from feedback_loop.store.coverage import load_coverage
-from feedback_loop.store.evaluations import Evaluation
-from feedback_loop.store.incidents import incidents_within, open_incident
+from feedback_loop.store.evaluations import Evaluation, load_evaluations, newest_evaluations
+from feedback_loop.store.incidents import Incident, incidents_within, open_incident
 from feedback_loop.store.ledger import FailedWindow, forget_failed_window, load_failed_windows
 from feedback_loop.store.past_estimates import load_past_estimates
+
+MOST_SHOWN = 30
+"""So many evaluations go into a verdict's run in MLflow: the newest of its windows."""
 
 _log = structlog.get_logger(__name__)
 
@@ -107,13 +111,14 @@ class Judging:
         with self.context.progress.track(f"evaluate {model}", len(windows)) as advance:
             for due in windows:
                 try:
-                    evaluations += evaluate_window(
-                        store,
-                        contract,
-                        WindowQuery(due, now, settings.window, settings.maturity, from_log),
-                        lambda version: self.profile(model, version, now, is_past=as_of is not None),
-                        extend=lambda made: self._with_rows(made, multivariate=multivariate, slices=slices),
-                    )
+                    with run_tags(model=model, window=due, as_of=format_moment(now)):
+                        evaluations += evaluate_window(
+                            store,
+                            contract,
+                            WindowQuery(due, now, settings.window, settings.maturity, from_log),
+                            lambda version: self.profile(model, version, now, is_past=as_of is not None),
+                            extend=lambda made: self._with_rows(made, multivariate=multivariate, slices=slices),
+                        )
                     if due in failed:
                         forget_failed_window(store, model, due)
                 except Unavailable:
@@ -143,20 +148,36 @@ class Judging:
     def decide(self, model: str) -> Verdict | None:
         """Judges what has matured since the last verdict on the champion; None where nothing has."""
         context, settings, version = self.context, self.context.settings.model(model), self.context.champion(model)
-        verdict = decide(
-            context.store,
-            context.scorer(version).logged,
-            version.version,
-            settings,
-            lambda as_of: self.baseline(version, settings, as_of=as_of),
-            since=context.champion_anew(model),
-            routes=context.routes,
-            now=context.final(model, None),
-        )
+        before, incident = latest_verdict(context.store, model, version.version), open_incident(context.store, model)
+        newest = load_evaluations(context.store, model, version=version.version, matured=True, newest=1)
+        ids = {"evaluation": newest[0].evaluation_id if newest else None, "incident": _id_of(incident)}
+        with run_tags(model=model, version=version.version, **ids):
+            verdict = decide(
+                context.store,
+                context.scorer(version).logged,
+                version.version,
+                settings,
+                lambda as_of: self.baseline(version, settings, as_of=as_of),
+                since=context.champion_anew(model),
+                routes=context.routes,
+                now=context.final(model, None),
+            )
         if verdict is not None:
-            incident = open_incident(context.store, model)
-            context.shown.verdict(verdict, incident.incident_id if incident is not None else None)
+            self._show(verdict, before, incident)
         return verdict
+
+    def _show(self, verdict: Verdict, before: Verdict | None, incident: Incident | None) -> None:
+        """Shows a verdict in MLflow: one that is another than before, or opens or closes an incident, as a run."""
+        store, shown = self.context.store, self.context.shown
+        now_open = open_incident(store, verdict.model)
+        shown.verdict(verdict, _id_of(now_open))
+        if before is None or before.state != verdict.state or _id_of(now_open) != _id_of(incident):
+            evaluations = load_evaluations(
+                store, verdict.model, version=verdict.version, within=verdict.window, matured=True, newest=MOST_SHOWN
+            )
+            of_incident = _id_of(now_open or incident)
+            state = before.state if before is not None else None
+            shown.news(verdict, state, of_incident, newest_evaluations(evaluations))
 
     def why_not_judged(self, model: str) -> str:
         """Why a look finds nothing to judge now, and what to do about it, in words."""
@@ -367,3 +388,7 @@ class Judging:
         """The reference losses of a version as of a moment."""
         rows = self.reference(version, settings, as_of, known)
         return baseline_of(self.context.scorer(version).logged, rows, settings)
+
+
+def _id_of(incident: Incident | None) -> int | None:
+    return incident.incident_id if incident is not None else None

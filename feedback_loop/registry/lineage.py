@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feedback_loop.errors import NotFound
 from feedback_loop.registry.client import NOT_THERE, Connection
@@ -20,11 +20,15 @@ from feedback_loop.run_tags import as_variables
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from mlflow.entities import Metric
 
 
 EVALUATED = {"evaluation", "eval", "validation", "test", "testing"}
 """In which context a dataset is logged that a version was not trained on."""
 
+
+MOST_METRICS = 1000
+"""MLflow takes so many in one call."""
 
 SOURCE_TYPE = "feedback-loop"
 """What MLflow calls the kind of source that our data sets have."""
@@ -205,18 +209,58 @@ class Lineage:
         now: datetime,
         tags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Adds one window's metrics to the version's monitoring run, whose page draws them over time; `tags` are set.
+        """Adds one moment's metrics to the version's monitoring run; see `log_windows`."""
+        self.log_windows(version, [(moment, metrics)], now, tags)
 
+    def log_windows(
+        self,
+        version: ModelVersion,
+        points: Sequence[tuple[datetime, Mapping[str, float]]],
+        now: datetime,
+        tags: Mapping[str, str] = MappingProxyType({}),
+        file: tuple[str, Any] | None = None,
+    ) -> None:
+        """Adds the metrics of windows, by when they begin, to the version's monitoring run, whose page draws them.
+
+        In as few calls as MLflow takes; `tags` are set, and `file` (its name, and what becomes JSON) is put there.
         What is of one class (`f1[a]`) is called `f1/a` there, without what MLflow takes in no name.
         """
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import RunTag
 
+        client = self._mlflow.client
         with self._mlflow.translated("run", str(version)):
-            stamp = milliseconds(moment)
-            step = stamp // 3_600_000
-            values = [Metric(name, value, stamp, step) for name, value in mlflow_names(metrics).items()]
+            run_id = self._monitoring_run(version, now)
+            values = [value for moment, metrics in points for value in _metrics(metrics, moment)]
             shown = [RunTag(name, value[:5000]) for name, value in tags.items()]
-            self._mlflow.client.log_batch(self._monitoring_run(version, now), metrics=values, tags=shown)
+            for start in range(0, max(len(values), 1), MOST_METRICS):
+                client.log_batch(
+                    run_id, metrics=values[start : start + MOST_METRICS], tags=shown if not start else ()
+                )
+            if file is not None:
+                client.log_dict(run_id, file[1], file[0])
+
+    def log_verdict(
+        self,
+        version: ModelVersion,
+        words: str,
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+        details: Mapping[str, Any],
+        now: datetime,
+    ) -> str:
+        """Writes a run, which is over, within the version's monitoring run for a verdict; returns its id.
+
+        `details`, what it rests on, are its file `verdict.json`.
+        """
+        own = {TAG + "kind": "verdict", TAG + "model": version.model, TAG + "version": version.version}
+        with self._mlflow.translated("run", str(version)):
+            own["mlflow.parentRunId"] = self._monitoring_run(version, now)
+            run_id = self.runs.start(words, now, {**own, **{name: text[:5000] for name, text in tags.items()}})
+            with self.runs.leaving(run_id):
+                self._mlflow.client.log_batch(run_id, metrics=_metrics(metrics, now))
+                self._mlflow.client.log_dict(run_id, dict(details), "verdict.json")
+                self.runs.end(run_id, now)
+        return run_id
 
     def log_promotion(self, version: ModelVersion, kind: str, tags: Mapping[str, str], moment: datetime) -> str:
         """Writes a run, which is over, for a promotion of that kind; returns its id."""
@@ -288,6 +332,14 @@ class Lineage:
         wanted += f" and tags.`{TAG}version` = '{version.version}'"
         runs = self._mlflow.client.search_runs([self._mlflow.experiment_id], wanted, max_results=1)
         return str(runs[0].info.run_id) if runs else None
+
+
+def _metrics(metrics: Mapping[str, float], moment: datetime) -> list[Metric]:
+    """Figures of a moment; those of an hour have one place on MLflow's axis of steps."""
+    from mlflow.entities import Metric
+
+    stamp = milliseconds(moment)
+    return [Metric(name, value, stamp, stamp // 3_600_000) for name, value in mlflow_names(metrics).items()]
 
 
 def mlflow_names(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -86,6 +86,7 @@ def mlflow_tells_it(loop, incident):
     assert promoted.info.run_name == "promotion churn version 2"
     assert [promoted.data.tags[f"feedback_loop.{name}"] for name in ("from_version", "retraining")] == ["1", "1"]
     assert promoted.data.tags["feedback_loop.training_run"] == version.run_id
+    assert promoted.data.tags["feedback_loop.incident"] == str(incident.incident_id)
     loop.context.forget(version)
     assert loop.champion("churn").tags["feedback_loop.promotion_run"] == promoted.info.run_id
 
