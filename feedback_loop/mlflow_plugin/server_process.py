@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,22 +104,34 @@ def claim(folder: Path) -> bool:
 def run(command: Sequence[str]) -> int:
     """Runs it in the foreground until it ends; returns its exit code. What is to end this process ends it first.
 
-    Ctrl-C reaches both, a supervisor's or container's signal this process alone.
+    Ctrl-C reaches both, a supervisor's or container's signal this process alone: each is passed on.
     """
-    before = signal.getsignal(signal.SIGTERM)
-    is_main = threading.current_thread() is threading.main_thread()  # others are not asked about signals
-    with subprocess.Popen(command) as process:  # noqa: S603 (our own program)
-        if is_main:
-            signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            while True:
-                try:
-                    return process.wait()
-                except KeyboardInterrupt:
-                    process.terminate()
-        finally:
-            if is_main:
-                signal.signal(signal.SIGTERM, before)
+    process: subprocess.Popen[bytes] | None = None
+    came = list[int]()
+
+    def pass_on(number: int, _: object) -> None:
+        came.append(number)
+        if process is not None:
+            process.send_signal(number)
+
+    with _handled_by(pass_on), subprocess.Popen(command) as process:  # noqa: S603 (our own program)
+        for number in came:  # while it was begun
+            process.send_signal(number)
+        return process.wait()
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """What is to end this process is left to a handler; other threads than the main one are not asked."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, usual in before.items():
+            signal.signal(number, usual)
 
 
 def is_running(folder: Path) -> bool:

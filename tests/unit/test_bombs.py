@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from feedback_loop.capture.payloads import read_answer, read_request
+from feedback_loop.config import Settings
 from feedback_loop.errors import BadInput, TooLarge
 from feedback_loop.outcomes import OutcomeFile, decode_body
 from feedback_loop.schema.budget import USUAL, Budget
@@ -74,13 +75,14 @@ def test_outcomes_take_room_for_what_they_become_before_any_is_looked_at():
     """A few hundred bytes of Arrow are 100,000 rows; another request has half of the room by then."""
     body, room = stream(pa.table({"customer": pa.nulls(100_000)})), Room(8 * MIB)
     request = Request(SimpleNamespace(path="/", headers={}))
-    champion = SimpleNamespace(scorer=SimpleNamespace(contract=CONTRACT))
-    served = SimpleNamespace(traffic=lambda _: SimpleNamespace(champion=champion))
+    settings = Settings(models={"churn": {"task": "binary", "label": "churned"}})
+    served = SimpleNamespace(champion=lambda _: "1", contract=lambda *_: CONTRACT)
     with room.share() as other, room.share() as request.share:
         other.grow(4 * MIB)
         request.came(len(body))
+        posted = ("outcomes", "churn", body, "arrow", "refuse", None)
         with pytest.raises(HttpError) as refused:
-            _take_reports(None, served, USUAL, "outcomes", "churn", body, "arrow", "refuse", None, request.unpacked)
+            _take_reports(None, settings, served, USUAL, *posted, request.unpacked)
     assert refused.value.status == 503
 
 
