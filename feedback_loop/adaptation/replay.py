@@ -71,6 +71,33 @@ def replay(
     return _replayed(history, since, same, gaps, None)
 
 
+def state_at(
+    store: Store,
+    history: Sequence[AdapterRevision],
+    moment: datetime,
+    contract_of: Callable[[str], Contract],
+    kept_since: datetime | None,
+) -> Adapter | None:
+    """The state that was served at a moment, made again from the last one before it that was kept.
+
+    `history` is that of all of a model's adapters, newest first. None where there was none, or the log can't say.
+    """
+    state, later = None, list[AdapterRevision]()
+    for revision in history:
+        if revision.made_at > moment or revision.kind is RevisionKind.SKIPPED:
+            continue
+        if revision.kind is RevisionKind.STOPPED:
+            return None
+        kept = adapters.load_state(store, revision.model, revision.revision)
+        if kept is not None:
+            state = states.from_bytes(kept)
+            break
+        later.append(revision)
+    for revision in reversed(later):
+        state = _after(store, state, revision, contract_of, kept_since) if state is not None else None
+    return state
+
+
 def _replayed(
     history: Sequence[AdapterRevision], since: datetime | None, same: int, gaps: list[int], differs: int | None
 ) -> Replayed:

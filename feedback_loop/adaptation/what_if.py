@@ -70,14 +70,18 @@ class WhatIf:
     def in_place(self, contract: Contract, rows: pa.Table) -> pa.Table:
         """Rows of the log with the adapted answers as their outputs, where there are some."""
         places = pc.index_in(rows.column("prediction_id"), value_set=self.ids)
-        adapted = self.answers[places.fill_null(0).to_numpy()] if len(self.answers) else np.empty(0)
-        known = places.is_valid()
-        for output, values in zip(contract.outputs, _outputs(contract, adapted), strict=True):
-            place, own = rows.column_names.index(output.stored), rows.column(output.stored)
-            if len(values):
-                array = pa.array(values, arrow_type(output.type))
-                rows = rows.set_column(place, output.stored, pc.if_else(known, array, own))
-        return rows
+        if not len(self.answers):
+            return rows
+        return with_answers(contract, rows, self.answers[places.fill_null(0).to_numpy()], places.is_valid())
+
+
+def with_answers(contract: Contract, rows: pa.Table, adapted: Floats, known: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """Rows of the log with adapted answers (as `Coefficients.apply` gives them) as their outputs, where `known`."""
+    for output, values in zip(contract.outputs, _outputs(contract, adapted), strict=True):
+        place, own = rows.column_names.index(output.stored), rows.column(output.stored)
+        array = pa.array(values, arrow_type(output.type))
+        rows = rows.set_column(place, output.stored, pc.if_else(known, array, own))
+    return rows
 
 
 def _outputs(contract: Contract, answers: Floats) -> list[list[object]]:
@@ -89,7 +93,7 @@ def _outputs(contract: Contract, answers: Floats) -> list[list[object]]:
         if contract.positive == no:
             no, yes = yes, no
         return [[yes if chance >= 0.5 else no for chance in answers.tolist()], answers.tolist()]
-    likeliest = answers.argmax(axis=1).tolist() if len(answers) else []
+    likeliest = answers.argmax(axis=1).tolist()
     return [[contract.classes[place] for place in likeliest], *answers.reshape(-1, len(contract.classes)).T.tolist()]
 
 

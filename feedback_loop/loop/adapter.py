@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -12,6 +12,7 @@ from feedback_loop.adaptation import (
     FED,
     LONG_HOLD,
     Adapter,
+    Anticipation,
     Cohort,
     Replayed,
     WhatIf,
@@ -22,6 +23,7 @@ from feedback_loop.adaptation import (
     fed_with,
     read_look,
     replay,
+    state_at,
     states,
     what_if,
     why_refused,
@@ -127,12 +129,28 @@ class Adapters:
         revision, _ = self._needed(model)
         history = [each for each in reversed(self.history(model)) if each.adapter == revision.adapter]
         context = self.context
-        return replay(
-            context.store,
-            history,
-            lambda version: context.scorer(context.version(model, version)).logged,
-            retention.kept_since(context.store, model),
-        )
+        return replay(context.store, history, self._contract_of(model), retention.kept_since(context.store, model))
+
+    def anticipation(self, model: str, moment: datetime) -> Anticipation | None:
+        """What versions would serve of rows from a moment on: with the adapter as it stood then, or one begun for it.
+
+        None where the model has no adapter and can have none yet, or its mode is off.
+        """
+        context, settings = self.context, self.context.settings.model(model)
+        if settings.adapter.mode == "off":
+            return None
+        kept_since = retention.kept_since(context.store, model)
+        try:
+            adapter = state_at(context.store, self.history(model), moment, self._contract_of(model), kept_since)
+            if adapter is None:
+                version = context.champion(model)
+                adapter = self._born(version, context.scorer(version).logged, context.final(model, None))
+        except Refused:
+            return None
+        return Anticipation(adapter, cohort_length(settings.window))
+
+    def _contract_of(self, model: str) -> Callable[[str], Contract]:
+        return lambda version: self.context.scorer(self.context.version(model, version)).logged
 
     def what_if(self, model: str, since: datetime | None = None) -> WhatIf:
         """What a new adapter would have made of the log (of what was predicted from a moment on). Raises Refused."""

@@ -63,8 +63,8 @@ class FeedbackLoop:
         self.judging = judging = Judging(context, outcomes)
         self.rollouts = rollouts = Rollouts(context)
         self.approvals = approvals = Approvals(context, rollouts)
-        retraining, privacy = Retraining(context, approvals, rollouts), Privacy(context)
-        self.adapter = Adapters(context, judging)
+        self.adapter = adapter = Adapters(context, judging)
+        retraining, privacy = Retraining(context, approvals, rollouts, adapter), Privacy(context)
         diagnosing = Diagnosing(context, judging, outcomes)
 
         self.predict, self.predict_file = predictions.predict, predictions.predict_file

@@ -14,6 +14,7 @@ from feedback_loop.clock import format_moment
 from feedback_loop.decisions import Reason, held_by, next_step, spent_until, wanted_step
 from feedback_loop.errors import NotFound, Refused
 from feedback_loop.inference import SklearnEngine, make_scorer, refuse_unfit
+from feedback_loop.loop.adapter import Adapters
 from feedback_loop.loop.approvals import Approvals
 from feedback_loop.loop.context import Context
 from feedback_loop.loop.rollouts import Rollouts
@@ -36,6 +37,7 @@ class Retraining:
     context: Context
     approvals: Approvals
     rollouts: Rollouts
+    adapters: Adapters
 
     def retrain_reason(self, model: str) -> Reason | None:
         """Why the model should be retrained now: its champion's alarm, the slow schedule, or not at all.
@@ -138,6 +140,7 @@ class Retraining:
             diagnosis=self._newest_diagnosis(model),
             trainer=self._trainer(model, now),
             mistrusted=mistrusted(load_revisions(context.store, model)) if settings.adapter.mode == "on" else (),
+            anticipation=partial(self.adapters.anticipation, model),
         )
 
     def _trainer(self, model: str, now: datetime) -> Trainer | None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from feedback_loop.adaptation import Anticipation
 from feedback_loop.clock import EPOCH, Window, format_moment
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.inference import Scorer, SklearnEngine, pandas_categories
@@ -49,13 +50,15 @@ class TrainingRows:
 
     Rows of the log are in the order of their ids, which is that of time to the millisecond: what a fit makes of the
     rows depends on nothing that a race between callers decides. `kinds` are the types that columns must have where
-    the champion's pipeline chooses them by type. `left_out` says which rows are not among these, and why.
+    the champion's pipeline chooses them by type. `left_out` says which rows are not among these, and why. Where the
+    model has an adapter, versions are judged on them by what it would have made of their answers.
     """
 
     table: pa.Table
     champion: Scorer
     kinds: Mapping[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    adapter: Anticipation | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -155,9 +158,18 @@ class TrainingRows:
             label = label.astype(classes.dtype)
         return label
 
+    def served(self, scorer: Scorer) -> pa.Table:
+        """The rows as the log would hold them, with what callers would get of this scorer."""
+        rows = scored_rows(scorer, self.table)
+        if self.adapter is None:
+            return rows
+        known = self.table.column(KNOWN).cast(pa.timestamp("us")).to_numpy()
+        adapter = self.adapter if scorer is self.champion else self.adapter.promoted
+        return adapter.served(scorer.contract, rows, known)
+
     def losses(self, scorer: Scorer, loss: str) -> Floats:
-        """One loss per row under this scorer; raises Refused where it does not tell that one."""
-        by_name = row_losses(scorer.contract, scored_rows(scorer, self.table))
+        """One loss per row of what is served with this scorer; raises Refused where it does not tell that one."""
+        by_name = row_losses(scorer.contract, self.served(scorer))
         if loss not in by_name:
             raise Refused(f"It does not tell its {loss}: it knows {len(scorer.contract.classes)} classes.")
         return by_name[loss]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.inference import Scorer, without_data
-from feedback_loop.monitoring import Floats, scored_rows
+from feedback_loop.monitoring import Floats
 from feedback_loop.monitoring.arrays import texts
 from feedback_loop.monitoring.validation import validation_metrics
 from feedback_loop.registry import unmet_thresholds
@@ -68,9 +68,8 @@ class GateCase:
 
     @cached_property
     def scored(self) -> tuple[pa.Table, pa.Table]:
-        """The held-out rows with the candidate's answers, and with the champion's."""
-        one, other = (scored_rows(scorer, self.holdout.table) for scorer in (self.candidate, self.champion))
-        return one, other
+        """The held-out rows with what the candidate would have served, and what the champion would."""
+        return self.holdout.served(self.candidate), self.holdout.served(self.champion)
 
 
 def run_gates(case: GateCase, main: GateResult) -> tuple[Check, ...]:
@@ -157,7 +156,7 @@ def _dropped(case: GateCase) -> list[str]:
 
     A version is asked at once of the rows with each of some inputs shuffled: a call costs more than its rows.
     """
-    sample = replace(case.holdout, table=case.holdout.table.slice(0, PROBED_ROWS))
+    sample = replace(case.holdout, table=case.holdout.table.slice(0, PROBED_ROWS), adapter=None)
     names = [column.name for column in case.champion.contract.features if column.name not in case.may_drop]
     dropped: list[str] = []
     for first in range(0, len(names), PROBED_AT_ONCE):

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from feedback_loop.adaptation import Anticipation
 from feedback_loop.clock import Window, format_moment
 from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import RetrainingSettings
@@ -115,6 +116,7 @@ class Search:
     diagnosis: Diagnosis | None = None  # of the open incident the newest
     trainer: Trainer | None = None  # in place of the usual trials
     mistrusted: tuple[Window, ...] = ()  # whose outcomes stopped the adapter
+    anticipation: Callable[[datetime], Anticipation | None] = lambda _: None  # the adapter, as of a moment
 
     @property
     def model(self) -> str:
@@ -278,7 +280,7 @@ class Search:
         own = self._own_estimator()
         if len(rows):
             rows = rows.with_kinds(own)
-        split = split_newest(rows, settings, self.until, self.settings.window)
+        split = split_newest(rows, settings, self.until, self.settings.window).anticipating(self.anticipation)
         kinds, notes = self._kinds(own)
         planned = plans(kinds, own, settings, seed, steered(hints, kinds, split.holdout))
         if self.trainer is not None:

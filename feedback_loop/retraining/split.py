@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from feedback_loop.adaptation import Anticipation
 from feedback_loop.clock import EPOCH, floor_moment, format_moment
 from feedback_loop.config_policy import RetrainingSettings
 from feedback_loop.errors import Refused
@@ -28,6 +30,11 @@ class Split:
     holdout: TrainingRows
     at: datetime
     left_out: tuple[str, ...] = ()
+
+    def anticipating(self, adapter: Callable[[datetime], Anticipation | None]) -> Split:
+        """The same, where versions are judged with the adapter (if there is one) as of when held-out rows begin."""
+        began = moment_of(self.holdout.times.min())
+        return replace(self, holdout=replace(self.holdout, adapter=adapter(began)))
 
 
 def split_newest(rows: TrainingRows, settings: RetrainingSettings, until: datetime, window: timedelta) -> Split:
