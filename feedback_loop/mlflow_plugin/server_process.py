@@ -106,16 +106,16 @@ def run(command: Sequence[str]) -> int:
 
     Ctrl-C reaches both, a supervisor's or container's signal this process alone: each is passed on.
     """
-    process: subprocess.Popen[bytes] | None = None
-    came = list[int]()
+    begun, came = list[subprocess.Popen[bytes]](), list[int]()
 
     def pass_on(number: int, _: object) -> None:
         came.append(number)
-        if process is not None:
+        for process in begun:
             process.send_signal(number)
 
     with _handled_by(pass_on), subprocess.Popen(command) as process:  # noqa: S603 (our own program)
-        for number in came:  # while it was begun
+        begun.append(process)
+        for number in came[:1]:  # while it was begun
             process.send_signal(number)
         return process.wait()
 

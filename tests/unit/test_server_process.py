@@ -1,6 +1,7 @@
 """A deployment's folder and processes, without a server."""
 
 import json
+import os
 import signal
 import socket
 import ssl
@@ -55,12 +56,13 @@ time.sleep(60)
 """
 
 
-def test_a_server_in_the_foreground_has_its_time_to_end_after_ctrl_c():
+@pytest.mark.parametrize("reaches", [server_process._signal_group, os.kill], ids=["both", "its parent alone"])
+def test_a_server_in_the_foreground_has_its_time_to_end_after_ctrl_c(reaches):
     caller = "import sys; from feedback_loop.mlflow_plugin.server_process import run; sys.exit(run(sys.argv[1:]))"
     command = [sys.executable, "-c", caller, sys.executable, "-c", ENDS_SLOWLY]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout.readline() == "ready\n"
-        server_process._signal_group(process.pid, signal.SIGINT)  # as a terminal sends it: to both
+        reaches(process.pid, signal.SIGINT)  # a terminal sends it to both
         assert process.stdout.read() == "answered what was in flight\n"
     assert process.returncode == 7
 
