@@ -10,10 +10,10 @@ RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /app
 # Dependencies first: they change less often than the package.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN uv sync --frozen --no-dev --extra postgres --extra onnx --extra tracing --no-install-project
+RUN uv sync --frozen --no-dev --extra postgres --extra onnx --extra tracing --extra oidc --no-install-project
 COPY feedback_loop feedback_loop
 COPY migrations migrations
-RUN uv sync --frozen --no-dev --extra postgres --extra onnx --extra tracing --no-editable
+RUN uv sync --frozen --no-dev --extra postgres --extra onnx --extra tracing --extra oidc --no-editable
 
 FROM python:3.11.14-slim-bookworm
 

@@ -18,7 +18,7 @@ $(UV):
 
 # Modules are compiled once for all, by all cores, not by the first process that imports them (or, where Python keeps none, by each).
 .venv/.ready: pyproject.toml uv.lock | $(UV)
-	UV_COMPILE_BYTECODE=1 $(UV) sync --quiet --frozen --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra search --extra demo
+	UV_COMPILE_BYTECODE=1 $(UV) sync --quiet --frozen --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra search --extra oidc --extra demo
 	@touch $@
 
 # Two months of flights; the whole year, whose figures the README tells, takes some six times as long.
@@ -43,7 +43,7 @@ OF_MLFLOW := deployments plugin server
 compat: setup
 	@set -e; for release in $(MLFLOWS); do \
 		place=build/compat/mlflow-$$release; echo "MLflow $$release"; \
-		UV_PROJECT_ENVIRONMENT=$$place $(UV) sync --quiet --frozen --python "$$($(BIN)/python -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra search --extra demo; \
+		UV_PROJECT_ENVIRONMENT=$$place $(UV) sync --quiet --frozen --python "$$($(BIN)/python -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra search --extra oidc --extra demo; \
 		$(UV) pip uninstall --quiet --python $$place/bin/python mlflow mlflow-skinny mlflow-tracing; \
 		$(UV) pip install --quiet --python $$place/bin/python --no-deps mlflow==$$release; \
 		$$place/bin/pytest $(OF_MLFLOW:%=tests/integration/test_mlflow_%.py) tests/integration/test_registry.py tests/integration/test_trust.py; \

@@ -30,6 +30,8 @@ from feedback_loop.config_process import (
     AlertSettings,
     CaptureSettings,
     DashboardSettings,
+    OidcRule,
+    OidcSettings,
     RegistrySettings,
     SchedulerSettings,
     ServingSettings,
@@ -53,6 +55,8 @@ __all__ = [
     "AlertSettings",
     "CaptureSettings",
     "DashboardSettings",
+    "OidcRule",
+    "OidcSettings",
     "OutcomeSettings",
     "RegistrySettings",
     "SchedulerSettings",
@@ -266,11 +270,14 @@ class Settings(BaseSettings):
         return {**data, "models": folded}
 
     @model_validator(mode="after")
-    def _routes_of_models(self) -> Settings:
-        """A route for a model that there is not would take nothing, and nobody would know."""
-        for name, route in self.alerts.routes.items():
-            if unknown := [model for model in route.models if model not in self.models]:
-                raise ValueError(f"alerts.routes.{name}.models: {unknown[0]!r} is not among the models")
+    def _models_that_there_are(self) -> Settings:
+        """A route or a rule for a model that there is not would be of no use, and nobody would know."""
+        named = [(f"alerts.routes.{name}.models", route.models) for name, route in self.alerts.routes.items()]
+        rules = self.dashboard.oidc.rules if self.dashboard.oidc is not None else ()
+        named += [(f"dashboard.oidc.rules.{place}.models", rule.models) for place, rule in enumerate(rules)]
+        for key, models in named:
+            if unknown := [model for model in models if model not in self.models]:
+                raise ValueError(f"{key}: {unknown[0]!r} is not among the models")
         return self
 
     def model(self, name: str) -> ModelSettings:

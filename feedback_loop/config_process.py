@@ -5,15 +5,26 @@ from __future__ import annotations
 from datetime import timedelta
 from string import Template
 from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from feedback_loop.clock import DailyHours, parse_hours
 from feedback_loop.config_policy import Duration, OptionalDuration, Section, setting
 from feedback_loop.errors import BadInput
 
 SQLITE = "sqlite:///"
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class StoreSettings(Section):
@@ -198,6 +209,53 @@ class SchedulerSettings(Section):
     )
 
 
+class OidcRule(Section):
+    """What people may do at the pages of whom the provider says so. Whom no rule names may do nothing."""
+
+    claim: str = setting(
+        ..., "what the provider says of people: `groups`, `roles`, `email`; a dot leads on: `realm_access.roles`"
+    )
+    value: str = setting(..., "its value, or one of several, in the same letters", min_length=1)
+    scopes: tuple[Literal["read", "approve", "admin"], ...] = setting(
+        ..., "what they may do: `read`, `approve`, `admin`; without `read` or `admin` nobody is let in", min_length=1
+    )
+    models: tuple[str, ...] = setting((), "for these models; empty: for all")
+
+
+def _secure(url: str) -> str:
+    """An address over which secrets may go: HTTPS, or this host itself."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+        raise ValueError("it is no https:// address")
+    return url
+
+
+class OidcSettings(Section):
+    """Signing in to the pages by OpenID Connect, besides by keys: then everybody does, wherever the pages listen."""
+
+    issuer: Annotated[str, AfterValidator(_secure)] = setting(
+        ..., "the provider's address, to the letter as it writes it in its tokens"
+    )
+    client_id: str = setting(..., "what the provider knows these pages by", min_length=1)
+    client_secret: SecretStr = setting(
+        SecretStr(""), "its secret: `FEEDBACK_LOOP_DASHBOARD__OIDC__CLIENT_SECRET`; empty: a public client"
+    )
+    scopes: tuple[str, ...] = setting(("openid", "email", "profile"), "what the provider is asked for")
+    name: str = setting(
+        "email", "the claim that people's acts are recorded under (an email only if it is verified), else `sub`"
+    )
+    title: str = setting("OpenID Connect", "the provider's name on the page where people sign in")
+    rules: tuple[OidcRule, ...] = setting((), "who may do what; all that fit count together")
+
+    @field_validator("scopes")
+    @classmethod
+    def _asks_for_a_token(cls, scopes: tuple[str, ...]) -> tuple[str, ...]:
+        """Without this scope a provider speaks OAuth alone, and says of nobody who they are."""
+        if "openid" not in scopes:
+            raise ValueError("openid is not among them")
+        return scopes
+
+
 class DashboardSettings(Section):
     """The web pages. Whether a key is asked for there follows `serving.require_key`, by the pages' own address."""
 
@@ -212,6 +270,14 @@ class DashboardSettings(Section):
         "signs sessions, the same on every host of the pages; empty: one is made in `serving.cache`",
     )
     url: str = setting("", "where people reach the pages, for links in alerts: `https://loop.example.org`")
+    oidc: OidcSettings | None = setting(None, "people sign in at a provider of OpenID Connect, too")
+
+    @model_validator(mode="after")
+    def _way_back(self) -> DashboardSettings:
+        """No header of a request may say where a provider sends people back to."""
+        if self.oidc is not None and not self.url:
+            raise ValueError("dashboard.oidc needs dashboard.url: people are sent back there")
+        return self
 
 
 class CaptureSettings(Section):

@@ -26,10 +26,12 @@ def status(shell: Shell, model: Annotated[str | None, typer.Argument(help="Only 
 def doctor(shell: Shell) -> None:
     """Checks configuration, database, registry, models and disk; exit code 1 if anything is amiss."""
     from feedback_loop.config import load_settings
+    from feedback_loop.dashboard.oidc import checks_of
     from feedback_loop.loop import FeedbackLoop
     from feedback_loop.views.doctor import doctor as checked
 
-    checks = checked(FeedbackLoop(load_settings(shell.config)))
+    settings = load_settings(shell.config)
+    checks = checked(FeedbackLoop(settings), checks_of(settings))
     shell.emit(checks, _check_words)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)

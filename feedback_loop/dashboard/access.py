@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import hmac
-import os
-import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
-from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from feedback_loop.config import Settings
+from feedback_loop.dashboard.oidc import provider_of
+from feedback_loop.dashboard.rights import Right, Visitor, rights_of
+from feedback_loop.dashboard.sessions import Session, Sessions, session_secret
 from feedback_loop.errors import BadInput, NotFound
 from feedback_loop.loop import FeedbackLoop
-from feedback_loop.private import new_folder
 from feedback_loop.serving import needs_key, tell_proxied
 from feedback_loop.serving.http_errors import HttpError, media_type
 from feedback_loop.serving.origins import Origins
@@ -34,81 +27,19 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 MOST_BODY_BYTES = 256 * 1024
 MOST_FIELDS = 100
 
-_SIGNED_BY = "dashboard.secret"
-
-
-@dataclass(frozen=True)
-class Visitor:
-    """Who a request is from: the name of their key (where none is needed: of this process's user), what they may do.
-
-    `models` are those that the key is for; None: all.
-    """
-
-    name: str
-    scopes: frozenset[Scope]
-    models: frozenset[str] | None = None
-    has_key: bool = True
-
-    def sees(self, model: str) -> bool:
-        """Whether the key is for that model."""
-        return self.models is None or model in self.models
-
-    def visible(self, models: Iterable[str]) -> list[str]:
-        """Those of the models that the key is for."""
-        return [model for model in models if self.sees(model)]
-
-    def may(self, scope: Scope, model: str) -> bool:
-        """Whether the key is for that model, and has the scope or `admin`."""
-        return self.sees(model) and (scope in self.scopes or Scope.ADMIN in self.scopes)
-
-    def require(self, scope: Scope, model: str | None = None) -> None:
-        """Raises HttpError (403) where the key lacks the scope, or is not for that model."""
-        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
-            message = f"The key {self.name!r} lacks the scope {scope}. Make one: feedback-loop keys create."
-            raise HttpError(403, "PERMISSION_DENIED", message)
-        if model is not None and not self.sees(model):
-            message = f"The key {self.name!r} is not for this model. Make one: feedback-loop keys create."
-            raise HttpError(403, "PERMISSION_DENIED", message)
-
-    def require_all(self, scope: Scope) -> None:
-        """Raises HttpError (403) where the key lacks the scope, or is for certain models alone."""
-        self.require(scope)
-        if self.models is not None:
-            message = f"The key {self.name!r} is for certain models alone, and this tells of all of them."
-            raise HttpError(403, "PERMISSION_DENIED", message)
-
-
-class Sessions:
-    """Signs who is signed in, and the tokens by which a form is known to be one of our pages'."""
-
-    def __init__(self, secret: bytes, age: timedelta) -> None:
-        self._secret, self.age = secret, age
-        self._serializer = URLSafeTimedSerializer(secret, salt="feedback-loop session")
-
-    def seal(self, name: str) -> str:
-        """The cookie of somebody who has shown the key of that name."""
-        return self._serializer.dumps({"key": name, "id": secrets.token_urlsafe(8)})
-
-    def name(self, cookie: str) -> str | None:
-        """The key's name in a cookie; None for one that is forged or too old."""
-        try:
-            return str(self._serializer.loads(cookie, max_age=int(self.age.total_seconds()))["key"])
-        except BadSignature:  # its child SignatureExpired too
-            return None
-
-    def token(self, cookie: str) -> str:
-        """The token of the forms of one session (empty: of somebody who is not signed in)."""
-        return hmac.new(self._secret, b"csrf:" + cookie.encode(), hashlib.sha256).hexdigest()
-
 
 class Door:
-    """Lets people in. Keys are asked for where a server at that `host` would ask callers for one."""
+    """Lets people in: with a key where a server at that `host` would ask for one; by a provider, if there is one."""
 
     def __init__(self, loop: FeedbackLoop, host: str) -> None:
         settings = loop.settings
-        serving = settings.serving.model_copy(update={"host": host})
+        oidc = settings.dashboard.oidc
+        asked = {"host": host, "require_key": settings.serving.require_key if oidc is None else "always"}
+        serving = settings.serving.model_copy(update=asked)
         self._store = loop.store
         self.needs_key = needs_key(serving)
+        self.provider = provider_of(settings)
+        self._issuer, self._rules = (oidc.issuer, oidc.rules) if oidc is not None else ("", ())
         self.sessions = Sessions(session_secret(settings), settings.dashboard.session)
         self._origins = Origins(serving, partial(tell_proxied, settings.path(settings.serving.cache)))
 
@@ -128,40 +59,26 @@ class Door:
     def visitor(self, request: Request) -> Visitor | None:
         """Who asks, by the key in the header or by the session; None where somebody has to sign in first."""
         if not self.needs_key:
-            return Visitor(getpass.getuser(), frozenset(Scope), has_key=False)
+            return Visitor(getpass.getuser(), (Right(frozenset(Scope)),), "local")
         key = bearer_key(request)
         if key is not None:
-            right = self.right(key)
-        else:
-            name = self.sessions.name(request.cookies.get(COOKIE, ""))
-            right = next((right for right in valid_keys(self._store) if right.name == name), None)
-        return Visitor(right.name, right.scopes, right.models) if right is not None else None
+            return _by_key(self.right(key))
+        session = self.sessions.open(request.cookies.get(COOKIE, ""))
+        if session is None:
+            return None
+        if session.issuer:
+            return self.person(session)
+        return _by_key(next((right for right in valid_keys(self._store) if right.name == session.name), None))
+
+    def person(self, session: Session) -> Visitor | None:
+        """A person with what the rules give them now; None for whom they give nothing, or who is another issuer's."""
+        rights = rights_of(self._rules, session.claims) if session.issuer == self._issuer else ()
+        may_read = any(right.gives(Scope.READ) for right in rights)
+        return Visitor(session.name, rights, "person") if may_read else None
 
 
-def session_secret(settings: Settings) -> bytes:
-    """What sessions are signed with: the configured secret, or one of this host's that is made here once."""
-    configured = settings.dashboard.secret.get_secret_value()
-    if configured:
-        return configured.encode()
-    folder = settings.path(settings.serving.cache)
-    new_folder(folder)
-    path = folder / _SIGNED_BY
-    if not path.exists():
-        _make_secret(path)
-    return path.read_bytes()
-
-
-def _make_secret(path: Path) -> None:
-    """Makes the file whole, or leaves the one that another process has made meanwhile."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(secrets.token_urlsafe(48))
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+def _by_key(right: KeyRight | None) -> Visitor | None:
+    return Visitor(right.name, (Right(right.scopes, right.models),)) if right is not None else None
 
 
 def door_of(request: Request) -> Door:

@@ -15,7 +15,9 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from feedback_loop.clock import parse_duration, parse_moment
-from feedback_loop.dashboard.access import Loop, ModelName, Visitor, Who, admitted, approver
+from feedback_loop.dashboard.access import Loop, ModelName, Who, admitted, approver
+from feedback_loop.dashboard.oidc import checks_of
+from feedback_loop.dashboard.rights import Visitor
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.plain import plain
@@ -126,7 +128,7 @@ def status(loop: Loop, visitor: Who) -> Row:
     Where store and registry are is told to `admin` for all models alone.
     """
     states = loop_status(loop, visitor.visible(loop.settings.models))
-    private = () if Scope.ADMIN in visitor.scopes and visitor.models is None else ("store", "registry")
+    private = () if visitor.may_everywhere(Scope.ADMIN) else ("store", "registry")
     return {name: value for name, value in states.items() if name not in private}
 
 
@@ -134,7 +136,7 @@ def status(loop: Loop, visitor: Who) -> Row:
 def checks(loop: Loop, visitor: Who) -> list[Check]:
     """What `feedback-loop doctor` says: whether the loop can work at all. Needs `admin` for all models."""
     visitor.require_all(Scope.ADMIN)
-    return doctor(loop)
+    return doctor(loop, checks_of(loop.settings))
 
 
 @router.get("/models")

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from feedback_loop.dashboard.access import Visitor, admitted
+from feedback_loop.dashboard.access import admitted
+from feedback_loop.dashboard.rights import Visitor
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.scheduling.metrics import LoopFigures
 from feedback_loop.serving.metrics import CONTENT_TYPE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,8 @@ class Check:
     is_note: bool = False  # nothing is amiss, but somebody should know
 
 
-def doctor(loop: FeedbackLoop) -> list[Check]:
-    """Checks all that the loop needs, one thing at a time; never raises."""
+def doctor(loop: FeedbackLoop, more: Mapping[str, Callable[[], str]] | None = None) -> list[Check]:
+    """Checks all that the loop needs, one thing at a time, and what rooms further on need (`more`); never raises."""
     checks = [
         _check("versions", _versions),
         _check("hardware", lambda: _hardware(loop)),
@@ -47,6 +47,7 @@ def doctor(loop: FeedbackLoop) -> list[Check]:
         _check("files", lambda: _files(loop)),
         _check("serving", lambda: _serving(loop)),
         _check("webhook", lambda: _webhook(loop)),
+        *(_check(name, look) for name, look in (more or {}).items()),
     ]
     checks += [Check("hardware", ok=True, detail=note.cause, cure=note.cure, is_note=True) for note in notes(loop)]
     for name in loop.settings.models:

@@ -32,12 +32,12 @@ def browser():
 def serve():
     """Serves the pages of a loop as long as the session takes; returns their address.
 
-    `host` is what they take themselves to listen at: at any but loopback they ask for a key.
+    `host` is what they take themselves to listen at: at any but loopback they ask for a key. Without a `port`: any.
     """
     servers = []
 
-    def serve(loop, host="127.0.0.1"):
-        port = free_port()
+    def serve(loop, host="127.0.0.1", port=None):
+        port = port or free_port()
         options = {"host": "127.0.0.1", "port": port, "log_level": "warning"}
         server = uvicorn.Server(uvicorn.Config(create_app(loop, host=host), **options))
         thread = threading.Thread(target=server.run)

@@ -10,10 +10,11 @@ from fastapi.responses import RedirectResponse, Response
 
 from feedback_loop.clock import parse_duration
 from feedback_loop.dashboard import model_charts
-from feedback_loop.dashboard.access import Form, Loop, Visitor, Who
+from feedback_loop.dashboard.access import Form, Loop, Who
 from feedback_loop.dashboard.api import Number
 from feedback_loop.dashboard.pages.reports import report_table
 from feedback_loop.dashboard.render import page, path_to
+from feedback_loop.dashboard.rights import Visitor
 from feedback_loop.dashboard.searching import last_retraining_by_hand, start_retraining
 from feedback_loop.dashboard.tables import Column, Table
 from feedback_loop.errors import BadInput, Refused

@@ -8,11 +8,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from feedback_loop.dashboard.access import Loop, Visitor, Who
+from feedback_loop.dashboard.access import Loop, Who
 from feedback_loop.dashboard.pages.links import Link
 from feedback_loop.dashboard.render import linked, page
+from feedback_loop.dashboard.rights import Visitor
 from feedback_loop.dashboard.tables import Column, Table
 from feedback_loop.loop import FeedbackLoop
+from feedback_loop.store.keys import Scope
 from feedback_loop.views.status import model_status
 
 LINK = Link("Overview", "overview")
@@ -158,5 +160,5 @@ def _totals(loop: FeedbackLoop, visitor: Visitor, states: Mapping[str, Any]) -> 
         "predictions": sum(state["predictions"] for state in states.values()),
         "waiting": sum(state["capture"]["waiting"] for state in states.values()),
         "now": loop.clock(),
-        "sees_all": visitor.models is None,
+        "sees_all": visitor.may_everywhere(Scope.READ),
     }
