@@ -76,8 +76,9 @@ class Endpoints:
         self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self._again: dict[str, float] = {}
         self._loading: dict[str, Future[Traffic]] = {}
-        self._lock = threading.Lock()  # of `_loading`
-        self._loader = ThreadPoolExecutor(1, "load models")  # which alone loads models and puts them away
+        self._lock = threading.Lock()  # of `_loading`, and of who is put away
+        self._loader = ThreadPoolExecutor(1, "load models")
+        self._swapper = ThreadPoolExecutor(1, "swap versions")  # no swap waits for models that are loaded
         self._done = threading.Event()
 
     @property
@@ -236,7 +237,8 @@ class Endpoints:
     def stop(self) -> None:
         """Ends watching, and what was to be loaded."""
         self._done.set()
-        self._loader.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._loader, self._swapper):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _is_served(self, name: str) -> bool:
         return name in self._traffic or (name in self._published and name not in self._again)
@@ -271,10 +273,11 @@ class Endpoints:
         with self._lock:
             load = self._loading.get(name)
             if load is None:
-                load = self._loading[name] = self._loader.submit(self._load, name)
+                threads = self._swapper if name in self._traffic else self._loader
+                load = self._loading[name] = threads.submit(self._load, name)
             return load
 
-    # In the loader's thread
+    # In the loader's or the swapper's thread: a model is in one of them at a time
 
     def _load(self, name: str) -> Traffic:
         was_away = name not in self._traffic
@@ -287,14 +290,18 @@ class Endpoints:
             with self._lock:
                 del self._loading[name]
         if not self._loads_all and was_away:
-            self._moved(1)
-            self._make_room()
+            with self._lock:
+                self._moved(1)
+                self._make_room()
         return traffic
 
     def _make_room(self) -> None:
-        """Puts away what was asked for least recently. Requests that it is answering hold it until they are done."""
-        while len(self._traffic) > self._most:
-            name = min(self._traffic, key=lambda name: self._used.get(name, 0.0))
+        """Puts away what was asked for least recently, but for what is being swapped.
+
+        Requests that it is answering hold it until they are done.
+        """
+        while len(self._traffic) > self._most and (idle := self._traffic.keys() - self._loading.keys()):
+            name = min(idle, key=lambda name: self._used.get(name, 0.0))
             del self._traffic[name]
             self._opened[name] = {}
             self._moved(-1)

@@ -248,6 +248,7 @@ class Served:
         self.opened, self.moves, self.broken = [], [], set()
         self.gate, self.is_opening = threading.Event(), threading.Event()
         self.gate.set()
+        self.gates = {}  # a model's own
         places = {name: model.place for name, model in self.models.items()}
         read_contract = lambda name, _: binary_contract(name)  # noqa: E731
         self.endpoints = Endpoints(places, self.open, read_contract, most, self.moves.append)
@@ -256,7 +257,7 @@ class Served:
 
     def open(self, name, folder):
         self.is_opening.set()
-        self.gate.wait()
+        self.gates.get(name, self.gate).wait()
         self.opened.append(name)
         if name in self.broken:
             raise Refused(f"{name} is damaged.")
@@ -394,3 +395,32 @@ def test_a_version_that_is_published_while_its_model_is_put_away_or_loading_answ
     load.result()
     assert served.endpoints.refresh()
     assert served.answers("c") == "2"
+
+
+def test_a_swap_waits_for_no_model_that_is_loaded(tmp_path):
+    served = Served(tmp_path, "abc", 2)
+    served.answers("a")
+    served.gates["b"] = swapped = threading.Event()  # its load ends only once the swap is done
+    served.is_opening.clear()
+    load = served.endpoints._begun("b")
+    served.is_opening.wait()
+    served.promote("a", "2")
+    assert served.endpoints.refresh()
+    assert (served.answers("a"), load.done()) == ("2", False)
+    swapped.set()
+    load.result()
+    assert served.opened == ["a", "a", "b"]
+
+
+def test_what_is_being_swapped_is_not_put_away_meanwhile(tmp_path):
+    served = Served(tmp_path, "ab", 1)
+    served.answers("a")
+    served.gates["a"] = loaded = threading.Event()  # its swap ends only once the other is loaded
+    served.is_opening.clear()
+    served.promote("a", "2")
+    swap = served.endpoints._begun("a")
+    served.is_opening.wait()
+    assert served.answers("b") == "1"
+    loaded.set()
+    assert swap.result() is served.endpoints.loaded("a")
+    assert (served.answers("a"), served.moves.count(1) - served.moves.count(-1)) == ("2", 1)
