@@ -269,6 +269,9 @@ class DashboardSettings(Section):
         SecretStr(""),
         "signs sessions, the same on every host of the pages; empty: one is made in `serving.cache`",
     )
+    trace: bool = setting(
+        False, "OpenTelemetry's spans of the pages' requests, as `serving.trace` gives those of others"
+    )
     url: str = setting("", "where people reach the pages, for links in alerts: `https://loop.example.org`")
     oidc: OidcSettings | None = setting(None, "people sign in at a provider of OpenID Connect, too")
 

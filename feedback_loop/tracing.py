@@ -1,8 +1,8 @@
 """OpenTelemetry traces of requests, batches and turns of the loop, where they are asked for.
 
-Nothing of OpenTelemetry is imported, and nothing is paid but the look at an empty variable, unless `serving.trace` or
-`scheduler.trace` is set. Where spans go and which are sampled is said by OpenTelemetry's own variables
-(`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, …).
+Nothing of OpenTelemetry is imported, and nothing is paid but the look at an empty variable, unless `serving.trace`,
+`scheduler.trace` or `dashboard.trace` is set. Where spans go and which are sampled is said by OpenTelemetry's own
+variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_NAME`, …).
 """
 
 from __future__ import annotations
@@ -98,6 +98,12 @@ class Tracing:
         traced = Traced(self._tracer, span)
         _current.set(traced)
         return traced
+
+    @staticmethod
+    def name(traced: Traced, method: str, route: str) -> None:
+        """Names a request's span by its route, where that was not known when it began."""
+        traced.span.update_name(f"{method} {route}")
+        traced.span.set_attribute("http.route", route)
 
     @staticmethod
     def end(traced: Traced, status: int, **attributes: Any) -> None:

@@ -24,12 +24,15 @@ def dashboard(
     from feedback_loop.dashboard import create_app
     from feedback_loop.loop import FeedbackLoop
     from feedback_loop.serving.server import refuse_taken
+    from feedback_loop.tracing import require_tracing
 
     configure_logging()
     take_library_logs()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it again at its end
     loop = FeedbackLoop.open(given.config)
     settings = loop.settings.dashboard
+    if settings.trace:
+        require_tracing(key="dashboard.trace")
     host, port = host or settings.host, settings.port if port is None else port
     refuse_taken(host, port)
     typer.echo(f"The pages are at http://{host}:{port} (Ctrl-C ends it).", err=True)

@@ -24,6 +24,7 @@ from feedback_loop.dashboard.render import local_path, make_environment, page, p
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.serving.http_errors import HttpError, explained
+from feedback_loop.tracing import Tracing, start_tracing
 
 STATIC = Path(__file__).parent / "static"
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -41,11 +42,12 @@ TITLES = {
 }
 
 
-def create_app(loop: FeedbackLoop, *, host: str | None = None) -> FastAPI:
+def create_app(loop: FeedbackLoop, *, host: str | None = None, tracing: Tracing | None = None) -> FastAPI:
     """The pages of one loop, to be served by itself or mounted into another application.
 
     Whether people sign in with a key follows `serving.require_key` as for a server that listens at `host` (default:
-    that of the configuration). The loop stays the caller's, who closes it.
+    that of the configuration). The loop stays the caller's, who closes it. `tracing` gives each request a span
+    (default: one as `dashboard.trace` says, by OpenTelemetry's own variables).
     """
     app = _App(
         title="feedback-loop",
@@ -59,6 +61,7 @@ def create_app(loop: FeedbackLoop, *, host: str | None = None) -> FastAPI:
     app.state.door = Door(loop, host if host is not None else loop.settings.dashboard.host)
     app.state.templates, app.state.links = make_environment(), pages.links
     app.state.figures = Figures(loop)
+    app.state.tracing = tracing or (start_tracing() if loop.settings.dashboard.trace else None)
     app.state.backtests = threading.BoundedSemaphore(api.MOST_BACKTESTS)
     app.add_exception_handler(HTTPException, _routing_error)
     for error in (FeedbackLoopError, HttpError, RequestValidationError, Exception):
@@ -78,7 +81,7 @@ def create_app(loop: FeedbackLoop, *, host: str | None = None) -> FastAPI:
 class _App(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """Around all of it: what `add_middleware` adds sees no answer to an error that nobody expected."""
-        return Counted(SecurityHeaders(super().build_middleware_stack()), self.state.figures)
+        return Counted(SecurityHeaders(super().build_middleware_stack()), self.state.figures, self.state.tracing)
 
 
 class _Static(StaticFiles):

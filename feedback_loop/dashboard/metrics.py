@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.scheduling.metrics import LoopFigures
 from feedback_loop.serving.metrics import CONTENT_TYPE
 from feedback_loop.store.keys import Scope as Right
+from feedback_loop.tracing import Tracing
 
 PATH = "/metrics"
 _OTHER = "other"
@@ -50,18 +52,21 @@ class Figures:
 
 
 class Counted:
-    """Counts every request of an application."""
+    """Counts every request of an application, and gives it a span where traces are asked for."""
 
-    def __init__(self, app: ASGIApp, figures: Figures) -> None:
+    def __init__(self, app: ASGIApp, figures: Figures, tracing: Tracing | None) -> None:
         self._app = app
         self._figures = figures
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status, method = time.perf_counter(), 500, scope["method"]
+        tracing = self._tracing
+        traced = tracing.begin(method, _OTHER, Headers(scope=scope).get) if tracing is not None else None
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -74,6 +79,9 @@ class Counted:
         finally:
             path = getattr(scope.get("route"), "path", _OTHER)
             self._figures.count(path, status, time.perf_counter() - began)
+            if tracing is not None and traced is not None:
+                tracing.name(traced, method, path)
+                tracing.end(traced, status)
 
 
 def metrics(request: Request, visitor: Annotated[Visitor, Depends(admitted)]) -> Response:
