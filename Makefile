@@ -39,7 +39,7 @@ statistics: setup
 # What speaks with MLflow, under the release that is locked and under the next one, each in an environment of its own. MLflow's wheel has all of it;
 # its parts, which are packages too, come to an index at other times. Then the examples of Airflow, Dagster and Prefect.
 MLFLOWS := 3.17.2 3.18.0
-OF_MLFLOW := deployments plugin server
+OF_MLFLOW := deployments plugin runs searches server
 compat: setup
 	@set -e; for release in $(MLFLOWS); do \
 		place=build/compat/mlflow-$$release; echo "MLflow $$release"; \

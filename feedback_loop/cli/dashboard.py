@@ -22,6 +22,7 @@ def dashboard(
     import uvicorn
 
     from feedback_loop.dashboard import create_app
+    from feedback_loop.dashboard.searching import give_up
     from feedback_loop.loop import FeedbackLoop
     from feedback_loop.serving.server import refuse_taken
     from feedback_loop.tracing import require_tracing
@@ -40,6 +41,6 @@ def dashboard(
         app = create_app(loop, host=host)
         uvicorn.run(app, host=host, port=port, log_level="warning", log_config=None, server_header=False)
     finally:
-        if loop.runner.abandon("the pages were stopped before it ended"):
+        if give_up(loop):
             os._exit(0)  # a search that does not end would keep the process from ending
         loop.close()

@@ -13,7 +13,7 @@ from feedback_loop.plain import plain
 from feedback_loop.scheduling import Job
 from feedback_loop.store.freezes import refuse_frozen
 from feedback_loop.store.leases import holder_of
-from feedback_loop.store.ledger import load_runs
+from feedback_loop.store.ledger import JobRun, end_run, find_run, load_runs
 
 JOB = "retrain by hand"
 """Its name in the ledger: it stands in for no turn of the scheduler's."""
@@ -44,6 +44,43 @@ def _run(loop: FeedbackLoop, model: str, job: Job) -> None:
         loop.runner.run(model, [job], loop.clock())
     except FeedbackLoopError as error:  # another run was quicker, or the lease was lost
         _log.error("retraining not made", model=model, cause=str(error))
+
+
+def give_up(loop: FeedbackLoop) -> bool:
+    """Ends the searches of this process, which is about to end, in the ledger and in MLflow; whether there were any.
+
+    What MLflow can't be told now, `end_left` of the next process tells it.
+    """
+    if not loop.runner.abandon("the pages were stopped before it ended"):
+        return False
+    try:
+        loop.registry.lineage.runs.give_up(loop.clock())
+    except Exception as error:  # noqa: BLE001 (whatever it is, the process ends)
+        _log.warning("runs_not_ended", cause=repr(error))
+    return True
+
+
+def end_left(loop: FeedbackLoop) -> None:
+    """Ends what searches of pages have left whose process died: their runs in MLflow and in the ledger."""
+    for model in loop.settings.models:
+        for left in load_runs(loop.store, model, newest=1, job=JOB):
+            if left.state in ("running", "abandoned"):
+                _end_left(loop, model, left)
+
+
+def _end_left(loop: FeedbackLoop, model: str, left: JobRun) -> None:
+    patience = threading.Event()  # a process that was killed holds its lease until that runs out
+    while left.state == "running" and holder_of(loop.store, f"model:{model}") is not None:
+        patience.wait(1)
+        left = find_run(loop.store, left.run_id) or left
+    try:
+        if left.state == "running":
+            with loop.runner.leased(model):
+                cause = "its process ended before the job did"
+                end_run(loop.store, left.run_id, state="abandoned", now=loop.clock(), cause=cause)
+        loop.registry.end_abandoned(model, loop.clock())
+    except FeedbackLoopError as error:  # another run has begun, which ends it; or MLflow is away
+        _log.warning("search not ended", model=model, cause=str(error))
 
 
 def last_retraining_by_hand(loop: FeedbackLoop, model: str) -> dict[str, Any] | None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from feedback_loop.errors import FeedbackLoopError, Refused
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from feedback_loop.loop import FeedbackLoop
 
 PATH = "/feedback-loop"
 """Where the pages are in MLflow's server, after its `--static-prefix`."""
@@ -32,8 +37,18 @@ def create_app() -> FastAPI:
 
     app: FastAPI = create_fastapi_app()
     path = os.environ.get(STATIC_PREFIX_ENV_VAR, "").rstrip("/") + PATH
-    pages = Mount(path, app=Pages(listens_at(sys.argv)))
-    app.router.routes[:0] = [Route(path, lambda _: RedirectResponse(f"{path}/")), pages]  # before MLflow's catch-all
+    pages = Pages(listens_at(sys.argv))
+    to_pages = Route(path, lambda _: RedirectResponse(f"{path}/"))
+    app.router.routes[:0] = [to_pages, Mount(path, app=pages)]  # before MLflow's catch-all
+    mlflows = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(served: FastAPI) -> AsyncIterator[Any]:
+        async with mlflows(served) as state:  # a mounted application is not told of its server's end
+            yield state
+        await asyncio.to_thread(pages.close)
+
+    app.router.lifespan_context = lifespan
     return app
 
 
@@ -46,6 +61,7 @@ class Pages:
     def __init__(self, host: str) -> None:
         self._host = host
         self._app: Any = None
+        self._loop: FeedbackLoop | None = None
         self._opening = asyncio.Lock()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -60,11 +76,21 @@ class Pages:
             return
         await self._app(scope, receive, send)
 
+    def close(self) -> None:
+        """Ends the searches that were begun here; where there is one, the process too, which its fit would keep."""
+        from feedback_loop.dashboard.searching import give_up
+
+        if self._loop is not None and give_up(self._loop):
+            os._exit(0)
+
     def _open(self) -> Any:
         from feedback_loop.dashboard import create_app as create_pages
+        from feedback_loop.dashboard.searching import end_left
         from feedback_loop.loop import FeedbackLoop
 
-        return create_pages(FeedbackLoop.open(), host=self._host)
+        self._loop = FeedbackLoop.open()
+        threading.Thread(target=end_left, args=(self._loop,), daemon=True).start()
+        return create_pages(self._loop, host=self._host)
 
 
 def listens_at(arguments: list[str]) -> str:

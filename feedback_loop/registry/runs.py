@@ -89,6 +89,11 @@ class Runs:
         finally:
             self._open.discard(run_id)
 
+    def give_up(self, now: datetime) -> None:
+        """Ends the runs that are worked on here as KILLED, for a process that is about to end."""
+        for run_id in list(self._open):
+            self.fail(run_id, now, "KILLED")
+
     def end_abandoned(self, model: str, now: datetime) -> list[str]:
         """Ends the runs of a model that nobody works on: their processes died, or could not end them.
 
