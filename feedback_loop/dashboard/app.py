@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Scope
 from feedback_loop import __version__
 from feedback_loop.dashboard import api, pages
 from feedback_loop.dashboard.access import Door, admitted, door_of, refuse_forged
+from feedback_loop.dashboard.backtests import Backtests
 from feedback_loop.dashboard.headers import SecurityHeaders
 from feedback_loop.dashboard.metrics import PATH, Counted, Figures, metrics
 from feedback_loop.dashboard.render import local_path, make_environment, page, path_to
@@ -63,6 +64,7 @@ def create_app(loop: FeedbackLoop, *, host: str | None = None, tracing: Tracing 
     app.state.figures = Figures(loop)
     app.state.tracing = tracing or (start_tracing() if loop.settings.dashboard.trace else None)
     app.state.backtests = threading.BoundedSemaphore(api.MOST_BACKTESTS)
+    app.state.played = Backtests(loop, app.state.backtests)
     app.add_exception_handler(HTTPException, _routing_error)
     for error in (FeedbackLoopError, HttpError, RequestValidationError, Exception):
         app.add_exception_handler(error, _error)

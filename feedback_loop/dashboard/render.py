@@ -24,13 +24,13 @@ STATES = {
     "good": "ok champion observed yes open_none served promoted passed succeeded sent done approved recovered within",
     "bad": (
         "not_made degraded failed crossed dead_letter died abandoned rejected not_served failing drifted harmful "
-        "refused conflict"
+        "refused conflict cut cancelled"
     ),
     "warn": (
         "warning open waiting waits_for_approval pending expired silenced retrying frozen running_long insufficient "
         "missing"
     ),
-    "busy": "running asked started in_progress shadow canary ramp probation chosen",
+    "busy": "running wanted asked started in_progress shadow canary ramp probation chosen",
 }
 """Which look a state has. Its word always stands beside the colour."""
 

@@ -21,6 +21,7 @@ from feedback_loop.decisions.backtest import (
 from feedback_loop.errors import BadInput, NotFound
 from feedback_loop.loop.context import Context
 from feedback_loop.loop.judging import Judging
+from feedback_loop.progress import Progress
 from feedback_loop.scheduling import parse_schedule
 from feedback_loop.store import ledger
 from feedback_loop.store.conclusions import verdict_moments
@@ -45,6 +46,7 @@ class Backtesting:
         every: timedelta | None = None,
         known_now: bool = False,
         inject: str | Injection | None = None,
+        progress: Progress | None = None,
     ) -> Backtest:
         """Plays the log again under the configured policy and the given ones (default: every other rule).
 
@@ -92,7 +94,7 @@ class Backtesting:
             known=known,
             change=as_utc(change) if change else None,
             injected=injected,
-            track=context.progress.track,
+            track=(progress or context.progress).track,
         )
 
     def _made_looks(self, model: str) -> list[tuple[datetime, str | None]]:

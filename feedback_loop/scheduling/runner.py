@@ -89,15 +89,17 @@ class Runner:
         self._tracing: Tracing | None = None
         self._starting = threading.Lock()
 
-    def run(self, model: str, jobs: Sequence[Job], scheduled_at: datetime) -> list[Outcome]:
-        """Runs the jobs in their order, under the model's lease; raises Refused while another run has it.
+    def run(
+        self, model: str, jobs: Sequence[Job], scheduled_at: datetime, *, lease: str | None = None
+    ) -> list[Outcome]:
+        """Runs the jobs in their order, under the model's lease (or another); raises Refused while a run has it.
 
         Raises LeaseLost where the lease is lost on the way: the rest is left to whoever has it now.
         """
         turn = _Turn(self._store)
         guard = self._store.guarded(turn.check, lambda _: turn.check())
-        with self.leased(model, turn.look) as lease, guard, self._traced(model, scheduled_at):
-            return [self._run_one(model, job, scheduled_at, lease, turn) for job in jobs]
+        with self.leased(model, turn.look, lease) as held, guard, self._traced(model, scheduled_at):
+            return [self._run_one(model, job, scheduled_at, held, turn) for job in jobs]
 
     def abandon(self, cause: str) -> list[str]:
         """Gives up the jobs that run, for a process that is about to end: they are due again, for anybody.
@@ -108,13 +110,15 @@ class Runner:
         for run_id, lease in list(self._at_work.items()):
             end_run(self._store, run_id, state="abandoned", now=self._clock(), cause=cause)
             drop_lease(self._store, lease)
-            named.append(lease.name.removeprefix("model:"))
+            named.append(lease.name.partition(":")[2])
         return named
 
-    def leased(self, model: str, renewed: Callable[[], object] = lambda: None) -> AbstractContextManager[Lease]:
-        """Holds the model's lease for as long as the block takes; see `store.leases.hold`."""
-        busy = f"Another run is at work on {model}"
-        return hold(self._store, f"model:{model}", self._lease, busy=busy, holder=self.holder, renewed=renewed)
+    def leased(
+        self, model: str, renewed: Callable[[], object] = lambda: None, lease: str | None = None
+    ) -> AbstractContextManager[Lease]:
+        """Holds the model's lease (or that of another name) while the block runs; see `store.leases.hold`."""
+        busy, name = f"Another run is at work on {model}", lease or f"model:{model}"
+        return hold(self._store, name, self._lease, busy=busy, holder=self.holder, renewed=renewed)
 
     def _traced(self, model: str, scheduled_at: datetime) -> AbstractContextManager[None]:
         if self._trace is None:

@@ -12,6 +12,14 @@ from feedback_loop.scheduling import parse_schedule
 from feedback_loop.store import leases, ledger
 from feedback_loop.store.ledger import JobRun
 
+BACKTEST = "backtest"
+"""A job that somebody asks for on a page. It only reads, so the loop's turns go on beside it."""
+
+
+def lease_of(job: str, model: str) -> str:
+    """The name of the lease that a run of that job holds."""
+    return f"{BACKTEST if job == BACKTEST else 'model'}:{model}"
+
 
 def model_jobs(loop: FeedbackLoop, model: str, newest: int = RECENT) -> dict[str, Any]:
     """The jobs of one model, as plain values: schedules, lease, what runs, what failed, the newest runs, troubles."""
@@ -58,7 +66,7 @@ def _run(run: JobRun) -> dict[str, Any]:
 
 def running_jobs(loop: FeedbackLoop, model: str, runs: Sequence[JobRun]) -> list[dict[str, Any]]:
     """The jobs that run now: for how long, how long they usually take, and whether their process lives."""
-    now, holder = loop.clock(), leases.holder_of(loop.store, f"model:{model}")
+    now = loop.clock()
     return [
         {
             "run": run.run_id,
@@ -67,7 +75,7 @@ def running_jobs(loop: FeedbackLoop, model: str, runs: Sequence[JobRun]) -> list
             "seconds": (now - run.started_at).total_seconds(),
             "usual_seconds": ledger.usual_seconds(runs, run.job),
             "holder": run.holder,
-            "alive": run.holder == holder,
+            "alive": run.holder == leases.holder_of(loop.store, lease_of(run.job, model)),
         }
         for run in runs
         if run.state == "running"
@@ -78,7 +86,8 @@ def failed_jobs(runs: Sequence[JobRun]) -> list[dict[str, Any]]:
     """The jobs whose newest run did not succeed."""
     newest: dict[str, JobRun] = {}
     for run in runs:
-        newest.setdefault(run.job, run)
+        if run.job != BACKTEST:  # the policy's page says how it ended
+            newest.setdefault(run.job, run)
     failed = [run for run in newest.values() if run.state in ("failed", "abandoned")]
     return [{"job": run.job, "at": run.scheduled_at, "cause": run.cause} for run in failed]
 

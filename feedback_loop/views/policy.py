@@ -14,6 +14,7 @@ from feedback_loop.decisions.backtest import Aftermath, Backtest, Replayed, dela
 from feedback_loop.errors import BadInput, ConfigError
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.plain import plain
+from feedback_loop.progress import Progress
 from feedback_loop.store.conclusions import Verdict
 
 OF_MODEL = ("maturity", "window")
@@ -39,19 +40,10 @@ def model_policy(loop: FeedbackLoop, model: str) -> dict[str, Any]:
     }
 
 
-def try_policy(
-    loop: FeedbackLoop,
-    model: str,
-    changes: Mapping[str, Any],
-    *,
-    every: timedelta | None = None,
-    known_now: bool = False,
-) -> dict[str, Any]:
-    """A changed policy on the log, beside the configured one, and the lines that would make it so. Saves nothing.
-
-    `changes` are settings by name: the policy's own, `maturity`, `window`. `every` and `known_now` are those of
-    `loop.backtest`. Raises NotFound, and BadInput for a setting that is not there or can't be so, or too many looks.
-    """
+def check_policy(
+    loop: FeedbackLoop, model: str, changes: Mapping[str, Any], every: timedelta | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A changed policy as a table of the file, and the settings that it changes; raises as `try_policy` does."""
     if every is not None and every < LEAST_EVERY:
         raise BadInput.of("every", "is shorter than an hour", cure="Use the command: feedback-loop backtest.")
     settings = loop.settings.model(model)
@@ -62,8 +54,26 @@ def try_policy(
         configured, proposed = _values(settings), _values(policy_of(content, settings, Path("proposed")))
     except ConfigError as error:
         raise BadInput.of(error.key, error.cause, cure=error.cure) from None
-    changed = {name: value for name, value in proposed.items() if value != configured[name]}
-    result = loop.backtest(model, [content], every=every, known_now=known_now)
+    return content, {name: value for name, value in proposed.items() if value != configured[name]}
+
+
+def try_policy(
+    loop: FeedbackLoop,
+    model: str,
+    changes: Mapping[str, Any],
+    *,
+    every: timedelta | None = None,
+    known_now: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """A changed policy on the log, beside the configured one, and the lines that would make it so. Saves nothing.
+
+    `changes` are settings by name: the policy's own, `maturity`, `window`. `every` and `known_now` are those of
+    `loop.backtest`, which says to `progress` how far it is. Raises NotFound, and BadInput for a setting that is not
+    there or can't be so, or too many looks.
+    """
+    content, changed = check_policy(loop, model, changes, every)
+    result = loop.backtest(model, [content], every=every, known_now=known_now, progress=progress)
     return {**plain(backtest_values(result)), "changed": changed, "toml": _tables(model, changed)}
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import threading
 from datetime import timedelta
 
 import pytest
@@ -14,12 +15,15 @@ from schemathesis.specs.openapi import checks
 from starlette.testclient import TestClient
 
 from feedback_loop.clock import ManualClock
-from feedback_loop.dashboard import create_app
+from feedback_loop.cycle import run_cycle
+from feedback_loop.dashboard import backtests, create_app
 from feedback_loop.dashboard.api import MOST_BACKTESTS
 from feedback_loop.plain import plain
 from feedback_loop.store import ledger
 from feedback_loop.store.approvals import Approval, ask
 from feedback_loop.store.keys import Scope, create_key
+from feedback_loop.views.jobs import model_jobs
+from feedback_loop.views.policy import try_policy
 from feedback_loop.views.predictions import logged_predictions
 from feedback_loop.views.status import loop_status
 from tests.builders import churn_loop, play_days, register_churn
@@ -258,20 +262,85 @@ def test_a_job_that_runs_is_asked_to_end(pages, api, keys, loop):
     ledger.end_run(loop.store, run, state="abandoned", now=loop.clock())
 
 
-def test_a_changed_policy_is_played_on_the_log_before_it_is_written(pages):
-    asked = {"try": "1", "alpha": "0.01", "refresh": "never", "every": "1d", "known_now": "1"}
-    answer = pages.get("/models/churn/policy", params=asked)
-    assert answer.status_code == 200, answer.text
-    lines = re.search(r"<pre[^>]*>(.*?)</pre>", answer.text, re.DOTALL)[1].splitlines()
+POLICY = "/models/churn/policy"
+
+
+def play(pages, path=POLICY, **fields):
+    token = re.search(r'name="csrf" value="(\w+)"', pages.get(path).text)[1]
+    return pages.post(path, data={"csrf": token, "every": "1d", "known_now": "1", **fields})
+
+
+def ended(loop):
+    """Waits for the backtests that are played; the next one is at another moment."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("backtest "):
+            thread.join()
+    loop.clock.set(loop.clock() + timedelta(seconds=1))
+
+
+def test_a_changed_policy_is_played_on_the_log_before_it_is_written(pages, loop):
+    assert pages.post(POLICY, data={"alpha": "0.01"}).status_code == 403  # of no page of ours
+    answer = play(pages, alpha="0.01", refresh="never")
+    assert (answer.status_code, answer.headers["location"]) == (303, POLICY)
+    ended(loop)
+    shown = pages.get(POLICY).text
+    lines = re.search(r"<pre[^>]*>(.*?)</pre>", shown, re.DOTALL)[1].splitlines()
     assert [line.replace("&#34;", '"') for line in lines] == [
         "[models.churn.policy]",
         "alpha = 0.01",
         'refresh = "never"',
     ]
-    assert "configured" in answer.text
-    assert pages.get("/models/churn/policy", params={**asked, "alpha": "[" * 5000}).status_code == 400
-    refused = pages.get("/models/churn/policy", params={**asked, "alpha": "7"})
+    assert "configured" in shown
+    assert play(pages, alpha="[" * 5000).status_code == 400
+    refused = play(pages, alpha="7")
     assert (refused.status_code, 'value="7"' in refused.text) == (400, True)
+
+
+def test_a_backtest_goes_on_by_itself_shows_how_far_it_is_and_is_alone(pages, loop, monkeypatch):
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(*given, progress, **more):
+        with progress.track("replay", 5) as advance:
+            advance(2)
+            begun.set()
+            assert go.wait(60)
+        return try_policy(*given, progress=progress, **more)
+
+    monkeypatch.setattr(backtests, "try_policy", slow)
+    assert play(pages, alpha="0.02").status_code == 303
+    assert begun.wait(60)
+    shown = pages.get(POLICY).text
+    assert "2 of 5 looks are played." in shown
+    assert 'hx-trigger="every 2s"' in shown
+    again = play(pages, alpha="0.03")
+    assert (again.status_code, "has begun already" in again.text) == (409, True)
+    (running,) = [job for job in model_jobs(loop, "churn")["running"] if job["job"] == "backtest"]
+    assert running["alive"]
+    run_cycle(loop, "churn")  # the loop's own turns wait for none
+    go.set()
+    ended(loop)
+    shown = pages.get(POLICY).text
+    assert ("alpha = 0.02" in shown, "every 2s" in shown) == (True, False)
+
+
+def test_a_backtest_that_can_not_be_played_says_why_and_is_no_failed_job(pages, loop):
+    assert play(pages, "/models/other/policy", alpha="0.04").status_code == 303
+    ended(loop)
+    assert "A backtest plays what was predicted" in pages.get("/models/other/policy").text
+    assert model_jobs(loop, "other")["failed"] == []
+
+
+def test_a_backtest_whose_process_ended_is_told_to_be_cut(pages, loop):
+    for holder in ("gone:1", loop.runner.holder):  # another process, or one of before that bore our number
+        run = ledger.begin_run(loop.store, "backtest", "churn", loop.clock(), holder, loop.clock())
+        shown = pages.get(POLICY).text
+        assert "Its process ended before it did" in shown
+        assert "every 2s" not in shown
+        loop.clock.set(loop.clock() + timedelta(seconds=1))
+    ledger.end_run(loop.store, run, state="abandoned", now=loop.clock())
+    assert play(pages, alpha="0.04").status_code == 303
+    ended(loop)
+    assert "alpha = 0.04" in pages.get(POLICY).text
 
 
 def schema_of(app):

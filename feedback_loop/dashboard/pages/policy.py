@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
 
-from feedback_loop.dashboard.access import Loop, ModelName
-from feedback_loop.dashboard.api import play
+from feedback_loop.clock import parse_duration
+from feedback_loop.dashboard.access import Form, Loop, ModelName, Who
+from feedback_loop.dashboard.backtests import Asked, Backtests
 from feedback_loop.dashboard.pages.links import Link
-from feedback_loop.dashboard.render import page
+from feedback_loop.dashboard.render import page, path_to
 from feedback_loop.dashboard.tables import Column, Table
-from feedback_loop.errors import BadInput, NotFound
-from feedback_loop.views.policy import model_policy, policy_row
+from feedback_loop.errors import BadInput
+from feedback_loop.views.policy import model_policy
 
 LINK = Link("Policy", "policy", of_model=True)
 
@@ -30,20 +31,33 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/models/{model}/policy", name="policy")
 def policy_page(request: Request, loop: Loop, model: ModelName) -> Response:
-    """The page; with `try` the log is played again under the settings of the form. Nothing is saved."""
-    query, policy, problem = request.query_params, model_policy(loop, model), ""
+    """The page, with the newest backtest: how far it is, or what came of it."""
+    return _page(request, loop, model, {})
+
+
+@router.post("/models/{model}/policy", name="play")
+def play(request: Request, loop: Loop, model: ModelName, visitor: Who, form: Form) -> Response:
+    """Plays the log again under the settings of the form, as a job of this process. Nothing is saved."""
+    backtests: Backtests = request.app.state.played
+    configured = {setting["name"]: setting["value"] for setting in model_policy(loop, model)["settings"]}
+    try:
+        changes = changed(form, {name: configured[name] for name in CHANGEABLE})
+        every = parse_duration(form["every"]) if form.get("every") else None
+        backtests.start(model, Asked(changes, every, "known_now" in form, visitor.name))
+    except BadInput as error:
+        return _page(request, loop, model, form, str(error))
+    return RedirectResponse(path_to(request, "policy", model=model), status_code=303)
+
+
+def _page(request: Request, loop: Loop, model: str, form: Mapping[str, str], problem: str = "") -> Response:
+    policy = model_policy(loop, model)
     configured = {setting["name"]: setting for setting in policy["settings"]}
-    result: dict[str, Any] | None = None
-    if "try" in query:
-        changes = changed(query, {name: configured[name]["value"] for name in CHANGEABLE})
-        try:
-            every, known_now = query.get("every"), "known_now" in query
-            result = play(request, loop, model, changes, every=every, known_now=known_now)
-        except (BadInput, NotFound) as error:
-            problem = str(error)
     settings = [
-        {**configured[name], "written": query.get(name, written(configured[name]["value"]))} for name in CHANGEABLE
+        {**configured[name], "written": form.get(name, written(configured[name]["value"]))} for name in CHANGEABLE
     ]
+    backtest: dict[str, Any] | None = request.app.state.played.newest(model)
+    result = (backtest or {}).get("result") or {}
+    rows = [policy["row"] for policy in result.get("policies", ())]
     tables = [
         Table(
             "settings",
@@ -52,7 +66,7 @@ def policy_page(request: Request, loop: Loop, model: ModelName) -> Response:
             [{**row, "value": written(row["value"])} for row in policy["settings"]],
         ),
         Table(
-            "compared", "On this log", _compared(result), list(map(policy_row, result["policies"])) if result else []
+            "compared", "On this log", [Column(name, name.capitalize()) for name in (rows[0] if rows else ())], rows
         ),
         Table("alarms", "Alarms", ALARMS, _alarms(result), "None of the two would have alarmed."),
     ]
@@ -67,8 +81,9 @@ def policy_page(request: Request, loop: Loop, model: ModelName) -> Response:
         settings=settings,
         choices=CHOICES,
         problem=problem,
+        backtest=backtest,
         result=result,
-        query=query,
+        form=form,
     )
 
 
@@ -117,11 +132,6 @@ def _value(text: str) -> Any:
         return text
 
 
-def _compared(result: dict[str, Any] | None) -> list[Column]:
-    row = policy_row(result["policies"][0]) if result else {}
-    return [Column(name, name.capitalize()) for name in row]
-
-
-def _alarms(result: dict[str, Any] | None) -> list[dict[str, Any]]:
-    policies = result["policies"] if result else []
+def _alarms(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    policies = result.get("policies", ())
     return [{**alarm, "policy": policy["name"]} for policy in policies for alarm in policy["alarms"]]
