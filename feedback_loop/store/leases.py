@@ -197,7 +197,8 @@ class _Renewal:
 
 
 def _is(lease: Lease) -> Any:
-    return (leases.c.name == lease.name) & (leases.c.fence == lease.fence)
+    """Still that run's: no later one has it, nor was it given back, after which a late write would renew it."""
+    return (leases.c.name == lease.name) & (leases.c.fence == lease.fence) & (leases.c.holder == lease.holder)
 
 
 def holder_of(store: Store, name: str) -> str | None:

@@ -346,6 +346,17 @@ def test_a_job_that_does_not_end_is_abandoned_when_the_scheduler_is_stopped_and_
         assert [run.state for run in again] == ["succeeded"]
 
 
+def test_a_run_whose_lease_was_given_back_for_it_writes_nothing_more_and_holds_nothing(store):
+    with hold(store, "model:churn", MINUTE, busy="Busy.") as lease:
+        elsewhere(lambda: leases.drop_lease(store, lease))  # by who ends a process whose job can't be stopped
+        with pytest.raises(LeaseLost):
+            write(store, "churn")
+    assert leases.holder_of(store, "model:churn") is None
+    assert not is_written(store, "churn")
+    with hold(store, "model:churn", MINUTE, busy="Busy."):
+        pass
+
+
 def test_models_whose_long_jobs_keep_their_own_chains_waiting_keep_no_other_model_waiting(sqlite_store):
     clock, never, made = ManualClock(NOW), threading.Event(), threading.Event()
     daily, busy = parse_schedule("1d", "cycle"), [f"busy-{number}" for number in range(4)]

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from feedback_loop.clock import Window
-from feedback_loop.store.evaluations import DriftValue, EstimateValue, Evaluation, MetricValue
+from feedback_loop.store.evaluations import DriftValue, EstimateValue, Evaluation, MetricValue, save_evaluation
 from feedback_loop.views.performance import (
     drift_matrix,
     metric_history,
@@ -51,16 +51,18 @@ def test_segments_are_those_of_the_newest_window_that_has_matured_all_rows_first
     assert segment_figures([evaluation(0)], "mae") == []
 
 
-def test_a_column_that_a_window_did_not_know_is_a_gap_and_the_farthest_comes_first():
-    drift = drift_matrix([evaluation(0, drift=[("age", 0.05)]), evaluation(1, drift=[("age", 0.02), ("plan", 0.3)])])
+def test_a_column_that_a_window_did_not_know_is_a_gap_and_the_farthest_comes_first(sqlite_store):
+    drifts = [("age", 0.05)], [("age", 0.02), ("plan", 0.3)]
+    saved = [save_evaluation(sqlite_store, evaluation(day, drift=drift)) for day, drift in enumerate(drifts)]
+    drift = drift_matrix(sqlite_store, saved)
     assert drift["columns"] == ["plan", "age"]
     assert [[round(far, 3) if far else far for far in row] for row in drift["strength"]] == [[None, 3.0], [0.5, 0.2]]
     assert drift["drifted"] == [[False, True], [False, False]]
     assert [row["column"] for row in drift["rows"]] == ["plan", "age"]
 
 
-def test_nothing_is_known_of_a_model_without_evaluations():
-    assert drift_matrix([])["columns"] == metric_names([]) == segment_figures([], "brier") == []
+def test_nothing_is_known_of_a_model_without_evaluations(sqlite_store):
+    assert drift_matrix(sqlite_store, [])["columns"] == metric_names([]) == segment_figures([], "brier") == []
     assert whole_window([], "1") is None
 
 
