@@ -43,9 +43,9 @@ OF_MLFLOW := deployments plugin runs searches server
 compat: setup
 	@set -e; for release in $(MLFLOWS); do \
 		place=build/compat/mlflow-$$release; echo "MLflow $$release"; \
-		UV_PROJECT_ENVIRONMENT=$$place $(UV) sync --quiet --frozen --python "$$($(BIN)/python -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra search --extra oidc --extra demo; \
+		UV_COMPILE_BYTECODE=1 UV_PROJECT_ENVIRONMENT=$$place $(UV) sync --quiet --frozen --python "$$($(BIN)/python -c 'import sys; print(sys.executable)')" --extra postgres --extra onnx --extra tracing --extra search --extra oidc --extra demo; \
 		$(UV) pip uninstall --quiet --python $$place/bin/python mlflow mlflow-skinny mlflow-tracing; \
-		$(UV) pip install --quiet --python $$place/bin/python --no-deps mlflow==$$release; \
+		$(UV) pip install --quiet --compile-bytecode --python $$place/bin/python --no-deps mlflow==$$release; \
 		$$place/bin/pytest $(OF_MLFLOW:%=tests/integration/test_mlflow_%.py) tests/integration/test_registry.py tests/integration/test_trust.py; \
 	done
 	$(BIN)/pytest -n 0 tests/compat
