@@ -104,16 +104,17 @@ def claim(folder: Path) -> bool:
 def run(command: Sequence[str]) -> int:
     """Runs it in the foreground until it ends; returns its exit code. What is to end this process ends it first.
 
-    Ctrl-C reaches both, a supervisor's or container's signal this process alone: each is passed on.
+    It is in a group of its own, where a terminal's Ctrl-C does not reach it: whatever comes is passed on, once.
     """
     begun, came = list[subprocess.Popen[bytes]](), list[int]()
 
     def pass_on(number: int, _: object) -> None:
-        came.append(number)
+        if not begun:
+            came.append(number)
         for process in begun:
             process.send_signal(number)
 
-    with _handled_by(pass_on), subprocess.Popen(command) as process:  # noqa: S603 (our own program)
+    with _handled_by(pass_on), subprocess.Popen(command, process_group=0) as process:  # noqa: S603 (our own program)
         begun.append(process)
         for number in came[:1]:  # while it was begun
             process.send_signal(number)
@@ -126,7 +127,7 @@ def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
