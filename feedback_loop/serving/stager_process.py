@@ -51,8 +51,11 @@ def stage(
     _exit_at_sigterm()
     end_with(sys.stdin.fileno(), lambda: os._exit(0))
     settings = load_settings(config)
-    forwarder(settings, clock).start()
-    _publish(settings, models, clock, delivery)
+    try:
+        forwarder(settings, clock).start()
+        _publish(settings, models, clock, delivery)
+    except SystemExit:
+        os._exit(0)  # forwarder and deliveries are at work, and Python's own end is not made for threads that go on
 
 
 def _exit_at_sigterm() -> None:
