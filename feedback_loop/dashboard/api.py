@@ -26,7 +26,7 @@ from feedback_loop.store.retrainings import find_retraining, load_retrainings
 from feedback_loop.views.approvals import approval_story, list_approvals
 from feedback_loop.views.doctor import Check, doctor
 from feedback_loop.views.history import Event, model_history, retraining_row, retraining_story
-from feedback_loop.views.incident import Entry, incident_story
+from feedback_loop.views.incident import Entry, in_mlflow, incident_story
 from feedback_loop.views.jobs import model_jobs
 from feedback_loop.views.performance import model_figures
 from feedback_loop.views.policy import model_policy, try_policy
@@ -199,11 +199,11 @@ def incidents(loop: Loop, model: ModelName, closed: bool = False) -> list[Row]:
 
 @router.get("/models/{model}/incidents/{number}")
 def incident(loop: Loop, model: ModelName, number: Number) -> Row:
-    """One incident, and all that happened in it (`story`)."""
+    """One incident, all that happened in it (`story`), and where MLflow shows its verdict (`in_mlflow`)."""
     found, story = incident_story(loop, number)
     own_only(found.model, model, "incident", number)
     entries: list[Entry] = story
-    return {**plain(found), "story": plain(entries)}
+    return {**plain(found), "story": plain(entries), "in_mlflow": in_mlflow(loop, found)}
 
 
 @router.get("/models/{model}/approvals")

@@ -56,7 +56,7 @@ from feedback_loop.registry import ModelVersion
 from feedback_loop.run_tags import run_tags
 from feedback_loop.store import profiles, retention
 from feedback_loop.store.alerts import raise_alert
-from feedback_loop.store.conclusions import Verdict, latest_verdict
+from feedback_loop.store.conclusions import Verdict, latest_verdict, note_run
 from feedback_loop.store.coverage import load_coverage
 from feedback_loop.store.evaluations import Evaluation, load_evaluations, newest_evaluations
 from feedback_loop.store.incidents import Incident, incidents_within, open_incident
@@ -171,13 +171,16 @@ class Judging:
         store, shown = self.context.store, self.context.shown
         now_open = open_incident(store, verdict.model)
         shown.verdict(verdict, _id_of(now_open))
+        run_id = before.run_id if before is not None else None
         if before is None or before.state != verdict.state or _id_of(now_open) != _id_of(incident):
             evaluations = load_evaluations(
                 store, verdict.model, version=verdict.version, within=verdict.window, matured=True, newest=MOST_SHOWN
             )
             of_incident = _id_of(now_open or incident)
             state = before.state if before is not None else None
-            shown.news(verdict, state, of_incident, newest_evaluations(evaluations))
+            run_id = shown.news(verdict, state, of_incident, newest_evaluations(evaluations))
+        if run_id is not None:
+            note_run(store, verdict, run_id)
 
     def why_not_judged(self, model: str) -> str:
         """Why a look finds nothing to judge now, and what to do about it, in words."""

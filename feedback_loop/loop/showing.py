@@ -84,9 +84,9 @@ class Shown:
 
     def news(
         self, verdict: Verdict, before: State | None, incident_id: int | None, evaluations: Sequence[Evaluation]
-    ) -> None:
+    ) -> str | None:
         """A verdict that is another than the one `before` (None: the version's first), as a run of its own, with the
-        evaluations of its windows.
+        evaluations of its windows; its id, None where MLflow can't be told.
         """
         model, number = verdict.model, verdict.version
         page = f"/incidents/{incident_id}" if incident_id is not None else f"/models/{quote(model, safe='')}"
@@ -101,9 +101,13 @@ class Shown:
         tags = {TAG + name: str(value) for name, value in known.items()}
         tags["mlflow.note.content"] = self._note(f"**{verdict.state}**: {verdict.summary}", page)
         details = _evidence(verdict) | {"evaluations": [_details(each) for each in evaluations]}
-        with _told("verdict", model):
+        try:
             words, version = f"{verdict.state} {model} version {number}", self.find(model, number)
-            self.registry.lineage.log_verdict(version, words, tags, _judged(verdict), details, verdict.decided_at)
+            run = words, tags, _judged(verdict), details, verdict.decided_at
+            return self.registry.lineage.log_verdict(version, *run)
+        except FeedbackLoopError as error:
+            _log.warning("verdict not shown in MLflow", model=model, cause=str(error))
+            return None
 
     def promotion(self, promotion: Promotion) -> None:
         """A promotion or rollback, as a run of its own that its version is tagged with."""
@@ -181,7 +185,7 @@ def _details(evaluation: Evaluation) -> dict[str, Any]:
 def _evidence(verdict: Verdict) -> dict[str, Any]:
     """A verdict as a file, without segments (as above), and without the state that the next verdict goes on from."""
     shown: dict[str, Any] = plain(verdict)
-    del shown["monitor"]
+    del shown["monitor"], shown["run_id"]
     shown["evidence"] = {name: value for name, value in shown["evidence"].items() if name != "carriers"}
     if "watched" in shown["evidence"]:
         shown["evidence"]["watched"] = [loss for loss in shown["evidence"]["watched"] if not loss["segment"]]

@@ -67,11 +67,11 @@ class Registry:
 
     def page_of(self, model: str, version: str) -> str:
         """The address of MLflow's own page about a version; empty where there is no server that has pages."""
-        parts = urlsplit(self._mlflow.registry_uri)
-        if parts.scheme not in ("http", "https"):
-            return ""
-        place = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")  # without a password
-        return f"{place.geturl().rstrip('/')}/#/models/{quote(model, safe='')}/versions/{number_of(version)}"
+        return _page(self._mlflow.registry_uri, f"models/{quote(model, safe='')}/versions/{number_of(version)}")
+
+    def page_of_run(self, run_id: str | None) -> str:
+        """The address of MLflow's own page about a run; empty where there is none."""
+        return _page(self._mlflow.tracking_uri, f"runs/{run_id}") if run_id is not None else ""
 
     @property
     def has_server(self) -> bool:
@@ -374,6 +374,15 @@ def _made_anew(model: str, version: str) -> NotFound:
     return NotFound(
         "model version", f"{model}/{version}", cure="Its registered model was deleted and made anew since."
     )
+
+
+def _page(uri: str, place: str) -> str:
+    """The address of a page of the server at that URI; empty for what has no pages."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    server = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")  # without a password
+    return f"{server.geturl().rstrip('/')}/#/{place}"
 
 
 def _plain(model: str, number: str, created_at: datetime) -> str:

@@ -43,6 +43,7 @@ class Verdict:
     monitor: dict[str, Any]
     verdict_id: int | None = None
     begun: int = 0  # monitors of the model that were begun by then: each has its own alpha
+    run_id: str | None = None  # in MLflow, of the verdict that said so first
 
 
 verdicts = shared_table(
@@ -73,6 +74,11 @@ def load_verdict(store: Store, verdict_id: int) -> Verdict:
     verdict = one(store, Verdict, verdict_id=verdict_id)
     assert verdict is not None  # of a foreign key
     return verdict
+
+
+def note_run(store: Store, verdict: Verdict, run_id: str) -> None:
+    """Notes where MLflow shows a verdict."""
+    change(store, Verdict, {"run_id": run_id}, verdict_id=verdict.verdict_id)
 
 
 def degraded_verdicts(store: Store, model: str, first: int, last: int | None) -> list[Verdict]:

@@ -35,6 +35,13 @@ def incident_story(loop: FeedbackLoop, which: str | int) -> tuple[Incident, list
     return incident, sorted(entries, key=lambda entry: entry.at)
 
 
+def in_mlflow(loop: FeedbackLoop, incident: Incident) -> str:
+    """The address in MLflow of the run of the verdict that opened it; empty where there is none."""
+    if incident.verdict_id is None:
+        return ""
+    return loop.registry.page_of_run(conclusions.load_verdict(loop.store, incident.verdict_id).run_id)
+
+
 def incident_evidence(loop: FeedbackLoop, incident: Incident) -> dict[str, Any]:
     """What it rests on, as plain values: the newest verdict's figures by loss and segment, the newest diagnosis.
 

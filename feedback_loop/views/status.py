@@ -116,7 +116,7 @@ def model_status(loop: FeedbackLoop, model: str) -> dict[str, Any]:
             _standing(standing)
             for standing in load_condition_states(store, model, champion or "", settings.conditions)
         ],
-        "verdict": _named(verdict, "state", "version", "decided_at", "summary") if verdict else None,
+        "verdict": _verdict(loop, verdict) if verdict else None,
         "first_verdict_due": None if verdict else _first_due(loop, model, span[0] if span else None),
         "incident": next((named for named in still_open if named["cause"] == Cause.VERDICT), None),
         "open_incidents": still_open,
@@ -213,6 +213,11 @@ def _drift(monitor: conclusions.DriftMonitor | None, alpha: float) -> dict[str, 
         "failing": [{"check": check, "since": since} for check, since in state["failing"].items()],
         "unjudged": [{"column": column, "missing": missing} for column, missing in state["unjudged"].items()],
     }
+
+
+def _verdict(loop: FeedbackLoop, verdict: conclusions.Verdict) -> dict[str, Any]:
+    named = _named(verdict, "state", "version", "decided_at", "summary")
+    return {**named, "in_mlflow": loop.registry.page_of_run(verdict.run_id)}
 
 
 def _incident(incident: Incident) -> dict[str, Any]:

@@ -1,20 +1,24 @@
 """What MLflow's runs tell of evaluations and verdicts: charts, tags, files and links."""
 
 import json
+import re
 from collections import Counter
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
 import mlflow
 import pytest
+from starlette.testclient import TestClient
 
 from feedback_loop.clock import format_moment
 from feedback_loop.cycle import run_cycle
+from feedback_loop.dashboard import create_app
 from feedback_loop.loop import judging
 from feedback_loop.store import incidents
 from feedback_loop.store.conclusions import load_verdicts
 from feedback_loop.store.evaluations import load_evaluations, newest_evaluations
-from tests.builders import churn_loop, play_days
+from tests.builders import churn_loop, open_loop, play_days
 
 DAY = timedelta(days=1)
 
@@ -70,8 +74,32 @@ def test_a_verdict_that_says_something_new_is_a_run_within_its_versions_monitori
     assert [each["evaluation_id"] for each in told["evaluations"]] == [each.evaluation_id for each in judged]
     assert "plan=" not in json.dumps(told["evaluations"])  # an erasure takes segments out of our store, and not there
 
+    assert [verdict.run_id for verdict in load_verdicts(observed.store, "churn")] == [
+        *[worse.info.run_id] * (len(load_verdicts(observed.store, "churn")) - 2),
+        *[first.info.run_id] * 2,
+    ]
     incidents.close_incident(observed.store, incident.incident_id, "by hand", clock())
     assert {run.info.status for run in (first, worse, monitoring)} == {"FINISHED"}
+
+
+def test_pages_lead_to_the_run_of_a_verdict_where_mlflow_is_a_server(observed, clock, tmp_path, monkeypatch):
+    play_days(observed, clock, 12, harder=0.45, seed=100)
+    run_cycle(observed, "churn")
+    [incident], newest = incidents.load_incidents(observed.store, "churn"), load_verdicts(observed.store, "churn")[0]
+    places = "/models/churn", f"/incidents/{incident.incident_id}"
+
+    def shown(loop):
+        """The addresses in MLflow of both pages, and of the API."""
+        with TestClient(create_app(loop, host="127.0.0.1"), base_url="http://127.0.0.1") as client:
+            links = [re.findall('href="(https?://mlflow[^"]+)"', client.get(place).text) for place in places]
+            model, of_incident = (client.get(f"/api/models/churn{place}").json() for place in ("", places[1]))
+        return *links, model["verdict"]["in_mlflow"], of_incident["in_mlflow"]
+
+    assert shown(observed) == ([], [], "", "")
+    monkeypatch.setenv("FEEDBACK_LOOP_REGISTRY__TRACKING_URI", "https://ada:secret@mlflow.example.org/x")
+    with closing(open_loop(tmp_path / "feedback_loop.toml", clock)) as server:  # which is away: pages don't ask it
+        page = f"https://mlflow.example.org/x/#/runs/{newest.run_id}"
+        assert shown(server) == ([page], [page], page, page)
 
 
 def test_windows_are_drawn_with_bands_and_drift_in_one_call_for_all_of_them(observed, clock, monkeypatch):

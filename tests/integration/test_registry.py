@@ -389,6 +389,7 @@ def test_what_mlflow_says_of_a_webhook_names_the_variable_that_its_server_needs(
 def test_a_version_has_a_page_in_mlflows_server_and_what_mlflow_shows_leads_back(registry, tmp_path):
     server = Registry(Connection("https://ada:password@mlflow/x/", "", tmp_path, "x"))
     assert server.page_of("a b", "12.2") == "https://mlflow/x/#/models/a%20b/versions/12"
-    assert registry.page_of("a b", "12") == ""
+    assert server.page_of_run("ab12") == "https://mlflow/x/#/runs/ab12"
+    assert (registry.page_of("a b", "12"), registry.page_of_run("ab12"), server.page_of_run(None)) == ("", "", "")
     shown = Shown(registry, "https://loop.example.org/", lambda *_: None)
     assert shown._note("why", "/incidents/3") == "why\n\n[In the loop's pages](https://loop.example.org/incidents/3)"

@@ -24,7 +24,7 @@ from feedback_loop.promotion import champions_that_stand
 from feedback_loop.store import incidents, retrainings
 from feedback_loop.store.incidents import Incident
 from feedback_loop.store.keys import Scope
-from feedback_loop.views.incident import incident_evidence, incident_story
+from feedback_loop.views.incident import in_mlflow, incident_evidence, incident_story
 from feedback_loop.views.performance import around
 
 BEFORE, AFTER = timedelta(days=14), timedelta(days=7)
@@ -72,6 +72,7 @@ def incident_page(request: Request, loop: Loop, incident_id: Number, visitor: Wh
         charts=[drawn] if drawn is not None else [],
         incident=plain(incident),
         evidence=evidence,
+        in_mlflow=in_mlflow(loop, incident),
         done=DONE.get(done, ""),
         is_open=is_open,
         may_act=is_open and visitor.may(Scope.ADMIN, model),
