@@ -21,7 +21,7 @@ from feedback_loop.inference import Coefficients, Scorer
 from feedback_loop.inference.inputs import made_up_row
 from feedback_loop.schema import Contract, Role
 from feedback_loop.schema.protocol import Decoder, Rows
-from feedback_loop.serving.publication import NotStaged, Part, Place, Publication, stamp
+from feedback_loop.serving.publication import InTheMaking, NotStaged, Part, Place, Publication, stamp
 from feedback_loop.serving.traffic import Target, Traffic
 
 LOOK_SECONDS = 0.05
@@ -94,8 +94,8 @@ class Endpoints:
     def load(self) -> None:
         """Loads what is published of every model; raises what keeps them from being loaded where that is true of all.
 
-        One that can't be loaded is not served, and tried again with every `refresh`; the others answer. Where there
-        are more models than may be loaded, none is yet.
+        One that can't be loaded is not served, and tried again with every `refresh`; the others answer, those that
+        are still being made ready once they are. Where there are more models than may be loaded, none is yet.
         """
         failures: list[Exception] = []
         for name in self._places:
@@ -106,8 +106,12 @@ class Endpoints:
                     self._look_again(name)
             except Exception as error:  # noqa: BLE001 (whatever is wrong with one model, the others answer)
                 failures.append(error)
-        if not self.served:
+        if not self.served and not self.being_made_ready():
             raise failures[0]
+
+    def being_made_ready(self) -> list[str]:
+        """Models of which no version is ready yet, and of which nothing says that none will be."""
+        return [name for name in self._places if self._is_being_made(name)]
 
     def versions(self) -> dict[str, str | None]:
         """By model, the version that answers; None where none can yet."""
@@ -127,13 +131,13 @@ class Endpoints:
     def name(self, asked: str | None) -> str:
         """The model that is meant (None: the only or first one), whether it is loaded or not.
 
-        Raises NotFound, and Unavailable for one of which no version could be loaded yet.
+        Raises NotFound, InTheMaking, and Unavailable for one of which no version could be loaded.
         """
         name = asked if asked is not None else self._default
         if self._is_served(name):
             return name
         if name in self._places:
-            raise _not_loaded(name)
+            raise self._not_loaded(name)
         more = f" and {len(self._places) - NAMED:,} more" if len(self._places) > NAMED else ""
         raise NotFound("model served here", name, cure=f"Served: {', '.join(self.names[:NAMED])}{more}.")
 
@@ -156,7 +160,7 @@ class Endpoints:
         try:
             return await waiting
         except Exception as error:
-            raise _not_loaded(name) from error
+            raise self._not_loaded(name) from error
 
     def traffic(self, asked: str | None) -> Traffic:
         """The same for a thread, which waits itself."""
@@ -167,7 +171,7 @@ class Endpoints:
         try:
             return self._begun(name).result()
         except Exception as error:
-            raise _not_loaded(name) from error
+            raise self._not_loaded(name) from error
 
     def contract(self, name: str, version: str | None = None) -> Contract:
         """What callers of a version that was made ready here (None: of the champion) give and get.
@@ -188,7 +192,7 @@ class Endpoints:
         """The version that answers; raises Unavailable."""
         parts = self.parts(name)
         if not parts:
-            raise _not_loaded(name)
+            raise self._not_loaded(name)
         return parts[0][1]
 
     def refresh(self) -> bool:
@@ -243,6 +247,15 @@ class Endpoints:
     def _is_served(self, name: str) -> bool:
         return name in self._traffic or (name in self._published and name not in self._again)
 
+    def _is_being_made(self, name: str) -> bool:
+        return not self._is_served(name) and name not in self._again and self._places[name].failure() is None
+
+    def _not_loaded(self, name: str) -> Unavailable:
+        if self._is_being_made(name):
+            self._places[name].want()
+            return InTheMaking(name)
+        return Unavailable(f"model {name!r}", "No version of it is loaded yet.", cure="See feedback-loop status.")
+
     def _look(self, name: str) -> None:
         """Reads what is published of a model that is not loaded; raises NotStaged."""
         place = self._places[name]
@@ -263,8 +276,9 @@ class Endpoints:
             raise
 
     def _failed(self, name: str, error: Exception) -> None:
-        if not isinstance(error, NotStaged):  # else there is nothing to try until something is published
-            self._again[name] = time.monotonic() + AGAIN_SECONDS
+        if isinstance(error, NotStaged):
+            return  # there is nothing to try until something is published, and the stager says why nothing is
+        self._again[name] = time.monotonic() + AGAIN_SECONDS
         if name not in self._traffic:
             _log.error("model not served", model=name, cause=str(error))
 
@@ -342,10 +356,6 @@ class Endpoints:
             warm(scorer)
             opened[part.bundle] = scorer, decoder
         return opened[part.bundle]
-
-
-def _not_loaded(name: str) -> Unavailable:
-    return Unavailable(f"model {name!r}", "No version of it is loaded yet.", cure="See feedback-loop status.")
 
 
 def _roles(traffic: Traffic) -> list[tuple[str, str]]:

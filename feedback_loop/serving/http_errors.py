@@ -21,6 +21,7 @@ from feedback_loop.errors import (
 )
 from feedback_loop.schema.protocol import WireError, encode_error, refused_by_model
 from feedback_loop.schema.protocol.oip import encode_oip_error
+from feedback_loop.serving.publication import InTheMaking
 
 INFERENCE = "/v2"
 """What paths of the Open Inference Protocol begin with."""
@@ -28,6 +29,9 @@ INFERENCE = "/v2"
 Headers = list[tuple[str, str]]
 
 JSON: Headers = [("content-type", "application/json")]
+
+_MAKING_SECONDS = "2"
+"""As long as it takes to make a small model ready: whoever asked first is next."""
 
 _log = structlog.get_logger(__name__)
 
@@ -82,7 +86,15 @@ def _explained(error: FeedbackLoopError, path: str) -> tuple[int, bytes, Headers
     if isinstance(error, NotFound):
         return 404, encode_error("RESOURCE_DOES_NOT_EXIST", str(error)), JSON
     if isinstance(error, Unavailable):
-        _log.error("unavailable", path=path, cause=str(error))
-        message = f"The {error.service} takes nothing at the moment. Nothing was logged."
-        return 503, encode_error("TEMPORARILY_UNAVAILABLE", message), [*JSON, ("retry-after", "1")]
+        return _unavailable(error, path)
     return 409, encode_error("REFUSED", str(error)), JSON
+
+
+def _unavailable(error: Unavailable, path: str) -> tuple[int, bytes, Headers]:
+    if isinstance(error, InTheMaking):
+        said, seconds = error.cause, _MAKING_SECONDS
+    else:
+        _log.error("unavailable", path=path, cause=str(error))
+        said, seconds = f"The {error.service} takes nothing at the moment.", "1"
+    message = f"{said} Nothing was logged."
+    return 503, encode_error("TEMPORARILY_UNAVAILABLE", message), [*JSON, ("retry-after", seconds)]

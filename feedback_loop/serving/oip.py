@@ -79,7 +79,7 @@ class OpenInference:
         if path == f"{INFERENCE}/health/live":
             return 200, b'{"live":true}', JSON
         if path == f"{INFERENCE}/health/ready":
-            readiness = await asyncio.to_thread(self._readiness)
+            readiness = (await asyncio.to_thread(self._readiness)).of_all()  # as the protocol has it
             is_ready = readiness.status == 200
             return readiness.status, msgspec.json.encode({"ready": is_ready}), JSON
         name, version, what = _parts(path)

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from feedback_loop.errors import FeedbackLoopError, Refused
+from feedback_loop.errors import FeedbackLoopError, Refused, Unavailable
 from feedback_loop.inference import Coefficients
 from feedback_loop.private import new_folder, private_files
 
@@ -155,10 +156,23 @@ class Place:
         """Replaces what is published."""
         _write(self.published, publication)
         self._failed.unlink(missing_ok=True)
+        self._wanted.unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
         """Writes why nothing is published."""
         _write(self._failed, failure)
+        self._wanted.unlink(missing_ok=True)
+
+    def want(self) -> None:
+        """Notes that somebody asked for the model while it was not ready."""
+        with suppress(OSError):  # noted before; or the disk is full, and the caller is told the same
+            new_folder(self.folder)
+            self._wanted.touch(mode=0o600, exist_ok=False)
+
+    def wanted_at(self) -> float:
+        """When somebody first did; infinity where nobody has."""
+        wanted = stamp(self._wanted)
+        return wanted[1] if wanted is not None else float("inf")
 
     def forget_failure(self) -> None:
         """Before a new attempt: a failure that is read later is of this one."""
@@ -208,6 +222,10 @@ class Place:
     def _failed(self) -> Path:
         return self.folder / f"failed-{self.label}.json"
 
+    @property
+    def _wanted(self) -> Path:
+        return self.folder / f"wanted-{self.label}"
+
 
 _ADAPTER = "adapter-"
 """What the files of coefficients begin with."""
@@ -215,6 +233,13 @@ _ADAPTER = "adapter-"
 
 class NotStaged(FeedbackLoopError):
     """There is no version to answer with."""
+
+
+class InTheMaking(Unavailable):
+    """Of a model no version is ready yet; the stager is at it, or will be."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"model {model!r}", f"Model {model!r} is still being made ready.", cure="Ask again later.")
 
 
 def hint(cache: Path) -> None:

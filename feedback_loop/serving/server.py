@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from feedback_loop.config import ServingSettings
 from feedback_loop.errors import ConfigError, Refused
 from feedback_loop.serving.app import ENDING
@@ -23,8 +21,6 @@ from feedback_loop.serving.publication import NotStaged, Place
 
 MOST_HEAD_BYTES = 64 * 1024
 """The longest head of a request that is taken: request line and headers."""
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,9 +55,9 @@ def run_server(
     """Serves until SIGTERM or SIGINT; requests that are in flight then are answered, and no process is left.
 
     `load` makes the application, in each worker's process, before it takes its first request; `stager` is the command
-    that fills the `places`. A model of which nothing can be made ready is not served until something can; the others
-    are. Raises NotStaged where there is nothing at all to begin with, Refused for an address that is taken,
-    ConfigError for a certificate that is none.
+    that fills the `places`. It begins with the first model that there is something to answer with of; each other is
+    served once it is made ready. Raises NotStaged where nothing can be made ready of any, Refused for an address that
+    is taken, ConfigError for a certificate that is none.
     """
     if certificate is not None:
         certificate.check()
@@ -69,13 +65,7 @@ def run_server(
     for place in places.values():
         place.forget_failure()
     with Life() as life, Child("stager", stager, life) as process:
-        failures = {name: _wait_for(name, place, process) for name, place in places.items()}
-        failed = [failure for failure in failures.values() if failure is not None]
-        if len(failed) == len(places):
-            raise failed[0]
-        for name, failure in failures.items():
-            if failure is not None:
-                _log.error("model not served", model=name, cause=str(failure))
+        wait_for_any(places, process)
         _serve(load, settings, certificate, life)
 
 
@@ -94,17 +84,19 @@ def refuse_taken(host: str, port: int) -> None:
             raise Refused(f"Nothing can be served at {host}:{port}: {error.strerror}.", cure=cure) from error
 
 
-def _wait_for(name: str, place: Place, stager: Child) -> NotStaged | None:
-    """Until there is something to answer with, or it is said why not; what a server before published will do."""
-    while place.read() is None:
-        has_died = stager.deaths > 0  # before the failure is looked for: it may have said why
-        failure = place.failure()
-        if failure is not None:
-            return NotStaged(failure.cause or f"No version of {name!r} could be made ready.", cure=failure.cure)
+def wait_for_any(places: Mapping[str, Place], stager: Child) -> None:
+    """Until there is something to answer with, of any model; what a server before published will do.
+
+    Raises NotStaged with the first failure once there is one of each, or the stager has ended.
+    """
+    while not any(place.read() for place in places.values()):
+        has_died = stager.deaths > 0  # before failures are looked for: it may have said why
+        failures = [failure for place in places.values() if (failure := place.failure()) is not None]
+        if failures and (has_died or len(failures) == len(places)):
+            raise NotStaged(failures[0].cause, cure=failures[0].cure)
         if has_died:
             raise NotStaged("The stager ended before it had made a version ready.", cure="See what it said above.")
         time.sleep(0.02)
-    return None
 
 
 def _serve(load: Callable[[], Any], settings: ServingSettings, certificate: Certificate | None, life: Life) -> None:

@@ -69,10 +69,27 @@ class Stager:
         self._files: dict[Path, Files] = {}
         self._failed: dict[Path, float] = {}
         self._failing: set[str] = set()
+        self._waiting = list(models)
 
     def refresh(self) -> None:
         """Publishes what is wanted by now. What can't be made ready leaves what is published as it is."""
-        for served in self._models:
+        self._waiting.clear()
+        self._refresh_all(self._models)
+
+    def take_turn(self) -> bool:
+        """The same for one of the models that had no turn yet; False where there is none any more.
+
+        That is the one that callers wait for the longest, else one that was published before: it may be old.
+        """
+        if not self._waiting:
+            return False
+        served = min(self._waiting, key=lambda each: (each.place.wanted_at(), stamp(each.place.published) is None))
+        self._waiting.remove(served)
+        self._refresh_all([served])
+        return True
+
+    def _refresh_all(self, models: Sequence[ServedModel]) -> None:
+        for served in models:
             try:
                 self._refresh(served)
             except Exception as error:  # noqa: BLE001 (the next model, and the next time, may do better)
@@ -81,15 +98,19 @@ class Stager:
                 _log.warning("nothing new published", folder=str(served.place.folder), cause=str(error))
 
     def watch(self, cache: Path, seconds: float) -> NoReturn:
-        """Refreshes every so often from now on, and at once on a hint, for ever."""
+        """Refreshes every so often from now on, and at once on a hint, for ever.
+
+        Models that had no turn yet have theirs one by one: what is to be swapped does not wait for all of them.
+        """
         last_hint, due = None, self._monotonic() + seconds
         waits = threading.Event()
         while True:
             hint = stamp(cache / HINT)
             if hint != last_hint or self._monotonic() >= due:
                 last_hint, due = hint, self._monotonic() + seconds
-                self.refresh()
-            waits.wait(LOOK_SECONDS)
+                self._refresh_all([served for served in self._models if served not in self._waiting])
+            if not self.take_turn():
+                waits.wait(LOOK_SECONDS)
 
     def _refresh(self, served: ServedModel) -> None:
         published = served.place.read()

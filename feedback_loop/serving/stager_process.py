@@ -80,20 +80,24 @@ def _publish(
     settings: Settings, models: Sequence[str], clock: Clock, delivery: Callable[[], Callable[[], object]]
 ) -> NoReturn:
     references, places = served_models(settings, models), places_of(settings, models)
-    answers = all(place.read() is not None for place in places.values())
-    if answers:
+
+    def answers() -> bool:
+        return any(place.read() is not None for place in places.values())
+
+    if began := answers():
         os.nice(NICE)
     store = Store(settings.url(settings.store.url), settings.hash_key)
     try:
-        _prepare(store, waits=answers)
+        _prepare(store, waits=began)
     except FeedbackLoopError as error:
         for place in places.values():
             place.fail(Failure(error.cause, error.cure))
         raise
     wants = Wants(settings, store, Registry.of(settings, VersionNames(store).name), clock)
     stager = Stager([wants.served_model(references[name], places[name]) for name in references])
-    stager.refresh()
-    if not answers:
+    while not answers() and stager.take_turn():
+        pass
+    if not began:
         os.nice(NICE)
     threading.Thread(target=_deliver, args=(delivery(),), name="alerts", daemon=True).start()
     serve = settings.serving

@@ -113,7 +113,8 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
 
     def ready() -> Readiness:
         aside = {model: sum(rows.values()) for model, rows in put_aside(spool.folder).items()}
-        return readiness(endpoints.versions(), spool.trouble() if must_log else None, aside)
+        trouble = spool.trouble() if must_log else None
+        return readiness(endpoints.versions(), trouble, aside, endpoints.being_made_ready())
 
     show()
     endpoints.watch(show, [(serve.poll_alias, refresh), (FLUSH_EVERY, spool.flush)])

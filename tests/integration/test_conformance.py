@@ -113,7 +113,7 @@ def port(model, empty_mlflow, warm, tmp_path_factory):
     found = free_port()
     command = [warm / "feedback-loop", "serve", "orders", "plain", "--port", str(found)]
     with running([*command, "--config", str(config)], folder / "server.log") as process:
-        wait_until(lambda: call(found, "GET", "/ready")[0] == 200, process, folder / "server.log", 180)
+        wait_until(lambda: call(found, "GET", "/v2/health/ready")[0] == 200, process, folder / "server.log", 180)
         yield found
 
 

@@ -167,6 +167,16 @@ def test_a_server_is_ready_for_the_models_that_it_can_serve_and_names_the_others
     assert json.loads(found.body)["not_served"] == ["price"]
 
 
+def test_a_server_some_of_whose_models_are_still_being_made_ready_answers_for_the_others():
+    found = readiness({"churn": "3", "price": None, "fraud": None}, None, {}, ["fraud"])
+    body = json.loads(found.body)
+    assert (found.status, body["not_served"], body["being_made_ready"]) == (200, ["price", "fraud"], ["fraud"])
+    assert (found.of_all().status, found.of_all().reasons) == (503, ("fraud: it is still being made ready",))
+    everything = readiness({"churn": "3", "price": None}, None, {}, [])
+    assert everything.of_all() == everything
+    assert "being_made_ready" not in json.loads(everything.body)
+
+
 def test_a_server_that_answers_is_ready_and_tells_of_rows_that_the_store_refused():
     found = readiness({"wide": "3", "slim": "1"}, None, {"wide": 7})
     assert found.status == 200

@@ -18,7 +18,7 @@ from feedback_loop.schema.protocol import Rows
 from feedback_loop.serving import Endpoints, ServedModel, Stager
 from feedback_loop.serving import endpoints as endpoints_module
 from feedback_loop.serving.oip import OpenInference
-from feedback_loop.serving.publication import HALF_MADE_SECONDS, Place
+from feedback_loop.serving.publication import HALF_MADE_SECONDS, Failure, Place
 from feedback_loop.serving.request import Request
 from feedback_loop.store.serving_state import TrafficPlan
 from tests.builders import binary_contract, flat_coefficients, multiclass_contract
@@ -156,7 +156,9 @@ def test_a_server_none_of_whose_models_can_be_opened_says_why(tmp_path, model):
     def damaged(name, _):
         raise Refused(f"{name} is damaged.")
 
-    endpoints = Endpoints({"churn": model.place, "other": Place.of(tmp_path, "other", "champion", "a")}, damaged)
+    other = Place.of(tmp_path, "other", "champion", "a")
+    other.fail(Failure("It raises an error of its own."))
+    endpoints = Endpoints({"churn": model.place, "other": other}, damaged)
     with pytest.raises(Refused, match="churn is damaged"):
         endpoints.load()
     with pytest.raises(Unavailable):
