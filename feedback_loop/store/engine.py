@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ class Store:
         self.secret = secret
         self.is_postgresql = backend == "postgresql"
         self._engine: Engine | None = None
+        self._making = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -80,9 +82,10 @@ class Store:
     @property
     def engine(self) -> Engine:
         """The SQLAlchemy engine, created on first use."""
-        if self._engine is None:
-            self._engine = _make_engine(self)
-        return self._engine
+        with self._making:  # of two that threads made at once, one would never be closed
+            if self._engine is None:
+                self._engine = _make_engine(self)
+            return self._engine
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -129,10 +132,12 @@ class Store:
                 raise Unavailable("database", cause, cure="Try again.")
 
     def close(self) -> None:
-        """Closes all connections; the store can still be used."""
-        if self._engine is not None:
-            self._engine.dispose()
-            self._engine = None
+        """Closes all connections, those in use once they are given back; the store can still be used."""
+        with self._making:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            event.listen(engine.pool, "checkin", lambda _, entry: entry.invalidate())
+            engine.dispose()
 
     def _guards(self) -> list[_Guard]:
         return [guard for guard in _GUARDS.get() if guard.store is self]

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -173,3 +173,34 @@ def test_a_thread_that_gets_no_connection_in_time_is_told_that_the_database_is_u
     with other.write():
         pass
     other.close()
+
+
+def test_a_connection_that_is_in_use_when_its_store_is_closed_is_closed_once_it_is_given_back(store):
+    with store.read() as connection:
+        held = connection.connection.dbapi_connection
+        store.close()
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    with pytest.raises(Exception, match="closed"):
+        held.execute("SELECT 1")
+    with store.read() as connection:
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+def test_threads_that_ask_for_a_store_first_at_the_same_time_share_its_connections(store, monkeypatch):
+    """An engine that another has replaced at once would keep its connections, which nobody closes."""
+    all_there, make = threading.Barrier(2), engine_module._make_engine
+    made = []
+
+    def slowly(of):
+        made.append(make(of))
+        with suppress(threading.BrokenBarrierError):  # one alone waits in vain
+            all_there.wait(1)
+        return made[-1]
+
+    monkeypatch.setattr(engine_module, "_make_engine", slowly)
+    threads = [threading.Thread(target=lambda: store.engine) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
