@@ -1,4 +1,4 @@
-"""OpenTelemetry traces of requests, batches and turns of the loop, where they are asked for.
+"""OpenTelemetry traces of requests, batches, writes to the log and turns of the loop, where they are asked for.
 
 Nothing of OpenTelemetry is imported, and nothing is paid but the look at an empty variable, unless `serving.trace`,
 `scheduler.trace` or `dashboard.trace` is set. Where spans go and which are sampled is said by OpenTelemetry's own
@@ -8,8 +8,8 @@ variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, `OTEL_SERVICE_N
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Header = Callable[[str], str | None]
 
+MOST_LINKS = 128
+"""So many links a span has: OpenTelemetry keeps no more of them unless it is told to."""
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -30,6 +33,7 @@ class Traced:
 
     tracer: Tracer
     span: Span
+    requests: Sequence[Traced] = ()  # of a batch, and of the steps in it
 
 
 _current: ContextVar[Traced | None] = ContextVar("traced", default=None)
@@ -53,6 +57,16 @@ def trace_id() -> str | None:
     return f"{context.trace_id:032x}" if context.trace_flags.sampled else None
 
 
+def traceparents() -> bytes:
+    """Whose rows are at hand: the `traceparent` of each of the sampled requests, with spaces between them."""
+    traced = _current.get()
+    requests = () if traced is None else traced.requests or (traced,)
+    contexts = [request.span.get_span_context() for request in requests]
+    return b" ".join(
+        b"00-%032x-%016x-01" % (own.trace_id, own.span_id) for own in contexts if own.trace_flags.sampled
+    )
+
+
 def step(name: str) -> AbstractContextManager[Note]:
     """A span within the one that is under way: `decode`, `model`, `commit`, a job. Nothing, where none is.
 
@@ -64,7 +78,7 @@ def step(name: str) -> AbstractContextManager[Note]:
 
 def batch(requests: Sequence[Traced], rows: int, model: str, version: str) -> AbstractContextManager[None]:
     """A span of a batch, linked to those of the requests in it. Nothing, where none of them is traced."""
-    return _batch(requests, rows, model, version) if requests else _NOTHING
+    return _linked("batch", requests, rows=rows, model=model, version=version) if requests else _NOTHING
 
 
 class Tracing:
@@ -84,6 +98,25 @@ class Tracing:
                 yield
             finally:
                 _current.reset(token)
+
+    @contextmanager
+    def log(self, noted: Iterable[bytes], rows: int, model: str) -> Iterator[None]:
+        """Spans of the write of rows to the log, linked to the requests that `traceparents` has noted of them.
+
+        Each is within the trace of the first of its requests, by which it is sampled. Of none, there is no span.
+        """
+        from opentelemetry.trace import get_current_span
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        extract = TraceContextTextMapPropagator().extract
+        texts = dict.fromkeys(b" ".join(noted).decode(errors="replace").split(" "))
+        spans = [get_current_span(extract({"traceparent": text})) for text in texts]
+        requests = [Traced(self._tracer, span) for span in spans if span.get_span_context().is_valid]
+        with ExitStack() as stack:
+            for start in range(0, len(requests), MOST_LINKS):
+                some = requests[start : start + MOST_LINKS]
+                stack.enter_context(_linked("log", some, some[0], rows=rows, model=model))
+            yield
 
     def begin(self, method: str, route: str, header: Header) -> Traced:
         """The span of a request, a child of the caller's (`traceparent`); this task's work is traced by it."""
@@ -158,7 +191,7 @@ def _step(traced: Traced, name: str) -> Iterator[Note]:
                 if isinstance(value, str | bool | int | float):
                     span.set_attribute(f"feedback_loop.{field}", value)
 
-        token = _current.set(Traced(traced.tracer, span))
+        token = _current.set(Traced(traced.tracer, span, traced.requests))
         try:
             yield note
         finally:
@@ -172,23 +205,22 @@ def _no_parent() -> Any:
 
 
 @contextmanager
-def _batch(requests: Sequence[Traced], rows: int, model: str, version: str) -> Iterator[None]:
+def _linked(
+    name: str, requests: Sequence[Traced], parent: Traced | None = None, **attributes: str | int
+) -> Iterator[None]:
+    """A span that is linked to requests; without a parent in a trace of its own, since it belongs to many."""
     from opentelemetry.context import Context
-    from opentelemetry.trace import Link
+    from opentelemetry.trace import Link, set_span_in_context
 
     tracer = requests[0].tracer
     span = tracer.start_span(
-        "batch",
-        Context(),  # a trace of its own: it belongs to many
+        name,
+        Context() if parent is None else set_span_in_context(parent.span, Context()),
         links=[Link(request.span.get_span_context()) for request in requests],
-        attributes={
-            "feedback_loop.rows": rows,
-            "feedback_loop.requests": len(requests),
-            "feedback_loop.model": model,
-            "feedback_loop.version": version,
-        },
+        attributes={f"feedback_loop.{key}": value for key, value in attributes.items()}
+        | {"feedback_loop.requests": len(requests)},
     )
-    token = _current.set(Traced(tracer, span))
+    token = _current.set(Traced(tracer, span, requests))
     try:
         yield
     except BaseException as error:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from feedback_loop.errors import ContractError, Unavailable, traceback_of
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store, spool_accounts
 from feedback_loop.store.spool_accounts import SpoolAccount, SpoolState, is_of_outcomes
+from feedback_loop.tracing import Tracing
 
 STOP_SECONDS = 10.0
 """How long the last drain of a process may take; what is left then is found by whoever drains the folder next."""
@@ -40,7 +42,8 @@ class Forwarder:
 
     A row may be sent twice (after a crash, or by two forwarders) and is stored once, by its id. Rows that the store
     refuses as data are put aside in their spool, with the cause, and what is behind them goes on. Outcomes go first,
-    those of all spools in one order: see `feedback_loop.capture.outcomes`.
+    those of all spools in one order: see `feedback_loop.capture.outcomes`. With `tracing`, writes of predictions are
+    linked to the requests that were noted beside them.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Forwarder:
         clock: Clock,
         settings: CaptureSettings,
         own: Spool | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._folder = folder
         self._log = log
@@ -58,6 +62,7 @@ class Forwarder:
         self._clock = clock
         self._settings = settings
         self.own = own
+        self._tracing = tracing
         self._sound: set[Path] = set()
         self._quiet = Quiet()
         self._saved: dict[str, list[SpoolAccount]] = {}
@@ -226,9 +231,11 @@ class Forwarder:
     def _forward(self, file: SpoolFile, groups: list[Group], done: Drained) -> None:
         """Stores groups of one contract together; where that is refused, each by itself; and then the good rows."""
         rejected: list[tuple[Group, str]] = []
+        span = self._span(file, groups)
         try:
             contract, rows = file.unpack(groups)
-            self._log.append(contract, rows, self._clock())
+            with span:
+                self._log.append(contract, rows, self._clock())
         except PASSES:
             raise
         except Exception as error:  # noqa: BLE001 (whatever it is, it must not keep back what comes behind)
@@ -241,6 +248,12 @@ class Forwarder:
             _log.error("rows rejected", spool=file.name, model=groups[0].model, rows=_rows(rejected), causes=causes)
         done.stored += file.settle(groups, rejected)
         done.rejected += _rows(rejected)
+
+    def _span(self, file: SpoolFile, groups: Sequence[Group]) -> AbstractContextManager[None]:
+        if self._tracing is None:
+            return nullcontext()
+        rows = sum(group.rows for group in groups)
+        return self._tracing.log(file.traceparents(groups), rows, groups[0].model)
 
     def _sift(self, file: SpoolFile, group: Group, cause: Exception) -> Iterator[tuple[Group, str]]:
         """Stores what can be stored of a group; gives the rest, as groups with their causes."""

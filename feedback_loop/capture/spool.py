@@ -21,6 +21,7 @@ import structlog
 from feedback_loop.capture import locks, spool_file
 from feedback_loop.capture.groups import Group, pack
 from feedback_loop.capture.sink import Counts, Gauges, Part
+from feedback_loop.capture.spool_file import FileContract
 from feedback_loop.config import CaptureSettings, LogSettings
 from feedback_loop.errors import Unavailable
 from feedback_loop.private import new_folder
@@ -37,28 +38,15 @@ _OUTCOMES = LogSettings()  # an outcome that is acknowledged is durable, however
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class _FileContract:
-    """A contract as the file has it."""
-
-    contract: Contract
-    schema: pa.Schema
-    body: bytes
-    number: int
-
-    @property
-    def values(self) -> tuple[int, bytes, bytes, int]:
-        return spool_file.contract_row(self.number, self.body, self.schema.serialize().to_pybytes())
-
-
 @dataclass
 class _Entry:
     """A group on its way into the file: its thread waits until it is `done`, or there is a `cause` why not."""
 
     group: Group
     is_fast: bool  # acknowledged before it is on the disk
-    in_file: _FileContract
+    in_file: FileContract
     drops: bool  # what is not taken is counted, and no error
+    traceparents: bytes
     done: bool = False
     cause: str = ""
 
@@ -79,11 +67,17 @@ class Spool:
     """One process's spool. Thread-safe: whoever comes while a commit is under way shares the next one.
 
     Its file is made with the first rows, and a new one if that is damaged or taken away; those of one server have its
-    `mark` (letters and digits) in their names. `log_of` says how a model's rows are logged.
+    `mark` (letters and digits) in their names. `log_of` says how a model's rows are logged, `traceparents` (where it
+    is traced) the requests of those at hand, which are noted beside them.
     """
 
     def __init__(
-        self, folder: Path, settings: CaptureSettings, log_of: Callable[[str], LogSettings], mark: str = ""
+        self,
+        folder: Path,
+        settings: CaptureSettings,
+        log_of: Callable[[str], LogSettings],
+        mark: str = "",
+        traceparents: Callable[[], bytes] | None = None,
     ) -> None:
         self.folder = folder
         self.mark = mark
@@ -91,11 +85,12 @@ class Spool:
         """Held while the file is written to."""
         self._settings = settings
         self._log_of = log_of
+        self._traceparents = traceparents
         self._waiting: deque[_Entry] = deque()
         self._counts: dict[str, Counts] = {}
         self._counting = threading.Lock()
         self._are_saved = True
-        self._contracts: dict[tuple[int, str], _FileContract] = {}
+        self._contracts: dict[tuple[int, str], FileContract] = {}
         self._numbers: dict[tuple[bytes, bytes], int] = {}
         self._file: _File | None = None
         self._is_closed = False
@@ -121,6 +116,7 @@ class Spool:
     def append_all(self, parts: Sequence[Part], now: datetime, *, waits: bool = True, counts: bool = True) -> int:
         """The same for rows of several contracts, also as plain values: all of them are taken, or none."""
         moment, entries = spool_file.microseconds(now), []
+        noted = self._traceparents() if self._traceparents is not None else b""
         for part in parts:
             model = part.account
             log = _OUTCOMES if part.are_outcomes else self._log_of(model)
@@ -130,7 +126,7 @@ class Spool:
                 in_file = self._in_file(part.contract, part.schema, model)
                 group = pack(model, in_file.number, part.rows, moment)
                 is_fast = log.durability == "buffered" or not waits
-                entries.append(_Entry(group, is_fast, in_file, drops=log.on_full == "drop"))
+                entries.append(_Entry(group, is_fast, in_file, log.on_full == "drop", noted))
         if not entries:
             return 0
         self._waiting.extend(entries)  # in one step: whoever commits has all of them before it, or none
@@ -259,8 +255,11 @@ class Spool:
 
     def _write(self, entries: list[_Entry]) -> None:
         file = self._file or self._open()
-        self._refuse_if_full(file, sum(len(entry.group.body) for entry in entries))
-        self._set_synchronous(file, "NORMAL" if all(entry.is_fast for entry in entries) else "FULL")
+        self._refuse_if_full(file, sum(len(entry.group.body) + len(entry.traceparents) for entry in entries))
+        synchronous = "NORMAL" if all(entry.is_fast for entry in entries) else "FULL"
+        if file.synchronous != synchronous:
+            file.connection.execute(f"PRAGMA synchronous = {synchronous}")
+            file.synchronous = synchronous
         new = {entry.in_file.number: entry.in_file for entry in entries if entry.in_file.number not in file.contracts}
         rows: dict[str, int] = {}
         for entry in entries:
@@ -268,7 +267,11 @@ class Spool:
         with spool_file.transaction(file.connection):
             for in_file in new.values():
                 file.connection.execute(spool_file.INSERT_CONTRACT, in_file.values)
-            file.connection.executemany(spool_file.INSERT_GROUP, [entry.group.values for entry in entries])
+            if self._traceparents is None:
+                file.connection.executemany(spool_file.INSERT_GROUP, [entry.group.values for entry in entries])
+            else:
+                traced = [(*entry.group.values, entry.traceparents) for entry in entries]
+                file.connection.executemany(spool_file.INSERT_TRACED, traced)
             self._save_counts(file, rows)
         file.contracts |= set(new)
         with self._counting:
@@ -308,12 +311,6 @@ class Spool:
                 raise _Full(f"{file.used:,} bytes wait in it, capture.max_bytes is {self._settings.max_bytes:,}")
         file.added += size
 
-    @staticmethod
-    def _set_synchronous(file: _File, wanted: str) -> None:
-        if file.synchronous != wanted:
-            file.connection.execute(f"PRAGMA synchronous = {wanted}")
-            file.synchronous = wanted
-
     def _look_at(self, error: Exception) -> str:
         """What went wrong, in words; a file that is damaged is given up."""
         self._are_saved = False
@@ -345,6 +342,8 @@ class Spool:
         try:
             with closing(spool_file.connect(new, creates=True)) as connection:
                 connection.executescript(spool_file.SCHEMA)
+                if self._traceparents is not None:
+                    connection.execute(spool_file.ADD_TRACEPARENTS)
             new.rename(path)
             locks.sync(self.folder)
             self._file = _File(path, spool_file.connect(path), spool_file.connect(path, waits=False), lock)
@@ -356,7 +355,7 @@ class Spool:
             raise
         return self._file
 
-    def _in_file(self, contract: Contract, schema: pa.Schema, account: str) -> _FileContract:
+    def _in_file(self, contract: Contract, schema: pa.Schema, account: str) -> FileContract:
         in_file = self._contracts.get((id(contract), account))
         if (
             in_file is not None
@@ -369,7 +368,7 @@ class Spool:
             number = self._numbers.setdefault((body, schema.serialize().to_pybytes()), len(self._numbers) + 1)
             if len(self._contracts) >= MOST_CONTRACTS:
                 self._contracts.clear()
-            made = self._contracts[id(contract), account] = _FileContract(contract, schema, body, number)
+            made = self._contracts[id(contract), account] = FileContract(contract, schema, body, number)
         return made
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,10 @@ COMMIT;
 """
 INSERT_CONTRACT = "INSERT INTO contracts (id, body, schema, crc) VALUES (?, ?, ?, ?)"
 INSERT_GROUP = "INSERT INTO groups (model, contract, rows, moment, crc, size, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
+ADD_TRACEPARENTS = "ALTER TABLE groups ADD COLUMN traceparents BLOB"  # of their requests, where these are traced
+INSERT_TRACED = """
+INSERT INTO groups (model, contract, rows, moment, crc, size, body, traceparents) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 SET_COUNTS = """
 INSERT INTO accounts (model, answered, spooled, refused, dropped, unsampled) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (model) DO UPDATE SET answered = excluded.answered, spooled = excluded.spooled,
@@ -71,6 +75,8 @@ _COUNT_THOSE = """
 SELECT model, sum(rows) FROM groups WHERE seq IN (SELECT value FROM json_each(?)) GROUP BY model
 """
 _DELETE_THOSE = "DELETE FROM groups WHERE seq IN (SELECT value FROM json_each(?))"
+_HAS_TRACEPARENTS = "SELECT 1 FROM pragma_table_info('groups') WHERE name = 'traceparents'"
+_TRACEPARENTS = "SELECT traceparents FROM groups WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq"
 _ADD_STORED = "UPDATE accounts SET stored = stored + ? WHERE model = ?"
 _REJECT = """
 INSERT INTO rejected (model, contract, rows, moment, crc, size, body, cause) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -89,9 +95,20 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR) 
 _PRIMARY = 0xFF  # of SQLite's error codes: the rest says more exactly what it was
 
 
-def contract_row(number: int, body: bytes, schema: bytes) -> tuple[int, bytes, bytes, int]:
-    """What `INSERT_CONTRACT` wants."""
-    return number, body, schema, checksum(number, body, schema)
+@dataclass(frozen=True)
+class FileContract:
+    """A contract as the file has it."""
+
+    contract: Contract
+    schema: pa.Schema
+    body: bytes
+    number: int
+
+    @property
+    def values(self) -> tuple[int, bytes, bytes, int]:
+        """What `INSERT_CONTRACT` wants."""
+        schema = self.schema.serialize().to_pybytes()
+        return self.number, self.body, schema, checksum(self.number, self.body, schema)
 
 
 def microseconds(moment: datetime) -> int:
@@ -232,6 +249,14 @@ class SpoolFile:
             raise BadInput.of("contract", f"{number} is not in the spool")
         contract, schema = self._contracts[number]
         return contract, unpack(contract, schema, groups)
+
+    def traceparents(self, groups: Sequence[Group]) -> list[bytes]:
+        """Of the requests of groups, as far as they were noted and the file has a place for them."""
+        if self._connection.execute(_HAS_TRACEPARENTS).fetchone() is None:
+            return []
+        numbers = msgspec.json.encode([group.seq for group in groups]).decode()
+        noted = self._connection.execute(_TRACEPARENTS, (numbers,))
+        return [text for (text,) in noted if isinstance(text, bytes)]  # in a torn file anything can stand there
 
     def settle(self, groups: Sequence[Group], rejected: Sequence[tuple[Group, str]] = ()) -> int:
         """Takes groups out: their rows are stored, but for the rejected, which are put aside with their cause.

@@ -32,6 +32,7 @@ from feedback_loop.serving.worker_process import forwarder
 from feedback_loop.store import Store, adapters, create_tables, migrate, serving_state
 from feedback_loop.store.alerts import raise_alert
 from feedback_loop.store.serving_state import VersionNames
+from feedback_loop.tracing import start_tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -51,10 +52,13 @@ def stage(
     _exit_at_sigterm()
     end_with(sys.stdin.fileno(), lambda: os._exit(0))
     settings = load_settings(config)
+    tracing = start_tracing() if settings.serving.trace else None
     try:
-        forwarder(settings, clock).start()
+        forwarder(settings, clock, tracing).start()
         _publish(settings, models, clock, delivery)
     except SystemExit:
+        if tracing is not None:
+            tracing.stop()
         os._exit(0)  # forwarder and deliveries are at work, and Python's own end is not made for threads that go on
 
 

@@ -48,7 +48,7 @@ from feedback_loop.serving.room import Room
 from feedback_loop.serving.shadows import Shadows
 from feedback_loop.serving.webhooks import Webhooks
 from feedback_loop.store import Store, keys, predictions
-from feedback_loop.tracing import start_tracing
+from feedback_loop.tracing import Tracing, start_tracing, traceparents
 
 FLUSH_EVERY = timedelta(seconds=1)
 """So often what a worker counts is brought to its spool, for others to see; with each commit it is too."""
@@ -68,7 +68,8 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
     serve = settings.serving
     store = Store(settings.url(settings.store.url), settings.hash_key)
     folder, mark = settings.path(settings.capture.folder), figures.name.rpartition("-")[2]
-    spool = Spool(folder, settings.capture, lambda model: settings.model(model).log, mark)
+    noted = traceparents if serve.trace else None
+    spool = Spool(folder, settings.capture, lambda model: settings.model(model).log, mark, noted)
     budget = Budget(serve.max_rows, UNPACKED * serve.max_body_bytes)
     places = places_of(settings, models)
     board = Board(figures, list(places))
@@ -217,14 +218,17 @@ def _must_log(settings: Settings, model: str) -> bool:
 
 def forward_rest(settings: Settings, clock: Clock) -> None:
     """Brings what a server's workers have left to the store, once they have ended: for some seconds, if need be."""
+    tracing = start_tracing() if settings.serving.trace else None
     try:
-        forwarder(settings, clock).drain(until=time.monotonic() + STOP_SECONDS)
+        forwarder(settings, clock, tracing).drain(until=time.monotonic() + STOP_SECONDS)
     except FeedbackLoopError as error:
         _log.warning("rows wait", cause=str(error))
+    if tracing is not None:
+        tracing.stop()
 
 
-def forwarder(settings: Settings, clock: Clock) -> Forwarder:
+def forwarder(settings: Settings, clock: Clock, tracing: Tracing | None) -> Forwarder:
     """What brings rows that a server's workers have spooled to the store."""
     store = Store(settings.url(settings.store.url), settings.hash_key)
     log = predictions.PredictionLog(store)
-    return Forwarder(settings.path(settings.capture.folder), log, store, clock, settings.capture)
+    return Forwarder(settings.path(settings.capture.folder), log, store, clock, settings.capture, tracing=tracing)

@@ -15,9 +15,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.parser import text_string_to_metric_families
 
 from feedback_loop.clock import ManualClock
-from feedback_loop.store import keys
-from tests.builders import open_loop
-from tests.integration.processes import call, server, wait_until
+from feedback_loop.store import Store, keys, predictions
+from tests.builders import churn_loop, open_loop
+from tests.integration.processes import call, end, server, wait_until
 
 RECORD = {"age": 40.0, "plan": "pro", "customer": 1, "month": "2026-03"}
 BODY = {"dataframe_records": [RECORD, RECORD]}
@@ -124,6 +124,11 @@ def test_each_request_leaves_a_line_that_names_the_key_and_does_not_hold_it(watc
     assert watched.secret not in watched.log.read_text()
 
 
+def linked(spans, name):
+    """The ids of the spans to which those of that name are linked."""
+    return {link.span_id for span in spans if span.name == name for link in span.links}
+
+
 def test_a_request_and_its_batch_are_traced_from_the_callers_span_into_the_log(watched, receiver, churn_home):
     def ask(number):
         parent = f"00-{number:032x}-{number:016x}-01"
@@ -135,9 +140,9 @@ def test_a_request_and_its_batch_are_traced_from_the_callers_span_into_the_log(w
 
     def traced():
         mine = {int.from_bytes(span.trace_id): span for span in receiver.spans if span.name == "POST invocations"}
-        linked = {link.span_id for span in receiver.spans if span.name == "batch" for link in span.links}
+        batches, logs = (linked(receiver.spans, name) for name in ("batch", "log"))
         found = [mine.get(number) for number in numbers]
-        return found if all(span is not None and span.span_id in linked for span in found) else None
+        return found if all(span is not None and span.span_id in batches & logs for span in found) else None
 
     requests = wait_until(traced, watched.process, watched.log)
     for number, request in zip(numbers, requests, strict=True):
@@ -145,7 +150,8 @@ def test_a_request_and_its_batch_are_traced_from_the_callers_span_into_the_log(w
         attributes = {each.key: each.value for each in request.attributes}
         assert attributes["feedback_loop.version"].string_value == "1"
         assert attributes["feedback_loop.rows"].int_value == 2
-        [decode] = [span for span in receiver.spans if span.parent_span_id == request.span_id]
+        of_it = [span for span in receiver.spans if span.parent_span_id == request.span_id]
+        [decode] = [span for span in of_it if span.name != "log"]  # which is within the first of its requests
         assert (decode.name, decode.trace_id) == ("decode", request.trace_id)
     for batch in [span for span in receiver.spans if span.name == "batch"]:
         inside = sorted(span.name for span in receiver.spans if span.parent_span_id == batch.span_id)
@@ -157,3 +163,35 @@ def test_a_request_and_its_batch_are_traced_from_the_callers_span_into_the_log(w
         return {request_id for (request_id,) in rows} >= {f"{number:032x}" for number in numbers}
 
     wait_until(logged, watched.process, watched.log)  # who brought no id of their own finds the trace's in the log
+
+
+def test_on_postgresql_too_a_request_is_followed_into_the_store_and_what_is_not_sent_yet_is_at_the_end(
+    receiver, postgres_url, tmp_path, warm
+):
+    churn_loop(tmp_path, ManualClock(datetime.now(UTC))).close()
+    settings = {
+        "FEEDBACK_LOOP_STORE__URL": postgres_url,
+        "FEEDBACK_LOOP_SERVING__TRACE": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "OTEL_BSP_SCHEDULE_DELAY": str(3600 * 1000),
+    }
+    log, store = tmp_path / "server.log", Store(postgres_url)
+
+    def ask(number):
+        parent = f"00-{number:032x}-{number:016x}-01"
+        assert call(port, "POST", "/invocations", BODY, {"traceparent": parent})[0] == 200
+
+    def rows():
+        return sum(predictions.count_predictions(store, "churn").values())
+
+    with server(tmp_path / "feedback_loop.toml", log=log, warm=warm, **settings) as (port, process):
+        for number in range(2000, 2010):
+            ask(number)
+        wait_until(lambda: rows() == 20, process, log)
+        ask(2010)  # whoever brings it to the store
+        assert end(process) == 0
+    assert rows() == 22
+    store.close()
+    requests = {int.from_bytes(span.trace_id): span for span in receiver.spans if span.name == "POST invocations"}
+    logs = linked(receiver.spans, "log")
+    assert all(requests[number].span_id in logs for number in range(2000, 2011))

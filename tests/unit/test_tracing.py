@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from feedback_loop.cli.output import configure_logging, take_library_logs
 from feedback_loop.errors import ConfigError
-from feedback_loop.tracing import Tracing, batch, current, require_tracing, step, trace_id
+from feedback_loop.tracing import Tracing, batch, current, require_tracing, step, trace_id, traceparents
 from tests.warm import FRESH
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -77,6 +77,19 @@ def test_a_batch_is_linked_to_its_requests_and_holds_model_and_commit(tracing, e
     assert whole.parent is None
     assert {model.parent.span_id, commit.parent.span_id} == {whole.context.span_id}
     assert (whole.attributes["feedback_loop.rows"], whole.attributes["feedback_loop.requests"]) == (7, 2)
+
+
+def test_the_rows_at_hand_are_those_of_the_sampled_requests_of_a_batch_or_of_the_one_request(tracing):
+    unsampled = tracing.begin("POST", "invocations", {"traceparent": f"{PARENT[:-1]}0"}.get)
+    assert traceparents() == b""
+    sampled = tracing.begin("POST", "events", {"traceparent": PARENT}.get)
+    own = f"{PARENT[:36]}{sampled.span.get_span_context().span_id:016x}-01".encode()
+    assert traceparents() == own
+    with batch([unsampled, sampled, sampled], 3, "churn", "3"), step("commit"):
+        assert traceparents() == own + b" " + own
+    for request in (sampled, unsampled):
+        tracing.end(request, 200)
+    assert traceparents() == b""
 
 
 def test_what_fails_is_marked(tracing, exported):
