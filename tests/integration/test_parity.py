@@ -66,6 +66,27 @@ def test_powers_that_are_logarithms_are_converted_as_such():
     assert np.allclose(answers.ravel(), model.predict(rows), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("degree", [1, 3])
+@pytest.mark.parametrize("include_bias", [True, False])
+@pytest.mark.parametrize("columns", [[0], [1], [2], [0, 1, 2, 3]])
+def test_beyond_what_they_saw_splines_go_on_as_scikit_learn_has_them(columns, include_bias, degree):
+    """Where most values are the lowest or the highest (rain, visibility), their knots are the same."""
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import SplineTransformer
+
+    random = np.random.default_rng(0)
+    lowest, highest = random.normal(size=(2, 400))
+    lowest[:300], highest[100:] = lowest.min(), highest.max()
+    rows = np.column_stack([lowest, highest, np.full(400, 2.0), random.normal(size=400)])[:, columns]
+    splines = SplineTransformer(6, degree=degree, knots="quantile", include_bias=include_bias)
+    model = make_pipeline(splines, LinearRegression()).fit(rows, random.normal(size=400))
+    made = convert(model, [Column(name, ColumnType.DOUBLE) for name in "abcd"[: len(columns)]])
+    asked = np.vstack([rows, *(random.permuted(rows + shift, axis=0) for shift in (-9, -1e-9, 1e-9, 9))])
+    (answers,) = open_session(made.content, EngineOptions()).run([SCORES], {NUMBERS: asked})
+    assert np.allclose(answers.ravel(), model.predict(asked), rtol=1e-9, atol=1e-9)
+
+
 def test_a_category_that_the_encoder_refuses_is_refused_by_its_row():
     _, _, native, converted, known = engines(KINDS["unknown categories refused"])
     words = known.column("w0").to_pylist()

@@ -40,7 +40,7 @@ def _transform(scope: Any, operator: Any, container: Any) -> None:
         raise NotImplementedError(f"SplineTransformer(extrapolation={transformer.extrapolation!r})")
     values = builder.concat([builder.cast(tensor.full_name, np.float64) for tensor in operator.inputs])
     is_missing = builder.add("IsNaN", values)
-    edges, coefficients = _pieces(transformer)  # [features, pieces + 1], [degrees + 1, features, pieces, splines]
+    edges, coefficients = _pieces(transformer)  # [features, pieces + 1], [degree + 1, features, pieces, splines]
     features, pieces = coefficients.shape[1:3]
     low, high = edges[:, 0], edges.max(axis=1, initial=-np.inf, where=np.isfinite(edges))
     inside = builder.add("Max", builder.add("Min", values, builder.constant(high)), builder.constant(low))
@@ -57,6 +57,13 @@ def _transform(scope: Any, operator: Any, container: Any) -> None:
     result = builder.add("Gather", tables[0], place, axis=0)
     for table in tables[1:]:
         result = builder.add("Add", builder.add("Mul", result, distance), builder.add("Gather", table, place, axis=0))
+    for beyond, ends, bound in (
+        ("Less", _beyond(transformer, above=False), low),
+        ("Greater", _beyond(transformer, above=True), high),
+    ):
+        if ends is not None:
+            is_beyond = builder.add("Unsqueeze", builder.add(beyond, values, builder.constant(bound)), column)
+            result = builder.add("Where", is_beyond, builder.constant(ends), result)
     if transformer.handle_missing == "zeros":
         result = builder.add("Where", builder.add("Unsqueeze", is_missing, column), builder.constant(0.0), result)
     flat = builder.constant([-1, int(transformer.n_features_out_)], np.int64)
@@ -64,25 +71,38 @@ def _transform(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _pieces(transformer: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The ends of each feature's pieces, filled up with infinity, and the coefficients, highest power first."""
+    """Where each feature's pieces begin, filled up with infinity, and the coefficients, highest power first.
+
+    The last piece begins at the last knot: where knots are the same there, the spline jumps.
+    """
     from scipy.interpolate import BSpline, PPoly
 
     kept = transformer.bsplines_[0].c.shape[1] - (0 if transformer.include_bias else 1)
     most = max(len(np.unique(_knots(spline))) for spline in transformer.bsplines_)
-    edges = np.full((len(transformer.bsplines_), max(most, 2)), np.inf)
-    coefficients = np.zeros((transformer.degree + 1, len(edges), edges.shape[1] - 1, kept))
+    edges = np.full((len(transformer.bsplines_), most + 1), np.inf)
+    coefficients = np.zeros((transformer.degree + 1, len(edges), most, kept))
     for feature, spline in enumerate(transformer.bsplines_):
-        knots = _knots(spline)
-        inner = np.unique(knots)
+        inner = np.unique(_knots(spline))
         edges[feature, : len(inner)] = inner
-        for column in range(kept):
-            if len(inner) == 1:  # a constant: what it is there, it is everywhere
-                coefficients[-1, feature, 0, column] = spline(inner[0])[column]
-                continue
+        coefficients[-1, feature, len(inner) - 1] = spline(inner[-1])[:kept]
+        for column in range(kept if len(inner) > 1 else 0):
             piecewise = PPoly.from_spline(BSpline(spline.t, spline.c[:, column], spline.k))
             starts = np.searchsorted(piecewise.x, inner[:-1], side="right") - 1
             coefficients[:, feature, : len(starts), column] = piecewise.c[:, starts]
     return edges, coefficients
+
+
+def _beyond(transformer: Any, *, above: bool) -> np.ndarray[Any, Any] | None:
+    """The splines beyond an end, [features, splines]; None where all are what they are at the end.
+
+    scikit-learn takes only the first or last `degree` of them over from there, the others are 0: where knots are the
+    same at that end, that is another value than at the end itself.
+    """
+    at_end = np.array([spline(_knots(spline)[-1 if above else 0]) for spline in transformer.bsplines_])
+    taken, splines = at_end.copy(), at_end.shape[1]
+    taken[:, slice(splines - transformer.degree) if above else slice(transformer.degree, None)] = 0.0
+    kept = slice(splines if transformer.include_bias else splines - 1)
+    return None if np.array_equal(taken[:, kept], at_end[:, kept]) else taken[:, kept]
 
 
 def _knots(spline: Any) -> np.ndarray[Any, Any]:
