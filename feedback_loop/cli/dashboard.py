@@ -22,7 +22,7 @@ def dashboard(
     import uvicorn
 
     from feedback_loop.dashboard import create_app
-    from feedback_loop.dashboard.searching import give_up
+    from feedback_loop.dashboard.searching import end_left, give_up
     from feedback_loop.loop import FeedbackLoop
     from feedback_loop.serving.server import refuse_taken
     from feedback_loop.tracing import require_tracing
@@ -38,6 +38,7 @@ def dashboard(
     refuse_taken(host, port)
     typer.echo(f"The pages are at http://{host}:{port} (Ctrl-C ends it).", err=True)
     try:
+        end_left(loop)
         app = create_app(loop, host=host)
         uvicorn.run(app, host=host, port=port, log_level="warning", log_config=None, server_header=False)
     finally:

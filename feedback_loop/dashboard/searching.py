@@ -61,7 +61,11 @@ def give_up(loop: FeedbackLoop) -> bool:
 
 
 def end_left(loop: FeedbackLoop) -> None:
-    """Ends what searches of pages have left whose process died: their runs in MLflow and in the ledger."""
+    """Ends, in a thread, what searches of pages left whose process died: their runs in MLflow and in the ledger."""
+    threading.Thread(target=_end_all_left, args=(loop,), name="end left", daemon=True).start()
+
+
+def _end_all_left(loop: FeedbackLoop) -> None:
     for model in loop.settings.models:
         for left in load_runs(loop.store, model, newest=1, job=JOB):
             if left.state in ("running", "abandoned"):

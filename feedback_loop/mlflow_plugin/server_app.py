@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -89,7 +88,7 @@ class Pages:
         from feedback_loop.loop import FeedbackLoop
 
         self._loop = FeedbackLoop.open()
-        threading.Thread(target=end_left, args=(self._loop,), daemon=True).start()
+        end_left(self._loop)
         return create_pages(self._loop, host=self._host)
 
 

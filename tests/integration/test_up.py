@@ -12,7 +12,7 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.serving.children import Child, Life
 from feedback_loop.store.leases import holder_of
 from feedback_loop.store.ledger import load_runs
-from tests.integration.processes import call, end, free_port, running, wait_for_all, wait_until
+from tests.integration.processes import call, end, free_port, kill_all, running, wait_for_all, wait_until
 from tests.warm import FRESH
 
 PORTS = "\n[serving]\nport = {}\n[dashboard]\nport = {}\n"
@@ -84,6 +84,23 @@ def test_a_search_that_pages_have_begun_is_abandoned_when_they_are_ended(folder)
         [run] = load_runs(loop.store, "churn", job="retrain by hand")
         assert (run.state, run.cause) == ("abandoned", "the pages were stopped before it ended")
         assert holder_of(loop.store, "model:churn") is None
+
+
+def test_a_search_whose_pages_were_killed_is_ended_by_the_next_ones(folder, warm):
+    port, log, config = str(free_port()), folder / "pages.log", folder / "feedback_loop.toml"
+    words, lease = ["--port", port, "--config", str(config)], {"FEEDBACK_LOOP_SCHEDULER__LEASE": "2s"}
+    with closing(FeedbackLoop.open(config)) as loop:
+
+        def newest():
+            return load_runs(loop.store, "churn", newest=1, job="retrain by hand")[0]
+
+        with running([FRESH, "-c", BUSY_PAGES, *words], log, **lease) as process:
+            wait_until(lambda: load_runs(loop.store, "churn", job="retrain by hand"), process, log)
+            kill_all(process, log)
+        with running([str(warm / "feedback-loop"), "dashboard", *words], log, **lease) as process:
+            wait_until(lambda: newest().state != "running", process, log)
+        run = newest()
+        assert (run.state, run.cause) == ("abandoned", "its process ended before the job did")
 
 
 def test_a_child_that_dies_again_and_again_is_left_longer_each_time(tmp_path, monkeypatch):
