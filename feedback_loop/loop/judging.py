@@ -162,11 +162,9 @@ class Judging:
                 routes=context.routes,
                 now=context.final(model, None),
             )
-        if verdict is not None:
-            self._show(verdict, before, incident)
-        return verdict
+        return self._shown(verdict, before, incident) if verdict is not None else None
 
-    def _show(self, verdict: Verdict, before: Verdict | None, incident: Incident | None) -> None:
+    def _shown(self, verdict: Verdict, before: Verdict | None, incident: Incident | None) -> Verdict:
         """Shows a verdict in MLflow: one that is another than before, or opens or closes an incident, as a run."""
         store, shown = self.context.store, self.context.shown
         now_open = open_incident(store, verdict.model)
@@ -179,8 +177,7 @@ class Judging:
             of_incident = _id_of(now_open or incident)
             state = before.state if before is not None else None
             run_id = shown.news(verdict, state, of_incident, newest_evaluations(evaluations))
-        if run_id is not None:
-            note_run(store, verdict, run_id)
+        return note_run(store, verdict, run_id) if run_id is not None else verdict
 
     def why_not_judged(self, model: str) -> str:
         """Why a look finds nothing to judge now, and what to do about it, in words."""

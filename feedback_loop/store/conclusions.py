@@ -76,9 +76,10 @@ def load_verdict(store: Store, verdict_id: int) -> Verdict:
     return verdict
 
 
-def note_run(store: Store, verdict: Verdict, run_id: str) -> None:
-    """Notes where MLflow shows a verdict."""
+def note_run(store: Store, verdict: Verdict, run_id: str) -> Verdict:
+    """Notes where MLflow shows a verdict; returns it with that."""
     change(store, Verdict, {"run_id": run_id}, verdict_id=verdict.verdict_id)
+    return replace(verdict, run_id=run_id)
 
 
 def degraded_verdicts(store: Store, model: str, first: int, last: int | None) -> list[Verdict]:
