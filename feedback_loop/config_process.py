@@ -77,6 +77,12 @@ class ServingSettings(Section):
     loaded_models: int = setting(
         100, "in memory at a time, per worker; of more, each is loaded when it is asked for", gt=0
     )
+    loaded_bytes: int | None = setting(
+        None,
+        "of a worker's memory; beyond it models are put away, and each is loaded when it is asked for; left out: any",
+        examples=[500_000_000],
+        gt=0,
+    )
     threads: int = setting(1, "of one call of a model", gt=0)
     providers: tuple[str, ...] = setting(("CPU",), "what ONNX Runtime computes on, the preferred first")
     access_log: bool = setting(False, "a JSON line for every request; some of the failed ones are logged in any case")

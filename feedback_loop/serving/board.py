@@ -50,7 +50,7 @@ MEANINGS = {
     "batch_rows": "Rows that were scored together.",
     "swaps": "Times that a worker has begun to answer with another version.",
     "shadow_rows_dropped": "Rows that shadows did not score, since they were too slow.",
-    "model_loads": "Models that were loaded when they were asked for: serving.loaded_models is less than are served.",
+    "model_loads": "Models that were loaded when they were asked for: not all that are served may be in memory.",
     "models_put_away": "Models that made room for another.",
     "workers": "Workers that answer.",
     "requests_in_flight": "Requests that wait for their answer.",

@@ -21,6 +21,7 @@ from feedback_loop.inference import Coefficients, Scorer
 from feedback_loop.inference.inputs import made_up_row
 from feedback_loop.schema import Contract, Role
 from feedback_loop.schema.protocol import Decoder, Rows
+from feedback_loop.serving.memory import held_bytes
 from feedback_loop.serving.publication import InTheMaking, NotStaged, Part, Place, Publication, stamp
 from feedback_loop.serving.traffic import Target, Traffic
 
@@ -50,7 +51,8 @@ _log = structlog.get_logger(__name__)
 class Endpoints:
     """Traffic by model name; `watch` keeps it at what is published. Thread-safe.
 
-    At most `most_loaded` models are in memory. Where there are no more than that, all are loaded at the start.
+    At most `most_loaded` models are in memory, and no more than one while this process holds more than `most_bytes`.
+    Without `most_bytes`, and where there are no more than `most_loaded`, all are loaded at the start.
     `moved(1)` is called for each that is loaded when it is asked for, `moved(-1)` for each that is put away.
     """
 
@@ -60,13 +62,15 @@ class Endpoints:
         open_bundle: Open,
         read_contract: ReadContract | None = None,
         most_loaded: int | None = None,
+        most_bytes: int | None = None,
         moved: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._places = places
         self._open = open_bundle
         self._read_contract = read_contract or (lambda name, folder: open_bundle(name, folder)[0].contract)
         self._most = len(places) if most_loaded is None else most_loaded
-        self._loads_all = len(places) <= self._most
+        self._most_bytes = float("inf") if most_bytes is None else most_bytes
+        self._loads_all = most_bytes is None and len(places) <= self._most
         self._moved = moved
         self._default = next(iter(places), "")
         self._traffic: dict[str, Traffic] = {}
@@ -303,22 +307,25 @@ class Endpoints:
         finally:
             with self._lock:
                 del self._loading[name]
-        if not self._loads_all and was_away:
-            with self._lock:
-                self._moved(1)
-                self._make_room()
+        if was_away and not self._loads_all:
+            self._moved(1)
+        self._make_room(name)
         return traffic
 
-    def _make_room(self) -> None:
-        """Puts away what was asked for least recently, but for what is being swapped.
+    def _make_room(self, loaded: str) -> None:
+        """Puts away what was asked for least recently, but for what was loaded now and what is being swapped.
 
         Requests that it is answering hold it until they are done.
         """
-        while len(self._traffic) > self._most and (idle := self._traffic.keys() - self._loading.keys()):
-            name = min(idle, key=lambda name: self._used.get(name, 0.0))
-            del self._traffic[name]
-            self._opened[name] = {}
-            self._moved(-1)
+        while len(self._traffic) > self._most or held_bytes() > self._most_bytes:
+            with self._lock:
+                idle = self._traffic.keys() - self._loading.keys() - {loaded}
+                if not idle:
+                    return
+                name = min(idle, key=lambda name: self._used.get(name, 0.0))
+                del self._traffic[name]
+                self._opened[name] = {}
+                self._moved(-1)
 
     def _swap(self, name: str) -> Traffic:
         self._look(name)

@@ -74,7 +74,12 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
     places = places_of(settings, models)
     board = Board(figures, list(places))
     endpoints = Endpoints(
-        places, partial(_open, settings, budget), partial(_contract, settings), serve.loaded_models, board.model_moved
+        places,
+        partial(_open, settings, budget),
+        partial(_contract, settings),
+        serve.loaded_models,
+        serve.loaded_bytes,
+        board.model_moved,
     )
     guard = Guard(partial(keys.valid_keys, store), is_needed=needs_key(serve))
     endpoints.load()

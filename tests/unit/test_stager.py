@@ -253,7 +253,7 @@ class Served:
         self.gates = {}  # a model's own
         places = {name: model.place for name, model in self.models.items()}
         read_contract = lambda name, _: binary_contract(name)  # noqa: E731
-        self.endpoints = Endpoints(places, self.open, read_contract, most, self.moves.append)
+        self.endpoints = Endpoints(places, self.open, read_contract, most, moved=self.moves.append)
         self.stager.refresh()
         self.endpoints.load()
 
