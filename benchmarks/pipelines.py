@@ -49,6 +49,7 @@ def kinds() -> list[Kind]:
         svm,
         tree,
     )
+    from sklearn.pipeline import make_pipeline
 
     linear, trees, boosted = linear_model.LogisticRegression, ensemble.RandomForestClassifier, ensemble
     network = neural_network.MLPClassifier
@@ -130,6 +131,15 @@ def kinds() -> list[Kind]:
         ),
         Kind("scaled by quantiles (robust)", of(linear, numbers=preprocessing.RobustScaler())),
         Kind("power transformed", of(linear, numbers=preprocessing.PowerTransformer())),
+        Kind(
+            "products of columns (polynomials)",
+            of(linear, numbers=make_pipeline(preprocessing.StandardScaler(), preprocessing.PolynomialFeatures(3))),
+        ),
+        Kind("columns in bins", of(linear, numbers=preprocessing.KBinsDiscretizer(5, strategy="uniform"))),
+        Kind(
+            "columns in bins, as numbers",
+            of(linear, numbers=preprocessing.KBinsDiscretizer(5, encode="ordinal", strategy="kmeans")),
+        ),
         *(
             Kind(f"the search's {kind}, {task}", partial(_searched, kind, task), task, missing=True)
             for kind in (BOOSTING, LINEAR, TREES)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feedback_loop.inference.conversion import encoders, kernels, powers, splines, texts, trees
+from feedback_loop.inference.conversion import encoders, expansions, kernels, powers, splines, texts, trees
 from feedback_loop.inference.conversion.graph import finish
 from feedback_loop.inference.conversion.rewriting import rewritten, without_lowering
 from feedback_loop.inference.conversion.votes import averaged, is_average
 from feedback_loop.inference.onnx import NUMBERS, WORDS, Layout, OnnxForm
 from feedback_loop.schema import Column, ColumnType
 
-_PARTS = (encoders, kernels, powers, splines, texts, trees)
+_PARTS = (encoders, expansions, kernels, powers, splines, texts, trees)
 """Which estimators we convert ourselves: those whose operators in skl2onnx compute in single precision."""
 
 OPSET = {"": 20, "ai.onnx.ml": 3}
