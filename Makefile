@@ -66,7 +66,7 @@ check: setup
 
 # The documents as pages, in build/docs; a broken link, anchor or name fails it. About five seconds, without network.
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Lines of each room; fails above the numbers in pyproject.toml.
 size: setup
