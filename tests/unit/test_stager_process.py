@@ -27,6 +27,7 @@ def test_sigterm_ends_a_stager_quietly_while_its_other_threads_make_finalizers()
     """As libraries do that are imported by a thread: Python's end walks over all finalizers there are."""
     program = """
         import os, signal, sys, threading, time, weakref
+        from types import SimpleNamespace
         from feedback_loop.serving import stager_process
 
         sys.setswitchinterval(1e-6)
@@ -44,8 +45,8 @@ def test_sigterm_ends_a_stager_quietly_while_its_other_threads_make_finalizers()
                 time.sleep(60)
             finally:
                 print("removed", flush=True)
-        stager_process.load_settings = lambda config: None
-        stager_process.forwarder = lambda settings, clock: Forwarder()
+        stager_process.load_settings = lambda config: SimpleNamespace(serving=SimpleNamespace(trace=False))
+        stager_process.forwarder = lambda *_: Forwarder()
         stager_process._publish = publish
         stager_process.end_with = lambda *_: None
         stager_process.stage(None, [], None, None)
