@@ -128,6 +128,15 @@ class Connection:
         )
 
 
+def page_at(uri: str, place: str) -> str:
+    """The address of a page of the server at that URI; empty for what has no pages."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    server = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")  # without a password
+    return f"{server.geturl().rstrip('/')}/#/{place}"
+
+
 def _is_local(uri: str) -> bool:
     if uri.startswith(("http://", "https://")):
         return urlsplit(uri).hostname in ("127.0.0.1", "::1", "localhost")

@@ -9,14 +9,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import structlog
 
 from feedback_loop.config import RegistrySettings, Settings
 from feedback_loop.errors import BadInput, NotFound, Refused
 from feedback_loop.registry.candidates import Proven, write_candidate
-from feedback_loop.registry.client import Connection
+from feedback_loop.registry.client import Connection, page_at
 from feedback_loop.registry.lineage import Lineage, Origin
 from feedback_loop.registry.loading import load_folder
 from feedback_loop.registry.sklearn_model import save_sklearn, serializations
@@ -67,11 +67,11 @@ class Registry:
 
     def page_of(self, model: str, version: str) -> str:
         """The address of MLflow's own page about a version; empty where there is no server that has pages."""
-        return _page(self._mlflow.registry_uri, f"models/{quote(model, safe='')}/versions/{number_of(version)}")
+        return page_at(self._mlflow.registry_uri, f"models/{quote(model, safe='')}/versions/{number_of(version)}")
 
     def page_of_run(self, run_id: str | None) -> str:
         """The address of MLflow's own page about a run; empty where there is none."""
-        return _page(self._mlflow.tracking_uri, f"runs/{run_id}") if run_id is not None else ""
+        return page_at(self._mlflow.tracking_uri, f"runs/{run_id}") if run_id is not None else ""
 
     @property
     def has_server(self) -> bool:
@@ -374,15 +374,6 @@ def _made_anew(model: str, version: str) -> NotFound:
     return NotFound(
         "model version", f"{model}/{version}", cure="Its registered model was deleted and made anew since."
     )
-
-
-def _page(uri: str, place: str) -> str:
-    """The address of a page of the server at that URI; empty for what has no pages."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
-        return ""
-    server = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")  # without a password
-    return f"{server.geturl().rstrip('/')}/#/{place}"
 
 
 def _plain(model: str, number: str, created_at: datetime) -> str:
