@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-_base = Path()
+_base: Path | None = None
 
 
 def begin(base: Path) -> None:
@@ -18,6 +18,7 @@ def begin(base: Path) -> None:
 
 def once(name: str, make: Callable[[Path], object]) -> Path:
     """The folder of this name, filled by the first test process of this run that asks; all give the same `make`."""
+    assert _base is not None, "tests.once.begin says where"  # not where the process happens to be
     maker = getattr(make, "func", make)
     content = f"{maker.__module__}.{maker.__qualname__}"
     folder, done = _base / "once" / name, _base / "once" / f"{name}.done"

@@ -15,7 +15,8 @@ from feedback_loop.inference.adapter_coefficients import Coefficients
 from feedback_loop.inference.adapting import Adapting
 from feedback_loop.inference.engines import Engine, RowsEngine, Scored
 from feedback_loop.inference.exploring import Exploring, exploring_of
-from feedback_loop.inference.trying import make_native
+from feedback_loop.inference.inputs import Inputs
+from feedback_loop.inference.trying import Native, make_native
 from feedback_loop.registry import LoadedModel, ModelVersion
 from feedback_loop.schema import (
     PREDICTION_ID,
@@ -74,6 +75,12 @@ class Scorer:
                 cure="Load it from the registry.",
             )
         return self.model
+
+    @property
+    def inputs(self) -> Inputs:
+        """In what form the model itself is asked."""
+        assert isinstance(self.engine, Native)  # what is asked for this has the model in memory
+        return self.engine.inputs
 
     @property
     def logged(self) -> Contract:

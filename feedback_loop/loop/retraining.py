@@ -13,7 +13,7 @@ from feedback_loop.adaptation import mistrusted
 from feedback_loop.clock import format_moment
 from feedback_loop.decisions import Reason, held_by, next_step, spent_until, wanted_step
 from feedback_loop.errors import NotFound, Refused
-from feedback_loop.inference import SklearnEngine, make_scorer, refuse_unfit
+from feedback_loop.inference import make_scorer, refuse_unfit
 from feedback_loop.loop.adapter import Adapters
 from feedback_loop.loop.approvals import Approvals
 from feedback_loop.loop.context import Context
@@ -126,12 +126,11 @@ class Retraining:
         )
         settings = context.settings.model(model)
         history = settings.retraining.history
-        none = champion.engine.inputs.none if isinstance(champion.engine, SklearnEngine) else ()
         return Search(
             store=context.store,
             registry=context.registry,
             champion=champion,
-            score=lambda loaded: make_scorer(loaded, settings, context.settings.hash_key, none=none),
+            score=lambda loaded: make_scorer(loaded, settings, context.settings.hash_key, none=champion.inputs.none),
             settings=settings,
             until=context.matured_until(model, now),
             history=context.settings.path(history) if history else None,

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from feedback_loop.errors import Refused
 from feedback_loop.registry.boosting import PICKLED, flavor_of, keeps
-from feedback_loop.registry.sklearn_model import save_sklearn, serializations
+from feedback_loop.registry.sklearn_model import NEEDED, save_sklearn, serializations
 from feedback_loop.registry.versions import LoadedModel
 
 PROOF_SECONDS = 600
@@ -24,13 +26,15 @@ PROOF_SECONDS = 600
 _FRESH = """
 import sys
 import mlflow.pyfunc, pandas
-folder, inputs, answers, *methods = sys.argv[1:]
+folder, inputs, answers, way, *methods = sys.argv[1:]
 try:
-    model = mlflow.pyfunc.load_model(folder, suppress_warnings=True).get_raw_model()
+    model = mlflow.pyfunc.load_model(folder, suppress_warnings=True)
+    model = model.get_raw_model() if way == "raw" else model
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
 try:
-    pandas.to_pickle([getattr(model, method)(pandas.read_pickle(inputs)) for method in methods], answers)
+    rows = pandas.read_pickle(inputs)
+    pandas.to_pickle([getattr(model, method)(rows) for method in methods], answers)
 except Exception as error:  # its words may be of the rows
     sys.exit(f"{type(error).__name__}, when it is asked")
 """
@@ -38,7 +42,9 @@ except Exception as error:  # its words may be of the rows
 
 @dataclass(frozen=True)
 class Proven:
-    """A fitted estimator that is to follow a version, and a few rows (as it takes them) that it is tried on."""
+    """What is to follow a version, and a few rows (as it takes them) that it is tried on: a fitted estimator, or what
+    was loaded from a folder in MLflow's format.
+    """
 
     parent: LoadedModel
     estimator: Any
@@ -49,13 +55,29 @@ def write_candidate(candidate: Proven, folder: Path) -> Path:
     """Writes the candidate into a folder in MLflow's format; returns where it is.
 
     It is written without code where that is possible, and so that a fresh process, by MLflow alone, loads it and
-    gives the same answers. Raises Refused where no way of writing it has that.
+    gives the same answers. What lies in a folder is taken as it is. Raises Refused where no way has that.
     """
-    from mlflow.models import Model, ModelSignature
+    cause = ""
+    for path in _written(candidate, folder):
+        cause = _what_fails_elsewhere(path, candidate, folder)
+        if not cause:
+            return path
+    version = candidate.parent.version
+    raise Refused(
+        f"What was fitted to follow {version} can't be loaded by a fresh process: {cause.rstrip('.')}.",
+        cure="Log the model with its modules (code_paths=[…]), or install them wherever it is served.",
+    )
 
-    parent, cause = candidate.parent, ""
-    described = Model.load(str(parent.path))
-    signature = ModelSignature.from_dict(parent.signature) if parent.signature is not None else None
+
+def _written(candidate: Proven, folder: Path) -> Iterator[Path]:
+    """The ways in which it can be kept, the best first."""
+    from mlflow.models import Model
+
+    if isinstance(candidate.estimator, LoadedModel):
+        yield shutil.copytree(candidate.estimator.path, folder / "model")
+        return
+    parent = candidate.parent.followed_by(candidate.estimator)
+    described, is_alike = Model.load(str(parent.path)), candidate.parent.estimator is not None
     flavor = flavor_of(described)
     flavor = flavor if keeps(flavor, candidate.estimator) else "sklearn"
     has_format = flavor != "sklearn" and flavor not in PICKLED
@@ -65,21 +87,28 @@ def write_candidate(candidate: Proven, folder: Path) -> Path:
         save_sklearn(
             candidate.estimator,
             path,
-            signature=signature,
+            signature=_signature(candidate, parent),
             answers_with=parent.answers_with,
             kind=kind,
-            requirements=fitted_with(parent.requirements, *needed),
-            code=_code_paths(described, parent.path),
+            requirements=fitted_with(parent.requirements if is_alike else NEEDED, *needed),
+            code=_code_paths(described, parent.path) if is_alike else (),
             metadata=described.metadata,
             flavor=flavor,
         )
-        cause = _what_fails_elsewhere(path, candidate, folder)
-        if not cause:
-            return path
-    raise Refused(
-        f"What was fitted to follow {parent.version} can't be loaded by a fresh process: {cause.rstrip('.')}.",
-        cure="Log the model with its modules (code_paths=[…]), or install them wherever it is served.",
-    )
+        yield path
+
+
+def _signature(candidate: Proven, parent: LoadedModel) -> Any:
+    """The predecessor's; the answers of an estimator that follows what is none are other ones."""
+    from mlflow.models import ModelSignature, infer_signature
+
+    if parent.signature is None:
+        return None
+    before = ModelSignature.from_dict(parent.signature)
+    if candidate.parent.estimator is not None:
+        return before
+    answers = getattr(candidate.estimator, parent.answers_with)(candidate.inputs)
+    return ModelSignature(inputs=before.inputs, outputs=infer_signature(answers).inputs, params=before.params)
 
 
 def fitted_with(requirements: Iterable[str], *needed: str) -> list[str]:
@@ -133,9 +162,12 @@ def _what_fails_elsewhere(path: Path, candidate: Proven, folder: Path) -> str:
     import pandas as pd
 
     inputs, answers = folder / "inputs.pickle", folder / "answers.pickle"
-    methods = [name for name in ("predict", "predict_proba") if hasattr(candidate.estimator, name)]
+    loaded, asked, way = candidate.estimator, candidate.estimator, "raw"
+    if isinstance(loaded, LoadedModel):  # by what MLflow makes of it, since what that wraps may be anything
+        asked, way = SimpleNamespace(predict=loaded.pyfunc), "pyfunc"
+    methods = [name for name in ("predict", "predict_proba") if hasattr(asked, name)]
     pd.to_pickle(candidate.inputs, inputs)
-    command = [sys.executable, "-c", _FRESH, *map(str, (path, inputs, answers)), *methods]
+    command = [sys.executable, "-c", _FRESH, *map(str, (path, inputs, answers)), way, *methods]
     own = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true"}  # what it loads was written here just now
     try:
         done = subprocess.run(  # noqa: S603 (our own program)
@@ -145,7 +177,7 @@ def _what_fails_elsewhere(path: Path, candidate: Proven, folder: Path) -> str:
         return f"it has not answered within {PROOF_SECONDS} s"
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
-    here = [getattr(candidate.estimator, method)(candidate.inputs) for method in methods]
+    here = [getattr(asked, method)(candidate.inputs) for method in methods]
     there = pd.read_pickle(answers)  # noqa: S301 (our own process has written it)
     same = all(_agree(one, other) for one, other in zip(here, there, strict=True))
     return "" if same else "it answers otherwise there than here"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,13 @@ class LoadedModel:
     pyfunc: Callable[[pd.DataFrame], Any] | None
     answers_with: str  # the method whose result callers get: predict | predict_proba | …
     requirements: tuple[str, ...]
+
+    def followed_by(self, estimator: Any) -> LoadedModel:
+        """Another estimator in its place, asked as it is; after what is none, for probabilities if it has some."""
+        if self.estimator is not None:
+            return replace(self, estimator=estimator)
+        way = "predict_proba" if hasattr(estimator, "predict_proba") else "predict"
+        return replace(self, estimator=estimator, pyfunc=None, answers_with=way)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from feedback_loop.clock import Window
-from feedback_loop.inference import Scorer, SklearnEngine, make_scorer
+from feedback_loop.inference import Scorer, make_scorer
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.outcomes import matured_until
 from feedback_loop.rehearsal.history import History
@@ -55,8 +55,9 @@ def _known_at(own: FeedbackLoop, first: Scorer, moment: datetime) -> TrainingRow
 
 
 def _fitted(own: FeedbackLoop, first: Scorer, rows: TrainingRows) -> Scorer:
-    estimator, engine = first.loaded.estimator, first.engine
+    estimator = first.loaded.estimator
     rows = rows.with_kinds(estimator)
-    none = engine.inputs.none if isinstance(engine, SklearnEngine) else ()
     loaded = replace(first.loaded, estimator=rows.fitted(estimator))
-    return make_scorer(loaded, own.settings.model(first.contract.model), own.settings.hash_key, none=none)
+    return make_scorer(
+        loaded, own.settings.model(first.contract.model), own.settings.hash_key, none=first.inputs.none
+    )

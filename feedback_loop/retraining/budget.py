@@ -13,6 +13,7 @@ import numpy as np
 from feedback_loop.config import ModelSettings
 from feedback_loop.config_policy import RetrainingSettings
 from feedback_loop.inference import Scorer, served_engine
+from feedback_loop.registry import LoadedModel
 from feedback_loop.retraining.dataset import TrainingRows
 from feedback_loop.retraining.gate import paired_difference
 from feedback_loop.retraining.recipes import averaged
@@ -55,7 +56,14 @@ def cost_of(scorer: Scorer, rows: TrainingRows, settings: ModelSettings) -> Cost
         engine.score(row)
         seconds.append(time.perf_counter() - start)
     way = f"as a model in Python: {why}" if why else "as ONNX, as it is served"
-    return Cost(float(np.median(seconds)), len(pickle.dumps(scorer.loaded.estimator)), way)
+    return Cost(float(np.median(seconds)), _bytes_of(scorer.loaded), way)
+
+
+def _bytes_of(loaded: LoadedModel) -> int:
+    """The size of an estimator as it is kept; of another model, that of its files."""
+    if loaded.estimator is not None:
+        return len(pickle.dumps(loaded.estimator))
+    return sum(file.stat().st_size for file in loaded.path.rglob("*") if file.is_file())
 
 
 def within_budget(

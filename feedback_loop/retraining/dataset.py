@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from feedback_loop.adaptation import Anticipation
 from feedback_loop.clock import EPOCH, Window, format_moment
 from feedback_loop.errors import BadInput, NotFound, Refused
-from feedback_loop.inference import Scorer, SklearnEngine, pandas_categories
+from feedback_loop.inference import Scorer, pandas_categories
 from feedback_loop.monitoring import Floats, row_losses, scored_rows, thinned
 from feedback_loop.retraining.column_types import ROWS, chosen_kinds, unfitted
 from feedback_loop.schema import PREDICTION_ID, Column, ColumnType, Contract, Role, coerce
@@ -129,15 +129,13 @@ class TrainingRows:
         return replace(self, table=self.table.filter(pa.array(~shared)))
 
     def inputs(self, rows: int | None = None) -> Any:
-        """The features (of the first so many rows) as the champion's estimator takes them, text as plain text."""
-        assert isinstance(self.champion.engine, SklearnEngine)  # only such models are fitted again
-        plain = replace(self.champion.engine.inputs, categories={})
+        """The features (of the first so many rows) as the champion takes them, text as plain text."""
+        plain = replace(self.champion.inputs, categories={})
         return plain.of(self.table.slice(0, rows), self.champion.contract)
 
     def inputs_of(self, scorer: Scorer, rows: int) -> Any:
-        """The features of the first so many rows as this scorer's estimator takes them."""
-        assert isinstance(scorer.engine, SklearnEngine)
-        return scorer.engine.inputs.of(self.table.slice(0, rows), scorer.contract)
+        """The features of the first so many rows as this scorer's model takes them."""
+        return scorer.inputs.of(self.table.slice(0, rows), scorer.contract)
 
     def with_kinds(self, estimator: Any) -> TrainingRows:
         """These rows, whose columns are for fits of the types that the estimator was fitted on; raises Refused."""

@@ -42,14 +42,20 @@ class Columns:
         return cls(tuple(words), tuple(numbers))
 
 
-def refusal(contract: Contract, estimator: Any) -> str:
-    """Why none but the champion's own recipe can follow it; empty where all can."""
+def kinds_after(contract: Contract, own: Any | None) -> tuple[tuple[str, ...], str]:
+    """The kinds that can follow a champion, and why not all; `own` is its estimator, if that can be fitted again."""
+    kinds, causes = set(KINDS), []
+    if own is None:
+        kinds -= {OWN}
+        causes.append("none of its versions is a pipeline of scikit-learn's own, which could be fitted again")
     moments = [column.name for column in contract.features if column.type is ColumnType.DATETIME]
     if moments:
-        return f"only the champion's own recipe takes {moments[0]!r}, a time"
-    if contract.task.is_classification and not hasattr(estimator, "predict_proba"):
-        return "the champion tells no probabilities"
-    return ""
+        causes.append(f"only the champion's own recipe takes {moments[0]!r}, a time")
+    elif contract.task.is_classification and not contract.probabilities:
+        causes.append("the champion tells no probabilities")
+    if len(causes) > (own is None):
+        kinds &= {OWN}
+    return tuple(kind for kind in KINDS if kind in kinds), "; ".join(causes)
 
 
 def recipe(kind: str, columns: Columns, *, classifies: bool, seed: int) -> Any:

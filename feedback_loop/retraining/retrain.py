@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -29,7 +30,7 @@ from feedback_loop.retraining.gate import GateResult, non_inferiority
 from feedback_loop.retraining.gates import GateCase, run_gates
 from feedback_loop.retraining.hints import Hints, hints_of, steered
 from feedback_loop.retraining.leaderboard import class_news, made_of, trial_runs, with_chosen
-from feedback_loop.retraining.recipes import KINDS, OWN, refusal
+from feedback_loop.retraining.recipes import OWN, kinds_after
 from feedback_loop.retraining.split import NotMade, Split, split_newest
 from feedback_loop.retraining.trainers import TRAINER, Trainer
 from feedback_loop.retraining.trials import Candidate, Plan, Success, make_candidate, plans, refitted, try_plans
@@ -201,15 +202,16 @@ class Search:
         with (
             self.registry.lineage.search(self.model, self.now) as run_id,
             self.progress.track(f"retrain {self.model}", prepared.trials + 2) as advance,
+            tempfile.TemporaryDirectory() as kept,
         ):
-            yield from self._steps(result, prepared, run_id, advance)
+            planned = tuple(plan.within(run_id, Path(kept)) for plan in prepared.planned)
+            yield from self._steps(result, replace(prepared, planned=planned), run_id, advance)
 
     def _steps(
         self, result: RetrainingResult, prepared: Prepared, run_id: str, advance: Advance
     ) -> Iterator[RetrainingResult]:
         loss, settings = primary_loss(self.champion.contract), self.settings.retraining
         rows, split = prepared.rows, prepared.split
-        prepared = replace(prepared, planned=tuple(plan.within(run_id) for plan in prepared.planned))
         successes, trials, taken_over = self._tried(prepared, loss, advance)
         result = replace(result, trials=tuple(trials))
         yield result
@@ -261,11 +263,6 @@ class Search:
 
     def prepare(self) -> Prepared:
         """The rows and the trials of this search, before anything is fitted; raises Refused and NotMade."""
-        if self.champion.loaded.estimator is None:
-            raise Refused(
-                f"{self.champion.version} is not a scikit-learn model: its pipeline can't be fitted again.",
-                cure="Register a scikit-learn pipeline, or retrain it elsewhere and promote that version.",
-            )
         settings, seed, hints = self.settings.retraining, self.settings.policy.seed, self._hints
         rows = training_rows(
             self.store,
@@ -278,13 +275,15 @@ class Search:
             seed=seed,
         )
         own = self._own_estimator()
-        if len(rows):
+        if len(rows) and own is not None:
             rows = rows.with_kinds(own)
         split = split_newest(rows, settings, self.until, self.settings.window).anticipating(self.anticipation)
-        kinds, notes = self._kinds(own)
-        planned = plans(kinds, own, settings, seed, steered(hints, kinds, split.holdout))
+        notes: tuple[str, ...] = ()
         if self.trainer is not None:
-            planned, notes = [Plan(TRAINER, own, "all", None, seed, trainer=self.trainer)], ()
+            planned = [Plan(TRAINER, own, "all", None, seed, trainer=self.trainer)]
+        else:
+            kinds, notes = self._kinds(own)
+            planned = plans(kinds, own, settings, seed, steered(hints, kinds, split.holdout))
         split = replace(split, learn=hints.sound(split.learn))
         notes = (*notes, *([hints.words] if hints.words else ()))
         return Prepared(hints.sound(rows), split, tuple(planned), notes, self._tuning(own))
@@ -301,8 +300,11 @@ class Search:
         """Writes the trials into MLflow, where each is a run within the search's."""
         self.registry.lineage.log_trials(self.model, run_id, trial_runs(result.trials), self.now)
 
-    def _own_estimator(self) -> Any:
-        """The champion's pipeline; where a search has made it an average, that of the last version that is none."""
+    def _own_estimator(self) -> Any | None:
+        """The champion's pipeline; where a search has made it an average, that of the last version that is none.
+
+        None where that is no scikit-learn model.
+        """
         if TAG + AVERAGE not in self.champion.version.tags or self.trainer is not None:
             return self.champion.loaded.estimator
         before = self.registry.versions(self.model)
@@ -314,12 +316,20 @@ class Search:
             cure="Promote a version of your own pipeline.",
         )
 
-    def _kinds(self, own: Any) -> tuple[Sequence[str], Sequence[str]]:
-        """The kinds that are tried, and why not all of those that are asked for."""
-        if self.settings.retraining.search == "own":
-            return (OWN,), ()
-        cause = refusal(self.champion.contract, own)
-        return ((OWN,), (f"Only the champion's own recipe was tried: {cause}.",)) if cause else (KINDS, ())
+    def _kinds(self, own: Any | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The kinds that are tried, and why not all of those that are asked for; raises Refused where none can be."""
+        kinds, cause = kinds_after(self.champion.contract, own)
+        if self.settings.retraining.search == OWN:
+            kinds = tuple(kind for kind in kinds if kind == OWN)
+            if kinds:
+                return kinds, ()
+        if not kinds:
+            raise Refused(
+                f"No kind of trial can follow {self.champion.version}: {cause}.",
+                cure='Set retraining.search = "kinds" (of a regression, or where it answers probabilities), or a '
+                "retraining.trainer of your own; or retrain it elsewhere and promote that version.",
+            )
+        return kinds, (f"Only {', '.join(kinds)} could be tried: {cause}.",) if cause else ()
 
     def _rules(self) -> dict[str, str | int]:
         """By what the training rows were taken: enough to take the same again."""
@@ -337,13 +347,18 @@ class Search:
         return hints_of(self.diagnosis, self.mistrusted)
 
     def _rescored(self, estimator: Any) -> Scorer:
-        """The champion with another estimator, whose own classes it has: what a candidate is before it is one."""
-        return self.score(replace(self.champion.loaded, estimator=estimator))
+        """The champion with another estimator, whose own classes it has: what a candidate is before it is one.
+
+        A trainer's model that is no scikit-learn estimator comes as it was loaded.
+        """
+        if isinstance(estimator, LoadedModel):
+            return self.score(estimator)
+        return self.score(self.champion.loaded.followed_by(estimator))
 
     def _register(self, result: RetrainingResult, rows: TrainingRows, split: Split, best: Candidate) -> ModelVersion:
         """Registers the winning recipe, fitted again with the held-out rows too; what was gated stays with it."""
         settings, until, source = self.settings.retraining, split.at, split.learn
-        fitted = best.members[0].estimator if len(best.members) == 1 else best.scorer.loaded.estimator
+        fitted = best.estimator
         if settings.refit:
             until, source = self.until, rows
             fitted = refitted(best, rows, until, settings)

@@ -17,7 +17,7 @@ import structlog
 
 from feedback_loop.clock import Window
 from feedback_loop.config_policy import TrainerSettings
-from feedback_loop.errors import FeedbackLoopError
+from feedback_loop.errors import ContractError, FeedbackLoopError
 from feedback_loop.inference import without_data
 from feedback_loop.progress import Progress
 from feedback_loop.registry import LoadedModel, Registry, load_folder
@@ -27,6 +27,7 @@ from feedback_loop.retraining.split import moment_of
 from feedback_loop.retraining.supervised import Limits, run_supervised
 from feedback_loop.retraining.trainer_data import INPUTS, PARAMS, ROWS, write_dataset, write_rows
 from feedback_loop.safe_text import as_text
+from feedback_loop.schema import feature_columns
 
 _log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Trainer:
     now: datetime
     search: str = ""  # the run in MLflow that its own are part of
     check: Callable[[], object] = lambda: None  # called now and then while it runs; what it raises ends it
+    kept: Path | None = None  # where its models are until the search has ended
 
     def fit(self, rows: TrainingRows, seed: int) -> Fitted:
         """What it makes of these rows; where that is no model, why. What it prints is in MLflow as it comes."""
@@ -81,7 +83,8 @@ class Trainer:
             self.check()
             output.report()
 
-        self._hand_over(rows, seed, folder, run_id)
+        made = Path(tempfile.mkdtemp(dir=self.kept))  # what is no estimator is registered as it lies there
+        self._hand_over(rows, seed, folder, made, run_id)
         ended = run_supervised(
             folder / "job.json",
             folder=self.home,
@@ -96,12 +99,12 @@ class Trainer:
             told = json.loads(error.read_text())
             return replace(fitted, error=told["error"], words=told["words"])
         try:
-            return replace(fitted, estimator=_taken(folder / "model", ended.cause, rows, self.registry))
+            return replace(fitted, estimator=_taken(made, ended.cause, rows, self.registry))
         except _Failed as why:
             return replace(fitted, words=str(why))
 
-    def _hand_over(self, rows: TrainingRows, seed: int, folder: Path, run_id: str) -> None:
-        """Writes the rows, and what the process is to run."""
+    def _hand_over(self, rows: TrainingRows, seed: int, folder: Path, made: Path, run_id: str) -> None:
+        """Writes the rows, and what the process is to run. MLflow writes into an empty folder, as `made` is."""
         times, settings = rows.times, self.settings
         window = Window(moment_of(times.min()), moment_of(times.max()) + timedelta(microseconds=1))
         threads: dict[str, Any] = {"seed": seed, "threads": cores()}
@@ -109,8 +112,7 @@ class Trainer:
             write_dataset(rows, folder, window, self.now)
         else:
             write_rows(rows, folder, window, self.now, {**threads, "params": dict(settings.params)})
-        (folder / "model").mkdir()  # MLflow writes into an empty folder, and a project's `path` has to be there
-        paths = {"data": str(folder / ROWS), "params": str(folder / PARAMS), "model": str(folder / "model")}
+        paths = {"data": str(folder / ROWS), "params": str(folder / PARAMS), "model": str(made)}
         job = {
             "function": settings.function,
             "command": self._command(paths, run_id),
@@ -210,13 +212,15 @@ def _taken(folder: Path, cause: str, rows: TrainingRows, registry: Registry) -> 
         names = {column.name for column in rows.champion.contract.features}
         words = without_data(str(error), names)
         raise _Failed(f"its model can't be loaded: {type(error).__name__}: {words}") from error
-    if loaded.estimator is None:
-        raise _Failed("its model is no scikit-learn estimator: save it by mlflow.sklearn.save_model")
-    if not callable(getattr(loaded.estimator, "predict", None)):
+    if loaded.estimator is not None and not callable(getattr(loaded.estimator, "predict", None)):
         raise _Failed(f"its model is of the type {type(loaded.estimator).__name__}, which is no estimator")
-    if wrong := _other_signature(loaded, rows):
+    try:
+        wrong = _other_signature(loaded, rows)
+    except ContractError as error:
+        raise _Failed(f"its signature is of no use: {error.cause} {error.cure}") from error
+    if wrong:
         raise _Failed(f"its signature is another one: {wrong}")
-    return loaded.estimator
+    return loaded if loaded.estimator is None else loaded.estimator
 
 
 def _other_signature(loaded: LoadedModel, rows: TrainingRows) -> str:
@@ -225,6 +229,8 @@ def _other_signature(loaded: LoadedModel, rows: TrainingRows) -> str:
     if type(loaded.estimator).__module__.startswith("lightgbm."):  # which writes them so
         wanted = [name.replace(" ", "_") for name in wanted]
     taken = getattr(loaded.estimator, "feature_names_in_", None)
+    if loaded.estimator is None:
+        taken = [column.name for column in feature_columns(loaded.version.model, loaded.signature)]
     count = getattr(loaded.estimator, "n_features_in_", len(wanted))
     if taken is None:
         return "" if count == len(wanted) else f"it takes {count} inputs, the champion {len(wanted)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from feedback_loop.clock import EPOCH
 from feedback_loop.config_policy import RetrainingSettings
 from feedback_loop.errors import FeedbackLoopError, Refused
-from feedback_loop.inference import Scorer, SklearnEngine, without_data
+from feedback_loop.inference import Scorer, without_data
 from feedback_loop.monitoring import Floats
 from feedback_loop.progress import Advance
 from feedback_loop.retraining.column_types import refuse_other_choice
@@ -43,9 +44,11 @@ class Plan:
     steering: Steering | None = None
     trainer: Trainer | None = None  # that fits in place of a recipe
 
-    def within(self, run_id: str) -> Plan:
-        """The same as part of a search, by its run in MLflow."""
-        return self if self.trainer is None else replace(self, trainer=replace(self.trainer, search=run_id))
+    def within(self, run_id: str, kept: Path) -> Plan:
+        """The same as part of a search, by its run in MLflow and its folder."""
+        return (
+            self if self.trainer is None else replace(self, trainer=replace(self.trainer, search=run_id, kept=kept))
+        )
 
     @property
     def why(self) -> str:
@@ -75,10 +78,9 @@ class Plan:
         if self.trainer is not None:
             return TrainerJob(self.trainer, rows, self.seed)
         inputs, label, weights = rows.inputs(), rows.labels(self.own), rows.weights
-        contract, engine = rows.champion.contract, rows.champion.engine
-        assert isinstance(engine, SklearnEngine)  # only such models are fitted again
+        contract = rows.champion.contract
         empty = [column.name for column in contract.features if rows.is_empty(column.name)]
-        columns = Columns.of(contract, array=bool(engine.inputs.array), without=(*empty, *self.without))
+        columns = Columns.of(contract, array=bool(rows.champion.inputs.array), without=(*empty, *self.without))
         if self.steering is not None and self.steering.today is not None:
             alike = likeness(rows, self.steering.today, columns, self.seed)
             weights = alike if weights is None else alike * weights
@@ -112,6 +114,11 @@ class Candidate:
     def without(self) -> tuple[str, ...]:
         """The features that members do without, as they were told."""
         return tuple(sorted({name for member in self.members for name in member.plan.without}))
+
+    @property
+    def estimator(self) -> Any:
+        """What was fitted: of an average all of it."""
+        return self.members[0].estimator if len(self.members) == 1 else self.scorer.loaded.estimator
 
     @property
     def words(self) -> str:

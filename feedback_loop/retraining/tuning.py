@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from feedback_loop.config_policy import ParameterSettings, RetrainingSettings, SearchSpaceSettings
 from feedback_loop.errors import Refused
 from feedback_loop.retraining.hints import Steering
-from feedback_loop.retraining.recipes import OWN, Columns, path_of, recipe, refusal
+from feedback_loop.retraining.recipes import OWN, Columns, kinds_after, path_of, recipe
 from feedback_loop.retraining.trials import Plan, Success, windows
 from feedback_loop.schema import Contract
 from feedback_loop.store import Store
@@ -141,7 +141,8 @@ def make_tuning(
     Raises Refused where Optuna is not installed, or a parameter is none of its kind's.
     """
     refuse_space(space, own, classifies=contract.task.is_classification)
-    kinds = tuple(kind for kind in space.kinds if kind == OWN or not refusal(contract, own))
+    possible, _ = kinds_after(contract, own)
+    kinds = tuple(kind for kind in space.kinds if kind in possible)
     space = space.model_copy(update={"kinds": kinds})
     same = settings.model_dump_json(exclude={"time_limit", "jobs"})
     name = hashlib.sha256("\n".join([same, *of]).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from feedback_loop.errors import Refused
-from feedback_loop.inference import EngineOptions, Scorer, SklearnEngine, refuse_unfit
+from feedback_loop.inference import EngineOptions, Scorer, refuse_unfit
 from feedback_loop.inference.choosing import measure_parity
 from feedback_loop.inference.optimizing import Measured, Optimization, optimize
 from feedback_loop.monitoring import make_reference
@@ -117,7 +117,7 @@ class VariantSearch:
 
     def _register(self, result: Optimization, rows: pa.Table, source: str) -> ModelVersion:
         chosen, parent, version = result.chosen, self.parent, self.parent.version
-        assert chosen is not None and isinstance(parent.engine, SklearnEngine)  # what is registered was chosen
+        assert chosen is not None  # what is registered was chosen
         reference = make_reference(parent, rows)
         metrics = {
             "size_bytes": float(chosen.size_bytes),
@@ -141,7 +141,7 @@ class VariantSearch:
                 **{name: f"{value:.6g}" for name, value in metrics.items()},
             },
         )
-        inputs = parent.engine.inputs.of(rows.slice(0, PROVEN_ROWS), parent.contract)
+        inputs = parent.inputs.of(rows.slice(0, PROVEN_ROWS), parent.contract)
         made = self.registry.register_candidate(Proven(parent.loaded, result.estimator, inputs), origin, self.now)
         self.registry.keep_reference(made, make_reference(self.fastest(made), rows), self.now)
         return made

@@ -114,7 +114,7 @@ def test_a_trainer_ends_with_all_it_started_when_its_job_is_cancelled(tried, tmp
         ({"command": ("no-such-program",)}, "FileNotFoundError: [Errno 2] No such file or directory"),
         (copy("torn"), "its model can't be loaded"),
         (copy("what"), "its model is of the type dict, which is no estimator"),
-        (copy("pyfunc"), "its model is no scikit-learn estimator"),
+        (copy("pyfunc"), "its signature is of no use: The inputs of 'churn' have no names"),
         (copy("other"), "its signature is another one: it does not take 'plan'; it takes 'customer'"),
         (copy("number"), "its signature is another one: it takes 1 inputs, the champion 2"),
         (copy("good") | {"trusted": False}, "its registry is not trusted"),
