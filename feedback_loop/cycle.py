@@ -17,6 +17,7 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.monitoring import model_folder
 from feedback_loop.plain import plain
 from feedback_loop.scheduling import (
+    Asked,
     Chain,
     Job,
     Outcome,
@@ -30,12 +31,22 @@ from feedback_loop.store.alerts import Message, alert_recoveries, raise_message
 from feedback_loop.store.approvals import waiting_approval
 from feedback_loop.store.freezes import held_by_freeze
 from feedback_loop.store.incidents import open_incident
-from feedback_loop.store.ledger import load_runs
+from feedback_loop.store.leases import holder_of
+from feedback_loop.store.ledger import JobRun, load_runs
 from feedback_loop.store.predictions import predicted_span
 from feedback_loop.store.rollouts import running_rollout
 
 LAST = "retention"
 """The last job of a cycle."""
+
+BY_HAND = "retrain by hand"
+"""The job of a retraining that a person asked for: it stands in for no turn of the scheduler's."""
+
+ASKED_AGE = timedelta(hours=1)
+"""What was asked for longer ago is not begun any more: it was asked of the model as it was then."""
+
+BEGUN_AT_MOST = 3
+"""So often it is begun: what has ended its process each time would end the next one, too."""
 
 WATCH_SECONDS = 60.0
 """So often the jobs are looked after."""
@@ -101,7 +112,47 @@ def make_scheduler(loop: FeedbackLoop, models: Sequence[str] = ()) -> Scheduler:
         from feedback_loop.scheduling.metrics import LoopFigures, serve_figures
 
         serve_figures(LoopFigures(loop.store, list(loop.settings.models), loop.clock), address)
-    return Scheduler(loop.store, loop.clock, loop.runner, scheduled, watchful_delivery(loop), partial(beat, loop))
+    return Scheduler(
+        loop.store,
+        loop.clock,
+        loop.runner,
+        scheduled,
+        watchful_delivery(loop),
+        ended=partial(beat, loop),
+        asked=lambda: [Asked(run.model, partial(retrain_as_asked, loop, run)) for run in left_by_hand(loop)],
+    )
+
+
+def retrain_as_asked(loop: FeedbackLoop, run: JobRun) -> list[Outcome]:
+    """Makes a retraining that a person asked for; raises Refused while another run is at work on the model.
+
+    One that has ended meanwhile is skipped.
+    """
+    model, asked = run.model, {**run.asked, "begun": run.asked["begun"] + 1}
+
+    def search() -> dict[str, Any]:
+        loop.reconcile(model)
+        result = loop.retrain(model, promotes=asked["promotes"], despite_diagnosis=asked["despite_diagnosis"])
+        return {**plain(result), "asked_by": asked["by"]}
+
+    return loop.runner.run(model, [Job(BY_HAND, search, asked)], run.scheduled_at)
+
+
+def left_by_hand(loop: FeedbackLoop) -> list[JobRun]:
+    """The retrainings that people asked for and nobody makes: not begun, or left by a process that died.
+
+    What nobody has begun in time is ended.
+    """
+    left, now = [], loop.clock()
+    for run in ledger.asked_runs(loop.store, BY_HAND, now - ASKED_AGE):
+        if run.state == "running" and holder_of(loop.store, f"model:{run.model}") is not None:
+            continue
+        if run.asked["begun"] >= BEGUN_AT_MOST or run.scheduled_at < now - ASKED_AGE:
+            cause = f"it was begun {run.asked['begun']} times in {ASKED_AGE}, and never ended: ask again"
+            ledger.drop_asked(loop.store, run.run_id, state="failed", now=now, cause=cause)
+        else:
+            left.append(run)
+    return left
 
 
 def watch_jobs(loop: FeedbackLoop) -> int:

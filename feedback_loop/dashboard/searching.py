@@ -1,4 +1,4 @@
-"""A retraining that somebody asks for on a page: in the ledger like the scheduler's, in a thread of this process."""
+"""A retraining that somebody asks for on a page: in the ledger, then in a thread of this process or a scheduler."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ from typing import Any
 
 import structlog
 
+from feedback_loop.cycle import BY_HAND, retrain_as_asked
 from feedback_loop.errors import FeedbackLoopError, Refused
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.plain import plain
-from feedback_loop.scheduling import Job
 from feedback_loop.store.freezes import refuse_frozen
 from feedback_loop.store.leases import holder_of
-from feedback_loop.store.ledger import JobRun, end_run, find_run, load_runs
-
-JOB = "retrain by hand"
-"""Its name in the ledger: it stands in for no turn of the scheduler's."""
+from feedback_loop.store.ledger import JobRun, end_run, find_run, load_runs, want_run
 
 _log = structlog.get_logger(__name__)
 
 
 def start_retraining(loop: FeedbackLoop, model: str, *, by: str, promotes: bool, despite_diagnosis: bool) -> None:
-    """Begins a search, and returns at once. Raises Refused where it is known already that it would be.
+    """Records what is asked for, begins the search, and returns. Raises Refused where it is known that it would be.
 
-    Whatever happens later is in the ledger, as of any job.
+    Whatever happens later is in the ledger, as of any job. Where this process ends too soon a scheduler makes it.
     """
     refuse_frozen(loop.store, model)
     if not despite_diagnosis and (held := loop.held_by_diagnosis(model)):
@@ -32,18 +29,18 @@ def start_retraining(loop: FeedbackLoop, model: str, *, by: str, promotes: bool,
     if (holder := holder_of(loop.store, f"model:{model}")) is not None:
         raise Refused(f"Another run is at work on {model} ({holder}).", cure="Wait for its end.")
 
-    def search() -> Any:
-        loop.reconcile(model)
-        return {**plain(loop.retrain(model, promotes=promotes, despite_diagnosis=despite_diagnosis)), "asked_by": by}
+    if (newest := last_retraining_by_hand(loop, model)) is not None and newest["state"] == "wanted":
+        raise Refused(f"A retraining of {model} has been asked for already.", cure="Wait for its end.")
+    asked = {"by": by, "promotes": promotes, "despite_diagnosis": despite_diagnosis, "begun": 0}
+    run = want_run(loop.store, BY_HAND, model, asked, loop.clock())
+    threading.Thread(target=_run, args=(loop, run), name=f"retrain {model}", daemon=True).start()
 
-    threading.Thread(target=_run, args=(loop, model, Job(JOB, search)), name=f"retrain {model}", daemon=True).start()
 
-
-def _run(loop: FeedbackLoop, model: str, job: Job) -> None:
+def _run(loop: FeedbackLoop, run: JobRun) -> None:
     try:
-        loop.runner.run(model, [job], loop.clock())
-    except FeedbackLoopError as error:  # another run was quicker, or the lease was lost
-        _log.error("retraining not made", model=model, cause=str(error))
+        retrain_as_asked(loop, run)
+    except FeedbackLoopError as error:  # another run was quicker, or the lease was lost: it is left to a scheduler
+        _log.error("retraining not made here", model=run.model, cause=str(error))
 
 
 def give_up(loop: FeedbackLoop) -> bool:
@@ -67,7 +64,7 @@ def end_left(loop: FeedbackLoop) -> None:
 
 def _end_all_left(loop: FeedbackLoop) -> None:
     for model in loop.settings.models:
-        for left in load_runs(loop.store, model, newest=1, job=JOB):
+        for left in load_runs(loop.store, model, newest=1, job=BY_HAND):
             if left.state in ("running", "abandoned"):
                 _end_left(loop, model, left)
 
@@ -89,5 +86,5 @@ def _end_left(loop: FeedbackLoop, model: str, left: JobRun) -> None:
 
 def last_retraining_by_hand(loop: FeedbackLoop, model: str) -> dict[str, Any] | None:
     """How the newest one stands: its run in the ledger, as plain values."""
-    newest = load_runs(loop.store, model, newest=1, job=JOB)
+    newest = load_runs(loop.store, model, newest=1, job=BY_HAND)
     return plain(newest[0]) if newest else None

@@ -17,13 +17,11 @@ import sys
 import threading
 import time
 import traceback
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 FAILED = 1
-EXAMPLE_ROWS = 100
 ENDING_SECONDS = 30.0
 TOLD = b"end"
 """What standard input has where this is to end, and whoever started it is there to see how."""
@@ -63,9 +61,7 @@ def _train(job: dict[str, Any]) -> None:
     sys.path[:0] = job["path"]
     from importlib import import_module
 
-    from mlflow.pyfunc import PythonModel
-
-    from feedback_loop.registry import write_estimator
+    from feedback_loop.registry import is_pyfunc, write_estimator, write_pyfunc
     from feedback_loop.retraining.trainer_data import read_dataset
 
     module, _, name = job["function"].partition(":")
@@ -77,23 +73,11 @@ def _train(job: dict[str, Any]) -> None:
     if not callable(getattr(estimator, "predict", None)):
         raise TypeError(f"{job['function']} returned {type(estimator).__name__}, which is no estimator")
     logging.getLogger("mlflow").setLevel(logging.ERROR)  # what it says of versions of pip is none of the trainer's
-    if isinstance(estimator, PythonModel):
-        _write_pyfunc(estimator, dataset.features, Path(place.__file__ or ""), job)
+    if is_pyfunc(estimator):
+        file, home = Path(place.__file__ or ""), Path(job["path"][0])
+        write_pyfunc(estimator, Path(job["model"]), dataset.features, file, home)
     else:
         write_estimator(estimator, Path(job["model"]))
-
-
-def _write_pyfunc(model: Any, features: Any, module: Path, job: dict[str, Any]) -> None:
-    """A model of any other library, with the module (of the trainer's own folder) that has its class."""
-    import mlflow.pyfunc
-    from mlflow.models import infer_signature
-
-    rows, home = features.head(EXAMPLE_ROWS), Path(job["path"][0])
-    code = [str(home / module.relative_to(home).parts[0])] if module.is_relative_to(home) else None
-    signature = infer_signature(rows, model.predict(None, rows))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that no example is kept with it: it would be people's rows
-        mlflow.pyfunc.save_model(job["model"], python_model=model, signature=signature, code_paths=code)
 
 
 def _show(error: BaseException | None) -> None:

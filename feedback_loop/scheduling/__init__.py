@@ -2,10 +2,11 @@
 
 from feedback_loop.scheduling.health import find_troubles, tell_helped
 from feedback_loop.scheduling.runner import Job, Outcome, Runner
-from feedback_loop.scheduling.scheduler import Chain, Scheduler
+from feedback_loop.scheduling.scheduler import Asked, Chain, Scheduler
 from feedback_loop.scheduling.schedules import last_due, parse_schedule
 
 __all__ = [
+    "Asked",
     "Chain",
     "Job",
     "Outcome",

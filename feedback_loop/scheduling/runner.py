@@ -23,10 +23,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """One step of a chain: what it returns (plain values) goes into the ledger."""
+    """One step of a chain: what it returns (plain values) goes into the ledger, as does what a person `asked` for."""
 
     name: str
     run: Callable[[], Any]
+    asked: Any = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Runner:
         return tracing.turn(model, format_moment(scheduled_at))
 
     def _run_one(self, model: str, job: Job, scheduled_at: datetime, lease: Lease, turn: _Turn) -> Outcome:
-        run_id = begin_run(self._store, job.name, model, scheduled_at, self.holder, self._clock())
+        run_id = begin_run(self._store, job.name, model, scheduled_at, self.holder, self._clock(), job.asked)
         if run_id is None:
             return Outcome(job.name, "skipped", cause=f"the run of {format_moment(scheduled_at)} was made already")
         self._at_work[run_id] = lease

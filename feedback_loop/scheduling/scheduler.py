@@ -13,7 +13,7 @@ import structlog
 
 from feedback_loop.alerts import keep_delivering
 from feedback_loop.clock import Clock, format_moment
-from feedback_loop.errors import LeaseLost, Refused, traceback_of
+from feedback_loop.errors import LeaseLost, Refused, Unavailable, traceback_of
 from feedback_loop.scheduling.runner import Job, Outcome, Runner
 from feedback_loop.scheduling.schedules import Trigger, last_due
 from feedback_loop.store import Store
@@ -43,6 +43,14 @@ class Chain:
     jobs: tuple[Job, ...]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked for of a model and nobody makes: `make` does, or raises Refused while another run is on."""
+
+    model: str
+    make: Callable[[], Sequence[Outcome]]
+
+
 class Scheduler:
     """Fires chains in this process. Any number of processes may do so on one store: leases keep them apart."""
 
@@ -54,6 +62,7 @@ class Scheduler:
         chains: Sequence[Chain],
         deliver: Callable[[], object],
         ended: Callable[[str, Sequence[Outcome]], object] = lambda *_: None,
+        asked: Callable[[], Sequence[Asked]] = tuple,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._store = store
@@ -64,6 +73,7 @@ class Scheduler:
             self._chains.setdefault(chain.model, []).append(chain)
         self._deliver = deliver
         self._ended = ended  # called after each turn with the model and the outcomes of its jobs
+        self._asked = asked  # called with each look
         self._look_seconds = look_seconds
         self._started = clock()
         # By the chain's number:
@@ -92,6 +102,24 @@ class Scheduler:
                 _log.info("chain left to another run", model=chain.model, cause=error.cause)
         except Exception as error:  # noqa: BLE001 (the other chains, and later runs of this one, go on)
             _log.error("chain not run", model=chain.model, cause=str(error), exception=traceback_of(error))
+
+    def fire_asked(self, asked: Asked) -> None:
+        """Makes what a person asked for. Never raises: while it is left it is found again with the next look."""
+        try:
+            states = {outcome.job: outcome.state for outcome in asked.make()}
+            _log.info("asked for", model=asked.model, **states)
+        except (LeaseLost, Refused) as error:
+            _log.info("asked for, left to another run", model=asked.model, cause=error.cause)
+        except Exception as error:  # noqa: BLE001 (the chains go on)
+            _log.error("asked for, not made", model=asked.model, cause=str(error), exception=traceback_of(error))
+
+    def _look_for_asked(self) -> Sequence[Asked]:
+        """What people have asked for; nothing while the store is away, which each chain that is due says, too."""
+        try:
+            return self._asked()
+        except Unavailable as error:
+            _log.debug("asked for, not known", cause=error.cause)
+            return ()
 
     def _due(self, chain: Chain) -> datetime | None:
         """The newest run that is due and that nobody has made; None: none is.
@@ -145,10 +173,16 @@ class Scheduler:
 
         So a long retraining of one model keeps only its own chains waiting: they never run at once.
         """
+
+        def is_free(model: str) -> bool:
+            return model not in runs or runs[model].done()
+
         while not stop.is_set():
+            for asked in self._look_for_asked():
+                if asked.model in self._chains and is_free(asked.model):
+                    runs[asked.model] = pool.submit(self.fire_asked, asked)
             for model, chains in self._chains.items():
-                is_free = model not in runs or runs[model].done()
-                if is_free and (due := [chain for chain in chains if self._may_be_due(chain)]):
+                if is_free(model) and (due := [chain for chain in chains if self._may_be_due(chain)]):
                     runs[model] = pool.submit(self._fire_all, due, stop)
             stop.wait(self._look_seconds)
 

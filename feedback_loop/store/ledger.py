@@ -28,28 +28,56 @@ class JobRun:
     started_at: datetime
     finished_at: datetime | None
     holder: str
-    state: str  # running | succeeded | failed | cancelled | abandoned
+    state: str  # wanted (nobody has begun it yet) | running | succeeded | failed | cancelled | abandoned
     result: Any
     cause: str | None
     cancel_asked_at: datetime | None = None  # the job ends at its next access to the store
     cancel_asked_by: str | None = None
     cancel_reason: str | None = None
+    asked: Any = None  # of what a person asked for: what, by whom, and how often it was begun
 
 
 job_runs = shared_table("job_runs", JobRun, UniqueConstraint("job", "model", "scheduled_at"), key=["run_id"])
 
 
-def begin_run(store: Store, job: str, model: str, scheduled_at: datetime, holder: str, now: datetime) -> int | None:
+def want_run(store: Store, job: str, model: str, asked: Any, now: datetime) -> JobRun:
+    """Records that a person asks for a run, which somebody is to begin; returns it."""
+    run = {"job": job, "model": model, "scheduled_at": now, "started_at": now, "holder": "", "state": "wanted"}
+    with store.write() as connection:
+        run_id = insert_if_new(connection, job_runs, {**run, "asked": asked}, "job", "model", "scheduled_at")
+        if run_id is None:
+            raise Refused(f"{job} of {model} was asked for at this very moment already.")
+        wanted = find_run(connection, run_id)
+    assert wanted is not None  # it was inserted just now
+    return wanted
+
+
+def asked_runs(store: Store, job: str, since: datetime) -> list[JobRun]:
+    """The runs that people asked for and that have not ended; of abandoned ones those of `since` and later."""
+    runs = job_runs.c
+    is_open = runs.state.in_(("wanted", "running")) | (runs.state == "abandoned") & (runs.scheduled_at >= since)
+    return [run for run in many(store, JobRun, is_open, job=job, order_by="run_id") if run.asked is not None]
+
+
+def drop_asked(store: Store, run_id: int, *, state: str, now: datetime, cause: str) -> bool:
+    """Ends what was asked for and does not run; whether it did so."""
+    ended = {"state": state, "finished_at": now, "cause": cause}
+    return change(store, JobRun, ended, job_runs.c.state.in_(("wanted", "abandoned")), run_id=run_id) == 1
+
+
+def begin_run(
+    store: Store, job: str, model: str, scheduled_at: datetime, holder: str, now: datetime, asked: Any = None
+) -> int | None:
     """Opens a run and returns its id; None if the run of that job, model and moment was made already.
 
     To be called with the job's lease: a run that is still open then belongs to a process that died.
     """
     died = {"state": "abandoned", "finished_at": now, "cause": "its process ended before the job did"}
     run = {"job": job, "model": model, "scheduled_at": scheduled_at}
-    begun = {"started_at": now, "holder": holder, "state": "running"}
+    begun = {"started_at": now, "holder": holder, "state": "running", "asked": asked}
     with store.write() as connection:
         change(connection, JobRun, died, job=job, model=model, state="running")
-        remove(connection, JobRun, **run, state="abandoned")
+        remove(connection, JobRun, job_runs.c.state.in_(("wanted", "abandoned")), **run)
         run_id: int | None = insert_if_new(connection, job_runs, run | begun, *run)
         return run_id
 

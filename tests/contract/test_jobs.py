@@ -10,7 +10,7 @@ from feedback_loop.clock import ManualClock
 from feedback_loop.errors import Cancelled, NotFound, Refused
 from feedback_loop.scheduling import Chain, Job, Runner, Scheduler, parse_schedule
 from feedback_loop.store import leases, serving_state
-from feedback_loop.store.ledger import ask_cancel, load_runs
+from feedback_loop.store.ledger import ask_cancel, asked_runs, begin_run, drop_asked, end_run, load_runs, want_run
 from feedback_loop.store.serving_state import TrafficPlan
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -147,3 +147,27 @@ def test_the_store_is_asked_only_where_something_may_be_due(sqlite_store):
         assert not life.scheduler._may_be_due(life.chain)
     life.clock.set(NOW + 2 * DAY)
     assert life.scheduler._may_be_due(life.chain)
+
+
+def test_what_a_person_asked_for_is_open_until_it_ends(store):
+    asked = {"by": "ada", "begun": 0}
+    first = want_run(store, "retrain by hand", "churn", asked, NOW)
+    second = want_run(store, "retrain by hand", "churn", asked, NOW + MINUTE)
+    begin_run(store, "retrain by hand", "sales", NOW, "a", NOW)  # nobody asked for this one
+
+    def left(since=NOW):
+        return [(run.scheduled_at, run.state, run.asked) for run in asked_runs(store, "retrain by hand", since)]
+
+    assert left() == [(NOW, "wanted", asked), (NOW + MINUTE, "wanted", asked)]
+    begun = begin_run(store, "retrain by hand", "churn", NOW, "a", NOW, {**asked, "begun": 1})
+    assert begun != first.run_id
+    assert (NOW, "running", {**asked, "begun": 1}) in left()
+    assert not drop_asked(store, begun, state="cancelled", now=NOW, cause="it runs")
+    end_run(store, begun, state="abandoned", now=NOW, cause="its process ended")
+    assert (NOW, "abandoned", {**asked, "begun": 1}) in left()
+    assert [moment for moment, _, _ in left(NOW + MINUTE)] == [NOW + MINUTE]
+    again = begin_run(store, "retrain by hand", "churn", NOW, "b", NOW, {**asked, "begun": 2})
+    end_run(store, again, state="succeeded", now=NOW, result={})
+    assert begin_run(store, "retrain by hand", "churn", NOW, "c", NOW) is None
+    assert drop_asked(store, second.run_id, state="cancelled", now=NOW, cause="not now")
+    assert left() == []

@@ -65,12 +65,12 @@ def test_nothing_of_a_search_stays_running_whose_server_was_ended_or_killed(warm
         wait_until(lambda: (runs_that_run(loop), state_of_search(loop)) == ([], "abandoned"), process, log)
 
 
-def begin_search(port):
+def begin_search(port, prefix="/feedback-loop"):
     """Presses the button on the incident's page."""
-    page = call(port, "GET", "/feedback-loop/incidents/1")[1].decode()
+    page = call(port, "GET", f"{prefix}/incidents/1")[1].decode()
     csrf = re.search(r'name="csrf" value="([^"]+)"', page)[1]
-    place, fields = "/feedback-loop/incidents/1/retrain", urlencode({"csrf": csrf, "sure": "yes", "despite": "yes"})
-    cookie = call(port, "GET", "/feedback-loop/incidents/1")[2].get("set-cookie", "").partition(";")[0]
+    place, fields = f"{prefix}/incidents/1/retrain", urlencode({"csrf": csrf, "sure": "yes", "despite": "yes"})
+    cookie = call(port, "GET", f"{prefix}/incidents/1")[2].get("set-cookie", "").partition(";")[0]
     status, body, _ = call(port, "POST", place, fields.encode(), {**FORM, "cookie": cookie})
     assert status == 303, body
 
