@@ -177,7 +177,7 @@ class Adapter:
         guarded = replace(
             self,
             surprise_guard=self.surprise_guard.after(surprises, self.basis.limit),
-            range_guard=self.range_guard.after(rates, is_held=was_held),
+            range_guard=self.range_guard.after(rates, len(look.raw), is_held=was_held),
         )
         record = LookRecord(
             len(look.raw),

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from feedback_loop.adaptation.adapter import Adapter, Basis
+from feedback_loop.adaptation.tasks import WHOLE_LOOK
 from feedback_loop.inference.adapter_encoding import Category, Encoding, Floats
 from feedback_loop.monitoring.arrays import floats, frequencies
 from feedback_loop.monitoring.losses import class_places, class_probabilities
 from feedback_loop.schema import Column, ColumnType, Contract, Task
+
+Places = npt.NDArray[np.intp]
 
 LEAST_ROWS = 20
 """A category's value has a column where the reference has so many rows of it."""
@@ -120,4 +124,16 @@ def _rates(basis: Basis, outcomes: Floats, reference: pa.Table, window: timedelt
         return np.empty((0, basis.rules.outputs))
     microseconds = np.asarray(reference.column("predicted_at").cast(pa.timestamp("us", "UTC")).cast(pa.int64()))
     numbers = microseconds[known] // (window // timedelta(microseconds=1))
-    return np.stack([basis.rules.rates(outcomes[known][numbers == number]) for number in np.unique(numbers)])
+    cohorts = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    return np.stack([basis.rules.rates(outcomes[known][rows]) for rows in _whole(cohorts)])
+
+
+def _whole(cohorts: Sequence[Places]) -> list[Places]:
+    """The cohorts, of which those of few rows are taken together with the next ones."""
+    whole, few = list[Places](), list[Places]()
+    for rows in cohorts:
+        few.append(rows)
+        if sum(map(len, few)) >= WHOLE_LOOK:
+            whole.append(np.concatenate(few))
+            few = []
+    return whole or [np.concatenate(few)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from feedback_loop.adaptation.tasks import WHOLE_LOOK
 from feedback_loop.inference.adapter_encoding import Floats
 
 RUN = 3
@@ -43,7 +44,7 @@ class SurpriseGuard:
 class RangeGuard:
     """Outcome rates so far: the lowest and the highest of each output, and looks in a row that are beyond them.
 
-    The rates of a run enter the range when it ends before it stops anything.
+    The rates of a run enter the range when it ends before it stops anything. Looks of few rows are one together.
     """
 
     lowest: Floats
@@ -53,6 +54,8 @@ class RangeGuard:
     run_lowest: Floats
     run_highest: Floats
     is_holding: bool = False
+    few_rows: int = 0  # of looks that wait for others
+    few_sum: Floats | float = 0.0  # of their rows' outcomes, for each output
 
     @classmethod
     def begin(cls, rates: Floats) -> RangeGuard:
@@ -72,8 +75,13 @@ class RangeGuard:
         """The longest run of any output."""
         return int(self.runs.max())
 
-    def after(self, rates: Floats, *, is_held: bool) -> RangeGuard:
+    def after(self, rates: Floats, rows: int, *, is_held: bool) -> RangeGuard:
         """The guard after a look with these rates; what comes while the adapter `is_held` widens no range."""
+        if self.few_rows or rows < WHOLE_LOOK:
+            total, rows = self.few_sum + rows * rates, self.few_rows + rows
+            if rows < WHOLE_LOOK:
+                return replace(self, few_rows=rows, few_sum=total)
+            return replace(self, few_rows=0, few_sum=0.0).after(total / rows, rows, is_held=is_held)
         if self.rates < ENOUGH_RATES:
             return self if is_held else self._entered(rates, rates)
         beyond = (rates < self.lowest) | (rates > self.highest)

@@ -101,11 +101,12 @@ def step(
             losses[place] += rules.losses(targets[rows], answers, spread).sum()
             curvature = rules.curvature(answers, spread, is_full=len(head.precision) == 1)
             sum_.add(z[rows], inputs, rules.errors(targets[rows], answers, spread), curvature)
+    share = min(1.0, len(raw) / rules.whole_look)
     heads = tuple(
-        _moved(head, kind.memory, rules.slope, weight, sum_)
+        _moved(head, kind.memory / share, rules.slope, weight, sum_)
         for kind, head, sum_ in zip(KINDS, learned.heads, sums, strict=True)
     )
-    return Learned(heads, _reweighed(learned.pool, weight * losses))
+    return Learned(heads, _reweighed(learned.pool, weight * losses, share))
 
 
 def _with_one(encoding: Encoding, features: Mapping[str, Any], rows: int) -> Floats:
@@ -117,13 +118,13 @@ def _chunks(rows: int) -> Iterator[slice]:
         yield slice(start, min(start + _CHUNK_ROWS, rows))
 
 
-def _reweighed(pool: Floats, losses: Floats) -> Floats:
-    logs = np.log(pool) - losses
+def _reweighed(pool: Floats, losses: Floats, share: float) -> Floats:
+    logs, floor = np.log(pool) - losses, share * POOL_FLOOR
     weights = np.exp(logs - logs.max())
-    return np.asarray((1.0 - POOL_FLOOR) * weights / weights.sum() + POOL_FLOOR / len(pool))
+    return np.asarray((1.0 - floor) * weights / weights.sum() + floor / len(pool))
 
 
-def _moved(head: Head, memory: int, slope: float, weight: float, sums: _Sums) -> Head:
+def _moved(head: Head, memory: float, slope: float, weight: float, sums: _Sums) -> Head:
     kept = np.exp(-1.0 / memory)
     blocks, size, _ = head.precision.shape
     precision = kept * head.precision + weight * sums.curvature

@@ -39,6 +39,8 @@ class _RangeGuard(msgspec.Struct, frozen=True, array_like=True):
     run_lowest: bytes
     run_highest: bytes
     is_holding: bool
+    few_rows: int = 0
+    few_sum: bytes = b""
 
 
 class _State(msgspec.Struct, frozen=True, array_like=True):
@@ -80,6 +82,8 @@ def to_bytes(adapter: Adapter) -> bytes:
             pack(guard.run_lowest),
             pack(guard.run_highest),
             guard.is_holding,
+            guard.few_rows,
+            pack(np.asarray(guard.few_sum)) if guard.few_rows else b"",
         ),
         adapter.surprise_guard,
         adapter.looks,
@@ -119,6 +123,8 @@ def from_bytes(packed: bytes) -> Adapter:
             unpack(guard.run_lowest),
             unpack(guard.run_highest),
             guard.is_holding,
+            guard.few_rows,
+            unpack(guard.few_sum) if guard.few_rows else 0.0,
         ),
         state.surprise_guard,
         state.looks,

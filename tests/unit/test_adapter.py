@@ -108,6 +108,21 @@ def test_it_learns_what_has_changed_and_forgets_it_when_it_has_gone(task):
     assert served < raw * 1.03
 
 
+@simulated(2, 40)
+@pytest.mark.parametrize("task", [Task.BINARY, Task.MULTICLASS])
+def test_with_a_row_a_look_it_costs_next_to_nothing_where_nothing_changes_and_still_learns(streams, task):
+    costs, gains = [], []
+    for seed in range(streams):
+        stream = Stream(task, 200 + seed)
+        adapter, _, _ = stream.played(stream.born(days=40), 400, count=1)
+        adapter, raw, served = stream.played(adapter, 900, count=1)
+        costs.append(served - raw)
+        _, raw, served = stream.played(adapter, 300, count=1, shift=0.7)
+        gains.append(raw - served)
+    assert np.mean(costs) <= 0.004  # it was .010 and .016 when each row was a look that is forgotten by
+    assert np.mean(gains) > 0.02
+
+
 def by_hand(adapter, looks):
     """Two heads' coefficients and the pool by the formulas, one row and one look at a time."""
     encoding = adapter.basis.encoding
@@ -127,9 +142,10 @@ def by_hand(adapter, looks):
         answers = [p, *(1 / (1 + np.exp(-x[:, : len(theta)] @ theta)) for _, theta, _ in heads)]
         losses = [-np.log(np.clip(np.where(y > 0, q, 1 - q), 1e-4, None)).sum() for q in answers]
         pool = pool * np.exp(-w * (np.array(losses) - min(losses)))
-        pool = 0.9 * pool / pool.sum() + 0.1 / 4
+        share = min(1, n / 20)
+        pool = (1 - 0.1 * share) * pool / pool.sum() + 0.1 * share / 4
         for place, (memory, theta, before) in enumerate(heads):
-            g, eye, own, q = np.exp(-1 / memory), np.eye(len(theta)), x[:, : len(theta)], answers[1 + place]
+            g, eye, own, q = np.exp(-share / memory), np.eye(len(theta)), x[:, : len(theta)], answers[1 + place]
             h = np.maximum(q * (1 - q), 0.001)
             precision = g * before + (1 - g) * eye + w * sum(h[i] * np.outer(own[i], own[i]) for i in range(n))
             gradient = w * sum(own[i] * (y[i] - q[i]) for i in range(n)) + (1 - g) * (eye[0] - theta)
@@ -138,12 +154,13 @@ def by_hand(adapter, looks):
     return heads, pool
 
 
-def test_a_step_is_the_formulas():
+@pytest.mark.parametrize("rows", [60, 5])
+def test_a_step_is_the_formulas(rows):
     stream = Stream(Task.BINARY, 3, fate=0.4)
     born = adapter = stream.born(days=5)
     looks = []
     for _ in range(8):
-        looks.append(stream.look(adapter, 60, shift=0.8))
+        looks.append(stream.look(adapter, rows, shift=0.8))
         adapter = adapter.after(looks[-1])
     heads, pool = by_hand(born, looks)
     np.testing.assert_allclose(adapter.learned.pool, pool, rtol=1e-9)
@@ -271,10 +288,10 @@ def test_of_several_classes_a_run_is_one_of_the_same_class():
     assert not guard.is_holding
 
 
-def ranged(rates, guard=None, *, is_held=False):
+def ranged(rates, guard=None, *, rows=100, is_held=False):
     guard = guard or RangeGuard.begin(np.linspace(0.2, 0.4, 30)[:, None])
     for rate in rates:
-        guard = guard.after(np.array([rate]), is_held=is_held)
+        guard = guard.after(np.array([rate]), rows, is_held=is_held)
     return guard
 
 
@@ -287,6 +304,18 @@ def test_three_rates_in_a_row_beyond_every_earlier_one_stop_until_one_is_in_rang
     free = ranged([0.4], held, is_held=True)
     assert not free.is_holding
     assert (free.lowest, free.highest) == (0.2, 0.4)
+
+
+def test_looks_of_few_rows_are_one_together():
+    one_row = [0.0, 0.0, 1.0, 0.0, 0.0]  # a rate of 0.2, which no single row has
+    guard = ranged(one_row * 12, rows=1)
+    assert (guard.is_holding, guard.run, guard.lowest, guard.highest) == (False, 0, 0.2, 0.4)
+    assert not ranged([1.0] * 59, guard, rows=1).is_holding
+    held = ranged([1.0] * 60, guard, rows=1)  # three times twenty
+    assert held.is_holding
+    assert ranged([0.0] * 10 + [1.0] * 9, held, rows=1, is_held=True).is_holding
+    assert not ranged([0.0] * 13 + [1.0] * 7, held, rows=1, is_held=True).is_holding
+    assert Stream(Task.BINARY, 5).born(count=60, days=60).range_guard.rates == 3
 
 
 def test_a_shorter_run_widens_the_range_when_it_ends():
@@ -306,10 +335,10 @@ def test_before_thirty_rates_all_of_them_make_the_range():
 def test_the_range_is_watched_by_class():
     guard = RangeGuard.begin(np.tile([0.5, 0.3, 0.2], (30, 1)))
     for rates in ([0.5, 0.2, 0.3], [0.5, 0.3, 0.2], [0.4, 0.4, 0.2]):
-        guard = guard.after(np.array(rates), is_held=False)
+        guard = guard.after(np.array(rates), 100, is_held=False)
     assert guard.run == 1
     for rates in ([0.2, 0.6, 0.2], [0.2, 0.6, 0.2]):
-        guard = guard.after(np.array(rates), is_held=False)
+        guard = guard.after(np.array(rates), 100, is_held=False)
     assert guard.is_holding
 
 
