@@ -24,7 +24,7 @@ from benchmarks.yardstick.measures import Judged, best, figures
 from benchmarks.yardstick.models import BOOSTING, LINEAR, pipeline
 from benchmarks.yardstick.play import ADAPTERS, CALENDARS, EVERYTHING, QUICK, Strategy, play, poisoned, refreshed
 from benchmarks.yardstick.rows import TIME
-from benchmarks.yardstick.streams import STREAMS, Stream, shuffled
+from benchmarks.yardstick.streams import SHIFT, STREAMS, Stream, shuffled, sparse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,10 @@ QUICK_DAYS = 60
 QUICK_SHARE = 8
 """Quick: so many days of one stream, of which one row in so many."""
 
-PARTS = ("streams", "unchanged", "poisoned")
+PARTS = ("streams", "unchanged", "poisoned", "sparse")
+
+SPARSE_ROWS, SPARSE_SEEDS = (1, 3, 10), 6
+"""So many rows a day; and so many simulated streams of each."""
 
 
 def benchmark(quick: bool, only: str = "", parts: tuple[str, ...] = PARTS) -> Iterator[Line]:
@@ -54,6 +57,8 @@ def benchmark(quick: bool, only: str = "", parts: tuple[str, ...] = PARTS) -> It
                         yield from _unchanged(stream, kind)
                     if "poisoned" in parts:
                         yield from _poisoned(stream, kind)
+        if "sparse" in parts and not quick:
+            yield from _sparse(only)
 
 
 def _table(stream: Stream, kind: str, strategies: Sequence[Strategy]) -> Iterator[Line]:
@@ -78,6 +83,27 @@ def _unchanged(stream: Stream, kind: str) -> Iterator[Line]:
     played = list(play(frame, pipeline(kind, frame, settings), settings, strategies))
     for without, with_adapter in (played[:2], played[2:]):
         yield from _lines(f"{stream.name}, {kind}, days in random order", with_adapter, without)
+
+
+def _sparse(only: str) -> Iterator[Line]:
+    """An adapter beside the frozen model it is on, with few rows a day: the mean over streams, and its error."""
+    for rows_a_day in SPARSE_ROWS:
+        for shift, what in ((0.0, "nothing changes"), (SHIFT, "the level moves")):
+            case = f"{rows_a_day} simulated rows a day, {what}"
+            if only not in case:
+                continue
+            streams = (sparse(rows_a_day, shift, seed) for seed in range(SPARSE_SEEDS))
+            gaps = [_gap(stream) for stream in streams]
+            yield Line(NAME, case, "difference", float(np.mean(gaps)), "nats", "frozen + adapter", "frozen")
+            yield Line(
+                NAME, case, "its error", float(np.std(gaps, ddof=1)) / len(gaps) ** 0.5, "nats", "frozen + adapter"
+            )
+
+
+def _gap(stream: Stream) -> float:
+    frame, settings = stream.read(), stream.settings
+    without, with_adapter = play(frame, pipeline(LINEAR, frame, settings), settings, (frozen, ADAPTERS[0]))
+    return with_adapter.value - without.value
 
 
 def _poisoned(stream: Stream, kind: str) -> Iterator[Line]:

@@ -24,6 +24,9 @@ LATE_MINUTES = 15
 BUSY = 142  # bikes an hour: the median of both years
 ROWS_A_DAY = 30  # of rain, which has one row a day over fifty years: a month is played as a day
 
+SPARSE_BEGIN, SPARSE_LEARNED, SPARSE_DAYS = datetime(2020, 1, 1, tzinfo=UTC), 200, 1200
+SHIFT = 1.5
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -83,6 +86,30 @@ def busy_hours() -> pd.DataFrame:
     """Are more bikes rented in an hour than in the median one?"""
     read = bikes()
     return read.assign(**{OUTCOME: read[OUTCOME] > BUSY})
+
+
+def sparse(rows_a_day: int, shift: float, seed: int) -> Stream:
+    """A simulated stream of few rows a day; in its middle the truth's level moves by so many logits."""
+
+    def read() -> pd.DataFrame:
+        import pandas as pd
+
+        random, days = np.random.default_rng(seed), SPARSE_DAYS + SPARSE_LEARNED
+        day = np.repeat(np.arange(days), rows_a_day)
+        numbers = random.normal(size=(len(day), 8))
+        truth = numbers @ [1, 0.5, -0.5, 0.3, 0, 0, 0, 0] + shift * (day > SPARSE_LEARNED + SPARSE_DAYS // 2)
+        frame = pd.DataFrame(numbers, columns=[f"x{place}" for place in range(8)])
+        minutes = pd.to_timedelta(np.tile(np.arange(rows_a_day), days), unit="min")
+        return frame.assign(
+            **{
+                TIME: pd.Timestamp(SPARSE_BEGIN) + pd.to_timedelta(day, unit="D") + minutes,
+                DELAY: pd.Timedelta(hours=12),
+                OUTCOME: random.random(len(day)) < 1 / (1 + np.exp(-truth)),
+            }
+        )
+
+    settings = Settings("binary", SPARSE_BEGIN + timedelta(days=SPARSE_LEARNED))
+    return Stream(f"{rows_a_day} rows a day", read, settings)
 
 
 def shuffled(frame: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from feedback_loop.schema import Task
 from feedback_loop.store import Store, migrate
 from feedback_loop.store.backup import make_backup, restore_backup
 from feedback_loop.store.studies import SCHEMA, study_url
+from tests.adapters import adapter_contract
 
 OWN = LogisticRegression()
 PARAMETERS = {"own": {"C": {"low": 0.1, "high": 10.0, "log": True}}, "linear": {"C": {"choices": [0.1, 1.0]}}}
@@ -149,7 +150,7 @@ def test_in_postgresql_options_of_the_url_stay_and_a_schema_that_is_there_is_use
 
 
 def test_a_search_goes_on_only_under_the_same_settings(sqlite_store):
-    contract = SimpleNamespace(model="churn", features=(), task=Task.BINARY)
+    contract = adapter_contract(Task.BINARY)
 
     def name(of=("1", "monday"), **settings):
         settings = RetrainingSettings(search_space=space(), **settings)
