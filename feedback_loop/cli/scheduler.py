@@ -70,13 +70,16 @@ def _turn(loop: FeedbackLoop, models: Sequence[str]) -> dict[str, Any]:
 
 
 def _cycle(loop: FeedbackLoop, model: str) -> dict[str, Any]:
-    """A model's cycle, and how the model stands after it; that another run is at work keeps no other waiting."""
-    from feedback_loop.cycle import run_cycle
+    """What people asked for of a model, its cycle, and how it stands then; that another run is at work keeps no other
+    waiting.
+    """
+    from feedback_loop.cycle import left_by_hand, retrain_as_asked, run_cycle
     from feedback_loop.store.conclusions import latest_verdict
     from feedback_loop.store.incidents import open_incident
 
     try:
-        jobs = [asdict(outcome) for outcome in run_cycle(loop, model)]
+        asked = [retrain_as_asked(loop, run) for run in left_by_hand(loop) if run.model == model]
+        jobs = [asdict(outcome) for outcomes in (*asked, run_cycle(loop, model)) for outcome in outcomes]
     except Refused as error:
         jobs = [{"job": "cycle", "state": "refused", "result": None, "cause": str(error)}]
     incident, verdict = open_incident(loop.store, model), latest_verdict(loop.store, model)

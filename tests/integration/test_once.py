@@ -16,7 +16,7 @@ from feedback_loop.monitoring import model_folder
 from feedback_loop.store import approvals, incidents
 from feedback_loop.store.approvals import Approval
 from feedback_loop.store.conclusions import State, Verdict
-from feedback_loop.store.ledger import begin_run
+from feedback_loop.store.ledger import begin_run, want_run
 
 DAY = timedelta(days=1)
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -51,6 +51,18 @@ def asked(loop):
     return approvals.ask(
         loop.store, Approval(0, "churn", "2", "1", None, 1, now, now + 9 * DAY, "open", {"summary": "better"})
     )
+
+
+def test_what_was_asked_for_on_a_page_is_made_first(loop, once):
+    told = {"by": "ada", "promotes": False, "despite_diagnosis": True, "begun": 0}
+    want_run(loop.store, "retrain by hand", "churn", told, system_clock())
+    jobs = once()[2]["jobs"]
+    assert (jobs[0]["job"], jobs[0]["state"], jobs[0]["result"]["asked_by"]) == (
+        "retrain by hand",
+        "succeeded",
+        "ada",
+    )
+    assert [job["job"] for job in once()[2]["jobs"]].count("retrain by hand") == 0
 
 
 def test_each_exit_code_and_what_it_is_about(loop, once, run):
