@@ -31,6 +31,7 @@ from feedback_loop.retraining.gates import GateCase, run_gates
 from feedback_loop.retraining.hints import Hints, hints_of, steered
 from feedback_loop.retraining.leaderboard import class_news, made_of, trial_runs, with_chosen
 from feedback_loop.retraining.recipes import OWN, kinds_after
+from feedback_loop.retraining.result import RetrainingResult
 from feedback_loop.retraining.split import NotMade, Split, split_newest
 from feedback_loop.retraining.trainers import TRAINER, Trainer
 from feedback_loop.retraining.trials import Candidate, Plan, Success, make_candidate, plans, refitted, try_plans
@@ -58,22 +59,6 @@ AVERAGE = "average"
 """The tag of a version that is an average of several pipelines: of which kinds."""
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class RetrainingResult:
-    """How a retraining ended, and why: `promoted`, `proposed`, in `rollout`, `passed` (it was not to be promoted),
-    `refused`, or `not_made`.
-    """
-
-    retraining_id: int
-    state: str
-    champion: str
-    candidate: str | None
-    summary: str
-    gate: GateResult | None
-    trials: tuple[Trial, ...]
-    gates: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
