@@ -3,6 +3,28 @@
 import re
 from html.parser import HTMLParser
 
+from feedback_loop.clock import Window
+from feedback_loop.store.evaluations import DriftValue, Evaluation, MetricValue
+from tests.conftest import NOW
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202e"
+MORE = f"""
+[models.'{HOSTILE}']
+task = "binary"
+label = "late"
+[models.calm]
+task = "binary"
+label = "late"
+"""
+FIRST, DAY = NOW.replace(day=1), Window(NOW.replace(day=1), NOW.replace(day=2))
+
+
+def evaluated(model):
+    """An evaluation whose segment and columns are markup too."""
+    metrics = MetricValue("brier", 0.3, 100, 0.01), MetricValue("brier", 0.4, 50, 0.02, segment=f"plan={HOSTILE}")
+    drift = (DriftValue(HOSTILE, "psi", 0.3, 0.1, 1e-9, drifted=True, rows=100, decides=True),)
+    return Evaluation(model, "1", DAY, NOW, True, 100, 100, metrics=metrics, drift=drift)
+
 
 def attributes_of(page):
     """Those of all elements of a page."""

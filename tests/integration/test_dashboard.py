@@ -17,30 +17,12 @@ from feedback_loop.dashboard import create_app
 from feedback_loop.dashboard.pages.incident import router as incident_routes
 from feedback_loop.store import conclusions, incidents, retrainings
 from feedback_loop.store.conclusions import State, Verdict
-from feedback_loop.store.evaluations import DriftValue, Evaluation, MetricValue, save_evaluation
+from feedback_loop.store.evaluations import DriftValue, Evaluation, save_evaluation
 from feedback_loop.store.keys import Scope, create_key, revoke_key
 from feedback_loop.store.ledger import load_runs
 from tests.builders import churn_loop, register_churn
 from tests.conftest import NOW
-from tests.integration.pages import attributes_of, sign_in, token
-
-HOSTILE = "<img src=x onerror=alert(1)>\u202e"
-MORE = f"""
-[models.'{HOSTILE}']
-task = "binary"
-label = "late"
-[models.calm]
-task = "binary"
-label = "late"
-"""
-FIRST, DAY = NOW.replace(day=1), Window(NOW.replace(day=1), NOW.replace(day=2))
-
-
-def evaluated(model):
-    """An evaluation whose segment and columns are markup too."""
-    metrics = MetricValue("brier", 0.3, 100, 0.01), MetricValue("brier", 0.4, 50, 0.02, segment=f"plan={HOSTILE}")
-    drift = (DriftValue(HOSTILE, "psi", 0.3, 0.1, 1e-9, drifted=True, rows=100, decides=True),)
-    return Evaluation(model, "1", DAY, NOW, True, 100, 100, metrics=metrics, drift=drift)
+from tests.integration.pages import DAY, HOSTILE, MORE, attributes_of, evaluated, sign_in, token
 
 
 @pytest.fixture(scope="module")
