@@ -13,7 +13,7 @@ from feedback_loop.loop import FeedbackLoop
 from feedback_loop.plain import plain
 from feedback_loop.store.freezes import refuse_frozen
 from feedback_loop.store.leases import holder_of
-from feedback_loop.store.ledger import JobRun, end_run, find_run, load_runs, want_run
+from feedback_loop.store.ledger import JobRun, drop_asked, end_run, find_run, load_runs, want_run
 
 _log = structlog.get_logger(__name__)
 
@@ -29,8 +29,9 @@ def start_retraining(loop: FeedbackLoop, model: str, *, by: str, promotes: bool,
     if (holder := holder_of(loop.store, f"model:{model}")) is not None:
         raise Refused(f"Another run is at work on {model} ({holder}).", cure="Wait for its end.")
 
-    if (newest := last_retraining_by_hand(loop, model)) is not None and newest["state"] == "wanted":
-        raise Refused(f"A retraining of {model} has been asked for already.", cure="Wait for its end.")
+    for newest in load_runs(loop.store, model, newest=1, job=BY_HAND):  # one that nobody has begun gives way
+        if newest.asked is not None:
+            drop_asked(loop.store, newest.run_id, state="cancelled", now=loop.clock(), cause=f"{by} has asked anew")
     asked = {"by": by, "promotes": promotes, "despite_diagnosis": despite_diagnosis, "begun": 0}
     run = want_run(loop.store, BY_HAND, model, asked, loop.clock())
     threading.Thread(target=_run, args=(loop, run), name=f"retrain {model}", daemon=True).start()

@@ -9,6 +9,7 @@ import pytest
 
 from feedback_loop import cycle
 from feedback_loop.cycle import BY_HAND, left_by_hand, make_scheduler, retrain_as_asked
+from feedback_loop.dashboard.searching import start_retraining
 from feedback_loop.errors import Refused
 from feedback_loop.store.ledger import begin_run, find_run, load_runs, want_run
 from tests.builders import churn_loop
@@ -99,6 +100,17 @@ def test_who_asked_may_cancel_before_anybody_begins(loop, clock):
     assert left_by_hand(loop) == []
     with pytest.raises(Refused, match="does not run: it is cancelled"):
         loop.jobs.cancel(run.run_id, reason="again")
+
+
+def test_what_nobody_began_gives_way_to_who_asks_anew(loop, clock):
+    left = want_run(loop.store, BY_HAND, "churn", ASKED, clock())
+    clock.set(clock() + timedelta(minutes=1))
+    start_retraining(loop, "churn", by="grace", promotes=False, despite_diagnosis=True)
+    for thread in threading.enumerate():
+        if thread.name == "retrain churn":
+            thread.join()
+    assert find_run(loop.store, left.run_id).cause == "grace has asked anew"
+    assert (newest(loop).state, newest(loop).asked["by"]) == ("succeeded", "grace")
 
 
 def test_two_schedulers_make_it_once(loop, clock):
