@@ -34,6 +34,7 @@ class Connections:
         self._port = port
         self._most = most
         self._heard: set[str] = set()
+        self._missed: set[str] = set()  # of these, in the last look
         self._ending = threading.Event()
 
     def start(self) -> None:
@@ -52,17 +53,19 @@ class Connections:
 
     def close_excess(self) -> int:
         """Looks once; how many connections were closed."""
-        mine = _sockets()
+        heard, mine = set(self._heard), _sockets()  # who is heard while this looks is not forgotten
         if max(len(mine), len(self._heard)) <= self._most:  # else clients that have gone are forgotten, at least
             return 0
         by_address: dict[str, list[tuple[bool, str, int]]] = {}
         clients = set()
         for address, port, inode in _connected(self._port):
+            client = f"{address}:{port}"
+            clients.add(client)
             if inode in mine:
-                client = f"{address}:{port}"
-                clients.add(client)
                 by_address.setdefault(address, []).append((client in self._heard, client, inode))
-        self._heard &= clients
+        missed = heard - clients
+        self._heard -= missed & self._missed  # a table that changes while it is read may leave one out, but not twice
+        self._missed = missed
         closed = 0
         for connections in by_address.values():
             excess = max(len(connections) - self._most, 0)
