@@ -6,6 +6,7 @@ import inspect
 import logging
 import posixpath
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,9 @@ def _http() -> str:
 
     label, key = Column("LABEL", ColumnType.BOOLEAN), Column("KEY", ColumnType.LONG)
     contract = Contract("NAME", Task.BINARY, (Column("FEATURE", ColumnType.DOUBLE),), (key,), label, (label,))
-    server, pages = describe([contract], ""), create_app(FeedbackLoop(Settings())).openapi()
+    with tempfile.TemporaryDirectory() as home:  # where the pages make the secret of their sessions
+        pages = create_app(FeedbackLoop(Settings(home=Path(home)))).openapi()
+    server = describe([contract], "")
     api = {"paths": {path: methods for path, methods in pages["paths"].items() if path.startswith("/api")}}
     meanings = {status: words for described in (api, server) for _, status, words in _answers(described)}
     codes = [f"| {status} | {meanings[status]} |" for status in sorted(meanings) if status != "200"]
