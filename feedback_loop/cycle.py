@@ -141,15 +141,16 @@ def retrain_as_asked(loop: FeedbackLoop, run: JobRun) -> list[Outcome]:
 def left_by_hand(loop: FeedbackLoop) -> list[JobRun]:
     """The retrainings that people asked for and nobody makes: not begun, or left by a process that died.
 
-    What nobody has begun in time is ended.
+    What nobody has begun in time is ended. One whose process died later is ended by who has the lease next.
     """
     left, now = [], loop.clock()
     for run in ledger.asked_runs(loop.store, BY_HAND, now - ASKED_AGE):
         if run.state == "running" and holder_of(loop.store, f"model:{run.model}") is not None:
             continue
         if run.asked["begun"] >= BEGUN_AT_MOST or run.scheduled_at < now - ASKED_AGE:
-            cause = f"it was begun {run.asked['begun']} times in {ASKED_AGE}, and never ended: ask again"
-            ledger.drop_asked(loop.store, run.run_id, state="failed", now=now, cause=cause)
+            if run.state != "running":
+                cause = f"it was begun {run.asked['begun']} times in {ASKED_AGE}, and never ended: ask again"
+                ledger.drop_asked(loop.store, run.run_id, state="failed", now=now, cause=cause)
         else:
             left.append(run)
     return left

@@ -108,8 +108,10 @@ class Scheduler:
         try:
             states = {outcome.job: outcome.state for outcome in asked.make()}
             _log.info("asked for", model=asked.model, **states)
-        except (LeaseLost, Refused) as error:
-            _log.info("asked for, left to another run", model=asked.model, cause=error.cause)
+        except LeaseLost as error:
+            _log.error("asked for, stopped", model=asked.model, cause=error.cause)
+        except Refused as error:  # with each look, however long the other takes
+            _log.debug("asked for, left to another run", model=asked.model, cause=error.cause)
         except Exception as error:  # noqa: BLE001 (the chains go on)
             _log.error("asked for, not made", model=asked.model, cause=str(error), exception=traceback_of(error))
 

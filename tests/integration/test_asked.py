@@ -81,6 +81,14 @@ def test_what_runs_in_a_living_process_is_not_left(loop, clock):
     assert left.asked["begun"] == 1
 
 
+def test_one_whose_process_died_too_late_is_not_begun_again_and_not_written_with_each_look(loop, clock, monkeypatch):
+    run = want_run(loop.store, BY_HAND, "churn", ASKED, clock())
+    begin_run(loop.store, BY_HAND, "churn", run.scheduled_at, "another", clock(), {**ASKED, "begun": 1})
+    clock.set(clock() + cycle.ASKED_AGE + timedelta(seconds=1))
+    monkeypatch.setattr(loop.store, "write", None)  # nothing is written
+    assert left_by_hand(loop) == []
+
+
 def test_what_is_too_old_or_has_ended_its_processes_is_not_begun_again(loop, clock):
     run = want_run(loop.store, BY_HAND, "churn", ASKED, clock())
     clock.set(clock() + cycle.ASKED_AGE + timedelta(seconds=1))
