@@ -55,12 +55,11 @@ def recent_evaluations(store: Store, model: str) -> list[Evaluation]:
     return load_newest_evaluations(store, model, WINDOWS, details=["estimates"])
 
 
-def metric_names(evaluations: Iterable[Evaluation], segment: str = ALL_ROWS) -> list[str]:
-    """The metrics that any of them has of a segment, and those that are only estimated."""
+def metric_names(evaluations: Iterable[Evaluation]) -> list[str]:
+    """The metrics that any of them has of any rows, and those that are only estimated."""
     names: set[str] = set()
     for evaluation in evaluations:
-        names |= {value.metric for value in evaluation.metrics if value.segment == segment}
-        names |= {value.metric for value in evaluation.estimates if value.segment == segment}
+        names |= {value.metric for value in evaluation.metrics} | {value.metric for value in evaluation.estimates}
     return sorted(names - {INSUFFICIENT})
 
 
@@ -334,7 +333,7 @@ def model_figures(loop: FeedbackLoop, model: str, metric: str, segment: str = AL
     """All that the page of a model shows, of its newest windows, as plain values. An unknown metric has no values."""
     store = loop.store
     evaluations = recent_evaluations(store, model)
-    names = metric_names(evaluations, segment)
+    names = metric_names(evaluations)
     chosen = metric or _default_metric(loop, model, names)
     since = evaluations[0].window.start if evaluations else loop.clock()
     version = newest_version(evaluations)

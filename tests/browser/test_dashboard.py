@@ -136,6 +136,42 @@ def test_a_metric_and_its_rows_are_chosen_and_the_address_can_be_shared(sign_in)
     assert Path(download.value.path()).read_text().startswith("group,reference,current")
 
 
+AT_ONCE = """() => {
+  const choose = (label, value) => {
+    const box = [...document.querySelectorAll('.chooser label')].find(one => one.textContent.includes(label));
+    const select = box.querySelector('select');
+    select.value = value;
+    select.dispatchEvent(new Event('change', {bubbles: true}));
+  };
+  %s
+}"""
+ONE_AFTER_THE_OTHER = "choose('Metric', 'log_loss'); choose('Rows', 'plan=pro');"
+AS_THE_PAGE_CHANGES = """
+  const first = document.querySelector('#chosen');
+  const seen = new MutationObserver(() => {
+    if (document.querySelector('#chosen') === first) return;
+    seen.disconnect();
+    choose('Metric', 'log_loss');
+  });
+  seen.observe(document.body, {childList: true, subtree: true});
+  choose('Rows', 'plan=pro');
+"""
+
+
+@pytest.mark.parametrize(
+    "choices", [ONE_AFTER_THE_OTHER, AS_THE_PAGE_CHANGES], ids=["one after the other", "as the page changes"]
+)
+def test_no_choice_is_lost_however_quickly_it_follows_the_one_before(sign_in, choices):
+    page = sign_in("/models/churn")
+    page.locator("#chart-metric .main-svg").first.wait_for()
+    page.evaluate(AT_ONCE % choices)
+    page.get_by_role("heading", name="log_loss of plan=pro over time").wait_for()
+    page.get_by_label("Metric").focus()
+    page.keyboard.press("ArrowUp")
+    page.get_by_role("heading", name="log_loss of plan=pro over time").wait_for(state="detached")
+    assert page.evaluate("document.activeElement.name") == "metric"  # the next key chooses on
+
+
 def test_the_overview_looks_again_by_itself(sign_in):
     page = sign_in()
     with page.expect_response(lambda answer: answer.request.headers.get("hx-request") == "true") as answer:
