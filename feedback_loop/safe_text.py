@@ -14,7 +14,7 @@ _TELLING = 4
 
 _USER = re.compile(r"""(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^\s'"<>|]*)@""", re.IGNORECASE)
 _NAMED = re.compile(
-    r"""(?P<name>[?&;\s,](?:ssl)?(?:password|passwd|pwd|token|access_token|secret|client_secret|api_?key|sig|signature)=)[^&;,\s'"]+""",
+    r"""(?P<name>(?:[?&;\s,](?:ssl)?(?:password|passwd|pwd|token|access_token|secret|client_secret|api_?key)|[?&](?:sig|signature))=)[^&;,\s'"]+""",
     re.IGNORECASE,
 )
 

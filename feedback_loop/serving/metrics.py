@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -49,7 +49,10 @@ _WAITING = {
 class Metrics(Collector):
     """A server's metrics, collected when they are asked for. Thread-safe."""
 
-    def __init__(self, board: Board, spool: Spool, clock: Clock) -> None:
+    def __init__(
+        self, board: Board, spool: Spool, clock: Clock, being_made_ready: Callable[[], Sequence[str]] = tuple
+    ) -> None:
+        self._being_made_ready = being_made_ready
         self._board = board
         self._spool = spool
         self._clock = clock
@@ -67,6 +70,8 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The figures of all workers, added up, and the accounts of those that live."""
         yield from self._board.collect()
+        making = len(self._being_made_ready())
+        yield _gauge("models_being_made_ready", "Models that no version answers for yet, but will.", [], [((), making)])
         yield from self._accounts(self._board.alive())
 
     def _accounts(self, pids: Sequence[int]) -> Iterator[Metric]:

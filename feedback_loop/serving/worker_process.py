@@ -151,7 +151,7 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
             AccessLog(every_request=serve.access_log),
             start_tracing() if serve.trace else None,
         ),
-        metrics=Metrics(board, spool, clock),
+        metrics=Metrics(board, spool, clock, endpoints.being_made_ready),
         limits=Limits(
             serve.max_body_bytes,
             serve.body_timeout.total_seconds(),

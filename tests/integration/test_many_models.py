@@ -56,6 +56,7 @@ def test_a_server_answers_for_the_models_that_are_there_while_one_takes_its_time
         assert call(port, "POST", "/invocations", {"dataframe_records": [RECORD]})[0] == 200
         status, ready, _ = call(port, "GET", "/ready")
         assert (status, ready["being_made_ready"]) == (200, ["slow", "late"])
+        assert "feedback_loop_models_being_made_ready 2.0" in call(port, "GET", "/metrics")[1].decode()
         assert call(port, "GET", "/v2/health/ready")[0] == 503
         assert call(port, "GET", "/v2/models/slow/ready")[0] == 503
         gate.touch()
@@ -63,6 +64,7 @@ def test_a_server_answers_for_the_models_that_are_there_while_one_takes_its_time
         for name in ("slow", "late"):
             assert call(port, "POST", f"/models/{name}/invocations", ROW)[1]["predictions"] == [3.0]
         assert call(port, "GET", "/ready")[1]["models"] == {"churn": "1", "slow": "1", "late": "1"}
+        assert "feedback_loop_models_being_made_ready 0.0" in call(port, "GET", "/metrics")[1].decode()
     assert "model not served" not in log.read_text()
     bound = {"FEEDBACK_LOOP_SERVING__LOADED_BYTES": "1"}  # each makes room for the next, and is served
     asked = {"churn": {"dataframe_records": [RECORD]}, "slow": ROW, "late": ROW}

@@ -1,20 +1,25 @@
 """What callers send is shown to people as text: nothing in it is obeyed by a terminal, a table or a mail."""
 
+import ast
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedback_loop import safe_text
 from feedback_loop.cli.output import configure_logging, emit, fail, table
 from feedback_loop.config import RegistrySettings, Settings, StoreSettings
 from feedback_loop.errors import FeedbackLoopError
 from feedback_loop.loop import FeedbackLoop
 from feedback_loop.safe_text import all_as_text, as_text, without_secrets
 from feedback_loop.views.doctor import doctor
+
+SOURCES = sorted(Path(safe_text.__file__).parent.rglob("*.py"))
 
 NASTY = "\x1b]0;owned\x07\x1b[31mred [red]hid[/red]den [/x] a\nall 999 \u202egnp.exe \u200b\r\x9b2J :smile:"
 
@@ -136,3 +141,9 @@ def test_where_registry_and_database_are_is_shown_without_passwords(tmp_path, mo
     checks = doctor(loop)
     assert [check.name for check in checks if not check.ok] == ["database", "registry"]
     assert "s3cr3t" not in repr(checks)
+
+
+def test_nothing_that_we_advise_is_taken_for_a_secret():
+    nodes = (node for source in SOURCES for node in ast.walk(ast.parse(source.read_text())))
+    texts = (node.value for node in nodes if isinstance(node, ast.Constant))
+    assert [text for text in texts if isinstance(text, str) and without_secrets(text) != text] == []
