@@ -67,7 +67,7 @@ class Models:
         They are rows that it was not trained on, with features and label; when each was predicted, or would have
         been, is in `time_column` (else in `predicted_at`). Without times they are one window of `trained_until`
         (else of when it was registered), which does not tell how windows differ. Returns how many are kept. Raises
-        NotFound, BadInput, and Refused for a version that has some: a reference does not change.
+        NotFound, BadInput, and Refused for a version that has others: a reference does not change.
         """
         context, registry, chosen = self.context, self.context.registry, self._version(model, version)
         if trained_until is not None:
@@ -75,10 +75,15 @@ class Models:
             context.forget(chosen)
         if reference is None:
             return 0
-        if registry.reference_rows(chosen) is not None:
-            raise Refused(f"{chosen} has a reference already.", cure="Register it anew for another one.")
         scorer = context.scorer(chosen)
         rows = make_reference(scorer, reference, text=text, time_column=time_column)
+        if (kept := registry.reference_rows(chosen)) is not None:
+            outputs = {column.stored for column in scorer.contract.outputs}
+            brought = [name for name in rows.column_names if name not in outputs]
+            if set(brought) <= set(kept.column_names) and kept.select(brought).equals(rows.select(brought)):
+                return int(rows.num_rows)
+            cure = "Leave it out to go on with those, or register the version anew: feedback-loop models register."
+            raise Refused(f"{chosen} has other reference rows already.", cure=cure)
         registry.keep_reference(chosen, rows, context.clock())
         fastest = context.fastest_scorer(chosen)  # proven by these rows; what it answers is what they are held to
         if fastest.engine is not scorer.engine:

@@ -102,8 +102,11 @@ def test_a_version_without_a_reference_is_said_to_be_unjudged_until_it_is_given_
     assert loop.champion("churn").trained_until == datetime(2026, 1, 31, tzinfo=UTC)
     assert span_of(loop.registry.reference_rows(loop.champion("churn")))[0] == datetime(2026, 2, 1, tzinfo=UTC)
     assert "ok   reference churn: it is whole" in run("doctor")[1]
+    code, out, _ = run("models", "reference", "churn", "2", *given)  # the same once more
+    assert (code, "5,000 rows are the reference of churn version 2" in out) == (0, True)
+    held[1:].to_parquet(tmp_path / "held.parquet")
     code, _, err = run("models", "reference", "churn", "2", *given)
-    assert (code, "has a reference already" in err) == (1, True)
+    assert (code, "has other reference rows already. Leave it out" in err) == (1, True)
 
 
 def test_reference_rows_without_times_are_of_when_training_ended_and_keep_no_window_from_being_judged(
