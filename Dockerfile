@@ -22,7 +22,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 loop \
     && mkdir -p /work/reports /work/spool /work/models /mlartifacts \
-    && chown -R loop /work /mlartifacts
+    && chown -R loop /work /mlartifacts \
+    && chmod -R go= /work/* /mlartifacts
 
 COPY --from=build /app/.venv /app/.venv
 ENV PYTHONUNBUFFERED=1 \

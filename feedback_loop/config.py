@@ -332,7 +332,12 @@ def read_toml(place: Path, kind: str, cure: str) -> dict[str, Any]:
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         cause = f"There is no {kind} {str(place)!r}." if missing else f"{place} can't be read: {error.strerror}."
-        raise ConfigError(cause, cure=cure if missing else "Mend that.", path=place) from None
+        readable = (
+            f"Let user {os.getuid()} read it: chmod, or chown."
+            if isinstance(error, PermissionError)
+            else "Mend that."
+        )
+        raise ConfigError(cause, cure=cure if missing else readable, path=place) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{place} is not TOML: {error}.", cure="Mend that line.", path=place) from error
 

@@ -59,7 +59,10 @@ class ServingSettings(Section):
         "127.0.0.1", "address to listen on; on any but loopback callers need a key: `feedback-loop keys create`"
     )
     port: int = setting(5001, "port to listen on; 0: any that is free", ge=0, le=65535)
-    poll_alias: Duration = setting(timedelta(seconds=10), "how often aliases, traffic and keys are asked for")
+    poll_alias: Duration = setting(
+        timedelta(seconds=10),
+        "how often aliases, traffic and keys are asked for (keys within a second of one that is not known)",
+    )
     require_key: Literal["auto", "always", "never"] = setting(
         "auto", "`auto`: keys on every address but loopback; `always`; `never`"
     )

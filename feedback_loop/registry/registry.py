@@ -110,9 +110,9 @@ class Registry:
                     or alias in client.get_registered_model(name).aliases
                 ):
                     raise
-                raise NotFound(
-                    "model with that alias", f"{name}@{alias}", cure="See what there is: feedback-loop models list."
-                ) from error
+                command = f"promote {name} VERSION" if alias == "champion" else "list"
+                cure = f"Give it to a version, or another name: feedback-loop models {command}."
+                raise NotFound("model with that alias", f"{name}@{alias}", cure=cure) from error
 
     def champion(self, model: str, alias: str) -> ModelVersion | None:
         """The version behind an alias, or None where the model or the alias is not there yet."""

@@ -40,22 +40,31 @@ class Guard:
     """Lets callers in by their key. Thread-safe; which keys are valid is read again with every `refresh`.
 
     A key that is revoked is refused from the next `refresh` on. Where the store can't be read then, the keys of
-    before stay: callers are answered while the store is away.
+    before stay: callers are answered while the store is away. A key that is not known may be a new one:
+    `refresh_if_asked` reads again then, unless the store was away the last time.
     """
 
     def __init__(self, read: Callable[[], Iterable[KeyRight]], *, is_needed: bool) -> None:
         self._read = read
         self._valid: tuple[tuple[bytes, KeyRight], ...] = ()
+        self._is_current = self._is_asked = False
         self.is_needed = is_needed
 
     def refresh(self) -> None:
         """Reads which keys are valid; on a failure those of before stay."""
         if not self.is_needed:
             return
+        self._is_current = self._is_asked = False
         try:
             self._valid = tuple((right.digest.encode(), right) for right in self._read())
+            self._is_current = True
         except FeedbackLoopError as error:
             _log.warning("keys not read", cause=str(error))
+
+    def refresh_if_asked(self) -> None:
+        """The same where somebody came with an unknown key since the last time."""
+        if self._is_asked and self._is_current:
+            self.refresh()
 
     def admits(self, authorization: str | None, scope: Scope) -> Caller:
         """Who it is, by the Authorization header (`Bearer fl_…`).
@@ -66,6 +75,7 @@ class Guard:
             return ANYONE
         right = self._right(authorization or "")
         if right is None:
+            self._is_asked |= bool(authorization)
             message = "A valid key is needed: Authorization: Bearer fl_…"
             raise HttpError(401, "UNAUTHENTICATED", message, www_authenticate="Bearer")
         if scope not in right.scopes and Scope.ADMIN not in right.scopes:

@@ -71,7 +71,9 @@ class Metrics(Collector):
         """The figures of all workers, added up, and the accounts of those that live."""
         yield from self._board.collect()
         making = len(self._being_made_ready())
-        yield _gauge("models_being_made_ready", "Models that no version answers for yet, but will.", [], [((), making)])
+        yield _gauge(
+            "models_being_made_ready", "Models that no version answers for yet, but will.", [], [((), making)]
+        )
         yield from self._accounts(self._board.alive())
 
     def _accounts(self, pids: Sequence[int]) -> Iterator[Metric]:

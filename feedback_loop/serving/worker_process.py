@@ -53,6 +53,9 @@ from feedback_loop.tracing import Tracing, start_tracing, traceparents
 FLUSH_EVERY = timedelta(seconds=1)
 """So often what a worker counts is brought to its spool, for others to see; with each commit it is too."""
 
+KEYS_EVERY = timedelta(seconds=1)
+"""So soon a key that was made just now lets its caller in."""
+
 STOP_SECONDS = 10.0
 """How long the last drain of a server may take; what is left then is found by whoever drains the folder next."""
 
@@ -123,7 +126,9 @@ def make_app(settings: Settings, models: Sequence[str], clock: Clock, figures: P
         return readiness(endpoints.versions(), trouble, aside, endpoints.being_made_ready())
 
     show()
-    endpoints.watch(show, [(serve.poll_alias, refresh), (FLUSH_EVERY, spool.flush)])
+    endpoints.watch(
+        show, [(serve.poll_alias, refresh), (KEYS_EVERY, guard.refresh_if_asked), (FLUSH_EVERY, spool.flush)]
+    )
     batcher = Batcher(
         Recorder(spool),
         clock,

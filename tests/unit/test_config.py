@@ -1,3 +1,4 @@
+import os
 import re
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -277,3 +278,14 @@ def test_the_space_of_the_example_is_one(load):
     path = Path(__file__).parents[2] / "examples" / "own_trainer" / "space.toml"
     settings = load(MODEL.replace("churn", "offers") + path.read_text())
     assert settings.model("offers").retraining.search_space.trials == 10
+
+
+def test_a_file_that_may_not_be_read_is_told_with_who_would_read_it(tmp_path, monkeypatch):
+    """As in a container, where a file that `init` wrote belongs to somebody else."""
+
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ConfigError, match=f"can't be read: Permission denied. Let user {os.getuid()} read it"):
+        load_settings(tmp_path / "feedback_loop.toml")

@@ -105,6 +105,40 @@ def test_where_no_key_is_needed_everybody_is_let_in_and_none_is_read():
     assert guard.admits(None, Scope.ADMIN) is ANYONE
 
 
+def test_a_key_that_is_not_known_is_looked_for_soon_but_not_while_the_store_is_away():
+    known, reads = [], []
+
+    def read():
+        reads.append(1)
+        if len(reads) == 4:
+            raise Unavailable("database", "It is away.")
+        return known
+
+    guard = Guard(read, is_needed=True)
+    guard.refresh()
+    guard.refresh_if_asked()
+    with pytest.raises(HttpError):
+        guard.admits(None, Scope.PREDICT)  # who shows none has no new one
+    guard.refresh_if_asked()
+    assert len(reads) == 1
+    known.append(right("caller", Scope.PREDICT))
+    with pytest.raises(HttpError):
+        guard.admits("Bearer fl_caller", Scope.PREDICT)
+    guard.refresh_if_asked()
+    assert guard.admits("Bearer fl_caller", Scope.PREDICT).key == "caller"
+    for _ in range(5):  # however many guess
+        with pytest.raises(HttpError):
+            guard.admits("Bearer fl_guess", Scope.PREDICT)
+    for _ in range(5):
+        guard.refresh_if_asked()
+    assert len(reads) == 3
+    guard.refresh()
+    with pytest.raises(HttpError):
+        guard.admits("Bearer fl_guess", Scope.PREDICT)
+    guard.refresh_if_asked()
+    assert len(reads) == 4
+
+
 def test_keys_of_before_stay_while_the_store_is_away():
     answers = [[right("caller", Scope.PREDICT)]]
 
