@@ -80,13 +80,15 @@ def init(
     if task == "binary" and contract.positive is None:  # no rate or error means anything without it
         positive = _asked("Its classes can't be seen. Which is the positive one?", None, "--positive")
         contract, unlogged = _checked(rendered(positive), loaded, output)
-    output.write_text(rendered(contract.positive if positive is not None else None))
+    is_named = positive is not None or isinstance(contract.positive, str)  # which of two words it is must be seen
+    output.write_text(rendered(contract.positive if is_named else None))
     version = loaded.version
     result = {
         "written": output,
         "model": version.model,
         "version": version.version,
         "features": features,
+        "positive": contract.positive if is_named else None,
         "is_champion": "champion" in version.aliases,
         "unlogged": unlogged,
         "has_reference": _keep_reference(printer, output, version, reference),
@@ -201,10 +203,11 @@ def _words(made: dict[str, Any]) -> str:
     promote = "" if made["is_champion"] else f"feedback-loop models promote {made['model']} {made['version']}, "
     lacks = "" if made["has_reference"] else f"\n{_LACKS.format(**made)}"
     refused = f"\nIt can't be promoted or served like this. {made['unlogged']}" if made["unlogged"] else ""
+    positive = f" Its probabilities are of {made['positive']!r}." if isinstance(made["positive"], str) else ""
     return (
         f"{made['written']} is written for {made['model']} version {made['version']}, which takes "
-        f"{', '.join(made['features'])}.\nNext: {promote}feedback-loop doctor, feedback-loop serve {made['model']}"
-        f"{lacks}{refused}"
+        f"{', '.join(made['features'])}.{positive}\n"
+        f"Next: {promote}feedback-loop doctor, feedback-loop serve {made['model']}{lacks}{refused}"
     )
 
 

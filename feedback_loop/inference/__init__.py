@@ -14,7 +14,7 @@ from feedback_loop.inference.bundle import (
 from feedback_loop.inference.categories import pandas_categories
 from feedback_loop.inference.choosing import served_engine
 from feedback_loop.inference.engines import PyfuncEngine, Scored, SklearnEngine, without_data
-from feedback_loop.inference.fitness import refuse_unfit, why_unfit
+from feedback_loop.inference.fitness import refuse_single_rows, refuse_unfit, why_unfit
 from feedback_loop.inference.providers import EngineOptions, check_providers, describe_hardware
 from feedback_loop.inference.scorer import ID_COLUMN, Scorer, contract_of, input_rows, join_rule, make_scorer
 
@@ -40,6 +40,7 @@ __all__ = [
     "pandas_categories",
     "predict_file",
     "read_bundle",
+    "refuse_single_rows",
     "refuse_unfit",
     "served_engine",
     "stage",

@@ -1,8 +1,11 @@
-"""Whether rows of the log can be learned from: for some models the log does not hold what they saw."""
+"""Whether a version is fit to be served, and its log to be learned from: it need not hold what the model saw."""
 
 from __future__ import annotations
 
-from feedback_loop.errors import Refused
+import pyarrow as pa
+
+from feedback_loop.errors import BadInput, ModelFault, Refused
+from feedback_loop.inference.inputs import made_up_table
 from feedback_loop.inference.scorer import Scorer
 
 
@@ -21,3 +24,15 @@ def refuse_unfit(scorer: Scorer, done: str, *, instead: str = "", of_labels: str
     plain = f"Log them plain (models.{scorer.contract.model}.log.columns){instead}."
     cure = plain if scorer.redaction.hides_features else of_labels
     raise Refused(f"{scorer.version} can't be {done}: {cause}.", cure=cure)
+
+
+def refuse_single_rows(scorer: Scorer) -> None:
+    """Raises ModelFault for a model that answers one row, and not two of them: a vectorizer that is handed a frame
+    takes the names of its columns for texts, and answers one whatever it is asked.
+    """
+    one = made_up_table(scorer.contract)
+    try:
+        scorer.score(one)
+    except (BadInput, ModelFault):  # a row of zeros need not make sense to every model
+        return
+    scorer.score(pa.concat_tables([one, one]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from feedback_loop.clock import Window
 from feedback_loop.errors import BadInput, FeedbackLoopError, Refused, Unavailable
-from feedback_loop.inference import refuse_unfit
+from feedback_loop.inference import refuse_single_rows, refuse_unfit
 from feedback_loop.loop.context import Context
 from feedback_loop.monitoring import make_reference
 from feedback_loop.promotion import Compared, compare_versions
@@ -106,6 +106,7 @@ class Models:
         try:
             scorer = self.context.fastest_scorer(chosen)
             warm(scorer)
+            refuse_single_rows(scorer)
             self.context.check_storable(scorer)
         except Unavailable:
             raise

@@ -29,8 +29,9 @@ _TENSOR_TYPES = {
 def feature_columns(model: str, signature: dict[str, Any] | None) -> tuple[Column, ...]:
     """The features that a signature (`ModelSignature.to_dict()`) names.
 
-    A two-dimensional tensor input of known width becomes `feature_0 … feature_n`. Raises ContractError for a
-    model without a signature and for inputs that are not columns (images, lists, objects).
+    A two-dimensional tensor input of known width becomes `feature_0 … feature_n`; of an object (a `PythonModel` with
+    type hints: `list[SomePydanticModel]`) each property is one. Raises ContractError for a model without a signature
+    and for inputs that are not columns (images, lists, objects within objects).
     """
     inputs = json.loads(signature["inputs"]) if signature and signature.get("inputs") else None
     if not inputs:
@@ -41,6 +42,8 @@ def feature_columns(model: str, signature: dict[str, Any] | None) -> tuple[Colum
         )
     if len(inputs) == 1 and inputs[0]["type"] == "tensor" and "name" not in inputs[0]:
         return _from_tensor(model, inputs[0]["tensor-spec"])
+    if len(inputs) == 1 and inputs[0]["type"] == "object" and "name" not in inputs[0]:
+        return tuple(_from_column(model, {"name": name, **spec}) for name, spec in inputs[0]["properties"].items())
     return tuple(_from_column(model, spec) for spec in inputs)
 
 

@@ -198,3 +198,19 @@ def test_init_asks_for_the_positive_class_where_it_can_not_be_seen_and_writes_it
     code, _, err = run("predict", "sign of (x)", "in.csv", "out.csv")
     assert (code, err) == (0, err)
     assert pd.read_csv(tmp_path / "out.csv")["prediction"].tolist() == [1, 0]
+
+
+def test_init_says_which_of_two_words_the_probabilities_are_of(run, registry, tmp_path):
+    from mlflow.sklearn import save_model
+    from sklearn.linear_model import LogisticRegression
+
+    example = pd.DataFrame({"x": [1.0, -1.0]})
+    model = LogisticRegression().fit(example, ["Late", "On time"])
+    save_model(model, str(tmp_path / "sign"), input_example=example, pip_requirements=[])
+    registry.adopt("sign", str(tmp_path / "sign"))
+    options = ["init", "--model", "sign/1", "--task", "binary", "--label", "y", "--key", "id"]
+    code, out, _ = run(*options)
+    assert (code, "Its probabilities are of 'On time'." in out) == (0, True)
+    assert 'positive = "On time"' in (tmp_path / "feedback_loop.toml").read_text()
+    (tmp_path / "feedback_loop.toml").unlink()
+    assert "Its probabilities are of 'Late'." in run(*options, "--positive", "Late")[1]

@@ -9,10 +9,11 @@ import pytest
 
 from feedback_loop.config import ModelSettings
 from feedback_loop.errors import BadInput, ContractError, ModelFault, Refused
-from feedback_loop.inference import EngineKind, open_bundle, read_bundle, write_bundle
+from feedback_loop.inference import EngineKind, open_bundle, read_bundle, refuse_single_rows, write_bundle
 from feedback_loop.registry import load_folder
 from feedback_loop.registry.versions import ModelVersion
 from feedback_loop.schema.protocol import make_decoder
+from feedback_loop.schema.protocol.wire import WireError
 
 NUMBER = ModelSettings(task="regression", label="y")
 RANDOM = np.random.default_rng(0)
@@ -267,6 +268,47 @@ def test_a_model_that_leaves_rows_out_is_at_fault_where_it_is_known_to_take_them
     found = stranger(Positive(), example=frame.head(1), answers=np.array([1.0]))
     assert found.scorer.is_alone
     assert found.ours(records({"a": 2.0})) == [2.0]
+
+
+def test_the_fields_of_a_model_with_type_hints_are_its_columns(stranger, tmp_path, now):
+    import mlflow.pyfunc
+    from pydantic import BaseModel
+
+    class Flight(BaseModel):
+        miles: float
+        carrier: str
+        seats: int | None = None
+
+    class Delay(mlflow.pyfunc.PythonModel):
+        def predict(self, model_input: list[Flight]) -> list[float]:
+            return [flight.miles / 100 + len(flight.carrier) + (flight.seats or 0) for flight in model_input]
+
+    mlflow.pyfunc.save_model(str(tmp_path / "hints"), python_model=Delay(), pip_requirements=[])
+    found = Stranger(tmp_path / "hints", NUMBER, now)
+    columns = {column.name: (str(column.type), column.required) for column in found.scorer.contract.features}
+    assert columns == {"miles": ("double", True), "carrier": ("string", True), "seats": ("long", False)}
+    rows = [{"miles": 213.0, "carrier": "MQ", "seats": 3}, {"miles": 300.0, "carrier": "B6", "seats": 0}]
+    lacking = [{"miles": 100.0, "carrier": "AA"}]
+    mlflows = mlflow.pyfunc.load_model(str(tmp_path / "hints"))
+    for asked, answers in [(rows, [7.13, 5.0]), (lacking, [3.0])]:
+        assert found.ours({"inputs": asked}) == found.ours(records(*asked)) == mlflows.predict(asked) == answers
+    with pytest.raises(WireError, match="float64 to int64"):  # as MLflow says of a frame where some rows lack it
+        found.ours({"inputs": [*lacking, *rows]})
+
+
+def test_a_model_that_answers_one_row_whatever_it_is_asked_is_refused_before_it_is_promoted(stranger):
+    """A vectorizer that was fitted on a series is handed a frame: MLflow's server answers of the column's name."""
+    from mlflow.models import infer_signature
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    words = pd.Series(["late", "late again", "on time", "in time"], name="words")
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(words, [1, 1, 0, 0])
+    late = ModelSettings(task="binary", label="late")
+    found = stranger(model, late, example=None, signature=infer_signature(words, np.array([1, 0])), known=())
+    with pytest.raises(ModelFault, match="answers 1 rows where it was asked 2"):
+        refuse_single_rows(found.scorer)
 
 
 def test_what_no_column_can_hold_is_refused_with_its_cause(stranger):
