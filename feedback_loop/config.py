@@ -158,6 +158,9 @@ class ModelSettings(Section):
         (), "all of them, where the version shows none; else those that outcomes may be beside"
     )
     positive: bool | int | str | None = setting(None, "the positive class of a binary task")
+    features: tuple[str, ...] = setting(
+        (), "of a model that takes a tensor: what its columns are called, in its order; else `feature_0` …"
+    )
     segments: tuple[str, ...] = setting((), "columns whose values are looked at one by one")
     segment_values: int = setting(
         50, "of each of them, so many values; all others together as `(other)`", ge=1, le=1000

@@ -29,6 +29,10 @@ def init(
         list[str] | None,
         typer.Option(help="A column of the key, as name or name:type (long, …; string if bare); repeatable."),
     ] = None,
+    feature: Annotated[
+        list[str] | None,
+        typer.Option(help="A name of a tensor's columns, in their order; repeatable."),
+    ] = None,
     segment: Annotated[list[str] | None, typer.Option(help="A column whose values are segments; repeatable.")] = None,
     positive: Annotated[str | None, typer.Option(help="The positive class of a binary task.")] = None,
     answers: Annotated[
@@ -46,13 +50,15 @@ def init(
     ] = False,
 ) -> None:
     """Writes a commented feedback_loop.toml for a registered model; asks for what is not given."""
+    from feedback_loop.schema import feature_columns
+
     before = ""
     if add:
         before, tracking_uri = _existing(model, output)
     elif output.exists() and not force:
         raise Refused(f"{output} is there already.", cure="Give another --output, --add (a model), or --force.")
     loaded = _load(model, tracking_uri, output)
-    features = _features(loaded)
+    feature_columns(loaded.version.model, loaded.signature, feature or ())  # who can't be helped is asked nothing
     task = task or _asked("What is predicted (binary, multiclass, regression)?", _guess(loaded), "--task")
     label = label or [_asked("What is the outcome's column called?", None, "--label")]
     if key is None:
@@ -68,6 +74,7 @@ def init(
             "label": label if len(label) > 1 else label[0],
             "key": list(types),
             "key_types": {column: kind for column, kind in types.items() if kind},
+            "features": feature or [],
             "segments": segment or [],
             "positive": positive,
             "inference.answers": answers,
@@ -87,7 +94,7 @@ def init(
         "written": output,
         "model": version.model,
         "version": version.version,
-        "features": features,
+        "features": [f"{column.name} ({column.type})" for column in contract.features],
         "positive": contract.positive if is_named else None,
         "is_champion": "champion" in version.aliases,
         "unlogged": unlogged,
@@ -147,13 +154,6 @@ def _newest(registry: Registry, model: str) -> ModelVersion:
         cure = "Log one: mlflow.sklearn.log_model(…, registered_model_name=…)."
         raise NotFound("version of the model", model, cure=cure)
     return versions[-1]
-
-
-def _features(loaded: LoadedModel) -> list[str]:
-    from feedback_loop.schema import feature_columns
-
-    columns = feature_columns(loaded.version.model, loaded.signature)
-    return [f"{column.name} ({column.type})" for column in columns]
 
 
 def _guess(loaded: LoadedModel) -> str:

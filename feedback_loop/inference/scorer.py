@@ -193,7 +193,7 @@ def contract_of(loaded: LoadedModel, settings: ModelSettings) -> Contract:
     return _contract(
         model,
         settings,
-        feature_columns(model, loaded.signature),
+        feature_columns(model, loaded.signature, settings.features),
         _label_type(model, task, classes, loaded),
         classes,
         has_probabilities=gives_probabilities(loaded, settings),

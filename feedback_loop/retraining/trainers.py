@@ -230,7 +230,7 @@ def _other_signature(loaded: LoadedModel, rows: TrainingRows) -> str:
         wanted = [name.replace(" ", "_") for name in wanted]
     taken = getattr(loaded.estimator, "feature_names_in_", None)
     if loaded.estimator is None:
-        taken = [column.name for column in feature_columns(loaded.version.model, loaded.signature)]
+        taken = [column.name for column in feature_columns(loaded.version.model, loaded.signature, wanted)]
     count = getattr(loaded.estimator, "n_features_in_", len(wanted))
     if taken is None:
         return "" if count == len(wanted) else f"it takes {count} inputs, the champion {len(wanted)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from feedback_loop.errors import ContractError
@@ -26,12 +27,13 @@ _TENSOR_TYPES = {
 }
 
 
-def feature_columns(model: str, signature: dict[str, Any] | None) -> tuple[Column, ...]:
+def feature_columns(model: str, signature: dict[str, Any] | None, names: Sequence[str] = ()) -> tuple[Column, ...]:
     """The features that a signature (`ModelSignature.to_dict()`) names.
 
-    A two-dimensional tensor input of known width becomes `feature_0 … feature_n`; of an object (a `PythonModel` with
-    type hints: `list[SomePydanticModel]`) each property is one. Raises ContractError for a model without a signature
-    and for inputs that are not columns (images, lists, objects within objects).
+    A two-dimensional tensor input of known width becomes `feature_0 … feature_n`, or what `names` has for them; of an
+    object (a `PythonModel` with type hints: `list[SomePydanticModel]`) each property is one. Raises ContractError for
+    a model without a signature, for more or fewer names than a tensor has columns, and for inputs that are no columns
+    (images, lists, objects within objects).
     """
     inputs = json.loads(signature["inputs"]) if signature and signature.get("inputs") else None
     if not inputs:
@@ -41,7 +43,7 @@ def feature_columns(model: str, signature: dict[str, Any] | None) -> tuple[Colum
             model=model,
         )
     if len(inputs) == 1 and inputs[0]["type"] == "tensor" and "name" not in inputs[0]:
-        return _from_tensor(model, inputs[0]["tensor-spec"])
+        return _from_tensor(model, inputs[0]["tensor-spec"], names)
     if len(inputs) == 1 and inputs[0]["type"] == "object" and "name" not in inputs[0]:
         return tuple(_from_column(model, {"name": name, **spec}) for name, spec in inputs[0]["properties"].items())
     return tuple(_from_column(model, spec) for spec in inputs)
@@ -73,7 +75,7 @@ def output_names(signature: dict[str, Any] | None) -> tuple[str | int, ...]:
     return tuple(spec.get("name", place) for place, spec in enumerate(outputs))
 
 
-def _from_tensor(model: str, spec: dict[str, Any]) -> tuple[Column, ...]:
+def _from_tensor(model: str, spec: dict[str, Any], names: Sequence[str]) -> tuple[Column, ...]:
     shape, kind = spec["shape"], _TENSOR_TYPES.get(spec["dtype"])
     if len(shape) != 2 or shape[1] < 1 or kind is None:
         raise ContractError(
@@ -81,7 +83,13 @@ def _from_tensor(model: str, spec: dict[str, Any]) -> tuple[Column, ...]:
             cure="Only column inputs and tensors of shape (-1, n) can be logged column by column.",
             model=model,
         )
-    return tuple(Column(f"feature_{place}", kind) for place in range(shape[1]))
+    if names and len({*names}) != shape[1]:
+        raise ContractError(
+            f"The model {model!r} takes {shape[1]} columns, and models.{model}.features has {len({*names})} names.",
+            cure="Name each of them once, in the tensor's order.",
+            model=model,
+        )
+    return tuple(Column(name, kind) for name in names or [f"feature_{place}" for place in range(shape[1])])
 
 
 def _from_column(model: str, spec: dict[str, Any]) -> Column:

@@ -200,6 +200,31 @@ def test_init_asks_for_the_positive_class_where_it_can_not_be_seen_and_writes_it
     assert pd.read_csv(tmp_path / "out.csv")["prediction"].tolist() == [1, 0]
 
 
+def test_init_names_the_columns_of_a_tensor(run, registry, tmp_path):
+    from mlflow.models import infer_signature
+    from mlflow.pyfunc import PythonModel, save_model
+
+    class Network(PythonModel):
+        def predict(self, model_input):
+            return model_input.sum(axis=1)
+
+    tensor = np.zeros((2, 2), dtype=np.float32)
+    signature = infer_signature(tensor, tensor[:, 0])
+    given = {"signature": signature, "input_example": tensor, "pip_requirements": []}
+    save_model(str(tmp_path / "net"), python_model=Network(), **given)
+    registry.adopt("net", str(tmp_path / "net"))
+    options = ["init", "--model", "net/1", "--task", "regression", "--label", "y", "--key", "id"]
+    options += ["--feature", "miles"]
+    code, _, err = run(*options)
+    assert (code, "takes 2 columns, and models.net.features has 1 names" in err) == (1, True)
+    code, out, _ = run(*options, "--feature", "seats")
+    assert (code, "which takes miles (float), seats (float)." in out) == (0, True)
+    assert run("models", "promote", "net", "1")[0] == 0
+    (tmp_path / "in.csv").write_text("seats,miles,id\n2,1,a\n")
+    assert run("predict", "net", "in.csv", "out.csv")[0] == 0
+    assert pd.read_csv(tmp_path / "out.csv")["prediction"].tolist() == [3.0]
+
+
 def test_init_says_which_of_two_words_the_probabilities_are_of(run, registry, tmp_path):
     from mlflow.sklearn import save_model
     from sklearn.linear_model import LogisticRegression

@@ -270,6 +270,29 @@ def test_a_model_that_leaves_rows_out_is_at_fault_where_it_is_known_to_take_them
     assert found.ours(records({"a": 2.0})) == [2.0]
 
 
+def test_the_columns_of_a_tensor_have_the_names_that_the_configuration_gives_them(stranger):
+    import mlflow.pyfunc
+    from mlflow.models import infer_signature
+
+    class Network(mlflow.pyfunc.PythonModel):
+        def predict(self, model_input):
+            return model_input @ np.array([[1.0], [10.0]], dtype=np.float32)
+
+    signature = infer_signature(np.zeros((2, 2), dtype=np.float32), np.zeros((2, 1), dtype=np.float32))
+    named = NUMBER.model_copy(update={"features": ("miles", "seats")})
+    found = stranger(Network(), named, example=np.zeros((2, 2), dtype=np.float32), signature=signature)
+    assert [column.name for column in found.scorer.contract.features] == ["miles", "seats"]
+    by_name = [{"miles": 1.0, "seats": 2.0}, {"miles": 3.0, "seats": 4.0}]
+    turned = [{"seats": row["seats"], "miles": row["miles"]} for row in by_name]
+    assert found.ours(records(*by_name)) == found.ours(records(*turned)) == [[21.0], [43.0]]
+    assert found.both({"inputs": [[1.0, 2.0], [3.0, 4.0]]}) == [[21.0], [43.0]]
+    assert found.ours(records({"a": 1.0, "b": 2.0})) == [[21.0]]  # other names: as they come
+    for wrong in (("miles",), ("miles", "miles")):
+        wrongly = named.model_copy(update={"features": wrong})
+        with pytest.raises(ContractError, match=r"takes 2 columns, and models\.m\.features has 1 names"):
+            stranger(Network(), wrongly, example=np.zeros((2, 2), dtype=np.float32), signature=signature)
+
+
 def test_the_fields_of_a_model_with_type_hints_are_its_columns(stranger, tmp_path, now):
     import mlflow.pyfunc
     from pydantic import BaseModel

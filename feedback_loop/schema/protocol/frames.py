@@ -99,12 +99,14 @@ def converted(frame: Content, signature: Signature) -> Content:
 
 
 def by_place(frame: Content, signature: Signature) -> dict[Any, Sequence[Any]]:
-    """A tensor's columns have no names: they are taken as they come."""
+    """A tensor's columns have no names and are taken as they come, unless the configuration names all of them."""
     own = signature.own_names
     columns = {name: values for name, values in frame.columns.items() if name not in own}
     if len(columns) != signature.width:
         raise signature.wrong_shape((frame.count, len(columns)))
     kept = {name: values for name, values in frame.columns.items() if name in own}
+    if columns.keys() == set(signature.names):
+        return {**columns, **kept}
     return {**dict(zip(signature.names, columns.values(), strict=True)), **kept}
 
 
