@@ -221,7 +221,10 @@ def _begin_wal(cursor: sqlite3.Cursor) -> None:
             return
 
 
-_HEALS = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX", "42501", "42P01", "42703")
+UNPREPARED: dict[str, Any] = {"prepare_threshold": None}
+"""For psycopg: what is prepared is a connection's, and a pooler (PgBouncer) gives each transaction another one."""
+
+_HEALS = ("08", "25", "26", "28", "3D", "40", "53", "55", "57", "58", "XX", "42501", "42P01", "42703")
 """Beginnings of SQLSTATEs that time or an operator mends: connections, rights, conflicts, resources, missing tables.
 All others are about the statement and its values."""
 
@@ -268,7 +271,7 @@ def _make_engine(store: Store) -> Engine:
     pooled: dict[str, Any] = {"poolclass": QueuePool, "pool_size": POOLED, "max_overflow": MOST_CONNECTIONS - POOLED}
     if store.is_postgresql:
         try:
-            return create_engine(store.url, pool_pre_ping=True, **pooled)
+            return create_engine(store.url, pool_pre_ping=True, connect_args=UNPREPARED, **pooled)
         except ImportError as error:
             raise ConfigError(
                 "PostgreSQL needs a driver that is not installed.",

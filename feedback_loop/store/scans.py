@@ -117,8 +117,12 @@ def _read(address: str, sql: str, types: Mapping[str, pa.DataType]) -> pa.Table:
         ):
             if is_sqlite:
                 statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_ALL_AT_ONCE)})
+            else:  # it is prepared, then executed: behind a pooler by the same connection only within a transaction
+                connection.set_autocommit(False)
             statement.set_sql_query(sql)
             table = pa.RecordBatchReader.from_stream(statement.execute_query()[0]).read_all()
+            if not is_sqlite:
+                connection.rollback()
     except (Error, pa.ArrowException, OSError) as error:
         raise Unavailable(
             "database", f"The database refused to be read: {str(error).splitlines()[0]}.", cure="Try again."

@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, MetaData, inspect, text
+from sqlalchemy import URL, Connection, CreateEnginePlugin, Engine, MetaData, event, inspect, text
+from sqlalchemy.dialects import plugins
 
 from feedback_loop.private import new_file
-from feedback_loop.store.engine import Store
+from feedback_loop.store.engine import UNPREPARED, Store
 
 SCHEMA = "fl_optuna"
+
+
+class InSchema(CreateEnginePlugin):
+    """Has an engine that somebody else makes, of a URL with `plugin=fl_optuna`, work in that schema.
+
+    With each transaction anew: a pooler gives each another connection, and refuses options of the URL.
+    """
+
+    def __init__(self, _url: URL, kwargs: dict[str, Any]) -> None:
+        kwargs["connect_args"] = {**kwargs.get("connect_args", {}), **UNPREPARED}
+
+    def update_url(self, url: URL) -> URL:
+        """The URL as it is."""
+        return url
+
+    def engine_created(self, engine: Engine) -> None:
+        """Listens for its transactions."""
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            connection.exec_driver_sql(f"SET LOCAL search_path TO {SCHEMA}")
+
+
+plugins.register(SCHEMA, __name__, InSchema.__name__)
 
 
 def study_url(store: Store) -> str:
@@ -21,9 +47,7 @@ def study_url(store: Store) -> str:
     if store.is_postgresql:
         with store.write() as connection:
             make_schema(connection)
-        options = [*store.url.normalized_query.get("options", ()), f"-csearch_path={SCHEMA}"]
-        url = store.url.update_query_dict({"options": " ".join(options)})
-        return url.render_as_string(hide_password=False)
+        return store.url.update_query_dict({"plugin": SCHEMA}).render_as_string(hide_password=False)
     path = study_file(store)
     new_file(path)
     return store.url.set(database=str(path)).render_as_string(hide_password=False)

@@ -145,8 +145,10 @@ def test_in_postgresql_options_of_the_url_stay_and_a_schema_that_is_there_is_use
     engine = create_engine(url)
     with engine.connect() as connection:
         shown = [connection.execute(text(f"SHOW {what}")).scalar() for what in ("statement_timeout", "search_path")]
+    with closing(engine.raw_connection()) as connection:  # behind a pooler it is anybody's with the next transaction
+        after = connection.cursor().execute("SHOW search_path").fetchone()
     engine.dispose()
-    assert shown == ["5s", SCHEMA]
+    assert (shown, after) == (["5s", SCHEMA], ('"$user", public',))
 
 
 def test_a_search_goes_on_only_under_the_same_settings(sqlite_store):
