@@ -4,7 +4,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from joblib.externals.loky import ProcessPoolExecutor
 
@@ -17,7 +16,7 @@ from feedback_loop.monitoring.profiles.layout import make_layout
 from feedback_loop.outcomes import record_outcomes
 from feedback_loop.schema import Column, ColumnType, JoinRule
 from feedback_loop.store.predictions import PredictionLog, read_labelled
-from feedback_loop.store.scans import _read, scans_of
+from feedback_loop.store.scans import scans_of
 from tests.builders import binary_contract, prediction_rows
 
 pytestmark = pytest.mark.usefixtures("warm_children")
@@ -118,12 +117,6 @@ def test_a_column_that_an_older_generation_lacks_is_missing_there(store, monkeyp
     whole = fold_window(store, layout, WINDOW, **asked)
     monkeypatch.setattr(profile_store, "SLICE_ROWS", 50)
     assert tallies(fold_window(store, layout, WINDOW, **asked)) == tallies(whole)
-
-
-def test_in_postgresql_a_slice_is_read_within_one_transaction(postgres_url):
-    """Its statement is prepared first: a pooler would give its execution another connection, which does not know it."""
-    sql = "SELECT xact_start < query_start AS is_within FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-    assert _read(postgres_url, sql, {"is_within": pa.bool_()}).to_pylist() == [{"is_within": True}]
 
 
 def test_a_database_that_is_gone_is_said_to_be_by_the_process_that_reads_it(store):

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -204,12 +204,3 @@ def test_threads_that_ask_for_a_store_first_at_the_same_time_share_its_connectio
     for thread in threads:
         thread.join()
     assert len(made) == 1
-
-
-def test_in_postgresql_no_statement_is_prepared_for_a_connection(postgres_url):
-    """A pooler gives each transaction another one: "prepared statement _pg3_0 does not exist", after the fifth time."""
-    with closing(Store(postgres_url)) as store:
-        for turn in range(10):
-            with store.write() as connection:
-                kept = connection.execute(text("SELECT count(*), :turn FROM pg_prepared_statements"), {"turn": turn})
-                assert kept.one() == (0, turn)
