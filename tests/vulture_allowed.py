@@ -25,7 +25,16 @@ from feedback_loop.privacy import Erasure
 from feedback_loop.retraining import Outline
 from feedback_loop.scheduling.schedules import Trigger
 from feedback_loop.serving import metrics
-from feedback_loop.store import evaluations, incidents, ledger, model_tables, predictions, retrainings, schema
+from feedback_loop.store import (
+    evaluations,
+    incidents,
+    ledger,
+    model_tables,
+    predictions,
+    retrainings,
+    schema,
+    studies,
+)
 from feedback_loop.store.approvals import Vote
 from feedback_loop.store.freezes import Freeze
 from feedback_loop.store.lookup import LoggedPrediction, OutcomeRevision
@@ -120,3 +129,6 @@ server_app.create_app, run_context.LoopRunContext.in_context, run_context.LoopRu
 datasets.load_feedback_loop, datasets.FeedbackLoopSource.load, datasets.FeedbackLoopSource.to_dict
 datasets.FeedbackLoopSource._get_source_type, datasets.FeedbackLoopSource._can_resolve
 datasets.FeedbackLoopSource._resolve, datasets.FeedbackLoopSource.from_json
+
+# SQLAlchemy, by the names of its base class.
+studies.InSchema.update_url, studies.InSchema.engine_created
