@@ -8,7 +8,7 @@ versions, segments and windows there were, and what estimates had to learn from.
 
 import shutil
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -174,7 +174,12 @@ def fresh_store(request, tmp_path_factory):
             yield lambda: Store(f"sqlite:///{shutil.copy(template, tmp_path_factory.mktemp('join'))}")
         else:
             server, template = (request.getfixturevalue(name) for name in ("postgres", "prepared_postgres"))
-            yield lambda: Store(made.enter_context(new_database(server, template)))
+
+            def make():
+                made.close()  # of the example before: a server takes no more than a hundred connections
+                return made.enter_context(closing(Store(made.enter_context(new_database(server, template)))))
+
+            yield make
 
 
 class Run:

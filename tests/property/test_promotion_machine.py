@@ -230,8 +230,12 @@ class PromotionMachine(PromotedModel):
             self.life.begins_again()
         with self.store.write() as connection:  # its leases run out
             connection.execute(leases.delete())
+        is_alone = self.mode == "direct" and rollouts.running_rollout(self.store, self.model) is None
         self.turn(0)
-        self.by_hand |= {self.settled()} if act in ("promote", "rollback") else set()
+        self.settled()
+        if act == "approve" and is_alone:  # what was voted for may have been made the champion by the turn
+            assert self.actual in (before, waiting.candidate)
+        self.by_hand |= {self.actual} if act in ("promote", "rollback") else set()
 
     @rule(number=st.integers(0, 9))
     def while_frozen_nothing_moves(self, number):
