@@ -27,6 +27,8 @@ DEFAULTS = {
 """MLflow's settings that we prefer; what the user's environment says goes first."""
 
 
+_OF_BUCKETS = ("boto3", "botocore", "s3transfer", "google", "azure", "paramiko", "pysftp")
+
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 """MLflow's codes for what it does not have; `ENDPOINT_NOT_FOUND` is what it makes of any page with the status 404."""
 
@@ -114,18 +116,28 @@ class Connection:
                 raise NotFound(kind, name, cure="See what there is: feedback-loop models list.") from error
             raise self._unavailable(error) from error
         except Exception as error:
-            # Where MLflow is a bare database or a server that is away, its own libraries' errors come through.
-            if isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("requests", "sqlalchemy"):
+            # A bare database, a server that is away, a bucket: the errors of MLflow's own libraries come through.
+            library = type(error).__module__.split(".")[0]
+            if isinstance(error, OSError) or library in ("requests", "sqlalchemy") or _is_of_bucket(error, library):
                 raise self._unavailable(error) from error
             raise
 
     def _unavailable(self, error: Exception) -> Unavailable:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return Unavailable(
-            "registry",
-            f"MLflow at {self.tracking_uri} refused: {first_line[:300]}.",
-            cure="Check registry.tracking_uri, and that the server runs.",
-        )
+        cure = "Check registry.tracking_uri, and that the server runs."
+        if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+            cure = "Say who asks: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+        elif isinstance(error, ImportError):
+            cure = f"Its artifacts are in a store that needs it: pip install {error.name}."
+        elif _is_of_bucket(error, type(error).__module__.split(".")[0]):
+            cure = "Check the rights to the bucket of its artifacts in this environment, and that it can be reached."
+        return Unavailable("registry", f"MLflow at {self.tracking_uri} refused: {first_line[:300]}.", cure=cure)
+
+
+def _is_of_bucket(error: Exception, library: str) -> bool:
+    """Whether it is of a library by which MLflow asks a store of artifacts, or of its lack."""
+    lacks = str(error.name).split(".")[0] if isinstance(error, ImportError) else ""
+    return bool({library, lacks} & set(_OF_BUCKETS))
 
 
 def page_at(uri: str, place: str) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -393,3 +394,32 @@ def test_a_version_has_a_page_in_mlflows_server_and_what_mlflow_shows_leads_back
     assert (registry.page_of("a b", "12"), registry.page_of_run("ab12"), server.page_of_run(None)) == ("", "", "")
     shown = Shown(registry, "https://loop.example.org/", lambda *_: None)
     assert shown._note("why", "/incidents/3") == "why\n\n[In the loop's pages](https://loop.example.org/incidents/3)"
+
+
+@pytest.mark.parametrize(
+    ("error", "cure"),
+    [
+        (
+            type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})("None."),
+            "rights to the bucket",
+        ),
+        (
+            type("Forbidden", (Exception,), {"__module__": "google.api_core.exceptions"})("403"),
+            "rights to the bucket",
+        ),
+        (ModuleNotFoundError("No module named 'boto3'", name="boto3"), "pip install boto3"),
+        (MlflowException("401", error_code=UNAUTHENTICATED), "MLFLOW_TRACKING_USERNAME"),
+        (MlflowException("403", error_code=PERMISSION_DENIED), "MLFLOW_TRACKING_USERNAME"),
+        (ConnectionRefusedError("no"), "that the server runs"),
+    ],
+)
+def test_what_mlflows_libraries_raise_is_said_with_its_cure(registry, error, cure):
+    with pytest.raises(Unavailable) as told, registry._mlflow.translated("model", "churn"):
+        raise error
+    assert cure in told.value.cure
+
+
+@pytest.mark.parametrize("error", [TypeError("ours"), ModuleNotFoundError("No module named 'x'", name="x")])
+def test_what_is_no_fault_of_mlflows_is_raised_as_it_is(registry, error):
+    with pytest.raises(type(error)), registry._mlflow.translated("model", "churn"):
+        raise error
