@@ -423,3 +423,11 @@ def test_what_mlflows_libraries_raise_is_said_with_its_cure(registry, error, cur
 def test_what_is_no_fault_of_mlflows_is_raised_as_it_is(registry, error):
     with pytest.raises(type(error)), registry._mlflow.translated("model", "churn"):
         raise error
+
+
+@pytest.mark.parametrize(("alias", "cure"), [("champion", "models promote churn VERSION"), ("mine", "models list")])
+def test_a_model_of_which_no_version_has_the_alias_is_told_how_one_gets_it(registry, now, alias, cure):
+    register_churn(registry, now)
+    with pytest.raises(NotFound, match="no model with that alias") as told:
+        registry.find(Reference("churn", alias=alias))
+    assert cure in told.value.cure
