@@ -15,15 +15,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, UNAUTHENTICATED
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from feedback_loop.errors import BadInput, NotFound, Refused, Unavailable
 from feedback_loop.loop.showing import Shown
-from feedback_loop.registry import LoadedModel, Origin, Proven, Reference, Registry, cure_of_webhook
+from feedback_loop.registry import LoadedModel, Origin, Proven, Reference, Registry
 from feedback_loop.registry.client import Connection
 from tests.builders import churn_pipeline, customers, register_churn, register_model
 
@@ -373,20 +371,6 @@ def test_a_model_may_be_called_what_mlflow_lets_models_be_called(registry, versi
     assert followed_by(registry, adopted, now, registry.load(version).estimator).model == name
 
 
-def test_what_mlflow_says_of_a_webhook_names_the_variable_that_its_server_needs(monkeypatch):
-    from mlflow.utils.validation import _validate_webhook_url
-
-    def cure(url):
-        with pytest.raises(MlflowException) as refused:
-            _validate_webhook_url(url)
-        return cure_of_webhook(refused.value.message)
-
-    assert "MLFLOW_WEBHOOK_ALLOWED_SCHEMES=http,https" in cure("http://127.0.0.1:5001/webhooks/mlflow")
-    assert "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS=true" in cure("https://127.0.0.1:5001/webhooks/mlflow")
-    assert "serving.webhook_secret" in cure_of_webhook("401: the signature is not MLflow's")
-    assert "that the server runs" in cure_of_webhook("Connection refused")
-
-
 def test_a_version_has_a_page_in_mlflows_server_and_what_mlflow_shows_leads_back(registry, tmp_path):
     server = Registry(Connection("https://ada:password@mlflow/x/", "", tmp_path, "x"))
     assert server.page_of("a b", "12.2") == "https://mlflow/x/#/models/a%20b/versions/12"
@@ -394,40 +378,3 @@ def test_a_version_has_a_page_in_mlflows_server_and_what_mlflow_shows_leads_back
     assert (registry.page_of("a b", "12"), registry.page_of_run("ab12"), server.page_of_run(None)) == ("", "", "")
     shown = Shown(registry, "https://loop.example.org/", lambda *_: None)
     assert shown._note("why", "/incidents/3") == "why\n\n[In the loop's pages](https://loop.example.org/incidents/3)"
-
-
-@pytest.mark.parametrize(
-    ("error", "cure"),
-    [
-        (
-            type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})("None."),
-            "rights to the bucket",
-        ),
-        (
-            type("Forbidden", (Exception,), {"__module__": "google.api_core.exceptions"})("403"),
-            "rights to the bucket",
-        ),
-        (ModuleNotFoundError("No module named 'boto3'", name="boto3"), "pip install boto3"),
-        (MlflowException("401", error_code=UNAUTHENTICATED), "MLFLOW_TRACKING_USERNAME"),
-        (MlflowException("403", error_code=PERMISSION_DENIED), "MLFLOW_TRACKING_USERNAME"),
-        (ConnectionRefusedError("no"), "that the server runs"),
-    ],
-)
-def test_what_mlflows_libraries_raise_is_said_with_its_cure(registry, error, cure):
-    with pytest.raises(Unavailable) as told, registry._mlflow.translated("model", "churn"):
-        raise error
-    assert cure in told.value.cure
-
-
-@pytest.mark.parametrize("error", [TypeError("ours"), ModuleNotFoundError("No module named 'x'", name="x")])
-def test_what_is_no_fault_of_mlflows_is_raised_as_it_is(registry, error):
-    with pytest.raises(type(error)), registry._mlflow.translated("model", "churn"):
-        raise error
-
-
-@pytest.mark.parametrize(("alias", "cure"), [("champion", "models promote churn VERSION"), ("mine", "models list")])
-def test_a_model_of_which_no_version_has_the_alias_is_told_how_one_gets_it(registry, now, alias, cure):
-    register_churn(registry, now)
-    with pytest.raises(NotFound, match="no model with that alias") as told:
-        registry.find(Reference("churn", alias=alias))
-    assert cure in told.value.cure
